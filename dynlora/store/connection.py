@@ -1,0 +1,154 @@
+"""How `run.db` is opened: by one writer under a lock, or by any number of readers that trust nothing in it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from dynlora.errors import CorruptRunError, RunBusyError
+from dynlora.store import schema
+
+_BUSY_S = 5.0
+_HEADER = b"SQLite format 3\x00"
+
+
+def lock_run(folder: Path) -> BaseFileLock:
+    """Take the writer's lock of a run and return it.
+
+    Raises:
+        RunBusyError: when another process, or another writer here, holds it.
+        CorruptRunError: when the lock file is a link.
+    """
+    path = folder / schema.LOCK_NAME
+    if path.is_symlink():
+        raise CorruptRunError(f"run {folder.name}: {path.name} is a link; dynlora does not follow links")
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunBusyError(f"run {folder.name} is being written by another process: stop it first") from None
+    return lock
+
+
+def header(path: Path) -> bytes:
+    """Return the first 100 bytes of a database after checking its size and its first bytes.
+
+    Raises:
+        CorruptRunError: when the file is too short, too large or no SQLite database.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(100)
+    except OSError as error:
+        raise CorruptRunError(f"run {path.parent.name}: run.db cannot be read ({error.strerror})") from None
+    if len(head) < 100 or not head.startswith(_HEADER):
+        raise CorruptRunError(f"run {path.parent.name}: run.db is not a SQLite database")
+    if size > schema.MAX_DB_BYTES:
+        raise CorruptRunError(f"run {path.parent.name}: run.db has {size} bytes, over the limit of dynlora")
+    return head
+
+
+def is_wal(head: bytes) -> bool:
+    """Tell from a header whether the database is in WAL mode, as it is while a run is written."""
+    return head[18] == 2 or head[19] == 2
+
+
+def open_writer(folder: Path) -> sqlite3.Connection:
+    """Open an existing run for writing, brought to the newest version; the caller holds the lock.
+
+    Raises:
+        CorruptRunError: when it holds no run of ours.
+    """
+    path = schema.database(folder)
+    header(path)
+    connection = sqlite3.connect(
+        path.absolute().as_uri() + "?mode=rw", uri=True, timeout=1.0, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _distrust(connection)
+        if schema.check_schema(connection) < schema.VERSION:
+            connection.execute("BEGIN IMMEDIATE")
+            schema.migrate(connection)
+            connection.execute("COMMIT")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    except sqlite3.Error as error:
+        connection.close()
+        raise CorruptRunError(f"run {folder.name}: run.db cannot be opened ({error})") from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(folder: Path) -> sqlite3.Connection:
+    """Open a run read-only and check its schema; no file is made beside a finished run.
+
+    Raises:
+        RunNotFoundError: when the folder holds no run.
+        CorruptRunError: when it holds something else, or a run of a newer dynlora.
+        RunBusyError: when the file stays locked for five seconds.
+    """
+    path = schema.database(folder)
+    head = header(path)
+    uri = path.absolute().as_uri() + "?mode=ro"
+    if is_wal(head) and not os.access(folder, os.W_OK):
+        uri += _without_wal(path)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        _distrust(connection)
+        connection.execute("PRAGMA query_only=ON")
+        schema.check_schema(connection)
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise unreadable(folder, error) from None
+    except BaseException:
+        if connection is not None:
+            connection.close()
+        raise
+    return connection
+
+
+def unreadable(folder: Path, error: Exception) -> CorruptRunError | RunBusyError:
+    """Return the error of ours that says what an SQLite error means for this run."""
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return RunBusyError(f"run {folder.name}: run.db stayed locked for {_BUSY_S:.0f} s: try again")
+    return CorruptRunError(f"run {folder.name}: run.db cannot be read ({error})")
+
+
+def switch_journal(connection: sqlite3.Connection, mode: str, patience_s: float) -> bool:
+    """Switch between `wal` and `delete`; False when a reader held the file for all of `patience_s` seconds."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            found = str(connection.execute(f"PRAGMA journal_mode={mode}").fetchone()[0])
+            if found.lower() == mode:
+                return True
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+
+
+def _without_wal(path: Path) -> str:
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise CorruptRunError(
+            f"run {path.parent.name} was interrupted and lies in a read-only folder: copy the folder to read it"
+        )
+    return "&immutable=1"
+
+
+def _distrust(connection: sqlite3.Connection) -> None:
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, schema.MAX_CELL_BYTES + 1024)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")

@@ -1,0 +1,169 @@
+"""Making a run folder, and changing a run that nobody is training."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.store import jsontext, schema
+from dynlora.store.active import mark_active, unmark_active
+from dynlora.store.connection import lock_run, open_writer, switch_journal
+from dynlora.store.process import now, this_process
+
+SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+ADD_EVENT = "INSERT INTO events (time, step, kind, modules, payload) VALUES (?, ?, ?, ?, ?)"
+
+
+def create_run(
+    runs_dir: str | os.PathLike[str],
+    *,
+    run_id: str | None = None,
+    config_yaml: str,
+    meta: Mapping[str, Any],
+    max_steps: int,
+    state: str = "queued",
+) -> Path:
+    """Make a run folder completely or not at all and return it.
+
+    Args:
+        runs_dir: folder that holds the runs; made when missing.
+        run_id: id of the run; a new one when None.
+        config_yaml: the configuration, kept as `config.yaml`.
+        meta: facts about the run, each value JSON.
+        max_steps: steps of the whole run.
+        state: `queued`, or `running` for a run that this process trains itself: another process that restarts the
+            queue must not pick it up between `create` and `open`.
+
+    Raises:
+        ConfigError: when the id is taken or cannot name a run.
+        OSError: when the folder cannot be written.
+    """
+    if state not in ("queued", "running"):
+        raise ConfigError(f"state {state!r} of a new run: use 'queued' or 'running'")
+    root = Path(runs_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    run_id = schema.new_run_id() if run_id is None else run_id
+    folder = schema.run_folder(root, run_id, must_exist=False)
+    if os.path.lexists(folder):
+        raise ConfigError(f"run id {run_id!r} is taken in {root}: choose another or delete that run")
+    aside = folder.parent / f".new-{run_id}-{secrets.token_hex(4)}"
+    try:
+        aside.mkdir()
+        write_text(aside / "config.yaml", config_yaml)
+        (aside / "train.log").touch()
+        _write_database(aside, {"id": run_id, "created": now(), **meta}, max_steps, state)
+        mark_active(folder.parent, run_id)
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        if not os.path.lexists(folder):
+            unmark_active(folder.parent, run_id)
+        raise
+    sync_folder(folder.parent)
+    return folder
+
+
+def annotate(
+    folder: Path,
+    *,
+    state: str | None = None,
+    error: str | None = None,
+    meta: Mapping[str, Any] | None = None,
+    events: Sequence[tuple[int, str, Mapping[str, Any]]] = (),
+) -> None:
+    """Change a run that nobody is training, in one transaction: its state, meta values, further events.
+
+    Args:
+        folder: folder of the run.
+        state: new state, or None to keep it; `queued` puts the run back into the queue.
+        error: one sentence, stored together with a new state.
+        meta: values to set.
+        events: (step, kind, payload) to append.
+
+    Raises:
+        RunBusyError: when a process is writing the run.
+        CorruptRunError: when it cannot be read or written.
+    """
+    if state is not None and state not in schema.STATES:
+        raise ConfigError(f"state {state!r} of a run: use one of {', '.join(schema.STATES)}")
+    with lock_run(folder):
+        connection = open_writer(folder)
+        try:
+            stored = _annotate(connection, state, error, meta or {}, events)
+            over = stored in schema.FINAL_STATES and switch_journal(connection, "delete", 1.0)
+        except sqlite3.Error as failure:
+            raise CorruptRunError(f"run {folder.name}: run.db cannot be written ({failure})") from None
+        finally:
+            connection.close()
+        if over:
+            unmark_active(folder.parent, folder.name)
+        elif state == "queued":
+            mark_active(folder.parent, folder.name)
+
+
+def _annotate(
+    connection: sqlite3.Connection,
+    state: str | None,
+    error: str | None,
+    meta: Mapping[str, Any],
+    events: Sequence[tuple[int, str, Mapping[str, Any]]],
+) -> str:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(SET_META, [(key, jsontext.dump(value)) for key, value in meta.items()])
+    rows = [(now(), step, kind, "[]", jsontext.dump(dict(payload))) for step, kind, payload in events]
+    connection.executemany(ADD_EVENT, rows)
+    if state is not None:
+        connection.execute(
+            "UPDATE status SET state = ?, error = ?, heartbeat = ?, pid = NULL, process_start = NULL, host = NULL",
+            (state, error and jsontext.clip(error, 20_000), now()),
+        )
+    stored = connection.execute("SELECT state FROM status").fetchone()
+    connection.execute("COMMIT")
+    return str(stored[0]) if stored else ""
+
+
+def _write_database(folder: Path, meta: Mapping[str, Any], max_steps: int, state: str) -> None:
+    connection = sqlite3.connect(folder / schema.DB_NAME, isolation_level=None)
+    me = this_process() if state == "running" else (None, None, None)
+    try:
+        connection.execute(f"PRAGMA page_size={schema.PAGE_BYTES}")
+        connection.execute("BEGIN IMMEDIATE")
+        schema.migrate(connection)
+        connection.executemany(SET_META, [(key, jsontext.dump(value)) for key, value in meta.items()])
+        connection.execute(
+            "INSERT INTO status VALUES (1, ?, 0, ?, ?, ?, ?, ?, NULL, 0)", (state, int(max_steps), now(), *me)
+        )
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: aside, to the disk, then renamed over the old one."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of files to the disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

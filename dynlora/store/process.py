@@ -1,0 +1,75 @@
+"""Is the process that a run names still the one that wrote it? A pid alone is not trusted: pids are reused."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+import psutil
+
+START_TOLERANCE_S = 3.0
+"""How far two readings of one process's start time may differ, seconds: clocks are stepped while runs go on."""
+
+
+class Process(NamedTuple):
+    """A process on a machine; `start` in seconds since the epoch."""
+
+    pid: int
+    start: float
+    host: str
+
+
+def host() -> str:
+    """Return the name of this machine."""
+    return socket.gethostname()
+
+
+def this_process() -> Process:
+    """Return the process that runs this code."""
+    return _describe(os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _describe(pid: int) -> Process:
+    return Process(pid, psutil.Process(pid).create_time(), host())
+
+
+def start_time(pid: int) -> float | None:
+    """Return when a process started, seconds since the epoch; None when it is gone or a zombie."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        return process.create_time()
+    except (psutil.Error, OSError, ValueError, OverflowError, TypeError):
+        return None
+
+
+def is_alive(pid: int | None, start: float | None) -> bool:
+    """Tell whether exactly this process lives: same pid and, within a tolerance, same start; zombies are gone."""
+    if pid is None or start is None or not 0 < pid < 2**31:
+        return False
+    found = start_time(pid)
+    return found is not None and abs(found - start) <= START_TOLERANCE_S
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the arguments a process was started with, empty when they cannot be read."""
+    try:
+        return psutil.Process(pid).cmdline()
+    except (psutil.Error, OSError, ValueError, OverflowError):
+        return []
+
+
+def is_ours(command: Iterable[str]) -> bool:
+    """Tell whether a command line is one of dynlora's."""
+    return any("dynlora" in part for part in command)
+
+
+def now() -> float:
+    """Return seconds since the epoch."""
+    return time.time()

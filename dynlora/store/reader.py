@@ -1,0 +1,323 @@
+"""`RunReader`: reads a run that may be growing, finished, cut short or hostile; it never writes and trusts nothing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from dynlora.errors import CorruptRunError
+from dynlora.store import jsontext, schema, series
+from dynlora.store.connection import open_reader, unreadable
+from dynlora.store.process import host, is_alive, now
+from dynlora.store.resume import scalar_names
+from dynlora.store.rows import (
+    Bins,
+    Event,
+    Example,
+    FloatArray,
+    IntArray,
+    LogLine,
+    ModuleRow,
+    Series,
+    SignalRow,
+    Status,
+    SystemSeries,
+)
+
+STALLED_AFTER_S = 15.0
+"""Silence of a living process, seconds, after which a run is shown as stalled."""
+
+_NAME_LIMIT = 4096
+
+
+class RunReader:
+    """An open run; use it in a `with` block and briefly: a run cannot be wrapped up while readers hold it."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Open a run.
+
+        Raises:
+            RunNotFoundError: when the folder holds no run.
+            CorruptRunError: when it holds something else, or a run of a newer dynlora.
+        """
+        self.folder = Path(os.path.abspath(folder))
+        self._connection = open_reader(self.folder)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        """Return the reader."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def meta(self) -> dict[str, Any]:
+        """Return the facts about the run."""
+        rows = self._rows("SELECT key, value FROM meta", limit=10_000)
+        return {_text(key): jsontext.load(_text(value)) for key, value in rows}
+
+    def status(self) -> Status:
+        """Return where the run stands; `interrupted` only when its process on this machine is gone."""
+        rows = self._rows(
+            "SELECT state, step, max_steps, heartbeat, pid, process_start, host, error, opened FROM status LIMIT 2",
+            limit=2,
+        )
+        if len(rows) != 1:
+            raise self._corrupt("its status is missing")
+        return derive_status(rows[0], self._corrupt)
+
+    def last_step(self) -> int:
+        """Return the last completed step that is visible."""
+        return self.status().step
+
+    def version_key(self) -> tuple[int, int, str, int]:
+        """Return (last event, last step, state, times opened): changes whenever there is something new to read."""
+        rows = self._rows(
+            "SELECT coalesce((SELECT max(seq) FROM events), 0), step, state, opened FROM status LIMIT 2", limit=2
+        )
+        if len(rows) != 1:
+            raise self._corrupt("its status is missing")
+        seq, step, state, opened = rows[0]
+        return _integer(seq), _integer(step), _text(state), _integer(opened)
+
+    def modules(self) -> list[ModuleRow]:
+        """Return the adapted modules in order."""
+        rows = self._ordered("modules", "name, layer, kind, d_in, d_out, max_rank", 100_000)
+        return [
+            ModuleRow(_name(name), layer, _name(kind), d_in, d_out, max_rank)
+            for name, layer, kind, d_in, d_out, max_rank in rows
+        ]
+
+    def groups(self) -> list[str]:
+        """Return the names of the input groups in order."""
+        return [_name(name) for (name,) in self._ordered("groups", "name", 10_000)]
+
+    def examples(self) -> list[Example]:
+        """Return the fixed probe set."""
+        rows = self._ordered("examples", "text, text_pair, label, grp, x, y", 100_000)
+        return [
+            Example(position, _text(text), _optional(pair), _optional(label), _optional(group), _real(x), _real(y))
+            for position, (text, pair, label, group, x, y) in enumerate(rows)
+        ]
+
+    def signals(self) -> dict[str, SignalRow]:
+        """Return the recorded signals by name."""
+        rows = self._rows("SELECT id, name, axis, unit, width FROM signals ORDER BY id", limit=schema.MAX_SIGNALS)
+        found: dict[str, SignalRow] = {}
+        for number, name, axis, unit, width in rows:
+            if axis not in schema.AXES or not 1 <= _integer(width) <= schema.MAX_WIDTH:
+                raise self._corrupt(f"signal {_name(name)[:40]!r} has an axis or a width that cannot be")
+            found[_name(name)] = SignalRow(_integer(number), _name(name), axis, _name(unit), width)
+        return found
+
+    def signal(
+        self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
+    ) -> tuple[IntArray, FloatArray]:
+        """Return (steps (n,), values (n, width)) of a signal for start <= step < stop.
+
+        Args:
+            name: the signal.
+            start: first step, or None for the first recorded.
+            stop: step to end before, or None for no end.
+            max_points: at most so many rows. A longer series comes as least, greatest and last value of bins, three
+                rows each, so that no peak is lost; the same file and arguments always give the same rows.
+
+        Raises:
+            KeyError: when the run holds no such signal.
+            ValueError: when the result would be too large without `max_points`.
+        """
+        row = self._signal(name)
+        with self._guarded():
+            return series.vectors(self._connection, row, start, stop, max_points)
+
+    def bins(self, name: str, max_bins: int, start: int | None = None, stop: int | None = None) -> Bins:
+        """Return a signal for start <= step < stop in at most `max_bins` bins, from the roll-ups.
+
+        Raises:
+            KeyError: when the run holds no such signal.
+        """
+        row = self._signal(name)
+        with self._guarded():
+            return series.vector_bins(self._connection, row, start, stop, max_bins)
+
+    def last_vector(self, name: str) -> tuple[int, FloatArray] | None:
+        """Return (step, values (width,)) of a signal's last vector, None when there is none yet.
+
+        Raises:
+            KeyError: when the run holds no such signal.
+        """
+        row = self._signal(name)
+        with self._guarded():
+            return series.last_vector(self._connection, row)
+
+    def scalars(
+        self,
+        name: str | None = None,
+        split: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        max_points: int | None = None,
+    ) -> list[Series]:
+        """Return the scalar series, all or those of one name or split, binned as in `signal`."""
+        with self._guarded():
+            keys: list[tuple[str, str]] = []
+            for key in scalar_names(self._connection):
+                keys.append(key)
+                if len(keys) > schema.MAX_SIGNALS:
+                    raise self._corrupt("it holds too many scalar series")
+            return [
+                series.scalars(self._connection, _name(key[0]), _name(key[1]), start, stop, max_points)
+                for key in keys
+                if name in (None, key[0]) and split in (None, key[1])
+            ]
+
+    def events(self, after_seq: int = 0, kinds: Sequence[str] | None = None) -> list[Event]:
+        """Return the events after a sequence number, all or of some kinds, in order."""
+        condition = "" if kinds is None else f" AND kind IN ({', '.join('?' * len(kinds))})"
+        rows = self._rows(
+            f"SELECT seq, time, step, kind, modules, payload FROM events WHERE seq > ?{condition} ORDER BY seq",
+            (after_seq, *(kinds or ())),
+        )
+        return [
+            Event(
+                _integer(seq), _real(time), _integer(step), _name(kind), _positions(modules),
+                jsontext.load_object(_text(payload)),
+            )
+            for seq, time, step, kind, modules, payload in rows
+        ]  # fmt: skip
+
+    def logs(self, last_n: int = 200) -> list[LogLine]:
+        """Return the last lines of the run's own log, oldest first."""
+        rows = self._rows(
+            "SELECT seq, time, level, message FROM logs ORDER BY seq DESC LIMIT ?", (max(0, min(last_n, 100_000)),)
+        )
+        return [LogLine(_integer(s), _real(t), _name(level), _text(message)) for s, t, level, message in rows[::-1]]
+
+    def system(self) -> list[SystemSeries]:
+        """Return the readings of the machine over time, by name."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for time, name, value in self._rows("SELECT time, name, value FROM system ORDER BY rowid"):
+            found.setdefault(_name(name), []).append((_real(time), _real(value)))
+        return [
+            SystemSeries(name, np.array([t for t, _ in rows]), np.array([v for _, v in rows]))
+            for name, rows in sorted(found.items())
+        ]
+
+    def _signal(self, name: str) -> SignalRow:
+        known = self.signals()
+        if name not in known:
+            raise KeyError(f"run {self.folder.name} holds no signal {name!r}: it has {', '.join(known) or 'none yet'}")
+        return known[name]
+
+    def _ordered(self, table: str, columns: str, limit: int) -> list[tuple[Any, ...]]:
+        rows = self._rows(f"SELECT position, {columns} FROM {table} ORDER BY position", limit=limit)
+        if [row[0] for row in rows] != list(range(len(rows))):
+            raise self._corrupt(f"rows of table {table} are missing")
+        return [row[1:] for row in rows]
+
+    def _rows(self, query: str, values: Sequence[Any] = (), limit: int = schema.MAX_ROWS) -> list[tuple[Any, ...]]:
+        with self._guarded():
+            return list(self._counted(self._connection.execute(query, values), limit))
+
+    def _counted(self, cursor: sqlite3.Cursor, limit: int) -> Iterator[tuple[Any, ...]]:
+        size = 0
+        for number, row in enumerate(cursor):
+            size += sum(len(cell) for cell in row if isinstance(cell, str | bytes))
+            if number >= limit or size > schema.MAX_RESULT_BYTES:
+                raise self._corrupt(f"a table holds more than the {limit} rows a run can have")
+            yield row
+
+    def _guarded(self) -> _Guard:
+        return _Guard(self.folder)
+
+    def _corrupt(self, what: str) -> CorruptRunError:
+        return CorruptRunError(f"run {self.folder.name}: {what}")
+
+
+class _Guard:
+    """Turns what SQLite and wrong cells raise into errors of ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error | MemoryError | OverflowError | UnicodeError):
+            raise unreadable(self._folder, error) from None
+
+
+def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
+    """Return the status from the stored row (state, step, max_steps, heartbeat, pid, process_start, host, ...)."""
+    state, step, max_steps, heartbeat, pid, start, where, error, opened = row
+    if state not in schema.STATES:
+        raise corrupt("its state is unknown")
+    if not all(isinstance(cell, int) for cell in (step, max_steps, opened)) or not isinstance(heartbeat, float):
+        raise corrupt("its status cannot be read")
+    age = max(0.0, now() - heartbeat)
+    other_host = state == "running" and where is not None and where != host()
+    status, stalled = state, None
+    if state == "running" and not other_host:
+        if is_alive(pid, start):
+            stalled = age if age > STALLED_AFTER_S else None
+        else:
+            status = "interrupted"
+    return Status(
+        status, state, step, max_steps, heartbeat, age, stalled, other_host, pid, start, _optional(where),
+        _optional(error), opened,
+    )  # fmt: skip
+
+
+def _text(cell: Any) -> str:
+    if not isinstance(cell, str):
+        raise CorruptRunError("a text of the run is missing")
+    if len(cell) > schema.MAX_TEXT_BYTES:
+        raise CorruptRunError(f"a text of the run has {len(cell)} characters, over the limit")
+    return jsontext.clean_text(cell)
+
+
+def _name(cell: Any) -> str:
+    text = _text(cell)
+    if len(text) > _NAME_LIMIT:
+        raise CorruptRunError(f"a name in the run has {len(text)} characters, over the limit")
+    return text
+
+
+def _optional(cell: Any) -> str | None:
+    return None if cell is None else _text(cell)
+
+
+def _integer(cell: Any) -> int:
+    if not isinstance(cell, int):
+        raise CorruptRunError("a number of the run is missing")
+    return cell
+
+
+def _real(cell: Any) -> float:
+    if cell is None:
+        return float("nan")
+    if not isinstance(cell, int | float):
+        raise CorruptRunError("a number of the run is missing")
+    return float(cell)
+
+
+def _positions(cell: Any) -> list[int]:
+    value = jsontext.load(_text(cell))
+    if not isinstance(value, list) or not all(isinstance(item, int) for item in value):  # pyright: ignore
+        raise CorruptRunError("the modules of an event cannot be read")
+    return value  # pyright: ignore

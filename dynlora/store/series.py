@@ -1,0 +1,233 @@
+"""Reading vectors and scalars over the steps: exactly, or in bins put together from roll-ups."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynlora.errors import CorruptRunError
+from dynlora.store.rollups import bucket_crc, vector_crc
+from dynlora.store.rows import Bins, FloatArray, IntArray, Series, SignalRow
+from dynlora.store.schema import LEVELS, MAX_RESULT_BYTES, MAX_ROWS
+
+_FIRST = -(2**62)
+_END = 2**62
+
+
+class _Key(NamedTuple):
+    """One series of the file: a signal, or a scalar of a split (then `signal` is None)."""
+
+    name: str
+    split: str
+    signal: SignalRow | None
+
+    @property
+    def dtype(self) -> str:
+        return "<f8" if self.signal is None else "<f4"
+
+    @property
+    def width(self) -> int:
+        return 1 if self.signal is None else self.signal.width
+
+    @property
+    def cell_bytes(self) -> int:
+        return self.width * int(self.dtype[-1])
+
+
+class _Piece(NamedTuple):
+    """Neighbouring buckets of one level, or single rows (level 1): steps (n,), values (n, width)."""
+
+    level: int
+    first: IntArray
+    end: IntArray
+    low: NDArray[np.floating[Any]]
+    high: NDArray[np.floating[Any]]
+    last: NDArray[np.floating[Any]]
+
+
+def vectors(
+    connection: sqlite3.Connection, signal: SignalRow, start: int | None, stop: int | None, max_points: int | None
+) -> tuple[IntArray, FloatArray]:
+    """Return (steps, values (n, width)) of a signal, see `RunReader.signal`."""
+    key = _Key(signal.name, "", signal)
+    if max_points is None:
+        piece = _rows(connection, key, *_range(start, stop))
+        return piece.first, piece.last
+    steps, values = _spread(_bins(connection, key, start, stop, max_points // 3, exact=max_points))
+    return steps, values
+
+
+def vector_bins(
+    connection: sqlite3.Connection, signal: SignalRow, start: int | None, stop: int | None, max_bins: int
+) -> Bins:
+    """Return a signal in at most `max_bins` bins."""
+    return _bins(connection, _Key(signal.name, "", signal), start, stop, max_bins)
+
+
+def last_vector(connection: sqlite3.Connection, signal: SignalRow) -> tuple[int, FloatArray] | None:
+    """Return (step, values) of the last vector."""
+    (step,) = connection.execute("SELECT max(step) FROM vectors WHERE signal = ?", (signal.id,)).fetchone()
+    if step is None:
+        return None
+    piece = _rows(connection, _Key(signal.name, "", signal), step, step + 1)
+    return (int(step), piece.last[0]) if len(piece.first) else None
+
+
+def scalars(
+    connection: sqlite3.Connection, name: str, split: str, start: int | None, stop: int | None, max_points: int | None
+) -> Series:
+    """Return one scalar series, see `RunReader.scalars`."""
+    key = _Key(name, split, None)
+    if max_points is None:
+        piece = _rows(connection, key, *_range(start, stop))
+        return Series(name, split, piece.first, piece.last[:, 0].astype(np.float64), len(piece.first))
+    bins = _bins(connection, key, start, stop, max_points // 3, exact=max_points)
+    steps, values = _spread(bins)
+    return Series(name, split, steps, values[:, 0].astype(np.float64), bins.points)
+
+
+def _range(start: int | None, stop: int | None) -> tuple[int, int]:
+    lower = _FIRST if start is None else max(_FIRST, min(start, _END))
+    return lower, _END if stop is None else max(_FIRST, min(stop, _END))
+
+
+def _rows(connection: sqlite3.Connection, key: _Key, start: int, stop: int) -> _Piece:
+    limit = min(MAX_ROWS * 10, MAX_RESULT_BYTES // key.cell_bytes)
+    if key.signal is None:
+        query = "SELECT step, value FROM scalars WHERE name = ? AND split = ? AND step >= ? AND step < ?"
+        cursor = connection.execute(f"{query} ORDER BY step LIMIT ?", (key.name, key.split, start, stop, limit + 1))
+        found = cursor.fetchall()
+        values = np.array([np.nan if value is None else value for _, value in found], dtype=np.float64)
+    else:
+        cursor = connection.execute(
+            "SELECT step, CASE WHEN typeof(data) = 'blob' AND length(data) = ? THEN data END, crc FROM vectors "
+            "WHERE signal = ? AND step >= ? AND step < ? ORDER BY step LIMIT ?",
+            (key.cell_bytes, key.signal.id, start, stop, limit + 1),
+        )
+        found = cursor.fetchall()
+        if any(data is None or vector_crc(step, data) != crc for step, data, crc in found):
+            raise CorruptRunError(f"a vector of signal {key.name!r} is damaged")
+        values = np.frombuffer(b"".join(row[1] for row in found), key.dtype)
+    if len(found) > limit:
+        raise ValueError(f"{key.name!r} holds more than {limit} rows here: ask for a range or with max_points")
+    steps = np.array([row[0] for row in found], dtype=np.int64)
+    values = values.reshape(len(found), key.width)
+    return _Piece(1, steps, steps, values, values, values)
+
+
+def _buckets(connection: sqlite3.Connection, key: _Key, level: int, start: int, stop: int) -> _Piece:
+    size = key.cell_bytes
+    limit = MAX_RESULT_BYTES // (3 * size)
+    found = connection.execute(
+        "SELECT first_step, last_step, CASE WHEN length(low) = ? THEN low END, "
+        "CASE WHEN length(high) = ? THEN high END, CASE WHEN length(last) = ? THEN last END, crc FROM rollups "
+        "WHERE name = ? AND split = ? AND level = ? AND first_step >= ? AND first_step < ? "
+        "ORDER BY first_step LIMIT ?",
+        (size, size, size, key.name, key.split, level, start, stop, limit),
+    ).fetchall()
+    for row in found:
+        if None in row or not all(isinstance(blob, bytes) for blob in row[2:5]) or bucket_crc(*row[:5]) != row[5]:
+            raise CorruptRunError(f"a roll-up of {key.name!r} is damaged")
+    if found and found[-1][1] >= stop:
+        found.pop()
+    first, end = (np.array([row[column] for row in found], dtype=np.int64) for column in (0, 1))
+    low, high, last = (
+        np.frombuffer(b"".join(row[column] for row in found), key.dtype).reshape(len(found), key.width)
+        for column in (2, 3, 4)
+    )
+    return _Piece(level, first, end, low, high, last)
+
+
+def _cover(connection: sqlite3.Connection, key: _Key, index: int, start: int, stop: int) -> Iterator[_Piece]:
+    """Yield pieces that cover start <= step < stop with level `LEVELS[index]`, finer ones only at the edges."""
+    if start >= stop:
+        return
+    if index < 0:
+        yield _rows(connection, key, start, stop)
+        return
+    piece = _buckets(connection, key, LEVELS[index], start, stop)
+    if not len(piece.first):
+        yield from _cover(connection, key, index - 1, start, stop)
+        return
+    yield from _cover(connection, key, index - 1, start, int(piece.first[0]))
+    yield piece
+    yield from _cover(connection, key, index - 1, int(piece.end[-1]) + 1, stop)
+
+
+def _count(connection: sqlite3.Connection, key: _Key, index: int, start: int, stop: int) -> int:
+    """Return how many rows lie in start <= step < stop, counted by the coarsest buckets."""
+    if start >= stop:
+        return 0
+    if index < 0:
+        if key.signal is None:
+            where, values = "scalars WHERE name = ? AND split = ?", (key.name, key.split)
+        else:
+            where, values = "vectors WHERE signal = ?", (key.signal.id,)
+        query = f"SELECT count(*) FROM {where} AND step >= ? AND step < ?"
+        return int(connection.execute(query, (*values, start, stop)).fetchone()[0])
+    number, first, end = connection.execute(
+        "SELECT count(*), min(first_step), max(last_step) FROM rollups "
+        "WHERE name = ? AND split = ? AND level = ? AND first_step >= ? AND first_step < ? AND last_step < ?",
+        (key.name, key.split, LEVELS[index], start, stop, stop),
+    ).fetchone()
+    if not number:
+        return _count(connection, key, index - 1, start, stop)
+    return (
+        _count(connection, key, index - 1, start, first)
+        + number * LEVELS[index]
+        + _count(connection, key, index - 1, end + 1, stop)
+    )
+
+
+def _bins(
+    connection: sqlite3.Connection, key: _Key, start: int | None, stop: int | None, bins: int, exact: int | None = None
+) -> Bins:
+    """Return at most `bins` bins of about equally many rows, or every row as its own bin up to `exact` rows."""
+    bins = max(1, bins)
+    lower, upper = _range(start, stop)
+    total = _count(connection, key, len(LEVELS) - 1, lower, upper)
+    index = -1
+    if total > max(bins, exact or 0):
+        index += sum(total // level >= bins for level in LEVELS)
+    else:
+        bins = max(1, total)
+    pieces = list(_cover(connection, key, index, lower, upper))
+    pieces = [piece for piece in pieces if len(piece.first)] or [_rows(connection, key, lower, lower)]
+    count = np.concatenate([np.full(len(piece.first), piece.level, dtype=np.int64) for piece in pieces])
+    if not len(count):
+        empty = pieces[0]
+        return Bins(empty.first, empty.end, count, empty.low, empty.high, empty.last)
+    before = np.cumsum(count) - count
+    position = before * bins // int(count.sum())
+    heads = np.flatnonzero(np.diff(position, prepend=-1))
+    tails = np.append(heads[1:], len(count)) - 1
+
+    def joined(field: str) -> NDArray[Any]:
+        return np.concatenate([getattr(piece, field) for piece in pieces])
+
+    return Bins(
+        joined("first")[heads],
+        joined("end")[tails],
+        np.add.reduceat(count, heads),
+        np.fmin.reduceat(joined("low"), heads, axis=0),
+        np.fmax.reduceat(joined("high"), heads, axis=0),
+        joined("last")[tails],
+    )
+
+
+def _spread(bins: Bins) -> tuple[IntArray, NDArray[Any]]:
+    """Return rows for bins: a single row as it is, others as least, greatest and last value at three steps."""
+    span = bins.last_step - bins.first_step
+    wide = (bins.count >= 3) & (span >= 2)
+    rows = list(chain.from_iterable(((i, 0), (i, 1), (i, 2)) if wide[i] else ((i, 2),) for i in range(len(wide))))
+    if not rows:
+        return bins.first_step, bins.last
+    which, kind = np.array(rows).T
+    steps = np.stack([bins.first_step, bins.first_step + span // 2, bins.last_step])
+    values = np.stack([bins.low, bins.high, bins.last])
+    return steps[kind, which], values[kind, which]
