@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dynlora.assets.archives import unpack_members
 from dynlora.assets.network import UnavailableError, reason, within
@@ -17,7 +17,7 @@ from dynlora.assets.pip_settings import PipSettings, read_pip_settings
 
 if TYPE_CHECKING:
     from unearth import Link
-    from unearth.fetchers import PyPIClient
+    from unearth.fetchers import Fetcher, PyPIClient
 
     from dynlora.assets.catalog import PackagePin
 
@@ -128,7 +128,7 @@ def _find(pin: PackagePin, kind: str, url: str, client: PyPIClient) -> Link:
     if kind == "find_links" and "://" not in url and not os.path.exists(url):
         raise UnavailableError("no such folder")
     finder = PackageFinder(
-        client,
+        cast("Fetcher", client),
         index_urls=[url] if kind == "index" else [],
         find_links=[url] if kind == "find_links" else [],
         ignore_compatibility=True,

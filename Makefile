@@ -1,0 +1,75 @@
+# `make demo` and `make test` start from a fresh clone and nothing else.
+# Packages come from wherever pip is configured to look. On Linux PyPI's torch brings the CUDA libraries along; to do
+# without them, point pip at a CPU build first (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS).
+
+SHELL := /bin/sh
+PYTHON ?= python3
+PORT ?= 8501
+WORKERS ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := test
+.PHONY: help demo test check lint format types bench bench-quick torture browser clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
+
+demo: $(VENV)/.installed  ## start a real dynamic fine-tune and serve the dashboard on 127.0.0.1:$(PORT)
+	$(BIN)/dynlora demo --port $(PORT)
+
+test: $(VENV)/.installed-test browser  ## run the tests, browser included
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not torture" $(ARGS)
+
+check: lint types test  ## everything that must pass before a commit lands
+
+lint: $(VENV)/.installed-dev  ## ruff, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev  ## ruff, changing files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev  ## pyright
+	$(BIN)/pyright
+
+bench: $(VENV)/.installed-bench  ## every benchmark; takes hours
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes
+	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+torture: $(VENV)/.installed-test  ## kill runs at many points and compare what they resume to
+	$(BIN)/python -m pytest -m torture $(ARGS)
+
+browser: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.browser.chromium
+
+clean:  ## remove the environment and every cache; runs are kept
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "dynlora needs Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per set of packages: made again when pyproject.toml changes, free of charge otherwise.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[bench]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,19 @@
+"""Puts the dashboard's files into the wheel, so that `dynlora ui` works outside a checkout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+APP_FILES = ("app.py", "pages", "sample_runs", ".streamlit/config.toml")
+"""Paths in the checkout that are copied into the package; `dynlora/app_files.py` finds them there."""
+
+
+class AppFilesHook(BuildHookInterface[Any]):
+    """Copies the files for a real wheel; an editable install finds them in the checkout, where they can be edited."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the files to what the wheel includes."""
+        if version != "editable":
+            build_data["force_include"].update({path: f"dynlora/_app/{path}" for path in APP_FILES})
