@@ -41,9 +41,12 @@ def header(path: Path) -> bytes:
         CorruptRunError: when the file is too short, too large or no SQLite database.
     """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(100)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            size = os.fstat(descriptor).st_size
+            head = os.read(descriptor, 100)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise CorruptRunError(f"run {path.parent.name}: run.db cannot be read ({error.strerror})") from None
     if len(head) < 100 or not head.startswith(_HEADER):

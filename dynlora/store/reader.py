@@ -63,9 +63,10 @@ class RunReader:
         """Close."""
         self.close()
 
-    def meta(self) -> dict[str, Any]:
-        """Return the facts about the run."""
-        rows = self._rows("SELECT key, value FROM meta", limit=10_000)
+    def meta(self, keys: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the facts about the run, all or some of them."""
+        condition = "" if keys is None else f" WHERE key IN ({', '.join('?' * len(keys))})"
+        rows = self._rows(f"SELECT key, value FROM meta{condition}", tuple(keys or ()), limit=10_000)
         return {_text(key): jsontext.load(_text(value)) for key, value in rows}
 
     def status(self) -> Status:
@@ -152,15 +153,15 @@ class RunReader:
         with self._guarded():
             return series.vector_bins(self._connection, row, start, stop, max_bins)
 
-    def last_vector(self, name: str) -> tuple[int, FloatArray] | None:
-        """Return (step, values (width,)) of a signal's last vector, None when there is none yet.
+    def last_vector(self, name: str, at: int | None = None) -> tuple[int, FloatArray] | None:
+        """Return (step, values (width,)) of a signal's last vector up to step `at`, None when there is none yet.
 
         Raises:
             KeyError: when the run holds no such signal.
         """
         row = self._signal(name)
         with self._guarded():
-            return series.last_vector(self._connection, row)
+            return series.last_vector(self._connection, row, at)
 
     def scalars(
         self,

@@ -35,6 +35,19 @@ def scalar_names(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         ).fetchone()
 
 
+def last_values(connection: sqlite3.Connection, split: str) -> tuple[int | None, dict[str, float]]:
+    """Return (step, {name: value}) of a split's scalars at the latest step any of them has."""
+    found: dict[str, tuple[int, float]] = {}
+    for name, of in list(scalar_names(connection)):
+        if of == split:
+            step, value = connection.execute(
+                "SELECT step, value FROM scalars WHERE name = ? AND split = ? ORDER BY step DESC LIMIT 1", (name, of)
+            ).fetchone()
+            found[name] = (step, float("nan") if value is None else value)
+    latest = max((step for step, _ in found.values()), default=None)
+    return latest, {name: value for name, (step, value) in found.items() if step == latest}
+
+
 def truncate(connection: sqlite3.Connection, resume_from: int | None) -> None:
     """Delete rows past a checkpoint, inside the caller's transaction; everything recorded when None."""
     if resume_from is None:

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -180,10 +181,18 @@ def database(folder: Path) -> Path:
         CorruptRunError: when it, or a file SQLite keeps beside it, is a link or no plain file.
     """
     path = folder / DB_NAME
-    if not os.path.lexists(path):
-        raise RunNotFoundError(f"no run {folder.name!r} in {folder.parent}: `dynlora runs` lists what is there")
-    for name in (DB_NAME, DB_NAME + "-wal", DB_NAME + "-shm", DB_NAME + "-journal"):
-        beside = folder / name
-        if beside.is_symlink() or (os.path.lexists(beside) and not beside.is_file()):
-            raise CorruptRunError(f"run {folder.name}: {name} is not a plain file; dynlora does not follow links")
+    text = str(path)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        try:
+            mode = os.lstat(text + suffix).st_mode
+        except (OSError, ValueError):
+            if not suffix:
+                raise RunNotFoundError(
+                    f"no run {folder.name!r} in {folder.parent}: `dynlora runs` lists what is there"
+                ) from None
+            continue
+        if not stat.S_ISREG(mode):
+            raise CorruptRunError(
+                f"run {folder.name}: {DB_NAME}{suffix} is not a plain file; dynlora does not follow links"
+            )
     return path

@@ -69,9 +69,10 @@ def vector_bins(
     return _bins(connection, _Key(signal.name, "", signal), start, stop, max_bins)
 
 
-def last_vector(connection: sqlite3.Connection, signal: SignalRow) -> tuple[int, FloatArray] | None:
-    """Return (step, values) of the last vector."""
-    (step,) = connection.execute("SELECT max(step) FROM vectors WHERE signal = ?", (signal.id,)).fetchone()
+def last_vector(connection: sqlite3.Connection, signal: SignalRow, at: int | None) -> tuple[int, FloatArray] | None:
+    """Return (step, values) of the last vector up to step `at`."""
+    query = "SELECT max(step) FROM vectors WHERE signal = ? AND step <= ?"
+    (step,) = connection.execute(query, (signal.id, _END if at is None else at)).fetchone()
     if step is None:
         return None
     piece = _rows(connection, _Key(signal.name, "", signal), step, step + 1)

@@ -27,12 +27,15 @@ from dynlora.store.connection import lock_run, open_writer, switch_journal
 from dynlora.store.lifecycle import ADD_EVENT, SET_META, annotate, create_run
 from dynlora.store.pending import Pending
 from dynlora.store.process import now, this_process
-from dynlora.store.resume import SeriesState, restore_scalars, restore_vectors, scalar_names, truncate
+from dynlora.store.resume import SeriesState, last_values, restore_scalars, restore_vectors, scalar_names, truncate
 from dynlora.store.rollups import Bucket, bucket_crc, vector_crc
 
 logger = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 0.5
+METRICS_SPLIT = "validation"
+"""The split whose scalars at the latest step are kept as meta `metrics`, so that a list of runs need not look."""
+
 _RETRY_AFTER_S = 2.0
 _TEXT_LIMIT = 64_000
 
@@ -89,6 +92,8 @@ class RunWriter:
         self._failure: str | None = None
         self._signals: dict[str, _Signal] = {}
         self._scalars: dict[tuple[str, str], SeriesState] = {}
+        self._metrics: dict[str, float] = {}
+        self._metrics_step: int | None = None
         self._step, self._max_steps = connection.execute("SELECT step, max_steps FROM status").fetchone()
         self._heartbeat = now()
 
@@ -132,6 +137,8 @@ class RunWriter:
             self._signals[name] = _Signal(number, width, series)
         for key in list(scalar_names(self._connection)):
             self._scalars[key] = restore_scalars(self._connection, *key)
+        self._metrics_step, self._metrics = last_values(self._connection, METRICS_SPLIT)
+        self._add(SET_META, ("metrics", jsontext.dump(self._metrics)))
 
     def define_modules(self, rows: Sequence[_Module]) -> None:
         """Set the adapted modules in order; each row has name, layer, kind, d_in, d_out and max_rank."""
@@ -195,6 +202,8 @@ class RunWriter:
             if not self._advance(series, f"scalar {split}/{name}", step):
                 return
             self._add(_SCALAR, (name, split, step, None if number != number else number))
+            if split == METRICS_SPLIT:
+                self._set_metric(name, step, number)
             for level, bucket in series.rollup.add(step, np.array([number])):
                 self._add_rollup(name, split, level, bucket)
 
@@ -331,6 +340,12 @@ class RunWriter:
             series.warned = True
             self._warn(f"{what}: step {step} came after step {series.last_step} and was not recorded")
         return False
+
+    def _set_metric(self, name: str, step: int, value: float) -> None:
+        if step != self._metrics_step:
+            self._metrics_step, self._metrics = step, {}
+        self._metrics[name] = value
+        self._add(SET_META, ("metrics", jsontext.dump(self._metrics)), 256)
 
     def _add_rollup(self, name: str, split: str, level: int, bucket: Bucket) -> None:
         low, high, last = bucket.low.tobytes(), bucket.high.tobytes(), bucket.last.tobytes()

@@ -1,0 +1,64 @@
+"""One run in one JSON document: what `train` and `show` print with `--json`."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from dynlora.store.catalogue import numbers, table
+from dynlora.store.reader import RunReader
+
+
+def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a run as plain JSON values (NaN and infinities as null).
+
+    Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
+    best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, error, stalled_s,
+    heartbeat_age_s, other_host, folder.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+    """
+    path = Path(os.path.abspath(folder))
+    with RunReader(path) as reader:
+        meta, status, ranks = reader.meta(), reader.status(), last_ranks(reader)
+    return {
+        "id": path.name,
+        "name": meta.get("name") or path.name,
+        "status": status.status,
+        "strategy": meta.get("strategy"),
+        "model": meta.get("model"),
+        "model_path": meta.get("model_path"),
+        "data": meta.get("data"),
+        "seed": meta.get("seed"),
+        "step": status.step,
+        "max_steps": status.max_steps,
+        "metrics": numbers(meta.get("metrics")),
+        "best": table(meta.get("best")),
+        "params": table(meta.get("params")),
+        "ranks": ranks,
+        "time": table(meta.get("time")),
+        "config": table(meta.get("config")),
+        "created": meta.get("created"),
+        "fidelity": meta.get("fidelity"),
+        "error": status.error,
+        "stalled_s": status.stalled_s,
+        "heartbeat_age_s": status.heartbeat_age_s,
+        "other_host": status.other_host,
+        "folder": str(path),
+    }
+
+
+def last_ranks(reader: RunReader) -> dict[str, int]:
+    """Return the last recorded rank of each module by name, empty before the first."""
+    if "rank" not in reader.signals():
+        return {}
+    found = reader.last_vector("rank")
+    if found is None:
+        return {}
+    ranks = found[1].tolist()
+    names = [module.name for module in reader.modules()]
+    return {name: round(rank) for name, rank in zip(names, ranks, strict=False) if math.isfinite(rank)}
