@@ -1,0 +1,32 @@
+"""What every test shares: no hub, one thread per worker, a runs folder of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports torch, transformers or the hub's client, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["MKL_NUM_THREADS"] = "1"
+
+import pytest
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    """An empty runs folder."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder; without this fixture tests share the user's, so that the model is fetched once."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DYNLORA_CACHE", str(folder))
+    return folder
