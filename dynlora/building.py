@@ -1,0 +1,212 @@
+"""From a config to a trainer that is ready to start: data, model, strategy, adapters, optimizer, evaluation."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from dynlora import assets, strategies
+from dynlora.config import RunConfig
+from dynlora.engine import groups
+from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.batches import BatchOrder, Tokens, tokenize
+from dynlora.engine.checkpoint import load_optimizer_state
+from dynlora.engine.data import TextData, load_data
+from dynlora.engine.evaluate import PROBE, Evaluation
+from dynlora.engine.hardware import autocast_context, resolve_precision
+from dynlora.engine.models import BaseModel, adapt, head_parameters, load_base
+from dynlora.engine.optimizer import build_optimizer
+from dynlora.engine.recording import Recorder
+from dynlora.engine.strategy import Batch, Strategy
+from dynlora.engine.trainer import Trainer
+from dynlora.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_BATCHES = 8
+"""Training batches that fix the gates' standardisation."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is made of, checked, before anything is trained or written.
+
+    Attributes:
+        config: the settings.
+        strategy: the method with its fields.
+        data: labelled text.
+        base: model, tokenizer and head, unadapted.
+        total: optimizer steps.
+    """
+
+    config: RunConfig
+    strategy: Strategy
+    data: TextData
+    base: BaseModel
+    total: int
+
+
+def load_inputs(config: RunConfig) -> Inputs:
+    """Load and check everything a config names.
+
+    Raises:
+        ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
+    """
+    strategy = strategies.build(config.strategy.name, config.strategy.fields)
+    if config.train.epochs is None:
+        strategy.check(config.train.max_steps(0), config.adapter.rank)
+    data = load_data(config.data, data_folder(config), config.seed)
+    total = config.train.max_steps(len(data.train))
+    strategy.check(total, config.adapter.rank)
+    _check_batch(config, len(data.train))
+    base = load_base(
+        assets.resolve_model(config.model.name),
+        labels=data.labels,
+        task=data.task,
+        seed=config.seed,
+        dropout=config.model.dropout,
+    )
+    return Inputs(config, strategy, data, base, total)
+
+
+def data_folder(config: RunConfig) -> Path:
+    """Return the folder or file the rows lie in."""
+    return Path(config.data.path).expanduser() if config.data.path else assets.resolve_data(config.data.name or "")
+
+
+def build_trainer(
+    inputs: Inputs, recorder: Recorder, accelerator: Accelerator, state: Mapping[str, Any] | None = None
+) -> Trainer:
+    """Put the adapters in and return a trainer at step 0, or at the step of a saved `state`.
+
+    Args:
+        inputs: what `load_inputs` returned; the base model is adapted in place.
+        recorder: takes what the trainer emits.
+        accelerator: device and processes.
+        state: of a checkpoint.
+    """
+    config, base, data = inputs.config, inputs.base, inputs.data
+    precision = resolve_precision(config.train.precision, accelerator.device)
+    autocast = autocast_context(precision, accelerator.device)
+    base.model.to(accelerator.device)  # pyright: ignore
+    tokens = tokenize(base.tokenizer, data.train, config.data.max_length)
+    evaluation, position = _evaluation(inputs, tokens, autocast)
+    adapters = put_adapters(inputs, tokens, accelerator, None if state is None else saved_sizes(state["adapters"]))
+    head = head_parameters(base)
+    optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train)
+    if state is not None:
+        load_adapter_state(adapters, state["adapters"])
+        load_head_state(head, state["head"])
+        load_optimizer_state(optimizer, state["optimizer"])
+        inputs.strategy.load_state_dict(state["strategy"])
+    else:
+        inputs.strategy.start(adapters)
+    evaluation.define(recorder, len(adapters), position, adapters.gates is not None)
+    trainer = Trainer(
+        config=config,
+        model=accelerator.prepare_model(base.model),
+        adapters=adapters,
+        strategy=inputs.strategy,
+        optimizer=optimizer,
+        tokens=tokens,
+        evaluation=evaluation,
+        accelerator=accelerator,
+        autocast=autocast,
+        recorder=recorder,
+        total=inputs.total,
+    )
+    if state is not None:
+        trainer.step, trainer.best, trainer.metrics = state["step"], state["best"], state["metrics"]
+        trainer.timing.train_s = state["train_s"]
+    return trainer
+
+
+def put_adapters(
+    inputs: Inputs, tokens: Tokens | None, accelerator: Accelerator, sizes: Mapping[str, tuple[int, int]] | None
+) -> Adapters:
+    """Put the strategy's adapters into the base model, and calibrate their gates where they are new."""
+    config, base = inputs.config, inputs.base
+
+    def batches(n: int) -> list[Batch]:
+        """Return the first n batches of training."""
+        if tokens is None:
+            return []
+        order = BatchOrder(tokens.length, config.train.batch_size, config.seed)
+        return [tokens.batch(order[index], accelerator.device) for index in range(n)]
+
+    adapters = adapt(
+        base,
+        inputs.strategy,
+        rank=config.adapter.rank,
+        lora_alpha=config.adapter.lora_alpha,
+        dropout=config.adapter.dropout,
+        targets=config.adapter.targets,
+        total=inputs.total,
+        seed=config.seed,
+        batches=batches,
+        sizes=sizes,
+    )
+    if adapters.gates is not None and sizes is None:
+        adapters.gates.calibrate(base.model, [dict(batch) for batch in batches(CALIBRATION_BATCHES)])
+    return adapters
+
+
+def make_accelerator() -> Accelerator:
+    """Return device and processes as `accelerate launch` or the machine has them."""
+    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+
+
+def _evaluation(inputs: Inputs, train: Tokens, autocast: Any) -> tuple[Evaluation, np.ndarray]:
+    """Return the held-out side ready to evaluate, and the probe set's place in the plane, (n_probe, 2)."""
+    config, base, data = inputs.config, inputs.base, inputs.data
+    tokens = tokenize(base.tokenizer, data.held_out, config.data.max_length)
+    names, group = _groups(inputs, train, tokens, autocast)
+    probe = groups.probe_rows(tokens.label, group, PROBE, config.seed)
+    embedding = groups.embed(base.model, tokens, probe, 64, autocast)
+    evaluation = Evaluation(
+        tokens, data.held_out.text, data.held_out.text_pair, group, names, data.labels, probe, data.metric
+    )
+    return evaluation, groups.plane(embedding)
+
+
+def _groups(inputs: Inputs, train: Tokens, held_out: Tokens, autocast: Any) -> tuple[list[str], np.ndarray | None]:
+    """Return the input groups' names and the index of each held-out row's group."""
+    config, data = inputs.config, inputs.data
+    if config.data.group_by == "clusters":
+        sample = groups.probe_rows(train.label, None, 4 * PROBE, config.seed)
+        clusters = groups.fit_clusters(groups.embed(inputs.base.model, train, sample, 64, autocast), config.seed)
+        everything = np.arange(len(held_out))
+        member = clusters.predict(groups.embed(inputs.base.model, held_out, everything, 64, autocast))
+        return [f"cluster {index + 1}" for index in range(clusters.n_clusters)], member
+    if data.held_out.group is None:
+        return [], None
+    names = sorted(set(data.held_out.group), key=_natural)
+    if len(names) > 50:
+        raise ConfigError(
+            f"data.group_by={config.data.group_by}: {len(names):,} groups are too many (at most 50); name another column"
+        )
+    index = {name: position for position, name in enumerate(names)}
+    return names, np.array([index[name] for name in data.held_out.group])
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return a sort key that reads digits as numbers: 2 before 10, numbers before words."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _check_batch(config: RunConfig, n_train: int) -> None:
+    """Refuse a batch that does not divide over the processes."""
+    processes = Accelerator().num_processes if torch.distributed.is_initialized() else 1
+    if config.train.batch_size % processes:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size}: must be a multiple of the {processes} processes; raise it"
+        )

@@ -1,0 +1,91 @@
+"""The adapters' state as plain values, and back: what checkpoints and adapter folders share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.checkpoint import copy_into
+from dynlora.errors import CorruptRunError
+
+
+def adapter_state(adapters: Adapters) -> dict[str, Any]:
+    """Return ranks, weights, scales, gates and per-component state."""
+    modules = {}
+    for module in adapters:
+        live = module.rank + module.probes  # the rest is zero
+        modules[module.info.name] = {
+            "rank": module.rank,
+            "max_rank": module.max_rank,
+            "probes": module.probes,
+            "scaling": module.scaling,
+            "lora_A": module.lora_A[:live],
+            "lora_B": module.lora_B[:, :live],
+            "scale": None if module.scale is None else module.scale[:live],
+        }
+    gates = None if adapters.gates is None else dict(adapters.gates.state_dict())
+    return {"modules": modules, "gates": gates, "components": dict(adapters.components)}
+
+
+def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
+    """Set the adapters to a saved state; parameters keep their identity.
+
+    Raises:
+        CorruptRunError: when the modules or shapes are others.
+    """
+    for module in adapters:
+        kept = state["modules"].get(module.info.name)
+        if kept is None:
+            raise CorruptRunError(f"the saved adapter has no module {module.info.name}; it belongs to another model")
+        _load_module(module, kept)
+    if (adapters.gates is None) != (state["gates"] is None):
+        raise CorruptRunError("the saved adapter and the run disagree about gates; it belongs to another config")
+    if adapters.gates is not None:
+        for name, tensor in adapters.gates.state_dict().items():
+            copy_into(tensor, state["gates"][name])
+    for name, tensor in state["components"].items():
+        copy_into(adapters.track(name), tensor)
+
+
+def saved_sizes(state: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return (rank, max_rank) by module name of a saved state."""
+    return {name: (kept["rank"], kept["max_rank"]) for name, kept in state["modules"].items()}
+
+
+@torch.no_grad()
+def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
+    """Set one module to its saved state."""
+    live = kept["rank"] + kept["probes"]
+    if not 0 <= live <= module.max_rank:
+        raise CorruptRunError(f"{module.info.name}: the saved adapter has rank {live}, there is room for {module.max_rank}")
+    module.lora_A.zero_()
+    module.lora_B.zero_()
+    copy_into(module.lora_A[:live], kept["lora_A"])
+    copy_into(module.lora_B[:, :live], kept["lora_B"])
+    if kept["scale"] is not None:
+        if module.scale is None:
+            module.use_scale(1.0, trainable=False)
+        if module.scale is not None:
+            copy_into(module.scale[:live], kept["scale"])
+    module.rank, module.probes, module.scaling = kept["rank"], kept["probes"], kept["scaling"]
+
+
+def head_state(head: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return the head's tensors by name."""
+    return dict(head)
+
+
+def load_head_state(head: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
+    """Set the head's tensors.
+
+    Raises:
+        CorruptRunError: when the names or shapes are others.
+    """
+    if set(head) != set(state):
+        raise CorruptRunError("the saved head has other tensors than the model's; it belongs to another model")
+    for name, tensor in head.items():
+        copy_into(tensor, state[name])

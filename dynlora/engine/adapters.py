@@ -1,0 +1,259 @@
+"""Adapted modules: h = W0 x + s · B(e ⊙ g ⊙ A x), with room to grow and the active components packed first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynlora.engine.gates import Gates
+from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.randomness import stream, stream_seed
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear module with a low-rank update of changeable rank.
+
+    h = W0 x + scaling · B[:, :rank] (scale[:rank] ⊙ gate ⊙ A[:rank] x)
+
+    Rows `rank ..` of A and columns `rank ..` of B are inactive and zero; the forward does not touch them, so the cost
+    follows the rank while parameters keep their identity for the optimizer. A probe is one extra live row with b = 0:
+    it leaves the function as it is and its gradient says what another component would be worth.
+
+    Attributes:
+        base_layer: the frozen module, W0 of shape (d_out, d_in).
+        lora_A: (max_rank, d_in).
+        lora_B: (d_out, max_rank).
+        scale: per-component scale e, (max_rank,), or None when it is one everywhere.
+        rank: number of active components, 0 to max_rank.
+        probes: live rows past the active ones, 0 or 1.
+        scaling: alpha / reference rank; a rank change never alters it.
+    """
+
+    lora_A: nn.Parameter
+    lora_B: nn.Parameter
+    scale: Tensor | None
+
+    def __init__(self, base_layer: nn.Module, info: ModuleInfo, *, rank: int, max_rank: int, scaling: float) -> None:
+        """Wrap `base_layer`; A is filled by `reset_parameters`, B is zero.
+
+        Raises:
+            ValueError: when rank lies outside 0 to max_rank.
+        """
+        super().__init__()
+        if not 0 <= rank <= max_rank:
+            raise ValueError(f"rank={rank}: must lie in 0 to max_rank={max_rank}")
+        weight = next(base_layer.parameters())
+        self.base_layer = base_layer.requires_grad_(False)
+        self.info = info
+        self.max_rank = max_rank
+        self.rank = rank
+        self.probes = 0
+        self.scaling = scaling
+        self.dropout = 0.0
+        self.lora_A = nn.Parameter(torch.zeros(max_rank, info.d_in, device=weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(info.d_out, max_rank, device=weight.device))
+        self.register_buffer("scale", None)
+        self.gates: GateReader | None = None
+        self.streams: DropoutStreams | None = None
+
+    def reset_parameters(self, seed: int, gaussian: float | None = None) -> None:
+        """Draw A from the module's own stream and set B = 0.
+
+        Args:
+            seed: of the run.
+            gaussian: deviation of a normal draw; None draws kaiming-uniform(√5), that is U(-1/√d_in, 1/√d_in).
+        """
+        draw = torch.empty(self.rank, self.info.d_in)
+        generator = stream(seed, self.info.name, "lora_A")
+        if gaussian is None:
+            bound = 1 / math.sqrt(self.info.d_in)
+            draw.uniform_(-bound, bound, generator=generator)
+        else:
+            draw.normal_(0, gaussian, generator=generator)
+        with torch.no_grad():
+            self.lora_A.zero_()
+            self.lora_A[: self.rank] = draw
+            self.lora_B.zero_()
+
+    def use_scale(self, value: float, *, trainable: bool) -> None:
+        """Give every component a scale e = value, trained or set by edits."""
+        tensor = torch.full((self.max_rank,), value, device=self.lora_A.device)
+        del self.scale
+        if trainable:
+            self.scale = nn.Parameter(tensor)
+        else:
+            self.register_buffer("scale", tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, ..., d_in) to (batch, ..., d_out)."""
+        live = self.rank + self.probes
+        inner = F.linear(self._drop(x), self.lora_A[:live])
+        return self.base_layer(x) + F.linear(inner * self._factor(inner, live), self.lora_B[:, :live])
+
+    def delta_weight(self) -> Tensor:
+        """Return the update with the gate at one: scaling · B diag(scale) A, shape (d_out, d_in)."""
+        A, B = self.lora_A[: self.rank], self.lora_B[:, : self.rank]
+        if self.scale is not None:
+            B = B * self.scale[: self.rank]
+        return self.scaling * (B @ A)
+
+    def active_rank(self) -> int:
+        """Return the components that reach the output: packed and with a scale other than zero."""
+        if self.scale is None:
+            return self.rank
+        return int((self.scale[: self.rank] != 0).sum())
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the trainable tensors by their own names."""
+        names = [("lora_A", self.lora_A), ("lora_B", self.lora_B), ("scale", self.scale)]
+        return {name: tensor for name, tensor in names if isinstance(tensor, nn.Parameter)}
+
+    def _factor(self, inner: Tensor, live: int) -> Tensor | float:
+        """Return scaling · scale ⊙ gate, broadcastable to (batch, ..., live)."""
+        factor: Tensor | float = self.scaling
+        if self.scale is not None:
+            factor = self.scaling * self.scale[:live]
+        gate = self.gates.read(inner) if self.gates is not None else None
+        return factor if gate is None else factor * gate
+
+    def _drop(self, x: Tensor) -> Tensor:
+        """Apply dropout from the module's own stream while training."""
+        if not self.training or self.dropout == 0.0 or self.rank + self.probes == 0:
+            return x
+        if self.streams is None:
+            return F.dropout(x, self.dropout)
+        keep = self.streams.mask(self.info.name, x, 1 - self.dropout)
+        return x * keep
+
+
+@dataclass
+class GateReader:
+    """One module's view of the gates of the current forward."""
+
+    gates: Gates
+    index: int
+
+    def read(self, inner: Tensor) -> Tensor | None:
+        """Return the gate shaped (batch, 1, ..., 1) for `inner` (batch, ..., r), or None when no forward set it."""
+        values = self.gates.column(self.index)
+        if values is None:
+            return None
+        if values.shape[0] != inner.shape[0]:  # some models flatten (batch, seq) before their linear modules
+            values = values.repeat_interleave(inner.shape[0] // values.shape[0])
+        return values.view(-1, *([1] * (inner.dim() - 1)))
+
+
+class DropoutStreams:
+    """Dropout masks as a pure function of (seed, module, step, forward), so that no stream shifts another."""
+
+    def __init__(self, seed: int) -> None:
+        """Start at step 0."""
+        self.seed = seed
+        self.key: tuple[int, ...] = (0,)
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    def at(self, *key: int) -> None:
+        """Move to a step, forward and process: the key of the draws that follow."""
+        self.key = key
+
+    def mask(self, name: str, like: Tensor, keep: float) -> Tensor:
+        """Return a mask shaped as `like`: 1 / keep with probability `keep`, else 0."""
+        generator = self._generators.get(like.device)
+        if generator is None:
+            generator = self._generators[like.device] = torch.Generator(device=like.device)
+        generator.manual_seed(stream_seed(self.seed, name, "dropout", *self.key))
+        return torch.empty_like(like).bernoulli_(keep, generator=generator).div_(keep)
+
+
+class Adapters(Sequence[LoraLinear]):
+    """All adapted modules of a model in order, with what belongs to each component beside its weights.
+
+    Attributes:
+        budget: adapter parameters allowed, Σ reference rank · (d_in + d_out).
+        gates: the input gates, or None.
+        components: named per-component state, (n_modules, widest max_rank); edits keep it beside its component.
+    """
+
+    def __init__(self, modules: Sequence[LoraLinear], *, budget: int, reference_rank: int, seed: int) -> None:
+        """Collect `modules`."""
+        self.modules = list(modules)
+        self.budget = budget
+        self.reference_rank = reference_rank
+        self.seed = seed
+        self.gates: Gates | None = None
+        self.components: dict[str, Tensor] = {}
+        self.grown_value: dict[str, float] = {}
+        self.streams = DropoutStreams(seed)
+        for module in self.modules:
+            module.streams = self.streams
+
+    def __len__(self) -> int:
+        """Return the number of adapted modules."""
+        return len(self.modules)
+
+    def __getitem__(self, index):  # noqa: ANN001, ANN204 - typed by Sequence
+        """Return one adapted module, or a slice of them."""
+        return self.modules[index]
+
+    def __iter__(self) -> Iterator[LoraLinear]:
+        """Iterate in forward order."""
+        return iter(self.modules)
+
+    @property
+    def ranks(self) -> list[int]:
+        """Components that reach the output, by module."""
+        return [module.active_rank() for module in self.modules]
+
+    @property
+    def costs(self) -> list[int]:
+        """Parameters of one component, by module."""
+        return [module.info.cost for module in self.modules]
+
+    def track(self, name: str, grown: float = 0.0) -> Tensor:
+        """Return a per-component state (n_modules, widest max_rank), made on first use; new components get `grown`."""
+        if name not in self.components:
+            width = max((module.max_rank for module in self.modules), default=0)
+            device = self.modules[0].lora_A.device if self.modules else None
+            self.components[name] = torch.full((len(self.modules), width), grown, device=device)
+            self.grown_value[name] = grown
+        return self.components[name]
+
+    def adapter_parameter_count(self) -> dict[str, int]:
+        """Return parameters: budget, active, allocated, gate."""
+        active = sum(rank * cost for rank, cost in zip(self.ranks, self.costs, strict=True))
+        allocated = sum(module.max_rank * module.info.cost for module in self.modules)
+        return {"budget": self.budget, "active": active, "allocated": allocated, "gate": self.gate_parameters()}
+
+    def gate_parameters(self) -> int:
+        """Return the parameters of the gates; they count against the budget."""
+        return 0 if self.gates is None else sum(tensor.numel() for tensor in self.gates.parameters())
+
+    def attach_gates(self, gates: Gates) -> None:
+        """Let every module read its own column of `gates`."""
+        self.gates = gates
+        for index, module in enumerate(self.modules):
+            module.gates = GateReader(gates, index)
+
+    def set_dropout(self, probability: float) -> None:
+        """Set the dropout on the adapters' inputs."""
+        for module in self.modules:
+            module.dropout = probability
+
+    def clear_probe_gradients(self) -> None:
+        """Zero the gradient of probe rows: it was read, and must move neither weights nor the gradient's norm."""
+        for module in self.modules:
+            if module.probes and module.lora_B.grad is not None and module.lora_A.grad is not None:
+                module.lora_B.grad[:, module.rank :] = 0
+                module.lora_A.grad[module.rank :] = 0
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` at a dotted name of `model`."""
+    parent, _, child = name.rpartition(".")
+    owner = model.get_submodule(parent) if parent else model
+    setattr(owner, child, new)

@@ -1,0 +1,195 @@
+"""Who gives and who gets: solvers that move components under a budget in parameters; arrays in, moves out.
+
+A solver sees scores only. It never exceeds the budget, never takes a module below its floor or above its room, and
+leaves modules whose scores are not finite alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynlora.engine.edits import Drop, Grow, Move
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of the adapters as a solver sees it.
+
+    Attributes:
+        scores: per module, what each active component is worth, (rank,).
+        may_go: per module, which components may be taken, (rank,) bool; fresh ones may not.
+        benefit: what one more component is worth, (n_modules,).
+        cost: parameters of one component, (n_modules,).
+        max_rank: room of each module, (n_modules,).
+        min_rank: floor of every module.
+        slack: parameters of the budget that are free.
+    """
+
+    scores: Sequence[np.ndarray]
+    may_go: Sequence[np.ndarray]
+    benefit: np.ndarray
+    cost: np.ndarray
+    max_rank: np.ndarray
+    min_rank: int
+    slack: int
+
+    @property
+    def rank(self) -> np.ndarray:
+        """Active components by module."""
+        return np.array([len(score) for score in self.scores])
+
+
+class Ledger:
+    """Keeps the limits while moves are found one by one."""
+
+    def __init__(self, standing: Standing, *, moves: int, per_module: int) -> None:
+        """Open the books: `moves` components at most, `per_module` given or got by any one module."""
+        self.standing = standing
+        self.left = moves
+        self.per_module = per_module
+        self.slack = standing.slack
+        self.gave: Counter[int] = Counter()
+        self.got: Counter[int] = Counter()
+        self.moves: list[Move] = []
+        self._donors = _cheapest_first(standing)
+
+    def may_receive(self, module: int) -> bool:
+        """Say whether a module has room, and has not given in this event."""
+        room = self.standing.rank[module] + self.got[module] < self.standing.max_rank[module]
+        return bool(room) and self.left > 0 and self.got[module] < self.per_module and not self.gave[module]
+
+    def payers(self, receiver: int, limit: np.ndarray | None = None) -> list[Drop] | None:
+        """Return the cheapest donors that pay for one component of `receiver`, or None when there are not enough.
+
+        Args:
+            receiver: module that would grow; it never pays itself.
+            limit: components each module may give, (n_modules,); None is `per_module` for all.
+        """
+        need = int(self.standing.cost[receiver]) - self.slack
+        chosen: list[Drop] = []
+        giving: Counter[int] = Counter()
+        for drop in self._donors:
+            if need <= 0:
+                break
+            m = drop.module
+            given = self.gave[m] + giving[m]
+            most = self.per_module if limit is None else min(self.per_module, int(limit[m]))
+            floor = self.standing.rank[m] - given <= self.standing.min_rank
+            if m == receiver or self.got[m] or floor or given >= most:
+                continue
+            chosen.append(drop)
+            giving[m] += 1
+            need -= int(self.standing.cost[m])
+        return chosen if need <= 0 else None
+
+    def book(self, payers: list[Drop], receiver: int) -> None:
+        """Write down one move."""
+        for drop in payers:
+            self.gave[drop.module] += 1
+            self.slack += int(self.standing.cost[drop.module])
+        paid = {(drop.module, drop.component) for drop in payers}
+        self._donors = [drop for drop in self._donors if (drop.module, drop.component) not in paid]
+        self.slack -= int(self.standing.cost[receiver])
+        self.got[receiver] += 1
+        self.left -= 1
+        self.moves.append(Move(tuple(payers), Grow(receiver, float(self.standing.benefit[receiver]))))
+
+
+def swap(standing: Standing, *, moves: int, per_module: int, hysteresis: float) -> list[Move]:
+    """Move the components worth least per parameter to the modules where one more is worth most per parameter.
+
+    A move happens when benefit > (1 + hysteresis) × what the donors lose. Several cheap donors may pay for one dear
+    component; what is left over becomes slack, and slack is spent first.
+
+    Args:
+        standing: scores and limits.
+        moves: components grown at most in this event.
+        per_module: components a module gives, or gets, at most in this event.
+        hysteresis: share by which the benefit must exceed the loss.
+    """
+    ledger = Ledger(standing, moves=moves, per_module=per_module)
+    worth = standing.benefit / standing.cost
+    wanting = [m for m in range(len(worth)) if np.isfinite(worth[m]) and worth[m] > 0]
+    for receiver in sorted(wanting, key=lambda m: (-worth[m], m)):
+        while ledger.may_receive(receiver):
+            payers = ledger.payers(receiver)
+            if payers is None:
+                break
+            loss = sum(drop.score for drop in payers)
+            if not standing.benefit[receiver] > (1 + hysteresis) * loss:
+                break
+            ledger.book(payers, receiver)
+    return ledger.moves
+
+
+def toward(standing: Standing, target: np.ndarray, *, moves: int, per_module: int) -> list[Move]:
+    """Move components from modules above their target rank to modules below it, the largest gaps first.
+
+    Args:
+        standing: scores and limits.
+        target: wanted rank of each module, (n_modules,).
+        moves: components grown at most in this event.
+        per_module: components a module gives, or gets, at most in this event.
+    """
+    ledger = Ledger(standing, moves=moves, per_module=per_module)
+    gap = target - standing.rank
+    spare = np.maximum(-gap, 0)
+    for receiver in sorted(np.flatnonzero(gap > 0).tolist(), key=lambda m: (-gap[m], m)):
+        while ledger.may_receive(receiver) and ledger.got[receiver] < gap[receiver]:
+            payers = ledger.payers(receiver, spare)
+            if payers is None:
+                break
+            ledger.book(payers, receiver)
+    return ledger.moves
+
+
+def target_ranks(importance: np.ndarray, standing: Standing, *, budget: int, temperature: float) -> np.ndarray:
+    """Return ranks in proportion to softmax(log importance / temperature) that fit the budget, (n_modules,).
+
+    Shares are rounded down, then the largest remainders get the next component while it fits. A module whose
+    importance is not finite, or not positive, counts with the smallest share.
+    """
+    usable = np.isfinite(importance) & (importance > 0)
+    logs = np.log(np.where(usable, importance, importance[usable].min() if usable.any() else 1.0)) / temperature
+    weight = np.exp(logs - logs.max())
+    exact = budget * (weight / weight.sum()) / standing.cost
+    target = np.clip(np.floor(exact), standing.min_rank, standing.max_rank).astype(int)
+    while (spent := int(target @ standing.cost)) > budget:
+        above = np.flatnonzero(target > standing.min_rank)
+        if not len(above):
+            break
+        target[above[np.argmax((target - exact)[above])]] -= 1
+    for m in np.argsort(-(exact - np.floor(exact)), kind="stable"):
+        if target[m] < standing.max_rank[m] and spent + standing.cost[m] <= budget:
+            target[m] += 1
+            spent += int(standing.cost[m])
+    return target
+
+
+def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:
+    """Return uniform ranks, less components of the cheapest modules, last first, until they fit a budget."""
+    ranks = [rank] * len(cost)
+    over = sum(r * c for r, c in zip(ranks, cost, strict=True)) - budget
+    for m in sorted(range(len(cost)), key=lambda m: (cost[m], -m)):
+        if over <= 0:
+            break
+        if ranks[m] > 0:
+            ranks[m] -= 1
+            over -= cost[m]
+    return ranks
+
+
+def _cheapest_first(standing: Standing) -> list[Drop]:
+    """Return the components that may go, worth least per parameter first; ties by module, then position."""
+    found = [
+        (score / standing.cost[m], m, j, float(score))
+        for m, scores in enumerate(standing.scores)
+        if np.isfinite(scores).all()
+        for j, score in enumerate(scores)
+        if standing.may_go[m][j]
+    ]
+    return [Drop(m, j, score) for _, m, j, score in sorted(found)]

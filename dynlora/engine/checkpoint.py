@@ -1,0 +1,163 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON, never a pickle; written aside, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dynlora.errors import CorruptRunError
+
+FORMAT = 1
+MAX_JSON_BYTES = 50_000_000
+
+
+def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
+    """Return `value` as JSON, its tensors moved to `tensors` under their path.
+
+    Numbers, text, None, lists, tuples and dicts (of any plain key) are kept; a tuple comes back as a list.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, pack(item, tensors, f"{name}/{key}")] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [pack(item, tensors, f"{name}/{index}") for index, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name}: a {type(value).__name__} cannot be kept in a checkpoint")
+
+
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `pack` was given."""
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "list" in value:
+        return [unpack(item, tensors) for item in value["list"]]
+    return {key: unpack(item, tensors) for key, item in value["dict"]}
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint at `folder` by `state` in one rename; a crash leaves the old one or the new one.
+
+    Raises:
+        OSError: when the disk is full or the folder cannot be written; the old checkpoint is untouched then.
+    """
+    tensors: dict[str, Tensor] = {}
+    packed = {"format": FORMAT, "state": pack(dict(state), tensors)}
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, aside / "tensors.safetensors")
+        (aside / "state.json").write_text(json.dumps(packed), "utf-8")
+        for name in ("tensors.safetensors", "state.json"):
+            _sync(aside / name)
+        _sync(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _swap(aside, folder)
+
+
+def _swap(aside: Path, folder: Path) -> None:
+    """Put `aside` at `folder`: the old one steps aside first, and `find_checkpoint` knows both names."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return where the last whole checkpoint lies: its place, or, after a crash between two renames, the old one."""
+    for place in (folder, folder.with_name(f".{folder.name}.old")):
+        if (place / "state.json").is_file():
+            return place
+    return None
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Return the state last written.
+
+    Raises:
+        CorruptRunError: when there is none, or it cannot be read.
+    """
+    place = find_checkpoint(folder)
+    if place is None:
+        raise CorruptRunError(f"{folder}: holds no checkpoint; start the run again")
+    try:
+        path = place / "state.json"
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CorruptRunError(f"{path}: larger than {MAX_JSON_BYTES:,} bytes; not a checkpoint of dynlora")
+        packed = json.loads(path.read_text("utf-8"))
+        if packed.get("format") != FORMAT:
+            raise CorruptRunError(f"{path}: format {packed.get('format')}, this version reads {FORMAT}; update dynlora")
+        return unpack(packed["state"], load_file(place / "tensors.safetensors"))
+    except CorruptRunError:
+        raise
+    except Exception as error:  # safetensors raises its own class, JSON and the layout raise several
+        raise CorruptRunError(f"{place}: cannot be read ({type(error).__name__}: {str(error)[:150]})") from None
+
+
+def optimizer_state(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return the state of every parameter, in the groups' order."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [dict(optimizer.state.get(parameter, {})) for parameter in parameters]
+
+
+def load_optimizer_state(optimizer: Optimizer, states: list[dict[str, Any]]) -> None:
+    """Set the state of every parameter, in the groups' order.
+
+    Raises:
+        CorruptRunError: when the number of parameters differs.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if len(parameters) != len(states):
+        raise CorruptRunError(f"the checkpoint holds moments of {len(states)} tensors, the run has {len(parameters)}")
+    for parameter, kept in zip(parameters, states, strict=True):
+        if kept:
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device) if isinstance(value, Tensor) and key != "step" else value
+                for key, value in kept.items()
+            }
+
+
+def copy_into(target: Tensor, source: Tensor) -> None:
+    """Copy a saved tensor into a live one.
+
+    Raises:
+        CorruptRunError: when the shapes differ.
+    """
+    if target.shape != source.shape:
+        raise CorruptRunError(f"the checkpoint holds a tensor {tuple(source.shape)} where {tuple(target.shape)} is used")
+    with torch.no_grad():
+        target.copy_(source)
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or a folder's entries, safe from a crash; some systems cannot open folders."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

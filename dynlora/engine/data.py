@@ -1,0 +1,337 @@
+"""Labelled text: from a folder, a file or the hub to rows ready for a model; every refusal says what to change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, disable_progress_bars, load_dataset
+
+from dynlora.config import DataConfig
+from dynlora.engine.randomness import stream_seed
+from dynlora.errors import DataError
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+"""File endings that are read, with the reader of the `datasets` library."""
+
+HELD_OUT = ("validation", "test", "dev", "valid", "eval")
+TEXT_COLUMNS = ("text", "sentence", "sentence1", "question1", "question", "premise", "review", "content")
+PAIR_COLUMNS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "question": "sentence"}
+MAX_LABELS = 1000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One side of the data.
+
+    Attributes:
+        text: first texts.
+        text_pair: second texts, or None.
+        label: class index, (n,), int64; or the target number, float32.
+        group: name of each row's input group, or None.
+    """
+
+    text: list[str]
+    text_pair: list[str] | None
+    label: np.ndarray
+    group: list[str] | None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.text)
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Labelled text, split and checked.
+
+    Attributes:
+        train, held_out: the two sides.
+        task: classification or regression.
+        labels: names of the classes, in order of their index; empty for regression.
+        metric: the number that decides which checkpoint is best.
+        digest: of everything above, to recognise the same data at a resume.
+        warnings: what a person should know, in sentences.
+    """
+
+    train: Rows
+    held_out: Rows
+    task: str
+    labels: list[str]
+    metric: str
+    digest: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def load_data(config: DataConfig, folder: Path, seed: int) -> TextData:
+    """Read, split and check the data at `folder` (a folder with train and held-out files, or one file).
+
+    Raises:
+        DataError: one sentence that names what does not fit and what to change.
+    """
+    splits = read_splits(folder, seed, config.eval_fraction)
+    train, held_out = (
+        _limit(splits["train"], config.max_train, seed),
+        _limit(splits["held_out"], config.max_eval, seed),
+    )
+    columns = _columns(config, train)
+    for split, rows in (("training", train), ("held-out", held_out)):
+        _check_columns(columns, rows, split)
+    task, labels = _task(config, train, held_out, columns["label"])
+    sides = [_rows(rows, columns, task, labels, split) for split, rows in (("training", train), ("held-out", held_out))]
+    return TextData(
+        *sides, task, labels, _metric(config.metric, task, folder, labels), _digest(sides), _warnings(sides, labels)
+    )
+
+
+def read_splits(folder: Path, seed: int, eval_fraction: float) -> dict[str, Dataset]:
+    """Return the training and held-out tables; one file is split by a keyed draw.
+
+    Raises:
+        DataError: when nothing readable is there.
+    """
+    if folder.is_dir():
+        files = {path.stem.split("-")[0].lower(): path for path in sorted(folder.iterdir()) if path.suffix in FORMATS}
+        held_out = next((files[name] for name in HELD_OUT if name in files), None)
+        if "train" not in files:
+            raise DataError(
+                f"data.path={folder}: no train.csv, train.jsonl or train.parquet in it; name the files "
+                "train.* and validation.*, or give one file"
+            )
+        if held_out is not None:
+            return {"train": read_table(files["train"]), "held_out": read_table(held_out)}
+        folder = files["train"]
+    table = read_table(folder)
+    n_held_out = max(1, round(len(table) * eval_fraction))
+    if len(table) - n_held_out < 1:
+        raise DataError(f"data.path={folder}: {len(table)} rows are too few to train on and hold some out; add rows")
+    order = np.random.default_rng(stream_seed(seed, "split")).permutation(len(table))
+    return {
+        "train": table.select(np.sort(order[n_held_out:])),
+        "held_out": table.select(np.sort(order[:n_held_out])),
+    }
+
+
+def read_table(path: Path) -> Dataset:
+    """Read a CSV, JSON lines or Parquet file.
+
+    Raises:
+        DataError: when it is missing, empty, or not what its ending says.
+    """
+    reader = FORMATS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"data.path={path}: the ending must be one of {', '.join(FORMATS)}; convert the file")
+    if not path.is_file():
+        raise DataError(f"data.path={path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise DataError(f"data.path={path}: the file is empty; add a header line and rows")
+    options: dict[str, Any] = {"delimiter": "\t"} if path.suffix.lower() == ".tsv" else {}
+    disable_progress_bars()
+    try:
+        table = _load(reader, path, options)
+    except Exception as error:  # the readers of `datasets` raise whatever their backend raises
+        cause = error.__cause__ or error
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise DataError(f"data.path={path}: cannot be read as {path.suffix[1:]} ({reason[:150]}); check the file") from None
+    if len(table) == 0:
+        raise DataError(f"data.path={path}: has a header but no rows; add rows")
+    return table
+
+
+def _load(reader: str, path: Path, options: dict[str, Any]) -> Dataset:
+    """Read a file into memory; nothing is left in a cache."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="dynlora-data-") as cache:
+        table = load_dataset(
+            reader, data_files={"rows": str(path)}, split="rows", cache_dir=cache, keep_in_memory=True, **options
+        )
+    if not isinstance(table, Dataset):
+        raise DataError(f"data.path={path}: does not hold one table; give one file")
+    return table
+
+
+def _limit(table: Dataset, limit: int | None, seed: int) -> Dataset:
+    """Return at most `limit` rows, drawn once by key and kept in order."""
+    if limit is None or limit >= len(table):
+        return table
+    order = np.random.default_rng(stream_seed(seed, "limit", limit)).permutation(len(table))
+    return table.select(np.sort(order[:limit]))
+
+
+def _columns(config: DataConfig, table: Dataset) -> dict[str, str | None]:
+    """Return which column is what: text, text_pair, label, group."""
+    names = table.column_names
+    text = config.text or next((name for name in TEXT_COLUMNS if name in names), None)
+    if text is None:
+        raise DataError(f"data.text: none of the columns {', '.join(names)} is called text or sentence; name one")
+    pair = config.text_pair
+    if pair is None and config.text is None and PAIR_COLUMNS.get(text) in names:
+        pair = PAIR_COLUMNS[text]
+    group = config.group_by
+    if group is None:
+        group = "domain" if "domain" in names else "length"
+    return {"text": text, "text_pair": pair, "label": config.label, "group": group}
+
+
+def _check_columns(columns: dict[str, str | None], table: Dataset, split: str) -> None:
+    """Refuse a column that is not there."""
+    for role, name in columns.items():
+        if name is None or (role == "group" and name in SYNTHETIC_GROUPS):
+            continue
+        if name not in table.column_names:
+            key = {"group": "group_by"}.get(role, role)
+            raise DataError(
+                f"data.{key}={name}: no such column in the {split} rows; they have {', '.join(table.column_names)}"
+            )
+
+
+SYNTHETIC_GROUPS = ("length", "label", "clusters", "none")
+"""Input groups that are no column: they are made from the rows or the model."""
+
+
+def _task(config: DataConfig, train: Dataset, held_out: Dataset, label: str | None) -> tuple[str, list[str]]:
+    """Return the task and the names of the classes."""
+    values = _usable_labels(train, label, "training") + _usable_labels(held_out, label, "held-out")
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    fractional = numeric and any(not float(value).is_integer() for value in values)
+    task = config.task if config.task != "auto" else ("regression" if fractional else "classification")
+    if task == "regression":
+        if not numeric:
+            raise DataError(f"data.task=regression: data.label={label} holds text; give a column of numbers")
+        return task, []
+    if fractional:
+        raise DataError(f"data.task=classification: data.label={label} holds fractions; use data.task=regression")
+    kinds = sorted(set(values), key=lambda value: (str(type(value)), value))
+    if len(set(_usable_labels(train, label, "training"))) < 2:
+        raise DataError(
+            f"data.label={label}: the training rows hold one class only ({kinds[0]}); at least two are needed"
+        )
+    if len(kinds) > MAX_LABELS:
+        raise DataError(
+            f"data.label={label}: {len(kinds):,} different values are too many for classes (at most {MAX_LABELS}); "
+            "name another column, or use data.task=regression"
+        )
+    names = getattr(train.features.get(label), "names", None)
+    return task, [str(names[kind]) if names and isinstance(kind, int) else _label_text(kind) for kind in kinds]
+
+
+def _label_text(value: Any) -> str:
+    """Return a class as text; 1.0 from a CSV with gaps reads as 1."""
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+def _usable_labels(table: Dataset, label: str | None, split: str) -> list[Any]:
+    """Return the labels of the rows, refusing gaps and GLUE's hidden -1."""
+    values = table[label][:] if label else []
+    for number, value in enumerate(values):
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            raise DataError(f"data.label={label}: {split} row {number + 1} has none; fill it or drop the row")
+        if not isinstance(value, int | float | str):
+            raise DataError(
+                f"data.label={label}: {split} row {number + 1} holds a {type(value).__name__}; give text or numbers"
+            )
+    if values and all(value == -1 for value in values):
+        raise DataError(f"data.label={label}: every {split} row is -1, a hidden label; use a split that has labels")
+    return list(values)
+
+
+def _rows(table: Dataset, columns: dict[str, str | None], task: str, labels: list[str], split: str) -> Rows:
+    """Return one side as plain lists and an array."""
+    text = _texts(table, columns["text"], split)
+    pair = _texts(table, columns["text_pair"], split) if columns["text_pair"] else None
+    values = table[columns["label"]][:]
+    if task == "regression":
+        label = np.asarray(values, dtype=np.float32)
+    else:
+        kinds = table.features.get(columns["label"])
+        names = getattr(kinds, "names", None)
+        index = {name: position for position, name in enumerate(labels)}
+        label = np.array([index[str(names[v]) if names else _label_text(v)] for v in values], dtype=np.int64)
+    return Rows(text, pair, label, _groups(table, columns["group"], text, label, labels))
+
+
+def _texts(table: Dataset, column: str | None, split: str) -> list[str]:
+    """Return a column of text; numbers are written out, gaps are refused."""
+    values = table[column][:] if column else []
+    for number, value in enumerate(values):
+        if value is None:
+            raise DataError(f"data.text={column}: {split} row {number + 1} is empty; fill it or drop the row")
+        if not isinstance(value, str | int | float):
+            raise DataError(f"data.text={column}: {split} row {number + 1} holds a {type(value).__name__}; give text")
+    return [str(value) for value in values]
+
+
+def _groups(
+    table: Dataset, group: str | None, text: Sequence[str], label: np.ndarray, labels: Sequence[str]
+) -> list[str] | None:
+    """Return the input group of each row, or None when groups come later or are off."""
+    if group in ("clusters", "none", None):
+        return None
+    if group == "label":
+        return [labels[int(value)] if labels else f"{value:.0f}" for value in label]
+    if group == "length":
+        return [_length_group(len(item)) for item in text]
+    return [str(value) for value in table[group][:]]
+
+
+def _length_group(characters: int) -> str:
+    """Return a length group by characters; fixed bounds, so that both sides agree."""
+    bounds = (0, 40, 80, 160, 320)
+    for low, high in zip(bounds, bounds[1:], strict=False):
+        if characters <= high:
+            return f"{low + 1} to {high} characters"
+    return f"over {bounds[-1]} characters"
+
+
+def _metric(metric: str, task: str, folder: Path, labels: Sequence[str]) -> str:
+    """Return the deciding metric: the one named, GLUE's own for its tasks, else accuracy or Pearson's r."""
+    if metric != "auto":
+        wants_numbers = metric in ("pearson", "spearman", "mse")
+        if wants_numbers != (task == "regression"):
+            raise DataError(f"data.metric={metric}: does not fit data.task={task}; leave it at auto")
+        if metric == "f1" and len(labels) != 2:
+            raise DataError(f"data.metric=f1: needs two classes, the data has {len(labels)}; use accuracy")
+        return metric
+    if task == "regression":
+        return "pearson"
+    name = folder.name.lower()
+    if len(labels) == 2 and name in ("mrpc", "qqp"):
+        return "f1"
+    return "matthews" if name == "cola" else "accuracy"
+
+
+def _digest(sides: Sequence[Rows]) -> str:
+    """Return a SHA-256 over all rows, in order."""
+    digest = hashlib.sha256()
+    for rows in sides:
+        digest.update(json.dumps([rows.text, rows.text_pair, rows.group], ensure_ascii=True).encode())
+        digest.update(rows.label.tobytes())
+    return digest.hexdigest()
+
+
+def _warnings(sides: Sequence[Rows], labels: Sequence[str]) -> list[str]:
+    """Return what a person should know about the data: classes missing or rare, rows on both sides."""
+    train, held_out = sides
+    found = []
+    if labels:
+        counts = Counter(train.label.tolist())
+        most = max(counts.values())
+        rare = [labels[index] for index in range(len(labels)) if counts.get(index, 0) * 20 < most]
+        if rare:
+            found.append(f"Imbalanced: {', '.join(rare[:5])} is less than a twentieth of the commonest class.")
+        if len(set(held_out.label.tolist())) < 2:
+            found.append("The held-out rows hold one class only: accuracy says little.")
+    shared = set(zip(train.text, train.text_pair or train.text, strict=True)) & set(
+        zip(held_out.text, held_out.text_pair or held_out.text, strict=True)
+    )
+    if shared:
+        found.append(f"{len(shared):,} texts stand on both sides: the held-out figures flatter.")
+    return found

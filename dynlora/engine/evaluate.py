@@ -1,0 +1,234 @@
+"""Evaluation: per-example losses, predictions and gates on held-out rows, and what is recorded of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynlora.engine import metrics
+from dynlora.engine.batches import Tokens, sorted_batches
+from dynlora.engine.gates import Gates
+from dynlora.engine.recording import Recorder
+from dynlora.engine.strategy import Batch
+
+WORST = 50
+"""How many of the worst examples an evaluation keeps."""
+
+PROBE = 256
+"""Size of the fixed probe set."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of n rows.
+
+    Attributes:
+        loss: per example, (n,).
+        output: class probabilities (n, n_labels), or the predicted number (n, 1).
+        prediction: class index, or the number, (n,).
+        gate: (n, n_modules), or None without gates.
+    """
+
+    loss: np.ndarray
+    output: np.ndarray
+    prediction: np.ndarray
+    gate: np.ndarray | None
+
+
+def example_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each example, (batch,): cross entropy, or the squared error for float labels."""
+    if labels.is_floating_point():
+        return F.mse_loss(logits.squeeze(-1).float(), labels, reduction="none")
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    forward: Callable[[nn.Module, Batch], Tensor],
+    tokens: Tokens,
+    *,
+    batch_size: int,
+    gates: Gates | None = None,
+    autocast: Callable[[], Any],
+    shard: tuple[int, int] = (0, 1),
+) -> Predictions:
+    """Run the model over rows, longest first, and return the predictions in the rows' order.
+
+    Args:
+        model: in any mode; it is evaluated in eval mode and put back.
+        forward: the strategy's forward.
+        tokens: the rows.
+        batch_size: rows a forward pass.
+        gates: whose values are kept.
+        autocast: makes the precision's context.
+        shard: this process and the number of processes; every one runs its share and all get the whole.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    rank, world = shard
+    parts: list[tuple[np.ndarray, ...]] = []
+    try:
+        for number, indices in enumerate(sorted_batches(tokens.length, batch_size)):
+            if number % world != rank:
+                continue
+            batch = tokens.batch(indices, device)
+            labels = batch.pop("labels")
+            with autocast():
+                logits = forward(model, batch)
+            values = gates.values if gates is not None else None
+            parts.append((indices, *_outputs(logits, labels), None if values is None else values.float().cpu().numpy()))
+    finally:
+        model.train(training)
+    if world > 1:
+        parts = gather_object(parts)
+    return _ordered(parts, len(tokens))
+
+
+def _outputs(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return loss and probabilities (or the number) of a batch as arrays."""
+    logits = logits.float()
+    output = logits if labels.is_floating_point() else logits.softmax(-1)
+    return example_loss(logits, labels).cpu().numpy(), output.cpu().numpy()
+
+
+def _ordered(parts: Sequence[tuple[Any, ...]], n: int) -> Predictions:
+    """Put the parts back into the rows' order."""
+    order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
+    loss = np.concatenate([part[1] for part in parts])[order]
+    output = np.concatenate([part[2] for part in parts])[order]
+    gate = None if parts[0][3] is None else np.concatenate([part[3] for part in parts])[order]
+    prediction = output[:, 0] if output.shape[1] == 1 else output.argmax(1)
+    return Predictions(loss[:n], output[:n], prediction[:n], None if gate is None else gate[:n])
+
+
+def summarise(predictions: Predictions, label: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Return loss and metrics of predictions."""
+    found = {"loss": float(predictions.loss.mean())}
+    if labels:
+        return found | metrics.classification_metrics(label, predictions.prediction, len(labels))
+    return found | metrics.regression_metrics(label, predictions.prediction)
+
+
+@dataclass
+class Evaluation:
+    """Evaluates one held-out set again and again, and records it: groups, worst examples, the probe set.
+
+    Attributes:
+        tokens: held-out rows.
+        text, text_pair: their texts.
+        group: index of each row's group, (n,), or None.
+        group_names: names of the groups.
+        labels: names of the classes, empty for regression.
+        probe: row indices of the probe set.
+        metric: the number that decides.
+    """
+
+    tokens: Tokens
+    text: Sequence[str]
+    text_pair: Sequence[str] | None
+    group: np.ndarray | None
+    group_names: Sequence[str]
+    labels: Sequence[str]
+    probe: np.ndarray
+    metric: str
+
+    def define(self, recorder: Recorder, n_modules: int, position: np.ndarray, gated: bool) -> None:
+        """Announce groups, probe set and signals; `position` places the probe examples in the plane, (n_probe, 2)."""
+        n_groups, n_probe = len(self.group_names), len(self.probe)
+        recorder.define_groups(self.group_names)
+        recorder.define_examples([self._example(int(row), position[i]) for i, row in enumerate(self.probe)])
+        if n_groups:
+            recorder.define_signal("group_loss", "group", "nats", n_groups)
+            recorder.define_signal("group_metric", "group", self.metric, n_groups)
+        for name, unit in (("probe_loss", "nats"), ("probe_prediction", "class"), ("probe_probability", "probability")):
+            recorder.define_signal(name, "example", unit, n_probe)
+        if gated:
+            recorder.define_signal("probe_gate", "example", "factor", n_probe * n_modules)
+            if n_groups:
+                recorder.define_signal("group_gate", "group", "factor", n_groups * n_modules)
+
+    def record(self, recorder: Recorder, step: int, predictions: Predictions) -> dict[str, float]:
+        """Record an evaluation and return its metrics."""
+        found = summarise(predictions, self.tokens.label, self.labels)
+        for name, value in found.items():
+            recorder.scalar(name, "validation", step, value)
+        self._record_groups(recorder, step, predictions)
+        probe = predictions.output[self.probe]
+        recorder.vector("probe_loss", step, predictions.loss[self.probe])
+        recorder.vector("probe_prediction", step, predictions.prediction[self.probe])
+        recorder.vector("probe_probability", step, probe.max(1))
+        if predictions.gate is not None:
+            recorder.vector("probe_gate", step, predictions.gate[self.probe].ravel())
+        recorder.event(step, "evaluate", [], self._payload(found, predictions))
+        return found
+
+    def _record_groups(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
+        """Record loss, metric and gates of each group; an empty group is NaN."""
+        if self.group is None or not self.group_names:
+            return
+        losses, scores, gates = [], [], []
+        for index in range(len(self.group_names)):
+            rows = np.flatnonzero(self.group == index)
+            part = Predictions(
+                predictions.loss[rows],
+                predictions.output[rows],
+                predictions.prediction[rows],
+                None if predictions.gate is None else predictions.gate[rows],
+            )
+            found = summarise(part, self.tokens.label[rows], self.labels) if len(rows) else {}
+            losses.append(found.get("loss", np.nan))
+            scores.append(found.get(self.metric, np.nan))
+            if predictions.gate is not None:
+                gates.append(predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan))
+        recorder.vector("group_loss", step, np.array(losses))
+        recorder.vector("group_metric", step, np.array(scores))
+        if gates:
+            recorder.vector("group_gate", step, np.concatenate(gates))
+
+    def _payload(self, found: dict[str, float], predictions: Predictions) -> dict[str, Any]:
+        """Return what an evaluation event holds: metrics, confusion table and the worst examples."""
+        worst = np.argsort(-predictions.loss, kind="stable")[:WORST]
+        payload: dict[str, Any] = {
+            "metrics": found,
+            "labels": list(self.labels),
+            "worst": [self._worst(int(row), predictions) for row in worst],
+        }
+        if self.labels:
+            table = metrics.confusion(self.tokens.label, predictions.prediction, len(self.labels))
+            payload["confusion"] = table.tolist() if len(self.labels) <= 50 else None
+        return payload
+
+    def _example(self, row: int, position: np.ndarray) -> dict[str, Any]:
+        """Return one probe example as the store keeps it."""
+        return {
+            "text": self.text[row],
+            "text_pair": None if self.text_pair is None else self.text_pair[row],
+            "label": self._label(self.tokens.label[row]),
+            "group": None if self.group is None else int(self.group[row]),
+            "x": float(position[0]),
+            "y": float(position[1]),
+        }
+
+    def _worst(self, row: int, predictions: Predictions) -> dict[str, Any]:
+        """Return one of the worst examples."""
+        return {
+            "row": row,
+            "text": self.text[row][:2000],
+            "text_pair": None if self.text_pair is None else self.text_pair[row][:2000],
+            "label": self._label(self.tokens.label[row]),
+            "prediction": self._label(predictions.prediction[row]),
+            "loss": float(predictions.loss[row]),
+        }
+
+    def _label(self, value: Any) -> str | float:
+        """Return a label for people: the class name, or the number."""
+        return self.labels[int(value)] if self.labels else float(value)

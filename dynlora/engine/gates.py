@@ -1,0 +1,120 @@
+"""Input gates: one scalar per module and sequence, from eight numbers that describe the input's features.
+
+g_m(x) = 2 σ(u_m · φ(x) + c_m), u = c = 0 at the start, so that g = 1 exactly.
+
+φ(x) are the masked mean and standard deviation over the tokens of the embedding output, projected once at random to
+k = 8 numbers and standardised. Projection, mean and deviation are fixed from a few calibration batches before step 1:
+running statistics would drift, and differ between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.randomness import stream
+
+FEATURES = 8
+"""Numbers that describe an input."""
+
+
+class Gates(nn.Module):
+    """The gates of all adapted modules, computed in one product a forward.
+
+    Attributes:
+        weight: u, (n_modules, FEATURES).
+        bias: c, (n_modules,).
+        projection: (2 · d_embedding, FEATURES), fixed.
+        mean, deviation: of the projected features over the calibration batches, (FEATURES,), fixed.
+        values: gates of the current forward, (batch, n_modules), or None outside of one.
+        features: φ of the current forward, (batch, FEATURES), or None.
+    """
+
+    projection: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n_modules: int, d_embedding: int, seed: int, device: torch.device | None = None) -> None:
+        """Make gates that are one everywhere."""
+        super().__init__()
+        draw = torch.randn(2 * d_embedding, FEATURES, generator=stream(seed, "gates", "projection"))
+        self.weight = nn.Parameter(torch.zeros(n_modules, FEATURES, device=device))
+        self.bias = nn.Parameter(torch.zeros(n_modules, device=device))
+        self.register_buffer("projection", (draw / (2 * d_embedding) ** 0.5).to(device))
+        self.register_buffer("mean", torch.zeros(FEATURES, device=device))
+        self.register_buffer("deviation", torch.ones(FEATURES, device=device))
+        self.values: Tensor | None = None
+        self.features: Tensor | None = None
+        self.frozen_values: Tensor | None = None
+        self._columns: tuple[Tensor, ...] = ()
+        self._mask: Tensor | None = None
+
+    def column(self, index: int) -> Tensor | None:
+        """Return the gates of one module in this forward, (batch,)."""
+        return self._columns[index] if self._columns else None
+
+    def install(self, model: nn.Module, embedding: nn.Module) -> list[Any]:
+        """Hook into the backbone: the mask is seen as its forward starts, the gates are set once the embedding is known.
+
+        Returns:
+            The hooks' handles; call `remove()` on each to take the gates off the forward.
+        """
+        return [
+            model.register_forward_pre_hook(self._see_inputs, with_kwargs=True),
+            embedding.register_forward_hook(self._see_embedding),
+        ]
+
+    @torch.no_grad()
+    def calibrate(self, model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Fix mean and deviation of the projected features from `batches`; the model's function stays as it is."""
+        seen: list[Tensor] = []
+        keep = self.register_forward_hook(lambda _module, _args, output: seen.append(output))
+        training = model.training
+        model.eval()
+        try:
+            for batch in batches:
+                model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        finally:
+            keep.remove()
+            model.train(training)
+        projected = torch.cat(seen) * self.deviation + self.mean
+        self.mean.copy_(projected.mean(0))
+        self.deviation.copy_(projected.std(0, correction=0).clamp_min(1e-6))
+
+    def forward(self, embedded: Tensor, mask: Tensor | None) -> Tensor:
+        """Return φ, (batch, FEATURES), of embeddings (batch, seq, d_embedding) and a mask (batch, seq)."""
+        embedded = embedded.detach().float()
+        weights = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
+        weights = (weights / weights.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(1)
+        mean = torch.bmm(weights, embedded).squeeze(1)
+        square = torch.bmm(weights, embedded.square()).squeeze(1)
+        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        return (torch.cat([mean, deviation], 1) @ self.projection - self.mean) / self.deviation
+
+    def _see_inputs(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
+        """Begin a forward: forget the last one's gates and remember the attention mask of this one.
+
+        The gates are not forgotten at the forward's end: gradient checkpointing runs the blocks again in the backward.
+        """
+        self._columns = ()
+        mask = kwargs.get("attention_mask")
+        self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
+    def _see_embedding(self, _module: nn.Module, _args: tuple, output: Tensor) -> None:
+        """Compute the gates of this forward; only the first embedding of a forward counts."""
+        if self._columns or output.dim() != 3:
+            return
+        with torch.autocast(output.device.type, enabled=False):
+            self.features = self(output, self._mask if _fits(self._mask, output) else None)
+            self.values = 2 * torch.sigmoid(torch.addmm(self.bias, self.features, self.weight.t()))
+        if self.frozen_values is not None:
+            self.values = self.frozen_values.expand_as(self.values)
+        self._columns = self.values.unbind(1)
+
+
+def _fits(mask: Tensor | None, embedded: Tensor) -> bool:
+    """Say whether a mask belongs to the embedded tokens."""
+    return mask is not None and mask.shape == embedded.shape[:2]

@@ -1,0 +1,44 @@
+"""Metrics of predictions against the truth; arrays in, numbers out."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+HIGHER_IS_BETTER = {"accuracy": True, "f1": True, "matthews": True, "pearson": True, "spearman": True, "mse": False}
+"""Every metric that can decide, and which way it points."""
+
+
+def confusion(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> np.ndarray:
+    """Return counts (n_labels, n_labels): rows are the truth, columns the prediction."""
+    return sklearn_metrics.confusion_matrix(label, prediction, labels=range(n_labels))
+
+
+def classification_metrics(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> dict[str, float]:
+    """Return accuracy, Matthews' correlation, macro F1 and, for two classes, F1 of class 1; 0 where undefined."""
+    labels = list(range(n_labels))
+    f1 = sklearn_metrics.f1_score(label, prediction, labels=labels, average=None, zero_division=0)
+    found = {
+        "accuracy": float(np.mean(label == prediction)),
+        "macro_f1": float(np.mean(f1)),
+        "matthews": 0.0 if _constant(label) else float(sklearn_metrics.matthews_corrcoef(label, prediction)),
+    }
+    if n_labels == 2:
+        found["f1"] = float(np.asarray(f1)[1])
+    return found
+
+
+def regression_metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """Return Pearson's and Spearman's correlation and the mean squared error; 0 where a side is constant."""
+    defined = not (_constant(label) or _constant(prediction))
+    return {
+        "pearson": float(stats.pearsonr(label, prediction).statistic) if defined else 0.0,
+        "spearman": float(stats.spearmanr(label, prediction).statistic) if defined else 0.0,
+        "mse": float(np.mean((label.astype(float) - prediction) ** 2)),
+    }
+
+
+def _constant(values: np.ndarray) -> bool:
+    """Say whether all values are one: correlations are undefined then."""
+    return bool(np.all(values == values[:1]))

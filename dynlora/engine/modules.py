@@ -1,0 +1,125 @@
+"""Which modules of a transformer are adapted: found by type and place, described once, never parsed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from dynlora.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModuleInfo:
+    """An adapted linear module.
+
+    Attributes:
+        name: dotted name inside the model.
+        layer: index of its block, None outside of blocks.
+        kind: what it computes, such as query or output.dense: its name inside the block.
+        d_in: input features.
+        d_out: output features.
+    """
+
+    name: str
+    layer: int | None
+    kind: str
+    d_in: int
+    d_out: int
+
+    @property
+    def cost(self) -> int:
+        """Parameters of one component: d_in + d_out."""
+        return self.d_in + self.d_out
+
+
+def linear_features(module: nn.Module) -> tuple[int, int] | None:
+    """Return (d_in, d_out) of a linear module, or None for any other; Conv1D is GPT-2's transposed linear."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if isinstance(module, Conv1D):
+        return int(module.weight.shape[0]), int(module.weight.shape[1])
+    return None
+
+
+def find_modules(model: nn.Module, targets: Sequence[str] | None = None) -> list[ModuleInfo]:
+    """Return the linear modules to adapt, in order of definition.
+
+    Without `targets`: every linear module inside a block, a block being an entry of an outermost `ModuleList`. With
+    `targets`: every linear module whose dotted name equals or ends with one of them.
+
+    Raises:
+        ConfigError: when a target matches no linear module, or the model has none.
+    """
+    linears = {name: size for name, module in model.named_modules() if (size := linear_features(module))}
+    infos = _describe(model, linears)
+    if targets is None:
+        chosen = [info for info in infos if info.layer is not None]
+    else:
+        _check_targets(targets, infos)
+        chosen = [info for info in infos if any(_ends_with(info.name, target) for target in targets)]
+    if not chosen:
+        raise ConfigError(
+            f"adapter.targets={targets}: the model {type(model).__name__} has no linear module in its blocks; "
+            f"name some of {', '.join(list(linears)[:5]) or 'another model'}"
+        )
+    return chosen
+
+
+def head_names(model: PreTrainedModel, fresh: Sequence[str] = ()) -> list[str]:
+    """Return the dotted names of the modules trained in full.
+
+    These are the children beside the pretrained part (the classification head), and the owners of weights that the
+    checkpoint did not hold (`fresh`), such as a pooler that was never trained.
+    """
+    backbone = model.base_model_prefix
+    names = [
+        name
+        for name, child in model.named_children()
+        if name != backbone and any(True for _ in child.parameters())
+    ]
+    for weight in fresh:
+        owner = weight.rpartition(".")[0]
+        if owner and not any(_ends_within(owner, name) for name in names):
+            names.append(owner)
+    return names
+
+
+def _describe(model: nn.Module, linears: dict[str, tuple[int, int]]) -> list[ModuleInfo]:
+    """Give each linear module its block index and kind; the kind names its stack where a model has two of them."""
+    stacks = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    outermost = [name for name in stacks if not any(name.startswith(other + ".") for other in stacks)]
+    used = [stack for stack in outermost if any(name.startswith(stack + ".") for name in linears)]
+    infos = []
+    for name, (d_in, d_out) in linears.items():
+        stack = next((stack for stack in used if name.startswith(stack + ".")), None)
+        if stack is None:
+            infos.append(ModuleInfo(name, None, name, d_in, d_out))
+            continue
+        index, _, kind = name[len(stack) + 1 :].partition(".")
+        owner = stack.split(".")[-2] + "." if len(used) > 1 and "." in stack else ""
+        infos.append(ModuleInfo(name, int(index), owner + (kind or stack.rpartition(".")[2]), d_in, d_out))
+    return infos
+
+
+def _ends_with(name: str, target: str) -> bool:
+    """Say whether a dotted name is `target` or ends with it at a dot."""
+    return name == target or name.endswith("." + target)
+
+
+def _ends_within(name: str, parent: str) -> bool:
+    """Say whether `name` is `parent` or lies in it."""
+    return name == parent or name.startswith(parent + ".")
+
+
+def _check_targets(targets: Sequence[str], infos: Sequence[ModuleInfo]) -> None:
+    """Refuse a target that matches nothing."""
+    for target in targets:
+        if not any(_ends_with(info.name, target) for info in infos):
+            kinds = sorted({info.kind for info in infos})
+            raise ConfigError(
+                f"adapter.targets={target}: no linear module is called so; the model has {', '.join(kinds[:20])}"
+            )

@@ -1,0 +1,46 @@
+"""The optimizer: AdamW over the strategy's groups and the head, its rate a pure function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from dynlora.config import TrainConfig
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.schedule import lr_factor
+from dynlora.engine.strategy import Strategy
+
+
+def build_optimizer(
+    strategy: Strategy, adapters: Adapters, head: Iterable[nn.Parameter], config: TrainConfig
+) -> Optimizer:
+    """Return AdamW over the strategy's groups, and the head as the last one."""
+    groups: list[dict[str, Any]] = [
+        {"weight_decay": config.weight_decay, **group, "peak_lr": config.lr * group["lr_factor"]}
+        for group in strategy.groups(adapters)
+        if group["params"]
+    ]
+    head = list(head)
+    if head:
+        peak = config.lr if config.head_lr is None else config.head_lr
+        groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "lr_factor": 1.0})
+    return AdamW(groups, lr=config.lr)
+
+
+def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int) -> float:
+    """Set every group's rate for step 1 .. total and return the adapters' rate."""
+    factor = lr_factor(step, total, config.warmup, config.schedule)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return config.lr * factor
+
+
+def clip(optimizer: Optimizer, max_norm: float | None) -> None:
+    """Clip the gradient's norm over all groups, when a limit is given."""
+    if max_norm is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)

@@ -1,0 +1,27 @@
+"""Keyed random streams: every draw names what it is for, so no draw can shift another.
+
+A stream is a pure function of (seed, purpose, ...): buffers of another size, another strategy, or logging leave all
+other streams as they were, and a resumed run needs no saved generator to continue bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def stream_seed(seed: int, *key: object) -> int:
+    """Return a 63-bit seed from the run's seed and a key such as (module name, "lora_A")."""
+    text = "\x1f".join(str(part) for part in (seed, *key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def stream(seed: int, *key: object) -> torch.Generator:
+    """Return a CPU generator for one keyed stream."""
+    return torch.Generator().manual_seed(stream_seed(seed, *key))
+
+
+def seed_global_stream(seed: int, *key: object) -> None:
+    """Seed torch's global generators (CPU and accelerators): dropout inside the frozen model draws from them."""
+    torch.manual_seed(stream_seed(seed, *key))

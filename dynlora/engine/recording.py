@@ -1,0 +1,70 @@
+"""What the engine tells the outside: the recorder it is handed, and one that keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Recorder(Protocol):
+    """Takes what a run emits; the run store's writer is one. Recording never changes a result."""
+
+    def define_signal(self, name: str, axis: str, unit: str, width: int) -> None:
+        """Announce a signal: axis is module, component, group, example or member; width in float32 values."""
+
+    def define_groups(self, names: Sequence[str]) -> None:
+        """Announce the input groups, in order."""
+
+    def define_examples(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Announce the probe set: text, text_pair, label, group, x, y of each example."""
+
+    def vector(self, signal: str, step: int, values: np.ndarray) -> None:
+        """Keep one vector of a signal."""
+
+    def scalar(self, name: str, split: str, step: int, value: float) -> None:
+        """Keep one number."""
+
+    def event(self, step: int, kind: str, modules: Sequence[int], payload: Mapping[str, Any]) -> None:
+        """Keep a discrete change; `modules` are their positions."""
+
+    def log(self, level: str, message: str) -> None:
+        """Keep one line for people."""
+
+    def progress(self, step: int) -> None:
+        """Say that `step` is done; called every step."""
+
+    def commit(self, durable: bool = False) -> None:
+        """Make what was recorded visible; durable: also safe from a crash."""
+
+
+class NullRecorder:
+    """Keeps nothing."""
+
+    def define_signal(self, name: str, axis: str, unit: str, width: int) -> None:
+        """Drop it."""
+
+    def define_groups(self, names: Sequence[str]) -> None:
+        """Drop it."""
+
+    def define_examples(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Drop it."""
+
+    def vector(self, signal: str, step: int, values: np.ndarray) -> None:
+        """Drop it."""
+
+    def scalar(self, name: str, split: str, step: int, value: float) -> None:
+        """Drop it."""
+
+    def event(self, step: int, kind: str, modules: Sequence[int], payload: Mapping[str, Any]) -> None:
+        """Drop it."""
+
+    def log(self, level: str, message: str) -> None:
+        """Drop it."""
+
+    def progress(self, step: int) -> None:
+        """Drop it."""
+
+    def commit(self, durable: bool = False) -> None:
+        """Drop it."""

@@ -1,0 +1,143 @@
+"""What is recorded of a step: vectors over modules, read from the device one step late so that nothing waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlora.engine import scoring
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.recording import Recorder
+from dynlora.engine.strategy import Step, Strategy
+
+if TYPE_CHECKING:
+    from dynlora.engine.trainer import Timing
+
+UNITS = {
+    "importance": "loss change per parameter",
+    "rank": "components",
+    "gate": "factor",
+    "grad_norm": "norm",
+    "delta_norm": "norm",
+}
+"""The signals over modules that every run has, and their units."""
+
+
+class StepSignals:
+    """Collects a step's numbers on the device and hands them to the recorder at the next step.
+
+    Attributes:
+        last_loss: the newest loss that was read, a float.
+        has_loss: whether one was read yet.
+    """
+
+    def __init__(self, adapters: Adapters, strategy: Strategy, recorder: Recorder, every: int, step: int) -> None:
+        """Announce the signals; `every` is the distance of the costlier ones, in steps."""
+        self.adapters = adapters
+        self.strategy = strategy
+        self.recorder = recorder
+        self.every = every
+        self.last_loss = float("nan")
+        self.has_loss = False
+        self._pending: tuple[Step, list[str], Tensor, bool, torch.Event | None] | None = None
+        for name, unit in UNITS.items():
+            if name != "gate" or adapters.gates is not None:
+                recorder.define_signal(name, "module", unit, len(adapters))
+        self._names = set(UNITS)
+
+    @torch.no_grad()
+    def record(
+        self,
+        step: Step,
+        loss: Tensor | None,
+        budget: dict[str, int] | None = None,
+        decisions: list[dict[str, Any]] | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        """Take a step's numbers; gradients are still there. The step before is handed to the recorder."""
+        names, rows = self._vectors(step)
+        scalar = torch.zeros(1, len(self.adapters), device=rows[0].device)
+        if loss is not None:
+            scalar[0, 0] = loss
+        block = torch.cat([torch.stack(rows), scalar])
+        self.flush()
+        copy = block.to("cpu", non_blocking=True)
+        arrived = None if block.device.type == "cpu" else torch.Event(block.device)
+        if arrived is not None:
+            arrived.record()
+        self._pending = (step, names, copy, loss is not None, arrived)
+        if timing is not None:
+            self.recorder.scalar("step_ms", "train", step.index, timing.step_ms[-1])
+            self.recorder.scalar("strategy_ms", "train", step.index, timing.strategy_ms[-1])
+        if budget is not None:
+            self._decide(step, budget, decisions or [])
+        if arrived is None:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the pending step to the recorder."""
+        if self._pending is None:
+            return
+        step, names, block, has_loss, arrived = self._pending
+        self._pending = None
+        if arrived is not None:
+            arrived.synchronize()
+        values = block.numpy().astype(np.float32)
+        for name, row in zip(names, values, strict=False):
+            self.recorder.vector(name, step.index, row)
+        if has_loss:
+            self.last_loss, self.has_loss = float(values[-1, 0]), True
+            self.recorder.scalar("loss", "train", step.index, self.last_loss)
+            self.recorder.scalar("lr", "train", step.index, step.lr)
+        self.recorder.progress(step.index)
+
+    def _decide(self, step: Step, budget: dict[str, int], decisions: list[dict[str, Any]]) -> None:
+        """Record a decision: who gave, who got, and what it left of the budget."""
+        touched = {row[key] for row in decisions for key in ("donor", "receiver", "module") if row.get(key) is not None}
+        self.recorder.event(step.index, "reallocate", sorted(touched), {**budget, "edits": decisions})
+
+    def _vectors(self, step: Step) -> tuple[list[str], list[Tensor]]:
+        """Return the names and values, (n_modules,) each, of this step's signals."""
+        device = self.adapters[0].lora_A.device
+        found: dict[str, Any] = {"rank": self.adapters.ranks, **self.strategy.signals(self.adapters)}
+        if "importance" not in found:
+            found["importance"] = self._importance()
+        gates = self.adapters.gates
+        if gates is not None and gates.values is not None:
+            found["gate"] = gates.values.detach().mean(0)
+        if step.index % self.every == 0 or step.index == step.total:
+            found |= self._norms()
+        vectors = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in found.values()]
+        for name, vector in zip(found, vectors, strict=True):
+            if name not in self._names:
+                self._names.add(name)
+                self.recorder.define_signal(name, "module", "", len(vector))
+        return list(found), vectors
+
+    def _importance(self) -> Tensor:
+        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of this batch, for strategies that do not score."""
+        widest = max(module.max_rank for module in self.adapters)
+        out = torch.zeros(len(self.adapters), widest, device=self.adapters[0].lora_A.device)
+        total = scoring.component_sensitivity(self.adapters.modules, out).sum(1)
+        size = torch.tensor([max(1, m.rank) * m.info.cost for m in self.adapters], device=total.device)
+        return total / size
+
+    def _norms(self) -> dict[str, Tensor]:
+        """Return the norms of the gradient of B and A, and of the update, by module."""
+        grads, deltas = [], []
+        for module in self.adapters:
+            parts = [p.grad.norm() for p in (module.lora_A, module.lora_B) if p.grad is not None]
+            grads.append(torch.stack(parts).norm() if parts else module.lora_A.new_zeros(()))
+            deltas.append(delta_norm(module))
+        return {"grad_norm": torch.stack(grads), "delta_norm": torch.stack(deltas)}
+
+
+def delta_norm(module: Any) -> Tensor:
+    """Return ‖scaling · B diag(e) A‖_F without forming it: √Σ (BᵀB ⊙ AAᵀ)."""
+    A, B = module.lora_A.detach()[: module.rank], module.lora_B.detach()[:, : module.rank]
+    if module.scale is not None:
+        B = B * module.scale.detach()[: module.rank]
+    return module.scaling * ((B.t() @ B) * (A @ A.t())).sum().clamp_min(0).sqrt()

@@ -1,0 +1,186 @@
+"""The protocol of a method: a dataclass with do-nothing hooks, called by the one training loop.
+
+Fields with a default are hyper-parameters (declared with `setting`); fields with `init=False` are state, saved and
+restored with every checkpoint. State that belongs to single components lives in `adapters.track(...)`, so that edits
+keep it beside its component. A strategy never changes an adapter itself: it returns edits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.edits import Edit
+from dynlora.engine.modules import ModuleInfo
+
+Fidelity = Literal["code", "description", "reconstruction"]
+Batch = Mapping[str, Tensor]
+
+
+def setting(
+    default: Any,
+    help: str,  # noqa: A002 - the word a reader expects
+    *,
+    unit: str = "",
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Declare a hyper-parameter: its default, what it means, its unit, and the values it may take."""
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {"help": help, "unit": unit, "choices": choices, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    return field(default=default, metadata=metadata)
+
+
+def state(factory: Callable[[], Any]) -> Any:
+    """Declare a state field: saved with every checkpoint; numbers, tensors, and lists or dicts of them."""
+    return field(init=False, default_factory=factory, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands when a hook is called.
+
+    Attributes:
+        index: optimizer steps done, 1 after the first.
+        total: optimizer steps of the run, T.
+        lr: learning rate of this step.
+    """
+
+    index: int
+    total: int
+    lr: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a strategy may look at before the adapters exist.
+
+    Attributes:
+        model: the base model with its head.
+        rank: rank of uniform LoRA.
+        budget: parameters allowed, Σ rank · (d_in + d_out).
+        lora_alpha: alpha of the config; standard scaling is lora_alpha / rank.
+        total: optimizer steps of the run, T.
+        batches: gives the first n training batches, with labels, on the model's device.
+        seed: of the run.
+    """
+
+    model: nn.Module
+    rank: int
+    budget: int
+    lora_alpha: float
+    total: int
+    batches: Callable[[int], list[Batch]]
+    seed: int
+
+
+@dataclass
+class Strategy:
+    """Plain LoRA, and the hooks every method may override."""
+
+    title: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    fidelity: ClassVar[Fidelity] = "reconstruction"
+    cost: ClassVar[str] = ""
+
+    lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
+    scaling: str = setting(
+        "standard", "standard: alpha / rank; rank_stabilized: alpha / √rank.", choices=("standard", "rank_stabilized")
+    )
+    init: str = setting(
+        "kaiming", "Start of A: kaiming uniform, or gaussian with deviation 1 / rank.", choices=("kaiming", "gaussian")
+    )
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse explicitly set values that contradict each other or the run's length, before anything is made.
+
+        Args:
+            total: optimizer steps of the run.
+            rank: rank of uniform LoRA.
+
+        Raises:
+            ConfigError: naming the field, its value, the rule and the remedy.
+        """
+
+    def events(self, total: int) -> list[int]:
+        """Return the steps after which capacity may move in a run of `total` steps."""
+        return []
+
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Return the starting rank of each module; plain LoRA gives every module the same."""
+        return [probe.rank] * len(modules)
+
+    def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
+        """Return how many components a module may come to hold; plain LoRA needs no room to grow."""
+        return rank
+
+    def module_scaling(self, probe: Probe) -> float:
+        """Return the fixed factor s of the update, from the reference rank."""
+        return probe.lora_alpha / (probe.rank if self.scaling == "standard" else probe.rank**0.5)
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
+        """Return the adapter that wraps `base`, with A drawn from the module's own stream and B = 0."""
+        adapter = LoraLinear(base, module, rank=rank, max_rank=max_rank, scaling=self.module_scaling(probe))
+        adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
+        return adapter
+
+    def uses_gates(self) -> bool:
+        """Say whether the adapters react to the input through gates."""
+        return False
+
+    def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
+        """Return optimizer groups; `lr_factor` multiplies the run's rate, `weight_decay` may override the run's."""
+        fast, slow = [], []
+        for module in adapters:
+            for name, tensor in module.adapter_parameters().items():
+                (fast if name == "lora_B" else slow).append(tensor)
+        groups = [{"params": slow, "lr_factor": 1.0}, {"params": fast, "lr_factor": self.lr_ratio}]
+        if adapters.gates is not None:
+            groups.append({"params": list(adapters.gates.parameters()), "lr_factor": 1.0, "weight_decay": 0.0})
+        return groups
+
+    def start(self, adapters: Adapters) -> None:
+        """Prepare state, before the first step; not called again on resume."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits, (batch, n_labels), of a batch without its labels."""
+        return model(**batch).logits
+
+    def penalty(self, adapters: Adapters) -> dict[str, Tensor]:
+        """Return named terms added to the loss; they are recorded apart, the reported loss is without them."""
+        return {}
+
+    def observe(self, adapters: Adapters, step: Step) -> None:
+        """Look at the gradients: complete, unscaled, unclipped; the weights have not moved yet."""
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Return edits, after the optimizer moved the weights; gradients are still readable, and cleared afterwards."""
+        return []
+
+    def finish(self, adapters: Adapters) -> list[Edit]:
+        """Return last edits, after the last step."""
+        return []
+
+    def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
+        """Return vectors over modules to record at this step; `importance` and `rank` replace the loop's own."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state fields by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.init}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Set the state fields from what `state_dict` returned."""
+        for name, value in values.items():
+            setattr(self, name, value)

@@ -1,0 +1,342 @@
+"""A run from its config to its end: the folder, the writer, the trainer, and what survives a stop or a crash."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
+
+from dynlora import launch
+from dynlora.building import Inputs, build_trainer, load_inputs, make_accelerator
+from dynlora.config import RunConfig, parse_config, read_yaml
+from dynlora.engine.adapter_state import adapter_state, head_state
+from dynlora.engine.checkpoint import find_checkpoint, optimizer_state, read_checkpoint, write_checkpoint
+from dynlora.engine.hardware import describe_machine, resolve_precision
+from dynlora.engine.models import head_parameters
+from dynlora.engine.recording import NullRecorder
+from dynlora.engine.trainer import Trainer, TrainingStopped
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.store.reader import RunReader
+from dynlora.store.schema import ModuleRow, run_folder
+from dynlora.store.writer import RunWriter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class StopRequest:
+    """Remembers a SIGINT or SIGTERM until the step is done; a second one ends the process at once.
+
+    Attributes:
+        signal: number of the signal that came, 0 for none.
+    """
+
+    signal: int = 0
+    _before: dict[int, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> StopRequest:
+        """Listen; signals reach the main thread only."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put the old handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Say whether a stop was asked for."""
+        return self.signal != 0
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+        logger.warning("stopping after this step; the state is kept, `dynlora resume` goes on from it")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: finished, stopped or failed, the signal that stopped it (0 for none), and where it lies."""
+
+    folder: Path
+    state: str
+    signal: int = 0
+    error: str | None = None
+
+
+class RunKeeper:
+    """Keeps a trainer's state in the run folder; only the first process writes."""
+
+    def __init__(self, folder: Path, writer: RunWriter | None, inputs: Inputs) -> None:
+        """Write below `folder`, and say so to `writer`."""
+        self.folder = folder
+        self.writer = writer
+        self.inputs = inputs
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """Keep the whole state: the store is safe on the disk before the checkpoint takes its name."""
+        if self.writer is None:
+            return
+        self._note(trainer)
+        self.writer.commit(durable=True)
+        write_checkpoint(self.folder / "checkpoint", training_state(trainer, self.inputs))
+
+    def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Keep the adapter of the best evaluation so far."""
+        if self.writer is not None:
+            write_checkpoint(self.folder / "adapter-best", trained_state(trainer, self.inputs))
+            self.writer.set_meta("best", {**metrics, "step": trainer.step})
+
+    def last(self, trainer: Trainer) -> None:
+        """Keep the adapter as it is now."""
+        if self.writer is not None:
+            write_checkpoint(self.folder / "adapter", trained_state(trainer, self.inputs))
+            self._note(trainer)
+
+    def _note(self, trainer: Trainer) -> None:
+        """Tell the store the figures that change as the run goes."""
+        if self.writer is not None:
+            self.writer.set_meta("params", parameter_counts(trainer, self.inputs))
+            self.writer.set_meta("time", trainer.timing.medians())
+
+
+def train(
+    config: RunConfig, runs_dir: Path, *, progress: bool = False, accelerator: Accelerator | None = None
+) -> Outcome:
+    """Train a new run to its end.
+
+    Raises:
+        DynloraError: when something the config names cannot be used; no folder is left then.
+    """
+    accelerator = accelerator or make_accelerator()
+    inputs = load_inputs(config)
+    trainer_check(inputs)
+    folder = _shared_folder(inputs, runs_dir, accelerator, "running")
+    return _run(inputs, folder, accelerator, None, progress)
+
+
+def enqueue(config: RunConfig, runs_dir: Path) -> Path:
+    """Check a config whole, make its run folder at step 0 in state queued, and return it.
+
+    Raises:
+        DynloraError: when something the config names cannot be used; no folder is left then.
+    """
+    inputs = load_inputs(config)
+    trainer_check(inputs)
+    return _create(inputs, runs_dir, "queued")
+
+
+def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool = False) -> Outcome:
+    """Go on with a run from its last checkpoint; a queued run starts.
+
+    Raises:
+        DynloraError: when the run cannot go on: running, finished, on another host, or its data has changed.
+    """
+    folder = run_folder(runs_dir, run_id)
+    with RunReader(folder) as reader:
+        status, meta = reader.status(), reader.meta()
+    _check_resumable(run_id, status, force)
+    machine = meta.get("machine") or {}
+    if isinstance(machine.get("threads"), int) and 0 < machine["threads"] <= 1024:
+        torch.set_num_threads(machine["threads"])
+    accelerator = make_accelerator()
+    inputs = load_inputs(parse_config(read_yaml(folder / "config.yaml")))
+    if meta.get("data_digest") not in (None, inputs.data.digest):
+        raise ConfigError(
+            f"resume {run_id}: the rows of {inputs.config.data.source} are others than when the run began; "
+            "put the old data back, or start a new run"
+        )
+    place = find_checkpoint(folder / "checkpoint")
+    state = read_checkpoint(folder / "checkpoint") if place is not None else None
+    if state is not None and state["step"] == 0:
+        state = None  # nothing has been trained: everything is recorded anew
+    return _run(inputs, folder, accelerator, state, progress)
+
+
+def trainer_check(inputs: Inputs) -> None:
+    """Refuse targets that match nothing before a folder is made.
+
+    Raises:
+        ConfigError: when a target matches no module.
+    """
+    from dynlora.engine.modules import find_modules
+
+    find_modules(inputs.base.model, inputs.config.adapter.targets)
+
+
+def training_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
+    """Return everything a bit-equal resume needs; random streams are functions of seed and step."""
+    return {
+        **trained_state(trainer, inputs),
+        "optimizer": optimizer_state(trainer.optimizer),
+        "strategy": trainer.strategy.state_dict(),
+        "best": trainer.best,
+        "metrics": trainer.metrics,
+        "train_s": trainer.timing.train_s,
+    }
+
+
+def trained_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
+    """Return what was learned: adapters and head, and what they belong to."""
+    return {
+        "step": trainer.step,
+        "adapters": adapter_state(trainer.adapters),
+        "head": head_state(head_parameters(inputs.base)),
+        "labels": inputs.data.labels,
+        "task": inputs.data.task,
+    }
+
+
+def parameter_counts(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
+    """Return parameters: budget, active, allocated, gate, head."""
+    head = sum(tensor.numel() for tensor in head_parameters(inputs.base).values())
+    return {**trainer.adapters.adapter_parameter_count(), "head": head}
+
+
+def _check_resumable(run_id: str, status: Any, force: bool) -> None:
+    """Refuse to go on with a run that is finished, running, or may be running elsewhere."""
+    if status.status == "finished":
+        raise ConfigError(f"resume {run_id}: the run is finished; start a new one with a longer train.steps")
+    if status.status == "running" and status.other_host and not force:
+        raise ConfigError(
+            f"resume {run_id}: the run was last written on host {status.host}, {status.heartbeat_age_s:.0f} s ago; "
+            "make sure it has ended there, then add --force"
+        )
+    if status.status == "running" and not status.other_host:
+        raise ConfigError(f"resume {run_id}: the run is running (process {status.pid}); stop it first")
+
+
+def _create(inputs: Inputs, runs_dir: Path, state: str) -> Path:
+    """Make the run folder and return it."""
+    config = inputs.config
+    meta = {
+        "name": config.title,
+        "strategy": config.strategy.name,
+        "fidelity": inputs.strategy.fidelity,
+        "model": config.model.name,
+        "data": config.data.source,
+        "data_digest": inputs.data.digest,
+        "data_size": {"train": len(inputs.data.train), "held_out": len(inputs.data.held_out)},
+        "metric": inputs.data.metric,
+        "labels": inputs.data.labels,
+        "task": inputs.data.task,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "planned_events": inputs.strategy.events(inputs.total),
+        "data_warnings": inputs.data.warnings,
+    }
+    return RunWriter.create(
+        runs_dir, config_yaml=config.to_yaml(), meta=meta, max_steps=inputs.total, state=state
+    )
+
+
+def _shared_folder(inputs: Inputs, runs_dir: Path, accelerator: Accelerator, state: str) -> Path:
+    """Let the first process make the folder, and tell the others."""
+    names = [str(_create(inputs, runs_dir, state)) if accelerator.is_main_process else ""]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(names)
+    return Path(names[0])
+
+
+def _run(
+    inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None, progress: bool
+) -> Outcome:
+    """Train in a run folder, and leave it in the state the run ended in."""
+    if not accelerator.is_main_process:
+        return _follow(inputs, folder, accelerator, state)
+    with RunWriter.open(folder, resume_from=None if state is None else state["step"]) as writer, StopRequest() as stop:
+        writer.set_meta("machine", describe_machine(accelerator.device, _precision(inputs, accelerator)))
+        for warning in inputs.data.warnings:
+            writer.log("warning", warning)
+        if state is not None:
+            writer.event(state["step"], "resume", [], {"step": state["step"]})
+        try:
+            outcome = _train_in(inputs, folder, accelerator, writer, state, stop, progress)
+        except BaseException as error:
+            logger.exception("the run failed") if not isinstance(error, DynloraError) else None
+            writer.finish("failed", _reason(error))
+            if isinstance(error, Exception):
+                return Outcome(folder, "failed", error=_reason(error))
+            raise
+        writer.finish(outcome.state)
+    launch.start_next(folder.parent)
+    return outcome
+
+
+def _train_in(
+    inputs: Inputs,
+    folder: Path,
+    accelerator: Accelerator,
+    writer: RunWriter,
+    state: Mapping[str, Any] | None,
+    stop: StopRequest,
+    progress: bool,
+) -> Outcome:
+    """Build the trainer and train; a stop that was asked for is an outcome, not an error."""
+    trainer = build_trainer(inputs, writer, accelerator, state)
+    writer.define_modules([_module_row(module) for module in trainer.adapters])
+    keeper = RunKeeper(folder, writer, inputs)
+    trainer.should_stop = stop
+    with tqdm(total=trainer.total, initial=trainer.step, disable=not progress, file=sys.stderr, unit="step") as bar:
+        trainer.on_step = lambda trainer: _show(bar, trainer)
+        try:
+            trainer.train(keeper)
+        except TrainingStopped:
+            keeper.last(trainer)
+            return Outcome(folder, "stopped", stop.signal or signal.SIGTERM)
+    keeper.last(trainer)
+    return Outcome(folder, "finished")
+
+
+def _follow(
+    inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None
+) -> Outcome:
+    """Train as one of several processes that write nothing."""
+    with StopRequest() as stop:
+        trainer = build_trainer(inputs, NullRecorder(), accelerator, state)
+        trainer.should_stop = stop
+        try:
+            trainer.train(RunKeeper(folder, None, inputs))
+        except TrainingStopped:
+            return Outcome(folder, "stopped", stop.signal or signal.SIGTERM)
+    return Outcome(folder, "finished")
+
+
+def _module_row(module: Any) -> ModuleRow:
+    """Return an adapted module as the store describes it."""
+    info = module.info
+    return ModuleRow(info.name, info.layer, info.kind, info.d_in, info.d_out, module.max_rank)
+
+
+def _precision(inputs: Inputs, accelerator: Accelerator) -> str:
+    """Return the precision the run computes in."""
+    return resolve_precision(inputs.config.train.precision, accelerator.device)
+
+
+def _show(bar: Any, trainer: Trainer) -> None:
+    """Move the progress bar on; loss and the deciding metric stand beside it."""
+    metric = trainer.evaluation.metric
+    shown = {"loss": f"{trainer.loss:.3f}"}
+    if metric in trainer.metrics:
+        shown[metric] = f"{trainer.metrics[metric]:.3f}"
+    bar.set_postfix(shown, refresh=False)
+    bar.update(1)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a run failed, in a line."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, DynloraError) else f"{type(error).__name__}: {text}"[:500]
