@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from dynlora.errors import CorruptRunError
-from dynlora.store import jsontext, schema, series
-from dynlora.store.connection import open_reader, unreadable
+from dynlora.store import cells, jsontext, schema, series
+from dynlora.store.connection import open_reader
 from dynlora.store.process import host, is_alive, now
 from dynlora.store.resume import scalar_names
 from dynlora.store.rows import (
@@ -33,8 +33,6 @@ from dynlora.store.rows import (
 STALLED_AFTER_S = 15.0
 """Silence of a living process, seconds, after which a run is shown as stalled."""
 
-_NAME_LIMIT = 4096
-
 
 class RunReader:
     """An open run; use it in a `with` block and briefly: a run cannot be wrapped up while readers hold it."""
@@ -53,7 +51,7 @@ class RunReader:
         """Let go of the file."""
         self._connection.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunReader:
         """Return the reader."""
         return self
 
@@ -67,7 +65,7 @@ class RunReader:
         """Return the facts about the run, all or some of them."""
         condition = "" if keys is None else f" WHERE key IN ({', '.join('?' * len(keys))})"
         rows = self._rows(f"SELECT key, value FROM meta{condition}", tuple(keys or ()), limit=10_000)
-        return {_text(key): jsontext.load(_text(value)) for key, value in rows}
+        return {cells.text(key): jsontext.load(cells.text(value)) for key, value in rows}
 
     def status(self) -> Status:
         """Return where the run stands; `interrupted` only when its process on this machine is gone."""
@@ -91,25 +89,33 @@ class RunReader:
         if len(rows) != 1:
             raise self._corrupt("its status is missing")
         seq, step, state, opened = rows[0]
-        return _integer(seq), _integer(step), _text(state), _integer(opened)
+        return cells.integer(seq), cells.integer(step), cells.text(state), cells.integer(opened)
 
     def modules(self) -> list[ModuleRow]:
         """Return the adapted modules in order."""
         rows = self._ordered("modules", "name, layer, kind, d_in, d_out, max_rank", 100_000)
         return [
-            ModuleRow(_name(name), layer, _name(kind), d_in, d_out, max_rank)
+            ModuleRow(cells.name_of(name), layer, cells.name_of(kind), d_in, d_out, max_rank)
             for name, layer, kind, d_in, d_out, max_rank in rows
         ]
 
     def groups(self) -> list[str]:
         """Return the names of the input groups in order."""
-        return [_name(name) for (name,) in self._ordered("groups", "name", 10_000)]
+        return [cells.name_of(name) for (name,) in self._ordered("groups", "name", 10_000)]
 
     def examples(self) -> list[Example]:
         """Return the fixed probe set."""
         rows = self._ordered("examples", "text, text_pair, label, grp, x, y", 100_000)
         return [
-            Example(position, _text(text), _optional(pair), _optional(label), _optional(group), _real(x), _real(y))
+            Example(
+                position,
+                cells.text(text),
+                cells.optional_text(pair),
+                cells.optional_text(label),
+                cells.optional_text(group),
+                cells.real(x),
+                cells.real(y),
+            )
             for position, (text, pair, label, group, x, y) in enumerate(rows)
         ]
 
@@ -118,9 +124,11 @@ class RunReader:
         rows = self._rows("SELECT id, name, axis, unit, width FROM signals ORDER BY id", limit=schema.MAX_SIGNALS)
         found: dict[str, SignalRow] = {}
         for number, name, axis, unit, width in rows:
-            if axis not in schema.AXES or not 1 <= _integer(width) <= schema.MAX_WIDTH:
-                raise self._corrupt(f"signal {_name(name)[:40]!r} has an axis or a width that cannot be")
-            found[_name(name)] = SignalRow(_integer(number), _name(name), axis, _name(unit), width)
+            if axis not in schema.AXES or not 1 <= cells.integer(width) <= schema.MAX_WIDTH:
+                raise self._corrupt(f"signal {cells.name_of(name)[:40]!r} has an axis or a width that cannot be")
+            found[cells.name_of(name)] = SignalRow(
+                cells.integer(number), cells.name_of(name), axis, cells.name_of(unit), width
+            )
         return found
 
     def signal(
@@ -179,7 +187,7 @@ class RunReader:
                 if len(keys) > schema.MAX_SIGNALS:
                     raise self._corrupt("it holds too many scalar series")
             return [
-                series.scalars(self._connection, _name(key[0]), _name(key[1]), start, stop, max_points)
+                series.scalars(self._connection, cells.name_of(key[0]), cells.name_of(key[1]), start, stop, max_points)
                 for key in keys
                 if name in (None, key[0]) and split in (None, key[1])
             ]
@@ -191,26 +199,23 @@ class RunReader:
             f"SELECT seq, time, step, kind, modules, payload FROM events WHERE seq > ?{condition} ORDER BY seq",
             (after_seq, *(kinds or ())),
         )
-        return [
-            Event(
-                _integer(seq), _real(time), _integer(step), _name(kind), _positions(modules),
-                jsontext.load_object(_text(payload)),
-            )
-            for seq, time, step, kind, modules, payload in rows
-        ]  # fmt: skip
+        return [_event(row) for row in rows]
 
     def logs(self, last_n: int = 200) -> list[LogLine]:
         """Return the last lines of the run's own log, oldest first."""
         rows = self._rows(
             "SELECT seq, time, level, message FROM logs ORDER BY seq DESC LIMIT ?", (max(0, min(last_n, 100_000)),)
         )
-        return [LogLine(_integer(s), _real(t), _name(level), _text(message)) for s, t, level, message in rows[::-1]]
+        return [
+            LogLine(cells.integer(s), cells.real(t), cells.name_of(level), cells.text(message))
+            for s, t, level, message in rows[::-1]
+        ]
 
     def system(self) -> list[SystemSeries]:
         """Return the readings of the machine over time, by name."""
         found: dict[str, list[tuple[float, float]]] = {}
         for time, name, value in self._rows("SELECT time, name, value FROM system ORDER BY rowid"):
-            found.setdefault(_name(name), []).append((_real(time), _real(value)))
+            found.setdefault(cells.name_of(name), []).append((cells.real(time), cells.real(value)))
         return [
             SystemSeries(name, np.array([t for t, _ in rows]), np.array([v for _, v in rows]))
             for name, rows in sorted(found.items())
@@ -240,27 +245,23 @@ class RunReader:
                 raise self._corrupt(f"a table holds more than the {limit} rows a run can have")
             yield row
 
-    def _guarded(self) -> _Guard:
-        return _Guard(self.folder)
+    def _guarded(self) -> cells.Guard:
+        return cells.Guard(self.folder)
 
     def _corrupt(self, what: str) -> CorruptRunError:
         return CorruptRunError(f"run {self.folder.name}: {what}")
 
 
-class _Guard:
-    """Turns what SQLite and wrong cells raise into errors of ours."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, sqlite3.Error | MemoryError | OverflowError | UnicodeError):
-            raise unreadable(self._folder, error) from None
+def _event(row: Sequence[Any]) -> Event:
+    seq, time, step, kind, modules, payload = row
+    return Event(
+        cells.integer(seq),
+        cells.real(time),
+        cells.integer(step),
+        cells.name_of(kind),
+        cells.positions(modules),
+        jsontext.load_object(cells.text(payload)),
+    )
 
 
 def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
@@ -279,46 +280,6 @@ def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
         else:
             status = "interrupted"
     return Status(
-        status, state, step, max_steps, heartbeat, age, stalled, other_host, pid, start, _optional(where),
-        _optional(error), opened,
+        status, state, step, max_steps, heartbeat, age, stalled, other_host, pid, start, cells.optional_text(where),
+        cells.optional_text(error), opened,
     )  # fmt: skip
-
-
-def _text(cell: Any) -> str:
-    if not isinstance(cell, str):
-        raise CorruptRunError("a text of the run is missing")
-    if len(cell) > schema.MAX_TEXT_BYTES:
-        raise CorruptRunError(f"a text of the run has {len(cell)} characters, over the limit")
-    return jsontext.clean_text(cell)
-
-
-def _name(cell: Any) -> str:
-    text = _text(cell)
-    if len(text) > _NAME_LIMIT:
-        raise CorruptRunError(f"a name in the run has {len(text)} characters, over the limit")
-    return text
-
-
-def _optional(cell: Any) -> str | None:
-    return None if cell is None else _text(cell)
-
-
-def _integer(cell: Any) -> int:
-    if not isinstance(cell, int):
-        raise CorruptRunError("a number of the run is missing")
-    return cell
-
-
-def _real(cell: Any) -> float:
-    if cell is None:
-        return float("nan")
-    if not isinstance(cell, int | float):
-        raise CorruptRunError("a number of the run is missing")
-    return float(cell)
-
-
-def _positions(cell: Any) -> list[int]:
-    value = jsontext.load(_text(cell))
-    if not isinstance(value, list) or not all(isinstance(item, int) for item in value):  # pyright: ignore
-        raise CorruptRunError("the modules of an event cannot be read")
-    return value  # pyright: ignore

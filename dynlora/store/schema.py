@@ -37,35 +37,35 @@ _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])\Z", re.IGNORECASE)
 
 _VERSION_1 = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE status (
     id INTEGER PRIMARY KEY CHECK (id = 1), state TEXT NOT NULL, step INTEGER NOT NULL, max_steps INTEGER NOT NULL,
-    heartbeat REAL NOT NULL, pid INTEGER, process_start REAL, host TEXT, error TEXT, opened INTEGER NOT NULL) STRICT;
+    heartbeat REAL NOT NULL, pid INTEGER, process_start REAL, host TEXT, error TEXT, opened INTEGER NOT NULL);
 CREATE TABLE modules (
     position INTEGER PRIMARY KEY, name TEXT NOT NULL, layer INTEGER, kind TEXT NOT NULL, d_in INTEGER NOT NULL,
-    d_out INTEGER NOT NULL, max_rank INTEGER NOT NULL) STRICT;
+    d_out INTEGER NOT NULL, max_rank INTEGER NOT NULL);
 CREATE TABLE signals (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, axis TEXT NOT NULL, unit TEXT NOT NULL,
-    width INTEGER NOT NULL) STRICT;
+    width INTEGER NOT NULL);
 CREATE TABLE vectors (
     signal INTEGER NOT NULL, step INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL,
-    PRIMARY KEY (signal, step)) STRICT, WITHOUT ROWID;
+    PRIMARY KEY (signal, step)) WITHOUT ROWID;
 CREATE TABLE scalars (
     name TEXT NOT NULL, split TEXT NOT NULL, step INTEGER NOT NULL, value REAL,
-    PRIMARY KEY (name, split, step)) STRICT, WITHOUT ROWID;
+    PRIMARY KEY (name, split, step)) WITHOUT ROWID;
 CREATE TABLE rollups (
     name TEXT NOT NULL, split TEXT NOT NULL, level INTEGER NOT NULL, first_step INTEGER NOT NULL,
     last_step INTEGER NOT NULL, low BLOB NOT NULL, high BLOB NOT NULL, last BLOB NOT NULL, crc INTEGER NOT NULL,
-    PRIMARY KEY (name, split, level, first_step)) STRICT;
-CREATE TABLE groups (position INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
+    PRIMARY KEY (name, split, level, first_step));
+CREATE TABLE groups (position INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE examples (
-    position INTEGER PRIMARY KEY, text TEXT NOT NULL, text_pair TEXT, label TEXT, grp TEXT, x REAL, y REAL) STRICT;
+    position INTEGER PRIMARY KEY, text TEXT NOT NULL, text_pair TEXT, label TEXT, grp TEXT, x REAL, y REAL);
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, step INTEGER NOT NULL, kind TEXT NOT NULL,
-    modules TEXT NOT NULL, payload TEXT NOT NULL) STRICT;
+    modules TEXT NOT NULL, payload TEXT NOT NULL);
 CREATE TABLE logs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, level TEXT NOT NULL, message TEXT NOT NULL) STRICT;
-CREATE TABLE system (time REAL NOT NULL, name TEXT NOT NULL, value REAL) STRICT;
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, level TEXT NOT NULL, message TEXT NOT NULL);
+CREATE TABLE system (time REAL NOT NULL, name TEXT NOT NULL, value REAL);
 """
 
 
@@ -99,7 +99,7 @@ def _expected(version: int) -> frozenset[tuple[str, str, str | None]]:
     try:
         for migration in MIGRATIONS[:version]:
             migration(connection)
-        return frozenset(connection.execute("SELECT type, name, sql FROM sqlite_schema"))
+        return frozenset(connection.execute("SELECT type, name, sql FROM sqlite_master"))
     finally:
         connection.close()
 
@@ -121,7 +121,7 @@ def check_schema(connection: sqlite3.Connection) -> int:
         )
     if version < 1:
         raise CorruptRunError("run.db holds no run: its store version is 0, so dynlora did not write it")
-    found = connection.execute("SELECT type, name, sql FROM sqlite_schema LIMIT 100").fetchall()
+    found = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
     expected = _expected(version)
     strange = sorted(str(row[1])[:40] for row in found if tuple(row) not in expected)
     if strange or len(found) != len(expected):

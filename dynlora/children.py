@@ -1,0 +1,124 @@
+"""Child processes of a runs folder: what they inherit, how they are detached, and the small files beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dynlora.errors import CorruptRunError, RunBusyError
+
+Folder = str | os.PathLike[str]
+
+_KEPT_PREFIXES = (
+    "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
+    "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
+)  # fmt: skip
+_KEPT = frozenset((
+    "PATH", "HOME", "LANG", "LANGUAGE", "USER", "LOGNAME", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
+    "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
+    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
+    "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
+))  # fmt: skip
+_MAX_JSON_BYTES = 65_536
+
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a child inherits: models, packages, proxies, threads and devices; the rest is dropped."""
+    source = os.environ if environment is None else environment
+    kept = {
+        name: value
+        for name, value in source.items()
+        if name.upper() in _KEPT or name.upper().startswith(_KEPT_PREFIXES)
+    }
+    return kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def spawn_detached(command: list[str], log: Path) -> int:
+    """Start a process that outlives this one and the terminal, its output appended to `log`; return its pid."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(log, flags, 0o644)
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=subprocess.STDOUT,
+            env=child_environment(),
+            close_fds=True,
+            start_new_session=True,
+            creationflags=0x00000208 if sys.platform == "win32" else 0,  # DETACHED_PROCESS | NEW_PROCESS_GROUP
+        )
+    finally:
+        os.close(descriptor)
+    _children.append(child)
+    return child.pid
+
+
+def reap() -> None:
+    """Collect ended children, so that a server that runs for weeks keeps no zombies."""
+    for child in list(_children):
+        if child.poll() is not None:
+            with suppress(ValueError):
+                _children.remove(child)
+
+
+@contextmanager
+def locked(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold the lock file `path`.
+
+    Raises:
+        RunBusyError: when another process holds it for longer than `wait_s` seconds.
+        CorruptRunError: when the file is a link.
+    """
+    if path.is_symlink():
+        raise CorruptRunError(f"{path} is a link; dynlora does not follow links in a runs folder")
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        raise RunBusyError(f"{path.parent} has been busy for {wait_s:.0f} s: try again") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def runs_root(runs_dir: Folder, *, make: bool = False) -> Path:
+    """Return a runs folder as an absolute path without links, made when asked for."""
+    root = Path(os.path.realpath(runs_dir))
+    if make:
+        root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a small JSON object, empty when the file is missing, a link, too large or no object."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            found = json.loads(file.read(_MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def tail(path: Path, size: int = 4000) -> str:
+    """Return the last `size` bytes of a log as text, empty when it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read(size).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,240 @@
+"""Starting, stopping and resuming runs, each in a process of its own that outlives whoever started it.
+
+No choice of a user is ever put on a command line except a run's checked id: everything else travels in files of the
+runs folder, and no shell is involved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dynlora.children import Folder, child_environment, locked, read_json, runs_root
+from dynlora.errors import ConfigError, DynloraError, RunBusyError
+from dynlora.run_queue import (
+    LAUNCH_NAME,
+    LOCK_WAIT_S,
+    QUEUE_LOCK,
+    is_alive,
+    read_launch,
+    read_status,
+    start_next,
+    wake,
+)
+from dynlora.store import process, schema
+from dynlora.store.lifecycle import annotate, write_text
+from dynlora.store.rows import Status
+from dynlora.trash import delete, restore, trashed
+
+__all__ = [
+    "RunHandle",
+    "catalog",
+    "delete",
+    "enqueue",
+    "is_alive",
+    "restore",
+    "resume",
+    "start_next",
+    "stop",
+    "trashed",
+    "wake",
+]
+
+INCOMING_DIR = ".incoming"
+_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
+_STARTING_STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class RunHandle:
+    """A run that was put into the queue.
+
+    Attributes:
+        id: id of the run.
+        folder: its folder, absolute.
+    """
+
+    id: str
+    folder: Path
+
+    def status(self) -> Status:
+        """Return where the run stands now."""
+        return read_status(self.folder)
+
+
+def train_command(config: Path, runs_dir: Path) -> list[str]:
+    """Return the command that checks a configuration and makes a queued run of it."""
+    command = [sys.executable, "-m", "dynlora", "train", "--config", str(config), "--queue", "--json"]
+    return [*command, "--runs-dir", str(runs_dir)]
+
+
+def strategies_command() -> list[str]:
+    """Return the command that lists the strategies with their typed hyper-parameters."""
+    return [sys.executable, "-m", "dynlora", "strategies", "--json"]
+
+
+def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: float = 300.0) -> RunHandle:
+    """Check a configuration in a child process, put the run into the queue and start the queue.
+
+    Args:
+        config: the configuration as plain values.
+        runs_dir: folder of the runs; made when missing.
+        key: idempotency key; a second call with the same key returns the run of the first.
+        timeout_s: seconds to wait for the check, which may fetch a model.
+
+    Raises:
+        ConfigError: when the key or the configuration cannot be used; the text is the child's sentence.
+        DynloraError: when the child fails or takes too long.
+    """
+    if not _KEY.match(key):
+        raise ConfigError(f"key {key[:80]!r} of a launch: use 1 to 64 letters, digits, '-' and '_'")
+    root = runs_root(runs_dir, make=True)
+    incoming = root / INCOMING_DIR
+    incoming.mkdir(exist_ok=True)
+    with locked(incoming / f"{key}.lock", timeout_s):
+        answer = incoming / f"{key}.json"
+        known = read_json(answer).get("id")
+        if isinstance(known, str):
+            return RunHandle(known, schema.run_folder(root, known, must_exist=False))
+        request = incoming / f"{key}.yaml"
+        write_text(request, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        run_id = _ask_train(request, root, timeout_s)
+        write_text(answer, json.dumps({"id": run_id}))
+    wake(root)
+    return RunHandle(run_id, schema.run_folder(root, run_id))
+
+
+def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
+    try:
+        done = _run(train_command(request, root), timeout_s)
+    except subprocess.TimeoutExpired:
+        raise DynloraError(f"checking the configuration took longer than {timeout_s:.0f} s: try again") from None
+    said = done.stderr.decode("utf-8", "replace").strip()
+    if done.returncode == 2:
+        lines = said.splitlines() or ["the configuration cannot be used"]
+        raise ConfigError(lines[-1].removeprefix("Error: "))
+    try:
+        return schema.check_run_id(str(json.loads(done.stdout)["id"]))
+    except (ValueError, KeyError, TypeError):
+        reason = said[-4000:] or "it said nothing"
+        raise DynloraError(f"the run was not queued (exit {done.returncode}): {reason}") from None
+
+
+def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout_s,
+        env=child_environment(),
+        check=False,
+    )
+
+
+def stop(runs_dir: Folder, run_id: str) -> str:
+    """Ask a run to stop: its process saves a checkpoint and ends. A queued run leaves the queue.
+
+    Returns:
+        The status right after: `stopped` for a queued run, `running` for one that is now ending.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when it runs on another machine, or its process is not one of dynlora's.
+        ConfigError: when it is neither queued nor running.
+    """
+    root = runs_root(runs_dir)
+    folder = schema.run_folder(root, run_id)
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        status = read_status(folder)
+        if status.status == "queued":
+            status = _stop_queued(folder, status)
+            if status.status != "running":
+                return status.status
+    if status.other_host:
+        raise RunBusyError(f"run {run_id} is training on host {status.host}: stop it there")
+    if status.status != "running":
+        raise ConfigError(f"run {run_id} is {status.status}: only a queued or running run can be stopped")
+    _terminate(run_id, status.pid, status.process_start)
+    return read_status(folder).status
+
+
+def _stop_queued(folder: Path, status: Status) -> Status:
+    launch = read_launch(folder)
+    if launch.opened == status.opened and launch.is_alive:
+        _terminate(folder.name, launch.pid, launch.start)
+        deadline = time.monotonic() + _STARTING_STOP_S
+        while launch.is_alive and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if read_status(folder).status != "queued":
+            return read_status(folder)
+    annotate(folder, state="stopped")
+    return read_status(folder)
+
+
+def _terminate(run_id: str, pid: int | None, start: float | None) -> None:
+    """Send SIGTERM to exactly the process that wrote the run, if it is one of ours; a pid alone is not trusted."""
+    if pid is None or not process.is_alive(pid, start):
+        return
+    if pid == os.getpid() or not process.is_ours(process.command_line(pid)):
+        raise RunBusyError(f"run {run_id}: process {pid} is not one that dynlora started, so it was left alone")
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
+    """Put a stopped, failed or interrupted run back into the queue and start the queue.
+
+    Args:
+        runs_dir: folder of the runs.
+        run_id: the run.
+        force: also when another machine claims to be training it.
+
+    Returns:
+        The status right after: `queued`, whether it is starting or waiting for another run.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when it is running.
+        ConfigError: when it is finished.
+    """
+    root = runs_root(runs_dir)
+    folder = schema.run_folder(root, run_id)
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        status = read_status(folder)
+        if status.status == "finished":
+            raise ConfigError(f"run {run_id} is finished: there is nothing to resume")
+        if status.status == "running" and not (status.other_host and force):
+            where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
+            raise RunBusyError(f"run {run_id} is running{where}")
+        if status.status != "queued":
+            (folder / LAUNCH_NAME).unlink(missing_ok=True)
+            annotate(folder, state="queued", meta={"resume": True})
+    start_next(root)
+    return "queued"
+
+
+@lru_cache(maxsize=1)
+def catalog() -> dict[str, Any]:
+    """Return the strategies and their typed hyper-parameters, asked once per process from a child that has torch.
+
+    Raises:
+        DynloraError: when the child fails.
+    """
+    try:
+        done = _run(strategies_command(), 120.0)
+        found = json.loads(done.stdout)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        raise DynloraError(f"the strategies cannot be listed: {error}") from None
+    return found if isinstance(found, dict) else {"strategies": found}  # pyright: ignore[reportUnknownVariableType]
