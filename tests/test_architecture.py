@@ -1,4 +1,4 @@
-"""The rules of docs/ARCHITECTURE.md, read off the source: who imports whom, who may change what, how long things are."""
+"""The rules of docs/ARCHITECTURE.md, read off the source: who imports whom, who may change what, how long it is."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     def run() -> None:
         try:
             results.append(call())
-        except BaseException as error:  # noqa: BLE001 - handed over to the waiting thread, which raises it
+        except BaseException as error:  # handed over to the waiting thread, which raises it
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True, name="dynlora-lookup")

@@ -8,6 +8,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
     from dynlora.assets.catalog import PackagePin
 
-LOOKUP_S = 8.0
+LOOKUP_S = 6.0
 """For all sources together: finding a file must not keep an offline user waiting."""
 
-_CONNECT_S = 4.0
+_CONNECT_S = 3.0
 _MAX_READ_S = 60.0
 _ATTEMPTS = 3
 _CHUNK = 1 << 16
@@ -136,7 +137,7 @@ def _find(pin: PackagePin, kind: str, url: str, client: PyPIClient) -> Link:
     for package in finder.find_matches(pin.requirement):
         if package.link.filename != pin.filename:
             continue
-        offered = (package.link.hashes or {}).get("sha256")
+        offered = next(iter((package.link.hash_option or {}).get("sha256", [])), None)
         if offered is not None and offered != pin.sha256:
             raise UnavailableError(f"offers another {pin.filename} than the pinned one (sha256 {offered[:12]}...)")
         return package.link
@@ -145,25 +146,27 @@ def _find(pin: PackagePin, kind: str, url: str, client: PyPIClient) -> Link:
 
 def _download_link(link: Link, pin: PackagePin, client: PyPIClient, target: Path) -> None:
     """Download a link, check size and digest, and leave nothing behind on failure."""
-    for attempt in range(1, _ATTEMPTS + 1):
+    problem = ""
+    for _ in range(_ATTEMPTS):
         try:
-            digest = _stream(link, pin, client, target)
-        except UnavailableError:
-            target.unlink(missing_ok=True)
-            raise
-        except BaseException as error:
-            target.unlink(missing_ok=True)
-            if attempt == _ATTEMPTS or not _is_network_error(error):
+            with _removed_on_failure(target):
+                _stream(link, pin, client, target)
+                return
+        except Exception as error:
+            if not _is_network_error(error):
                 raise
-            _log.warning("downloading %s broke off (%s); trying again", pin.filename, reason(error))
-            continue
-        if digest != pin.sha256:
-            target.unlink(missing_ok=True)
-            raise UnavailableError(
-                f"served another {pin.filename} than the pinned one (sha256 {digest[:12]}..., pinned "
-                f"{pin.sha256[:12]}...)"
-            )
-        return
+            problem = reason(error)
+            _log.warning("downloading %s broke off (%s)", pin.filename, problem)
+    raise UnavailableError(f"the download broke off {_ATTEMPTS} times ({problem})")
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _is_network_error(error: BaseException) -> bool:
@@ -171,8 +174,8 @@ def _is_network_error(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
 
 
-def _stream(link: Link, pin: PackagePin, client: PyPIClient, target: Path) -> str:
-    """Write the body of a link to `target` and return its sha256."""
+def _stream(link: Link, pin: PackagePin, client: PyPIClient, target: Path) -> None:
+    """Write the body of a link to `target`, if it is the pinned file."""
     from tqdm import tqdm
 
     hasher = hashlib.sha256()
@@ -188,7 +191,11 @@ def _stream(link: Link, pin: PackagePin, client: PyPIClient, target: Path) -> st
                 hasher.update(chunk)
                 file.write(chunk)
                 bar.update(len(chunk))
-    return hasher.hexdigest()
+    if hasher.hexdigest() != pin.sha256:
+        raise UnavailableError(
+            f"served another {pin.filename} than the pinned one (sha256 {hasher.hexdigest()[:12]}..., pinned "
+            f"{pin.sha256[:12]}...)"
+        )
 
 
 def _without_credentials(url: str) -> str:

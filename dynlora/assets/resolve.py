@@ -24,8 +24,8 @@ from dynlora.assets.network import UnavailableError
 from dynlora.assets.packages import fetch_members
 from dynlora.errors import AssetError
 
-_EMBEDDED_HUB_LOOKUP_S = 5.0
-"""With the package index's 8 s before it, an offline user still has the sentence within 15 s."""
+_EMBEDDED_HUB_LOOKUP_S = 4.0
+"""With the package index's 6 s before it, an offline user still has the sentence within 15 s."""
 
 _log = logging.getLogger(__name__)
 
