@@ -1,0 +1,57 @@
+"""An installed wheel works outside a checkout: the dashboard, its settings and the samples come along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from dynlora.app_files import app_root, sample_runs_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, timeout=300, stdin=subprocess.DEVNULL)
+    return next(folder.glob("dynlora-*.whl"))
+
+
+def test_a_checkout_serves_its_own_files() -> None:
+    assert app_root() == ROOT
+    assert sample_runs_dir() == ROOT / "sample_runs"
+
+
+@pytest.mark.slow
+def test_the_wheel_finds_its_files_anywhere(wheel: Path, tmp_path: Path) -> None:
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    program = "from dynlora.app_files import app_root, sample_runs_dir; print(app_root()); print(sample_runs_dir())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    app, samples = map(Path, done.stdout.split())
+    assert app == installed / "dynlora" / "_app"
+    assert (app / ".streamlit" / "config.toml").read_bytes() == (ROOT / ".streamlit" / "config.toml").read_bytes()
+    assert {path.name for path in (app / "pages").glob("*.py")} == {path.name for path in (ROOT / "pages").glob("*.py")}
+    assert {path.name for path in samples.iterdir()} == {path.name for path in (ROOT / "sample_runs").iterdir()}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.split("/")[0] for name in archive.namelist()}
+    assert {name for name in folders if not name.endswith(".dist-info")} == {"dynlora"}
