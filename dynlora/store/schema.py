@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dynlora.errors import ConfigError, CorruptRunError, RunNotFoundError
+from dynlora.store.rows import ModuleRow as ModuleRow
 
 DB_NAME = "run.db"
 LOCK_NAME = ".lock"
