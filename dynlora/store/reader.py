@@ -95,8 +95,13 @@ class RunReader:
         """Return the adapted modules in order."""
         rows = self._ordered("modules", "name, layer, kind, d_in, d_out, max_rank", 100_000)
         return [
-            ModuleRow(cells.name_of(name), layer, cells.name_of(kind), d_in, d_out, max_rank)
-            for name, layer, kind, d_in, d_out, max_rank in rows
+            ModuleRow(
+                cells.name_of(name),
+                None if layer is None else cells.integer(layer),
+                cells.name_of(kind),
+                *map(cells.integer, sizes),
+            )
+            for name, layer, kind, *sizes in rows
         ]
 
     def groups(self) -> list[str]:
@@ -269,8 +274,11 @@ def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
     state, step, max_steps, heartbeat, pid, start, where, error, opened = row
     if state not in schema.STATES:
         raise corrupt("its state is unknown")
-    if not all(isinstance(cell, int) for cell in (step, max_steps, opened)) or not isinstance(heartbeat, float):
+    counts, times = (step, max_steps, opened), (heartbeat, 0.0 if start is None else start)
+    if not all(isinstance(cell, int) for cell in counts) or not all(isinstance(cell, float) for cell in times):
         raise corrupt("its status cannot be read")
+    if not isinstance(pid, int | None):
+        raise corrupt("its process cannot be read")
     age = max(0.0, now() - heartbeat)
     other_host = state == "running" and where is not None and where != host()
     status, stalled = state, None

@@ -103,6 +103,8 @@ def _rows(connection: sqlite3.Connection, key: _Key, start: int, stop: int) -> _
         query = "SELECT step, value FROM scalars WHERE name = ? AND split = ? AND step >= ? AND step < ?"
         cursor = connection.execute(f"{query} ORDER BY step LIMIT ?", (key.name, key.split, start, stop, limit + 1))
         found = cursor.fetchall()
+        if not all(isinstance(step, int) and isinstance(value, float | None) for step, value in found):
+            raise CorruptRunError(f"a value of scalar {key.name!r} is damaged")
         values = np.array([np.nan if value is None else value for _, value in found], dtype=np.float64)
     else:
         cursor = connection.execute(
@@ -111,7 +113,7 @@ def _rows(connection: sqlite3.Connection, key: _Key, start: int, stop: int) -> _
             (key.cell_bytes, key.signal.id, start, stop, limit + 1),
         )
         found = cursor.fetchall()
-        if any(data is None or vector_crc(step, data) != crc for step, data, crc in found):
+        if not all(isinstance(step, int) and data and vector_crc(step, data) == crc for step, data, crc in found):
             raise CorruptRunError(f"a vector of signal {key.name!r} is damaged")
         values = np.frombuffer(b"".join(row[1] for row in found), key.dtype)
     if len(found) > limit:
@@ -132,7 +134,7 @@ def _buckets(connection: sqlite3.Connection, key: _Key, level: int, start: int, 
         (size, size, size, key.name, key.split, level, start, stop, limit),
     ).fetchall()
     for row in found:
-        if None in row or not all(isinstance(blob, bytes) for blob in row[2:5]) or bucket_crc(*row[:5]) != row[5]:
+        if not _is_sound(row):
             raise CorruptRunError(f"a roll-up of {key.name!r} is damaged")
     if found and found[-1][1] >= stop:
         found.pop()
@@ -142,6 +144,13 @@ def _buckets(connection: sqlite3.Connection, key: _Key, level: int, start: int, 
         for column in (2, 3, 4)
     )
     return _Piece(level, first, end, low, high, last)
+
+
+def _is_sound(row: tuple[Any, ...]) -> bool:
+    steps, blobs = row[:2], row[2:5]
+    if not all(isinstance(step, int) for step in steps) or not all(isinstance(blob, bytes) for blob in blobs):
+        return False
+    return bucket_crc(*steps, *blobs) == row[5]
 
 
 def _cover(connection: sqlite3.Connection, key: _Key, index: int, start: int, stop: int) -> Iterator[_Piece]:
@@ -178,6 +187,8 @@ def _count(connection: sqlite3.Connection, key: _Key, index: int, start: int, st
     ).fetchone()
     if not number:
         return _count(connection, key, index - 1, start, stop)
+    if not isinstance(first, int) or not isinstance(end, int) or end < first:
+        raise CorruptRunError(f"a roll-up of {key.name!r} is damaged")
     return (
         _count(connection, key, index - 1, start, first)
         + number * LEVELS[index]
