@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -223,6 +225,26 @@ def test_files_are_short(pattern: str) -> None:
 
 def test_file_names_are_things_of_the_field() -> None:
     assert [_name(path) for path in ALL if path.stem in ("utils", "util", "helpers", "common", "core", "misc")] == []
+
+
+def _declared() -> set[str]:
+    """Distributions that `pip install dynlora` brings, by their normalized names."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = text.partition("dependencies = [")[2].partition("\n]")[0]
+    return {canonicalize_name(name) for name in re.findall(r'^\s*"([\w.-]+)', block, re.MULTILINE)}
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    distributions = packages_distributions()
+    declared = _declared()
+    broken = {
+        f"{_name(path)} imports {top}"
+        for path in ALL
+        for top in {name.partition(".")[0] for name in _imports(path)}
+        if top not in (*sys.stdlib_module_names, "dynlora")
+        and not declared & {canonicalize_name(name) for name in distributions.get(top, [top])}
+    }
+    assert broken == set()
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)

@@ -6,7 +6,7 @@ import hashlib
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -80,7 +80,7 @@ class _Tarball:
 
 
 @contextmanager
-def _open_archive(archive: Path) -> Iterator[_Wheel | _Tarball]:
+def _open_archive(archive: Path) -> Generator[_Wheel | _Tarball, None, None]:
     if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as opened:
             yield _Wheel(opened)

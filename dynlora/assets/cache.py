@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def _refetch(folder: Path) -> str:
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[Path | None]:
+def filling(folder: Path) -> Generator[Path | None, None, None]:
     """Fill a cache folder at most once, whole or not at all.
 
     Holds the folder's lock. Yields an empty folder beside `folder` to write into, which takes the place of `folder`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -100,7 +100,7 @@ class EmbeddedDataset:
     size: int
     rows: Mapping[str, int]
     content_sha256: str
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str]
 
     @property
     def folder(self) -> Path:

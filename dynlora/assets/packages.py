@@ -7,7 +7,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -161,7 +161,7 @@ def _download_link(link: Link, pin: PackagePin, client: PyPIClient, target: Path
 
 
 @contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
+def _removed_on_failure(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except BaseException:
