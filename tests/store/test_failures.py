@@ -1,0 +1,99 @@
+"""Recording never breaks training: what the disk refuses is a warning, and is tried again."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dynlora.errors import DynloraError
+from dynlora.store import pending, recording
+from dynlora.store.connection import open_reader
+from dynlora.store.lifecycle import annotate
+from dynlora.store.reader import RunReader
+from dynlora.store.writer import RunWriter
+from tests.store.builder import define, new_run, record
+
+
+@pytest.fixture
+def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunWriter:
+    monkeypatch.setattr(recording, "_RETRY_AFTER_S", 0.0)
+    monkeypatch.setattr(recording, "COMMIT_EVERY_S", 0.0)
+    return RunWriter.open(new_run(tmp_path), resume_from=None)
+
+
+def fill_disk(writer: RunWriter) -> None:
+    (pages,) = writer._connection.execute("PRAGMA page_count").fetchone()
+    writer._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def free_disk(writer: RunWriter) -> None:
+    writer._connection.execute("PRAGMA max_page_count = 1000000")
+
+
+def test_a_full_disk_is_a_warning_and_nothing_is_lost(writer: RunWriter) -> None:
+    define(writer)
+    record(writer, 1, 5)
+    fill_disk(writer)
+    record(writer, 6, 600)
+    assert len(writer.warnings) == 1
+    assert "full" in writer.warnings[0]
+    with pytest.raises(OSError, match="did not take the record"):
+        writer.commit(durable=True)
+    free_disk(writer)
+    record(writer, 601, 602)
+    writer.commit(durable=True)
+    writer.finish("finished")
+    with RunReader(writer.folder) as reader:
+        assert reader.signal("importance")[0].tolist() == list(range(1, 603))
+        assert reader.scalars("loss")[0].points == 602
+        (warning,) = reader.events(kinds=["warning"])
+        assert "goes on now" in warning.payload["message"]
+
+
+def test_a_disk_that_stays_full_costs_rows_but_not_the_end(writer: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "_MAX_PENDING_BYTES", 20_000)
+    define(writer)
+    record(writer, 1, 5)
+    fill_disk(writer)
+    record(writer, 6, 900)
+    assert writer._pending.dropped
+    writer.finish("finished")
+    with RunReader(writer.folder) as reader:
+        assert reader.status().status == "finished"
+        assert reader.status().step == 900
+
+
+def test_a_reader_in_the_way_of_the_end_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynlora.store.writer.switch_journal", lambda *_: False)
+    folder = new_run(tmp_path)
+    with RunWriter.open(folder, resume_from=None) as writer:
+        define(writer)
+        record(writer, 1, 3)
+        writer.finish("finished")
+    with RunReader(folder) as reader:
+        assert reader.status().status == "finished"
+    assert [path.name for path in (tmp_path / ".active").iterdir()] == [folder.name]
+    annotate(folder)
+    assert list((tmp_path / ".active").iterdir()) == []
+    assert not list(folder.glob("run.db-*"))
+
+
+def test_an_interrupted_run_in_a_read_only_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new_run(tmp_path)
+    with RunWriter.open(folder, resume_from=None) as writer:
+        define(writer)
+        record(writer, 1, 3)
+        writer.commit()
+        monkeypatch.setattr("dynlora.store.connection.os.access", lambda *_: False)
+        with pytest.raises(DynloraError, match="copy the folder"):
+            open_reader(folder)
+        monkeypatch.undo()
+    connection = sqlite3.connect(folder / "run.db")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    monkeypatch.setattr("dynlora.store.connection.os.access", lambda *_: False)
+    with RunReader(folder) as reader:
+        assert reader.last_step() == 3
+    assert not list(folder.glob("run.db-*"))

@@ -1,0 +1,158 @@
+"""Status is derived from the process, not believed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dynlora.store import process
+from dynlora.store.reader import RunReader
+from dynlora.store.rows import Status
+from dynlora.store.writer import RunWriter
+from tests.store.builder import define, new_run, record
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from dynlora.store.writer import RunWriter
+from tests.store.builder import define, record
+writer = RunWriter.open(Path(sys.argv[1]), resume_from=None)
+define(writer)
+step = 0
+while True:
+    record(writer, step + 1, step + 1)
+    step += 1
+    time.sleep(0.001)
+"""
+
+
+def status(folder: Path) -> Status:
+    with RunReader(folder) as reader:
+        return reader.status()
+
+
+def wait(claim: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def store(folder: Path, **columns: object) -> None:
+    connection = sqlite3.connect(folder / "run.db")
+    for name, value in columns.items():
+        connection.execute(f"UPDATE status SET {name} = ?", (value,))
+    connection.commit()
+    connection.close()
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder)])
+
+
+def test_a_run_is_read_while_another_process_writes_it(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    child = start(folder)
+    try:
+        wait(lambda: status(folder).step > 0)
+        last, key = 0, None
+        deadline = time.monotonic() + 20
+        while last < 600 and time.monotonic() < deadline:
+            with RunReader(folder) as reader:
+                found = reader.status()
+                steps, _ = reader.signal("importance")
+                assert reader.version_key() != key or found.step == last
+                key = reader.version_key()
+            assert found.status == "running"
+            assert found.step >= last
+            assert steps.tolist() == list(range(1, len(steps) + 1))
+            assert len(steps) >= found.step
+            last = found.step
+            time.sleep(0.05)
+        assert last >= 600
+    finally:
+        child.kill()
+        child.wait()
+    assert status(folder).status == "interrupted"
+    with RunReader(folder) as reader:
+        rows = len(reader.signal("importance")[0])
+    assert rows >= last
+    with RunWriter.open(folder, resume_from=last) as writer:
+        record(writer, last + 1, last + 3)
+        writer.finish("finished")
+    with RunReader(folder) as reader:
+        assert reader.signal("importance")[0].tolist() == list(range(1, last + 4))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
+def test_a_zombie_is_gone(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    child = start(folder)
+    try:
+        wait(lambda: status(folder).step > 0)
+        child.kill()
+        wait(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        assert status(folder).status == "interrupted"
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_rows_become_visible_while_a_step_takes_long(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    with RunWriter.open(folder, resume_from=None) as writer:
+        define(writer)
+        record(writer, 1, 7)
+        wait(lambda: status(folder).step == 7, 5.0)
+        wait(lambda: not writer._pending, 5.0)
+
+
+def test_a_silent_process_is_stalled_not_interrupted(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    assert status(folder).stalled_s is None
+    store(folder, heartbeat=time.time() - 100)
+    found = status(folder)
+    assert found.status == "running"
+    assert found.stalled_s == pytest.approx(100, abs=5)
+
+
+def test_a_reused_pid_is_not_the_run(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    store(folder, process_start=psutil.Process().create_time() - 60)
+    assert status(folder).status == "interrupted"
+    store(folder, pid=2**40)
+    assert status(folder).status == "interrupted"
+
+
+def test_a_run_of_another_host_shows_the_age_of_its_heartbeat(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    store(folder, host="elsewhere", pid=1, heartbeat=time.time() - 50)
+    found = status(folder)
+    assert (found.status, found.other_host, found.stalled_s) == ("running", True, None)
+    assert found.heartbeat_age_s == pytest.approx(50, abs=5)
+
+
+def test_a_writer_that_lets_go_leaves_an_interrupted_run(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    RunWriter.open(folder, resume_from=None).close()
+    assert (status(folder).status, status(folder).state) == ("interrupted", "running")
+    assert status(new_run(tmp_path, state="queued")).status == "queued"
+
+
+def test_processes_are_told_apart() -> None:
+    me = process.this_process()
+    assert me.pid == os.getpid()
+    assert process.is_alive(me.pid, me.start)
+    assert not process.is_alive(me.pid, None)
+    assert not process.is_alive(-1, 0.0)
+    assert process.command_line(me.pid)
+    assert process.command_line(2**22 + 5) == []
+    assert process.is_ours(["python", "-m", "dynlora"])
