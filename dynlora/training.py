@@ -28,7 +28,8 @@ from dynlora.engine.recording import NullRecorder
 from dynlora.engine.trainer import Trainer, TrainingStopped
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.store.reader import RunReader
-from dynlora.store.schema import ModuleRow, run_folder
+from dynlora.store.rows import ModuleRow
+from dynlora.store.schema import run_folder
 from dynlora.store.writer import RunWriter
 
 logger = logging.getLogger(__name__)

@@ -47,6 +47,16 @@ class Rows:
         """Return the number of rows."""
         return len(self.text)
 
+    def take(self, rows: np.ndarray) -> Rows:
+        """Return the rows at these positions."""
+        pair, group = self.text_pair, self.group
+        return Rows(
+            [self.text[row] for row in rows],
+            None if pair is None else [pair[row] for row in rows],
+            self.label[rows],
+            None if group is None else [group[row] for row in rows],
+        )
+
 
 @dataclass(frozen=True)
 class TextData:
@@ -68,6 +78,11 @@ class TextData:
     metric: str
     digest: str
     warnings: list[str] = field(default_factory=list)
+
+    def train_sample(self, n: int, seed: int) -> Rows:
+        """Return at most `n` training rows, drawn by key."""
+        rows = np.random.default_rng(stream_seed(seed, "train sample")).permutation(len(self.train))[:n]
+        return self.train.take(np.sort(rows))
 
 
 def load_data(config: DataConfig, folder: Path, seed: int) -> TextData:

@@ -1,0 +1,71 @@
+"""Export: a PEFT adapter folder, or a plain transformers folder with everything folded in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dynlora.engine.inference import AdaptedModel, is_transposed
+from dynlora.engine.models import head_parameters
+from dynlora.errors import NotMergeableError
+
+PREFIX = "base_model.model."
+"""What PEFT puts before every name."""
+
+
+def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: float, rank: int) -> None:
+    """Write an adapter that `peft.PeftModel.from_pretrained` loads; gates must be baked before.
+
+    `target_modules` lists the modules with rank above 0 by full name; `rank_pattern` and `alpha_pattern` hold every
+    one of them, so that alpha / r is the fixed scaling whatever the rank became.
+
+    Raises:
+        NotMergeableError: while input gates are on.
+    """
+    if model.adapters.gates is not None:
+        raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
+    folder.mkdir(parents=True, exist_ok=True)
+    live = [module for module in model.adapters if module.active_rank() > 0]
+    tensors: dict[str, Tensor] = {}
+    for module in live:
+        keep = list(range(module.rank))
+        scale = torch.ones(module.rank) if module.scale is None else module.scale[: module.rank].detach().cpu()
+        A, B = module.lora_A.detach()[keep].cpu(), module.lora_B.detach()[:, keep].cpu()
+        tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A.contiguous()
+        tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = (B * scale).contiguous()
+    for name, tensor in head_parameters(model.base).items():
+        tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = _peft_config(model, live, base_name, lora_alpha, rank)
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    model.base.tokenizer.save_pretrained(folder)
+
+
+def export_merged(model: AdaptedModel, folder: Path) -> None:
+    """Write model and tokenizer as a plain transformers folder; the adapters must be merged before."""
+    model.base.model.save_pretrained(folder, safe_serialization=True)
+    model.base.tokenizer.save_pretrained(folder)
+
+
+def _peft_config(model: AdaptedModel, live: list[Any], base_name: str, lora_alpha: float, rank: int) -> dict[str, Any]:
+    """Return PEFT's LoraConfig as plain values."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base_name,
+        "r": rank,
+        "lora_alpha": lora_alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": any(is_transposed(module) for module in live),
+        "target_modules": [module.info.name for module in live],
+        "rank_pattern": {module.info.name: module.rank for module in live},
+        "alpha_pattern": {module.info.name: module.scaling * module.rank for module in live},
+        "modules_to_save": list(model.base.head),
+        "inference_mode": True,
+    }

@@ -1,0 +1,118 @@
+"""A trained adapter on its base model: predict, bake the gates, fold everything into plain weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlora.engine.adapters import Adapters, LoraLinear, replace_module
+from dynlora.engine.batches import Tokens, tokenize
+from dynlora.engine.data import Rows
+from dynlora.engine.evaluate import Predictions, predict, summarise
+from dynlora.engine.models import BaseModel
+from dynlora.engine.strategy import Strategy
+from dynlora.errors import NotMergeableError
+
+
+@dataclass
+class AdaptedModel:
+    """A base model with trained adapters and head.
+
+    Attributes:
+        base: model, tokenizer and head; the model carries the adapters.
+        adapters: of the model.
+        strategy: the method, whose forward is used.
+        labels: names of the classes, empty for regression.
+        task: classification or regression.
+        max_length: texts are cut after so many tokens.
+        autocast: makes the precision's context.
+    """
+
+    base: BaseModel
+    adapters: Adapters
+    strategy: Strategy
+    labels: list[str]
+    task: str
+    max_length: int
+    autocast: Callable[[], Any]
+
+    def tokens(self, rows: Rows) -> Tokens:
+        """Return rows as tokens."""
+        return tokenize(self.base.tokenizer, rows, self.max_length)
+
+    def predict(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> Predictions:
+        """Return predictions for texts; their loss means nothing."""
+        dtype = np.int64 if self.labels else np.float32
+        rows = Rows(list(text), None if text_pair is None else list(text_pair), np.zeros(len(text), dtype), None)
+        return self.predictions(self.tokens(rows))
+
+    def predictions(self, tokens: Tokens, batch_size: int = 64) -> Predictions:
+        """Return predictions for tokenised rows."""
+        return predict(
+            self.base.model,
+            self.strategy.forward,
+            tokens,
+            batch_size=batch_size,
+            gates=self.adapters.gates,
+            autocast=self.autocast,
+        )
+
+    def evaluate(self, rows: Rows) -> dict[str, float]:
+        """Return loss and metrics on labelled rows."""
+        return summarise(self.predictions(self.tokens(rows)), rows.label, self.labels)
+
+    @torch.inference_mode()
+    def logits(self, tokens: Tokens, batch_size: int = 64) -> Tensor:
+        """Return logits in full precision, (n, n_labels), in the rows' order."""
+        model = self.base.model.eval()
+        device = next(model.parameters()).device
+        found = []
+        for start in range(0, len(tokens), batch_size):
+            batch = tokens.batch(range(start, min(start + batch_size, len(tokens))), device)
+            del batch["labels"]
+            found.append(self.strategy.forward(model, batch).float().cpu())
+        return torch.cat(found)
+
+
+def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
+    """Return each module's gate averaged over rows, (n_modules,), or None without gates."""
+    if model.adapters.gates is None:
+        return None
+    gate = model.predictions(tokens).gate
+    return None if gate is None else torch.from_numpy(gate.mean(0))
+
+
+def bake_gates(adapters: Adapters, mean: Tensor | None) -> None:
+    """Put each gate's mean in the place of the gate: the adapter is plain LoRA then. None takes gates off unchanged."""
+    for index, module in enumerate(adapters):
+        module.gates = None
+        if mean is not None:
+            module.scaling *= float(mean[index])
+    adapters.gates = None
+
+
+@torch.no_grad()
+def merge(model: AdaptedModel) -> None:
+    """Fold every update into its base weight and put the plain module back: W0 + scaling · B diag(e) A.
+
+    Raises:
+        NotMergeableError: while input gates are on; bake them first.
+    """
+    if model.adapters.gates is not None:
+        raise NotMergeableError("the gates depend on the input: bake them into their means before merging")
+    for module in model.adapters:
+        base = module.base_layer
+        weight = base.weight
+        delta = module.delta_weight().to(weight.dtype)
+        weight += delta.t() if is_transposed(module) else delta  # pyright: ignore
+        replace_module(model.base.model, module.info.name, base)
+
+
+def is_transposed(module: LoraLinear) -> bool:
+    """Say whether the base weight lies as (d_in, d_out), as in Conv1D; told by type where the matrix is square."""
+    return not isinstance(module.base_layer, torch.nn.Linear)
