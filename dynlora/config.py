@@ -43,7 +43,9 @@ class DataConfig(Section):
     """Which labelled text is learned."""
 
     name: Name | None = Field(None, description="Embedded name or hub id such as nyu-mll/glue:sst2.")
-    path: Name | None = Field(None, description="CSV, JSONL or Parquet file, or a folder with train and held-out files.")
+    path: Name | None = Field(
+        None, description="CSV, JSONL or Parquet file, or a folder with train and held-out files."
+    )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: regression when the labels are fractional numbers."
     )
@@ -75,7 +77,9 @@ class DataConfig(Section):
     def _one_source(self) -> DataConfig:
         """Refuse two sources at once."""
         if self.name and self.path:
-            raise ValueError(f"data.path={self.path}: give data.name or data.path, not both; drop data.name={self.name}")
+            raise ValueError(
+                f"data.path={self.path}: give data.name or data.path, not both; drop data.name={self.name}"
+            )
         return self
 
     @property
@@ -125,7 +129,9 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float | None = Field(None, gt=0, description="Clip the gradient's norm; empty does not clip.")
     grad_accum: int = Field(1, ge=1, le=4096, description="Forward passes an optimizer step.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast where the hardware has it.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the hardware has it."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -146,7 +152,9 @@ class LogConfig(Section):
 
     every: int = Field(10, ge=1, description="Steps between gradient and delta norms.")
     eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; empty is a quarter of the run.")
-    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; empty is a tenth of the run.")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; empty is a tenth of the run."
+    )
 
 
 class RunConfig(Section):
@@ -191,7 +199,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     """
     values = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
-        _set(values, *split_override(override))
+        set_key(values, *split_override(override))
     return parse_config(values)
 
 
@@ -208,7 +216,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(f"--config {path}: not YAML ({str(error).splitlines()[0]}); see config.yaml of any run") from None
+        raise ConfigError(
+            f"--config {path}: not YAML ({str(error).splitlines()[0]}); see config.yaml of any run"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -242,8 +252,12 @@ def parse_value(raw: str) -> Any:
     return value
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put `value` at a dotted key, making sections on the way."""
+def set_key(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put `value` at a dotted key, making sections on the way.
+
+    Raises:
+        ConfigError: when the key runs through a value, or names a section.
+    """
     *sections, last = key.split(".")
     for section in sections:
         inner = values.setdefault(section, {})

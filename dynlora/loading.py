@@ -13,12 +13,14 @@ from dynlora.building import data_folder
 from dynlora.config import RunConfig, parse_config, read_yaml
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
-from dynlora.engine.data import load_data
+from dynlora.engine.data import load_data, text_columns
 from dynlora.engine.export import export_merged, export_peft
 from dynlora.engine.hardware import autocast_context
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.models import adapt, head_parameters, load_base
-from dynlora.errors import ConfigError
+from dynlora.engine.tables import FORMATS as TABLE_FORMATS
+from dynlora.engine.tables import read_table
+from dynlora.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,9 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     return AdaptedModel(base, adapters, strategy, state["labels"], state["task"], config.data.max_length, context)
 
 
-def evaluate_run(folder: Path, *, split: str = "validation", baked: bool = False, which: str = "last") -> dict[str, Any]:
+def evaluate_run(
+    folder: Path, *, split: str = "validation", baked: bool = False, which: str = "last"
+) -> dict[str, Any]:
     """Return loss and metrics of a run's adapter on a split, with its gates or with their means.
 
     Raises:
@@ -88,7 +92,7 @@ GATE_ROWS = 1024
 """Training rows whose gates are averaged for baking; held-out rows would leak into the exported adapter."""
 
 
-def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "last") -> dict[str, Any]:  # noqa: A002
+def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "last") -> dict[str, Any]:
     """Write a run's adapter for others to load; report what baking the gates changed.
 
     Returns:
@@ -123,6 +127,19 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
         "metrics_before": metrics_before,
         "metrics_after": metrics_after,
     }
+
+
+def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None]:
+    """Return the texts of a file, and their second texts: a table as the data's, or one text a line.
+
+    Raises:
+        DataError: when the file cannot be read or lacks the columns.
+    """
+    if path.suffix.lower() not in TABLE_FORMATS:
+        if not path.is_file():
+            raise DataError(f"--file {path}: no such file; check the path")
+        return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()], None
+    return text_columns(read_table(path), config.data)
 
 
 def _trained_state(folder: Path, which: str) -> dict[str, Any]:

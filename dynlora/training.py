@@ -68,6 +68,10 @@ class StopRequest:
         logger.warning("stopping after this step; the state is kept, `dynlora resume` goes on from it")
 
 
+class RunFailedError(DynloraError):
+    """A run ended in an error."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended: finished, stopped or failed, the signal that stopped it (0 for none), and where it lies."""
@@ -239,9 +243,7 @@ def _create(inputs: Inputs, runs_dir: Path, state: str) -> Path:
         "planned_events": inputs.strategy.events(inputs.total),
         "data_warnings": inputs.data.warnings,
     }
-    return RunWriter.create(
-        runs_dir, config_yaml=config.to_yaml(), meta=meta, max_steps=inputs.total, state=state
-    )
+    return RunWriter.create(runs_dir, config_yaml=config.to_yaml(), meta=meta, max_steps=inputs.total, state=state)
 
 
 def _shared_folder(inputs: Inputs, runs_dir: Path, accelerator: Accelerator, state: str) -> Path:
@@ -302,9 +304,7 @@ def _train_in(
     return Outcome(folder, "finished")
 
 
-def _follow(
-    inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None
-) -> Outcome:
+def _follow(inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None) -> Outcome:
     """Train as one of several processes that write nothing."""
     with StopRequest() as stop:
         trainer = build_trainer(inputs, NullRecorder(), accelerator, state)

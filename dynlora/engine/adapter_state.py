@@ -61,7 +61,9 @@ def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
     """Set one module to its saved state."""
     live = kept["rank"] + kept["probes"]
     if not 0 <= live <= module.max_rank:
-        raise CorruptRunError(f"{module.info.name}: the saved adapter has rank {live}, there is room for {module.max_rank}")
+        raise CorruptRunError(
+            f"{module.info.name}: the saved adapter has rank {live}, there is room for {module.max_rank}"
+        )
     module.lora_A.zero_()
     module.lora_B.zero_()
     copy_into(module.lora_A[:live], kept["lora_A"])

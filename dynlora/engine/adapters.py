@@ -196,7 +196,7 @@ class Adapters(Sequence[LoraLinear]):
         """Return the number of adapted modules."""
         return len(self.modules)
 
-    def __getitem__(self, index):  # noqa: ANN001, ANN204 - typed by Sequence
+    def __getitem__(self, index):
         """Return one adapted module, or a slice of them."""
         return self.modules[index]
 

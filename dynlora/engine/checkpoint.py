@@ -146,7 +146,9 @@ def copy_into(target: Tensor, source: Tensor) -> None:
         CorruptRunError: when the shapes differ.
     """
     if target.shape != source.shape:
-        raise CorruptRunError(f"the checkpoint holds a tensor {tuple(source.shape)} where {tuple(target.shape)} is used")
+        raise CorruptRunError(
+            f"the checkpoint holds a tensor {tuple(source.shape)} where {tuple(target.shape)} is used"
+        )
     with torch.no_grad():
         target.copy_(source)
 

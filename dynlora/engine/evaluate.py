@@ -188,7 +188,9 @@ class Evaluation:
             losses.append(found.get("loss", np.nan))
             scores.append(found.get(self.metric, np.nan))
             if predictions.gate is not None:
-                gates.append(predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan))
+                gates.append(
+                    predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan)
+                )
         recorder.vector("group_loss", step, np.array(losses))
         recorder.vector("group_metric", step, np.array(scores))
         if gates:

@@ -19,7 +19,9 @@ CLUSTERS = 4
 
 
 @torch.inference_mode()
-def embed(model: nn.Module, tokens: Tokens, rows: np.ndarray, batch_size: int, autocast: Callable[[], Any]) -> np.ndarray:
+def embed(
+    model: nn.Module, tokens: Tokens, rows: np.ndarray, batch_size: int, autocast: Callable[[], Any]
+) -> np.ndarray:
     """Return the frozen model's embeddings of rows, averaged over their tokens, (n, d)."""
     backbone = getattr(model, "base_model", model)
     training = model.training

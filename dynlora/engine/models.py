@@ -159,7 +159,7 @@ def _gates(model: PreTrainedModel, infos: list[ModuleInfo], seed: int) -> Gates:
     return gates
 
 
-def _configure(config, labels: list[str], task: str, dropout: float | None) -> None:  # noqa: ANN001 - a model's own class
+def _configure(config, labels: list[str], task: str, dropout: float | None) -> None:
     """Write labels and task into the model's config, and the dropout where one is asked for."""
     config.num_labels = max(1, len(labels))
     if labels:

@@ -77,9 +77,7 @@ def head_names(model: PreTrainedModel, fresh: Sequence[str] = ()) -> list[str]:
     """
     backbone = model.base_model_prefix
     names = [
-        name
-        for name, child in model.named_children()
-        if name != backbone and any(True for _ in child.parameters())
+        name for name, child in model.named_children() if name != backbone and any(True for _ in child.parameters())
     ]
     for weight in fresh:
         owner = weight.rpartition(".")[0]

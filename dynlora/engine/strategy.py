@@ -25,7 +25,7 @@ Batch = Mapping[str, Tensor]
 
 def setting(
     default: Any,
-    help: str,  # noqa: A002 - the word a reader expects
+    help: str,
     *,
     unit: str = "",
     ge: float | None = None,
@@ -36,7 +36,12 @@ def setting(
 ) -> Any:
     """Declare a hyper-parameter: its default, what it means, its unit, and the values it may take."""
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {"help": help, "unit": unit, "choices": choices, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "choices": choices,
+        "bounds": {k: v for k, v in bounds.items() if v is not None},
+    }
     return field(default=default, metadata=metadata)
 
 

@@ -46,7 +46,7 @@ class TrainingDiverged(DynloraError):
     """The loss is no number any more."""
 
 
-class TrainingStopped(Exception):  # noqa: N818 - not an error: someone asked for it
+class TrainingStopped(Exception):
     """Training was asked to stop, and its state is kept."""
 
 

@@ -60,7 +60,9 @@ class AdaLora(Strategy):
     def check(self, total: int, rank: int) -> None:
         """Refuse a start below the target, and a schedule without a pruning phase."""
         if self.init_r is not None and self.init_r < rank:
-            raise ConfigError(f"strategy.init_r={self.init_r}: must be at least adapter.rank={rank}, the target; raise it")
+            raise ConfigError(
+                f"strategy.init_r={self.init_r}: must be at least adapter.rank={rank}, the target; raise it"
+            )
         self.phases(total)
 
     def phases(self, total: int) -> Phases:
@@ -124,12 +126,7 @@ class AdaLora(Strategy):
 
     def finish(self, adapters: Adapters) -> list[Edit]:
         """Take the masked triplets off; they no longer reach the output."""
-        return [
-            Drop(m, j, 0.0)
-            for m, kept in enumerate(self.pattern)
-            for j, keep in enumerate(kept)
-            if not keep
-        ]
+        return [Drop(m, j, 0.0) for m, kept in enumerate(self.pattern) for j, keep in enumerate(kept) if not keep]
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the rank of the last pruning, and the mean triplet score of each module as its importance."""

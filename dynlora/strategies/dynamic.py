@@ -40,7 +40,9 @@ class Dynamic(Strategy):
         "little and gives it to modules where it does much, and lets a gate react to the features of each input. "
         "The parameters never exceed those of uniform LoRA."
     )
-    formula = r"h = W_0 x + s\, B\,(e \odot g(\varphi) \odot A x), \quad I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
+    formula = (
+        r"h = W_0 x + s\, B\,(e \odot g(\varphi) \odot A x), \quad I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
+    )
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
     cost = "one dot product a component and step; 9 gate parameters a module, paid from the budget"
@@ -57,19 +59,26 @@ class Dynamic(Strategy):
         choices=("saliency", "magnitude", "uncertain"),
     )
     solver: str = setting(
-        "swap", "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
+        "swap",
+        "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
         choices=("swap", "softmax"),
     )
     growth: str = setting(
-        "weakest", "Worth of one more component: that of the module's weakest, or of a live probe row.",
+        "weakest",
+        "Worth of one more component: that of the module's weakest, or of a live probe row.",
         choices=("weakest", "probe"),
     )
     smoothing: float = setting(0.85, "Share of the old average that stays at each step.", unit="per step", ge=0, lt=1)
     hysteresis: float = setting(0.1, "Share by which the benefit of a move must exceed its loss.", ge=0, le=100)
     moves: int | None = setting(
-        None, "Components moved at most at the first event; falls cubically. Empty: 3 % of all.", unit="components", ge=1
+        None,
+        "Components moved at most at the first event; falls cubically. Empty: 3 % of all.",
+        unit="components",
+        ge=1,
     )
-    moves_per_module: int = setting(2, "Components one module gives or gets at most in an event.", unit="components", ge=1)
+    moves_per_module: int = setting(
+        2, "Components one module gives or gets at most in an event.", unit="components", ge=1
+    )
     min_rank: int = setting(1, "Components every module keeps.", unit="components", ge=0)
     growth_limit: float = setting(2.0, "Largest rank of a module, as a multiple of the uniform rank.", ge=1, le=64)
     temperature: float = setting(1.0, "Softness of importance shares: 1 is in proportion, larger is flatter.", gt=0)

@@ -1,0 +1,26 @@
+"""dynlora: LoRA fine-tuning whose rank moves to where it pays, and the dashboard that shows it.
+
+The public functions are loaded when they are first used: importing dynlora pulls in neither torch nor streamlit.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dynlora.api import attach, train
+    from dynlora.config import load_config
+    from dynlora.store.run import open_run
+
+__version__ = "0.1.0"
+__all__ = ["attach", "load_config", "open_run", "train"]
+
+_HOMES = {"attach": "api", "train": "api", "load_config": "config", "open_run": "store.run"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public function on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dynlora' has no attribute {name!r}")
+    return getattr(import_module(f"dynlora.{_HOMES[name]}"), name)

@@ -1,0 +1,151 @@
+"""Three lines of Python: train a run, or attach a strategy to a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from dynlora import strategies
+from dynlora.config import RunConfig, parse_config
+from dynlora.engine import edits
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.models import BaseModel, adapt, head_names
+from dynlora.engine.strategy import Step, Strategy
+from dynlora.errors import ConfigError
+from dynlora.store.run import Run, open_run
+
+
+def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", *, progress: bool = True) -> Run:
+    """Train a run to its end and return it.
+
+    Args:
+        config: a `RunConfig`, or plain values such as {"strategy": {"name": "dynamic"}}.
+        runs_dir: folder that holds the runs.
+        progress: show a progress bar.
+
+    Raises:
+        DynloraError: when something the config names cannot be used, or the run fails.
+    """
+    from dynlora import training
+
+    settings = config if isinstance(config, RunConfig) else parse_config(config)
+    outcome = training.train(settings, Path(runs_dir), progress=progress)
+    if outcome.state == "failed":
+        raise training.RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
+    return open_run(outcome.folder)
+
+
+@dataclass
+class Attached:
+    """A strategy on a model that someone else trains.
+
+    Call `step()` where the loop would call `optimizer.step()`: gradients complete, and before they are cleared.
+
+    Attributes:
+        model: the model, its linear modules replaced by adapted ones.
+        adapters: the adapted modules.
+        strategy: the method.
+        optimizer: AdamW over the adapters and whatever else of the model is trainable.
+        total: optimizer steps that will be taken.
+        index: optimizer steps taken.
+    """
+
+    model: nn.Module
+    adapters: Adapters
+    strategy: Strategy
+    optimizer: Optimizer
+    total: int
+    index: int = 0
+
+    def penalty(self) -> Tensor:
+        """Return what the strategy adds to the loss; add it before `backward`."""
+        terms = self.strategy.penalty(self.adapters)
+        device = self.adapters[0].lora_A.device
+        return torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=device)
+
+    def step(self) -> list[dict[str, Any]]:
+        """Observe, move the weights, reallocate, clear the gradients; return what moved, module by index."""
+        self.index += 1
+        step = Step(self.index, self.total, float(self.optimizer.param_groups[0]["lr"]))
+        with torch.no_grad():
+            self.strategy.observe(self.adapters, step)
+        self.adapters.clear_probe_gradients()
+        self.optimizer.step()
+        with torch.no_grad():
+            made = self.strategy.allocate(self.adapters, step)
+            edits.apply(self.adapters, made, self.optimizer, step=self.index)
+            if self.index == self.total:
+                last = self.strategy.finish(self.adapters)
+                edits.apply(self.adapters, last, self.optimizer, step=self.index)
+                made = [*made, *last]
+        self.optimizer.zero_grad(set_to_none=True)
+        return edits.describe(made)
+
+
+def attach(
+    model: nn.Module,
+    *,
+    strategy: str | Strategy = "dynamic",
+    budget: int = 8,
+    steps: int,
+    lr: float = 1e-3,
+    alpha: float | None = None,
+    targets: Iterable[str] | None = None,
+    seed: int = 0,
+    calibration: Iterable[Mapping[str, Tensor]] = (),
+    **fields: Any,
+) -> Attached:
+    """Put a strategy's adapters into any model with linear modules, for one's own training loop.
+
+    The model's weights are frozen, but for the head of a transformers model.
+
+    Args:
+        model: a transformers model or any `nn.Module`.
+        strategy: its name, or a strategy object.
+        budget: rank of the uniform LoRA whose parameters are the budget.
+        steps: optimizer steps that will be taken; schedules depend on it.
+        lr: learning rate of the optimizer.
+        alpha: scaling is alpha / budget; None is twice the budget.
+        targets: endings of module names; None adapts every linear module of the blocks.
+        seed: of every random draw.
+        calibration: a few batches as the model takes them, to fix the gates' standardisation.
+        fields: hyper-parameters of the strategy, when it is given by name.
+
+    Raises:
+        ConfigError: when a value breaks a rule, or no module matches.
+    """
+    if steps < 1 or budget < 1:
+        raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
+    method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
+    method.check(steps, budget)
+    model.requires_grad_(False)
+    head = head_names(model) if hasattr(model, "base_model_prefix") else []  # pyright: ignore
+    for name in head:
+        model.get_submodule(name).requires_grad_(True)
+    batches = [dict(batch) for batch in calibration]
+    base = BaseModel(model, None, head, Path())  # pyright: ignore
+    adapters = adapt(
+        base,
+        method,
+        rank=budget,
+        lora_alpha=2.0 * budget if alpha is None else alpha,
+        dropout=0.0,
+        targets=None if targets is None else tuple(targets),
+        total=steps,
+        seed=seed,
+        batches=lambda n: batches[:n],  # pyright: ignore
+    )
+    if adapters.gates is not None and batches:
+        adapters.gates.calibrate(model, batches)
+    method.start(adapters)
+    groups = [{"lr": lr * group.pop("lr_factor"), **group} for group in method.groups(adapters) if group["params"]]
+    taken = {id(parameter) for group in groups for parameter in group["params"]}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    optimizer = AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)
+    return Attached(model, adapters, method, optimizer, steps)

@@ -1,0 +1,280 @@
+"""The command line: thin, one function a command. A user's mistake is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora import commands
+from dynlora.errors import DynloraError
+
+
+class Commands(click.Group):
+    """Commands in the order of the README; a mistake anywhere is a sentence, not a trace."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands as they were defined."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn our own errors into one line on stderr and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except DynloraError as error:
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dynlora")
+def main() -> None:
+    """Fine-tune transformers with LoRA whose rank moves to where it pays, and see it move."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def reports(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json; the function returns a document and how to say it in words."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+    @wraps(function)
+    def wrapped(as_json: bool, **options: Any) -> None:
+        document, words = function(**options)
+        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else words)
+
+    return wrapped
+
+
+def in_runs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --runs-dir."""
+    option = click.option(
+        "--runs-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Folder that holds the runs.",
+    )
+    return option(function)
+
+
+def configured(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --config, --set and --name."""
+    for option in (
+        click.option("--name", default=None, help="Display name of the run."),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key, such as train.lr=1e-3."
+        ),
+        click.option(
+            "--config", type=click.Path(path_type=Path), default=None, help="YAML file, as config.yaml of a run."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def exit_with(code: int) -> Any:
+    """Leave with `code` after the block, unless it is 0."""
+    yield
+    if code:
+        sys.exit(code)
+
+
+@main.command()
+@configured
+@in_runs
+@click.option("--queue", is_flag=True, help="Check, make the run and let the queue start it, instead of training here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def train(as_json: bool, queue: bool, **options: Any) -> None:
+    """Train a run.
+
+    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state kept.
+    """
+    document, words, code = commands.train(queue=queue, progress=not queue and sys.stderr.isatty(), **options)
+    with exit_with(code):
+        click.echo(json.dumps(document, indent=2, default=str) if as_json else words)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@click.option("--force", is_flag=True, help="Go on although another host may still write the run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def resume(as_json: bool, **options: Any) -> None:
+    """Go on with a stopped, failed or interrupted run, or start a queued one."""
+    document, words, code = commands.resume(progress=sys.stderr.isatty(), **options)
+    with exit_with(code):
+        click.echo(json.dumps(document, indent=2, default=str) if as_json else words)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def stop(**options: Any) -> Any:
+    """Ask a running run to stop; its state is kept."""
+    return commands.stop(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def delete(**options: Any) -> Any:
+    """Move a run to the trash folder of the runs."""
+    return commands.delete(**options)
+
+
+@main.command()
+@in_runs
+@reports
+def runs(**options: Any) -> Any:
+    """List the runs."""
+    return commands.runs(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def show(**options: Any) -> Any:
+    """Show one run."""
+    return commands.show(**options)
+
+
+@main.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@in_runs
+@reports
+def compare(**options: Any) -> Any:
+    """Compare runs: what was set differently, and what came of it."""
+    return commands.compare(**options)
+
+
+@main.command()
+@configured
+@in_runs
+@click.option("--wait", is_flag=True, help="Wait until all runs have ended.")
+@reports
+def sweep(**options: Any) -> Any:
+    """Queue one run per combination: --set key=a,b,c; numbers also as 0..4."""
+    from dynlora.sweep import sweep as queue_all
+
+    return queue_all(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--signal", required=True, help="rank, importance, gate, grad_norm, delta_norm or another recorded one.")
+@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File; empty is stdout.")
+@in_runs
+def signals(**options: Any) -> None:
+    """Write one signal as a wide table: column step, then one per module."""
+    commands.signals(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New or empty folder.")
+@click.option("--format", "format_", default="peft", show_default=True, help="peft or merged.")
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def export(**options: Any) -> Any:
+    """Write the adapter for others to load; says what baking the gates changed."""
+    return commands.export(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--text", multiple=True, help="A text; give it again for more.")
+@click.option("--text-pair", multiple=True, help="The second text of a pair, once per --text.")
+@click.option(
+    "--file", "path", type=click.Path(path_type=Path), default=None, help="CSV, JSONL, Parquet, or a text a line."
+)
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def predict(**options: Any) -> Any:
+    """Predict texts with a run's adapter."""
+    return commands.predict(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--split", default="validation", show_default=True, help="train or validation.")
+@click.option("--baked", is_flag=True, help="With each gate's mean in the gate's place.")
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def evaluate(**options: Any) -> Any:
+    """Evaluate a run's adapter on a split of its data."""
+    return commands.evaluate(**options)
+
+
+@main.command()
+@configured
+@reports
+def preflight(**options: Any) -> Any:
+    """Check a config whole and say what the run will cost, without making it."""
+    return commands.preflight(**options)
+
+
+@main.command()
+@reports
+def models() -> Any:
+    """List the embedded models."""
+    return commands.models()
+
+
+@main.command()
+@reports
+def datasets() -> Any:
+    """List the embedded data sets."""
+    return commands.datasets()
+
+
+@main.command()
+@reports
+def strategies() -> Any:
+    """List the strategies with their hyper-parameters."""
+    return commands.strategies()
+
+
+@main.command()
+@in_runs
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; others can launch runs there.")
+def ui(**options: Any) -> None:
+    """Serve the dashboard."""
+    from dynlora.serving import ui as serve
+
+    sys.exit(serve(**options))
+
+
+@main.command()
+@in_runs
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
+def demo(runs_dir: Path, port: int) -> None:
+    """Start a real dynamic fine-tune of the embedded model and serve the dashboard on it."""
+    from dynlora.serving import demo as serve
+
+    sys.exit(serve(runs_dir=runs_dir, port=port))
+
+
+@main.command()
+@in_runs
+@reports
+def doctor(**options: Any) -> Any:
+    """Say what this machine can do and whether everything needed is at hand."""
+    return commands.doctor(**options)
