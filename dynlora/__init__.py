@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dynlora.api import attach, train
-    from dynlora.config import load_config
+    from dynlora.config_files import load_config
     from dynlora.store.run import open_run
 
 __version__ = "0.1.0"
 __all__ = ["attach", "load_config", "open_run", "train"]
 
-_HOMES = {"attach": "api", "train": "api", "load_config": "config", "open_run": "store.run"}
+_HOMES = {"attach": "api", "train": "api", "load_config": "config_files", "open_run": "store.run"}
 
 
 def __getattr__(name: str) -> Any:

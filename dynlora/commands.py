@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets, launch
-from dynlora.config import RunConfig, parse_config, read_yaml, set_key, split_override
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_yaml, set_key, split_override
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary

@@ -10,7 +10,8 @@ import torch
 
 from dynlora import assets, strategies
 from dynlora.building import data_folder
-from dynlora.config import RunConfig, parse_config, read_yaml
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_yaml
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.data import load_data, text_columns

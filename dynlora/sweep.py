@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dynlora import launch
 from dynlora.commands import Report, read_config
-from dynlora.config import parse_value, split_override
+from dynlora.config_files import parse_value, split_override
 from dynlora.errors import ConfigError
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary

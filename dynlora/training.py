@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -19,53 +17,22 @@ from tqdm import tqdm
 
 from dynlora import launch
 from dynlora.building import Inputs, build_trainer, load_inputs, make_accelerator
-from dynlora.config import RunConfig, parse_config, read_yaml
-from dynlora.engine.adapter_state import adapter_state, head_state
-from dynlora.engine.checkpoint import find_checkpoint, optimizer_state, read_checkpoint, write_checkpoint
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_yaml
+from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.hardware import describe_machine, resolve_precision
-from dynlora.engine.models import head_parameters
+from dynlora.engine.modules import find_modules
 from dynlora.engine.recording import NullRecorder
 from dynlora.engine.trainer import Trainer, TrainingStopped
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.keeping import RunKeeper
+from dynlora.stopping import StopRequest
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
 from dynlora.store.writer import RunWriter
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class StopRequest:
-    """Remembers a SIGINT or SIGTERM until the step is done; a second one ends the process at once.
-
-    Attributes:
-        signal: number of the signal that came, 0 for none.
-    """
-
-    signal: int = 0
-    _before: dict[int, Any] = field(default_factory=dict)
-
-    def __enter__(self) -> StopRequest:
-        """Listen; signals reach the main thread only."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Put the old handlers back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __call__(self) -> bool:
-        """Say whether a stop was asked for."""
-        return self.signal != 0
-
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        logger.warning("stopping after this step; the state is kept, `dynlora resume` goes on from it")
 
 
 class RunFailedError(DynloraError):
@@ -80,42 +47,6 @@ class Outcome:
     state: str
     signal: int = 0
     error: str | None = None
-
-
-class RunKeeper:
-    """Keeps a trainer's state in the run folder; only the first process writes."""
-
-    def __init__(self, folder: Path, writer: RunWriter | None, inputs: Inputs) -> None:
-        """Write below `folder`, and say so to `writer`."""
-        self.folder = folder
-        self.writer = writer
-        self.inputs = inputs
-
-    def checkpoint(self, trainer: Trainer) -> None:
-        """Keep the whole state: the store is safe on the disk before the checkpoint takes its name."""
-        if self.writer is None:
-            return
-        self._note(trainer)
-        self.writer.commit(durable=True)
-        write_checkpoint(self.folder / "checkpoint", training_state(trainer, self.inputs))
-
-    def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Keep the adapter of the best evaluation so far."""
-        if self.writer is not None:
-            write_checkpoint(self.folder / "adapter-best", trained_state(trainer, self.inputs))
-            self.writer.set_meta("best", {**metrics, "step": trainer.step})
-
-    def last(self, trainer: Trainer) -> None:
-        """Keep the adapter as it is now."""
-        if self.writer is not None:
-            write_checkpoint(self.folder / "adapter", trained_state(trainer, self.inputs))
-            self._note(trainer)
-
-    def _note(self, trainer: Trainer) -> None:
-        """Tell the store the figures that change as the run goes."""
-        if self.writer is not None:
-            self.writer.set_meta("params", parameter_counts(trainer, self.inputs))
-            self.writer.set_meta("time", trainer.timing.medians())
 
 
 def train(
@@ -177,38 +108,7 @@ def trainer_check(inputs: Inputs) -> None:
     Raises:
         ConfigError: when a target matches no module.
     """
-    from dynlora.engine.modules import find_modules
-
     find_modules(inputs.base.model, inputs.config.adapter.targets)
-
-
-def training_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
-    """Return everything a bit-equal resume needs; random streams are functions of seed and step."""
-    return {
-        **trained_state(trainer, inputs),
-        "optimizer": optimizer_state(trainer.optimizer),
-        "strategy": trainer.strategy.state_dict(),
-        "best": trainer.best,
-        "metrics": trainer.metrics,
-        "train_s": trainer.timing.train_s,
-    }
-
-
-def trained_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
-    """Return what was learned: adapters and head, and what they belong to."""
-    return {
-        "step": trainer.step,
-        "adapters": adapter_state(trainer.adapters),
-        "head": head_state(head_parameters(inputs.base)),
-        "labels": inputs.data.labels,
-        "task": inputs.data.task,
-    }
-
-
-def parameter_counts(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
-    """Return parameters: budget, active, allocated, gate, head."""
-    head = sum(tensor.numel() for tensor in head_parameters(inputs.base).values())
-    return {**trainer.adapters.adapter_parameter_count(), "head": head}
 
 
 def _check_resumable(run_id: str, status: Any, force: bool) -> None:

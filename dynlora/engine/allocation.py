@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Grow, Move
 
 
@@ -41,6 +42,28 @@ class Standing:
     def rank(self) -> np.ndarray:
         """Active components by module."""
         return np.array([len(score) for score in self.scores])
+
+
+def standing_of(
+    adapters: Adapters, worth: np.ndarray, benefit: np.ndarray | None, *, fresh: int, min_rank: int
+) -> Standing:
+    """Return scores and limits of adapters that track the `age` of their components.
+
+    Args:
+        adapters: the adapted modules.
+        worth: of each component, (n_modules, widest max_rank).
+        benefit: of one more component, (n_modules,); None takes what the module's weakest grown-up component is worth.
+        fresh: components younger than so many steps neither go nor speak for their module.
+        min_rank: floor of every module.
+    """
+    age = adapters.track("age").cpu().numpy()
+    scores = [worth[m, : module.rank] for m, module in enumerate(adapters)]
+    grown_up = [age[m, : module.rank] >= fresh for m, module in enumerate(adapters)]
+    if benefit is None:
+        benefit = np.array([s[g].min() if g.any() else np.nan for s, g in zip(scores, grown_up, strict=True)])
+    used = sum(module.rank * module.info.cost for module in adapters) + adapters.gate_parameters()
+    room = np.array([module.max_rank for module in adapters])
+    return Standing(scores, grown_up, benefit, np.array(adapters.costs), room, min_rank, adapters.budget - used)
 
 
 class Ledger:
@@ -168,6 +191,21 @@ def target_ranks(importance: np.ndarray, standing: Standing, *, budget: int, tem
             target[m] += 1
             spent += int(standing.cost[m])
     return target
+
+
+def drawn(standing: Standing, rng: np.random.Generator) -> Standing:
+    """Return the same limits with drawn scores: who gives and who gets is chance, how much is not."""
+    n = len(standing.cost)
+    scores = [rng.random(len(score)) * cost for score, cost in zip(standing.scores, standing.cost, strict=True)]
+    benefit = (1 + rng.random(n)) * standing.cost * 1e9  # above any loss, so that hysteresis never holds a move back
+    return replace(standing, scores=scores, benefit=benefit)
+
+
+def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
+    """Return n · softmax(log importance / temperature), mean 1; what is not finite counts as nearly nothing."""
+    logs = np.log(np.maximum(np.where(np.isfinite(importance), importance, 0.0), 1e-30)) / temperature
+    weight = np.exp(logs - logs.max())
+    return weight * (len(weight) / weight.sum())
 
 
 def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:

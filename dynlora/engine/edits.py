@@ -46,7 +46,7 @@ class Move:
 
 @dataclass(frozen=True)
 class SetScale:
-    """Set the scale e of a module's active components, by position."""
+    """Set the scale e of a module's active components: one value for all of them, or one each, by position."""
 
     module: int
     values: tuple[float, ...]
@@ -108,15 +108,8 @@ def apply(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None
     """
     if not edits:
         return
-    drops: dict[int, set[int]] = defaultdict(set)
-    grown: list[int] = []
-    for edit in edits:
-        if isinstance(edit, Drop | Move):
-            for drop in edit.donors if isinstance(edit, Move) else (edit,):
-                drops[drop.module].add(drop.component)
-        if isinstance(edit, Grow | Move):
-            grown.append(edit.receiver.module if isinstance(edit, Move) else edit.module)
-    _set_probes(adapters, edits, optimizer, touched=[*drops, *grown], step=step)
+    drops, grown = _sorted_out(edits)
+    _set_probes(adapters, edits, optimizer, touched=[*drops, *grown])
     for index, positions in drops.items():
         _drop(adapters, index, positions, optimizer)
     for index in grown:
@@ -127,6 +120,19 @@ def apply(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None
     last = [edit for edit in edits if isinstance(edit, SetProbe)]
     if last:
         _start_probes(adapters, last[-1].modules, step)
+
+
+def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[int]]:
+    """Return the components that go, by module, and the modules that grow, once per new component."""
+    drops: dict[int, set[int]] = defaultdict(set)
+    grown: list[int] = []
+    for edit in edits:
+        if isinstance(edit, Drop | Move):
+            for drop in edit.donors if isinstance(edit, Move) else (edit,):
+                drops[drop.module].add(drop.component)
+        if isinstance(edit, Grow | Move):
+            grown.append(edit.receiver.module if isinstance(edit, Move) else edit.module)
+    return drops, grown
 
 
 def _drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimizer | None) -> None:
@@ -189,7 +195,7 @@ def new_row(module: LoraLinear, seed: int, step: int) -> Tensor:
 
 def _set_scale(module: LoraLinear, edit: SetScale) -> None:
     """Write the scale of the active components; a module that had none gets one."""
-    if len(edit.values) != module.rank:
+    if len(edit.values) not in (1, module.rank):
         raise ValueError(f"scale of {module.info.name}: {len(edit.values)} values for rank {module.rank}")
     if module.scale is None:
         module.use_scale(1.0, trainable=False)
@@ -198,9 +204,7 @@ def _set_scale(module: LoraLinear, edit: SetScale) -> None:
         scale[: module.rank] = torch.tensor(edit.values, dtype=scale.dtype, device=scale.device)
 
 
-def _set_probes(
-    adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None, touched: Sequence[int], step: int
-) -> None:
+def _set_probes(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None, touched: Sequence[int]) -> None:
     """Take probe rows off every module that changes, or all of them when the edits say where probes go next."""
     anew = any(isinstance(edit, SetProbe) for edit in edits)
     for index, module in enumerate(adapters):

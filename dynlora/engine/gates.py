@@ -57,7 +57,7 @@ class Gates(nn.Module):
         return self._columns[index] if self._columns else None
 
     def install(self, model: nn.Module, embedding: nn.Module) -> list[Any]:
-        """Hook into the backbone: the mask is seen as its forward starts, the gates are set once the embedding is known.
+        """Hook into the backbone: its forward starts with the mask, the gates are set once the embedding is known.
 
         Returns:
             The hooks' handles; call `remove()` on each to take the gates off the forward.

@@ -39,6 +39,15 @@ def component_sensitivity(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
     return out
 
 
+def component_magnitude(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
+    """Write ‖b_j‖ · ‖a_j‖ = ‖b_j a_jᵀ‖_F of every component into `out`, (n_modules, widest max_rank)."""
+    out.zero_()
+    for row, module in enumerate(modules):
+        r = module.rank
+        out[row, :r] = module.lora_A.detach()[:r].norm(dim=1) * module.lora_B.detach()[:, :r].norm(dim=0)
+    return out
+
+
 def elementwise_sensitivity(parameter: Tensor, gradient: Tensor) -> Tensor:
     """Return |w ⊙ ∂L/∂w|, the shape of the parameter (AdaLoRA, eq. 8)."""
     return (parameter * gradient).abs_()

@@ -60,9 +60,7 @@ class AdaLora(Strategy):
     def check(self, total: int, rank: int) -> None:
         """Refuse a start below the target, and a schedule without a pruning phase."""
         if self.init_r is not None and self.init_r < rank:
-            raise ConfigError(
-                f"strategy.init_r={self.init_r}: must be at least adapter.rank={rank}, the target; raise it"
-            )
+            raise ConfigError(f"strategy.init_r={self.init_r}: must be at least adapter.rank={rank}; raise it")
         self.phases(total)
 
     def phases(self, total: int) -> Phases:

@@ -1,0 +1,93 @@
+"""Configs as files and as `key=value` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dynlora.config import RunConfig, nearest_key, parse_config
+from dynlora.errors import ConfigError
+
+MAX_CONFIG_BYTES = 1_000_000
+"""A config file larger than this is refused unread."""
+
+
+def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a YAML file and apply `key=value` overrides.
+
+    Raises:
+        ConfigError: when the file cannot be read, is no mapping, or a value breaks a rule.
+    """
+    values = read_yaml(Path(path)) if path is not None else {}
+    for override in overrides:
+        set_key(values, *split_override(override))
+    return parse_config(values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping a YAML file holds.
+
+    Raises:
+        ConfigError: when the file is missing, too large, not YAML or no mapping.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"--config {path}: larger than {MAX_CONFIG_BYTES:,} bytes; give a config, not data")
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(
+            f"--config {path}: not YAML ({str(error).splitlines()[0]}); see config.yaml of any run"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path}: holds a {type(values).__name__}; write keys such as `seed: 0`")
+    return values
+
+
+def split_override(text: str) -> tuple[str, Any]:
+    """Split `train.lr=1e-3` into the key and the parsed value.
+
+    Raises:
+        ConfigError: when there is no `=` or no key.
+    """
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: not of the form key=value; write for example --set train.steps=100")
+    return key.strip(), parse_value(raw)
+
+
+def parse_value(raw: str) -> Any:
+    """Read one value as YAML, and numbers such as 1e-3 that YAML 1.1 takes for text."""
+    try:
+        value = yaml.safe_load(raw) if raw.strip() else None
+    except yaml.YAMLError:
+        return raw
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def set_key(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put `value` at a dotted key, making sections on the way.
+
+    Raises:
+        ConfigError: when the key runs through a value, or names a section.
+    """
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {key}={value}: {section} is a value, not a section; {nearest_key(key)}")
+        values = inner
+    if last in values and isinstance(values[last], dict) and not isinstance(value, dict):
+        raise ConfigError(f"--set {key}={value}: {key} is a section; set one of its keys, such as {key}.name")
+    values[last] = value
