@@ -65,7 +65,8 @@ class RunReader:
         """Return the facts about the run, all or some of them."""
         condition = "" if keys is None else f" WHERE key IN ({', '.join('?' * len(keys))})"
         rows = self._rows(f"SELECT key, value FROM meta{condition}", tuple(keys or ()), limit=10_000)
-        return {cells.text(key): jsontext.load(cells.text(value)) for key, value in rows}
+        values = jsontext.load_all([cells.text(value) for _, value in rows])
+        return {cells.text(key): value for (key, _), value in zip(rows, values, strict=True)}
 
     def status(self) -> Status:
         """Return where the run stands; `interrupted` only when its process on this machine is gone."""

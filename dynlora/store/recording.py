@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +23,7 @@ from dynlora.store.pending import Pending
 from dynlora.store.process import now
 from dynlora.store.resume import SeriesState, last_values, restore_scalars, restore_vectors, scalar_names
 from dynlora.store.rollups import Bucket, bucket_crc, vector_crc
+from dynlora.store.rows import ModuleRow
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +43,6 @@ _SIGNAL = (
     "ON CONFLICT (id) DO UPDATE SET axis = excluded.axis, unit = excluded.unit"
 )
 _STATUS = "UPDATE status SET step = ?, max_steps = ?, heartbeat = ?"
-
-
-class _Module(Protocol):
-    """What `define_modules` reads of a row."""
-
-    name: Any
-    layer: Any
-    kind: Any
-    d_in: Any
-    d_out: Any
-    max_rank: Any
 
 
 class _Signal:
@@ -97,7 +87,7 @@ class Recording:
         self._metrics_step, self._metrics = last_values(self._connection, METRICS_SPLIT)
         self._add(SET_META, ("metrics", jsontext.dump(self._metrics)))
 
-    def define_modules(self, rows: Sequence[_Module]) -> None:
+    def define_modules(self, rows: Sequence[ModuleRow]) -> None:
         """Set the adapted modules in order; each row has name, layer, kind, d_in, d_out and max_rank."""
         values = [(row.name, row.layer, row.kind, row.d_in, row.d_out, row.max_rank) for row in rows]
         self._replace("modules", values)

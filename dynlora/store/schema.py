@@ -124,8 +124,8 @@ def check_schema(connection: sqlite3.Connection) -> int:
         raise CorruptRunError("run.db holds no run: its store version is 0, so dynlora did not write it")
     found = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
     expected = _expected(version)
-    strange = sorted(str(row[1])[:40] for row in found if tuple(row) not in expected)
-    if strange or len(found) != len(expected):
+    if len(found) != len(expected) or frozenset(found) != expected:
+        strange = sorted(str(row[1])[:40] for row in found if row not in expected)
         what = ", ".join(strange) or "a table is missing"
         raise CorruptRunError(f"run.db holds a schema that dynlora did not write ({what})")
     return version

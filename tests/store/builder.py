@@ -55,7 +55,7 @@ def record(writer: Recording, first: int, last: int) -> None:
 
 def finished_run(runs_dir: Path, steps: int = 40, run_id: str | None = None, **meta: object) -> Path:
     """Make a finished run."""
-    folder = new_run(runs_dir, run_id, **meta)
+    folder = new_run(runs_dir, run_id, "running", **meta)
     with RunWriter.open(folder, resume_from=None) as writer:
         define(writer)
         record(writer, 1, steps)

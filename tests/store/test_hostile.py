@@ -38,8 +38,11 @@ def folder(original: Path, tmp_path: Path) -> Path:
 def read_all(folder: Path) -> None:
     """Read everything and check that what is returned is right where it can be known."""
     with RunReader(folder) as reader:
-        reader.meta(), reader.status(), reader.version_key(), reader.groups(), reader.logs(), reader.system()
-        reader.examples(), reader.modules(), reader.events(), reader.scalars(), reader.scalars(max_points=12)
+        for read in (reader.meta, reader.status, reader.version_key, reader.groups, reader.logs, reader.system):
+            read()
+        for read in (reader.examples, reader.modules, reader.events, reader.scalars):
+            read()
+        reader.scalars(max_points=12)
         if "importance" not in reader.signals():
             raise CorruptRunError("its name was changed")
         steps, rows = reader.signal("importance")

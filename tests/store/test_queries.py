@@ -158,7 +158,7 @@ def test_a_run_opens_as_an_object(folder: Path) -> None:
 
 
 def test_tables_are_written_in_every_format(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"step": [1, 2], "=cmd()": np.float32([-0.5, np.nan]), "text": ["@x", "fine"]})
+    frame = pd.DataFrame({"step": [1, 2], "=cmd()": np.array([-0.5, np.nan], np.float32), "text": ["@x", "fine"]})
     text = tables.encode(frame, "csv").decode()
     assert text == "step,'=cmd(),text\n1,-0.5,'@x\n2,,fine\n"
     assert json.loads(tables.encode(frame, "json"))[1] == {"step": 2, "=cmd()": None, "text": "fine"}
