@@ -13,6 +13,7 @@ from torch import Tensor
 from dynlora.engine.adapters import LoraLinear
 
 
+@torch.no_grad()
 def saliency(module: LoraLinear) -> Tensor:
     """Return ⟨b_j, ∂L/∂b_j⟩ of the active components, (rank,): exactly ∂L/∂γ_j of a factor γ_j on component j.
 

@@ -98,6 +98,7 @@ class Strategy:
     paper: ClassVar[str] = ""
     fidelity: ClassVar[Fidelity] = "reconstruction"
     cost: ClassVar[str] = ""
+    budget_in: ClassVar[Literal["parameters", "components"]] = "parameters"
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(

@@ -78,6 +78,7 @@ def describe(name: str) -> dict[str, Any]:
         "paper": cls.paper,
         "fidelity": cls.fidelity,
         "cost": cls.cost,
+        "budget_in": cls.budget_in,
         "doc": (cls.__doc__ or "").strip(),
         "fields": [_field(f, hints[f.name]) for f in dataclasses.fields(cls) if f.init],
     }

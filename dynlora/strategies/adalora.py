@@ -32,7 +32,7 @@ class AdaLora(Strategy):
     Paper: Zhang et al. 2023, AdaLoRA, ICLR, arXiv 2303.10512 (equations 5 to 12).
     Differs: nothing from PEFT's code step by step, with three repairs around it: the default schedule follows the
     run's length, equal scores prune no more than was asked for where PEFT prunes all of them, and the masked triplets
-    are taken off after the last step. The budget at the end is that of uniform LoRA; before, it is exceeded by design.
+    are taken off after the last step. The budget at the end is that of uniform LoRA, counted in triplets as published; before, it is exceeded by design.
     """
 
     title = "AdaLoRA"
@@ -43,6 +43,7 @@ class AdaLora(Strategy):
     formula = r"h = W_0 x + \tfrac{\alpha}{r_0} B\,(E \odot A x), \quad s = \bar I \cdot \bar U"
     paper = "Zhang et al. 2023, arXiv 2303.10512"
     fidelity = "code"
+    budget_in = "components"
     cost = "three copies of the adapters; an orthogonality penalty each step"
 
     init_r: int | None = setting(None, "Rank at the start. Empty: 1.5 × adapter.rank.", unit="components", ge=1)

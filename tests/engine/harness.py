@@ -1,0 +1,220 @@
+"""Real trainers on tiny random transformers and learnable random tokens: no files, no tokenizer, no hub."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+
+from dynlora import strategies
+from dynlora.config import RunConfig, parse_config
+from dynlora.engine.adapter_state import adapter_state, head_state, load_adapter_state, load_head_state, saved_sizes
+from dynlora.engine.batches import BatchOrder, Tokens
+from dynlora.engine.checkpoint import load_optimizer_state, optimizer_state, pack, unpack
+from dynlora.engine.evaluate import Evaluation
+from dynlora.engine.hardware import autocast_context
+from dynlora.engine.models import BaseModel, adapt, freeze, head_parameters
+from dynlora.engine.optimizer import build_optimizer
+from dynlora.engine.recording import NullRecorder
+from dynlora.engine.trainer import Trainer
+
+VOCABULARY, WIDTH = 60, 32
+ARCHITECTURES = ("bert", "llama", "gpt2")
+
+
+def tiny_model(architecture: str = "bert", seed: int = 0, labels: int = 2) -> transformers.PreTrainedModel:
+    """Return a tiny random classifier with two blocks and no dropout of its own."""
+    common = {"vocab_size": VOCABULARY, "pad_token_id": 0, "num_labels": labels, "bos_token_id": 1, "eos_token_id": 2}
+    configs = {
+        "bert": lambda: transformers.BertConfig(
+            hidden_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            **common,
+        ),
+        "llama": lambda: transformers.LlamaConfig(
+            hidden_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            intermediate_size=48,
+            **common,
+        ),
+        "gpt2": lambda: transformers.GPT2Config(
+            n_embd=WIDTH, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **common
+        ),
+    }
+    torch.manual_seed(seed)
+    return transformers.AutoModelForSequenceClassification.from_config(configs[architecture]())
+
+
+@functools.cache
+def tiny_tokens(n: int = 96, seed: int = 0) -> Tokens:
+    """Return rows whose label says which half of the vocabulary most of their tokens come from."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, n)
+    length = rng.integers(4, 12, n)
+    features = []
+    for row in range(n):
+        ids = rng.integers(3, 30, length[row]) + np.where(rng.random(length[row]) < 0.85, label[row], 0) * 28
+        features.append({"input_ids": ids.tolist(), "attention_mask": [1] * int(length[row])})
+    return Tokens(features, label.astype(np.int64), length, {"input_ids": 0, "attention_mask": 0})
+
+
+def tiny_config(strategy: str = "lora", **overrides: Any) -> RunConfig:
+    """Return a config for 20 small steps; `train__lr=1` sets train.lr."""
+    values: dict[str, Any] = {
+        "seed": 0,
+        "adapter": {"rank": 2, "dropout": 0.0},
+        "strategy": {"name": strategy},
+        "train": {"steps": 20, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "warmup": 0.1},
+        "log": {"every": 5, "eval_every": 10, "checkpoint_every": 5},
+    }
+    for key, value in overrides.items():
+        section, _, last = key.partition("__")
+        if last:
+            values.setdefault(section, {})[last] = value
+        else:
+            values[section] = value
+    return parse_config(values)
+
+
+class MemoryKeeper:
+    """Keeps checkpoints in memory, through the same packing as on disk."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.states: dict[int, Any] = {}
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """Keep the whole state of this step."""
+        tensors: dict[str, torch.Tensor] = {}
+        self.states[trainer.step] = (pack(full_state(trainer), tensors), tensors)
+
+    def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Keep nothing."""
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Return the state kept at a step."""
+        packed, tensors = self.states[step]
+        return unpack(packed, tensors)
+
+
+def full_state(trainer: Trainer) -> dict[str, Any]:
+    """Return what a resume needs."""
+    head = {name: p for name, p in trainer.model.named_parameters() if name.startswith(("classifier", "score"))}
+    return {
+        "step": trainer.step,
+        "adapters": adapter_state(trainer.adapters),
+        "head": head_state(head),
+        "optimizer": optimizer_state(trainer.optimizer),
+        "strategy": trainer.strategy.state_dict(),
+    }
+
+
+def make_trainer(
+    config: RunConfig,
+    architecture: str = "bert",
+    *,
+    recorder: Any = None,
+    state: dict[str, Any] | None = None,
+    tokens: Tokens | None = None,
+    model: Any = None,
+) -> Trainer:
+    """Return a trainer on a tiny model, fresh or from a saved state."""
+    tokens = tokens or tiny_tokens()
+    model = model if model is not None else tiny_model(architecture)
+    base: BaseModel = freeze(model, None, [], Path())  # pyright: ignore
+    strategy = strategies.build(config.strategy.name, config.strategy.fields)
+    total = config.train.max_steps(len(tokens))
+    strategy.check(total, config.adapter.rank)
+    order = BatchOrder(tokens.length, config.train.batch_size, config.seed)
+
+    def batches(n: int) -> list[Any]:
+        return [tokens.batch(order[index]) for index in range(n)]
+
+    adapters = adapt(
+        base,
+        strategy,
+        rank=config.adapter.rank,
+        lora_alpha=config.adapter.lora_alpha,
+        dropout=config.adapter.dropout,
+        targets=config.adapter.targets,
+        total=total,
+        seed=config.seed,
+        batches=batches,
+        sizes=None if state is None else saved_sizes(state["adapters"]),
+    )
+    head = head_parameters(base)
+    optimizer = build_optimizer(strategy, adapters, head.values(), config.train)
+    if state is None:
+        if adapters.gates is not None:
+            adapters.gates.calibrate(model, [tokens.batch(range(16))])
+        strategy.start(adapters)
+    else:
+        load_adapter_state(adapters, state["adapters"])
+        load_head_state(head, state["head"])
+        load_optimizer_state(optimizer, state["optimizer"])
+        strategy.load_state_dict(state["strategy"])
+    group = np.arange(len(tokens)) % 2
+    evaluation = Evaluation(
+        tokens, ["text"] * len(tokens), None, group, ["a", "b"], ["no", "yes"], np.arange(8), "accuracy"
+    )
+    recorder = recorder or NullRecorder()
+    evaluation.define(recorder, len(adapters), np.zeros((8, 2)), adapters.gates is not None)
+    trainer = Trainer(
+        config=config,
+        model=model,
+        adapters=adapters,
+        strategy=strategy,
+        optimizer=optimizer,
+        tokens=tokens,
+        evaluation=evaluation,
+        accelerator=Accelerator(cpu=True),
+        autocast=autocast_context(config.train.precision, torch.device("cpu")),
+        recorder=recorder,
+        total=total,
+    )
+    if state is not None:
+        trainer.step = state["step"]
+    return trainer
+
+
+class ListRecorder(NullRecorder):
+    """Keeps what is recorded in lists."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.vectors: dict[str, dict[int, np.ndarray]] = {}
+        self.scalars: dict[tuple[str, str], dict[int, float]] = {}
+        self.events: list[tuple[int, str, list[int], dict[str, Any]]] = []
+
+    def vector(self, signal: str, step: int, values: np.ndarray) -> None:
+        """Keep it."""
+        self.vectors.setdefault(signal, {})[step] = np.array(values)
+
+    def scalar(self, name: str, split: str, step: int, value: float) -> None:
+        """Keep it."""
+        self.scalars.setdefault((name, split), {})[step] = value
+
+    def event(self, step: int, kind: str, modules: Any, payload: Any) -> None:
+        """Keep it."""
+        self.events.append((step, kind, list(modules), dict(payload)))
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return every trainable tensor and buffer of the model, copied."""
+    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Say whether two sets of tensors are equal to the bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -1,0 +1,135 @@
+"""What every registered strategy must hold; a new one gets these tests by existing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dynlora import strategies
+from dynlora.engine.trainer import Trainer
+from tests.engine.harness import (
+    ARCHITECTURES,
+    ListRecorder,
+    MemoryKeeper,
+    full_state,
+    make_trainer,
+    same,
+    tiny_config,
+    tiny_model,
+    tiny_tokens,
+    weights,
+)
+
+STRATEGIES = sorted(strategies.registry())
+
+
+def trained(trainer: Trainer) -> Trainer:
+    """Train to the end and return the trainer."""
+    trainer.train(MemoryKeeper())
+    return trainer
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_starts_as_the_base_model(name: str, architecture: str) -> None:
+    batch = tiny_tokens().batch(range(6))
+    base = tiny_model(architecture).eval()
+    adapted = make_trainer(tiny_config(name), architecture).model.eval()
+    with torch.no_grad():
+        assert torch.equal(base(**batch).logits, adapted(**batch).logits)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_learns_and_leaves_the_base_alone(name: str) -> None:
+    trainer = make_trainer(tiny_config(name, train__steps=40, train__lr=1e-2))
+    frozen = {key: value for key, value in weights(trainer).items() if "base_layer" in key or "embeddings" in key}
+    start = trainer.predictions(trainer.tokens).loss.mean()
+    trained(trainer)
+    assert trainer.predictions(trainer.tokens).loss.mean() < start - 0.02
+    after = weights(trainer)
+    assert all(torch.equal(value, after[key]) for key, value in frozen.items())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_same_seed_same_run_with_or_without_recording(name: str) -> None:
+    config = tiny_config(name, adapter__dropout=0.1)
+    silent = trained(make_trainer(config))
+    recorded = trained(make_trainer(config, recorder=ListRecorder()))
+    assert same(weights(silent), weights(recorded))
+
+
+@pytest.mark.parametrize("step", [0, 5, 15])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_resume_is_bit_equal(name: str, step: int) -> None:
+    config = tiny_config(name, adapter__dropout=0.1, train__steps=20)
+    keeper = MemoryKeeper()
+    whole = make_trainer(config)
+    whole.train(keeper)
+    resumed = make_trainer(config, state=keeper.state(step), model=tiny_model(seed=0))
+    trained(resumed)
+    assert same(weights(whole), weights(resumed))
+    assert [m.rank for m in whole.adapters] == [m.rank for m in resumed.adapters]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_budget_holds_at_the_end_and_events_are_recorded(name: str) -> None:
+    recorder = ListRecorder()
+    trainer = trained(make_trainer(tiny_config(name), recorder=recorder))
+    count = trainer.adapters.adapter_parameter_count()
+    if trainer.strategy.budget_in == "parameters":
+        assert count["active"] + count["gate"] <= count["budget"]
+    else:
+        assert sum(trainer.adapters.ranks) <= trainer.adapters.reference_rank * len(trainer.adapters)
+    planned = trainer.strategy.events(trainer.total)
+    happened = {step for step, kind, _, _ in recorder.events if kind == "reallocate"}
+    assert happened <= {*planned, trainer.total, *range(trainer.total - 8, trainer.total + 1)}
+    if planned:
+        assert happened, "a registered allocator that never moves anything"
+    assert set(recorder.vectors["rank"]) == set(recorder.vectors["importance"]) == set(range(trainer.total + 1))
+    assert all(np.isfinite(vector).all() for vector in recorder.vectors["importance"].values())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_accumulated_gradients_equal_the_larger_batch(name: str) -> None:
+    tokens = tiny_tokens()
+    even = np.full(len(tokens), 8)
+    features = [{key: (value * 3)[:8] for key, value in row.items()} for row in tokens.features]
+    flat = type(tokens)(features, tokens.label, even, tokens.pad)
+
+    config = tiny_config(name, train__batch_size=4, train__grad_accum=2, train__steps=4)
+    parts = make_trainer(config, tokens=flat)
+    whole = make_trainer(tiny_config(name, train__batch_size=8, train__steps=4), tokens=flat)
+    for index in range(4):
+        rows = np.arange(8) + 8 * index
+        first, second = rows[:4], rows[4:]
+        for trainer, order in ((parts, {2 * index: first, 2 * index + 1: second}), (whole, {index: rows})):
+            trainer._advance(order)  # noqa: SLF001 - pyright: ignore
+            trainer.optimizer.zero_grad()
+    for key, value in weights(whole).items():
+        assert torch.allclose(value, weights(parts)[key], atol=2e-5), key
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_trains_in_bf16(name: str) -> None:
+    trainer = trained(make_trainer(tiny_config(name, train__precision="bf16")))
+    assert all(torch.isfinite(tensor).all() for tensor in weights(trainer).values())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_hyper_parameters_round_trip(name: str) -> None:
+    described = strategies.describe(name)
+    defaults = {item["name"]: item["default"] for item in described["fields"]}
+    assert strategies.build(name, defaults) == strategies.build(name, {})
+    assert described["summary"] and described["paper"] and described["formula"]
+    assert described["fidelity"] in ("code", "description", "reconstruction")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_state_survives_packing(name: str) -> None:
+    keeper = MemoryKeeper()
+    trainer = make_trainer(tiny_config(name))
+    trainer.train(keeper)
+    kept, live = keeper.state(20)["adapters"]["modules"], full_state(trainer)["adapters"]["modules"]
+    for module in live:
+        assert torch.equal(kept[module]["lora_A"], live[module]["lora_A"])

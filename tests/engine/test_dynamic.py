@@ -1,0 +1,155 @@
+"""Dynamic LoRA: budget after every event, nothing lost when off, capacity found where it was planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import dynlora
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.strategy import Step
+from dynlora.errors import ConfigError
+from dynlora.strategies import build
+from tests.engine.harness import (
+    ListRecorder,
+    MemoryKeeper,
+    make_trainer,
+    same,
+    tiny_config,
+    weights,
+)
+
+
+def test_dynamics_off_is_plain_lora_to_the_bit() -> None:
+    off = {"name": "dynamic", "allocation": "none", "gates": "off"}
+    runs = [
+        make_trainer(tiny_config("lora", adapter__dropout=0.1)),
+        make_trainer(tiny_config("dynamic", strategy=off, adapter__dropout=0.1)),
+    ]
+    for trainer in runs:
+        trainer.train(MemoryKeeper())
+    assert same(weights(runs[0]), weights(runs[1]))
+
+
+@pytest.mark.parametrize("gates", ["off", "module"])
+@pytest.mark.parametrize("allocation", ["rank", "random", "both", "scalar"])
+@pytest.mark.parametrize("growth", ["weakest", "probe"])
+@pytest.mark.parametrize("solver", ["swap", "softmax"])
+def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str, solver: str) -> None:
+    fields = {"name": "dynamic", "allocation": allocation, "gates": gates, "growth": growth, "solver": solver}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
+    seen = []
+
+    def look(t: object) -> None:
+        count = trainer.adapters.adapter_parameter_count()
+        seen.append(count["active"] + count["gate"] <= count["budget"])
+        assert all(module.rank >= 1 for module in trainer.adapters)
+
+    trainer.on_step = look
+    trainer.train(MemoryKeeper())
+    assert len(seen) == 20
+    assert all(seen)
+
+
+def test_a_short_run_still_moves_three_times() -> None:
+    for total in range(20, 400, 7):
+        assert len(build("dynamic", {}).events(total)) >= 3
+    for total in range(10, 20):
+        build("dynamic", {}).check(total, 4)
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("dynamic", train__lr=1e-2), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    events = [payload for _, kind, _, payload in recorder.events if kind == "reallocate"]
+    assert len(events) >= 3
+    for payload in events:
+        for row in payload["edits"]:
+            assert row["receiver"] is not None
+            assert row["receiver_score"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"warmup_steps": 15, "final_steps": 10}, "together they must be less"),
+        ({"allocate_every": 100}, "no event fits"),
+        ({"min_rank": 9}, "must not exceed adapter.rank"),
+    ],
+)
+def test_contradictory_schedules_are_refused(fields: dict[str, int], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        build("dynamic", fields).check(20, 4)
+
+
+class Planted(nn.Module):
+    """Six linear modules side by side; the target differs from the start in one of them only, by rank 6."""
+
+    def __init__(self, d: int = 24) -> None:
+        """Draw the weights."""
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(d, d, bias=False) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, 6, d) to (batch, 6, d), each module its own slice."""
+        return torch.stack([layer(x[:, i]) for i, layer in enumerate(self.layers)], 1)
+
+
+def planted_loss(strategy: str, seed: int, **fields: object) -> tuple[float, Adapters]:
+    """Train on the planted task at rank 2 a module and return the final loss and the adapters."""
+    torch.manual_seed(seed)
+    model = Planted()
+    teacher = [layer.weight.detach().clone() for layer in model.layers]
+    teacher[3] += 0.3 * torch.randn(24, 6) @ torch.randn(6, 24) / 2
+    attached = dynlora.attach(model, strategy=strategy, budget=2, steps=400, lr=1e-2, seed=seed, **fields)
+    generator = torch.Generator().manual_seed(seed)
+    loss = torch.zeros(())
+    for _ in range(400):
+        x = torch.randn(32, 6, 24, generator=generator)
+        target = torch.stack([x[:, i] @ teacher[i].t() for i in range(6)], 1)
+        loss = ((model(x) - target) ** 2).mean()
+        loss.backward()
+        attached.step()
+    return loss.item(), attached.adapters
+
+
+def test_planted_rank_is_found_and_beats_uniform() -> None:
+    fields = {"gates": "off", "growth_limit": 4.0}
+    found, adapters = planted_loss("dynamic", 0, **fields)
+    uniform, _ = planted_loss("lora", 0)
+    assert adapters.ranks[3] >= 5
+    assert adapters.ranks[3] == max(adapters.ranks)
+    assert found < 0.5 * uniform
+    assert sum(adapters.ranks) <= 12
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 9), st.integers(2, 9)), min_size=2, max_size=6),
+    st.integers(1, 4),
+    st.sampled_from(["random", "equal", "nan", "zero"]),
+    st.integers(0, 10_000),
+)
+def test_budget_holds_for_odd_shapes_and_any_scores(
+    shapes: list[tuple[int, int]], rank: int, kind: str, seed: int
+) -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList(nn.Linear(a, b) for a, b in shapes)
+    attached = dynlora.attach(
+        model, strategy="dynamic", budget=rank, steps=40, gates="off", allocate_every=1, min_rank=0, moves=5, seed=seed
+    )
+    adapters, rng = attached.adapters, np.random.default_rng(seed)
+    for index in range(6, 28):
+        score = {"random": rng.random, "equal": lambda n: np.full(n, 0.5), "zero": np.zeros}.get(kind)
+        worth, age = adapters.track("worth"), adapters.track("age")
+        age.fill_(100)
+        values = rng.choice([0.1, 0.7, np.nan], worth.shape) if score is None else score(worth.shape)
+        worth.copy_(torch.as_tensor(np.asarray(values), dtype=worth.dtype))
+        made = attached.strategy.allocate(adapters, Step(index, 40, 1e-3))
+        dynlora.api.edits.apply(adapters, made, None, step=index)
+        count = adapters.adapter_parameter_count()
+        assert count["active"] <= count["budget"]
+        for module in adapters:
+            assert 0 <= module.rank <= module.max_rank

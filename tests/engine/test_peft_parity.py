@@ -1,0 +1,152 @@
+"""Step by step against PEFT: the same A, batches and dropout stream give the same losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from dynlora.engine.adapters import DropoutStreams
+from dynlora.engine.batches import BatchOrder
+from dynlora.engine.evaluate import example_loss
+from dynlora.engine.optimizer import set_lr
+from dynlora.engine.trainer import Trainer
+from tests.engine.harness import make_trainer, tiny_config, tiny_model, tiny_tokens
+
+STEPS = 20
+
+
+class StreamDropout(nn.Module):
+    """PEFT's dropout, drawing from our stream of the same module."""
+
+    def __init__(self, streams: DropoutStreams, name: str, probability: float) -> None:
+        """Draw for module `name`."""
+        super().__init__()
+        self.streams, self.name, self.probability = streams, name, probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the mask our adapter would."""
+        return x * self.streams.mask(self.name, x, 1 - self.probability) if self.training else x
+
+
+def losses_of_ours(trainer: Trainer) -> list[float]:
+    """Train step by step and return the losses."""
+    order = BatchOrder(trainer.tokens.length, trainer.config.train.batch_size, trainer.config.seed)
+    trainer.model.train()
+    found = []
+    for _ in range(STEPS):
+        loss, _ = trainer._advance(order)  # noqa: SLF001
+        trainer.optimizer.zero_grad(set_to_none=True)
+        found.append(float(loss))
+    return found
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
+def test_lora_follows_peft(architecture: str, dropout: float) -> None:
+    config = tiny_config("lora", adapter__dropout=dropout, train__lr=1e-3)
+    ours = make_trainer(config, architecture)
+    names = [module.info.name for module in ours.adapters]
+    peft = get_peft_model(
+        tiny_model(architecture),
+        LoraConfig(
+            task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=names, fan_in_fan_out=architecture == "gpt2"
+        ),
+    )
+    streams = DropoutStreams(0)
+    for module in ours.adapters:
+        theirs = peft.base_model.model.get_submodule(module.info.name)
+        with torch.no_grad():
+            theirs.lora_A["default"].weight.copy_(module.lora_A)
+        if dropout:
+            theirs.lora_dropout["default"] = StreamDropout(streams, module.info.name, dropout)
+    trained = [p for p in peft.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW([{"params": trained, "peak_lr": config.train.lr}], weight_decay=0.01)
+    order, tokens = BatchOrder(tiny_tokens().length, 8, 0), tiny_tokens()
+    peft.train()
+    expected = []
+    for index in range(1, STEPS + 1):
+        set_lr(optimizer, config.train, index, STEPS)
+        batch = tokens.batch(order[index - 1])
+        labels = batch.pop("labels")
+        streams.at(index, 0, 0)
+        loss = example_loss(peft(**batch).logits, labels).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+    assert losses_of_ours(ours) == pytest.approx(expected, abs=1e-6)
+
+
+def test_adalora_follows_peft() -> None:
+    config = tiny_config(
+        "adalora",
+        strategy={
+            "name": "adalora",
+            "init_r": 4,
+            "warmup_steps": 3,
+            "final_steps": 5,
+            "allocate_every": 2,
+            "orth_reg_weight": 0.5,
+        },
+        train__lr=1e-2,
+    )
+    ours = make_trainer(config)
+    names = [module.info.name for module in ours.adapters]
+    peft = get_peft_model(
+        tiny_model(),
+        AdaLoraConfig(
+            task_type="SEQ_CLS",
+            target_modules=names,
+            init_r=4,
+            target_r=2,
+            lora_alpha=4,
+            tinit=3,
+            tfinal=5,
+            deltaT=2,
+            beta1=0.85,
+            beta2=0.85,
+            orth_reg_weight=0.5,
+            total_step=STEPS,
+        ),
+    )
+    theirs = [peft.base_model.model.get_submodule(name) for name in names]
+    for module, other in zip(ours.adapters, theirs, strict=True):
+        with torch.no_grad():
+            other.lora_A["default"].copy_(module.lora_A)
+            other.lora_B["default"].copy_(module.lora_B)
+            other.lora_E["default"].zero_()
+    trained = [p for p in peft.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW([{"params": trained, "peak_lr": config.train.lr}], weight_decay=0.01)
+    tokens = tiny_tokens()
+    order = BatchOrder(tokens.length, 8, 0)
+    peft.train()
+    ours.model.train()
+    pruned = 0
+    for index in range(1, STEPS):  # the last step of ours also takes the masked triplets off
+        set_lr(optimizer, config.train, index, STEPS)
+        out = peft(**tokens.batch(order[index - 1]))
+        out.loss.backward()
+        optimizer.step()
+        peft.base_model.update_and_allocate(index)
+        optimizer.zero_grad()
+        loss, _ = ours._advance(order)  # noqa: SLF001
+        ours.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            penalty = sum(ours.strategy.penalty(ours.adapters).values())
+        assert torch.isfinite(loss + penalty)
+        for module, other, kept in zip(ours.adapters, theirs, ours.strategy.pattern, strict=True):
+            found, wanted = module.scale.detach(), other.lora_E["default"].detach().flatten()
+            assert torch.allclose(found, wanted, atol=1e-6), (index, module.info.name)
+            assert torch.equal(found == 0, wanted == 0)
+            assert torch.allclose(module.lora_A, other.lora_A["default"], atol=1e-6)
+            pruned += sum(not keep for keep in kept)
+        pattern = peft.peft_config["default"].rank_pattern
+        if pattern:
+            ranks = [sum(pattern[f"base_model.model.{name}.lora_E.default"]) for name in names]
+            if index >= 15 or index % 2 == 0:
+                assert ranks == [sum(kept) for kept in ours.strategy.pattern]
+    assert pruned
+    ours._advance(order)  # noqa: SLF001
+    assert sum(module.rank for module in ours.adapters) == 2 * len(names)
