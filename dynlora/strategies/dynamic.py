@@ -124,7 +124,7 @@ class Dynamic(Strategy):
         """Leave room to grow where ranks move."""
         if self.allocation not in ("rank", "both", "random"):
             return rank
-        return min(round(probe.rank * self.growth_limit), module.d_in, module.d_out)
+        return max(rank, min(round(probe.rank * self.growth_limit), module.d_in, module.d_out))
 
     def start(self, adapters: Adapters) -> None:
         """Begin the averages."""
@@ -182,8 +182,9 @@ class Dynamic(Strategy):
         """Return the moves of one event: at most b0 · (1 - progress³) components, at least one."""
         first = self.moves or max(1, round(0.03 * adapters.reference_rank * len(adapters)))
         moves = max(1, round(first * (1 - phases.progress(step.index) ** 3)))
+        fresh = min(2 * phases.allocate_every, step.index)  # those of the start are never fresh
         benefit = self.rota.benefits(len(adapters)) if self.growth == "probe" else None
-        standing = standing_of(adapters, worth, benefit, fresh=2 * phases.allocate_every, min_rank=self.min_rank)
+        standing = standing_of(adapters, worth, benefit, fresh=fresh, min_rank=self.min_rank)
         if self.allocation == "random":
             rng = np.random.default_rng(stream_seed(adapters.seed, "random allocation", step.index))
             return list(swap(drawn(standing, rng), moves=moves, per_module=self.moves_per_module, hysteresis=0.0))

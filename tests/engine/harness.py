@@ -69,12 +69,12 @@ def tiny_tokens(n: int = 96, seed: int = 0) -> Tokens:
     return Tokens(features, label.astype(np.int64), length, {"input_ids": 0, "attention_mask": 0})
 
 
-def tiny_config(strategy: str = "lora", **overrides: Any) -> RunConfig:
+def tiny_config(name: str = "lora", /, **overrides: Any) -> RunConfig:
     """Return a config for 20 small steps; `train__lr=1` sets train.lr."""
     values: dict[str, Any] = {
         "seed": 0,
         "adapter": {"rank": 2, "dropout": 0.0},
-        "strategy": {"name": strategy},
+        "strategy": {"name": name},
         "train": {"steps": 20, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "warmup": 0.1},
         "log": {"every": 5, "eval_every": 10, "checkpoint_every": 5},
     }

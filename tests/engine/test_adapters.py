@@ -88,7 +88,7 @@ def test_component_sensitivity_is_the_absolute_saliency() -> None:
 
 def test_delta_norm_needs_no_full_matrix() -> None:
     module = adapter()
-    assert float(delta_norm(module)) == pytest.approx(float(module.delta_weight().norm()), rel=1e-5)
+    assert float(delta_norm(module)) == pytest.approx(module.delta_weight().norm().item(), rel=1e-5)
 
 
 def test_probe_row_sees_the_gradients_energy() -> None:
@@ -132,7 +132,7 @@ class TestEdits:
         assert not optimizer.state[module.lora_B]["exp_avg"][:, 3].any()
         overlap = module.lora_A[3] @ module.lora_A[:3].t()
         assert torch.allclose(overlap, torch.zeros(3), atol=1e-5)
-        assert float(module.lora_A[3].norm()) == pytest.approx(float(module.lora_A[:3].norm(dim=1).mean()), rel=1e-4)
+        assert module.lora_A[3].norm().item() == pytest.approx(module.lora_A[:3].norm(dim=1).mean().item(), rel=1e-4)
 
     def test_dropped_components_are_gone_and_never_drift(self) -> None:
         module = adapter()

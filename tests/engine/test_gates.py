@@ -58,7 +58,7 @@ def test_gradient_checkpointing_sees_the_same_gates() -> None:
     for checkpointed in (False, True):
         trainer = gated()
         if checkpointed:
-            trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+            trainer.model.activation_checkpointing_enable({"use_reentrant": False})
         trainer.model.train()
         batch = tiny_tokens().batch(range(6))
         trainer.model(**batch).loss.backward()

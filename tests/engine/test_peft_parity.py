@@ -16,6 +16,8 @@ from tests.engine.harness import make_trainer, tiny_config, tiny_model, tiny_tok
 
 STEPS = 20
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+
 
 class StreamDropout(nn.Module):
     """PEFT's dropout, drawing from our stream of the same module."""
@@ -50,9 +52,7 @@ def test_lora_follows_peft(architecture: str, dropout: float) -> None:
     names = [module.info.name for module in ours.adapters]
     peft = get_peft_model(
         tiny_model(architecture),
-        LoraConfig(
-            task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=names, fan_in_fan_out=architecture == "gpt2"
-        ),
+        LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=names, fan_in_fan_out=architecture == "gpt2"),
     )
     streams = DropoutStreams(0)
     for module in ours.adapters:
@@ -144,7 +144,7 @@ def test_adalora_follows_peft() -> None:
             pruned += sum(not keep for keep in kept)
         pattern = peft.peft_config["default"].rank_pattern
         if pattern:
-            ranks = [sum(pattern[f"base_model.model.{name}.lora_E.default"]) for name in names]
+            ranks = [sum(kept) for name in names for key, kept in pattern.items() if f".{name}.lora_E" in f".{key}"]
             if index >= 15 or index % 2 == 0:
                 assert ranks == [sum(kept) for kept in ours.strategy.pattern]
     assert pruned
