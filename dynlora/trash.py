@@ -10,7 +10,7 @@ from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyEr
 from dynlora.run_queue import LOCK_WAIT_S, QUEUE_LOCK, read_launch, read_status
 from dynlora.store import schema
 from dynlora.store.active import mark_active, unmark_active
-from dynlora.store.connection import lock_run
+from dynlora.store.connection import LET_GO_S, lock_run
 
 TRASH_DIR = ".trash"
 
@@ -34,7 +34,7 @@ def delete(runs_dir: Folder, run_id: str) -> Path:
     with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         if _is_busy(folder):
             raise RunBusyError(f"run {run_id} is running: stop it first")
-        lock_run(folder).release()
+        lock_run(folder, LET_GO_S).release()
         if os.path.lexists(target):
             raise ConfigError(f"run {run_id} lies in the trash already: remove {target} first")
         target.parent.mkdir(exist_ok=True)

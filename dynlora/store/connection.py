@@ -17,8 +17,16 @@ _BUSY_S = 5.0
 _HEADER = b"SQLite format 3\x00"
 
 
-def lock_run(folder: Path) -> BaseFileLock:
+LET_GO_S = 5.0
+"""How long a writer that has stored its end may take to let go of the lock, seconds."""
+
+
+def lock_run(folder: Path, wait_s: float = 0.0) -> BaseFileLock:
     """Take the writer's lock of a run and return it.
+
+    Args:
+        folder: folder of the run.
+        wait_s: seconds to wait for it: readers see the end of a run a moment before its writer lets go.
 
     Raises:
         RunBusyError: when another process, or another writer here, holds it.
@@ -29,7 +37,7 @@ def lock_run(folder: Path) -> BaseFileLock:
         raise CorruptRunError(f"run {folder.name}: {path.name} is a link; dynlora does not follow links")
     lock = FileLock(path, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait_s)
     except Timeout:
         raise RunBusyError(f"run {folder.name} is being written by another process: stop it first") from None
     return lock

@@ -14,7 +14,7 @@ from typing import Any
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.store import jsontext, schema
 from dynlora.store.active import mark_active, unmark_active
-from dynlora.store.connection import lock_run, open_writer, switch_journal
+from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
 from dynlora.store.process import now, this_process
 
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -93,7 +93,7 @@ def annotate(
     """
     if state is not None and state not in schema.STATES:
         raise ConfigError(f"state {state!r} of a run: use one of {', '.join(schema.STATES)}")
-    with lock_run(folder):
+    with lock_run(folder, LET_GO_S):
         connection = open_writer(folder)
         try:
             stored = _annotate(connection, state, error, meta or {}, events)

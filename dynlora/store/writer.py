@@ -15,9 +15,10 @@ from filelock import BaseFileLock
 from dynlora.errors import CorruptRunError
 from dynlora.store import jsontext, schema
 from dynlora.store.active import mark_active, unmark_active
-from dynlora.store.connection import lock_run, open_writer, switch_journal
+from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
 from dynlora.store.lifecycle import annotate, create_run
 from dynlora.store.process import now, this_process
+from dynlora.store.reader import RunReader
 from dynlora.store.recording import COMMIT_EVERY_S, Recording
 from dynlora.store.resume import truncate
 
@@ -50,8 +51,9 @@ class RunWriter(Recording):
             CorruptRunError: when it cannot be read or written.
         """
         folder = Path(os.path.realpath(folder))
-        schema.database(folder)
-        lock = lock_run(folder)
+        with RunReader(folder) as reader:
+            ending = reader.status().status != "running"
+        lock = lock_run(folder, LET_GO_S if ending else 0.0)
         connection: sqlite3.Connection | None = None
         try:
             connection = open_writer(folder)

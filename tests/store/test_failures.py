@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
 from dynlora.errors import DynloraError
 from dynlora.store import pending, recording
-from dynlora.store.connection import open_reader
+from dynlora.store.connection import lock_run, open_reader
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
@@ -97,3 +98,14 @@ def test_an_interrupted_run_in_a_read_only_folder_says_so(tmp_path: Path, monkey
     with RunReader(folder) as reader:
         assert reader.last_step() == 3
     assert not list(folder.glob("run.db-*"))
+
+
+def test_a_run_is_taken_over_while_its_last_writer_lets_go(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    RunWriter.open(folder, resume_from=None).finish("stopped")
+    lock = lock_run(folder)
+    threading.Timer(0.2, lock.release).start()
+    annotate(folder, state="queued")
+    lock = lock_run(folder)
+    threading.Timer(0.2, lock.release).start()
+    RunWriter.open(folder, resume_from=None).close()
