@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,8 +162,15 @@ def put_adapters(
 
 
 def make_accelerator() -> Accelerator:
-    """Return device and processes as `accelerate launch` or the machine has them."""
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    """Return device and processes as `accelerate launch` or the machine has them.
+
+    Several processes on a machine without accelerators talk through gloo: accelerate needs to be told.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(
+        cpu=several and not torch.accelerator.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 def _evaluation(inputs: Inputs, train: Tokens, autocast: Any) -> tuple[Evaluation, np.ndarray]:
@@ -205,7 +213,7 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 def _check_batch(config: RunConfig, n_train: int) -> None:
     """Refuse a batch that does not divide over the processes."""
-    processes = Accelerator().num_processes if torch.distributed.is_initialized() else 1
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size}: must be a multiple of the {processes} processes; raise it"

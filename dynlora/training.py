@@ -61,7 +61,7 @@ def train(
     inputs = load_inputs(config)
     trainer_check(inputs)
     folder = _shared_folder(inputs, runs_dir, accelerator, "running")
-    return _run(inputs, folder, accelerator, None, progress)
+    return _run_and_call_the_next(inputs, folder, accelerator, None, progress)
 
 
 def enqueue(config: RunConfig, runs_dir: Path) -> Path:
@@ -99,7 +99,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     state = read_checkpoint(folder / "checkpoint") if place is not None else None
     if state is not None and state["step"] == 0:
         state = None  # nothing has been trained: everything is recorded anew
-    return _run(inputs, folder, accelerator, state, progress)
+    return _run_and_call_the_next(inputs, folder, accelerator, state, progress)
 
 
 def trainer_check(inputs: Inputs) -> None:
@@ -154,6 +154,17 @@ def _shared_folder(inputs: Inputs, runs_dir: Path, accelerator: Accelerator, sta
     return Path(names[0])
 
 
+def _run_and_call_the_next(
+    inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None, progress: bool
+) -> Outcome:
+    """Train in a run folder; however that ends, the oldest queued run is started."""
+    try:
+        return _run(inputs, folder, accelerator, state, progress)
+    finally:
+        if accelerator.is_main_process:
+            launch.start_next(folder.parent)
+
+
 def _run(
     inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None, progress: bool
 ) -> Outcome:
@@ -175,7 +186,6 @@ def _run(
                 return Outcome(folder, "failed", error=_reason(error))
             raise
         writer.finish(outcome.state)
-    launch.start_next(folder.parent)
     return outcome
 
 

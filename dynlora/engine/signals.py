@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +35,24 @@ class StepSignals:
         has_loss: whether one was read yet.
     """
 
-    def __init__(self, adapters: Adapters, strategy: Strategy, recorder: Recorder, every: int, step: int) -> None:
-        """Announce the signals; `every` is the distance of the costlier ones, in steps."""
+    def __init__(
+        self,
+        adapters: Adapters,
+        strategy: Strategy,
+        recorder: Recorder,
+        every: int,
+        reduce: Callable[[Tensor], Tensor] = lambda value: value,
+    ) -> None:
+        """Announce the signals.
+
+        Args:
+            adapters: of the model.
+            strategy: whose signals are recorded.
+            recorder: takes them.
+            every: distance of the costlier signals, in steps.
+            reduce: mean over the processes, for what each of them sees on its own share of a batch.
+        """
+        self.reduce = reduce
         self.adapters = adapters
         self.strategy = strategy
         self.recorder = recorder
@@ -107,7 +124,7 @@ class StepSignals:
             found["importance"] = self._importance()
         gates = self.adapters.gates
         if gates is not None and gates.values is not None:
-            found["gate"] = gates.values.detach().mean(0)
+            found["gate"] = self.reduce(gates.values.detach().mean(0))
         if step.index % self.every == 0 or step.index == step.total:
             found |= self._norms()
         vectors = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in found.values()]

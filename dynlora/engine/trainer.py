@@ -130,7 +130,9 @@ class Trainer:
         TrainingDiverged: when the loss is not a number.
         """
         order = BatchOrder(self.tokens.length, self.config.train.batch_size, self.config.seed)
-        signals = StepSignals(self.adapters, self.strategy, self.recorder, self.config.log.every, self.step)
+        signals = StepSignals(
+            self.adapters, self.strategy, self.recorder, self.config.log.every, reduce=self._over_processes
+        )
         self.model.train()
         if self.step == 0:
             keeper.checkpoint(self)  # from here on, whatever happens, there is something to resume from
@@ -192,7 +194,13 @@ class Trainer:
                 objective = loss + sum(penalty.values()) if penalty else loss
                 (objective / accum if accum > 1 else objective).backward()
             total += loss.detach()
-        return total / accum if accum > 1 else total
+        return self._over_processes(total / accum if accum > 1 else total)
+
+    def _over_processes(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over the processes, which hold shares of equal size."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return self.accelerator.reduce(value, "mean")  # pyright: ignore
 
     def _sync_context(self, part: int, accum: int) -> Any:
         """Reduce gradients over processes only with the last part."""

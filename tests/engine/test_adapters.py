@@ -179,7 +179,7 @@ class TestEdits:
                 loss = module(torch.randn(8, 6)).pow(2).mean()
                 loss.backward()
                 optimizer.step()
-                trace.append(float(loss))
+                trace.append(loss.item())
             losses.append(trace)
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
