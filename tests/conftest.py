@@ -15,6 +15,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 
+from tests.tiny import save_data, save_tiny
+
 
 @pytest.fixture
 def runs_dir(tmp_path: Path) -> Path:
@@ -30,3 +32,33 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("DYNLORA_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random BERT."""
+    return save_tiny("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random DistilBERT."""
+    return save_tiny("distilbert", tmp_path_factory.mktemp("distilbert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Llama."""
+    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random GPT-2, whose linear modules are Conv1D."""
+    return save_tiny("gpt2", tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with train.csv and validation.csv: text, label, domain."""
+    return save_data(tmp_path_factory.mktemp("data"))
