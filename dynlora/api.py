@@ -88,7 +88,7 @@ class Attached:
         return edits.describe(made)
 
 
-def attach(
+def attach(  # noqa: PLR0913 - the public form; all but the model are named
     model: nn.Module,
     *,
     strategy: str | Strategy = "dynamic",
@@ -144,8 +144,12 @@ def attach(
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
     method.start(adapters)
-    groups = [{"lr": lr * group.pop("lr_factor"), **group} for group in method.groups(adapters) if group["params"]]
+    return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
+
+
+def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: float) -> Optimizer:
+    """Return AdamW over the strategy's groups and whatever else of the model is trainable."""
+    groups = [{"lr": lr * group.pop("lr_factor"), **group} for group in strategy.groups(adapters) if group["params"]]
     taken = {id(parameter) for group in groups for parameter in group["params"]}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-    optimizer = AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)
-    return Attached(model, adapters, method, optimizer, steps)
+    return AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)

@@ -194,14 +194,10 @@ def _groups(inputs: Inputs, train: Tokens, held_out: Tokens, autocast: Any) -> t
         clusters = groups.fit_clusters(groups.embed(inputs.base.model, train, sample, 64, autocast), config.seed)
         everything = np.arange(len(held_out))
         member = clusters.predict(groups.embed(inputs.base.model, held_out, everything, 64, autocast))
-        return [f"cluster {index + 1}" for index in range(clusters.n_clusters)], member
+        return [f"cluster {index + 1}" for index in range(clusters.n_clusters)], np.asarray(member)
     if data.held_out.group is None:
         return [], None
     names = sorted(set(data.held_out.group), key=_natural)
-    if len(names) > 50:
-        raise ConfigError(
-            f"data.group_by={config.data.group_by}: {len(names):,} groups are too many (at most 50); name another column"
-        )
     index = {name: position for position, name in enumerate(names)}
     return names, np.array([index[name] for name in data.held_out.group])
 

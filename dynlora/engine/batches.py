@@ -40,10 +40,13 @@ class Tokens:
         """Return the number of rows."""
         return len(self.features)
 
+    def take(self, rows: np.ndarray) -> Tokens:
+        """Return the rows at these positions."""
+        return Tokens([self.features[row] for row in rows], self.label[rows], self.length[rows], self.pad)
+
     def batch(self, indices: Sequence[int] | np.ndarray, device: torch.device | None = None) -> dict[str, Tensor]:
         """Return rows padded to their longest: each feature (batch, seq), labels (batch,)."""
-        longest = int(max(self.length[index] for index in indices))
-        width = -(-longest // MULTIPLE) * MULTIPLE
+        width = padded_width(self.length, indices)
         batch = {}
         for name, fill in self.pad.items():
             table = np.full((len(indices), width), fill, dtype=np.int64)
@@ -53,6 +56,16 @@ class Tokens:
             batch[name] = torch.from_numpy(table).to(device)
         batch["labels"] = torch.from_numpy(self.label[np.asarray(indices)]).to(device)
         return batch
+
+
+def padded_width(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
+    """Return the width a batch of these rows is padded to: the longest, rounded up to a multiple of `MULTIPLE`."""
+    return -(-int(max(length[row] for row in rows)) // MULTIPLE) * MULTIPLE
+
+
+def padded_tokens(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
+    """Return the tokens of a batch of these rows, padding included."""
+    return len(rows) * padded_width(length, rows)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -> Tokens:

@@ -22,6 +22,7 @@ from dynlora.errors import DataError
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "question1", "question", "premise", "review", "content")
 PAIR_COLUMNS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "question": "sentence"}
 MAX_LABELS = 1000
+MAX_GROUPS = 50
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,19 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> TextData:
         DataError: one sentence that names what does not fit and what to change.
     """
     splits = read_splits(folder, seed, config.eval_fraction)
-    train, held_out = (
-        limited(splits["train"], config.max_train, seed),
-        limited(splits["held_out"], config.max_eval, seed),
-    )
+    train = limited(splits["train"], config.max_train, seed)
+    held_out = limited(splits["held_out"], config.max_eval, seed)
     columns = _columns(config, train)
-    for split, rows in (("training", train), ("held-out", held_out)):
-        _check_columns(columns, rows, split)
-    task, labels = _task(config, train, held_out, columns["label"])
-    sides = [_rows(rows, columns, task, labels, split) for split, rows in (("training", train), ("held-out", held_out))]
-    return TextData(
-        *sides, task, labels, _metric(config.metric, task, folder, labels), _digest(sides), _warnings(sides, labels)
+    for split, table in (("training", train), ("held-out", held_out)):
+        _check_columns(columns, table, split)
+    task, labels = _task(config, train, held_out)
+    metric = _metric(config.metric, task, folder, labels)
+    sides = (
+        _rows(train, columns, config.label, task, labels, "training"),
+        _rows(held_out, columns, config.label, task, labels, "held-out"),
     )
+    _check_groups(columns["group"], sides[1])
+    return TextData(*sides, task, labels, metric, _digest(sides), _warnings(sides, labels))
 
 
 def _columns(config: DataConfig, table: Dataset) -> dict[str, str | None]:
@@ -146,8 +148,18 @@ SYNTHETIC_GROUPS = ("length", "label", "clusters", "none")
 """Input groups that are no column: they are made from the rows or the model."""
 
 
-def _task(config: DataConfig, train: Dataset, held_out: Dataset, label: str | None) -> tuple[str, list[str]]:
+def _check_groups(group: str | None, held_out: Rows) -> None:
+    """Refuse so many groups that none could be looked at."""
+    found = len(set(held_out.group or ()))
+    if found > MAX_GROUPS:
+        raise DataError(
+            f"data.group_by={group}: {found:,} groups are too many (at most {MAX_GROUPS}); name another column, or none"
+        )
+
+
+def _task(config: DataConfig, train: Dataset, held_out: Dataset) -> tuple[str, list[str]]:
     """Return the task and the names of the classes."""
+    label = config.label
     values = _usable_labels(train, label, "training") + _usable_labels(held_out, label, "held-out")
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     fractional = numeric and any(not float(value).is_integer() for value in values)
@@ -177,9 +189,9 @@ def _label_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
-def _usable_labels(table: Dataset, label: str | None, split: str) -> list[Any]:
+def _usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
     """Return the labels of the rows, refusing gaps and GLUE's hidden -1."""
-    values = table[label][:] if label else []
+    values = table[label][:]
     for number, value in enumerate(values):
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             raise DataError(f"data.label={label}: {split} row {number + 1} has none; fill it or drop the row")
@@ -192,16 +204,17 @@ def _usable_labels(table: Dataset, label: str | None, split: str) -> list[Any]:
     return list(values)
 
 
-def _rows(table: Dataset, columns: dict[str, str | None], task: str, labels: list[str], split: str) -> Rows:
+def _rows(
+    table: Dataset, columns: dict[str, str | None], label_column: str, task: str, labels: list[str], split: str
+) -> Rows:
     """Return one side as plain lists and an array."""
     text = _texts(table, columns["text"], split)
     pair = _texts(table, columns["text_pair"], split) if columns["text_pair"] else None
-    values = table[columns["label"]][:]
+    values = table[label_column][:]
     if task == "regression":
         label = np.asarray(values, dtype=np.float32)
     else:
-        kinds = table.features.get(columns["label"])
-        names = getattr(kinds, "names", None)
+        names = getattr(table.features.get(label_column), "names", None)
         index = {name: position for position, name in enumerate(labels)}
         label = np.array([index[str(names[v]) if names else _label_text(v)] for v in values], dtype=np.int64)
     return Rows(text, pair, label, _groups(table, columns["group"], text, label, labels))

@@ -18,7 +18,7 @@ def confusion(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> np.nd
 def classification_metrics(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> dict[str, float]:
     """Return accuracy, Matthews' correlation, macro F1 and, for two classes, F1 of class 1; 0 where undefined."""
     labels = list(range(n_labels))
-    f1 = sklearn_metrics.f1_score(label, prediction, labels=labels, average=None, zero_division=0)
+    f1 = sklearn_metrics.f1_score(label, prediction, labels=labels, average=None, zero_division=0)  # pyright: ignore
     found = {
         "accuracy": float(np.mean(label == prediction)),
         "macro_f1": float(np.mean(f1)),
@@ -33,8 +33,8 @@ def regression_metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, f
     """Return Pearson's and Spearman's correlation and the mean squared error; 0 where a side is constant."""
     defined = not (_constant(label) or _constant(prediction))
     return {
-        "pearson": float(stats.pearsonr(label, prediction).statistic) if defined else 0.0,
-        "spearman": float(stats.spearmanr(label, prediction).statistic) if defined else 0.0,
+        "pearson": float(stats.pearsonr(label, prediction)[0]) if defined else 0.0,  # pyright: ignore
+        "spearman": float(stats.spearmanr(label, prediction)[0]) if defined else 0.0,  # pyright: ignore
         "mse": float(np.mean((label.astype(float) - prediction) ** 2)),
     }
 

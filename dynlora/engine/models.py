@@ -101,7 +101,7 @@ def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:
     }
 
 
-def adapt(
+def adapt(  # noqa: PLR0913 - what a config says, named
     base: BaseModel,
     strategy: Strategy,
     *,

@@ -60,7 +60,3 @@ class ProbeRota:
     def benefits(self, n_modules: int) -> np.ndarray:
         """Return each module's benefit, NaN where none was seen yet, (n_modules,)."""
         return np.array([self.benefit.get(m, np.nan) for m in range(n_modules)])
-
-    def state(self) -> dict[str, dict]:
-        """Return what a checkpoint keeps."""
-        return {"total": self.total, "steps": self.steps, "benefit": self.benefit}

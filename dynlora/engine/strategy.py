@@ -183,10 +183,12 @@ class Strategy:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state fields by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.init}
+        """Return the state fields by name; a dataclass among them as the values of its fields."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.init}
+        return {name: vars(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
         """Set the state fields from what `state_dict` returned."""
         for name, value in values.items():
-            setattr(self, name, value)
+            kept = getattr(self, name)
+            setattr(self, name, type(kept)(**value) if dataclasses.is_dataclass(kept) else value)

@@ -30,7 +30,7 @@ class AdaLora(Strategy):
     are set to zero; until the last phase they may come back.
 
     Paper: Zhang et al. 2023, AdaLoRA, ICLR, arXiv 2303.10512 (equations 5 to 12).
-    Differs: nothing from PEFT's code step by step, with three repairs around it: the default schedule follows the
+    Differs: nothing from PEFT's code step by step, with repairs around it: the default schedule follows the
     run's length, equal scores prune no more than was asked for where PEFT prunes all of them, and the masked triplets
     are taken off after the last step. The budget at the end is that of uniform LoRA, counted in triplets as published; before, it is exceeded by design.
     """

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.probes import ProbeRota
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.schedule import Phases
-from dynlora.engine.strategy import Probe, Step, Strategy, setting
+from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
 from dynlora.errors import ConfigError
 
 
@@ -86,7 +85,7 @@ class Dynamic(Strategy):
     final_steps: int | None = setting(None, "Steps without a move at the end. Empty: 30 %.", unit="steps", ge=0)
     allocate_every: int | None = setting(None, "Steps between events. Empty: 2 %, at least 7.", unit="steps", ge=1)
 
-    rota: ProbeRota = field(init=False, default_factory=ProbeRota, repr=False, compare=False)
+    rota: ProbeRota = state(ProbeRota)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse a schedule without events, and a floor above the uniform rank."""
@@ -161,14 +160,6 @@ class Dynamic(Strategy):
         total = self._worth(adapters).sum(1)
         size = torch.tensor([max(1, m.rank) * m.info.cost for m in adapters], device=total.device)
         return {"importance": total / size}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the probes saw; all else lives beside the components."""
-        return self.rota.state()
-
-    def load_state_dict(self, values: Mapping[str, Any]) -> None:
-        """Set what the probes saw."""
-        self.rota = ProbeRota(**values)
 
     def _worth(self, adapters: Adapters) -> Tensor:
         """Return what each component is worth, (n_modules, widest max_rank), zero where inactive."""

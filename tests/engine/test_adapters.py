@@ -170,7 +170,7 @@ class TestEdits:
                 optimizer = self.trained(module)
                 order = [2, 0, 1, 3, 4, 5]
                 with torch.no_grad():
-                    for tensor, dim in edits._component_tensors(module, optimizer):  # noqa: SLF001
+                    for tensor, dim in edits._component_tensors(module, optimizer):
                         tensor.copy_(tensor.index_select(dim, torch.tensor(order)))
             trace = []
             for step in range(5):

@@ -104,7 +104,7 @@ def test_accumulated_gradients_equal_the_larger_batch(name: str) -> None:
         rows = np.arange(8) + 8 * index
         first, second = rows[:4], rows[4:]
         for trainer, order in ((parts, {2 * index: first, 2 * index + 1: second}), (whole, {index: rows})):
-            trainer._advance(order)  # noqa: SLF001 - pyright: ignore
+            trainer._advance(order)
             trainer.optimizer.zero_grad()
     for key, value in weights(whole).items():
         assert torch.allclose(value, weights(parts)[key], atol=2e-5), key

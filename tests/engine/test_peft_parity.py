@@ -38,7 +38,7 @@ def losses_of_ours(trainer: Trainer) -> list[float]:
     trainer.model.train()
     found = []
     for _ in range(STEPS):
-        loss, _ = trainer._advance(order)  # noqa: SLF001
+        loss, _ = trainer._advance(order)
         trainer.optimizer.zero_grad(set_to_none=True)
         found.append(float(loss))
     return found
@@ -131,7 +131,7 @@ def test_adalora_follows_peft() -> None:
         optimizer.step()
         peft.base_model.update_and_allocate(index)
         optimizer.zero_grad()
-        loss, _ = ours._advance(order)  # noqa: SLF001
+        loss, _ = ours._advance(order)
         ours.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             penalty = sum(ours.strategy.penalty(ours.adapters).values())
@@ -148,5 +148,5 @@ def test_adalora_follows_peft() -> None:
             if index >= 15 or index % 2 == 0:
                 assert ranks == [sum(kept) for kept in ours.strategy.pattern]
     assert pruned
-    ours._advance(order)  # noqa: SLF001
+    ours._advance(order)
     assert sum(module.rank for module in ours.adapters) == 2 * len(names)

@@ -1,0 +1,113 @@
+"""Real processes: killed at any step and resumed, or two instead of one, a run comes out the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynlora.store.reader import RunReader
+from dynlora.store.summary import run_summary
+from tests.tiny import tiny_arguments
+
+DYNAMIC = ("strategy.name=dynamic", "strategy.gates=module", "adapter.dropout=0.1", "log.checkpoint_every=4")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def start(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start `dynlora` in a process of its own."""
+    command = [sys.executable, "-m", "dynlora", *arguments, "--runs-dir", str(runs_dir), "--json"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finished(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process to end well."""
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == 0, said.decode()[-2000:]
+
+
+def only_run(runs_dir: Path) -> Path:
+    """Return the one run of a folder."""
+    (folder,) = [path for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return folder
+
+
+def wait_for_step(runs_dir: Path, step: int) -> Path:
+    """Return the run once its store shows a step, or fail after a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        runs = [path for path in runs_dir.glob("2*") if path.is_dir()]
+        if runs:
+            with RunReader(runs[0]) as reader:
+                if reader.last_step() >= step:
+                    return runs[0]
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} never came")
+
+
+def everything(folder: Path) -> dict[str, tuple[list[int], np.ndarray]]:
+    """Return every recorded signal of a run, timings left out."""
+    with RunReader(folder) as reader:
+        found = {}
+        for name in reader.signals():
+            steps, values = reader.signal(name)
+            found[name] = (list(map(int, steps)), values)
+        (loss,) = reader.scalars("loss", "train")
+        found["loss"] = (list(map(int, loss.steps)), loss.values)
+        return found
+
+
+def adapter_bytes(folder: Path) -> bytes:
+    """Return the learned tensors as they lie on the disk."""
+    return (folder / "adapter" / "tensors.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "step", [3, 17, *(pytest.param(step, marks=pytest.mark.torture) for step in (0, 1, 5, 9, 12, 20, 23))]
+)
+def test_killed_and_resumed_equals_uninterrupted(
+    step: int, tmp_path: Path, tiny_bert: Path, tiny_data: Path, whole_run: Path
+) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, *DYNAMIC, "train.steps=24")
+    process = start(tmp_path, "train", *arguments)
+    folder = wait_for_step(tmp_path, step)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    if run_summary(folder)["status"] != "finished":  # a slow reader may see the kill come too late
+        assert run_summary(folder)["status"] == "interrupted"
+        finished(start(tmp_path, "resume", folder.name))
+    assert adapter_bytes(folder) == adapter_bytes(whole_run)
+    found, expected = everything(folder), everything(whole_run)
+    assert found.keys() == expected.keys()
+    for name, (steps, values) in expected.items():
+        assert found[name][0] == steps, name
+        assert np.array_equal(found[name][1], values, equal_nan=True), name
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_data: Path) -> Path:
+    """The same run, uninterrupted."""
+    runs_dir = tmp_path_factory.mktemp("whole")
+    finished(start(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data, *DYNAMIC, "train.steps=24")))
+    return only_run(runs_dir)
+
+
+def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Path) -> None:
+    still = ("adapter.dropout=0", "model.dropout=0", "train.batch_size=16", "train.steps=20", "strategy.name=dynamic")
+    arguments = tiny_arguments(tiny_bert, tiny_data, *still)
+    one, two = tmp_path / "one", tmp_path / "two"
+    finished(start(one, "train", *arguments))
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [*launcher, "-m", "dynlora", "train", *arguments, "--runs-dir", str(two), "--json"]
+    finished(subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    found, expected = everything(only_run(two)), everything(only_run(one))
+    for name, (steps, values) in expected.items():
+        assert found[name][0] == steps, name
+        assert np.allclose(found[name][1], values, atol=1e-6, equal_nan=True), name
