@@ -1,0 +1,22 @@
+"""The dashboard: its pages and its menu; `dynlora ui` starts it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dynlora.viz import widgets
+
+st.set_page_config(page_title="dynlora", page_icon=":material/stacked_bar_chart:", layout="wide")
+PAGES = [
+    st.Page("pages/runs.py", title="Runs", icon=":material/list:", default=True),
+    st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
+    st.Page("pages/run.py", title="Run", icon=":material/monitoring:"),
+    st.Page("pages/capacity.py", title="Capacity", icon=":material/grid_on:"),
+    st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
+    st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
+    st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
+]
+page = st.navigation(PAGES, position="hidden")
+widgets.prepare()
+widgets.menu(PAGES)
+page.run()

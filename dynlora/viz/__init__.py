@@ -1,0 +1,1 @@
+"""Pictures of runs: frames in, plotly figures and sentences out; only `widgets` knows streamlit."""

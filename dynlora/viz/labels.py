@@ -1,0 +1,121 @@
+"""Words and numbers as people read them: short module names, sensible digits, and text made safe to draw.
+
+Names, texts and messages of a run are untrusted. `plotly_text` is for everything put into a figure, `markdown_text`
+for everything put into a title, a caption or a label.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+KIND_WORDS = {
+    "query": "query", "q_proj": "query", "q_lin": "query", "query_proj": "query", "SelfAttention.q": "query",
+    "key": "key", "k_proj": "key", "k_lin": "key", "key_proj": "key", "SelfAttention.k": "key",
+    "value": "value", "v_proj": "value", "v_lin": "value", "value_proj": "value", "SelfAttention.v": "value",
+    "query_key_value": "qkv", "c_attn": "qkv", "qkv_proj": "qkv", "Wqkv": "qkv",
+    "attention.output.dense": "attn out", "o_proj": "attn out", "out_proj": "attn out", "out_lin": "attn out",
+    "attn.c_proj": "attn out", "SelfAttention.o": "attn out", "attention.dense": "attn out", "attn.Wo": "attn out",
+    "intermediate.dense": "ff in", "up_proj": "ff in", "lin1": "ff in", "c_fc": "ff in", "fc1": "ff in",
+    "dense_h_to_4h": "ff in", "mlp.Wi": "ff in", "gate_proj": "ff gate",
+    "output.dense": "ff out", "down_proj": "ff out", "lin2": "ff out", "mlp.c_proj": "ff out", "fc2": "ff out",
+    "dense_4h_to_h": "ff out", "mlp.Wo": "ff out",
+}  # fmt: skip
+"""How the field's libraries end the names of a block's linear modules, and what these are."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u2028-\u202f\u2066-\u2069]+")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&^=\"'])")
+_BREAK = "\u200b"
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """Return text on one line, without control and direction characters, cut after `limit` characters."""
+    found = _CONTROL.sub(" ", str(text)).strip()
+    return found if len(found) <= limit else found[: limit - 1].rstrip() + "…"
+
+
+def plotly_text(text: object, limit: int = 200) -> str:
+    """Return text for a figure: no tags, no formulas, no `%{...}` of plotly's own."""
+    return html.escape(one_line(text, limit)).replace("$", "&#36;").replace("%{", "%&#123;")
+
+
+def markdown_text(text: object, limit: int = 200) -> str:
+    """Return text for a title, caption or label: shown as it is, whatever markdown or streamlit would make of it.
+
+    A zero-width space stands after each colon and in `www.`, because emoji, icons and links are found after escapes
+    are gone.
+    """
+    escaped = _MARKDOWN.sub(r"\\\1", one_line(text, limit))
+    return escaped.replace(":", f":{_BREAK}").replace("www", f"www{_BREAK}").replace("@", f"@{_BREAK}")
+
+
+def kind_labels(kinds: Iterable[str]) -> dict[str, str]:
+    """Return a short word for each kind of module, distinct for distinct kinds."""
+    known = list(dict.fromkeys(kinds))
+    short = {kind: _kind_word(kind) for kind in known}
+    words = list(short.values())
+    return {kind: word if words.count(word) == 1 else kind for kind, word in short.items()}
+
+
+def _kind_word(kind: str) -> str:
+    parts = kind.split(".")
+    for start in range(len(parts)):
+        ending = ".".join(parts[start:])
+        if ending in KIND_WORDS:
+            return KIND_WORDS[ending]
+    return ".".join(parts[-2:])
+
+
+def number(value: float | int | None, digits: int = 3) -> str:
+    """Return a number with thousands separated and `digits` significant digits; an en dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int) or float(value).is_integer() and abs(value) >= 1000:
+        return f"{int(value):,}"
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e7):
+        return f"{value:.{max(digits - 1, 1)}e}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def score(value: float | None) -> str:
+    """Return a metric with three decimals."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage with `digits` decimals."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a length of time in the two units that matter."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def listed(words: Sequence[str], limit: int = 3) -> str:
+    """Return words as a phrase: a, b and c; more than `limit` end in "and n more"."""
+    if len(words) > limit:
+        words = [*words[:limit], f"{len(words) - limit} more"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Return whole numbers as spans: 0-2, 5."""
+    found: list[list[int]] = []
+    for value in sorted(set(numbers)):
+        if found and value == found[-1][-1] + 1:
+            found[-1].append(value)
+        else:
+            found.append([value])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)

@@ -1,0 +1,187 @@
+"""What lists and headers say of runs, computed from the store's rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dynlora.viz.labels import duration, one_line, percent, score
+
+ACTIVE = ("queued", "running")
+"""States in which a run can change by itself."""
+
+
+def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of the Runs page: one row per run, `id` included."""
+    rows = [_row(row) for row in runs.to_dict("records")]
+    columns = [
+        "name", "status", "progress", "metric", "strategy", "model", "data", "seed", "active parameters", "of budget",
+        "created", "where", "id",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    params, done, total = row.get("params") or {}, row.get("step"), row.get("max_steps")
+    name, value = main_metric(row)
+    is_known = not pd.isna(done) and not pd.isna(total) and bool(total)
+    return {
+        "name": one_line(row["name"], 120),
+        "status": row["status"],
+        "progress": 100 * int(done) / int(total) if is_known else None,
+        "metric": f"{name} {score(value)}" if name else "",
+        "strategy": row["strategy"] or "",
+        "model": row["model"] or "",
+        "data": row["data"] or "",
+        "seed": None if pd.isna(row["seed"]) else row["seed"],
+        "active parameters": params.get("active"),
+        "of budget": _share(params),
+        "created": _time(row["created"]),
+        "where": "own" if row.get("is_own", True) else "sample",
+        "id": row["id"],
+    }
+
+
+def _share(params: Mapping[str, Any]) -> float | None:
+    used, budget = params.get("active"), params.get("budget")
+    if not isinstance(used, int) or not isinstance(budget, int) or budget <= 0:
+        return None
+    return 100 * (used + int(params.get("gate") or 0)) / budget
+
+
+def _time(seconds: Any) -> pd.Timestamp | None:
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    return pd.to_datetime(min(max(seconds, 0.0), 4e9), unit="s").floor("s")
+
+
+def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Return (name, last value) of the metric that decides; ("", None) before the first evaluation."""
+    metrics = row.get("metrics") or {}
+    wanted = ((row.get("config") or {}).get("data") or {}).get("metric")
+    names = [name for name in (wanted, "accuracy", *metrics) if name in metrics and name != "loss"]
+    return (names[0], metrics[names[0]]) if names else ("", None)
+
+
+def about(summary: Mapping[str, Any]) -> str:
+    """Return the line under a run's title."""
+    seed = "" if summary.get("seed") is None else f", seed {summary['seed']}"
+    words = f"{strategy_words(summary)}: {summary.get('model') or '?'} on {summary.get('data') or '?'}{seed}"
+    return f"{words}, {summary['max_steps']:,} steps"
+
+
+def strategy_words(row: Mapping[str, Any]) -> str:
+    """Return the strategy with its fidelity, which belongs wherever methods are set side by side."""
+    fidelity = row.get("fidelity")
+    name = row.get("strategy") or "no strategy"
+    return f"{name} (from its {fidelity})" if fidelity in ("code", "description") else _odd(name, fidelity)
+
+
+def _odd(name: str, fidelity: Any) -> str:
+    return f"{name} ({one_line(fidelity, 30)})" if fidelity else name
+
+
+def headline(summary: Mapping[str, Any], reallocations: int, times: pd.DataFrame) -> dict[str, str]:
+    """Return the figures that matter first on the Capacity page: label to value."""
+    params = summary.get("params") or {}
+    name, value = main_metric(summary)
+    share = _share(params)
+    total = times["step_ms"].sum() if len(times) else 0
+    active = params.get("active")
+    return {
+        name or "metric": score(value),
+        "adapter parameters in use": f"{active:,}" if isinstance(active, int) else "–",
+        "of the budget": percent(None if share is None else share / 100),
+        "reallocations": f"{reallocations}",
+        "of step time for the strategy": percent(times["strategy_ms"].sum() / total if total else None),
+    }
+
+
+def series(scalars: pd.DataFrame, name: str, split: str) -> pd.DataFrame:
+    """Return one scalar of a frame of scalars: columns step and value, in order."""
+    found = scalars[(scalars["name"] == name) & (scalars["split"] == split)]
+    return found[["step", "value"]].reset_index(drop=True)
+
+
+def held_out(scalars: pd.DataFrame) -> pd.DataFrame:
+    """Return the held-out metrics but the loss: columns name, step, value."""
+    found = scalars[(scalars["split"] == "validation") & (scalars["name"] != "loss")]
+    return found[["name", "step", "value"]].reset_index(drop=True)
+
+
+def step_times(scalars: pd.DataFrame) -> pd.DataFrame:
+    """Return columns step, step_ms, strategy_ms of the steps that have both."""
+    whole, part = series(scalars, "step_ms", "train"), series(scalars, "strategy_ms", "train")
+    both = whole.merge(part, on="step", suffixes=("_step", "_strategy")).drop_duplicates("step")
+    return both.rename(columns={"value_step": "step_ms", "value_strategy": "strategy_ms"})
+
+
+def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int) -> float | None:
+    """Return the seconds a running run still needs, from up to 50 steps of this process; None when unknown."""
+    recent = times[times["step"] > resumed_at].tail(50)
+    if summary["status"] != "running" or recent.empty:
+        return None
+    return float(recent["step_ms"].median()) * (summary["max_steps"] - summary["step"]) / 1000
+
+
+def progress_words(summary: Mapping[str, Any], remaining: float | None) -> str:
+    """Return where a run stands, in words."""
+    words = f"step {summary['step']:,} of {summary['max_steps']:,}"
+    return words if remaining is None else f"{words}, about {duration(remaining)} to go"
+
+
+def evaluation(events: pd.DataFrame) -> tuple[int, dict[str, Any]] | None:
+    """Return (step, payload) of the last evaluation, None before the first."""
+    found = events[events["kind"] == "evaluate"]
+    return None if found.empty else (int(found["step"].iloc[-1]), found["payload"].iloc[-1])
+
+
+def confusion(payload: Mapping[str, Any]) -> tuple[list[list[float]], list[str]] | None:
+    """Return (counts, labels) of an evaluation when they fit together, else None."""
+    counts, labels = payload.get("confusion"), payload.get("labels")
+    if not isinstance(counts, list) or not isinstance(labels, list) or not 0 < len(labels) <= 50:
+        return None
+    sizes = {len(row) if isinstance(row, list) else -1 for row in counts}
+    numbers = all(isinstance(cell, int | float) for row in counts if isinstance(row, list) for cell in row)
+    fits = sizes == {len(labels)} and len(counts) == len(labels) and numbers
+    return (counts, [str(label) for label in labels]) if fits else None
+
+
+def worst(payload: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the worst examples of an evaluation: loss, label, prediction, text."""
+    rows = payload.get("worst")
+    kept = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    columns = ["loss", "label", "prediction", "text", "text_pair"]
+    frame = pd.DataFrame([{column: row.get(column) for column in columns} for row in kept], columns=columns)
+    frame["loss"] = pd.to_numeric(frame["loss"], errors="coerce")
+    words = frame[["label", "prediction", "text", "text_pair"]].map(lambda value: None if value is None else str(value))
+    frame[words.columns] = words
+    return frame.drop(columns="text_pair") if frame["text_pair"].isna().all() else frame
+
+
+def log_text(logs: pd.DataFrame) -> str:
+    """Return the log as lines of time, level and message."""
+    times = pd.to_datetime(logs["time"].clip(0, 4e9), unit="s").dt.strftime("%H:%M:%S") if len(logs) else []
+    rows = zip(times, logs["level"], logs["message"], strict=True)
+    return "\n".join(f"{time} {one_line(level, 12):8} {one_line(message, 1000)}" for time, level, message in rows)
+
+
+def resumed_at(events: pd.DataFrame) -> int:
+    """Return the step the run was last resumed at, 0 when it never was."""
+    found = events[events["kind"] == "resume"]
+    return 0 if found.empty else int(found["step"].iloc[-1])
+
+
+def progress_share(summary: Mapping[str, Any]) -> float:
+    """Return how much of a run is done, from 0 to 1."""
+    return min(max(summary["step"] / summary["max_steps"], 0.0), 1.0) if summary["max_steps"] > 0 else 0.0
+
+
+def confusion_table(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd.DataFrame:
+    """Return a confusion matrix as a table: column `true`, then one per prediction."""
+    frame = pd.DataFrame(counts, columns=[f"predicted {label}" for label in labels])
+    frame.insert(0, "true", list(labels), allow_duplicates=True)
+    return frame

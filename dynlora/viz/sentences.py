@@ -1,0 +1,260 @@
+"""The one plain sentence under each chart, computed from what the chart shows.
+
+Sentences are plain text with names of an untrusted run in them: whoever shows one escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.capacity import RELEASED, spearman
+from dynlora.viz.figures import smoothed
+from dynlora.viz.labels import listed, number, one_line, percent, score, spans
+
+
+def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: int, events: Sequence[int]) -> str:
+    """Say from where to where rank moved between the first step and `step`; arrays as recorded."""
+    change = pd.Series((end - start)[modules["position"]])
+    if not change.abs().sum():
+        if not events:
+            return f"Every module keeps its rank up to step {step}: nothing was moved."
+        return f"Up to step {step} nothing has moved; the first reallocation came after step {min(events)}."
+    past = [event for event in events if event <= step]
+    since = f"; nothing has moved since step {past[-1]}" if past and past[-1] < step else ""
+    lost, won = modules[(change < 0).to_numpy()], modules[(change > 0).to_numpy()]
+    source = _places(lost, change[(change < 0).to_numpy()].abs())
+    target = _places(won, change[(change > 0).to_numpy()])
+    if not len(won):
+        return f"By step {step} rank was taken from {source}{since}."
+    return f"By step {step} rank moved from {source} to {target}{since}."
+
+
+def _places(modules: pd.DataFrame, amount: pd.Series) -> str:
+    """Return the kinds with the largest changes and the layers they lie in."""
+    if not len(modules):
+        return "unused budget"
+    rows = modules.assign(amount=amount.to_numpy())
+    order = rows.groupby("label", sort=False)["amount"].sum().sort_values(ascending=False, kind="stable").index
+    return listed([_place(rows[rows["label"] == label], str(label)) for label in order], limit=2)
+
+
+def _place(rows: pd.DataFrame, label: str) -> str:
+    layers = [int(layer) for layer in rows["layer"].dropna()]
+    if not layers:
+        return one_line(label, 40)
+    return f"{one_line(label, 40)} in {'layer' if len(set(layers)) == 1 else 'layers'} {spans(layers)}"
+
+
+def signal_at(modules: pd.DataFrame, values: np.ndarray, title: str, step: int) -> str:
+    """Say where a signal is strongest at a step, and how uneven it is; `values` as recorded."""
+    found = pd.Series(values[modules["position"]], index=modules["short"]).dropna()
+    if found.empty:
+        return f"No {title} was recorded up to step {step}."
+    top = found.nlargest(3)
+    words = f"At step {step} {title} is highest in {listed([one_line(name, 40) for name in top.index])}"
+    total, tenth = found.clip(lower=0).sum(), max(1, round(len(found) / 10))
+    if title != "gate" and total > 0:
+        share = found.nlargest(tenth).clip(lower=0).sum() / total
+        modules_word = "module holds" if tenth == 1 else f"{tenth} modules hold"
+        return f"{words}; the top {modules_word} {percent(share, 0)} of the sum over all {len(found)}."
+    return f"{words}; it runs from {number(found.min())} to {number(found.max())}."
+
+
+def picture(state: pd.DataFrame, uniform: int | None) -> str:
+    """Explain the marks of the model picture, and name the widest module."""
+    order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)
+    widest = state.loc[state["rank"].idxmax()] if len(state) else None
+    tick = f" Dashed: uniform rank {uniform}." if uniform else ""
+    most = f" Widest: {one_line(widest['short'], 40)}, rank {int(widest['rank'])}." if widest is not None else ""
+    return f"Bar: rank. Shade: importance.{tick}{most} In each block from the top: {order}."
+
+
+def flow(flows: pd.DataFrame, events: int) -> str:
+    """Say how much moved and whether both sides add up."""
+    moved = flows[~flows["kept"].astype(bool)]
+    if moved.empty:
+        return "No capacity changed hands up to this step."
+    released = moved.loc[moved["target"] == RELEASED, "parameters"].sum()
+    passed = moved["parameters"].sum() - released
+    reallocations = f"{events} reallocation{'s' if events != 1 else ''}"
+    return (
+        f"{int(moved['components'].sum())} components were given up in {reallocations}: {number(int(passed))} "
+        f"parameters changed hands, {number(int(released))} were released. Pale bands stayed."
+    )
+
+
+def followed(state: pd.DataFrame) -> str:
+    """Say whether rank followed importance, and who stands farthest from the diagonal."""
+    rows = state.dropna(subset=["importance_share", "rank_share"])
+    if rows.empty or not rows["importance_share"].sum():
+        return "No importance was recorded up to this step."
+    rho = spearman(rows["importance_share"], rows["rank_share"])
+    gap = rows["importance_share"] - rows["rank_share"]
+    more, idle = rows.loc[gap.idxmax(), "short"], rows.loc[gap.idxmin(), "short"]
+    first = "All ranks are equal, so rank did not follow" if not np.isfinite(rho) else f"Spearman {rho:.2f}"
+    return f"{first}. Asks for more: {one_line(more, 40)}. Holds idle rank: {one_line(idle, 40)}."
+
+
+def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
+    """Say how far the loss fell."""
+    known = train.dropna(subset=["value"])
+    if known.empty:
+        return "No loss has been recorded yet."
+    smooth = smoothed(known["value"])
+    first, last = float(smooth.iloc[0]), float(smooth.iloc[-1])
+    verb = "fell" if last < first else "rose"
+    words = f"The smoothed training loss {verb} from {first:.3f} to {last:.3f} over {int(known['step'].iloc[-1])} steps"
+    if len(validation):
+        words += f"; held out it was {validation['value'].iloc[-1]:.3f} at step {int(validation['step'].iloc[-1])}"
+    return words + "."
+
+
+def metric(series: pd.DataFrame, name: str) -> str:
+    """Say the last and the best value of a held-out metric; `series` holds step and value."""
+    known = series.dropna(subset=["value"])
+    if known.empty:
+        return "The run has not been evaluated yet."
+    last, best = known.iloc[-1], known.loc[known["value"].idxmax()]
+    return (
+        f"{one_line(name, 40)} {score(last['value'])} at step {int(last['step'])}; "
+        f"highest {score(best['value'])} at step {int(best['step'])}."
+    )
+
+
+def learning_rate(series: pd.DataFrame) -> str:
+    """Say where the learning rate peaked and stands."""
+    if series.empty:
+        return "No learning rate has been recorded yet."
+    peak = series.loc[series["value"].idxmax()]
+    return f"Peak {number(peak['value'])} at step {int(peak['step'])}, now {number(float(series['value'].iloc[-1]))}."
+
+
+def budget(line: pd.DataFrame, limit: int | None) -> str:
+    """Say how much of the budget is in use, and whether it was ever exceeded."""
+    known = line.dropna(subset=["parameters"])
+    if known.empty or not limit:
+        return "The budget is not known yet."
+    now, most = float(known["parameters"].iloc[-1]), float(known["parameters"].max())
+    over = "never exceeded" if most <= limit else f"exceeded by {number(int(most - limit))}"
+    return f"{number(int(now))} of {number(limit)} parameters in use ({percent(now / limit)}); {over}."
+
+
+def step_time(times: pd.DataFrame) -> str:
+    """Say what a step takes and the strategy's part of it."""
+    if times.empty:
+        return "No step has been timed yet."
+    total = times["step_ms"].sum()
+    share = times["strategy_ms"].sum() / total if total else float("nan")
+    return f"A step takes {times['step_ms'].median():,.0f} ms in the median; the strategy takes {percent(share)} of it."
+
+
+def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:
+    """Say the share of right answers and the most frequent mistake."""
+    table = np.asarray(counts, dtype=float)
+    total = table.sum()
+    if not total:
+        return "Nothing was evaluated."
+    wrong = table - np.diag(np.diag(table))
+    truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    words = f"At step {step} {percent(np.trace(table) / total)} of {number(int(total))} held-out rows were right"
+    if not wrong.max():
+        return words + "."
+    return (
+        f"{words}; the most frequent mistake is {one_line(labels[int(truth)], 40)} taken for "
+        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} rows)."
+    )
+
+
+def gates(table: pd.DataFrame, modules: pd.DataFrame, step: int) -> str:
+    """Say which module tells the groups apart most, and which way; `table` is groups by modules as recorded."""
+    values = table.to_numpy(float)
+    if not values.size or not np.isfinite(values).any():
+        return "No gates were recorded up to this step."
+    short = modules.set_index("position")["short"]
+    spread = np.nan_to_num(np.nanmax(values, axis=0) - np.nanmin(values, axis=0), nan=0.0)
+    module = int(spread.argmax())
+    column = pd.Series(values[:, module], index=table.index)
+    return (
+        f"At step {step} groups differ most at {one_line(short.get(module, module), 40)}: "
+        f"{one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f} "
+        f"(1 is neutral). Whether that is more than noise is not tested here."
+    )
+
+
+def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
+    """Say which group does best and worst at the last evaluation; `series` holds step, group, value."""
+    known = series.dropna(subset=["value"])
+    if known.empty:
+        return "No group has been evaluated yet."
+    last = known[known["step"] == known["step"].max()]
+    best, worst = last.loc[last["value"].idxmax()], last.loc[last["value"].idxmin()]
+    if low_is_good:
+        best, worst = worst, best
+    return (
+        f"At step {int(last['step'].iloc[0])} {one_line(name, 40)} is best on {one_line(best['group'], 40)} "
+        f"({score(best['value'])}) and worst on {one_line(worst['group'], 40)} ({score(worst['value'])})."
+    )
+
+
+def probe(examples: pd.DataFrame) -> str:
+    """Say how many probe examples are shown and how many the model gets wrong."""
+    known = examples.dropna(subset=["loss"])
+    if known.empty:
+        return f"{len(examples)} examples, not yet evaluated."
+    hardest = known.loc[known["loss"].idxmax()]
+    return (
+        f"{len(examples)} fixed held-out examples, mean loss {known['loss'].mean():.3f} nats; "
+        f"the hardest costs {hardest['loss']:.2f}."
+    )
+
+
+def compared(final: pd.DataFrame, name: str) -> str:
+    """Say which run leads on the last metric; `final` holds name and value."""
+    known = final.dropna(subset=["value"]).sort_values("value", ascending=False)
+    if len(known) < 2:
+        return f"Fewer than two of these runs have a last {one_line(name, 40)}."
+    first, second = known.iloc[0], known.iloc[1]
+    lead = first["value"] - second["value"]
+    return (
+        f"{one_line(first['name'], 60)} has the highest last {one_line(name, 40)}, {score(first['value'])}, "
+        f"{lead:.3f} above {one_line(second['name'], 60)}; one run each, so chance may decide."
+    )
+
+
+def allocation(ranks: pd.DataFrame) -> str:
+    """Say how far the final ranks of runs differ; one column per run."""
+    if ranks.shape[1] < 2:
+        return "One run has nothing to differ from."
+    spread = (ranks.max(axis=1) - ranks.min(axis=1)).dropna()
+    if spread.empty:
+        return "The runs share no modules."
+    if not spread.max():
+        return f"All {len(spread)} shared modules end with the same rank."
+    differ, most = int((spread > 0).sum()), int(spread.max())
+    return f"{differ} of {len(spread)} shared modules end with different ranks, by up to {most}."
+
+
+def lowest(series: pd.DataFrame, names: Mapping[str, str]) -> str:
+    """Say which run has the lowest last value; `series` holds run, step, value."""
+    last = series.dropna(subset=["value"]).drop_duplicates("run", keep="last")
+    if last.empty:
+        return "None of these runs has recorded it yet."
+    best = last.loc[last["value"].idxmin()]
+    return (
+        f"Lowest at its last step: {one_line(names[best['run']], 60)}, {best['value']:.3f} at step {int(best['step'])}."
+    )
+
+
+def evaluations(series: pd.DataFrame, names: Mapping[str, str]) -> str:
+    """Say how often each run was evaluated, and the highest value; `series` holds run, step, value."""
+    known = series.dropna(subset=["value"])
+    if known.empty:
+        return "None of these runs has been evaluated yet."
+    best = known.loc[known["value"].astype(float).idxmax()]
+    return (
+        f"Highest at any evaluation: {one_line(names[best['run']], 60)}, {score(float(best['value']))} at step "
+        f"{int(best['step'])}; {len(known)} evaluations of {known['run'].nunique()} runs."
+    )

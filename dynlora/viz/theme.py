@@ -1,0 +1,200 @@
+"""Colours, marker shapes and the look every figure shares; no other file names a colour.
+
+The sequential scale runs from the panel's own colour, so that zero looks like nothing. Kinds of modules wear Okabe and
+Ito's colours, which survive colour blindness, and a marker shape of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+
+CATEGORICAL = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#D55E00", "#8C6BB1", "#999999")
+"""Okabe and Ito's palette, black left out because it vanishes on a dark panel, two more at the end."""
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of one mode.
+
+    Attributes:
+        mode: light or dark.
+        background: the page.
+        panel: a card, and zero on the sequential scale.
+        sunken: a quiet area inside a card.
+        hairline: borders and grid lines.
+        text: words that are read.
+        muted: words that help.
+        accent: the one colour that speaks.
+        second: the line drawn over the accent.
+        warning: what needs a look.
+        sequential: colours from nothing to most.
+        diverging: colours from least over neutral to most.
+    """
+
+    mode: str
+    background: str
+    panel: str
+    sunken: str
+    hairline: str
+    text: str
+    muted: str
+    accent: str
+    second: str
+    warning: str
+    sequential: tuple[str, ...]
+    diverging: tuple[str, ...]
+
+    @property
+    def sequential_scale(self) -> list[list[float | str]]:
+        """The sequential colours as plotly takes them."""
+        return _scale(self.sequential)
+
+    @property
+    def diverging_scale(self) -> list[list[float | str]]:
+        """The diverging colours as plotly takes them."""
+        return _scale(self.diverging)
+
+
+LIGHT = Palette(
+    mode="light",
+    background="#FBFBF9",
+    panel="#FFFFFF",
+    sunken="#FAFAF7",
+    hairline="#E6E6E1",
+    text="#1F2430",
+    muted="#6B7280",
+    accent="#0F6E84",
+    second="#C2570C",
+    warning="#B42318",
+    sequential=("#F6F8F8", "#BBD8DD", "#7DB5C0", "#3B91A2", "#0F6E84", "#073642"),
+    diverging=("#9A3412", "#E08A4F", "#F8E3D3", "#FFFFFF", "#CFE5E9", "#4F9DAE", "#0B5567"),
+)
+DARK = Palette(
+    mode="dark",
+    background="#14171C",
+    panel="#1A1E25",
+    sunken="#161A20",
+    hairline="#2A2F38",
+    text="#E7E9ED",
+    muted="#8B93A1",
+    accent="#3FB6CF",
+    second="#FFA94D",
+    warning="#FF8A80",
+    sequential=("#1C2129", "#1F4553", "#1B6C83", "#2493AC", "#5CC0D5", "#C3F1F9"),
+    diverging=("#FFC89B", "#D9772F", "#5A3A26", "#1A1E25", "#1D4553", "#2C9DB7", "#B5ECF6"),
+)
+
+
+def palette(mode: str | None) -> Palette:
+    """Return the colours of a mode; anything but dark is light."""
+    return DARK if mode == "dark" else LIGHT
+
+
+def styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Return (colour, marker, dash) for each name, in order; the three cycle apart, so that no two look alike."""
+    return {
+        name: (
+            CATEGORICAL[i % len(CATEGORICAL)],
+            SYMBOLS[i % len(SYMBOLS)],
+            DASHES[i // len(CATEGORICAL) % len(DASHES)],
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def faded(colour: str, opacity: float) -> str:
+    """Return a colour made see-through; opacity from 0 to 1."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity:g})"
+
+
+def shade(colours: Palette, share: float) -> str:
+    """Return the colour of the sequential scale at a share from 0 to 1."""
+    stops = colours.sequential
+    place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
+    low = min(int(place), len(stops) - 2)
+    return _mixed(stops[low], stops[low + 1], place - low)
+
+
+def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
+    """Return an empty figure in the look of the dashboard; `height` and the `left` margin in pixels."""
+    drawn = go.Figure()
+    drawn.update_layout(
+        height=height,
+        margin={"l": left, "r": 12, "t": 12, "b": 44},
+        paper_bgcolor=_CLEAR,
+        plot_bgcolor=_CLEAR,
+        font={"family": FONT, "size": 12, "color": colours.text},
+        hoverlabel={
+            "bgcolor": colours.panel,
+            "bordercolor": colours.hairline,
+            "font": {"family": FONT, "size": 12, "color": colours.text},
+            "align": "left",
+            "namelength": -1,
+        },
+        legend={
+            "orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0,
+            "font": {"size": 12, "color": colours.muted}, "title": {"text": ""},
+        },
+        colorway=list(CATEGORICAL),
+        showlegend=False,
+        uirevision="keep",
+        dragmode="zoom",
+    )  # fmt: skip
+    drawn.update_xaxes(**axis(colours))
+    drawn.update_yaxes(**axis(colours))
+    return drawn
+
+
+def axis(colours: Palette) -> dict[str, object]:
+    """Return the look of an axis: a hairline grid, muted ticks, no zero line."""
+    return {
+        "gridcolor": colours.hairline,
+        "linecolor": colours.hairline,
+        "zeroline": False,
+        "ticks": "",
+        "tickfont": {"size": 11, "color": colours.muted},
+        "title": {"font": {"size": 12, "color": colours.muted}, "standoff": 8},
+        "automargin": True,
+        "separatethousands": True,
+    }
+
+
+def style_sheet(colours: Palette) -> str:
+    """Return the page's style sheet: what streamlit's theme cannot say, cards as panels foremost."""
+    return f"""<style>
+[class*="st-key-card-"] {{ background: {colours.panel}; border-color: {colours.hairline} !important;
+  border-radius: 10px; padding: 0.9rem 1rem 0.7rem; }}
+[class*="st-key-figures"] [data-testid="stMetric"] {{ width: auto; }}
+[class*="st-key-figures"] {{ column-gap: 1.75rem; row-gap: 0.5rem; }}
+[data-testid="stMetricValue"] {{ font-size: 1.45rem; font-weight: 650; line-height: 1.25; }}
+[data-testid="stMetricLabel"] p {{ color: {colours.muted}; font-size: 0.8rem; }}
+[data-testid="stMainBlockContainer"] {{ padding-top: 2.6rem; padding-bottom: 3rem; max-width: 1280px; }}
+[data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
+[class*="st-key-card-"] h5 {{ padding: 0; font-weight: 650; font-size: 0.98rem; }}
+[class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
+@media (max-width: 640px) {{
+  [data-testid="stMainBlockContainer"] {{ padding: 3.2rem 0.7rem 2rem; }}
+  [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
+}}
+</style>"""
+
+
+_CLEAR = "rgba(0, 0, 0, 0)"
+
+
+def _scale(colours: Sequence[str]) -> list[list[float | str]]:
+    return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
+
+
+def _mixed(first: str, second: str, share: float) -> str:
+    parts = ((int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + (b - a) * share):02X}" for a, b in parts)

@@ -1,0 +1,86 @@
+"""What can be done with runs from a page: tick, delete, restore, stop, resume."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from dynlora import launch
+from dynlora.errors import DynloraError
+from dynlora.viz.labels import markdown_text
+from dynlora.viz.widgets.picker import Chosen, runs_dir
+
+
+def runs_grid(table: pd.DataFrame) -> list[str]:
+    """Draw the table of runs and return the ids of the ticked ones.
+
+    A tick is a position, so another set of runs gets another table: no tick ever slips to a neighbour.
+    """
+    key = hashlib.sha256("".join(table["id"]).encode()).hexdigest()[:12]
+    state = st.dataframe(
+        table, key=f"runs-{key}", hide_index=True, width="stretch", on_select="rerun", selection_mode="multi-row",
+        height=min(38 + 35 * max(len(table), 2), 560),
+        column_config={
+            "progress": st.column_config.ProgressColumn("progress", format="%d %%", min_value=0, max_value=100),
+            "of budget": st.column_config.NumberColumn("of budget, %", format="%.1f"),
+            "active parameters": st.column_config.NumberColumn("active parameters", format="localized"),
+            "created": st.column_config.DatetimeColumn("created", format="calendar"),
+            "name": st.column_config.TextColumn("name", pinned=True, width="medium"),
+        },
+    )  # fmt: skip
+    rows = state["selection"]["rows"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
+    return [str(table["id"].iloc[row]) for row in rows if row < len(table)]
+
+
+def unreadable(runs: pd.DataFrame) -> None:
+    """Say which runs cannot be read, and why."""
+    broken = runs[runs["status"] == "corrupt"]
+    if len(broken):
+        with st.expander(f"{len(broken)} unreadable", icon=":material/broken_image:"):
+            st.dataframe(broken[["id", "reason"]], hide_index=True, width="stretch")
+
+
+def delete_button(run_ids: Sequence[str]) -> None:
+    """Draw the button that moves runs to the trash, with one question."""
+    label = "Delete" if len(run_ids) == 1 else f"Delete {len(run_ids)} runs"
+    with st.popover(label, icon=":material/delete:"):
+        st.caption("The runs move to the trash of the runs folder, from where they can be restored.")
+        if st.button("Move to the trash", key="delete", type="primary"):
+            _each(lambda run_id: launch.delete(runs_dir(), run_id), run_ids)
+
+
+def trash() -> None:
+    """List the trash with a way back for each run."""
+    found = launch.trashed(runs_dir())
+    if found:
+        with st.expander(f"Trash ({len(found)})", icon=":material/delete:"):
+            chosen = st.multiselect("runs in the trash", found, key="trash")
+            if chosen and st.button("Restore", key="restore"):
+                _each(lambda run_id: launch.restore(runs_dir(), run_id), chosen)
+
+
+def run_buttons(run: Chosen, status: str) -> None:
+    """Draw stop or resume, whichever the run's status allows; samples are read-only."""
+    if not run.is_own:
+        st.caption("sample, read-only")
+    elif status in ("queued", "running"):
+        if st.button("Stop", icon=":material/stop:", key="stop"):
+            _each(lambda run_id: launch.stop(runs_dir(), run_id), [run.id])
+    elif status in ("stopped", "failed", "interrupted") and st.button(
+        "Resume", icon=":material/play_arrow:", key="resume", type="primary"
+    ):
+        _each(lambda run_id: launch.resume(runs_dir(), run_id), [run.id])
+
+
+def _each(action: object, run_ids: Sequence[str]) -> None:
+    """Do something to each run and draw the page anew; a refusal is shown as its sentence."""
+    try:
+        for run_id in run_ids:
+            action(run_id)  # pyright: ignore[reportCallIssue]
+    except DynloraError as error:
+        st.error(markdown_text(error, 2000))
+    else:
+        st.rerun()

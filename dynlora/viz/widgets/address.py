@@ -1,0 +1,68 @@
+"""Controls whose value lives in the address, so that every view is a link and Back works.
+
+The address is the only place of truth: a control is set from it before it is drawn, and writes to it when changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+
+def from_address(name: str, options: Sequence[Any], default: Any) -> Any:
+    """Return the option whose text stands in the address under `name`, else the default."""
+    wanted = st.query_params.get(name)
+    return next((option for option in options if str(option) == wanted), default)
+
+
+def to_address(**values: Any) -> None:
+    """Write values to the address; None removes one."""
+    for name, value in values.items():
+        if value is None:
+            st.query_params.pop(name, None)
+        else:
+            st.query_params[name] = str(value)
+
+
+def _changed(name: str, key: str, default: Any) -> None:
+    value = st.session_state[key]
+    to_address(**{name: None if value == default else value})
+
+
+def segmented(
+    name: str, label: str, options: Sequence[Any], default: Any, words: Callable[[Any], str] = str, **more: Any
+) -> Any:
+    """Draw a row of choices and return the chosen one."""
+    key = f"address-{name}"
+    current = st.session_state[key] = from_address(name, options, default)
+    chosen = st.segmented_control(
+        label, options, key=key, format_func=words, label_visibility="collapsed",
+        on_change=_changed, args=(name, key, default), **more,
+    )  # fmt: skip
+    return current if chosen is None else chosen
+
+
+def choose(
+    name: str, label: str, options: Sequence[Any], default: Any, words: Callable[[Any], str] = str, **more: Any
+) -> Any:
+    """Draw a drop-down list and return the chosen option."""
+    key = f"address-{name}"
+    st.session_state[key] = from_address(name, options, default)
+    return st.selectbox(
+        label, options, key=key, format_func=words, on_change=_changed, args=(name, key, default), **more
+    )
+
+
+def step_slider(last: int, label: str = "step") -> int:
+    """Draw the step control and return the chosen step; without one in the address it is the last."""
+    if last < 1:
+        return last
+    wanted = st.query_params.get("step", "")
+    current = min(int(wanted), last) if wanted.isdecimal() and len(wanted) < 12 else last
+    st.session_state["address-step"] = current
+    return st.slider(
+        label, 0, last, key="address-step", on_change=_changed, args=("step", "address-step", last),
+        help="The line in the map, the picture, the flow and the scatter all show this step.",
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Questions to the store, answered once per change of a run: kept by what the store itself says is its version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.store.run import open_run
+from dynlora.viz import capacity
+
+COLUMNS = 400
+"""Most columns of a heat map that travel to the browser."""
+
+
+@st.cache_data(max_entries=300, ttl=3600, show_spinner=False)
+def _answer(name: str, folder: str, version: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
+    return getattr(queries, name)(folder, *arguments)
+
+
+def ask(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+    """Return what a query of the store says of a run; asked again only when the run has something new.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+        KeyError: when it holds no such signal.
+    """
+    return _answer(query.__name__, str(folder), queries.version_key(folder), arguments)
+
+
+def signal_names(folder: Path) -> list[str]:
+    """Return the names of the signals a run has recorded at least once.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    return [name for name in open_run(folder).signals() if ask(queries.heatmap, folder, name, 1).points]
+
+
+def modules(folder: Path) -> pd.DataFrame:
+    """Return the modules as `capacity.described` does.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    return capacity.described(ask(queries.modules_frame, folder))
+
+
+def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:
+    """Return the last values of a signal up to a step (None: the first values), None when there are none.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    try:
+        if step is None:
+            first = int(ask(queries.heatmap, folder, signal, COLUMNS).first_step[0])
+            step = first
+        values = ask(queries.heatmap, folder, signal, 1, None, step + 1).frame
+    except (KeyError, IndexError):
+        return None
+    return values.to_numpy(float)[:, -1] if values.shape[1] else None
+
+
+def budget(folder: Path, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Return how much of the budget was in use by step, as `capacity.budget_line` does.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    params = summary["params"]
+    try:
+        ranks = ask(queries.heatmap, folder, "rank", COLUMNS).frame
+    except KeyError:
+        ranks = pd.DataFrame()
+    return capacity.budget_line(ranks, modules(folder), int(params.get("gate") or 0), params.get("budget"))

@@ -1,0 +1,37 @@
+"""What surrounds a page: its look, the menu, and errors turned into one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from dynlora.errors import DynloraError
+from dynlora.viz import theme
+from dynlora.viz.labels import markdown_text
+
+
+def prepare() -> None:
+    """Draw what every page shares; called once per run of the script."""
+    st.html(theme.style_sheet(theme.palette(st.context.theme.type)))
+
+
+def menu(pages: Sequence[StreamlitPage]) -> None:
+    """Draw the links to the pages; each keeps the run that is being looked at, so that it is a whole link."""
+    run = st.query_params.get("run") or st.session_state.get("last_run")
+    with st.sidebar:
+        st.markdown("##### dynlora")
+        for page in pages:
+            st.page_link(page, query_params={"run": run} if run else None, width="stretch")
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Show an error of dynlora's as its one sentence and end the page."""
+    try:
+        yield
+    except DynloraError as error:
+        st.error(markdown_text(error, 2000))
+        st.stop()

@@ -1,0 +1,152 @@
+"""Which runs there are, which one a page shows, and questions to the store that are answered once per change."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.app_files import sample_runs_dir
+from dynlora.errors import RunNotFoundError
+from dynlora.store import queries, schema
+from dynlora.viz.labels import one_line
+from dynlora.viz.listing import ACTIVE
+from dynlora.viz.widgets.address import to_address
+from dynlora.viz.widgets.frame import guarded
+
+RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run a page shows.
+
+    Attributes:
+        id: its id.
+        folder: its folder, checked to lie in one of the runs folders.
+        is_own: it lies in the runs folder, not among the read-only samples.
+    """
+
+    id: str
+    folder: Path
+    is_own: bool
+
+
+def runs_dir() -> Path:
+    """Return the runs folder: what `dynlora ui --runs-dir` said, else `runs`."""
+    return Path(os.path.realpath(os.environ.get(RUNS_DIR_VARIABLE) or "runs"))
+
+
+def runs_roots() -> list[Path]:
+    """Return the folders that are looked into: the runs folder, then the samples."""
+    try:
+        samples = Path(os.path.realpath(sample_runs_dir()))
+    except FileNotFoundError:
+        return [runs_dir()]
+    return [runs_dir()] if samples == runs_dir() else [runs_dir(), samples]
+
+
+def list_all() -> pd.DataFrame:
+    """Return all runs, newest first, own ones before samples; column `is_own` is added."""
+    runs = queries.list_runs(runs_roots())
+    root = str(runs_dir())
+    runs["is_own"] = [os.path.dirname(folder) == root for folder in runs["folder"]]
+    return runs.sort_values("is_own", ascending=False, kind="stable").drop_duplicates("id").reset_index(drop=True)
+
+
+def is_active(runs: pd.DataFrame) -> bool:
+    """Say whether any run can change by itself."""
+    return bool(runs["status"].isin(ACTIVE).any())
+
+
+def find_run(run_id: str) -> Chosen:
+    """Return the run of an id that came from an address.
+
+    Raises:
+        ConfigError: when it cannot be the id of a run.
+        RunNotFoundError: when no folder holds it.
+    """
+    for root in runs_roots():
+        try:
+            return Chosen(run_id, schema.run_folder(root, run_id), root == runs_dir())
+        except RunNotFoundError:
+            continue
+    raise RunNotFoundError(f"there is no run {run_id!r}: pick another one")
+
+
+def run_words(runs: pd.DataFrame) -> dict[str, str]:
+    """Return what a list shows for each run id: name, strategy, status."""
+    return {
+        row["id"]: f"{one_line(row['name'], 60)} · {one_line(row['strategy'] or '?', 20)} · {row['status']}"
+        + ("" if row["is_own"] else " · sample")
+        for row in runs[["id", "name", "strategy", "status", "is_own"]].to_dict("records")
+    }
+
+
+def pick_run(label: str = "run") -> Chosen:
+    """Draw the picker and return the chosen run; without any run, say what to do and end the page."""
+    runs = list_all()
+    if runs.empty:
+        empty_store()
+    words = run_words(runs)
+    remembered = st.session_state.get("last_run")
+    wanted = st.query_params.get("run") or (remembered if remembered in words else runs["id"].iloc[0])
+    with guarded():
+        chosen = find_run(wanted)
+    if chosen.id not in words:
+        words = {chosen.id: chosen.id, **words}
+    st.session_state["address-run"] = chosen.id
+    st.session_state["last_run"] = chosen.id
+    st.selectbox(
+        label, list(words), key="address-run", format_func=words.__getitem__, label_visibility="collapsed",
+        on_change=_other_run,
+    )  # fmt: skip
+    return chosen
+
+
+def _other_run() -> None:
+    to_address(run=st.session_state["address-run"], step=None, module=None)
+
+
+def pick_runs(label: str, at_most: int = 12) -> list[Chosen]:
+    """Draw a picker of several runs and return those chosen; the address holds their ids."""
+    runs = list_all()
+    if runs.empty:
+        empty_store()
+    words = run_words(runs[runs["status"] != "corrupt"])
+    wanted = st.query_params.get("runs")
+    ids = wanted.split(",") if wanted is not None else list(words)[:2]
+    st.session_state["address-runs"] = [run_id for run_id in ids if run_id in words][:at_most]
+    st.multiselect(
+        label, list(words), key="address-runs", format_func=words.__getitem__, max_selections=at_most,
+        on_change=lambda: to_address(runs=",".join(st.session_state["address-runs"])),
+    )  # fmt: skip
+    with guarded():
+        return [find_run(run_id) for run_id in st.session_state["address-runs"]]
+
+
+def empty_store() -> None:
+    """Say that there are no runs yet and what to do, then end the page."""
+    st.info("No runs yet. Launch one here, or type `dynlora train` in a terminal: it will appear.")
+    link("pages/launch.py", "Launch a run")
+    st.stop()
+
+
+def link(page: str, label: str, **params: str) -> None:
+    """Draw a link to a page with values in its address; left out where the pages are not registered."""
+    try:
+        st.page_link(page, label=label, query_params=params or None)
+    except (KeyError, st.errors.StreamlitAPIException):
+        st.caption(label)
+
+
+def links(run_id: str, *, here: str = "") -> None:
+    """Draw the links from a run to its other views."""
+    with st.container(horizontal=True, gap="small"):
+        for page in ("run", "capacity", "inputs"):
+            if page != here:
+                link(f"pages/{page}.py", page.capitalize(), run=run_id)
+        link("pages/compare.py", "Compare", runs=run_id)
