@@ -18,6 +18,11 @@ from dynlora.store.summary import run_summary
 
 Report = tuple[Any, str]
 
+COMPARED = (
+    "id", "name", "status", "strategy", "fidelity", "seed", "step", "metrics", "best", "params", "ranks", "time",
+)  # fmt: skip
+"""What `compare` shows of each run."""
+
 
 def read_config(config: Path | None, overrides: tuple[str, ...], name: str | None) -> RunConfig:
     """Return the config a command was given; --name wins over a name in the file."""
@@ -115,10 +120,9 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     keys = sorted({key for config in flat for key in config})
     differing = {key: [config.get(key) for config in flat] for key in keys if len({str(c.get(key)) for c in flat}) > 1}
     document = {
-        "runs": [{key: item[key] for key in ("id", "name", "status", "strategy", "fidelity", "seed", "step", "metrics", "best",
-                                             "params", "ranks", "time")} for item in found],
+        "runs": [{key: item[key] for key in COMPARED} for item in found],
         "config_differences": differing,
-    }  # fmt: skip
+    }
     lines = [f"{item['id']}  {item['name']}  {_metric_words(item['metrics'])}" for item in found]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)
@@ -192,10 +196,11 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
 def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:
     """Say what a run will cost."""
     settings = read_config(config, overrides, name)
+    from dynlora.preflight import in_words
     from dynlora.preflight import preflight as look
 
     found = look(settings)
-    return found, "\n".join(f"{key}: {value}" for key, value in found.items())
+    return found, in_words(found)
 
 
 def models() -> Report:
@@ -261,10 +266,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _summary_words(document: dict[str, Any]) -> str:
     """Return a run in two lines."""
-    params = document["params"]
+    params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
     return (
-        f"{document['id']}  {document['name']}\n{document['status']} at step {document['step']}/{document['max_steps']}, "
-        f"{_metric_words(document['metrics'])}, {params.get('active', 0):,} of {params.get('budget', 0):,} adapter parameters"
+        f"{document['id']}  {document['name']}\n"
+        f"{document['status']} at step {steps}, {_metric_words(document['metrics'])}, "
+        f"{params.get('active', 0):,} of {params.get('budget', 0):,} adapter parameters"
     )
 
 

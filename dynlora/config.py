@@ -219,7 +219,7 @@ def explain(error: ValidationError) -> str:
     if first["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return f"{key}={value}: {key} is a section; set its keys, such as {key}.name"
     if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
+        return str(first.get("ctx", {}).get("error", first["msg"]))
     rule = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{key}={value}: must be {rule}; {_meaning(key)}"
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
+
 from dynlora import launch
 from dynlora.app_files import app_root
 
@@ -30,7 +32,7 @@ def ui(*, runs_dir: Path, port: int, host: str) -> int:
     if host not in ("127.0.0.1", "localhost", "::1"):
         command.append(f"--server.allowedHosts={host}")
         environment["DYNLORA_READ_ONLY"] = "1"
-        print(f"bound to {host}: the dashboard is read-only there", file=sys.stderr)
+        click.echo(f"bound to {host}: the dashboard is read-only there", err=True)
     server = subprocess.Popen(command, cwd=root, env=environment)
     try:
         return server.wait()
@@ -43,7 +45,7 @@ def demo(*, runs_dir: Path, port: int) -> int:
     handle = launch.enqueue(
         _nested({"name": "demo: dynamic on sentiment4", **DEMO}), runs_dir, key=f"demo-{int(time.time())}"
     )
-    print(f"training {handle.id}; open http://127.0.0.1:{port}/run?run={handle.id}", file=sys.stderr)
+    click.echo(f"training {handle.id}; open http://127.0.0.1:{port}/run?run={handle.id}", err=True)
     return ui(runs_dir=runs_dir, port=port, host="127.0.0.1")
 
 
