@@ -75,7 +75,7 @@ def predict(
     model.eval()
     device = next(model.parameters()).device
     rank, world = shard
-    parts: list[tuple[np.ndarray, ...]] = []
+    parts: list[tuple[Any, ...]] = []
     try:
         for number, indices in enumerate(sorted_batches(tokens.length, batch_size)):
             if number % world != rank:

@@ -71,7 +71,7 @@ class Gates(nn.Module):
     def calibrate(self, model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
         """Fix mean and deviation of the projected features from `batches`; the model's function stays as it is."""
         seen: list[Tensor] = []
-        keep = self.register_forward_hook(lambda _module, _args, output: seen.append(output))
+        keep = self.register_forward_hook(lambda _module, _args, output: seen.append(output))  # pyright: ignore
         training = model.training
         model.eval()
         try:
@@ -108,8 +108,9 @@ class Gates(nn.Module):
         if self._columns or output.dim() != 3:
             return
         with torch.autocast(output.device.type, enabled=False):
-            self.features = self(output, self._mask if _fits(self._mask, output) else None)
-            self.values = 2 * torch.sigmoid(torch.addmm(self.bias, self.features, self.weight.t()))
+            features: Tensor = self(output, self._mask if _fits(self._mask, output) else None)
+            self.values = 2 * torch.sigmoid(torch.addmm(self.bias, features, self.weight.t()))
+        self.features = features
         if self.frozen_values is not None:
             self.values = self.frozen_values.expand_as(self.values)
         self._columns = self.values.unbind(1)

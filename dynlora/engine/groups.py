@@ -55,7 +55,7 @@ def plane(embedding: np.ndarray) -> np.ndarray:
 def fit_clusters(embedding: np.ndarray, seed: int) -> KMeans:
     """Return k-means fitted to embeddings (n, d); `predict` gives the index of each row's cluster."""
     n_clusters = min(CLUSTERS, len(np.unique(embedding, axis=0)))
-    return KMeans(n_clusters, n_init=4, random_state=stream_seed(seed, "clusters") % 2**32).fit(embedding)
+    return KMeans(n_clusters, random_state=stream_seed(seed, "clusters") % 2**32).fit(embedding)
 
 
 def probe_rows(label: np.ndarray, group: np.ndarray | None, n: int, seed: int) -> np.ndarray:

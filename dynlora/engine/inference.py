@@ -107,9 +107,9 @@ def merge(model: AdaptedModel) -> None:
         raise NotMergeableError("the gates depend on the input: bake them into their means before merging")
     for module in model.adapters:
         base = module.base_layer
-        weight = base.weight
+        weight: Tensor = base.weight  # pyright: ignore - linear by construction
         delta = module.delta_weight().to(weight.dtype)
-        weight += delta.t() if is_transposed(module) else delta  # pyright: ignore
+        weight += delta.t() if is_transposed(module) else delta
         replace_module(model.base.model, module.info.name, base)
 
 

@@ -32,7 +32,8 @@ class AdaLora(Strategy):
     Paper: Zhang et al. 2023, AdaLoRA, ICLR, arXiv 2303.10512 (equations 5 to 12).
     Differs: nothing from PEFT's code step by step, with repairs around it: the default schedule follows the
     run's length, equal scores prune no more than was asked for where PEFT prunes all of them, and the masked triplets
-    are taken off after the last step. The budget at the end is that of uniform LoRA, counted in triplets as published; before, it is exceeded by design.
+    are taken off after the last step. The budget at the end is that of uniform LoRA, counted in triplets as
+    published; before, it is exceeded by design.
     """
 
     title = "AdaLoRA"

@@ -92,7 +92,7 @@ class Dynamic(Strategy):
         self.phases(total)
         if self.min_rank > rank:
             raise ConfigError(
-                f"strategy.min_rank={self.min_rank}: must not exceed adapter.rank={rank}, which sets the budget; lower it"
+                f"strategy.min_rank={self.min_rank}: must not exceed adapter.rank={rank}, the budget; lower it"
             )
 
     def phases(self, total: int) -> Phases:

@@ -121,7 +121,7 @@ def test_hyper_parameters_round_trip(name: str) -> None:
     described = strategies.describe(name)
     defaults = {item["name"]: item["default"] for item in described["fields"]}
     assert strategies.build(name, defaults) == strategies.build(name, {})
-    assert described["summary"] and described["paper"] and described["formula"]
+    assert all(described[key] for key in ("summary", "paper", "formula", "cost"))
     assert described["fidelity"] in ("code", "description", "reconstruction")
 
 
