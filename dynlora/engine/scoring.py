@@ -33,7 +33,8 @@ def component_sensitivity(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
     out.zero_()
     live = [(row, module) for row, module in enumerate(modules) if module.rank and module.lora_B.grad is not None]
     if live:
-        products = torch._foreach_mul([m.lora_B for _, m in live], [m.lora_B.grad for _, m in live])
+        weights, gradients = [m.lora_B for _, m in live], [m.lora_B.grad for _, m in live]
+        products = torch._foreach_mul(weights, gradients)  # pyright: ignore
         for (row, module), product in zip(live, products, strict=True):
             torch.sum(product[:, : module.rank], 0, out=out[row, : module.rank])
         out.abs_()
