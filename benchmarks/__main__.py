@@ -1,0 +1,21 @@
+"""Run every benchmark: `python -m benchmarks [--quick]`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = ("benchmarks.accuracy",)
+
+
+def main() -> int:
+    """Run them one after the other; the first that fails ends it."""
+    for module in BENCHMARKS:
+        done = subprocess.run([sys.executable, "-m", module, *sys.argv[1:]], check=False)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
