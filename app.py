@@ -6,7 +6,7 @@ import streamlit as st
 
 from dynlora.viz import widgets
 
-st.set_page_config(page_title="dynlora", page_icon=":material/stacked_bar_chart:", layout="wide")
+st.set_page_config(page_title="dynlora", page_icon="📊", layout="wide")
 PAGES = [
     st.Page("pages/runs.py", title="Runs", icon=":material/list:", default=True),
     st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),

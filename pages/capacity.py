@@ -8,6 +8,7 @@ from dynlora.store import queries
 from dynlora.viz import capacity, figures_capacity, figures_modules, listing, sentences, signals, widgets
 from dynlora.viz.widgets import ask
 
+widgets.enter()
 run = widgets.pick_run()
 with widgets.guarded():
     summary = queries.run_summary(run.folder)
@@ -24,13 +25,14 @@ if modules.empty or "rank" not in shown:
     widgets.links(run.id, here="capacity")
     st.stop()
 widgets.figures(listing.headline(summary, capacity.reallocations(events), times))
-left, right = st.columns([3, 2], vertical_alignment="bottom")
+left, middle, right = st.columns([10, 6, 5], vertical_alignment="bottom")
 with left:
     signal = widgets.segmented("signal", "signal", shown, "rank", signals.WORDS.__getitem__)
-with right:
+with middle:
     step = widgets.step_slider(summary["step"])
 short = dict(zip(modules["name"], modules["short"], strict=True))
-module = widgets.choose("module", "module to follow", ["", *short], "", lambda name: short.get(name, "none"))
+with right:
+    module = widgets.choose("module", "module to follow", ["", *short], "", lambda name: short.get(name, "none"))
 
 colours, uniform = widgets.colours(), signals.uniform_rank(summary)
 with widgets.guarded():

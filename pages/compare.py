@@ -8,6 +8,7 @@ from dynlora.store import queries
 from dynlora.viz import comparison, figures, figures_compare, listing, sentences, widgets
 from dynlora.viz.widgets import ask
 
+widgets.enter()
 widgets.titled("Compare", "The same figures of several runs, side by side.")
 runs = widgets.pick_runs("runs to compare")
 if len(runs) < 2:

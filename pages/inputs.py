@@ -8,6 +8,7 @@ from dynlora.store import queries
 from dynlora.viz import figures_inputs, inputs, listing, sentences, widgets
 from dynlora.viz.widgets import ask
 
+widgets.enter()
 run = widgets.pick_run()
 with widgets.guarded():
     summary = queries.run_summary(run.folder)
@@ -44,7 +45,7 @@ places = st.columns(2)
 for place, (kind, series) in zip(places, by_step.items(), strict=False):
     title = (listing.main_metric(summary)[0] or "metric") if kind == "metric" else "loss, nats"
     with place, widgets.card(f"How does each group fare, by {kind}?", f"group-{kind}"):
-        words = sentences.groups(series, kind, low_is_good=kind == "loss")
+        words = sentences.groups(series, title.partition(",")[0], low_is_good=kind == "loss")
         widgets.chart(figures_inputs.group_lines(series, title, colours), words, series, f"group-{kind}")
 if examples.empty:
     widgets.note("The run keeps no probe set.")

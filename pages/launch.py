@@ -7,6 +7,7 @@ import streamlit as st
 from dynlora import launch
 from dynlora.viz import launchform, widgets
 
+widgets.enter()
 COMMON = ("train.steps", "adapter.rank", "train.lr", "train.batch_size", "data.max_length", "data.max_eval")
 MORE = (
     "data.max_train", "data.group_by", "data.text", "data.label", "adapter.alpha", "adapter.dropout", "train.warmup",

@@ -7,6 +7,7 @@ import streamlit as st
 from dynlora import launch
 from dynlora.viz import launchform, widgets
 
+widgets.enter()
 widgets.titled("Methods", "Every strategy that can be launched: what it does, from which paper, at what cost.")
 with widgets.guarded(), st.spinner("Asking for the strategies"):
     strategies = launch.catalog()["strategies"]

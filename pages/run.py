@@ -10,6 +10,7 @@ from dynlora.store import queries
 from dynlora.viz import capacity, figures, listing, sentences, widgets
 from dynlora.viz.widgets import ask
 
+widgets.enter()
 run = widgets.pick_run()
 with widgets.guarded():
     BEFORE = queries.run_summary(run.folder)
@@ -72,7 +73,9 @@ def show_costs(summary: dict[str, Any], scalars: Any) -> None:
     with second, widgets.card("Does it stay within the budget?", "budget"):
         limit = summary["params"].get("budget")
         line = widgets.budget(run.folder, summary)
-        figure = figures.line(capacity.parameters(line), "adapter parameters in use", colours, limit=limit, zero=False)
+        figure = figures.line(
+            capacity.parameters(line), "adapter parameters in use", colours, limit=limit, zero=False, tick=","
+        )
         widgets.chart(figure, sentences.budget(line, limit), line, "budget")
     with third, widgets.card("What does a step cost?", "time"):
         widgets.chart(figures.step_time(times, colours), sentences.step_time(times), times, "time")

@@ -7,6 +7,7 @@ import streamlit as st
 from dynlora import launch
 from dynlora.viz import listing, widgets
 
+widgets.enter()
 widgets.titled("Runs", "Every run in the runs folder, and the samples that come with dynlora (read-only).")
 ACTIVE = widgets.is_active(widgets.list_all())
 

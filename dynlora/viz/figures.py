@@ -24,12 +24,12 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
     """Draw the training loss, pale as it is and bold smoothed, and the held-out loss; frames hold step and value."""
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
-        x=train["step"], y=train["value"], mode="lines", name="training, each step",
+        x=train["step"], y=train["value"], mode="lines", name="each step",
         line={"color": theme.faded(colours.accent, 0.3), "width": 1},
         hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
     )  # fmt: skip
     drawn.add_scatter(
-        x=train["step"], y=smoothed(train["value"]), mode="lines", name="training, smoothed",
+        x=train["step"], y=smoothed(train["value"]), mode="lines", name="smoothed",
         line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
     )  # fmt: skip
     if len(validation):
@@ -46,7 +46,7 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the held-out metrics by evaluation; columns name, step, value."""
     drawn = theme.figure(colours, HEIGHT)
     names = list(dict.fromkeys(metrics["name"]))
-    style = theme.styles(names)
+    style = theme.contrasting(names)
     for name, part in metrics.groupby("name", sort=False):
         colour, symbol, dash = style[str(name)]
         drawn.add_scatter(
@@ -59,7 +59,7 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
 
 
 def line(
-    series: pd.DataFrame, title: str, colours: Palette, *, limit: float | None = None, zero: bool = True
+    series: pd.DataFrame, title: str, colours: Palette, *, limit: float | None = None, zero: bool = True, tick: str = ""
 ) -> go.Figure:
     """Draw one number over the steps; `series` holds step and value, `title` names it with its unit.
 
@@ -69,6 +69,7 @@ def line(
         colours: of the mode.
         limit: a dashed line; None for none.
         zero: start the axis at zero.
+        tick: format of its numbers, empty for plotly's own.
     """
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
@@ -79,7 +80,7 @@ def line(
         drawn.add_hline(y=limit, line={"color": colours.muted, "width": 1, "dash": "dot"})
     if zero:
         drawn.update_yaxes(rangemode="tozero")
-    drawn.update_yaxes(exponentformat="power")
+    drawn.update_yaxes(exponentformat="power", tickformat=tick)
     return _titled(drawn, title)
 
 
@@ -94,7 +95,7 @@ def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
             x=times["step"], y=times[column], mode="lines", name=name, line={"color": colour, "width": 1.5},
             hovertemplate=f"step %{{x}}<br>{name} %{{y:.1f}} ms<extra></extra>",
         )  # fmt: skip
-    drawn.update_yaxes(rangemode="tozero")
+    drawn.update_yaxes(rangemode="tozero", tickformat=",")
     drawn.update_layout(showlegend=True)
     return _titled(drawn, "time, ms")
 
@@ -143,7 +144,7 @@ def overlay(
         marks: draw the points too.
     """
     drawn = theme.figure(colours, 300)
-    style = theme.styles(list(names))
+    style = theme.contrasting(list(names))
     for run, part in series.groupby("run", sort=False):
         colour, symbol, dash = style[str(run)]
         drawn.add_scatter(

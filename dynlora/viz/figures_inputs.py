@@ -47,7 +47,7 @@ def gate_map(gates: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -> go
 def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
     """Draw a number of each group over the evaluations; `series` holds step, group, value."""
     drawn = theme.figure(colours, 260)
-    style = theme.styles(list(dict.fromkeys(series["group"])))
+    style = theme.contrasting(list(dict.fromkeys(series["group"])))
     for group, part in series.groupby("group", sort=False):
         colour, symbol, dash = style[str(group)]
         drawn.add_scatter(
@@ -71,7 +71,7 @@ def probe_scatter(examples: pd.DataFrame, by: str, colours: Palette) -> go.Figur
     """
     drawn = theme.figure(colours, 380)
     if by == "group":
-        style = theme.styles(list(dict.fromkeys(examples["group"].astype(str))))
+        style = theme.contrasting(list(dict.fromkeys(examples["group"].astype(str))))
         for group, part in examples.groupby(examples["group"].astype(str), sort=False):
             colour, symbol, _ = style[str(group)]
             drawn.add_scatter(**_points(part), name=plotly_text(group, 24), marker={"color": colour, "symbol": symbol})

@@ -38,14 +38,13 @@ def _places(modules: pd.DataFrame, amount: pd.Series) -> str:
         return "unused budget"
     rows = modules.assign(amount=amount.to_numpy())
     order = rows.groupby("label", sort=False)["amount"].sum().sort_values(ascending=False, kind="stable").index
-    return listed([_place(rows[rows["label"] == label], str(label)) for label in order], limit=2)
-
-
-def _place(rows: pd.DataFrame, label: str) -> str:
-    layers = [int(layer) for layer in rows["layer"].dropna()]
-    if not layers:
-        return one_line(label, 40)
-    return f"{one_line(label, 40)} in {'layer' if len(set(layers)) == 1 else 'layers'} {spans(layers)}"
+    places: dict[str, list[str]] = {}
+    for label in order[:3]:
+        layers = [int(layer) for layer in rows.loc[rows["label"] == label, "layer"].dropna()]
+        where = f" in {'layer' if len(set(layers)) == 1 else 'layers'} {spans(layers)}" if layers else ""
+        places.setdefault(where, []).append(one_line(label, 40))
+    words = [listed(labels) + where for where, labels in places.items()]
+    return listed(words, limit=4) + (" and others" if len(order) > 3 else "")
 
 
 def signal_at(modules: pd.DataFrame, values: np.ndarray, title: str, step: int) -> str:

@@ -14,7 +14,7 @@ WORDS = {
     "rank": "rank",
     "importance": "importance",
     "gate": "gate",
-    "grad_norm": "gradient norm",
+    "grad_norm": "gradient",
     "delta_norm": "delta norm",
 }
 """Recorded name of each signal, and what people call it."""

@@ -110,6 +110,15 @@ def styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     }
 
 
+def contrasting(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Return styles as `styles` does, with the colours in an order in which neighbours differ most."""
+    order = [0, 5, 2, 4, 3, 1, 6, 7]
+    return {
+        name: (CATEGORICAL[order[i % len(order)]], SYMBOLS[i % len(SYMBOLS)], DASHES[i // len(order) % len(DASHES)])
+        for i, name in enumerate(names)
+    }
+
+
 def faded(colour: str, opacity: float) -> str:
     """Return a colour made see-through; opacity from 0 to 1."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
@@ -129,7 +138,7 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
     drawn = go.Figure()
     drawn.update_layout(
         height=height,
-        margin={"l": left, "r": 12, "t": 12, "b": 44},
+        margin={"l": left, "r": 12, "t": 12, "b": 40},
         paper_bgcolor=_CLEAR,
         plot_bgcolor=_CLEAR,
         font={"family": FONT, "size": 12, "color": colours.text},
@@ -177,12 +186,19 @@ def style_sheet(colours: Palette) -> str:
 [class*="st-key-figures"] {{ column-gap: 1.75rem; row-gap: 0.5rem; }}
 [data-testid="stMetricValue"] {{ font-size: 1.45rem; font-weight: 650; line-height: 1.25; }}
 [data-testid="stMetricLabel"] p {{ color: {colours.muted}; font-size: 0.8rem; }}
-[data-testid="stMainBlockContainer"] {{ padding-top: 2.6rem; padding-bottom: 3rem; max-width: 1280px; }}
+[data-testid="stMainBlockContainer"] {{ padding: 2.4rem 2rem 3rem; max-width: 1320px; }}
+@media (min-width: 641px) {{
+  section[data-testid="stSidebar"]:not([aria-expanded="false"]) {{
+    width: 190px !important; min-width: 190px !important; }}
+}}
+[data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
 [data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
-[class*="st-key-card-"] h5 {{ padding: 0; font-weight: 650; font-size: 0.98rem; }}
+[class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
+[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-under-"] > div:first-child {{ flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 @media (max-width: 640px) {{
-  [data-testid="stMainBlockContainer"] {{ padding: 3.2rem 0.7rem 2rem; }}
+  [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
 }}
 </style>"""

@@ -50,7 +50,7 @@ def titled(title: str, about: str = "") -> None:
 @contextmanager
 def card(title: str, key: str) -> Iterator[None]:
     """Draw a panel with a title; what is drawn inside the block lies in it."""
-    with st.container(border=True, key=f"card-{key}"):
+    with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"):
         st.markdown(f"##### {markdown_text(title)}")
         yield
 
@@ -58,8 +58,9 @@ def card(title: str, key: str) -> Iterator[None]:
 def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> None:
     """Draw a figure, the sentence under it (also its text for screen readers), and its numbers on demand."""
     st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=_CONFIG, alt=sentence, width="stretch")
-    st.caption(markdown_text(sentence, 800))
-    table(frame, key)
+    with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
+        st.caption(markdown_text(sentence, 800), width="stretch")
+        table(frame, key)
 
 
 def table(frame: pd.DataFrame, key: str) -> None:

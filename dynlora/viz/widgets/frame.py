@@ -7,10 +7,22 @@ from contextlib import contextmanager
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
+from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.errors import DynloraError
 from dynlora.viz import theme
 from dynlora.viz.labels import markdown_text
+
+
+def enter() -> None:
+    """Make sure that the page runs inside `app.py`; every page calls it first.
+
+    Until `st.navigation` has run once in a server, streamlit takes the folder `pages/` for an app of its older kind
+    and runs the page of a link alone, without the menu and the look.
+    """
+    if PagesManager.uses_pages_directory:
+        PagesManager.uses_pages_directory = False
+        st.rerun()
 
 
 def prepare() -> None:
