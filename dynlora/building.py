@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dynlora import assets, strategies
-from dynlora.config import RunConfig
+from dynlora.config import RunConfig, parse_config
 from dynlora.engine import groups
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.adapters import Adapters
@@ -62,6 +62,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     Raises:
         ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
     """
+    config = anchored(config)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     if config.train.epochs is None:
         strategy.check(config.train.max_steps(0), config.adapter.rank)
@@ -77,6 +78,16 @@ def load_inputs(config: RunConfig) -> Inputs:
         dropout=config.model.dropout,
     )
     return Inputs(config, strategy, data, base, total)
+
+
+def anchored(config: RunConfig) -> RunConfig:
+    """Return the config with local paths made absolute: a resume, or a queued run, starts in another folder."""
+    values = config.model_dump()
+    if config.data.path:
+        values["data"]["path"] = os.path.abspath(Path(config.data.path).expanduser())
+    if (Path(config.model.name).expanduser() / "config.json").is_file():
+        values["model"]["name"] = os.path.abspath(Path(config.model.name).expanduser())
+    return parse_config(values)
 
 
 def data_folder(config: RunConfig) -> Path:

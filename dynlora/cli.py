@@ -16,6 +16,8 @@ import click
 from dynlora import commands
 from dynlora.errors import DynloraError
 
+PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
 
 class Commands(click.Group):
     """Commands in the order of the README; a mistake anywhere is a sentence, not a trace."""
@@ -25,12 +27,18 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turn our own errors into one line on stderr and exit code 2."""
+        """Turn our own errors, click's, and paths that cannot be used into one line on stderr and exit code 2."""
         try:
             return super().invoke(ctx)
         except DynloraError as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(2)
+            said = str(error)
+        except click.ClickException as error:
+            place = getattr(error, "ctx", None) or ctx
+            said = f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
+        except PATH_ERRORS as error:
+            said = f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error)
+        click.echo(f"Error: {' '.join(said.split())}", err=True)
+        ctx.exit(2)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -48,7 +48,7 @@ def train(
     from dynlora import training
 
     if queue:
-        folder = training.enqueue(settings, runs_dir)
+        folder = training.plan(settings).create(runs_dir, "queued")
         launch.start_next(runs_dir)
         return {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
     return _ended(training.train(settings, runs_dir, progress=progress))

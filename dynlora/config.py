@@ -17,14 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from dynlora.errors import ConfigError
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
+NO_NUL = r"^[^\x00]*$"
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class Section(BaseModel):
     """A group of settings: frozen, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class ModelConfig(Section):
@@ -177,33 +178,45 @@ class RunConfig(Section):
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
-    """Check plain values and return the config.
+    """Check plain values and return the config; a section without a value is as its defaults.
 
     Raises:
         ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
     """
+    given = {key: value for key, value in values.items() if value is not None or section_of(str(key)) is None}
+    for section, keys in given.items():
+        for key, value in keys.items() if isinstance(keys, Mapping) and section != "strategy" else ((None, keys),):
+            if isinstance(value, bool):  # pydantic would read it as 1 or 0
+                name = f"{section}.{key}" if key else str(section)
+                raise ConfigError(f"{name}={value}: must not be true or false; {_meaning(name)}")
     try:
-        return RunConfig.model_validate(values)
+        return RunConfig.model_validate(given)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
+
+
+def section_of(name: str) -> type[BaseModel] | None:
+    """Return the section of that name, or None when the name is that of a plain value or of nothing."""
+    field = RunConfig.model_fields.get(name)
+    kind = None if field is None else field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def config_keys() -> list[str]:
     """Every dotted key a config may hold, the strategies' own fields excepted."""
     keys = []
-    for name, field in RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            keys += [f"{name}.{key}" for key in section.model_fields]
-        else:
-            keys.append(name)
+    for name in RunConfig.model_fields:
+        section = section_of(name)
+        keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
     return keys
 
 
 def nearest_key(key: str, keys: Iterable[str] | None = None) -> str:
-    """Return "did you mean ...?" with the nearest valid key, or the list of sections when none is near."""
+    """Return "did you mean ...?" with the nearest valid key, or the list of keys when none is near."""
     options = list(config_keys() if keys is None else keys)
     near = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
+    if not near and keys is None:
+        near = difflib.get_close_matches(key, list(RunConfig.model_fields), n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"
     return "valid keys: " + ", ".join(options)
@@ -212,31 +225,64 @@ def nearest_key(key: str, keys: Iterable[str] | None = None) -> str:
 def explain(error: ValidationError) -> str:
     """Turn the first pydantic error into one sentence: key, value, rule, remedy."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    value = _short(first.get("input"))
-    if first["type"] == "extra_forbidden":
-        return f"{key}={value}: unknown key; {nearest_key(key)}"
-    if first["type"] in {"model_type", "model_attributes_type", "dict_type"}:
-        return f"{key}={value}: {key} is a section; set its keys, such as {key}.name"
-    if first["type"] == "value_error":
+    kind, value = first["type"], first.get("input")
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    shown = f"{key}: " if isinstance(value, Mapping) else f"{key}={_short(value)}: "
+    if kind == "extra_forbidden":
+        return f"{shown}unknown key; {nearest_key(key)}"
+    if kind == "invalid_key":
+        return f"{key}: keys are text; {nearest_key(key)}"
+    if kind == "value_error":
         return str(first.get("ctx", {}).get("error", first["msg"]))
-    rule = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{key}={value}: must be {rule}; {_meaning(key)}"
+    if (section := section_of(key)) is not None:
+        return f"{shown}{key} is a section; set its keys, such as {key}.{next(iter(section.model_fields))}"
+    if isinstance(value, Mapping):
+        return f"{key}: a value is wanted, not a section; {_meaning(key)}"
+    return f"{shown}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {_meaning(key)}"
+
+
+RULES = {
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_pattern_mismatch": "text without a NUL character",
+    "tuple_type": "a list, such as [query, value]",
+    "literal_error": "{expected}",
+}
+"""What each kind of pydantic's errors asks for, in words."""
+
+
+def _rule(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """Return what a value must be."""
+    if kind not in RULES:
+        return message
+    words = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in context.items()}
+    return RULES[kind].format(**words).replace("'", "")
 
 
 def _meaning(key: str) -> str:
     """Return what a key means and its default, for the end of an error sentence."""
-    section: Any = RunConfig
-    field = None
-    for part in key.split("."):
-        field = section.model_fields.get(part) if isinstance(section, type) else None
-        if field is None:
-            return "see `dynlora train --help`"
-        section = field.annotation
-    return f"{field.description or 'see the README'} (default {field.default})" if field else ""
+    name, *rest = key.split(".")
+    section = section_of(name)
+    field = RunConfig.model_fields.get(name) if section is None else section.model_fields.get(rest[0] if rest else "")
+    if field is None:
+        return nearest_key(key)
+    default = "empty" if field.default is None else field.default
+    return f"{(field.description or 'see the README').rstrip('.')} (default {default})"
 
 
 def _short(value: Any) -> str:
     """Return a value for a message, cut after 80 characters."""
-    text = str(value)
+    text = "empty" if value is None else str(value)
     return text if len(text) <= 80 else text[:77] + "..."

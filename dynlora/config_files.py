@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from dynlora.config import RunConfig, nearest_key, parse_config
+from dynlora.config import RunConfig, nearest_key, parse_config, section_of
 from dynlora.errors import ConfigError
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -40,14 +40,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(
-            f"--config {path}: not YAML ({str(error).splitlines()[0]}); see config.yaml of any run"
-        ) from None
+        raise ConfigError(f"--config {path}: not YAML ({_where(error)}); see config.yaml of any run") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"--config {path}: holds a {type(values).__name__}; write keys such as `seed: 0`")
+        kind = {"str": "text", "list": "a list"}.get(type(values).__name__, "one value")
+        raise ConfigError(f"--config {path}: holds {kind}; write keys such as `seed: 0`")
     return values
+
+
+def _where(error: Exception) -> str:
+    """Return what is wrong with a YAML text, and in which line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return problem if mark is None else f"line {mark.line + 1}: {problem}"
 
 
 def split_override(text: str) -> tuple[str, Any]:
@@ -66,7 +72,7 @@ def parse_value(raw: str) -> Any:
     """Read one value as YAML, and numbers such as 1e-3 that YAML 1.1 takes for text."""
     try:
         value = yaml.safe_load(raw) if raw.strip() else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):  # an impossible date is a ValueError
         return raw
     if isinstance(value, str):
         try:
@@ -84,10 +90,14 @@ def set_key(values: dict[str, Any], key: str, value: Any) -> None:
     """
     *sections, last = key.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        inner = values[section]
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {key}={value}: {section} is a value, not a section; {nearest_key(key)}")
         values = inner
     if last in values and isinstance(values[last], dict) and not isinstance(value, dict):
-        raise ConfigError(f"--set {key}={value}: {key} is a section; set one of its keys, such as {key}.name")
+        inner = section_of(key)
+        example = f", such as {key}.{next(iter(inner.model_fields))}" if inner is not None else ""
+        raise ConfigError(f"--set {key}={value}: {key} is a section; set one of its keys{example}")
     values[last] = value

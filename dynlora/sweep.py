@@ -34,11 +34,14 @@ def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, 
         varying = [text for text, (_, values) in zip(chosen, choices, strict=True) if len(values) > 1]
         title = " ".join(filter(None, [name, *varying])) or None
         settings.append(read_config(config, tuple(chosen), title))
-    ids = [training.enqueue(item, runs_dir).name for item in settings]
+    planned = [training.plan(item) for item in settings]  # all are checked before the first folder is made
+    ids = [item.create(runs_dir, "queued").name for item in planned]
     launch.start_next(runs_dir)
     if wait:
         _wait(runs_dir, ids)
-    return [{"id": run_id, "name": item.title} for run_id, item in zip(ids, settings, strict=True)], "\n".join(ids)
+    return [
+        {"id": run_id, "name": item.title, "status": "queued"} for run_id, item in zip(ids, settings, strict=True)
+    ], "\n".join(ids)
 
 
 def _raw_override(text: str) -> tuple[str, str]:

@@ -64,15 +64,29 @@ def train(
     return _run_and_call_the_next(inputs, folder, accelerator, None, progress)
 
 
-def enqueue(config: RunConfig, runs_dir: Path) -> Path:
-    """Check a config whole, make its run folder at step 0 in state queued, and return it.
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that was checked whole and has no folder yet: its config, what the store keeps of it, its length."""
+
+    config: RunConfig
+    meta: dict[str, Any]
+    max_steps: int
+
+    def create(self, runs_dir: Path, state: str) -> Path:
+        """Make the run folder at step 0 and return it."""
+        text = self.config.to_yaml()
+        return RunWriter.create(runs_dir, config_yaml=text, meta=self.meta, max_steps=self.max_steps, state=state)
+
+
+def plan(config: RunConfig) -> PlannedRun:
+    """Check a config whole; nothing is written.
 
     Raises:
-        DynloraError: when something the config names cannot be used; no folder is left then.
+        DynloraError: when something the config names cannot be used.
     """
     inputs = load_inputs(config)
     trainer_check(inputs)
-    return _create(inputs, runs_dir, "queued")
+    return _planned(inputs)
 
 
 def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool = False) -> Outcome:
@@ -124,8 +138,8 @@ def _check_resumable(run_id: str, status: Any, force: bool) -> None:
         raise ConfigError(f"resume {run_id}: the run is running (process {status.pid}); stop it first")
 
 
-def _create(inputs: Inputs, runs_dir: Path, state: str) -> Path:
-    """Make the run folder and return it."""
+def _planned(inputs: Inputs) -> PlannedRun:
+    """Return what is kept of checked inputs."""
     config = inputs.config
     meta = {
         "name": config.title,
@@ -143,12 +157,12 @@ def _create(inputs: Inputs, runs_dir: Path, state: str) -> Path:
         "planned_events": inputs.strategy.events(inputs.total),
         "data_warnings": inputs.data.warnings,
     }
-    return RunWriter.create(runs_dir, config_yaml=config.to_yaml(), meta=meta, max_steps=inputs.total, state=state)
+    return PlannedRun(config, meta, inputs.total)
 
 
 def _shared_folder(inputs: Inputs, runs_dir: Path, accelerator: Accelerator, state: str) -> Path:
     """Let the first process make the folder, and tell the others."""
-    names = [str(_create(inputs, runs_dir, state)) if accelerator.is_main_process else ""]
+    names = [str(_planned(inputs).create(runs_dir, state)) if accelerator.is_main_process else ""]
     if accelerator.num_processes > 1:
         broadcast_object_list(names)
     return Path(names[0])

@@ -38,7 +38,7 @@ def read_splits(folder: Path, seed: int, eval_fraction: float) -> dict[str, Data
     table = read_table(folder)
     n_held_out = max(1, round(len(table) * eval_fraction))
     if len(table) - n_held_out < 1:
-        raise DataError(f"data.path={folder}: {len(table)} rows are too few to train on and hold some out; add rows")
+        raise DataError(f"data.path={folder}: too few rows ({len(table)}) to train on and hold some out; add rows")
     order = np.random.default_rng(stream_seed(seed, "split")).permutation(len(table))
     return {
         "train": table.select(np.sort(order[n_held_out:])),
@@ -64,6 +64,8 @@ def read_table(path: Path) -> Dataset:
     try:
         table = _load(reader, path, options)
     except Exception as error:  # the readers of `datasets` raise whatever their backend raises
+        if "corresponds to no data" in str(error):
+            raise DataError(f"data.path={path}: has a header but no rows; add rows") from None
         cause = error.__cause__ or error
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise DataError(
