@@ -37,7 +37,7 @@ with right:
 colours, uniform = widgets.colours(), signals.uniform_rank(summary)
 with widgets.guarded():
     heat = ask(queries.heatmap, run.folder, signal, 400)
-    ranks, start = widgets.at_step(run.folder, "rank", step), widgets.at_step(run.folder, "rank", None)
+    ranks, start = widgets.ranks(run.folder, step), widgets.ranks(run.folder, None)
     importance, values = widgets.at_step(run.folder, "importance", step), widgets.at_step(run.folder, signal, step)
     budget = widgets.budget(run.folder, summary)
 state = capacity.module_state(modules, ranks, importance)

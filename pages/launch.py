@@ -22,9 +22,11 @@ preset_name = widgets.segmented("preset", "preset", list(launchform.PRESETS), "Q
 preset = launchform.PRESETS[preset_name]
 values: dict[str, object] = {}
 with widgets.card("What is trained on what", "what"):
-    left, middle, right = st.columns(3)
+    left, middle, right, last = st.columns(4)
     with left:
-        values["name"] = st.text_input("name", max_chars=120, help="Display name; any text. Key: name.").strip() or None
+        values["name"] = (
+            st.text_input("name of the run", max_chars=120, help="Display name; any text. Key: name.").strip() or None
+        )
     with middle:
         model = launchform.config_field("model.name")
         values["model.name"] = widgets.field_widget(model, preset)
@@ -34,7 +36,10 @@ with widgets.card("What is trained on what", "what"):
         )
         values[launchform.data_key(source.strip())] = source.strip()
     values |= widgets.field_grid([launchform.config_field(key) for key in COMMON], preset)
-    seeds = st.text_input("seeds", "0", max_chars=60, help="One number, a span such as 0-4, or a list. One run each.")
+    with last:
+        seeds = st.text_input(
+            "seeds", "0", max_chars=60, help="One number, a span such as 0-4, or a list. One run each."
+        )
 
 with widgets.card("How capacity is spent", "how"):
     usual = launchform.config_field("strategy.name").default

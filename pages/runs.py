@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora import launch
 from dynlora.viz import listing, widgets
 
 widgets.enter()
@@ -15,7 +14,7 @@ ACTIVE = widgets.is_active(widgets.list_all())
 @st.fragment(run_every=2 if ACTIVE else None)
 def show_runs() -> None:
     """Draw the table and what can be done with the ticked runs."""
-    launch.wake(widgets.runs_dir())
+    widgets.wake()
     runs = widgets.list_all()
     if runs.empty:
         widgets.empty_store()

@@ -1,5 +1,7 @@
 """What the Compare page computes before it draws: series side by side, differences of configurations."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

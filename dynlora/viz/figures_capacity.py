@@ -1,5 +1,7 @@
 """The capacity map: a signal over modules and steps, with the use of the budget above it."""
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence

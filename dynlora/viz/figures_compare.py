@@ -1,5 +1,7 @@
 """Figures that set runs side by side."""
 
+# pyright: reportArgumentType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import numpy as np

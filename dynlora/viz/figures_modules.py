@@ -1,5 +1,7 @@
 """Figures of the modules at one step: the model as a picture, who gave to whom, whether rank followed importance."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """What the Inputs page computes before it draws: groups, gates and the probe set, with names for positions."""
 
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -29,6 +29,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Starting values of the form, by the name of the preset."""
 
 
+LABELS = {
+    "name": "name of the run", "model.name": "model", "train.steps": "steps", "adapter.rank": "rank, components",
+    "train.lr": "learning rate", "train.batch_size": "batch, examples", "data.max_length": "longest text, tokens",
+    "data.max_eval": "held-out rows, at most", "data.max_train": "training rows, at most",
+    "data.group_by": "input groups by", "data.text": "column of the text", "data.label": "column of the label",
+    "adapter.dropout": "adapter dropout, probability", "train.warmup": "warm-up, share of steps",
+    "train.schedule": "learning rate falls", "log.eval_every": "evaluate every, steps",
+    "log.checkpoint_every": "checkpoint every, steps", "log.every": "gradient norms every, steps",
+}  # fmt: skip
+"""What people call the configuration's fields, with the unit, where the key alone does not say it."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One field of the form.
@@ -63,6 +75,8 @@ class Field:
     @property
     def label(self) -> str:
         """Name and unit."""
+        if self.key in LABELS:
+            return LABELS[self.key]
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
     @property

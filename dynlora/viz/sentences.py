@@ -3,6 +3,8 @@
 Sentences are plain text with names of an untrusted run in them: whoever shows one escapes it.
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -163,7 +164,7 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
     return drawn
 
 
-def axis(colours: Palette) -> dict[str, object]:
+def axis(colours: Palette) -> dict[str, Any]:
     """Return the look of an axis: a hairline grid, muted ticks, no zero line."""
     return {
         "gridcolor": colours.hairline,
@@ -196,7 +197,8 @@ def style_sheet(colours: Palette) -> str:
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
 [class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
-[class*="st-key-under-"] > div:first-child {{ flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+[class*="st-key-under-"] > div:first-child {{
+  flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 @media (max-width: 640px) {{
   [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}

@@ -11,7 +11,13 @@ import streamlit as st
 from dynlora import launch
 from dynlora.errors import DynloraError
 from dynlora.viz.labels import markdown_text
-from dynlora.viz.widgets.picker import Chosen, runs_dir
+from dynlora.viz.widgets.picker import Chosen, is_read_only, runs_dir
+
+
+def wake() -> None:
+    """Restart a stalled queue, unless the page may only look."""
+    if not is_read_only():
+        launch.wake(runs_dir())
 
 
 def runs_grid(table: pd.DataFrame) -> list[str]:
@@ -45,6 +51,8 @@ def unreadable(runs: pd.DataFrame) -> None:
 
 def delete_button(run_ids: Sequence[str]) -> None:
     """Draw the button that moves runs to the trash, with one question."""
+    if is_read_only():
+        return
     label = "Delete" if len(run_ids) == 1 else f"Delete {len(run_ids)} runs"
     with st.popover(label, icon=":material/delete:"):
         st.caption("The runs move to the trash of the runs folder, from where they can be restored.")
@@ -55,7 +63,7 @@ def delete_button(run_ids: Sequence[str]) -> None:
 def trash() -> None:
     """List the trash with a way back for each run."""
     found = launch.trashed(runs_dir())
-    if found:
+    if found and not is_read_only():
         with st.expander(f"Trash ({len(found)})", icon=":material/delete:"):
             chosen = st.multiselect("runs in the trash", found, key="trash")
             if chosen and st.button("Restore", key="restore"):
@@ -64,8 +72,8 @@ def trash() -> None:
 
 def run_buttons(run: Chosen, status: str) -> None:
     """Draw stop or resume, whichever the run's status allows; samples are read-only."""
-    if not run.is_own:
-        st.caption("sample, read-only")
+    if not run.is_own or is_read_only():
+        st.caption("read-only" if run.is_own else "sample, read-only")
     elif status in ("queued", "running"):
         if st.button("Stop", icon=":material/stop:", key="stop"):
             _each(lambda run_id: launch.stop(runs_dir(), run_id), [run.id])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.viz import capacity
@@ -52,19 +53,34 @@ def modules(folder: Path) -> pd.DataFrame:
 
 
 def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:
-    """Return the last values of a signal up to a step (None: the first values), None when there are none.
+    """Return the last values of a signal up to a step, None when it was never recorded.
+
+    Before the first recorded step, and for step None, these are the first values.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
     try:
-        if step is None:
-            first = int(ask(queries.heatmap, folder, signal, COLUMNS).first_step[0])
-            step = first
-        values = ask(queries.heatmap, folder, signal, 1, None, step + 1).frame
-    except (KeyError, IndexError):
+        if step is not None:
+            values = ask(queries.heatmap, folder, signal, 1, None, step + 1).frame.to_numpy(float)
+            if values.shape[1]:
+                return values[:, -1]
+        values = ask(queries.signal_frame, folder, signal, None, None, 1).drop(columns="step").to_numpy(float)
+    except KeyError:
         return None
-    return values.to_numpy(float)[:, -1] if values.shape[1] else None
+    return values[0] if len(values) else None
+
+
+def ranks(folder: Path, step: int | None) -> np.ndarray:
+    """Return the ranks of the modules at a step, as `at_step` does.
+
+    Raises:
+        DynloraError: when the run cannot be read or has recorded none.
+    """
+    found = at_step(folder, "rank", step)
+    if found is None:
+        raise CorruptRunError(f"run {folder.name} has recorded no ranks")
+    return found
 
 
 def budget(folder: Path, summary: Mapping[str, Any]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from dynlora.errors import DynloraError
 from dynlora.launch import enqueue
 from dynlora.viz.labels import markdown_text
 from dynlora.viz.launchform import Field, launch_key
-from dynlora.viz.widgets.picker import runs_dir
+from dynlora.viz.widgets.picker import is_read_only, runs_dir
 
 
 def field_widget(field: Field, preset: Mapping[str, Any]) -> Any:
@@ -61,6 +61,9 @@ def field_grid(fields: Sequence[Field], preset: Mapping[str, Any], columns: int 
 
 def start_button(configs: Sequence[Mapping[str, Any]]) -> None:
     """Draw the button that starts runs, and what came of it; a double click starts each once."""
+    if is_read_only():
+        st.info("This dashboard serves other machines, so it only looks: launch on the machine itself.")
+        return
     token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
     label = "Start" if len(configs) == 1 else f"Start {len(configs)} runs"
     if st.button(label, type="primary", icon=":material/rocket_launch:", key="start"):

@@ -1,5 +1,7 @@
 """Which runs there are, which one a page shows, and questions to the store that are answered once per change."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import os
@@ -18,6 +20,7 @@ from dynlora.viz.widgets.address import to_address
 from dynlora.viz.widgets.frame import guarded
 
 RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
+READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Chosen:
 def runs_dir() -> Path:
     """Return the runs folder: what `dynlora ui --runs-dir` said, else `runs`."""
     return Path(os.path.realpath(os.environ.get(RUNS_DIR_VARIABLE) or "runs"))
+
+
+def is_read_only() -> bool:
+    """Say whether the page may only look: `dynlora ui` says so when it serves other machines."""
+    return bool(os.environ.get(READ_ONLY_VARIABLE))
 
 
 def runs_roots() -> list[Path]:
