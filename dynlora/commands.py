@@ -132,7 +132,11 @@ def signals(*, run_id: str, signal: str, format_: str, out: Path | None, runs_di
     """Write one signal as a table."""
     from dynlora.store import queries, tables
 
-    frame = queries.signal_frame(run_folder(runs_dir, run_id), signal)
+    folder = run_folder(runs_dir, run_id)
+    try:
+        frame = queries.signal_frame(folder, signal)
+    except KeyError as error:
+        raise error if isinstance(error, DynloraError) else ConfigError(f"--signal {signal}: {error.args[0]}") from None
     if out is not None:
         tables.write(frame, out, format_)
     else:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from dynlora.assets.network import UnavailableError, reason, within
 from dynlora.errors import AssetError
 
-LOOKUP_S = 10.0
+LOOKUP_S = 8.0
 """How long the hub may take to describe a repository; with it an unreachable hub is reported well within 15 s."""
 
 REQUEST_S = 5.0

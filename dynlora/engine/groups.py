@@ -48,7 +48,8 @@ def plane(embedding: np.ndarray) -> np.ndarray:
     found = np.zeros((len(embedding), 2))
     n = min(2, *embedding.shape) if embedding.size else 0
     if len(embedding) > 1 and n:
-        found[:, :n] = PCA(n, svd_solver="full").fit_transform(embedding)
+        with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
+            found[:, :n] = PCA(n, svd_solver="full").fit_transform(embedding)
     return found
 
 
