@@ -66,7 +66,8 @@ def main() -> None:
         loss = statistics.mean(row["loss"] for row in mine)
         shown = ", ".join(f"{value:.1f}" for value in accuracy)
         print(f"{strategy:10} accuracy {statistics.mean(accuracy):.1f} % ({shown}), held-out loss {loss:.4f}")
-    print("written:", results.write("accuracy-quick" if arguments.quick else "accuracy", figures, "benchmarks.accuracy"))
+    name = "accuracy-quick" if arguments.quick else "accuracy"
+    print("written:", results.write(name, figures, "benchmarks.accuracy"))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class DataConfig(Section):
     @classmethod
     def _default_source(cls, values: Any) -> Any:
         """Fall back to the embedded data set when neither name nor path is given."""
-        if isinstance(values, Mapping) and not values.get("name") and not values.get("path"):
+        if isinstance(values, Mapping) and values.get("name") is None and values.get("path") is None:
             return {**values, "name": "sentiment4"}
         return values
 
@@ -215,8 +215,8 @@ def nearest_key(key: str, keys: Iterable[str] | None = None) -> str:
     """Return "did you mean ...?" with the nearest valid key, or the list of keys when none is near."""
     options = list(config_keys() if keys is None else keys)
     near = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
-    if not near and keys is None:
-        near = difflib.get_close_matches(key, list(RunConfig.model_fields), n=1, cutoff=0.6)
+    if keys is None and "." not in key:
+        near = difflib.get_close_matches(key, list(RunConfig.model_fields), n=1, cutoff=0.6) or near
     if near:
         return f"did you mean {near[0]}?"
     return "valid keys: " + ", ".join(options)

@@ -103,7 +103,7 @@ def test_groups_gates_and_examples(folder: Path) -> None:
     assert queries.gates_by_group(folder, step=5).empty
     examples = queries.examples_frame(folder, step=20)
     assert examples["loss"].tolist() == [0, 20, 40, 60]
-    assert examples["prediction"].isna().all()
+    assert examples["prediction"].isna().all()  # pyright: ignore
     assert queries.probe_gates(folder).empty
     assert queries.groups_frame(folder)["group"].tolist() == ["short", "long"]
     assert queries.logs_frame(folder).empty
