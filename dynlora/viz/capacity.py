@@ -111,7 +111,7 @@ def _balanced(moved: pd.DataFrame, start: pd.Series, end: pd.Series) -> pd.DataF
     arrived = moved.groupby("target")["parameters"].sum().reindex(end.index, fill_value=0.0)
     received = (end - kept).clip(lower=0)
     fit = (received / arrived.where(arrived > 0)).clip(upper=1).fillna(1.0)
-    share = moved["target"].map(fit).fillna(1.0)
+    share = moved["target"].map(fit).astype(float).fillna(1.0)
     rest = moved.assign(parameters=moved["parameters"] * (1 - share), target=RELEASED, components=0)
     moved = moved.assign(parameters=moved["parameters"] * share)
     parts = [moved.assign(kept=False), rest[rest["parameters"] > 0.5].assign(kept=False)]

@@ -1,0 +1,234 @@
+"""Every page with every state a run can be in: no exception, and hostile text is text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.runtime.caching import cache_data
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest
+
+from dynlora import launch
+from dynlora.viz.widgets import picker
+from tests.viz.runs import HOSTILE, make_run
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "methods")
+_INIT = PagesManager.__init__
+RUN_PAGES = ("run", "capacity", "inputs")
+CATALOG = {
+    "strategies": [
+        {
+            "name": "dynamic", "title": "Dynamic LoRA", "summary": "Moves rank.", "formula": "h = W x",
+            "paper": "a paper",
+            "fidelity": "reconstruction", "cost": "little", "doc": "",
+            "fields": [
+                {"name": "allocation", "type": "str", "optional": False, "default": "rank", "help": "What moves.",
+                 "unit": "", "choices": ["rank", "random"]},
+                {"name": "moves", "type": "int", "optional": True, "default": None, "help": "Moves.",
+                 "unit": "components", "choices": [], "ge": 1},
+            ],
+        },
+        {"name": "lora", "title": "LoRA", "summary": "Uniform.", "fidelity": "code", "cost": "none", "fields": []},
+    ]
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A runs folder of the test's own, no samples, no child process."""
+    monkeypatch.setenv(picker.RUNS_DIR_VARIABLE, str(runs_dir))
+    monkeypatch.setattr(picker, "sample_runs_dir", lambda: tmp_path / "samples")
+    monkeypatch.setattr(launch, "catalog", lambda: CATALOG)
+    monkeypatch.setattr(launch, "wake", lambda _: None)
+    monkeypatch.setattr(PagesManager, "__init__", _init_as_in_a_warm_server)
+    cache_data.clear()
+    yield
+    cache_data.clear()
+
+
+def _init_as_in_a_warm_server(self: PagesManager, *args: Any, **keywords: Any) -> None:
+    """AppTest forgets before each run that `st.navigation` has run once; a server does not."""
+    _INIT(self, *args, **keywords)
+    PagesManager.uses_pages_directory = False
+
+
+def open_page(page: str, **address: str) -> AppTest:
+    """Open a page inside the app, as a link does."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+    for name, value in address.items():
+        app.query_params[name] = value
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def words(app: AppTest) -> str:
+    """Return what the page says."""
+    kinds = ("title", "caption", "markdown", "error", "warning", "info", "success")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+
+
+def charts(app: AppTest) -> list[dict]:
+    """Return the plotly figures on the page."""
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_empty_store_says_what_to_do(page: str) -> None:
+    app = open_page(page)
+    assert "No runs yet" in words(app) or page in ("launch", "methods")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_finished_run(page: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    make_run(runs_dir, run_id="20260101-000000-00000002", strategy="lora", gates=False)
+    app = open_page(page)
+    assert not app.error
+    assert len(charts(app)) == {"run": 6, "capacity": 4, "inputs": 3, "compare": 3}.get(page, 0)
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+@pytest.mark.parametrize("state", ["queued", "running", "failed", "stopped"])
+def test_states(page: str, state: str, runs_dir: Path) -> None:
+    error = "the disk is full" if state == "failed" else None
+    make_run(runs_dir, run_id="20260101-000000-00000001", state=state, steps=7, error=error)
+    app = open_page(page, run="20260101-000000-00000001")
+    if state == "failed" and page == "run":
+        assert "the disk is full" in words(app)
+    if page == "run":
+        assert [button.label for button in app.button] == (["Resume"] if state in ("failed", "stopped") else ["Stop"])
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+def test_corrupt_run_is_one_sentence(page: str, runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
+    (folder / "run.db").write_bytes(b"not a database" * 100)
+    app = open_page(page, run="20260101-000000-00000001")
+    assert len(app.error) == 1
+
+
+def test_runs_page_lists_what_cannot_be_read(runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
+    (folder / "run.db").write_bytes(b"x" * 5000)
+    assert [expander.label for expander in open_page("runs").expander] == ["1 unreadable"]
+
+
+@pytest.mark.parametrize("run_id", ["../../etc", "nothing", "con", "a/b", "<b>x</b>", "%00"])
+@pytest.mark.parametrize("page", ["run", "capacity"])
+def test_ids_from_the_address_are_checked(page: str, run_id: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    app = open_page(page, run=run_id)
+    assert len(app.error) == 1
+    assert "<b>" not in app.error[0].value
+
+
+@pytest.mark.parametrize("page", ["runs", *RUN_PAGES, "compare"])
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_is_text(page: str, text: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001", text=text)
+    make_run(runs_dir, run_id="20260101-000000-00000002", text=text)
+    app = open_page(page)
+    said = words(app)
+    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", said) is None
+    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
+
+
+def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PagesManager, "__init__", _INIT)
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+    app.switch_page("pages/capacity.py").run()
+    assert not app.exception
+    assert "dynlora" in [element.value.strip("# ") for element in app.sidebar.markdown]
+
+
+def test_capacity_restores_a_view_from_its_address(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    name = "bert.encoder.layer.1.attention.self.key"
+    app = open_page("capacity", run="20260101-000000-00000001", signal="importance", step="5", module=name)
+    assert app.slider(key="address-step").value == 5
+    assert app.selectbox(key="address-module").value == name
+    assert "key 1 over the steps" in words(app)
+    assert "At step 5 importance is highest" in words(app)
+
+
+def test_a_changed_step_goes_to_the_address(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    app = open_page("capacity", run="20260101-000000-00000001")
+    app.slider(key="address-step").set_value(3).run()
+    assert not app.exception
+    assert app.query_params["step"] in ("3", ["3"])
+    assert "The model at step 3" in words(app)
+
+
+@pytest.mark.parametrize(
+    "address", [{"step": "-1"}, {"step": "9" * 30}, {"step": "x"}, {"signal": "nope"}, {"module": "$x$"}]
+)
+def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    assert len(charts(open_page("capacity", **address))) == 4
+
+
+def test_inputs_says_when_a_run_has_no_gates(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001", gates=False)
+    assert "This run has no gates" in words(open_page("inputs"))
+
+
+def test_a_double_click_starts_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, dict]] = []
+
+    def enqueue(config: dict, runs_dir: Path, *, key: str) -> launch.RunHandle:
+        started.append((key, config))
+        return launch.RunHandle("20260101-000000-00000001", runs_dir)
+
+    monkeypatch.setattr("dynlora.viz.widgets.form.enqueue", enqueue)
+    app = open_page("launch")
+    app.button(key="start").click().run()
+    app.button(key="start").click().run()
+    assert not app.exception
+    assert len({key for key, _ in started}) == 1
+    assert started[0][1]["train"] == {"steps": 100}
+    assert "Started as 20260101-000000-00000001" in words(app)
+
+
+def test_a_refused_launch_shows_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynlora.errors import ConfigError
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("train.lr=99: must be at most 10")
+
+    monkeypatch.setattr("dynlora.viz.widgets.form.enqueue", refuse)
+    app = open_page("launch")
+    app.button(key="start").click().run()
+    assert not app.exception
+    assert "must be at most 10" in app.error[0].value.replace("\\", "")
+
+
+def test_a_read_only_server_offers_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    make_run(runs_dir, run_id="20260101-000000-00000001", state="stopped", steps=5)
+    assert not open_page("run").button
+    assert "only looks" in words(open_page("launch"))
+
+
+def test_samples_are_read_only(tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    make_run(samples, run_id="20260101-000000-00000001", state="stopped", steps=5)
+    app = open_page("run")
+    assert not app.button
+    assert "sample, read-only" in words(app)
+
+
+def test_many_runs_are_listed(runs_dir: Path) -> None:
+    for number in range(60):
+        make_run(runs_dir, run_id=f"20260101-000000-{number:08x}", state="queued")
+    app = open_page("runs")
+    assert len(app.dataframe[0].value) == 60

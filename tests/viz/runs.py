@@ -1,0 +1,141 @@
+"""Runs as the pages meet them, written through the store's own writer: real in shape, small, and hostile on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dynlora.store.rows import ModuleRow
+from dynlora.store.writer import RunWriter
+
+KINDS = (
+    ("attention.self.query", 8, 8), ("attention.self.key", 8, 8), ("attention.self.value", 8, 8),
+    ("output.dense", 32, 8),
+)  # fmt: skip
+LAYERS = 3
+N_MODULES = len(KINDS) * LAYERS
+GROUPS = ("movies", "tweets")
+N_EXAMPLES = 6
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)> ~~no~~ # top",
+    "$x^2$ and :material/home: and :red[hot] :smile:",
+    "=cmd()|' /C calc'!A0 **bold** [link](http://x.example) `code`",
+    "%{customdata[0]} \u202e \x00 \n two lines" + "x" * 3000,
+)
+"""What a run's author may write to run code, to draw or to break the page."""
+
+
+def config(strategy: str, seed: int) -> dict[str, object]:
+    return {
+        "name": None, "seed": seed, "model": {"name": "minilm"}, "data": {"name": "sentiment4", "metric": "auto"},
+        "adapter": {"rank": 4}, "strategy": {"name": strategy}, "train": {"steps": 40},
+    }  # fmt: skip
+
+
+def make_run(
+    runs_dir: Path, *, run_id: str, state: str = "finished", steps: int = 40, strategy: str = "dynamic",
+    text: str = "fine", gates: bool = True, error: str | None = None,
+) -> Path:  # fmt: skip
+    """Make a run; `text` is used wherever a run's author can put text."""
+    meta = {
+        "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": 0,
+        "fidelity": "reconstruction", "config": config(strategy, 0), "labels": [text[:40], "positive"],
+        "params": {"budget": 960, "active": 928, "allocated": 1600, "gate": 24, "head": 10},
+        "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
+    }  # fmt: skip
+    folder = RunWriter.create(
+        runs_dir, run_id=run_id, config_yaml="seed: 0\n", meta=meta, max_steps=40,
+        state="queued" if state == "queued" else "running",
+    )  # fmt: skip
+    if state == "queued":
+        return folder
+    writer = RunWriter.open(folder, resume_from=None)
+    define(writer, text, gates)
+    for step in range(steps + 1):
+        record(writer, step, text, gates)
+    writer.log("warning", text)
+    if state == "running":
+        writer.commit()
+        return folder
+    writer.finish(state, error)
+    return folder
+
+
+def module_name(index: int) -> str:
+    layer, kind = divmod(index, len(KINDS))
+    return f"bert.encoder.layer.{layer}.{KINDS[kind][0]}"
+
+
+def define(writer: RunWriter, text: str, gates: bool) -> None:
+    writer.define_modules(
+        [
+            ModuleRow(module_name(i), i // len(KINDS), KINDS[i % len(KINDS)][0], *KINDS[i % len(KINDS)][1:], 8)
+            for i in range(N_MODULES)
+        ]
+    )
+    writer.define_groups([text[:200], *GROUPS[1:]])
+    writer.define_examples(
+        [
+            {"text": f"{i} {text}", "label": "0", "group": str(i % 2), "x": float(i), "y": float(-i)}
+            for i in range(N_EXAMPLES)
+        ]
+    )
+    for name in ("rank", "importance", "grad_norm", "delta_norm", *(["gate"] if gates else [])):
+        writer.define_signal(name, "module", "components" if name == "rank" else "", N_MODULES)
+    for name in ("group_loss", "group_metric"):
+        writer.define_signal(name, "group", "", len(GROUPS))
+    for name in ("probe_loss", "probe_prediction", "probe_probability"):
+        writer.define_signal(name, "example", "", N_EXAMPLES)
+    if gates:
+        writer.define_signal("group_gate", "group", "factor", len(GROUPS) * N_MODULES)
+
+
+def ranks_at(step: int) -> np.ndarray:
+    """Return the ranks: at step 10 module 0 gives one component to module 2."""
+    ranks = np.full(N_MODULES, 4.0)
+    if step >= 10:
+        ranks[0], ranks[2] = 3, 5
+    return ranks
+
+
+def record(writer: RunWriter, step: int, text: str, gates: bool) -> None:
+    draw = np.random.default_rng(step)
+    writer.vector("rank", step, ranks_at(step))
+    writer.vector("importance", step, draw.random(N_MODULES) * 1e-6)
+    if gates:
+        writer.vector("gate", step, 1 + 0.01 * draw.standard_normal(N_MODULES))
+    if step % 10 == 0:
+        writer.vector("grad_norm", step, draw.random(N_MODULES))
+        writer.vector("delta_norm", step, draw.random(N_MODULES))
+        evaluate(writer, step, text, gates)
+    if step == 10:
+        move = {"edit": "move", "donor": 0, "receiver": 2, "count": 1, "donor_score": 1e-7, "receiver_score": 1e-6}
+        writer.event(step, "reallocate", [0, 2], {"budget": 960, "budget_used": 952, "edits": [move]})
+    if step:
+        writer.scalar("loss", "train", step, 0.7 - 0.005 * step)
+        writer.scalar("lr", "train", step, 1e-3 * (1 - step / 40))
+        writer.scalar("step_ms", "train", step, 100.0)
+        writer.scalar("strategy_ms", "train", step, 0.5)
+    writer.progress(step)
+
+
+def evaluate(writer: RunWriter, step: int, text: str, gates: bool) -> None:
+    writer.scalar("loss", "validation", step, 0.7 - 0.004 * step)
+    writer.scalar("accuracy", "validation", step, 0.5 + 0.008 * step)
+    writer.vector("group_loss", step, [0.6, 0.5])
+    writer.vector("group_metric", step, [0.7, 0.8])
+    writer.vector("probe_loss", step, np.arange(N_EXAMPLES) / 10)
+    writer.vector("probe_prediction", step, np.arange(N_EXAMPLES) % 2)
+    writer.vector("probe_probability", step, np.full(N_EXAMPLES, 0.6))
+    if gates:
+        writer.vector("group_gate", step, 1 + np.arange(len(GROUPS) * N_MODULES) / 1000)
+    worst = [{"text": text, "text_pair": None, "label": text[:40], "prediction": "positive", "loss": 2.5}]
+    payload = {
+        "metrics": {"accuracy": 0.5},
+        "labels": [text[:40], "positive"],
+        "confusion": [[3, 1], [0, 4]],
+        "worst": worst,
+    }
+    writer.event(step, "evaluate", [], payload)
