@@ -171,8 +171,8 @@ def predict(
     if text_pair and len(text_pair) != len(text):
         raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each")
     texts, pairs = (list(text), list(text_pair) or None) if path is None else texts_of(path, run_config(folder))
-    if not texts:
-        raise ConfigError("predict: nothing to predict; give --text or --file")
+    if not texts or not all(item.strip() for item in texts):
+        raise ConfigError("--text: nothing to predict; give a text that is not empty, or --file")
     model = load_run(folder, which)
     found = model.predict(texts, pairs)
     rows = []

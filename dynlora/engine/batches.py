@@ -60,7 +60,7 @@ class Tokens:
 
 def padded_width(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
     """Return the width a batch of these rows is padded to: the longest, rounded up to a multiple of `MULTIPLE`."""
-    return -(-int(max(length[row] for row in rows)) // MULTIPLE) * MULTIPLE
+    return -(-max(1, *(int(length[row]) for row in rows)) // MULTIPLE) * MULTIPLE
 
 
 def padded_tokens(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from dynlora.config import DataConfig
+from dynlora.engine.labels import label_text, task_and_classes
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.tables import limited, read_splits
 from dynlora.errors import DataError
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "question1", "question", "premise", "review", "content")
 PAIR_COLUMNS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "question": "sentence"}
-MAX_LABELS = 1000
 MAX_GROUPS = 50
 
 
@@ -95,7 +93,7 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> TextData:
     columns = _columns(config, train)
     for split, table in (("training", train), ("held-out", held_out)):
         _check_columns(columns, table, split)
-    task, labels = _task(config, train, held_out)
+    task, labels = task_and_classes(config, train, held_out)
     metric = _metric(config.metric, task, folder, labels)
     sides = (
         _rows(train, columns, config.label, task, labels, "training"),
@@ -108,16 +106,22 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> TextData:
 def _columns(config: DataConfig, table: Dataset) -> dict[str, str | None]:
     """Return which column is what: text, text_pair, label, group."""
     names = table.column_names
-    text = config.text or next((name for name in TEXT_COLUMNS if name in names), None)
+    text, pair = config.text, config.text_pair
+    if text is None and "text" not in names and pair is None:
+        text, pair = next((both for both in PAIR_COLUMNS.items() if set(both) <= set(names)), (None, None))
+    text = text or next((name for name in TEXT_COLUMNS if name in names and name != pair), None)
     if text is None:
-        raise DataError(f"data.text: none of the columns {', '.join(names)} is called text or sentence; name one")
-    pair = config.text_pair
-    if pair is None and config.text is None and PAIR_COLUMNS.get(text) in names:
-        pair = PAIR_COLUMNS[text]
+        raise DataError(f"data.text: none of the columns {_listed(names)} is called text or sentence; name one")
     group = config.group_by
     if group is None:
         group = "domain" if "domain" in names else "length"
     return {"text": text, "text_pair": pair, "label": config.label, "group": group}
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return column names for a message: the first twenty, each cut, what cannot be printed left out."""
+    shown = ["".join(filter(str.isprintable, name))[:40] for name in names[:20]]
+    return ", ".join(shown) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
 
 
 def text_columns(table: Dataset, config: DataConfig) -> tuple[list[str], list[str] | None]:
@@ -140,7 +144,7 @@ def _check_columns(columns: dict[str, str | None], table: Dataset, split: str) -
         if name not in table.column_names:
             key = {"group": "group_by"}.get(role, role)
             raise DataError(
-                f"data.{key}={name}: no such column in the {split} rows; they have {', '.join(table.column_names)}"
+                f"data.{key}={name}: no such column in the {split} rows; they have {_listed(table.column_names)}"
             )
 
 
@@ -157,53 +161,6 @@ def _check_groups(group: str | None, held_out: Rows) -> None:
         )
 
 
-def _task(config: DataConfig, train: Dataset, held_out: Dataset) -> tuple[str, list[str]]:
-    """Return the task and the names of the classes."""
-    label = config.label
-    values = _usable_labels(train, label, "training") + _usable_labels(held_out, label, "held-out")
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    fractional = numeric and any(not float(value).is_integer() for value in values)
-    task = config.task if config.task != "auto" else ("regression" if fractional else "classification")
-    if task == "regression":
-        if not numeric:
-            raise DataError(f"data.task=regression: data.label={label} holds text; give a column of numbers")
-        return task, []
-    if fractional:
-        raise DataError(f"data.task=classification: data.label={label} holds fractions; use data.task=regression")
-    kinds = sorted(set(values), key=lambda value: (str(type(value)), value))
-    if len(set(_usable_labels(train, label, "training"))) < 2:
-        raise DataError(
-            f"data.label={label}: the training rows hold one class only ({kinds[0]}); at least two are needed"
-        )
-    if len(kinds) > MAX_LABELS:
-        raise DataError(
-            f"data.label={label}: {len(kinds):,} different values are too many for classes (at most {MAX_LABELS}); "
-            "name another column, or use data.task=regression"
-        )
-    names = getattr(train.features.get(label), "names", None)
-    return task, [str(names[kind]) if names and isinstance(kind, int) else _label_text(kind) for kind in kinds]
-
-
-def _label_text(value: Any) -> str:
-    """Return a class as text; 1.0 from a CSV with gaps reads as 1."""
-    return str(int(value)) if isinstance(value, float) else str(value)
-
-
-def _usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
-    """Return the labels of the rows, refusing gaps and GLUE's hidden -1."""
-    values = table[label][:]
-    for number, value in enumerate(values):
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            raise DataError(f"data.label={label}: {split} row {number + 1} has none; fill it or drop the row")
-        if not isinstance(value, int | float | str):
-            raise DataError(
-                f"data.label={label}: {split} row {number + 1} holds a {type(value).__name__}; give text or numbers"
-            )
-    if values and all(value == -1 for value in values):
-        raise DataError(f"data.label={label}: every {split} row is -1, a hidden label; use a split that has labels")
-    return list(values)
-
-
 def _rows(
     table: Dataset, columns: dict[str, str | None], label_column: str, task: str, labels: list[str], split: str
 ) -> Rows:
@@ -216,7 +173,7 @@ def _rows(
     else:
         names = getattr(table.features.get(label_column), "names", None)
         index = {name: position for position, name in enumerate(labels)}
-        label = np.array([index[str(names[v]) if names else _label_text(v)] for v in values], dtype=np.int64)
+        label = np.array([index[str(names[v]) if names else label_text(v)] for v in values], dtype=np.int64)
     return Rows(text, pair, label, _groups(table, columns["group"], text, label, labels))
 
 
@@ -224,7 +181,7 @@ def _texts(table: Dataset, column: str | None, split: str) -> list[str]:
     """Return a column of text; numbers are written out, gaps are refused."""
     values = table[column][:] if column else []
     for number, value in enumerate(values):
-        if value is None:
+        if value is None or (isinstance(value, str) and not value.strip()):
             raise DataError(f"data.text={column}: {split} row {number + 1} is empty; fill it or drop the row")
         if not isinstance(value, str | int | float):
             raise DataError(f"data.text={column}: {split} row {number + 1} holds a {type(value).__name__}; give text")

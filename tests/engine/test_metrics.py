@@ -1,0 +1,95 @@
+"""Metrics against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from dynlora.engine.metrics import HIGHER_IS_BETTER, classification_metrics, confusion, regression_metrics
+
+# Truth and prediction of ten rows: 4 right of class 1, 1 missed, 2 false alarms, 3 right of class 0.
+TRUTH = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
+SAID = np.array([1, 1, 1, 1, 0, 1, 1, 0, 0, 0])
+
+
+def test_two_classes() -> None:
+    found = classification_metrics(TRUTH, SAID, 2)
+    precision, recall = 4 / 6, 4 / 5
+    f1 = 2 * precision * recall / (precision + recall)
+    other = 2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5)
+    assert found == {
+        "accuracy": pytest.approx(0.7),
+        "f1": pytest.approx(f1),
+        "macro_f1": pytest.approx((f1 + other) / 2),
+        "matthews": pytest.approx((4 * 3 - 2 * 1) / math.sqrt(6 * 5 * 5 * 4)),
+    }
+
+
+def test_three_classes() -> None:
+    found = classification_metrics(np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 1, 2, 0]), 3)
+    assert set(found) == {"accuracy", "macro_f1", "matthews"}
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["macro_f1"] == pytest.approx((0.5 + 0.8 + 2 / 3) / 3)
+    # Gorodkin's R_K: (c s - Σ p_k t_k) / √((s² - Σ p_k²)(s² - Σ t_k²)), c = 4 right of s = 6.
+    assert found["matthews"] == pytest.approx((4 * 6 - (2 * 2 + 3 * 2 + 1 * 2)) / math.sqrt((36 - 14) * (36 - 12)))
+
+
+@pytest.mark.parametrize("said", [np.zeros(10, int), np.ones(10, int)])
+def test_one_prediction_for_all_has_no_correlation(said: np.ndarray) -> None:
+    found = classification_metrics(TRUTH, said, 2)
+    assert (found["accuracy"], found["matthews"]) == (0.5, 0.0)
+    assert found["f1"] == pytest.approx(2 / 3 if said[0] else 0.0)
+
+
+def test_one_class_in_truth_is_no_error() -> None:
+    """A group of the held-out rows may hold one class only."""
+    found = classification_metrics(np.ones(4, int), np.array([1, 1, 0, 1]), 2)
+    assert (found["accuracy"], found["matthews"]) == (0.75, 0.0)
+    assert classification_metrics(np.ones(1, int), np.ones(1, int), 2)["accuracy"] == 1.0
+
+
+def test_a_class_that_nobody_saw_counts_as_zero() -> None:
+    assert classification_metrics(np.array([0, 1]), np.array([0, 1]), 4)["macro_f1"] == pytest.approx(0.5)
+
+
+def test_confusion_has_the_truth_in_its_rows() -> None:
+    assert confusion(TRUTH, SAID, 2).tolist() == [[3, 2], [1, 4]]
+    assert confusion(np.array([2]), np.array([0]), 3).tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_numbers() -> None:
+    truth, said = np.array([1, 2, 3, 4], np.float32), np.array([1, 3, 2, 5], np.float32)
+    found = regression_metrics(truth, said)
+    # deviations (-1.5, -.5, .5, 1.5) and (-1.75, .25, -.75, 2.25): 5.5 / √(5 · 8.75); ranks 1 3 2 4: 1 - 6·2/(4·15).
+    assert found == {
+        "pearson": pytest.approx(5.5 / math.sqrt(5 * 8.75)),
+        "spearman": pytest.approx(0.8),
+        "mse": pytest.approx(0.75),
+    }
+
+
+def test_tied_numbers_share_their_rank() -> None:
+    found = regression_metrics(np.array([1, 2, 2, 3], np.float32), np.array([1, 2, 3, 4], np.float32))
+    assert found["spearman"] == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+
+
+@pytest.mark.parametrize(
+    ("truth", "said"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [2, 2, 2]), ([1], [2]), ([2, 2], [2, 2])]
+)
+def test_constant_numbers_have_no_correlation(truth: list[float], said: list[float]) -> None:
+    found = regression_metrics(np.array(truth, np.float32), np.array(said, np.float32))
+    assert (found["pearson"], found["spearman"]) == (0.0, 0.0)
+    assert found["mse"] == pytest.approx(np.mean((np.array(truth) - np.array(said)) ** 2))
+
+
+def test_two_numbers_are_enough() -> None:
+    assert regression_metrics(np.array([1, 2], np.float32), np.array([5, 4], np.float32))["pearson"] == pytest.approx(
+        -1
+    )
+
+
+def test_every_metric_that_can_decide_is_computed() -> None:
+    found = classification_metrics(TRUTH, SAID, 2) | regression_metrics(TRUTH.astype(np.float32), SAID.astype(float))
+    assert set(HIGHER_IS_BETTER) <= set(found)
