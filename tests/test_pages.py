@@ -91,6 +91,8 @@ def test_finished_run(page: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000002", strategy="lora", gates=False)
     app = open_page(page)
     assert not app.error
+    if page == "capacity":
+        assert "moved from query in layer 0 to value in layer 0" in words(app)
     assert len(charts(app)) == {"run": 6, "capacity": 4, "inputs": 3, "compare": 3}.get(page, 0)
 
 

@@ -81,8 +81,9 @@ def flow(flows: pd.DataFrame, events: int) -> str:
     released = moved.loc[moved["target"] == RELEASED, "parameters"].sum()
     passed = moved["parameters"].sum() - released
     reallocations = f"{events} reallocation{'s' if events != 1 else ''}"
+    count = int(moved["components"].sum())
     return (
-        f"{int(moved['components'].sum())} components were given up in {reallocations}: {number(int(passed))} "
+        f"{count} component{' was' if count == 1 else 's were'} given up in {reallocations}: {number(int(passed))} "
         f"parameters changed hands, {number(int(released))} were released. Pale bands stayed."
     )
 

@@ -65,10 +65,10 @@ def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:
             values = ask(queries.heatmap, folder, signal, 1, None, step + 1).frame.to_numpy(float)
             if values.shape[1]:
                 return values[:, -1]
-        values = ask(queries.signal_frame, folder, signal, None, None, 1).drop(columns="step").to_numpy(float)
-    except KeyError:
+        first = int(ask(queries.heatmap, folder, signal, COLUMNS).first_step[0])
+        return ask(queries.heatmap, folder, signal, 1, None, first + 1).frame.to_numpy(float)[:, -1]
+    except (KeyError, IndexError):
         return None
-    return values[0] if len(values) else None
 
 
 def ranks(folder: Path, step: int | None) -> np.ndarray:

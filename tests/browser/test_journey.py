@@ -1,0 +1,204 @@
+"""The way through the dashboard in a real browser: launch, watch, stop, resume, see capacity, compare."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora import launch
+from dynlora.store import queries
+from tests.viz.runs import make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parents[2]
+OTHER = "20260101-000000-00000001"
+TRAIN_S = 240_000
+"""Patience with a small run on a busy machine, in milliseconds."""
+
+
+@pytest.fixture
+def server(runs_dir: Path) -> Iterator[str]:
+    """The dashboard on a free port, its runs in a folder of the test's own."""
+    make_run(runs_dir, run_id=OTHER, text="another run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dynlora", "ui", "--port", str(port), "--runs-dir", str(runs_dir)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _stop_runs(runs_dir)
+            _end(process)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the dashboard's server ended"
+        try:
+            with urllib.request.urlopen(address, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail("the dashboard did not come up within a minute")
+
+
+def _stop_runs(runs_dir: Path) -> None:
+    """Let no run outlive a test that failed."""
+    for row in queries.list_runs(runs_dir).to_dict("records"):
+        if row["status"] in ("queued", "running"):
+            launch.stop(runs_dir, row["id"])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the server and the child it serves with."""
+    import psutil
+
+    family = [*psutil.Process(process.pid).children(recursive=False), psutil.Process(process.pid)]
+    for member in family:
+        if "streamlit" in " ".join(member.cmdline()) or member.pid == process.pid:
+            member.terminate()
+    psutil.wait_procs(family, timeout=10)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test on a request to another machine."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url) if _is_foreign(request.url) else None)
+    yield page
+    context.close()
+    assert foreign == []
+
+
+def _is_foreign(address: str) -> bool:
+    return re.match(r"(data|blob):|(http|ws)://127\.0\.0\.1:", address) is None
+
+
+@pytest.mark.slow
+def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifacts: Path, runs_dir: Path) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=30_000)
+    run_id = _launch(page, server)
+    page.screenshot(path=artifacts / "1-launched.png", full_page=True)
+
+    page.get_by_role("link", name="Watch it").click()
+    progress = page.get_by_text(re.compile(r"step \d+ of 20"))
+    expect(progress).to_be_visible(timeout=60_000)
+    loads: list[str] = []
+    page.on("load", lambda: loads.append(page.url))
+    expect(page.get_by_text(re.compile(r"step ([1-9]|1\d) of 20"))).to_be_visible(timeout=TRAIN_S)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text(re.compile(r"Stopped at step \d+"))).to_be_visible(timeout=TRAIN_S)
+    page.screenshot(path=artifacts / "2-stopped.png", full_page=True)
+    stopped_at = queries.run_summary(runs_dir / run_id)["step"]
+    assert 1 <= stopped_at < 20
+
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("step 20 of 20")).to_be_visible(timeout=TRAIN_S)
+    expect(page.get_by_test_id("stMain").get_by_text("finished", exact=True).first).to_be_visible(timeout=TRAIN_S)
+    assert loads == [], "progress must appear without loading the page again"
+    page.screenshot(path=artifacts / "3-finished.png", full_page=True)
+    losses = queries.scalars_frame(runs_dir / run_id, "loss", "train")
+    assert losses["step"].tolist() == list(range(1, 21))
+
+    page.get_by_test_id("stMain").get_by_role("link", name="Capacity").click()
+    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page.locator(".js-plotly-plot .heatmaplayer").first).to_be_attached()
+    assert f"run={run_id}" in page.url
+    page.screenshot(path=artifacts / "4-capacity.png", full_page=True)
+
+    page.goto(f"{server}/compare?runs={run_id},{OTHER}")
+    expect(page.get_by_role("heading", name="Where did they put their capacity?")).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    page.screenshot(path=artifacts / "5-compare.png", full_page=True)
+
+
+def _launch(page: Page, server: str) -> str:
+    """Fill the form in, start the run, and return its id."""
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/launch")
+    expect(page.get_by_role("heading", name="The same on the command line")).to_be_visible(timeout=120_000)
+    command = page.locator('[class*="st-key-card-command"] code').first
+    for label, value, shown in (
+        ("steps", "20", "train.steps=20"),
+        ("batch, examples", "192", "train.batch_size=192"),
+        ("longest text, tokens", "32", "data.max_length=32"),
+        ("held-out rows, at most", "100", "data.max_eval=100"),
+    ):
+        box = page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        expect(command).to_contain_text(shown)
+    page.get_by_role("button", name="Start", exact=True).click()
+    started = page.get_by_text(re.compile(r"Started as \S+\."))
+    expect(started).to_be_visible(timeout=TRAIN_S)
+    return re.sub(r".*Started as (\S+)\..*", r"\1", started.inner_text(), flags=re.S)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 375])
+def test_every_page_fits_and_follows_the_mode(
+    server: str, browser: Browser, artifacts: Path, scheme: str, width: int
+) -> None:
+    from playwright.sync_api import expect
+
+    context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+    page = context.new_page()
+    for name in ("capacity", "run", "inputs", "compare", "runs"):
+        page.goto(f"{server}/{'' if name == 'runs' else name}?run={OTHER}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=30_000)
+        if name != "runs":
+            expect(page.locator(".js-plotly-plot, [data-testid=stAlert]").first).to_be_visible(timeout=30_000)
+        main = page.get_by_test_id("stMain")
+        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, name
+        assert page.locator("[data-testid=stException]").count() == 0
+        page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")
+    dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
+    assert (sum(int(part) for part in re.findall(r"\d+", dark)[:3]) < 200) == (scheme == "dark")
+    context.close()
+
+
+def test_back_returns_to_the_view_before(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/capacity?run={OTHER}")
+    expect(page.get_by_role("heading", name="The model at step 40")).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="importance").or_(page.get_by_role("radio", name="importance")).first.click()
+    expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible()
+    assert "signal=importance" in page.url
+    page.go_back()
+    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+
+
+def test_the_pointer_is_told_the_whole_name(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/capacity?run={OTHER}")
+    plot = page.locator('[class*="st-key-card-map"] .js-plotly-plot .nsewdrag').first
+    expect(plot).to_be_visible(timeout=30_000)
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)
+    page.mouse.move(box["x"] + box["width"] * 0.32, box["y"] + box["height"] * 0.32)
+    expect(page.locator(".hovertext").first).to_contain_text("bert.encoder.layer")

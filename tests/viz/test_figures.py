@@ -1,0 +1,147 @@
+"""Figures are pure: frames in, traces out, with units on the axes and colours from the theme."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from dynlora.viz import capacity, figures, figures_capacity, figures_compare, figures_inputs, figures_modules, theme
+
+HOSTILE = "<img src=x>$x$%{y}"
+MODES = [theme.LIGHT, theme.DARK]
+
+
+def modules() -> pd.DataFrame:
+    rows = [(f"layer.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(2) for kind in ("query", "key")]
+    return capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+
+
+def state() -> pd.DataFrame:
+    return capacity.module_state(modules(), np.array([4.0, 4, 3, 5]), np.array([1e-6, 2e-6, 0, 4e-6]))
+
+
+def map_figure(colours: theme.Palette, **more: object) -> go.Figure:
+    steps = pd.DataFrame(np.arange(12).reshape(4, 3), columns=[0, 1, 2])
+    line = capacity.budget_line(steps, modules(), 0, 1000)
+    view = figures_capacity.MapView("rank", "components", **more)
+    return figures_capacity.capacity_map(steps, np.array([0, 1, 2]), modules(), line, view, colours)
+
+
+def series() -> pd.DataFrame:
+    return pd.DataFrame({"step": [1, 2, 3], "value": [0.7, np.nan, 0.5]})
+
+
+def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
+    flows = capacity.flows(modules(), moves(), np.full(4, 4.0), np.array([3.0, 5, 4, 4]))
+    runs = pd.concat([series().assign(run="a"), series().assign(run="b")])
+    groups = pd.DataFrame({"step": [1, 1], "group": [HOSTILE, "b"], "value": [0.5, 0.6]})
+    gates = pd.DataFrame(1 + np.arange(8).reshape(2, 4) / 100, index=[HOSTILE, "b"])
+    probe = pd.DataFrame({"text": [HOSTILE] * 2, "group": ["a", "b"], "x": [0, 1], "y": [0, 1], "loss": [0.1, np.nan]})
+    ranks = pd.DataFrame({HOSTILE: [4.0, 4, 3, 5], "b": 4.0}, index=modules()["name"])
+    return {
+        "map": map_figure(colours, step=1, module="layer.1.key", events=[1]),
+        "picture": figures_modules.model_picture(state(), 4, None, colours),
+        "flow": figures_modules.rank_flow(flows, ["query", "key"], colours),
+        "scatter": figures_modules.importance_scatter(state(), None, colours),
+        "module": figures_modules.module_lines(series(), HOSTILE, "factor", 2, colours),
+        "loss": figures.loss_lines(series(), series(), colours),
+        "metric": figures.metric_lines(series().assign(name=HOSTILE), colours),
+        "line": figures.line(series(), "learning rate, per step", colours, limit=1.0),
+        "time": figures.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
+        "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
+        "overlay": figures.overlay(runs, {"a": HOSTILE, "b": "b"}, "loss, nats", colours),
+        "gates": figures_inputs.gate_map(gates, modules(), colours),
+        "groups": figures_inputs.group_lines(groups, "accuracy", colours),
+        "probe": figures_inputs.probe_scatter(probe, "group", colours),
+        "probe by loss": figures_inputs.probe_scatter(probe, "loss", colours),
+        "ranks": figures_compare.final_ranks(ranks, modules(), colours),
+    }
+
+
+def moves() -> pd.DataFrame:
+    move = (1, 10, "move", "layer.0.query", "layer.0.key", 1, 0.1, 0.2)
+    columns = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
+    return pd.DataFrame([move], columns=columns)
+
+
+@pytest.mark.parametrize("colours", MODES, ids=["light", "dark"])
+def test_every_figure_is_safe_and_uses_the_theme(colours: theme.Palette) -> None:
+    allowed = {"#FFFFFF"} | set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.CATEGORICAL)
+    for name, figure in every_figure(colours).items():
+        text = json.dumps(json.loads(figure.to_json()), ensure_ascii=False)
+        assert "<img" not in text, name
+        assert "$x" not in text, name
+        if name != "picture":  # its bars are mixed from the sequential scale
+            drawn = json.loads(figure.to_json())
+            drawn["layout"].pop("template", None)
+            assert set(re.findall(r'"(#[0-9A-Fa-f]{6})"', json.dumps(drawn))) <= allowed, name
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in every_figure(theme.LIGHT) if n not in ("flow", "gates", "ranks", "confusion")]
+)
+def test_axes_say_what_they_are(name: str) -> None:
+    layout = every_figure(theme.LIGHT)[name].layout
+    assert layout.xaxis.title.text
+    assert layout.yaxis.title.text or name in ("map", "picture")
+
+
+def test_map_has_a_gap_between_kinds_and_names_every_row() -> None:
+    figure = map_figure(theme.LIGHT)
+    heat = figure.data[0]
+    assert np.asarray(heat.z).shape == (5, 3)
+    assert np.isnan(np.asarray(heat.z, dtype=float)[2]).all()
+    assert len(heat.y) == 6
+    assert [text.split("<br>")[0] for text in figure.layout.yaxis.ticktext] == ["query 0", "query 1", "key 0", "key 1"]
+    assert list(np.asarray(heat.z, dtype=float)[1]) == [6, 7, 8]  # query of layer 1 was recorded third
+
+
+def test_map_from_zero_and_around_a_neutral_value() -> None:
+    assert map_figure(theme.LIGHT).data[0].zmin == 0
+    heat = map_figure(theme.LIGHT, centre=1.0).data[0]
+    assert (heat.zmin + heat.zmax) / 2 == 1.0
+
+
+def test_zero_looks_like_the_panel() -> None:
+    for colours in MODES:
+        first, panel = colours.sequential[0], colours.panel
+        assert all(abs(int(first[i : i + 2], 16) - int(panel[i : i + 2], 16)) <= 10 for i in (1, 3, 5))
+
+
+def test_flow_adds_up_and_names_what_was_released() -> None:
+    start, end = np.full(4, 4.0), np.array([2.0, 5, 4, 4])
+    two = pd.concat([moves()] * 2, ignore_index=True)  # two components pay for one
+    flows = capacity.flows(modules(), two, start, end)
+    released = flows.loc[flows["target"] == capacity.RELEASED, "parameters"].sum()
+    assert released == 16
+    assert flows["parameters"].sum() == start.sum() * 16
+    received = flows[flows["target"] == "key"]["parameters"].sum()
+    assert received == (end[1] + end[3]) * 16
+
+
+def test_flow_without_moves_is_what_was_kept() -> None:
+    flows = capacity.flows(modules(), moves().iloc[:0], np.full(4, 4.0), np.full(4, 4.0))
+    assert flows["kept"].all()
+    assert flows["parameters"].sum() == 256
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, np.nan], [1.0]])
+def test_short_series_draw(values: list[float]) -> None:
+    frame = pd.DataFrame({"step": range(len(values)), "value": values}, dtype=float)
+    figures.loss_lines(frame, frame, theme.LIGHT)
+    figures.line(frame, "x", theme.LIGHT)
+
+
+def test_a_large_map_stays_readable() -> None:
+    rows = [(f"l.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(32) for kind in "abcdefg"]
+    many = capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    ranks = pd.DataFrame(np.ones((224, 2)), columns=[0, 1])
+    line = capacity.budget_line(ranks, many, 0, None)
+    view = figures_capacity.MapView("rank")
+    figure = figures_capacity.capacity_map(ranks, np.array([0, 1]), many, line, view, theme.DARK)
+    assert figure.layout.height <= 900
