@@ -25,7 +25,7 @@ from dynlora.cli import main
 from dynlora.engine.inference import bake_gates, mean_gates
 from dynlora.loading import GATE_ROWS, load_run, run_config
 from dynlora.store.reader import RunReader
-from tests.tiny import tiny_arguments, tiny_rows, write_csv
+from tests.tiny import tiny_arguments, tiny_rows, tiny_tokenizer, write_csv
 
 DOCUMENT = (
     "id", "name", "status", "strategy", "model", "model_path", "data", "seed", "step", "max_steps", "metrics", "best",
@@ -271,6 +271,34 @@ def test_pairs_from_train_to_predict(tiny_bert: Path, runs_dir: Path, tmp_path: 
     assert document(run(runs_dir, "evaluate", said["id"], "--json"))["metrics"] == pytest.approx(
         said["metrics"], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama", "roberta"])
+def test_texts_longer_than_the_model_takes(
+    architecture: str, models: dict[str, Path], runs_dir: Path, tmp_path: Path
+) -> None:
+    """A tokenizer that sets no limit of its own is held to the positions the model has learned, if it has any."""
+    if architecture == "roberta":
+        config = transformers.RobertaConfig(
+            vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+            max_position_embeddings=66, pad_token_id=1, bos_token_id=2, eos_token_id=3, type_vocab_size=1,
+        )  # fmt: skip
+        transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    else:
+        transformers.AutoModel.from_pretrained(models[architecture]).save_pretrained(tmp_path / "model")
+    tokenizer = tiny_tokenizer(segments=False)
+    tokenizer.model_max_length = int(1e30)
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"text": f"{row['text']} " * 60, "label": row["label"]} for row in tiny_rows(24)]
+    path = write_csv(tmp_path / "long.csv", rows)
+    arguments = tiny_arguments(
+        tmp_path / "model", path, "data.max_length=100", "train.steps=2", "strategy.allocation=none"
+    )
+    found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+    assert (
+        found["tokens"]["train"]["limit"] == found["tokens"]["train"]["max"] == (100 if architecture == "llama" else 64)
+    )
+    assert document(run(runs_dir, "train", *arguments, "--json"))["status"] == "finished"
 
 
 def test_delete_moves_to_the_trash(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:

@@ -25,6 +25,9 @@ from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.strategy import Batch, Probe, Strategy
 from dynlora.errors import AssetError
 
+POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+"""What tables of learned positions are called."""
+
 DROPOUT_KEYS = ("dropout", "dropout_prob", "_dropout", "_pdrop", "_drop")
 """Endings of a config's names that are dropout probabilities."""
 
@@ -78,10 +81,27 @@ def load_base(folder: Path, *, labels: list[str], task: str, seed: int, dropout:
     finally:
         transformers_logging.set_verbosity(verbosity)
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise AssetError(
+                f"model.name={folder}: its tokenizer has no padding token; set pad_token and save it again"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
+    if (positions := _positions(model)) is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
     return freeze(model, tokenizer, fresh, folder)
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model with learned positions can tell apart, None where any number will do."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from there
+            return min(
+                module.num_embeddings - first, getattr(model.config, "max_position_embeddings", module.num_embeddings)
+            )
+    return None
 
 
 def freeze(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fresh: list[str], folder: Path) -> BaseModel:
