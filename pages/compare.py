@@ -26,7 +26,7 @@ held = comparison.together({run: listing.series(frame, metric, "validation") for
 final = comparison.final_table(summaries, names, metric)
 
 with widgets.card("How did they end?", "final"):
-    st.dataframe(final, hide_index=True, width="stretch")
+    widgets.rows(final)
     widgets.note(sentences.compared(comparison.last_values(final, metric), metric))
 left, right = st.columns(2)
 with left, widgets.card("Who learns faster?", "loss"):

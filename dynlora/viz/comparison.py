@@ -65,7 +65,9 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
                 "step, ms": time.get("step_ms_median"), "strategy, ms": time.get("strategy_ms_median"),
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).round(
+        {metric: 4, f"best {metric}": 4, "held-out loss": 4, "step, ms": 1, "strategy, ms": 2}
+    )
 
 
 def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -105,7 +105,7 @@ def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours: Palette) -> go.Figure:
     """Draw a confusion matrix: rows are the truth, columns the prediction, colour the share of the row."""
     table = np.asarray(counts, dtype=float)
-    names = [plotly_text(label, 24) for label in labels]
+    names = [plotly_text(label, 14) for label in labels]
     totals = table.sum(axis=1, keepdims=True)
     share = np.divide(100 * table, totals, out=np.zeros_like(table), where=totals > 0)
     drawn = theme.figure(colours, int(np.clip(110 + 46 * len(names), 220, 640)))
@@ -117,7 +117,7 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours:
     if len(names) <= 12:
         _write_cells(drawn, table, share, colours)
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
-    drawn.update_xaxes(**ticks, title_text="predicted")
+    drawn.update_xaxes(**ticks, title_text="predicted", tickangle=0 if len(names) <= 4 else None)
     drawn.update_yaxes(**ticks, title_text="true", autorange="reversed")
     return drawn
 
@@ -160,6 +160,7 @@ def overlay(
 
 
 def _titled(drawn: go.Figure, title: str) -> go.Figure:
-    drawn.update_xaxes(title_text="step")
+    steps = [step for trace in drawn.data if len(trace.x) for step in (trace.x[0], trace.x[-1])]
+    drawn.update_xaxes(title_text="step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
     drawn.update_yaxes(title_text=plotly_text(title))
     return drawn

@@ -42,7 +42,7 @@ def make_run(
     meta = {
         "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": 0,
         "fidelity": "reconstruction", "config": config(strategy, 0), "labels": [text[:40], "positive"],
-        "params": {"budget": 960, "active": 928, "allocated": 1600, "gate": 24, "head": 10},
+        "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24, "head": 10},
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
     }  # fmt: skip
     folder = RunWriter.create(
@@ -112,7 +112,7 @@ def record(writer: RunWriter, step: int, text: str, gates: bool) -> None:
         evaluate(writer, step, text, gates)
     if step == 10:
         move = {"edit": "move", "donor": 0, "receiver": 2, "count": 1, "donor_score": 1e-7, "receiver_score": 1e-6}
-        writer.event(step, "reallocate", [0, 2], {"budget": 960, "budget_used": 952, "edits": [move]})
+        writer.event(step, "reallocate", [0, 2], {"budget": 1152, "budget_used": 1080, "edits": [move]})
     if step:
         writer.scalar("loss", "train", step, 0.7 - 0.005 * step)
         writer.scalar("lr", "train", step, 1e-3 * (1 - step / 40))

@@ -75,6 +75,13 @@ def table(frame: pd.DataFrame, key: str) -> None:
         )  # fmt: skip
 
 
+def rows(frame: pd.DataFrame) -> None:
+    """Draw a short table for reading, whole numbers with thousands apart."""
+    whole = frame.select_dtypes("integer").columns
+    config = {name: st.column_config.NumberColumn(name, format="localized") for name in whole}
+    st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+
+
 def note(text: str) -> None:
     """Say why a card is empty; plain text."""
     st.caption(markdown_text(text, 800))

@@ -24,7 +24,7 @@ def field_widget(field: Field, preset: Mapping[str, Any]) -> Any:
     """
     start = preset.get(field.key, field.default)
     key = f"field-{field.key}-{start}"
-    label, about = markdown_text(field.label), markdown_text(field.about, 600)
+    label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
     value: Any
     if field.choices:
         value = st.selectbox(label, field.choices, index=list(field.choices).index(str(start)), key=key, help=about)

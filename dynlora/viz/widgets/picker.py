@@ -86,9 +86,9 @@ def find_run(run_id: str) -> Chosen:
 
 
 def run_words(runs: pd.DataFrame) -> dict[str, str]:
-    """Return what a list shows for each run id: name, strategy, status."""
+    """Return what a list shows for each run id: name and strategy; no status, which the list would not renew."""
     return {
-        row["id"]: f"{one_line(row['name'], 60)} · {one_line(row['strategy'] or '?', 20)} · {row['status']}"
+        row["id"]: f"{one_line(row['name'], 60)} · {one_line(row['strategy'] or row['status'], 20)}"
         + ("" if row["is_own"] else " · sample")
         for row in runs[["id", "name", "strategy", "status", "is_own"]].to_dict("records")
     }
