@@ -116,7 +116,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
 
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("step 20 of 20")).to_be_visible(timeout=TRAIN_MS)
-    expect(page.get_by_test_id("stMain").get_by_text("finished", exact=True).first).to_be_visible(timeout=TRAIN_MS)
+    expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible(timeout=TRAIN_MS)
     assert loads == [], "progress must appear without loading the page again"
     page.screenshot(path=artifacts / "3-finished.png", full_page=True)
     losses = queries.scalars_frame(runs_dir / run_id, "loss", "train")
