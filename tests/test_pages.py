@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,3 +237,19 @@ def test_many_runs_are_listed(runs_dir: Path) -> None:
         make_run(runs_dir, run_id=f"20260101-000000-{number:08x}", state="queued")
     app = open_page("runs")
     assert len(app.dataframe[0].value) == 60
+
+
+def test_the_whole_app_runs_without_torch(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    program = (
+        "import sys\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        "for page in ('runs', 'run', 'capacity', 'inputs', 'compare'):\n"
+        "    app = AppTest.from_file('app.py', default_timeout=30)\n"
+        "    app.switch_page(f'pages/{page}.py').run()\n"
+        "    assert not app.exception, app.exception\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'datasets'} & set(sys.modules)) or 0)\n"
+    )
+    environment = {**os.environ, picker.RUNS_DIR_VARIABLE: str(runs_dir)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -194,7 +194,7 @@ def style_sheet(colours: Palette) -> str:
 }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
 [data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
-[class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(> h5) {{ margin-bottom: 0; }}
+[class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
 [class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}

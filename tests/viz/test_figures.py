@@ -1,5 +1,7 @@
 """Figures are pure: frames in, traces out, with units on the axes and colours from the theme."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import json
