@@ -26,10 +26,11 @@ with widgets.guarded():
     gates = ask(queries.gates_by_group, run.folder, step)
     groups = ask(queries.groups_frame, run.folder, step)
     found = listing.evaluation(ask(queries.events_frame, run.folder, ("evaluate",)))
+    names_of_groups = groups["group"].tolist()
     labels = [str(label) for label in (found[1].get("labels") or [])] if found else []
-    examples = inputs.named(ask(queries.examples_frame, run.folder, step), groups["group"].tolist(), labels)
+    examples = inputs.named(ask(queries.examples_frame, run.folder, step), names_of_groups, labels)
     by_step = {
-        kind: inputs.over_steps(ask(queries.signal_frame, run.folder, f"group_{kind}"), groups["group"].tolist())
+        kind: inputs.over_steps(ask(queries.signal_frame, run.folder, f"group_{kind}"), names_of_groups)
         for kind in ("metric", "loss") if f"group_{kind}" in names
     }  # fmt: skip
 
@@ -54,7 +55,12 @@ with widgets.card("Where do the probe examples lie?", "probe"):
     by = widgets.segmented("colour", "colour", ["group", "loss"], "group", "colour by {}".format)
     left, right = st.columns([3, 2])
     with left:
-        widgets.chart(figures_inputs.probe_scatter(examples, by, colours), sentences.probe(examples), examples, "probe")
+        widgets.chart(
+            figures_inputs.probe_scatter(examples, by, colours, names_of_groups),
+            sentences.probe(examples),
+            examples,
+            "probe",
+        )
     with right:
         st.dataframe(inputs.hardest(examples), hide_index=True, width="stretch", height=400)
 widgets.links(run.id, here="inputs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -61,17 +63,18 @@ def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure
     return drawn
 
 
-def probe_scatter(examples: pd.DataFrame, by: str, colours: Palette) -> go.Figure:
+def probe_scatter(examples: pd.DataFrame, by: str, colours: Palette, groups: Sequence[str] = ()) -> go.Figure:
     """Draw the probe set in the plane.
 
     Args:
         examples: columns text, group, x, y, loss.
         by: `group` colours by group, any other column by its number.
         colours: of the mode.
+        groups: names of the groups in the order of their colours, the same as in the other charts.
     """
     drawn = theme.figure(colours, 380)
     if by == "group":
-        style = theme.contrasting(list(dict.fromkeys(examples["group"].astype(str))))
+        style = theme.contrasting(list(dict.fromkeys([*groups, *examples["group"].astype(str)])))
         for group, part in examples.groupby(examples["group"].astype(str), sort=False):
             colour, symbol, _ = style[str(group)]
             drawn.add_scatter(**_points(part), name=plotly_text(group, 24), marker={"color": colour, "symbol": symbol})

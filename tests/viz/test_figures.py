@@ -115,6 +115,16 @@ def test_zero_looks_like_the_panel() -> None:
         assert all(abs(int(first[i : i + 2], 16) - int(panel[i : i + 2], 16)) <= 10 for i in (1, 3, 5))
 
 
+def test_a_group_has_one_colour_in_every_chart() -> None:
+    probe = pd.DataFrame({"text": "t", "group": ["b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
+    lines = pd.DataFrame({"step": [1, 1], "group": ["a", "b"], "value": [0.5, 0.6]})
+    points = figures_inputs.probe_scatter(probe, "group", theme.LIGHT, ["a", "b"]).data
+    by_group = {
+        trace.name: trace.line.color for trace in figures_inputs.group_lines(lines, "loss, nats", theme.LIGHT).data
+    }
+    assert {trace.name: trace.marker.color for trace in points} == by_group
+
+
 def test_flow_adds_up_and_names_what_was_released() -> None:
     start, end = np.full(4, 4.0), np.array([2.0, 5, 4, 4])
     two = pd.concat([moves()] * 2, ignore_index=True)  # two components pay for one
