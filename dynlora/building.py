@@ -20,7 +20,7 @@ from dynlora.engine import groups
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import BatchOrder, Tokens, tokenize
-from dynlora.engine.checkpoint import load_optimizer_state
+from dynlora.engine.checkpoint import load_optimizer_state, moved
 from dynlora.engine.data import TextData, load_data
 from dynlora.engine.evaluate import PROBE, Evaluation
 from dynlora.engine.hardware import autocast_context, resolve_precision
@@ -69,7 +69,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     data = load_data(config.data, data_folder(config), config.seed)
     total = config.train.max_steps(len(data.train))
     strategy.check(total, config.adapter.rank)
-    _check_batch(config, len(data.train))
+    _check_batch(config)
     base = load_base(
         assets.resolve_model(config.model.name),
         labels=data.labels,
@@ -119,7 +119,7 @@ def build_trainer(
         load_adapter_state(adapters, state["adapters"])
         load_head_state(head, state["head"])
         load_optimizer_state(optimizer, state["optimizer"])
-        inputs.strategy.load_state_dict(state["strategy"])
+        inputs.strategy.load_state_dict(moved(state["strategy"], accelerator.device))
     else:
         inputs.strategy.start(adapters)
     evaluation.define(recorder, len(adapters), position, adapters.gates is not None)
@@ -218,7 +218,7 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _check_batch(config: RunConfig, n_train: int) -> None:
+def _check_batch(config: RunConfig) -> None:
     """Refuse a batch that does not divide over the processes."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.train.batch_size % processes:

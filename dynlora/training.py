@@ -96,13 +96,14 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
         DynloraError: when the run cannot go on: running, finished, on another host, or its data has changed.
     """
     folder = run_folder(runs_dir, run_id)
+    accelerator = make_accelerator()
     with RunReader(folder) as reader:
         status, meta = reader.status(), reader.meta()
-    _check_resumable(run_id, status, force)
+    if accelerator.is_main_process:
+        _check_resumable(run_id, status, force)
     machine = meta.get("machine") or {}
     if isinstance(machine.get("threads"), int) and 0 < machine["threads"] <= 1024:
         torch.set_num_threads(machine["threads"])
-    accelerator = make_accelerator()
     inputs = load_inputs(parse_config(read_yaml(folder / "config.yaml")))
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
@@ -122,7 +123,7 @@ def trainer_check(inputs: Inputs) -> None:
     Raises:
         ConfigError: when a target matches no module.
     """
-    find_modules(inputs.base.model, inputs.config.adapter.targets)
+    find_modules(inputs.base.model, inputs.config.adapter.targets, inputs.base.head)
 
 
 def _check_resumable(run_id: str, status: Any, force: bool) -> None:
@@ -194,7 +195,8 @@ def _run(
         try:
             outcome = _train_in(inputs, folder, accelerator, writer, state, stop, progress)
         except BaseException as error:
-            logger.exception("the run failed") if not isinstance(error, DynloraError) else None
+            if not isinstance(error, DynloraError):
+                logger.exception("the run failed")
             writer.finish("failed", _reason(error))
             if isinstance(error, Exception):
                 return Outcome(folder, "failed", error=_reason(error))

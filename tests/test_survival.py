@@ -98,16 +98,42 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_da
     return only_run(runs_dir)
 
 
-def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Path) -> None:
-    still = ("adapter.dropout=0", "model.dropout=0", "train.batch_size=16", "train.steps=20", "strategy.name=dynamic")
-    arguments = tiny_arguments(tiny_bert, tiny_data, *still)
-    one, two = tmp_path / "one", tmp_path / "two"
-    finished(start(one, "train", *arguments))
+STILL = ("adapter.dropout=0", "model.dropout=0", "train.batch_size=16", "train.steps=20", "strategy.name=dynamic")
+
+
+def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start `dynlora` in two gloo processes."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [*launcher, "-m", "dynlora", "train", *arguments, "--runs-dir", str(two), "--json"]
-    finished(subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-    found, expected = everything(only_run(two)), everything(only_run(one))
+    command = [*launcher, "-m", "dynlora", *arguments, "--runs-dir", str(runs_dir), "--json"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def close(folder: Path, other: Path) -> None:
+    """Hold every signal of two runs against each other, to 1e-6."""
+    found, expected = everything(folder), everything(other)
     for name, (steps, values) in expected.items():
         assert found[name][0] == steps, name
         assert np.allclose(found[name][1], values, atol=1e-6, equal_nan=True), name
+
+
+def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Path) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, *STILL)
+    one, two = tmp_path / "one", tmp_path / "two"
+    finished(start(one, "train", *arguments))
+    finished(start_two(two, "train", *arguments))
+    close(only_run(two), only_run(one))
+
+
+@pytest.mark.torture
+def test_two_processes_resume_what_one_began(tmp_path: Path, tiny_bert: Path, tiny_data: Path) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, *STILL, "log.checkpoint_every=4")
+    one, two = tmp_path / "one", tmp_path / "two"
+    finished(start(one, "train", *arguments))
+    process = start(two, "train", *arguments)
+    folder = wait_for_step(two, 6)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert run_summary(folder)["status"] == "interrupted"
+    finished(start_two(two, "resume", folder.name))
+    close(folder, only_run(one))

@@ -51,6 +51,15 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: unpack(item, tensors) for key, item in value["dict"]}
 
 
+def moved(value: Any, device: torch.device) -> Any:
+    """Return `value` with every tensor in its dicts and lists on a device: checkpoints are read onto the CPU."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: moved(item, device) for key, item in value.items()}
+    return [moved(item, device) for item in value] if isinstance(value, list) else value
+
+
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Replace the checkpoint at `folder` by `state` in one rename; a crash leaves the old one or the new one.
 

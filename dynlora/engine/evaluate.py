@@ -144,12 +144,15 @@ class Evaluation:
     def define(self, recorder: Recorder, n_modules: int, position: np.ndarray, gated: bool) -> None:
         """Announce groups, probe set and signals; `position` places the probe examples in the plane, (n_probe, 2)."""
         n_groups, n_probe = len(self.group_names), len(self.probe)
+        loss, answer, output = (
+            ("nats", "class", "probability") if self.labels else ("squared error", "number", "number")
+        )
         recorder.define_groups(self.group_names)
         recorder.define_examples([self._example(int(row), position[i]) for i, row in enumerate(self.probe)])
         if n_groups:
-            recorder.define_signal("group_loss", "group", "nats", n_groups)
+            recorder.define_signal("group_loss", "group", loss, n_groups)
             recorder.define_signal("group_metric", "group", self.metric, n_groups)
-        for name, unit in (("probe_loss", "nats"), ("probe_prediction", "class"), ("probe_probability", "probability")):
+        for name, unit in (("probe_loss", loss), ("probe_prediction", answer), ("probe_probability", output)):
             recorder.define_signal(name, "example", unit, n_probe)
         if gated:
             recorder.define_signal("probe_gate", "example", "factor", n_probe * n_modules)

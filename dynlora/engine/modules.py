@@ -45,16 +45,21 @@ def linear_features(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def find_modules(model: nn.Module, targets: Sequence[str] | None = None) -> list[ModuleInfo]:
+def find_modules(model: nn.Module, targets: Sequence[str] | None = None, head: Sequence[str] = ()) -> list[ModuleInfo]:
     """Return the linear modules to adapt, in order of definition.
 
     Without `targets`: every linear module inside a block, a block being an entry of an outermost `ModuleList`. With
-    `targets`: every linear module whose dotted name equals or ends with one of them.
+    `targets`: every linear module whose dotted name equals or ends with one of them. Modules of the `head` are trained
+    in full and never adapted.
 
     Raises:
         ConfigError: when a target matches no linear module, or the model has none.
     """
-    linears = {name: size for name, module in model.named_modules() if (size := linear_features(module))}
+    linears = {
+        name: size
+        for name, module in model.named_modules()
+        if (size := linear_features(module)) and not any(_ends_within(name, part) for part in head)
+    }
     infos = _describe(model, linears)
     if targets is None:
         chosen = [info for info in infos if info.layer is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class StepSignals:
         self.every = every
         self.last_loss = float("nan")
         self.has_loss = False
-        self._pending: tuple[Step, list[str], Tensor, bool, torch.Event | None] | None = None
+        self._pending: tuple[Step, list[str], list[str], Tensor, torch.Event | None] | None = None
         for name, unit in UNITS.items():
             if name != "gate" or adapters.gates is not None:
                 recorder.define_signal(name, "module", unit, len(adapters))
@@ -69,46 +69,53 @@ class StepSignals:
     def record(
         self,
         step: Step,
-        loss: Tensor | None,
+        scalars: Mapping[str, Tensor],
         budget: dict[str, int] | None = None,
         decisions: list[dict[str, Any]] | None = None,
-        timing: Timing | None = None,
     ) -> None:
-        """Take a step's numbers; gradients are still there. The step before is handed to the recorder."""
+        """Take a step's numbers; gradients are still there. The step before is handed to the recorder.
+
+        Args:
+            step: where training stands.
+            scalars: loss and penalties, tensors without dimensions on the device.
+            budget: what a decision left of the budget, None when nothing was decided.
+            decisions: rows of the decision log.
+        """
         names, rows = self._vectors(step)
-        scalar = torch.zeros(1, len(self.adapters), device=rows[0].device)
-        if loss is not None:
-            scalar[0, 0] = loss
-        block = torch.cat([torch.stack(rows), scalar])
+        block = torch.cat([*rows, *(value.reshape(1) for value in scalars.values())])
         self.flush()
         copy = block.to("cpu", non_blocking=True)
         arrived = None if block.device.type == "cpu" else torch.Event(block.device)
         if arrived is not None:
             arrived.record()
-        self._pending = (step, names, copy, loss is not None, arrived)
-        if timing is not None:
-            self.recorder.scalar("step_ms", "train", step.index, timing.step_ms[-1])
-            self.recorder.scalar("strategy_ms", "train", step.index, timing.strategy_ms[-1])
+        self._pending = (step, names, list(scalars), copy, arrived)
         if budget is not None:
             self._decide(step, budget, decisions or [])
         if arrived is None:
             self.flush()
 
+    def record_timing(self, step: Step, timing: Timing) -> None:
+        """Record the milliseconds of the step just done, and the strategy's part of them."""
+        self.recorder.scalar("step_ms", "train", step.index, timing.step_ms[-1])
+        self.recorder.scalar("strategy_ms", "train", step.index, timing.strategy_ms[-1])
+
     def flush(self) -> None:
         """Hand the pending step to the recorder."""
         if self._pending is None:
             return
-        step, names, block, has_loss, arrived = self._pending
+        step, names, scalars, block, arrived = self._pending
         self._pending = None
         if arrived is not None:
             arrived.synchronize()
         values = block.numpy().astype(np.float32)
-        for name, row in zip(names, values, strict=False):
-            self.recorder.vector(name, step.index, row)
-        if has_loss:
-            self.last_loss, self.has_loss = float(values[-1, 0]), True
-            self.recorder.scalar("loss", "train", step.index, self.last_loss)
-            self.recorder.scalar("lr", "train", step.index, step.lr)
+        width = len(self.adapters)
+        for row, name in enumerate(names):
+            self.recorder.vector(name, step.index, values[row * width : (row + 1) * width])
+        for name, value in zip(scalars, values[len(names) * width :], strict=True):
+            self.recorder.scalar(name, "train", step.index, float(value))
+            if name == "loss":
+                self.last_loss, self.has_loss = float(value), True
+                self.recorder.scalar("lr", "train", step.index, step.lr)
         self.recorder.progress(step.index)
 
     def _decide(self, step: Step, budget: dict[str, int], decisions: list[dict[str, Any]]) -> None:

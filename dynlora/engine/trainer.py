@@ -101,6 +101,7 @@ class Trainer:
         should_stop: asked after every step.
         step: optimizer steps done.
         best: metrics of the best evaluation so far, with its step.
+        penalties: the strategy's terms of the last forward, which the recorded loss leaves out.
     """
 
     config: RunConfig
@@ -121,13 +122,14 @@ class Trainer:
     metrics: dict[str, float] = field(default_factory=dict)
     loss: float = math.nan
     timing: Timing = field(default_factory=Timing)
+    penalties: dict[str, Tensor] = field(default_factory=dict)
 
     def train(self, keeper: Keeper) -> None:
         """Train to the last step, or until asked to stop.
 
         Raises:
             TrainingStopped: after a stop was asked for and the state kept.
-        TrainingDiverged: when the loss is not a number.
+            TrainingDiverged: when the loss is not a number.
         """
         order = BatchOrder(self.tokens.length, self.config.train.batch_size, self.config.seed)
         signals = StepSignals(
@@ -136,7 +138,7 @@ class Trainer:
         self.model.train()
         if self.step == 0:
             keeper.checkpoint(self)  # from here on, whatever happens, there is something to resume from
-            signals.record(Step(0, self.total, 0.0), None)
+            signals.record(Step(0, self.total, 0.0), {})
             signals.flush()
             self._look(keeper)
         while self.step < self.total:
@@ -144,7 +146,8 @@ class Trainer:
             loss, made = self._advance(order)
             self.timing.end_step(time.perf_counter() - start)
             step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
-            signals.record(step, loss, self._budget_payload(made), edits.describe(made), self.timing)
+            signals.record(step, {"loss": loss, **self._penalties()}, self._budget_payload(made), edits.describe(made))
+            signals.record_timing(step, self.timing)
             self.optimizer.zero_grad(set_to_none=True)
             self.loss = signals.last_loss
             if math.isnan(self.loss) and signals.has_loss:
@@ -171,12 +174,11 @@ class Trainer:
         self.step = index
         with self.timing.strategy(), torch.no_grad():
             made = self.strategy.allocate(self.adapters, step)
+            edits.apply(self.adapters, made, self.optimizer, step=index)
             if index == self.total:
-                edits.apply(self.adapters, made, self.optimizer, step=index)
                 last = self.strategy.finish(self.adapters)
                 edits.apply(self.adapters, last, self.optimizer, step=index)
-                return loss, [*made, *last]
-            edits.apply(self.adapters, made, self.optimizer, step=index)
+                made = [*made, *last]
         return loss, made
 
     def _backward(self, order: BatchOrder, index: int) -> Tensor:
@@ -191,10 +193,15 @@ class Trainer:
             with self._sync_context(part, accum):
                 loss = self._loss(batch)
                 penalty = self.strategy.penalty(self.adapters)
+                self.penalties = {name: term.detach() for name, term in penalty.items()}
                 objective = loss + sum(penalty.values()) if penalty else loss
                 (objective / accum if accum > 1 else objective).backward()
             total += loss.detach()
         return self._over_processes(total / accum if accum > 1 else total)
+
+    def _penalties(self) -> dict[str, Tensor]:
+        """Return the strategy's penalty terms of this step as they are recorded."""
+        return {f"penalty/{name}": term for name, term in self.penalties.items()}
 
     def _over_processes(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes, which hold shares of equal size."""

@@ -11,8 +11,10 @@ from torch import nn
 
 from dynlora.engine import edits, scoring
 from dynlora.engine.adapters import Adapters, LoraLinear
-from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.modules import ModuleInfo, find_modules, head_names
 from dynlora.engine.signals import delta_norm
+from dynlora.errors import ConfigError
+from tests.engine.harness import tiny_model
 
 
 def adapter(d_in: int = 6, d_out: int = 5, rank: int = 3, max_rank: int = 6, seed: int = 0) -> LoraLinear:
@@ -89,6 +91,16 @@ def test_component_sensitivity_is_the_absolute_saliency() -> None:
 def test_delta_norm_needs_no_full_matrix() -> None:
     module = adapter()
     assert float(delta_norm(module)) == pytest.approx(module.delta_weight().norm().item(), rel=1e-5)
+
+
+def test_head_is_never_adapted() -> None:
+    model = tiny_model("bert")
+    head = head_names(model)
+    assert head == ["classifier"]
+    everywhere = find_modules(model, ["dense"], head)
+    assert all(not info.name.startswith("classifier") for info in everywhere)
+    with pytest.raises(ConfigError, match="no linear module is called so"):
+        find_modules(model, ["classifier"], head)
 
 
 def test_probe_row_sees_the_gradients_energy() -> None:

@@ -126,6 +126,17 @@ def test_hyper_parameters_round_trip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
+def test_penalties_are_recorded_beside_the_loss(name: str) -> None:
+    recorder = ListRecorder()
+    trainer = trained(make_trainer(tiny_config(name), recorder=recorder))
+    terms = {f"penalty/{term}" for term in trainer.strategy.penalty(trainer.adapters)}
+    found = {series for series, split in recorder.scalars if split == "train" and series.startswith("penalty/")}
+    assert found == terms
+    for term in terms:
+        assert set(recorder.scalars[term, "train"]) == set(range(1, 21))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_state_survives_packing(name: str) -> None:
     keeper = MemoryKeeper()
     trainer = make_trainer(tiny_config(name))
