@@ -34,6 +34,17 @@ def read_config(config: Path | None, overrides: tuple[str, ...], name: str | Non
     return parse_config(values)
 
 
+def fetch(config: RunConfig) -> None:
+    """Make model and data local before torch is loaded: what cannot be reached is told in seconds.
+
+    Raises:
+        AssetError: when a name cannot be resolved.
+    """
+    assets.resolve_model(config.model.name)
+    if config.data.path is None:
+        assets.resolve_data(config.data.name or "")
+
+
 def train(
     *,
     config: Path | None,
@@ -45,6 +56,7 @@ def train(
 ) -> tuple[Any, str, int]:
     """Train a run here, or queue it."""
     settings = read_config(config, overrides, name)
+    fetch(settings)
     from dynlora import training
 
     if queue:
@@ -200,6 +212,7 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
 def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:
     """Say what a run will cost."""
     settings = read_config(config, overrides, name)
+    fetch(settings)
     from dynlora.preflight import in_words
     from dynlora.preflight import preflight as look
 
