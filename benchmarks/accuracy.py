@@ -54,11 +54,12 @@ def main() -> None:
             values = settings(strategy, seed, arguments.steps, arguments.rank)
             config = parse_config(values | QUICK if arguments.quick else values)
             summary = next((found for found in known(arguments.runs_dir) if same(config, found)), None)
+            reused = summary is not None
             if summary is None:
                 summary = dynlora.train(config, arguments.runs_dir).summary
             figures.append(
                 {"strategy": strategy, "seed": seed, **{k: summary["metrics"][k] for k in ("accuracy", "loss")}}
-                | {"active_parameters": summary["params"]["active"] + summary["params"]["gate"]}
+                | {"active_parameters": summary["params"]["active"] + summary["params"]["gate"], "reused": reused}
             )
     for strategy in arguments.strategies.split(","):
         mine = [row for row in figures if row["strategy"] == strategy]
