@@ -17,9 +17,9 @@ from dynlora.config import RunConfig
 from dynlora.engine.batches import BatchOrder, Tokens, padded_tokens, sorted_batches
 from dynlora.engine.data import Rows
 from dynlora.engine.hardware import resolve_precision
-from dynlora.engine.models import head_parameters
 from dynlora.engine.recording import NullRecorder
 from dynlora.engine.trainer import Trainer, checkpoint_every, eval_every
+from dynlora.keeping import parameter_counts
 
 MIB = 2**20
 EVALUATED = 128
@@ -78,8 +78,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
 
 def _parameters(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
     """Return parameters: budget, active, allocated, gate, head, and those of the frozen model."""
-    head = head_parameters(inputs.base)
-    count = trainer.adapters.adapter_parameter_count() | {"head": sum(tensor.numel() for tensor in head.values())}
+    count = parameter_counts(trainer, inputs)
     everything = sum(tensor.numel() for tensor in inputs.base.model.parameters())
     return count | {"frozen": everything - count["allocated"] - count["gate"] - count["head"]}
 
