@@ -7,79 +7,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from streamlit.runtime.caching import cache_data
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from dynlora import launch
 from dynlora.viz.widgets import picker
+from tests.pages.app import PAGES, ROOT, RUN_PAGES, charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "methods")
-_INIT = PagesManager.__init__
-RUN_PAGES = ("run", "capacity", "inputs")
-CATALOG = {
-    "strategies": [
-        {
-            "name": "dynamic", "title": "Dynamic LoRA", "summary": "Moves rank.", "formula": "h = W x",
-            "paper": "a paper",
-            "fidelity": "reconstruction", "cost": "little", "doc": "",
-            "fields": [
-                {"name": "allocation", "type": "str", "optional": False, "default": "rank", "help": "What moves.",
-                 "unit": "", "choices": ["rank", "random"]},
-                {"name": "moves", "type": "int", "optional": True, "default": None, "help": "Moves.",
-                 "unit": "components", "choices": [], "ge": 1},
-            ],
-        },
-        {"name": "lora", "title": "LoRA", "summary": "Uniform.", "fidelity": "code", "cost": "none", "fields": []},
-    ]
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A runs folder of the test's own, no samples, no child process."""
-    monkeypatch.setenv(picker.RUNS_DIR_VARIABLE, str(runs_dir))
-    monkeypatch.setattr(picker, "sample_runs_dir", lambda: tmp_path / "samples")
-    monkeypatch.setattr(launch, "catalog", lambda: CATALOG)
-    monkeypatch.setattr(launch, "wake", lambda _: None)
-    monkeypatch.setattr(PagesManager, "__init__", _init_as_in_a_warm_server)
-    cache_data.clear()
-    yield
-    cache_data.clear()
-
-
-def _init_as_in_a_warm_server(self: PagesManager, *args: Any, **keywords: Any) -> None:
-    """AppTest forgets before each run that `st.navigation` has run once; a server does not."""
-    _INIT(self, *args, **keywords)
-    PagesManager.uses_pages_directory = False
-
-
-def open_page(page: str, **address: str) -> AppTest:
-    """Open a page inside the app, as a link does."""
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
-    for name, value in address.items():
-        app.query_params[name] = value
-    app.switch_page(f"pages/{page}.py").run()
-    assert not app.exception, [str(error.value) for error in app.exception]
-    return app
-
-
-def words(app: AppTest) -> str:
-    """Return what the page says."""
-    kinds = ("title", "caption", "markdown", "error", "warning", "info", "success")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
-
-
-def charts(app: AppTest) -> list[dict]:
-    """Return the plotly figures on the page."""
-    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+COLD_INIT = PagesManager.__init__
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -146,7 +85,7 @@ def test_hostile_text_is_text(page: str, text: str, runs_dir: Path) -> None:
 
 
 def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PagesManager, "__init__", _INIT)
+    monkeypatch.setattr(PagesManager, "__init__", COLD_INIT)
     make_run(runs_dir, run_id="20260101-000000-00000001")
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
     app.switch_page("pages/capacity.py").run()

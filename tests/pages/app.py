@@ -1,0 +1,49 @@
+"""Opening the dashboard's pages in streamlit's test harness, and reading what they show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "methods")
+RUN_PAGES = ("run", "capacity", "inputs")
+CATALOG = {
+    "strategies": [
+        {
+            "name": "dynamic", "title": "Dynamic LoRA", "summary": "Moves rank.", "formula": "h = W x",
+            "paper": "a paper",
+            "fidelity": "reconstruction", "cost": "little", "doc": "",
+            "fields": [
+                {"name": "allocation", "type": "str", "optional": False, "default": "rank", "help": "What moves.",
+                 "unit": "", "choices": ["rank", "random"]},
+                {"name": "moves", "type": "int", "optional": True, "default": None, "help": "Moves.",
+                 "unit": "components", "choices": [], "ge": 1},
+            ],
+        },
+        {"name": "lora", "title": "LoRA", "summary": "Uniform.", "fidelity": "code", "cost": "none", "fields": []},
+    ]
+}  # fmt: skip
+
+
+def open_page(page: str, **address: str) -> AppTest:
+    """Open a page inside the app, as a link does."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+    for name, value in address.items():
+        app.query_params[name] = value
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def words(app: AppTest) -> str:
+    """Return what the page says."""
+    kinds = ("title", "caption", "markdown", "error", "warning", "info", "success")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+
+
+def charts(app: AppTest) -> list[dict]:
+    """Return the plotly figures on the page."""
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]

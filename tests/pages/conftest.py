@@ -1,0 +1,36 @@
+"""A dashboard for each test: a runs folder of its own, no samples, no child process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.runtime.caching import cache_data
+from streamlit.runtime.pages_manager import PagesManager
+
+from dynlora import launch
+from dynlora.viz.widgets import picker
+from tests.pages.app import CATALOG
+
+_INIT = PagesManager.__init__
+
+
+@pytest.fixture(autouse=True)
+def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A runs folder of the test's own, no samples, no child process."""
+    monkeypatch.setenv(picker.RUNS_DIR_VARIABLE, str(runs_dir))
+    monkeypatch.setattr(picker, "sample_runs_dir", lambda: tmp_path / "samples")
+    monkeypatch.setattr(launch, "catalog", lambda: CATALOG)
+    monkeypatch.setattr(launch, "wake", lambda _: None)
+    monkeypatch.setattr(PagesManager, "__init__", _init_as_in_a_warm_server)
+    cache_data.clear()
+    yield
+    cache_data.clear()
+
+
+def _init_as_in_a_warm_server(self: PagesManager, *args: Any, **keywords: Any) -> None:
+    """AppTest forgets before each run that `st.navigation` has run once; a server does not."""
+    _INIT(self, *args, **keywords)
+    PagesManager.uses_pages_directory = False
