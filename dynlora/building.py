@@ -66,7 +66,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     if config.train.epochs is None:
         strategy.check(config.train.max_steps(0), config.adapter.rank)
-    data = load_data(config.data, data_folder(config), config.seed)
+    data = read_data(config)
     total = config.train.max_steps(len(data.train))
     strategy.check(total, config.adapter.rank)
     _check_batch(config)
@@ -88,6 +88,17 @@ def anchored(config: RunConfig) -> RunConfig:
     if (Path(config.model.name).expanduser() / "config.json").is_file():
         values["model"]["name"] = os.path.abspath(Path(config.model.name).expanduser())
     return parse_config(values)
+
+
+def read_data(config: RunConfig) -> TextData:
+    """Return the rows a config names, both sides.
+
+    Raises:
+        AssetError, DataError: one sentence that names what is wrong and what to change.
+    """
+    embedded = None if config.data.path else assets.DATASETS.get(config.data.name or "")
+    names = embedded.label_names if embedded is not None and config.data.label == "label" else ()
+    return load_data(config.data, data_folder(config), config.seed, names)
 
 
 def data_folder(config: RunConfig) -> Path:

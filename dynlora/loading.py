@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from dynlora import assets, strategies
-from dynlora.building import data_folder
+from dynlora.building import read_data
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
-from dynlora.engine.data import load_data, text_columns
+from dynlora.engine.data import text_columns
 from dynlora.engine.export import export_merged, export_peft
 from dynlora.engine.hardware import autocast_context
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
@@ -82,7 +82,7 @@ def evaluate_run(
     if split not in ("train", "validation"):
         raise ConfigError(f"--split {split}: must be train or validation")
     config, model = run_config(folder), load_run(folder, which)
-    data = load_data(config.data, data_folder(config), config.seed)
+    data = read_data(config)
     if baked:
         bake_gates(model.adapters, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     rows = data.train if split == "train" else data.held_out
@@ -108,7 +108,7 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: exists and is not an empty folder; give another one")
     config, model = run_config(folder), load_run(folder, which)
-    data = load_data(config.data, data_folder(config), config.seed)
+    data = read_data(config)
     held_out = model.tokens(data.held_out)
     before, metrics_before = model.logits(held_out), model.evaluate(data.held_out)
     gated = model.adapters.gates is not None

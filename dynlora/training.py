@@ -26,6 +26,7 @@ from dynlora.engine.recording import NullRecorder
 from dynlora.engine.trainer import Trainer, TrainingStopped
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.keeping import RunKeeper
+from dynlora.readings import Readings
 from dynlora.stopping import StopRequest
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
@@ -219,8 +220,9 @@ def _train_in(
     writer.define_modules([_module_row(module) for module in trainer.adapters])
     keeper = RunKeeper(folder, writer, inputs)
     trainer.should_stop = stop
+    readings = Readings(writer)
     with tqdm(total=trainer.total, initial=trainer.step, disable=not progress, file=sys.stderr, unit="step") as bar:
-        trainer.on_step = lambda trainer: _show(bar, trainer)
+        trainer.on_step = lambda trainer: _after_step(bar, readings, trainer)
         try:
             trainer.train(keeper)
         except TrainingStopped:
@@ -253,8 +255,9 @@ def _precision(inputs: Inputs, accelerator: Accelerator) -> str:
     return resolve_precision(inputs.config.train.precision, accelerator.device)
 
 
-def _show(bar: Any, trainer: Trainer) -> None:
-    """Move the progress bar on; loss and the deciding metric stand beside it."""
+def _after_step(bar: Any, readings: Readings, trainer: Trainer) -> None:
+    """Move the progress bar on, loss and the deciding metric beside it, and read the machine when that is due."""
+    readings.take()
     metric = trainer.evaluation.metric
     shown = {"loss": f"{trainer.loss:.3f}"}
     if metric in trainer.metrics:

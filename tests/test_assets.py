@@ -228,3 +228,12 @@ def test_catalogue_entries_are_complete(entry: EmbeddedModel | EmbeddedDataset) 
     assert entry.size > 0
     assert len(entry.package.sha256) == 64
     assert all(len(digest) == 64 for digest in entry.package.members.values())
+
+
+def test_the_classes_of_sentiment4_have_names(sentiment4_folder: Path) -> None:
+    from dynlora.building import read_data
+    from dynlora.config import parse_config
+
+    data = read_data(parse_config({"data": {"name": "sentiment4", "max_train": 200, "max_eval": 100}}))
+    assert data.labels == ["negative", "positive"]
+    assert set(data.train.label.tolist()) == {0, 1}

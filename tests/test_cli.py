@@ -161,11 +161,11 @@ def logits_of(model: Any, folder: Path) -> torch.Tensor:
 
 def baked_logits(folder: Path) -> torch.Tensor:
     """Return what the run's own model says of `TEXTS`, its gates at their means."""
-    from dynlora.building import data_folder
-    from dynlora.engine.data import Rows, load_data
+    from dynlora.building import read_data
+    from dynlora.engine.data import Rows
 
     model, config = load_run(folder), run_config(folder)
-    data = load_data(config.data, data_folder(config), config.seed)
+    data = read_data(config)
     bake_gates(model.adapters, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     return model.logits(model.tokens(Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None)))
 

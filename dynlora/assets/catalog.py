@@ -91,6 +91,7 @@ class EmbeddedDataset:
         rows: Rows per split.
         content_sha256: Digest of the built rows, see `sentiment4.content_sha256`.
         columns: What each column holds.
+        label_names: What the numbers of the column `label` mean, in their order.
     """
 
     name: str
@@ -101,6 +102,7 @@ class EmbeddedDataset:
     rows: Mapping[str, int]
     content_sha256: str
     columns: Mapping[str, str]
+    label_names: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -161,6 +163,7 @@ _SENTIMENT4 = EmbeddedDataset(
         "domain": "tweets, movies, amazon or nyt",
         "rating": "mean of at least 20 ratings in [-4, 4]",
     },
+    label_names=("negative", "positive"),
 )
 
 MODELS: Mapping[str, EmbeddedModel] = MappingProxyType({_MINILM.name: _MINILM})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ class LoraLinear(nn.Module):
         rank: number of active components, 0 to max_rank.
         probes: live rows past the active ones, 0 or 1.
         scaling: alpha / reference rank; a rank change never alters it.
+        enabled: False leaves the frozen module alone, as if the adapter were not there.
     """
 
     lora_A: nn.Parameter
@@ -54,6 +56,7 @@ class LoraLinear(nn.Module):
         self.rank = rank
         self.probes = 0
         self.scaling = scaling
+        self.enabled = True
         self.dropout = 0.0
         self.lora_A = nn.Parameter(torch.zeros(max_rank, info.d_in, device=weight.device))
         self.lora_B = nn.Parameter(torch.zeros(info.d_out, max_rank, device=weight.device))
@@ -91,6 +94,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, ..., d_in) to (batch, ..., d_out)."""
+        if not self.enabled:
+            return self.base_layer(x)
         live = self.rank + self.probes
         inner = F.linear(self._drop(x), self.lora_A[:live])
         return self.base_layer(x) + F.linear(inner * self._factor(inner, live), self.lora_B[:, :live])
@@ -243,6 +248,18 @@ class Adapters(Sequence[LoraLinear]):
         """Set the dropout on the adapters' inputs."""
         for module in self.modules:
             module.dropout = probability
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Run the frozen model without its adapters inside the block, as PEFT's `disable_adapter` does."""
+        before = [module.enabled for module in self.modules]
+        try:
+            for module in self.modules:
+                module.enabled = False
+            yield
+        finally:
+            for module, enabled in zip(self.modules, before, strict=True):
+                module.enabled = enabled
 
     def clear_probe_gradients(self) -> None:
         """Zero the gradient of probe rows: it was read, and must move neither weights nor the gradient's norm."""

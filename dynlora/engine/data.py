@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from dynlora.config import DataConfig
 from dynlora.engine.labels import label_text, task_and_classes
@@ -81,13 +81,23 @@ class TextData:
         return self.train.take(np.sort(rows))
 
 
-def load_data(config: DataConfig, folder: Path, seed: int) -> TextData:
+def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence[str] = ()) -> TextData:
     """Read, split and check the data at `folder` (a folder with train and held-out files, or one file).
+
+    Args:
+        config: which columns are what, and how many rows are wanted.
+        folder: where the data lies.
+        seed: of the run, for what is drawn.
+        label_names: what the numbers of the label column mean, where the data itself does not say so.
 
     Raises:
         DataError: one sentence that names what does not fit and what to change.
     """
     splits = read_splits(folder, seed, config.eval_fraction)
+    if label_names:
+        splits = {
+            split: table.cast_column(config.label, ClassLabel(names=[*label_names])) for split, table in splits.items()
+        }
     train = limited(splits["train"], config.max_train, seed)
     held_out = limited(splits["held_out"], config.max_eval, seed)
     columns = _columns(config, train)

@@ -148,11 +148,15 @@ class Evaluation:
             ("nats", "class", "probability") if self.labels else ("squared error", "number", "number")
         )
         recorder.define_groups(self.group_names)
+        for name, unit in (("held_out_loss", loss), ("held_out_prediction", answer)):
+            recorder.define_signal(name, "example", unit, len(self.tokens))
         recorder.define_examples([self._example(int(row), position[i]) for i, row in enumerate(self.probe)])
         if n_groups:
             recorder.define_signal("group_loss", "group", loss, n_groups)
             recorder.define_signal("group_metric", "group", self.metric, n_groups)
         for name, unit in (("probe_loss", loss), ("probe_prediction", answer), ("probe_probability", output)):
+            recorder.define_signal(name, "example", unit, n_probe)
+        for name, unit in (("base_loss", loss), ("base_prediction", answer)):
             recorder.define_signal(name, "example", unit, n_probe)
         if gated:
             recorder.define_signal("probe_gate", "example", "factor", n_probe * n_modules)
@@ -165,6 +169,8 @@ class Evaluation:
         for name, value in found.items():
             recorder.scalar(name, "validation", step, value)
         self._record_groups(recorder, step, predictions)
+        recorder.vector("held_out_loss", step, predictions.loss)
+        recorder.vector("held_out_prediction", step, predictions.prediction)
         probe = predictions.output[self.probe]
         recorder.vector("probe_loss", step, predictions.loss[self.probe])
         recorder.vector("probe_prediction", step, predictions.prediction[self.probe])
@@ -173,6 +179,11 @@ class Evaluation:
             recorder.vector("probe_gate", step, predictions.gate[self.probe].ravel())
         recorder.event(step, "evaluate", [], self._payload(found, predictions))
         return found
+
+    def record_base(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
+        """Record what the trained head says of the probe set when all adapters are off."""
+        recorder.vector("base_loss", step, predictions.loss)
+        recorder.vector("base_prediction", step, predictions.prediction)
 
     def _record_groups(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
         """Record loss, metric and gates of each group; an empty group is NaN."""

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from dynlora.engine import scoring
-from dynlora.engine.adapters import Adapters
+from dynlora.engine.adapters import Adapters, LoraLinear
 from dynlora.engine.recording import Recorder
 from dynlora.engine.strategy import Step, Strategy
 
 if TYPE_CHECKING:
     from dynlora.engine.trainer import Timing
+
+_LEAST = 1e-6
+"""Below any concentration that a rank can have; keeps a division that is not used from being one by zero."""
 
 UNITS = {
     "importance": "loss change per parameter",
@@ -23,6 +26,7 @@ UNITS = {
     "gate": "factor",
     "grad_norm": "norm",
     "delta_norm": "norm",
+    "effective_rank": "components",
 }
 """The signals over modules that every run has, and their units."""
 
@@ -150,18 +154,28 @@ class StepSignals:
         return total / size
 
     def _norms(self) -> dict[str, Tensor]:
-        """Return the norms of the gradient of B and A, and of the update, by module."""
-        grads, deltas = [], []
+        """Return the norms of the gradient of B and A, and norm and effective rank of the update, by module."""
+        grads, updates = [], []
         for module in self.adapters:
             parts = [p.grad.norm() for p in (module.lora_A, module.lora_B) if p.grad is not None]
             grads.append(torch.stack(parts).norm() if parts else module.lora_A.new_zeros(()))
-            deltas.append(delta_norm(module))
-        return {"grad_norm": torch.stack(grads), "delta_norm": torch.stack(deltas)}
+            updates.append(torch.stack(spectrum(module)))
+        norm, effective = torch.stack(updates).unbind(1)
+        return {"grad_norm": torch.stack(grads), "delta_norm": norm, "effective_rank": effective}
 
 
-def delta_norm(module: Any) -> Tensor:
-    """Return ‖scaling · B diag(e) A‖_F without forming it: √Σ (BᵀB ⊙ AAᵀ)."""
+def spectrum(module: LoraLinear) -> tuple[Tensor, Tensor]:
+    """Return two figures of the update ΔW = scaling · B diag(e) A, without forming it or its singular values σ.
+
+    The norm is ‖ΔW‖_F = √Σσ². The effective rank is (Σσ²)² / Σσ⁴: how many components carry the update, from 1 to the
+    rank, and 0 while ΔW is zero. Both are traces of M = BᵀB AAᵀ, whose eigenvalues are σ² / scaling².
+    """
     A, B = module.lora_A.detach()[: module.rank], module.lora_B.detach()[:, : module.rank]
     if module.scale is not None:
         B = B * module.scale.detach()[: module.rank]
-    return module.scaling * ((B.t() @ B) * (A @ A.t())).sum().clamp_min(0).sqrt()
+    product = (B.t() @ B) @ (A @ A.t())
+    energy = product.diagonal().sum().clamp_min(0)
+    share = product / energy.clamp_min(torch.finfo(energy.dtype).tiny)
+    concentration = (share * share.t()).sum()  # Σ (σ² / Σσ²)², at least 1 / rank unless ΔW is zero
+    effective = torch.where(concentration > 0, 1 / concentration.clamp_min(_LEAST), concentration)
+    return module.scaling * energy.sqrt(), effective

@@ -260,6 +260,10 @@ class Trainer:
         if is_better(self.evaluation.metric, self.metrics, self.best):
             self.best = {**self.metrics, "step": self.step}
             keeper.best(self, self.metrics)
+        if self.step == self.total:
+            with self.adapters.disabled():
+                without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
+            self.evaluation.record_base(self.recorder, self.step, without)
         keeper.checkpoint(self)
 
     def probe_step(self, order: BatchOrder) -> float:

@@ -15,8 +15,9 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a run as plain JSON values (NaN and infinities as null).
 
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
-    best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, error, stalled_s,
-    heartbeat_age_s, other_host, folder.
+    best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, metric (the one that
+    decides), labels (names of the classes), task, planned_events (reallocations the schedule plans, or null), data_size,
+    data_warnings, machine, error, stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -44,12 +45,24 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "config": table(meta.get("config")),
         "created": meta.get("created"),
         "fidelity": meta.get("fidelity"),
+        "metric": meta.get("metric"),
+        "labels": texts(meta.get("labels")),
+        "task": meta.get("task"),
+        "planned_events": meta.get("planned_events"),
+        "data_size": table(meta.get("data_size")),
+        "data_warnings": texts(meta.get("data_warnings")),
+        "machine": table(meta.get("machine")),
         "error": status.error,
         "stalled_s": status.stalled_s,
         "heartbeat_age_s": status.heartbeat_age_s,
         "other_host": status.other_host,
         "folder": str(path),
     }
+
+
+def texts(value: Any) -> list[str]:
+    """Return a list of texts of a store that is not trusted; anything else is none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def last_ranks(reader: RunReader) -> dict[str, int]:

@@ -12,7 +12,7 @@ from torch import nn
 from dynlora.engine import edits, scoring
 from dynlora.engine.adapters import Adapters, LoraLinear
 from dynlora.engine.modules import ModuleInfo, find_modules, head_names
-from dynlora.engine.signals import delta_norm
+from dynlora.engine.signals import spectrum
 from dynlora.errors import ConfigError
 from tests.engine.harness import tiny_model
 
@@ -88,9 +88,38 @@ def test_component_sensitivity_is_the_absolute_saliency() -> None:
     assert not found[1, 2:].any()
 
 
-def test_delta_norm_needs_no_full_matrix() -> None:
+def test_norm_and_effective_rank_need_no_full_matrix() -> None:
     module = adapter()
-    assert float(delta_norm(module)) == pytest.approx(module.delta_weight().norm().item(), rel=1e-5)
+    sigma = torch.linalg.svdvals(module.delta_weight().detach())
+    norm, effective = spectrum(module)
+    assert float(norm) == pytest.approx(float(sigma.norm()), rel=1e-5)
+    assert float(effective) == pytest.approx(float(sigma.square().sum() ** 2 / sigma.pow(4).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_effective_rank_of_one_component_is_one_whatever_its_size(scale: float) -> None:
+    module = adapter(rank=1)
+    with torch.no_grad():
+        module.lora_B.mul_(scale)
+    assert float(spectrum(module)[1]) == pytest.approx(1.0)
+
+
+def test_an_update_of_zero_has_effective_rank_zero() -> None:
+    module = adapter()
+    with torch.no_grad():
+        module.lora_B.zero_()
+    assert [float(value) for value in spectrum(module)] == [0.0, 0.0]
+    module.rank = 0
+    assert [float(value) for value in spectrum(module)] == [0.0, 0.0]
+
+
+def test_disabled_adapters_leave_the_base_model_alone() -> None:
+    module = adapter()
+    x = torch.randn(3, module.info.d_in)
+    adapters = Adapters([module], budget=1000, reference_rank=3, seed=0)
+    with adapters.disabled():
+        assert torch.equal(module(x), module.base_layer(x))
+    assert not torch.equal(module(x), module.base_layer(x))
 
 
 def test_head_is_never_adapted() -> None:

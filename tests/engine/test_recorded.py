@@ -1,0 +1,51 @@
+"""What a run leaves behind beside its weights: losses row by row, the base model's answers, the machine's readings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dynlora.readings import Readings
+from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
+
+
+def test_every_evaluation_keeps_the_loss_and_answer_of_each_row() -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("lora"), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    loss, answer = recorder.vectors["held_out_loss"], recorder.vectors["held_out_prediction"]
+    assert sorted(loss) == sorted(answer) == [0, 10, 20]
+    assert loss[20].mean() == np.float32(recorder.scalars["loss", "validation"][20])
+    right = answer[20] == trainer.tokens.label
+    assert right.mean() == recorder.scalars["accuracy", "validation"][20]
+
+
+def test_the_last_evaluation_keeps_what_the_head_says_without_adapters() -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic"}), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    assert list(recorder.vectors["base_loss"]) == [20]
+    for module in trainer.adapters:
+        module.lora_B.data.zero_()
+    without = trainer.predictions(trainer.evaluation.tokens.take(trainer.evaluation.probe))
+    assert np.allclose(recorder.vectors["base_loss"][20], without.loss, atol=1e-6)
+    assert not np.allclose(recorder.vectors["base_loss"][20], recorder.vectors["probe_loss"][20], atol=1e-4)
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.values: list[Mapping[str, float]] = []
+
+    def system(self, values: Mapping[str, float]) -> None:
+        self.values.append(values)
+
+
+def test_the_machine_is_read_when_that_is_due() -> None:
+    kept = _Kept()
+    readings = Readings(kept, every_s=1000)
+    readings.take()
+    readings.take()
+    assert len(kept.values) == 1
+    assert kept.values[0]["rss_mib"] > 10
+    assert kept.values[0]["cpu_percent"] >= 0
