@@ -62,7 +62,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def texts(value: Any) -> list[str]:
     """Return a list of texts of a store that is not trusted; anything else is none."""
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
 
 
 def last_ranks(reader: RunReader) -> dict[str, int]:
