@@ -102,6 +102,19 @@ def runs_root(runs_dir: Folder, *, make: bool = False) -> Path:
     return root
 
 
+def own_folder(root: Path, name: str) -> Path:
+    """Return a folder of the runs folder that is no run, made when missing.
+
+    Raises:
+        CorruptRunError: when it is a link: dynlora writes nowhere but in the runs folder.
+    """
+    folder = root / name
+    if folder.is_symlink():
+        raise CorruptRunError(f"{folder} is a link; dynlora does not follow links in a runs folder")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a small JSON object, empty when the file is missing, a link, too large or no object."""
     try:

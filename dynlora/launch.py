@@ -10,18 +10,17 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dynlora.children import Folder, child_environment, locked, read_json, runs_root
+from dynlora.asking import INCOMING_DIR, answer_of, catalog
+from dynlora.children import Folder, locked, own_folder, read_json, runs_root
 from dynlora.errors import ConfigError, DynloraError, RunBusyError
 from dynlora.run_queue import (
     LAUNCH_NAME,
@@ -52,7 +51,6 @@ __all__ = [
     "wake",
 ]
 
-INCOMING_DIR = ".incoming"
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 _STARTING_STOP_S = 10.0
 
@@ -80,11 +78,6 @@ def train_command(config: Path, runs_dir: Path) -> list[str]:
     return [*command, "--runs-dir", str(runs_dir)]
 
 
-def strategies_command() -> list[str]:
-    """Return the command that lists the strategies with their typed hyper-parameters."""
-    return [sys.executable, "-m", "dynlora", "strategies", "--json"]
-
-
 def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: float = 300.0) -> RunHandle:
     """Check a configuration in a child process, put the run into the queue and start the queue.
 
@@ -101,8 +94,7 @@ def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: fl
     if not _KEY.match(key):
         raise ConfigError(f"key {key[:80]!r} of a launch: use 1 to 64 letters, digits, '-' and '_'")
     root = runs_root(runs_dir, make=True)
-    incoming = root / INCOMING_DIR
-    incoming.mkdir(exist_ok=True)
+    incoming = own_folder(root, INCOMING_DIR)
     with locked(incoming / f"{key}.lock", timeout_s):
         answer = incoming / f"{key}.json"
         known = read_json(answer).get("id")
@@ -117,30 +109,11 @@ def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: fl
 
 
 def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
+    found = answer_of(train_command(request, root), timeout_s, "the run was not queued")
     try:
-        done = _run(train_command(request, root), timeout_s)
-    except subprocess.TimeoutExpired:
-        raise DynloraError(f"checking the configuration took longer than {timeout_s:.0f} s: try again") from None
-    said = done.stderr.decode("utf-8", "replace").strip()
-    if done.returncode == 2:
-        lines = said.splitlines() or ["the configuration cannot be used"]
-        raise ConfigError(lines[-1].removeprefix("Error: "))
-    try:
-        return schema.check_run_id(str(json.loads(done.stdout)["id"]))
-    except (ValueError, KeyError, TypeError):
-        reason = said[-4000:] or "it said nothing"
-        raise DynloraError(f"the run was not queued (exit {done.returncode}): {reason}") from None
-
-
-def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=timeout_s,
-        env=child_environment(),
-        check=False,
-    )
+        return schema.check_run_id(str(found["id"]))
+    except (ValueError, KeyError):
+        raise DynloraError("the run was not queued: the check named no run") from None
 
 
 def stop(runs_dir: Folder, run_id: str) -> str:
@@ -223,18 +196,3 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
             annotate(folder, state="queued", meta={"resume": True})
     start_next(root)
     return "queued"
-
-
-@lru_cache(maxsize=1)
-def catalog() -> dict[str, Any]:
-    """Return the strategies and their typed hyper-parameters, asked once per process from a child that has torch.
-
-    Raises:
-        DynloraError: when the child fails.
-    """
-    try:
-        done = _run(strategies_command(), 120.0)
-        found = json.loads(done.stdout)
-    except (subprocess.SubprocessError, OSError, ValueError) as error:
-        raise DynloraError(f"the strategies cannot be listed: {error}") from None
-    return found if isinstance(found, dict) else {"strategies": found}  # pyright: ignore[reportUnknownVariableType]

@@ -25,6 +25,10 @@ MIB = 2**20
 EVALUATED = 128
 """Held-out rows that are timed."""
 
+SHOWN_ROWS = 8
+SHOWN_CHARACTERS = 2000
+"""Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
+
 MEMORY_RULE = (
     "weights; 16 bytes a trained number (itself, its gradient, two moments of AdamW); and the tensors one batch keeps "
     "for its backward pass, counted on a real batch and scaled to the longest. Python and its libraries come on top."
@@ -41,7 +45,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
 
     Returns:
         params, kinds (parameters by module kind), modules, tokens, memory_mib, time, schedule, precision, device, task,
-        labels, metric, data, and warnings in sentences.
+        labels, metric, data, preview (a few training rows with the tokens the model sees), and warnings in sentences.
 
     Raises:
         ConfigError, AssetError, DataError: exactly where `train` would refuse, in the same sentence.
@@ -72,6 +76,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
         "labels": inputs.data.labels,
         "metric": inputs.data.metric,
         "data": settings.data.source,
+        "preview": _preview(inputs, trainer.tokens),
     }
     return {**found, "warnings": _warnings(inputs, found)}
 
@@ -113,6 +118,34 @@ def _token_figures(inputs: Inputs, tokens: Tokens, rows: Rows) -> dict[str, Any]
         "limit": limit,
         "cut_share": sum(len(row) > limit for row in whole) / len(rows),
     }
+
+
+def _preview(inputs: Inputs, tokens: Tokens) -> list[dict[str, Any]]:
+    """Return a few training rows and exactly the tokens that the model sees of each, special ones included.
+
+    The rows are evenly spread, and the longest is among them, so that a cut shows where there is one.
+    """
+    tokenizer, data = inputs.base.tokenizer, inputs.data
+    spread = np.linspace(0, len(tokens) - 1, min(SHOWN_ROWS, len(tokens))).astype(int)
+    rows = np.unique([*spread[: SHOWN_ROWS - 1], int(tokens.length.argmax())])
+    shown = data.train.take(rows)
+    whole: Sequence[Sequence[int]] = tokenizer(shown.text, shown.text_pair, verbose=False)["input_ids"]  # pyright: ignore
+    found = []
+    for place, row in enumerate(rows):
+        label = shown.label[place]
+        ids = tokens.features[row]["input_ids"]
+        found.append(
+            {
+                "row": int(row) + 1,
+                "text": shown.text[place][:SHOWN_CHARACTERS],
+                "text_pair": shown.text_pair[place][:SHOWN_CHARACTERS] if shown.text_pair else None,
+                "label": data.labels[int(label)] if data.labels else float(label),
+                "group": shown.group[place] if shown.group else None,
+                "tokens": tokenizer.convert_ids_to_tokens(ids),
+                "cut": len(whole[place]) > len(ids),
+            }
+        )
+    return found
 
 
 def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import click
 
 from dynlora import launch
 from dynlora.app_files import app_root
+from dynlora.errors import DynloraError
 
 DEMO = {
     "train.steps": 150,
@@ -26,7 +29,7 @@ DEMO = {
 def ui(*, runs_dir: Path, port: int, host: str) -> int:
     """Serve the dashboard until it is stopped; returns its exit code."""
     root = app_root()
-    environment = {**os.environ, "DYNLORA_RUNS_DIR": str(runs_dir.resolve())}
+    environment = {**os.environ, "DYNLORA_RUNS_DIR": str(runs_dir.resolve()), "DYNLORA_STARTED_IN": os.getcwd()}
     command = [sys.executable, "-m", "streamlit", "run", str(root / "app.py"), f"--server.port={port}"]
     command += [f"--server.address={host}", "--server.headless=true", "--browser.gatherUsageStats=false"]
     if host not in ("127.0.0.1", "localhost", "::1"):
@@ -34,10 +37,17 @@ def ui(*, runs_dir: Path, port: int, host: str) -> int:
         environment["DYNLORA_READ_ONLY"] = "1"
         click.echo(f"bound to {host}: the dashboard is read-only there", err=True)
     server = subprocess.Popen(command, cwd=root, env=environment)
+    threading.Thread(target=_warm, daemon=True).start()
     try:
         return server.wait()
     except KeyboardInterrupt:
         return server.wait()
+
+
+def _warm() -> None:
+    """Have the list of strategies ready before a page asks for it; a page that needs it says what went wrong."""
+    with suppress(DynloraError):
+        launch.catalog()
 
 
 def demo(*, runs_dir: Path, port: int) -> int:

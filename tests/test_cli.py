@@ -340,9 +340,19 @@ def test_preflight_counts_what_train_makes(
     assert found["memory_mib"]["total"] == pytest.approx(
         sum(found["memory_mib"][part] for part in ("weights", "gradients_and_moments", "activations"))
     )
+    preview = found["preview"]
+    assert len(preview) <= 8
+    assert max(len(row["tokens"]) for row in preview) == found["tokens"]["train"]["max"]
+    for row in preview:
+        assert row["tokens"] == ["[CLS]", *row["text"].split(), "[SEP]"]
+        assert (row["cut"], row["text_pair"]) == (False, None)
+        assert row["label"] in ("bad", "good")
+        assert row["group"] in ("short", "long")
     write_csv(tmp_path / "long.csv", [{"text": "great film " * 20, "label": row["label"]} for row in tiny_rows(20)])
     short = tiny_arguments(tiny_bert, tmp_path / "long.csv")
     found = document(CliRunner().invoke(main, ["preflight", *short, "--json"]))
     assert found["tokens"]["train"]["cut_share"] == 1
     assert any("cut after 16 tokens" in sentence for sentence in found["warnings"])
+    assert found["preview"] and all(row["cut"] for row in found["preview"])
+    assert {len(row["tokens"]) for row in found["preview"]} == {16}
     assert "parameters" in CliRunner().invoke(main, ["preflight", *short]).stdout

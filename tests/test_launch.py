@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -313,19 +312,6 @@ def test_no_choice_of_a_user_is_on_a_command_line() -> None:
     assert run_queue.resume_command("id", Path("/r")) == [
         sys.executable, "-m", "dynlora", "resume", "id", "--runs-dir", "/r",
     ]  # fmt: skip
-
-
-def test_the_catalog_is_asked_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    code = f"print(open({str(tmp_path / 'calls')!r}, 'a').write('x') and {json.dumps({'lora': {}})!r})"
-    monkeypatch.setattr(launch, "strategies_command", lambda: [sys.executable, "-c", code])
-    launch.catalog.cache_clear()
-    assert launch.catalog() == launch.catalog() == {"lora": {}}
-    assert (tmp_path / "calls").read_text() == "x"
-    launch.catalog.cache_clear()
-    monkeypatch.setattr(launch, "strategies_command", lambda: [sys.executable, "-c", "exit('no')"])
-    with pytest.raises(DynloraError, match="cannot be listed"):
-        launch.catalog()
-    launch.catalog.cache_clear()
 
 
 def test_small_files_are_read_with_care(tmp_path: Path) -> None:
