@@ -143,6 +143,18 @@ def delete(**options: Any) -> Any:
 
 
 @main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--add", multiple=True, metavar="TAG", help="Add a tag; give it again for more.")
+@click.option("--remove", multiple=True, metavar="TAG", help="Take a tag away; give it again for more.")
+@click.option("--note", default=None, help="Text beside the run; an empty one removes it.")
+@in_runs
+@reports
+def tag(**options: Any) -> Any:
+    """Change a run's tags and note, also while it trains; without options, show them."""
+    return commands.tag(**options)
+
+
+@main.command()
 @in_runs
 @reports
 def runs(**options: Any) -> Any:

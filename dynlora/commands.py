@@ -110,12 +110,21 @@ def delete(*, run_id: str, runs_dir: Path) -> Report:
     return {"id": run_id, "status": "deleted"}, f"moved {run_id} to the trash of {runs_dir}"
 
 
+def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str | None, runs_dir: Path) -> Report:
+    """Change a run's tags and note."""
+    from dynlora.store.notes import annotate_notes
+
+    found = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
+    words = f"{run_id}: {', '.join(found.tags) or 'no tags'}" + (f"\n{found.note}" if found.note else "")
+    return {"id": run_id, "tags": list(found.tags), "note": found.note}, words
+
+
 def runs(*, runs_dir: Path) -> Report:
     """List the runs."""
     from dynlora.store.catalogue import run_rows
 
     launch.wake(runs_dir)
-    keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics")
+    keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "tags")
     rows = [{key: row.get(key) for key in keep} for row in run_rows(runs_dir)]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "

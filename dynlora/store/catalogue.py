@@ -1,4 +1,8 @@
-"""Which runs there are and how each stands, from `meta` and `status` alone; no pandas, so the command line is quick."""
+"""Which runs there are and how each stands, from `meta`, `status` and the last evaluations.
+
+No pandas, so the command line is quick. What a finished run says is kept in this process and, in a large folder, in
+a file beside the runs, so that 1,000 runs are listed by looking at 1,000 files, not by opening 1,000 databases.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +14,61 @@ from typing import Any
 
 from dynlora.errors import DynloraError
 from dynlora.store import schema
-from dynlora.store.connection import header, is_wal
+from dynlora.store.connection import header_and_version, is_wal
+from dynlora.store.kept_rows import Facts, KeptRows
+from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
 
-KEYS = ("name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity")
+KEYS = (
+    "name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity", "metric",
+)  # fmt: skip
 """Meta keys that a row of the list shows."""
 
+TREND_POINTS = 24
+"""Most values of a row's trend: the last evaluations."""
+
 _LOOKS_LIKE_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}\Z")
-_finished: dict[str, tuple[bytes, dict[str, Any]]] = {}
-_MAX_KEPT = 20_000
+_MAX_FOLDERS = 20
+_kept: dict[str, KeptRows] = {}
 
 
 def run_rows(runs_dirs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     """Return one dict per run, newest first; a run that cannot be read has status `corrupt` and a reason.
 
-    Rows of finished runs are kept in the process. The first 100 bytes of a finished `run.db` hold SQLite's change
-    counter, which every later write raises, so a kept row is used only while the store itself says it is current.
-
     Args:
         runs_dirs: one folder of runs, or several; missing ones are empty.
     """
     folders = [runs_dirs] if isinstance(runs_dirs, str | os.PathLike) else runs_dirs
-    rows = [run_row(folder) for runs_dir in folders for folder in _run_folders(Path(os.path.realpath(runs_dir)))]
+    rows = [row for folder in folders for row in _rows_of(Path(os.path.realpath(folder)))]
     return sorted(rows, key=lambda row: (row["created"] or 0.0, row["id"]), reverse=True)
 
 
-def run_row(folder: Path) -> dict[str, Any]:
-    """Return the row of one run, see `run_rows`."""
+def _rows_of(runs_dir: Path) -> list[dict[str, Any]]:
+    kept = _kept.get(str(runs_dir))
+    if kept is None:
+        if len(_kept) >= _MAX_FOLDERS:
+            _kept.clear()
+        kept = _kept[str(runs_dir)] = KeptRows(runs_dir)
+    folders = _run_folders(runs_dir)
+    rows = [run_row(folder, kept) for folder in folders]
+    kept.save({folder.name for folder in folders})
+    return rows
+
+
+def run_row(folder: Path, kept: KeptRows) -> dict[str, Any]:
+    """Return the row of one run, see `run_rows`; what a finished run says comes from `kept` while it is current."""
     try:
         if folder.is_symlink():
             raise DynloraError("its folder is a link to another place; dynlora does not follow it")
-        head = header(schema.database(folder))
-        kept = _finished.get(str(folder))
-        if kept is not None and kept[0] == head:
-            return dict(kept[1])
-        row = _read(folder)
+        head, version = header_and_version(schema.database(folder))
+        facts = None if is_wal(head) else kept.find(folder.name, version)
+        if facts is None:
+            facts = _read(folder)
+            if facts.status["status"] in schema.FINAL_STATES and not is_wal(head):
+                kept.keep(folder.name, version, facts)
+        return _row(folder, facts, read_notes(folder))
     except DynloraError as error:
-        return _row(folder, {}, status="corrupt", reason=str(error))
-    if row["status"] in schema.FINAL_STATES and not is_wal(head):
-        if len(_finished) >= _MAX_KEPT:
-            _finished.clear()
-        _finished[str(folder)] = (head, dict(row))
-    return row
+        return _row(folder, Facts({"status": "corrupt"}, {}), NO_NOTES, reason=str(error))
 
 
 def _run_folders(runs_dir: Path) -> list[Path]:
@@ -67,46 +84,70 @@ def _run_folders(runs_dir: Path) -> list[Path]:
     return found
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> Facts:
     with RunReader(folder) as reader:
         status, meta = reader.status(), reader.meta(KEYS)
-    return _row(
-        folder,
-        meta,
-        status=status.status,
-        step=status.step,
-        max_steps=status.max_steps,
-        error=status.error,
-        heartbeat_age_s=status.heartbeat_age_s,
-        stalled_s=status.stalled_s,
-        other_host=status.other_host,
-    )
+        trend_of, trend = _trend(reader, meta, status.step)
+    facts = {
+        "status": status.status,
+        "step": status.step,
+        "max_steps": status.max_steps,
+        "error": status.error,
+        "heartbeat_age_s": None if status.status in schema.FINAL_STATES else status.heartbeat_age_s,
+        "stalled_s": status.stalled_s,
+        "other_host": status.other_host,
+        "trend_of": trend_of,
+        "trend": trend,
+    }
+    return Facts(facts, meta)
 
 
-def _row(folder: Path, meta: dict[str, Any], *, status: str, reason: str | None = None, **facts: Any) -> dict[str, Any]:
+def _trend(reader: RunReader, meta: dict[str, Any], step: int) -> tuple[str, list[float]]:
+    """Return (what, values): the last evaluations of the deciding metric, before the second the training loss."""
+    name = deciding_metric(meta)
+    values = reader.last_scalars(name, "validation", TREND_POINTS) if name else []
+    if len(values) > 1 or not step:
+        return name, values
+    return "training loss", reader.last_scalars("loss", "train", TREND_POINTS)
+
+
+def deciding_metric(meta: dict[str, Any]) -> str:
+    """Return the name of the metric that decides, empty before the first evaluation."""
+    metrics = numbers(meta.get("metrics"))
+    names = [name for name in (meta.get("metric"), "accuracy", *metrics) if name in metrics and name != "loss"]
+    return names[0] if names else ""
+
+
+def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) -> dict[str, Any]:
+    meta, status = facts.meta, facts.status
     created, seed = meta.get("created"), meta.get("seed")
     return {
         "id": folder.name,
         "name": _text(meta, "name") or folder.name,
-        "status": status,
+        "status": status["status"],
         "strategy": _text(meta, "strategy"),
         "model": _text(meta, "model"),
         "data": _text(meta, "data"),
         "seed": seed if isinstance(seed, int) else None,
-        "step": facts.get("step"),
-        "max_steps": facts.get("max_steps"),
+        "step": status.get("step"),
+        "max_steps": status.get("max_steps"),
         "metrics": numbers(meta.get("metrics")),
+        "metric": deciding_metric(meta) or None,
         "created": float(created) if isinstance(created, int | float) else None,
         "folder": str(folder),
-        "error": facts.get("error"),
+        "error": status.get("error"),
         "reason": reason,
-        "heartbeat_age_s": facts.get("heartbeat_age_s"),
-        "stalled_s": facts.get("stalled_s"),
-        "other_host": facts.get("other_host", False),
+        "heartbeat_age_s": status.get("heartbeat_age_s"),
+        "stalled_s": status.get("stalled_s"),
+        "other_host": status.get("other_host", False),
         "fidelity": _text(meta, "fidelity"),
         "best": table(meta.get("best")),
         "params": table(meta.get("params")),
         "time": table(meta.get("time")),
+        "tags": list(notes.tags),
+        "note": notes.note,
+        "trend_of": status.get("trend_of") or None,
+        "trend": status.get("trend") or [],
     }
 
 

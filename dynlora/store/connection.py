@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -48,10 +49,21 @@ def header(path: Path) -> bytes:
     Raises:
         CorruptRunError: when the file is too short, too large or no SQLite database.
     """
+    return header_and_version(path)[0]
+
+
+def header_and_version(path: Path) -> tuple[bytes, str]:
+    """Return a database's header and what tells this state of the file from every other, while nobody writes it.
+
+    Outside WAL mode every write raises SQLite's change counter in the header, and the file's time.
+
+    Raises:
+        CorruptRunError: when the file is too short, too large or no SQLite database.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            size = os.fstat(descriptor).st_size
+            found = os.fstat(descriptor)
             head = os.read(descriptor, 100)
         finally:
             os.close(descriptor)
@@ -59,9 +71,9 @@ def header(path: Path) -> bytes:
         raise CorruptRunError(f"run {path.parent.name}: run.db cannot be read ({error.strerror})") from None
     if len(head) < 100 or not head.startswith(_HEADER):
         raise CorruptRunError(f"run {path.parent.name}: run.db is not a SQLite database")
-    if size > schema.MAX_DB_BYTES:
-        raise CorruptRunError(f"run {path.parent.name}: run.db has {size} bytes, over the limit of dynlora")
-    return head
+    if found.st_size > schema.MAX_DB_BYTES:
+        raise CorruptRunError(f"run {path.parent.name}: run.db has {found.st_size} bytes, over the limit of dynlora")
+    return head, f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{zlib.crc32(head)}"
 
 
 def is_wal(head: bytes) -> bool:

@@ -198,6 +198,14 @@ class RunReader:
                 if name in (None, key[0]) and split in (None, key[1])
             ]
 
+    def last_scalars(self, name: str, split: str, last_n: int) -> list[float]:
+        """Return the last values of one scalar series, oldest first; missing ones (NaN) are left out."""
+        rows = self._rows(
+            "SELECT value FROM scalars WHERE name = ? AND split = ? AND value IS NOT NULL ORDER BY step DESC LIMIT ?",
+            (name, split, max(0, min(last_n, 10_000))),
+        )
+        return [cells.real(value) for (value,) in rows[::-1]]
+
     def events(self, after_seq: int = 0, kinds: Sequence[str] | None = None) -> list[Event]:
         """Return the events after a sequence number, all or of some kinds, in order."""
         condition = "" if kinds is None else f" AND kind IN ({', '.join('?' * len(kinds))})"

@@ -1,0 +1,138 @@
+"""Tags and a note on a run: what people say about it, kept in `notes.json` beside `run.db`.
+
+They are not in `run.db` because that has one writer, the training process, and people tag runs while they train.
+The file is as little trusted as the rest of a run: whatever cannot be read counts as no notes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+
+from dynlora.errors import ConfigError, CorruptRunError, RunBusyError
+from dynlora.store import jsontext
+from dynlora.store.lifecycle import write_text
+from dynlora.store.plainfile import read_plain
+
+NOTES_NAME = "notes.json"
+LOCK_NAME = ".notes.lock"
+MAX_TAGS = 20
+MAX_TAG_LENGTH = 40
+MAX_NOTE_LENGTH = 4000
+MAX_NOTES_BYTES = 65_536
+
+_BUSY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What people say about a run.
+
+    Attributes:
+        tags: short words, each once, in order.
+        note: free text of any number of lines.
+    """
+
+    tags: tuple[str, ...] = ()
+    note: str = ""
+
+
+NO_NOTES = Notes()
+
+
+def read_notes(folder: str | os.PathLike[str]) -> Notes:
+    """Return the notes of a run; empty when there are none, or none that can be read."""
+    text = read_plain(os.path.join(folder, NOTES_NAME), MAX_NOTES_BYTES)
+    if text is None:
+        return NO_NOTES
+    try:
+        found = jsontext.load_object(text)
+    except CorruptRunError:
+        return NO_NOTES
+    tags, note = found.get("tags"), found.get("note")
+    return Notes(_kept_tags(tags), note[:MAX_NOTE_LENGTH] if isinstance(note, str) else "")
+
+
+def annotate_notes(
+    folder: str | os.PathLike[str], *, add: Iterable[str] = (), remove: Iterable[str] = (), note: str | None = None
+) -> Notes:
+    """Change the notes of a run and return them; a run may be tagged while it trains.
+
+    Args:
+        folder: folder of the run.
+        add: tags to add; those that are there stay where they are.
+        remove: tags to take away.
+        note: new text; None keeps the old one, an empty one removes it.
+
+    Raises:
+        ConfigError: when a tag or the note is too long or empty, there would be too many tags, or one to be removed
+            is not there.
+        RunBusyError: when another process keeps changing the notes.
+        CorruptRunError: when a link stands in the place of the file.
+    """
+    path = Path(folder) / NOTES_NAME
+    with _locked(path.with_name(LOCK_NAME)):
+        if path.is_symlink():
+            raise CorruptRunError(f"run {path.parent.name}: {NOTES_NAME} is a link; dynlora does not follow links")
+        before = read_notes(folder)
+        tags = _changed(before.tags, [_tag(tag) for tag in add], [_tag(tag) for tag in remove])
+        after = Notes(tags, before.note if note is None else _note(note))
+        if after != before:
+            write_text(path, json.dumps({"tags": list(after.tags), "note": after.note}, ensure_ascii=False) + "\n")
+    return after
+
+
+def _changed(tags: tuple[str, ...], add: list[str], remove: list[str]) -> tuple[str, ...]:
+    for tag in remove:
+        if tag not in tags:
+            there = ", ".join(tags) or "none"
+            raise ConfigError(f"--remove {tag}: the run has no such tag; its tags: {there}")
+    after = tuple(dict.fromkeys([*(tag for tag in tags if tag not in remove), *add]))
+    if len(after) > MAX_TAGS:
+        raise ConfigError(f"--add {add[-1]}: {len(after)} tags are more than {MAX_TAGS} a run; remove some first")
+    return after
+
+
+def _tag(text: str) -> str:
+    tag = " ".join(jsontext.clean_text(text).split())
+    if not tag or "," in tag or len(tag) > MAX_TAG_LENGTH or not tag.isprintable():
+        raise ConfigError(
+            f"tag {text[:60]!r}: must be 1 to {MAX_TAG_LENGTH} printable characters without a comma; shorten it"
+        )
+    return tag
+
+
+def _note(text: str) -> str:
+    note = jsontext.clean_text(text).replace("\x00", "").strip()
+    if len(note) > MAX_NOTE_LENGTH:
+        raise ConfigError(f"--note: {len(note):,} characters are more than {MAX_NOTE_LENGTH:,}; shorten it")
+    return note
+
+
+def _kept_tags(value: Any) -> tuple[str, ...]:
+    """Return the tags of a file that anyone may have written: texts only, cut, no more than the rule allows."""
+    items = cast(list[Any], value) if isinstance(value, list) else []
+    texts = [item[:MAX_TAG_LENGTH].strip() for item in items if isinstance(item, str)]
+    return tuple(dict.fromkeys(text for text in texts if text))[:MAX_TAGS]
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[None]:
+    if path.is_symlink():
+        raise CorruptRunError(f"run {path.parent.name}: {path.name} is a link; dynlora does not follow links")
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=_BUSY_S)
+    except Timeout:
+        raise RunBusyError(f"run {path.parent.name}: its notes have been busy for {_BUSY_S:.0f} s, try again") from None
+    try:
+        yield
+    finally:
+        lock.release()
