@@ -34,6 +34,17 @@ def ask(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
     return _answer(query.__name__, str(folder), queries.version_key(folder), arguments)
 
 
+def ask_events(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+    """Return what a query says of a run that only an event can change, such as an evaluation; not asked every step.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+        KeyError: when it holds no such signal.
+    """
+    event, _, state, opened = queries.version_key(folder)
+    return _answer(query.__name__, str(folder), (event, state, opened), arguments)
+
+
 def signal_names(folder: Path) -> list[str]:
     """Return the names of the signals a run has recorded at least once.
 
@@ -83,15 +94,15 @@ def ranks(folder: Path, step: int | None) -> np.ndarray:
     return found
 
 
-def budget(folder: Path, summary: Mapping[str, Any]) -> pd.DataFrame:
-    """Return how much of the budget was in use by step, as `capacity.budget_line` does.
+def budget(folder: Path, summary: Mapping[str, Any], first: int | None = None, last: int | None = None) -> pd.DataFrame:
+    """Return how much of the budget was in use by step, as `capacity.budget_line` does, from `first` to `last`.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
     params = summary["params"]
     try:
-        ranks = ask(queries.heatmap, folder, "rank", COLUMNS).frame
+        ranks = ask(queries.heatmap, folder, "rank", COLUMNS, first, None if last is None else last + 1).frame
     except KeyError:
         ranks = pd.DataFrame()
     return capacity.budget_line(ranks, modules(folder), int(params.get("gate") or 0), params.get("budget"))

@@ -1,0 +1,122 @@
+"""What an evaluation says of a run: scores by class, what changed on the probe set, base against adapted."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+ANSWERS = ("right both times", "wrong, now right", "right, now wrong", "wrong both times")
+"""What can become of an answer between two models, in the order of the figures."""
+
+
+def class_scores(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd.DataFrame:
+    """Return precision, recall and F1 of each class, and its rows; 0 where a score is undefined.
+
+    precision = right / predicted, recall = right / true, F1 = 2 · right / (predicted + true).
+
+    Args:
+        counts: rows are the truth, columns the prediction.
+        labels: names of the classes.
+    """
+    table = np.asarray(counts, float)
+    right, true, predicted = np.diag(table), table.sum(1), table.sum(0)
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+    return pd.DataFrame(
+        {
+            "class": [str(label) for label in labels], "precision": share(right, predicted),
+            "recall": share(right, true), "F1": share(2 * right, predicted + true), "rows": true.astype(int),
+        }
+    )  # fmt: skip
+
+
+def probe_ends(examples: pd.DataFrame, loss: pd.DataFrame, prediction: pd.DataFrame) -> pd.DataFrame:
+    """Return the probe set with its loss and prediction at the first and the last evaluation.
+
+    Added columns: first_loss, last_loss, change, first, last (predictions as recorded). Empty when there are fewer than
+    two evaluations, or when the sizes do not fit.
+
+    Args:
+        examples: the probe set, with text, text_pair and label.
+        loss: signal `probe_loss`, column step and one per example.
+        prediction: signal `probe_prediction`, the same.
+    """
+    fits = all(len(frame) >= 2 and frame.shape[1] - 1 == len(examples) for frame in (loss, prediction))
+    if not fits:
+        return pd.DataFrame(columns=[*examples.columns, "first_loss", "last_loss", "change", "first", "last"])
+    losses, answers = loss.iloc[[0, -1], 1:].to_numpy(float), prediction.iloc[[0, -1], 1:].to_numpy(float)
+    return examples.assign(
+        first_loss=losses[0], last_loss=losses[1], change=losses[1] - losses[0], first=answers[0], last=answers[1]
+    )
+
+
+def base_ends(examples: pd.DataFrame, loss: np.ndarray | None, prediction: np.ndarray | None) -> pd.DataFrame:
+    """Return the probe set with adapters off and on, in the columns of `probe_ends`; empty when not recorded.
+
+    Args:
+        examples: the probe set with its last loss and prediction, as `queries.examples_frame` returns it.
+        loss: `base_loss`, one per example: the same trained head with all adapters off.
+        prediction: `base_prediction`, the same.
+    """
+    if loss is None or prediction is None or not len(loss) == len(prediction) == len(examples):
+        return pd.DataFrame(columns=[*examples.columns, "first_loss", "last_loss", "change", "first", "last"])
+    return examples.assign(
+        first_loss=loss, last_loss=examples["loss"], change=examples["loss"] - loss, first=prediction,
+        last=examples["prediction"],
+    )  # fmt: skip
+
+
+def answer_names(ends: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """Return the ends with names where predictions and labels are positions of classes."""
+    found = ends.copy()
+    for column in ("label", "first", "last"):
+        found[column] = [_class(value, labels) for value in found[column]]
+    return found
+
+
+def _class(value: object, labels: Sequence[str]) -> str | None:
+    text = "" if value is None else str(value)
+    if text in labels:
+        return text
+    try:
+        place = float(text)
+    except ValueError:
+        return text or None
+    if labels and place.is_integer() and 0 <= place < len(labels):
+        return str(labels[int(place)])
+    return None if place != place else f"{place:.3g}"
+
+
+def answers(named: pd.DataFrame) -> pd.DataFrame:
+    """Return how many answers were right before and after: columns answer (of `ANSWERS`), count."""
+    before, after = named["first"] == named["label"], named["last"] == named["label"]
+    counts = [(before & after).sum(), (~before & after).sum(), (before & ~after).sum(), (~before & ~after).sum()]
+    return pd.DataFrame({"answer": ANSWERS, "count": [int(count) for count in counts]})
+
+
+def changed(named: pd.DataFrame, at_most: int = 100) -> pd.DataFrame:
+    """Return the examples whose loss changed most, as people read them: the greatest change first."""
+    order = named["change"].abs().sort_values(ascending=False, kind="stable").index[:at_most]
+    return _read(named.loc[order])
+
+
+def turned(named: pd.DataFrame) -> pd.DataFrame:
+    """Return the examples whose answer is another one than before, as people read them: spoilt ones first."""
+    rows = named[named["first"] != named["last"]]
+    return _read(rows.sort_values("change", ascending=False, kind="stable"))
+
+
+def _read(rows: pd.DataFrame) -> pd.DataFrame:
+    columns = {
+        "change": "loss change", "first_loss": "loss before", "last_loss": "loss after", "label": "true",
+        "first": "answer before", "last": "answer after", "text": "text", "text_pair": "second text",
+    }  # fmt: skip
+    found = rows[list(columns)].rename(columns=columns)
+    found[["loss change", "loss before", "loss after"]] = found[["loss change", "loss before", "loss after"]].round(3)
+    return found.drop(columns="second text") if found["second text"].isna().all() else found

@@ -1,0 +1,96 @@
+"""The health card of a run: what its checks find, each finding with a link to the place that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.viz import health_report, listing
+from dynlora.viz.health import PROBLEM, Evidence, Finding
+from dynlora.viz.labels import markdown_text
+from dynlora.viz.widgets import answers
+from dynlora.viz.widgets.cards import card, note
+from dynlora.viz.widgets.picker import link
+
+COLUMNS = 64
+"""Steps of a signal that the checks look at."""
+
+STEPS_AT_ONCE = 50
+"""A running run is checked anew this many times, and after each of its events."""
+
+
+def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Draw the findings of a run, or that there are none.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    found, well = _report(folder, dict(summary), _version(folder, summary))
+    with card("Is anything wrong?", "health"):
+        if not found:
+            with st.container(horizontal=True, vertical_alignment="center", key="health-good"):
+                st.badge("all good", color="green", icon=":material/check:")
+                note("No check finds anything to repair or to know.")
+        for number, finding in enumerate(found):
+            _row(finding, number, folder.name)
+        note(well)
+
+
+def _row(finding: Finding, number: int, run_id: str) -> None:
+    is_problem = finding.level == PROBLEM
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"health-{number}"):
+        st.badge(
+            finding.level, color="red" if is_problem else "orange",
+            icon=":material/error:" if is_problem else ":material/info:",
+        )  # fmt: skip
+        st.markdown(f"**{markdown_text(finding.title)}.** {markdown_text(finding.words, 800)}", width="stretch")
+        link(f"pages/{finding.page}.py", "See it", run=run_id, **finding.address)
+
+
+def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what changes only now and then while a run trains, so that a refresh does not check it each time."""
+    event, step, state, opened = queries.version_key(folder)
+    return event, step * STEPS_AT_ONCE // max(1, summary["max_steps"]), min(step, 1), state, opened
+
+
+@st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
+def _report(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> tuple[list[Finding], str]:
+    found = _evidence(folder, _summary)
+    return health_report.findings(found), health_report.summary(found)
+
+
+def _evidence(folder: Path, summary: Mapping[str, Any]) -> Evidence:
+    evaluated = listing.evaluation(queries.events_frame(folder, ("evaluate",)))
+    counts = listing.confusion(evaluated[1]) if evaluated else None
+    planned = summary.get("planned_events")
+    warnings = summary.get("data_warnings")
+    return Evidence(
+        step=summary["step"],
+        max_steps=summary["max_steps"],
+        warmup=health_report.warmup_steps(summary.get("config"), summary["max_steps"]),
+        planned_events=planned if isinstance(planned, int) else None,
+        budget=summary["params"].get("budget"),
+        modules=answers.modules(folder),
+        line=answers.budget(folder, summary),
+        ranks=_signal(folder, "rank"),
+        importance=_signal(folder, "importance"),
+        gates=_signal(folder, "gate"),
+        group_gates=queries.gates_by_group(folder),
+        reallocations=queries.events_frame(folder, ("reallocate",)),
+        loss=listing.series(queries.scalars_frame(folder, "loss", "train", 1000), "loss", "train"),
+        confusion=counts[0] if counts else None,
+        evaluated_at=evaluated[0] if evaluated else 0,
+        data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
+    )
+
+
+def _signal(folder: Path, name: str) -> pd.DataFrame:
+    try:
+        return queries.heatmap(folder, name, COLUMNS).frame
+    except KeyError:
+        return pd.DataFrame()
