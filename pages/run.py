@@ -7,6 +7,8 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz import listing, widgets
 from dynlora.viz.widgets import ask, run_live
+from dynlora.viz.widgets.answers import ask_events
+from dynlora.viz.widgets.health_card import health_card
 from dynlora.viz.widgets.run_results import run_results
 
 SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
@@ -25,9 +27,9 @@ def show_run() -> None:
         if IS_ACTIVE and summary["status"] not in listing.ACTIVE:
             st.rerun()
         scalars = ask(queries.scalars_frame, run.folder, None, None, 1000)
-        events = widgets.ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
+        events = ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
         run_live.run_head(run, summary, scalars, events)
-        widgets.health_card(run.folder, summary)
+        health_card(run.folder, summary)
         section = widgets.segmented("section", "section", list(SECTIONS), "training", SECTIONS.__getitem__)
         if section == "results":
             run_results(run, summary, events)
