@@ -48,7 +48,20 @@ def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProce
 
 
 def answer_of(command: list[str], timeout_s: float, failed: str) -> dict[str, Any]:
-    """Return the JSON object that a command of dynlora's prints.
+    """Return the JSON object that a command of dynlora's prints, see `json_of`.
+
+    Raises:
+        ConfigError: when it refuses its input; the text is its own sentence.
+        DynloraError: when it fails, takes too long or prints something else.
+    """
+    found = json_of(command, timeout_s, failed)
+    if not isinstance(found, dict):
+        raise DynloraError(f"{failed}: its answer is not an object")
+    return found  # pyright: ignore[reportUnknownVariableType]
+
+
+def json_of(command: list[str], timeout_s: float, failed: str) -> Any:
+    """Return the JSON document that a command of dynlora's prints.
 
     Args:
         command: what to run.
@@ -67,12 +80,9 @@ def answer_of(command: list[str], timeout_s: float, failed: str) -> dict[str, An
     if done.returncode == 2:
         lines = said.splitlines() or ["the configuration cannot be used"]
         raise ConfigError(lines[-1].removeprefix("Error: "))
-    try:
-        found = json.loads(done.stdout)
-        if done.returncode == 0 and isinstance(found, dict):
-            return found  # pyright: ignore[reportUnknownVariableType]
-    except (ValueError, RecursionError):
-        pass
+    with suppress(ValueError, RecursionError):
+        if done.returncode == 0:
+            return json.loads(done.stdout)
     raise DynloraError(f"{failed} (exit {done.returncode}): {said[-4000:] or 'it said nothing'}")
 
 

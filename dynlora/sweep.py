@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-import math
-import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dynlora import launch
-from dynlora.commands import Report, read_config
-from dynlora.config_files import parse_value, split_override
-from dynlora.errors import ConfigError
+from dynlora.commands import Report
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_yaml, set_key, split_override
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
-
-MAX_RUNS = 200
-"""A sweep of more runs is refused."""
+from dynlora.sweep_request import SECTION, choices_of, count, section_choices
 
 
 def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool) -> Report:
-    """Queue one run per combination of the listed values."""
-    choices = [(key, _values(raw)) for key, raw in (_raw_override(item) for item in overrides)]
-    n = math.prod(len(values) for _, values in choices)
-    if n > MAX_RUNS:
-        raise ConfigError(f"sweep: {n:,} combinations are more than {MAX_RUNS}; give fewer values")
+    """Queue one run per combination of the listed values; `--set` wins over the file's section `sweep`."""
+    base = read_yaml(config) if config is not None else {}
+    choices = section_choices(base.pop(SECTION, None))
+    for override in overrides:
+        key, _ = split_override(override)
+        choices[key] = choices_of(override.partition("=")[2])
+    count(choices)
     from dynlora import training
 
-    combinations = list(itertools.product(*(values for _, values in choices)))
-    settings = []
-    for combination in combinations:
-        chosen = [f"{key}={value}" for (key, _), value in zip(choices, combination, strict=True)]
-        varying = [text for text, (_, values) in zip(chosen, choices, strict=True) if len(values) > 1]
-        title = " ".join(filter(None, [name, *varying])) or None
-        settings.append(read_config(config, tuple(chosen), title))
+    settings = combinations(base, choices, name)
     planned = [training.plan(item) for item in settings]  # all are checked before the first folder is made
     ids = [item.create(runs_dir, "queued").name for item in planned]
     launch.start_next(runs_dir)
@@ -44,23 +39,22 @@ def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, 
     ], "\n".join(ids)
 
 
-def _raw_override(text: str) -> tuple[str, str]:
-    """Return key and unparsed value of an override."""
-    key, _ = split_override(text)
-    return key, text.partition("=")[2]
+def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name: str | None) -> list[RunConfig]:
+    """Return one configuration per combination, named after the values that vary.
 
-
-def _values(raw: str) -> list[str]:
-    """Return the values of `a,b,c` or `0..4`; a YAML list or mapping stays one value."""
-    span = re.fullmatch(r"\s*(-?\d+)\.\.(-?\d+)\s*", raw)
-    if span:
-        first, last = int(span[1]), int(span[2])
-        if last < first or last - first > 1000:
-            raise ConfigError(f"sweep {raw}: must be a range first..last of at most 1,000 numbers, such as 0..4")
-        return [str(value) for value in range(first, last + 1)]
-    if isinstance(parse_value(raw), list | dict):
-        return [raw]
-    return [part.strip() for part in raw.split(",")]
+    Raises:
+        ConfigError: for the first one that breaks a rule.
+    """
+    found: list[RunConfig] = []
+    for combination in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, combination, strict=True))
+        values = copy.deepcopy(dict(base))
+        for key, value in chosen.items():
+            set_key(values, key, copy.deepcopy(value))
+        varying = [f"{key}={value}" for key, value in chosen.items() if len(choices[key]) > 1]
+        title = " ".join(filter(None, [name or values.get("name"), *varying]))[:500]
+        found.append(parse_config({**values, "name": title or None}))
+    return found
 
 
 def _wait(runs_dir: Path, ids: list[str]) -> None:
