@@ -2,67 +2,99 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import capacity, figures_capacity, figures_modules, listing, sentences, signals, widgets
+from dynlora.viz import capacity, figures_capacity, figures_modules, flows, listing, sentences, signals, widgets
 from dynlora.viz.widgets import ask
 
 widgets.enter()
 run = widgets.pick_run()
 with widgets.guarded():
-    summary = queries.run_summary(run.folder)
-    names = widgets.signal_names(run.folder)
-    modules = widgets.modules(run.folder)
-    events = ask(queries.events_frame, run.folder, ("reallocate",))
-    moves = ask(queries.rank_moves, run.folder)
-    times = listing.step_times(ask(queries.scalars_frame, run.folder, None, "train", 2000))
-widgets.titled(f"Capacity: {summary['name']}", listing.about(summary))
-shown = [name for name in signals.WORDS if name in names]
-if modules.empty or "rank" not in shown:
-    widgets.status_line(summary)
-    widgets.note("No ranks have been recorded yet. The map appears with the first steps.")
-    widgets.links(run.id, here="capacity")
-    st.stop()
-widgets.figures(listing.headline(summary, capacity.reallocations(events), times))
-left, middle, right = st.columns([10, 6, 5], vertical_alignment="bottom")
-with left:
-    signal = widgets.segmented("signal", "signal", shown, "rank", signals.WORDS.__getitem__)
-with middle:
-    step = widgets.step_slider(summary["step"])
-short = dict(zip(modules["name"], modules["short"], strict=True))
-with right:
-    module = widgets.choose("module", "module to follow", ["", *short], "", lambda name: short.get(name, "none"))
+    IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
 
-colours, uniform = widgets.colours(), signals.uniform_rank(summary)
-with widgets.guarded():
-    heat = ask(queries.heatmap, run.folder, signal, 400)
-    ranks, start = widgets.ranks(run.folder, step), widgets.ranks(run.folder, None)
-    importance, values = widgets.at_step(run.folder, "importance", step), widgets.at_step(run.folder, signal, step)
-    budget = widgets.budget(run.folder, summary)
-state = capacity.module_state(modules, ranks, importance)
-flows = capacity.flows(modules, moves[moves["step"] <= step], start, ranks)
-view = figures_capacity.MapView(
-    signals.WORDS[signal], heat.unit, step, module or None, capacity.event_steps(events), signals.centre(signal)
-)
-left, right = st.columns([5, 3])
-with left, widgets.card(signals.QUESTIONS[signal], "map"):
-    figure = figures_capacity.capacity_map(heat.frame, heat.first_step, modules, budget, view, colours)
-    words = signals.sentence(signal, modules, start, values, step, view.events) + " " + signals.binned(heat)
-    widgets.chart(figure, words, capacity.wide(heat.frame, modules), f"map-{signal}")
-with right, widgets.card(f"The model at step {step}", "picture"):
-    figure = figures_modules.model_picture(state, uniform, module or None, colours)
-    widgets.chart(figure, sentences.picture(state, uniform), capacity.state_table(state), "picture")
-if module:
-    with widgets.card(f"{short[module]} over the steps", "module"):
-        series = capacity.one_module(heat.frame, modules, module)
-        figure = figures_modules.module_lines(series, signals.WORDS[signal], heat.unit, step, colours)
-        widgets.chart(figure, f"{short[module]} is {module}.", series, "module")
-left, right = st.columns(2)
-with left, widgets.card(f"Who gave to whom, up to step {step}", "flow"):
-    figure = figures_modules.rank_flow(flows, list(dict.fromkeys(modules["label"])), colours)
-    widgets.chart(figure, sentences.flow(flows, capacity.reallocations(events, step)), flows, "flow")
-with right, widgets.card("Did rank follow importance?", "scatter"):
-    figure = figures_modules.importance_scatter(state, module or None, colours)
-    widgets.chart(figure, sentences.followed(state), capacity.state_table(state), "scatter")
+
+@st.fragment(run_every=3 if IS_ACTIVE else None)
+def show_capacity() -> None:
+    """Draw everything; again and again while the run trains."""
+    with widgets.guarded():
+        summary = widgets.live_summary(run.folder, was_active=IS_ACTIVE)
+        view = widgets.capacity_view(run.folder, summary)
+        times = listing.step_times(ask(queries.scalars_frame, run.folder, None, "train", 2000))
+    widgets.titled(f"Capacity: {summary['name']}", listing.about(summary))
+    if view is None:
+        widgets.status_line(summary)
+        widgets.note("No ranks have been recorded yet. The map appears with the first steps.")
+        return
+    widgets.figures(listing.headline(summary, len(view.events), times))
+    with widgets.guarded():
+        view = widgets.capacity_controls(view)
+        left, right = st.columns([5, 3])
+        show_map(view, left)
+        show_model(view, right)
+        if view.module:
+            show_module(view)
+        left, right = st.columns(2)
+        show_flow(view, left)
+        show_agreement(view, right)
+        if len(view.events) > 1:
+            show_steadiness(view)
+
+
+def show_map(view: Any, place: Any) -> None:
+    """Draw the chosen signal over modules and steps."""
+    heat, rows, budget = view.heat(view.signal, 400), view.rows(), view.budget()
+    with place, widgets.card(signals.QUESTIONS[view.signal], "map"):
+        look, table = view.about_map(heat.unit), capacity.wide(heat.frame, view.modules)
+        figure = figures_capacity.capacity_map(heat.frame, heat.first_step, rows, budget, look, widgets.colours())
+        widgets.chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}")
+
+
+def show_model(view: Any, place: Any) -> None:
+    """Draw the model as a picture that plays through the steps shown."""
+    state = view.state()
+    words = sentences.picture(state, signals.uniform_rank(view.summary))
+    with place, widgets.card("The model, step by step", "picture"):
+        widgets.replay(view.pictures(words, widgets.colours()))
+        widgets.under(words, capacity.state_table(state), "picture")
+
+
+def show_module(view: Any) -> None:
+    """Draw one module's row of the map as a line."""
+    heat, title = view.heat(view.signal, 400), signals.WORDS[view.signal]
+    with widgets.card(f"{view.short[view.module]} over the steps", "module"):
+        series = capacity.one_module(heat.frame, view.modules, view.module)
+        figure = figures_modules.module_lines(series, title, heat.unit, view.step, widgets.colours())
+        widgets.chart(figure, f"{view.short[view.module]} is {view.module}.", series, "module")
+
+
+def show_flow(view: Any, place: Any) -> None:
+    """Draw who gave to whom in the steps shown."""
+    with place, widgets.card(f"Who gave to whom, steps {view.first} to {view.last}", "flow"):
+        by = widgets.segmented("flow", "ends of the flow", list(flows.BY), "kind", flows.BY.__getitem__)
+        traced, sides = view.traced()
+        found, ends = view.flow(traced, by)
+        words = sentences.flow(traced, sides, len(view.events_shown), view.first, view.last)
+        widgets.chart(figures_modules.rank_flow(found, ends, widgets.colours()), words, found, "flow")
+
+
+def show_agreement(view: Any, place: Any) -> None:
+    """Draw rank against importance."""
+    state = view.state()
+    with place, widgets.card(f"Did rank follow importance, at step {view.step}?", "scatter"):
+        figure = figures_modules.importance_scatter(state, view.module, widgets.colours())
+        widgets.chart(figure, sentences.followed(state), capacity.state_table(state), "scatter")
+
+
+def show_steadiness(view: Any) -> None:
+    """Draw how well the order of importance agrees from one reallocation to the next."""
+    with widgets.card("Is importance steady from one reallocation to the next?", "steady"):
+        steady = capacity.steadiness(view.heat_of("importance"), view.events)
+        figure = figures_modules.steadiness(steady, widgets.colours())
+        widgets.chart(figure, sentences.steadiness(steady), steady, "steady")
+
+
+show_capacity()
 widgets.links(run.id, here="capacity")

@@ -14,8 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest
+from hypothesis import settings
 
 from tests.tiny import save_data, save_tiny
+
+settings.register_profile("dynlora", deadline=None)  # no test is a test of this machine's speed
+settings.load_profile("dynlora")
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from dynlora.store.summary import run_summary
 
 __all__ = [
     "HeatMap", "events_frame", "examples_frame", "gates_by_group", "groups_frame", "heatmap", "list_runs", "logs_frame",
-    "modules_frame", "probe_gates", "rank_moves", "run_summary", "scalars_frame", "signal_frame", "signal_long_frame",
-    "system_frame", "version_key",
+    "modules_frame", "probe_gates", "rank_moves", "run_summary", "scalars_frame", "signal_at", "signal_frame",
+    "signal_long_frame", "system_frame", "version_key",
 ]  # fmt: skip
 
 Folder = str | os.PathLike[str]
@@ -88,6 +88,21 @@ def signal_frame(
     frame = pd.DataFrame(values, columns=columns)
     frame.insert(0, "step", steps, allow_duplicates=True)
     return frame
+
+
+def signal_at(folder: Folder, name: str, steps: Sequence[int]) -> pd.DataFrame:
+    """Return a signal as it stood at some steps: one row per value of its vector, one column per step, in order.
+
+    A step without a vector of its own shows the last one before it, NaN where there is none.
+
+    Raises:
+        KeyError: when the run holds no such signal.
+    """
+    with RunReader(folder) as reader:
+        row = reader.signals()[name]
+        found = [reader.last_vector(name, int(step)) for step in steps]
+    values = [np.full(row.width, np.nan) if vector is None else vector[1] for vector in found]
+    return pd.DataFrame(np.array(values).reshape(len(steps), row.width).T, columns=[int(step) for step in steps])
 
 
 def signal_long_frame(

@@ -1,19 +1,19 @@
-"""What the Capacity page computes before it draws: rows in order, shares, flows; pandas in, pandas out."""
+"""What the Capacity page computes before it draws: rows in order, shares, agreement; pandas in, pandas out."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from dynlora.viz.labels import kind_labels
 
-RELEASED = "released"
-"""Where capacity goes that no module receives."""
-
-FREE = "free"
-"""Where capacity comes from that no module gave."""
+ORDERS = {"kind": "rows by kind", "depth": "by depth", "rank": "by rank"}
+"""The orders of a map's rows, and what people call them."""
 
 
 def described(modules: pd.DataFrame) -> pd.DataFrame:
@@ -76,49 +76,40 @@ def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarra
     return found
 
 
-def flows(modules: pd.DataFrame, moves: pd.DataFrame, start: np.ndarray, end: np.ndarray) -> pd.DataFrame:
-    """Return who gave to whom by kind, in parameters: columns source, target, parameters, components, kept.
-
-    What donors gave beyond the price of what was received goes to `RELEASED`, so that both sides add up.
+def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFrame:
+    """Return the modules in the order of a map's rows, with columns `group` and `side`, the words beside them.
 
     Args:
         modules: as `described` returns them.
-        moves: as `queries.rank_moves` returns them, up to the step of interest.
-        start: ranks by module as recorded, at the first step.
-        end: the same at the step of interest.
+        order: `kind`, `depth` or `rank` (the widest first).
+        ranks: by module as recorded, at the last step shown.
     """
-    cost, label = modules.set_index("name")["cost"], modules.set_index("name")["label"]
-    rows = moves.assign(
-        source=moves["donor"].map(label).fillna(FREE),
-        target=moves["receiver"].map(label).fillna(RELEASED),
-        components=moves["count"].fillna(1).astype(int),
-    )
-    price = rows["donor"].map(cost).fillna(rows["receiver"].map(cost)).fillna(0)
-    rows["parameters"] = price.to_numpy(float) * rows["components"]
-    moved = rows.groupby(["source", "target"], sort=False, as_index=False)[["parameters", "components"]].sum()
-    return _balanced(moved, _by_kind(modules, start), _by_kind(modules, end))
+    layer = ["" if pd.isna(value) else str(value) for value in modules["layer"]]
+    if order == "kind":
+        return modules.assign(group=modules["label"], side=layer)
+    if order == "depth":
+        found = modules.assign(group=[f"layer {value}" if value else "outside" for value in layer], side="")
+        return found.sort_values(["layer", "position"], kind="stable").reset_index(drop=True)
+    last = np.nan_to_num(ranks)[modules["position"]].astype(int)
+    found = modules.assign(group=[f"rank {value}" for value in last], side="", last=last)
+    return found.sort_values("last", ascending=False, kind="stable").drop(columns="last").reset_index(drop=True)
 
 
-def _by_kind(modules: pd.DataFrame, ranks: np.ndarray) -> pd.Series:
-    held = modules.assign(held=ranks[modules["position"]] * modules["cost"])
-    return held.groupby("label", sort=False)["held"].sum()
+def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:
+    """Return how well the order of importance agrees from one reallocation to the next: columns step and value.
 
+    The value is Spearman's correlation over the modules, between an event and the one before it.
 
-def _balanced(moved: pd.DataFrame, start: pd.Series, end: pd.Series) -> pd.DataFrame:
-    """Add what each kind kept, and send what was given beyond the receivers' price to `RELEASED`."""
-    given = moved.groupby("source")["parameters"].sum().reindex(start.index, fill_value=0.0)
-    kept = (start - given).clip(lower=0)
-    arrived = moved.groupby("target")["parameters"].sum().reindex(end.index, fill_value=0.0)
-    received = (end - kept).clip(lower=0)
-    fit = (received / arrived.where(arrived > 0)).clip(upper=1).fillna(1.0)
-    share = moved["target"].map(fit).astype(float).fillna(1.0)
-    rest = moved.assign(parameters=moved["parameters"] * (1 - share), target=RELEASED, components=0)
-    moved = moved.assign(parameters=moved["parameters"] * share)
-    parts = [moved.assign(kept=False), rest[rest["parameters"] > 0.5].assign(kept=False)]
-    stays = pd.DataFrame({"source": kept.index, "target": kept.index, "parameters": kept.to_numpy(float)})
-    parts.append(stays[stays["parameters"] > 0].assign(components=0, kept=True))
-    whole = pd.concat(parts, ignore_index=True)
-    return whole.groupby(["source", "target", "kept"], sort=False, as_index=False)[["parameters", "components"]].sum()
+    Args:
+        importance: one row per module, one column per recorded step (or bin, by its last step).
+        events: steps of the reallocations.
+    """
+    steps = importance.columns.to_numpy(dtype=int) if importance.shape[1] else np.empty(0, int)
+    places = [int(np.searchsorted(steps, event, side="right")) - 1 for event in events]
+    known = [(event, place) for event, place in zip(events, places, strict=True) if place >= 0]
+    pairs = [(later, importance.iloc[:, a], importance.iloc[:, b]) for (_, a), (later, b) in pairwise(known) if a != b]
+    rows = [(later, spearman(before, after)) for later, before, after in pairs]
+    return pd.DataFrame(rows, columns=["step", "value"]).dropna().reset_index(drop=True)
 
 
 def event_steps(events: pd.DataFrame) -> list[int]:

@@ -48,20 +48,20 @@ def capacity_map(
     view: MapView,
     colours: Palette,
 ) -> go.Figure:
-    """Draw modules by steps, rows in groups by kind, the use of the budget above against its limit.
+    """Draw modules by steps, rows in groups, the use of the budget above against its limit.
 
     Args:
         values: one row per module as recorded, one column per bin, named by its last step.
         first_step: first step of each bin.
-        modules: as `capacity.described` returns them.
+        modules: as `capacity.ordered` returns them.
         budget: as `capacity.budget_line` returns it.
         view: what else is shown.
         colours: of the mode.
     """  # fmt: skip
     height = int(np.clip(170 + 10.5 * len(modules), 330, 900))
     drawn = theme.figure(colours, height, left=78)
-    edges, centres = row_edges(modules["label"])
-    z = _with_gaps(values.to_numpy(float)[modules["position"]], modules["label"])
+    edges, centres = row_edges(modules["group"])
+    z = _with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns[-1] + 0.5)
     drawn.add_heatmap(
         z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=0.6, **_colour_of(values, view, colours),
@@ -117,16 +117,16 @@ def _label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, co
         for short, name in zip(modules["short"], modules["name"], strict=True)
     ]
     drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False)
-    places = pd.DataFrame({"label": modules["label"], "layer": modules["layer"], "y": centres})
-    for label, part in places.groupby("label", sort=False):
+    places = pd.DataFrame({"group": modules["group"], "side": modules["side"], "y": centres})
+    for label, part in places.groupby("group", sort=False):
         drawn.add_annotation(
             x=0, xref="paper", xshift=-20, xanchor="right", y=part["y"].mean(), yref="y", showarrow=False,
             text=plotly_text(label, 24), font={"size": 12, "color": colours.text},
         )  # fmt: skip
-        for row in part.iloc[[0, -1]].dropna().itertuples():
+        for row in part[part["side"] != ""].iloc[[0, -1] if (part["side"] != "").any() else []].itertuples():
             drawn.add_annotation(
                 x=0, xref="paper", xshift=-5, xanchor="right", y=row.y, yref="y", showarrow=False,
-                text=str(row.layer), font={"size": 9, "color": colours.muted},
+                text=plotly_text(row.side, 6), font={"size": 9, "color": colours.muted},
             )  # fmt: skip
 
 

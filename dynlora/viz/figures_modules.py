@@ -1,4 +1,4 @@
-"""Figures of the modules at one step: the model as a picture, who gave to whom, whether rank followed importance."""
+"""Figures of the modules: who gave to whom, whether rank followed importance, one module over the steps."""
 
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -11,85 +11,25 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz import theme
-from dynlora.viz.capacity import FREE, RELEASED
-from dynlora.viz.figures_capacity import row_edges
-from dynlora.viz.labels import number, plotly_text
+from dynlora.viz.flows import FREE, OTHERS, RELEASED
+from dynlora.viz.labels import plotly_text
 from dynlora.viz.theme import Palette
 
 
-def model_picture(state: pd.DataFrame, uniform: int | None, module: str | None, colours: Palette) -> go.Figure:
-    """Draw the model as stacked blocks, the last on top: a bar per module, its length the rank, its shade importance.
-
-    Args:
-        state: as `capacity.module_state` returns it.
-        uniform: rank of uniform LoRA, a tick on every block; None for none.
-        module: name of the module to mark.
-        colours: of the mode.
-    """
-    rows = state.sort_values(["layer", "position"], ascending=[False, True], na_position="first")
-    blocks = rows["layer"].map(lambda layer: "outside" if pd.isna(layer) else f"layer {layer}")
-    edges, centres = row_edges(blocks)
-    highest = rows["importance"].max()
-    shares = rows["importance"] / highest if highest and highest > 0 else rows["importance"] * 0 + 0.55
-    drawn = theme.figure(colours, int(np.clip(170 + 10.5 * len(rows), 330, 900)), left=58)
-    right = max(float(rows["rank"].max()), float(uniform or 0)) * 1.06 + 0.2
-    drawn.add_bar(
-        x=rows["rank"], y=centres, orientation="h", width=0.86,
-        marker={
-            "color": [theme.shade(colours, 0.16 + 0.84 * float(s)) if s == s else colours.muted for s in shares],
-            "line": {"width": [1.8 if name == module else 0 for name in rows["name"]], "color": colours.second},
-        },
-        customdata=[
-            [plotly_text(short), plotly_text(name), number(value)]
-            for short, name, value in zip(rows["short"], rows["name"], rows["importance"], strict=True)
-        ],
-        hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>rank %{x}<br>importance %{customdata[2]}<extra></extra>",
-    )  # fmt: skip
-    _draw_blocks(drawn, blocks.reset_index(drop=True), centres, uniform, right, colours)
-    drawn.update_xaxes(
-        title_text="rank, components", range=[0, right], fixedrange=True, showgrid=False, dtick=_ticks(right)
-    )
-    drawn.update_yaxes(range=[edges[-1] + 0.2, -0.2], showticklabels=False, fixedrange=True, showgrid=False)
-    return drawn
-
-
-def _ticks(right: float) -> int:
-    return next(step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 10_000) if right / step <= 5)
-
-
-def _draw_blocks(
-    drawn: go.Figure, blocks: pd.Series, centres: np.ndarray, uniform: int | None, right: float, colours: Palette
-) -> None:
-    for block, part in pd.Series(centres).groupby(blocks.to_numpy(), sort=False):
-        top, bottom = part.min() - 0.62, part.max() + 0.62
-        drawn.add_shape(
-            type="rect", x0=0, x1=right, y0=top, y1=bottom, layer="below", fillcolor=colours.sunken,
-            line={"color": colours.hairline, "width": 1},
-        )  # fmt: skip
-        drawn.add_annotation(
-            x=0, xref="paper", xshift=-6, xanchor="right", y=part.mean(), showarrow=False,
-            text=str(block), font={"size": 11, "color": colours.muted},
-        )  # fmt: skip
-        if uniform:
-            drawn.add_shape(
-                type="line", x0=uniform, x1=uniform, y0=top, y1=bottom,
-                line={"color": colours.muted, "width": 1.3, "dash": "dash"},
-            )  # fmt: skip
-
-
 def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> go.Figure:
-    """Draw who gave to whom by kind, in parameters; pale bands stayed where they were.
+    """Draw who gave to whom, in parameters; pale bands stayed where they were.
 
     Args:
-        flows: as `capacity.flows` returns them.
-        labels: of the kinds, in the order of their colours.
+        flows: as `flows.flows` returns them.
+        labels: of the ends, in the order they are drawn and coloured.
         colours: of the mode.
     """
     drawn = theme.figure(colours, 340, left=8)
+    flows = flows[~(flows["kept"].astype(bool) & (flows["source"] == OTHERS))]  # it would dwarf what is named
     ends = [*labels, RELEASED, FREE]
     left = [label for label in ends if label in set(flows["source"])]
     right = [label for label in ends if label in set(flows["target"])]
-    colour = {label: style[0] for label, style in theme.styles(labels).items()}
+    colour = {label: style[0] for label, style in theme.styles(labels).items() if label != OTHERS}
     place = {("left", label): i for i, label in enumerate(left)}
     place |= {("right", label): len(left) + i for i, label in enumerate(right)}
     drawn.add_sankey(
@@ -118,8 +58,8 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
 def _flow_words(row: pd.Series) -> str:
     amount = f"{row['parameters']:,.0f} parameters"
     if row["kept"]:
-        return f"{plotly_text(row['source'])} kept {amount}"
-    return f"{plotly_text(row['source'])} → {plotly_text(row['target'])}<br>{row['components']} components, {amount}"
+        return f"{plotly_text(row['source'])}: {amount} stayed where they were"
+    return f"{plotly_text(row['source'])} → {plotly_text(row['target'])}<br>{amount}"
 
 
 def importance_scatter(state: pd.DataFrame, module: str | None, colours: Palette) -> go.Figure:
@@ -174,4 +114,23 @@ def module_lines(series: pd.DataFrame, title: str, unit: str, step: int | None, 
     drawn.update_yaxes(title_text=plotly_text(f"{title}, {unit}" if unit else title), rangemode="tozero")
     if step is not None:
         drawn.add_vline(x=step, line={"color": colours.text, "width": 1.2})
+    return drawn
+
+
+def steadiness(agreement: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw how well the order of importance agrees between one reallocation and the next.
+
+    Args:
+        agreement: columns step and value, Spearman's correlation from -1 to 1.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, 230)
+    drawn.add_scatter(
+        x=agreement["step"], y=agreement["value"], mode="lines+markers", line={"color": colours.accent, "width": 1.6},
+        marker={"size": 6}, hovertemplate="step %{x}<br>Spearman %{y:.2f} with the event before<extra></extra>",
+    )  # fmt: skip
+    drawn.add_hline(y=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    low = float(agreement["value"].min()) if len(agreement) else 0.0
+    drawn.update_xaxes(title_text="step")
+    drawn.update_yaxes(title_text="Spearman with the event before", range=[min(-0.05, low - 0.1), 1.05])
     return drawn

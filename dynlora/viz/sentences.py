@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity import RELEASED, spearman
+from dynlora.viz.capacity import spearman
 from dynlora.viz.figures import smoothed
+from dynlora.viz.flows import Balance
 from dynlora.viz.labels import listed, number, one_line, percent, score, spans
 
 
@@ -73,18 +74,30 @@ def picture(state: pd.DataFrame, uniform: int | None) -> str:
     return f"Bar: rank. Shade: importance.{tick}{most} In each block from the top: {order}."
 
 
-def flow(flows: pd.DataFrame, events: int) -> str:
-    """Say how much moved and whether both sides add up."""
-    moved = flows[~flows["kept"].astype(bool)]
-    if moved.empty:
-        return "No capacity changed hands up to this step."
-    released = moved.loc[moved["target"] == RELEASED, "parameters"].sum()
-    passed = moved["parameters"].sum() - released
-    reallocations = f"{events} reallocation{'s' if events != 1 else ''}"
-    count = int(moved["components"].sum())
+def flow(traced: pd.DataFrame, sides: Balance, events: int, first: int, last: int) -> str:
+    """Say how much changed hands between two steps, and whether both sides add up."""
+    moved = traced[(traced["origin"] != traced["holder"]) & (traced["holder"] >= 0)]
+    if moved.empty and not sides.released:
+        return f"No capacity changed hands between step {first} and step {last}."
+    check = "Both sides add up" if sides.adds_up else f"Both sides differ by {number(round(sides.gap))}"
+    amount = number(round(moved["parameters"].sum()))
     return (
-        f"{count} component{' was' if count == 1 else 's were'} given up in {reallocations}: {number(int(passed))} "
-        f"parameters changed hands, {number(int(released))} were released. Pale bands stayed."
+        f"After {events} reallocation{'s' if events != 1 else ''} {amount} parameters "
+        f"work elsewhere than at step {first}; what came back in between is not drawn, pale bands stayed. {check}: "
+        f"{number(round(sides.held_before))} in use and {number(round(sides.free))} free before, "
+        f"{number(round(sides.held_after))} in use and {number(round(sides.released))} released after."
+    )
+
+
+def steadiness(agreement: pd.DataFrame) -> str:
+    """Say how far the order of importance can be trusted from one reallocation to the next."""
+    if agreement.empty:
+        return "Fewer than two reallocations: nothing to compare yet."
+    middle = float(agreement["value"].median())
+    verdict = "steady" if middle >= 0.8 else "fairly steady" if middle >= 0.5 else "mostly noise"
+    return (
+        f"Between one reallocation and the next the order of importance is {verdict}: Spearman {middle:.2f} in the "
+        f"median of {len(agreement)}, {agreement['value'].min():.2f} at the lowest."
     )
 
 

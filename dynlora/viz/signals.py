@@ -16,6 +16,7 @@ WORDS = {
     "gate": "gate",
     "grad_norm": "gradient",
     "delta_norm": "delta norm",
+    "effective_rank": "effective rank",
 }
 """Recorded name of each signal, and what people call it."""
 
@@ -25,6 +26,7 @@ QUESTIONS = {
     "gate": "Which gates the inputs open",
     "grad_norm": "Where gradients are large",
     "delta_norm": "Where the adapter moved the weights",
+    "effective_rank": "How many components carry the update",
 }
 """The question each signal's map answers, its title."""
 

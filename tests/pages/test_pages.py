@@ -35,7 +35,7 @@ def test_finished_run(page: str, runs_dir: Path) -> None:
     assert not app.error
     if page == "capacity":
         assert "moved from query in layer 0 to value in layer 0" in words(app)
-    assert len(charts(app)) == {"run": 6, "capacity": 4, "inputs": 3, "compare": 3}.get(page, 0)
+    assert len(charts(app)) == {"run": 6, "capacity": 3, "inputs": 3, "compare": 3}.get(page, 0)
 
 
 @pytest.mark.parametrize("page", RUN_PAGES)
@@ -61,7 +61,7 @@ def test_corrupt_run_is_one_sentence(page: str, runs_dir: Path) -> None:
 def test_runs_page_lists_what_cannot_be_read(runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id="20260101-000000-00000001")
     (folder / "run.db").write_bytes(b"x" * 5000)
-    assert [expander.label for expander in open_page("runs").expander] == ["1 unreadable"]
+    assert "1 unreadable" in [expander.label for expander in open_page("runs").expander]
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "nothing", "con", "a/b", "<b>x</b>", "%00"])
@@ -91,33 +91,6 @@ def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypat
     app.switch_page("pages/capacity.py").run()
     assert not app.exception
     assert "dynlora" in [element.value.strip("# ") for element in app.sidebar.markdown]
-
-
-def test_capacity_restores_a_view_from_its_address(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001")
-    name = "bert.encoder.layer.1.attention.self.key"
-    app = open_page("capacity", run="20260101-000000-00000001", signal="importance", step="5", module=name)
-    assert app.slider(key="address-step").value == 5
-    assert app.selectbox(key="address-module").value == name
-    assert "key 1 over the steps" in words(app)
-    assert "At step 5 importance is highest" in words(app)
-
-
-def test_a_changed_step_goes_to_the_address(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001")
-    app = open_page("capacity", run="20260101-000000-00000001")
-    app.slider(key="address-step").set_value(3).run()
-    assert not app.exception
-    assert app.query_params["step"] in ("3", ["3"])
-    assert "The model at step 3" in words(app)
-
-
-@pytest.mark.parametrize(
-    "address", [{"step": "-1"}, {"step": "9" * 30}, {"step": "x"}, {"signal": "nope"}, {"module": "$x$"}]
-)
-def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001")
-    assert len(charts(open_page("capacity", **address))) == 4
 
 
 def test_inputs_says_when_a_run_has_no_gates(runs_dir: Path) -> None:

@@ -31,7 +31,8 @@ def map_figure(colours: theme.Palette, **more: object) -> go.Figure:
     steps = pd.DataFrame(np.arange(12).reshape(4, 3), columns=[0, 1, 2])
     line = capacity.budget_line(steps, modules(), 0, 1000)
     view = figures_capacity.MapView("rank", "components", **more)
-    return figures_capacity.capacity_map(steps, np.array([0, 1, 2]), modules(), line, view, colours)
+    rows = capacity.ordered(modules(), "kind", np.full(4, 4.0))
+    return figures_capacity.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
 
 
 def series() -> pd.DataFrame:
@@ -39,7 +40,7 @@ def series() -> pd.DataFrame:
 
 
 def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
-    flows = capacity.flows(modules(), moves(), np.full(4, 4.0), np.array([3.0, 5, 4, 4]))
+    agreement = pd.DataFrame({"step": [10, 20], "value": [0.9, -0.2]})
     runs = pd.concat([series().assign(run="a"), series().assign(run="b")])
     groups = pd.DataFrame({"step": [1, 1], "group": [HOSTILE, "b"], "value": [0.5, 0.6]})
     gates = pd.DataFrame(1 + np.arange(8).reshape(2, 4) / 100, index=[HOSTILE, "b"])
@@ -47,8 +48,8 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
     ranks = pd.DataFrame({HOSTILE: [4.0, 4, 3, 5], "b": 4.0}, index=modules()["name"])
     return {
         "map": map_figure(colours, step=1, module="layer.1.key", events=[1]),
-        "picture": figures_modules.model_picture(state(), 4, None, colours),
-        "flow": figures_modules.rank_flow(flows, ["query", "key"], colours),
+        "flow": figures_modules.rank_flow(some_flows(), [HOSTILE, "key"], colours),
+        "steady": figures_modules.steadiness(agreement, colours),
         "scatter": figures_modules.importance_scatter(state(), None, colours),
         "module": figures_modules.module_lines(series(), HOSTILE, "factor", 2, colours),
         "loss": figures.loss_lines(series(), series(), colours),
@@ -65,10 +66,9 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
     }
 
 
-def moves() -> pd.DataFrame:
-    move = (1, 10, "move", "layer.0.query", "layer.0.key", 1, 0.1, 0.2)
-    columns = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
-    return pd.DataFrame([move], columns=columns)
+def some_flows() -> pd.DataFrame:
+    rows = [(HOSTILE, HOSTILE, True, 100.0), (HOSTILE, "key", False, 20.0), ("key", "released", False, 4.0)]
+    return pd.DataFrame(rows, columns=["source", "target", "kept", "parameters"])
 
 
 @pytest.mark.parametrize("colours", MODES, ids=["light", "dark"])
@@ -78,10 +78,9 @@ def test_every_figure_is_safe_and_uses_the_theme(colours: theme.Palette) -> None
         text = json.dumps(json.loads(figure.to_json()), ensure_ascii=False)
         assert "<img" not in text, name
         assert "$x" not in text, name
-        if name != "picture":  # its bars are mixed from the sequential scale
-            drawn = json.loads(figure.to_json())
-            drawn["layout"].pop("template", None)
-            assert set(re.findall(r'"(#[0-9A-Fa-f]{6})"', json.dumps(drawn))) <= allowed, name
+        drawn = json.loads(figure.to_json())
+        drawn["layout"].pop("template", None)
+        assert set(re.findall(r'"(#[0-9A-Fa-f]{6})"', json.dumps(drawn))) <= allowed, name
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_every_figure_is_safe_and_uses_the_theme(colours: theme.Palette) -> None
 def test_axes_say_what_they_are(name: str) -> None:
     layout = every_figure(theme.LIGHT)[name].layout
     assert layout.xaxis.title.text
-    assert layout.yaxis.title.text or name in ("map", "picture")
+    assert layout.yaxis.title.text or name == "map"
 
 
 def test_map_has_a_gap_between_kinds_and_names_every_row() -> None:
@@ -125,23 +124,6 @@ def test_a_group_has_one_colour_in_every_chart() -> None:
     assert {trace.name: trace.marker.color for trace in points} == by_group
 
 
-def test_flow_adds_up_and_names_what_was_released() -> None:
-    start, end = np.full(4, 4.0), np.array([2.0, 5, 4, 4])
-    two = pd.concat([moves()] * 2, ignore_index=True)  # two components pay for one
-    flows = capacity.flows(modules(), two, start, end)
-    released = flows.loc[flows["target"] == capacity.RELEASED, "parameters"].sum()
-    assert released == 16
-    assert flows["parameters"].sum() == start.sum() * 16
-    received = flows[flows["target"] == "key"]["parameters"].sum()
-    assert received == (end[1] + end[3]) * 16
-
-
-def test_flow_without_moves_is_what_was_kept() -> None:
-    flows = capacity.flows(modules(), moves().iloc[:0], np.full(4, 4.0), np.full(4, 4.0))
-    assert flows["kept"].all()
-    assert flows["parameters"].sum() == 256
-
-
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], [1.0]])
 def test_short_series_draw(values: list[float]) -> None:
     frame = pd.DataFrame({"step": range(len(values)), "value": values}, dtype=float)
@@ -155,5 +137,6 @@ def test_a_large_map_stays_readable() -> None:
     ranks = pd.DataFrame(np.ones((224, 2)), columns=[0, 1])
     line = capacity.budget_line(ranks, many, 0, None)
     view = figures_capacity.MapView("rank")
-    figure = figures_capacity.capacity_map(ranks, np.array([0, 1]), many, line, view, theme.DARK)
+    rows = capacity.ordered(many, "depth", np.ones(224))
+    figure = figures_capacity.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
     assert figure.layout.height <= 900

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from dynlora.errors import ConfigError
-from dynlora.viz import capacity, labels, launchform, listing, sentences
+from dynlora.viz import capacity, flows, labels, launchform, listing, sentences
 from dynlora.viz.csvtext import csv_text
-from tests.viz.test_figures import modules, moves
+from tests.viz.test_figures import modules
+from tests.viz.test_flows import moves, ranks
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,11 @@ def test_where_rank_moved() -> None:
 
 
 def test_flow_and_scatter_words() -> None:
-    flows = capacity.flows(modules(), moves(), np.full(4, 4.0), np.array([3.0, 5, 4, 4]))
-    assert sentences.flow(flows, 1).startswith("1 component was given up in 1 reallocation: 16 parameters")
+    held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4])
+    traced = flows.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
+    words = sentences.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
+    assert words.startswith("After 1 reallocation 16 parameters work elsewhere than at step 0")
+    assert "Both sides add up: 256 in use and 0 free before, 256 in use and 0 released after." in words
     state = capacity.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
     assert sentences.followed(state) == "Spearman 0.95. Asks for more: key 0. Holds idle rank: query 0."
     assert "No importance" in sentences.followed(capacity.module_state(modules(), np.ones(4), None))

@@ -2,10 +2,33 @@
 
 from dynlora.viz.widgets.actions import delete_button, run_buttons, runs_grid, trash, unreadable, wake
 from dynlora.viz.widgets.address import choose, from_address, segmented, step_slider, to_address
-from dynlora.viz.widgets.answers import ask, at_step, budget, modules, ranks, signal_names
-from dynlora.viz.widgets.cards import badge, card, chart, colours, figures, note, rows, safe, status_line, table, titled
-from dynlora.viz.widgets.form import field_grid, field_widget, forget_launched, launched, start_button
+from dynlora.viz.widgets.answers import ask, at_step, budget, live_summary, modules, ranks, signal_names
+from dynlora.viz.widgets.capacity import capacity_controls, capacity_view
+from dynlora.viz.widgets.cards import (
+    badge,
+    card,
+    chart,
+    colours,
+    figures,
+    note,
+    rows,
+    safe,
+    status_line,
+    table,
+    titled,
+    under,
+)
+from dynlora.viz.widgets.checking import check_button, show_check
+from dynlora.viz.widgets.facts import facts
+from dynlora.viz.widgets.form import (
+    how_capacity_is_spent,
+    in_the_queue,
+    show_launched,
+    start_button,
+    what_and_how_long,
+)
 from dynlora.viz.widgets.frame import enter, guarded, menu, prepare
+from dynlora.viz.widgets.origin import pick_start
 from dynlora.viz.widgets.picker import (
     Chosen,
     empty_store,
@@ -18,12 +41,17 @@ from dynlora.viz.widgets.picker import (
     runs_dir,
     runs_roots,
 )  # fmt: skip
+from dynlora.viz.widgets.replay import replay
+from dynlora.viz.widgets.source import pick_source
 
 __all__ = [
-    "Chosen", "ask", "at_step", "badge", "budget", "card", "chart", "choose", "colours", "delete_button",
-    "empty_store", "enter", "field_grid", "field_widget", "figures", "forget_launched", "from_address", "guarded",
-    "is_active",
-    "launched", "link", "links", "list_all", "menu", "modules", "note", "pick_run", "pick_runs", "prepare", "ranks",
-    "rows", "run_buttons", "runs_dir", "runs_grid", "runs_roots", "safe", "segmented", "signal_names", "start_button",
-    "status_line", "step_slider", "table", "titled", "to_address", "trash", "unreadable", "wake",
+    "Chosen", "ask", "at_step", "badge", "budget", "capacity_controls", "capacity_view", "card",
+    "chart", "choose", "colours", "delete_button", "empty_store", "enter", "figures",
+    "from_address", "guarded", "is_active", "link", "links", "list_all", "live_summary",
+    "menu", "modules", "note", "pick_run", "pick_runs", "prepare", "ranks", "replay", "rows", "run_buttons",
+    "runs_dir", "runs_grid", "runs_roots", "safe",
+    "segmented", "signal_names", "start_button", "status_line", "step_slider", "table", "titled", "to_address",
+    "trash", "under", "unreadable", "wake",
+    "check_button", "facts", "how_capacity_is_spent", "in_the_queue", "pick_source", "pick_start", "show_check",
+    "show_launched", "what_and_how_long",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ The address is the only place of truth: a control is set from it before it is dr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,3 +67,33 @@ def step_slider(last: int, label: str = "step") -> int:
         label, 0, last, key="address-step", on_change=_changed, args=("step", "address-step", last),
         help="The line in the map, the picture, the flow and the scatter all show this step.",
     )  # fmt: skip
+
+
+def step_range(last: int, label: str = "steps shown") -> tuple[int, int]:
+    """Draw the range of steps a map shows and return its ends; without one in the address it is everything.
+
+    The address keeps the end open while it is the last step, so that a view of a running run goes on growing.
+    """
+    if last < 1:
+        return 0, last
+    wanted = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
+    first = min(int(wanted[1]), last - 1) if wanted else 0
+    end = min(int(wanted[2]), last) if wanted and wanted[2] else last
+    st.session_state["address-steps"] = (first, max(end, first + 1))
+    st.slider(
+        label, 0, last, key="address-steps", on_change=_range_changed, args=(last,),
+        help="The map shows these steps at the full resolution they were recorded in, and the flow what moved in them.",
+    )  # fmt: skip
+    return first, max(end, first + 1)
+
+
+def _range_changed(last: int) -> None:
+    first, end = st.session_state["address-steps"]
+    whole = first == 0 and end == last
+    to_address(steps=None if whole else f"{first}-{'' if end == last else end}")
+
+
+def chosen_step(first: int, last: int) -> int:
+    """Return the step in the address, held between `first` and `last`; without one it is `last`."""
+    wanted = st.query_params.get("step", "")
+    return min(max(int(wanted), first), last) if wanted.isdecimal() and len(wanted) < 12 else last

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,33 @@ from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.viz import capacity
+from dynlora.viz.listing import ACTIVE
 
 COLUMNS = 400
 """Most columns of a heat map that travel to the browser."""
+
+
+_LOOK = threading.local()
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Ask each run for its version once while the block lasts: all answers are of one moment, and come sooner."""
+    before, _LOOK.versions = getattr(_LOOK, "versions", None), {}
+    try:
+        yield
+    finally:
+        _LOOK.versions = before
+
+
+def version(folder: Path) -> tuple[int, int, str, int]:
+    """Return `queries.version_key`, within `one_look` the one it was first."""
+    seen = getattr(_LOOK, "versions", None)
+    if seen is None:
+        return queries.version_key(folder)
+    if folder not in seen:
+        seen[folder] = queries.version_key(folder)
+    return seen[folder]
 
 
 @st.cache_data(max_entries=300, ttl=3600, show_spinner=False)
@@ -31,7 +57,7 @@ def ask(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
         DynloraError: when the run cannot be read.
         KeyError: when it holds no such signal.
     """
-    return _answer(query.__name__, str(folder), queries.version_key(folder), arguments)
+    return _answer(query.__name__, str(folder), version(folder), arguments)
 
 
 def ask_events(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
@@ -41,8 +67,20 @@ def ask_events(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
         DynloraError: when the run cannot be read.
         KeyError: when it holds no such signal.
     """
-    event, _, state, opened = queries.version_key(folder)
-    return _answer(query.__name__, str(folder), (event, state, opened), arguments)
+    event, step, state, opened = version(folder)
+    return _answer(query.__name__, str(folder), (event, min(step, 1), state, opened), arguments)
+
+
+def live_summary(folder: Path, *, was_active: bool) -> dict[str, Any]:
+    """Return a run as `queries.run_summary` does; once a run that was active has ended, the whole page is drawn anew.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    summary = queries.run_summary(folder)
+    if was_active and summary["status"] not in ACTIVE:
+        st.rerun()
+    return summary
 
 
 def signal_names(folder: Path) -> list[str]:
@@ -60,7 +98,7 @@ def modules(folder: Path) -> pd.DataFrame:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    return capacity.described(ask(queries.modules_frame, folder))
+    return capacity.described(ask_events(queries.modules_frame, folder))
 
 
 def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:

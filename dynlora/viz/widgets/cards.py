@@ -26,13 +26,18 @@ STATUS_LOOK = {
 }
 """Colour and icon of each status; the word always stands beside them."""
 
-_CONFIG = {
-    "displaylogo": False,
-    "displayModeBar": False,
-    "responsive": True,
-    "scrollZoom": False,
-    "doubleClick": "reset",
-}
+
+def _config(key: str) -> dict[str, Any]:
+    """Return plotly's own settings: under the pointer one button, which saves the figure as SVG."""
+    return {
+        "displaylogo": False,
+        "displayModeBar": "hover",
+        "modeBarButtons": [["toImage"]],
+        "toImageButtonOptions": {"format": "svg", "filename": key},
+        "responsive": True,
+        "scrollZoom": False,
+        "doubleClick": "reset",
+    }
 
 
 def colours() -> Palette:
@@ -57,7 +62,12 @@ def card(title: str, key: str) -> Iterator[None]:
 
 def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> None:
     """Draw a figure, the sentence under it (also its text for screen readers), and its numbers on demand."""
-    st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=_CONFIG, alt=sentence, width="stretch")
+    st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=_config(key), alt=sentence, width="stretch")
+    under(sentence, frame, key)
+
+
+def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
+    """Draw what stands under a picture: its sentence, and its numbers on demand."""
     with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
         st.caption(markdown_text(sentence, 800), width="stretch")
         table(frame, key)

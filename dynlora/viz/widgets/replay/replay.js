@@ -1,0 +1,184 @@
+// The model as a picture, at each of at most 60 steps: blocks stacked, a bar per module, its length the rank, its shade
+// the importance. All frames come with the first drawing; playing and scrubbing ask the server for nothing. The step one
+// stops on is handed back once, so that it can stand in the page's address.
+
+const SVG = "http://www.w3.org/2000/svg";
+const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXIS = 40;
+const PLAY_MS = 8000, SETTLE_MS = 450;
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  let root = parentElement.querySelector(".replay");
+  if (!root) {
+    root = document.createElement("div");
+    root.className = "replay";
+    parentElement.appendChild(root);
+    root.player = new Player(root);
+  }
+  root.player.show(data, (step) => setTriggerValue("step", step));
+}
+
+class Player {
+  constructor(root) {
+    this.root = root;
+    this.svg = element("svg", { role: "img" });
+    this.button = document.createElement("button");
+    this.slider = document.createElement("input");
+    this.output = document.createElement("output");
+    this.save = document.createElement("button");
+    Object.assign(this.button, { type: "button", onclick: () => (this.timer ? this.pause() : this.play()) });
+    Object.assign(this.save, { type: "button", className: "save", textContent: "⤓", title: "Save this picture as SVG", ariaLabel: "save as SVG", onclick: () => this.download() });
+    Object.assign(this.slider, { type: "range", min: 0, step: 1, oninput: () => this.scrub() });
+    this.slider.setAttribute("aria-label", "step shown");
+    const controls = document.createElement("div");
+    controls.className = "controls";
+    controls.append(this.button, this.slider, this.output, this.save);
+    root.append(this.svg, controls);
+    new ResizeObserver(() => this.layout()).observe(root);
+  }
+
+  show(data, settled) {
+    const same = this.data && this.data.version === data.version;
+    this.settled = settled;
+    if (same) return;
+    const playing = Boolean(this.timer);
+    this.data = data;
+    this.slider.max = data.steps.length - 1;
+    if (!playing || this.frame >= data.steps.length) this.frame = data.frame;
+    this.width = 0;
+    this.layout();
+    this.label();
+  }
+
+  play() {
+    if (this.frame >= this.data.steps.length - 1) this.frame = -1;
+    this.timer = setInterval(() => {
+      this.frame += 1;
+      this.paint();
+      if (this.frame >= this.data.steps.length - 1) this.pause();
+    }, Math.max(60, PLAY_MS / this.data.steps.length));
+    this.label();
+  }
+
+  pause() {
+    clearInterval(this.timer);
+    this.timer = null;
+    this.label();
+    this.settle(0);
+  }
+
+  scrub() {
+    clearInterval(this.timer);
+    this.timer = null;
+    this.frame = Number(this.slider.value);
+    this.label();
+    this.paint();
+    this.settle(SETTLE_MS);
+  }
+
+  settle(wait) {
+    clearTimeout(this.pending);
+    this.pending = setTimeout(() => this.settled(this.data.steps[this.frame]), wait);
+  }
+
+  label() {
+    this.button.textContent = this.timer ? "❚❚ Pause" : "▶ Play";
+    this.button.setAttribute("aria-label", this.timer ? "pause" : "play through training");
+  }
+
+  layout() {
+    const width = Math.floor(this.root.clientWidth);
+    if (!this.data || !width || width === this.width) return;
+    this.width = width;
+    this.root.style.colorScheme = this.data.colours.mode;
+    const { blocks, modules, limit, uniform, ticks, colours } = this.data;
+    this.unit = (width - LEFT - RIGHT) / limit;
+    this.svg.replaceChildren();
+    this.bars = [];
+    let y = TOP, index = 0;
+    for (const block of blocks) {
+      const height = block.count * PITCH + 5;
+      this.svg.append(element("rect", {
+        x: LEFT, y: y - 4, width: width - LEFT - RIGHT, height: height + 2, rx: 3,
+        fill: colours.sunken, stroke: colours.hairline,
+      }));
+      this.svg.append(text(block.label, LEFT - 8, y + height / 2, { fill: colours.muted, "text-anchor": "end", "dominant-baseline": "middle" }));
+      for (let row = 0; row < block.count; row += 1, index += 1) this.bars.push(this.bar(modules[index], y + row * PITCH));
+      if (uniform) {
+        const x = LEFT + uniform * this.unit;
+        this.svg.append(element("line", {
+          x1: x, x2: x, y1: y - 4, y2: y + height - 2, stroke: colours.muted, "stroke-width": 1.3, "stroke-dasharray": "4 3", "pointer-events": "none",
+        }));
+      }
+      y += height + BLOCK_GAP;
+    }
+    const bottom = y - BLOCK_GAP + 14;
+    for (const tick of ticks) {
+      this.svg.append(text(String(tick), LEFT + tick * this.unit, bottom, { fill: colours.muted, "text-anchor": "middle" }));
+    }
+    this.svg.append(text("rank, components", LEFT + (width - LEFT - RIGHT) / 2, bottom + 17, { fill: colours.muted, "text-anchor": "middle" }));
+    const height = bottom + AXIS - 17;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.svg.style.height = `${height}px`;
+    this.paint();
+  }
+
+  bar(module, y) {
+    const bar = element("rect", { class: "bar", x: LEFT, y, height: BAR, width: 0, rx: 1 });
+    if (module.marked) {
+      bar.setAttribute("stroke", this.data.colours.mark);
+      bar.setAttribute("stroke-width", 1.8);
+    }
+    const zone = element("rect", { x: LEFT, y: y - 0.75, height: PITCH, width: this.width - LEFT - RIGHT, fill: "transparent" });
+    const title = element("title");
+    zone.append(title);
+    this.svg.append(bar, zone);
+    return { bar, title, name: `${module.short}\n${module.name}` };
+  }
+
+  paint() {
+    const { steps, rank, shade, colours, about } = this.data;
+    const step = steps[this.frame], ranks = rank[this.frame], shades = shade[this.frame];
+    this.bars.forEach(({ bar, title, name }, index) => {
+      bar.setAttribute("width", Math.max(0, ranks[index] * this.unit));
+      bar.setAttribute("fill", shades[index] === null ? colours.muted : mixed(colours.scale, 0.16 + 0.84 * shades[index]));
+      title.textContent = `${name}\nrank ${ranks[index]}` + (shades[index] === null ? "" : `\nimportance ${Math.round(100 * shades[index])} % of the highest`);
+    });
+    this.slider.value = this.frame;
+    this.slider.setAttribute("aria-valuetext", `step ${step}`);
+    this.output.textContent = `step ${step.toLocaleString("en")}`;
+    this.svg.setAttribute("aria-label", `${about} Step ${step}.`);
+    this.root.dataset.step = step;
+  }
+
+  download() {
+    const copy = this.svg.cloneNode(true);
+    copy.setAttribute("xmlns", SVG);
+    copy.setAttribute("font-family", "system-ui, sans-serif");
+    copy.insertBefore(element("rect", { width: "100%", height: "100%", fill: this.data.colours.panel }), copy.firstChild);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }));
+    link.download = `model-step-${this.data.steps[this.frame]}.svg`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+}
+
+function element(name, attributes = {}) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function text(words, x, y, attributes) {
+  const made = element("text", { x, y, "font-size": 11, ...attributes });
+  made.textContent = words;
+  return made;
+}
+
+function mixed(scale, share) {
+  const place = Math.min(Math.max(share, 0), 1) * (scale.length - 1);
+  const low = Math.min(Math.floor(place), scale.length - 2);
+  const part = (colour, at) => parseInt(colour.slice(at, at + 2), 16);
+  const mix = [1, 3, 5].map((at) => Math.round(part(scale[low], at) + (part(scale[low + 1], at) - part(scale[low], at)) * (place - low)));
+  return `rgb(${mix.join(", ")})`;
+}

@@ -1,0 +1,74 @@
+"""The Capacity page: every part of the view lives in the address, and what it shows follows the steps shown."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import make_run
+
+RUN = "20260101-000000-00000001"
+
+
+def replay(app: AppTest) -> dict:
+    """Return what the page hands to the replay element."""
+    (element,) = app.get("bidi_component")
+    return json.loads(element.proto.json)
+
+
+def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    name = "bert.encoder.layer.1.attention.self.key"
+    app = open_page("capacity", run=RUN, signal="importance", rows="depth", step="5", steps="2-30", module=name)
+    assert app.slider(key="address-steps").value == (2, 30)
+    assert app.selectbox(key="address-module").value == name
+    assert "key 1 over the steps" in words(app)
+    assert "At step 5 importance is highest" in words(app)
+    assert "Did rank follow importance, at step 5" in words(app).replace("\\", "")
+    found = replay(app)
+    assert found["steps"][found["frame"]] == 5
+    assert [module["name"] for module in found["modules"] if module["marked"]] == [name]
+    edges = np.frombuffer(base64.b64decode(charts(app)[0]["data"][0]["x"]["bdata"]))
+    assert edges.tolist() == [step - 0.5 for step in range(2, 32)]  # one column for each step shown
+
+
+def test_a_changed_range_goes_to_the_address(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("capacity", run=RUN)
+    app.slider(key="address-steps").set_range(12, 20).run()
+    assert not app.exception
+    assert app.query_params["steps"] in ("12-20", ["12-20"])
+    assert "Who gave to whom, steps 12 to 20" in words(app).replace("\\", "")
+    assert "No capacity changed hands between step 12 and step 20" in words(app).replace("\\", "")
+
+
+def test_the_flow_adds_up_by_kind_depth_and_module(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    for by in ("kind", "depth", "module"):
+        app = open_page("capacity", run=RUN, flow=by)
+        assert "Both sides add up" in words(app), by
+
+
+def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    found = replay(open_page("capacity", run=RUN))
+    assert found["steps"] == list(range(41))
+    assert found["rank"][9] != found["rank"][10]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"step": "-1"}, {"step": "9" * 30}, {"step": "x"}, {"signal": "nope"}, {"module": "$x$"}, {"rows": "x"},
+        {"steps": "9-2"}, {"steps": "99999-"}, {"steps": "a-b"}, {"steps": "1-2-3"}, {"flow": "<b>"},
+    ],
+)  # fmt: skip
+def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    assert len(charts(open_page("capacity", **address))) == 3

@@ -1,0 +1,74 @@
+"""The replay's frames, the map's orders, and how steady importance is."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types of its own)
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dynlora.viz import capacity, sentences, theme
+from dynlora.viz.replay import frames
+from tests.viz.test_flows import modules
+
+
+def table(values: list[list[float]], steps: list[int]) -> pd.DataFrame:
+    return pd.DataFrame(np.array(values, dtype=float), columns=steps)
+
+
+def shown(**more: object) -> dict:
+    ranks = table([[4, 3], [4, 5], [4, 4], [4, 0]], [0, 10])
+    importance = table([[1, 2], [2, 8], [np.nan, 4], [0, 0]], [0, 10])
+    look = {"step": 10, "uniform": 4, "marked": None, "about": "a model", "colours": theme.LIGHT, **more}
+    return frames(modules(), ranks, importance, **look)
+
+
+def test_frames_hold_ranks_and_shades_with_the_last_block_on_top() -> None:
+    found = shown()
+    assert [module["short"] for module in found["modules"]] == ["query 1", "key 1", "query 0", "key 0"]
+    assert found["blocks"] == [{"label": "layer 1", "count": 2}, {"label": "layer 0", "count": 2}]
+    assert found["rank"] == [[4, 4, 4, 4], [4, 0, 3, 5]]
+    assert found["shade"] == [[None, 0.0, 0.5, 1.0], [0.5, 0.0, 0.25, 1.0]]
+    assert found["ticks"] == [0, 1, 2, 3, 4, 5]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+@pytest.mark.parametrize(("step", "frame"), [(0, 0), (9, 0), (10, 1), (99, 1)])
+def test_the_chosen_step_is_shown_first(step: int, frame: int) -> None:
+    assert shown(step=step)["frame"] == frame
+
+
+def test_a_picture_without_importance_says_so() -> None:
+    ranks = table([[4], [4], [4], [4]], [0])
+    look = {"step": 0, "uniform": None, "marked": None, "about": "", "colours": theme.DARK}
+    found = frames(modules(), ranks, pd.DataFrame(), **look)
+    assert found["shade"] == [[None] * 4]
+
+
+def test_the_version_changes_with_what_is_shown() -> None:
+    assert shown()["version"] == shown()["version"]
+    assert len({shown()["version"], shown(step=0)["version"], shown(colours=theme.DARK)["version"]}) == 3
+
+
+def test_rows_by_kind_depth_and_rank() -> None:
+    ranks = np.array([4.0, 2, 4, 6])
+    by = {order: capacity.ordered(modules(), order, ranks) for order in capacity.ORDERS}
+    assert by["kind"]["group"].tolist() == ["query", "query", "key", "key"]
+    assert by["kind"]["side"].tolist() == ["0", "1", "0", "1"]
+    assert by["depth"]["group"].tolist() == ["layer 0", "layer 0", "layer 1", "layer 1"]
+    assert by["rank"]["short"].tolist() == ["key 1", "query 0", "query 1", "key 0"]
+    assert by["rank"]["group"].tolist() == ["rank 6", "rank 4", "rank 4", "rank 2"]
+
+
+def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
+    same = table([[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]], [5, 10, 15])
+    found = capacity.steadiness(same, [5, 10, 15])
+    assert found["step"].tolist() == [10, 15]
+    assert found["value"].tolist() == pytest.approx([1.0, 1.0])
+    assert "steady: Spearman 1.00" in sentences.steadiness(found)
+    noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
+    assert "mostly noise" in sentences.steadiness(capacity.steadiness(noise, [5, 10]))
+    assert "nothing to compare" in sentences.steadiness(capacity.steadiness(noise, [5]))
