@@ -7,11 +7,13 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz import listing, widgets
 from dynlora.viz.widgets import ask, run_live
-from dynlora.viz.widgets.answers import ask_events
+from dynlora.viz.widgets.answers import ask_events, one_look
 from dynlora.viz.widgets.health_card import health_card
 from dynlora.viz.widgets.run_results import run_results
 
 SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
+POINTS = 600
+"""Most points of a series that travel to the browser: least, greatest and last of each bin."""
 
 widgets.enter()
 run = widgets.pick_run()
@@ -22,13 +24,14 @@ with widgets.guarded():
 @st.fragment(run_every=2 if IS_ACTIVE else None)
 def show_run() -> None:
     """Draw everything that changes while the run trains."""
-    with widgets.guarded():
+    with widgets.guarded(), one_look():
         summary = queries.run_summary(run.folder)
         if IS_ACTIVE and summary["status"] not in listing.ACTIVE:
             st.rerun()
-        scalars = ask(queries.scalars_frame, run.folder, None, None, 1000)
+        scalars = ask(queries.scalars_frame, run.folder, None, None, POINTS)
+        times = listing.step_times(scalars)
         events = ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
-        run_live.run_head(run, summary, scalars, events)
+        run_live.run_head(run, summary, times, events)
         health_card(run.folder, summary)
         section = widgets.segmented("section", "section", list(SECTIONS), "training", SECTIONS.__getitem__)
         if section == "results":
@@ -36,7 +39,7 @@ def show_run() -> None:
         elif section == "machine":
             run_live.run_machine(run, summary)
         else:
-            run_live.run_training(run, summary, scalars)
+            run_live.run_training(run, summary, scalars, times)
 
 
 show_run()

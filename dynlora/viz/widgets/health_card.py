@@ -54,7 +54,7 @@ def _row(finding: Finding, number: int, run_id: str) -> None:
 
 def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what changes only now and then while a run trains, so that a refresh does not check it each time."""
-    event, step, state, opened = queries.version_key(folder)
+    event, step, state, opened = answers.version(folder)
     return event, step * STEPS_AT_ONCE // max(1, summary["max_steps"]), min(step, 1), state, opened
 
 

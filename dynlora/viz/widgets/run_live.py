@@ -24,10 +24,10 @@ PROCESSOR = {"cpu_percent": "process"}
 """Readings of the processor, in percent of one core."""
 
 
-def run_head(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame, events: pd.DataFrame) -> None:
+def run_head(run: Chosen, summary: Mapping[str, Any], times: pd.DataFrame, events: pd.DataFrame) -> None:
     """Draw name, status, progress, the buttons, and the links to other views and to runs like this one."""
     resumed_at = listing.resumed_at(events)
-    remaining = progress.remaining_s(summary, listing.step_times(scalars), events, resumed_at)
+    remaining = progress.remaining_s(summary, times, events, resumed_at)
     titled(summary["name"], listing.about(summary))
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         badge(summary["status"])
@@ -41,7 +41,7 @@ def run_head(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame, eve
     status_line(summary)
 
 
-def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame) -> None:
+def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame, times: pd.DataFrame) -> None:
     """Draw what the run learns and what that costs.
 
     Raises:
@@ -50,7 +50,7 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame)
     if scalars.empty:
         note("Nothing has been recorded yet: charts appear with the first steps.")
         return
-    mode, times, rate = colours(), listing.step_times(scalars), listing.series(scalars, "lr", "train")
+    mode, rate = colours(), listing.series(scalars, "lr", "train")
     train, held_out = listing.series(scalars, "loss", "train"), listing.series(scalars, "loss", "validation")
     metrics, name = listing.held_out(scalars), summary.get("metric") or listing.main_metric(summary)[0]
     left, right = st.columns(2)
@@ -76,7 +76,7 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame)
 
 def _kinds(run: Chosen) -> None:
     try:
-        ranks = answers.ask(queries.heatmap, run.folder, "rank", answers.COLUMNS).frame
+        ranks = answers.ask(queries.heatmap, run.folder, "rank", answers.COLUMNS, None, None).frame
     except KeyError:
         note("No ranks have been recorded yet.")
         return
