@@ -15,10 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dynlora.assets.cache import cache_dir
 from dynlora.children import Folder, child_environment, locked, own_folder, runs_root
+from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, DynloraError, RunBusyError
 from dynlora.store.lifecycle import write_text
 
@@ -99,7 +98,7 @@ def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 30
         DynloraError: when the child fails or takes too long.
     """
     incoming = own_folder(runs_root(runs_dir, make=True), INCOMING_DIR)
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    text = yaml_text(config)
     request = incoming / f"check-{hashlib.sha256(text.encode()).hexdigest()[:20]}.yaml"
     with locked(incoming / "check.lock", timeout_s):
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,36 @@ def split_override(text: str) -> tuple[str, Any]:
 
 
 def parse_value(raw: str) -> Any:
-    """Read one value as YAML, and numbers such as 1e-3 that YAML 1.1 takes for text."""
+    """Read one value as YAML, and numbers such as 1e-3 that YAML 1.1 takes for text; what is quoted stays text."""
     try:
         value = yaml.safe_load(raw) if raw.strip() else None
     except (yaml.YAMLError, RecursionError, ValueError):  # an impossible date is a ValueError
         return raw
-    if isinstance(value, str):
+    if isinstance(value, str) and not raw.lstrip().startswith(('"', "'")):
         try:
             return float(value)
         except ValueError:
             return value
     return value
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Return plain values as YAML that reads back equal; escaped where it would not, as for a lone line separator."""
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    try:
+        if yaml.safe_load(text) == values:
+            return text
+    except yaml.YAMLError:
+        pass
+    return yaml.safe_dump(dict(values), sort_keys=False)
+
+
+def value_text(value: Any) -> str:
+    """Return one value as `parse_value` reads it back."""
+    if isinstance(value, str) and parse_value(value) == value:
+        return value
+    style = '"' if isinstance(value, str) else None
+    return yaml.safe_dump(value, default_style=style, default_flow_style=True, width=10**9).partition("\n")[0]
 
 
 def set_key(values: dict[str, Any], key: str, value: Any) -> None:

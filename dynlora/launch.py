@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dynlora.asking import INCOMING_DIR, answer_of, catalog
 from dynlora.children import Folder, locked, own_folder, read_json, runs_root
+from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, DynloraError, RunBusyError
 from dynlora.run_queue import (
     LAUNCH_NAME,
@@ -101,7 +100,7 @@ def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: fl
         if isinstance(known, str):
             return RunHandle(known, schema.run_folder(root, known, must_exist=False))
         request = incoming / f"{key}.yaml"
-        write_text(request, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_text(request, yaml_text(config))
         run_id = _ask_train(request, root, timeout_s)
         write_text(answer, json.dumps({"id": run_id}))
     wake(root)

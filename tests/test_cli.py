@@ -353,6 +353,7 @@ def test_preflight_counts_what_train_makes(
     found = document(CliRunner().invoke(main, ["preflight", *short, "--json"]))
     assert found["tokens"]["train"]["cut_share"] == 1
     assert any("cut after 16 tokens" in sentence for sentence in found["warnings"])
-    assert found["preview"] and all(row["cut"] for row in found["preview"])
+    assert found["preview"]
+    assert all(row["cut"] for row in found["preview"])
     assert {len(row["tokens"]) for row in found["preview"]} == {16}
     assert "parameters" in CliRunner().invoke(main, ["preflight", *short]).stdout

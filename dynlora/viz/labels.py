@@ -110,6 +110,11 @@ def listed(words: Sequence[str], limit: int = 3) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
 
 
+def plural(n: int, word: str) -> str:
+    """Return a count with its word: 1 row, 2 rows."""
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
 def spans(numbers: Iterable[int]) -> str:
     """Return whole numbers as spans: 0-2, 5."""
     found: list[list[int]] = []

@@ -9,36 +9,53 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from dynlora.config import RunConfig
+from dynlora.config_files import value_text
 from dynlora.errors import ConfigError
 
 MAX_SEEDS = 20
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "Quick look": {"train.steps": 100, "adapter.rank": 4, "data.max_eval": 500},
-    "Defaults": {},
-    "Quality": {"train.steps": 1500, "adapter.rank": 8, "train.lr": 5e-4},
-}
-"""Starting values of the form, by the name of the preset."""
-
+RULES = ("ge", "gt", "le", "lt")
+KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "yes or no", "tuple": "texts"}
 
 LABELS = {
-    "name": "name of the run", "model.name": "model", "train.steps": "steps", "adapter.rank": "rank, components",
-    "train.lr": "learning rate", "train.batch_size": "batch, examples", "data.max_length": "longest text, tokens",
-    "data.max_eval": "held-out rows, at most", "data.max_train": "training rows, at most",
-    "data.group_by": "input groups by", "data.text": "column of the text", "data.label": "column of the label",
-    "adapter.dropout": "adapter dropout, probability", "train.warmup": "warm-up, share of steps",
-    "train.schedule": "learning rate falls", "log.eval_every": "evaluate every, steps",
-    "log.checkpoint_every": "checkpoint every, steps", "log.every": "gradient norms every, steps",
+    "name": "name of the run", "model.name": "model", "model.dropout": "model dropout, probability",
+    "train.steps": "steps", "train.epochs": "epochs, instead of steps", "adapter.rank": "rank, components",
+    "adapter.alpha": "alpha, scaling is alpha / rank", "adapter.targets": "modules to adapt, endings of names",
+    "train.lr": "learning rate", "train.head_lr": "learning rate of the head", "train.batch_size": "batch, examples",
+    "train.weight_decay": "weight decay, per step", "train.max_grad_norm": "clip the gradient's norm at",
+    "train.grad_accum": "batches a step", "train.precision": "precision of numbers",
+    "data.max_length": "longest text, tokens", "data.max_eval": "held-out rows, at most",
+    "data.max_train": "training rows, at most", "data.eval_fraction": "held out where nothing is, share of rows",
+    "data.task": "task", "data.metric": "metric that decides", "data.group_by": "input groups by",
+    "data.text": "column of the text", "data.text_pair": "column of the second text",
+    "data.label": "column of the label", "adapter.dropout": "adapter dropout, probability",
+    "train.warmup": "warm-up, share of steps", "train.schedule": "learning rate falls",
+    "log.eval_every": "evaluate every, steps", "log.checkpoint_every": "checkpoint every, steps",
+    "log.every": "gradient norms every, steps",
 }  # fmt: skip
 """What people call the configuration's fields, with the unit, where the key alone does not say it."""
+
+EMPTY = {
+    "data.max_train": "all", "data.max_eval": "all", "adapter.targets": "all", "train.max_grad_norm": "not clipped",
+    "model.dropout": "the model's own",
+}  # fmt: skip
+"""What an empty field means, where it is not that a value is chosen automatically."""
+
+TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
+MORE_DATA = ("data.task", "data.metric", "data.eval_fraction")
+ROWS = ("data.max_train", "data.max_eval", "data.max_length")
+COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
+MORE_TRAINING = (
+    "train.epochs", "train.warmup", "train.schedule", "train.head_lr", "train.weight_decay", "train.max_grad_norm",
+    "train.grad_accum", "train.precision",
+)  # fmt: skip
+MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.dropout")
+RECORDING = ("log.eval_every", "log.every", "log.checkpoint_every")
+"""Keys of the configuration as the form groups them, in their order."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class Field:
 
     Attributes:
         key: dotted key in the configuration.
-        kind: int, float, str or bool.
+        kind: int, float, str, bool, or tuple for a list of texts.
         default: its value when nothing is entered; None for empty.
         help: what it means, with its unit.
         unit: of the value, may be empty.
@@ -55,6 +72,8 @@ class Field:
         low: least value, or None.
         high: greatest value, or None.
         choices: the values it can take, empty for any.
+        low_open: it must be more than `low`, not just as much.
+        high_open: it must be less than `high`.
     """
 
     key: str
@@ -66,6 +85,8 @@ class Field:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = field(default=())
+    low_open: bool = False
+    high_open: bool = False
 
     @property
     def name(self) -> str:
@@ -80,11 +101,38 @@ class Field:
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
     @property
+    def empty(self) -> str:
+        """What it means to leave the field empty."""
+        return EMPTY.get(self.key, "automatic")
+
+    @property
+    def range(self) -> str:
+        """The values it may take, in words; empty for any."""
+        bounds = [f"{'more than' if self.low_open else 'at least'} {self.low:g}"] if self.low is not None else []
+        bounds += [f"{'less than' if self.high_open else 'at most'} {self.high:g}"] if self.high is not None else []
+        return ", ".join(bounds)
+
+    @property
     def about(self) -> str:
-        """What the field means, its range and its key."""
-        bounds = [f"least {self.low:g}"] if self.low is not None else []
-        bounds += [f"most {self.high:g}"] if self.high is not None else []
-        return " ".join([self.help, f"({', '.join(bounds)})" if bounds else "", f"Key: {self.key}."]).replace("  ", " ")
+        """What the field means, its range, its default and its key."""
+        default = self.empty if self.default is None else self.default
+        said = [self.help, f"Range: {self.range}." if self.range else "", f"Default: {default}.", f"Key: {self.key}."]
+        return " ".join(part for part in said if part)
+
+    def fitting(self, value: Any) -> Any:
+        """Return a value that may come from a run of someone else's, or the default where the field cannot hold it."""
+        if value is None:
+            return None if self.optional else self.default
+        if self.kind == "tuple":
+            return tuple(str(item) for item in value) if isinstance(value, list | tuple) else self.default
+        if self.choices or self.kind == "str":
+            return str(value) if not self.choices or str(value) in self.choices else self.default
+        if isinstance(value, bool) or self.kind == "bool":
+            return value if isinstance(value, bool) and self.kind == "bool" else self.default
+        if not isinstance(value, int | float) or (self.kind == "int" and not float(value).is_integer()):
+            return self.default
+        inside = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        return value if inside else self.default
 
 
 def config_field(key: str) -> Field:
@@ -95,10 +143,9 @@ def config_field(key: str) -> Field:
         owner = typing.cast("type[BaseModel]", owner.model_fields[section].annotation)
     info = owner.model_fields[last]
     kinds, choices = _types(info.annotation)
-    low, high = _bounds(info)
     return Field(
-        key, kinds[0], info.get_default(), info.description or "", optional=len(kinds) > 1, low=low, high=high,
-        choices=choices,
+        key, kinds[0], info.get_default(), info.description or "", optional=len(kinds) > 1, choices=choices,
+        **_bounds({rule: getattr(item, rule) for item in info.metadata for rule in RULES if hasattr(item, rule)}),
     )  # fmt: skip
 
 
@@ -107,8 +154,7 @@ def strategy_fields(strategy: Mapping[str, Any]) -> list[Field]:
     return [
         Field(
             f"strategy.{row['name']}", row["type"], row.get("default"), row.get("help", ""), row.get("unit", ""),
-            bool(row.get("optional")), row.get("ge", row.get("gt")), row.get("le", row.get("lt")),
-            tuple(row.get("choices") or ()),
+            bool(row.get("optional")), choices=tuple(row.get("choices") or ()), **_bounds(row),
         )
         for row in strategy.get("fields", [])
     ]  # fmt: skip
@@ -119,7 +165,8 @@ def field_table(strategy: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "field": field.key, "default": "automatic" if field.default is None else str(field.default),
-            "unit": field.unit, "values": ", ".join(field.choices) or field.kind, "meaning": field.help,
+            "unit": field.unit, "values": ", ".join(field.choices) or field.range or KIND_WORDS.get(field.kind, ""),
+            "meaning": field.help,
         }
         for field in strategy_fields(strategy)
     ]  # fmt: skip
@@ -138,12 +185,10 @@ def _types(hint: Any) -> tuple[list[str], tuple[str, ...]]:
     return [getattr(hint, "__name__", "str")], ()
 
 
-def _bounds(info: FieldInfo) -> tuple[float | None, float | None]:
-    low = high = None
-    for rule in info.metadata:
-        low = getattr(rule, "ge", getattr(rule, "gt", None)) if low is None else low
-        high = getattr(rule, "le", getattr(rule, "lt", None)) if high is None else high
-    return low, high
+def _bounds(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bounds of a field from rules such as `ge` and `lt`."""
+    low, high = rules.get("ge", rules.get("gt")), rules.get("le", rules.get("lt"))
+    return {"low": low, "high": high, "low_open": "gt" in rules, "high_open": "lt" in rules}
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,24 +225,12 @@ def seeds(text: str) -> list[int]:
     return sorted(set(found))
 
 
-def data_key(source: str) -> str:
-    """Say whether a data source is a file or folder of this machine, or a name."""
-    local = source.startswith((".", "/", "~")) or source.lower().endswith((".csv", ".jsonl", ".json", ".parquet"))
-    return "data.path" if local or Path(source).exists() else "data.name"
-
-
 def command(config: Mapping[str, Any], runs_dir: str) -> str:
     """Return the command line that starts the same run."""
     parts = ["dynlora", "train"]
     for key, value in flat(config).items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        parts += ["--name", text] if key == "name" else ["--set", f"{key}={text}"]
+        parts += ["--name", str(value)] if key == "name" else ["--set", f"{key}={value_text(value)}"]
     return " ".join(shlex.quote(part) for part in [*parts, "--runs-dir", runs_dir])
-
-
-def yaml_text(config: Mapping[str, Any]) -> str:
-    """Return the configuration as a file that `dynlora train --config` reads."""
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -206,6 +239,24 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
+
+
+def queue_words(training: int, waiting: int, new: int = 1) -> str:
+    """Say what has to end before new runs begin; empty when they begin at once.
+
+    Args:
+        training: runs that are training.
+        waiting: runs that are queued already.
+        new: runs that are about to be started.
+    """
+    ahead = training + waiting
+    if not ahead:
+        return "" if new == 1 else f"One run trains at a time: the first starts at once, {new - 1} wait their turn."
+    first = [f"{training:,} run{' is' if training == 1 else 's are'} training"] if training else []
+    first += [f"{waiting:,} wait{'s' if waiting == 1 else ''} in the queue"] if waiting else []
+    if new == 1:
+        return f"{' and '.join(first)}; this one will wait its turn, position {ahead + 1:,}."
+    return f"{' and '.join(first)}; these {new} will wait their turn, positions {ahead + 1:,} to {ahead + new:,}."
 
 
 def launch_key(token: str, config: Mapping[str, Any]) -> str:

@@ -1,7 +1,10 @@
 """The launch form's widgets: one per field of the configuration's schema."""
 
+# pyright: reportArgumentType=false
+# (pandas comes without types of its own)
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,63 +13,125 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.launch import enqueue
+from dynlora.viz import launchform
 from dynlora.viz.labels import markdown_text
 from dynlora.viz.launchform import Field, launch_key
-from dynlora.viz.widgets.picker import is_read_only, runs_dir
+from dynlora.viz.widgets.cards import note
+from dynlora.viz.widgets.picker import is_read_only, link, list_all, runs_dir
 
 
-def field_widget(field: Field, preset: Mapping[str, Any]) -> Any:
+def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     """Draw the widget of a field and return its value; None when it is empty or at its default.
 
     Args:
         field: the field.
-        preset: starting values by key; a new preset starts the widget anew.
+        start: starting values by key; another start begins the widget anew.
     """
-    start = preset.get(field.key, field.default)
-    key = f"field-{field.key}-{start}"
+    value = field.fitting(start.get(field.key, field.default))
+    key = f"field-{field.key}-{str(value)[:200]}"
     label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
-    value: Any
+    found: Any
     if field.choices:
-        value = st.selectbox(label, field.choices, index=list(field.choices).index(str(start)), key=key, help=about)
+        found = st.selectbox(label, field.choices, index=field.choices.index(str(value)), key=key, help=about)
     elif field.kind == "bool":
-        value = st.checkbox(label, value=bool(start), key=key, help=about)
+        found = st.checkbox(label, value=bool(value), key=key, help=about)
     elif field.kind in ("int", "float"):
-        value = _number(field, start, key, label, about)
+        found = _number(field, value, key, label, about)
     else:
-        value = st.text_input(label, value=start or "", key=key, help=about, max_chars=500).strip() or None
-    return None if value == field.default else value
+        text = ", ".join(value) if isinstance(value, tuple) else str(value or "")
+        about_empty = field.empty if field.optional else None
+        entered = st.text_input(label, text[:500], key=key, help=about, max_chars=500, placeholder=about_empty)
+        found = entered.strip() or None
+        if field.kind == "tuple" and found:
+            found = [part.strip() for part in found.split(",") if part.strip()] or None
+    return None if found == field.default else found
 
 
 def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
     kind = int if field.kind == "int" else float
-    as_kind = {
-        name: None if bound is None else kind(bound) for name, bound in (("min", field.low), ("max", field.high))
-    }
+    low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
     return st.number_input(
-        label, min_value=as_kind["min"], max_value=as_kind["max"], value=None if start is None else kind(start),
-        step=1 if kind is int else None, format=None if kind is int else "%.6g", key=key, help=about,
-        placeholder="automatic" if field.optional else "",
+        label, min_value=low, max_value=high, value=None if start is None else kind(start),
+        step=1 if kind is int else _tenth(start), format=None if kind is int else "%.6g", key=key, help=about,
+        placeholder=field.empty if field.optional else "",
     )  # fmt: skip
 
 
-def field_grid(fields: Sequence[Field], preset: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
+def _tenth(value: float | None) -> float:
+    """Return a step that suits a number's size: 0.0001 for 0.001."""
+    return 0.01 if not value else 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+
+
+def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
     """Draw fields side by side and return what was entered, by key."""
-    places = st.columns(columns)
     found = {}
-    for number, field in enumerate(fields):
-        with places[number % columns]:
-            found[field.key] = field_widget(field, preset)
+    for first in range(0, len(fields), columns):
+        places = st.columns(columns, vertical_alignment="bottom")
+        for place, field in zip(places, fields[first : first + columns], strict=False):
+            with place:
+                found[field.key] = field_widget(field, start)
     return found
 
 
-def start_button(configs: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the button that starts runs, and what came of it; a double click starts each once."""
+def config_grid(keys: Sequence[str], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
+    """Draw fields of the configuration, named by their keys, as `field_grid` does."""
+    return field_grid([launchform.config_field(key) for key in keys], start, columns)
+
+
+def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """Draw the fields of model and training and return their values and the seeds.
+
+    Raises:
+        ConfigError: when the seeds name no runs.
+    """
+    first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
+    name, seed = str(start.get("name") or "")[:120], str(start.get("seed", 0))[:60]
+    with first:
+        about = "Display name; any text. Key: name."
+        values: dict[str, Any] = {
+            "name": st.text_input("name of the run", name, key=f"name-{name}", max_chars=120, help=about).strip()
+        }
+    with second:
+        values |= config_grid(["model.name"], start, 1)
+    with third:
+        about = "One number, a span such as 0-4, or a list such as 1, 5. One run each. Key: seed."
+        seeds = st.text_input("seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
+    values |= config_grid(launchform.TRAINING, start, 4)
+    with st.expander("More about training, adapters and recording", icon=":material/tune:"):
+        for keys in (launchform.MORE_TRAINING, launchform.MORE_ADAPTER, launchform.RECORDING):
+            values |= config_grid(keys, start, 4)
+    return values, launchform.seeds(seeds)
+
+
+def how_capacity_is_spent(strategy: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a strategy does, draw its own fields and return their values."""
+    note(strategy.get("summary", ""))
+    note(f"Cost: {strategy.get('cost') or 'none'}. Fidelity: {strategy.get('fidelity', '?')}.")
+    with st.expander(f"Fields of {strategy['name']}", icon=":material/tune:"):
+        return {"strategy.name": strategy["name"]} | field_grid(launchform.strategy_fields(strategy), start)
+
+
+def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> None:
+    """Draw the button that starts runs, and what came of it; a double click starts each once.
+
+    Args:
+        configs: the configurations, one a run.
+        missing: what has to be given first, in a sentence; the button waits for it.
+    """
     if is_read_only():
         st.info("This dashboard serves other machines, so it only looks: launch on the machine itself.")
         return
     token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
     label = "Start" if len(configs) == 1 else f"Start {len(configs)} runs"
-    if st.button(label, type="primary", icon=":material/rocket_launch:", key="start"):
+    pressed = st.button(
+        label,
+        type="primary",
+        icon=":material/rocket_launch:",
+        key="start",
+        disabled=bool(missing),
+        help=missing or None,
+    )
+    if pressed:
         st.session_state["launched"] = []
         try:
             with st.spinner("Checking the configuration; a first launch may fetch the model"):
@@ -82,7 +147,24 @@ def launched() -> list[str]:
     return list(st.session_state.get("launched", []))
 
 
+def show_launched() -> None:
+    """Say which runs the last press of the button started, and let the same form start another."""
+    for run_id in launched():
+        with st.container(horizontal=True, vertical_alignment="center", key=f"launched-{run_id}"):
+            st.success(f"Started as {run_id}.", width="stretch")
+            link("pages/run.py", "Watch it", run=run_id)
+    if launched():
+        st.button("Let the same form start another run", on_click=forget_launched, type="tertiary")
+
+
 def forget_launched() -> None:
     """Let the same form start another run."""
     st.session_state["launch_token"] = secrets.token_hex(8)
     st.session_state["launched"] = []
+
+
+def in_the_queue() -> tuple[int, int]:
+    """Return how many runs of the runs folder are training, and how many wait."""
+    runs = list_all()
+    own = runs[runs["is_own"].astype(bool)]
+    return int((own["status"] == "running").sum()), int((own["status"] == "queued").sum())

@@ -1,0 +1,222 @@
+"""The launch form: what it starts from, what it is fed with, what it is told before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from dynlora import asking, uploads
+from dynlora.config import parse_config
+from dynlora.errors import ConfigError
+from dynlora.store.lifecycle import annotate
+from dynlora.viz.widgets import picker
+from tests.pages.app import charts, open_page, words
+from tests.viz.checked import preflight_document
+from tests.viz.runs import HOSTILE, config, make_run
+
+RUN = "20260101-000000-00000001"
+TABLE = b"review,verdict,source\n" + b"the film was great,good,web\nthe film was dull,bad,print\n" * 5
+
+
+def shown_config(app: AppTest) -> dict[str, Any]:
+    """Return the configuration that the page shows as a file."""
+    return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
+
+
+def said(app: AppTest) -> str:
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+@pytest.fixture
+def uploaded(runs_dir: Path) -> str:
+    """Digest of a small table that was uploaded."""
+    return uploads.keep(runs_dir, "reviews.csv", TABLE).parent.name
+
+
+@pytest.mark.parametrize("preset", ["Quick look", "Teaching", "Quality", "Defaults"])
+def test_each_preset_is_a_link_and_a_whole_configuration(preset: str) -> None:
+    shown = shown_config(open_page("launch", preset=preset))
+    assert shown["strategy"]["name"] == "dynamic"
+    assert parse_config(shown).data.name == "sentiment4"
+    assert shown.get("train", {}).get("steps") == {"Quick look": 100, "Teaching": 80, "Quality": 1500}.get(preset)
+    assert shown["strategy"].get("moves") == (12 if preset == "Teaching" else None)
+
+
+def test_a_link_names_the_strategy() -> None:
+    app = open_page("launch", strategy="lora")
+    assert shown_config(app)["strategy"] == {"name": "lora"}
+    assert "Uniform." in said(app)
+
+
+@pytest.mark.parametrize("twin", ["same", "uniform", "random"])
+def test_a_run_can_be_repeated_and_twinned_from_a_link(twin: str, runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id=RUN)
+    values = config("dynamic", 3) | {"name": "first", "strategy": {"name": "dynamic", "moves": 5}}
+    annotate(folder, meta={"config": values})
+    shown = shown_config(open_page("launch", **{"from": RUN, "twin": twin}))
+    assert (shown["seed"], shown["adapter"], shown["train"]) == (3, {"rank": 4}, {"steps": 40})
+    assert shown["name"] == {"same": "first"}.get(twin, f"{twin} twin of first")
+    expected = {"same": {"moves": 5}, "random": {"allocation": "random", "moves": 5}, "uniform": {}}[twin]
+    assert shown["strategy"] == {"name": "lora" if twin == "uniform" else "dynamic"} | expected
+
+
+def test_another_run_to_start_from_goes_to_the_address(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("launch", preset="Teaching", strategy="lora")
+    app.selectbox(key="address-from").set_value(RUN).run()
+    assert not app.exception
+    assert app.query_params["from"] in (RUN, [RUN])
+    assert not {"preset", "strategy"} & set(app.query_params)
+    assert shown_config(app)["train"] == {"steps": 40}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_run_is_no_hostile_form(text: str, runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id=RUN, text=text)
+    values = config("dynamic", 0) | {"name": text[:400].replace("\x00", "")}
+    values["strategy"] = {"name": "dynamic", "moves": text, "allocation": text, "lr_ratio": [text]}
+    values["data"] = {"name": text[:300].replace("\x00", "")}
+    annotate(folder, meta={"config": values})
+    app = open_page("launch", **{"from": RUN})
+    assert shown_config(app)["strategy"] == {"name": "dynamic"}
+    assert "<img" not in words(app).replace("\\<img", "")
+
+
+def test_a_run_of_nonsense_is_one_sentence(runs_dir: Path) -> None:
+    annotate(make_run(runs_dir, run_id=RUN), meta={"config": {"train": {"lr": "<b>fast</b>"}}})
+    app = open_page("launch", **{"from": RUN})
+    assert len(app.error) == 1
+    assert "must be a number" in app.error[0].value.replace("\\", "")
+
+
+@pytest.mark.parametrize("run_id", ["../../etc", "nothing", "<b>x</b>"])
+def test_ids_to_start_from_are_checked(run_id: str, runs_dir: Path) -> None:
+    app = open_page("launch", **{"from": run_id})
+    assert len(app.error) == 1
+    assert not app.code
+
+
+def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> None:
+    app = open_page("launch", data="upload", upload=uploaded)
+    assert "In its 10 rows the label is good 5 times and bad 5 times" in said(app)
+    path = runs_dir / ".uploads" / uploaded / "reviews.csv"
+    assert shown_config(app)["data"] == {
+        "path": str(path), "text": "review", "label": "verdict", "group_by": "source", "max_eval": 500,
+    }  # fmt: skip
+    next(box for box in app.selectbox if box.label == "column of the second text").set_value("source").run()
+    assert shown_config(app)["data"]["text_pair"] == "source"
+    assert app.dataframe[0].value["review"].tolist()[0] == "the film was great"
+
+
+def test_without_a_file_nothing_can_be_started() -> None:
+    app = open_page("launch", data="upload")
+    assert "Upload a file first." in said(app)
+    assert [button.disabled for button in app.button if button.key in ("start", "check")] == [True, True]
+    assert not app.code
+
+
+@pytest.mark.parametrize("name", ["bad.csv", "bad.parquet"])
+def test_a_broken_upload_is_one_sentence(name: str, runs_dir: Path) -> None:
+    digest = uploads.keep(runs_dir, name, b'"<b>\n').parent.name
+    app = open_page("launch", data="upload", upload=digest)
+    assert len(app.error) == 1
+    assert "<b>" not in app.error[0].value
+
+
+def test_hostile_tables_are_text(runs_dir: Path) -> None:
+    rows = "\n".join(json.dumps({f"text {text[:60]}": text, "label": text[:40]}) for text in HOSTILE)
+    digest = uploads.keep(runs_dir, "a.jsonl", rows.encode()).parent.name
+    app = open_page("launch", data="upload", upload=digest)
+    assert not app.error
+    assert "<img" not in words(app).replace("\\<img", "")
+
+
+def test_a_file_of_this_machine_and_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(TABLE)
+    app = open_page("launch", data="file")
+    assert "Give the path of a file or folder first." in said(app)
+    box = next(box for box in app.text_input if box.label == "path on this machine")
+    box.set_value(str(tmp_path)).run()
+    shown = shown_config(app)["data"]
+    assert (shown["path"], shown["text"], shown["label"]) == (str(tmp_path), "review", "verdict")
+    box.set_value(str(tmp_path / "no.csv")).run()
+    assert "is not there; check the path" in said(app)
+
+
+def test_a_hub_id_can_be_given() -> None:
+    app = open_page("launch", data="hub")
+    assert "Give the id of a data set on the hub first." in said(app)
+    next(box for box in app.text_input if box.label == "id on the hub").set_value("nyu-mll/glue:sst2").run()
+    assert shown_config(app)["data"]["name"] == "nyu-mll/glue:sst2"
+
+
+def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, state="queued")
+    app = open_page("launch")
+    assert "1 waits in the queue; this one will wait its turn, position 2." in said(app)
+    next(box for box in app.text_input if box.label == "seeds").set_value("3-5").run()
+    assert app.button(key="start").label == "Start 3 runs"
+    assert "positions 2 to 4" in said(app)
+    commands = next(code.value for code in app.code if code.language == "bash").splitlines()
+    assert [f"seed={seed} " in line for seed, line in zip((3, 4, 5), commands, strict=True)] == [True] * 3
+    next(box for box in app.text_input if box.label == "seeds").set_value("x").run()
+    assert len(app.error) == 1
+
+
+def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def preflight(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+        asked.append(values)
+        return preflight_document(HOSTILE[0])
+
+    monkeypatch.setattr(asking, "preflight", preflight)
+    app = open_page("launch")
+    app.button(key="check").click().run()
+    assert not app.exception
+    assert asked == [shown_config(app)]
+    assert not (runs_dir / RUN).exists()
+    assert len(charts(app)) == 2
+    assert "capacity may move 7 times between steps 17 and 59" in said(app)
+    assert app.metric[0].value.replace("\\", "") == "64,878"
+    assert "64% of the training rows" in said(app)
+    assert any("[CLS]" in str(frame.value) for frame in app.dataframe)
+    assert "<img" not in words(app).replace("\\<img", "")
+    assert "<img" not in json.dumps(charts(app))
+    app.number_input(key="field-train.steps-100").set_value(120).run()
+    assert "The form has changed since the last check" in said(app)
+    assert not charts(app)
+    app.number_input(key="field-train.steps-100").set_value(100).run()
+    assert len(charts(app)) == 2
+
+
+def test_a_refused_check_is_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ConfigError("strategy.moves=<b>0</b>: must be at least 1")
+
+    monkeypatch.setattr(asking, "preflight", refuse)
+    app = open_page("launch")
+    app.button(key="check").click().run()
+    assert "must be at least 1" in app.error[0].value.replace("\\", "")
+    assert "<b>" not in app.error[0].value
+
+
+def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    for kind in ("upload", "file"):
+        app = open_page("launch", data=kind, upload=uploaded)
+        assert not app.dataframe
+        assert not app.button
+        assert "path" not in shown_config(app)["data"]
+
+
+def test_the_methods_page_tells_each_method() -> None:
+    app = open_page("methods")
+    assert "Fidelity: reconstruction: fills gaps of its paper" in said(app).replace("*", "")
+    assert [latex.value.strip("$\n") for latex in app.latex] == ["h = W x"]
+    assert app.dataframe[0].value["strategy.name"].tolist() == ["dynamic", "lora"]
