@@ -1,14 +1,18 @@
-"""Which runs are there, and how do they stand?"""
+"""Which runs are there, how do they stand, and what came of them?"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
-from dynlora.viz import listing, widgets
+from dynlora.viz import runlist, widgets
+from dynlora.viz.widgets import filters, picker, run_groups, sweep_form, ticked
 
 widgets.enter()
 widgets.titled("Runs", "Every run in the runs folder, and the samples that come with dynlora (read-only).")
-ACTIVE = widgets.is_active(widgets.list_all())
+RUNS = widgets.list_all()
+ACTIVE = widgets.is_active(RUNS)
 
 
 @st.fragment(run_every=2 if ACTIVE else None)
@@ -17,23 +21,31 @@ def show_runs() -> None:
     widgets.wake()
     runs = widgets.list_all()
     if runs.empty:
-        widgets.empty_store()
+        picker.no_runs()
+    else:
+        show_list(runs)
     if ACTIVE and not widgets.is_active(runs):
         st.rerun()
-    table = listing.runs_table(runs)
-    chosen = widgets.runs_grid(table)
-    own = [run_id for run_id in chosen if bool(runs.loc[runs["id"] == run_id, "is_own"].iloc[0])]
-    if not chosen:
-        widgets.note("Tick one run to open it, two or more to compare them.")
-    elif len(chosen) == 1:
-        widgets.links(chosen[0])
-    else:
-        widgets.link("pages/compare.py", f"Compare {len(chosen)} runs", runs=",".join(chosen))
     widgets.unreadable(runs)
-    if own:
-        widgets.delete_button(own)
     widgets.trash()
 
 
+def show_list(runs: Any) -> None:
+    """Draw the controls, the groups, the table and the ticked runs."""
+    view = filters.list_controls(runs)
+    shown = runlist.filtered(runs, view.query, view.statuses, view.strategies)
+    run_groups.group_card(shown, view.group)
+    widgets.note(runlist.found_words(len(shown), len(runs)))
+    if shown.empty:
+        return
+    chosen = widgets.runs_grid(runlist.ordered(runlist.runs_table(shown), view.sort))
+    if chosen:
+        ticked.ticked_runs(shown, chosen, runlist.all_tags(runs))
+    else:
+        widgets.note("Tick one run to open it, two or more to compare them.")
+
+
 show_runs()
-widgets.link("pages/launch.py", "Launch a run")
+with st.container(horizontal=True):
+    widgets.link("pages/launch.py", "Launch a run")
+sweep_form.sweep_form(RUNS)

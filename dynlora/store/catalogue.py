@@ -114,7 +114,8 @@ def _trend(reader: RunReader, meta: dict[str, Any], step: int) -> tuple[str, lis
 def deciding_metric(meta: dict[str, Any]) -> str:
     """Return the name of the metric that decides, empty before the first evaluation."""
     metrics = numbers(meta.get("metrics"))
-    names = [name for name in (meta.get("metric"), "accuracy", *metrics) if name in metrics and name != "loss"]
+    wanted = [name for name in (meta.get("metric"), "accuracy") if isinstance(name, str)]
+    names = [name for name in (*wanted, *metrics) if name in metrics and name != "loss"]
     return names[0] if names else ""
 
 

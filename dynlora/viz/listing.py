@@ -4,7 +4,6 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,53 +15,20 @@ ACTIVE = ("queued", "running")
 """States in which a run can change by itself."""
 
 
-def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of the Runs page: one row per run, `id` included."""
-    rows = [_row(row) for row in runs.to_dict("records")]
-    columns = [
-        "name", "status", "progress", "metric", "strategy", "model", "data", "seed", "active parameters", "of budget",
-        "created", "where", "id",
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
-
-
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    params, done, total = row.get("params") or {}, row.get("step"), row.get("max_steps")
-    name, value = main_metric(row)
-    is_known = not pd.isna(done) and not pd.isna(total) and bool(total)
-    return {
-        "name": one_line(row["name"], 120),
-        "status": row["status"],
-        "progress": 100 * int(done) / int(total) if is_known else None,
-        "metric": f"{name} {score(value)}" if name else "",
-        **{key: "" if pd.isna(row[key]) else one_line(row[key], 120) for key in ("strategy", "model", "data")},
-        "seed": None if pd.isna(row["seed"]) else row["seed"],
-        "active parameters": params.get("active"),
-        "of budget": _share(params),
-        "created": _time(row["created"]),
-        "where": "own" if row.get("is_own", True) else "sample",
-        "id": row["id"],
-    }
-
-
-def _share(params: Mapping[str, Any]) -> float | None:
-    used, budget = params.get("active"), params.get("budget")
+def budget_share(params: Mapping[str, Any]) -> float | None:
+    """Return how much of its budget a run uses, in percent; None when that is not known."""
+    used, budget, gate = params.get("active"), params.get("budget"), params.get("gate")
     if not isinstance(used, int) or not isinstance(budget, int) or budget <= 0:
         return None
-    return 100 * (used + int(params.get("gate") or 0)) / budget
-
-
-def _time(seconds: Any) -> pd.Timestamp | None:
-    if seconds is None or not math.isfinite(seconds):
-        return None
-    return pd.to_datetime(min(max(seconds, 0.0), 4e9), unit="s").floor("s")
+    return 100 * (used + (gate if isinstance(gate, int) else 0)) / budget
 
 
 def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
     """Return (name, last value) of the metric that decides; ("", None) before the first evaluation."""
     metrics = row.get("metrics") or {}
     wanted = ((row.get("config") or {}).get("data") or {}).get("metric")
-    names = [name for name in (wanted, "accuracy", *metrics) if name in metrics and name != "loss"]
+    wishes = [name for name in (row.get("metric"), wanted, "accuracy") if isinstance(name, str)]
+    names = [name for name in (*wishes, *metrics) if name in metrics and name != "loss"]
     return (names[0], metrics[names[0]]) if names else ("", None)
 
 
@@ -88,7 +54,7 @@ def headline(summary: Mapping[str, Any], reallocations: int, times: pd.DataFrame
     """Return the figures that matter first on the Capacity page: label to value."""
     params = summary.get("params") or {}
     name, value = main_metric(summary)
-    share = _share(params)
+    share = budget_share(params)
     total = times["step_ms"].sum() if len(times) else 0
     active = params.get("active")
     return {

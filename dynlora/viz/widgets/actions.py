@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -23,22 +24,48 @@ def wake() -> None:
 def runs_grid(table: pd.DataFrame) -> list[str]:
     """Draw the table of runs and return the ids of the ticked ones.
 
-    A tick is a position, so another set of runs gets another table: no tick ever slips to a neighbour.
+    A tick is a position, so another set or order of runs gets another table, with the same runs ticked: no tick ever
+    slips to a neighbour, and none is lost when a run appears.
     """
-    key = hashlib.sha256("".join(table["id"]).encode()).hexdigest()[:12]
+    ids = table["id"].tolist()
+    key = f"runs-{hashlib.sha256(''.join(ids).encode()).hexdigest()[:12]}"
+    known, start = st.session_state.get("grid", ("", []))
+    if known != key:
+        ticked = st.session_state.get("ticked", ())
+        start = [row for row, run_id in enumerate(ids) if run_id in ticked]
+        st.session_state["grid"] = (key, start)
     state = st.dataframe(
-        table, key=f"runs-{key}", hide_index=True, width="stretch", on_select="rerun", selection_mode="multi-row",
-        height=min(38 + 35 * max(len(table), 2), 560),
-        column_config={
-            "progress": st.column_config.ProgressColumn("progress", format="%d %%", min_value=0, max_value=100),
-            "of budget": st.column_config.NumberColumn("of budget, %", format="%.1f"),
-            "active parameters": st.column_config.NumberColumn("active parameters", format="localized"),
-            "created": st.column_config.DatetimeColumn("created", format="calendar"),
-            "name": st.column_config.TextColumn("name", pinned=True, width="medium"),
-        },
+        table, key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode="multi-row",
+        selection_default={"selection": {"rows": start}}, column_config=_columns(),
+        height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=_used(table),
     )  # fmt: skip
     rows = state["selection"]["rows"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
-    return [str(table["id"].iloc[row]) for row in rows if row < len(table)]
+    st.session_state["ticked"] = [ids[row] for row in rows if row < len(ids)]
+    return st.session_state["ticked"]
+
+
+def _used(table: pd.DataFrame) -> list[str]:
+    """Return the columns that say something: tags and notes take no room while nobody wrote any."""
+    return [name for name in table.columns if name not in ("tags", "note") or table[name].map(len).any()]
+
+
+def _columns() -> dict[str, Any]:
+    """Return how the columns of the table are drawn."""
+    column = st.column_config
+    return {
+        "name": column.TextColumn("name", pinned=True, width="medium"),
+        "progress": column.ProgressColumn("progress", format="%d %%", min_value=0, max_value=100, width="small"),
+        "trend": column.LineChartColumn(
+            "trend", width="small", help="The last evaluations; before the second one, the training loss."
+        ),
+        "result": column.NumberColumn("result", format="%.3f", help="The deciding metric at the last evaluation."),
+        "tags": column.ListColumn("tags", width="medium"),
+        "seed": column.NumberColumn("seed", format="%d", width="small"),
+        "of budget": column.NumberColumn("of budget, %", format="%.1f"),
+        "active parameters": column.NumberColumn("active parameters", format="localized"),
+        "created": column.DatetimeColumn("created", format="calendar"),
+        "note": column.TextColumn("note", width="medium"),
+    }
 
 
 def unreadable(runs: pd.DataFrame) -> None:
@@ -46,6 +73,7 @@ def unreadable(runs: pd.DataFrame) -> None:
     broken = runs[runs["status"] == "corrupt"]
     if len(broken):
         with st.expander(f"{len(broken)} unreadable", icon=":material/broken_image:"):
+            st.caption("They are left as they are. Delete moves them to the trash; a newer dynlora may read them.")
             st.dataframe(broken[["id", "reason"]], hide_index=True, width="stretch")
 
 

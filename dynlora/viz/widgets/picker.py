@@ -85,6 +85,11 @@ def find_run(run_id: str) -> Chosen:
     raise RunNotFoundError(f"there is no run {run_id!r}: pick another one")
 
 
+def runs_root_of(run_id: str) -> Path:
+    """Return the runs folder that holds a run whose id came from the list."""
+    return find_run(run_id).folder.parent
+
+
 def run_words(runs: pd.DataFrame) -> dict[str, str]:
     """Return what a list shows for each run id: name and strategy; no status, which the list would not renew."""
     return {
@@ -119,7 +124,7 @@ def _other_run() -> None:
     to_address(run=st.session_state["address-run"], step=None, module=None)
 
 
-def pick_runs(label: str, at_most: int = 12) -> list[Chosen]:
+def pick_runs(label: str, at_most: int = 50) -> list[Chosen]:
     """Draw a picker of several runs and return those chosen; the address holds their ids."""
     runs = list_all()
     if runs.empty:
@@ -138,9 +143,14 @@ def pick_runs(label: str, at_most: int = 12) -> list[Chosen]:
 
 def empty_store() -> None:
     """Say that there are no runs yet and what to do, then end the page."""
+    no_runs()
+    st.stop()
+
+
+def no_runs() -> None:
+    """Say that there are no runs yet and what to do."""
     st.info("No runs yet. Launch one here, or type `dynlora train` in a terminal: it will appear.")
     link("pages/launch.py", "Launch a run")
-    st.stop()
 
 
 def link(page: str, label: str, **params: str) -> None:

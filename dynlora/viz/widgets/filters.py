@@ -1,0 +1,76 @@
+"""The controls over the list of runs: what is shown, in which order and groups; their values live in the address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.viz import runlist
+from dynlora.viz.labels import one_line
+from dynlora.viz.widgets.address import choose, to_address
+
+MAX_QUERY = 200
+
+
+@dataclass(frozen=True)
+class ListView:
+    """What the address says of the list.
+
+    Attributes:
+        query: words to look for.
+        statuses: statuses to show; empty is all.
+        strategies: strategies to show; empty is all.
+        sort: a key of `runlist.SORTS`.
+        group: a key of `runlist.GROUPS`.
+    """
+
+    query: str
+    statuses: tuple[str, ...]
+    strategies: tuple[str, ...]
+    sort: str
+    group: str
+
+
+def list_controls(runs: pd.DataFrame) -> ListView:
+    """Draw the controls in a row that wraps and return what they say."""
+    statuses = sorted(runs["status"].unique())
+    strategies = sorted(name for name in runs["strategy"].unique() if isinstance(name, str))
+    with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
+        query = text_box("q", "filter", "any word of a run")
+        chosen = several("status", "status", statuses, runlist.STATUS_WORDS)
+        methods = several("strategy", "strategy", strategies, {})
+        sort = choose("sort", "order", list(runlist.SORTS), "newest", runlist.SORTS.__getitem__, width=170)
+        group = choose("group", "group", list(runlist.GROUPS), "none", runlist.GROUPS.__getitem__, width=160)
+    return ListView(query, chosen, methods, sort, group)
+
+
+def text_box(name: str, label: str, placeholder: str) -> str:
+    """Draw a box for words and return them."""
+    key = f"address-{name}"
+    st.session_state[key] = one_line(st.query_params.get(name, ""), MAX_QUERY)
+    return st.text_input(
+        label, key=key, placeholder=placeholder, max_chars=MAX_QUERY, width=240, icon=":material/search:",
+        on_change=lambda: to_address(**{name: st.session_state[key] or None}),
+    )  # fmt: skip
+
+
+def several(name: str, label: str, options: Sequence[str], words: dict[str, str]) -> tuple[str, ...]:
+    """Draw a choice of several options and return those chosen; none chosen means all."""
+    key = f"address-{name}"
+    wanted = set(st.query_params.get_all(name))
+    st.session_state[key] = [option for option in options if option in wanted]
+    chosen = st.multiselect(
+        label, options, key=key, placeholder="all", width=160, on_change=_several_changed, args=(name, key),
+        format_func=lambda option: one_line(words.get(option, option), 40),
+    )  # fmt: skip
+    return tuple(chosen)
+
+
+def _several_changed(name: str, key: str) -> None:
+    if st.session_state[key]:
+        st.query_params[name] = list(st.session_state[key])
+    else:
+        st.query_params.pop(name, None)

@@ -1,0 +1,172 @@
+"""The Runs page: filtered, ordered and grouped by its address; ticked runs compared, exported, tagged; sweeps."""
+
+# pyright: reportAttributeAccessIssue=false
+# (elements that streamlit's test harness has no class for come without types)
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.store.notes import Notes, annotate_notes, read_notes
+from dynlora.viz.widgets import picker
+from tests.pages.app import charts, open_page, words
+from tests.store.builder import finished_run, new_run
+
+IDS = [f"20260101-000000-0000000{number}" for number in range(4)]
+
+
+@pytest.fixture
+def runs(runs_dir: Path) -> Path:
+    for number, run_id in enumerate(IDS):
+        meta: dict[str, Any] = {"name": f"run {number}", "created": 10.0 * number, "strategy": "lora"}
+        if number == 3:
+            new_run(runs_dir, run_id, "queued", **{**meta, "strategy": "dynamic"})
+        else:
+            finished_run(runs_dir, 10 * (number + 1), run_id, **meta)
+    annotate_notes(runs_dir / IDS[1], add=["good"], note="$x$ <b>note</b>")
+    return runs_dir
+
+
+def names(app: AppTest) -> list[str]:
+    return app.dataframe[0].value["name"].tolist() if app.dataframe else []
+
+
+def tick(app: AppTest, *rows: int) -> AppTest:
+    """Tick rows of the table as a browser does."""
+    state = app.session_state["grid"][0]
+    app.session_state[state] = {"selection": {"rows": list(rows), "columns": [], "cells": []}}
+    return app.run()
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ({}, "run 3, run 2, run 1, run 0"), ({"sort": "oldest"}, "run 0, run 1, run 2, run 3"),
+        ({"q": "good"}, "run 1"), ({"status": "queued"}, "run 3"), ({"strategy": "lora"}, "run 2, run 1, run 0"),
+        ({"q": "run", "sort": "highest", "status": "finished"}, "run 2, run 1, run 0"),
+        ({"sort": "nonsense", "group": "<b>", "status": "dancing"}, "run 3, run 2, run 1, run 0"),
+        ({"q": "nothing like it"}, ""),
+    ],
+)  # fmt: skip
+def test_a_link_restores_the_list(runs: Path, address: dict[str, str], shown: str) -> None:
+    app = open_page("runs", **address)
+    assert ", ".join(names(app)) == shown
+    if not shown:
+        assert "None of 4 runs fits" in words(app)
+
+
+def test_the_controls_write_the_address(runs: Path) -> None:
+    app = open_page("runs")
+    app.text_input(key="address-q").set_value("run").run()
+    app.multiselect(key="address-status").set_value(["finished"]).run()
+    app.selectbox(key="address-sort").set_value("oldest").run()
+    assert not app.exception
+    assert {key: "".join(app.query_params[key]) for key in ("q", "status", "sort")} == {
+        "q": "run", "status": "finished", "sort": "oldest",
+    }  # fmt: skip
+    assert names(app) == ["run 0", "run 1", "run 2"]
+    app.multiselect(key="address-status").set_value([]).run()
+    assert "status" not in app.query_params
+
+
+def test_groups_are_drawn_and_said(runs: Path) -> None:
+    app = open_page("runs", group="tag")
+    assert len(charts(app)) == 1
+    assert "no tag\\: accuracy" in words(app).replace("\u200b", "").replace(":", "\\:")
+    assert not charts(open_page("runs"))
+
+
+def test_ticked_runs_stay_ticked_when_one_appears_or_is_filtered(runs: Path) -> None:
+    app = tick(open_page("runs", sort="oldest"), 1, 2)
+    assert app.session_state["ticked"] == IDS[1:3]
+    new_run(runs, "20260101-000000-00000009", "queued", name="new", created=5.0)
+    app.run()
+    assert names(app) == ["run 0", "new", "run 1", "run 2", "run 3"]
+    assert app.session_state["ticked"] == IDS[1:3]
+    app.text_input(key="address-q").set_value("good").run()
+    assert app.session_state["ticked"] == [IDS[1]]
+
+
+def test_ticked_runs_are_exported_with_the_command_for_each(runs: Path) -> None:
+    app = tick(open_page("runs", sort="oldest"), 0, 1)
+    assert f"dynlora export {IDS[0]} --out adapter-{IDS[0]} --runs-dir {runs}" in app.code[0].value
+    assert [button.label for button in app.get("download_button")] == ["CSV", "JSON"]
+
+
+def test_tags_and_a_note_are_saved_and_shown_as_text(runs: Path) -> None:
+    app = tick(open_page("runs", sort="oldest"), 1)
+    assert app.text[0].value == "$x$ <b>note</b>"
+    app.multiselect(key=f"tags-{IDS[1]}").set_value(["good", "late"])
+    app.text_area(key=f"note-{IDS[1]}").set_value("changed")
+    app.button(key="save-notes").click().run()
+    assert not app.exception
+    assert read_notes(runs / IDS[1]) == Notes(("good", "late"), "changed")
+    app = tick(app, 0, 1)
+    app.multiselect(key="tags-many").set_value(["late"])
+    app.button(key="save-notes").click().run()
+    assert read_notes(runs / IDS[0]).tags == ("late",)
+    assert read_notes(runs / IDS[1]).tags == ("good", "late")
+
+
+def test_samples_can_be_exported_and_not_changed(tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    finished_run(samples, 5, IDS[0])
+    app = tick(open_page("runs"), 0)
+    assert [button.key for button in app.button if button.key in ("save-notes", "delete")] == []
+    assert app.get("download_button")
+
+
+def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+
+    def enqueue(config: dict, lists: dict, runs_dir: Path, *, key: str) -> list[str]:
+        asked.append((config, lists, key))
+        return ["a", "b"]
+
+    monkeypatch.setattr("dynlora.viz.widgets.sweep_form.enqueue_sweep", enqueue)
+    app = open_page("runs")
+    assert app.button(key="sweep-start").label == "Queue 6 runs"
+    app.selectbox(key="sweep-base").set_value(IDS[0])
+    app.text_input(key="sweep-name").set_value("try")
+    app.text_area(key="sweep-lines").set_value("seed=0..1").run()
+    assert "--name try --set seed=0..1" in app.code[-1].value
+    app.button(key="sweep-start").click().run()
+    assert not app.exception
+    assert [(config["strategy"], config["name"], lists) for config, lists, _ in asked] == [
+        ({"name": "dynamic"}, "try", {"seed": "0..1"})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"), [("seed", "key=value"), ("seed=0..900", "more than 200"), ("seed=0\nseed=1", "listed twice")]
+)
+def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, said: str) -> None:
+    app = open_page("runs")
+    app.text_area(key="sweep-lines").set_value(lines).run()
+    assert not app.exception
+    assert said in app.error[0].value.replace("\\", "")
+
+
+def test_a_dashboard_that_only_looks_offers_no_change(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    app = tick(open_page("runs"), 1)
+    assert not app.button
+    assert json.dumps([area.label for area in app.text_area]) == "[]"
+
+
+def test_the_trash_is_there_when_the_list_is_empty(runs_dir: Path) -> None:
+    from dynlora import launch
+
+    finished_run(runs_dir, 5, IDS[0])
+    launch.delete(runs_dir, IDS[0])
+    app = open_page("runs")
+    assert "No runs yet" in words(app)
+    app.multiselect(key="trash").set_value([IDS[0]]).run()
+    app.button(key="restore").click().run()
+    assert not app.exception
+    assert app.dataframe[0].value["id"].tolist() == [IDS[0]]
