@@ -25,7 +25,7 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
         colours: of the mode.
     """
     drawn = theme.figure(colours, 340, left=8)
-    flows = flows[~(flows["kept"].astype(bool) & (flows["source"] == OTHERS))]  # it would dwarf what is named
+    flows = flows.drop(flows.index[flows["kept"] & (flows["source"] == OTHERS)])  # it would dwarf what is named
     ends = [*labels, RELEASED, FREE]
     left = [label for label in ends if label in set(flows["source"])]
     right = [label for label in ends if label in set(flows["target"])]

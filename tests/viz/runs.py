@@ -46,7 +46,7 @@ def make_run(
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
     }  # fmt: skip
     folder = RunWriter.create(
-        runs_dir, run_id=run_id, config_yaml="seed: 0\n", meta=meta, max_steps=40,
+        runs_dir, run_id=run_id, config_yaml="seed: 0\n", meta=meta, max_steps=max(40, steps),
         state="queued" if state == "queued" else "running",
     )  # fmt: skip
     if state == "queued":

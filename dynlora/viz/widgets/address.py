@@ -27,6 +27,15 @@ def to_address(**values: Any) -> None:
             st.query_params[name] = str(value)
 
 
+def put(key: str, value: Any) -> None:
+    """Set a control from the address before it is drawn.
+
+    One that shows the value already is left alone: to set it would undo what the viewer does to it meanwhile.
+    """
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
+
+
 def _changed(name: str, key: str, default: Any) -> None:
     value = st.session_state[key]
     to_address(**{name: None if value == default else value})
@@ -37,7 +46,8 @@ def segmented(
 ) -> Any:
     """Draw a row of choices and return the chosen one."""
     key = f"address-{name}"
-    current = st.session_state[key] = from_address(name, options, default)
+    current = from_address(name, options, default)
+    put(key, current)
     chosen = st.segmented_control(
         label, options, key=key, format_func=words, label_visibility="collapsed",
         on_change=_changed, args=(name, key, default), **more,
@@ -50,7 +60,7 @@ def choose(
 ) -> Any:
     """Draw a drop-down list and return the chosen option."""
     key = f"address-{name}"
-    st.session_state[key] = from_address(name, options, default)
+    put(key, from_address(name, options, default))
     return st.selectbox(
         label, options, key=key, format_func=words, on_change=_changed, args=(name, key, default), **more
     )
@@ -62,7 +72,7 @@ def step_slider(last: int, label: str = "step") -> int:
         return last
     wanted = st.query_params.get("step", "")
     current = min(int(wanted), last) if wanted.isdecimal() and len(wanted) < 12 else last
-    st.session_state["address-step"] = current
+    put("address-step", current)
     return st.slider(
         label, 0, last, key="address-step", on_change=_changed, args=("step", "address-step", last),
         help="The line in the map, the picture, the flow and the scatter all show this step.",
@@ -79,7 +89,7 @@ def step_range(last: int, label: str = "steps shown") -> tuple[int, int]:
     wanted = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
     first = min(int(wanted[1]), last - 1) if wanted else 0
     end = min(int(wanted[2]), last) if wanted and wanted[2] else last
-    st.session_state["address-steps"] = (first, max(end, first + 1))
+    put("address-steps", (first, max(end, first + 1)))
     st.slider(
         label, 0, last, key="address-steps", on_change=_range_changed, args=(last,),
         help="The map shows these steps at the full resolution they were recorded in, and the flow what moved in them.",

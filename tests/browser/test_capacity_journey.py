@@ -1,0 +1,119 @@
+"""The Capacity page in a browser: the replay plays by itself, a range re-bins the map, the flow adds up."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import OTHER
+from tests.viz.runs import make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+LONG = "20260101-000000-0000000a"
+
+
+@pytest.fixture
+def long_run(runs_dir: Path) -> str:
+    """A run of more steps than a map has columns."""
+    make_run(runs_dir, run_id=LONG, steps=1200, text="a long run")
+    return LONG
+
+
+def _open(page: Page, address: str) -> list[str | bytes]:
+    """Open a page and return the list of messages that it sends to the server from now on."""
+    from playwright.sync_api import expect
+
+    sent: list[str | bytes] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda message: sent.append(message)))
+    page.goto(address)
+    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible(timeout=60_000)
+    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
+    sent.clear()
+    return sent
+
+
+def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
+    server: str, page: Page, artifacts: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    sent = _open(page, f"{server}/capacity?run={OTHER}")
+    player = page.locator(".replay")
+    widths = "bars => bars.map(bar => bar.getAttribute('width')).join()"
+    slider = player.get_by_role("slider", name="step shown")
+    expect(slider).to_have_attribute("aria-valuetext", "step 40")
+    at_the_end = player.locator("rect.bar").evaluate_all(widths)
+    player.get_by_role("button", name="play through training").click()
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(r"step ([1-9])$"))
+    assert player.locator("rect.bar").evaluate_all(widths) != at_the_end
+    assert sent == [], "playing must ask the server for nothing"
+    page.screenshot(path=artifacts / "capacity-replay.png")
+    player.get_by_role("button", name="pause").click()
+    expect(page).to_have_url(re.compile(r"step=\d+"))
+    step = int(re.findall(r"step=(\d+)", page.url)[0])
+    assert 0 < step < 40
+    assert len(sent) >= 1
+    expect(page.get_by_role("heading", name=f"Did rank follow importance, at step {step}?")).to_be_visible()
+
+    again = page.context.new_page()
+    again.goto(page.url)
+    expect(again.locator(".replay").get_by_role("slider", name="step shown")).to_have_attribute(
+        "aria-valuetext",
+        f"step {step}",
+    )
+    again.close()
+
+
+def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, long_run: str) -> None:
+    from playwright.sync_api import expect
+
+    def columns() -> int:
+        plot = page.locator('[class*="st-key-card-map"] .js-plotly-plot')
+        return plot.evaluate("plot => plot._fullData[0].x.length - 1")
+
+    _open(page, f"{server}/capacity?run={long_run}")
+    expect(page.get_by_text("400 of 1,201 recorded steps shown")).to_be_visible()
+    assert columns() == 400
+    handle = page.get_by_role("slider", name="steps shown").first
+    handle.focus()
+    for _ in range(9):
+        handle.press("PageUp")
+    expect(page).to_have_url(re.compile(r"steps=1080-"))
+    first = int(re.findall(r"steps=(\d+)-", page.url)[0])
+    expect(page.get_by_text("recorded steps shown")).to_have_count(0)
+    expect(page.get_by_role("heading", name=f"Who gave to whom, steps {first} to 1200")).to_be_visible()
+    page.wait_for_function(
+        "n => document.querySelector('[class*=\"st-key-card-map\"] .js-plotly-plot')._fullData[0].x.length - 1 === n",
+        arg=1200 - first + 1,
+    )
+    page.go_back()
+    expect(page.get_by_text("400 of 1,201 recorded steps shown")).to_be_visible()
+
+
+def test_the_flow_adds_up_between_two_steps(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    _open(page, f"{server}/capacity?run={OTHER}&steps=5-30")
+    expect(page.get_by_text("Both sides add up")).to_be_visible()
+    plot = page.locator('[class*="st-key-card-flow"] .js-plotly-plot')
+    sides = plot.evaluate(
+        """plot => {
+          const {link, node} = plot._fullData[0], side = {};
+          link.value.forEach((value, i) => {
+            side['from ' + node.label[link.source[i]]] = (side['from ' + node.label[link.source[i]]] ?? 0) + value;
+            side['to ' + node.label[link.target[i]]] = (side['to ' + node.label[link.target[i]]] ?? 0) + value;
+          });
+          return side;
+        }"""
+    )
+    given = sum(value for name, value in sides.items() if name.startswith("from ") and name != "from free")
+    received = sum(value for name, value in sides.items() if name.startswith("to ") and name != "to released")
+    assert given + sides.get("from free", 0) == pytest.approx(received + sides.get("to released", 0))
+    page.get_by_text("by module", exact=True).click()
+    expect(page).to_have_url(re.compile("flow=module"))
+    expect(page.get_by_text("Both sides add up")).to_be_visible()
