@@ -26,6 +26,8 @@ IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
     ("dynlora/errors.py", (*TORCH, *UI, "pandas", "dynlora")),
     ("dynlora/assets/*.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies")),
     ("dynlora/store/*.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
+    ("dynlora/asking.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
+    ("dynlora/uploads.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/launch.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/engine/*.py", (*UI, "pandas", "dynlora.store", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/strategies/*.py", (*UI, "pandas", "dynlora.store", "dynlora.viz")),
@@ -43,7 +45,8 @@ MAX_FILE = {"dynlora/**/*.py": 320, "dynlora/strategies/*.py": 200, "pages/*.py"
 OPTIMIZER_STATE = ("edits.py", "checkpoint.py")
 """The engine's files that may read or write the optimiser's state: edits repair it, checkpoints carry it."""
 
-TORCH_FREE = ("dynlora", "dynlora.config", "dynlora.assets", "dynlora.store", "dynlora.launch", "dynlora.app_files")
+TORCH_FREE = ("dynlora", "dynlora.config", "dynlora.assets", "dynlora.store", "dynlora.launch", "dynlora.app_files",
+              "dynlora.uploads")  # fmt: skip
 
 
 def _sources(*patterns: str) -> list[Path]:

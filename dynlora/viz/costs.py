@@ -21,7 +21,7 @@ def figures(found: Mapping[str, Any]) -> dict[str, str]:
         "parameters trained": f"{trained:,}",
         "of the whole model": percent(trained / (trained + params["frozen"]), 2),
         "memory, MiB": number(found["memory_mib"]["total"]),
-        "time, about": duration(60 * found["time"]["total_minutes"]),
+        "time, about": duration(max(1.0, 60 * found["time"]["total_minutes"])),
         "tokens a row, mean": number(tokens["mean"]),
         "rows cut": percent(tokens["cut_share"]),
     }

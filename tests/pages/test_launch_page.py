@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from dynlora.config import parse_config
 from dynlora.errors import ConfigError
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.widgets import picker
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import CATALOG, ROOT, charts, open_page, words
 from tests.viz.checked import preflight_document
 from tests.viz.runs import HOSTILE, config, make_run
 
@@ -65,6 +68,13 @@ def test_a_run_can_be_repeated_and_twinned_from_a_link(twin: str, runs_dir: Path
     assert shown["strategy"] == {"name": "lora" if twin == "uniform" else "dynamic"} | expected
 
 
+def test_a_link_to_a_twin_that_a_run_lacks_says_so(runs_dir: Path) -> None:
+    annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0)})
+    app = open_page("launch", **{"from": RUN, "twin": "random"})
+    assert "This run has no random twin" in said(app)
+    assert shown_config(app)["strategy"] == {"name": "lora"}
+
+
 def test_another_run_to_start_from_goes_to_the_address(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("launch", preset="Teaching", strategy="lora")
@@ -111,6 +121,20 @@ def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> 
     next(box for box in app.selectbox if box.label == "column of the second text").set_value("source").run()
     assert shown_config(app)["data"]["text_pair"] == "source"
     assert app.dataframe[0].value["review"].tolist()[0] == "the film was great"
+
+
+def test_what_is_sent_is_kept_and_what_is_removed_is_forgotten(runs_dir: Path) -> None:
+    app = open_page("launch", data="upload")
+    app.file_uploader(key="upload").set_value(("../my reviews.csv", TABLE, "text/csv")).run()
+    assert not app.exception
+    path = Path(shown_config(app)["data"]["path"])
+    assert path == runs_dir / ".uploads" / path.parent.name / "my-reviews.csv"
+    assert app.query_params["upload"] in (path.parent.name, [path.parent.name])
+    app.file_uploader(key="upload").set_value(None).run()
+    assert "Upload a file first." in said(app)
+    app.file_uploader(key="upload").set_value(("empty.csv", b"", "text/csv")).run()
+    assert len(app.error) == 1
+    assert "the file is empty" in app.error[0].value
 
 
 def test_without_a_file_nothing_can_be_started() -> None:
@@ -213,6 +237,25 @@ def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.Mo
         assert not app.dataframe
         assert not app.button
         assert "path" not in shown_config(app)["data"]
+
+
+def test_form_and_methods_are_drawn_without_torch(uploaded: str, runs_dir: Path, cache: Path) -> None:
+    cache.mkdir()
+    (cache / f"strategies-{asking._catalog_version()}.json").write_text(json.dumps(CATALOG))
+    program = (
+        "import sys\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        "for page in ('launch', 'methods'):\n"
+        "    app = AppTest.from_file('app.py', default_timeout=30)\n"
+        f"    app.query_params.update(data='upload', upload='{uploaded}')\n"
+        "    app.switch_page(f'pages/{page}.py').run()\n"
+        "    assert not app.exception, app.exception\n"
+        "    assert len(app.dataframe) > 0\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'datasets'} & set(sys.modules)) or 0)\n"
+    )
+    environment = {**os.environ, picker.RUNS_DIR_VARIABLE: str(runs_dir)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_methods_page_tells_each_method() -> None:

@@ -36,6 +36,9 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             config = queries.run_summary(find_run(run_id).folder)["config"]
             parse_config(config)
         twins = starts.twins(config, strategies)
+        wanted = st.query_params.get("twin")
+        if wanted in starts.TWINS and wanted not in twins:
+            note(f"This run has no {starts.TWINS[wanted].lower()}: it would be the run itself.")
         name = _segmented("twin", "what to make of that run", list(twins), starts.TWINS.__getitem__)
         note(starts.TWIN_WORDS[name])
         return twins[name]

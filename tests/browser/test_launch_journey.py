@@ -1,0 +1,99 @@
+"""Upload a table in a real browser, see what a run on it costs, and train on it to the end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora.store import queries
+from tests.browser.conftest import OTHER
+from tests.tiny import tiny_rows, write_csv
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PATIENCE_MS = 120_000
+"""For a child process with torch on a busy machine, in milliseconds."""
+
+
+@pytest.mark.slow
+def test_upload_check_train(
+    server: str, page: Page, browser: Browser, artifacts: Path, runs_dir: Path, tmp_path: Path, tiny_bert: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=30_000)
+    rows = [{"review": row["text"], "verdict": row["label"], "source": row["domain"]} for row in tiny_rows(60)]
+    table = write_csv(tmp_path / "my reviews.csv", rows)
+
+    page.goto(f"{server}/launch?data=upload")
+    expect(page.get_by_text("Upload a file first.").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(table)
+    expect(page.get_by_text("In its 60 rows the label is")).to_be_visible()
+    command = page.locator('[class*="st-key-card-command"] code').first
+    expect(command).to_contain_text("data.text=review")
+    _fill(page, {"model": str(tiny_bert), "steps": "6", "batch, examples": "8", "longest text, tokens": "16"})
+    expect(command).to_contain_text("max_length=16")
+
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.get_by_role("heading", name="What does the model see?")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    page.screenshot(path=artifacts / "launch-checked.png", full_page=True)
+
+    page.get_by_role("button", name="Start", exact=True).dblclick()
+    started = page.get_by_text(re.compile(r"Started as \S+\."))
+    expect(started).to_be_visible(timeout=PATIENCE_MS)
+    page.get_by_role("link", name="Watch it").click()
+    expect(page.get_by_text("step 6 of 6").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible(timeout=PATIENCE_MS)
+    page.screenshot(path=artifacts / "launch-finished.png", full_page=True)
+
+    runs = queries.list_runs(runs_dir)
+    [run_id] = [run for run in runs["id"] if run != OTHER]  # one run, although the button was pressed twice
+    summary = queries.run_summary(runs_dir / run_id)
+    kept = Path(summary["config"]["data"]["path"])
+    assert summary["status"] == "finished"
+    assert kept.relative_to(runs_dir.resolve()).parts[0] == ".uploads"
+    assert kept.read_bytes() == table.read_bytes()
+
+    other = browser.new_context().new_page()  # a link in another browser restores the view
+    other.goto(f"{server}/launch?data=upload&upload={kept.parent.name}")
+    expect(other.get_by_text("In its 60 rows the label is")).to_be_visible(timeout=PATIENCE_MS)
+    other.goto(f"{server}/launch?from={run_id}&twin=uniform")
+    again = other.locator('[class*="st-key-card-command"] code').first
+    expect(again).to_contain_text("strategy.name=lora")
+    expect(again).to_contain_text(str(kept))
+    other.context.close()
+
+
+def _fill(page: Page, values: dict[str, str]) -> None:
+    """Enter values into the form's fields, by their labels, each as soon as the one before has arrived."""
+    from playwright.sync_api import expect
+
+    command = page.locator('[class*="st-key-card-command"] code').first
+    for label, value in values.items():
+        box = page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        expect(command).to_contain_text(value)
+
+
+def test_the_form_and_the_methods_fit(server: str, browser: Browser, artifacts: Path) -> None:
+    from playwright.sync_api import expect
+
+    for scheme, width in (("light", 1280), ("dark", 375)):
+        context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+        page = context.new_page()
+        for name, heading in (("launch", "The same on the command line"), ("methods", "LoRA")):
+            page.goto(f"{server}/{name}")
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=PATIENCE_MS)
+            main = page.get_by_test_id("stMain")
+            assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, (name, width)
+            page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")
+        page.get_by_role("link", name="Launch it").first.click()
+        expect(page).to_have_url(re.compile("/launch.*strategy="))
+        context.close()
