@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from dynlora.viz.capacity import spearman
 from dynlora.viz.figures import smoothed
+from dynlora.viz.grouping import Group
 from dynlora.viz.labels import number, one_line
 from dynlora.viz.launchform import flat
 from dynlora.viz.listing import main_metric, strategy_words
@@ -83,10 +87,6 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def last_values(final: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return columns name and value of a final table."""
-    return pd.DataFrame({"name": final["name"], "value": pd.to_numeric(final[metric], errors="coerce")})
-
 
 def rank_table(
     summaries: Sequence[Mapping[str, Any]], modules: Mapping[str, pd.DataFrame], names: Mapping[str, str]
@@ -109,3 +109,97 @@ def named_rows(table: pd.DataFrame) -> pd.DataFrame:
     found = table.reset_index(drop=True)
     found.insert(0, "module", [str(name) for name in table.index], allow_duplicates=True)
     return found
+
+
+LOW_IS_GOOD = ("loss", "mse", "mae", "rmse")
+"""Metrics of which less is better."""
+
+
+def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], metric: str) -> pd.DataFrame:
+    """Return one row per group: how many runs, the last metric of its runs, and what they use.
+
+    Columns: group, n (runs with a metric), mean, low, high, active (mean adapter parameters in use, gates included),
+    pareto (no other group is as good with as few parameters, one of both better).
+    """
+    rows = []
+    for group in groups:
+        found = [summaries[run] for run in group.runs]
+        values = [one["metrics"][metric] for one in found if one["metrics"].get(metric) is not None]
+        used = [_used(one) for one in found]
+        known = [value for value in used if value is not None]
+        rows.append(
+            (
+                group.title, len(values), *(f(values) if values else float("nan") for f in (_mean, min, max)),
+                _mean(known) if known else float("nan"),
+            )
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=["group", "n", "mean", "low", "high", "active"])
+    table["pareto"] = pareto(table["active"], table["mean"], low_is_good=metric in LOW_IS_GOOD)
+    return table
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(sum(values) / len(values))
+
+
+def _used(summary: Mapping[str, Any]) -> float | None:
+    params = summary.get("params") or {}
+    active = params.get("active")
+    return float(active + int(params.get("gate") or 0)) if isinstance(active, int) else None
+
+
+def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the groups of `by_group` as people read them."""
+    columns = {
+        "group": "configuration", "n": "runs", "mean": f"mean {metric}", "low": "lowest", "high": "highest",
+        "active": "adapter parameters in use",
+    }  # fmt: skip
+    found = table[list(columns)].rename(columns=columns)
+    found[[f"mean {metric}", "lowest", "highest"]] = found[[f"mean {metric}", "lowest", "highest"]].round(4)
+    found["adapter parameters in use"] = found["adapter parameters in use"].round().astype("Int64")
+    return found
+
+
+def pareto(cost: pd.Series, value: pd.Series, *, low_is_good: bool = False) -> list[bool]:
+    """Say of each point whether no other has at most its cost and at least its value, one of both better."""
+    points = [(float(c), float(-v if low_is_good else v)) for c, v in zip(cost, value, strict=True)]
+    return [
+        bool(pd.notna(c) and pd.notna(v)) and not any(c2 <= c and v2 >= v and (c2 < c or v2 > v) for c2, v2 in points)
+        for c, v in points
+    ]
+
+
+def group_ranks(
+    table: pd.DataFrame, names: Mapping[str, str], groups: Sequence[Group], *, spread: bool = False
+) -> pd.DataFrame:
+    """Return the mean last rank of each module in each group, or its standard deviation over the group's runs.
+
+    Args:
+        table: one row per module name, one column per run (its display name).
+        names: display name of each run id.
+        groups: of the runs.
+        spread: the deviation (n - 1) in place of the mean; groups of one are left out.
+    """
+    found = {}
+    for group in groups:
+        columns = [names[run] for run in group.runs if names[run] in table]
+        if len(columns) > spread:
+            found[group.title] = table[columns].std(axis=1, ddof=1) if spread else table[columns].mean(axis=1)
+    return pd.DataFrame(found, index=table.index)
+
+
+def reproducibility(table: pd.DataFrame, names: Mapping[str, str], groups: Sequence[Group]) -> pd.DataFrame:
+    """Return how alike the last ranks of a group's runs are: columns group, n, spearman, deviation.
+
+    spearman is the mean rank correlation over all pairs of runs, NaN when no run has unequal ranks; deviation is the
+    mean over the modules of the standard deviation over runs, in components. Groups of one run are left out.
+    """
+    rows = []
+    for group in groups:
+        columns = [names[run] for run in group.runs if names[run] in table]
+        if len(columns) > 1:
+            pairs = [spearman(table[a], table[b]) for a, b in combinations(columns, 2)]
+            known = [pair for pair in pairs if pd.notna(pair)]
+            deviation = float(np.nanmean(np.std(table[columns].to_numpy(float), axis=1, ddof=1)))
+            rows.append((group.title, len(columns), _mean(known) if known else float("nan"), deviation))
+    return pd.DataFrame(rows, columns=["group", "n", "spearman", "deviation"])

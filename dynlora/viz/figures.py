@@ -4,7 +4,7 @@
 # (pandas and plotly come without types of their own)
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -132,31 +132,6 @@ def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours
             text=f"{table[row, column]:,.0f}<br>{share[row, column]:.0f} %",
         )  # fmt: skip
 
-
-def overlay(
-    series: pd.DataFrame, names: Mapping[str, str], title: str, colours: Palette, *, marks: bool = False
-) -> go.Figure:
-    """Draw one number of several runs over the steps.
-
-    Args:
-        series: columns run, step, value.
-        names: display name of each run, in the order of their colours.
-        title: of the axis, with its unit.
-        colours: of the mode.
-        marks: draw the points too.
-    """
-    drawn = theme.figure(colours, 300)
-    style = theme.contrasting(list(names))
-    for run, part in series.groupby("run", sort=False):
-        colour, symbol, dash = style[str(run)]
-        drawn.add_scatter(
-            x=part["step"], y=part["value"], mode="lines+markers" if marks else "lines",
-            name=plotly_text(names[str(run)], 40), line={"color": colour, "width": 1.8, "dash": dash},
-            marker={"symbol": symbol, "size": 7},
-            hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-    drawn.update_layout(showlegend=True)
-    return _titled(drawn, title)
 
 
 def _titled(drawn: go.Figure, title: str) -> go.Figure:

@@ -80,6 +80,17 @@ def answer_names(ends: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     return found
 
 
+def is_right(examples: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """Return 1 for each probe example whose prediction is its label, else 0.
+
+    Args:
+        examples: columns label and prediction, as recorded.
+        labels: names of the classes.
+    """
+    pairs = zip(examples["label"], examples["prediction"], strict=True)
+    return np.array([float(_class(true, labels) == _class(guess, labels)) for true, guess in pairs])
+
+
 def _class(value: object, labels: Sequence[str]) -> str | None:
     text = "" if value is None else str(value)
     if text in labels:

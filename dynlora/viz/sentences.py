@@ -7,7 +7,7 @@ Sentences are plain text with names of an untrusted run in them: whoever shows o
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -223,53 +223,4 @@ def probe(examples: pd.DataFrame) -> str:
     return (
         f"{len(examples)} fixed held-out examples, mean loss {known['loss'].mean():.3f} nats; "
         f"the hardest costs {hardest['loss']:.2f}."
-    )
-
-
-def compared(final: pd.DataFrame, name: str) -> str:
-    """Say which run leads on the last metric; `final` holds name and value."""
-    known = final.dropna(subset=["value"]).sort_values("value", ascending=False)
-    if len(known) < 2:
-        return f"Fewer than two of these runs have a last {one_line(name, 40)}."
-    first, second = known.iloc[0], known.iloc[1]
-    lead = first["value"] - second["value"]
-    return (
-        f"{one_line(first['name'], 60)} has the highest last {one_line(name, 40)}, {score(first['value'])}, "
-        f"{lead:.3f} above {one_line(second['name'], 60)}; one run each, so chance may decide."
-    )
-
-
-def allocation(ranks: pd.DataFrame) -> str:
-    """Say how far the final ranks of runs differ; one column per run."""
-    if ranks.shape[1] < 2:
-        return "One run has nothing to differ from."
-    spread = (ranks.max(axis=1) - ranks.min(axis=1)).dropna()
-    if spread.empty:
-        return "The runs share no modules."
-    if not spread.max():
-        return f"All {len(spread)} shared modules end with the same rank."
-    differ, most = int((spread > 0).sum()), int(spread.max())
-    return f"{differ} of {len(spread)} shared modules end with different ranks, by up to {most}."
-
-
-def lowest(series: pd.DataFrame, names: Mapping[str, str]) -> str:
-    """Say which run has the lowest last value; `series` holds run, step, value."""
-    last = series.dropna(subset=["value"]).drop_duplicates("run", keep="last")
-    if last.empty:
-        return "None of these runs has recorded it yet."
-    best = last.loc[last["value"].idxmin()]
-    return (
-        f"Lowest at its last step: {one_line(names[best['run']], 60)}, {best['value']:.3f} at step {int(best['step'])}."
-    )
-
-
-def evaluations(series: pd.DataFrame, names: Mapping[str, str]) -> str:
-    """Say how often each run was evaluated, and the highest value; `series` holds run, step, value."""
-    known = series.dropna(subset=["value"])
-    if known.empty:
-        return "None of these runs has been evaluated yet."
-    best = known.loc[known["value"].astype(float).idxmax()]
-    return (
-        f"Highest at any evaluation: {one_line(names[best['run']], 60)}, {score(float(best['value']))} at step "
-        f"{int(best['step'])}; {len(known)} evaluations of {known['run'].nunique()} runs."
     )

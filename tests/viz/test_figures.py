@@ -41,7 +41,6 @@ def series() -> pd.DataFrame:
 
 def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
     agreement = pd.DataFrame({"step": [10, 20], "value": [0.9, -0.2]})
-    runs = pd.concat([series().assign(run="a"), series().assign(run="b")])
     groups = pd.DataFrame({"step": [1, 1], "group": [HOSTILE, "b"], "value": [0.5, 0.6]})
     gates = pd.DataFrame(1 + np.arange(8).reshape(2, 4) / 100, index=[HOSTILE, "b"])
     probe = pd.DataFrame({"text": [HOSTILE] * 2, "group": ["a", "b"], "x": [0, 1], "y": [0, 1], "loss": [0.1, np.nan]})
@@ -57,7 +56,6 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
         "line": figures.line(series(), "learning rate, per step", colours, limit=1.0),
         "time": figures.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
         "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
-        "overlay": figures.overlay(runs, {"a": HOSTILE, "b": "b"}, "loss, nats", colours),
         "gates": figures_inputs.gate_map(gates, modules(), colours),
         "groups": figures_inputs.group_lines(groups, "accuracy", colours),
         "probe": figures_inputs.probe_scatter(probe, "group", colours),
