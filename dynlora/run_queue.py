@@ -111,6 +111,17 @@ def wake(runs_dir: Folder) -> str | None:
         return None
 
 
+def in_queue(runs_dir: Folder) -> tuple[int, int]:
+    """Return how many runs train and how many wait; only runs that are not over are opened."""
+    root, found = runs_root(runs_dir), {"running": 0, "queued": 0}
+    for run_id in active_ids(root):
+        with suppress(DynloraError):
+            status = read_status(schema.run_folder(root, run_id)).status
+            if status in found:
+                found[status] += 1
+    return found["running"], found["queued"]
+
+
 def _is_training(root: Path, run_id: str) -> bool:
     try:
         return _holds_queue(read_status(schema.run_folder(root, run_id)))

@@ -106,6 +106,19 @@ def test_the_oldest_starts_and_each_starts_the_next(root: Path) -> None:
     assert launch.wake(root) is None
 
 
+def test_the_queue_is_counted_without_opening_what_is_over(root: Path) -> None:
+    assert launch.in_queue(root / "nothing") == launch.in_queue(root) == (0, 0)
+    finished_run(root, 3, "over")
+    queued(root, "one")
+    queued(root, "two")
+    mark_active(root, "gone")
+    assert launch.in_queue(root) == (0, 2)
+    run_queue.start_next(root)
+    wait(lambda: launch.in_queue(root) == (1, 1))
+    (root / "go").touch()
+    wait(lambda: launch.in_queue(root) == (0, 0))
+
+
 def test_a_starting_run_holds_the_queue(root: Path) -> None:
     (root / "wait").touch()
     first, second = queued(root, "one"), queued(root, "two")

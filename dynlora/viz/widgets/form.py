@@ -1,7 +1,5 @@
 """The launch form's widgets: one per field of the configuration's schema."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import math
@@ -12,12 +10,12 @@ from typing import Any
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.launch import enqueue
+from dynlora.launch import enqueue, in_queue
 from dynlora.viz import launchform
 from dynlora.viz.labels import markdown_text
 from dynlora.viz.launchform import Field, launch_key
 from dynlora.viz.widgets.cards import note
-from dynlora.viz.widgets.picker import is_read_only, link, list_all, runs_dir
+from dynlora.viz.widgets.picker import is_read_only, link, runs_dir
 
 
 def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
@@ -165,6 +163,4 @@ def forget_launched() -> None:
 
 def in_the_queue() -> tuple[int, int]:
     """Return how many runs of the runs folder are training, and how many wait."""
-    runs = list_all()
-    own = runs[runs["is_own"].astype(bool)]
-    return int((own["status"] == "running").sum()), int((own["status"] == "queued").sum())
+    return in_queue(runs_dir())
