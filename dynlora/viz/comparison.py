@@ -87,7 +87,6 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-
 def rank_table(
     summaries: Sequence[Mapping[str, Any]], modules: Mapping[str, pd.DataFrame], names: Mapping[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:

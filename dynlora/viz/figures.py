@@ -133,7 +133,6 @@ def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours
         )  # fmt: skip
 
 
-
 def _titled(drawn: go.Figure, title: str) -> go.Figure:
     steps = [step for trace in drawn.data if len(trace.x) for step in (trace.x[0], trace.x[-1])]
     drawn.update_xaxes(title_text="step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)

@@ -82,4 +82,7 @@ def machine_words(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -
         if len(values):
             parts.append(f"{called} {values.iloc[-1]:,.0f} {unit} now, {values.max():,.0f} {unit} at most")
     length = readings["minutes"].max() if len(readings) else 0.0
-    return "; ".join(parts).capitalize() + f", over {duration(60 * length)}." if parts else "Not recorded in this run."
+    if not parts:
+        return "Not recorded in this run."
+    words = "; ".join(parts)
+    return f"{words[0].upper()}{words[1:]}, over {duration(60 * length)}."

@@ -16,7 +16,8 @@ KINDS = (
 LAYERS = 3
 N_MODULES = len(KINDS) * LAYERS
 GROUPS = ("movies", "tweets")
-N_EXAMPLES = 6
+N_EXAMPLES = 24
+N_HELD_OUT = 40
 
 HOSTILE = (
     "<img src=x onerror=alert(1)> ~~no~~ # top",
@@ -34,14 +35,27 @@ def config(strategy: str, seed: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def make_run(
+def make_run(  # noqa: PLR0913
     runs_dir: Path, *, run_id: str, state: str = "finished", steps: int = 40, strategy: str = "dynamic",
-    text: str = "fine", gates: bool = True, error: str | None = None,
+    text: str = "fine", gates: bool = True, error: str | None = None, seed: int = 0, extras: bool = False,
 ) -> Path:  # fmt: skip
-    """Make a run; `text` is used wherever a run's author can put text."""
+    """Make a run.
+
+    Args:
+        runs_dir: where.
+        run_id: its id.
+        state: queued, running, or how it ended.
+        steps: that it made.
+        strategy: its name.
+        text: used wherever a run's author can put text.
+        gates: record gates.
+        error: why it failed.
+        seed: of the run; losses lie a little higher with each, and other modules move.
+        extras: record what newer runs do: losses of held-out rows, the base model, the machine.
+    """
     meta = {
-        "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": 0,
-        "fidelity": "reconstruction", "config": config(strategy, 0), "labels": [text[:40], "positive"],
+        "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": seed,
+        "fidelity": "reconstruction", "config": config(strategy, seed), "labels": [text[:40], "positive"],
         "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24, "head": 10},
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
     }  # fmt: skip
@@ -54,7 +68,9 @@ def make_run(
     writer = RunWriter.open(folder, resume_from=None)
     define(writer, text, gates)
     for step in range(steps + 1):
-        record(writer, step, text, gates)
+        record(writer, step, text, gates, seed)
+    if extras:
+        record_extras(writer, steps, seed, strategy)
     writer.log("warning", text)
     if state == "running":
         writer.commit()
@@ -90,40 +106,61 @@ def define(writer: RunWriter, text: str, gates: bool) -> None:
         writer.define_signal(name, "example", "", N_EXAMPLES)
     if gates:
         writer.define_signal("group_gate", "group", "factor", len(GROUPS) * N_MODULES)
+        writer.define_signal("probe_gate", "example", "factor", N_EXAMPLES * N_MODULES)
 
 
-def ranks_at(step: int) -> np.ndarray:
-    """Return the ranks: at step 10 module 0 gives one component to module 2."""
+def record_extras(writer: RunWriter, step: int, seed: int, strategy: str) -> None:
+    """Record what newer runs do; a longer name of the strategy has a lower loss on every held-out row."""
+    for name in ("held_out_loss", "base_loss", "base_prediction"):
+        writer.define_signal(name, "example", "", N_HELD_OUT if name == "held_out_loss" else N_EXAMPLES)
+    draws = [np.random.default_rng(number).random(N_HELD_OUT) for number in (seed, seed + 100 * len(strategy))]
+    losses = 2 + draws[0] + 0.1 * draws[1] - 0.1 * len(strategy)
+    writer.vector("held_out_loss", step, losses)
+    writer.vector("base_loss", step, np.full(N_EXAMPLES, 0.7))
+    writer.vector("base_prediction", step, np.zeros(N_EXAMPLES))
+    writer.system({"rss_mib": 512.0, "cpu_percent": 150.0, "gpu_memory_mib": 2048.0})
+
+
+def probe_gates() -> np.ndarray:
+    """Return the gates of the probe examples: module 1 opens for the second group, the others vary by chance."""
+    gates = 1 + 0.01 * np.random.default_rng(0).standard_normal((N_EXAMPLES, N_MODULES))
+    gates[1::2, 1] += 0.2
+    return gates
+
+
+def ranks_at(step: int, seed: int = 0) -> np.ndarray:
+    """Return the ranks: at step 10 module 0 gives one component to module 2, with each seed to the next."""
     ranks = np.full(N_MODULES, 4.0)
     if step >= 10:
-        ranks[0], ranks[2] = 3, 5
+        ranks[0], ranks[2 + seed] = 3, 5
     return ranks
 
 
-def record(writer: RunWriter, step: int, text: str, gates: bool) -> None:
+def record(writer: RunWriter, step: int, text: str, gates: bool, seed: int = 0) -> None:
     draw = np.random.default_rng(step)
-    writer.vector("rank", step, ranks_at(step))
+    writer.vector("rank", step, ranks_at(step, seed))
     writer.vector("importance", step, draw.random(N_MODULES) * 1e-6)
     if gates:
         writer.vector("gate", step, 1 + 0.01 * draw.standard_normal(N_MODULES))
     if step % 10 == 0:
         writer.vector("grad_norm", step, draw.random(N_MODULES))
         writer.vector("delta_norm", step, draw.random(N_MODULES))
-        evaluate(writer, step, text, gates)
+        evaluate(writer, step, text, gates, seed)
     if step == 10:
-        move = {"edit": "move", "donor": 0, "receiver": 2, "count": 1, "donor_score": 1e-7, "receiver_score": 1e-6}
-        writer.event(step, "reallocate", [0, 2], {"budget": 1152, "budget_used": 1080, "edits": [move]})
+        to = 2 + seed
+        move = {"edit": "move", "donor": 0, "receiver": to, "count": 1, "donor_score": 1e-7, "receiver_score": 1e-6}
+        writer.event(step, "reallocate", [0, to], {"budget": 1152, "budget_used": 1080, "edits": [move]})
     if step:
-        writer.scalar("loss", "train", step, 0.7 - 0.005 * step)
+        writer.scalar("loss", "train", step, 0.7 - 0.005 * step + 0.01 * seed)
         writer.scalar("lr", "train", step, 1e-3 * (1 - step / 40))
         writer.scalar("step_ms", "train", step, 100.0)
         writer.scalar("strategy_ms", "train", step, 0.5)
     writer.progress(step)
 
 
-def evaluate(writer: RunWriter, step: int, text: str, gates: bool) -> None:
+def evaluate(writer: RunWriter, step: int, text: str, gates: bool, seed: int = 0) -> None:
     writer.scalar("loss", "validation", step, 0.7 - 0.004 * step)
-    writer.scalar("accuracy", "validation", step, 0.5 + 0.008 * step)
+    writer.scalar("accuracy", "validation", step, 0.5 + 0.008 * step - 0.01 * seed)
     writer.vector("group_loss", step, [0.6, 0.5])
     writer.vector("group_metric", step, [0.7, 0.8])
     writer.vector("probe_loss", step, np.arange(N_EXAMPLES) / 10)
@@ -131,6 +168,7 @@ def evaluate(writer: RunWriter, step: int, text: str, gates: bool) -> None:
     writer.vector("probe_probability", step, np.full(N_EXAMPLES, 0.6))
     if gates:
         writer.vector("group_gate", step, 1 + np.arange(len(GROUPS) * N_MODULES) / 1000)
+        writer.vector("probe_gate", step, probe_gates().ravel())
     worst = [{"text": text, "text_pair": None, "label": text[:40], "prediction": "positive", "loss": 2.5}]
     payload = {
         "metrics": {"accuracy": 0.5},

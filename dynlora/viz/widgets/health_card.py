@@ -60,11 +60,16 @@ def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
 def _report(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> tuple[list[Finding], str]:
-    found = _evidence(folder, _summary)
+    found = evidence(folder, _summary)
     return health_report.findings(found), health_report.summary(found)
 
 
-def _evidence(folder: Path, summary: Mapping[str, Any]) -> Evidence:
+def evidence(folder: Path, summary: Mapping[str, Any]) -> Evidence:
+    """Read what the checks ask for.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
     evaluated = listing.evaluation(queries.events_frame(folder, ("evaluate",)))
     counts = listing.confusion(evaluated[1]) if evaluated else None
     planned = summary.get("planned_events")

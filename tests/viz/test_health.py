@@ -1,0 +1,133 @@
+"""Each finding appears when it should, stays away when all is well, and the sample runs are judged sensibly."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+# (pandas comes without types of its own)
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dynlora.store import queries
+from dynlora.viz import capacity, health, health_report
+from dynlora.viz.health import NOTICE, PROBLEM, Evidence, Finding
+from dynlora.viz.widgets import health_card
+
+N = 8
+SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
+
+
+def table(columns: list[np.ndarray | list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        np.stack([np.asarray(column, float) for column in columns], axis=1), columns=range(len(columns))
+    )
+
+
+def events(edits: list[list[dict]]) -> pd.DataFrame:
+    return pd.DataFrame({"step": range(len(edits)), "payload": [{"edits": rows} for rows in edits]})
+
+
+def line(parameters: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"step": range(len(parameters)), "parameters": parameters, "share": np.nan})
+
+
+def loss(values: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"step": range(len(values)), "value": values})
+
+
+def well(**changes: object) -> Evidence:
+    """A run in which nothing is wrong, with changes."""
+    rows = [(f"l.{i}.query", i, "query", 8, 8, 8) for i in range(N)]
+    order = np.arange(1.0, N + 1)
+    moved = np.full(N, 4.0)
+    moved[0], moved[1] = 5, 3
+    found = Evidence(
+        step=100, max_steps=100, warmup=12, planned_events=3, budget=1000,
+        modules=capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])),
+        line=line([980, 990]), ranks=table([np.full(N, 4.0), moved]), importance=table([order] * 24),
+        gates=table([np.linspace(0.9, 1.1, N)] * 2), group_gates=pd.DataFrame([[0.9] * N, [1.1] * N]),
+        reallocations=events([[{"edit": "move"}]] * 3), loss=loss(list(np.linspace(0.7, 0.3, 40))),
+        confusion=[[40, 10], [10, 40]], evaluated_at=100, data_warnings=[],
+    )  # fmt: skip
+    return dataclasses.replace(found, **changes)
+
+
+STARVED = np.array([4.0, 4, 4, 4, 4, 4, 4, 1])
+NOISE = [np.random.default_rng(i // 3).random(N) for i in range(24)]
+
+CASES: list[tuple[str, Callable[[Evidence], Finding | None], dict[str, object], str, str]] = [
+    ("never ran", health.allocator, {"reallocations": events([])}, PROBLEM, "3 reallocations are planned and none"),
+    ("frozen", health.frozen, {"ranks": table([[4] * N] * 3)}, NOTICE, "3 reallocations were made, 3 of them"),
+    ("exceeded", health.budget, {"line": line([990, 1100])}, PROBLEM, "100 parameters (10.0 %) above the budget"),
+    ("exceeded once", health.budget, {"line": line([1500, 990])}, NOTICE, "Up to step 0"),
+    ("unused", health.budget, {"line": line([990, 800])}, NOTICE, "200 of 1,000 parameters (20.0 %)"),
+    ("starved", health.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is among"),
+    ("collapsed", health.gates, {"gates": table([[1.0002] * N])}, NOTICE, "within 0.001 of 1"),
+    ("alike", health.gates, {"group_gates": pd.DataFrame([[0.9] * N] * 2)}, NOTICE, "treat all inputs alike"),
+    ("saturated", health.gates, {"gates": table([[1.0] * (N - 1) + [1.99]])}, PROBLEM, "1 of 8 gates"),
+    ("noise", health.noise, {"importance": table(NOISE)}, NOTICE, "rank correlation"),
+    ("not a number", health.loss, {"loss": loss([0.7, np.nan, 0.6])}, PROBLEM, "first at step 1"),
+    ("diverged", health.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "above 1.5 times"),
+    ("majority", health.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out rows"),
+    ("data", health.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "changes", "level", "words"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_a_finding_appears_and_only_then(
+    check: Callable[[Evidence], Finding | None], changes: dict[str, object], level: str, words: str
+) -> None:
+    assert check(well()) is None
+    finding = check(well(**changes))
+    assert finding is not None
+    assert finding.level == level
+    assert words in finding.words
+    assert finding in health_report.findings(well(**changes))
+
+
+def test_all_good_is_said_with_what_was_checked() -> None:
+    assert health_report.findings(well()) == []
+    words = health_report.summary(well(planned_events=None, gates=pd.DataFrame()))
+    assert "the budget holds and is used" in words
+    assert words.endswith("Not recorded in this run: planned reallocations and gates.")
+
+
+def test_problems_come_first() -> None:
+    found = health_report.findings(well(line=line([800]), loss=loss([np.nan]), data_warnings=["odd"]))
+    assert [finding.level for finding in found] == [PROBLEM, NOTICE, NOTICE]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": 20, "reallocations": events([])},
+        {"planned_events": 0, "reallocations": events([])},
+        {"step": 10, "gates": table([[1.0] * N])},
+        {"evaluated_at": 0, "confusion": [[60, 0], [40, 0]]},
+        {"ranks": table([[1] * N, [1] * 7 + [2]])},
+        {"importance": table([np.arange(N)])},
+        {"importance": pd.DataFrame(), "gates": pd.DataFrame(), "line": line([]), "loss": loss([]), "confusion": None},
+    ],
+    ids=["in the warm-up", "nothing planned", "early gates", "first evaluation", "rank one", "one step", "no records"],
+)
+def test_nothing_is_found_too_early_or_without_records(changes: dict[str, object]) -> None:
+    assert health_report.findings(well(**changes)) == []
+
+
+def test_where_the_warm_up_ends() -> None:
+    assert health_report.warmup_steps({"strategy": {"warmup_steps": 30}}, 100) == 30
+    assert health_report.warmup_steps({"strategy": {"warmup_steps": "x"}}, 100) == 12
+    assert health_report.warmup_steps(None, 100) == 12
+
+
+@pytest.mark.parametrize("folder", sorted(SAMPLES.glob("2*")), ids=lambda folder: folder.name)
+def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
+    summary = queries.run_summary(folder)
+    found = {finding.title for finding in health_report.findings(health_card.evidence(folder, summary))}
+    assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & found
+    used = summary["params"]["active"] + summary["params"]["gate"]
+    assert ("Budget is unused" in found) <= (used < 0.95 * summary["params"]["budget"])

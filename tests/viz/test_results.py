@@ -1,0 +1,126 @@
+"""What the Run page computes and draws of results, progress and the machine."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# (pandas and plotly come without types of their own)
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from dynlora.viz import figures_results, progress, results, sentences_run, theme
+from tests.viz.runs import HOSTILE
+
+LABELS = ["negative", "positive"]
+
+
+def examples() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "text": ["a", HOSTILE[0], "c", "d"], "text_pair": None, "label": ["negative", "1", "positive", "negative"],
+            "loss": [0.1, 0.2, 0.9, 0.8], "prediction": [0.0, 1.0, 0.0, 1.0],
+        }
+    )  # fmt: skip
+
+
+def wide(*rows: list[float]) -> pd.DataFrame:
+    frame = pd.DataFrame([row[1:] for row in rows], columns=["0", "1", "2", "3"])
+    frame.insert(0, "step", [row[0] for row in rows])
+    return frame
+
+
+def test_class_scores_are_sklearns() -> None:
+    counts = [[30, 5, 0], [2, 40, 1], [0, 0, 0]]
+    truth = np.repeat([0, 0, 1, 1, 1], [30, 5, 2, 40, 1])
+    guess = np.repeat([0, 1, 0, 1, 2], [30, 5, 2, 40, 1])
+    wanted = precision_recall_fscore_support(truth, guess, labels=[0, 1, 2], zero_division=0)
+    found = results.class_scores(counts, ["a", "b", "c"])
+    for column, values in zip(("precision", "recall", "F1", "rows"), wanted, strict=True):
+        assert found[column].tolist() == pytest.approx(list(values))
+    assert "F1 is highest for b" in sentences_run.class_scores(found)
+
+
+def test_most_changed_examples() -> None:
+    ends = results.probe_ends(
+        examples(), wide([0, 0.7, 0.7, 0.7, 0.7], [9, 0.1, 0.2, 0.9, 0.8]), wide([0, 0, 0, 1, 1], [9, 0, 1, 0, 1])
+    )
+    named = results.answer_names(ends, LABELS)
+    assert results.changed(named)["loss change"].tolist() == [-0.6, -0.5, 0.2, 0.1]
+    assert results.turned(named)["answer after"].tolist() == ["negative", "positive"]
+    counts = results.answers(named)
+    assert counts["count"].tolist() == [1, 1, 1, 1]
+    words = sentences_run.answers(counts, "At first", "now")
+    assert words == "At first 50.0 % of 4 probe examples are right, now 50.0 %: 1 answers turned right, 1 turned wrong."
+    assert "on 2 of 4 probe examples" in sentences_run.before_after(ends, "at first", "now")
+
+
+def test_too_few_evaluations_or_other_sizes_are_empty() -> None:
+    assert results.probe_ends(examples(), wide([0, 1, 1, 1, 1]), wide([0, 1, 1, 1, 1])).empty
+    two = wide([0, 1, 1, 1, 1], [1, 1, 1, 1, 1])
+    assert results.probe_ends(examples().head(3), two, two).empty
+    assert results.base_ends(examples(), None, np.zeros(4)).empty
+    assert results.base_ends(examples(), np.zeros(3), np.zeros(4)).empty
+
+
+def test_base_against_adapted() -> None:
+    named = results.answer_names(results.base_ends(examples(), np.full(4, 0.7), np.zeros(4)), LABELS)
+    assert results.answers(named)["count"].tolist() == [1, 1, 1, 1]
+    assert results.is_right(examples(), LABELS).tolist() == [1, 1, 0, 0]
+
+
+def test_numbers_of_a_regression_stay_numbers() -> None:
+    named = results.answer_names(pd.DataFrame({"label": ["2.5"], "first": [1.2345], "last": [np.nan]}), [])
+    assert named.iloc[0].tolist() == ["2.5", "1.23", None]
+
+
+@pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
+def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) -> None:
+    ends = results.base_ends(examples(), np.array([0.7, 0.6, 0.5, np.nan]), np.zeros(4))
+    named = results.answer_names(ends, LABELS)
+    scores = results.class_scores([[3, 1], [0, 4]], [HOSTILE[0], "b"])
+    readings = pd.DataFrame({"name": ["rss_mib"] * 2, "minutes": [0.0, 1.0], "value": [500.0, 600.0]})
+    totals = pd.DataFrame({"step": [0, 1], HOSTILE[0]: [4, 3], "key": [4, 5]})
+    drawn = {
+        "dots": figures_results.score_dots(scores, "class", ["precision", "F1"], "score", colours),
+        "answers": figures_results.answer_bar(results.answers(named), colours),
+        "ends": figures_results.before_after(named, "loss off", "loss on", "nats", colours),
+        "machine": figures_results.readings(readings, {"rss_mib": "process", "gpu": "GPU"}, "memory, MiB", colours),
+        "kinds": figures_results.ranks_by_kind(totals, colours),
+    }
+    assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
+    assert all(figure.layout.xaxis.title.text for figure in drawn.values())
+    assert [trace.x[0] for trace in drawn["answers"].data] == [1, 1, 1, 1]
+    assert [list(trace.x) for trace in drawn["dots"].data] == [[1.0, 0.8], pytest.approx([0.857, 0.889], abs=1e-3)]
+    assert [trace.name for trace in drawn["machine"].data] == ["process"]
+    assert [list(trace.y) for trace in drawn["kinds"].data] == [[4, 3], [4, 5]]
+    assert sum(len(trace.x) for trace in drawn["ends"].data[1:]) == 4
+
+
+def test_components_by_kind() -> None:
+    modules = pd.DataFrame({"label": ["query", "query", "key"], "position": [0, 2, 1]})
+    ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
+    totals = progress.components_by_kind(ranks, modules)
+    assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
+    words = "At step 10 the adapters hold 12 components; key gained most (+2), query lost most (-2)."
+    assert sentences_run.by_kind(totals) == words
+    assert progress.components_by_kind(ranks.head(2), modules).empty
+
+
+def test_remaining_time_counts_evaluations_of_this_process() -> None:
+    times = pd.DataFrame({"step": range(1, 21), "step_ms": [9000.0] * 4 + [100.0] * 16})
+    marks = [(0, "evaluate", 0.0), (4, "resume", 50.0), (10, "evaluate", 60.0), (20, "evaluate", 66.0)]
+    events = pd.DataFrame(marks, columns=["step", "kind", "time"])
+    summary = {"status": "running", "step": 20, "max_steps": 45}
+    assert progress.evaluation_s(events, times, 4) == (pytest.approx(5.0), 10)
+    assert progress.remaining_s(summary, times, events, 4) == pytest.approx(2.5 + 3 * 5)
+    assert progress.remaining_s(summary, times, events.head(3), 4) == pytest.approx(2.5)
+    assert progress.remaining_s(summary, times, events, 20) is None
+    assert "after this process's first step" in progress.words(summary, None)
+
+
+def test_machine_words() -> None:
+    system = pd.DataFrame({"name": ["rss_mib"] * 2, "time": [100.0, 160.0], "value": [600.0, 512.0]})
+    words = progress.machine_words(progress.minutes(system), {"rss_mib": "process"}, "MiB")
+    assert words == "Process 512 MiB now, 600 MiB at most, over 1 min 0 s."
+    assert progress.machine_words(progress.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith("Not rec")
