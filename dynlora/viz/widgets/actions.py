@@ -46,7 +46,7 @@ def runs_grid(table: pd.DataFrame) -> list[str]:
 
 def _used(table: pd.DataFrame) -> list[str]:
     """Return the columns that say something: tags and notes take no room while nobody wrote any."""
-    return [name for name in table.columns if name not in ("tags", "note") or table[name].map(len).any()]
+    return [name for name in table.columns if name not in ("tags", "note") or bool(table[name].map(len).sum())]
 
 
 def _columns() -> dict[str, Any]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import streamlit as st
 
 from dynlora.app_files import sample_runs_dir
-from dynlora.errors import RunNotFoundError
+from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.store import queries, schema
-from dynlora.viz.labels import one_line
+from dynlora.viz.labels import markdown_text, one_line
 from dynlora.viz.listing import ACTIVE
+from dynlora.viz.runlist import STATUS_WORDS
 from dynlora.viz.widgets.address import to_address
+from dynlora.viz.widgets.cards import titled
 from dynlora.viz.widgets.frame import guarded
 
 RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
@@ -92,32 +95,58 @@ def runs_root_of(run_id: str) -> Path:
 
 def run_words(runs: pd.DataFrame) -> dict[str, str]:
     """Return what a list shows for each run id: name and strategy; no status, which the list would not renew."""
-    return {
-        row["id"]: f"{one_line(row['name'], 60)} · {one_line(row['strategy'] or row['status'], 20)}"
-        + ("" if row["is_own"] else " · sample")
-        for row in runs[["id", "name", "strategy", "status", "is_own"]].to_dict("records")
-    }
+    found = {}
+    for row in runs[["id", "name", "strategy", "status", "is_own"]].to_dict("records"):
+        about = row["strategy"] if isinstance(row["strategy"], str) else STATUS_WORDS.get(row["status"], row["status"])
+        sample = "" if row["is_own"] else " · sample"
+        found[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 20)}{sample}"
+    return found
 
 
 def pick_run(label: str = "run") -> Chosen:
-    """Draw the picker and return the chosen run; without any run, say what to do and end the page."""
+    """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page."""
     runs = list_all()
     if runs.empty:
         empty_store()
     words = run_words(runs)
     remembered = st.session_state.get("last_run")
-    wanted = st.query_params.get("run") or (remembered if remembered in words else runs["id"].iloc[0])
-    with guarded():
-        chosen = find_run(wanted)
-    if chosen.id not in words:
+    readable = runs[runs["status"] != "corrupt"]["id"].tolist() or runs["id"].tolist()
+    wanted = st.query_params.get("run") or (remembered if remembered in words else readable[0])
+    chosen, problem = _opened(wanted)
+    if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
-    st.session_state["address-run"] = chosen.id
-    st.session_state["last_run"] = chosen.id
+    st.session_state["address-run"] = chosen.id if chosen else None
     st.selectbox(
         label, list(words), key="address-run", format_func=words.__getitem__, label_visibility="collapsed",
-        on_change=_other_run,
+        on_change=_other_run, placeholder="Pick another run",
     )  # fmt: skip
+    if chosen is None or problem is not None:
+        cannot_open(problem)
+    st.session_state["last_run"] = chosen.id
     return chosen
+
+
+def _opened(run_id: str) -> tuple[Chosen | None, DynloraError | None]:
+    """Return the run of an id from an address, and what is wrong with it."""
+    chosen = None
+    try:
+        chosen = find_run(run_id)
+        queries.version_key(chosen.folder)
+    except DynloraError as error:
+        return chosen, error
+    return chosen, None
+
+
+def cannot_open(problem: DynloraError | None) -> NoReturn:
+    """Say why a run cannot be opened and where to go from here, then end the page."""
+    missing = isinstance(problem, RunNotFoundError | ConfigError)
+    if missing:
+        titled("There is no such run", "The link may be older than the list: pick another run above.")
+    else:
+        titled("This run cannot be opened", "It is left as it is. Pick another run above.")
+    st.error(markdown_text(problem, 2000), icon=":material/search_off:" if missing else ":material/broken_image:")
+    link("pages/runs.py", "All runs")
+    st.stop()
 
 
 def _other_run() -> None:
@@ -141,7 +170,7 @@ def pick_runs(label: str, at_most: int = 50) -> list[Chosen]:
         return [find_run(run_id) for run_id in st.session_state["address-runs"]]
 
 
-def empty_store() -> None:
+def empty_store() -> NoReturn:
     """Say that there are no runs yet and what to do, then end the page."""
     no_runs()
     st.stop()

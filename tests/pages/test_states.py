@@ -1,0 +1,208 @@
+"""Every page in every state of a store, with plain and hostile text: drawn without an exception, and saying it.
+
+Pages that show one run meet every state; texts and gates are sampled so that each text meets each of these pages, and
+each sample run one of them. Runs and Compare meet all states in one store.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from itertools import cycle, product
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.app_files import sample_runs_dir
+from dynlora.store.notes import annotate_notes
+from dynlora.viz.widgets import picker
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import HOSTILE, make_run
+
+RUN_ID = "20260101-000000-00000001"
+RUN_PAGES = ("run", "capacity", "inputs")
+TEXTS = ("fine", *HOSTILE)
+
+
+def change(folder: Path, statement: str) -> None:
+    """Change a run as no writer of ours does."""
+    with sqlite3.connect(folder / "run.db") as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def stalled(folder: Path) -> None:
+    change(folder, "UPDATE status SET heartbeat = heartbeat - 100")
+
+
+def interrupted(folder: Path) -> None:
+    change(folder, "UPDATE status SET process_start = 1.0")
+
+
+def elsewhere(folder: Path) -> None:
+    change(folder, "UPDATE status SET host = 'another machine', heartbeat = heartbeat - 100")
+
+
+def corrupt(folder: Path) -> None:
+    (folder / "run.db").write_bytes(b"not a database" * 100)
+
+
+def truncated(folder: Path) -> None:
+    data = (folder / "run.db").read_bytes()
+    (folder / "run.db").write_bytes(data[: len(data) // 2])
+
+
+def newer(folder: Path) -> None:
+    change(folder, "PRAGMA user_version = 99")
+
+
+def nothing(folder: Path) -> None:
+    """Leave it as it is."""
+
+
+STATES: dict[str, tuple[str, int, Callable[[Path], None], str]] = {
+    "queued": ("queued", 0, nothing, "waits in the queue"),
+    "begun": ("running", 0, nothing, ""),
+    "running": ("running", 17, nothing, ""),
+    "stalled": ("running", 17, stalled, "has been silent for 1 min"),
+    "elsewhere": ("running", 17, elsewhere, "another machine"),
+    "interrupted": ("running", 17, interrupted, "is gone"),
+    "failed": ("failed", 17, nothing, "the disk is full"),
+    "stopped": ("stopped", 17, nothing, "Stopped at step 17"),
+    "finished": ("finished", 40, nothing, ""),
+    "corrupt": ("finished", 40, corrupt, "is not a SQLite database"),
+    "truncated": ("finished", 40, truncated, ""),
+    "newer": ("finished", 40, newer, "written by a newer dynlora"),
+}
+"""State to (stored state, last step, what is done to the folder, what the Run page says)."""
+
+UNREADABLE = ("corrupt", "truncated", "newer")
+PAIRS = [
+    pytest.param(page, state, text, gates, id=f"{page}-{state}")
+    for (page, state), text, gates in zip(
+        product(RUN_PAGES, STATES), cycle(TEXTS), cycle([True, True, False]), strict=False
+    )
+]
+UNSAFE = re.compile(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:")
+
+
+def make(root: Path, state: str, text: str = "fine", gates: bool = True, run_id: str = RUN_ID) -> Path:
+    """Make a run in a state, tagged with its own text."""
+    stored, steps, spoil, _ = STATES[state]
+    error = "the disk is full" if stored == "failed" else None
+    folder = make_run(root, run_id=run_id, state=stored, steps=steps, text=text, gates=gates, error=error)
+    (folder / "notes.json").write_text(json.dumps({"tags": [text], "note": text}))
+    spoil(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("page", "state", "text", "gates"), PAIRS)
+def test_every_page_of_a_run_in_every_state(page: str, state: str, text: str, gates: bool, runs_dir: Path) -> None:
+    make(runs_dir, state, text, gates)
+    app = open_page(page, run=RUN_ID)
+    said = is_text(app)
+    assert len(app.error) == (state in UNREADABLE) + (page == "run" and state == "failed")
+    if state in UNREADABLE:
+        assert "This run cannot be opened" in said
+    if page == "run":
+        assert STATES[state][3] in said
+
+
+@pytest.mark.parametrize("page", ["runs", "compare"])
+@pytest.mark.parametrize("text", (TEXTS[0], TEXTS[3]), ids=["plain", "hostile"])
+def test_all_states_in_one_store(page: str, text: str, runs_dir: Path) -> None:
+    ids = {f"20260101-000000-{number:08x}": state for number, state in enumerate(STATES)}
+    for run_id, state in ids.items():
+        make(runs_dir, state, text, run_id=run_id)
+    app = open_page(page, **({"runs": ",".join(ids)} if page == "compare" else {}))
+    is_text(app)
+    assert not app.error
+    if page == "runs":
+        shown = dict(app.dataframe[0].value[["id", "status"]].to_numpy().tolist())
+        running = dict.fromkeys(("begun", "stalled", "elsewhere"), "running")
+        said = running | dict.fromkeys(UNREADABLE, "unreadable")
+        assert shown == {run_id: said.get(state, state) for run_id, state in ids.items()}
+
+
+def is_text(app: AppTest) -> str:
+    """Check that no text of a run is more than text, and return what the page says, without escapes."""
+    said = words(app)
+    assert UNSAFE.search(said) is None
+    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
+    return said.replace("\\", "").replace("\u200b", "")
+
+
+SAMPLES = sorted(path.name for path in sample_runs_dir().iterdir() if (path / "run.db").is_file())
+
+
+@pytest.mark.parametrize(
+    ("page", "address"),
+    [
+        *((page, {"run": run_id}) for page, run_id in zip(cycle(RUN_PAGES), SAMPLES, strict=False)),
+        ("runs", {"group": "strategy"}),
+        ("compare", {"runs": ",".join(SAMPLES)}),
+    ],
+)
+def test_sample_runs_are_shown(page: str, address: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picker, "sample_runs_dir", sample_runs_dir)
+    app = open_page(page, **address)
+    assert not app.error
+    assert charts(app)
+
+
+@pytest.mark.parametrize("page", ["runs", "run", "compare", "launch"])
+def test_two_hundred_runs(page: str, runs_dir: Path) -> None:
+    first = make_run(runs_dir, run_id=RUN_ID)
+    for number in range(2, 201):
+        shutil.copytree(first, runs_dir / f"20260101-000000-{number:08x}")
+    app = open_page(page)
+    assert not app.error
+    if page == "runs":
+        assert len(app.dataframe[0].value) == 200
+    if page == "run":
+        assert len(app.selectbox(key="address-run").options) == 200
+
+
+@pytest.mark.parametrize("page", ["runs", "run", "compare"])
+def test_a_store_of_unreadable_runs_only(page: str, runs_dir: Path) -> None:
+    for number, state in enumerate(UNREADABLE):
+        make(runs_dir, state, run_id=f"20260101-000000-0000000{number}")
+    app = open_page(page)
+    assert len(app.error) == (page == "run")
+    if page == "runs":
+        assert "3 unreadable" in [expander.label for expander in app.expander]
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "queued", "newer"])
+@pytest.mark.parametrize("page", ["runs", "run"])
+def test_a_dashboard_that_only_looks(page: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    make(runs_dir, state)
+    assert not open_page(page, run=RUN_ID).button
+
+
+def test_a_run_that_vanishes_while_it_is_looked_at(runs_dir: Path) -> None:
+    folder = make(runs_dir, "finished")
+    make(runs_dir, "finished", run_id="20260101-000000-00000002")
+    app = open_page("run", run=RUN_ID)
+    shutil.rmtree(folder)
+    app.run()
+    assert not app.exception
+    assert "There is no such run" in words(app)
+
+
+def test_hostile_tags_are_text_in_the_list(runs_dir: Path) -> None:
+    folder = make(runs_dir, "finished")
+    for text in ("<img src=x onerror=alert(1)>", "$x$ :material/home:", "=cmd()"):
+        annotate_notes(folder, add=[text], note=text)
+    app = open_page("runs", q="<img src=x")
+    assert list(app.dataframe[0].value["tags"].iloc[0])[1:] == [
+        "<img src=x onerror=alert(1)>",
+        "$x$ :material/home:",
+        "=cmd()",
+    ]
+    assert UNSAFE.search(words(app)) is None
