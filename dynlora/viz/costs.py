@@ -121,11 +121,12 @@ def data_sentence(found: Mapping[str, Any]) -> str:
     """Say how much data there is, what is predicted and by what number it is judged."""
     train, held_out = found["tokens"]["train"], found["tokens"]["held_out"]
     classes = f"the classes {listed(list(map(str, found['labels'])), 6)}" if found["labels"] else "a number"
+    limit = f"after {plural(train['limit'], 'token')}"
+    cut = f"{percent(train['cut_share'])} of the rows are cut {limit}" if train["cut_share"] else f"none is cut {limit}"
     return (
         f"{train['rows']:,} rows to train on, {held_out['rows']:,} held out; the model learns to tell {classes}, "
-        f"judged by {found['metric']}. A row has {number(train['mean'])} tokens on average and "
-        f"{train['max']:,} at most; "
-        f"longer ones are cut after {train['limit']:,} ({percent(train['cut_share'])} are)."
+        f"judged by {found['metric']}. A row has {number(train['mean'])} tokens on average and {train['max']:,} at "
+        f"most; {cut}."
     )
 
 

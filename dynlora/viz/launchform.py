@@ -24,7 +24,7 @@ KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "
 LABELS = {
     "name": "name of the run", "model.name": "model", "model.dropout": "model dropout, probability",
     "train.steps": "steps", "train.epochs": "epochs, instead of steps", "adapter.rank": "rank, components",
-    "adapter.alpha": "alpha, scaling is alpha / rank", "adapter.targets": "modules to adapt, endings of names",
+    "adapter.alpha": "alpha, scaling is alpha / rank", "adapter.targets": "modules to adapt",
     "train.lr": "learning rate", "train.head_lr": "learning rate of the head", "train.batch_size": "batch, examples",
     "train.weight_decay": "weight decay, per step", "train.max_grad_norm": "clip the gradient's norm at",
     "train.grad_accum": "batches a step", "train.precision": "precision of numbers",
@@ -98,7 +98,7 @@ class Field:
         """Name and unit."""
         if self.key in LABELS:
             return LABELS[self.key]
-        return f"{self.name}, {self.unit}" if self.unit else self.name
+        return f"{self.name}, {self.unit}" if self.unit and not self.name.endswith(self.unit) else self.name
 
     @property
     def empty(self) -> str:

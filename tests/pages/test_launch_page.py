@@ -172,6 +172,16 @@ def test_a_file_of_this_machine_and_a_missing_one(tmp_path: Path) -> None:
     assert "is not there; check the path" in said(app)
 
 
+@pytest.mark.parametrize("path", ["//server/share/a.csv", "\\\\server\\share\\a.csv"])
+def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: object) -> None:
+        raise AssertionError("looked")
+
+    monkeypatch.setattr("dynlora.viz.datafile.table_of", look)
+    annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0) | {"data": {"path": path}}})
+    assert shown_config(open_page("launch", **{"from": RUN}))["data"] == {"path": path}
+
+
 def test_a_hub_id_can_be_given() -> None:
     app = open_page("launch", data="hub")
     assert "Give the id of a data set on the hub first." in said(app)

@@ -243,6 +243,9 @@ def test_what_a_check_says_in_numbers_and_sentences() -> None:
     assert "A run trains beside the check" in costs.cost_sentence(found, 1)
     assert "trains beside" not in costs.cost_sentence(found)
     assert "the classes a fine film and positive, judged by accuracy" in costs.data_sentence(found)
+    assert costs.data_sentence(found).endswith("48 at most; 3.2 % of the rows are cut after 48 tokens.")
+    found["tokens"]["train"]["cut_share"] = 0
+    assert costs.data_sentence(found).endswith("48 at most; none is cut after 48 tokens.")
     preview = costs.preview_frame(found)
     assert preview["what the model sees"].tolist() == ["[CLS] a fine film [SEP]", "[CLS] no [SEP]"]
     assert preview["cut"].tolist() == ["no", "yes"]

@@ -133,6 +133,8 @@ def _local(start: Mapping[str, Any]) -> Source:
     text = st.text_input("path on this machine", value, key=f"path-{value}", max_chars=500, help=about).strip()
     if not text:
         return Source(missing="Give the path of a file or folder first.")
+    if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
+        return Source({"data.path": text} | config_grid(launchform.COLUMNS, start, 4))
     path = Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(text).expanduser()
     try:
         table = datafile.table_of(path)
