@@ -2,65 +2,96 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from dynlora.store import queries
 from dynlora.viz import figures_inputs, inputs, listing, sentences, widgets
-from dynlora.viz.widgets import ask
+from dynlora.viz.gate_effect import served
 
 widgets.enter()
 run = widgets.pick_run()
 with widgets.guarded():
-    summary = queries.run_summary(run.folder)
-    names = widgets.signal_names(run.folder)
-    modules = widgets.modules(run.folder)
-widgets.titled(f"Inputs: {summary['name']}", listing.about(summary))
-if "probe_loss" not in names and "group_loss" not in names:
-    widgets.status_line(summary)
-    widgets.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
-    widgets.links(run.id, here="inputs")
-    st.stop()
-step = widgets.step_slider(summary["step"], "last evaluation up to step")
-colours = widgets.colours()
-with widgets.guarded():
-    gates = ask(queries.gates_by_group, run.folder, step)
-    groups = ask(queries.groups_frame, run.folder, step)
-    found = listing.evaluation(ask(queries.events_frame, run.folder, ("evaluate",)))
-    names_of_groups = groups["group"].tolist()
-    labels = [str(label) for label in (found[1].get("labels") or [])] if found else []
-    examples = inputs.named(ask(queries.examples_frame, run.folder, step), names_of_groups, labels)
-    by_step = {
-        kind: inputs.over_steps(ask(queries.signal_frame, run.folder, f"group_{kind}"), names_of_groups)
-        for kind in ("metric", "loss") if f"group_{kind}" in names
-    }  # fmt: skip
+    IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
 
-with widgets.card("Which inputs open which gates?", "gates"):
-    if gates.empty:
-        widgets.note(
-            "This run has no gates: its adapters treat every input alike. Strategies with gates draw a map here."
-        )
-    else:
-        figure = figures_inputs.gate_map(gates, modules, colours)
-        widgets.chart(figure, sentences.gates(gates, modules, step), inputs.gate_table(gates), "gates")
-places = st.columns(2)
-for place, (kind, series) in zip(places, by_step.items(), strict=False):
-    title = (listing.main_metric(summary)[0] or "metric") if kind == "metric" else "loss, nats"
+
+@st.fragment(run_every=5 if IS_ACTIVE else None)
+def show_inputs() -> None:
+    """Draw everything; again and again while the run trains."""
+    with widgets.guarded():
+        summary = widgets.live_summary(run.folder, was_active=IS_ACTIVE)
+        names = widgets.signal_names(run.folder)
+        widgets.titled(f"Inputs: {summary['name']}", listing.about(summary))
+        if "probe_loss" not in names and "group_loss" not in names:
+            widgets.status_line(summary)
+            widgets.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
+            return
+        step = widgets.step_slider(summary["step"], "last evaluation up to step")
+        view = widgets.InputsView(run.folder, summary, widgets.modules(run.folder), step)
+        show_gates(view)
+        places = st.columns(2)
+        for place, kind in zip(places, [k for k in ("metric", "loss") if f"group_{k}" in names], strict=False):
+            show_group_lines(view, kind, place)
+        show_served(view)
+        show_probe(view)
+
+
+def show_gates(view: Any) -> None:
+    """Draw the mean gate by group and module, and whether that is more than chance."""
+    with widgets.card("Which inputs open which gates?", "gates"):
+        if view.gates.empty:
+            widgets.note(
+                "This run has no gates: its adapters treat every input alike. Strategies with gates draw a map here."
+            )
+            return
+        words = {"beyond": "beyond chance", "all": "all gates"}
+        shown = widgets.segmented("gates", "gates shown", list(words), "beyond", words.__getitem__)
+        hide = shown == "beyond"
+        figure = figures_inputs.gate_map(view.gates, view.modules, view.effect, widgets.colours(), hide=hide)
+        table = inputs.gate_table(view.gates)
+        widgets.chart(figure, sentences.gates(view.gates, view.modules, view.effect, view.step), table, "gates")
+
+
+def show_group_lines(view: Any, kind: str, place: Any) -> None:
+    """Draw how each group fares over the evaluations."""
+    series = view.over_steps(kind)
+    title = (view.summary["metric"] or "score") if kind == "metric" else "loss, nats"
     with place, widgets.card(f"How does each group fare, by {kind}?", f"group-{kind}"):
         words = sentences.groups(series, title.partition(",")[0], low_is_good=kind == "loss")
-        widgets.chart(figures_inputs.group_lines(series, title, colours), words, series, f"group-{kind}")
-if examples.empty:
-    widgets.note("The run keeps no probe set.")
-    st.stop()
-with widgets.card("Where do the probe examples lie?", "probe"):
-    by = widgets.segmented("colour", "colour", ["group", "loss"], "group", "colour by {}".format)
-    left, right = st.columns([3, 2])
-    with left:
-        widgets.chart(
-            figures_inputs.probe_scatter(examples, by, colours, names_of_groups),
-            sentences.probe(examples),
-            examples,
-            "probe",
-        )
-    with right:
-        st.dataframe(inputs.hardest(examples), hide_index=True, width="stretch", height=400)
+        widgets.chart(figures_inputs.group_lines(series, title, widgets.colours()), words, series, f"group-{kind}")
+
+
+def show_served(view: Any) -> None:
+    """List the groups with the modules that open and close for them."""
+    if len(view.groups):
+        with widgets.card("Which modules serve which group?", "served"):
+            widgets.rows(served(view.gates, view.modules, view.effect, view.groups).round(4))
+            widgets.note("Gate minus its mean over the groups; only what is beyond chance is named.")
+
+
+def show_probe(view: Any) -> None:
+    """Draw the probe set, and the examples that were selected in it."""
+    if view.examples.empty:
+        widgets.note("The run keeps no probe set.")
+        return
+    chosen = widgets.chosen_examples()
+    with widgets.card("Where do the probe examples lie?", "probe"):
+        kinds = ["group", "loss", "prediction", *(["gate"] if len(view.probe_gates) else [])]
+        by, module = widgets.colour_choice(kinds, view.short)
+        points = view.examples.assign(gate=view.gate_of(module)) if by == "gate" else view.examples
+        names, title = view.groups["group"].tolist(), f"gate of {view.short.get(module, '')}" if by == "gate" else by
+        look = {"chosen": chosen, "title": title}
+        figure = figures_inputs.probe_scatter(points, by, widgets.colours(), names, **look)
+        widgets.selectable(figure, sentences.probe(view.examples), "probe")
+        widgets.under(sentences.probe(view.examples), points, "probe")
+    with widgets.card(f"{len(chosen)} selected examples" if chosen else "The examples, the hardest first", "listed"):
+        widgets.texts(inputs.listed(view.examples, chosen))
+        depth = inputs.over_depth(view.probe_gates, view.modules, chosen)
+        if len(depth):
+            figure = figures_inputs.gates_over_depth(depth, widgets.colours())
+            widgets.chart(figure, sentences.depth(depth), depth, "depth")
+
+
+show_inputs()
 widgets.links(run.id, here="inputs")

@@ -1,5 +1,7 @@
 """Figures of the Inputs page: which groups open which gates, how groups fare, and the probe set in the plane."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,41 +11,72 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz import theme
+from dynlora.viz.gate_effect import GateEffect
 from dynlora.viz.labels import plotly_text
 from dynlora.viz.theme import Palette
 
 
-def gate_map(gates: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw the mean gate of each group and module; 1 is neutral.
+def gate_map(
+    gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, colours: Palette, *, hide: bool = True
+) -> go.Figure:
+    """Draw the mean gate of each group and module, 1 is neutral, and above it how much the groups explain.
 
     Args:
         gates: one row per group, one column per module as recorded.
         modules: as `capacity.described` returns them.
+        effect: of the groups on the gates; None when it is not known.
         colours: of the mode.
+        hide: leave out what is not beyond chance.
     """
-    values = gates.to_numpy(float)[:, modules["position"]]
+    order = modules["position"].to_numpy()
+    values = gates.to_numpy(float)[:, order]
+    shown = np.where(effect.found[order], values, np.nan) if effect is not None and hide else values
     reach = max(float(np.nanmax(np.abs(values - 1))) if np.isfinite(values).any() else 0.0, 1e-3)
     short = [plotly_text(name) for name in modules["short"]]
     whole = [plotly_text(name) for name in modules["name"]]
-    drawn = theme.figure(colours, int(np.clip(130 + 34 * len(gates), 220, 640)))
+    drawn = theme.figure(colours, int(np.clip(210 + 34 * len(gates), 300, 700)))
     drawn.add_heatmap(
-        z=np.round(values, 5), x=list(range(len(short))), y=[plotly_text(group, 24) for group in gates.index],
-        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1,
+        z=np.round(shown, 5), x=list(range(len(short))), y=[plotly_text(group, 24) for group in gates.index],
+        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
         customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
         colorbar={
             "title": {"text": "gate, factor", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted},
+            "tickfont": {"size": 11, "color": colours.muted}, "len": 0.72, "y": 0, "yanchor": "bottom",
         },
         hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
     )  # fmt: skip
     drawn.update_xaxes(
         tickmode="array", tickvals=list(range(len(short))), ticktext=short, tickangle=-60, showgrid=False,
-        tickfont={"size": 9 if len(short) > 20 else 11, "color": colours.muted},
+        tickfont={"size": 9 if len(short) > 20 else 11, "color": colours.muted}, range=[-0.6, len(short) - 0.4],
     )  # fmt: skip
     if len(short) > 80:
         drawn.update_xaxes(showticklabels=False, title_text="module, by kind and depth")
-    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, domain=[0, 0.7])
+    if effect is not None:
+        _draw_effect(drawn, effect, order, whole, colours)
     return drawn
+
+
+def _draw_effect(
+    drawn: go.Figure, effect: GateEffect, order: np.ndarray, names: Sequence[str], colours: Palette
+) -> None:
+    """Draw the share that the groups explain of each gate above the map, the baseline of chance as a line."""
+    share = 100 * effect.share[order]
+    drawn.add_bar(
+        x=list(range(len(share))), y=share, yaxis="y2", customdata=list(names),
+        marker={"color": [colours.accent if found else colours.muted for found in effect.found[order]]},
+        hovertemplate="%{customdata}<br>groups explain %{y:.1f} % of its variation<extra></extra>",
+    )  # fmt: skip
+    drawn.add_shape(
+        type="line", xref="paper", x0=0, x1=1, yref="y2", y0=100 * effect.baseline, y1=100 * effect.baseline,
+        line={"color": colours.second, "width": 1.3, "dash": "dash"},
+    )  # fmt: skip
+    drawn.update_layout(
+        yaxis2={
+            **theme.axis(colours), "domain": [0.78, 1], "anchor": "x", "rangemode": "tozero", "nticks": 4,
+            "title": {"text": "explained, %", "font": {"size": 11, "color": colours.muted}},
+        }
+    )  # fmt: skip
 
 
 def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
@@ -63,27 +96,47 @@ def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure
     return drawn
 
 
-def probe_scatter(examples: pd.DataFrame, by: str, colours: Palette, groups: Sequence[str] = ()) -> go.Figure:
+def probe_scatter(
+    examples: pd.DataFrame,
+    by: str,
+    colours: Palette,
+    groups: Sequence[str] = (),
+    *,
+    chosen: Sequence[int] = (),
+    title: str = "",
+) -> go.Figure:
     """Draw the probe set in the plane.
 
     Args:
-        examples: columns text, group, x, y, loss.
-        by: `group` colours by group, any other column by its number.
+        examples: columns text, group, x, y, loss, prediction; maybe one with numbers to colour by.
+        by: `group` and `prediction` colour by name, any other column by its number.
         colours: of the mode.
         groups: names of the groups in the order of their colours, the same as in the other charts.
+        chosen: positions of the examples to mark; the others fade.
+        title: of the colour bar.
     """
-    drawn = theme.figure(colours, 380)
-    if by == "group":
-        style = theme.contrasting(list(dict.fromkeys([*groups, *examples["group"].astype(str)])))
-        for group, part in examples.groupby(examples["group"].astype(str), sort=False):
-            colour, symbol, _ = style[str(group)]
-            drawn.add_scatter(**_points(part), name=plotly_text(group, 24), marker={"color": colour, "symbol": symbol})
+    drawn = theme.figure(colours, 400)
+    if by in ("group", "prediction"):
+        names = examples[by].astype(str)
+        style = theme.contrasting(list(dict.fromkeys([*(groups if by == "group" else []), *names])))
+        for name, part in examples.groupby(names, sort=False):
+            colour, symbol, _ = style[str(name)]
+            drawn.add_scatter(**_points(part), name=plotly_text(name, 24), marker={"color": colour, "symbol": symbol})
         drawn.update_layout(showlegend=True)
     else:
-        scale = {"colorscale": colours.sequential_scale, "showscale": True, "color": examples[by], "cmin": 0}
-        bar = {"title": {"text": plotly_text(by), "side": "right"}, "thickness": 9, "outlinewidth": 0}
-        drawn.add_scatter(**_points(examples), marker={**scale, "colorbar": bar})
+        is_gate = by == "gate"
+        scale = colours.diverging_scale if is_gate else colours.sequential_scale
+        reach = max(float((examples[by] - 1).abs().max()), 1e-3) if is_gate else 0.0
+        marker = {"colorscale": scale, "showscale": True, "color": examples[by], "cmin": 1 - reach if is_gate else 0}
+        bar = {"title": {"text": plotly_text(title or by), "side": "right"}, "thickness": 9, "outlinewidth": 0}
+        drawn.add_scatter(**_points(examples), marker={**marker, "colorbar": bar})
+        if is_gate:
+            drawn.update_traces(marker={"cmax": 1 + reach})
     drawn.update_traces(marker={"size": 8, "opacity": 0.9, "line": {"width": 0.6, "color": colours.muted}})
+    if chosen:
+        for trace in drawn.data:
+            trace.selectedpoints = [i for i, row in enumerate(trace.customdata) if row[0] in set(chosen)]
+        drawn.update_traces(unselected={"marker": {"opacity": 0.25}})
     drawn.update_xaxes(title_text="first principal component", zeroline=False)
     drawn.update_yaxes(title_text="second principal component", zeroline=False)
     return drawn
@@ -91,13 +144,33 @@ def probe_scatter(examples: pd.DataFrame, by: str, colours: Palette, groups: Seq
 
 def _points(examples: pd.DataFrame) -> dict[str, object]:
     words = [
-        [_wrapped(text), plotly_text(group, 24), "–" if loss != loss else f"{loss:.3f}"]
-        for text, group, loss in zip(examples["text"], examples["group"], examples["loss"], strict=True)
+        [int(position), _wrapped(text), plotly_text(group, 24), "–" if loss != loss else f"{loss:.3f}"]
+        for position, text, group, loss in zip(
+            examples.index, examples["text"], examples["group"], examples["loss"], strict=True
+        )
     ]
     return {
         "x": examples["x"], "y": examples["y"], "mode": "markers", "customdata": words,
-        "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}, loss %{customdata[2]} nats<extra></extra>",
+        "hovertemplate": "%{customdata[1]}<br>%{customdata[2]}, loss %{customdata[3]} nats<extra></extra>",
     }  # fmt: skip
+
+
+def gates_over_depth(depth: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the mean gate of each layer for some examples; columns example, layer, gate."""
+    drawn = theme.figure(colours, 260)
+    style = theme.contrasting(list(dict.fromkeys(depth["example"])))
+    for example, part in depth.groupby("example", sort=False):
+        colour, symbol, dash = style[str(example)]
+        drawn.add_scatter(
+            x=part["layer"], y=part["gate"], mode="lines+markers", name=plotly_text(example, 32),
+            line={"color": colour, "width": 1.6, "dash": dash}, marker={"symbol": symbol, "size": 7},
+            hovertemplate="%{fullData.name}<br>layer %{x}: gate %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    drawn.update_layout(showlegend=True)
+    drawn.update_xaxes(title_text="layer", dtick=1 if depth["layer"].nunique() <= 16 else None)
+    drawn.update_yaxes(title_text="mean gate, factor")
+    return drawn
 
 
 def _wrapped(text: str, width: int = 56) -> str:

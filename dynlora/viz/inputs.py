@@ -1,6 +1,6 @@
 """What the Inputs page computes before it draws: groups, gates and the probe set, with names for positions."""
 
-# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
@@ -45,8 +45,30 @@ def gate_table(gates: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def hardest(examples: pd.DataFrame) -> pd.DataFrame:
-    """Return the probe examples, the costliest first: loss, group, label, prediction, text."""
+MOST_LINES = 8
+"""Examples whose gates are drawn over depth; more lines cannot be told apart."""
+
+
+def over_depth(gates: pd.DataFrame, modules: pd.DataFrame, chosen: Sequence[int]) -> pd.DataFrame:
+    """Return the mean gate of each layer for the first of the chosen examples: columns example, layer, gate.
+
+    Args:
+        gates: one row per example, one column per module as recorded.
+        modules: as `capacity.described` returns them.
+        chosen: positions of examples.
+    """
+    layers = modules.sort_values("position")["layer"]
+    rows = []
+    for position in [place for place in chosen if place < len(gates)][:MOST_LINES]:
+        values = pd.Series(gates.iloc[position].to_numpy(float)).groupby(layers.to_numpy()).mean()
+        rows += [(f"example {position}", int(layer), float(value)) for layer, value in values.items()]
+    return pd.DataFrame(rows, columns=["example", "layer", "gate"])
+
+
+def listed(examples: pd.DataFrame, chosen: Sequence[int]) -> pd.DataFrame:
+    """Return the chosen examples, else all, the costliest first: example, loss, group, label, prediction, text."""
+    part = examples.loc[[position for position in chosen if position in examples.index]] if chosen else examples
     columns = ["loss", "group", "label", "prediction", "text", "text_pair"]
-    found = examples.sort_values("loss", ascending=False, kind="stable")[columns]
+    found = part.sort_values("loss", ascending=False, kind="stable")[columns]
+    found.insert(0, "example", found.index)
     return found.drop(columns="text_pair") if found["text_pair"].isna().all() else found

@@ -15,6 +15,7 @@ import pandas as pd
 from dynlora.viz.capacity import spearman
 from dynlora.viz.figures import smoothed
 from dynlora.viz.flows import Balance
+from dynlora.viz.gate_effect import GateEffect
 from dynlora.viz.labels import listed, number, one_line, percent, score, spans
 
 
@@ -183,19 +184,27 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: in
     )
 
 
-def gates(table: pd.DataFrame, modules: pd.DataFrame, step: int) -> str:
-    """Say which module tells the groups apart most, and which way; `table` is groups by modules as recorded."""
+def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
+    """Say whether groups open gates differently beyond chance, and where most; `table` is groups by modules."""
     values = table.to_numpy(float)
     if not values.size or not np.isfinite(values).any():
         return "No gates were recorded up to this step."
-    short = modules.set_index("position")["short"]
-    spread = np.nan_to_num(np.nanmax(values, axis=0) - np.nanmin(values, axis=0), nan=0.0)
-    module = int(spread.argmax())
+    if effect is None:
+        return f"At step {step} there is nothing to tell apart: fewer than two groups have examples in the probe set."
+    chance = (
+        f"the baseline of chance is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
+        "groups, shuffled)"
+    )
+    if not effect.found.any():
+        return f"At step {step} no gate tells the groups apart beyond chance; {chance}."
+    module = int(effect.share.argmax())
     column = pd.Series(values[:, module], index=table.index)
+    name = one_line(modules.set_index("position")["short"].get(module, module), 40)
     return (
-        f"At step {step} groups differ most at {one_line(short.get(module, module), 40)}: "
-        f"{one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f} "
-        f"(1 is neutral). Whether that is more than noise is not tested here."
+        f"At step {step} {int(effect.found.sum())} of {len(effect.found)} gates tell the groups apart beyond chance, "
+        f"most at {name}: {one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} "
+        f"{column.min():.3f} (1 is neutral); the groups explain {percent(effect.share[module])} of its variation, "
+        f"{chance}."
     )
 
 
@@ -224,3 +233,14 @@ def probe(examples: pd.DataFrame) -> str:
         f"{len(examples)} fixed held-out examples, mean loss {known['loss'].mean():.3f} nats; "
         f"the hardest costs {hardest['loss']:.2f}."
     )
+
+
+def depth(lines: pd.DataFrame) -> str:
+    """Say where the gates of the chosen examples differ most over depth; columns example, layer, gate."""
+    spread = lines.groupby("layer")["gate"].agg(lambda values: values.max() - values.min())
+    count = lines["example"].nunique()
+    if count < 2:
+        return (
+            f"One example; its mean gate runs from {lines['gate'].min():.3f} to {lines['gate'].max():.3f} over depth."
+        )
+    return f"{count} examples; their mean gates differ most in layer {spread.idxmax()}, by {spread.max():.3f}."

@@ -123,7 +123,7 @@ def record_extras(writer: RunWriter, step: int, seed: int, strategy: str) -> Non
 
 def probe_gates() -> np.ndarray:
     """Return the gates of the probe examples: module 1 opens for the second group, the others vary by chance."""
-    gates = 1 + 0.01 * np.random.default_rng(0).standard_normal((N_EXAMPLES, N_MODULES))
+    gates = 1 + 0.01 * np.random.default_rng(1).standard_normal((N_EXAMPLES, N_MODULES))
     gates[1::2, 1] += 0.2
     return gates
 

@@ -56,7 +56,7 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
         "line": figures.line(series(), "learning rate, per step", colours, limit=1.0),
         "time": figures.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
         "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
-        "gates": figures_inputs.gate_map(gates, modules(), colours),
+        "gates": figures_inputs.gate_map(gates, modules(), None, colours),
         "groups": figures_inputs.group_lines(groups, "accuracy", colours),
         "probe": figures_inputs.probe_scatter(probe, "group", colours),
         "probe by loss": figures_inputs.probe_scatter(probe, "loss", colours),

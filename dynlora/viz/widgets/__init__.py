@@ -15,6 +15,7 @@ from dynlora.viz.widgets.cards import (
     safe,
     status_line,
     table,
+    texts,
     titled,
     under,
 )
@@ -28,6 +29,7 @@ from dynlora.viz.widgets.form import (
     what_and_how_long,
 )
 from dynlora.viz.widgets.frame import enter, guarded, menu, prepare
+from dynlora.viz.widgets.inputs import InputsView, chosen_examples, colour_choice, selectable
 from dynlora.viz.widgets.origin import pick_start
 from dynlora.viz.widgets.picker import (
     Chosen,
@@ -45,13 +47,12 @@ from dynlora.viz.widgets.replay import replay
 from dynlora.viz.widgets.source import pick_source
 
 __all__ = [
-    "Chosen", "ask", "at_step", "badge", "budget", "capacity_controls", "capacity_view", "card",
-    "chart", "choose", "colours", "delete_button", "empty_store", "enter", "figures",
-    "from_address", "guarded", "is_active", "link", "links", "list_all", "live_summary",
-    "menu", "modules", "note", "pick_run", "pick_runs", "prepare", "ranks", "replay", "rows", "run_buttons",
-    "runs_dir", "runs_grid", "runs_roots", "safe",
-    "segmented", "signal_names", "start_button", "status_line", "step_slider", "table", "titled", "to_address",
-    "trash", "under", "unreadable", "wake",
-    "check_button", "facts", "how_capacity_is_spent", "in_the_queue", "pick_source", "pick_start", "show_check",
-    "show_launched", "what_and_how_long",
+    "Chosen", "InputsView", "ask", "at_step", "badge", "budget", "capacity_controls", "capacity_view", "card",
+    "chart", "check_button", "choose", "chosen_examples", "colour_choice", "colours", "delete_button",
+    "empty_store", "enter", "facts", "figures", "from_address", "guarded", "how_capacity_is_spent",
+    "in_the_queue", "is_active", "link", "links", "list_all", "live_summary", "menu", "modules", "note",
+    "pick_run", "pick_runs", "pick_source", "pick_start", "prepare", "ranks", "replay", "rows", "run_buttons",
+    "runs_dir", "runs_grid", "runs_roots", "safe", "segmented", "selectable", "show_check", "show_launched",
+    "signal_names", "start_button", "status_line", "step_slider", "table", "texts", "titled", "to_address",
+    "trash", "under", "unreadable", "wake", "what_and_how_long",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ STATUS_LOOK = {
 """Colour and icon of each status; the word always stands beside them."""
 
 
-def _config(key: str) -> dict[str, Any]:
+def plot_config(key: str) -> dict[str, Any]:
     """Return plotly's own settings: under the pointer one button, which saves the figure as SVG."""
     return {
         "displaylogo": False,
@@ -62,7 +62,7 @@ def card(title: str, key: str) -> Iterator[None]:
 
 def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> None:
     """Draw a figure, the sentence under it (also its text for screen readers), and its numbers on demand."""
-    st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=_config(key), alt=sentence, width="stretch")
+    st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
     under(sentence, frame, key)
 
 
@@ -90,6 +90,12 @@ def rows(frame: pd.DataFrame) -> None:
     whole = frame.select_dtypes("integer").columns
     config = {name: st.column_config.NumberColumn(name, format="localized") for name in whole}
     st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+
+
+def texts(frame: pd.DataFrame) -> None:
+    """Draw a table of examples, the costliest first, its texts as they are."""
+    st.dataframe(frame, hide_index=True, width="stretch", height=min(400, 38 + 35 * max(len(frame), 1)))
+    table(frame, "texts")
 
 
 def note(text: str) -> None:

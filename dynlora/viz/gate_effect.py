@@ -1,0 +1,99 @@
+"""Do groups of inputs open gates differently, or is it chance? An effect size against a permutation baseline."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+PERMUTATIONS = 500
+LEVEL = 0.95
+"""The baseline is this quantile of the largest effect that any module shows once the groups are shuffled."""
+
+LEAST_SPREAD = 1e-4
+"""Gates that differ less than this over all examples are equal for all purposes: rounding, no finding."""
+
+
+@dataclass(frozen=True)
+class GateEffect:
+    """How much of each gate's variation over examples the groups explain.
+
+    Attributes:
+        share: by module, variance between groups / variance over all examples (eta squared), 0 to 1.
+        baseline: what the largest share over all modules stays below in 95 % of random regroupings.
+        examples: examples with a group.
+        groups: groups among them.
+    """
+
+    share: np.ndarray
+    baseline: float
+    examples: int
+    groups: int
+
+    @property
+    def found(self) -> np.ndarray:
+        """By module, whether the effect is beyond chance."""
+        return self.share > self.baseline
+
+
+def gate_effect(gates: np.ndarray, group: Sequence[object], seed: int = 0) -> GateEffect | None:
+    """Return how much the groups explain of each gate, None when there is nothing to tell apart.
+
+    The groups are shuffled over the examples 500 times; the largest share over all modules of each shuffle makes the
+    baseline, so that it holds for all modules at once.
+
+    Args:
+        gates: (n_examples, n_modules).
+        group: of each example; None for none.
+        seed: of the shuffles.
+    """
+    codes = pd.Categorical(pd.Series(list(group), dtype=object)).codes
+    known = (codes >= 0) & np.isfinite(gates).all(axis=1)
+    values, codes = gates[known].astype(float), codes[known]
+    names, codes = np.unique(codes, return_inverse=True)
+    if len(names) < 2 or len(values) <= len(names) or not values.shape[1]:
+        return None
+    values = np.where(np.ptp(values, axis=0) < LEAST_SPREAD, 0.0, values - values.mean(axis=0))
+    total = np.square(values).sum(axis=0)
+    member = np.eye(len(names))[codes]
+    rng = np.random.default_rng(seed)
+    largest = [float(_explained(rng.permutation(member), values, total).max()) for _ in range(PERMUTATIONS)]
+    share = _explained(member, values, total)
+    return GateEffect(share, float(np.quantile(largest, LEVEL)), len(values), len(names))
+
+
+def _explained(member: np.ndarray, values: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return variance between groups / total variance, by column; centred values, one row of `member` per example."""
+    sums = member.T @ values
+    between = (np.square(sums) / member.sum(axis=0)[:, None]).sum(axis=0)
+    return np.divide(between, total, out=np.zeros_like(between), where=total > 0)
+
+
+def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per group: how it fares, and which modules open and close for it beyond chance.
+
+    Args:
+        gates: one row per group, one column per module as recorded; no rows without gates.
+        modules: as `capacity.described` returns them.
+        effect: of the gates, or None.
+        scores: columns group, loss and metric.
+    """
+    found = scores.rename(columns={"loss": "held-out loss", "metric": "held-out score"}).reset_index(drop=True)
+    if effect is None or gates.empty or len(gates) != len(found):
+        return found
+    short = modules.sort_values("position")["short"].to_numpy()
+    against = gates.to_numpy(float) - np.nanmean(gates.to_numpy(float), axis=0)
+    beyond = np.flatnonzero(effect.found)
+    for column, sign in (("opens", 1), ("closes", -1)):
+        found[column] = [_named(row, sign, beyond, short) for row in against]
+    return found
+
+
+def _named(row: np.ndarray, sign: int, beyond: np.ndarray, short: np.ndarray) -> str:
+    """Return the three modules whose gate differs most in one direction, with the difference."""
+    order = sorted((m for m in beyond if sign * row[m] > 0), key=lambda m: -sign * row[m])[:3]
+    return ", ".join(f"{short[m]} {row[m]:+.3f}" for m in order) or "none beyond chance"

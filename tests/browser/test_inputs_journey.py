@@ -1,0 +1,37 @@
+"""The Inputs page in a browser: a click on a point of the probe set shows its text, and a link to that view holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.browser.conftest import OTHER
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def test_a_point_of_the_probe_set_leads_to_its_text(server: str, page: Page, artifacts: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/inputs?run={OTHER}")
+    plot = page.locator('[class*="st-key-card-probe"] .js-plotly-plot')
+    expect(plot).to_be_visible()
+    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
+    plot.scroll_into_view_if_needed()
+    point = plot.locator(".scatterlayer .trace").first.locator(".point").nth(3)
+    point.hover(force=True)
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page).to_have_url(re.compile(r"points=\d+"))
+    expect(page.get_by_role("heading", name="1 selected examples")).to_be_visible()
+    chosen = re.findall(r"points=(\d+)", page.url)[0]
+    expect(page.get_by_text(f"example {chosen}").first).to_be_attached()
+    page.screenshot(path=artifacts / "inputs-point.png", full_page=True)
+
+    again = page.context.new_page()
+    again.goto(page.url)
+    expect(again.get_by_role("heading", name="1 selected examples")).to_be_visible()
+    again.close()

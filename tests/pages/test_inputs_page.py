@@ -1,0 +1,51 @@
+"""The Inputs page: gates against chance, groups, and from a point of the probe set to its text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import N_EXAMPLES, make_run
+
+RUN = "20260101-000000-00000001"
+
+
+def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    said = words(open_page("inputs", run=RUN)).replace("\\", "")
+    assert "1 of 12 gates tell the groups apart beyond chance" in said
+    assert "most at key 0" in said
+
+
+def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("inputs", run=RUN, points="3,7")
+    assert "2 selected examples" in words(app)
+    tables = [
+        frame.value for frame in app.dataframe if "example" in frame.value.columns and "text" in frame.value.columns
+    ]
+    assert sorted(tables[0]["example"]) == [3, 7]
+    assert tables[0]["text"].str.startswith(("3 ", "7 ")).all()
+    assert "their mean gates differ most in layer" in words(app).replace("\\", "")
+
+
+@pytest.mark.parametrize("colour", ["group", "loss", "prediction", "gate"])
+def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("inputs", run=RUN, colour=colour)
+    scatter = json.dumps(charts(app)[-1])
+    assert scatter.count('"selectedpoints"') == 0
+    assert ("gate of" in scatter) == (colour == "gate")
+
+
+@pytest.mark.parametrize("points", ["x", "-1", "99999", "1,,2;3", ",".join(map(str, range(999)))])
+def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("inputs", run=RUN, points=points)
+    tables = [
+        frame.value for frame in app.dataframe if "example" in frame.value.columns and "text" in frame.value.columns
+    ]
+    assert len(tables[0]) <= N_EXAMPLES
