@@ -179,7 +179,10 @@ def axis(colours: Palette) -> dict[str, Any]:
 
 
 def style_sheet(colours: Palette) -> str:
-    """Return the page's style sheet: what streamlit's theme cannot say, cards as panels foremost."""
+    """Return the page's style sheet: what streamlit's theme cannot say, cards as panels foremost.
+
+    The CSV button of streamlit's tables goes, because its files let a text be a formula; each table has a safe one.
+    """
     return f"""<style>
 [class*="st-key-card-"] {{ background: {colours.panel}; border-color: {colours.hairline} !important;
   border-radius: 10px; padding: 0.9rem 1rem 0.7rem; }}
@@ -192,6 +195,8 @@ def style_sheet(colours: Palette) -> str:
   section[data-testid="stSidebar"]:not([aria-expanded="false"]) {{
     width: 190px !important; min-width: 190px !important; }}
 }}
+[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]),
+button[aria-label^="Download as CSV"] {{ display: none; }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
 [data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}

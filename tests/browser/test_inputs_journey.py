@@ -31,6 +31,12 @@ def test_a_point_of_the_probe_set_leads_to_its_text(server: str, page: Page, art
     expect(page.get_by_text(f"example {chosen}").first).to_be_attached()
     page.screenshot(path=artifacts / "inputs-point.png", full_page=True)
 
+    page.get_by_test_id("stDataFrame").last.hover()
+    expect(page.get_by_role("button", name="Search").last).to_be_visible()
+    unguarded = page.get_by_test_id("stMain").get_by_role("button", name="Download as CSV", include_hidden=True)
+    assert unguarded.count() > 0
+    assert not any(button.is_visible() for button in unguarded.all())
+
     again = page.context.new_page()
     again.goto(page.url)
     expect(again.get_by_role("heading", name="1 selected examples")).to_be_visible()
