@@ -156,7 +156,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "task": inputs.data.task,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "planned_events": inputs.strategy.events(inputs.total),
+        "planned_events": len(inputs.strategy.events(inputs.total)),
         "data_warnings": inputs.data.warnings,
     }
     return PlannedRun(config, meta, inputs.total)

@@ -48,7 +48,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "metric": meta.get("metric"),
         "labels": texts(meta.get("labels")),
         "task": meta.get("task"),
-        "planned_events": meta.get("planned_events"),
+        "planned_events": planned(meta.get("planned_events")),
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),
         "machine": table(meta.get("machine")),
@@ -58,6 +58,13 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "other_host": status.other_host,
         "folder": str(path),
     }
+
+
+def planned(value: Any) -> int | None:
+    """Return how many reallocations a schedule plans; runs of earlier versions list their steps."""
+    if isinstance(value, list):
+        return len(value)  # pyright: ignore[reportUnknownArgumentType]
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def texts(value: Any) -> list[str]:
