@@ -6,6 +6,7 @@ import streamlit as st
 
 from dynlora.viz import comparison, sentences_compare, widgets
 from dynlora.viz.widgets import compare_runs
+from dynlora.viz.widgets.answers import one_look
 
 AT_MOST = 50
 
@@ -15,7 +16,7 @@ runs = widgets.pick_runs("runs to compare", AT_MOST)
 if len(runs) < 2:
     widgets.note("Pick two runs or more.")
     st.stop()
-with widgets.guarded():
+with widgets.guarded(), one_look():
     found = compare_runs.compared(runs)
     summaries, metric = list(found.summaries.values()), found.metric
     for words in comparison.warnings(summaries):

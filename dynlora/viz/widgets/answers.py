@@ -98,7 +98,13 @@ def modules(folder: Path) -> pd.DataFrame:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    return capacity.described(ask_events(queries.modules_frame, folder))
+    event, step, state, opened = version(folder)
+    return _described(str(folder), (min(event, 1), min(step, 1), state, opened))
+
+
+@st.cache_data(max_entries=300, ttl=3600, show_spinner=False)
+def _described(folder: str, version: tuple[Any, ...]) -> pd.DataFrame:
+    return capacity.described(queries.modules_frame(folder))
 
 
 def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:

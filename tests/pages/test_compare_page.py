@@ -1,0 +1,105 @@
+"""The Compare page: groups over seeds, the axes, pairs, fifty runs, and addresses that restore a view."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import HOSTILE, make_run
+
+
+def ids(count: int) -> list[str]:
+    return [f"20260101-000000-{number:08x}" for number in range(count)]
+
+
+def seeds(runs_dir: Path, **more: object) -> str:
+    """Make three seeds of each of two strategies and return the address of them all."""
+    for number, run in enumerate(ids(6)):
+        strategy = "dynamic" if number < 3 else "lora"
+        make_run(runs_dir, run_id=run, seed=number % 3, strategy=strategy, gates=False, **more)  # pyright: ignore[reportArgumentType]
+    return ",".join(ids(6))
+
+
+def traces(app: object, number: int) -> list[str]:
+    return [trace["name"] for trace in charts(app)[number]["data"]]  # pyright: ignore[reportArgumentType]
+
+
+def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
+    app = open_page("compare", runs=seeds(runs_dir, extras=True))
+    assert not app.error
+    bands = [name for name in traces(app, 0) if "band" not in name]
+    assert [name.replace("<br>", " ") for name in bands] == [
+        "dynamic (reconstruction), n = 3", "lora (reconstruction), n = 3"
+    ]  # fmt: skip
+    assert len(traces(app, 0)) == 4
+    said = words(app).replace("\\", "")
+    assert "The band runs from the lowest to the highest run" in said
+    assert "Paired over 3 shared seeds and 40 examples" in said
+    assert re.search(r"lora \(reconstruction\) minus dynamic .*nats of loss on held-out rows.*that is worse", said)
+    assert "Is the allocation reproducible over seeds?" in said
+
+
+def test_the_address_restores_axis_grouping_and_pair(runs_dir: Path) -> None:
+    runs = seeds(runs_dir, steps=11)
+    app = open_page("compare", runs=runs, x="seconds", group="runs", ranks="spread", first="lora (reconstruction)")
+    assert charts(app)[0]["layout"]["xaxis"]["title"]["text"] == "training time, s"
+    assert len(charts(app)[0]["data"]) == 6
+    assert "standard deviation" in json.dumps(charts(app)[-1])
+    assert app.selectbox(key="address-first").value == "lora (reconstruction)"
+
+
+def test_an_axis_that_was_not_recorded_says_so(runs_dir: Path) -> None:
+    said = words(open_page("compare", runs=seeds(runs_dir, steps=3), x="rows")).replace("\\", "")
+    assert "Not shown, because they have not recorded rows read" in said
+
+
+def test_a_changed_axis_goes_to_the_address(runs_dir: Path) -> None:
+    app = open_page("compare", runs=seeds(runs_dir, steps=3))
+    app.segmented_control(key="address-x").set_value("parameter-steps").run()
+    assert not app.exception
+    assert app.query_params["x"] in ("parameter-steps", ["parameter-steps"])
+
+
+def test_without_held_out_losses_the_probe_set_is_paired(runs_dir: Path) -> None:
+    said = words(open_page("compare", runs=seeds(runs_dir, steps=1))).replace("\\", "")
+    assert "nats of loss on the probe set" in said
+    assert "points of accuracy on the probe set" in said
+
+
+def test_one_configuration_or_no_shared_seed_says_why_nothing_is_paired(runs_dir: Path) -> None:
+    first, second, third = ids(3)
+    make_run(runs_dir, run_id=first)
+    make_run(runs_dir, run_id=second, seed=1)
+    make_run(runs_dir, run_id=third, seed=2, strategy="lora")
+    assert "a paired difference needs two" in words(open_page("compare", runs=f"{first},{second}"))
+    assert "share no seed" in words(open_page("compare", runs=f"{first},{third}"))
+
+
+def test_queued_runs_are_compared_calmly(runs_dir: Path) -> None:
+    for run, strategy in zip(ids(2), ("dynamic", "lora"), strict=True):
+        make_run(runs_dir, run_id=run, state="queued", strategy=strategy)
+    app = open_page("compare")
+    assert not app.error
+    assert "No ranks have been recorded yet" in words(app)
+
+
+def test_many_runs_stay_readable(runs_dir: Path) -> None:
+    for number, run in enumerate(ids(26)):
+        make_run(runs_dir, run_id=run, seed=number % 2, steps=1, strategy=f"s{number // 2}", gates=False)
+    app = open_page("compare", runs=",".join(ids(26)))
+    assert len({name for name in traces(app, 0) if "band" not in name}) == 13
+    assert charts(app)[0]["layout"]["showlegend"] is False
+    assert len(app.multiselect(key="address-runs").value) == 26
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_are_text_in_every_view(text: str, runs_dir: Path) -> None:
+    for number, run in enumerate(ids(3)):
+        make_run(runs_dir, run_id=run, text=text, seed=number % 2, strategy=text[:60] if number else "lora", steps=1)
+    app = open_page("compare", runs=",".join(ids(3)), group="runs")
+    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
+    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None

@@ -1,0 +1,89 @@
+"""The Run page: its sections, the health card, results with and without what newer runs record, a live refresh."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.viz.widgets import picker
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import HOSTILE, make_run
+
+RUN = "20260101-000000-00000001"
+
+
+def plain(app: AppTest) -> str:
+    """Return what the page says, without the marks that keep text from being markup."""
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+@pytest.mark.parametrize(("section", "count"), [("training", 6), ("results", 5), ("machine", 0), ("nonsense", 6)])
+def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("run", run=RUN, section=section)
+    assert len(charts(app)) == count
+    said = plain(app)
+    if section == "results":
+        assert "Not recorded in this run: the base model" in said
+    if section == "machine":
+        assert said.count("Not recorded in this run: the machine") == 2
+
+
+def test_a_chosen_section_goes_to_the_address(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("run", run=RUN)
+    app.segmented_control(key="address-section").set_value("results").run()
+    assert not app.exception
+    assert app.query_params["section"] in ("results", ["results"])
+    assert len(charts(app)) == 5
+
+
+def test_what_newer_runs_record_is_shown(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, extras=True)
+    assert len(charts(open_page("run", run=RUN, section="results"))) == 7
+    app = open_page("run", run=RUN, section="machine")
+    assert len(charts(app)) == 2
+    assert "Process 512 MiB now" in words(app)
+
+
+def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("run", run=RUN)
+    assert "Importance is noisier than its signal" in plain(app)
+    assert "Checked and well" in plain(app)
+    links = [link.proto for link in app.get("page_link") if link.proto.label == "See it"]
+    assert [(link.page, link.query_string) for link in links] == [
+        ("run", f"run={RUN}"), ("capacity", f"run={RUN}&signal=importance"),
+    ]  # fmt: skip
+    assert "72 of 1,152 parameters" in plain(app)
+
+
+def test_a_run_without_records_is_calm(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, state="queued")
+    for section in ("training", "results", "machine"):
+        app = open_page("run", run=RUN, section=section)
+        assert not app.error
+    assert "all good" in words(app)
+
+
+def test_the_ways_to_run_it_again(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    queries = {link.proto.query_string for link in open_page("run", run=RUN).get("page_link")}
+    assert {f"from={RUN}", f"from={RUN}&twin=uniform", f"from={RUN}&twin=random"} <= queries
+
+
+@pytest.mark.parametrize(("text", "section"), list(zip(HOSTILE, ["results", "machine"] * 2, strict=True)), ids=range(4))
+def test_hostile_text_is_text_in_every_section(text: str, section: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, text=text, extras=True)
+    app = open_page("run", run=RUN, section=section)
+    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
+    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", str(charts(app))) is None
+
+
+def test_a_page_that_only_looks_has_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(runs_dir, run_id=RUN, state="stopped", steps=7)
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    assert [button.label for button in open_page("run", run=RUN).button] == []
