@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,16 +119,15 @@ def _label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, co
     ]
     drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False)
     places = pd.DataFrame({"group": modules["group"], "side": modules["side"], "y": centres})
+    place = {"x": 0, "xref": "paper", "xanchor": "right", "yref": "y", "showarrow": False}
+    words: list[dict[str, Any]] = []  # added at once: plotly checks all it has again with each one that is added
     for label, part in places.groupby("group", sort=False):
-        drawn.add_annotation(
-            x=0, xref="paper", xshift=-20, xanchor="right", y=part["y"].mean(), yref="y", showarrow=False,
-            text=plotly_text(label, 24), font={"size": 12, "color": colours.text},
-        )  # fmt: skip
+        font = {"size": 12, "color": colours.text}
+        words.append({**place, "xshift": -20, "y": part["y"].mean(), "text": plotly_text(label, 24), "font": font})
         for row in part[part["side"] != ""].iloc[[0, -1] if (part["side"] != "").any() else []].itertuples():
-            drawn.add_annotation(
-                x=0, xref="paper", xshift=-5, xanchor="right", y=row.y, yref="y", showarrow=False,
-                text=plotly_text(row.side, 6), font={"size": 9, "color": colours.muted},
-            )  # fmt: skip
+            font = {"size": 9, "color": colours.muted}
+            words.append({**place, "xshift": -5, "y": row.y, "text": plotly_text(row.side, 6), "font": font})
+    drawn.update_layout(annotations=words)
 
 
 def _draw_budget(drawn: go.Figure, budget: pd.DataFrame, view: MapView, colours: Palette) -> None:

@@ -81,7 +81,8 @@ def _shades(importance: pd.DataFrame, steps: Sequence[int], order: Sequence[int]
     values = importance.to_numpy(float)[order][:, [_place(known, step) for step in steps]].T
     highest = np.nanmax(np.where(np.isfinite(values), values, 0.0), axis=1, keepdims=True)
     share = np.divide(values, highest, out=np.full_like(values, np.nan), where=highest > 0)
-    return [[None if not np.isfinite(v) else round(float(np.clip(v, 0, 1)), 3) for v in row] for row in share]
+    rounded = np.round(np.clip(share, 0, 1), 3)
+    return np.where(np.isfinite(rounded), rounded, None).tolist()
 
 
 def _blocks(layers: pd.Series) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def test_every_page_of_a_run_in_every_state(page: str, state: str, text: str, ga
 
 
 @pytest.mark.parametrize("page", ["runs", "compare"])
-@pytest.mark.parametrize("text", (TEXTS[0], TEXTS[3]), ids=["plain", "hostile"])
+@pytest.mark.parametrize("text", [TEXTS[0], TEXTS[3]], ids=["plain", "hostile"])
 def test_all_states_in_one_store(page: str, text: str, runs_dir: Path) -> None:
     ids = {f"20260101-000000-{number:08x}": state for number, state in enumerate(STATES)}
     for run_id, state in ids.items():
@@ -123,8 +123,9 @@ def test_all_states_in_one_store(page: str, text: str, runs_dir: Path) -> None:
     assert not app.error
     if page == "runs":
         shown = dict(app.dataframe[0].value[["id", "status"]].to_numpy().tolist())
-        running = dict.fromkeys(("begun", "stalled", "elsewhere"), "running")
-        said = running | dict.fromkeys(UNREADABLE, "unreadable")
+        said: dict[str, str] = {}
+        said |= dict.fromkeys(["begun", "stalled", "elsewhere"], "running")
+        said |= dict.fromkeys(UNREADABLE, "unreadable")
         assert shown == {run_id: said.get(state, state) for run_id, state in ids.items()}
 
 

@@ -28,11 +28,13 @@ def export_button(runs: pd.DataFrame) -> None:
         st.caption("The rows of the ticked runs:")
         with st.container(horizontal=True):
             st.download_button(
-                "CSV", csv_text(runlist.export_frame(runs)), "runs.csv", "text/csv", key="export-csv", on_click="ignore"
-            )
+                "CSV", lambda: csv_text(runlist.export_frame(runs)), "runs.csv", "text/csv", key="export-csv",
+                on_click="ignore",
+            )  # fmt: skip
             st.download_button(
-                "JSON", runlist.export_json(runs), "runs.json", "application/json", key="export-json", on_click="ignore"
-            )
+                "JSON", lambda: runlist.export_json(runs), "runs.json", "application/json", key="export-json",
+                on_click="ignore",
+            )  # fmt: skip
         st.caption("The adapter of each, for `peft.PeftModel.from_pretrained`, in a terminal:")
         chosen = runs["id"].tolist()[:MAX_COMMANDS]
         commands = [runlist.export_command(run_id, str(runs_root_of(run_id))) for run_id in chosen]
