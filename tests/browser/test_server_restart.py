@@ -1,0 +1,122 @@
+"""The dashboard's server is killed while a run trains and started again: the run goes on, the view comes back."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+# (pandas comes without types of its own)
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from dynlora import launch
+from dynlora.store import queries
+from tests.browser.conftest import OTHER, ROOT
+from tests.tiny import tiny_values
+from tests.viz.runs import make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def trained(runs_dir: Path, tiny_bert: Path, tiny_data: Path) -> Iterator[str]:
+    """The id of a run that trains for longer than the test looks."""
+    config = tiny_values(tiny_bert, tiny_data)
+    config["train"] = {**config["train"], "steps": 100_000}
+    config["log"] = {"eval_every": 100_000, "checkpoint_every": 100_000}
+    run_id = launch.enqueue(config, runs_dir, key="restart").id
+    yield run_id
+    launch.stop(runs_dir, run_id)
+    deadline = time.monotonic() + 30
+    while launch.is_alive(runs_dir, run_id) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+class Server:
+    """The dashboard on a port, that can be killed."""
+
+    def __init__(self, port: int, runs_dir: Path) -> None:
+        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), f"--server.port={port}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DYNLORA_RUNS_DIR": str(runs_dir)}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, "the dashboard's server ended"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        pytest.fail("the dashboard did not come up within a minute")
+
+    def kill(self) -> None:
+        """End it as a crash does: nothing is cleaned up."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+def test_a_killed_server_comes_back_to_the_same_run_and_view(
+    port: int, trained: str, runs_dir: Path, page: Page, artifacts: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    make_run(runs_dir, run_id=OTHER, text="another run")
+    view = f"http://127.0.0.1:{port}/capacity?run={trained}&signal=importance"
+    server = Server(port, runs_dir)
+    try:
+        page.goto(view)
+        expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible(
+            timeout=PATIENCE_MS
+        )
+        before = queries.run_summary(runs_dir / trained)
+        pid = trainer(runs_dir, trained)
+        server.kill()
+        assert psutil.pid_exists(pid)
+        server = Server(port, runs_dir)
+
+        page.goto(view)
+        expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible(
+            timeout=PATIENCE_MS
+        )
+        assert "signal=importance" in page.url
+        after = queries.run_summary(runs_dir / trained)
+        assert after["status"] == "running"
+        assert after["step"] > before["step"]
+        assert trainer(runs_dir, trained) == pid, "the run must go on in the process it began in"
+
+        page.goto(f"http://127.0.0.1:{port}/run?run={trained}")
+        expect(page.locator('[class*="st-key-head"]').get_by_text("running")).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_text(re.compile(r"step [\d,]+ of 100,000"))).to_be_visible()
+        page.screenshot(path=artifacts / "restarted.png", full_page=True)
+    finally:
+        server.kill()
+
+
+def trainer(runs_dir: Path, run_id: str) -> int:
+    """Return the pid of the process that trains a run, and make sure that it lives."""
+    from dynlora.store.reader import RunReader
+
+    with RunReader(runs_dir / run_id) as reader:
+        status = reader.status()
+    assert status.status == "running"
+    assert status.pid is not None
+    return status.pid
