@@ -172,6 +172,16 @@ def test_a_file_of_this_machine_and_a_missing_one(tmp_path: Path) -> None:
     assert "is not there; check the path" in said(app)
 
 
+def test_paths_are_meant_where_the_dashboard_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNLORA_STARTED_IN", str(tmp_path))
+    (tmp_path / "mine.csv").write_bytes(TABLE)
+    app = open_page("launch", data="file")
+    for label, value in (("path on this machine", "mine.csv"), ("model", "./model")):
+        next(box for box in app.text_input if box.label == label).set_value(value).run()
+    shown = shown_config(app)
+    assert (shown["data"]["path"], shown["model"]["name"]) == (str(tmp_path / "mine.csv"), str(tmp_path / "model"))
+
+
 @pytest.mark.parametrize("path", ["//server/share/a.csv", "\\\\server\\share\\a.csv"])
 def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def look(*_: object) -> None:

@@ -298,3 +298,18 @@ def test_methods_in_words() -> None:
     assert methods.paper_link({"name": "y"}) is None
     assert methods.facts({"name": "y"}) == [("Name", "y")]
     assert methods.overview([strategy])["method"].tolist() == ["X"]
+
+
+@pytest.mark.parametrize("preset", list(starts.PRESETS))
+def test_every_preset_suits_every_strategy(preset: str) -> None:
+    from dynlora import strategies
+
+    for name in strategies.registry():
+        drawn = {field.key: field for field in launchform.strategy_fields(strategies.describe(name))}
+        start = starts.PRESETS[preset]
+        fields = {key.partition(".")[2]: field.fitting(start.get(key, field.default)) for key, field in drawn.items()}
+        config = parse_config(launchform.nested({key: start[key] for key in start if not key.startswith("strategy.")}))
+        strategy = strategies.build(name, fields)
+        total = config.train.max_steps(0)
+        strategy.check(total, config.adapter.rank)
+        assert all(0 < step <= total for step in strategy.events(total))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -16,6 +18,9 @@ from dynlora.viz.labels import markdown_text
 from dynlora.viz.launchform import Field, launch_key
 from dynlora.viz.widgets.cards import note
 from dynlora.viz.widgets.picker import is_read_only, link, runs_dir
+
+STARTED_IN_VARIABLE = "DYNLORA_STARTED_IN"
+"""Folder that `dynlora ui` was started in."""
 
 
 def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
@@ -76,6 +81,11 @@ def config_grid(keys: Sequence[str], start: Mapping[str, Any], columns: int = 3)
     return field_grid([launchform.config_field(key) for key in keys], start, columns)
 
 
+def from_where_it_started(text: str) -> Path:
+    """Return a path as it is meant in the folder that the dashboard was started in; children start elsewhere."""
+    return Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(text).expanduser()
+
+
 def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """Draw the fields of model and training and return their values and the seeds.
 
@@ -91,6 +101,9 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
         }
     with second:
         values |= config_grid(["model.name"], start, 1)
+    model = values["model.name"]
+    if isinstance(model, str) and model.startswith((".", "~")):
+        values["model.name"] = str(from_where_it_started(model))
     with third:
         about = "One number, a span such as 0-4, or a list such as 1, 5. One run each. Key: seed."
         seeds = st.text_input("seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)

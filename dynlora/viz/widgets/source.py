@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +18,13 @@ from dynlora.viz import datafile, launchform
 from dynlora.viz.labels import markdown_text
 from dynlora.viz.widgets.address import segmented, to_address
 from dynlora.viz.widgets.cards import note
-from dynlora.viz.widgets.form import config_grid
+from dynlora.viz.widgets.form import config_grid, from_where_it_started
 from dynlora.viz.widgets.frame import guarded
 from dynlora.viz.widgets.picker import is_read_only, runs_dir
 
 KINDS = {"embedded": "Embedded", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
 """Where data can come from: name in the address, and words."""
 
-STARTED_IN_VARIABLE = "DYNLORA_STARTED_IN"
 GROUPINGS = {None: "automatic", "length": "length", "label": "label", "clusters": "clusters", "none": "no groups"}
 """Input groups that are no column."""
 
@@ -135,7 +133,7 @@ def _local(start: Mapping[str, Any]) -> Source:
         return Source(missing="Give the path of a file or folder first.")
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
         return Source({"data.path": text} | config_grid(launchform.COLUMNS, start, 4))
-    path = Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(text).expanduser()
+    path = from_where_it_started(text)
     try:
         table = datafile.table_of(path)
     except (OSError, ValueError) as error:
