@@ -103,3 +103,11 @@ def test_hostile_names_are_text_in_every_view(text: str, runs_dir: Path) -> None
     app = open_page("compare", runs=",".join(ids(3)), group="runs")
     assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
     assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
+
+
+def test_runs_of_one_name_stay_apart_when_another_control_changes(runs_dir: Path) -> None:
+    app = open_page("compare", runs=seeds(runs_dir, steps=1))
+    assert len(set(app.multiselect(key="address-runs").options)) == 6
+    app.segmented_control(key="address-group").set_value("runs").run()
+    assert len(app.multiselect(key="address-runs").value) == 6
+    assert len(charts(app)[0]["data"]) == 6

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -94,13 +95,17 @@ def runs_root_of(run_id: str) -> Path:
 
 
 def run_words(runs: pd.DataFrame) -> dict[str, str]:
-    """Return what a list shows for each run id: name and strategy; no status, which the list would not renew."""
+    """Return what a list shows for each run id: name and strategy; no status, which the list would not renew.
+
+    Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
+    """
     found = {}
     for row in runs[["id", "name", "strategy", "status", "is_own"]].to_dict("records"):
         about = row["strategy"] if isinstance(row["strategy"], str) else STATUS_WORDS.get(row["status"], row["status"])
         sample = "" if row["is_own"] else " · sample"
         found[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 20)}{sample}"
-    return found
+    times = Counter(found.values())
+    return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in found.items()}
 
 
 def pick_run(label: str = "run") -> Chosen:

@@ -1,0 +1,71 @@
+"""Compare in a real browser: three seeds as one band, another axis, a link that restores; a finding's evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.browser.conftest import OTHER
+from tests.viz.runs import make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PATIENCE_MS = 30_000
+
+
+def _seeds(runs_dir: Path) -> str:
+    ids = [f"20260102-000000-{number:08x}" for number in range(6)]
+    for number, run in enumerate(ids):
+        strategy = "dynamic" if number < 3 else "lora"
+        make_run(runs_dir, run_id=run, seed=number % 3, strategy=strategy, gates=False, extras=True)
+    return ",".join(ids)
+
+
+def test_three_seeds_another_axis_and_a_link_that_restores_it(
+    server: str, page: Page, browser: Browser, artifacts: Path, runs_dir: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE_MS)
+    page.goto(f"{server}/compare?runs={_seeds(runs_dir)}")
+    card = page.locator('[class*="st-key-card-loss"]')
+    expect(card.locator(".legendtext").first).to_contain_text("n = 3")
+    assert card.locator(".legendtext").count() == 2
+    expect(card.locator(".scatterlayer .js-fill, .scatterlayer .fills path").first).to_be_attached()
+    expect(page.get_by_text("Paired over 3 shared seeds and 40 examples").first).to_be_visible()
+    page.get_by_text("by adapter parameters × steps").click()
+    expect(card.locator(".xtitle")).to_have_text(["adapter parameters × steps"])
+    page.get_by_text("Each run", exact=True).click()
+    expect(card.locator(".legendtext")).to_have_count(6)
+    assert "x=parameter-steps" in page.url
+    assert "group=runs" in page.url
+    page.screenshot(path=artifacts / "compare-seeds.png", full_page=True)
+
+    context = browser.new_context(viewport={"width": 375, "height": 900}, color_scheme="dark")
+    again = context.new_page()
+    again.goto(page.url)
+    card = again.locator('[class*="st-key-card-loss"]')
+    expect(card.locator(".xtitle")).to_have_text(["adapter parameters × steps"])
+    expect(card.locator(".legendtext")).to_have_count(6)
+    main = again.get_by_test_id("stMain")
+    assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+    context.close()
+
+    page.go_back()
+    expect(page.locator('[class*="st-key-card-loss"] .legendtext')).to_have_count(2)
+
+
+def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, artifacts: Path) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE_MS)
+    page.goto(f"{server}/run?run={OTHER}")
+    expect(page.get_by_text("Importance is noisier than its signal")).to_be_visible()
+    page.get_by_text("Results", exact=True).click()
+    expect(page.get_by_role("heading", name="Which classes does it find?")).to_be_visible()
+    assert "section=results" in page.url
+    page.screenshot(path=artifacts / "run-results.png", full_page=True)
+    page.get_by_test_id("stMain").get_by_role("link", name="See it").last.click()
+    expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible()
+    assert f"run={OTHER}&signal=importance" in page.url
