@@ -36,6 +36,13 @@ def one_line(text: object, limit: int = 200) -> str:
     return found if len(found) <= limit else found[: limit - 1].rstrip() + "…"
 
 
+def source_name(text: object) -> str:
+    """Return what a model or data set is called: the last part of a path on this machine, a name or hub id whole."""
+    words = str(text)
+    local = words.startswith(("/", "~", ".")) or re.match(r"[A-Za-z]:[\\/]", words) is not None
+    return re.split(r"[\\/]", words.rstrip("\\/"))[-1] or words if local else words
+
+
 def plotly_text(text: object, limit: int = 200) -> str:
     """Return text for a figure: no tags, no formulas, no `%{...}` of plotly's own."""
     return html.escape(one_line(text, limit)).replace("$", "&#36;").replace("%{", "%&#123;")

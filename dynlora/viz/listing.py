@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.labels import duration, one_line, percent, score
+from dynlora.viz.labels import duration, one_line, percent, score, source_name
 
 ACTIVE = ("queued", "running")
 """States in which a run can change by itself."""
@@ -35,7 +35,8 @@ def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
 def about(summary: Mapping[str, Any]) -> str:
     """Return the line under a run's title."""
     seed = "" if summary.get("seed") is None else f", seed {summary['seed']}"
-    words = f"{strategy_words(summary)}: {summary.get('model') or '?'} on {summary.get('data') or '?'}{seed}"
+    model, data = (source_name(summary.get(key) or "?") for key in ("model", "data"))
+    words = f"{strategy_words(summary)}: {model} on {data}{seed}"
     return f"{words}, {summary['max_steps']:,} steps"
 
 

@@ -133,3 +133,14 @@ def test_one_form_has_one_key() -> None:
     config = launchform.nested({"seed": 0})
     assert launchform.launch_key("a", config) == launchform.launch_key("a", dict(config))
     assert launchform.launch_key("a", config) != launchform.launch_key("a", {"seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("minilm", "minilm"), ("nyu-mll/glue:sst2", "nyu-mll/glue:sst2"), ("/data/my rows.csv", "my rows.csv"),
+        ("./rows/", "rows"), ("C:\\data\\rows.csv", "rows.csv"), ("/", "/"), ("?", "?"),
+    ],
+)  # fmt: skip
+def test_a_path_is_called_by_its_last_part(source: str, name: str) -> None:
+    assert labels.source_name(source) == name
