@@ -44,12 +44,15 @@ def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw what became of the answers as one divided bar; columns answer and count, in the order they are drawn."""
     drawn = theme.figure(colours, 150, left=12)
     shades = (theme.faded(colours.accent, 0.35), colours.accent, colours.second, theme.faded(colours.second, 0.35))
+    inks = (colours.text, colours.panel, colours.panel, colours.text)
     total = max(1, int(counts["count"].sum()))
-    for (answer, count), colour in zip(counts[["answer", "count"]].itertuples(index=False), shades, strict=True):
+    rows = zip(counts["answer"], counts["count"], shades, inks, strict=True)
+    for answer, count, colour, ink in rows:
         drawn.add_bar(
             x=[count], y=[""], orientation="h", name=plotly_text(answer), marker={"color": colour},
             text=f"{count:,}" if count / total > 0.04 else "", textposition="inside", insidetextanchor="middle",
-            textangle=0, hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
+            textangle=0, textfont={"color": ink},
+            hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(barmode="stack", bargap=0.3, showlegend=True, legend={"traceorder": "normal"})
     drawn.update_xaxes(title_text="probe examples", range=[0, total])
@@ -114,7 +117,8 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
     for name, (colour, _, dash) in theme.contrasting(shown).items():
         part = series[series["name"] == name]
         drawn.add_scatter(
-            x=part["minutes"], y=part["value"], mode="lines", name=plotly_text(names[name]),
+            x=part["minutes"], y=part["value"], mode="lines" if len(part) > 20 else "lines+markers",
+            name=plotly_text(names[name]),
             line={"color": colour, "width": 1.8, "dash": dash},
             hovertemplate=f"%{{x:.1f}} min<br>{plotly_text(names[name])} %{{y:,.0f}}<extra></extra>",
         )  # fmt: skip

@@ -205,6 +205,11 @@ button[aria-label^="Download as CSV"] {{ display: none; }}
 [class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+@media (min-width: 641px) {{
+  [class*="st-key-health-"] {{ flex-wrap: nowrap !important; }}
+  [class*="st-key-health-"] > div:nth-child(2) {{
+    flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+}}
 @media (max-width: 640px) {{
   [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
