@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.accuracy",)
+BENCHMARKS = ("benchmarks.pages", "benchmarks.accuracy")
 
 
 def main() -> int:

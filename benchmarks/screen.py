@@ -1,0 +1,117 @@
+"""What a person waits for, measured in a real Chromium: the request, a changed control, and a page left open."""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.browser.chromium import find_chromium
+
+ROOT = Path(__file__).resolve().parents[1]
+MAP = '[class*="st-key-card-map"] .js-plotly-plot .heatmaplayer image'
+WAIT_MS = 60_000
+
+
+@contextmanager
+def server(runs_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Serve the dashboard on a free port; yields its address and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), f"--server.port={port}"]
+    environment = {**os.environ, "DYNLORA_RUNS_DIR": str(runs_dir), "DYNLORA_READ_ONLY": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as child:
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/_stcore/health")
+            yield f"http://127.0.0.1:{port}", psutil.Process(child.pid)
+        finally:
+            child.terminate()
+
+
+def _wait_for(address: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError("the dashboard did not come up within a minute")
+
+
+def on_screen(runs_dir: Path, run_id: str, repeats: int, reruns: int) -> dict[str, Any]:
+    """Return the seconds until things are on screen, and the server's memory before and after many reruns.
+
+    Keys: `first_s` (a link opened in a browser that has the page's scripts), `link_s` (from the list by a link),
+    `control_s` (another signal chosen), `reruns`, `rss_before_mib`, `rss_after_mib`; empty without a Chromium.
+    """
+    from playwright.sync_api import sync_playwright
+
+    path = find_chromium()
+    if path is None:
+        return {}
+    with server(runs_dir) as (address, process), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
+        view = f"{address}/capacity?run={run_id}"
+        page.goto(view)
+        page.wait_for_selector(MAP, timeout=WAIT_MS)  # the server imports, the browser fetches: once
+        first, control = [], []
+        for number in range(repeats):
+            # a step range nobody asked for yet, so that no answer is at hand
+            first.append(_timed(lambda n=number: page.goto(f"{view}&steps={n}-"), page, MAP))
+            for signal in ("importance", "rank"):
+                control.append(_choose(page, signal))
+        before = _rss(process, page, 5)
+        after = _rss(process, page, reruns)
+        browser.close()
+    return {
+        "first_s": statistics.median(first),
+        "control_s": statistics.median(control),
+        "reruns": reruns,
+        "rss_before_mib": before,
+        "rss_after_mib": after,
+    }
+
+
+def _timed(act: Any, page: Any, selector: str) -> float:
+    """Return the seconds from an act until what it brings is there and drawn."""
+    start = time.perf_counter()
+    act()
+    page.wait_for_selector(selector, timeout=WAIT_MS)
+    return time.perf_counter() - start
+
+
+def _choose(page: Any, signal: str) -> float:
+    """Choose another signal and return the seconds until its map has taken the place of the one before."""
+    before = page.locator(MAP).first.get_attribute("href")
+    start = time.perf_counter()
+    page.get_by_role("button", name=signal, exact=True).or_(page.get_by_role("radio", name=signal, exact=True)).click()
+    page.wait_for_function(
+        "([map, before]) => { const now = document.querySelector(map); "
+        "return now !== null && now.getAttribute('href') !== before; }",
+        arg=[MAP, before],
+        timeout=WAIT_MS,
+    )
+    return time.perf_counter() - start
+
+
+def _rss(process: psutil.Process, page: Any, reruns: int) -> float:
+    """Rerun the page so often and return the server's resident memory after it, MiB."""
+    app = page.get_by_test_id("stApp")
+    for _ in range(reruns):
+        page.keyboard.press("r")
+        page.wait_for_timeout(30)
+        app.and_(page.locator('[data-test-script-state="notRunning"]')).wait_for(timeout=WAIT_MS)
+    return process.memory_info().rss / 2**20
