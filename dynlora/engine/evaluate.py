@@ -148,7 +148,7 @@ class Evaluation:
             ("nats", "class", "probability") if self.labels else ("squared error", "number", "number")
         )
         recorder.define_groups(self.group_names)
-        for name, unit in (("held_out_loss", loss), ("held_out_prediction", answer)):
+        for name, unit in (("held_out_loss", loss), ("held_out_prediction", answer), ("held_out_label", answer)):
             recorder.define_signal(name, "example", unit, len(self.tokens))
         recorder.define_examples([self._example(int(row), position[i]) for i, row in enumerate(self.probe)])
         if n_groups:
@@ -169,6 +169,8 @@ class Evaluation:
         for name, value in found.items():
             recorder.scalar(name, "validation", step, value)
         self._record_groups(recorder, step, predictions)
+        if step == 0:
+            recorder.vector("held_out_label", step, self.tokens.label)
         recorder.vector("held_out_loss", step, predictions.loss)
         recorder.vector("held_out_prediction", step, predictions.prediction)
         probe = predictions.output[self.probe]

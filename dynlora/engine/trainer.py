@@ -148,6 +148,7 @@ class Trainer:
             step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
             signals.record(step, {"loss": loss, **self._penalties()}, self._budget_payload(made), edits.describe(made))
             signals.record_timing(step, self.timing)
+            self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
             self.optimizer.zero_grad(set_to_none=True)
             self.loss = signals.last_loss
             if math.isnan(self.loss) and signals.has_loss:
@@ -224,6 +225,12 @@ class Trainer:
         """Return this process's share of forward pass `number`."""
         rows = order[number][self.accelerator.process_index :: self.accelerator.num_processes]
         return self.tokens.batch(rows, self.accelerator.device)
+
+    def _tokens_in(self, order: BatchOrder, index: int) -> float:
+        """Return how many tokens, padding left out, all processes read in one optimizer step."""
+        accum = self.config.train.grad_accum
+        parts = range((index - 1) * accum, index * accum)
+        return float(sum(self.tokens.length[order[number]].sum() for number in parts))
 
     def _budget_payload(self, made: list[edits.Edit]) -> dict[str, int] | None:
         """Return the budget as a decision left it, for the decision log."""

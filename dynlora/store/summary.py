@@ -16,8 +16,8 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
     best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, metric (the one that
-    decides), labels (names of the classes), task, planned_events (reallocations the schedule plans, or null), data_size,
-    data_warnings, machine, error, stalled_s, heartbeat_age_s, other_host, folder.
+    decides), labels (names of the classes), task, planned_events (reallocations the schedule plans, or null),
+    data_size, data_warnings, machine, error, stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.

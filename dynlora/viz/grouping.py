@@ -18,6 +18,7 @@ from dynlora.viz.listing import strategy_words
 
 CLOCKS = {
     "step": "step",
+    "tokens": "tokens read",
     "rows": "rows read",
     "seconds": "training time, s",
     "parameter-steps": "adapter parameters × steps",
@@ -89,16 +90,16 @@ def _labels(firsts: Sequence[Mapping[str, Any]]) -> list[str]:
     return [label if found.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(found)]
 
 
-def clock(kind: str, summary: Mapping[str, Any], step_ms: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame | None:
+def clock(kind: str, summary: Mapping[str, Any], each: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame | None:
     """Return what the x axis counts at each step: columns step and x; None when the run has not recorded it.
 
-    rows = steps · batch_size · grad_accum; seconds = Σ step_ms / 1000, evaluations not counted; parameter-steps =
-    Σ of the adapter parameters in use, gates included, over the steps.
+    tokens = those of each step added up, padding left out; rows = steps · batch_size · grad_accum; seconds = Σ step_ms /
+    1000, evaluations not counted; parameter-steps = Σ of the adapter parameters in use, gates included, over the steps.
 
     Args:
         kind: one of `CLOCKS`.
         summary: of the run.
-        step_ms: columns step and value, every step; asked for with seconds only.
+        each: columns step and value, every step: its ms or its tokens; asked for with seconds and tokens only.
         line: as `capacity.budget_line` returns it; asked for with parameter-steps only.
     """
     last = max(1, int(summary["step"]))
@@ -110,8 +111,9 @@ def clock(kind: str, summary: Mapping[str, Any], step_ms: pd.DataFrame, line: pd
         if not all(isinstance(value, int) for value in rows):
             return None
         return pd.DataFrame({"step": [0, last], "x": [0.0, float(last * rows[0] * rows[1])]})
-    if kind == "seconds":
-        steps, counted = step_ms["step"].to_numpy(float), step_ms["value"].to_numpy(float).cumsum() / 1000
+    if kind in ("seconds", "tokens"):
+        counted = each["value"].to_numpy(float).cumsum() / (1000 if kind == "seconds" else 1)
+        steps = each["step"].to_numpy(float)
     else:
         known = line.dropna(subset=["parameters"])
         steps = known["step"].to_numpy(float)

@@ -17,7 +17,8 @@ def test_every_evaluation_keeps_the_loss_and_answer_of_each_row() -> None:
     loss, answer = recorder.vectors["held_out_loss"], recorder.vectors["held_out_prediction"]
     assert sorted(loss) == sorted(answer) == [0, 10, 20]
     assert loss[20].mean() == np.float32(recorder.scalars["loss", "validation"][20])
-    right = answer[20] == trainer.tokens.label
+    assert list(recorder.vectors["held_out_label"]) == [0]
+    right = answer[20] == recorder.vectors["held_out_label"][0]
     assert right.mean() == recorder.scalars["accuracy", "validation"][20]
 
 
@@ -31,6 +32,15 @@ def test_the_last_evaluation_keeps_what_the_head_says_without_adapters() -> None
     without = trainer.predictions(trainer.evaluation.tokens.take(trainer.evaluation.probe))
     assert np.allclose(recorder.vectors["base_loss"][20], without.loss, atol=1e-6)
     assert not np.allclose(recorder.vectors["base_loss"][20], recorder.vectors["probe_loss"][20], atol=1e-4)
+
+
+def test_the_tokens_of_each_step_are_counted_without_padding() -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("lora", train__steps=12, train__batch_size=8), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    read = recorder.scalars["tokens", "train"]
+    assert sorted(read) == list(range(1, 13))
+    assert sum(read.values()) == trainer.tokens.length.sum()  # 12 batches of 8 are the 96 rows, once each
 
 
 class _Kept:

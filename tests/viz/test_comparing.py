@@ -72,7 +72,8 @@ def test_single_runs_have_no_band_and_fifty_no_legend() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "wanted"), [("step", 5.0), ("rows", 320.0), ("seconds", 0.5), ("parameter-steps", 550.0)]
+    ("kind", "wanted"),
+    [("step", 5.0), ("rows", 320.0), ("seconds", 0.5), ("tokens", 500.0), ("parameter-steps", 550.0)],
 )
 def test_what_the_axis_counts_at_step_five(kind: str, wanted: float) -> None:
     times = pd.DataFrame({"step": range(1, 11), "value": 100.0})

@@ -100,12 +100,12 @@ def _series(found: Compared, run: str, name: str, split: str) -> pd.DataFrame:
 
 def _clock(kind: str, found: Compared, run: str) -> pd.DataFrame | None:
     folder, empty = found.folders[run], pd.DataFrame({"step": [], "value": [], "parameters": []})
-    times = line = empty
-    if kind == "seconds":
-        times = listing.series(answers.ask(queries.scalars_frame, folder, "step_ms", "train"), "step_ms", "train")
+    each = line = empty
+    if name := {"seconds": "step_ms", "tokens": "tokens"}.get(kind):
+        each = listing.series(answers.ask(queries.scalars_frame, folder, name, "train"), name, "train")
     elif kind == "parameter-steps":
         line = answers.budget(folder, found.summaries[run])
-    return grouping.clock(kind, found.summaries[run], times, line)
+    return grouping.clock(kind, found.summaries[run], each, line)
 
 
 def compared_frontier(found: Compared) -> None:
@@ -143,20 +143,14 @@ def compared_pairs(found: Compared) -> None:
 
 
 def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
-    held = {seed: _held_out(found, a, b) for seed, a, b in pairs}
-    held = pairing.same_length({seed: one for seed, one in held.items() if one is not None})
-    probe = {seed: _probe(found, a, b) for seed, a, b in pairs}
-    known = {seed: one for seed, one in probe.items() if one is not None}
-    loss = held or pairing.same_length({seed: one[0] for seed, one in known.items()})
-    right = pairing.same_length({seed: 100 * one[1] for seed, one in known.items() if one[1] is not None})
-    where = "held-out rows" if held else "the probe set"
+    loss, right, where = _paired_by_seed(found, pairs)
     if not loss:
         note("These runs have recorded no losses of shared examples yet: they come with the last evaluation.")
         return
     sides = st.columns(2)
     for side, values, what, title, low, digits, key in (
-        (sides[0], loss, f"nats of loss on {where}", "difference of loss, nats (left is better)", True, 4, "loss"),
-        (sides[1], right, "points of accuracy on the probe set", "difference of accuracy, points (right is better)",
+        (sides[0], loss, f"nats of loss on {where[0]}", "difference of loss, nats (left is better)", True, 4, "loss"),
+        (sides[1], right, f"points of accuracy on {where[1]}", "difference of accuracy, points (right is better)",
          False, 1, "accuracy"),
     ):  # fmt: skip
         if values:
@@ -166,12 +160,44 @@ def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: 
                 chart(figures_compare.forest(rows, title, colours()), f"{words} {why}".strip(), rows, f"paired-{key}")
 
 
-def _held_out(found: Compared, first: str, second: str) -> np.ndarray | None:
-    """Return the loss of the second run minus that of the first on each held-out row; None when not recorded."""
-    ends = [_last(found.folders[run], "held_out_loss") for run in (first, second)]
-    if ends[0] is None or ends[1] is None or len(ends[0]) != len(ends[1]):
+_BySeed = dict[int, np.ndarray]
+
+
+def _paired_by_seed(found: Compared, pairs: Sequence[tuple[int, str, str]]) -> tuple[_BySeed, _BySeed, tuple[str, str]]:
+    """Return differences of loss and of right answers in points, by seed, and where each was taken.
+
+    All held-out rows where the runs have recorded them, the probe set else.
+    """
+    held, probe = ({seed: ask(found, a, b) for seed, a, b in pairs} for ask in (_held_out, _probe))
+    losses, rights = ([_part(source, part) for source in (held, probe)] for part in (0, 1))
+    where = tuple("held-out rows" if part[0] else "the probe set" for part in (losses, rights))
+    right = {seed: 100 * values for seed, values in (rights[0] or rights[1]).items()}
+    return losses[0] or losses[1], right, (where[0], where[1])
+
+
+_Both = tuple[np.ndarray, np.ndarray | None]
+
+
+def _part(differences: Mapping[int, _Both | None], part: int) -> _BySeed:
+    known = {seed: both[part] for seed, both in differences.items() if both is not None}
+    return pairing.same_length({seed: values for seed, values in known.items() if values is not None})
+
+
+def _held_out(found: Compared, first: str, second: str) -> _Both | None:
+    """Return (loss, right answers) of the second run minus the first on each held-out row; None when not recorded."""
+    folders = [found.folders[run] for run in (first, second)]
+    losses = [_last(folder, "held_out_loss") for folder in folders]
+    if losses[0] is None or losses[1] is None or len(losses[0]) != len(losses[1]):
         return None
-    return ends[1] - ends[0]
+    right = [_right(folder) if found.summaries[first].get("labels") else None for folder in folders]
+    both = None if right[0] is None or right[1] is None else right[1] - right[0]
+    return losses[1] - losses[0], both
+
+
+def _right(folder: Path) -> np.ndarray | None:
+    """Return 1 for each held-out row that was answered right at the last evaluation, 0 for the others."""
+    truth, answer = _last(folder, "held_out_label"), _last(folder, "held_out_prediction")
+    return None if truth is None or answer is None else (truth == answer).astype(float)
 
 
 def _last(folder: Path, name: str) -> np.ndarray | None:
@@ -182,7 +208,7 @@ def _last(folder: Path, name: str) -> np.ndarray | None:
     return bins.frame.to_numpy(float)[:, -1] if bins.points else None
 
 
-def _probe(found: Compared, first: str, second: str) -> tuple[np.ndarray, np.ndarray | None] | None:
+def _probe(found: Compared, first: str, second: str) -> _Both | None:
     """Return (loss, right answers) of the second run minus the first on each probe example; None when they differ."""
     frames = [answers.ask_events(queries.examples_frame, found.folders[run]) for run in (first, second)]
     texts = [frame[["text", "text_pair", "label"]].fillna("").to_numpy().tolist() for frame in frames]
