@@ -93,8 +93,8 @@ def _labels(firsts: Sequence[Mapping[str, Any]]) -> list[str]:
 def clock(kind: str, summary: Mapping[str, Any], each: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame | None:
     """Return what the x axis counts at each step: columns step and x; None when the run has not recorded it.
 
-    tokens = those of each step added up, padding left out; rows = steps · batch_size · grad_accum; seconds = Σ step_ms /
-    1000, evaluations not counted; parameter-steps = Σ of the adapter parameters in use, gates included, over the steps.
+    tokens = those of each step added up, padding left out; rows = steps · batch_size · grad_accum; seconds =
+    Σ step_ms / 1000, evaluations not counted; parameter-steps = Σ of the adapter parameters in use, gates included.
 
     Args:
         kind: one of `CLOCKS`.
