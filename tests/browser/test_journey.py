@@ -58,7 +58,8 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
 
     page.goto(f"{server}/compare?runs={run_id},{OTHER}")
     expect(page.get_by_role("heading", name="Where did they put their capacity?")).to_be_visible()
-    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    for card in ("loss", "metric", "frontier", "ranks"):
+        expect(page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot')).to_be_visible()
     page.screenshot(path=artifacts / "5-compare.png", full_page=True)
 
 
@@ -112,7 +113,8 @@ def test_back_returns_to_the_view_before(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/capacity?run={OTHER}")
-    expect(page.get_by_role("heading", name="The model at step 40")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page.locator(".replay svg")).to_be_visible()
     page.get_by_role("button", name="importance").or_(page.get_by_role("radio", name="importance")).first.click()
     expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible()
     assert "signal=importance" in page.url
