@@ -23,8 +23,8 @@ def show_inputs() -> None:
         summary = widgets.live_summary(run.folder, was_active=IS_ACTIVE)
         names = widgets.signal_names(run.folder)
         widgets.titled(f"Inputs: {summary['name']}", listing.about(summary))
+        widgets.status_line(summary)
         if "probe_loss" not in names and "group_loss" not in names:
-            widgets.status_line(summary)
             widgets.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
             return
         step = widgets.step_slider(summary["step"], "last evaluation up to step")

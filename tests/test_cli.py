@@ -19,6 +19,7 @@ import torch
 import transformers
 from click.testing import CliRunner
 
+import dynlora
 from dynlora.cli import main
 from dynlora.engine.inference import bake_gates, mean_gates
 from dynlora.loading import GATE_ROWS, load_run, run_config
@@ -185,6 +186,7 @@ def test_exports_load_elsewhere_and_agree(
     adapted = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft"))
     merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     own = baked_logits(runs_dir / run_id)
+    assert type(dynlora.open_run(runs_dir / run_id).load()) is type(load_run(runs_dir / run_id))
     assert (logits_of(adapted, tmp_path / "peft") - own).abs().max() < 1e-5
     assert (logits_of(merged, tmp_path / "merged") - own).abs().max() < 1e-5
     assert merged.config.id2label == {0: "bad", 1: "good"}

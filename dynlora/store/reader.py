@@ -137,6 +137,14 @@ class RunReader:
             )
         return found
 
+    def recorded(self) -> list[str]:
+        """Return the names of the signals that hold at least one vector."""
+        rows = self._rows(
+            "SELECT name FROM signals WHERE EXISTS (SELECT 1 FROM vectors WHERE signal = signals.id) ORDER BY id",
+            limit=schema.MAX_SIGNALS,
+        )
+        return [cells.name_of(name) for (name,) in rows]
+
     def signal(
         self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
     ) -> tuple[IntArray, FloatArray]:

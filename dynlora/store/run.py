@@ -74,6 +74,11 @@ class Run:
         with RunReader(self.folder) as reader:
             return list(reader.signals())
 
+    def recorded(self) -> list[str]:
+        """Return the names of the signals that hold at least one vector."""
+        with RunReader(self.folder) as reader:
+            return reader.recorded()
+
     def events(self, *kinds: str) -> pd.DataFrame:
         """Return events, all or of some kinds: seq, time, step, kind, modules, payload."""
         from dynlora.store import queries
@@ -96,7 +101,7 @@ class Run:
         """Return the adapted model; needs torch."""
         from importlib import import_module
 
-        return import_module("dynlora.engine.inference").load_run(self.folder)
+        return import_module("dynlora.loading").load_run(self.folder)
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

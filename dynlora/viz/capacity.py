@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from dynlora.viz.labels import kind_labels
 
@@ -107,9 +107,25 @@ def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:
     steps = importance.columns.to_numpy(dtype=int) if importance.shape[1] else np.empty(0, int)
     places = [int(np.searchsorted(steps, event, side="right")) - 1 for event in events]
     known = [(event, place) for event, place in zip(events, places, strict=True) if place >= 0]
-    pairs = [(later, importance.iloc[:, a], importance.iloc[:, b]) for (_, a), (later, b) in pairwise(known) if a != b]
-    rows = [(later, spearman(before, after)) for later, before, after in pairs]
+    columns = [place for _, place in known]
+    values = importance.to_numpy(float)[:, columns]
+    if np.isfinite(values).all():
+        order = rankdata(values, axis=0)
+        rows = [(later, _agreement(order[:, i], order[:, i + 1])) for i, (later, _) in enumerate(known[1:])]
+    else:
+        rows = [
+            (later, spearman(pd.Series(values[:, i]), pd.Series(values[:, i + 1])))
+            for i, (later, _) in enumerate(known[1:])
+        ]
+    rows = [row for row, before, after in zip(rows, columns, columns[1:], strict=False) if before != after]
     return pd.DataFrame(rows, columns=["step", "value"]).dropna().reset_index(drop=True)
+
+
+def _agreement(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the correlation of two columns of ranks, NaN when one does not vary."""
+    before, after = before - before.mean(), after - after.mean()
+    size = float(np.sqrt((before @ before) * (after @ after)))
+    return float(before @ after) / size if size and len(before) > 2 else float("nan")
 
 
 def event_steps(events: pd.DataFrame) -> list[int]:

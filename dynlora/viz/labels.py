@@ -10,6 +10,7 @@ import html
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 KIND_WORDS = {
     "query": "query", "q_proj": "query", "q_lin": "query", "query_proj": "query", "SelfAttention.q": "query",
@@ -45,6 +46,11 @@ def source_name(text: object) -> str:
 
 def plotly_text(text: object, limit: int = 200) -> str:
     """Return text for a figure: no tags, no formulas, no `%{...}` of plotly's own."""
+    return _plotly_text(str(text), limit)
+
+
+@lru_cache(maxsize=20_000)  # a map of 448 modules names each of them anew at every refresh
+def _plotly_text(text: str, limit: int) -> str:
     return html.escape(one_line(text, limit)).replace("$", "&#36;").replace("%{", "%&#123;")
 
 

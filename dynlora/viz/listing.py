@@ -4,6 +4,7 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,20 +52,24 @@ def _odd(name: str, fidelity: Any) -> str:
     return f"{name} ({one_line(fidelity, 30)})" if fidelity else name
 
 
-def headline(summary: Mapping[str, Any], reallocations: int, times: pd.DataFrame) -> dict[str, str]:
+def headline(summary: Mapping[str, Any], reallocations: int) -> dict[str, str]:
     """Return the figures that matter first on the Capacity page: label to value."""
     params = summary.get("params") or {}
     name, value = main_metric(summary)
     share = budget_share(params)
-    total = times["step_ms"].sum() if len(times) else 0
+    whole, part = (_finite((summary.get("time") or {}).get(key)) for key in ("step_ms_median", "strategy_ms_median"))
     active = params.get("active")
     return {
         name or "metric": score(value),
         "adapter parameters in use": f"{active:,}" if isinstance(active, int) else "–",
         "of the budget": percent(None if share is None else share / 100),
         "reallocations": f"{reallocations}",
-        "of step time for the strategy": percent(times["strategy_ms"].sum() / total if total else None),
+        "of step time for the strategy": percent(part / whole if whole and part is not None else None),
     }
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def series(scalars: pd.DataFrame, name: str, split: str) -> pd.DataFrame:

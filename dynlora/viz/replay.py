@@ -4,9 +4,8 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,27 @@ MOST_FRAMES = 60
 """Pictures a replay holds; the chosen step is always one of them."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a replay shows beside ranks and importance.
+
+    Attributes:
+        step: the chosen step; the last frame at or before it is shown first.
+        uniform: rank of uniform LoRA, a dashed line in every block; None for none.
+        marked: name of the module to mark; None for none.
+        about: what the picture says, for those who cannot see it.
+        version: differs when anything that is drawn differs; the element then draws anew.
+    """
+
+    step: int
+    uniform: int | None
+    marked: str | None
+    about: str
+    version: str
+
+
 def frames(
-    modules: pd.DataFrame,
-    ranks: pd.DataFrame,
-    importance: pd.DataFrame,
-    *,
-    step: int,
-    uniform: int | None,
-    marked: str | None,
-    about: str,
-    colours: Palette,
+    modules: pd.DataFrame, ranks: pd.DataFrame, importance: pd.DataFrame, look: Look, colours: Palette
 ) -> dict[str, Any]:
     """Return what the replay element draws, as plain values.
 
@@ -36,36 +46,33 @@ def frames(
         modules: as `capacity.described` returns them.
         ranks: one row per module as recorded, one column per step.
         importance: the same; no columns when none was recorded.
-        step: the chosen step; the last frame at or before it is shown first.
-        uniform: rank of uniform LoRA, a dashed line in every block; None for none.
-        marked: name of the module to mark.
-        about: what the picture says, for those who cannot see it.
+        look: what else is shown.
         colours: of the mode.
     """
     rows = modules.sort_values(["layer", "position"], ascending=[False, True], na_position="first")
     steps = [int(value) for value in ranks.columns]
     rank = np.nan_to_num(ranks.to_numpy(float)[rows["position"]].T)
-    widest = max(float(rank.max()) if rank.size else 0.0, float(uniform or 0), 1.0)
-    found = {
+    widest = max(float(rank.max()) if rank.size else 0.0, float(look.uniform or 0), 1.0)
+    return {
         "steps": steps,
-        "frame": _place(steps, step),
+        "frame": _place(steps, look.step),
         "rank": rank.astype(int).tolist(),
         "shade": _shades(importance, steps, rows["position"]),
         "modules": [
-            {"short": one_line(short, 60), "name": one_line(name, 200), "marked": name == marked}
+            {"short": one_line(short, 60), "name": one_line(name, 200), "marked": name == look.marked}
             for short, name in zip(rows["short"], rows["name"], strict=True)
         ],
         "blocks": _blocks(rows["layer"]),
-        "uniform": uniform,
+        "uniform": look.uniform,
         "limit": widest * 1.04,
         "ticks": _ticks(widest),
-        "about": about,
+        "about": look.about,
+        "version": look.version,
         "colours": {
             "scale": list(colours.sequential), "sunken": colours.sunken, "hairline": colours.hairline,
             "muted": colours.muted, "mode": colours.mode, "mark": colours.second, "panel": colours.panel,
         },
     }  # fmt: skip
-    return {**found, "version": hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]}
 
 
 def _place(steps: Sequence[int], step: int) -> int:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dynlora.viz import capacity, sentences, theme
-from dynlora.viz.replay import frames
+from dynlora.viz.replay import Look, frames
 from tests.viz.test_flows import modules
 
 
@@ -19,11 +19,10 @@ def table(values: list[list[float]], steps: list[int]) -> pd.DataFrame:
     return pd.DataFrame(np.array(values, dtype=float), columns=steps)
 
 
-def shown(**more: object) -> dict:
+def shown(step: int = 10) -> dict:
     ranks = table([[4, 3], [4, 5], [4, 4], [4, 0]], [0, 10])
     importance = table([[1, 2], [2, 8], [np.nan, 4], [0, 0]], [0, 10])
-    look = {"step": 10, "uniform": 4, "marked": None, "about": "a model", "colours": theme.LIGHT, **more}
-    return frames(modules(), ranks, importance, **look)
+    return frames(modules(), ranks, importance, Look(step, 4, "layer.0.key", "a model", "1"), theme.LIGHT)
 
 
 def test_frames_hold_ranks_and_shades_with_the_last_block_on_top() -> None:
@@ -32,6 +31,7 @@ def test_frames_hold_ranks_and_shades_with_the_last_block_on_top() -> None:
     assert found["blocks"] == [{"label": "layer 1", "count": 2}, {"label": "layer 0", "count": 2}]
     assert found["rank"] == [[4, 4, 4, 4], [4, 0, 3, 5]]
     assert found["shade"] == [[None, 0.0, 0.5, 1.0], [0.5, 0.0, 0.25, 1.0]]
+    assert [module["marked"] for module in found["modules"]] == [False, False, False, True]
     assert found["ticks"] == [0, 1, 2, 3, 4, 5]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
@@ -43,14 +43,8 @@ def test_the_chosen_step_is_shown_first(step: int, frame: int) -> None:
 
 def test_a_picture_without_importance_says_so() -> None:
     ranks = table([[4], [4], [4], [4]], [0])
-    look = {"step": 0, "uniform": None, "marked": None, "about": "", "colours": theme.DARK}
-    found = frames(modules(), ranks, pd.DataFrame(), **look)
+    found = frames(modules(), ranks, pd.DataFrame(), Look(0, None, None, "", "1"), theme.DARK)
     assert found["shade"] == [[None] * 4]
-
-
-def test_the_version_changes_with_what_is_shown() -> None:
-    assert shown()["version"] == shown()["version"]
-    assert len({shown()["version"], shown(step=0)["version"], shown(colours=theme.DARK)["version"]}) == 3
 
 
 def test_rows_by_kind_depth_and_rank() -> None:

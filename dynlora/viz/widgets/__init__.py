@@ -1,9 +1,18 @@
 """The streamlit pieces that pages are made of; no other part of dynlora knows streamlit."""
 
 from dynlora.viz.widgets.actions import delete_button, run_buttons, runs_grid, trash, unreadable, wake
-from dynlora.viz.widgets.address import choose, from_address, segmented, step_slider, to_address
+from dynlora.viz.widgets.address import (
+    choose,
+    follow_address,
+    from_address,
+    remember_address,
+    segmented,
+    step_slider,
+    to_address,
+)
 from dynlora.viz.widgets.answers import ask, at_step, budget, live_summary, modules, ranks, signal_names
-from dynlora.viz.widgets.capacity import capacity_controls, capacity_view
+from dynlora.viz.widgets.capacity import as_addressed, capacity_controls, capacity_view
+from dynlora.viz.widgets.capacity_cards import capacity_decisions, capacity_now
 from dynlora.viz.widgets.cards import (
     badge,
     card,
@@ -47,12 +56,13 @@ from dynlora.viz.widgets.replay import replay
 from dynlora.viz.widgets.source import pick_source
 
 __all__ = [
-    "Chosen", "InputsView", "ask", "at_step", "badge", "budget", "capacity_controls", "capacity_view", "card",
-    "chart", "check_button", "choose", "chosen_examples", "colour_choice", "colours", "delete_button",
-    "empty_store", "enter", "facts", "figures", "from_address", "guarded", "how_capacity_is_spent",
-    "in_the_queue", "is_active", "link", "links", "list_all", "live_summary", "menu", "modules", "note",
-    "pick_run", "pick_runs", "pick_source", "pick_start", "prepare", "ranks", "replay", "rows", "run_buttons",
-    "runs_dir", "runs_grid", "runs_roots", "safe", "segmented", "selectable", "show_check", "show_launched",
-    "signal_names", "start_button", "status_line", "step_slider", "table", "texts", "titled", "to_address",
-    "trash", "under", "unreadable", "wake", "what_and_how_long",
+    "Chosen", "InputsView", "as_addressed", "ask", "at_step", "badge", "budget", "capacity_controls",
+    "capacity_decisions", "capacity_now", "capacity_view", "card", "chart", "check_button", "choose",
+    "chosen_examples", "colour_choice", "colours", "delete_button", "empty_store", "enter", "facts", "figures",
+    "follow_address", "from_address", "guarded", "how_capacity_is_spent", "in_the_queue", "is_active", "link",
+    "links", "list_all", "live_summary", "menu", "modules", "note", "pick_run", "pick_runs", "pick_source",
+    "pick_start", "prepare", "ranks", "remember_address", "replay", "rows", "run_buttons", "runs_dir",
+    "runs_grid", "runs_roots", "safe", "segmented", "selectable", "show_check", "show_launched", "signal_names",
+    "start_button", "status_line", "step_slider", "table", "texts", "titled", "to_address", "trash", "under",
+    "unreadable", "wake", "what_and_how_long",
 ]  # fmt: skip

@@ -79,22 +79,28 @@ def step_slider(last: int, label: str = "step") -> int:
     )  # fmt: skip
 
 
-def step_range(last: int, label: str = "steps shown") -> tuple[int, int]:
-    """Draw the range of steps a map shows and return its ends; without one in the address it is everything.
-
-    The address keeps the end open while it is the last step, so that a view of a running run goes on growing.
-    """
+def addressed_range(last: int) -> tuple[int, int]:
+    """Return the ends of the range of steps in the address; without one in it, everything up to `last`."""
     if last < 1:
         return 0, last
     wanted = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
     first = min(int(wanted[1]), last - 1) if wanted else 0
     end = min(int(wanted[2]), last) if wanted and wanted[2] else last
-    put("address-steps", (first, max(end, first + 1)))
+    return first, max(end, first + 1)
+
+
+def step_range(last: int, label: str = "steps shown") -> None:
+    """Draw the range of steps that a map shows; `addressed_range` reads it.
+
+    The address keeps the end open while it is the last step, so that a view of a running run goes on growing.
+    """
+    if last < 1:
+        return
+    put("address-steps", addressed_range(last))
     st.slider(
         label, 0, last, key="address-steps", on_change=_range_changed, args=(last,),
         help="The map shows these steps at the full resolution they were recorded in, and the flow what moved in them.",
     )  # fmt: skip
-    return first, max(end, first + 1)
 
 
 def _range_changed(last: int) -> None:
@@ -107,3 +113,14 @@ def chosen_step(first: int, last: int) -> int:
     """Return the step in the address, held between `first` and `last`; without one it is `last`."""
     wanted = st.query_params.get("step", "")
     return min(max(int(wanted), first), last) if wanted.isdecimal() and len(wanted) < 12 else last
+
+
+def remember_address() -> None:
+    """Note the address that the whole page is drawn for; called once each time a page with live parts is drawn."""
+    st.session_state["drawn-for"] = st.query_params.to_dict()
+
+
+def follow_address() -> None:
+    """Draw the whole page anew when a control in a live part has changed the address that all parts follow."""
+    if st.session_state.get("drawn-for") != st.query_params.to_dict():
+        st.rerun()

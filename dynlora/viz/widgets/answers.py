@@ -89,7 +89,7 @@ def signal_names(folder: Path) -> list[str]:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    return [name for name in open_run(folder).signals() if ask(queries.heatmap, folder, name, 1).points]
+    return open_run(folder).recorded()
 
 
 def modules(folder: Path) -> pd.DataFrame:
@@ -117,9 +117,9 @@ def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:
     """
     try:
         if step is not None:
-            values = ask(queries.heatmap, folder, signal, 1, None, step + 1).frame.to_numpy(float)
-            if values.shape[1]:
-                return values[:, -1]
+            values = ask(queries.signal_at, folder, signal, (step,)).to_numpy(float)[:, 0]
+            if np.isfinite(values).any():
+                return values
         first = int(ask(queries.heatmap, folder, signal, COLUMNS).first_step[0])
         return ask(queries.heatmap, folder, signal, 1, None, first + 1).frame.to_numpy(float)[:, -1]
     except (KeyError, IndexError):

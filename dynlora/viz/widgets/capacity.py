@@ -14,10 +14,10 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz import capacity, flows, signals
 from dynlora.viz.figures_capacity import MapView
-from dynlora.viz.replay import MOST_FRAMES, frames
+from dynlora.viz.replay import MOST_FRAMES, Look, frames
 from dynlora.viz.theme import Palette
 from dynlora.viz.widgets import answers
-from dynlora.viz.widgets.address import choose, chosen_step, segmented, step_range
+from dynlora.viz.widgets.address import addressed_range, choose, chosen_step, from_address, segmented, step_range
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,9 @@ class CapacityView:
     def pictures(self, about: str, colours: Palette) -> dict[str, Any]:
         """Return the model at up to `MOST_FRAMES` of the steps shown, as the replay element takes them."""
         ranks, importance = (self.frames_of(name, MOST_FRAMES) for name in ("rank", "importance"))
-        return frames(
-            self.modules,
-            ranks,
-            importance,
-            step=self.step,
-            uniform=signals.uniform_rank(self.summary),
-            marked=self.module,
-            about=about,
-            colours=colours,
-        )
+        version = repr((answers.version(self.folder), self.first, self.last, self.step, self.module, colours.mode))
+        look = Look(self.step, signals.uniform_rank(self.summary), self.module, about, version)
+        return frames(self.modules, ranks, importance, look, colours)
 
     def budget(self) -> pd.DataFrame:
         """Return the use of the budget over the steps shown, as `capacity.budget_line` does."""
@@ -165,13 +158,26 @@ def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | No
 def capacity_controls(view: CapacityView) -> CapacityView:
     """Draw the controls and return the view as they set it; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
-        signal = segmented("signal", "signal", view.signals, "rank", signals.WORDS.__getitem__)
-        order = segmented("rows", "order of the rows", list(capacity.ORDERS), "kind", capacity.ORDERS.__getitem__)
+        segmented("signal", "signal", view.signals, "rank", signals.WORDS.__getitem__)
+        segmented("rows", "order of the rows", list(capacity.ORDERS), "kind", capacity.ORDERS.__getitem__)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
-        first, last = step_range(view.summary["step"])
+        step_range(view.summary["step"])
     with right:
         short = view.short
-        module = choose("module", "module to follow", ["", *short], "", lambda name: short.get(name, "none"))
-    step = chosen_step(first, last)
-    return replace(view, first=first, last=last, step=step, signal=signal, order=order, module=module or None)
+        choose("module", "module to follow", ["", *short], "", lambda name: short.get(name, "none"))
+    return as_addressed(view)
+
+
+def as_addressed(view: CapacityView) -> CapacityView:
+    """Return the view that the address asks for."""
+    first, last = addressed_range(view.summary["step"])
+    return replace(
+        view,
+        first=first,
+        last=last,
+        step=chosen_step(first, last),
+        signal=from_address("signal", view.signals, "rank"),
+        order=from_address("rows", list(capacity.ORDERS), "kind"),
+        module=from_address("module", list(view.short), None),
+    )

@@ -74,8 +74,11 @@ def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
 
 
 def table(frame: pd.DataFrame, key: str) -> None:
-    """Offer a frame as a table and as a CSV file, which is written when somebody asks for it."""
-    with st.popover("Table", icon=":material/table:", type="tertiary", key=f"table-{key}"):
+    """Offer a frame as a table and as a CSV file; both travel only when somebody opens it."""
+    place = st.popover("Table", icon=":material/table:", type="tertiary", key=f"table-{key}", on_change="rerun")
+    if not place.open:
+        return
+    with place:
         st.dataframe(frame.head(5000), hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)))
         if len(frame) > 5000:
             st.caption(f"5,000 of {len(frame):,} rows shown; the file holds all.")
