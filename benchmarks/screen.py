@@ -53,8 +53,9 @@ def _wait_for(address: str) -> None:
 def on_screen(runs_dir: Path, run_id: str, repeats: int, reruns: int) -> dict[str, Any]:
     """Return the seconds until things are on screen, and the server's memory before and after many reruns.
 
-    Keys: `first_s` (a link opened in a browser that has the page's scripts), `link_s` (from the list by a link),
-    `control_s` (another signal chosen), `reruns`, `rss_before_mib`, `rss_after_mib`; empty without a Chromium.
+    Keys: `title_s` (a page's title: what streamlit itself takes), `first_s` (a link opened in a browser that has the
+    page's scripts), `control_s` (another signal chosen), `reruns`, `rss_before_mib`, `rss_after_mib`; empty without a
+    Chromium.
     """
     from playwright.sync_api import sync_playwright
 
@@ -67,9 +68,10 @@ def on_screen(runs_dir: Path, run_id: str, repeats: int, reruns: int) -> dict[st
         view = f"{address}/capacity?run={run_id}"
         page.goto(view)
         page.wait_for_selector(MAP, timeout=WAIT_MS)  # the server imports, the browser fetches: once
-        first, control = [], []
+        title, first, control = [], [], []
         for number in range(repeats):
             # a step range nobody asked for yet, so that no answer is at hand
+            title.append(_timed(lambda: page.goto(f"{address}/methods"), page, "[data-testid=stMain] h1"))
             first.append(_timed(lambda n=number: page.goto(f"{view}&steps={n}-"), page, MAP))
             for signal in ("importance", "rank"):
                 control.append(_choose(page, signal))
@@ -77,6 +79,7 @@ def on_screen(runs_dir: Path, run_id: str, repeats: int, reruns: int) -> dict[st
         after = _rss(process, page, reruns)
         browser.close()
     return {
+        "title_s": statistics.median(title),
         "first_s": statistics.median(first),
         "control_s": statistics.median(control),
         "reruns": reruns,

@@ -17,7 +17,7 @@ with widgets.guarded():
 @st.fragment(run_every=3 if IS_ACTIVE else None)
 def show_now() -> None:
     """Draw what changes with every step: the map and the model."""
-    widgets.follow_address()
+    widgets.follow_address("signal", "rows", "flow")
     with widgets.guarded():
         summary = widgets.live_summary(run.folder, was_active=IS_ACTIVE)
         view = widgets.capacity_view(run.folder, summary)
@@ -35,7 +35,7 @@ def show_now() -> None:
 @st.fragment(run_every=15 if IS_ACTIVE else None)
 def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
-    widgets.follow_address()
+    widgets.follow_address("signal", "rows", "flow")
     with widgets.guarded():
         view = widgets.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:

@@ -120,7 +120,12 @@ def remember_address() -> None:
     st.session_state["drawn-for"] = st.query_params.to_dict()
 
 
-def follow_address() -> None:
-    """Draw the whole page anew when a control in a live part has changed the address that all parts follow."""
-    if st.session_state.get("drawn-for") != st.query_params.to_dict():
+def follow_address(*own: str) -> None:
+    """Draw the whole page anew when a control in a live part has changed what the other parts show too.
+
+    Args:
+        own: names in the address that concern one part alone.
+    """
+    before, now = st.session_state.get("drawn-for", {}), st.query_params.to_dict()
+    if any(before.get(name) != now.get(name) for name in {*before, *now} - {*own}):
         st.rerun()

@@ -22,6 +22,8 @@ def capacity_now(view: CapacityView) -> None:
     left, right = st.columns([5, 3])
     _map(view, left)
     _model(view, right)
+    if view.module:
+        _module(view, view.module)
 
 
 def capacity_decisions(view: CapacityView) -> None:
@@ -30,8 +32,6 @@ def capacity_decisions(view: CapacityView) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    if view.module:
-        _module(view, view.module)
     left, right = st.columns(2)
     _flow(view, left)
     _agreement(view, right)
