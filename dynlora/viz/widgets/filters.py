@@ -10,7 +10,7 @@ import streamlit as st
 
 from dynlora.viz import runlist
 from dynlora.viz.labels import one_line
-from dynlora.viz.widgets.address import choose, to_address
+from dynlora.viz.widgets.address import choose, put, to_address
 
 MAX_QUERY = 200
 
@@ -50,7 +50,7 @@ def list_controls(runs: pd.DataFrame) -> ListView:
 def text_box(name: str, label: str, placeholder: str) -> str:
     """Draw a box for words and return them."""
     key = f"address-{name}"
-    st.session_state[key] = one_line(st.query_params.get(name, ""), MAX_QUERY)
+    put(key, one_line(st.query_params.get(name, ""), MAX_QUERY))
     return st.text_input(
         label, key=key, placeholder=placeholder, max_chars=MAX_QUERY, width=240, icon=":material/search:",
         on_change=lambda: to_address(**{name: st.session_state[key] or None}),
@@ -61,7 +61,7 @@ def several(name: str, label: str, options: Sequence[str], words: dict[str, str]
     """Draw a choice of several options and return those chosen; none chosen means all."""
     key = f"address-{name}"
     wanted = set(st.query_params.get_all(name))
-    st.session_state[key] = [option for option in options if option in wanted]
+    put(key, [option for option in options if option in wanted])
     chosen = st.multiselect(
         label, options, key=key, placeholder="all", width=160, on_change=_several_changed, args=(name, key),
         format_func=lambda option: one_line(words.get(option, option), 40),

@@ -12,7 +12,7 @@ import streamlit as st
 from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.viz import starts
-from dynlora.viz.widgets.address import from_address, to_address
+from dynlora.viz.widgets.address import from_address, put, to_address
 from dynlora.viz.widgets.cards import note
 from dynlora.viz.widgets.frame import guarded
 from dynlora.viz.widgets.picker import find_run, list_all, run_words
@@ -52,7 +52,7 @@ def _pick_run() -> str:
     if wanted not in words:
         with guarded():
             words[find_run(wanted).id] = wanted
-    st.session_state["address-from"] = wanted
+    put("address-from", wanted)
     return st.selectbox(
         "start from", list(words), key="address-from", format_func=words.__getitem__,
         on_change=lambda: _start_anew("from", st.session_state["address-from"]),
@@ -61,7 +61,8 @@ def _pick_run() -> str:
 
 
 def _segmented(name: str, label: str, options: list[str], words: Any) -> str:
-    current = st.session_state[f"address-{name}"] = from_address(name, options, options[0])
+    current = from_address(name, options, options[0])
+    put(f"address-{name}", current)
     chosen = st.segmented_control(
         label, options, key=f"address-{name}", format_func=words, label_visibility="collapsed",
         on_change=lambda: _start_anew(name, st.session_state[f"address-{name}"]),

@@ -19,7 +19,7 @@ from dynlora.store import queries, schema
 from dynlora.viz.labels import markdown_text, one_line
 from dynlora.viz.listing import ACTIVE
 from dynlora.viz.runlist import STATUS_WORDS
-from dynlora.viz.widgets.address import to_address
+from dynlora.viz.widgets.address import put, to_address
 from dynlora.viz.widgets.cards import titled
 from dynlora.viz.widgets.frame import guarded
 
@@ -120,7 +120,7 @@ def pick_run(label: str = "run") -> Chosen:
     chosen, problem = _opened(wanted)
     if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
-    st.session_state["address-run"] = chosen.id if chosen else None
+    put("address-run", chosen.id if chosen else None)
     st.selectbox(
         label, list(words), key="address-run", format_func=words.__getitem__, label_visibility="collapsed",
         on_change=_other_run, placeholder="Pick another run",
@@ -166,7 +166,7 @@ def pick_runs(label: str, at_most: int = 50) -> list[Chosen]:
     words = run_words(runs[runs["status"] != "corrupt"])
     wanted = st.query_params.get("runs")
     ids = wanted.split(",") if wanted is not None else list(words)[:2]
-    st.session_state["address-runs"] = [run_id for run_id in ids if run_id in words][:at_most]
+    put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
     st.multiselect(
         label, list(words), key="address-runs", format_func=words.__getitem__, max_selections=at_most,
         on_change=lambda: to_address(runs=",".join(st.session_state["address-runs"])),
