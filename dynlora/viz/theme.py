@@ -197,6 +197,8 @@ def style_sheet(colours: Palette) -> str:
 }}
 [data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]),
 button[aria-label^="Download as CSV"] {{ display: none; }}
+button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colours.accent}; }}
+.katex-display {{ overflow-x: auto; overflow-y: hidden; }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
 [data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
