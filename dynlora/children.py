@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from dynlora.errors import CorruptRunError, RunBusyError
+from dynlora.errors import CorruptRunError
+from dynlora.store.connection import take_lock
 
 Folder = str | os.PathLike[str]
 
@@ -81,13 +80,12 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
         RunBusyError: when another process holds it for longer than `wait_s` seconds.
         CorruptRunError: when the file is a link.
     """
-    if path.is_symlink():
-        raise CorruptRunError(f"{path} is a link; dynlora does not follow links in a runs folder")
-    lock = FileLock(path, thread_local=False)
-    try:
-        lock.acquire(timeout=wait_s)
-    except Timeout:
-        raise RunBusyError(f"{path.parent} has been busy for {wait_s:.0f} s: try again") from None
+    lock = take_lock(
+        path,
+        wait_s,
+        link=f"{path} is a link; dynlora does not follow links in a runs folder",
+        busy=f"{path.parent} has been busy for {wait_s:.0f} s: try again",
+    )
     try:
         yield
     finally:

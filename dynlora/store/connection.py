@@ -33,13 +33,34 @@ def lock_run(folder: Path, wait_s: float = 0.0) -> BaseFileLock:
         CorruptRunError: when the lock file is a link.
     """
     path = folder / schema.LOCK_NAME
+    return take_lock(
+        path,
+        wait_s,
+        link=f"run {folder.name}: {path.name} is a link; dynlora does not follow links",
+        busy=f"run {folder.name} is being written by another process: stop it first",
+    )
+
+
+def take_lock(path: Path, wait_s: float, *, link: str, busy: str) -> FileLock:
+    """Take a lock file and return it; a link is never followed.
+
+    Args:
+        path: the lock file.
+        wait_s: seconds to wait for it.
+        link: what to say when it is a link.
+        busy: what to say when somebody else holds it all that time.
+
+    Raises:
+        RunBusyError: when another process holds it.
+        CorruptRunError: when the file is a link.
+    """
     if path.is_symlink():
-        raise CorruptRunError(f"run {folder.name}: {path.name} is a link; dynlora does not follow links")
+        raise CorruptRunError(link)
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
-        raise RunBusyError(f"run {folder.name} is being written by another process: stop it first") from None
+        raise RunBusyError(busy) from None
     return lock
 
 

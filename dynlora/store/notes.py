@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock, Timeout
-
-from dynlora.errors import ConfigError, CorruptRunError, RunBusyError
+from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.store import jsontext
+from dynlora.store.connection import take_lock
 from dynlora.store.lifecycle import write_text
 from dynlora.store.plainfile import read_plain
 
@@ -125,13 +124,13 @@ def _kept_tags(value: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
-    if path.is_symlink():
-        raise CorruptRunError(f"run {path.parent.name}: {path.name} is a link; dynlora does not follow links")
-    lock = FileLock(path, thread_local=False)
-    try:
-        lock.acquire(timeout=_BUSY_S)
-    except Timeout:
-        raise RunBusyError(f"run {path.parent.name}: its notes have been busy for {_BUSY_S:.0f} s, try again") from None
+    run = path.parent.name
+    lock = take_lock(
+        path,
+        _BUSY_S,
+        link=f"run {run}: {path.name} is a link; dynlora does not follow links",
+        busy=f"run {run}: its notes have been busy for {_BUSY_S:.0f} s, try again",
+    )
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.store.catalogue import deciding_metric
 from dynlora.viz.labels import duration, one_line, percent, score, source_name
 
 ACTIVE = ("queued", "running")
@@ -26,11 +27,9 @@ def budget_share(params: Mapping[str, Any]) -> float | None:
 
 def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
     """Return (name, last value) of the metric that decides; ("", None) before the first evaluation."""
-    metrics = row.get("metrics") or {}
-    wanted = ((row.get("config") or {}).get("data") or {}).get("metric")
-    wishes = [name for name in (row.get("metric"), wanted, "accuracy") if isinstance(name, str)]
-    names = [name for name in (*wishes, *metrics) if name in metrics and name != "loss"]
-    return (names[0], metrics[names[0]]) if names else ("", None)
+    wanted = ((row.get("config") or {}).get("data") or {}).get("metric")  # runs of earlier versions say it there only
+    name = deciding_metric({**row, "metric": row.get("metric") or wanted})
+    return name, (row.get("metrics") or {}).get(name)
 
 
 def about(summary: Mapping[str, Any]) -> str:
