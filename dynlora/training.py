@@ -26,6 +26,7 @@ from dynlora.engine.recording import NullRecorder
 from dynlora.engine.trainer import Trainer, TrainingStopped
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.keeping import RunKeeper
+from dynlora.quiet_stream import QuietStream
 from dynlora.readings import Readings
 from dynlora.stopping import StopRequest
 from dynlora.store.reader import RunReader
@@ -221,7 +222,9 @@ def _train_in(
     keeper = RunKeeper(folder, writer, inputs)
     trainer.should_stop = stop
     readings = Readings(writer)
-    with tqdm(total=trainer.total, initial=trainer.step, disable=not progress, file=sys.stderr, unit="step") as bar:
+    with tqdm(
+        total=trainer.total, initial=trainer.step, disable=not progress, file=QuietStream(sys.stderr), unit="step"
+    ) as bar:
         trainer.on_step = lambda trainer: _after_step(bar, readings, trainer)
         try:
             trainer.train(keeper)
