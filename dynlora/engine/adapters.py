@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,21 +120,26 @@ class LoraLinear(nn.Module):
         return {name: tensor for name, tensor in names if isinstance(tensor, nn.Parameter)}
 
     def _factor(self, inner: Tensor, live: int) -> Tensor | float:
-        """Return scaling · scale ⊙ gate, broadcastable to (batch, ..., live)."""
-        factor: Tensor | float = self.scaling
+        """Return scaling · scale ⊙ gate, broadcastable to (batch, ..., live); dropout's 1 / keep is part of it."""
+        scaling = self.scaling / (1 - self.dropout) if self._drops() else self.scaling
+        factor: Tensor | float = scaling
         if self.scale is not None:
-            factor = self.scaling * self.scale[:live]
+            factor = scaling * self.scale[:live]
         gate = self.gates.read(inner) if self.gates is not None else None
         return factor if gate is None else factor * gate
 
+    def _drops(self) -> bool:
+        """Say whether this forward applies dropout."""
+        return self.training and self.dropout > 0.0 and self.rank + self.probes > 0
+
     def _drop(self, x: Tensor) -> Tensor:
-        """Apply dropout from the module's own stream while training."""
-        if not self.training or self.dropout == 0.0 or self.rank + self.probes == 0:
+        """Zero entries of x from the module's own stream while training; `_factor` makes up for their share."""
+        if not self._drops():
             return x
+        keep = 1 - self.dropout
         if self.streams is None:
-            return F.dropout(x, self.dropout)
-        keep = self.streams.mask(self.info.name, x, 1 - self.dropout)
-        return x * keep
+            return F.dropout(x, self.dropout) * keep
+        return torch.where(self.streams.mask(self.info.name, x, keep), x, 0.0)
 
 
 @dataclass
@@ -167,12 +173,21 @@ class DropoutStreams:
         self.key = key
 
     def mask(self, name: str, like: Tensor, keep: float) -> Tensor:
-        """Return a mask shaped as `like`: 1 / keep with probability `keep`, else 0."""
+        """Return a mask shaped as `like`: true with probability `keep`, to 1 / 65,536."""
+        seed = stream_seed(self.seed, name, "dropout", *self.key)
+        if like.device.type == "cpu":
+            return _cpu_mask(seed, like, keep)
         generator = self._generators.get(like.device)
         if generator is None:
             generator = self._generators[like.device] = torch.Generator(device=like.device)
-        generator.manual_seed(stream_seed(self.seed, name, "dropout", *self.key))
-        return torch.empty_like(like).bernoulli_(keep, generator=generator).div_(keep)
+        return torch.rand(like.shape, generator=generator.manual_seed(seed), device=like.device) < keep
+
+
+def _cpu_mask(seed: int, like: Tensor, keep: float) -> Tensor:
+    """Return a mask from 16 random bits an entry: torch's own draw takes one number each, a third of a step."""
+    words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4))
+    bits = torch.from_numpy(words.view(np.int16)[: like.numel()]).view(like.shape)
+    return bits < round(keep * 2**16) - 2**15
 
 
 class Adapters(Sequence[LoraLinear]):

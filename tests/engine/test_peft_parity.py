@@ -29,7 +29,8 @@ class StreamDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the mask our adapter would."""
-        return x * self.streams.mask(self.name, x, 1 - self.probability) if self.training else x
+        keep = 1 - self.probability
+        return x * self.streams.mask(self.name, x, keep) / keep if self.training else x
 
 
 def losses_of_ours(trainer: Trainer) -> list[float]:
