@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
+QUICK = RESULTS.parent / "out"
+"""Where quick runs leave what nobody keeps."""
+
 PACKAGES = ("dynlora", "torch", "transformers", "peft", "accelerate", "numpy")
 
 

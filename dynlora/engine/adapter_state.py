@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters, LoraLinear
 from dynlora.engine.checkpoint import copy_into
+from dynlora.engine.sketch import GradientSketch
 from dynlora.errors import CorruptRunError
 
 
@@ -26,6 +27,7 @@ def adapter_state(adapters: Adapters) -> dict[str, Any]:
             "lora_A": module.lora_A[:live],
             "lora_B": module.lora_B[:, :live],
             "scale": None if module.scale is None else module.scale[:live],
+            "sketch": None if module.sketch is None else vars(module.sketch),
         }
     gates = None if adapters.gates is None else dict(adapters.gates.state_dict())
     return {"modules": modules, "gates": gates, "components": dict(adapters.components)}
@@ -74,6 +76,13 @@ def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
         if module.scale is not None:
             copy_into(module.scale[:live], kept["scale"])
     module.rank, module.probes, module.scaling = kept["rank"], kept["probes"], kept["scaling"]
+    sketch = kept.get("sketch")
+    module.sketch = None if sketch is None else GradientSketch(**_copied(sketch, module.lora_A.device))
+
+
+def _copied(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return plain values with their tensors copied to a device: running sums are changed in place."""
+    return {key: value.to(device, copy=True) if isinstance(value, Tensor) else value for key, value in values.items()}
 
 
 def head_state(head: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

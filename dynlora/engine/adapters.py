@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dynlora.engine.gates import Gates
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream, stream_seed
+from dynlora.engine.sketch import GradientSketch
 
 
 class LoraLinear(nn.Module):
@@ -35,6 +36,7 @@ class LoraLinear(nn.Module):
         probes: live rows past the active ones, 0 or 1.
         scaling: alpha / reference rank; a rank change never alters it.
         enabled: False leaves the frozen module alone, as if the adapter were not there.
+        sketch: sums up which way the loss pulls W0 while training, or None while nobody listens.
     """
 
     lora_A: nn.Parameter
@@ -64,6 +66,7 @@ class LoraLinear(nn.Module):
         self.register_buffer("scale", None)
         self.gates: GateReader | None = None
         self.streams: DropoutStreams | None = None
+        self.sketch: GradientSketch | None = None
 
     def reset_parameters(self, seed: int, gaussian: float | None = None) -> None:
         """Draw A from the module's own stream and set B = 0.
@@ -99,7 +102,10 @@ class LoraLinear(nn.Module):
             return self.base_layer(x)
         live = self.rank + self.probes
         inner = F.linear(self._drop(x), self.lora_A[:live])
-        return self.base_layer(x) + F.linear(inner * self._factor(inner, live), self.lora_B[:, :live])
+        output = self.base_layer(x) + F.linear(inner * self._factor(inner, live), self.lora_B[:, :live])
+        if self.sketch is not None and self.training:
+            self.sketch.hear(x, output)
+        return output
 
     def delta_weight(self) -> Tensor:
         """Return the update with the gate at one: scaling · B diag(scale) A, shape (d_out, d_in)."""
@@ -197,6 +203,7 @@ class Adapters(Sequence[LoraLinear]):
         budget: adapter parameters allowed, Σ reference rank · (d_in + d_out).
         gates: the input gates, or None.
         components: named per-component state, (n_modules, widest max_rank); edits keep it beside its component.
+        over_processes: mean of a tensor over the processes, for what each of them sees on its own share of a batch.
     """
 
     def __init__(self, modules: Sequence[LoraLinear], *, budget: int, reference_rank: int, seed: int) -> None:
@@ -209,6 +216,7 @@ class Adapters(Sequence[LoraLinear]):
         self.components: dict[str, Tensor] = {}
         self.grown_value: dict[str, float] = {}
         self.streams = DropoutStreams(seed)
+        self.over_processes: Callable[[Tensor], Tensor] = lambda value: value
         for module in self.modules:
             module.streams = self.streams
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from dynlora.engine.adapters import Adapters, LoraLinear
 from dynlora.engine.randomness import stream
+from dynlora.engine.sketch import GradientSketch
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,14 @@ class Drop:
 
 @dataclass(frozen=True)
 class Grow:
-    """Give module `module` one component: b = 0, so the function stays; `score` is what it promises."""
+    """Give module `module` one component: b = 0, so the function stays; `score` is what it promises.
+
+    `direction`, (d_in,), is where its row of A points; None draws one that is orthogonal to its siblings.
+    """
 
     module: int
     score: float = float("nan")
+    direction: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,14 @@ class SetProbe:
     modules: tuple[int, ...]
 
 
-Edit = Drop | Grow | Move | SetScale | SetProbe
+@dataclass(frozen=True)
+class Listen:
+    """Sketch the gradient of exactly these modules' frozen weights from the next step on; an empty list ends it."""
+
+    modules: tuple[int, ...]
+
+
+Edit = Drop | Grow | Move | SetScale | SetProbe | Listen
 
 
 def is_structural(edit: Edit) -> bool:
@@ -109,29 +121,49 @@ def apply(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None
     if not edits:
         return
     drops, grown = _sorted_out(edits)
-    _set_probes(adapters, edits, optimizer, touched=[*drops, *grown])
+    _set_probes(adapters, edits, optimizer, touched=[*drops, *(grow.module for grow in grown)])
     for index, positions in drops.items():
         _drop(adapters, index, positions, optimizer)
-    for index in grown:
-        _grow(adapters, index, optimizer, step)
+    for grow in grown:
+        _grow(adapters, grow, optimizer, step)
     for edit in edits:
         if isinstance(edit, SetScale):
             _set_scale(adapters[edit.module], edit)
-    last = [edit for edit in edits if isinstance(edit, SetProbe)]
-    if last:
-        _start_probes(adapters, last[-1].modules, step)
+    _start_listening(adapters, edits, step)
 
 
-def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[int]]:
-    """Return the components that go, by module, and the modules that grow, once per new component."""
+def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int) -> None:
+    """Do what the edits say of probe rows and sketches; in their order."""
+    for edit in edits:
+        if isinstance(edit, SetProbe):
+            _start_probes(adapters, edit.modules, step)
+        elif isinstance(edit, Listen):
+            _listen(adapters, edit.modules, step)
+
+
+def _listen(adapters: Adapters, indices: Sequence[int], step: int) -> None:
+    """Begin an empty sketch on each of these modules, and none on the others."""
+    for index, module in enumerate(adapters):
+        info = module.info
+        module.sketch = (
+            GradientSketch.empty(
+                info.d_in, info.d_out, seed=adapters.seed, key=f"{info.name}/{step}", device=module.lora_A.device
+            )
+            if index in indices
+            else None
+        )
+
+
+def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[Grow]]:
+    """Return the components that go, by module, and the growth, one entry per new component."""
     drops: dict[int, set[int]] = defaultdict(set)
-    grown: list[int] = []
+    grown: list[Grow] = []
     for edit in edits:
         if isinstance(edit, Drop | Move):
             for drop in edit.donors if isinstance(edit, Move) else (edit,):
                 drops[drop.module].add(drop.component)
         if isinstance(edit, Grow | Move):
-            grown.append(edit.receiver.module if isinstance(edit, Move) else edit.module)
+            grown.append(edit.receiver if isinstance(edit, Move) else edit)
     return drops, grown
 
 
@@ -158,13 +190,13 @@ def _pack(tensor: Tensor, dim: int, keep: Sequence[int]) -> None:
     tensor.narrow(dim, 0, len(keep)).copy_(kept)
 
 
-def _grow(adapters: Adapters, index: int, optimizer: Optimizer | None, step: int) -> None:
-    """Activate the next row: b = 0, a random and orthogonal to its siblings, second moment at the siblings' mean."""
-    module = adapters[index]
+def _grow(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, step: int) -> None:
+    """Activate the next row: b = 0, a where the edit says or drawn, second moment at the siblings' mean."""
+    index, module = grow.module, adapters[grow.module]
     if module.rank >= module.max_rank:
         raise ValueError(f"grow {module.info.name}: already at max_rank={module.max_rank}")
     position = module.rank
-    module.lora_A[position] = new_row(module, adapters.seed, step)
+    module.lora_A[position] = new_row(module, adapters.seed, step, grow.direction)
     module.lora_B[:, position] = 0
     if module.scale is not None:
         module.scale[position] = 1 if position == 0 else module.scale[:position].abs().mean()
@@ -181,14 +213,19 @@ def _grow(adapters: Adapters, index: int, optimizer: Optimizer | None, step: int
     module.rank = position + 1
 
 
-def new_row(module: LoraLinear, seed: int, step: int) -> Tensor:
-    """Return a fresh row of A, (d_in,): orthogonal to the active rows where there is room, of their mean norm."""
-    generator = stream(seed, module.info.name, "grow", step, module.rank)
-    row = torch.randn(module.info.d_in, generator=generator).to(module.lora_A.device)
+def new_row(module: LoraLinear, seed: int, step: int, direction: Tensor | None = None) -> Tensor:
+    """Return a fresh row of A, (d_in,), as long as its siblings are on average, or as a row of uniform LoRA is.
+
+    It points along `direction`, or is drawn and made orthogonal to the active rows where there is room.
+    """
     rows = module.lora_A[: module.rank]
-    if 0 < module.rank < module.info.d_in:
-        basis = torch.linalg.qr(rows.t().float()).Q
-        row = row - basis @ (basis.t() @ row)
+    row = direction
+    if row is None:
+        generator = stream(seed, module.info.name, "grow", step, module.rank)
+        row = torch.randn(module.info.d_in, generator=generator).to(module.lora_A.device)
+        if 0 < module.rank < module.info.d_in:
+            basis = torch.linalg.qr(rows.t().float()).Q
+            row = row - basis @ (basis.t() @ row)
     usual = rows.norm(dim=1).mean() if module.rank else torch.tensor((1 / 3) ** 0.5, device=row.device)
     return row / row.norm().clamp_min(1e-12) * usual
 

@@ -135,6 +135,7 @@ class Trainer:
         signals = StepSignals(
             self.adapters, self.strategy, self.recorder, self.config.log.every, reduce=self._over_processes
         )
+        self.adapters.over_processes = self._over_processes
         self.model.train()
         if self.step == 0:
             keeper.checkpoint(self)  # from here on, whatever happens, there is something to resume from

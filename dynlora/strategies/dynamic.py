@@ -11,9 +11,20 @@ from torch import Tensor
 
 from dynlora.engine import scoring
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.allocation import drawn, scalar_weights, standing_of, swap, target_ranks, toward, trimmed_ranks
+from dynlora.engine.allocation import (
+    committed_ranks,
+    drawn,
+    scalar_weights,
+    standing_of,
+    swap,
+    target_ranks,
+    toward,
+    toward_ranks,
+    trimmed_ranks,
+)
 from dynlora.engine.edits import Edit, SetScale
 from dynlora.engine.gates import FEATURES
+from dynlora.engine.listening import Listening, promised
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.probes import ProbeRota
 from dynlora.engine.randomness import stream_seed
@@ -66,16 +77,22 @@ class Dynamic(Strategy):
     )
     growth: str = setting(
         "weakest",
-        "Worth of one more component: that of the module's weakest, or of a live probe row.",
-        choices=("weakest", "probe"),
+        "Worth of one more component: that of the module's weakest, of a live probe row, or what the gradient of the "
+        "frozen weight promises.",
+        choices=("weakest", "probe", "gradient"),
     )
+    commit: bool = setting(False, "Whether the first event sets all ranks anew, by what the gradients promise.")
+    rows: str = setting(
+        "random", "Where new rows of A point: random, or along the gradient.", choices=("random", "gradient")
+    )
+    sharpness: float = setting(1.0, "Power of what is promised, at the first event: larger is less even.", gt=0, le=8)
     smoothing: float = setting(0.85, "Share of the old average that stays at each step.", unit="per step", ge=0, lt=1)
     hysteresis: float = setting(0.1, "Share by which the benefit of a move must exceed its loss.", ge=0, le=100)
     moves: int | None = setting(
         None,
         "Components moved at most at the first event, then fewer. Empty: 3 % of all.",
         unit="components",
-        ge=1,
+        ge=0,
     )
     moves_per_module: int = setting(2, "Components one module gives or gets in an event.", unit="components", ge=1)
     min_rank: int = setting(1, "Components every module keeps.", unit="components", ge=0)
@@ -86,6 +103,7 @@ class Dynamic(Strategy):
     allocate_every: int | None = setting(None, "Steps between events. Empty: 2 %, at least 7.", unit="steps", ge=1)
 
     rota: ProbeRota = state(ProbeRota)
+    listening: Listening = state(Listening)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse a schedule without events, and a floor above the uniform rank."""
@@ -140,6 +158,7 @@ class Dynamic(Strategy):
         age.add_(1)
         if self.growth == "probe":
             self.rota.observe(adapters)
+        self.listening.observe(adapters)
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Move capacity at an event; between events, send the probes on."""
@@ -148,11 +167,14 @@ class Dynamic(Strategy):
         if self.allocation != "none" and phases.is_event(step.index):
             worth = self._worth(adapters).double().cpu().numpy()
             if self.allocation != "scalar":
-                edits += self._moves(adapters, worth, step, phases)
+                first = self.commit and phases.events()[0] == step.index
+                edits += (self._commitment if first else self._moves)(adapters, worth, step, phases)
             if self.allocation in ("scalar", "both"):
                 edits += self._weights(adapters, worth)
         if self.growth == "probe":
             edits += self.rota.rotate(adapters, step.index, every=phases.allocate_every, lr=step.lr)
+        if self.commit or self.growth == "gradient" or self.rows == "gradient":
+            edits += self.listening.turn(step.index, phases, len(adapters))
         return edits
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
@@ -169,9 +191,30 @@ class Dynamic(Strategy):
         correction = 1 - self.smoothing ** age.clamp_min(1)
         return worth / correction if self.score == "saliency" else worth * spread / correction**2
 
+    def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step, phases: Phases) -> list[Edit]:
+        """Return the edits that set all ranks anew by what the directions heard so far promise per parameter."""
+        heard = self.listening.heard(adapters)
+        if len(heard) < len(adapters):
+            return []
+        left = step.total - step.index
+        gains = [
+            promised(d, scaling=m.scaling, lr=step.lr, steps=left) ** self.sharpness
+            for d, m in zip(heard, adapters, strict=True)
+        ]
+        costs = adapters.costs
+        if self.allocation == "random":
+            rng = np.random.default_rng(stream_seed(adapters.seed, "random commitment"))
+            gains = [np.sort(rng.random(m.max_rank))[::-1] * m.info.cost for m in adapters]
+        room = [m.max_rank for m in adapters]
+        budget = adapters.budget - adapters.gate_parameters()
+        ranks = committed_ranks(gains, costs, room, budget=budget, min_rank=self.min_rank)
+        return toward_ranks(adapters, worth, ranks, heard if self.rows == "gradient" else None)
+
     def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step, phases: Phases) -> list[Edit]:
         """Return the moves of one event: at most b0 · (1 - progress³) components, at least one."""
         first = self.moves or max(1, round(0.03 * adapters.reference_rank * len(adapters)))
+        if self.moves == 0:
+            return []
         moves = max(1, round(first * (1 - phases.progress(step.index) ** 3)))
         fresh = min(2 * phases.allocate_every, step.index)  # those of the start are never fresh
         benefit = self.rota.benefits(len(adapters)) if self.growth == "probe" else None

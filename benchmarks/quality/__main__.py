@@ -1,0 +1,86 @@
+"""Methods x tasks x seeds at equal budget: which one predicts held-out rows better, row by row.
+
+python -m benchmarks.quality --data GLUE tune      every method chooses its learning rate on rows of train
+python -m benchmarks.quality --data GLUE report    train with the chosen rates, evaluate on the reported rows
+python -m benchmarks.quality table                 print what the finished runs say, write quality.json
+
+GLUE is a folder with the folders sst2 and mrpc (train.parquet, and test.parquet or validation.parquet); `sentiment4`
+needs none. Every run is a file in results/quality and is not trained again. Two runs go side by side, a thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.quality import tables
+from benchmarks.quality.methods import CORE, GRIDS, METHODS, rates_source
+from benchmarks.quality.runs import Job
+from benchmarks.quality.side_by_side import carry_out
+from benchmarks.quality.tasks import TASKS
+
+KEPT = results.RESULTS / "quality"
+REPORTING_SEEDS = 100
+"""Seeds of reported runs start here; everything before was used to choose."""
+
+QUICK = {"tasks": "sentiment4", "ranks": "1", "methods": "lora,peft-lora,dynamic,random", "seeds": 1}
+QUICK_STEPS, QUICK_ROWS = 24, 400
+
+
+def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
+    """Yield the runs that are asked for, the cheapest questions first."""
+    for seed in range(arguments.seeds):
+        for rank in (int(text) for text in arguments.ranks.split(",")):
+            for task in arguments.tasks.split(","):
+                for method in arguments.methods.split(","):
+                    yield from _jobs_of(arguments, task, method, rank, seed)
+
+
+def _jobs_of(arguments: argparse.Namespace, task: str, method: str, rank: int, seed: int) -> Iterator[Job]:
+    """Yield the runs of one cell: one for each rate of the grid, or one with the chosen rate."""
+    common: dict[str, Any] = {"task": task, "method": method, "rank": rank, "model": arguments.model}
+    if arguments.steps:
+        common["steps"] = arguments.steps
+    if arguments.stage == "tune":
+        if rates_source(method) == method:
+            for lr in GRIDS[rank]:
+                yield Job(purpose="tune", seed=seed, lr=lr, **common)
+        return
+    lr = tables.chosen_rate(KEPT, arguments.model, task, rates_source(method), rank)
+    yield Job(purpose="report", seed=REPORTING_SEEDS + seed, lr=GRIDS[rank][1] if lr is None else lr, **common)
+
+
+def main() -> None:
+    """Train, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", nargs="?", choices=("tune", "report", "table"), default="table")
+    parser.add_argument("--data", type=Path, help="folder of the GLUE tasks")
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--tasks", default="sst2,sentiment4,mrpc", help=f"of {', '.join(TASKS)}")
+    parser.add_argument("--methods", default=",".join(CORE), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--ranks", default="1,4", help="ranks of the uniform LoRA that sets the budget")
+    parser.add_argument("--seeds", type=int, default=5, help="how many; tune takes its own")
+    parser.add_argument("--steps", type=int, help="optimizer steps, instead of the task's own")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="tiny runs in a folder of their own: does it work")
+    arguments = parser.parse_args()
+    kept, limit = KEPT, None
+    if arguments.quick:
+        arguments.stage, arguments.steps, kept, limit = "report", QUICK_STEPS, results.QUICK / "quality", QUICK_ROWS
+        for name, value in QUICK.items():
+            setattr(arguments, name, value)
+    if arguments.stage != "table":
+        carry_out(list(jobs(arguments)), kept, arguments.data, arguments.workers, limit)
+    if arguments.stage != "tune":
+        figures = tables.summary(kept)
+        tables.show(figures)
+        print(
+            "written:", results.write("quality-quick" if arguments.quick else "quality", figures, "benchmarks.quality")
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What is compared: each method by name, with everything that tells it from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """One side of a comparison.
+
+    Attributes:
+        label: for tables.
+        engine: dynlora (our one training loop) or peft (PEFT in a plain loop).
+        strategy: name of our strategy, or lora or adalora of PEFT.
+        fields: the strategy's hyper-parameters that differ from the defaults.
+        budget: share of the compared budget.
+        steps: share of the compared steps; schedules shrink along.
+        rates_of: the method whose chosen learning rate is used, instead of a grid of its own.
+    """
+
+    label: str
+    engine: str = "dynlora"
+    strategy: str = "dynamic"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    budget: float = 1.0
+    steps: float = 1.0
+    rates_of: str | None = None
+
+
+GRIDS = {1: (1e-3, 2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3, 8e-3), 4: (5e-4, 1e-3, 2e-3, 4e-3)}
+"""Learning rates that every method chooses from on the tuning rows, by rank of the budget."""
+
+RATIO = 4.0
+"""Rate of B over that of A in `lora-ratio`, as in LoRA+."""
+
+METHODS = {
+    "lora": Method("LoRA", strategy="lora"),
+    "lora-ratio": Method("LoRA, B at 4 x the rate", strategy="lora", fields={"lr_ratio": RATIO}),
+    "peft-lora": Method("PEFT LoRA", engine="peft", strategy="lora"),
+    "peft-adalora": Method("PEFT AdaLoRA", engine="peft", strategy="adalora"),
+    "dynamic": Method("dynamic"),
+    "random": Method("dynamic, moves at random", fields={"allocation": "random"}, rates_of="dynamic"),
+}
+"""Every method that a run can name."""
+
+CORE = ("lora", "lora-ratio", "peft-lora", "peft-adalora", "dynamic", "random")
+"""The core comparison."""
+
+
+def rates_source(method: str) -> str:
+    """Return the method whose grid decides the rate of this one."""
+    return METHODS[method].rates_of or method

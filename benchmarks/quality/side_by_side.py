@@ -1,0 +1,51 @@
+"""Several runs side by side, a process and a thread each; a file for each that is finished."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.runs import Job, run
+
+
+def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None:
+    """Take runs off the queue until it is empty; one thread, so that two of them fill two cores."""
+    import torch
+
+    torch.set_num_threads(1)
+    for job in iter(waiting.get, None):
+        made = run(job, data, limit)
+        metrics = made["metrics"]
+        print(f"{job.file_name:58} loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}  "
+              f"{made['train_s']:.0f} s", flush=True)  # fmt: skip
+        partial = kept / f"{job.file_name}.partial"
+        partial.write_text(json.dumps(made), "utf-8")
+        partial.replace(kept / job.file_name)
+
+
+def carry_out(found: Sequence[Job], kept: Path, data: Path | None, workers: int, limit: int | None) -> None:
+    """Train what is missing, several runs side by side.
+
+    Raises:
+        SystemExit: when a worker failed.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in found if not (kept / job.file_name).exists()]
+    print(f"{len(found)} runs, {len(missing)} of them to be trained")
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    context = multiprocessing.get_context("spawn")
+    waiting = context.Queue()
+    for job in [*missing, *[None] * workers]:
+        waiting.put(job)
+    children = [context.Process(target=work, args=(waiting, kept, data, limit)) for _ in range(workers)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    if any(child.exitcode for child in children):
+        sys.exit("a run failed; what is finished is kept, and the command goes on from there")

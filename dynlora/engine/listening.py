@@ -1,0 +1,58 @@
+"""Listening: for a few steps before capacity moves, every module's sketch hears which way the loss pulls its weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.edits import Listen
+from dynlora.engine.schedule import Phases
+from dynlora.engine.sketch import Directions
+
+LISTEN_STEPS = 8
+"""Steps heard before an event: enough for a mean whose leading directions stand still, few enough to cost nothing."""
+
+
+@dataclass
+class Listening:
+    """Says when to listen, and what was heard.
+
+    Attributes:
+        steps: optimizer steps in the running sketches.
+    """
+
+    steps: int = 0
+
+    def observe(self, adapters: Adapters) -> None:
+        """Count a step that was heard."""
+        if any(module.sketch is not None for module in adapters):
+            self.steps += 1
+
+    def turn(self, step: int, phases: Phases, n_modules: int) -> list[Listen]:
+        """Return the edit that begins or ends listening after `step`, if it is time."""
+        window = min(LISTEN_STEPS, phases.allocate_every)
+        begins, ends = phases.is_event(step + window), phases.is_event(step)
+        if begins or ends:
+            self.steps = 0
+            return [Listen(tuple(range(n_modules)) if begins else ())]
+        return []
+
+    def heard(self, adapters: Adapters) -> list[Directions]:
+        """Return each module's leading directions, as many as it has room for; none where nothing was heard."""
+        return [
+            module.sketch.directions(module.max_rank, self.steps, adapters.over_processes)
+            for module in adapters
+            if module.sketch is not None
+        ]
+
+
+def promised(directions: Directions, *, scaling: float, lr: float, steps: int) -> np.ndarray:
+    """Return what components along these directions promise to take off the loss, to first order, (n,).
+
+    A component with a = v / √3, as long as a row of uniform LoRA, has ∂L/∂b = s σ u / √3; an optimizer that moves every
+    entry of b by the rate in each of `steps` steps gains lr · steps · s σ ‖u‖₁ / √3.
+    """
+    size = directions.value * directions.left.abs().sum(1)
+    return (lr * steps * scaling / 3**0.5 * size).double().cpu().numpy()

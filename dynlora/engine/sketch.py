@@ -1,0 +1,112 @@
+"""Sketches: which way the loss pulls a frozen weight, without ever forming that weight's gradient.
+
+A module maps x to y = W x; its gradient G = ∂L/∂W = Σ g xᵀ over all tokens is as large as W. Two thin products are
+kept instead, Y = G Ω and Z = Gᵀ Ψ with fixed random Ω and Ψ, summed over a few steps. The leading singular triplets of
+the mean gradient come out of them in one pass (Tropp et al. 2017, arXiv 1609.00048): with Q an orthonormal basis of Y,
+G ≈ Q (Ψᵀ Q)⁺ Zᵀ. A sketch costs a forward and backward pass what an adapter of rank `WIDTH` would, while it lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynlora.engine.randomness import stream
+
+WIDTH = 8
+"""Columns of Ω; the triplets beyond half of them are noise."""
+
+WIDTH_LEFT = 17
+"""Columns of Ψ: twice those of Ω and one more, where the published error bound is good."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The leading singular triplets of a mean gradient, largest first.
+
+    Attributes:
+        left: u, (n, d_out), unit length.
+        value: σ, (n,), in loss per unit of the weight.
+        right: v, (n, d_in), unit length.
+    """
+
+    left: Tensor
+    value: Tensor
+    right: Tensor
+
+
+@dataclass
+class GradientSketch:
+    """The running sums of one module.
+
+    Attributes:
+        forward_sum: Y = G Ω, (d_out, WIDTH).
+        backward_sum: Z = Gᵀ Ψ, (d_in, WIDTH_LEFT).
+        seed, key: of the streams Ω and Ψ are drawn from.
+    """
+
+    forward_sum: Tensor
+    backward_sum: Tensor
+    seed: int
+    key: str
+
+    @classmethod
+    def empty(cls, d_in: int, d_out: int, *, seed: int, key: str, device: torch.device) -> GradientSketch:
+        """Return a sketch of nothing yet; `key` names module and window, so that each draws its own Ω and Ψ."""
+        zeros = (torch.zeros(d_out, WIDTH, device=device), torch.zeros(d_in, WIDTH_LEFT, device=device))
+        return cls(*zeros, seed, key)
+
+    def hear(self, x: Tensor, output: Tensor) -> None:
+        """Add this forward pass once its backward reaches `output`.
+
+        Args:
+            x: the module's input, (batch, ..., d_in).
+            output: the module's output, (batch, ..., d_out), part of the graph.
+        """
+        if output.requires_grad:
+            x = x.detach()
+            output.register_hook(lambda gradient: self.add(x, gradient))
+
+    @torch.no_grad()
+    def add(self, x: Tensor, gradient: Tensor) -> None:
+        """Add Σ g xᵀ of one backward pass, x (batch, ..., d_in) and g = ∂L/∂y (batch, ..., d_out)."""
+        with torch.autocast(x.device.type, enabled=False):
+            rows, pulls = x.reshape(-1, x.shape[-1]).float(), gradient.reshape(-1, gradient.shape[-1]).float()
+            self.forward_sum.addmm_(pulls.t(), rows @ self._omega())
+            self.backward_sum.addmm_(rows.t(), pulls @ self._psi())
+
+    @torch.no_grad()
+    def directions(self, n: int, steps: int, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Directions:
+        """Return at most `n` leading triplets of the mean gradient; none when nothing usable was heard.
+
+        Args:
+            n: triplets wanted, at most `WIDTH`.
+            steps: optimizer steps in the sums.
+            reduce: mean of a tensor over the processes.
+        """
+        forward, backward = reduce(self.forward_sum) / max(1, steps), reduce(self.backward_sum) / max(1, steps)
+        n = min(n, WIDTH, len(forward), len(backward)) if forward.isfinite().all() and forward.any() else 0
+        if n == 0:
+            return Directions(
+                forward.new_zeros(0, len(forward)), forward.new_zeros(0), forward.new_zeros(0, len(backward))
+            )
+        basis = torch.linalg.qr(forward).Q
+        core = torch.linalg.lstsq(self._psi().t() @ basis, backward.t()).solution
+        left, value, right = torch.linalg.svd(core, full_matrices=False)
+        return Directions((basis @ left[:, :n]).t().contiguous(), value[:n], right[:n].contiguous())
+
+    def _omega(self) -> Tensor:
+        """Return Ω, (d_in, WIDTH)."""
+        return self._drawn("omega", self.backward_sum.shape[0], WIDTH)
+
+    def _psi(self) -> Tensor:
+        """Return Ψ, (d_out, WIDTH_LEFT)."""
+        return self._drawn("psi", self.forward_sum.shape[0], WIDTH_LEFT)
+
+    def _drawn(self, which: str, rows: int, columns: int) -> Tensor:
+        """Return a normal matrix, the same one at every call."""
+        draw = torch.randn(rows, columns, generator=stream(self.seed, self.key, which))
+        return draw.to(self.forward_sum.device)
