@@ -206,12 +206,12 @@ def committed_ranks(
         budget: parameters in all.
         min_rank: components every module gets before any promise counts, as far as the budget goes.
     """
-    ranks = trimmed_ranks(min_rank, cost, budget)
-    left = budget - sum(r * c for r, c in zip(ranks, cost, strict=True))
-    wanted = sorted(
+    ranks, left = [0] * len(cost), budget
+    floors = [m for _ in range(min_rank) for m in range(len(cost))]
+    promises = sorted(
         (-gain / cost[m], m) for m, falling in enumerate(gains) for gain in falling if np.isfinite(gain) and gain > 0
     )
-    for _, m in wanted:
+    for m in [*floors, *(m for _, m in promises)]:
         if ranks[m] < room[m] and cost[m] <= left:
             ranks[m] += 1
             left -= cost[m]

@@ -94,7 +94,8 @@ class GradientSketch:
                 forward.new_zeros(0, len(forward)), forward.new_zeros(0), forward.new_zeros(0, len(backward))
             )
         basis = torch.linalg.qr(forward).Q
-        core = torch.linalg.lstsq(self._psi().t() @ basis, backward.t()).solution
+        inner, triangle = torch.linalg.qr(self._psi().t() @ basis)  # torch's lstsq differs in its last bits by call
+        core = torch.linalg.solve_triangular(triangle, inner.t() @ backward.t(), upper=True)
         left, value, right = torch.linalg.svd(core, full_matrices=False)
         return Directions((basis @ left[:, :n]).t().contiguous(), value[:n], right[:n].contiguous())
 

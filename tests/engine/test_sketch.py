@@ -1,0 +1,142 @@
+"""Sketches: the leading directions of a weight's gradient, without forming it; resumed, reduced, and gone when unused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynlora.engine.allocation import committed_ranks
+from dynlora.engine.edits import Drop, Grow, Listen, apply
+from dynlora.engine.listening import LISTEN_STEPS, promised
+from dynlora.engine.sketch import Directions, GradientSketch
+from dynlora.engine.strategy import Step
+from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
+
+
+def empty(d_in: int, d_out: int, key: str = "module/1") -> GradientSketch:
+    return GradientSketch.empty(d_in, d_out, seed=0, key=key, device=torch.device("cpu"))
+
+
+def test_low_rank_gradients_are_found_exactly() -> None:
+    torch.manual_seed(0)
+    x, g = torch.randn(50, 3) @ torch.randn(3, 40), torch.randn(50, 3) @ torch.randn(3, 30)
+    sketch = empty(40, 30)
+    sketch.add(x[:20].view(4, 5, 40), g[:20].view(4, 5, 30))
+    sketch.add(x[20:], g[20:])
+    left, value, right = torch.linalg.svd(g.t() @ x / 2)
+    found = sketch.directions(3, steps=2)
+    torch.testing.assert_close(found.value, value[:3], rtol=1e-3, atol=0)
+    torch.testing.assert_close((found.right @ right[:3].t()).abs(), torch.eye(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close((found.left @ left[:, :3]).abs(), torch.eye(3), rtol=0, atol=1e-3)
+
+
+def test_what_it_hears_is_the_gradient_of_the_frozen_weight() -> None:
+    trainer = make_trainer(tiny_config("lora"))
+    apply(trainer.adapters, [Listen((0, 3))], None, step=1)
+    module = trainer.adapters[3]
+    module.base_layer.weight.requires_grad_(True)
+    batch = tiny_tokens().batch(range(8))
+    trainer._loss(batch).backward()
+    gradient = module.base_layer.weight.grad
+    torch.testing.assert_close(module.sketch.forward_sum, gradient @ module.sketch._omega(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(module.sketch.backward_sum, gradient.t() @ module.sketch._psi(), rtol=1e-4, atol=1e-7)
+    assert trainer.adapters[1].sketch is None
+
+
+def test_nothing_heard_gives_no_direction() -> None:
+    assert len(empty(6, 5).directions(3, steps=1).value) == 0
+    broken = empty(6, 5)
+    broken.add(torch.full((2, 6), float("nan")), torch.ones(2, 5))
+    assert len(broken.directions(3, steps=1).value) == 0
+
+
+def test_listening_changes_no_weight() -> None:
+    silent, heard = (make_trainer(tiny_config("lora", adapter__dropout=0.1)) for _ in range(2))
+    apply(heard.adapters, [Listen(tuple(range(len(heard.adapters))))], None, step=0)
+    for trainer in (silent, heard):
+        trainer.train(MemoryKeeper())
+    assert same(weights(silent), weights(heard))
+
+
+COMMIT = {"name": "dynamic", "commit": True, "rows": "gradient", "growth": "gradient", "min_rank": 0}
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 9])
+def test_a_resume_in_the_middle_of_listening_is_bit_equal(step: int) -> None:
+    config = tiny_config("dynamic", strategy=COMMIT, log__checkpoint_every=1, train__lr=1e-2)
+    keeper, whole = MemoryKeeper(), make_trainer(config)
+    whole.train(keeper)
+    resumed = make_trainer(config, state=keeper.state(step))
+    resumed.train(MemoryKeeper())
+    assert same(weights(whole), weights(resumed))
+
+
+def test_the_first_event_spends_the_budget_by_what_was_promised() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy={**COMMIT, "moves": 0}, train__lr=1e-2))
+    first = trainer.strategy.events(trainer.total)[0]
+    seen: dict[int, list[int]] = {}
+    trainer.on_step = lambda t: seen.update({t.step: t.adapters.ranks})
+    trainer.train(MemoryKeeper())
+    assert seen[first - 1] == seen[1]
+    assert seen[first] != seen[1]
+    assert seen[first] == seen[trainer.total], "nothing moves after the first event"
+    count = trainer.adapters.adapter_parameter_count()
+    cheapest = min(trainer.adapters.costs)
+    assert count["budget"] - cheapest < count["active"] + count["gate"] <= count["budget"]
+    assert all(module.sketch is None for module in trainer.adapters)
+
+
+def test_a_new_row_points_where_the_edit_says() -> None:
+    adapters = make_trainer(tiny_config("dynamic")).adapters
+    direction = torch.zeros(adapters[0].info.d_in)
+    direction[2] = 5.0
+    usual = adapters[0].lora_A[1].norm()
+    apply(adapters, [Drop(0, 0), Grow(0, direction=direction)], None, step=1)
+    torch.testing.assert_close(adapters[0].lora_A[1, 2].abs(), usual)
+    assert not adapters[0].lora_B[:, 1].any()
+
+
+def test_the_promise_is_the_gain_of_a_signed_step() -> None:
+    torch.manual_seed(1)
+    gradient = torch.outer(torch.randn(7), torch.randn(5))
+    left, value, right = torch.linalg.svd(gradient)
+    found = Directions(left[:, :1].t(), value[:1], right[:1])
+    a, lr, scaling = right[0] / 3**0.5, 1e-3, 2.0
+    slope = scaling * gradient @ a  # ∂L/∂b
+    expected = float(lr * slope.abs().sum()) * 10
+    assert promised(found, scaling=scaling, lr=lr, steps=10)[0] == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 6)), min_size=1, max_size=8),
+    st.integers(0, 200),
+    st.integers(0, 2),
+    st.integers(0, 10_000),
+)
+def test_committed_ranks_fit_budget_and_room(
+    modules: list[tuple[int, int]], budget: int, floor: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cost, room = [c for c, _ in modules], [max(r, floor) for _, r in modules]
+    gains = [rng.choice([np.nan, 0.0, 1.0, rng.random()], r) for r in room]
+    ranks = committed_ranks(gains, cost, room, budget=budget, min_rank=floor)
+    assert sum(r * c for r, c in zip(ranks, cost, strict=True)) <= budget
+    assert all(0 <= r <= limit for r, limit in zip(ranks, room, strict=True))
+
+
+def test_windows_never_overlap_and_end_at_events() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy=COMMIT, train__steps=100))
+    phases, listening = trainer.strategy.phases(100), trainer.strategy.listening
+    open_since = None
+    for step in range(1, 101):
+        for edit in listening.turn(step, phases, 12):
+            if open_since is not None:
+                assert phases.is_event(step)
+                assert step - open_since <= LISTEN_STEPS
+            open_since = step if edit.modules else None
+    assert open_since is None
+    assert trainer.strategy.allocate(trainer.adapters, Step(1, 100, 1e-3)) == []
