@@ -156,10 +156,15 @@ class GateReader:
     index: int
 
     def read(self, inner: Tensor) -> Tensor | None:
-        """Return the gate shaped (batch, 1, ..., 1) for `inner` (batch, ..., r), or None when no forward set it."""
+        """Return the gate for `inner` (batch, ..., r), or None when no forward set it.
+
+        Its shape is (batch, 1, ..., 1), or (batch, seq, 1) where every token has its own.
+        """
         values = self.gates.column(self.index)
         if values is None:
             return None
+        if values.dim() == 2:
+            return values.reshape(*inner.shape[:-1], 1)
         if values.shape[0] != inner.shape[0]:  # some models flatten (batch, seq) before their linear modules
             values = values.repeat_interleave(inner.shape[0] // values.shape[0])
         return values.view(-1, *([1] * (inner.dim() - 1)))

@@ -1,10 +1,11 @@
-"""Input gates: one scalar per module and sequence, from eight numbers that describe the input's features.
+"""Input gates: one scalar per module and sequence or token, from eight numbers that describe the input's features.
 
 g_m(x) = 2 σ(u_m · φ(x) + c_m), u = c = 0 at the start, so that g = 1 exactly.
 
-φ(x) are the masked mean and standard deviation over the tokens of the embedding output, projected once at random to
-k = 8 numbers and standardised. Projection, mean and deviation are fixed from a few calibration batches before step 1:
-running statistics would drift, and differ between processes.
+φ(x) are the masked mean and standard deviation over the tokens of the embedding output (mode `module`), or the
+embedding output of each token (mode `token`), projected once at random to k = 8 numbers and standardised. Projection,
+mean and deviation are fixed from a few calibration batches before step 1: running statistics would drift, and differ
+between processes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dynlora.engine.randomness import stream
 
@@ -25,25 +27,30 @@ class Gates(nn.Module):
     """The gates of all adapted modules, computed in one product a forward.
 
     Attributes:
+        mode: module (one gate a sequence) or token (one a token).
         weight: u, (n_modules, FEATURES).
         bias: c, (n_modules,).
-        projection: (2 · d_embedding, FEATURES), fixed.
+        projection: (2 · d_embedding, FEATURES), or (d_embedding, FEATURES) for tokens, fixed.
         mean, deviation: of the projected features over the calibration batches, (FEATURES,), fixed.
-        values: gates of the current forward, (batch, n_modules), or None outside of one.
-        features: φ of the current forward, (batch, FEATURES), or None.
+        values: gates of the current forward, (batch, n_modules), averaged over the tokens; None outside of one.
+        features: φ of the current forward, (batch, FEATURES) or (batch, seq, FEATURES), or None.
     """
 
     projection: Tensor
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, n_modules: int, d_embedding: int, seed: int, device: torch.device | None = None) -> None:
+    def __init__(
+        self, n_modules: int, d_embedding: int, seed: int, device: torch.device | None = None, mode: str = "module"
+    ) -> None:
         """Make gates that are one everywhere."""
         super().__init__()
-        draw = torch.randn(2 * d_embedding, FEATURES, generator=stream(seed, "gates", "projection"))
+        self.mode = mode
+        width = d_embedding if mode == "token" else 2 * d_embedding
+        draw = torch.randn(width, FEATURES, generator=stream(seed, "gates", "projection"))
         self.weight = nn.Parameter(torch.zeros(n_modules, FEATURES, device=device))
         self.bias = nn.Parameter(torch.zeros(n_modules, device=device))
-        self.register_buffer("projection", (draw / (2 * d_embedding) ** 0.5).to(device))
+        self.register_buffer("projection", (draw / width**0.5).to(device))
         self.register_buffer("mean", torch.zeros(FEATURES, device=device))
         self.register_buffer("deviation", torch.ones(FEATURES, device=device))
         self.values: Tensor | None = None
@@ -53,7 +60,7 @@ class Gates(nn.Module):
         self._mask: Tensor | None = None
 
     def column(self, index: int) -> Tensor | None:
-        """Return the gates of one module in this forward, (batch,)."""
+        """Return the gates of one module in this forward, (batch,) or (batch, seq)."""
         return self._columns[index] if self._columns else None
 
     def install(self, model: nn.Module, embedding: nn.Module) -> list[Any]:
@@ -71,7 +78,7 @@ class Gates(nn.Module):
     def calibrate(self, model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
         """Fix mean and deviation of the projected features from `batches`; the model's function stays as it is."""
         seen: list[Tensor] = []
-        keep = self.register_forward_hook(lambda _module, _args, output: seen.append(output))  # pyright: ignore
+        keep = self.register_forward_hook(lambda _module, args, output: seen.append(_described(output, args[1])))  # pyright: ignore
         training = model.training
         model.eval()
         try:
@@ -85,10 +92,14 @@ class Gates(nn.Module):
         self.deviation.copy_(projected.std(0, correction=0).clamp_min(1e-6))
 
     def forward(self, embedded: Tensor, mask: Tensor | None) -> Tensor:
-        """Return φ, (batch, FEATURES), of embeddings (batch, seq, d_embedding) and a mask (batch, seq)."""
+        """Return φ of embeddings (batch, seq, d_embedding) and a mask (batch, seq).
+
+        Its shape is (batch, FEATURES), or (batch, seq, FEATURES) for tokens.
+        """
         embedded = embedded.detach().float()
-        weights = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
-        weights = (weights / weights.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(1)
+        if self.mode == "token":
+            return (embedded @ self.projection - self.mean) / self.deviation
+        weights = _token_weights(embedded, mask)
         mean = torch.bmm(weights, embedded).squeeze(1)
         square = torch.bmm(weights, embedded.square()).squeeze(1)
         deviation = (square - mean.square()).clamp_min(0).sqrt()
@@ -107,13 +118,29 @@ class Gates(nn.Module):
         """Compute the gates of this forward; only the first embedding of a forward counts."""
         if self._columns or output.dim() != 3:
             return
+        mask = self._mask if _fits(self._mask, output) else None
         with torch.autocast(output.device.type, enabled=False):
-            features: Tensor = self(output, self._mask if _fits(self._mask, output) else None)
-            self.values = 2 * torch.sigmoid(torch.addmm(self.bias, features, self.weight.t()))
-        self.features = features
+            self.features = self(output, mask)
+            gates = 2 * torch.sigmoid(F.linear(self.features, self.weight, self.bias))
         if self.frozen_values is not None:
-            self.values = self.frozen_values.expand_as(self.values)
-        self._columns = self.values.unbind(1)
+            gates = self.frozen_values.expand_as(gates)
+        self._columns = gates.unbind(-1)
+        self.values = gates
+        if gates.dim() == 3:
+            self.values = torch.bmm(_token_weights(output, mask), gates).squeeze(1)
+
+
+def _token_weights(embedded: Tensor, mask: Tensor | None) -> Tensor:
+    """Return weights (batch, 1, seq) that average over the tokens the mask leaves."""
+    weights = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
+    return (weights / weights.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(1)
+
+
+def _described(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Return features as rows, those of padding left out, (n, FEATURES)."""
+    if features.dim() == 2:
+        return features
+    return features.flatten(0, 1) if mask is None else features[mask.bool()]
 
 
 def _fits(mask: Tensor | None, embedded: Tensor) -> bool:

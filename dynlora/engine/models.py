@@ -165,16 +165,17 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         modules.append(adapter)
     adapters = Adapters(modules, budget=budget, reference_rank=rank, seed=seed)
     adapters.set_dropout(dropout)
-    if strategy.uses_gates():
-        adapters.attach_gates(_gates(base.model, infos, seed))
+    mode = strategy.gate_mode()
+    if mode is not None:
+        adapters.attach_gates(_gates(base.model, infos, seed, mode))
     return adapters
 
 
-def _gates(model: PreTrainedModel, infos: list[ModuleInfo], seed: int) -> Gates:
+def _gates(model: PreTrainedModel, infos: list[ModuleInfo], seed: int, mode: str) -> Gates:
     """Return gates hooked to the model's embedding; they become its child, so that they move and save with it."""
     embedding = model.get_input_embeddings()
     width = int(embedding.weight.shape[1])  # pyright: ignore
-    gates = Gates(len(infos), width, seed, device=next(model.parameters()).device)
+    gates = Gates(len(infos), width, seed, device=next(model.parameters()).device, mode=mode)
     gates.install(getattr(model, "base_model", model), embedding)
     model.add_module("dynlora_gates", gates)
     return gates

@@ -141,9 +141,9 @@ class Strategy:
         adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
         return adapter
 
-    def uses_gates(self) -> bool:
-        """Say whether the adapters react to the input through gates."""
-        return False
+    def gate_mode(self) -> str | None:
+        """Return how the adapters react to the input: through one gate a `module` or `token`, or not at all (None)."""
+        return None
 
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
         """Return optimizer groups; `lr_factor` multiplies the run's rate, `weight_decay` may override the run's."""

@@ -64,7 +64,11 @@ class Dynamic(Strategy):
         "What moves: rank; scalar (a weight a module); both; random (the control: as many moves, drawn); none.",
         choices=("rank", "scalar", "both", "random", "none"),
     )
-    gates: str = setting("module", "Input gates: one a module and sequence, or off.", choices=("off", "module"))
+    gates: str = setting(
+        "module",
+        "Input gates: one a module and sequence, one a module and token, or off.",
+        choices=("off", "module", "token"),
+    )
     score: str = setting(
         "saliency",
         "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, magnitude ‖b‖·‖a‖, or saliency × its uncertainty.",
@@ -128,13 +132,13 @@ class Dynamic(Strategy):
         """Return the steps after which capacity may move."""
         return [] if self.allocation == "none" else self.phases(total).events()
 
-    def uses_gates(self) -> bool:
-        """Say whether the adapters react to the input."""
-        return self.gates != "off"
+    def gate_mode(self) -> str | None:
+        """Return how the adapters react to the input."""
+        return None if self.gates == "off" else self.gates
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Start uniform, a few components short where gates are on: they are paid from the same budget."""
-        gate_cost = len(modules) * (FEATURES + 1) if self.uses_gates() else 0
+        gate_cost = len(modules) * (FEATURES + 1) if self.gate_mode() else 0
         return trimmed_ranks(probe.rank, [info.cost for info in modules], probe.budget - gate_cost)
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:

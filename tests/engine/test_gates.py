@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates
@@ -84,3 +85,35 @@ def test_baked_gates_are_the_mean() -> None:
     assert trainer.adapters.gates is None
     for module, before, gate in zip(trainer.adapters, scaling, mean, strict=True):
         assert abs(module.scaling - before * float(gate)) < 1e-7
+
+
+def test_every_token_has_its_own_gate_and_padding_none() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", "gates": "token"}, train__lr=1e-2))
+    gates = trainer.adapters.gates
+    trainer.train(MemoryKeeper())
+    trainer.model.eval()
+    batch = {k: v for k, v in tiny_tokens().batch([0, 1, 2]).items() if k != "labels"}
+    with torch.no_grad():
+        logits = trainer.model(**batch).logits
+        per_token, recorded = gates.column(0).clone(), gates.values.clone()
+        padded = trainer.model(**{k: torch.nn.functional.pad(v, (0, 8)) for k, v in batch.items()}).logits
+    assert per_token.shape == batch["input_ids"].shape
+    assert per_token[batch["attention_mask"].bool()].std() > 1e-4
+    mask = batch["attention_mask"].float()
+    assert torch.allclose(recorded[:, 0], (per_token * mask).sum(1) / mask.sum(1), atol=1e-6)
+    assert torch.allclose(gates.values, recorded, atol=1e-6)
+    assert torch.allclose(logits, padded, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
+def test_token_gates_start_at_one_and_are_standardised(architecture: str) -> None:
+    config = tiny_config("dynamic", strategy={"name": "dynamic", "gates": "token"})
+    trainer = make_trainer(config, architecture)
+    gates, batch = trainer.adapters.gates, tiny_tokens().batch(range(16))
+    trainer.model.eval()
+    with torch.no_grad():
+        trainer.model(**{k: v for k, v in batch.items() if k != "labels"})
+    heard = gates.features[batch["attention_mask"].bool()]
+    assert torch.allclose(heard.mean(0), torch.zeros(8), atol=1e-3)
+    assert torch.allclose(heard.std(0, correction=0), torch.ones(8), atol=1e-3)
+    assert torch.equal(gates.column(1), torch.ones_like(gates.column(1)))

@@ -1,4 +1,4 @@
-"""Sketches: the leading directions of a weight's gradient, without forming it; resumed, reduced, and gone when unused."""
+"""Sketches: the leading directions of a weight's gradient, without forming it; resumed, and gone when unused."""
 
 from __future__ import annotations
 
