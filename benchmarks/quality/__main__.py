@@ -17,15 +17,12 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.quality import tables
-from benchmarks.quality.methods import CORE, GRIDS, METHODS, rates_source
+from benchmarks.quality.methods import CORE, GRIDS, METHODS, REPORTING_SEEDS, rates_source
 from benchmarks.quality.runs import Job
 from benchmarks.quality.side_by_side import carry_out
 from benchmarks.quality.tasks import TASKS
 
 KEPT = results.RESULTS / "quality"
-REPORTING_SEEDS = 100
-"""Seeds of reported runs start here; everything before was used to choose."""
-
 QUICK = {"tasks": "sentiment4", "ranks": "1", "methods": "lora,peft-lora,dynamic,random", "seeds": 1}
 QUICK_STEPS, QUICK_ROWS = 24, 400
 

@@ -33,6 +33,9 @@ class Method:
 GRIDS = {1: (1e-3, 2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3, 8e-3), 4: (5e-4, 1e-3, 2e-3, 4e-3)}
 """Learning rates that every method chooses from on the tuning rows, by rank of the budget."""
 
+REPORTING_SEEDS = 100
+"""Seeds of reported runs start here; everything before was used to choose."""
+
 RATIO = 4.0
 """Rate of B over that of A in `lora-ratio`, as in LoRA+."""
 

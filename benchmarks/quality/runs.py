@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable
@@ -63,23 +64,23 @@ class Job:
         rate = f"-lr{self.lr:g}" if self.purpose == "tune" else ""
         return f"{self.purpose}-{model}{self.task}-r{self.rank}-{self.method}{rate}-s{self.seed}.json"
 
+    def run(self, folder: Path | None, limit: int | None = None) -> dict[str, Any]:
+        """Train and evaluate, and return what is kept of it as plain values.
 
-def run(job: Job, folder: Path | None, limit: int | None = None) -> dict[str, Any]:
-    """Train and evaluate, and return what is kept of it as plain values.
+        Args:
+            folder: of the tasks.
+            limit: at most so many rows of each side, for quick looks.
+        """
+        data = task_data(TASKS[self.task], folder, self.purpose)
+        if limit is not None:
+            rows = np.arange(limit)
+            data = dataclasses.replace(data, train=data.train.take(rows), held_out=data.held_out.take(rows))
+        return finished_run(self, METHODS[self.method], data)
 
-    Args:
-        job: what to run.
-        folder: of the tasks.
-        limit: at most so many rows of each side, for quick looks.
-    """
-    task, method = TASKS[job.task], METHODS[job.method]
-    data = task_data(task, folder, job.purpose)
-    if limit is not None:
-        rows = np.arange(limit)
-        data = TextData(
-            data.train.take(rows), data.held_out.take(rows), data.task, data.labels, data.metric, data.digest
-        )
-    config = _config(job, task, method)
+
+def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
+    """Train a method on rows and return its metrics, size and every held-out row's loss as plain values."""
+    config = _config(job, TASKS[job.task], method)
     base = load_base(assets.resolve_model(job.model), labels=data.labels, task=data.task, seed=job.seed)
     start = time.perf_counter()
     side = _train_peft if method.engine == "peft" else _train_ours
@@ -92,9 +93,7 @@ def run(job: Job, folder: Path | None, limit: int | None = None) -> dict[str, An
         "train_s": round(time.perf_counter() - start, 1),
         **extra,
         "loss": np.round(predictions.loss * PARTS_PER_NAT).astype(int).tolist(),
-        "right": "".join(
-            "1" if p == y else "0" for p, y in zip(predictions.prediction, data.held_out.label, strict=True)
-        ),
+        "right": "".join(str(int(right)) for right in predictions.prediction == data.held_out.label),
     }
 
 
@@ -106,6 +105,7 @@ def _config(job: Job, task: Task, method: Method) -> RunConfig:
         {
             "seed": job.seed,
             "model": {"name": job.model},
+            "data": {"max_length": task.max_length},
             "adapter": {"rank": rank, "alpha": 2 * rank},
             "train": {"steps": steps, "lr": job.lr},
             "log": {"every": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6},

@@ -8,9 +8,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from benchmarks.quality.runs import Job, run
+
+class Job(Protocol):
+    """A run that can be asked for again, by the name of the file that keeps it."""
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file."""
+        ...
+
+    def run(self, folder: Path | None, limit: int | None) -> dict[str, Any]:
+        """Train and evaluate, on the tasks of a folder, on at most so many rows."""
+        ...
 
 
 def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None:
@@ -19,7 +30,7 @@ def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None
 
     torch.set_num_threads(1)
     for job in iter(waiting.get, None):
-        made = run(job, data, limit)
+        made = job.run(data, limit)
         metrics = made["metrics"]
         print(f"{job.file_name:58} loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}  "
               f"{made['train_s']:.0f} s", flush=True)  # fmt: skip
@@ -28,8 +39,10 @@ def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None
         partial.replace(kept / job.file_name)
 
 
-def carry_out(found: Sequence[Job], kept: Path, data: Path | None, workers: int, limit: int | None) -> None:
-    """Train what is missing, several runs side by side.
+def carry_out(
+    found: Sequence[Job], kept: Path, data: Path | None, workers: int, limit: int | None
+) -> list[dict[str, Any]]:
+    """Train what is missing, several runs side by side, and return all that were asked for.
 
     Raises:
         SystemExit: when a worker failed.
@@ -49,3 +62,4 @@ def carry_out(found: Sequence[Job], kept: Path, data: Path | None, workers: int,
         child.join()
     if any(child.exitcode for child in children):
         sys.exit("a run failed; what is finished is kept, and the command goes on from there")
+    return [json.loads((kept / job.file_name).read_text("utf-8")) for job in found]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +86,23 @@ def _differences(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
             if name == other or not seeds:
                 continue
             mine, theirs = ([cell[side][seed] for seed in seeds] for side in (name, other))
-            loss = paired_difference(
-                *([np.array(made["loss"]) / PARTS_PER_NAT for made in side] for side in (mine, theirs))
-            )
-            right = paired_difference(
-                *([np.array(list(made["right"]), int) for made in side] for side in (mine, theirs))
-            )
+            loss = paired_difference(_losses(mine), _losses(theirs))
+            right = paired_difference(_right(mine), _right(theirs))
             rows.append(
                 {"method": name, "against": other, "verdict": loss.verdict}
                 | {"loss": dataclasses.asdict(loss), "accuracy": dataclasses.asdict(right)}
             )
     return rows
+
+
+def _losses(runs: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+    """Return every held-out row's loss of each run, nats."""
+    return [np.array(made["loss"]) / PARTS_PER_NAT for made in runs]
+
+
+def _right(runs: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+    """Return whether each held-out row was answered right, 0 or 1, of each run."""
+    return [np.array(list(made["right"]), float) for made in runs]
 
 
 def _rates(kept: Path) -> list[dict[str, Any]]:
