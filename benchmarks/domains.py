@@ -123,9 +123,8 @@ def main() -> None:
     if arguments.quick:
         kept, limit, steps = results.QUICK / "domains", 300, 12
         arguments.seeds, left_out, gates = 1, left_out[:2], GATES[:2]
-    jobs = [
-        DomainJob(g, out, 100 + s, steps) for s, out, g in itertools.product(range(arguments.seeds), left_out, gates)
-    ]
+    seeds = range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds)
+    jobs = [DomainJob(g, out, seed, steps) for seed, out, g in itertools.product(seeds, left_out, gates)]
     made = carry_out(jobs, kept, None, arguments.workers, limit)
     rows = compare(made)
     show(rows)
