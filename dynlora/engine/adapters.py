@@ -6,16 +6,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynlora.engine.dropout import DropoutStreams, zero_
 from dynlora.engine.gates import Gates
-from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.randomness import stream, stream_seed
+from dynlora.engine.lowrank import Frozen, low_rank_linear
+from dynlora.engine.modules import ModuleInfo, linear_features
+from dynlora.engine.randomness import stream
 from dynlora.engine.sketch import GradientSketch
+
+KNOWN = ("torch.nn.modules.linear", "transformers.pytorch_utils")
+"""Where the linear modules come from whose product is known; a quantised one of another package computes its own."""
 
 
 class LoraLinear(nn.Module):
@@ -37,6 +42,7 @@ class LoraLinear(nn.Module):
         scaling: alpha / reference rank; a rank change never alters it.
         enabled: False leaves the frozen module alone, as if the adapter were not there.
         sketch: sums up which way the loss pulls W0 while training, or None while nobody listens.
+        fused: False computes the update in plain operations, slower and otherwise equal, as torch.func always gets it.
     """
 
     lora_A: nn.Parameter
@@ -60,6 +66,8 @@ class LoraLinear(nn.Module):
         self.probes = 0
         self.scaling = scaling
         self.enabled = True
+        self.fused = True
+        self._cast: tuple[Any, Frozen] | None = None
         self.dropout = 0.0
         self.lora_A = nn.Parameter(torch.zeros(max_rank, info.d_in, device=weight.device))
         self.lora_B = nn.Parameter(torch.zeros(info.d_out, max_rank, device=weight.device))
@@ -100,12 +108,59 @@ class LoraLinear(nn.Module):
         """Map (batch, ..., d_in) to (batch, ..., d_out)."""
         if not self.enabled:
             return self.base_layer(x)
-        live = self.rank + self.probes
-        inner = F.linear(self._drop(x), self.lora_A[:live])
-        output = self.base_layer(x) + F.linear(inner * self._factor(inner, live), self.lora_B[:, :live])
+        output = self._adapted(x)
         if self.sketch is not None and self.training:
             self.sketch.hear(x, output)
         return output
+
+    def _adapted(self, x: Tensor) -> Tensor:
+        """Return the frozen map and the update, in one product where its kind is known."""
+        live = self.rank + self.probes
+        dropped = self._dropped(x) if self.training and self.dropout > 0.0 and live else None
+        scaling = self.scaling if dropped is None else self.scaling / (1 - self.dropout)
+        scale = None if self.scale is None else self.scale[:live]
+        gate = None if self.gates is None else self.gates.read()
+        frozen = self._frozen(x) if self.fused and not torch._C._are_functorch_transforms_active() else None
+        if frozen is None:
+            return self.base_layer(x) + self._update(x, live, scaling, scale, gate, dropped)
+        return low_rank_linear(
+            x, frozen, self.lora_A, self.lora_B,
+            live=live, scaling=scaling, scale=scale, gate=gate, dropped=dropped,
+        )  # fmt: skip
+
+    def _update(
+        self, x: Tensor, live: int, scaling: float, scale: Tensor | None, gate: Tensor | None, dropped: Tensor | None
+    ) -> Tensor:
+        """Return the update alone, in operations that every transform of torch knows."""
+        if dropped is not None:
+            x = torch.where(zero_(torch.ones_like(x, dtype=torch.bool), dropped), x, 0.0)
+        inner = F.linear(x, self.lora_A[:live])
+        if gate is not None:
+            rows = x.numel() // x.shape[-1]
+            inner = inner * gate.repeat_interleave(rows // gate.numel()).view(*x.shape[:-1], 1)
+        factor = scaling if scale is None else scaling * scale
+        return F.linear(inner * factor, self.lora_B[:, :live])
+
+    def _frozen(self, x: Tensor) -> Frozen | None:
+        """Return the frozen map in the precision of this forward, or None where only the module itself knows it.
+
+        Autocast casts frozen weights anew in every forward; here the copy is kept, half as large as the weights, until
+        they change.
+        """
+        base = self.base_layer
+        weight: Tensor = base.weight  # pyright: ignore
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        plain = linear_features(base) and type(base).__module__ in KNOWN and not weight.requires_grad
+        if not plain or base._forward_hooks or base._forward_pre_hooks:
+            return None
+        bias: Tensor | None = base.bias  # pyright: ignore
+        key = (dtype, weight.data_ptr(), weight._version, None if bias is None else bias._version)
+        if self._cast is None or self._cast[0] != key:
+            with torch.inference_mode(False), torch.no_grad():  # an evaluation may cast, training goes on with it
+                cast = None if bias is None else bias.to(dtype)
+                self._cast = (key, Frozen(weight.to(dtype), cast, not isinstance(base, nn.Linear)))
+        return self._cast[1]
 
     def delta_weight(self) -> Tensor:
         """Return the update with the gate at one: scaling · B diag(scale) A, shape (d_out, d_in)."""
@@ -125,27 +180,11 @@ class LoraLinear(nn.Module):
         names = [("lora_A", self.lora_A), ("lora_B", self.lora_B), ("scale", self.scale)]
         return {name: tensor for name, tensor in names if isinstance(tensor, nn.Parameter)}
 
-    def _factor(self, inner: Tensor, live: int) -> Tensor | float:
-        """Return scaling · scale ⊙ gate, broadcastable to (batch, ..., live); dropout's 1 / keep is part of it."""
-        scaling = self.scaling / (1 - self.dropout) if self._drops() else self.scaling
-        factor: Tensor | float = scaling
-        if self.scale is not None:
-            factor = scaling * self.scale[:live]
-        gate = self.gates.read(inner) if self.gates is not None else None
-        return factor if gate is None else factor * gate
-
-    def _drops(self) -> bool:
-        """Say whether this forward applies dropout."""
-        return self.training and self.dropout > 0.0 and self.rank + self.probes > 0
-
-    def _drop(self, x: Tensor) -> Tensor:
-        """Zero entries of x from the module's own stream while training; `_factor` makes up for their share."""
-        if not self._drops():
-            return x
-        keep = 1 - self.dropout
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Return what the update does not see of x, from the module's own stream."""
         if self.streams is None:
-            return F.dropout(x, self.dropout) * keep
-        return torch.where(self.streams.mask(self.info.name, x, keep), x, 0.0)
+            return torch.rand(x.shape, device=x.device) < self.dropout
+        return self.streams.dropped(self.info.name, x, self.dropout)
 
 
 @dataclass
@@ -155,50 +194,12 @@ class GateReader:
     gates: Gates
     index: int
 
-    def read(self, inner: Tensor) -> Tensor | None:
-        """Return the gate for `inner` (batch, ..., r), or None when no forward set it.
+    def read(self) -> Tensor | None:
+        """Return the gate of every sequence (batch,) or token (batch, seq), or None when no forward set it.
 
-        Its shape is (batch, 1, ..., 1), or (batch, seq, 1) where every token has its own.
+        Some models flatten (batch, seq) before their linear modules: a gate then holds for a share of the rows.
         """
-        values = self.gates.column(self.index)
-        if values is None:
-            return None
-        if values.dim() == 2:
-            return values.reshape(*inner.shape[:-1], 1)
-        if values.shape[0] != inner.shape[0]:  # some models flatten (batch, seq) before their linear modules
-            values = values.repeat_interleave(inner.shape[0] // values.shape[0])
-        return values.view(-1, *([1] * (inner.dim() - 1)))
-
-
-class DropoutStreams:
-    """Dropout masks as a pure function of (seed, module, step, forward), so that no stream shifts another."""
-
-    def __init__(self, seed: int) -> None:
-        """Start at step 0."""
-        self.seed = seed
-        self.key: tuple[int, ...] = (0,)
-        self._generators: dict[torch.device, torch.Generator] = {}
-
-    def at(self, *key: int) -> None:
-        """Move to a step, forward and process: the key of the draws that follow."""
-        self.key = key
-
-    def mask(self, name: str, like: Tensor, keep: float) -> Tensor:
-        """Return a mask shaped as `like`: true with probability `keep`, to 1 / 65,536."""
-        seed = stream_seed(self.seed, name, "dropout", *self.key)
-        if like.device.type == "cpu":
-            return _cpu_mask(seed, like, keep)
-        generator = self._generators.get(like.device)
-        if generator is None:
-            generator = self._generators[like.device] = torch.Generator(device=like.device)
-        return torch.rand(like.shape, generator=generator.manual_seed(seed), device=like.device) < keep
-
-
-def _cpu_mask(seed: int, like: Tensor, keep: float) -> Tensor:
-    """Return a mask from 16 random bits an entry: torch's own draw takes one number each, a third of a step."""
-    words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4))
-    bits = torch.from_numpy(words.view(np.int16)[: like.numel()]).view(like.shape)
-    return bits < round(keep * 2**16) - 2**15
+        return self.gates.column(self.index)
 
 
 class Adapters(Sequence[LoraLinear]):

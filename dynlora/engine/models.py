@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from dynlora.engine.adapters import Adapters, replace_module
+from dynlora.engine.dropout import use_sparse_dropout
 from dynlora.engine.gates import Gates
 from dynlora.engine.modules import ModuleInfo, find_modules, head_names
 from dynlora.engine.randomness import seed_global_stream
@@ -165,6 +166,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         modules.append(adapter)
     adapters = Adapters(modules, budget=budget, reference_rank=rank, seed=seed)
     adapters.set_dropout(dropout)
+    use_sparse_dropout(base.model)
     mode = strategy.gate_mode()
     if mode is not None:
         adapters.attach_gates(_gates(base.model, infos, seed, mode))

@@ -14,6 +14,9 @@ from dynlora.engine.adapters import Adapters
 from dynlora.engine.schedule import lr_factor
 from dynlora.engine.strategy import Strategy
 
+FUSED = {"cpu", "cuda", "xpu", "mps"}
+"""Devices with one kernel for all of AdamW: on a processor ten small operations a tensor cost more than their sums."""
+
 
 def build_optimizer(
     strategy: Strategy, adapters: Adapters, head: Iterable[nn.Parameter], config: TrainConfig
@@ -28,7 +31,8 @@ def build_optimizer(
     if head:
         peak = config.lr if config.head_lr is None else config.head_lr
         groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "lr_factor": 1.0})
-    return AdamW(groups, lr=config.lr)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return AdamW(groups, lr=config.lr, fused=devices <= FUSED)
 
 
 def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int) -> float:

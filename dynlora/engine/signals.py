@@ -15,7 +15,7 @@ from dynlora.engine.recording import Recorder
 from dynlora.engine.strategy import Step, Strategy
 
 if TYPE_CHECKING:
-    from dynlora.engine.trainer import Timing
+    from dynlora.engine.timing import Timing
 
 _LEAST = 1e-6
 """Below any concentration that a rank can have; keeps a division that is not used from being one by zero."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,10 +25,8 @@ from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recording import Recorder
 from dynlora.engine.signals import StepSignals
 from dynlora.engine.strategy import Step, Strategy
+from dynlora.engine.timing import Timing
 from dynlora.errors import DynloraError
-
-RECENT = 50
-"""Step times kept for the median."""
 
 
 class Keeper(Protocol):
@@ -48,38 +45,6 @@ class TrainingDiverged(DynloraError):
 
 class TrainingStopped(Exception):
     """Training was asked to stop, and its state is kept."""
-
-
-@dataclass
-class Timing:
-    """Where the time goes, in milliseconds a step; medians over recent steps of this process."""
-
-    step_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    strategy_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    train_s: float = 0.0
-    open_ms: float = 0.0
-
-    @contextmanager
-    def strategy(self) -> Iterator[None]:
-        """Attribute a section to the strategy."""
-        start = time.perf_counter()
-        yield
-        self.open_ms += 1000 * (time.perf_counter() - start)
-
-    def end_step(self, seconds: float) -> None:
-        """Close a step."""
-        self.step_ms.append(1000 * seconds)
-        self.strategy_ms.append(self.open_ms)
-        self.open_ms = 0.0
-        self.train_s += seconds
-
-    def medians(self) -> dict[str, float]:
-        """Return train_s, step_ms_median and strategy_ms_median."""
-        return {
-            "train_s": self.train_s,
-            "step_ms_median": _median(self.step_ms),
-            "strategy_ms_median": _median(self.strategy_ms),
-        }
 
 
 @dataclass
@@ -131,11 +96,7 @@ class Trainer:
             TrainingStopped: after a stop was asked for and the state kept.
             TrainingDiverged: when the loss is not a number.
         """
-        order = BatchOrder(self.tokens.length, self.config.train.batch_size, self.config.seed)
-        signals = StepSignals(
-            self.adapters, self.strategy, self.recorder, self.config.log.every, reduce=self._over_processes
-        )
-        self.adapters.over_processes = self._over_processes
+        order, signals = self.begin()
         self.model.train()
         if self.step == 0:
             keeper.checkpoint(self)  # from here on, whatever happens, there is something to resume from
@@ -143,24 +104,39 @@ class Trainer:
             signals.flush()
             self._look(keeper)
         while self.step < self.total:
-            start = time.perf_counter()
-            loss, made = self._advance(order)
-            self.timing.end_step(time.perf_counter() - start)
-            step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
-            signals.record(step, {"loss": loss, **self._penalties()}, self._budget_payload(made), edits.describe(made))
-            signals.record_timing(step, self.timing)
-            self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
-            self.optimizer.zero_grad(set_to_none=True)
-            self.loss = signals.last_loss
-            if math.isnan(self.loss) and signals.has_loss:
-                raise TrainingDiverged(
-                    f"train.lr={self.config.train.lr}: the loss is not a number at step {self.step}; "
-                    "lower it, or set train.max_grad_norm=1"
-                )
-            self.on_step(self)
+            self.take_step(order, signals)
             self._after_step(keeper, signals)
         signals.flush()
         self.recorder.commit()
+
+    def begin(self) -> tuple[BatchOrder, StepSignals]:
+        """Return the order of the batches, and what records the steps."""
+        self.adapters.over_processes = self._over_processes
+        order = BatchOrder(self.tokens.length, self.config.train.batch_size, self.config.seed)
+        reduce, every = self._over_processes, self.config.log.every
+        return order, StepSignals(self.adapters, self.strategy, self.recorder, every, reduce=reduce)
+
+    def take_step(self, order: BatchOrder, signals: StepSignals) -> None:
+        """Take one optimizer step and record it.
+
+        Raises:
+            TrainingDiverged: when the loss is not a number.
+        """
+        start = time.perf_counter()
+        loss, made = self._advance(order)
+        self.timing.end_step(time.perf_counter() - start)
+        step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
+        signals.record(step, {"loss": loss, **self._penalties()}, self._budget_payload(made), edits.describe(made))
+        signals.record_timing(step, self.timing)
+        self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss = signals.last_loss
+        if math.isnan(self.loss) and signals.has_loss:
+            raise TrainingDiverged(
+                f"train.lr={self.config.train.lr}: the loss is not a number at step {self.step}; "
+                "lower it, or set train.max_grad_norm=1"
+            )
+        self.on_step(self)
 
     def _advance(self, order: BatchOrder) -> tuple[Tensor, list[edits.Edit]]:
         """Take one optimizer step; return the batch loss (a tensor, not yet read) and the edits that were applied."""
@@ -312,9 +288,3 @@ def is_better(metric: str, new: dict[str, float], old: dict[str, float]) -> bool
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
     here, there = sign * new[metric], sign * old[metric]
     return here > there or (here == there and new["loss"] < old["loss"])
-
-
-def _median(values: deque[float]) -> float:
-    """Return the median, 0 of nothing."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else 0.0
