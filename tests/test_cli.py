@@ -295,11 +295,13 @@ def test_lists_are_json_documents(runs_dir: Path) -> None:
     for command in ("models", "datasets", "strategies"):
         result = CliRunner().invoke(main, [command, "--json"])
         assert document(result)[0]["name"]
+        assert document(result)[0]["name"] in CliRunner().invoke(main, [command]).stdout
     assert {"lora", "dynamic", "adalora"} <= {
         row["name"] for row in document(CliRunner().invoke(main, ["strategies", "--json"]))
     }
     found = document(run(runs_dir, "doctor", "--json"))
     assert found["runs_dir_writable"] is True
+    assert (set(found["models"]), found["missing_extras"]) == ({"minilm", "smollm2-135m"}, [])
     assert document(run(runs_dir, "runs", "--json")) == []
     assert "dynlora train" in run(runs_dir, "runs").stdout
 

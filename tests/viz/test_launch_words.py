@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora import commands
+from dynlora.assets import MODELS
 from dynlora.cli import main
 from dynlora.config import config_keys, parse_config
 from dynlora.config_files import yaml_text
@@ -313,3 +314,16 @@ def test_every_preset_suits_every_strategy(preset: str) -> None:
         total = config.train.max_steps(0)
         strategy.check(total, config.adapter.rank)
         assert all(0 < step <= total for step in strategy.events(total))
+
+
+def test_the_form_says_what_an_embedded_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path))
+    said = launchform.model_words("smollm2-135m")
+    assert "135M-Instruct" in said
+    assert "271 MB; fetched at its first use, 93 MB. Licence: Apache-2.0." in said
+    monkeypatch.setattr("dynlora.assets.gguf_llama.can_read", lambda: False)
+    assert "its first use needs pip install 'dynlora[gguf]'" in launchform.model_words("smollm2-135m")
+    MODELS["smollm2-135m"].folder.mkdir(parents=True)
+    (MODELS["smollm2-135m"].folder / "model.safetensors").touch()
+    assert "271 MB, fetched already." in launchform.model_words("smollm2-135m")
+    assert launchform.model_words("owner/model") == "A local folder or a hub id; embedded are minilm, smollm2-135m."

@@ -107,6 +107,7 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
     with third:
         about = "One number, a span such as 0-4, or a list such as 1, 5. One run each. Key: seed."
         seeds = st.text_input("seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
+    note(launchform.model_words(str(model or launchform.config_field("model.name").default)))
     values |= config_grid(launchform.TRAINING, start, 4)
     with st.expander("More about training, adapters and recording", icon=":material/tune:"):
         for keys in (launchform.MORE_TRAINING, launchform.MORE_ADAPTER, launchform.RECORDING):
