@@ -123,11 +123,12 @@ class Racer:
         self._marks: list[tuple[float, dict[str, float]]] = []
 
     def block(self, steps: int) -> None:
-        """Take a step that is not timed and `steps` that are."""
+        """Take a step that is not timed and `steps` that are; fewer where the run ends before."""
         self._until, self._marks = self.trainer.step + steps + 1, []
         with self._attribution.attached(self.trainer), suppress(TrainingStopped):
             self.trainer.train(NoKeeper())
         (begin, before), (end, after) = self._marks[0], self._marks[-1]
+        steps = len(self._marks) - 1
         self.block_s.append((end - begin) / steps)
         self.parts.append({part: (after[part] - before[part]) / steps for part in PARTS})
 
