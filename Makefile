@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test check lint format types bench bench-quick torture browser clean
+.PHONY: help demo test check lint format types bench bench-quick bench-trackers torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -43,6 +43,9 @@ bench: $(VENV)/.installed-bench  ## every benchmark; takes hours
 bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
+bench-trackers: $(VENV)/.installed-bench .venv-trackers/.installed  ## our store against four trackers, in .venv-trackers
+	$(BIN)/python -m benchmarks.store $(ARGS)
+
 torture: $(VENV)/.installed-test  ## kill runs at many points and compare what they resume to
 	$(BIN)/python -m pytest -m torture $(ARGS)
 
@@ -50,7 +53,7 @@ browser: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.browser.chromium
 
 clean:  ## remove the environment and every cache; runs are kept
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-trackers build dist .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -73,3 +76,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
+
+# Trackers bring some 120 packages, none of which the project needs: an environment of their own.
+.venv-trackers/.installed: benchmarks/trackers.txt
+	$(PYTHON) -m venv .venv-trackers
+	.venv-trackers/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@

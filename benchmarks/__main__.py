@@ -5,7 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.pages", "benchmarks.accuracy")
+BENCHMARKS = (
+    "benchmarks.pages",
+    "benchmarks.store",
+    "benchmarks.overhead",
+    "benchmarks.throughput",
+    "benchmarks.accuracy",
+)
 
 
 def main() -> int:

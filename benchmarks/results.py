@@ -37,11 +37,20 @@ def versions() -> dict[str, str]:
     return found
 
 
+def without_places(argument: str) -> str:
+    """Return an argument of the command line without the place on this machine: `--data=/a/b/glue/sst2` ends alike."""
+    option, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute() and path.parts[:1] not in (("..",), ("~",)):
+        return argument
+    return option + equals + "/".join(part for part in path.parts[-2:] if part not in (path.anchor, "..", "~"))
+
+
 def write(name: str, figures: Any, module: str) -> Path:
-    """Write figures as `results/<name>.json` and return the file."""
+    """Write figures as `results/<name>.json` and return the file; its command names no place of the machine."""
     RESULTS.mkdir(exist_ok=True)
     document = {
-        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", module, *map(without_places, sys.argv[1:])]),
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": versions(),
         "figures": figures,

@@ -156,7 +156,8 @@ def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:
     size = [
         sum(each[(step * train.grad_accum + part) % len(each)] for part in range(train.grad_accum)) for step in range(3)
     ]
-    with _saved_bytes(trainer.model) as saved:
+    trainer.model.train()  # as the loop does: dropout costs time and memory
+    with saved_bytes(trainer.model) as saved:
         trainer.probe_step(order)
     seconds = trainer.probe_step(order) + trainer.probe_step(order)
     step_s = seconds / (size[1] + size[2]) * float(np.mean(each)) * train.grad_accum
@@ -168,7 +169,7 @@ def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:
 
 
 @contextmanager
-def _saved_bytes(model: nn.Module) -> Iterator[list[int]]:
+def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
     """Count the bytes autograd keeps for the backward passes inside the block, each storage once a pass."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
     seen: set[tuple[int, int]] = set()

@@ -1,0 +1,253 @@
+"""What `dynamic` costs beside plain `lora` at an equal budget: parameters, operations, memory and time, each apart.
+
+python -m benchmarks.overhead
+
+Time is told in two ways: by attribution (seconds inside scoring, allocating, gating and recording, over real steps),
+and by the ratio of blocks of steps that the variants take in turn, in one process, on the same batches, forward and
+back (A B C C B A ...), with a 95 % bootstrap interval. The first can tell a thousandth, the second seldom can: where
+its interval is wider than the goal, that is said. Runs record into a store as every run does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers.utils import logging as transformers_logging
+
+from benchmarks import costs, pictures, results
+from benchmarks.attribution import Racer, build_trainer_of
+from dynlora import assets
+from dynlora.engine.batches import BatchOrder
+from dynlora.errors import ConfigError
+
+GOAL = 1.001
+"""Greatest ratio of `dynamic` to `lora`, for each of the four."""
+
+
+class Variant(NamedTuple):
+    """What is trained: a strategy with its settings, and whose room to grow its adapters get."""
+
+    name: str
+    strategy: dict[str, Any]
+    room_of: str | None = None
+
+
+VARIANTS = (
+    Variant("dynamic", {"name": "dynamic"}),
+    Variant("gates off", {"name": "dynamic", "gates": "off"}),
+    Variant("scoring only", {"name": "dynamic", "gates": "off", "allocation": "none"}),
+    Variant("lora, room to grow", {"name": "lora"}, "dynamic"),
+    Variant("lora", {"name": "lora"}),
+)
+GROWS = {
+    "layers": [{"layers": n} for n in (2, 6, 12, 24)],
+    "rank": [{"rank": n} for n in (1, 4, 16, 64)],
+    "hidden size": [{"hidden": n} for n in (64, 128, 256, 384)],
+}
+"""What is varied, one thing at a time, around `MIDDLE`."""
+
+MIDDLE = {"layers": 6, "rank": 8, "hidden": 192}
+
+
+class Size(NamedTuple):
+    """How much is measured."""
+
+    blocks: int
+    block: int
+    batch: int
+    rows: int
+    grown_steps: int
+
+
+FULL, QUICK = Size(12, 20, 32, 15_000, 40), Size(2, 3, 8, 400, 3)
+
+
+def settings(variant: Variant, model: str, rank: int, steps: int, size: Size) -> dict[str, Any]:
+    """Return the config of a variant whose evaluations and checkpoints lie outside of what is timed."""
+    return {
+        "strategy": variant.strategy, "model": {"name": model}, "adapter": {"rank": rank},
+        "data": {"max_train": size.rows, "max_eval": 64}, "train": {"steps": steps, "batch_size": size.batch},
+        "log": {"eval_every": steps, "checkpoint_every": steps},
+    }  # fmt: skip
+
+
+def tiny_bert(folder: Path, layers: int, hidden: int) -> str:
+    """Write a random BERT of that size with the tokenizer of `minilm` and return its folder."""
+    tokenizer = AutoTokenizer.from_pretrained(assets.resolve_model("minilm"), local_files_only=True)
+    config = BertConfig(
+        vocab_size=len(tokenizer), num_hidden_layers=layers, hidden_size=hidden, intermediate_size=4 * hidden,
+        num_attention_heads=hidden // 32, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def step_costs(variant: Variant, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return parameters, operations and memory of a step of a variant on the run's first batches."""
+    trainer = build_trainer_of(values, folder, room_of=variant.room_of)
+    order = BatchOrder(trainer.tokens.length, trainer.config.train.batch_size, trainer.config.seed)
+    parameters = trainer.adapters.adapter_parameter_count()
+    found = {"parameters": parameters, "memory_mib": costs.memory(trainer, order), "flops": costs.flops(trainer, order)}
+    trainer.recorder.finish("stopped")  # pyright: ignore
+    return found
+
+
+def race(racers: Mapping[str, Racer], size: Size) -> None:
+    """Let the variants take blocks of steps in turn, every second time in reverse order; a short one first, dropped."""
+    for racer in racers.values():
+        racer.block(2)
+        racer.block_s.clear()
+        racer.parts.clear()
+    for number in range(size.blocks):
+        for racer in list(racers.values())[:: -1 if number % 2 else 1]:
+            racer.block(size.block)
+
+
+def ratio(ours: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
+    """Return the ratio of the means of paired blocks, and the 95 % interval of it over resampled pairs."""
+    a, b = np.array(ours), np.array(base)
+    rows = np.random.default_rng(0).integers(0, len(a), (5_000, len(a)))
+    low, high = np.quantile(a[rows].mean(1) / b[rows].mean(1), [0.025, 0.975])
+    return {"ratio": float(a.mean() / b.mean()), "interval": [float(low), float(high)]}
+
+
+def verdict(value: float, interval: Sequence[float] | None = None) -> str:
+    """Say whether a ratio meets the goal, or that the noise is wider than the question."""
+    if interval is not None and interval[0] <= GOAL < interval[1]:
+        return "cannot be told, noise is wider"
+    return "met" if value <= GOAL else "MISSED"
+
+
+def compare(model: str, rank: int, size: Size, folder: Path) -> dict[str, Any]:
+    """Measure all variants on one model and print the four tables."""
+    steps = size.blocks * (size.block + 1) + 4
+    values = {v.name: settings(v, model, rank, steps, size) for v in VARIANTS}
+    found: dict[str, Any] = {}
+    with ExitStack() as stack:
+        racers: dict[str, Racer] = {}
+        for variant in VARIANTS:
+            try:
+                found[variant.name] = step_costs(variant, values[variant.name], folder)
+                racer = Racer(values[variant.name], folder, room_of=variant.room_of)
+            except ConfigError as error:
+                print(f"{variant.name}: {error}")
+                continue
+            stack.callback(racer.close)
+            racers[variant.name] = racer
+        race(racers, size)
+        for name, racer in racers.items():
+            blocks = {"step_s": racer.block_s, "parts_s": racer.parts, "shares": racer.shares()}
+            found[name] |= {**blocks, "parameters_most": racer.used}
+            found[name]["time"] = ratio(racer.block_s, racers["lora"].block_s)
+    show_costs(found)
+    show_time(found)
+    return found
+
+
+def show_costs(found: Mapping[str, Any]) -> None:
+    """Print parameters, operations and memory beside those of plain LoRA."""
+    base = found["lora"]
+    print(f"\nparameters, adapters and gates (goal {GOAL}, and never over the budget)")
+    budget = base["parameters"]["budget"]
+    for name, row in found.items():
+        most = row["parameters_most"]
+        share = most / base["parameters_most"]
+        allocated = row["parameters"]["allocated"]
+        print(f"  {name:20} {most:12,} of {budget:,}  {share:.5f} {verdict(share):6}  allocated {allocated:,}")
+    print(f"\noperations of a step, 10^9: by formula, and matrix products outside of attention as torch counts them "
+          f"(goal {GOAL})")  # fmt: skip
+    for name, row in found.items():
+        flops = row["flops"]
+        formula, counted = (flops[key] / base["flops"][key] for key in ("formula", "counted"))
+        expected = flops["frozen"] + flops["adapters"] + flops["gate_products"]
+        print(f"  {name:20} {flops['formula'] / 1e9:10.3f}  {formula:.5f} {verdict(formula):6}  "
+              f"counted {flops['counted'] / 1e9:10.3f}  {counted:.5f}, formula's part / counted "
+              f"{expected / flops['counted']:.5f}")  # fmt: skip
+    print(f"\nmemory at the peak of a step, MiB (goal {GOAL})")
+    for name, row in found.items():
+        memory = row["memory_mib"]
+        parts = ", ".join(f"{part} {value:.1f}" for part, value in memory.items() if part != "total")
+        share = memory["total"] / base["memory_mib"]["total"]
+        print(f"  {name:20} {memory['total']:10.2f}  {share:.5f} {verdict(share):6}  {parts}")
+
+
+def show_time(found: Mapping[str, Any]) -> None:
+    """Print the two views of time."""
+    print(f"\ntime of a step: shares by attribution (goal of the dynamics {GOAL - 1:.3f}), and blocks in turn / lora")
+    for name, row in found.items():
+        shares = row["shares"]
+        listed = "  ".join(f"{part} {100 * share:.3f} %" for part, share in shares.items())
+        total = dynamics(shares)
+        low, high = row["time"]["interval"]
+        print(f"  {name:20} {1000 * statistics.mean(row['step_s']):8.1f} ms  {listed}")
+        print(f"  {'':20} dynamics {100 * total:.3f} % {verdict(1 + total)};  blocks {row['time']['ratio']:.4f} "
+              f"[{low:.4f}, {high:.4f}] {verdict(row['time']['ratio'], (low, high))}")  # fmt: skip
+
+
+def dynamics(shares: Mapping[str, float]) -> float:
+    """Return the share of what only `dynamic` does; recording is a part of every run."""
+    return sum(share for part, share in shares.items() if part != "recording")
+
+
+def growth(size: Size, folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """Return the shares of `dynamic` on random BERTs of growing layers, ranks and width; prints a line each."""
+    print("\nhow it grows: random BERTs, shares of a step of `dynamic`, one thing varied at a time around "
+          + ", ".join(f"{name} {value}" for name, value in MIDDLE.items()))  # fmt: skip
+    rows = []
+    for what, points in GROWS.items():
+        for point in points[:1] if quick else points:
+            at = MIDDLE | point
+            model = tiny_bert(folder / f"bert-{at['layers']}-{at['hidden']}", at["layers"], at["hidden"])
+            racer = Racer(settings(VARIANTS[0], model, at["rank"], size.grown_steps + 8, size), folder)
+            racer.block(2)
+            racer.block_s.clear()
+            racer.parts.clear()
+            racer.block(size.grown_steps)
+            racer.close()
+            rows.append({"varied": what, **at, "modules": len(racer.trainer.adapters),
+                         "step_ms": 1000 * racer.block_s[0], "shares": racer.shares()})  # fmt: skip
+            listed = "  ".join(f"{part} {100 * share:.3f} %" for part, share in rows[-1]["shares"].items())
+            print(f"  {what:12} {at['layers']:3} layers, rank {at['rank']:3}, hidden {at['hidden']:4}: "
+                  f"{rows[-1]['step_ms']:7.1f} ms  {listed}", flush=True)  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    """Measure, print, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--blocks", type=int, default=FULL.blocks, help="of each variant")
+    parser.add_argument("--block", type=int, default=FULL.block, help="steps of a block")
+    parser.add_argument("--no-growth", action="store_true", help="leave out how it grows")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, few steps: does it work, nothing more")
+    arguments, _ = parser.parse_known_args()
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    size = QUICK if arguments.quick else FULL._replace(blocks=arguments.blocks, block=arguments.block)
+    figures: dict[str, Any] = {"goal": GOAL, "size": size._asdict(), "load_before": os.getloadavg()}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        model = tiny_bert(folder / "quick", 2, 64) if arguments.quick else arguments.model
+        figures["variants"] = compare(model, arguments.rank, size, folder / "runs")
+        figures["grows"] = [] if arguments.no_growth else growth(size, folder, arguments.quick)
+    figures["load_after"] = os.getloadavg()
+    if figures["grows"] and not arguments.quick:
+        print("drawn:", pictures.overhead(figures["grows"], GOAL - 1))
+    name = "overhead-quick" if arguments.quick else "overhead"
+    print("written:", results.write(name, figures, "benchmarks.overhead"))
+
+
+if __name__ == "__main__":
+    main()
