@@ -257,15 +257,19 @@ def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:
-    """Return uniform ranks, less components of the cheapest modules, last first, until they fit a budget."""
+    """Return uniform ranks, less components of the cheapest modules, round by round, until they fit a budget.
+
+    Among modules of one cost those that go first lie evenly over the model.
+    """
     ranks = [rank] * len(cost)
     over = sum(r * c for r, c in zip(ranks, cost, strict=True)) - budget
-    for m in sorted(range(len(cost)), key=lambda m: (cost[m], -m)):
-        if over <= 0:
-            break
-        if ranks[m] > 0:
-            ranks[m] -= 1
-            over -= cost[m]
+    golden = (5**0.5 - 1) / 2  # multiples of it, modulo one, never crowd
+    order = sorted(range(len(cost)), key=lambda m: (cost[m], -(m * golden % 1)))
+    while over > 0 and any(ranks):
+        for m in order:
+            if over > 0 and ranks[m] > 0:
+                ranks[m] -= 1
+                over -= cost[m]
     return ranks
 
 

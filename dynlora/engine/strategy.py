@@ -72,7 +72,7 @@ class Probe:
     Attributes:
         model: the base model with its head.
         rank: rank of uniform LoRA.
-        budget: parameters allowed, Σ rank · (d_in + d_out).
+        budget: parameters allowed, Σ rank · (d_in + d_out) unless the strategy says otherwise.
         lora_alpha: alpha of the config; standard scaling is lora_alpha / rank.
         total: optimizer steps of the run, T.
         batches: gives the first n training batches, with labels, on the model's device.
@@ -122,6 +122,10 @@ class Strategy:
     def events(self, total: int) -> list[int]:
         """Return the steps after which capacity may move in a run of `total` steps."""
         return []
+
+    def budget(self, uniform: int) -> int:
+        """Return the adapter parameters allowed, of the `uniform` ones that Σ rank · (d_in + d_out) comes to."""
+        return uniform
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Return the starting rank of each module; plain LoRA gives every module the same."""

@@ -100,6 +100,7 @@ class Dynamic(Strategy):
     )
     moves_per_module: int = setting(2, "Components one module gives or gets in an event.", unit="components", ge=1)
     min_rank: int = setting(1, "Components every module keeps.", unit="components", ge=0)
+    budget_share: float = setting(1.0, "Share of uniform LoRA's parameters that may be spent.", gt=0, le=1)
     growth_limit: float = setting(2.0, "Largest rank of a module, as a multiple of the uniform rank.", ge=1, le=64)
     temperature: float = setting(1.0, "Softness of importance shares: 1 is in proportion, larger is flatter.", gt=0)
     warmup_steps: int | None = setting(None, "Steps without a move at the start. Empty: 12 %.", unit="steps", ge=0)
@@ -135,6 +136,10 @@ class Dynamic(Strategy):
     def gate_mode(self) -> str | None:
         """Return how the adapters react to the input."""
         return None if self.gates == "off" else self.gates
+
+    def budget(self, uniform: int) -> int:
+        """Return the share of uniform LoRA's parameters that may be spent."""
+        return int(self.budget_share * uniform)
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Start uniform, a few components short where gates are on: they are paid from the same budget."""
