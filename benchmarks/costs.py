@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -63,7 +65,7 @@ def flops(trainer: Trainer, order: BatchOrder) -> dict[str, float]:
     found |= _gates(trainer, batch, width)
     scored = type(trainer.strategy).observe is not Strategy.observe
     found["scoring"] = float(sum(2 * m.lora_B.numel() for m in trainer.adapters)) if scored else 0.0
-    config = trainer.model.config
+    config: Any = trainer.model.config
     # QKᵀ and PV forward, four products of that size backward, and QKᵀ once more
     found["attention"] = 7.0 * 2 * batch * width**2 * config.hidden_size * config.num_hidden_layers
     found["formula"] = sum(found[key] for key in ("frozen", "adapters", "gates", "scoring", "attention"))
