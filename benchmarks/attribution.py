@@ -41,7 +41,7 @@ class Attribution:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds: dict[str, float] = {part: 0.0 for part in PARTS}
         self._open = False
 
     @contextmanager

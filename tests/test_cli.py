@@ -323,6 +323,15 @@ def test_unreachable_hub_is_told_within_seconds(tiny_data: Path, runs_dir: Path)
     assert not list(runs_dir.iterdir())
 
 
+def test_preflight_counts_what_dropout_keeps(tiny_bert: Path, tiny_data: Path) -> None:
+    kept = []
+    for dropout in (0.0, 0.5):
+        arguments = tiny_arguments(tiny_bert, tiny_data, f"adapter.dropout={dropout}", f"model.dropout={dropout}")
+        found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+        kept.append(found["memory_mib"]["activations"])
+    assert kept[0] < kept[1]
+
+
 def test_preflight_counts_what_train_makes(
     tiny_bert: Path, tiny_data: Path, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
