@@ -311,4 +311,4 @@ class TestSmolLM2:
         assert (len(modules), len({module.kind for module in modules}), base.head) == (210, 7, ["score"])
         assert base.tokenizer.pad_token_id == base.model.config.pad_token_id == 2
         assert sum((smollm2 / name).stat().st_size for name in gguf_llama.FILES) == MODELS["smollm2-135m"].size
-        assert_padding_changes_nothing(smollm2, atol=1e-3)
+        assert_padding_changes_nothing(smollm2, atol=1e-4)
