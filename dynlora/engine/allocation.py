@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.edits import Drop, Edit, Grow, Move
-from dynlora.engine.sketch import Directions
+from dynlora.engine.edits import Drop, Grow, Move
 
 
 @dataclass(frozen=True)
@@ -192,53 +191,6 @@ def target_ranks(importance: np.ndarray, standing: Standing, *, budget: int, tem
             target[m] += 1
             spent += int(standing.cost[m])
     return target
-
-
-def committed_ranks(
-    gains: Sequence[np.ndarray], cost: Sequence[int], room: Sequence[int], *, budget: int, min_rank: int
-) -> list[int]:
-    """Return ranks that take the components which promise most per parameter, until the budget is spent.
-
-    Args:
-        gains: per module, what each further component promises, falling, (n,).
-        cost: parameters of one component, by module.
-        room: largest rank, by module.
-        budget: parameters in all.
-        min_rank: components every module gets before any promise counts, as far as the budget goes.
-    """
-    ranks, left = [0] * len(cost), budget
-    floors = [m for _ in range(min_rank) for m in range(len(cost))]
-    promises = sorted(
-        (-gain / cost[m], m) for m, falling in enumerate(gains) for gain in falling if np.isfinite(gain) and gain > 0
-    )
-    for m in [*floors, *(m for _, m in promises)]:
-        if ranks[m] < room[m] and cost[m] <= left:
-            ranks[m] += 1
-            left -= cost[m]
-    return ranks
-
-
-def toward_ranks(
-    adapters: Adapters, worth: np.ndarray, ranks: Sequence[int], directions: Sequence[Directions] | None
-) -> list[Edit]:
-    """Return the edits that give every module its rank at once.
-
-    Args:
-        adapters: the adapted modules.
-        worth: of each component, (n_modules, widest max_rank); the least go first.
-        ranks: wanted, by module.
-        directions: where new rows of A point; every component starts anew along them. None keeps what a module has
-            and draws what it lacks.
-    """
-    edits: list[Edit] = []
-    for m, (module, rank) in enumerate(zip(adapters, ranks, strict=True)):
-        order = np.argsort(worth[m, : module.rank], kind="stable")
-        going = order if directions is not None else order[: max(0, module.rank - rank)]
-        edits += [Drop(m, int(j), float(worth[m, j])) for j in going]
-        for j in range(rank - module.rank + len(going)):
-            found = directions is not None and j < len(directions[m].value)
-            edits.append(Grow(m, direction=directions[m].right[j] if found and directions is not None else None))
-    return edits
 
 
 def drawn(standing: Standing, rng: np.random.Generator) -> Standing:

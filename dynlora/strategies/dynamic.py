@@ -11,17 +11,8 @@ from torch import Tensor
 
 from dynlora.engine import scoring
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.allocation import (
-    committed_ranks,
-    drawn,
-    scalar_weights,
-    standing_of,
-    swap,
-    target_ranks,
-    toward,
-    toward_ranks,
-    trimmed_ranks,
-)
+from dynlora.engine.allocation import drawn, scalar_weights, standing_of, swap, target_ranks, toward, trimmed_ranks
+from dynlora.engine.commitment import commitment
 from dynlora.engine.edits import Edit, SetScale
 from dynlora.engine.gates import FEATURES
 from dynlora.engine.listening import Listening, promised
@@ -89,7 +80,6 @@ class Dynamic(Strategy):
     rows: str = setting(
         "random", "Where new rows of A point: random, or along the gradient.", choices=("random", "gradient")
     )
-    sharpness: float = setting(1.0, "Power of what is promised, at the first event: larger is less even.", gt=0, le=8)
     smoothing: float = setting(0.85, "Share of the old average that stays at each step.", unit="per step", ge=0, lt=1)
     hysteresis: float = setting(0.1, "Share by which the benefit of a move must exceed its loss.", ge=0, le=100)
     moves: int | None = setting(
@@ -176,8 +166,8 @@ class Dynamic(Strategy):
         if self.allocation != "none" and phases.is_event(step.index):
             worth = self._worth(adapters).double().cpu().numpy()
             if self.allocation != "scalar":
-                first = self.commit and phases.events()[0] == step.index
-                edits += (self._commitment if first else self._moves)(adapters, worth, step, phases)
+                first = self.commit and step.index == phases.first_event
+                edits += (self._commitment if first else self._moves)(adapters, worth, step)
             if self.allocation in ("scalar", "both"):
                 edits += self._weights(adapters, worth)
         if self.growth == "probe":
@@ -200,33 +190,21 @@ class Dynamic(Strategy):
         correction = 1 - self.smoothing ** age.clamp_min(1)
         return worth / correction if self.score == "saliency" else worth * spread / correction**2
 
-    def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step, phases: Phases) -> list[Edit]:
-        """Return the edits that set all ranks anew by what the directions heard so far promise per parameter."""
-        heard = self.listening.heard(adapters)
-        if len(heard) < len(adapters):
-            return []
-        left = step.total - step.index
-        gains = [
-            promised(d, scaling=m.scaling, lr=step.lr, steps=left) ** self.sharpness
-            for d, m in zip(heard, adapters, strict=True)
-        ]
-        costs = adapters.costs
-        if self.allocation == "random":
-            rng = np.random.default_rng(stream_seed(adapters.seed, "random commitment"))
-            gains = [np.sort(rng.random(m.max_rank))[::-1] * m.info.cost for m in adapters]
-        room = [m.max_rank for m in adapters]
-        budget = adapters.budget - adapters.gate_parameters()
-        ranks = committed_ranks(gains, costs, room, budget=budget, min_rank=self.min_rank)
-        return toward_ranks(adapters, worth, ranks, heard if self.rows == "gradient" else None)
+    def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
+        """Return the edits of the first event, which sets all ranks anew."""
+        heard, lot = self.listening.heard(adapters), self.allocation == "random"
+        along = self.rows == "gradient"
+        return commitment(adapters, heard, worth, step, min_rank=self.min_rank, along=along, by_lot=lot)
 
-    def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step, phases: Phases) -> list[Edit]:
+    def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the moves of one event: at most b0 · (1 - progress³) components, at least one."""
-        first = self.moves or max(1, round(0.03 * adapters.reference_rank * len(adapters)))
         if self.moves == 0:
             return []
+        phases = self.phases(step.total)
+        first = self.moves or max(1, round(0.03 * adapters.reference_rank * len(adapters)))
         moves = max(1, round(first * (1 - phases.progress(step.index) ** 3)))
         fresh = min(2 * phases.allocate_every, step.index)  # those of the start are never fresh
-        benefit = self.rota.benefits(len(adapters)) if self.growth == "probe" else None
+        benefit = self._benefit(adapters, step, phases.allocate_every)
         standing = standing_of(adapters, worth, benefit, fresh=fresh, min_rank=self.min_rank)
         if self.allocation == "random":
             rng = np.random.default_rng(stream_seed(adapters.seed, "random allocation", step.index))
@@ -237,6 +215,16 @@ class Dynamic(Strategy):
             target = target_ranks(share, standing, budget=room, temperature=self.temperature)
             return list(toward(standing, target, moves=moves, per_module=self.moves_per_module))
         return list(swap(standing, moves=moves, per_module=self.moves_per_module, hysteresis=self.hysteresis))
+
+    def _benefit(self, adapters: Adapters, step: Step, every: int) -> np.ndarray | None:
+        """Return what one more component of each module is worth, (n_modules,), None for that of its weakest."""
+        if self.growth == "probe":
+            return self.rota.benefits(len(adapters))
+        heard = self.listening.heard(adapters) if self.growth == "gradient" else []
+        if len(heard) < len(adapters):
+            return None
+        gains = [promised(d, scaling=m.scaling, lr=step.lr, steps=every) for d, m in zip(heard, adapters, strict=True)]
+        return np.array([gain[0] if len(gain) else np.nan for gain in gains])
 
     def _weights(self, adapters: Adapters, worth: np.ndarray) -> list[Edit]:
         """Return one scale a module in proportion to its importance, moved halfway at an event."""

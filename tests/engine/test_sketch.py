@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.engine.allocation import committed_ranks
+from dynlora.engine.commitment import committed_ranks
 from dynlora.engine.edits import Drop, Grow, Listen, apply
 from dynlora.engine.listening import LISTEN_STEPS, promised
 from dynlora.engine.sketch import Directions, GradientSketch

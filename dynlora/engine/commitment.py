@@ -1,0 +1,100 @@
+"""Commitment: after a few steps of looking, all ranks are set at once, by what the gradients promise per parameter.
+
+For the first steps every module holds what uniform LoRA gives it, while the head learns to read the model: before it
+does, gradients point at the last layers. Then the leading directions of each frozen weight's mean gradient say what a
+further component there would take off the loss, and the budget goes to the components that promise most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.edits import Drop, Edit, Grow
+from dynlora.engine.listening import promised
+from dynlora.engine.randomness import stream_seed
+from dynlora.engine.sketch import Directions
+from dynlora.engine.strategy import Step
+
+
+def commitment(
+    adapters: Adapters,
+    heard: Sequence[Directions],
+    worth: np.ndarray,
+    step: Step,
+    *,
+    min_rank: int,
+    along: bool,
+    by_lot: bool,
+) -> list[Edit]:
+    """Return the edits that set all ranks anew; none when nothing was heard.
+
+    Args:
+        adapters: the adapted modules.
+        heard: the leading directions of each module's gradient.
+        worth: of each component, (n_modules, widest max_rank); where a module shrinks, the least goes.
+        step: where training stands; a promise counts for the steps that are left.
+        min_rank: components every module keeps, as far as the budget goes.
+        along: new rows of A point along the directions, and every component starts anew; False keeps what there is.
+        by_lot: promises are drawn: the control.
+    """
+    if len(heard) < len(adapters):
+        return []
+    left = step.total - step.index
+    gains = [promised(d, scaling=m.scaling, lr=step.lr, steps=left) for d, m in zip(heard, adapters, strict=True)]
+    if by_lot:
+        rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot"))
+        gains = [np.sort(rng.random(m.max_rank))[::-1] * m.info.cost for m in adapters]
+    room = [module.max_rank for module in adapters]
+    budget = adapters.budget - adapters.gate_parameters()
+    ranks = committed_ranks(gains, adapters.costs, room, budget=budget, min_rank=min_rank)
+    return toward_ranks(adapters, worth, ranks, heard if along else None)
+
+
+def committed_ranks(
+    gains: Sequence[np.ndarray], cost: Sequence[int], room: Sequence[int], *, budget: int, min_rank: int
+) -> list[int]:
+    """Return ranks that take the components which promise most per parameter, until the budget is spent.
+
+    Args:
+        gains: per module, what each further component promises, falling, (n,).
+        cost: parameters of one component, by module.
+        room: largest rank, by module.
+        budget: parameters in all.
+        min_rank: components every module gets before any promise counts, as far as the budget goes.
+    """
+    ranks, left = [0] * len(cost), budget
+    floors = [m for _ in range(min_rank) for m in range(len(cost))]
+    promises = sorted(
+        (-gain / cost[m], m) for m, falling in enumerate(gains) for gain in falling if np.isfinite(gain) and gain > 0
+    )
+    for m in [*floors, *(m for _, m in promises)]:
+        if ranks[m] < room[m] and cost[m] <= left:
+            ranks[m] += 1
+            left -= cost[m]
+    return ranks
+
+
+def toward_ranks(
+    adapters: Adapters, worth: np.ndarray, ranks: Sequence[int], directions: Sequence[Directions] | None
+) -> list[Edit]:
+    """Return the edits that give every module its rank at once.
+
+    Args:
+        adapters: the adapted modules.
+        worth: of each component, (n_modules, widest max_rank); the least go first.
+        ranks: wanted, by module.
+        directions: where new rows of A point; every component starts anew along them. None keeps what a module has
+            and draws what it lacks.
+    """
+    edits: list[Edit] = []
+    for m, (module, rank) in enumerate(zip(adapters, ranks, strict=True)):
+        order = np.argsort(worth[m, : module.rank], kind="stable")
+        going = order if directions is not None else order[: max(0, module.rank - rank)]
+        edits += [Drop(m, int(j), float(worth[m, j])) for j in going]
+        for j in range(rank - module.rank + len(going)):
+            found = directions is not None and j < len(directions[m].value)
+            edits.append(Grow(m, direction=directions[m].right[j] if found and directions is not None else None))
+    return edits
