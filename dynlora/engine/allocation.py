@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.edits import Drop, Grow, Move
+from dynlora.engine.edits import Drop, Edit, Grow, Move, SetScale
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,16 @@ def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
     logs = np.log(np.maximum(np.where(np.isfinite(importance), importance, 0.0), 1e-30)) / temperature
     weight = np.exp(logs - logs.max())
     return weight * (len(weight) / weight.sum())
+
+
+def weighted(adapters: Adapters, importance: np.ndarray, temperature: float) -> list[Edit]:
+    """Return the edits that move one scale a module halfway to its share of the importance, (n_modules,)."""
+    edits: list[Edit] = []
+    for m, weight in enumerate(scalar_weights(importance, temperature)):
+        module = adapters[m]
+        old = 1.0 if module.scale is None or not module.rank else float(module.scale[0])
+        edits.append(SetScale(m, (0.5 * (old + float(weight)),)))
+    return edits
 
 
 def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.edits import Drop, Edit, Grow
+from dynlora.engine.edits import Drop, Edit, Grow, Move
 from dynlora.engine.listening import promised
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.sketch import Directions
@@ -50,7 +50,7 @@ def commitment(
     room = [module.max_rank for module in adapters]
     budget = adapters.budget - adapters.gate_parameters()
     ranks = committed_ranks(gains, adapters.costs, room, budget=budget, min_rank=min_rank)
-    return toward_ranks(adapters, worth, ranks, heard if along else None)
+    return toward_ranks(adapters, worth, ranks, gains, heard if along else None)
 
 
 def committed_ranks(
@@ -78,23 +78,45 @@ def committed_ranks(
 
 
 def toward_ranks(
-    adapters: Adapters, worth: np.ndarray, ranks: Sequence[int], directions: Sequence[Directions] | None
+    adapters: Adapters,
+    worth: np.ndarray,
+    ranks: Sequence[int],
+    gains: Sequence[np.ndarray],
+    directions: Sequence[Directions] | None,
 ) -> list[Edit]:
-    """Return the edits that give every module its rank at once.
+    """Return the edits that give every module its rank at once; what goes pays for what comes.
 
     Args:
         adapters: the adapted modules.
         worth: of each component, (n_modules, widest max_rank); the least go first.
         ranks: wanted, by module.
+        gains: per module, what each further component promises.
         directions: where new rows of A point; every component starts anew along them. None keeps what a module has
             and draws what it lacks.
     """
-    edits: list[Edit] = []
+    drops: list[Drop] = []
+    grown: list[Grow] = []
     for m, (module, rank) in enumerate(zip(adapters, ranks, strict=True)):
         order = np.argsort(worth[m, : module.rank], kind="stable")
         going = order if directions is not None else order[: max(0, module.rank - rank)]
-        edits += [Drop(m, int(j), float(worth[m, j])) for j in going]
-        for j in range(rank - module.rank + len(going)):
-            found = directions is not None and j < len(directions[m].value)
-            edits.append(Grow(m, direction=directions[m].right[j] if found and directions is not None else None))
-    return edits
+        drops += [Drop(m, int(j), float(worth[m, j])) for j in going]
+        for j in range(module.rank - len(going), rank):
+            along = directions is not None and j < len(directions[m].value)
+            promise = float(gains[m][j]) if j < len(gains[m]) else 0.0
+            grown.append(Grow(m, promise, directions[m].right[j] if along and directions is not None else None))
+    used = sum(module.rank * module.info.cost for module in adapters) + adapters.gate_parameters()
+    return _paired(drops, grown, adapters.costs, adapters.budget - used)
+
+
+def _paired(drops: list[Drop], grown: list[Grow], costs: Sequence[int], slack: int) -> list[Edit]:
+    """Return moves in which the components that go, in order, pay for those that come; what is left over is dropped."""
+    waiting = list(drops)
+    edits: list[Edit] = []
+    for grow in grown:
+        payers: list[Drop] = []
+        while slack < costs[grow.module] and waiting:
+            payers.append(waiting.pop(0))
+            slack += costs[payers[-1].module]
+        slack -= costs[grow.module]
+        edits.append(Move(tuple(payers), grow))
+    return [*edits, *waiting]

@@ -120,8 +120,9 @@ class Gates(nn.Module):
             return
         mask = self._mask if _fits(self._mask, output) else None
         with torch.autocast(output.device.type, enabled=False):
-            self.features = self(output, mask)
-            gates = 2 * torch.sigmoid(F.linear(self.features, self.weight, self.bias))
+            features: Tensor = self(output, mask)
+            gates = 2 * torch.sigmoid(F.linear(features, self.weight, self.bias))
+        self.features = features
         if self.frozen_values is not None:
             gates = self.frozen_values.expand_as(gates)
         self._columns = gates.unbind(-1)

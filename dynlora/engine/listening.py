@@ -47,6 +47,14 @@ class Listening:
             if module.sketch is not None
         ]
 
+    def benefits(self, adapters: Adapters, *, lr: float, steps: int) -> np.ndarray | None:
+        """Return what one more component of each module promises over `steps`, (n_modules,); None when unheard."""
+        heard = self.heard(adapters)
+        if len(heard) < len(adapters):
+            return None
+        gains = [promised(d, scaling=m.scaling, lr=lr, steps=steps) for d, m in zip(heard, adapters, strict=True)]
+        return np.array([gain[0] if len(gain) else np.nan for gain in gains])
+
 
 def promised(directions: Directions, *, scaling: float, lr: float, steps: int) -> np.ndarray:
     """Return what components along these directions promise to take off the loss, to first order, (n,).

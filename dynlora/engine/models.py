@@ -154,7 +154,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         ConfigError: when the targets match nothing.
     """
     infos = find_modules(base.model, targets, base.head)
-    budget = strategy.budget(sum(rank * info.cost for info in infos))
+    budget = strategy.parameter_budget(sum(rank * info.cost for info in infos))
     probe = Probe(base.model, rank, budget, lora_alpha, total, batches, seed)
     if sizes is None:
         ranks = strategy.ranks(infos, probe)

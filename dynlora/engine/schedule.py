@@ -51,9 +51,10 @@ class Phases:
         warmup_steps: int | None = None,
         final_steps: int | None = None,
         allocate_every: int | None = None,
+        share: float = 0.02,
         memory: int = 7,
     ) -> Phases:
-        """Fill in defaults that hold for any length: warm-up 12 %, last phase 30 %, events about every 2 %.
+        """Fill in defaults that hold for any length: warm-up 12 %, last phase 30 %, an event every `share`.
 
         Events are never closer than `memory` steps, the time the score's average needs, unless the run is so short
         that fewer than three would fit.
@@ -69,7 +70,9 @@ class Phases:
                 f"run's {total} steps; lower one of them or raise train.steps"
             )
         window = max(1, total - last - first)
-        every = max(round(total / 50), min(memory, max(1, window // 3))) if allocate_every is None else allocate_every
+        every = (
+            max(round(share * total), min(memory, max(1, window // 3))) if allocate_every is None else allocate_every
+        )
         if allocate_every is not None and allocate_every > window:
             raise ConfigError(
                 f"strategy.allocate_every={allocate_every}: no event fits into the {window} steps between warm-up and "

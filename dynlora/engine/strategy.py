@@ -123,7 +123,7 @@ class Strategy:
         """Return the steps after which capacity may move in a run of `total` steps."""
         return []
 
-    def budget(self, uniform: int) -> int:
+    def parameter_budget(self, uniform: int) -> int:
         """Return the adapter parameters allowed, of the `uniform` ones that Σ rank · (d_in + d_out) comes to."""
         return uniform
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dynlora.engine import scoring
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.allocation import drawn, scalar_weights, standing_of, swap, target_ranks, toward, trimmed_ranks
+from dynlora.engine.allocation import drawn, standing_of, swap, target_ranks, toward, trimmed_ranks, weighted
 from dynlora.engine.commitment import commitment
-from dynlora.engine.edits import Edit, SetScale
+from dynlora.engine.edits import Edit
 from dynlora.engine.gates import FEATURES
-from dynlora.engine.listening import Listening, promised
+from dynlora.engine.listening import Listening
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.probes import ProbeRota
 from dynlora.engine.randomness import stream_seed
@@ -23,79 +23,69 @@ from dynlora.engine.schedule import Phases
 from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
 from dynlora.errors import ConfigError
 
+MOVING = ("rank", "both", "random")
+ROOM = 4
+"""Components that every module can come to hold: at rank 1 a factor alone would leave no room to tell modules apart."""
+
 
 @dataclass
 class Dynamic(Strategy):
     """h = W0 x + s · B(e ⊙ g(φ) ⊙ A x) with ranks that move between modules under one budget of parameters.
 
-    Importance of component j is |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss when it goes; it is averaged
-    over steps after the absolute value. At every event the components worth least per parameter pay for components
-    where one more is worth most; growth keeps the function (b = 0), and s = alpha / r never changes.
+    It starts as uniform LoRA. The first event sets all ranks at once, by what the leading directions of each frozen
+    weight's gradient promise per parameter (`engine/commitment.py`). Then the components worth least pay for components
+    where one more is worth most: I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss when component j goes,
+    averaged over steps after the absolute value. Growth keeps the function (b = 0); s = alpha / r never changes.
 
-    Paper: Liao et al. 2025, arXiv 2501.14859; of which the abstract is known: layer importance evaluated during
-    fine-tuning, parameters reallocated, an adaptive strategy on input features.
+    Paper: Liao et al. 2025, arXiv 2501.14859; its abstract: importance evaluated during fine-tuning, parameters
+    reallocated, a strategy on input features.
     Differs: importance formula, solver, schedule and gate are a reconstruction.
     """
 
     title = "Dynamic LoRA"
     summary = (
-        "Measures during training how much the loss hangs on each component, takes rank from modules where it does "
-        "little and gives it to modules where it does much, and lets a gate react to the features of each input. "
-        "The parameters never exceed those of uniform LoRA."
+        "Starts as uniform LoRA, hears which weights the loss pulls at and gives them the rank; then moves it from "
+        "where the loss hangs on it least. A gate reacts to each input. Never more parameters than uniform LoRA."
     )
-    formula = (
-        r"h = W_0 x + s\, B\,(e \odot g(\varphi) \odot A x), \quad I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
-    )
+    formula = r"h = W_0 x + s\,B(e \odot g(\varphi) \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
-    cost = "one dot product a component and step; 9 gate parameters a module, paid from the budget"
+    cost = "a dot product a component and step, 8 steps of listening; 9 gate parameters a module, paid from the budget"
 
     allocation: str = setting(
-        "rank",
-        "What moves: rank; scalar (a weight a module); both; random (the control: as many moves, drawn); none.",
+        "rank", "What moves: rank; scalar (a weight a module); both; random (the control: by lot); none.",
         choices=("rank", "scalar", "both", "random", "none"),
-    )
+    )  # fmt: skip
     gates: str = setting(
-        "module",
-        "Input gates: one a module and sequence, one a module and token, or off.",
-        choices=("off", "module", "token"),
+        "module", "One gate a module and sequence; token: and token.", choices=("off", "module", "token")
     )
     score: str = setting(
-        "saliency",
-        "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, magnitude ‖b‖·‖a‖, or saliency × its uncertainty.",
+        "saliency", "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, magnitude ‖b‖·‖a‖, or saliency × its uncertainty.",
         choices=("saliency", "magnitude", "uncertain"),
-    )
+    )  # fmt: skip
     solver: str = setting(
-        "swap",
-        "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
+        "swap", "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
         choices=("swap", "softmax"),
-    )
+    )  # fmt: skip
     growth: str = setting(
-        "weakest",
-        "Worth of one more component: that of the module's weakest, of a live probe row, or what the gradient of the "
-        "frozen weight promises.",
+        "weakest", "Worth of one more component: that of the weakest, of a probe row, or what the gradient promises.",
         choices=("weakest", "probe", "gradient"),
-    )
-    commit: bool = setting(False, "Whether the first event sets all ranks anew, by what the gradients promise.")
-    rows: str = setting(
-        "random", "Where new rows of A point: random, or along the gradient.", choices=("random", "gradient")
-    )
+    )  # fmt: skip
+    commit: bool = setting(True, "Whether the first event sets all ranks anew, by what the gradients promise.")
+    rows: str = setting("random", "Where new rows of A point at the first event.", choices=("random", "gradient"))
     smoothing: float = setting(0.85, "Share of the old average that stays at each step.", unit="per step", ge=0, lt=1)
     hysteresis: float = setting(0.1, "Share by which the benefit of a move must exceed its loss.", ge=0, le=100)
     moves: int | None = setting(
-        None,
-        "Components moved at most at the first event, then fewer. Empty: 3 % of all.",
-        unit="components",
-        ge=0,
+        None, "Components moved at most in an event, falling. Empty: 3 % of all.", unit="components", ge=0
     )
     moves_per_module: int = setting(2, "Components one module gives or gets in an event.", unit="components", ge=1)
-    min_rank: int = setting(1, "Components every module keeps.", unit="components", ge=0)
+    min_rank: int = setting(0, "Components every module keeps.", unit="components", ge=0)
     budget_share: float = setting(1.0, "Share of uniform LoRA's parameters that may be spent.", gt=0, le=1)
-    growth_limit: float = setting(2.0, "Largest rank of a module, as a multiple of the uniform rank.", ge=1, le=64)
+    growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
     temperature: float = setting(1.0, "Softness of importance shares: 1 is in proportion, larger is flatter.", gt=0)
     warmup_steps: int | None = setting(None, "Steps without a move at the start. Empty: 12 %.", unit="steps", ge=0)
     final_steps: int | None = setting(None, "Steps without a move at the end. Empty: 30 %.", unit="steps", ge=0)
-    allocate_every: int | None = setting(None, "Steps between events. Empty: 2 %, at least 7.", unit="steps", ge=1)
+    allocate_every: int | None = setting(None, "Steps between events. Empty: 5 %, at least 7.", unit="steps", ge=1)
 
     rota: ProbeRota = state(ProbeRota)
     listening: Listening = state(Listening)
@@ -104,20 +94,12 @@ class Dynamic(Strategy):
         """Refuse a schedule without events, and a floor above the uniform rank."""
         self.phases(total)
         if self.min_rank > rank:
-            raise ConfigError(
-                f"strategy.min_rank={self.min_rank}: must not exceed adapter.rank={rank}, the budget; lower it"
-            )
+            raise ConfigError(f"strategy.min_rank={self.min_rank}: must not exceed adapter.rank={rank}; lower it")
 
     def phases(self, total: int) -> Phases:
         """Return when capacity may move in a run of `total` steps."""
-        memory = round(1 / (1 - self.smoothing))
-        return Phases.of(
-            total,
-            warmup_steps=self.warmup_steps,
-            final_steps=self.final_steps,
-            allocate_every=self.allocate_every,
-            memory=memory,
-        )
+        set_apart = {name: getattr(self, name) for name in ("warmup_steps", "final_steps", "allocate_every")}
+        return Phases.of(total, **set_apart, share=0.05, memory=round(1 / (1 - self.smoothing)))
 
     def events(self, total: int) -> list[int]:
         """Return the steps after which capacity may move."""
@@ -127,7 +109,7 @@ class Dynamic(Strategy):
         """Return how the adapters react to the input."""
         return None if self.gates == "off" else self.gates
 
-    def budget(self, uniform: int) -> int:
+    def parameter_budget(self, uniform: int) -> int:
         """Return the share of uniform LoRA's parameters that may be spent."""
         return int(self.budget_share * uniform)
 
@@ -138,9 +120,9 @@ class Dynamic(Strategy):
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow where ranks move."""
-        if self.allocation not in ("rank", "both", "random"):
+        if self.allocation not in MOVING:
             return rank
-        return max(rank, min(round(probe.rank * self.growth_limit), module.d_in, module.d_out))
+        return max(rank, min(max(round(probe.rank * self.growth_limit), ROOM), module.d_in, module.d_out))
 
     def start(self, adapters: Adapters) -> None:
         """Begin the averages."""
@@ -150,11 +132,10 @@ class Dynamic(Strategy):
     def observe(self, adapters: Adapters, step: Step) -> None:
         """Take every component's worth from the gradients into its average, after the absolute value."""
         now = scoring.component_sensitivity(adapters.modules, adapters.track("now"))
-        worth, spread, age = (adapters.track(name) for name in ("worth", "spread", "age"))
-        worth.lerp_(now, 1 - self.smoothing)
+        worth = adapters.track("worth").lerp_(now, 1 - self.smoothing)
         if self.score == "uncertain":
-            spread.lerp_((now - worth).abs_(), 1 - self.smoothing)
-        age.add_(1)
+            adapters.track("spread").lerp_((now - worth).abs_(), 1 - self.smoothing)
+        adapters.track("age").add_(1)
         if self.growth == "probe":
             self.rota.observe(adapters)
         self.listening.observe(adapters)
@@ -169,10 +150,11 @@ class Dynamic(Strategy):
                 first = self.commit and step.index == phases.first_event
                 edits += (self._commitment if first else self._moves)(adapters, worth, step)
             if self.allocation in ("scalar", "both"):
-                edits += self._weights(adapters, worth)
+                edits += weighted(adapters, worth.sum(1), self.temperature)
         if self.growth == "probe":
             edits += self.rota.rotate(adapters, step.index, every=phases.allocate_every, lr=step.lr)
-        if self.commit or self.growth == "gradient" or self.rows == "gradient":
+        early = self.commit and step.index <= phases.first_event
+        if self.allocation in MOVING and (early or self.growth == "gradient"):
             edits += self.listening.turn(step.index, phases, len(adapters))
         return edits
 
@@ -192,19 +174,19 @@ class Dynamic(Strategy):
 
     def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first event, which sets all ranks anew."""
-        heard, lot = self.listening.heard(adapters), self.allocation == "random"
-        along = self.rows == "gradient"
-        return commitment(adapters, heard, worth, step, min_rank=self.min_rank, along=along, by_lot=lot)
+        how = {"along": self.rows == "gradient", "by_lot": self.allocation == "random", "min_rank": self.min_rank}
+        return commitment(adapters, self.listening.heard(adapters), worth, step, **how)
 
     def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the moves of one event: at most b0 · (1 - progress³) components, at least one."""
-        if self.moves == 0:
-            return []
         phases = self.phases(step.total)
-        first = self.moves or max(1, round(0.03 * adapters.reference_rank * len(adapters)))
-        moves = max(1, round(first * (1 - phases.progress(step.index) ** 3)))
+        usual = max(1, round(0.03 * adapters.reference_rank * len(adapters)))
+        first = usual if self.moves is None else self.moves
+        moves = max(min(1, first), round(first * (1 - phases.progress(step.index) ** 3)))
         fresh = min(2 * phases.allocate_every, step.index)  # those of the start are never fresh
-        benefit = self._benefit(adapters, step, phases.allocate_every)
+        benefit = None if self.growth == "weakest" else self.rota.benefits(len(adapters))
+        if self.growth == "gradient":
+            benefit = self.listening.benefits(adapters, lr=step.lr, steps=phases.allocate_every)
         standing = standing_of(adapters, worth, benefit, fresh=fresh, min_rank=self.min_rank)
         if self.allocation == "random":
             rng = np.random.default_rng(stream_seed(adapters.seed, "random allocation", step.index))
@@ -215,22 +197,3 @@ class Dynamic(Strategy):
             target = target_ranks(share, standing, budget=room, temperature=self.temperature)
             return list(toward(standing, target, moves=moves, per_module=self.moves_per_module))
         return list(swap(standing, moves=moves, per_module=self.moves_per_module, hysteresis=self.hysteresis))
-
-    def _benefit(self, adapters: Adapters, step: Step, every: int) -> np.ndarray | None:
-        """Return what one more component of each module is worth, (n_modules,), None for that of its weakest."""
-        if self.growth == "probe":
-            return self.rota.benefits(len(adapters))
-        heard = self.listening.heard(adapters) if self.growth == "gradient" else []
-        if len(heard) < len(adapters):
-            return None
-        gains = [promised(d, scaling=m.scaling, lr=step.lr, steps=every) for d, m in zip(heard, adapters, strict=True)]
-        return np.array([gain[0] if len(gain) else np.nan for gain in gains])
-
-    def _weights(self, adapters: Adapters, worth: np.ndarray) -> list[Edit]:
-        """Return one scale a module in proportion to its importance, moved halfway at an event."""
-        edits: list[Edit] = []
-        for m, weight in enumerate(scalar_weights(worth.sum(1), self.temperature)):
-            module = adapters[m]
-            old = 1.0 if module.scale is None or not module.rank else float(module.scale[0])
-            edits.append(SetScale(m, (0.5 * (old + float(weight)),)))
-        return edits

@@ -40,7 +40,8 @@ def test_dynamics_off_is_plain_lora_to_the_bit() -> None:
 @pytest.mark.parametrize("growth", ["weakest", "probe"])
 @pytest.mark.parametrize("solver", ["swap", "softmax"])
 def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str, solver: str) -> None:
-    fields = {"name": "dynamic", "allocation": allocation, "gates": gates, "growth": growth, "solver": solver}
+    how = {"allocation": allocation, "gates": gates, "growth": growth, "solver": solver}
+    fields = {"name": "dynamic", "min_rank": 1, **how}
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
     seen = []
 
