@@ -101,10 +101,8 @@ class _LowRankLinear(torch.autograd.Function):
             out.view(-1, out.shape[-1]).addmm_(weighted.t(), up.t())
         asked = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
         kept = factor if isinstance(factor, Tensor) else None
-        ctx.save_for_backward(
-            rows, inner if asked else None, weighted, down, up, scale, gate, kept, dropped, frozen.weight
-        )
-        ctx.transposed, ctx.scaling = frozen.transposed, scaling
+        ctx.save_for_backward(rows, inner if asked else None, weighted, down, up, scale, gate, kept, dropped)
+        ctx.frozen, ctx.scaling = frozen, scaling
         ctx.x, ctx.A, ctx.B = (x.shape, x.dtype), (A.shape, A.dtype), (B.shape, B.dtype)
         return out
 
@@ -112,14 +110,15 @@ class _LowRankLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Return the gradients of x, A, B, scale and gate."""
-        rows, inner, weighted, down, up, scale, gate, factor, dropped, weight = ctx.saved_tensors
+        rows, inner, weighted, down, up, scale, gate, factor, dropped = ctx.saved_tensors
+        weight: Tensor = ctx.frozen.weight
         of_x, of_a, of_b, of_scale, of_gate = ctx.needs_input_grad[:5]
         grad_out = gradient.reshape(-1, gradient.shape[-1]).to(weight.dtype)
         grad_weighted = up.t() @ grad_out.t()
         grad_inner = _weigh(grad_weighted, ctx.scaling if factor is None else factor)
         grad_x = grad_a = grad_b = grad_scale = grad_gate = None
         if of_x:
-            grad_x = grad_out @ (weight.t() if ctx.transposed else weight)
+            grad_x = grad_out @ (weight.t() if ctx.frozen.transposed else weight)
             _add_update(grad_x, grad_inner, down, dropped)
             grad_x = grad_x.view(ctx.x[0]).to(ctx.x[1])
         if of_a:
