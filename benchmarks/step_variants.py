@@ -272,7 +272,7 @@ def random_model(shape: str, folder: Path) -> str:
     return str(folder)
 
 
-SHAPES: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "smollm2": {
         "hidden_size": 576,
         "num_hidden_layers": 30,

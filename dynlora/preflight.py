@@ -30,8 +30,9 @@ SHOWN_CHARACTERS = 2000
 """Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
 
 MEMORY_RULE = (
-    "weights; 16 bytes a trained number (itself, its gradient, two moments of AdamW); and the tensors one batch keeps "
-    "for its backward pass, counted on a real batch and scaled to the longest. Python and its libraries come on top."
+    "weights, with the copies that compute in bf16; 16 bytes a trained number (itself, its gradient, two moments of "
+    "AdamW); and the tensors one batch keeps for its backward pass, counted on a real batch and scaled to the longest. "
+    "Python and its libraries come on top."
 )
 
 
@@ -163,6 +164,7 @@ def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:
     step_s = seconds / (size[1] + size[2]) * float(np.mean(each)) * train.grad_accum
     activations = saved[0] / size[0] * max(each)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in trainer.model.parameters())
+    weights += sum(module.copied_bytes() for module in trainer.adapters)
     learned = 12 * sum(tensor.numel() for tensor in trainer.model.parameters() if tensor.requires_grad)
     parts = {"weights": weights / MIB, "gradients_and_moments": learned / MIB, "activations": activations / MIB}
     return {"total": sum(parts.values()), **parts, "estimate": MEMORY_RULE}, step_s

@@ -162,6 +162,16 @@ class LoraLinear(nn.Module):
                 self._cast = (key, Frozen(weight.to(dtype), cast, not isinstance(base, nn.Linear)))
         return self._cast[1]
 
+    def copied_bytes(self) -> int:
+        """Return the bytes of the copy that computes in another precision than the frozen weights lie in."""
+        if self._cast is None:
+            return 0
+        frozen, base = self._cast[1], self.base_layer
+        copies = [
+            t for t, own in ((frozen.weight, base.weight), (frozen.bias, base.bias)) if t is not None and t is not own
+        ]
+        return sum(tensor.numel() * tensor.element_size() for tensor in copies)
+
     def delta_weight(self) -> Tensor:
         """Return the update with the gate at one: scaling · B diag(scale) A, shape (d_out, d_in)."""
         A, B = self.lora_A[: self.rank], self.lora_B[:, : self.rank]

@@ -29,13 +29,14 @@ def dropped_positions(seed: int, n: int, probability: float) -> Tensor:
         n: entries.
         probability: that an entry is dropped, between 0 and 1, both excluded.
     """
-    generator = np.random.Generator(np.random.SFC64(seed))
+    generator = np.random.SFC64(seed)
     mean = n * probability
     draws = int(mean + 6 * math.sqrt(mean) + 16)  # enough for all but one in a billion draws
     last, parts = -1, []
     while last < n:
-        gaps = generator.standard_exponential(draws, dtype=np.float32)
-        gaps *= np.float32(-1 / math.log1p(-probability))  # the whole part of this is geometric
+        uniform = generator.random_raw(-(-draws // 2)).view(np.uint32).astype(np.float32)
+        gaps = np.log(uniform * np.float32(2**-32) + np.float32(2**-33))
+        gaps *= np.float32(1 / math.log1p(-probability))  # the whole part of this is geometric
         positions = np.cumsum(gaps.astype(np.int64) + 1) + last
         last = int(positions[-1])
         parts.append(positions)

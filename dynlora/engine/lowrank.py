@@ -93,64 +93,88 @@ class _LowRankLinear(torch.autograd.Function):
         rows = computed.reshape(-1, computed.shape[-1])
         if dropped is not None and live:
             rows = zero_(rows.clone() if computed is x else rows, dropped)
-        inner = A[:live].to(dtype) @ rows.t()
+        down, up = A[:live].to(dtype), B[:, :live].to(dtype)
+        factor = _factor(scaling, scale, gate)
+        inner = down @ rows.t()
+        weighted = _weigh(inner, factor)
         if live:
-            weighted = _weigh(inner, scale, gate)
-            out.view(-1, out.shape[-1]).addmm_(weighted.t(), B[:, :live].to(dtype).t(), alpha=scaling)
-        ctx.save_for_backward(rows, inner, A, B, scale, gate, dropped, frozen.weight)
-        ctx.transposed, ctx.live, ctx.scaling = frozen.transposed, live, scaling
-        ctx.shape, ctx.dtype = x.shape, x.dtype
+            out.view(-1, out.shape[-1]).addmm_(weighted.t(), up.t())
+        asked = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
+        kept = factor if isinstance(factor, Tensor) else None
+        ctx.save_for_backward(rows, inner if asked else None, weighted, down, up, scale, gate, kept, dropped)
+        ctx.frozen, ctx.scaling = frozen, scaling
+        ctx.x, ctx.A, ctx.B = (x.shape, x.dtype), (A.shape, A.dtype), (B.shape, B.dtype)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Return the gradients of x, A, B, scale and gate."""
-        rows, inner, A, B, scale, gate, dropped, weight = ctx.saved_tensors
-        live, dtype = ctx.live, weight.dtype
+        rows, inner, weighted, down, up, scale, gate, factor, dropped = ctx.saved_tensors
+        weight: Tensor = ctx.frozen.weight
         of_x, of_a, of_b, of_scale, of_gate = ctx.needs_input_grad[:5]
-        grad_out = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
-        grad_weighted = (B[:, :live] * ctx.scaling).t().to(dtype) @ grad_out.t()
-        grad_inner = _weigh(grad_weighted, scale, gate)
-        found: list[Tensor | None] = [None] * 5
+        grad_out = gradient.reshape(-1, gradient.shape[-1]).to(weight.dtype)
+        grad_weighted = up.t() @ grad_out.t()
+        grad_inner = _weigh(grad_weighted, ctx.scaling if factor is None else factor)
+        grad_x = grad_a = grad_b = grad_scale = grad_gate = None
         if of_x:
-            grad_x = grad_out @ (weight.t() if ctx.transposed else weight)
-            _add_update(grad_x, grad_inner, A[:live].to(dtype), dropped)
-            found[0] = grad_x.view(ctx.shape).to(ctx.dtype)
+            grad_x = grad_out @ (weight.t() if ctx.frozen.transposed else weight)
+            _add_update(grad_x, grad_inner, down, dropped)
+            grad_x = grad_x.view(ctx.x[0]).to(ctx.x[1])
         if of_a:
-            found[1] = torch.zeros_like(A)
-            found[1][:live] = grad_inner @ rows
+            grad_a = grad_out.new_zeros(ctx.A[0], dtype=ctx.A[1])
+            grad_a[: len(down)] = grad_inner @ rows
         if of_b:
-            found[2] = torch.zeros_like(B)
-            found[2][:, :live] = (_weigh(inner, scale, gate) @ grad_out).t().mul_(ctx.scaling)
-        if of_scale:
-            found[3] = (_weigh(grad_weighted, None, gate) * inner).sum(1).to(scale.dtype)
-        if of_gate:
-            product = _weigh(grad_weighted, scale, None) * inner
-            found[4] = product.sum(0).view(gate.numel(), -1).sum(1).view(gate.shape).to(gate.dtype)
-        return (*found, None, None, None, None)
+            grad_b = grad_out.new_zeros(ctx.B[0], dtype=ctx.B[1])
+            grad_b[:, : len(down)] = (weighted @ grad_out).t()
+        if of_scale or of_gate:
+            grad_scale, grad_gate = _factor_gradients(grad_weighted * inner, ctx.scaling, scale, gate)
+        return grad_x, grad_a, grad_b, grad_scale, grad_gate, None, None, None, None
 
 
-def _weigh(inner: Tensor, scale: Tensor | None, gate: Tensor | None) -> Tensor:
-    """Return inner, (live, rows), times each component's scale and each share of the rows' gate."""
+def _factor(scaling: float, scale: Tensor | None, gate: Tensor | None) -> Tensor | float:
+    """Return scaling · scale ⊙ gate, a number or (live or 1, shares or 1, 1), not rounded: gates are close to 1."""
+    factor: Tensor | float = scaling
     if scale is not None:
-        inner = inner * scale.to(inner.dtype).unsqueeze(1)
+        factor = scale.view(-1, 1, 1) * factor
+    return factor if gate is None else gate.reshape(1, -1, 1) * factor
+
+
+def _weigh(inner: Tensor, factor: Tensor | float) -> Tensor:
+    """Return inner, (live, rows), times its factor, in its own dtype."""
+    if not isinstance(factor, Tensor):
+        return inner * factor
+    live, rows = inner.shape
+    shares = factor.shape[1]
+    return (inner.view(live, shares, rows // shares) * factor).view(live, rows).to(inner.dtype)
+
+
+def _factor_gradients(
+    product: Tensor, scaling: float, scale: Tensor | None, gate: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of scale and gate from ∂L/∂weighted ⊙ inner, (live, rows)."""
+    live, rows = product.shape
+    shares = 1 if gate is None else gate.numel()
+    dtype = torch.promote_types(product.dtype, torch.float32)
+    total = product.view(live, shares, rows // shares).sum(2, dtype=dtype) * scaling
+    grad_scale = grad_gate = None
+    if scale is not None:
+        grad_scale = (total if gate is None else total * gate.reshape(1, -1)).sum(1).to(scale.dtype)
     if gate is not None:
-        shares = inner.view(inner.shape[0], gate.numel(), inner.shape[1] // gate.numel())
-        inner = (shares * gate.reshape(1, -1, 1).to(inner.dtype)).view(inner.shape)
-    return inner
+        grad_gate = (total if scale is None else total * scale.view(-1, 1)).sum(0).view(gate.shape).to(gate.dtype)
+    return grad_scale, grad_gate
 
 
-def _add_update(grad_x: Tensor, grad_inner: Tensor, A: Tensor, dropped: Tensor | None) -> None:
+def _add_update(grad_x: Tensor, grad_inner: Tensor, down: Tensor, dropped: Tensor | None) -> None:
     """Add the update's share to the gradient of x in place, but where entries were dropped."""
-    if not len(A):
+    if not len(down):
         return
     if dropped is None:
-        grad_x.addmm_(grad_inner.t(), A)
+        grad_x.addmm_(grad_inner.t(), down)
     elif dropped.dtype is torch.bool:
-        grad_x.add_(zero_(grad_inner.t() @ A, dropped))
+        grad_x.add_(zero_(grad_inner.t() @ down, dropped))
     else:  # few entries: put their old values back afterwards
         flat = grad_x.view(-1)
         kept = flat.index_select(0, dropped)
-        grad_x.addmm_(grad_inner.t(), A)
+        grad_x.addmm_(grad_inner.t(), down)
         flat.index_copy_(0, dropped, kept)
