@@ -30,7 +30,7 @@ class Method:
     rates_of: str | None = None
 
 
-GRIDS = {1: (1e-3, 2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3, 8e-3), 4: (5e-4, 1e-3, 2e-3, 4e-3)}
+GRIDS = {1: (2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3), 4: (1e-3, 2e-3, 4e-3)}
 """Learning rates that every method chooses from on the tuning rows, by rank of the budget."""
 
 REPORTING_SEEDS = 100

@@ -55,9 +55,9 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("sentiment4", "accuracy", 64, 400, reported=0, tuning=3_000, embedded=True),
-        Task("sst2", "accuracy", 64, 400, reported=6_000, tuning=6_000),  # its own 872 are too few
-        Task("mrpc", "accuracy", 96, 300, reported=0, tuning=1_000),
+        Task("sentiment4", "accuracy", 64, 300, reported=0, tuning=3_000, embedded=True),
+        Task("sst2", "accuracy", 64, 300, reported=6_000, tuning=6_000),  # its own 872 are too few
+        Task("mrpc", "accuracy", 96, 200, reported=0, tuning=1_000),
         Task("cola", "matthews", 48, 400, reported=0, tuning=1_500),
     )
 }
