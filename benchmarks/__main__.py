@@ -10,7 +10,10 @@ BENCHMARKS = (
     "benchmarks.store",
     "benchmarks.overhead",
     "benchmarks.throughput",
+    "benchmarks.step_time",
     "benchmarks.accuracy",
+    "benchmarks.quality",
+    "benchmarks.domains",
 )
 
 

@@ -40,7 +40,7 @@ class DomainJob:
     seed: int
     steps: int = 0
     rank: int = 4
-    lr: float = GRIDS[4][2]
+    lr: float = GRIDS[4][1]
 
     @property
     def file_name(self) -> str:
@@ -121,7 +121,7 @@ def main() -> None:
     kept, limit, steps, gates = KEPT, None, arguments.steps, GATES
     left_out = [EVERYTHING, *domains(task_data(TASKS["sentiment4"], None, "report").held_out)]
     if arguments.quick:
-        kept, limit, steps = results.QUICK / "domains", 300, 12
+        kept, limit, steps = results.emptied("domains"), 300, 12
         arguments.seeds, left_out, gates = 1, left_out[:2], GATES[:2]
     seeds = range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds)
     jobs = [DomainJob(g, out, seed, steps) for seed, out, g in itertools.product(seeds, left_out, gates)]

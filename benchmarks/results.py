@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,12 @@ QUICK = RESULTS.parent / "out"
 """Where quick runs leave what nobody keeps."""
 
 PACKAGES = ("dynlora", "torch", "transformers", "peft", "accelerate", "numpy")
+
+
+def emptied(name: str) -> Path:
+    """Return an empty folder for a quick run."""
+    shutil.rmtree(QUICK / name, ignore_errors=True)
+    return QUICK / name
 
 
 def processor() -> str:

@@ -66,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kept, limit = KEPT, None
     if arguments.quick:
-        arguments.stage, arguments.steps, kept, limit = "report", QUICK_STEPS, results.QUICK / "quality", QUICK_ROWS
+        arguments.stage, arguments.steps, kept, limit = "report", QUICK_STEPS, results.emptied("quality"), QUICK_ROWS
         for name, value in QUICK.items():
             setattr(arguments, name, value)
     if arguments.stage != "table":
