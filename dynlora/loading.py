@@ -84,7 +84,7 @@ def evaluate_run(
     config, model = run_config(folder), load_run(folder, which)
     data = read_data(config)
     if baked:
-        bake_gates(model.adapters, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+        bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     rows = data.train if split == "train" else data.held_out
     return {"split": split, "baked": baked, "rows": len(rows), "metrics": model.evaluate(rows)}
 
@@ -112,7 +112,7 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     held_out = model.tokens(data.held_out)
     before, metrics_before = model.logits(held_out), model.evaluate(data.held_out)
     gated = model.adapters.gates is not None
-    bake_gates(model.adapters, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     after, metrics_after = model.logits(held_out), model.evaluate(data.held_out)
     if format == "peft":
         export_peft(model, out, str(model.base.folder), config.adapter.lora_alpha, config.adapter.rank)

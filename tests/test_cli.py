@@ -167,7 +167,7 @@ def baked_logits(folder: Path) -> torch.Tensor:
 
     model, config = load_run(folder), run_config(folder)
     data = read_data(config)
-    bake_gates(model.adapters, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     return model.logits(model.tokens(Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None)))
 
 

@@ -19,6 +19,7 @@ class Method:
         budget: share of the compared budget.
         steps: share of the compared steps; schedules shrink along.
         rates_of: the method whose chosen learning rate is used, instead of a grid of its own.
+        targets: endings of the adapted modules' names that the model may have; None adapts every module of the blocks.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Method:
     budget: float = 1.0
     steps: float = 1.0
     rates_of: str | None = None
+    targets: tuple[str, ...] | None = None
 
 
 GRIDS = {1: (2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3), 4: (1e-3, 2e-3, 4e-3)}
@@ -46,6 +48,20 @@ METHODS = {
     "peft-adalora": Method("PEFT AdaLoRA", engine="peft", strategy="adalora"),
     "dynamic": Method("dynamic"),
     "random": Method("dynamic, moves at random", fields={"allocation": "random"}, rates_of="dynamic"),
+    "dynamic-no-gates": Method("dynamic without gates", fields={"gates": "off"}, rates_of="dynamic"),
+    "dynamic-token-gates": Method("dynamic, a gate a token", fields={"gates": "token"}, rates_of="dynamic"),
+    "dynamic-no-moves": Method("dynamic without reallocation", fields={"allocation": "none"}, rates_of="dynamic"),
+    "dynamic-commit-only": Method("dynamic, first event only", fields={"moves": 0}, rates_of="dynamic"),
+    "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of="dynamic"),
+    "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of="dynamic"),
+    "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of="dynamic"),
+    "dynamic-half-steps": Method("dynamic, half the steps", steps=0.5, rates_of="dynamic"),
+    "dynamic-half-budget": Method("dynamic, half the parameters", fields={"budget_share": 0.5}, rates_of="dynamic"),
+    "dynamic-quarter": Method("dynamic, a quarter of the parameters", fields={"budget_share": 0.25}),
+    "random-quarter": Method(
+        "the same, by lot", fields={"budget_share": 0.25, "allocation": "random"}, rates_of="dynamic-quarter"
+    ),
+    "lora-qv": Method("LoRA on query and value", strategy="lora", targets=("query", "value", "q_proj", "v_proj")),
 }
 """Every method that a run can name."""
 

@@ -80,8 +80,8 @@ class Job:
 
 def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
     """Train a method on rows and return its metrics, size and every held-out row's loss as plain values."""
-    config = _config(job, TASKS[job.task], method)
     base = load_base(assets.resolve_model(job.model), labels=data.labels, task=data.task, seed=job.seed)
+    config = _config(job, TASKS[job.task], method, base)
     start = time.perf_counter()
     side = _train_peft if method.engine == "peft" else _train_ours
     predictions, parameters, extra = side(config, method, base, data)
@@ -97,7 +97,15 @@ def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
     }
 
 
-def _config(job: Job, task: Task, method: Method) -> RunConfig:
+def _targets(method: Method, base: BaseModel) -> tuple[str, ...] | None:
+    """Return the method's targets that the model has."""
+    if method.targets is None:
+        return None
+    kinds = {info.name.rpartition(".")[2] for info in find_modules(base.model, None, base.head)}
+    return tuple(target for target in method.targets if target in kinds)
+
+
+def _config(job: Job, task: Task, method: Method, base: BaseModel) -> RunConfig:
     """Return the settings of a run; all else is the default."""
     steps = max(10, round((job.steps or task.steps) * method.steps))
     rank = max(1, round(job.rank * method.budget))
@@ -106,7 +114,7 @@ def _config(job: Job, task: Task, method: Method) -> RunConfig:
             "seed": job.seed,
             "model": {"name": job.model},
             "data": {"max_length": task.max_length},
-            "adapter": {"rank": rank, "alpha": 2 * rank},
+            "adapter": {"rank": rank, "alpha": 2 * rank, "targets": _targets(method, base)},
             "train": {"steps": steps, "lr": job.lr},
             "log": {"every": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6},
         }
@@ -145,7 +153,7 @@ def _train_peft(
 ) -> tuple[Predictions, dict[str, int], dict[str, Any]]:
     """Train a PEFT model in a plain loop, on the batches and with the head that our trainer would use."""
     tokens = tokenize(base.tokenizer, data.train, config.data.max_length)
-    infos = find_modules(base.model, None, base.head)
+    infos = find_modules(base.model, config.adapter.targets, base.head)
     model = _peft_model(config, method, base, [info.name for info in infos])
     for name, parameter in model.named_parameters():
         if any(f".{head}." in f".{name}" for head in base.head):

@@ -16,8 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from dynlora.engine.randomness import stream
+
+CHILD = "dynlora_gates"
+"""Name of the gates as a child of the model, so that they move and save with it."""
 
 FEATURES = 8
 """Numbers that describe an input."""
@@ -58,21 +62,29 @@ class Gates(nn.Module):
         self.frozen_values: Tensor | None = None
         self._columns: tuple[Tensor, ...] = ()
         self._mask: Tensor | None = None
+        self._handles: list[RemovableHandle] = []
 
     def column(self, index: int) -> Tensor | None:
         """Return the gates of one module in this forward, (batch,) or (batch, seq)."""
         return self._columns[index] if self._columns else None
 
-    def install(self, model: nn.Module, embedding: nn.Module) -> list[Any]:
-        """Hook into the backbone: its forward starts with the mask, the gates are set once the embedding is known.
+    def install(self, model: nn.Module, backbone: nn.Module, embedding: nn.Module) -> None:
+        """Become a child of the model and hook into it.
 
-        Returns:
-            The hooks' handles; call `remove()` on each to take the gates off the forward.
+        The backbone's forward starts with the mask, the gates are set once the embedding is known.
         """
-        return [
-            model.register_forward_pre_hook(self._see_inputs, with_kwargs=True),
+        model.add_module(CHILD, self)
+        self._handles = [
+            backbone.register_forward_pre_hook(self._see_inputs, with_kwargs=True),
             embedding.register_forward_hook(self._see_embedding),
         ]
+
+    def uninstall(self, model: nn.Module) -> None:
+        """Take the gates off the model's forward and out of what it saves."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        delattr(model, CHILD)
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:

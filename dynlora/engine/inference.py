@@ -87,13 +87,16 @@ def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
     return None if gate is None else torch.from_numpy(gate.mean(0))
 
 
-def bake_gates(adapters: Adapters, mean: Tensor | None) -> None:
+def bake_gates(model: AdaptedModel, mean: Tensor | None) -> None:
     """Put each gate's mean in the place of the gate: the adapter is plain LoRA then. None takes gates off unchanged."""
+    adapters = model.adapters
     for index, module in enumerate(adapters):
         module.gates = None
         if mean is not None:
             module.scaling *= float(mean[index])
-    adapters.gates = None
+    if adapters.gates is not None:
+        adapters.gates.uninstall(model.base.model)
+        adapters.gates = None
 
 
 @torch.no_grad()

@@ -178,8 +178,7 @@ def _gates(model: PreTrainedModel, infos: list[ModuleInfo], seed: int, mode: str
     embedding = model.get_input_embeddings()
     width = int(embedding.weight.shape[1])  # pyright: ignore
     gates = Gates(len(infos), width, seed, device=next(model.parameters()).device, mode=mode)
-    gates.install(getattr(model, "base_model", model), embedding)
-    model.add_module("dynlora_gates", gates)
+    gates.install(model, getattr(model, "base_model", model), embedding)
     return gates
 
 
