@@ -33,8 +33,8 @@ class Dynamic(Strategy):
     """h = W0 x + s · B(e ⊙ g(φ) ⊙ A x) with ranks that move between modules under one budget of parameters.
 
     It starts as uniform LoRA. The first event sets all ranks at once, by what the leading directions of each frozen
-    weight's gradient promise per parameter (`engine/commitment.py`). Then the components worth least pay for components
-    where one more is worth most: I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss when component j goes,
+    weight's gradient promise per parameter. Then the components worth least pay for components where one more is worth
+    most: I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss when component j goes,
     averaged over steps after the absolute value. Growth keeps the function (b = 0); s = alpha / r never changes.
 
     Paper: Liao et al. 2025, arXiv 2501.14859; its abstract: importance evaluated during fine-tuning, parameters
@@ -50,7 +50,7 @@ class Dynamic(Strategy):
     formula = r"h = W_0 x + s\,B(e \odot g(\varphi) \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
-    cost = "a dot product a component and step, 8 steps of listening; 9 gate parameters a module, paid from the budget"
+    cost = "a dot product a component and step; 8 steps of listening; gates from the budget"
 
     allocation: str = setting(
         "rank", "What moves: rank; scalar (a weight a module); both; random (the control: by lot); none.",
