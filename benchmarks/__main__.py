@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.pages", "benchmarks.accuracy")
+BENCHMARKS = ("benchmarks.pages", "benchmarks.step_time", "benchmarks.accuracy")
 
 
 def main() -> int:
