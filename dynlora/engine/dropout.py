@@ -34,10 +34,15 @@ def dropped_positions(seed: int, n: int, probability: float) -> Tensor:
     draws = int(mean + 6 * math.sqrt(mean) + 16)  # enough for all but one in a billion draws
     last, parts = -1, []
     while last < n:
-        uniform = generator.random_raw(-(-draws // 2)).view(np.uint32).astype(np.float32)
-        gaps = np.log(uniform * np.float32(2**-32) + np.float32(2**-33))
+        gaps = generator.random_raw(-(-draws // 2)).view(np.uint32).astype(np.float32)
+        gaps += 0.5
+        gaps *= np.float32(2**-32)  # uniform in (0, 1]
+        np.log(gaps, out=gaps)
         gaps *= np.float32(1 / math.log1p(-probability))  # the whole part of this is geometric
-        positions = np.cumsum(gaps.astype(np.int64) + 1) + last
+        positions = gaps.astype(np.int64)
+        positions += 1
+        positions[0] += last
+        np.cumsum(positions, out=positions)
         last = int(positions[-1])
         parts.append(positions)
     found = parts[0] if len(parts) == 1 else np.concatenate(parts)
