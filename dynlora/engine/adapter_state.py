@@ -27,7 +27,7 @@ def adapter_state(adapters: Adapters) -> dict[str, Any]:
             "lora_A": module.lora_A[:live],
             "lora_B": module.lora_B[:, :live],
             "scale": None if module.scale is None else module.scale[:live],
-            "sketch": None if module.sketch is None else vars(module.sketch),
+            "sketch": None if module.sketch is None else module.sketch.state(),
         }
     gates = None if adapters.gates is None else dict(adapters.gates.state_dict())
     return {"modules": modules, "gates": gates, "components": dict(adapters.components)}

@@ -59,18 +59,25 @@ def committed_ranks(
     """Return ranks that take the components which promise most per parameter, until the budget is spent.
 
     Args:
-        gains: per module, what each further component promises, falling, (n,).
+        gains: per module, what its first, second, ... component promises, falling, (n,).
         cost: parameters of one component, by module.
         room: largest rank, by module.
         budget: parameters in all.
         min_rank: components every module gets before any promise counts, as far as the budget goes.
+
+    What no promise asks for goes round the modules evenly: a budget is there to be spent.
     """
     ranks, left = [0] * len(cost), budget
-    floors = [m for _ in range(min_rank) for m in range(len(cost))]
+    every = range(len(cost))
+    floors = [m for _ in range(min_rank) for m in every]
     promises = sorted(
-        (-gain / cost[m], m) for m, falling in enumerate(gains) for gain in falling if np.isfinite(gain) and gain > 0
-    )
-    for m in [*floors, *(m for _, m in promises)]:
+        (-gain / cost[m], m)
+        for m in every
+        for gain in gains[m][min_rank:]
+        if np.isfinite(gain) and gain > 0
+    )  # fmt: skip
+    rounds = [m for _ in range(max(room, default=0)) for m in every]
+    for m in [*floors, *(m for _, m in promises), *rounds]:
         if ranks[m] < room[m] and cost[m] <= left:
             ranks[m] += 1
             left -= cost[m]

@@ -144,14 +144,16 @@ def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int) -> No
 def _listen(adapters: Adapters, indices: Sequence[int], step: int) -> None:
     """Begin an empty sketch on each of these modules, and none on the others."""
     for index, module in enumerate(adapters):
-        info = module.info
-        module.sketch = (
-            GradientSketch.empty(
-                info.d_in, info.d_out, seed=adapters.seed, key=f"{info.name}/{step}", device=module.lora_A.device
-            )
-            if index in indices
-            else None
-        )
+        module.sketch = _empty_sketch(module, adapters.seed, step) if index in indices else None
+
+
+def _empty_sketch(module: LoraLinear, seed: int, step: int) -> GradientSketch:
+    """Return a sketch that can tell apart as many directions as the module has room for components."""
+    info = module.info
+    return GradientSketch.empty(
+        info.d_in, info.d_out,
+        seed=seed, key=f"{info.name}/{step}", device=module.lora_A.device, triplets=module.max_rank,
+    )  # fmt: skip
 
 
 def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[Grow]]:

@@ -3,24 +3,23 @@
 A module maps x to y = W x; its gradient G = ∂L/∂W = Σ g xᵀ over all tokens is as large as W. Two thin products are
 kept instead, Y = G Ω and Z = Gᵀ Ψ with fixed random Ω and Ψ, summed over a few steps. The leading singular triplets of
 the mean gradient come out of them in one pass (Tropp et al. 2017, arXiv 1609.00048): with Q an orthonormal basis of Y,
-G ≈ Q (Ψᵀ Q)⁺ Zᵀ. A sketch costs a forward and backward pass what an adapter of rank `WIDTH` would, while it lasts.
+G ≈ Q (Ψᵀ Q)⁺ Zᵀ. A sketch costs a forward and backward pass what an adapter of its width would, while it lasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dynlora.engine.randomness import stream
 
-WIDTH = 8
-"""Columns of Ω; the triplets beyond half of them are noise."""
-
-WIDTH_LEFT = 17
-"""Columns of Ψ: twice those of Ω and one more, where the published error bound is good."""
+LEAST_WIDTH = 8
+"""Columns of Ω at least: with fewer even the first triplets are noisy."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class GradientSketch:
     """The running sums of one module.
 
     Attributes:
-        forward_sum: Y = G Ω, (d_out, WIDTH).
-        backward_sum: Z = Gᵀ Ψ, (d_in, WIDTH_LEFT).
+        forward_sum: Y = G Ω, (d_out, width).
+        backward_sum: Z = Gᵀ Ψ, (d_in, 2 · width + 1): where the published error bound is good.
         seed, key: of the streams Ω and Ψ are drawn from.
     """
 
@@ -54,10 +53,25 @@ class GradientSketch:
     key: str
 
     @classmethod
-    def empty(cls, d_in: int, d_out: int, *, seed: int, key: str, device: torch.device) -> GradientSketch:
-        """Return a sketch of nothing yet; `key` names module and window, so that each draws its own Ω and Ψ."""
-        zeros = (torch.zeros(d_out, WIDTH, device=device), torch.zeros(d_in, WIDTH_LEFT, device=device))
-        return cls(*zeros, seed, key)
+    def empty(
+        cls, d_in: int, d_out: int, *, seed: int, key: str, device: torch.device, triplets: int = 1
+    ) -> GradientSketch:
+        """Return a sketch of nothing yet.
+
+        Args:
+            d_in: input features of the module.
+            d_out: output features of the module.
+            seed: of the run.
+            key: names module and window, so that each draws its own Ω and Ψ.
+            device: of the sums.
+            triplets: how many will be asked for, at most; sets the width.
+        """
+        width = max(LEAST_WIDTH, triplets)
+        return cls(torch.zeros(d_out, width, device=device), torch.zeros(d_in, 2 * width + 1, device=device), seed, key)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps; Ω and Ψ are drawn again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def hear(self, x: Tensor, output: Tensor) -> None:
         """Add this forward pass once its backward reaches `output`.
@@ -75,39 +89,41 @@ class GradientSketch:
         """Add Σ g xᵀ of one backward pass, x (batch, ..., d_in) and g = ∂L/∂y (batch, ..., d_out)."""
         with torch.autocast(x.device.type, enabled=False):
             rows, pulls = x.reshape(-1, x.shape[-1]).float(), gradient.reshape(-1, gradient.shape[-1]).float()
-            self.forward_sum.addmm_(pulls.t(), rows @ self._omega())
-            self.backward_sum.addmm_(rows.t(), pulls @ self._psi())
+            self.forward_sum.addmm_(pulls.t(), rows @ self.omega)
+            self.backward_sum.addmm_(rows.t(), pulls @ self.psi)
 
     @torch.no_grad()
     def directions(self, n: int, steps: int, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Directions:
         """Return at most `n` leading triplets of the mean gradient; none when nothing usable was heard.
 
         Args:
-            n: triplets wanted, at most `WIDTH`.
+            n: triplets wanted, at most the width.
             steps: optimizer steps in the sums.
             reduce: mean of a tensor over the processes.
         """
         forward, backward = reduce(self.forward_sum) / max(1, steps), reduce(self.backward_sum) / max(1, steps)
-        n = min(n, WIDTH, len(forward), len(backward)) if forward.isfinite().all() and forward.any() else 0
+        n = min(n, forward.shape[1], len(forward), len(backward)) if forward.isfinite().all() and forward.any() else 0
         if n == 0:
             return Directions(
                 forward.new_zeros(0, len(forward)), forward.new_zeros(0), forward.new_zeros(0, len(backward))
             )
         basis = torch.linalg.qr(forward).Q
-        inner, triangle = torch.linalg.qr(self._psi().t() @ basis)  # torch's lstsq differs in its last bits by call
+        inner, triangle = torch.linalg.qr(self.psi.t() @ basis)  # torch's lstsq differs in its last bits by call
         core = torch.linalg.solve_triangular(triangle, inner.t() @ backward.t(), upper=True)
         left, value, right = torch.linalg.svd(core, full_matrices=False)
         return Directions((basis @ left[:, :n]).t().contiguous(), value[:n], right[:n].contiguous())
 
-    def _omega(self) -> Tensor:
-        """Return Ω, (d_in, WIDTH)."""
-        return self._drawn("omega", self.backward_sum.shape[0], WIDTH)
+    @cached_property
+    def omega(self) -> Tensor:
+        """Ω, (d_in, width)."""
+        return self._drawn("omega", self.backward_sum.shape[0], self.forward_sum.shape[1])
 
-    def _psi(self) -> Tensor:
-        """Return Ψ, (d_out, WIDTH_LEFT)."""
-        return self._drawn("psi", self.forward_sum.shape[0], WIDTH_LEFT)
+    @cached_property
+    def psi(self) -> Tensor:
+        """Ψ, (d_out, 2 · width + 1)."""
+        return self._drawn("psi", self.forward_sum.shape[0], self.backward_sum.shape[1])
 
     def _drawn(self, which: str, rows: int, columns: int) -> Tensor:
-        """Return a normal matrix, the same one at every call."""
+        """Return a normal matrix from the sketch's own stream."""
         draw = torch.randn(rows, columns, generator=stream(self.seed, self.key, which))
         return draw.to(self.forward_sum.device)

@@ -41,8 +41,8 @@ def test_what_it_hears_is_the_gradient_of_the_frozen_weight() -> None:
     batch = tiny_tokens().batch(range(8))
     trainer._loss(batch).backward()
     gradient = module.base_layer.weight.grad
-    torch.testing.assert_close(module.sketch.forward_sum, gradient @ module.sketch._omega(), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(module.sketch.backward_sum, gradient.t() @ module.sketch._psi(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(module.sketch.forward_sum, gradient @ module.sketch.omega, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(module.sketch.backward_sum, gradient.t() @ module.sketch.psi, rtol=1e-4, atol=1e-7)
     assert trainer.adapters[1].sketch is None
 
 
@@ -87,6 +87,26 @@ def test_the_first_event_spends_the_budget_by_what_was_promised() -> None:
     cheapest = min(trainer.adapters.costs)
     assert count["budget"] - cheapest < count["active"] + count["gate"] <= count["budget"]
     assert all(module.sketch is None for module in trainer.adapters)
+
+
+@pytest.mark.parametrize("rank", [2, 8, 12])
+def test_the_first_event_leaves_no_budget_unspent_at_any_rank(rank: int) -> None:
+    fields = {**COMMIT, "rows": "random", "gates": "off", "moves": 0}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=rank, train__lr=1e-2))
+    trainer.train(MemoryKeeper())
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["budget"] - max(trainer.adapters.costs) < count["active"] <= count["budget"]
+    assert max(trainer.adapters.ranks) > rank > min(trainer.adapters.ranks), "capacity moved"
+
+
+def test_a_floor_takes_the_first_promises() -> None:
+    gains = [np.array([9.0, 1.0]), np.array([5.0, 4.0])]
+    assert committed_ranks(gains, [1, 1], [2, 2], budget=3, min_rank=1) == [1, 2]
+
+
+def test_nothing_usable_heard_keeps_the_budget_spread() -> None:
+    silent = [np.zeros(0), np.array([np.nan, np.nan]), np.zeros(4)]
+    assert committed_ranks(silent, [3, 3, 3], [4, 4, 4], budget=18, min_rank=0) == [2, 2, 2]
 
 
 def test_a_new_row_points_where_the_edit_says() -> None:
