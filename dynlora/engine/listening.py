@@ -30,10 +30,18 @@ class Listening:
         if any(module.sketch is not None for module in adapters):
             self.steps += 1
 
-    def turn(self, step: int, phases: Phases, n_modules: int) -> list[Listen]:
-        """Return the edit that begins or ends listening after `step`, if it is time."""
+    def turn(self, step: int, phases: Phases, n_modules: int, *, again: bool = True) -> list[Listen]:
+        """Return the edit that begins or ends listening after `step`, if it is time.
+
+        Args:
+            step: the step just taken.
+            phases: when capacity moves.
+            n_modules: how many listen.
+            again: whether later events are listened for too; False leaves the first as the only one.
+        """
         window = min(LISTEN_STEPS, phases.allocate_every)
-        begins, ends = phases.is_event(step + window), phases.is_event(step)
+        ends = phases.is_event(step)
+        begins = phases.is_event(step + window) and (again or step < phases.first_event)
         if begins or ends:
             self.steps = 0
             return [Listen(tuple(range(n_modules)) if begins else ())]

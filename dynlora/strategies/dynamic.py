@@ -155,7 +155,7 @@ class Dynamic(Strategy):
             edits += self.rota.rotate(adapters, step.index, every=phases.allocate_every, lr=step.lr)
         early = self.commit and step.index <= phases.first_event
         if self.allocation in MOVING and (early or self.growth == "gradient"):
-            edits += self.listening.turn(step.index, phases, len(adapters))
+            edits += self.listening.turn(step.index, phases, len(adapters), again=self.growth == "gradient")
         return edits
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:

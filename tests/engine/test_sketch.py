@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dynlora.engine.commitment import committed_ranks
 from dynlora.engine.edits import Drop, Grow, Listen, apply
-from dynlora.engine.listening import LISTEN_STEPS, promised
+from dynlora.engine.listening import LISTEN_STEPS, Listening, promised
 from dynlora.engine.sketch import Directions, GradientSketch
 from dynlora.engine.strategy import Step
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
@@ -160,3 +160,16 @@ def test_windows_never_overlap_and_end_at_events() -> None:
             open_since = step if edit.modules else None
     assert open_since is None
     assert trainer.strategy.allocate(trainer.adapters, Step(1, 100, 1e-3)) == []
+
+
+@pytest.mark.parametrize("total", [20, 44, 100, 160, 400])
+def test_only_the_first_event_is_listened_for(total: int) -> None:
+    phases = make_trainer(tiny_config("dynamic", train__steps=total)).strategy.phases(total)
+    heard, listens = [], False
+    for step in range(1, total + 1):
+        heard += [step] if listens else []
+        for edit in Listening().turn(step, phases, 12, again=False):
+            listens = bool(edit.modules)
+    assert heard
+    assert heard[-1] == phases.first_event
+    assert len(heard) <= LISTEN_STEPS
