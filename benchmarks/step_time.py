@@ -45,20 +45,26 @@ WARM_UP = 3
 
 def measure(
     variants: dict[str, OurStep | PlainStep], rounds: int, device: torch.device, clock: Callable[[], float]
-) -> dict[str, np.ndarray]:
-    """Return the milliseconds of every variant's step in every round."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the milliseconds of every variant's step in every round, and in which rounds it fed its sketches."""
     names = list(variants)
     times: dict[str, list[float]] = {name: [] for name in names}
+    heard: dict[str, list[bool]] = {name: [] for name in names}
     for number in range(WARM_UP + rounds):
         turn = number % len(names)
         for name in (*names[turn:], *names[:turn]):
+            listens = variants[name].listens
             _wait(device)
             start = clock()
             variants[name](number)
             _wait(device)
             if number >= WARM_UP:
                 times[name].append(1000 * (clock() - start))
-    return {name: np.array(values) for name, values in times.items()}
+                heard[name].append(listens)
+    return (
+        {name: np.array(values) for name, values in times.items()},
+        {name: np.array(values) for name, values in heard.items()},
+    )
 
 
 def _wait(device: torch.device) -> None:
@@ -80,13 +86,21 @@ def ratio(ours: np.ndarray, reference: np.ndarray, seed: int = 0) -> dict[str, f
     }
 
 
-def figures_of(setting: Setting, times: dict[str, np.ndarray]) -> dict[str, Any]:
+def listening_cost(times: dict[str, np.ndarray], heard: dict[str, np.ndarray]) -> float | None:
+    """Return what a step of `dynamic` that feeds the sketches costs in steps of `lora`, or None if none was timed."""
+    if not {"dynamic", "lora"} <= set(times) or not heard["dynamic"].any():
+        return None
+    return float(np.median((times["dynamic"] / times["lora"])[heard["dynamic"]]))
+
+
+def figures_of(setting: Setting, times: dict[str, np.ndarray], heard: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return what is kept of one setting."""
-    references = [name for name in ("peft-lora", "floor") if name in times]
+    references = [name for name in ("peft-lora", "floor", "lora") if name in times]
     return {
         "precision": setting.precision,
         "length": setting.length,
         "dropout": setting.dropout,
+        "listening_step_over_lora": listening_cost(times, heard),
         "median_ms": {name: float(np.median(values)) for name, values in times.items()},
         "ratios": {
             f"{name}/{reference}": ratio(values, times[reference])
@@ -109,6 +123,9 @@ def show(found: dict[str, Any]) -> None:
         got = found["ratios"].get(f"{name}/{reference}")
         if got is not None:
             print(f"goal {name}/{reference} <= {goal:.2f}: {'met' if got['median'] <= goal else 'missed'}")
+    if "dynamic/lora" in found["ratios"]:
+        print(f"dynamic/lora {_cell(found['ratios']['dynamic/lora'])}", end="")
+        print(f"; a step that listens: {found['listening_step_over_lora'] or float('nan'):.2f}")
 
 
 def _cell(value: dict[str, float] | None) -> str:
@@ -121,13 +138,13 @@ def run_setting(setting: Setting, names: list[str], rounds: int, clock: str) -> 
     accelerator = make_accelerator()
     variants = {name: build(name, setting, accelerator) for name in names}
     try:
-        times = measure(variants, rounds, accelerator.device, CLOCKS[clock])
+        times, heard = measure(variants, rounds, accelerator.device, CLOCKS[clock])
     finally:
         for variant in variants.values():
             variant.close()
     del variants
     gc.collect()
-    return figures_of(setting, times)
+    return figures_of(setting, times, heard)
 
 
 def arguments_of() -> argparse.Namespace:
