@@ -33,7 +33,7 @@ class Method:
 
 
 GRIDS = {1: (2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3), 4: (1e-3, 2e-3, 4e-3)}
-"""Learning rates that every method chooses from on the tuning rows, by rank of the budget."""
+"""Learning rates that every method chooses from on the tuning rows, by rank of the budget; `tune` goes on past an edge."""
 
 REPORTING_SEEDS = 100
 """Seeds of reported runs start here; everything before was used to choose."""
@@ -50,6 +50,10 @@ METHODS = {
     "random": Method("dynamic, moves at random", fields={"allocation": "random"}, rates_of="dynamic"),
     "dynamic-no-gates": Method("dynamic without gates", fields={"gates": "off"}, rates_of="dynamic"),
     "dynamic-token-gates": Method("dynamic, a gate a token", fields={"gates": "token"}, rates_of="dynamic"),
+    "dynamic-rank-gates": Method("dynamic, a gate a component", fields={"gates": "rank"}, rates_of="dynamic"),
+    "dynamic-signal": Method("dynamic, worth with its sign kept", fields={"score": "signal"}, rates_of="dynamic"),
+    "dynamic-stabilized": Method("dynamic, rank-stabilized scaling", fields={"scaling": "rank_stabilized"}),
+    "dynamic-ratio": Method("dynamic, B at 4 x the rate, guarded", fields={"lr_ratio": RATIO, "guard": 0.3}),
     "dynamic-no-moves": Method("dynamic without reallocation", fields={"allocation": "none"}, rates_of="dynamic"),
     "dynamic-commit-only": Method("dynamic, first event only", fields={"moves": 0}, rates_of="dynamic"),
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of="dynamic"),

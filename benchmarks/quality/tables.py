@@ -28,17 +28,36 @@ def finished(kept: Path, purpose: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in sorted(kept.glob(f"{purpose}-*.json"))]
 
 
+MOST_RATES = 4
+"""A method whose best rate lies at the edge of its grid tries further, until it has tried more than so many."""
+
+
 def chosen_rate(kept: Path, model: str, task: str, method: str, rank: int) -> float | None:
     """Return the rate with the least mean loss on the tuning rows, None when nothing was tuned.
 
     A run that diverged counts with its loss, however large.
     """
+    losses = _tuned(kept, model, task, method, rank)
+    return min(losses, key=lambda lr: losses[lr]) if losses else None
+
+
+def rate_beyond(kept: Path, model: str, task: str, method: str, rank: int) -> float | None:
+    """Return the rate to try next where the best one lies at the edge of those that were tried, else None."""
+    losses = _tuned(kept, model, task, method, rank)
+    best = chosen_rate(kept, model, task, method, rank)
+    if best is None or min(losses) < best < max(losses) or len(losses) > MOST_RATES:
+        return None
+    return best / 2 if best == min(losses) else best * 2
+
+
+def _tuned(kept: Path, model: str, task: str, method: str, rank: int) -> dict[float, float]:
+    """Return the mean loss on the tuning rows by rate."""
     losses: dict[float, list[float]] = defaultdict(list)
     for made in finished(kept, "tune"):
         job = made["job"]
         if (job["model"], job["task"], job["method"], job["rank"]) == (model, task, method, rank):
             losses[job["lr"]].append(made["metrics"]["loss"])
-    return min(losses, key=lambda lr: statistics.mean(losses[lr])) if losses else None
+    return {lr: statistics.mean(values) for lr, values in losses.items()}
 
 
 def summary(kept: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynlora.engine.dropout import DropoutStreams, zero_
-from dynlora.engine.gates import Gates
+from dynlora.engine.gates import Gates, gate_numbers
 from dynlora.engine.lowrank import Frozen, low_rank_linear
 from dynlora.engine.modules import ModuleInfo, linear_features
 from dynlora.engine.randomness import stream
@@ -119,7 +119,7 @@ class LoraLinear(nn.Module):
         dropped = self._dropped(x) if self.training and self.dropout > 0.0 and live else None
         scaling = self.scaling if dropped is None else self.scaling / (1 - self.dropout)
         scale = None if self.scale is None else self.scale[:live]
-        gate = None if self.gates is None else self.gates.read()
+        gate = None if self.gates is None else self.gates.read(live)
         frozen = self._frozen(x) if self.fused and not torch._C._are_functorch_transforms_active() else None
         if frozen is None:
             return self.base_layer(x) + self._update(x, live, scaling, scale, gate, dropped)
@@ -137,7 +137,7 @@ class LoraLinear(nn.Module):
         inner = F.linear(x, self.lora_A[:live])
         if gate is not None:
             rows = x.numel() // x.shape[-1]
-            inner = inner * gate.repeat_interleave(rows // gate.numel()).view(*x.shape[:-1], 1)
+            inner = inner * gate.t().repeat_interleave(rows // gate.shape[1], 0).view(*x.shape[:-1], -1)
         factor = scaling if scale is None else scaling * scale
         return F.linear(inner * factor, self.lora_B[:, :live])
 
@@ -204,12 +204,16 @@ class GateReader:
     gates: Gates
     index: int
 
-    def read(self) -> Tensor | None:
-        """Return the gate of every sequence (batch,) or token (batch, seq), or None when no forward set it.
+    def read(self, live: int) -> Tensor | None:
+        """Return the gate of every sequence or token, or None when no forward set it.
 
-        Some models flatten (batch, seq) before their linear modules: a gate then holds for a share of the rows.
+        Its shape is (1, batch) or (1, batch · seq), or (live, batch) where each of `live` components has its own. Some
+        models flatten (batch, seq) before their linear modules: a gate holds for a share of the rows.
         """
-        return self.gates.column(self.index)
+        column = self.gates.column(self.index)
+        if column is None:
+            return None
+        return column[:, :live].t() if self.gates.mode == "rank" else column.reshape(1, -1)
 
 
 class Adapters(Sequence[LoraLinear]):
@@ -255,8 +259,20 @@ class Adapters(Sequence[LoraLinear]):
 
     @property
     def costs(self) -> list[int]:
-        """Parameters of one component, by module."""
-        return [module.info.cost for module in self.modules]
+        """Parameters of one component, by module; its own gate's among them where it has one."""
+        gate = gate_numbers("rank") if self.gates is not None and self.gates.mode == "rank" else 0
+        return [module.info.cost + gate for module in self.modules]
+
+    @property
+    def spendable(self) -> int:
+        """Parameters of the budget that components may take: all but those of gates that modules share."""
+        shared = self.gates is not None and self.gates.mode != "rank"
+        return self.budget - (self.gate_parameters() if shared else 0)
+
+    @property
+    def slack(self) -> int:
+        """Parameters of the budget that are free."""
+        return self.spendable - sum(module.rank * cost for module, cost in zip(self.modules, self.costs, strict=True))
 
     def track(self, name: str, grown: float = 0.0) -> Tensor:
         """Return a per-component state (n_modules, widest max_rank), made on first use; new components get `grown`."""
@@ -269,17 +285,22 @@ class Adapters(Sequence[LoraLinear]):
 
     def adapter_parameter_count(self) -> dict[str, int]:
         """Return parameters: budget, active, allocated, gate."""
-        active = sum(rank * cost for rank, cost in zip(self.ranks, self.costs, strict=True))
+        active = sum(rank * module.info.cost for rank, module in zip(self.ranks, self.modules, strict=True))
         allocated = sum(module.max_rank * module.info.cost for module in self.modules)
         return {"budget": self.budget, "active": active, "allocated": allocated, "gate": self.gate_parameters()}
 
     def gate_parameters(self) -> int:
-        """Return the parameters of the gates; they count against the budget."""
-        return 0 if self.gates is None else sum(tensor.numel() for tensor in self.gates.parameters())
+        """Return the parameters of the gates in use; they count against the budget."""
+        if self.gates is None:
+            return 0
+        if self.gates.mode == "rank":
+            return gate_numbers("rank") * sum(module.rank for module in self.modules)
+        return sum(tensor.numel() for tensor in self.gates.parameters())
 
     def attach_gates(self, gates: Gates) -> None:
         """Let every module read its own column of `gates`."""
         self.gates = gates
+        gates.ranks = lambda: [module.rank for module in self.modules]
         for index, module in enumerate(self.modules):
             module.gates = GateReader(gates, index)
 

@@ -175,7 +175,7 @@ def _drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimi
     if not all(0 <= position < module.rank for position in positions):
         raise ValueError(f"drop {sorted(positions)} of {module.info.name}: only 0 to {module.rank - 1} are active")
     keep = [position for position in range(module.rank) if position not in positions]
-    for tensor, dim in _component_tensors(module, optimizer):
+    for tensor, dim in [*_component_tensors(module, optimizer), *_gate_rows(adapters, index, optimizer)]:
         _pack(tensor, dim, keep)
     for name, state in adapters.components.items():
         row = state[index]
@@ -183,6 +183,21 @@ def _drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimi
         row.fill_(adapters.grown_value[name])
         row[: len(keep)] = kept
     module.rank = len(keep)
+
+
+def _gate_rows(adapters: Adapters, index: int, optimizer: Optimizer | None) -> list[tuple[Tensor, int]]:
+    """Return a module's rows of the component gates and of their moments; none where modules have one gate each.
+
+    A dropped component's are zeroed with it, so that one grown in its place begins with a gate of one.
+    """
+    gates = adapters.gates
+    if gates is None or gates.mode != "rank":
+        return []
+    found = []
+    for parameter in (gates.weight, gates.bias):
+        moments = (value for value in _state(optimizer, parameter).values() if isinstance(value, Tensor))
+        found += [tensor[index] for tensor in (parameter, *moments) if tensor.shape == parameter.shape]
+    return [(tensor, 0) for tensor in found]
 
 
 def _pack(tensor: Tensor, dim: int, keep: Sequence[int]) -> None:

@@ -80,20 +80,31 @@ class AdaptedModel:
 
 
 def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
-    """Return each module's gate averaged over rows, (n_modules,), or None without gates."""
-    if model.adapters.gates is None:
+    """Return each gate averaged over rows, (n_modules,) or (n_modules, max_rank); None without gates."""
+    gates = model.adapters.gates
+    if gates is None:
         return None
+    if gates.mode == "rank":
+        sums = torch.zeros_like(gates.bias)
+        with gates.adding_up(sums):
+            model.logits(tokens)
+        return sums.cpu() / len(tokens)
     gate = model.predictions(tokens).gate
     return None if gate is None else torch.from_numpy(gate.mean(0))
 
 
+@torch.no_grad()
 def bake_gates(model: AdaptedModel, mean: Tensor | None) -> None:
     """Put each gate's mean in the place of the gate: the adapter is plain LoRA then. None takes gates off unchanged."""
     adapters = model.adapters
     for index, module in enumerate(adapters):
         module.gates = None
-        if mean is not None:
+        if mean is None:
+            continue
+        if mean.dim() == 1:
             module.scaling *= float(mean[index])
+        else:
+            module.lora_B *= mean[index, : module.max_rank].to(module.lora_B.device)
     if adapters.gates is not None:
         adapters.gates.uninstall(model.base.model)
         adapters.gates = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters, LoraLinear
 from dynlora.engine.edits import Edit
+from dynlora.engine.guard import RateGuard
 from dynlora.engine.modules import ModuleInfo
 
 Fidelity = Literal["code", "description", "reconstruction"]
@@ -58,11 +59,13 @@ class Step:
         index: optimizer steps done, 1 after the first.
         total: optimizer steps of the run, T.
         lr: learning rate of this step.
+        loss: of the step's batch, penalties left out, on the device; None before it is known.
     """
 
     index: int
     total: int
     lr: float
+    loss: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,20 @@ class Strategy:
     init: str = setting(
         "kaiming", "Start of A: kaiming uniform, or gaussian with deviation 1 / rank.", choices=("kaiming", "gaussian")
     )
+
+    guard: float = setting(
+        0.0,
+        "Share of the first loss by which the smoothed loss may climb above its best before the adapters' rate is "
+        "halved. 0: no guard.",
+        ge=0,
+    )
+
+    rates: RateGuard = state(RateGuard)
+
+    def watch(self, step: Step) -> None:
+        """Let the guard see the loss; reading it waits for the device, so only where there is a guard."""
+        if self.guard > 0 and step.loss is not None:
+            self.rates.see(float(step.loss), self.guard)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse explicitly set values that contradict each other or the run's length, before anything is made.

@@ -141,10 +141,11 @@ class Trainer:
     def _advance(self, order: BatchOrder) -> tuple[Tensor, list[edits.Edit]]:
         """Take one optimizer step; return the batch loss (a tensor, not yet read) and the edits that were applied."""
         index = self.step + 1
-        lr = set_lr(self.optimizer, self.config.train, index, self.total)
+        lr = set_lr(self.optimizer, self.config.train, index, self.total, self.strategy.rates.factor)
         loss = self._backward(order, index)
-        step = Step(index, self.total, lr)
+        step = Step(index, self.total, lr, loss)
         with self.timing.strategy(), torch.no_grad():
+            self.strategy.watch(step)
             self.strategy.observe(self.adapters, step)
         self.adapters.clear_probe_gradients()
         clip(self.optimizer, self.config.train.max_grad_norm)
