@@ -3,8 +3,9 @@
 python -m benchmarks.domains --seeds 3
 
 `sentiment4` has four domains (tweets, movie reviews, Amazon reviews, editorials). Each run is `dynamic` without gates,
-with one a module and sequence, a component and sequence, or a module and token; everything else is equal: rows, batches, head, budget. Trained on all
-four, every domain's held-out rows are reported apart; trained on three, the held-out rows of the fourth.
+with one a module and sequence, a component and sequence, or a module and token; everything else is equal: rows,
+batches, head, budget. Trained on all four, every domain's held-out rows are reported apart; trained on three, the
+held-out rows of the fourth.
 """
 
 from __future__ import annotations

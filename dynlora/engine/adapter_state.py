@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
 from dynlora.engine.checkpoint import copy_into
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.sketch import GradientSketch
 from dynlora.errors import CorruptRunError
 
@@ -28,6 +29,7 @@ def adapter_state(adapters: Adapters) -> dict[str, Any]:
             "lora_B": module.lora_B[:, :live],
             "scale": None if module.scale is None else module.scale[:live],
             "sketch": None if module.sketch is None else module.sketch.state(),
+            "own": module.own_tensors(),
         }
     gates = None if adapters.gates is None else dict(adapters.gates.state_dict())
     return {"modules": modules, "gates": gates, "components": dict(adapters.components)}
@@ -75,7 +77,10 @@ def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
             module.use_scale(1.0, trainable=False)
         if module.scale is not None:
             copy_into(module.scale[:live], kept["scale"])
+    for name, tensor in module.own_tensors().items():
+        copy_into(tensor, kept["own"][name])
     module.rank, module.probes, module.scaling = kept["rank"], kept["probes"], kept["scaling"]
+    module.loaded()
     sketch = kept.get("sketch")
     module.sketch = None if sketch is None else GradientSketch(**_copied(sketch, module.lora_A.device))
 

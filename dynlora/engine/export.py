@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dynlora.engine.inference import AdaptedModel, is_transposed
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.models import head_parameters
 from dynlora.errors import NotMergeableError
 
@@ -32,16 +33,16 @@ def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: f
     folder.mkdir(parents=True, exist_ok=True)
     live = [module for module in model.adapters if module.active_rank() > 0]
     tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
     for module in live:
-        keep = list(range(module.rank))
-        scale = torch.ones(module.rank) if module.scale is None else module.scale[: module.rank].detach().cpu()
-        A, B = module.lora_A.detach()[keep].cpu(), module.lora_B.detach()[:, keep].cpu()
-        tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A.contiguous()
-        tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = (B * scale).contiguous()
+        A, B = (tensor.detach().cpu().contiguous() for tensor in module.low_rank())
+        ranks[module.info.name] = len(A)
+        tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A
+        tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = B
     for name, tensor in head_parameters(model.base).items():
         tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    config = _peft_config(model, live, base_name, lora_alpha, rank)
+    config = _peft_config(model, live, ranks, base_name, lora_alpha, rank)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
     model.base.tokenizer.save_pretrained(folder)
 
@@ -52,7 +53,14 @@ def export_merged(model: AdaptedModel, folder: Path) -> None:
     model.base.tokenizer.save_pretrained(folder)
 
 
-def _peft_config(model: AdaptedModel, live: list[Any], base_name: str, lora_alpha: float, rank: int) -> dict[str, Any]:
+def _peft_config(
+    model: AdaptedModel,
+    live: list[LoraLinear],
+    ranks: Mapping[str, int],
+    base_name: str,
+    lora_alpha: float,
+    rank: int,
+) -> dict[str, Any]:
     """Return PEFT's LoraConfig as plain values."""
     return {
         "peft_type": "LORA",
@@ -64,8 +72,8 @@ def _peft_config(model: AdaptedModel, live: list[Any], base_name: str, lora_alph
         "bias": "none",
         "fan_in_fan_out": any(is_transposed(module) for module in live),
         "target_modules": [module.info.name for module in live],
-        "rank_pattern": {module.info.name: module.rank for module in live},
-        "alpha_pattern": {module.info.name: module.scaling * module.rank for module in live},
+        "rank_pattern": dict(ranks),
+        "alpha_pattern": {module.info.name: module.scaling * ranks[module.info.name] for module in live},
         "modules_to_save": list(model.base.head),
         "inference_mode": True,
     }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class Gates(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(  # noqa: PLR0913 - sizes of one tensor
+    def __init__(
         self,
         n_modules: int,
         d_embedding: int,
@@ -202,3 +203,22 @@ def _described(features: Tensor, mask: Tensor | None) -> Tensor:
 def _fits(mask: Tensor | None, embedded: Tensor) -> bool:
     """Say whether a mask belongs to the embedded tokens."""
     return mask is not None and mask.shape == embedded.shape[:2]
+
+
+@dataclass
+class GateReader:
+    """One module's view of the gates of the current forward."""
+
+    gates: Gates
+    index: int
+
+    def read(self, live: int) -> Tensor | None:
+        """Return the gate of every sequence or token, or None when no forward set it.
+
+        Its shape is (1, batch) or (1, batch · seq), or (live, batch) where each of `live` components has its own. Some
+        models flatten (batch, seq) before their linear modules: a gate holds for a share of the rows.
+        """
+        column = self.gates.column(self.index)
+        if column is None:
+            return None
+        return column[:, :live].t() if self.gates.mode == "rank" else column.reshape(1, -1)

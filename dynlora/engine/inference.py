@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlora.engine.adapters import Adapters, LoraLinear, replace_module
+from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.batches import Tokens, tokenize
 from dynlora.engine.data import Rows
 from dynlora.engine.evaluate import Predictions, predict, summarise
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.models import BaseModel
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
@@ -59,6 +60,7 @@ class AdaptedModel:
             tokens,
             batch_size=batch_size,
             gates=self.adapters.gates,
+            uncertainty=self.strategy.uncertainty,
             autocast=self.autocast,
         )
 
@@ -124,7 +126,18 @@ def merge(model: AdaptedModel) -> None:
         weight: Tensor = base.weight  # pyright: ignore - linear by construction
         delta = module.delta_weight().to(weight.dtype)
         weight += delta.t() if is_transposed(module) else delta
+        _merge_bias(module)
         replace_module(model.base.model, module.info.name, base)
+
+
+def _merge_bias(module: LoraLinear) -> None:
+    """Fold the update of the bias into the frozen one, or give the module one."""
+    delta, base = module.delta_bias(), module.base_layer
+    if delta is None:
+        return
+    bias: Tensor | None = base.bias  # pyright: ignore - linear by construction
+    total = delta if bias is None else bias + delta
+    base.bias = torch.nn.Parameter(total.detach(), requires_grad=False)
 
 
 def is_transposed(module: LoraLinear) -> bool:

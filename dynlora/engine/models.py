@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.dropout import use_sparse_dropout
 from dynlora.engine.gates import Gates
-from dynlora.engine.modules import ModuleInfo, find_modules, head_names
+from dynlora.engine.modules import find_modules, head_names
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.strategy import Batch, Probe, Strategy
 from dynlora.errors import AssetError

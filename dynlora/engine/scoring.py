@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynlora.engine.adapters import LoraLinear
+from dynlora.engine.lora_linear import LoraLinear
 
 
 @torch.no_grad()

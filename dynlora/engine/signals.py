@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dynlora.engine import scoring
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.recording import Recorder
 from dynlora.engine.strategy import Step, Strategy
 
@@ -170,9 +171,7 @@ def spectrum(module: LoraLinear) -> tuple[Tensor, Tensor]:
     The norm is ‖ΔW‖_F = √Σσ². The effective rank is (Σσ²)² / Σσ⁴: how many components carry the update, from 1 to the
     rank, and 0 while ΔW is zero. Both are traces of M = BᵀB AAᵀ, whose eigenvalues are σ² / scaling².
     """
-    A, B = module.lora_A.detach()[: module.rank], module.lora_B.detach()[:, : module.rank]
-    if module.scale is not None:
-        B = B * module.scale.detach()[: module.rank]
+    A, B = (tensor.detach() for tensor in module.low_rank())
     product = (B.t() @ B) @ (A @ A.t())
     energy = product.diagonal().sum().clamp_min(0)
     share = product / energy.clamp_min(torch.finfo(energy.dtype).tiny)

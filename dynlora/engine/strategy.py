@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.bench import Batch, Bench, example_loss
 from dynlora.engine.edits import Edit
 from dynlora.engine.guard import RateGuard
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 
 Fidelity = Literal["code", "description", "reconstruction"]
-Batch = Mapping[str, Tensor]
 
 
 def setting(
@@ -93,7 +94,17 @@ class Probe:
 
 @dataclass
 class Strategy:
-    """Plain LoRA, and the hooks every method may override."""
+    """Plain LoRA, and the hooks every method may override.
+
+    Attributes:
+        title, summary, formula, paper, cost: for people; the formula in LaTeX, the cost beyond plain adapters in words.
+        fidelity: code (checked against published code), description, or reconstruction.
+        budget_in: what is held to uniform LoRA's: parameters, components, or nothing.
+        starts_as_base: whether the model's function before step 1 is the base model's.
+        base_stays: whether the frozen weights are the base model's throughout.
+        as_lora: hyper-parameters with which the method is plain LoRA, step by step; None where there are none.
+        bench: the model and the reserved rows, set by `meet`.
+    """
 
     title: ClassVar[str] = ""
     summary: ClassVar[str] = ""
@@ -101,7 +112,12 @@ class Strategy:
     paper: ClassVar[str] = ""
     fidelity: ClassVar[Fidelity] = "reconstruction"
     cost: ClassVar[str] = ""
-    budget_in: ClassVar[Literal["parameters", "components"]] = "parameters"
+    budget_in: ClassVar[Literal["parameters", "components", "nothing"]] = "parameters"
+    starts_as_base: ClassVar[bool] = True
+    base_stays: ClassVar[bool] = True
+    as_lora: ClassVar[Mapping[str, Any] | None] = None
+
+    bench: ClassVar[Bench | None] = None  # set on the object by `meet`, and no state: a resume is handed a new one
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(
@@ -180,9 +196,28 @@ class Strategy:
     def start(self, adapters: Adapters) -> None:
         """Prepare state, before the first step; not called again on resume."""
 
+    def reserved_share(self) -> float:
+        """Return the share of the training rows that is kept from training, for what the method tries on `bench`."""
+        return 0.0
+
+    def meet(self, bench: Bench) -> None:
+        """Be handed the model and the reserved rows; before `start`, and again on resume."""
+        self.bench = bench
+
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the logits, (batch, n_labels), of a batch without its labels."""
+        """Return the logits, (batch, n_labels), of a batch without its labels.
+
+        While training a method may return another shape, if its `loss` takes it.
+        """
         return model(**batch).logits
+
+    def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of what `forward` returned while training."""
+        return example_loss(output, labels).mean()
+
+    def uncertainty(self) -> Tensor | None:
+        """Return how far the members of a method that has some disagree about the last forward's rows, (batch,)."""
+        return None
 
     def penalty(self, adapters: Adapters) -> dict[str, Tensor]:
         """Return named terms added to the loss; they are recorded apart, the reported loss is without them."""
@@ -198,6 +233,10 @@ class Strategy:
     def finish(self, adapters: Adapters) -> list[Edit]:
         """Return last edits, after the last step."""
         return []
+
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Return single numbers to record at this step, such as a threshold or a temperature."""
+        return {}
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Return vectors over modules to record at this step; `importance` and `rank` replace the loop's own."""

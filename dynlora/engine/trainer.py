@@ -18,7 +18,7 @@ from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import BatchOrder, Tokens
-from dynlora.engine.evaluate import Evaluation, Predictions, example_loss, predict
+from dynlora.engine.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.metrics import HIGHER_IS_BETTER
 from dynlora.engine.optimizer import clip, set_lr
 from dynlora.engine.randomness import seed_global_stream
@@ -126,7 +126,7 @@ class Trainer:
         loss, made = self._advance(order)
         self.timing.end_step(time.perf_counter() - start)
         step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
-        signals.record(step, {"loss": loss, **self._penalties()}, self._budget_payload(made), edits.describe(made))
+        signals.record(step, {"loss": loss, **self._penalties(), **self._numbers()}, self._budget_payload(made), edits.describe(made))
         signals.record_timing(step, self.timing)
         self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,6 +182,12 @@ class Trainer:
         """Return the strategy's penalty terms of this step as they are recorded."""
         return {f"penalty/{name}": term for name, term in self.penalties.items()}
 
+    def _numbers(self) -> dict[str, Tensor]:
+        """Return the strategy's single numbers of this step, as tensors on the device."""
+        device = self.accelerator.device
+        found = self.strategy.scalars(self.adapters)
+        return {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
+
     def _over_processes(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes, which hold shares of equal size."""
         if self.accelerator.num_processes == 1:
@@ -196,8 +202,8 @@ class Trainer:
         """Return the mean loss of a batch."""
         labels = batch.pop("labels")
         with self.autocast():
-            logits = self.strategy.forward(self.model, batch)
-        return example_loss(logits, labels).mean()
+            output = self.strategy.forward(self.model, batch)
+        return self.strategy.loss(output, labels)
 
     def _batch(self, order: BatchOrder, number: int) -> dict[str, Tensor]:
         """Return this process's share of forward pass `number`."""
@@ -212,7 +218,7 @@ class Trainer:
 
     def _budget_payload(self, made: list[edits.Edit]) -> dict[str, int] | None:
         """Return the budget as a decision left it, for the decision log."""
-        if not any(edits.is_structural(edit) or isinstance(edit, edits.SetScale) for edit in made):
+        if not any(edits.is_logged(edit) for edit in made):
             return None
         count = self.adapters.adapter_parameter_count()
         return {"budget": count["budget"], "budget_used": count["active"] + count["gate"]}
@@ -267,6 +273,7 @@ class Trainer:
             tokens,
             batch_size=max(64, self.config.train.batch_size),
             gates=self.adapters.gates,
+            uncertainty=self.strategy.uncertainty,
             autocast=self.autocast,
             shard=(self.accelerator.process_index, self.accelerator.num_processes),
         )

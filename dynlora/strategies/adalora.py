@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine import scoring
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Edit, SetScale
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream
 from dynlora.engine.schedule import Phases

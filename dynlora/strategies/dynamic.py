@@ -50,6 +50,7 @@ class Dynamic(Strategy):
     formula = r"h = W_0 x + s\,B(e \odot g(\varphi) \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
+    as_lora = {"allocation": "none", "gates": "off"}  # noqa: RUF012 - a class variable by its annotation in the base
     cost = "a dot product a component and step; 8 steps of listening; gates from the budget"
 
     allocation: str = setting(

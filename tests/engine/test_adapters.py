@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dynlora.engine import edits, scoring
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo, find_modules, head_names
 from dynlora.engine.signals import spectrum
 from dynlora.errors import ConfigError

@@ -33,6 +33,8 @@ def trained(trainer: Trainer) -> Trainer:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_starts_as_the_base_model(name: str, architecture: str) -> None:
+    if not strategies.strategy_class(name).starts_as_base:
+        pytest.skip("says that it starts elsewhere")
     batch = tiny_tokens().batch(range(6))
     base = tiny_model(architecture).eval()
     adapted = make_trainer(tiny_config(name), architecture).model.eval()
@@ -48,7 +50,21 @@ def test_learns_and_leaves_the_base_alone(name: str) -> None:
     trained(trainer)
     assert trainer.predictions(trainer.tokens).loss.mean() < start - 0.02
     after = weights(trainer)
-    assert all(torch.equal(value, after[key]) for key, value in frozen.items())
+    if trainer.strategy.base_stays:
+        assert all(torch.equal(value, after[key]) for key, value in frozen.items())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if strategies.strategy_class(n).as_lora is not None])
+def test_without_its_dynamics_it_is_lora(name: str, architecture: str) -> None:
+    off = {"name": name, **(strategies.strategy_class(name).as_lora or {})}
+    losses = []
+    for strategy in ({"name": "lora"}, off):
+        recorder = ListRecorder()
+        config = tiny_config(name, strategy=strategy, adapter__dropout=0.1, train__lr=1e-2)
+        trained(make_trainer(config, architecture, recorder=recorder))
+        losses.append(list(recorder.scalars["loss", "train"].values()))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -79,7 +95,7 @@ def test_budget_holds_at_the_end_and_events_are_recorded(name: str) -> None:
     count = trainer.adapters.adapter_parameter_count()
     if trainer.strategy.budget_in == "parameters":
         assert count["active"] + count["gate"] <= count["budget"]
-    else:
+    elif trainer.strategy.budget_in == "components":
         assert sum(trainer.adapters.ranks) <= trainer.adapters.reference_rank * len(trainer.adapters)
     planned = trainer.strategy.events(trainer.total)
     happened = {step for step, kind, _, _ in recorder.events if kind == "reallocate"}

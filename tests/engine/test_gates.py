@@ -174,5 +174,7 @@ def test_baked_component_gates_are_their_means() -> None:
     bake_gates(model, mean)
     for m, module in enumerate(trainer.adapters):
         B = columns[m] * mean[m, : module.max_rank]
-        assert torch.allclose(module.delta_weight(), module.scaling * B[:, : module.rank] @ module.lora_A[: module.rank])
+        assert torch.allclose(
+            module.delta_weight(), module.scaling * B[:, : module.rank] @ module.lora_A[: module.rank]
+        )
         assert module.delta_weight().shape == before[m].shape

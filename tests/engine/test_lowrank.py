@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
-from dynlora.engine.adapters import GateReader, LoraLinear
 from dynlora.engine.dropout import DropoutStreams
-from dynlora.engine.gates import Gates
+from dynlora.engine.gates import GateReader, Gates
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.lowrank import Frozen, low_rank_linear
 from dynlora.engine.modules import ModuleInfo
 
