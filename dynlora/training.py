@@ -157,7 +157,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "task": inputs.data.task,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "planned_events": len(inputs.strategy.events(inputs.total)),
+        "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
         "data_warnings": inputs.data.warnings,
     }
     return PlannedRun(config, meta, inputs.total)

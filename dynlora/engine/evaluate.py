@@ -33,14 +33,14 @@ class Predictions:
         output: class probabilities (n, n_labels), or the predicted number (n, 1).
         prediction: class index, or the number, (n,).
         gate: (n, n_modules), or None without gates.
-        uncertainty: how far members disagree, (n,), or None for a method without members.
+        disagreement: how far members disagree, (n,), or None for a method without members.
     """
 
     loss: np.ndarray
     output: np.ndarray
     prediction: np.ndarray
     gate: np.ndarray | None
-    uncertainty: np.ndarray | None = None
+    disagreement: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return those of some rows."""
@@ -56,7 +56,7 @@ def predict(
     *,
     batch_size: int,
     gates: Gates | None = None,
-    uncertainty: Callable[[], Tensor | None] = lambda: None,
+    disagreement: Callable[[], Tensor | None] = lambda: None,
     autocast: Callable[[], Any],
     shard: tuple[int, int] = (0, 1),
 ) -> Predictions:
@@ -68,7 +68,7 @@ def predict(
         tokens: the rows.
         batch_size: rows a forward pass.
         gates: whose values are kept.
-        uncertainty: the strategy's, of the last forward.
+        disagreement: the strategy's, of the last forward.
         autocast: makes the precision's context.
         shard: this process and the number of processes; every one runs its share and all get the whole.
     """
@@ -85,7 +85,7 @@ def predict(
             labels = batch.pop("labels")
             with autocast():
                 logits = forward(model, batch)
-            beside = (gates.values if gates is not None else None, uncertainty())
+            beside = (gates.values if gates is not None else None, disagreement())
             parts.append((indices, *_outputs(logits, labels), *(_array(values) for values in beside)))
     finally:
         model.train(training)
@@ -109,12 +109,14 @@ def _array(values: Tensor | None) -> np.ndarray | None:
 def _ordered(parts: Sequence[tuple[Any, ...]], n: int) -> Predictions:
     """Put the parts back into the rows' order."""
     order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
-    loss, output, gate, uncertainty = (
+    columns = [
         None if column[0] is None else np.concatenate(column)[order][:n]
         for column in list(zip(*parts, strict=True))[1:]
-    )
+    ]
+    loss, output = np.asarray(columns[0]), np.asarray(columns[1])
+    gate, disagreement = columns[2:]
     prediction = output[:, 0] if output.shape[1] == 1 else output.argmax(1)
-    return Predictions(loss, output, prediction, gate, uncertainty)
+    return Predictions(loss, output, prediction, gate, disagreement)
 
 
 def summarise(predictions: Predictions, label: np.ndarray, labels: Sequence[str]) -> dict[str, float]:

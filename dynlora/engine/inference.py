@@ -60,7 +60,7 @@ class AdaptedModel:
             tokens,
             batch_size=batch_size,
             gates=self.adapters.gates,
-            uncertainty=self.strategy.uncertainty,
+            disagreement=self.strategy.disagreement,
             autocast=self.autocast,
         )
 
@@ -106,7 +106,7 @@ def bake_gates(model: AdaptedModel, mean: Tensor | None) -> None:
         if mean.dim() == 1:
             module.scaling *= float(mean[index])
         else:
-            module.lora_B *= mean[index, : module.max_rank].to(module.lora_B.device)
+            module.lora_B.mul_(mean[index, : module.max_rank].to(module.lora_B.device))
     if adapters.gates is not None:
         adapters.gates.uninstall(model.base.model)
         adapters.gates = None

@@ -92,6 +92,10 @@ class LoraLinear(nn.Module):
             self.lora_A[: self.rank] = draw
             self.lora_B.zero_()
 
+    def share(self, name: str, parameter: nn.Parameter) -> None:
+        """Use another module's lora_A or lora_B in the place of the own one."""
+        setattr(self, name, parameter)
+
     def use_scale(self, value: float, *, trainable: bool) -> None:
         """Give every component a scale e = value, trained or set by edits."""
         tensor = torch.full((self.max_rank,), value, device=self.lora_A.device)
@@ -182,12 +186,12 @@ class LoraLinear(nn.Module):
         return A, B if factors is None else B * factors
 
     def delta_weight(self) -> Tensor:
-        """Return what is to be added to the frozen weight, scaling · B diag(factors) A, (d_out, d_in); gates are one."""
+        """Return what the frozen weight lacks, scaling · B diag(factors) A, (d_out, d_in); gates count as one."""
         A, B = self.low_rank()
         return self.scaling * (B @ A)
 
     def delta_bias(self) -> Tensor | None:
-        """Return what is to be added to the frozen bias, (d_out,); LoRA has nothing."""
+        """Return what the frozen bias lacks, (d_out,); LoRA has nothing."""
         return None
 
     def active_rank(self) -> int:

@@ -39,7 +39,7 @@ def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, gua
     """Set every group's rate for step 1 .. total and return the adapters' rate, which `guard` multiplies."""
     factor = lr_factor(step, total, config.warmup, config.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor * (guard if group["guarded"] else 1.0)
+        group["lr"] = group["peak_lr"] * factor * (guard if group.get("guarded") else 1.0)
     return config.lr * factor * guard
 
 

@@ -117,7 +117,7 @@ class Strategy:
     base_stays: ClassVar[bool] = True
     as_lora: ClassVar[Mapping[str, Any] | None] = None
 
-    bench: ClassVar[Bench | None] = None  # set on the object by `meet`, and no state: a resume is handed a new one
+    bench: ClassVar[Bench | None] = None
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(
@@ -152,8 +152,8 @@ class Strategy:
             ConfigError: naming the field, its value, the rule and the remedy.
         """
 
-    def events(self, total: int) -> list[int]:
-        """Return the steps after which capacity may move in a run of `total` steps."""
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the steps after which capacity may move in a run of `total` steps, `rank` that of uniform LoRA."""
         return []
 
     def parameter_budget(self, uniform: int) -> int:
@@ -184,11 +184,14 @@ class Strategy:
 
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
         """Return optimizer groups; `lr_factor` multiplies the run's rate, `weight_decay` may override the run's."""
-        fast, slow = [], []
+        fast, slow = {}, {}  # by identity: modules may share a tensor
         for module in adapters:
             for name, tensor in module.adapter_parameters().items():
-                (fast if name == "lora_B" else slow).append(tensor)
-        groups = [{"params": slow, "lr_factor": 1.0}, {"params": fast, "lr_factor": self.lr_ratio}]
+                (fast if name == "lora_B" else slow)[id(tensor)] = tensor
+        groups = [
+            {"params": list(slow.values()), "lr_factor": 1.0},
+            {"params": list(fast.values()), "lr_factor": self.lr_ratio},
+        ]
         if adapters.gates is not None:
             groups.append({"params": list(adapters.gates.parameters()), "lr_factor": 1.0, "weight_decay": 0.0})
         return groups
@@ -202,7 +205,7 @@ class Strategy:
 
     def meet(self, bench: Bench) -> None:
         """Be handed the model and the reserved rows; before `start`, and again on resume."""
-        self.bench = bench
+        self.bench = bench  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits, (batch, n_labels), of a batch without its labels.
@@ -215,7 +218,7 @@ class Strategy:
         """Return the mean loss of what `forward` returned while training."""
         return example_loss(output, labels).mean()
 
-    def uncertainty(self) -> Tensor | None:
+    def disagreement(self) -> Tensor | None:
         """Return how far the members of a method that has some disagree about the last forward's rows, (batch,)."""
         return None
 

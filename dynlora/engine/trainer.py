@@ -126,7 +126,12 @@ class Trainer:
         loss, made = self._advance(order)
         self.timing.end_step(time.perf_counter() - start)
         step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
-        signals.record(step, {"loss": loss, **self._penalties(), **self._numbers()}, self._budget_payload(made), edits.describe(made))
+        signals.record(
+            step,
+            {"loss": loss, **self._penalties(), **self._numbers()},
+            self._budget_payload(made),
+            edits.describe(made),
+        )
         signals.record_timing(step, self.timing)
         self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
         self.optimizer.zero_grad(set_to_none=True)
@@ -273,7 +278,7 @@ class Trainer:
             tokens,
             batch_size=max(64, self.config.train.batch_size),
             gates=self.adapters.gates,
-            uncertainty=self.strategy.uncertainty,
+            disagreement=self.strategy.disagreement,
             autocast=self.autocast,
             shard=(self.accelerator.process_index, self.accelerator.num_processes),
         )

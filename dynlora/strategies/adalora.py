@@ -76,7 +76,7 @@ class AdaLora(Strategy):
             memory=1,
         )
 
-    def events(self, total: int) -> list[int]:
+    def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which triplets are pruned: multiples of deltaT, and the end of the phase."""
         return [step for step in range(1, total + 1) if self._prunes(step, self.phases(total))]
 

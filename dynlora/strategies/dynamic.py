@@ -50,7 +50,7 @@ class Dynamic(Strategy):
     formula = r"h = W_0 x + s\,B(e \odot g(\varphi) \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
-    as_lora = {"allocation": "none", "gates": "off"}  # noqa: RUF012 - a class variable by its annotation in the base
+    as_lora = {"allocation": "none", "gates": "off"}
     cost = "a dot product a component and step; 8 steps of listening; gates from the budget"
 
     allocation: str = setting(
@@ -103,7 +103,7 @@ class Dynamic(Strategy):
         set_apart = {name: getattr(self, name) for name in ("warmup_steps", "final_steps", "allocate_every")}
         return Phases.of(total, **set_apart, share=0.05, memory=round(1 / (1 - self.smoothing)))
 
-    def events(self, total: int) -> list[int]:
+    def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which capacity may move."""
         return [] if self.allocation == "none" else self.phases(total).events()
 

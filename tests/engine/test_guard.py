@@ -24,10 +24,10 @@ def test_a_falling_noisy_loss_is_left_alone() -> None:
 
 
 def test_a_climb_halves_the_rate_once_and_a_further_climb_again() -> None:
-    fall, climb = np.linspace(0.7, 0.3, 40), np.linspace(0.3, 0.7, 20)
+    fall, climb = np.linspace(0.7, 0.3, 40), np.linspace(0.3, 0.9, 20)
     assert watched(np.concatenate([fall, climb])).factor == 0.5
-    assert watched(np.concatenate([fall, climb, np.full(60, 0.7)])).factor == 0.5
-    assert watched(np.concatenate([fall, climb, np.full(20, 0.7), np.linspace(0.7, 1.5, 30)])).factor < 0.5
+    assert watched(np.concatenate([fall, climb, np.full(60, 0.9)])).factor == 0.5
+    assert watched(np.concatenate([fall, climb, np.full(20, 0.9), np.linspace(0.9, 1.8, 30)])).factor < 0.5
 
 
 def test_nothing_is_believed_before_the_average_has_seen_enough() -> None:
