@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "name": config.title,
         "strategy": config.strategy.name,
         "fidelity": inputs.strategy.fidelity,
+        "own_signals": {name: asdict(signal) for name, signal in inputs.strategy.own_signals.items()},
         "model": config.model.name,
         "data": config.data.source,
         "data_digest": inputs.data.digest,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _LEAST = 1e-6
 """Below any concentration that a rank can have; keeps a division that is not used from being one by zero."""
 
+PARAMETERS = "adapter_parameters"
+"""Name of the series that says how many adapter parameters reach the output, gates included."""
+
 UNITS = {
     "importance": "loss change per parameter",
     "rank": "components",
@@ -87,6 +90,9 @@ class StepSignals:
             decisions: rows of the decision log.
         """
         names, rows = self._vectors(step)
+        count = self.adapters.adapter_parameter_count()
+        in_use = torch.tensor(float(count["active"] + count["gate"]), device=rows[0].device)
+        scalars = {**scalars, PARAMETERS: in_use}
         block = torch.cat([*rows, *(value.reshape(1) for value in scalars.values())])
         self.flush()
         copy = block.to("cpu", non_blocking=True)
@@ -143,7 +149,8 @@ class StepSignals:
         for name, vector in zip(found, vectors, strict=True):
             if name not in self._names:
                 self._names.add(name)
-                self.recorder.define_signal(name, "module", "", len(vector))
+                own = self.strategy.own_signals.get(name)
+                self.recorder.define_signal(name, "module", "" if own is None else own.unit, len(vector))
         return list(found), vectors
 
     def _importance(self) -> Tensor:

@@ -53,6 +53,25 @@ def state(factory: Callable[[], Any]) -> Any:
 
 
 @dataclass(frozen=True)
+class OwnSignal:
+    """What a method's own signal over modules means, for the pages that draw it.
+
+    Attributes:
+        title: a word or two.
+        question: what its map answers.
+        unit: of the values.
+        choices: names of the values 0, 1, 2, ... where they are choices and no amounts; empty for amounts.
+        grouping: whether equal values mean that modules belong together, and the values nothing else.
+    """
+
+    title: str
+    question: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    grouping: bool = False
+
+
+@dataclass(frozen=True)
 class Step:
     """Where training stands when a hook is called.
 
@@ -102,6 +121,7 @@ class Strategy:
         budget_in: what is held to uniform LoRA's: parameters, components, or nothing.
         starts_as_base: whether the model's function before step 1 is the base model's.
         base_stays: whether the frozen weights are the base model's throughout.
+        own_signals: what `signals` records beside the loop's own, by name.
         as_lora: hyper-parameters with which the method is plain LoRA, step by step; None where there are none.
         bench: the model and the reserved rows, set by `meet`.
     """
@@ -116,6 +136,7 @@ class Strategy:
     starts_as_base: ClassVar[bool] = True
     base_stays: ClassVar[bool] = True
     as_lora: ClassVar[Mapping[str, Any] | None] = None
+    own_signals: ClassVar[Mapping[str, OwnSignal]] = {}
 
     bench: ClassVar[Bench | None] = None
 
@@ -242,7 +263,10 @@ class Strategy:
         return {}
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
-        """Return vectors over modules to record at this step; `importance` and `rank` replace the loop's own."""
+        """Return vectors over modules to record at this step; `importance` and `rank` replace the loop's own.
+
+        Further ones are described in `own_signals`.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.schedule import Phases
 from dynlora.engine.sharing import closest_groups, groups_of, kinds_of
-from dynlora.engine.strategy import Probe, Step, Strategy, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
 from dynlora.errors import ConfigError
 
 
@@ -45,6 +45,7 @@ class AsLora(Strategy):
     paper = "Mu et al. 2024, arXiv 2412.10135"
     fidelity = "reconstruction"
     cost = "none a step; distances between the B of a kind at a merge"
+    own_signals = {"group": OwnSignal("sharing groups", "Which layers share one B", grouping=True)}
 
     group_share: float = setting(0.5, "Groups of B that are left at the end, in layers.", gt=0, le=1)
     rank_factor: float | None = setting(

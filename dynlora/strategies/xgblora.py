@@ -15,7 +15,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.edits.boost import NextBooster
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import Probe, Step, Strategy, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
 from dynlora.errors import ConfigError
 
 LEAST_STEPS = 4
@@ -47,6 +47,9 @@ class XgbLora(Strategy):
     fidelity = "description"
     cost = "less than LoRA a step: one component on a part of the layers; a fold a round"
     base_stays = False
+    own_signals = {
+        "boosting": OwnSignal("boosting now", "Which modules each round trains", choices=("resting", "training"))
+    }
 
     rounds: int | None = setting(None, "Boosters a run trains one after the other. Empty: 2 × rank.", ge=1, le=4096)
     layer_share: float = setting(0.5, "Share of the layers that a round trains.", gt=0, le=1)
