@@ -119,6 +119,11 @@ class Adapters(Sequence[LoraLinear]):
             for module, enabled in zip(self.modules, before, strict=True):
                 module.enabled = enabled
 
+    def clear_gradients(self) -> None:
+        """Forget the gradients of A and B, also where the optimizer holds other tensors than these."""
+        for module in self.modules:
+            module.lora_A.grad = module.lora_B.grad = None
+
     def clear_probe_gradients(self) -> None:
         """Zero the gradient of probe rows: it was read, and must move neither weights nor the gradient's norm."""
         for module in self.modules:

@@ -134,7 +134,7 @@ class Trainer:
         )
         signals.record_timing(step, self.timing)
         self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         self.loss = signals.last_loss
         if math.isnan(self.loss) and signals.has_loss:
             raise TrainingDiverged(
@@ -182,6 +182,11 @@ class Trainer:
                 (objective / accum if accum > 1 else objective).backward()
             total += loss.detach()
         return self._over_processes(total / accum if accum > 1 else total)
+
+    def _clear_gradients(self) -> None:
+        """Forget this step's gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.clear_gradients()
 
     def _penalties(self) -> dict[str, Tensor]:
         """Return the strategy's penalty terms of this step as they are recorded."""
@@ -267,7 +272,7 @@ class Trainer:
         start = time.perf_counter()
         loss, _ = self._advance(order)
         float(loss)  # waits for the device
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         return time.perf_counter() - start
 
     def predictions(self, tokens: Tokens) -> Predictions:
