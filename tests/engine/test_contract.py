@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import peft
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dynlora import strategies
+from dynlora.engine.export import peft_adapter
+from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.models import BaseModel
 from dynlora.engine.trainer import Trainer
+from dynlora.errors import NotMergeableError
 from tests.engine.harness import (
     ARCHITECTURES,
     ListRecorder,
@@ -164,3 +176,68 @@ def test_state_survives_packing(name: str) -> None:
             before, after = kept[module][name], live[module][name]
             assert (before is None) == (after is None) == (name in live[module]["tied"])
             assert before is None or torch.equal(before, after)
+
+
+def as_used(trainer: Trainer) -> AdaptedModel:
+    """Return a trained model as it is used after training, its gates baked into their means."""
+    base = BaseModel(trainer.model, None, [], Path())  # pyright: ignore[reportArgumentType] - no text is read here
+    model = AdaptedModel(
+        base, trainer.adapters, trainer.strategy, ["no", "yes"], "classification", 16, trainer.autocast
+    )  # fmt: skip
+    bake_gates(model, mean_gates(model, trainer.tokens))
+    return model
+
+
+def refused(attempt: Callable[[], Any]) -> bool:
+    """Say whether a method that cannot be merged refuses, with a sentence that says what to do instead."""
+    try:
+        attempt()
+    except NotMergeableError as error:
+        if len(str(error)) < 30:
+            pytest.fail(f"no sentence: {error}")
+        return True
+    return False
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
+    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2), architecture)))
+    before = model.logits(tiny_tokens())
+    if refused(lambda: merge(model)):
+        return
+    assert not any(isinstance(module, LoraLinear) for module in model.base.model.modules())
+    torch.testing.assert_close(model.logits(tiny_tokens()), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_peft_says_what_we_said(name: str, tmp_path: Path) -> None:
+    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2))))
+    before = model.logits(tiny_tokens())
+    made: list[Any] = []
+    if refused(lambda: made.extend(peft_adapter(model, "tiny", lora_alpha=4, rank=2))):
+        return
+    tensors, config = made
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "modules_to_save": []}), "utf-8")
+    fresh = tiny_model()
+    fresh.load_state_dict({k: v for k, v in model.base.model.state_dict().items() if "classifier" in k}, strict=False)
+    loaded = peft.PeftModel.from_pretrained(fresh, str(tmp_path)).eval()
+    batch = tiny_tokens().batch(range(len(tiny_tokens())))
+    del batch["labels"]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_saved_and_loaded_it_says_the_same(name: str) -> None:
+    keeper = MemoryKeeper()
+    config = tiny_config(name, train__lr=1e-2)
+    whole = make_trainer(config)
+    whole.train(keeper)
+    loaded = make_trainer(config, state=keeper.state(20))
+    np.testing.assert_array_equal(
+        loaded.predictions(loaded.tokens).loss, whole.predictions(whole.tokens).loss
+    )  # fmt: skip
+    assert loaded.adapters.adapter_parameter_count() == whole.adapters.adapter_parameter_count()
