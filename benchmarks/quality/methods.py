@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dynlora import strategies
+
 
 @dataclass(frozen=True)
 class Method:
@@ -73,6 +75,17 @@ CORE = ("lora", "lora-ratio", "peft-lora", "peft-adalora", "dynamic", "random")
 """The core comparison."""
 
 
+def method_of(name: str) -> Method:
+    """Return a method by name: one of `METHODS`, or a registered strategy at its defaults.
+
+    Raises:
+        UnknownStrategyError: when it is neither.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    return Method(strategies.strategy_class(name).title or name, strategy=name)
+
+
 def rates_source(method: str) -> str:
     """Return the method whose grid decides the rate of this one."""
-    return METHODS[method].rates_of or method
+    return method_of(method).rates_of or method

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.methods import METHODS
+from benchmarks.quality.methods import METHODS, method_of
 from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT
 
@@ -76,7 +76,7 @@ def summary(kept: Path) -> dict[str, Any]:
 def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
     """Return mean, spread and size of each method of a cell."""
     rows = []
-    for name in [name for name in METHODS if name in cell]:
+    for name in _in_order(cell):
         runs = [cell[name][seed] for seed in sorted(cell[name])]
         loss = [made["metrics"]["loss"] for made in runs]
         accuracy = [made["metrics"]["accuracy"] for made in runs]
@@ -96,10 +96,15 @@ def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
     return rows
 
 
+def _in_order(cell: Mapping[str, Runs]) -> list[str]:
+    """Return the methods of a cell: those that `METHODS` lists, then other strategies by name."""
+    return [name for name in METHODS if name in cell] + sorted(set(cell) - set(METHODS))
+
+
 def _differences(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
     """Return the paired differences in loss and accuracy of each method to what it is held against."""
     rows = []
-    for name in METHODS:
+    for name in _in_order(cell):
         for other in AGAINST:
             seeds = sorted(set(cell.get(name, {})) & set(cell.get(other, {})))
             if name == other or not seeds:
@@ -139,7 +144,7 @@ def show(figures: Mapping[str, Any]) -> None:
     for cell in figures["cells"]:
         print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}")
         for row in cell["methods"]:
-            label = METHODS[row["method"]].label
+            label = method_of(row["method"]).label
             print(f"  {label:34} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
                   f"{100 * row['accuracy']:.2f} %  {len(row['seeds'])} seeds")  # fmt: skip
         for row in cell["differences"]:
