@@ -40,7 +40,8 @@ def summary(found: pd.DataFrame) -> str:
         return "Nothing was decided but moves of rank."
     counts = found["decision"].value_counts()
     kinds = ", ".join(f"{count} × {one_line(kind, 40)}" for kind, count in counts.items())
-    return f"{len(found):,} decisions at {found['step'].nunique():,} steps: {kinds}."
+    many, steps = len(found), found["step"].nunique()
+    return f"{many:,} decision{'s' * (many != 1)} at {steps:,} step{'s' * (steps != 1)}: {kinds}."
 
 
 def _edits(payload: Any) -> list[Mapping[str, Any]]:
