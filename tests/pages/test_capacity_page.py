@@ -83,7 +83,7 @@ def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_d
     assert app.dataframe[0].value["modules"][0] == "query 0, key 0"
     app = open_page("capacity", run=RUN, signal="path")
     assert list(charts(app)[0]["data"][0]["colorbar"]["ticktext"]) == ["sharing groups", "low rank"]
-    assert "At step 40: 6 sharing groups and 6 low rank" in words(app)
+    assert "At step 40: 6 sharing groups and 6 low rank" in words(app).replace("\u200b", "")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
