@@ -14,6 +14,7 @@ BENCHMARKS = (
     "benchmarks.accuracy",
     "benchmarks.quality",
     "benchmarks.domains",
+    "benchmarks.methods",
 )
 
 

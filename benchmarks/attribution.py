@@ -16,7 +16,7 @@ from dynlora import strategies
 from dynlora.building import build_trainer, load_inputs, make_accelerator
 from dynlora.config import parse_config
 from dynlora.engine import edits
-from dynlora.engine.adapters import GateReader
+from dynlora.engine.gates import GateReader
 from dynlora.engine.signals import StepSignals
 from dynlora.engine.trainer import Trainer, TrainingStopped
 from dynlora.store.rows import ModuleRow

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlora.engine.adapters import LoraLinear
 from dynlora.engine.batches import BatchOrder
 from dynlora.engine.gates import FEATURES
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.engine.trainer import Trainer
 from dynlora.preflight import saved_bytes

@@ -3,8 +3,9 @@
 python -m benchmarks.domains --seeds 3
 
 `sentiment4` has four domains (tweets, movie reviews, Amazon reviews, editorials). Each run is `dynamic` without gates,
-with one gate a sequence, or with one a token; everything else is equal: rows, batches, head, budget. Trained on all
-four, every domain's held-out rows are reported apart; trained on three, the held-out rows of the fourth.
+with one a module and sequence, a component and sequence, or a module and token; everything else is equal: rows,
+batches, head, budget. Trained on all four, every domain's held-out rows are reported apart; trained on three, the
+held-out rows of the fourth.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.quality.tasks import TASKS, task_data
 from dynlora.engine.data import Rows, TextData
 
 KEPT = results.RESULTS / "domains"
-GATES = ("off", "module", "token")
+GATES = ("off", "module", "rank", "token")
 EVERYTHING = "all"
 
 

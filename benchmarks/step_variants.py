@@ -21,7 +21,7 @@ from dynlora import assets
 from dynlora.building import Inputs, build_trainer, load_inputs
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.batches import BatchOrder, Tokens, tokenize
-from dynlora.engine.evaluate import example_loss
+from dynlora.engine.bench import example_loss
 from dynlora.engine.hardware import autocast_context
 from dynlora.engine.models import BaseModel, load_base
 from dynlora.engine.modules import find_modules

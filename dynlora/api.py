@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -15,6 +17,8 @@ from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters
+from dynlora.engine.batches import Tokens
+from dynlora.engine.bench import Bench
 from dynlora.engine.models import BaseModel, adapt, head_names
 from dynlora.engine.strategy import Step, Strategy
 from dynlora.errors import ConfigError
@@ -85,6 +89,7 @@ class Attached:
                 edits.apply(self.adapters, last, self.optimizer, step=self.index)
                 made = [*made, *last]
         self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.clear_gradients()
         return edits.describe(made)
 
 
@@ -143,6 +148,8 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     )
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
+    rows = Tokens([], np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+    method.meet(Bench(model, method.forward, rows, 1, nullcontext))
     method.start(adapters)
     return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
 

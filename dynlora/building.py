@@ -20,6 +20,7 @@ from dynlora.engine import groups
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import BatchOrder, Tokens, tokenize
+from dynlora.engine.bench import Bench, set_apart
 from dynlora.engine.checkpoint import load_optimizer_state, moved
 from dynlora.engine.data import TextData, load_data
 from dynlora.engine.evaluate import PROBE, Evaluation
@@ -121,13 +122,17 @@ def build_trainer(
     precision = resolve_precision(config.train.precision, accelerator.device)
     autocast = autocast_context(precision, accelerator.device)
     base.model.to(accelerator.device)  # pyright: ignore
-    tokens = tokenize(base.tokenizer, data.train, config.data.max_length)
+    everything = tokenize(base.tokenizer, data.train, config.data.max_length)
+    tokens, reserve = set_apart(everything, inputs.strategy.reserved_share(), config.seed)
     evaluation, position = _evaluation(inputs, tokens, autocast)
     adapters = put_adapters(inputs, tokens, accelerator, None if state is None else saved_sizes(state["adapters"]))
+    if state is not None:
+        load_adapter_state(adapters, state["adapters"])
+    model = accelerator.prepare_model(base.model)
+    inputs.strategy.meet(Bench(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast))
     head = head_parameters(base)
     optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train)
     if state is not None:
-        load_adapter_state(adapters, state["adapters"])
         load_head_state(head, state["head"])
         load_optimizer_state(optimizer, state["optimizer"])
         inputs.strategy.load_state_dict(moved(state["strategy"], accelerator.device))
@@ -136,7 +141,7 @@ def build_trainer(
     evaluation.define(recorder, len(adapters), position, adapters.gates is not None)
     trainer = Trainer(
         config=config,
-        model=accelerator.prepare_model(base.model),
+        model=model,
         adapters=adapters,
         strategy=inputs.strategy,
         optimizer=optimizer,

@@ -212,7 +212,7 @@ def _schedule(inputs: Inputs) -> dict[str, Any]:
         "epochs": total * train.batch_size * train.grad_accum / len(inputs.data.train),
         "warmup_steps": max(1, round(train.warmup * total)) if train.warmup else 0,
         "shape": train.schedule,
-        "events": inputs.strategy.events(total),
+        "events": inputs.strategy.events(total, inputs.config.adapter.rank),
         "evaluations": evaluations,
         "checkpoint_every": checkpoint_every(inputs.config, total),
     }

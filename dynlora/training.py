@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "name": config.title,
         "strategy": config.strategy.name,
         "fidelity": inputs.strategy.fidelity,
+        "own_signals": {name: asdict(signal) for name, signal in inputs.strategy.own_signals.items()},
         "model": config.model.name,
         "data": config.data.source,
         "data_digest": inputs.data.digest,
@@ -157,7 +158,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "task": inputs.data.task,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "planned_events": len(inputs.strategy.events(inputs.total)),
+        "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
         "data_warnings": inputs.data.warnings,
     }
     return PlannedRun(config, meta, inputs.total)

@@ -101,3 +101,17 @@ def test_no_row_is_used_twice(tmp_path: Path) -> None:
 def test_a_task_without_its_folder_says_so() -> None:
     with pytest.raises(SystemExit, match="holds no folder sst2"):
         TASKS["sst2"].section(None)
+
+
+def test_a_best_rate_at_the_edge_asks_for_the_next_and_stops_in_the_end(tmp_path: Path) -> None:
+    def beyond() -> float | None:
+        return tables.rate_beyond(tmp_path, "minilm", "sst2", "dynamic", 1)
+
+    assert beyond() is None, "nothing was tuned"
+    for lr, loss in ((2e-3, 500), (4e-3, 400), (8e-3, 300)):
+        keep(tmp_path, "dynamic", round(lr * 1e6), [loss, loss], "tune", lr)
+    assert beyond() == pytest.approx(16e-3)
+    keep(tmp_path, "dynamic", 1, [350, 350], "tune", 16e-3)
+    assert beyond() is None, "the best lies inside now"
+    keep(tmp_path, "dynamic", 2, [200, 200], "tune", 1e-3)
+    assert beyond() is None, "enough rates were tried"

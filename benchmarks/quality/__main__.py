@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def _jobs_of(arguments: argparse.Namespace, task: str, method: str, rank: int, s
     yield Job(purpose="report", seed=REPORTING_SEEDS + seed, lr=GRIDS[rank][1] if lr is None else lr, **common)
 
 
+def _beyond(arguments: argparse.Namespace) -> Iterator[Job]:
+    """Yield a run with the next rate for each cell whose best rate lies at the edge of what was tried."""
+    for job in dict.fromkeys(replace(job, lr=0.0) for job in jobs(arguments)):
+        lr = tables.rate_beyond(KEPT, job.model, job.task, job.method, job.rank)
+        if lr is not None:
+            yield replace(job, lr=lr)
+
+
 def main() -> None:
     """Train, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,6 +80,8 @@ def main() -> None:
             setattr(arguments, name, value)
     if arguments.stage != "table":
         carry_out(list(jobs(arguments)), kept, arguments.data, arguments.workers, limit)
+    while arguments.stage == "tune" and (further := list(_beyond(arguments))):
+        carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
         figures = tables.summary(kept)
         tables.show(figures)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dynlora import strategies
+
 
 @dataclass(frozen=True)
 class Method:
@@ -33,7 +35,7 @@ class Method:
 
 
 GRIDS = {1: (2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3), 4: (1e-3, 2e-3, 4e-3)}
-"""Learning rates that every method chooses from on the tuning rows, by rank of the budget."""
+"""Learning rates that methods choose from on the tuning rows, by rank of the budget; `tune` goes on past an edge."""
 
 REPORTING_SEEDS = 100
 """Seeds of reported runs start here; everything before was used to choose."""
@@ -50,6 +52,10 @@ METHODS = {
     "random": Method("dynamic, moves at random", fields={"allocation": "random"}, rates_of="dynamic"),
     "dynamic-no-gates": Method("dynamic without gates", fields={"gates": "off"}, rates_of="dynamic"),
     "dynamic-token-gates": Method("dynamic, a gate a token", fields={"gates": "token"}, rates_of="dynamic"),
+    "dynamic-rank-gates": Method("dynamic, a gate a component", fields={"gates": "rank"}, rates_of="dynamic"),
+    "dynamic-signal": Method("dynamic, worth with its sign kept", fields={"score": "signal"}, rates_of="dynamic"),
+    "dynamic-stabilized": Method("dynamic, rank-stabilized scaling", fields={"scaling": "rank_stabilized"}),
+    "dynamic-ratio": Method("dynamic, B at 4 x the rate, guarded", fields={"lr_ratio": RATIO, "guard": 0.3}),
     "dynamic-no-moves": Method("dynamic without reallocation", fields={"allocation": "none"}, rates_of="dynamic"),
     "dynamic-commit-only": Method("dynamic, first event only", fields={"moves": 0}, rates_of="dynamic"),
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of="dynamic"),
@@ -69,6 +75,17 @@ CORE = ("lora", "lora-ratio", "peft-lora", "peft-adalora", "dynamic", "random")
 """The core comparison."""
 
 
+def method_of(name: str) -> Method:
+    """Return a method by name: one of `METHODS`, or a registered strategy at its defaults.
+
+    Raises:
+        UnknownStrategyError: when it is neither.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    return Method(strategies.strategy_class(name).title or name, strategy=name)
+
+
 def rates_source(method: str) -> str:
     """Return the method whose grid decides the rate of this one."""
-    return METHODS[method].rates_of or method
+    return method_of(method).rates_of or method

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from benchmarks.quality.methods import METHODS, Method
+from benchmarks.quality.methods import Method, method_of
 from benchmarks.quality.tasks import TASKS, Task, task_data
 from dynlora import assets, strategies
 from dynlora.building import Inputs, build_trainer, make_accelerator
@@ -75,7 +75,7 @@ class Job:
         if limit is not None:
             rows = np.arange(limit)
             data = dataclasses.replace(data, train=data.train.take(rows), held_out=data.held_out.take(rows))
-        return finished_run(self, METHODS[self.method], data)
+        return finished_run(self, method_of(self.method), data)
 
 
 def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:

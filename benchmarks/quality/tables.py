@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.methods import METHODS
+from benchmarks.quality.methods import METHODS, method_of
 from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT
 
@@ -28,17 +28,36 @@ def finished(kept: Path, purpose: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in sorted(kept.glob(f"{purpose}-*.json"))]
 
 
+MOST_RATES = 4
+"""A method whose best rate lies at the edge of its grid tries further, until it has tried more than so many."""
+
+
 def chosen_rate(kept: Path, model: str, task: str, method: str, rank: int) -> float | None:
     """Return the rate with the least mean loss on the tuning rows, None when nothing was tuned.
 
     A run that diverged counts with its loss, however large.
     """
+    losses = _tuned(kept, model, task, method, rank)
+    return min(losses, key=lambda lr: losses[lr]) if losses else None
+
+
+def rate_beyond(kept: Path, model: str, task: str, method: str, rank: int) -> float | None:
+    """Return the rate to try next where the best one lies at the edge of those that were tried, else None."""
+    losses = _tuned(kept, model, task, method, rank)
+    best = chosen_rate(kept, model, task, method, rank)
+    if best is None or min(losses) < best < max(losses) or len(losses) > MOST_RATES:
+        return None
+    return best / 2 if best == min(losses) else best * 2
+
+
+def _tuned(kept: Path, model: str, task: str, method: str, rank: int) -> dict[float, float]:
+    """Return the mean loss on the tuning rows by rate."""
     losses: dict[float, list[float]] = defaultdict(list)
     for made in finished(kept, "tune"):
         job = made["job"]
         if (job["model"], job["task"], job["method"], job["rank"]) == (model, task, method, rank):
             losses[job["lr"]].append(made["metrics"]["loss"])
-    return min(losses, key=lambda lr: statistics.mean(losses[lr])) if losses else None
+    return {lr: statistics.mean(values) for lr, values in losses.items()}
 
 
 def summary(kept: Path) -> dict[str, Any]:
@@ -57,7 +76,7 @@ def summary(kept: Path) -> dict[str, Any]:
 def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
     """Return mean, spread and size of each method of a cell."""
     rows = []
-    for name in [name for name in METHODS if name in cell]:
+    for name in _in_order(cell):
         runs = [cell[name][seed] for seed in sorted(cell[name])]
         loss = [made["metrics"]["loss"] for made in runs]
         accuracy = [made["metrics"]["accuracy"] for made in runs]
@@ -77,10 +96,15 @@ def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
     return rows
 
 
+def _in_order(cell: Mapping[str, Runs]) -> list[str]:
+    """Return the methods of a cell: those that `METHODS` lists, then other strategies by name."""
+    return [name for name in METHODS if name in cell] + sorted(set(cell) - set(METHODS))
+
+
 def _differences(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
     """Return the paired differences in loss and accuracy of each method to what it is held against."""
     rows = []
-    for name in METHODS:
+    for name in _in_order(cell):
         for other in AGAINST:
             seeds = sorted(set(cell.get(name, {})) & set(cell.get(other, {})))
             if name == other or not seeds:
@@ -120,7 +144,7 @@ def show(figures: Mapping[str, Any]) -> None:
     for cell in figures["cells"]:
         print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}")
         for row in cell["methods"]:
-            label = METHODS[row["method"]].label
+            label = method_of(row["method"]).label
             print(f"  {label:34} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
                   f"{100 * row['accuracy']:.2f} %  {len(row['seeds'])} seeds")  # fmt: skip
         for row in cell["differences"]:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
 from dynlora.engine.checkpoint import copy_into
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.sketch import GradientSketch
 from dynlora.errors import CorruptRunError
 
@@ -17,17 +18,22 @@ from dynlora.errors import CorruptRunError
 def adapter_state(adapters: Adapters) -> dict[str, Any]:
     """Return ranks, weights, scales, gates and per-component state."""
     modules = {}
+    owners: dict[int, str] = {}
     for module in adapters:
         live = module.rank + module.probes  # the rest is zero
+        tied = {name: owners.setdefault(id(tensor), module.info.name) for name, tensor in _sharable(module).items()}
+        tied = {name: owner for name, owner in tied.items() if owner != module.info.name}
         modules[module.info.name] = {
             "rank": module.rank,
             "max_rank": module.max_rank,
             "probes": module.probes,
             "scaling": module.scaling,
-            "lora_A": module.lora_A[:live],
-            "lora_B": module.lora_B[:, :live],
+            "lora_A": None if "lora_A" in tied else module.lora_A[:live],
+            "lora_B": None if "lora_B" in tied else module.lora_B[:, :live],
+            "tied": tied,
             "scale": None if module.scale is None else module.scale[:live],
             "sketch": None if module.sketch is None else module.sketch.state(),
+            "own": module.own_tensors(),
         }
     gates = None if adapters.gates is None else dict(adapters.gates.state_dict())
     return {"modules": modules, "gates": gates, "components": dict(adapters.components)}
@@ -43,6 +49,7 @@ def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
         kept = state["modules"].get(module.info.name)
         if kept is None:
             raise CorruptRunError(f"the saved adapter has no module {module.info.name}; it belongs to another model")
+        _tie(adapters, module, kept.get("tied", {}))
         _load_module(module, kept)
     if (adapters.gates is None) != (state["gates"] is None):
         raise CorruptRunError("the saved adapter and the run disagree about gates; it belongs to another config")
@@ -51,6 +58,20 @@ def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
             copy_into(tensor, state["gates"][name])
     for name, tensor in state["components"].items():
         copy_into(adapters.track(name), tensor)
+
+
+def _sharable(module: LoraLinear) -> dict[str, Tensor]:
+    """Return the tensors that several modules may share, by name."""
+    return {"lora_A": module.lora_A, "lora_B": module.lora_B}
+
+
+def _tie(adapters: Adapters, module: LoraLinear, tied: Mapping[str, str]) -> None:
+    """Let a module share the tensors that the saved one shared, with modules that come before it."""
+    owners = {other.info.name: other for other in adapters}
+    for name, owner in tied.items():
+        if owner not in owners or name not in _sharable(module):
+            raise CorruptRunError(f"{module.info.name}: shares {name} with {owner}, which is not there")
+        setattr(module, name, getattr(owners[owner], name))
 
 
 def saved_sizes(state: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -66,16 +87,21 @@ def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
         raise CorruptRunError(
             f"{module.info.name}: the saved adapter has rank {live}, there is room for {module.max_rank}"
         )
-    module.lora_A.zero_()
-    module.lora_B.zero_()
-    copy_into(module.lora_A[:live], kept["lora_A"])
-    copy_into(module.lora_B[:, :live], kept["lora_B"])
+    if kept["lora_A"] is not None:
+        module.lora_A.zero_()
+        copy_into(module.lora_A[:live], kept["lora_A"])
+    if kept["lora_B"] is not None:
+        module.lora_B.zero_()
+        copy_into(module.lora_B[:, :live], kept["lora_B"])
     if kept["scale"] is not None:
         if module.scale is None:
             module.use_scale(1.0, trainable=False)
         if module.scale is not None:
             copy_into(module.scale[:live], kept["scale"])
+    for name, tensor in module.own_tensors().items():
+        copy_into(tensor, kept["own"][name])
     module.rank, module.probes, module.scaling = kept["rank"], kept["probes"], kept["scaling"]
+    module.loaded()
     sketch = kept.get("sketch")
     module.sketch = None if sketch is None else GradientSketch(**_copied(sketch, module.lora_A.device))
 

@@ -1,215 +1,16 @@
-"""Adapted modules: h = W0 x + s · B(e ⊙ g ⊙ A x), with room to grow and the active components packed first."""
+"""All adapted modules of a model in order, their budget, and what belongs to each component beside its weights."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dynlora.engine.dropout import DropoutStreams, zero_
-from dynlora.engine.gates import Gates
-from dynlora.engine.lowrank import Frozen, low_rank_linear
-from dynlora.engine.modules import ModuleInfo, linear_features
-from dynlora.engine.randomness import stream
-from dynlora.engine.sketch import GradientSketch
-
-KNOWN = ("torch.nn.modules.linear", "transformers.pytorch_utils")
-"""Where the linear modules come from whose product is known; a quantised one of another package computes its own."""
-
-
-class LoraLinear(nn.Module):
-    """A frozen linear module with a low-rank update of changeable rank.
-
-    h = W0 x + scaling · B[:, :rank] (scale[:rank] ⊙ gate ⊙ A[:rank] x)
-
-    Rows `rank ..` of A and columns `rank ..` of B are inactive and zero; the forward does not touch them, so the cost
-    follows the rank while parameters keep their identity for the optimizer. A probe is one extra live row with b = 0:
-    it leaves the function as it is and its gradient says what another component would be worth.
-
-    Attributes:
-        base_layer: the frozen module, W0 of shape (d_out, d_in).
-        lora_A: (max_rank, d_in).
-        lora_B: (d_out, max_rank).
-        scale: per-component scale e, (max_rank,), or None when it is one everywhere.
-        rank: number of active components, 0 to max_rank.
-        probes: live rows past the active ones, 0 or 1.
-        scaling: alpha / reference rank; a rank change never alters it.
-        enabled: False leaves the frozen module alone, as if the adapter were not there.
-        sketch: sums up which way the loss pulls W0 while training, or None while nobody listens.
-        fused: False computes the update in plain operations, slower and otherwise equal, as torch.func always gets it.
-    """
-
-    lora_A: nn.Parameter
-    lora_B: nn.Parameter
-    scale: Tensor | None
-
-    def __init__(self, base_layer: nn.Module, info: ModuleInfo, *, rank: int, max_rank: int, scaling: float) -> None:
-        """Wrap `base_layer`; A is filled by `reset_parameters`, B is zero.
-
-        Raises:
-            ValueError: when rank lies outside 0 to max_rank.
-        """
-        super().__init__()
-        if not 0 <= rank <= max_rank:
-            raise ValueError(f"rank={rank}: must lie in 0 to max_rank={max_rank}")
-        weight = next(base_layer.parameters())
-        self.base_layer = base_layer.requires_grad_(False)
-        self.info = info
-        self.max_rank = max_rank
-        self.rank = rank
-        self.probes = 0
-        self.scaling = scaling
-        self.enabled = True
-        self.fused = True
-        self._cast: tuple[Any, Frozen] | None = None
-        self.dropout = 0.0
-        self.lora_A = nn.Parameter(torch.zeros(max_rank, info.d_in, device=weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(info.d_out, max_rank, device=weight.device))
-        self.register_buffer("scale", None)
-        self.gates: GateReader | None = None
-        self.streams: DropoutStreams | None = None
-        self.sketch: GradientSketch | None = None
-
-    def reset_parameters(self, seed: int, gaussian: float | None = None) -> None:
-        """Draw A from the module's own stream and set B = 0.
-
-        Args:
-            seed: of the run.
-            gaussian: deviation of a normal draw; None draws kaiming-uniform(√5), that is U(-1/√d_in, 1/√d_in).
-        """
-        draw = torch.empty(self.rank, self.info.d_in)
-        generator = stream(seed, self.info.name, "lora_A")
-        if gaussian is None:
-            bound = 1 / math.sqrt(self.info.d_in)
-            draw.uniform_(-bound, bound, generator=generator)
-        else:
-            draw.normal_(0, gaussian, generator=generator)
-        with torch.no_grad():
-            self.lora_A.zero_()
-            self.lora_A[: self.rank] = draw
-            self.lora_B.zero_()
-
-    def use_scale(self, value: float, *, trainable: bool) -> None:
-        """Give every component a scale e = value, trained or set by edits."""
-        tensor = torch.full((self.max_rank,), value, device=self.lora_A.device)
-        del self.scale
-        if trainable:
-            self.scale = nn.Parameter(tensor)
-        else:
-            self.register_buffer("scale", tensor)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, ..., d_in) to (batch, ..., d_out)."""
-        if not self.enabled:
-            return self.base_layer(x)
-        output = self._adapted(x)
-        if self.sketch is not None and self.training:
-            self.sketch.hear(x, output)
-        return output
-
-    def _adapted(self, x: Tensor) -> Tensor:
-        """Return the frozen map and the update, in one product where its kind is known."""
-        live = self.rank + self.probes
-        dropped = self._dropped(x) if self.training and self.dropout > 0.0 and live else None
-        scaling = self.scaling if dropped is None else self.scaling / (1 - self.dropout)
-        scale = None if self.scale is None else self.scale[:live]
-        gate = None if self.gates is None else self.gates.read()
-        frozen = self._frozen(x) if self.fused and not torch._C._are_functorch_transforms_active() else None
-        if frozen is None:
-            return self.base_layer(x) + self._update(x, live, scaling, scale, gate, dropped)
-        return low_rank_linear(
-            x, frozen, self.lora_A, self.lora_B,
-            live=live, scaling=scaling, scale=scale, gate=gate, dropped=dropped,
-        )  # fmt: skip
-
-    def _update(
-        self, x: Tensor, live: int, scaling: float, scale: Tensor | None, gate: Tensor | None, dropped: Tensor | None
-    ) -> Tensor:
-        """Return the update alone, in operations that every transform of torch knows."""
-        if dropped is not None:
-            x = torch.where(zero_(torch.ones_like(x, dtype=torch.bool), dropped), x, 0.0)
-        inner = F.linear(x, self.lora_A[:live])
-        if gate is not None:
-            rows = x.numel() // x.shape[-1]
-            inner = inner * gate.repeat_interleave(rows // gate.numel()).view(*x.shape[:-1], 1)
-        factor = scaling if scale is None else scaling * scale
-        return F.linear(inner * factor, self.lora_B[:, :live])
-
-    def _frozen(self, x: Tensor) -> Frozen | None:
-        """Return the frozen map in the precision of this forward, or None where only the module itself knows it.
-
-        Autocast casts frozen weights anew in every forward; here the copy is kept, half as large as the weights, until
-        they change.
-        """
-        base = self.base_layer
-        weight: Tensor = base.weight  # pyright: ignore
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        plain = linear_features(base) and type(base).__module__ in KNOWN and not weight.requires_grad
-        if not plain or base._forward_hooks or base._forward_pre_hooks:
-            return None
-        bias: Tensor | None = base.bias  # pyright: ignore
-        key = (dtype, weight.data_ptr(), weight._version, None if bias is None else bias._version)
-        if self._cast is None or self._cast[0] != key:
-            with torch.inference_mode(False), torch.no_grad():  # an evaluation may cast, training goes on with it
-                cast = None if bias is None else bias.to(dtype)
-                self._cast = (key, Frozen(weight.to(dtype), cast, not isinstance(base, nn.Linear)))
-        return self._cast[1]
-
-    def copied_bytes(self) -> int:
-        """Return the bytes of the copy that computes in another precision than the frozen weights lie in."""
-        if self._cast is None:
-            return 0
-        frozen, base = self._cast[1], self.base_layer
-        copies = [
-            t for t, own in ((frozen.weight, base.weight), (frozen.bias, base.bias)) if t is not None and t is not own
-        ]
-        return sum(tensor.numel() * tensor.element_size() for tensor in copies)
-
-    def delta_weight(self) -> Tensor:
-        """Return the update with the gate at one: scaling · B diag(scale) A, shape (d_out, d_in)."""
-        A, B = self.lora_A[: self.rank], self.lora_B[:, : self.rank]
-        if self.scale is not None:
-            B = B * self.scale[: self.rank]
-        return self.scaling * (B @ A)
-
-    def active_rank(self) -> int:
-        """Return the components that reach the output: packed and with a scale other than zero."""
-        if self.scale is None:
-            return self.rank
-        return int((self.scale[: self.rank] != 0).sum())
-
-    def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the trainable tensors by their own names."""
-        names = [("lora_A", self.lora_A), ("lora_B", self.lora_B), ("scale", self.scale)]
-        return {name: tensor for name, tensor in names if isinstance(tensor, nn.Parameter)}
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        """Return what the update does not see of x, from the module's own stream."""
-        if self.streams is None:
-            return torch.rand(x.shape, device=x.device) < self.dropout
-        return self.streams.dropped(self.info.name, x, self.dropout)
-
-
-@dataclass
-class GateReader:
-    """One module's view of the gates of the current forward."""
-
-    gates: Gates
-    index: int
-
-    def read(self) -> Tensor | None:
-        """Return the gate of every sequence (batch,) or token (batch, seq), or None when no forward set it.
-
-        Some models flatten (batch, seq) before their linear modules: a gate then holds for a share of the rows.
-        """
-        return self.gates.column(self.index)
+from dynlora.engine.dropout import DropoutStreams
+from dynlora.engine.gates import GateReader, Gates, gate_numbers
+from dynlora.engine.lora_linear import LoraLinear
 
 
 class Adapters(Sequence[LoraLinear]):
@@ -255,8 +56,20 @@ class Adapters(Sequence[LoraLinear]):
 
     @property
     def costs(self) -> list[int]:
-        """Parameters of one component, by module."""
-        return [module.info.cost for module in self.modules]
+        """Parameters of one component, by module; its own gate's among them where it has one."""
+        gate = gate_numbers("rank") if self.gates is not None and self.gates.mode == "rank" else 0
+        return [module.info.cost + gate for module in self.modules]
+
+    @property
+    def spendable(self) -> int:
+        """Parameters of the budget that components may take: all but those of gates that modules share."""
+        shared = self.gates is not None and self.gates.mode != "rank"
+        return self.budget - (self.gate_parameters() if shared else 0)
+
+    @property
+    def slack(self) -> int:
+        """Parameters of the budget that are free."""
+        return self.spendable - sum(module.rank * cost for module, cost in zip(self.modules, self.costs, strict=True))
 
     def track(self, name: str, grown: float = 0.0) -> Tensor:
         """Return a per-component state (n_modules, widest max_rank), made on first use; new components get `grown`."""
@@ -269,17 +82,23 @@ class Adapters(Sequence[LoraLinear]):
 
     def adapter_parameter_count(self) -> dict[str, int]:
         """Return parameters: budget, active, allocated, gate."""
-        active = sum(rank * cost for rank, cost in zip(self.ranks, self.costs, strict=True))
+        parts = [(part, size) for module in self.modules for part, size in module.active_parts()]
+        active = sum({id(part): size for part, size in parts}.values())
         allocated = sum(module.max_rank * module.info.cost for module in self.modules)
         return {"budget": self.budget, "active": active, "allocated": allocated, "gate": self.gate_parameters()}
 
     def gate_parameters(self) -> int:
-        """Return the parameters of the gates; they count against the budget."""
-        return 0 if self.gates is None else sum(tensor.numel() for tensor in self.gates.parameters())
+        """Return the parameters of the gates in use; they count against the budget."""
+        if self.gates is None:
+            return 0
+        if self.gates.mode == "rank":
+            return gate_numbers("rank") * sum(module.rank for module in self.modules)
+        return sum(tensor.numel() for tensor in self.gates.parameters())
 
     def attach_gates(self, gates: Gates) -> None:
         """Let every module read its own column of `gates`."""
         self.gates = gates
+        gates.ranks = lambda: [module.rank for module in self.modules]
         for index, module in enumerate(self.modules):
             module.gates = GateReader(gates, index)
 
@@ -299,6 +118,11 @@ class Adapters(Sequence[LoraLinear]):
         finally:
             for module, enabled in zip(self.modules, before, strict=True):
                 module.enabled = enabled
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of A and B, also where the optimizer holds other tensors than these."""
+        for module in self.modules:
+            module.lora_A.grad = module.lora_B.grad = None
 
     def clear_probe_gradients(self) -> None:
         """Zero the gradient of probe rows: it was read, and must move neither weights nor the gradient's norm."""

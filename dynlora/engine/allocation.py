@@ -61,9 +61,8 @@ def standing_of(
     grown_up = [age[m, : module.rank] >= fresh for m, module in enumerate(adapters)]
     if benefit is None:
         benefit = np.array([s[g].min() if g.any() else np.nan for s, g in zip(scores, grown_up, strict=True)])
-    used = sum(module.rank * module.info.cost for module in adapters) + adapters.gate_parameters()
     room = np.array([module.max_rank for module in adapters])
-    return Standing(scores, grown_up, benefit, np.array(adapters.costs), room, min_rank, adapters.budget - used)
+    return Standing(scores, grown_up, benefit, np.array(adapters.costs), room, min_rank, adapters.slack)
 
 
 class Ledger:

@@ -46,10 +46,9 @@ def commitment(
     gains = [promised(d, scaling=m.scaling, lr=step.lr, steps=left) for d, m in zip(heard, adapters, strict=True)]
     if by_lot:
         rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot"))
-        gains = [np.sort(rng.random(m.max_rank))[::-1] * m.info.cost for m in adapters]
+        gains = [np.sort(rng.random(m.max_rank))[::-1] * c for m, c in zip(adapters, adapters.costs, strict=True)]
     room = [module.max_rank for module in adapters]
-    budget = adapters.budget - adapters.gate_parameters()
-    ranks = committed_ranks(gains, adapters.costs, room, budget=budget, min_rank=min_rank)
+    ranks = committed_ranks(gains, adapters.costs, room, budget=adapters.spendable, min_rank=min_rank)
     return toward_ranks(adapters, worth, ranks, gains, heard if along else None)
 
 
@@ -111,8 +110,7 @@ def toward_ranks(
             along = directions is not None and j < len(directions[m].value)
             promise = float(gains[m][j]) if j < len(gains[m]) else 0.0
             grown.append(Grow(m, promise, directions[m].right[j] if along and directions is not None else None))
-    used = sum(module.rank * module.info.cost for module in adapters) + adapters.gate_parameters()
-    return _paired(drops, grown, adapters.costs, adapters.budget - used)
+    return _paired(drops, grown, adapters.costs, adapters.slack)
 
 
 def _paired(drops: list[Drop], grown: list[Grow], costs: Sequence[int], slack: int) -> list[Edit]:

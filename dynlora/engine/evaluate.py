@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dynlora.engine import metrics
 from dynlora.engine.batches import Tokens, sorted_batches
+from dynlora.engine.bench import Batch, example_loss
 from dynlora.engine.gates import Gates
 from dynlora.engine.recording import Recorder
-from dynlora.engine.strategy import Batch
 
 WORST = 50
 """How many of the worst examples an evaluation keeps."""
@@ -34,19 +33,19 @@ class Predictions:
         output: class probabilities (n, n_labels), or the predicted number (n, 1).
         prediction: class index, or the number, (n,).
         gate: (n, n_modules), or None without gates.
+        disagreement: how far members disagree, (n,), or None for a method without members.
     """
 
     loss: np.ndarray
     output: np.ndarray
     prediction: np.ndarray
     gate: np.ndarray | None
+    disagreement: np.ndarray | None = None
 
-
-def example_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each example, (batch,): cross entropy, or the squared error for float labels."""
-    if labels.is_floating_point():
-        return F.mse_loss(logits.squeeze(-1).float(), labels, reduction="none")
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    def take(self, rows: np.ndarray) -> Predictions:
+        """Return those of some rows."""
+        kept = (None if value is None else value[rows] for value in vars(self).values())
+        return Predictions(*kept)  # pyright: ignore[reportArgumentType]
 
 
 @torch.inference_mode()
@@ -57,6 +56,7 @@ def predict(
     *,
     batch_size: int,
     gates: Gates | None = None,
+    disagreement: Callable[[], Tensor | None] = lambda: None,
     autocast: Callable[[], Any],
     shard: tuple[int, int] = (0, 1),
 ) -> Predictions:
@@ -68,6 +68,7 @@ def predict(
         tokens: the rows.
         batch_size: rows a forward pass.
         gates: whose values are kept.
+        disagreement: the strategy's, of the last forward.
         autocast: makes the precision's context.
         shard: this process and the number of processes; every one runs its share and all get the whole.
     """
@@ -84,8 +85,8 @@ def predict(
             labels = batch.pop("labels")
             with autocast():
                 logits = forward(model, batch)
-            values = gates.values if gates is not None else None
-            parts.append((indices, *_outputs(logits, labels), None if values is None else values.float().cpu().numpy()))
+            beside = (gates.values if gates is not None else None, disagreement())
+            parts.append((indices, *_outputs(logits, labels), *(_array(values) for values in beside)))
     finally:
         model.train(training)
     if world > 1:
@@ -100,14 +101,22 @@ def _outputs(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return example_loss(logits, labels).cpu().numpy(), output.cpu().numpy()
 
 
+def _array(values: Tensor | None) -> np.ndarray | None:
+    """Return a tensor as an array in full precision."""
+    return None if values is None else values.float().cpu().numpy()
+
+
 def _ordered(parts: Sequence[tuple[Any, ...]], n: int) -> Predictions:
     """Put the parts back into the rows' order."""
     order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
-    loss = np.concatenate([part[1] for part in parts])[order]
-    output = np.concatenate([part[2] for part in parts])[order]
-    gate = None if parts[0][3] is None else np.concatenate([part[3] for part in parts])[order]
+    columns = [
+        None if column[0] is None else np.concatenate(column)[order][:n]
+        for column in list(zip(*parts, strict=True))[1:]
+    ]
+    loss, output = np.asarray(columns[0]), np.asarray(columns[1])
+    gate, disagreement = columns[2:]
     prediction = output[:, 0] if output.shape[1] == 1 else output.argmax(1)
-    return Predictions(loss[:n], output[:n], prediction[:n], None if gate is None else gate[:n])
+    return Predictions(loss, output, prediction, gate, disagreement)
 
 
 def summarise(predictions: Predictions, label: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
@@ -194,12 +203,7 @@ class Evaluation:
         losses, scores, gates = [], [], []
         for index in range(len(self.group_names)):
             rows = np.flatnonzero(self.group == index)
-            part = Predictions(
-                predictions.loss[rows],
-                predictions.output[rows],
-                predictions.prediction[rows],
-                None if predictions.gate is None else predictions.gate[rows],
-            )
+            part = predictions.take(rows)
             found = summarise(part, self.tokens.label[rows], self.labels) if len(rows) else {}
             losses.append(found.get("loss", np.nan))
             scores.append(found.get(self.metric, np.nan))

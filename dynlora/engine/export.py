@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dynlora.engine.inference import AdaptedModel, is_transposed
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.models import head_parameters
 from dynlora.errors import NotMergeableError
 
@@ -21,29 +23,41 @@ PREFIX = "base_model.model."
 def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: float, rank: int) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained` loads; gates must be baked before.
 
+    Raises:
+        NotMergeableError: as `peft_adapter` does; nothing is written then.
+    """
+    tensors, config = peft_adapter(model, base_name, lora_alpha=lora_alpha, rank=rank)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    model.base.tokenizer.save_pretrained(folder)
+
+
+def peft_adapter(
+    model: AdaptedModel, base_name: str, *, lora_alpha: float, rank: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the config of an adapter as PEFT loads it.
+
     `target_modules` lists the modules with rank above 0 by full name; `rank_pattern` and `alpha_pattern` hold every
     one of them, so that alpha / r is the fixed scaling whatever the rank became.
 
     Raises:
-        NotMergeableError: while input gates are on.
+        NotMergeableError: while input gates are on, or where a method's update is no LoRA.
     """
     if model.adapters.gates is not None:
         raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
-    folder.mkdir(parents=True, exist_ok=True)
     live = [module for module in model.adapters if module.active_rank() > 0]
     tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
     for module in live:
-        keep = list(range(module.rank))
-        scale = torch.ones(module.rank) if module.scale is None else module.scale[: module.rank].detach().cpu()
-        A, B = module.lora_A.detach()[keep].cpu(), module.lora_B.detach()[:, keep].cpu()
-        tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A.contiguous()
-        tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = (B * scale).contiguous()
+        # cloned: modules may share a tensor, and a file of safetensors may not
+        A, B = (tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for tensor in module.low_rank())
+        ranks[module.info.name] = len(A)
+        tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A
+        tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = B
     for name, tensor in head_parameters(model.base).items():
         tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    config = _peft_config(model, live, base_name, lora_alpha, rank)
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
-    model.base.tokenizer.save_pretrained(folder)
+    return tensors, _peft_config(model, live, ranks, base_name, lora_alpha, rank)
 
 
 def export_merged(model: AdaptedModel, folder: Path) -> None:
@@ -52,7 +66,14 @@ def export_merged(model: AdaptedModel, folder: Path) -> None:
     model.base.tokenizer.save_pretrained(folder)
 
 
-def _peft_config(model: AdaptedModel, live: list[Any], base_name: str, lora_alpha: float, rank: int) -> dict[str, Any]:
+def _peft_config(
+    model: AdaptedModel,
+    live: list[LoraLinear],
+    ranks: Mapping[str, int],
+    base_name: str,
+    lora_alpha: float,
+    rank: int,
+) -> dict[str, Any]:
     """Return PEFT's LoraConfig as plain values."""
     return {
         "peft_type": "LORA",
@@ -64,8 +85,8 @@ def _peft_config(model: AdaptedModel, live: list[Any], base_name: str, lora_alph
         "bias": "none",
         "fan_in_fan_out": any(is_transposed(module) for module in live),
         "target_modules": [module.info.name for module in live],
-        "rank_pattern": {module.info.name: module.rank for module in live},
-        "alpha_pattern": {module.info.name: module.scaling * module.rank for module in live},
+        "rank_pattern": dict(ranks),
+        "alpha_pattern": {module.info.name: module.scaling * ranks[module.info.name] for module in live},
         "modules_to_save": list(model.base.head),
         "inference_mode": True,
     }

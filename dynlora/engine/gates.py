@@ -1,4 +1,4 @@
-"""Input gates: one scalar per module and sequence or token, from eight numbers that describe the input's features.
+"""Input gates: a scalar a module and sequence, component or token, from eight numbers that describe the input.
 
 g_m(x) = 2 σ(u_m · φ(x) + c_m), u = c = 0 at the start, so that g = 1 exactly.
 
@@ -10,7 +10,9 @@ between processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,17 +28,25 @@ CHILD = "dynlora_gates"
 FEATURES = 8
 """Numbers that describe an input."""
 
+MODES = ("module", "rank", "token")
+"""One gate a module and sequence; one a component and sequence; one a module and token."""
+
+
+def gate_numbers(mode: str | None) -> int:
+    """Return the parameters of one gate, that of a module or, in mode `rank`, of a component; 0 without gates."""
+    return 0 if mode is None else FEATURES + 1
+
 
 class Gates(nn.Module):
     """The gates of all adapted modules, computed in one product a forward.
 
     Attributes:
-        mode: module (one gate a sequence) or token (one a token).
-        weight: u, (n_modules, FEATURES).
-        bias: c, (n_modules,).
+        mode: module (one gate a sequence), rank (one a component and sequence) or token (one a token).
+        weight: u, (n_modules, FEATURES), or (n_modules, widest max_rank, FEATURES) for components.
+        bias: c, (n_modules,), or (n_modules, widest max_rank) for components.
         projection: (2 · d_embedding, FEATURES), or (d_embedding, FEATURES) for tokens, fixed.
         mean, deviation: of the projected features over the calibration batches, (FEATURES,), fixed.
-        values: gates of the current forward, (batch, n_modules), averaged over the tokens; None outside of one.
+        values: gates of the current forward, (batch, n_modules), averaged over tokens or components; None outside.
         features: φ of the current forward, (batch, FEATURES) or (batch, seq, FEATURES), or None.
     """
 
@@ -45,27 +55,35 @@ class Gates(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, n_modules: int, d_embedding: int, seed: int, device: torch.device | None = None, mode: str = "module"
+        self,
+        n_modules: int,
+        d_embedding: int,
+        seed: int,
+        device: torch.device | None = None,
+        mode: str = "module",
+        max_rank: int = 1,
     ) -> None:
-        """Make gates that are one everywhere."""
+        """Make gates that are one everywhere; `max_rank` is the widest module's, for one gate a component."""
         super().__init__()
         self.mode = mode
+        size = (n_modules, max_rank) if mode == "rank" else (n_modules,)
         width = d_embedding if mode == "token" else 2 * d_embedding
         draw = torch.randn(width, FEATURES, generator=stream(seed, "gates", "projection"))
-        self.weight = nn.Parameter(torch.zeros(n_modules, FEATURES, device=device))
-        self.bias = nn.Parameter(torch.zeros(n_modules, device=device))
+        self.weight = nn.Parameter(torch.zeros(*size, FEATURES, device=device))
+        self.bias = nn.Parameter(torch.zeros(size, device=device))
         self.register_buffer("projection", (draw / width**0.5).to(device))
         self.register_buffer("mean", torch.zeros(FEATURES, device=device))
         self.register_buffer("deviation", torch.ones(FEATURES, device=device))
         self.values: Tensor | None = None
         self.features: Tensor | None = None
-        self.frozen_values: Tensor | None = None
+        self.ranks: Callable[[], list[int]] = list
         self._columns: tuple[Tensor, ...] = ()
         self._mask: Tensor | None = None
+        self._sums: Tensor | None = None
         self._handles: list[RemovableHandle] = []
 
     def column(self, index: int) -> Tensor | None:
-        """Return the gates of one module in this forward, (batch,) or (batch, seq)."""
+        """Return the gates of one module in this forward: (batch,), (batch, max_rank) or (batch, seq)."""
         return self._columns[index] if self._columns else None
 
     def install(self, model: nn.Module, backbone: nn.Module, embedding: nn.Module) -> None:
@@ -133,14 +151,40 @@ class Gates(nn.Module):
         mask = self._mask if _fits(self._mask, output) else None
         with torch.autocast(output.device.type, enabled=False):
             features: Tensor = self(output, mask)
-            gates = 2 * torch.sigmoid(F.linear(features, self.weight, self.bias))
+            weight, bias = self.weight.reshape(-1, FEATURES), self.bias.reshape(-1)
+            gates = 2 * torch.sigmoid(F.linear(features, weight, bias))
         self.features = features
-        if self.frozen_values is not None:
-            gates = self.frozen_values.expand_as(gates)
-        self._columns = gates.unbind(-1)
-        self.values = gates
-        if gates.dim() == 3:
+        self._set(gates, output, mask)
+
+    @contextmanager
+    def adding_up(self, sums: Tensor) -> Iterator[None]:
+        """Add the gates of every component, over the sequences of each forward inside the block, to `sums`."""
+        self._sums = sums
+        try:
+            yield
+        finally:
+            self._sums = None
+
+    def _set(self, gates: Tensor, output: Tensor, mask: Tensor | None) -> None:
+        """Keep the gates of this forward for the modules that read them, and their means for what is recorded."""
+        if self.mode == "rank":
+            gates = gates.view(len(gates), *self.bias.shape)
+            self._columns, self.values = gates.unbind(1), self._over_components(gates)
+            if self._sums is not None:
+                self._sums += gates.sum(0)
+            return
+        self._columns, self.values = gates.unbind(-1), gates
+        if self.mode == "token":
             self.values = torch.bmm(_token_weights(output, mask), gates).squeeze(1)
+
+    def _over_components(self, gates: Tensor) -> Tensor:
+        """Return the mean over each module's active components, (batch, n_modules), of (batch, n_modules, max_rank).
+
+        One where a module has none.
+        """
+        ranks = torch.tensor(self.ranks(), device=gates.device).unsqueeze(1)
+        active = torch.arange(gates.shape[2], device=gates.device) < ranks
+        return 1 + ((gates - 1) * active).sum(2) / ranks.clamp_min(1).squeeze(1)
 
 
 def _token_weights(embedded: Tensor, mask: Tensor | None) -> Tensor:
@@ -159,3 +203,22 @@ def _described(features: Tensor, mask: Tensor | None) -> Tensor:
 def _fits(mask: Tensor | None, embedded: Tensor) -> bool:
     """Say whether a mask belongs to the embedded tokens."""
     return mask is not None and mask.shape == embedded.shape[:2]
+
+
+@dataclass
+class GateReader:
+    """One module's view of the gates of the current forward."""
+
+    gates: Gates
+    index: int
+
+    def read(self, live: int) -> Tensor | None:
+        """Return the gate of every sequence or token, or None when no forward set it.
+
+        Its shape is (1, batch) or (1, batch · seq), or (live, batch) where each of `live` components has its own. Some
+        models flatten (batch, seq) before their linear modules: a gate holds for a share of the rows.
+        """
+        column = self.gates.column(self.index)
+        if column is None:
+            return None
+        return column[:, :live].t() if self.gates.mode == "rank" else column.reshape(1, -1)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlora.engine.adapters import Adapters, LoraLinear, replace_module
+from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.batches import Tokens, tokenize
 from dynlora.engine.data import Rows
 from dynlora.engine.evaluate import Predictions, predict, summarise
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.models import BaseModel
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
@@ -59,6 +60,7 @@ class AdaptedModel:
             tokens,
             batch_size=batch_size,
             gates=self.adapters.gates,
+            disagreement=self.strategy.disagreement,
             autocast=self.autocast,
         )
 
@@ -80,20 +82,31 @@ class AdaptedModel:
 
 
 def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
-    """Return each module's gate averaged over rows, (n_modules,), or None without gates."""
-    if model.adapters.gates is None:
+    """Return each gate averaged over rows, (n_modules,) or (n_modules, max_rank); None without gates."""
+    gates = model.adapters.gates
+    if gates is None:
         return None
+    if gates.mode == "rank":
+        sums = torch.zeros_like(gates.bias)
+        with gates.adding_up(sums):
+            model.logits(tokens)
+        return sums.cpu() / len(tokens)
     gate = model.predictions(tokens).gate
     return None if gate is None else torch.from_numpy(gate.mean(0))
 
 
+@torch.no_grad()
 def bake_gates(model: AdaptedModel, mean: Tensor | None) -> None:
     """Put each gate's mean in the place of the gate: the adapter is plain LoRA then. None takes gates off unchanged."""
     adapters = model.adapters
     for index, module in enumerate(adapters):
         module.gates = None
-        if mean is not None:
+        if mean is None:
+            continue
+        if mean.dim() == 1:
             module.scaling *= float(mean[index])
+        else:
+            module.lora_B.mul_(mean[index, : module.max_rank].to(module.lora_B.device))
     if adapters.gates is not None:
         adapters.gates.uninstall(model.base.model)
         adapters.gates = None
@@ -113,7 +126,18 @@ def merge(model: AdaptedModel) -> None:
         weight: Tensor = base.weight  # pyright: ignore - linear by construction
         delta = module.delta_weight().to(weight.dtype)
         weight += delta.t() if is_transposed(module) else delta
+        _merge_bias(module)
         replace_module(model.base.model, module.info.name, base)
+
+
+def _merge_bias(module: LoraLinear) -> None:
+    """Fold the update of the bias into the frozen one, or give the module one."""
+    delta, base = module.delta_bias(), module.base_layer
+    if delta is None:
+        return
+    bias: Tensor | None = base.bias  # pyright: ignore - linear by construction
+    total = delta if bias is None else bias + delta
+    base.bias = torch.nn.Parameter(total.detach(), requires_grad=False)
 
 
 def is_transposed(module: LoraLinear) -> bool:

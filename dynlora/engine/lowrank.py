@@ -64,7 +64,7 @@ def low_rank_linear(  # noqa: PLR0913 - the terms of one formula
         live: leading components that count.
         scaling: constant factor.
         scale: per-component factor, (live,).
-        gate: one factor for each of equal shares of the rows, such as (batch,).
+        gate: factors for each of equal shares of the rows, (1, shares) for all components or (live, shares).
         dropped: entries of x that the update does not see, as positions or a mask; see `dropout.zero_`.
     """
     return _LowRankLinear.apply(x, A, B, scale, gate, dropped, frozen, live, scaling)  # pyright: ignore
@@ -137,7 +137,7 @@ def _factor(scaling: float, scale: Tensor | None, gate: Tensor | None) -> Tensor
     factor: Tensor | float = scaling
     if scale is not None:
         factor = scale.view(-1, 1, 1) * factor
-    return factor if gate is None else gate.reshape(1, -1, 1) * factor
+    return factor if gate is None else gate.unsqueeze(-1) * factor
 
 
 def _weigh(inner: Tensor, factor: Tensor | float) -> Tensor:
@@ -154,14 +154,15 @@ def _factor_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of scale and gate from ∂L/∂weighted ⊙ inner, (live, rows)."""
     live, rows = product.shape
-    shares = 1 if gate is None else gate.numel()
+    shares = 1 if gate is None else gate.shape[1]
     dtype = torch.promote_types(product.dtype, torch.float32)
     total = product.view(live, shares, rows // shares).sum(2, dtype=dtype) * scaling
     grad_scale = grad_gate = None
     if scale is not None:
-        grad_scale = (total if gate is None else total * gate.reshape(1, -1)).sum(1).to(scale.dtype)
+        grad_scale = (total if gate is None else total * gate).sum(1).to(scale.dtype)
     if gate is not None:
-        grad_gate = (total if scale is None else total * scale.view(-1, 1)).sum(0).view(gate.shape).to(gate.dtype)
+        grad_gate = total if scale is None else total * scale.view(-1, 1)
+        grad_gate = (grad_gate if len(gate) == live else grad_gate.sum(0, keepdim=True)).to(gate.dtype)
     return grad_scale, grad_gate
 
 

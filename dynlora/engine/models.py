@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.dropout import use_sparse_dropout
 from dynlora.engine.gates import Gates
-from dynlora.engine.modules import ModuleInfo, find_modules, head_names
+from dynlora.engine.modules import find_modules, head_names
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.strategy import Batch, Probe, Strategy
 from dynlora.errors import AssetError
@@ -169,15 +169,17 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     use_sparse_dropout(base.model)
     mode = strategy.gate_mode()
     if mode is not None:
-        adapters.attach_gates(_gates(base.model, infos, seed, mode))
+        adapters.attach_gates(_gates(base.model, adapters, mode))
     return adapters
 
 
-def _gates(model: PreTrainedModel, infos: list[ModuleInfo], seed: int, mode: str) -> Gates:
+def _gates(model: PreTrainedModel, adapters: Adapters, mode: str) -> Gates:
     """Return gates hooked to the model's embedding; they become its child, so that they move and save with it."""
     embedding = model.get_input_embeddings()
     width = int(embedding.weight.shape[1])  # pyright: ignore
-    gates = Gates(len(infos), width, seed, device=next(model.parameters()).device, mode=mode)
+    widest = max(module.max_rank for module in adapters)
+    device = next(model.parameters()).device
+    gates = Gates(len(adapters), width, adapters.seed, device=device, mode=mode, max_rank=widest)
     gates.install(model, getattr(model, "base_model", model), embedding)
     return gates
 

@@ -23,24 +23,24 @@ def build_optimizer(
 ) -> Optimizer:
     """Return AdamW over the strategy's groups, and the head as the last one."""
     groups: list[dict[str, Any]] = [
-        {"weight_decay": config.weight_decay, **group, "peak_lr": config.lr * group["lr_factor"]}
+        {"weight_decay": config.weight_decay, **group, "peak_lr": config.lr * group["lr_factor"], "guarded": True}
         for group in strategy.groups(adapters)
         if group["params"]
     ]
     head = list(head)
     if head:
         peak = config.lr if config.head_lr is None else config.head_lr
-        groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "lr_factor": 1.0})
+        groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "guarded": False})
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return AdamW(groups, lr=config.lr, fused=devices <= FUSED)
 
 
-def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int) -> float:
-    """Set every group's rate for step 1 .. total and return the adapters' rate."""
+def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, guard: float = 1.0) -> float:
+    """Set every group's rate for step 1 .. total and return the adapters' rate, which `guard` multiplies."""
     factor = lr_factor(step, total, config.warmup, config.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor
-    return config.lr * factor
+        group["lr"] = group["peak_lr"] * factor * (guard if group.get("guarded") else 1.0)
+    return config.lr * factor * guard
 
 
 def clip(optimizer: Optimizer, max_norm: float | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynlora.engine.adapters import LoraLinear
+from dynlora.engine.lora_linear import LoraLinear
 
 
 @torch.no_grad()
@@ -30,6 +30,11 @@ def component_sensitivity(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
 
     The absolute value is taken for each batch: the signed mean vanishes where training converges.
     """
+    return component_pull(modules, out).abs_()
+
+
+def component_pull(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
+    """Write ⟨b_j, ∂L/∂b_j⟩ of every component into `out`, (n_modules, widest max_rank), zero where inactive."""
     out.zero_()
     live = [(row, module) for row, module in enumerate(modules) if module.rank and module.lora_B.grad is not None]
     if live:
@@ -37,7 +42,6 @@ def component_sensitivity(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
         products = torch._foreach_mul(weights, gradients)  # pyright: ignore
         for (row, module), product in zip(live, products, strict=True):
             torch.sum(product[:, : module.rank], 0, out=out[row, : module.rank])
-        out.abs_()
     return out
 
 

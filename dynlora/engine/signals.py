@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dynlora.engine import scoring
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.recording import Recorder
 from dynlora.engine.strategy import Step, Strategy
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _LEAST = 1e-6
 """Below any concentration that a rank can have; keeps a division that is not used from being one by zero."""
+
+PARAMETERS = "adapter_parameters"
+"""Name of the series that says how many adapter parameters reach the output, gates included."""
 
 UNITS = {
     "importance": "loss change per parameter",
@@ -86,6 +90,9 @@ class StepSignals:
             decisions: rows of the decision log.
         """
         names, rows = self._vectors(step)
+        count = self.adapters.adapter_parameter_count()
+        in_use = torch.tensor(float(count["active"] + count["gate"]), device=rows[0].device)
+        scalars = {**scalars, PARAMETERS: in_use}
         block = torch.cat([*rows, *(value.reshape(1) for value in scalars.values())])
         self.flush()
         copy = block.to("cpu", non_blocking=True)
@@ -142,7 +149,8 @@ class StepSignals:
         for name, vector in zip(found, vectors, strict=True):
             if name not in self._names:
                 self._names.add(name)
-                self.recorder.define_signal(name, "module", "", len(vector))
+                own = self.strategy.own_signals.get(name)
+                self.recorder.define_signal(name, "module", "" if own is None else own.unit, len(vector))
         return list(found), vectors
 
     def _importance(self) -> Tensor:
@@ -170,9 +178,7 @@ def spectrum(module: LoraLinear) -> tuple[Tensor, Tensor]:
     The norm is ‖ΔW‖_F = √Σσ². The effective rank is (Σσ²)² / Σσ⁴: how many components carry the update, from 1 to the
     rank, and 0 while ΔW is zero. Both are traces of M = BᵀB AAᵀ, whose eigenvalues are σ² / scaling².
     """
-    A, B = module.lora_A.detach()[: module.rank], module.lora_B.detach()[:, : module.rank]
-    if module.scale is not None:
-        B = B * module.scale.detach()[: module.rank]
+    A, B = (tensor.detach() for tensor in module.low_rank())
     product = (B.t() @ B) @ (A @ A.t())
     energy = product.diagonal().sum().clamp_min(0)
     share = product / energy.clamp_min(torch.finfo(energy.dtype).tiny)

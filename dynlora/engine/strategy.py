@@ -15,12 +15,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.bench import Batch, Bench, example_loss
 from dynlora.engine.edits import Edit
+from dynlora.engine.guard import RateGuard
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 
 Fidelity = Literal["code", "description", "reconstruction"]
-Batch = Mapping[str, Tensor]
 
 
 def setting(
@@ -51,6 +53,25 @@ def state(factory: Callable[[], Any]) -> Any:
 
 
 @dataclass(frozen=True)
+class OwnSignal:
+    """What a method's own signal over modules means, for the pages that draw it.
+
+    Attributes:
+        title: a word or two.
+        question: what its map answers.
+        unit: of the values.
+        choices: names of the values 0, 1, 2, ... where they are choices and no amounts; empty for amounts.
+        grouping: whether equal values mean that modules belong together, and the values nothing else.
+    """
+
+    title: str
+    question: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    grouping: bool = False
+
+
+@dataclass(frozen=True)
 class Step:
     """Where training stands when a hook is called.
 
@@ -58,11 +79,13 @@ class Step:
         index: optimizer steps done, 1 after the first.
         total: optimizer steps of the run, T.
         lr: learning rate of this step.
+        loss: of the step's batch, penalties left out, on the device; None before it is known.
     """
 
     index: int
     total: int
     lr: float
+    loss: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +113,18 @@ class Probe:
 
 @dataclass
 class Strategy:
-    """Plain LoRA, and the hooks every method may override."""
+    """Plain LoRA, and the hooks every method may override.
+
+    Attributes:
+        title, summary, formula, paper, cost: for people; the formula in LaTeX, the cost beyond plain adapters in words.
+        fidelity: code (checked against published code), description, or reconstruction.
+        budget_in: what is held to uniform LoRA's: parameters, components, or nothing.
+        starts_as_base: whether the model's function before step 1 is the base model's.
+        base_stays: whether the frozen weights are the base model's throughout.
+        own_signals: what `signals` records beside the loop's own, by name.
+        as_lora: hyper-parameters with which the method is plain LoRA, step by step; None where there are none.
+        bench: the model and the reserved rows, set by `meet`.
+    """
 
     title: ClassVar[str] = ""
     summary: ClassVar[str] = ""
@@ -98,7 +132,13 @@ class Strategy:
     paper: ClassVar[str] = ""
     fidelity: ClassVar[Fidelity] = "reconstruction"
     cost: ClassVar[str] = ""
-    budget_in: ClassVar[Literal["parameters", "components"]] = "parameters"
+    budget_in: ClassVar[Literal["parameters", "components", "nothing"]] = "parameters"
+    starts_as_base: ClassVar[bool] = True
+    base_stays: ClassVar[bool] = True
+    as_lora: ClassVar[Mapping[str, Any] | None] = None
+    own_signals: ClassVar[Mapping[str, OwnSignal]] = {}
+
+    bench: ClassVar[Bench | None] = None
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(
@@ -107,6 +147,20 @@ class Strategy:
     init: str = setting(
         "kaiming", "Start of A: kaiming uniform, or gaussian with deviation 1 / rank.", choices=("kaiming", "gaussian")
     )
+
+    guard: float = setting(
+        0.0,
+        "Share of the first loss by which the smoothed loss may climb above its best before the adapters' rate is "
+        "halved. 0: no guard.",
+        ge=0,
+    )
+
+    rates: RateGuard = state(RateGuard)
+
+    def watch(self, step: Step) -> None:
+        """Let the guard see the loss; reading it waits for the device, so only where there is a guard."""
+        if self.guard > 0 and step.loss is not None:
+            self.rates.see(float(step.loss), self.guard)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse explicitly set values that contradict each other or the run's length, before anything is made.
@@ -119,8 +173,8 @@ class Strategy:
             ConfigError: naming the field, its value, the rule and the remedy.
         """
 
-    def events(self, total: int) -> list[int]:
-        """Return the steps after which capacity may move in a run of `total` steps."""
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the steps after which capacity may move in a run of `total` steps, `rank` that of uniform LoRA."""
         return []
 
     def parameter_budget(self, uniform: int) -> int:
@@ -151,11 +205,14 @@ class Strategy:
 
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
         """Return optimizer groups; `lr_factor` multiplies the run's rate, `weight_decay` may override the run's."""
-        fast, slow = [], []
+        fast, slow = {}, {}  # by identity: modules may share a tensor
         for module in adapters:
             for name, tensor in module.adapter_parameters().items():
-                (fast if name == "lora_B" else slow).append(tensor)
-        groups = [{"params": slow, "lr_factor": 1.0}, {"params": fast, "lr_factor": self.lr_ratio}]
+                (fast if name == "lora_B" else slow)[id(tensor)] = tensor
+        groups = [
+            {"params": list(slow.values()), "lr_factor": 1.0},
+            {"params": list(fast.values()), "lr_factor": self.lr_ratio},
+        ]
         if adapters.gates is not None:
             groups.append({"params": list(adapters.gates.parameters()), "lr_factor": 1.0, "weight_decay": 0.0})
         return groups
@@ -163,9 +220,28 @@ class Strategy:
     def start(self, adapters: Adapters) -> None:
         """Prepare state, before the first step; not called again on resume."""
 
+    def reserved_share(self) -> float:
+        """Return the share of the training rows that is kept from training, for what the method tries on `bench`."""
+        return 0.0
+
+    def meet(self, bench: Bench) -> None:
+        """Be handed the model and the reserved rows; before `start`, and again on resume."""
+        self.bench = bench  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
+
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the logits, (batch, n_labels), of a batch without its labels."""
+        """Return the logits, (batch, n_labels), of a batch without its labels.
+
+        While training a method may return another shape, if its `loss` takes it.
+        """
         return model(**batch).logits
+
+    def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of what `forward` returned while training."""
+        return example_loss(output, labels).mean()
+
+    def disagreement(self) -> Tensor | None:
+        """Return how far the members of a method that has some disagree about the last forward's rows, (batch,)."""
+        return None
 
     def penalty(self, adapters: Adapters) -> dict[str, Tensor]:
         """Return named terms added to the loss; they are recorded apart, the reported loss is without them."""
@@ -182,8 +258,15 @@ class Strategy:
         """Return last edits, after the last step."""
         return []
 
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Return single numbers to record at this step, such as a threshold or a temperature."""
+        return {}
+
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
-        """Return vectors over modules to record at this step; `importance` and `rank` replace the loop's own."""
+        """Return vectors over modules to record at this step; `importance` and `rank` replace the loop's own.
+
+        Further ones are described in `own_signals`.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:

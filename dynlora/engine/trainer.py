@@ -18,7 +18,7 @@ from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import BatchOrder, Tokens
-from dynlora.engine.evaluate import Evaluation, Predictions, example_loss, predict
+from dynlora.engine.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.metrics import HIGHER_IS_BETTER
 from dynlora.engine.optimizer import clip, set_lr
 from dynlora.engine.randomness import seed_global_stream
@@ -126,10 +126,15 @@ class Trainer:
         loss, made = self._advance(order)
         self.timing.end_step(time.perf_counter() - start)
         step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
-        signals.record(step, {"loss": loss, **self._penalties()}, self._budget_payload(made), edits.describe(made))
+        signals.record(
+            step,
+            {"loss": loss, **self._penalties(), **self._numbers()},
+            self._budget_payload(made),
+            edits.describe(made),
+        )
         signals.record_timing(step, self.timing)
         self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         self.loss = signals.last_loss
         if math.isnan(self.loss) and signals.has_loss:
             raise TrainingDiverged(
@@ -141,10 +146,11 @@ class Trainer:
     def _advance(self, order: BatchOrder) -> tuple[Tensor, list[edits.Edit]]:
         """Take one optimizer step; return the batch loss (a tensor, not yet read) and the edits that were applied."""
         index = self.step + 1
-        lr = set_lr(self.optimizer, self.config.train, index, self.total)
+        lr = set_lr(self.optimizer, self.config.train, index, self.total, self.strategy.rates.factor)
         loss = self._backward(order, index)
-        step = Step(index, self.total, lr)
+        step = Step(index, self.total, lr, loss)
         with self.timing.strategy(), torch.no_grad():
+            self.strategy.watch(step)
             self.strategy.observe(self.adapters, step)
         self.adapters.clear_probe_gradients()
         clip(self.optimizer, self.config.train.max_grad_norm)
@@ -177,9 +183,20 @@ class Trainer:
             total += loss.detach()
         return self._over_processes(total / accum if accum > 1 else total)
 
+    def _clear_gradients(self) -> None:
+        """Forget this step's gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.clear_gradients()
+
     def _penalties(self) -> dict[str, Tensor]:
         """Return the strategy's penalty terms of this step as they are recorded."""
         return {f"penalty/{name}": term for name, term in self.penalties.items()}
+
+    def _numbers(self) -> dict[str, Tensor]:
+        """Return the strategy's single numbers of this step, as tensors on the device."""
+        device = self.accelerator.device
+        found = self.strategy.scalars(self.adapters)
+        return {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
 
     def _over_processes(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes, which hold shares of equal size."""
@@ -195,8 +212,8 @@ class Trainer:
         """Return the mean loss of a batch."""
         labels = batch.pop("labels")
         with self.autocast():
-            logits = self.strategy.forward(self.model, batch)
-        return example_loss(logits, labels).mean()
+            output = self.strategy.forward(self.model, batch)
+        return self.strategy.loss(output, labels)
 
     def _batch(self, order: BatchOrder, number: int) -> dict[str, Tensor]:
         """Return this process's share of forward pass `number`."""
@@ -211,7 +228,7 @@ class Trainer:
 
     def _budget_payload(self, made: list[edits.Edit]) -> dict[str, int] | None:
         """Return the budget as a decision left it, for the decision log."""
-        if not any(edits.is_structural(edit) or isinstance(edit, edits.SetScale) for edit in made):
+        if not any(edits.is_logged(edit) for edit in made):
             return None
         count = self.adapters.adapter_parameter_count()
         return {"budget": count["budget"], "budget_used": count["active"] + count["gate"]}
@@ -255,7 +272,7 @@ class Trainer:
         start = time.perf_counter()
         loss, _ = self._advance(order)
         float(loss)  # waits for the device
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         return time.perf_counter() - start
 
     def predictions(self, tokens: Tokens) -> Predictions:
@@ -266,6 +283,7 @@ class Trainer:
             tokens,
             batch_size=max(64, self.config.train.batch_size),
             gates=self.adapters.gates,
+            disagreement=self.strategy.disagreement,
             autocast=self.autocast,
             shard=(self.accelerator.process_index, self.accelerator.num_processes),
         )

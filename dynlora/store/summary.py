@@ -15,9 +15,10 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a run as plain JSON values (NaN and infinities as null).
 
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
-    best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, metric (the one that
-    decides), labels (names of the classes), task, planned_events (reallocations the schedule plans, or null),
-    data_size, data_warnings, machine, error, stalled_s, heartbeat_age_s, other_host, folder.
+    best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, own_signals (what the
+    method records beside the usual), metric (the one that decides), labels (names of the classes), task, planned_events
+    (reallocations the schedule plans, or null), data_size, data_warnings, machine, error, stalled_s, heartbeat_age_s,
+    other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -45,6 +46,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "config": table(meta.get("config")),
         "created": meta.get("created"),
         "fidelity": meta.get("fidelity"),
+        "own_signals": table(meta.get("own_signals")),
         "metric": meta.get("metric"),
         "labels": texts(meta.get("labels")),
         "task": meta.get("task"),

@@ -79,6 +79,7 @@ def describe(name: str) -> dict[str, Any]:
         "fidelity": cls.fidelity,
         "cost": cls.cost,
         "budget_in": cls.budget_in,
+        "signals": {name: dataclasses.asdict(signal) for name, signal in cls.own_signals.items()},
         "doc": (cls.__doc__ or "").strip(),
         "fields": [_field(f, hints[f.name]) for f in dataclasses.fields(cls) if f.init],
     }

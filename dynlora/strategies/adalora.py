@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine import scoring
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Edit, SetScale
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream
 from dynlora.engine.schedule import Phases
@@ -75,7 +76,7 @@ class AdaLora(Strategy):
             memory=1,
         )
 
-    def events(self, total: int) -> list[int]:
+    def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which triplets are pruned: multiples of deltaT, and the end of the phase."""
         return [step for step in range(1, total + 1) if self._prunes(step, self.phases(total))]
 

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlora.engine import scoring
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.allocation import drawn, standing_of, swap, target_ranks, toward, trimmed_ranks, weighted
 from dynlora.engine.commitment import commitment
 from dynlora.engine.edits import Edit
-from dynlora.engine.gates import FEATURES
+from dynlora.engine.gates import MODES, gate_numbers
 from dynlora.engine.listening import Listening
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.probes import ProbeRota
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.schedule import Phases
 from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
+from dynlora.engine.worth import SCORES, Worth
 from dynlora.errors import ConfigError
 
 MOVING = ("rank", "both", "random")
@@ -50,6 +50,7 @@ class Dynamic(Strategy):
     formula = r"h = W_0 x + s\,B(e \odot g(\varphi) \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
+    as_lora = {"allocation": "none", "gates": "off"}
     cost = "a dot product a component and step; 8 steps of listening; gates from the budget"
 
     allocation: str = setting(
@@ -57,12 +58,13 @@ class Dynamic(Strategy):
         choices=("rank", "scalar", "both", "random", "none"),
     )  # fmt: skip
     gates: str = setting(
-        "module", "One gate a module and sequence; token: and token.", choices=("off", "module", "token")
+        "module", "One gate a module and sequence; rank: a component; token: a token.", choices=("off", *MODES)
     )
     score: str = setting(
-        "saliency", "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, magnitude ‖b‖·‖a‖, or saliency × its uncertainty.",
-        choices=("saliency", "magnitude", "uncertain"),
-    )  # fmt: skip
+        "saliency",
+        "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, signal (its sign kept), × its uncertainty, or ‖b‖·‖a‖.",
+        choices=SCORES,
+    )
     solver: str = setting(
         "swap", "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
         choices=("swap", "softmax"),
@@ -101,7 +103,7 @@ class Dynamic(Strategy):
         set_apart = {name: getattr(self, name) for name in ("warmup_steps", "final_steps", "allocate_every")}
         return Phases.of(total, **set_apart, share=0.05, memory=round(1 / (1 - self.smoothing)))
 
-    def events(self, total: int) -> list[int]:
+    def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which capacity may move."""
         return [] if self.allocation == "none" else self.phases(total).events()
 
@@ -115,8 +117,9 @@ class Dynamic(Strategy):
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Start uniform, a few components short where gates are on: they are paid from the same budget."""
-        gate_cost = len(modules) * (FEATURES + 1) if self.gate_mode() else 0
-        return trimmed_ranks(probe.rank, [info.cost for info in modules], probe.budget - gate_cost)
+        gate = gate_numbers(self.gate_mode())
+        own, shared = (gate, 0) if self.gates == "rank" else (0, gate * len(modules))
+        return trimmed_ranks(probe.rank, [info.cost + own for info in modules], probe.budget - shared)
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow where ranks move."""
@@ -126,16 +129,11 @@ class Dynamic(Strategy):
 
     def start(self, adapters: Adapters) -> None:
         """Begin the averages."""
-        for name in ("worth", "spread", "age", "now"):
-            adapters.track(name)
+        self.worth.start(adapters)
 
     def observe(self, adapters: Adapters, step: Step) -> None:
-        """Take every component's worth from the gradients into its average, after the absolute value."""
-        now = scoring.component_sensitivity(adapters.modules, adapters.track("now"))
-        worth = adapters.track("worth").lerp_(now, 1 - self.smoothing)
-        if self.score == "uncertain":
-            adapters.track("spread").lerp_((now - worth).abs_(), 1 - self.smoothing)
-        adapters.track("age").add_(1)
+        """Take what every component is worth, and what probes and sketches hear, from the gradients."""
+        self.worth.observe(adapters)
         if self.growth == "probe":
             self.rota.observe(adapters)
         self.listening.observe(adapters)
@@ -145,7 +143,7 @@ class Dynamic(Strategy):
         phases = self.phases(step.total)
         edits: list[Edit] = []
         if self.allocation != "none" and phases.is_event(step.index):
-            worth = self._worth(adapters).double().cpu().numpy()
+            worth = self.worth.of(adapters).double().cpu().numpy()
             if self.allocation != "scalar":
                 first = self.commit and step.index == phases.first_event
                 edits += (self._commitment if first else self._moves)(adapters, worth, step)
@@ -160,17 +158,14 @@ class Dynamic(Strategy):
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Record each module's importance per parameter, Σ_j I_j / (r · (d_in + d_out))."""
-        total = self._worth(adapters).sum(1)
+        total = self.worth.of(adapters).sum(1)
         size = torch.tensor([max(1, m.rank) * m.info.cost for m in adapters], device=total.device)
         return {"importance": total / size}
 
-    def _worth(self, adapters: Adapters) -> Tensor:
-        """Return what each component is worth, (n_modules, widest max_rank), zero where inactive."""
-        if self.score == "magnitude":
-            return scoring.component_magnitude(adapters.modules, torch.zeros_like(adapters.track("worth")))
-        worth, spread, age = (adapters.track(name) for name in ("worth", "spread", "age"))
-        correction = 1 - self.smoothing ** age.clamp_min(1)
-        return worth / correction if self.score == "saliency" else worth * spread / correction**2
+    @property
+    def worth(self) -> Worth:
+        """How components are valued."""
+        return Worth(self.score, self.smoothing)
 
     def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first event, which sets all ranks anew."""
@@ -192,8 +187,7 @@ class Dynamic(Strategy):
             rng = np.random.default_rng(stream_seed(adapters.seed, "random allocation", step.index))
             return list(swap(drawn(standing, rng), moves=moves, per_module=self.moves_per_module, hysteresis=0.0))
         if self.solver == "softmax":
-            room = adapters.budget - adapters.gate_parameters()
             share = np.array([score.sum() for score in standing.scores])
-            target = target_ranks(share, standing, budget=room, temperature=self.temperature)
+            target = target_ranks(share, standing, budget=adapters.spendable, temperature=self.temperature)
             return list(toward(standing, target, moves=moves, per_module=self.moves_per_module))
         return list(swap(standing, moves=moves, per_module=self.moves_per_module, hysteresis=self.hysteresis))

@@ -24,4 +24,5 @@ class Lora(Strategy):
     formula = r"h = W_0 x + \tfrac{\alpha}{r} B A x"
     paper = "Hu et al. 2021, arXiv 2106.09685"
     fidelity = "code"
+    as_lora = {}
     cost = "none beyond the adapters"

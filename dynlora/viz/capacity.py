@@ -54,6 +54,22 @@ def budget_line(ranks: pd.DataFrame, modules: pd.DataFrame, gates: int, budget: 
     return pd.DataFrame({"step": ranks.columns.to_numpy(), "parameters": used, "share": share})
 
 
+def recorded_line(series: pd.DataFrame, budget: int | None, first: int | None, last: int | None) -> pd.DataFrame:
+    """Return a budget line, as `budget_line` does, from the recorded parameters in use, columns step and value.
+
+    Args:
+        series: the recorded numbers.
+        budget: the limit, in parameters; None leaves the share empty.
+        first: of the steps shown; None for the run's.
+        last: of the steps shown; None for the run's.
+    """
+    low, high = (0 if first is None else first), (np.inf if last is None else last)
+    shown = series[(series["step"] >= low) & (series["step"] <= high)]
+    used = shown["value"].to_numpy(float)
+    share = used / budget if budget else np.full(len(used), np.nan)
+    return pd.DataFrame({"step": shown["step"].to_numpy(), "parameters": used, "share": share})
+
+
 def parameters(line: pd.DataFrame) -> pd.DataFrame:
     """Return a budget line as columns step and value, in parameters."""
     return line.rename(columns={"parameters": "value"})[["step", "value"]]

@@ -31,6 +31,8 @@ class MapView:
         module: name of the module to mark; None for none.
         events: steps of the reallocations.
         centre: the neutral value of a diverging scale; None for a scale from zero.
+        choices: names of the values 0, 1, 2, ... where they are choices, a colour each; empty for amounts.
+        grouping: whether equal values mean that modules belong together: a colour a group, and no scale.
     """
 
     title: str
@@ -39,6 +41,8 @@ class MapView:
     module: str | None = None
     events: Sequence[int] = ()
     centre: float | None = None
+    choices: Sequence[str] = ()
+    grouping: bool = False
 
 
 def capacity_map(
@@ -62,6 +66,7 @@ def capacity_map(
     height = int(np.clip(170 + 10.5 * len(modules), 330, 900))
     drawn = theme.figure(colours, height, left=78)
     edges, centres = row_edges(modules["group"])
+    values = _grouped(values) if view.grouping else values
     z = _with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns[-1] + 0.5)
     drawn.add_heatmap(
@@ -95,10 +100,38 @@ def _with_gaps(rows: np.ndarray, labels: pd.Series) -> np.ndarray:
     return np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows
 
 
+def _grouped(values: pd.DataFrame) -> pd.DataFrame:
+    """Return groups as small numbers: what stands alone is 0, the others count from 1 by their first member."""
+    found = values.to_numpy(float).copy()
+    for column in found.T:
+        names, place, sizes = np.unique(column, return_inverse=True, return_counts=True)
+        shared = np.cumsum(sizes > 1) * (sizes > 1)
+        column[:] = np.where(np.isfinite(names[place]), shared[place], np.nan)
+    return pd.DataFrame(found, values.index, values.columns)
+
+
+def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palette) -> dict[str, object]:
+    """Return a colour for each of the values 0 to `highest`, named on the bar; 0 is the quiet one."""
+    steps = [colours.sunken, *(theme.CATEGORICAL[i % len(theme.CATEGORICAL)] for i in range(highest))]
+    edges = np.linspace(0, 1, len(steps) + 1)
+    scale = [[edge, colour] for i, colour in enumerate(steps) for edge in (edges[i], edges[i + 1])]
+    bar = {
+        "title": {"text": plotly_text(view.title), "side": "right", "font": {"size": 11}}, "thickness": 9,
+        "len": 0.6, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015, "tickmode": "array",
+        "tickvals": list(range(len(names))), "ticktext": [plotly_text(name, 24) for name in names],
+        "tickfont": {"size": 11, "color": colours.muted},
+    }  # fmt: skip
+    return {"colorscale": scale, "zmin": -0.5, "zmax": highest + 0.5, "colorbar": bar}
+
+
 def _colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str, object]:
     finite = values.to_numpy(float)
     finite = finite[np.isfinite(finite)]
     high = float(finite.max()) if len(finite) else 1.0
+    if view.choices:
+        return _discrete(max(len(view.choices) - 1, int(high)), view.choices, view, colours)
+    if view.grouping:
+        return _discrete(max(1, int(high)), ("alone",), view, colours)
     bar = {
         "title": {"text": plotly_text(view.unit or view.title), "side": "right", "font": {"size": 11}},
         "thickness": 9, "len": 0.5, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015,

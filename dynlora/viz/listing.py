@@ -77,6 +77,20 @@ def series(scalars: pd.DataFrame, name: str, split: str) -> pd.DataFrame:
     return found[["step", "value"]].reset_index(drop=True)
 
 
+EVERY_RUN = ("loss", "lr", "step_ms", "strategy_ms", "tokens", "adapter_parameters")
+"""Numbers of a training step that every run records."""
+
+MOST_OWN = 8
+"""Numbers of a method's own that are drawn at most."""
+
+
+def own_numbers(scalars: pd.DataFrame) -> list[str]:
+    """Return the names of the numbers that only this run's method records at its steps, penalties first."""
+    train = scalars[scalars["split"] == "train"]
+    names = [name for name in dict.fromkeys(train["name"]) if name not in EVERY_RUN]
+    return sorted(names, key=lambda name: not name.startswith("penalty/"))[:MOST_OWN]
+
+
 def held_out(scalars: pd.DataFrame) -> pd.DataFrame:
     """Return the held-out metrics but the loss: columns name, step, value."""
     found = scalars[(scalars["split"] == "validation") & (scalars["name"] != "loss")]

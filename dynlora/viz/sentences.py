@@ -66,6 +66,27 @@ def signal_at(modules: pd.DataFrame, values: np.ndarray, title: str, step: int) 
     return f"{words}; it runs from {number(found.min())} to {number(found.max())}."
 
 
+def groups_at(values: np.ndarray, step: int) -> str:
+    """Say how many groups the modules form at a step, and how large the largest is; equal values belong together."""
+    _, sizes = np.unique(values[np.isfinite(values)], return_counts=True)
+    if not len(sizes):
+        return f"No groups were recorded up to step {step}."
+    alone = int((sizes == 1).sum())
+    words = f"At step {step} {int(sizes.sum())} modules form {len(sizes)} groups"
+    if alone == len(sizes):
+        return f"{words}: each stands alone."
+    rest = f", {alone} stand alone" if alone else ""
+    return f"{words}; the largest holds {int(sizes.max())}{rest}. Neighbouring rows of one colour share."
+
+
+def choices_at(values: np.ndarray, choices: Sequence[str], step: int) -> str:
+    """Say how many modules have made each choice at a step; `values` index `choices`."""
+    chosen = values[np.isfinite(values)].round().astype(int)
+    counts = [(int((chosen == index).sum()), one_line(name, 40)) for index, name in enumerate(choices)]
+    said = [f"{count} {name}" for count, name in sorted(counts, key=lambda pair: -pair[0]) if count]
+    return f"At step {step}: {listed(said, limit=6)}." if said else f"No choice was recorded up to step {step}."
+
+
 def picture(state: pd.DataFrame, uniform: int | None) -> str:
     """Explain the marks of the model picture, and name the widest module."""
     order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)

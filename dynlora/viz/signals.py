@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dynlora.viz import sentences
+from dynlora.viz.labels import one_line
 
 WORDS = {
     "rank": "rank",
@@ -31,22 +33,62 @@ QUESTIONS = {
 """The question each signal's map answers, its title."""
 
 _CENTRES = {"gate": 1.0}
+_MOST_CHOICES = 64
 
 
-def centre(signal: str) -> float | None:
-    """Return the neutral value of a signal; None when its scale starts at zero."""
-    return _CENTRES.get(signal)
+@dataclass(frozen=True)
+class About:
+    """What is said of a signal.
+
+    Attributes:
+        word: what people call it.
+        question: what its map answers, its title.
+        centre: the neutral value; None when its scale starts at zero.
+        choices: names of the values 0, 1, 2, ... where they are choices; empty for amounts.
+        grouping: whether equal values mean that modules belong together, and the values nothing else.
+    """
+
+    word: str
+    question: str
+    centre: float | None = None
+    choices: tuple[str, ...] = ()
+    grouping: bool = False
 
 
-def sentence(
-    signal: str, modules: pd.DataFrame, start: np.ndarray, values: np.ndarray | None, step: int, events: Sequence[int]
+def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, About]:
+    """Return the signals over modules that a run recorded, by name: those that every run has, then its method's own.
+
+    What a run says of its method's own signals is not trusted: what is no text is left out.
+    """
+    found = {name: About(word, QUESTIONS[name], _CENTRES.get(name)) for name, word in WORDS.items()}
+    for name, said in (summary.get("own_signals") or {}).items():
+        if name not in found and isinstance(said, Mapping) and isinstance(said.get("title"), str):
+            choices = said.get("choices")
+            names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
+            question = said.get("question")
+            words = question if isinstance(question, str) and question else said["title"]
+            found[name] = About(said["title"], words, None, tuple(names), said.get("grouping") is True)
+    return {name: about for name, about in found.items() if name in recorded}
+
+
+def rank_sentence(
+    modules: pd.DataFrame, start: np.ndarray, values: np.ndarray | None, step: int, events: Sequence[int]
 ) -> str:
-    """Return the sentence under a signal's map; arrays as recorded, at the first step and at `step`."""
+    """Return the sentence under the map of ranks; arrays as recorded, at the first step and at `step`."""
     if values is None:
-        return f"No {WORDS[signal]} was recorded up to step {step}."
-    if signal == "rank":
-        return sentences.rank_moved(modules, start, values, step, events)
-    return sentences.signal_at(modules, values, WORDS[signal], step)
+        return f"No rank was recorded up to step {step}."
+    return sentences.rank_moved(modules, start, values, step, events)
+
+
+def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, step: int) -> str:
+    """Return the sentence under a signal's map; values as recorded, at `step`."""
+    if values is None:
+        return f"No {one_line(about.word, 40)} was recorded up to step {step}."
+    if about.grouping:
+        return sentences.groups_at(values, step)
+    if about.choices:
+        return sentences.choices_at(values, about.choices, step)
+    return sentences.signal_at(modules, values, one_line(about.word, 40), step)
 
 
 def binned(heat: Any) -> str:

@@ -15,6 +15,7 @@ from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.adapter_state import adapter_state, head_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.batches import BatchOrder, Tokens
+from dynlora.engine.bench import Bench, set_apart
 from dynlora.engine.checkpoint import load_optimizer_state, optimizer_state, pack, unpack
 from dynlora.engine.evaluate import Evaluation
 from dynlora.engine.hardware import autocast_context
@@ -136,6 +137,7 @@ def make_trainer(
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     total = config.train.max_steps(len(tokens))
     strategy.check(total, config.adapter.rank)
+    tokens, reserve = set_apart(tokens, strategy.reserved_share(), config.seed)
     order = BatchOrder(tokens.length, config.train.batch_size, config.seed)
 
     def batches(n: int) -> list[Any]:
@@ -153,6 +155,10 @@ def make_trainer(
         batches=batches,
         sizes=None if state is None else saved_sizes(state["adapters"]),
     )
+    if state is not None:
+        load_adapter_state(adapters, state["adapters"])
+    autocast = autocast_context(config.train.precision, torch.device("cpu"))
+    strategy.meet(Bench(model, strategy.forward, reserve, config.train.batch_size, autocast))
     head = head_parameters(base)
     optimizer = build_optimizer(strategy, adapters, head.values(), config.train)
     if state is None:
@@ -160,7 +166,6 @@ def make_trainer(
             adapters.gates.calibrate(model, [tokens.batch(range(16))])
         strategy.start(adapters)
     else:
-        load_adapter_state(adapters, state["adapters"])
         load_head_state(head, state["head"])
         load_optimizer_state(optimizer, state["optimizer"])
         strategy.load_state_dict(state["strategy"])
@@ -179,7 +184,7 @@ def make_trainer(
         tokens=tokens,
         evaluation=evaluation,
         accelerator=Accelerator(cpu=True),
-        autocast=autocast_context(config.train.precision, torch.device("cpu")),
+        autocast=autocast,
         recorder=recorder,
         total=total,
     )

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dynlora.engine import edits, scoring
-from dynlora.engine.adapters import Adapters, LoraLinear
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.edits.moments import component_tensors
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo, find_modules, head_names
 from dynlora.engine.signals import spectrum
 from dynlora.errors import ConfigError
@@ -211,7 +213,7 @@ class TestEdits:
                 optimizer = self.trained(module)
                 order = [2, 0, 1, 3, 4, 5]
                 with torch.no_grad():
-                    for tensor, dim in edits._component_tensors(module, optimizer):
+                    for tensor, dim in component_tensors(module, optimizer):
                         tensor.copy_(tensor.index_select(dim, torch.tensor(order)))
             trace = []
             for step in range(5):

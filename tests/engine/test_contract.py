@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import peft
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dynlora import strategies
+from dynlora.engine.export import peft_adapter
+from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.models import BaseModel
 from dynlora.engine.trainer import Trainer
+from dynlora.errors import NotMergeableError
 from tests.engine.harness import (
     ARCHITECTURES,
     ListRecorder,
@@ -33,6 +45,8 @@ def trained(trainer: Trainer) -> Trainer:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_starts_as_the_base_model(name: str, architecture: str) -> None:
+    if not strategies.strategy_class(name).starts_as_base:
+        pytest.skip("says that it starts elsewhere")
     batch = tiny_tokens().batch(range(6))
     base = tiny_model(architecture).eval()
     adapted = make_trainer(tiny_config(name), architecture).model.eval()
@@ -48,7 +62,21 @@ def test_learns_and_leaves_the_base_alone(name: str) -> None:
     trained(trainer)
     assert trainer.predictions(trainer.tokens).loss.mean() < start - 0.02
     after = weights(trainer)
-    assert all(torch.equal(value, after[key]) for key, value in frozen.items())
+    if trainer.strategy.base_stays:
+        assert all(torch.equal(value, after[key]) for key, value in frozen.items())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if strategies.strategy_class(n).as_lora is not None])
+def test_without_its_dynamics_it_is_lora(name: str, architecture: str) -> None:
+    off = {"name": name, **(strategies.strategy_class(name).as_lora or {})}
+    losses = []
+    for strategy in ({"name": "lora"}, off):
+        recorder = ListRecorder()
+        config = tiny_config(name, strategy=strategy, adapter__dropout=0.1, train__lr=1e-2)
+        trained(make_trainer(config, architecture, recorder=recorder))
+        losses.append(list(recorder.scalars["loss", "train"].values()))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -79,9 +107,9 @@ def test_budget_holds_at_the_end_and_events_are_recorded(name: str) -> None:
     count = trainer.adapters.adapter_parameter_count()
     if trainer.strategy.budget_in == "parameters":
         assert count["active"] + count["gate"] <= count["budget"]
-    else:
+    elif trainer.strategy.budget_in == "components":
         assert sum(trainer.adapters.ranks) <= trainer.adapters.reference_rank * len(trainer.adapters)
-    planned = trainer.strategy.events(trainer.total)
+    planned = trainer.strategy.events(trainer.total, trainer.adapters.reference_rank)
     happened = {step for step, kind, _, _ in recorder.events if kind == "reallocate"}
     assert happened <= {*planned, trainer.total, *range(trainer.total - 8, trainer.total + 1)}
     if planned:
@@ -143,4 +171,72 @@ def test_state_survives_packing(name: str) -> None:
     trainer.train(keeper)
     kept, live = keeper.state(20)["adapters"]["modules"], full_state(trainer)["adapters"]["modules"]
     for module in live:
-        assert torch.equal(kept[module]["lora_A"], live[module]["lora_A"])
+        assert kept[module]["tied"] == live[module]["tied"]
+        for name in ("lora_A", "lora_B"):
+            before, after = kept[module][name], live[module][name]
+            assert (before is None) == (after is None) == (name in live[module]["tied"])
+            assert before is None or torch.equal(before, after)
+
+
+def as_used(trainer: Trainer) -> AdaptedModel:
+    """Return a trained model as it is used after training, its gates baked into their means."""
+    head = [name for name in ("classifier", "score") if hasattr(trainer.model, name)]
+    base = BaseModel(trainer.model, None, head, Path())  # pyright: ignore[reportArgumentType] - no text is read here
+    model = AdaptedModel(
+        base, trainer.adapters, trainer.strategy, ["no", "yes"], "classification", 16, trainer.autocast
+    )  # fmt: skip
+    bake_gates(model, mean_gates(model, trainer.tokens))
+    return model
+
+
+def refused(attempt: Callable[[], Any]) -> bool:
+    """Say whether a method that cannot be merged refuses, with a sentence that says what to do instead."""
+    try:
+        attempt()
+    except NotMergeableError as error:
+        if len(str(error)) < 30:
+            pytest.fail(f"no sentence: {error}")
+        return True
+    return False
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
+    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2), architecture)))
+    before = model.logits(tiny_tokens())
+    if refused(lambda: merge(model)):
+        return
+    assert not any(isinstance(module, LoraLinear) for module in model.base.model.modules())
+    torch.testing.assert_close(model.logits(tiny_tokens()), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_peft_says_what_we_said(name: str, tmp_path: Path) -> None:
+    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2))))
+    before = model.logits(tiny_tokens())
+    made: list[Any] = []
+    if refused(lambda: made.extend(peft_adapter(model, "tiny", lora_alpha=4, rank=2))):
+        return
+    tensors, config = made
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    loaded = peft.PeftModel.from_pretrained(tiny_model(), str(tmp_path)).eval()
+    batch = tiny_tokens().batch(range(len(tiny_tokens())))
+    del batch["labels"]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_saved_and_loaded_it_says_the_same(name: str) -> None:
+    keeper = MemoryKeeper()
+    config = tiny_config(name, train__lr=1e-2)
+    whole = make_trainer(config)
+    whole.train(keeper)
+    loaded = make_trainer(config, state=keeper.state(20))
+    np.testing.assert_array_equal(
+        loaded.predictions(loaded.tokens).loss, whole.predictions(whole.tokens).loss
+    )  # fmt: skip
+    assert loaded.adapters.adapter_parameter_count() == whole.adapters.adapter_parameter_count()

@@ -58,7 +58,7 @@ def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str,
 
 def test_a_short_run_still_moves_three_times() -> None:
     for total in range(20, 400, 7):
-        assert len(build("dynamic", {}).events(total)) >= 3
+        assert len(build("dynamic", {}).events(total, 8)) >= 3
     for total in range(10, 20):
         build("dynamic", {}).check(total, 4)
     recorder = ListRecorder()

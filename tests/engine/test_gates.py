@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates
 from tests.engine.harness import MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
@@ -14,6 +15,15 @@ def gated():
     trainer = make_trainer(tiny_config("dynamic", train__lr=1e-2))
     trainer.train(MemoryKeeper())
     return trainer
+
+
+def adapted(trainer) -> AdaptedModel:
+    """Return a trainer's model as it is used after training."""
+    base = type("Base", (), {"model": trainer.model})()
+    labels = ["no", "yes"]
+    return AdaptedModel(
+        base, trainer.adapters, trainer.strategy, labels, "classification", 16, trainer.autocast
+    )  # fmt: skip
 
 
 def test_gates_start_at_exactly_one() -> None:
@@ -70,15 +80,7 @@ def test_gradient_checkpointing_sees_the_same_gates() -> None:
 
 def test_baked_gates_are_the_mean() -> None:
     trainer = gated()
-    model = AdaptedModel(
-        type("Base", (), {"model": trainer.model})(),
-        trainer.adapters,
-        trainer.strategy,
-        ["no", "yes"],
-        "classification",
-        16,
-        trainer.autocast,
-    )
+    model = adapted(trainer)
     mean = mean_gates(model, trainer.tokens)
     scaling = [module.scaling for module in trainer.adapters]
     bake_gates(model, mean)
@@ -118,3 +120,61 @@ def test_token_gates_start_at_one_and_are_standardised(architecture: str) -> Non
     assert torch.allclose(heard.mean(0), torch.zeros(8), atol=1e-3)
     assert torch.allclose(heard.std(0, correction=0), torch.ones(8), atol=1e-3)
     assert torch.equal(gates.column(1), torch.ones_like(gates.column(1)))
+
+
+PER_COMPONENT = {"name": "dynamic", "gates": "rank"}
+
+
+def test_every_component_has_its_own_gate_paid_from_the_budget() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy=PER_COMPONENT, train__lr=1e-2))
+    adapters = trainer.adapters
+    trainer.train(MemoryKeeper())
+    count = adapters.adapter_parameter_count()
+    assert count["gate"] == 9 * sum(adapters.ranks)
+    assert count["active"] + count["gate"] <= count["budget"]
+    gates = adapters.gates
+    trainer.model(**{k: v for k, v in tiny_tokens().batch(range(4)).items() if k != "labels"})
+    for index, module in enumerate(adapters):
+        own = gates.column(index)
+        assert own.shape == (4, max(m.max_rank for m in adapters))
+        assert torch.equal(own[:, module.rank :], torch.ones_like(own[:, module.rank :]))
+        expected = own[:, : module.rank].mean(1) if module.rank else torch.ones(4)
+        assert torch.allclose(gates.values[:, index], expected, atol=1e-6)
+        if module.rank > 1:
+            assert own[0, : module.rank].std() > 0
+
+
+def test_a_dropped_component_takes_its_gate_along() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy=PER_COMPONENT, train__lr=1e-2, adapter__rank=3))
+    trainer.train(MemoryKeeper())
+    adapters, gates, optimizer = trainer.adapters, trainer.adapters.gates, trainer.optimizer
+    index = max(range(len(adapters)), key=lambda m: adapters[m].rank)
+    rank = adapters[index].rank
+    weight, moment = gates.weight[index].detach().clone(), optimizer.state[gates.weight]["exp_avg"][index].clone()
+    apply(adapters, [Drop(index, 0)], optimizer, step=1)
+    assert torch.equal(gates.weight[index, : rank - 1], weight[1:rank])
+    assert torch.equal(optimizer.state[gates.weight]["exp_avg"][index, : rank - 1], moment[1:rank])
+    assert not gates.weight[index, rank - 1 :].any()
+    assert not gates.bias[index, rank - 1 :].any()
+    apply(adapters, [Grow(index)], optimizer, step=2)
+    assert not gates.weight[index, rank - 1].any(), "a grown component begins with a gate of one"
+
+
+def test_baked_component_gates_are_their_means() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy=PER_COMPONENT, train__lr=1e-2))
+    trainer.train(MemoryKeeper())
+    model = adapted(trainer)
+    mean = mean_gates(model, trainer.tokens)
+    trainer.model.eval()
+    trainer.model(**{k: v for k, v in trainer.tokens.batch(range(len(trainer.tokens))).items() if k != "labels"})
+    expected = torch.stack([trainer.adapters.gates.column(m).mean(0) for m in range(len(trainer.adapters))])
+    assert torch.allclose(mean, expected, atol=1e-5)
+    before = [module.delta_weight() for module in trainer.adapters]
+    columns = [module.lora_B.detach().clone() for module in trainer.adapters]
+    bake_gates(model, mean)
+    for m, module in enumerate(trainer.adapters):
+        B = columns[m] * mean[m, : module.max_rank]
+        assert torch.allclose(
+            module.delta_weight(), module.scaling * B[:, : module.rank] @ module.lora_A[: module.rank]
+        )
+        assert module.delta_weight().shape == before[m].shape

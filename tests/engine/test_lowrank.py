@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
-from dynlora.engine.adapters import GateReader, LoraLinear
 from dynlora.engine.dropout import DropoutStreams
-from dynlora.engine.gates import Gates
+from dynlora.engine.gates import GateReader, Gates
+from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.lowrank import Frozen, low_rank_linear
 from dynlora.engine.modules import ModuleInfo
 
@@ -29,11 +29,11 @@ def draw(*shape: int, grad: bool = True) -> Tensor:
 
 
 @pytest.mark.parametrize("live", [0, 1, MAX_RANK])
-@pytest.mark.parametrize(("gated", "scaled"), list(itertools.product([False, True], repeat=2)))
+@pytest.mark.parametrize(("gates", "scaled"), list(itertools.product(["none", "one", "each"], [False, True])))
 @pytest.mark.parametrize("dropping", ["nothing", "positions", "mask"])
 @pytest.mark.parametrize(("transposed", "biased"), [(False, True), (True, True), (False, False)])
 def test_every_gradient_is_the_derivative(
-    live: int, gated: bool, scaled: bool, dropping: str, transposed: bool, biased: bool
+    live: int, gates: str, scaled: bool, dropping: str, transposed: bool, biased: bool
 ) -> None:
     torch.manual_seed(0)
     weight = draw(*((D_IN, D_OUT) if transposed else (D_OUT, D_IN)), grad=False)
@@ -42,7 +42,8 @@ def test_every_gradient_is_the_derivative(
     mask = torch.zeros(BATCH * SEQ * D_IN, dtype=torch.bool).index_fill_(0, positions, True).view(BATCH, SEQ, D_IN)
     dropped = {"nothing": None, "positions": positions, "mask": mask}[dropping]
     x, A, B = draw(BATCH, SEQ, D_IN), draw(MAX_RANK, D_IN), draw(D_OUT, MAX_RANK)
-    factors: list[Tensor | None] = [draw(live) if scaled else None, draw(BATCH) if gated else None]
+    gate = {"none": None, "one": draw(1, BATCH), "each": draw(live, BATCH)}[gates]
+    factors: list[Tensor | None] = [draw(live) if scaled else None, gate]
 
     def fused(x: Tensor, A: Tensor, B: Tensor, scale: Tensor | None, gate: Tensor | None) -> Tensor:
         return low_rank_linear(x, frozen, A, B, live=live, scaling=0.7, scale=scale, gate=gate, dropped=dropped)
@@ -52,7 +53,7 @@ def test_every_gradient_is_the_derivative(
         out = out if frozen.bias is None else out + frozen.bias
         inner = (x if dropped is None else x.masked_fill(mask, 0.0)) @ A[:live].t()
         inner = inner if scale is None else inner * scale
-        inner = inner if gate is None else inner * gate.view(BATCH, 1, 1)
+        inner = inner if gate is None else inner * gate.t().view(BATCH, 1, -1)
         return out + 0.7 * inner @ B[:, :live].t()
 
     assert torch.allclose(fused(x, A, B, *factors), plain(x, A, B, *factors), atol=1e-12)
@@ -73,8 +74,8 @@ def module(kind: str = "linear", *, rank: int = 3, probes: int = 0, bias: bool =
 
 
 def gate(adapter: LoraLinear, values: Tensor) -> None:
-    """Give an adapter gates, (batch,)."""
-    gates = Gates(1, 4, 0)
+    """Give an adapter gates, (batch,), or (batch, max_rank) for each component's own."""
+    gates = Gates(1, 4, 0, mode="module" if values.dim() == 1 else "rank", max_rank=5)
     gates._columns = (values,)
     adapter.gates = GateReader(gates, 0)
 
@@ -93,22 +94,24 @@ def outcome(adapter: LoraLinear, x: Tensor, *others: Tensor, fused: bool) -> lis
     st.sampled_from(["linear", "conv1d"]),
     st.integers(0, 4),
     st.integers(0, 1),
-    st.booleans(),
+    st.sampled_from(["none", "one", "each"]),
     st.booleans(),
     st.sampled_from([0.0, 0.1, 0.9]),
     st.sampled_from([(4, 8), (2, 3, 8), (2, 2, 2, 8), (6, 8)]),
     st.booleans(),
 )
 def test_fused_equals_plain(
-    kind: str, rank: int, probes: int, gated: bool, scaled: bool, dropout: float, shape: tuple[int, ...], deep: bool
+    kind: str, rank: int, probes: int, gates: str, scaled: bool, dropout: float, shape: tuple[int, ...], deep: bool
 ) -> None:
     adapter = module(kind, rank=rank, probes=probes)
     adapter.dropout = dropout
     others: list[Tensor] = []
     if scaled:
         adapter.use_scale(0.8, trainable=True)
-    if gated:
-        others.append(torch.tensor([0.5, 1.5], requires_grad=True))
+    if gates != "none":
+        values = torch.tensor([0.5, 1.5])
+        values = values if gates == "one" else values.unsqueeze(1) + torch.arange(5) / 10
+        others.append(values.requires_grad_())
         gate(adapter, others[0])
     x = torch.randn(shape, requires_grad=deep)
     for mine, theirs in zip(

@@ -7,9 +7,9 @@ import torch
 from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import DropoutStreams
 from dynlora.engine.batches import BatchOrder
-from dynlora.engine.evaluate import example_loss
+from dynlora.engine.bench import example_loss
+from dynlora.engine.dropout import DropoutStreams
 from dynlora.engine.optimizer import set_lr
 from dynlora.engine.trainer import Trainer
 from tests.engine.harness import make_trainer, tiny_config, tiny_model, tiny_tokens

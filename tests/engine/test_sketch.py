@@ -76,7 +76,7 @@ def test_a_resume_in_the_middle_of_listening_is_bit_equal(step: int) -> None:
 
 def test_the_first_event_spends_the_budget_by_what_was_promised() -> None:
     trainer = make_trainer(tiny_config("dynamic", strategy={**COMMIT, "moves": 0}, train__lr=1e-2))
-    first = trainer.strategy.events(trainer.total)[0]
+    first = trainer.strategy.events(trainer.total, 2)[0]
     seen: dict[int, list[int]] = {}
     trainer.on_step = lambda t: seen.update({t.step: t.adapters.ranks})
     trainer.train(MemoryKeeper())

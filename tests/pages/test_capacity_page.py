@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.app import charts, open_page, words
-from tests.viz.runs import make_run
+from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
 
@@ -72,3 +72,26 @@ def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
 def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     assert len(charts(open_page("capacity", **address))) == 3
+
+
+def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, own=True, text="sharing groups")
+    app = open_page("capacity", run=RUN, signal="group")
+    assert "12 modules form 6 groups; the largest holds 2" in words(app)
+    assert "What else was decided" in words(app)
+    assert "6 decisions at 1 step: 6 × tie" in words(app).replace("\u200b", "")
+    assert app.dataframe[0].value["modules"][0] == "query 0, key 0"
+    app = open_page("capacity", run=RUN, signal="path")
+    assert list(charts(app)[0]["data"][0]["colorbar"]["ticktext"]) == ["sharing groups", "low rank"]
+    assert "At step 40: 6 sharing groups and 6 low rank" in words(app).replace("\u200b", "")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_method_calls_its_signals_is_text(text: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, own=True, text=text)
+    for signal in ("group", "path"):
+        app = open_page("capacity", run=RUN, signal=signal)
+        assert not app.exception
+        drawn = json.dumps(charts(app)[0])
+        assert "<img" not in drawn
+        assert "%{customdata" not in drawn.replace("%{customdata:,.0f}", "")

@@ -87,3 +87,11 @@ def test_a_page_that_only_looks_has_no_buttons(runs_dir: Path, monkeypatch: pyte
     make_run(runs_dir, run_id=RUN, state="stopped", steps=7)
     monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
     assert [button.label for button in open_page("run", run=RUN).button] == []
+
+
+def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, own=True)
+    app = open_page("run", run=RUN, section="training")
+    assert len(charts(app)) == 7
+    assert "The method's own: threshold" in plain(app)
+    assert "threshold, from 0 to 1" in plain(app)

@@ -38,6 +38,7 @@ def config(strategy: str, seed: int) -> dict[str, object]:
 def make_run(  # noqa: PLR0913
     runs_dir: Path, *, run_id: str, state: str = "finished", steps: int = 40, strategy: str = "dynamic",
     text: str = "fine", gates: bool = True, error: str | None = None, seed: int = 0, extras: bool = False,
+    own: bool = False,
 ) -> Path:  # fmt: skip
     """Make a run.
 
@@ -52,6 +53,7 @@ def make_run(  # noqa: PLR0913
         error: why it failed.
         seed: of the run; losses lie a little higher with each, and other modules move.
         extras: record what newer runs do: losses of held-out rows, the base model, the machine.
+        own: record signals, numbers and decisions that only this run's method knows, named by `text`.
     """
     meta = {
         "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": seed,
@@ -59,6 +61,11 @@ def make_run(  # noqa: PLR0913
         "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24, "head": 10},
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
     }  # fmt: skip
+    if own:
+        meta["own_signals"] = {
+            "group": {"title": text, "question": text, "unit": "", "choices": [], "grouping": True},
+            "path": {"title": "path", "question": "Which path", "choices": [text, "low rank"], "grouping": False},
+        }
     folder = RunWriter.create(
         runs_dir, run_id=run_id, config_yaml="seed: 0\n", meta=meta, max_steps=max(40, steps),
         state="queued" if state == "queued" else "running",
@@ -71,6 +78,8 @@ def make_run(  # noqa: PLR0913
         record(writer, step, text, gates, seed)
     if extras:
         record_extras(writer, steps, seed, strategy)
+    if own:
+        record_own(writer, text)
     writer.log("warning", text)
     if state == "running":
         writer.commit()
@@ -119,6 +128,19 @@ def record_extras(writer: RunWriter, step: int, seed: int, strategy: str) -> Non
     writer.vector("base_loss", step, np.full(N_EXAMPLES, 0.7))
     writer.vector("base_prediction", step, np.zeros(N_EXAMPLES))
     writer.system({"rss_mib": 512.0, "cpu_percent": 150.0, "gpu_memory_mib": 2048.0})
+
+
+def record_own(writer: RunWriter, text: str) -> None:
+    """Record what only one method knows: groups that merge at step 20, paths, a threshold, decisions of its own."""
+    for name in ("group", "path"):
+        writer.define_signal(name, "module", "", N_MODULES)
+    for step in (0, 20, 40):
+        groups = np.arange(N_MODULES) if step < 20 else np.arange(N_MODULES) // 2 * 2
+        writer.vector("group", step, groups)
+        writer.vector("path", step, np.arange(N_MODULES) % 2)
+        writer.scalar("threshold", "train", step, step / 40)
+    edits = [{"edit": "tie", "modules": [2 * i, 2 * i + 1], "why": text} for i in range(N_MODULES // 2)]
+    writer.event(20, "reallocate", [0, 1], {"budget": 1152, "budget_used": 1080, "edits": edits})
 
 
 def probe_gates() -> np.ndarray:

@@ -313,7 +313,7 @@ def test_every_preset_suits_every_strategy(preset: str) -> None:
         strategy = strategies.build(name, fields)
         total = config.train.max_steps(0)
         strategy.check(total, config.adapter.rank)
-        assert all(0 < step <= total for step in strategy.events(total))
+        assert all(0 < step <= total for step in strategy.events(total, config.adapter.rank))
 
 
 def test_the_form_says_what_an_embedded_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

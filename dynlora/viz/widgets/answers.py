@@ -145,7 +145,10 @@ def budget(folder: Path, summary: Mapping[str, Any], first: int | None = None, l
         DynloraError: when the run cannot be read.
     """
     params = summary["params"]
-    try:
+    counted = ask(queries.scalars_frame, folder, "adapter_parameters", "train", COLUMNS)
+    if len(counted):
+        return capacity.recorded_line(counted, params.get("budget"), first, last)
+    try:  # runs of earlier versions: what components cost in plain LoRA
         ranks = ask(queries.heatmap, folder, "rank", COLUMNS, first, None if last is None else last + 1).frame
     except KeyError:
         ranks = pd.DataFrame()

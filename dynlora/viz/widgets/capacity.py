@@ -12,8 +12,9 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import capacity, flows, signals
+from dynlora.viz import capacity, decisions, flows, signals
 from dynlora.viz.figures_capacity import MapView
+from dynlora.viz.labels import one_line
 from dynlora.viz.replay import MOST_FRAMES, Look, frames
 from dynlora.viz.theme import Palette
 from dynlora.viz.widgets import answers
@@ -28,7 +29,7 @@ class CapacityView:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
         modules: as `capacity.described` returns them.
-        signals: names of the recorded signals that a map can show.
+        signals: what is said of each recorded signal that a map can show, by name.
         events: steps of all reallocations that moved something.
         first, last: ends of the steps shown.
         step: the step that picture and scatter show.
@@ -40,7 +41,7 @@ class CapacityView:
     folder: Path
     summary: Mapping[str, Any]
     modules: pd.DataFrame
-    signals: list[str]
+    signals: Mapping[str, signals.About]
     events: list[int]
     first: int = 0
     last: int = 0
@@ -120,13 +121,22 @@ class CapacityView:
 
     def about_map(self, unit: str) -> MapView:
         """Return what the map shows beside its values."""
-        neutral = signals.centre(self.signal)
-        return MapView(signals.WORDS[self.signal], unit, self.step, self.module, self.events_shown, neutral)
+        shown = self.shown
+        return MapView(
+            shown.word, unit, self.step, self.module, self.events_shown, shown.centre, shown.choices, shown.grouping
+        )
+
+    @property
+    def shown(self) -> signals.About:
+        """What is said of the signal that the map shows."""
+        return self.signals[self.signal]
 
     def sentence(self) -> str:
         """Return the sentence under the map."""
         at_step = self.values(self.signal, self.step)
-        return signals.sentence(self.signal, self.modules, self.ranks(self.first), at_step, self.step, self.events)
+        if self.signal == "rank":
+            return signals.rank_sentence(self.modules, self.ranks(self.first), at_step, self.step, self.events)
+        return signals.sentence(self.shown, self.modules, at_step, self.step)
 
     def pictures(self, about: str, colours: Palette) -> dict[str, Any]:
         """Return the model at up to `MOST_FRAMES` of the steps shown, as the replay element takes them."""
@@ -134,6 +144,12 @@ class CapacityView:
         version = repr((answers.version(self.folder), self.first, self.last, self.step, self.module, colours.mode))
         look = Look(self.step, signals.uniform_rank(self.summary), self.module, about, version)
         return frames(self.modules, ranks, importance, look, colours)
+
+    def decisions(self) -> pd.DataFrame:
+        """Return what was decided in the steps shown but moves of rank, as `decisions.decisions` does."""
+        events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
+        within = events[(events["step"] > self.first) & (events["step"] <= self.last)]
+        return decisions.decisions(within, self.modules)
 
     def budget(self) -> pd.DataFrame:
         """Return the use of the budget over the steps shown, as `capacity.budget_line` does."""
@@ -151,14 +167,14 @@ def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | No
     if modules.empty or "rank" not in names:
         return None
     events = capacity.event_steps(answers.ask(queries.events_frame, folder, ("reallocate",)))
-    shown = [name for name in signals.WORDS if name in names]
+    shown = signals.known(summary, names)
     return CapacityView(folder, summary, modules, shown, events, last=summary["step"], step=summary["step"])
 
 
 def capacity_controls(view: CapacityView) -> CapacityView:
     """Draw the controls and return the view as they set it; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
-        segmented("signal", "signal", view.signals, "rank", signals.WORDS.__getitem__)
+        segmented("signal", "signal", list(view.signals), "rank", lambda name: one_line(view.signals[name].word, 40))
         segmented("rows", "order of the rows", list(capacity.ORDERS), "kind", capacity.ORDERS.__getitem__)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
@@ -177,7 +193,7 @@ def as_addressed(view: CapacityView) -> CapacityView:
         first=first,
         last=last,
         step=chosen_step(first, last),
-        signal=from_address("signal", view.signals, "rank"),
+        signal=from_address("signal", list(view.signals), "rank"),
         order=from_address("rows", list(capacity.ORDERS), "kind"),
         module=from_address("module", list(view.short), None),
     )

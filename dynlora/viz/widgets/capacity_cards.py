@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from dynlora.viz import capacity, figures_capacity, figures_modules, flows, sentences, signals
+from dynlora.viz import capacity, decisions, figures_capacity, figures_modules, flows, sentences, signals
+from dynlora.viz.labels import markdown_text
 from dynlora.viz.widgets.address import segmented
 from dynlora.viz.widgets.capacity import CapacityView
 from dynlora.viz.widgets.cards import card, chart, colours, under
@@ -37,12 +39,15 @@ def capacity_decisions(view: CapacityView) -> None:
     _agreement(view, right)
     if len(view.events) > 1:
         _steadiness(view)
+    decided = view.decisions()
+    if len(decided):
+        _decisions(decided)
 
 
 def _map(view: CapacityView, place: Any) -> None:
     """Draw the chosen signal over modules and steps."""
     heat, rows, budget = view.heat(view.signal, 400), view.rows(), view.budget()
-    with place, card(signals.QUESTIONS[view.signal], "map"):
+    with place, card(markdown_text(view.shown.question, 100), "map"):
         look, table = view.about_map(heat.unit), capacity.wide(heat.frame, view.modules)
         figure = figures_capacity.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
         chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}")
@@ -59,7 +64,7 @@ def _model(view: CapacityView, place: Any) -> None:
 
 def _module(view: CapacityView, module: str) -> None:
     """Draw one module's row of the map as a line."""
-    heat, title = view.heat(view.signal, 400), signals.WORDS[view.signal]
+    heat, title = view.heat(view.signal, 400), view.shown.word
     with card(f"{view.short[module]} over the steps", "module"):
         series = capacity.one_module(heat.frame, view.modules, module)
         figure = figures_modules.module_lines(series, title, heat.unit, view.step, colours())
@@ -74,6 +79,13 @@ def _flow(view: CapacityView, place: Any) -> None:
         found, ends = view.flow(traced, by)
         words = sentences.flow(traced, sides, len(view.events_shown), view.first, view.last)
         chart(figures_modules.rank_flow(found, ends, colours()), words, found, "flow")
+
+
+def _decisions(decided: pd.DataFrame) -> None:
+    """Draw what was decided beside moves of rank."""
+    with card("What else was decided", "decisions"):
+        st.dataframe(decided.tail(200), hide_index=True, width="stretch", height=min(260, 38 + 35 * len(decided)))
+        under(decisions.summary(decided), decided, "decisions")
 
 
 def _agreement(view: CapacityView, place: Any) -> None:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.viz import capacity, figures, figures_results, listing, progress, sentences, sentences_run
+from dynlora.viz.labels import markdown_text, number, one_line
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.actions import run_buttons
 from dynlora.viz.widgets.cards import badge, card, chart, colours, note, status_line, titled
@@ -72,6 +73,19 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame,
         chart(figures.line(rate, "learning rate, per step", mode), sentences.learning_rate(rate), rate, "lr")
     with right, card("What does a step cost, and the strategy's part of it?", "time"):
         chart(figures.step_time(times, mode), sentences.step_time(times), times, "time")
+    _own_numbers(scalars)
+
+
+def _own_numbers(scalars: pd.DataFrame) -> None:
+    """Draw the numbers that only this method counts, two in a row."""
+    found = listing.own_numbers(scalars)
+    for start in range(0, len(found), 2):
+        for place, name in zip(st.columns(2), found[start : start + 2], strict=False):
+            series = listing.series(scalars, name, "train")
+            word = one_line(name.replace("_", " ").replace("/", ": "), 60)
+            with place, card(f"The method's own: {markdown_text(word)}", f"own-{start}-{name}"):
+                words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
+                chart(figures.line(series, word, colours(), zero=False), words, series, f"own-{name}")
 
 
 def _kinds(run: Chosen) -> None:

@@ -1,0 +1,172 @@
+"""Every registered method beside the others at equal budget: held-out loss, accuracy, parameters, time and memory.
+
+python -m benchmarks.methods --data GLUE [--tasks sentiment4,mrpc] [--rank 4] [--seeds 3]
+
+Quality: as `benchmarks.quality` does it, each method with the rate it chooses on rows of train; runs that are there
+are not trained again. Time: a step of the method and a step of `lora` in turn, in one process, median of the paired
+ratios; recording is on. Memory: the greatest resident size of a process that takes a few steps, less that of `lora`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import results
+from benchmarks.quality import tables
+from benchmarks.quality.methods import GRIDS, REPORTING_SEEDS, method_of
+from benchmarks.quality.runs import Job
+from benchmarks.quality.side_by_side import carry_out
+from benchmarks.step_variants import OurStep, Setting, model_folder, write_data
+from dynlora import strategies
+from dynlora.building import make_accelerator
+
+KEPT = results.RESULTS / "quality"
+LENGTH, WARM_UP = 64, 3
+
+
+def setting(folder: Path, rounds: int, rank: int, batch_size: int) -> Setting:
+    """Return what a step is timed at."""
+    return Setting(
+        model=model_folder("minilm"), folder=folder, precision="bf16", length=LENGTH, dropout=True,
+        batch_size=batch_size, rank=rank, steps=max(40, WARM_UP + rounds + 1),
+    )  # fmt: skip
+
+
+def step_ratio(name: str, at: Setting, rounds: int) -> dict[str, float]:
+    """Return the median of a method's step over `lora`'s, both in turn on the same batches, with both medians in ms."""
+    accelerator = make_accelerator()
+    sides = {side: OurStep(at, side, accelerator) for side in ("lora", name)}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    try:
+        for number in range(WARM_UP + rounds):
+            order = list(sides) if number % 2 else list(sides)[::-1]
+            for side in order:
+                start = time.perf_counter()
+                sides[side](number)
+                if number >= WARM_UP:
+                    times[side].append(1000 * (time.perf_counter() - start))
+    finally:
+        for side in sides.values():
+            side.close()
+    mine, plain = np.array(times[name]), np.array(times["lora"])
+    return {"ratio": float(np.median(mine / plain)), "ms": float(np.median(mine)), "lora_ms": float(np.median(plain))}
+
+
+def peak_mib(name: str, at: Setting, steps: int = 4) -> float:
+    """Return the greatest resident size, in MiB, of this process after a few steps of a method; ask a fresh one."""
+    side = OurStep(at, name, make_accelerator())
+    for number in range(steps):
+        side(number)
+    side.close()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_of(name: str, arguments: argparse.Namespace) -> float:
+    """Return `peak_mib` of a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.methods", "--memory-of", name, "--rank", str(arguments.rank)]
+    done = subprocess.run([*command, "--batch-size", str(arguments.batch_size)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name}: {done.stderr[-500:]}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return time and memory of every method."""
+    found = {}
+    plain = memory_of("lora", arguments)
+    for name in names:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            write_data(folder / "data")
+            at = setting(folder, arguments.rounds, arguments.rank, arguments.batch_size)
+            taken = {} if name == "lora" else step_ratio(name, at, arguments.rounds)
+        peak = plain if name == "lora" else memory_of(name, arguments)
+        found[name] = {"step_over_lora": taken.get("ratio", 1.0), "peak_mib": peak, "peak_over_lora_mib": peak - plain}
+        print(f"{name:14} step {found[name]['step_over_lora']:.3f} of lora's, peak {peak - plain:+.0f} MiB", flush=True)
+    return found
+
+
+def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit: int | None) -> None:
+    """Choose rates and train what is reported."""
+    cells = [(task, name) for task in arguments.tasks.split(",") for name in names]
+    common: dict[str, Any] = {"rank": arguments.rank} | ({"steps": arguments.steps} if arguments.steps else {})
+    if limit is None:
+        tuning = [
+            Job(purpose="tune", task=t, method=m, seed=0, lr=lr, **common)
+            for t, m in cells
+            for lr in GRIDS[arguments.rank]
+        ]
+        carry_out(tuning, kept, arguments.data, arguments.workers, limit)
+    jobs = []
+    for seed in range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds):
+        for task, name in cells:
+            lr = tables.chosen_rate(kept, "minilm", task, name, arguments.rank) or GRIDS[arguments.rank][1]
+            jobs.append(Job(purpose="report", task=task, method=name, seed=seed, lr=lr, **common))
+    carry_out(jobs, kept, arguments.data, arguments.workers, limit)
+
+
+def show(figures: Mapping[str, Any]) -> None:
+    """Print a table for each task: a row a method."""
+    for cell in figures["cells"]:
+        print(f"\n{cell['task']}, budget of rank {cell['rank']}: held-out loss, accuracy, parameters, step, peak")
+        for row in sorted(cell["methods"], key=lambda row: row["loss"]):
+            cost = figures["costs"].get(row["method"])
+            if cost is None:
+                continue
+            fidelity = strategies.strategy_class(method_of(row["method"]).strategy).fidelity
+            print(
+                f"  {row['method']:14} ({fidelity:14}) {row['loss']:.4f}  {100 * row['accuracy']:.2f} %  "
+                f"{row['parameters']['active']:>9,}  {cost['step_over_lora']:.3f}  "
+                f"{cost['peak_over_lora_mib']:+.0f} MiB  lr {row['lr']:g}, {len(row['seeds'])} seeds"
+            )
+
+
+def main() -> None:
+    """Train what is missing, measure costs, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the GLUE tasks")
+    parser.add_argument("--tasks", default="sentiment4,mrpc")
+    parser.add_argument("--methods", help="separated by commas; all that are registered")
+    parser.add_argument("--rank", type=int, default=4, choices=sorted(GRIDS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each side that are timed")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="two methods, tiny runs: does it work, nothing more")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_data(Path(scratch) / "data")
+            at = setting(Path(scratch), 1, arguments.rank, arguments.batch_size)
+            print(json.dumps(peak_mib(arguments.memory_of, at)))
+        return
+    names = arguments.methods.split(",") if arguments.methods else sorted(strategies.registry())
+    kept, limit = KEPT, None
+    if arguments.quick:
+        kept, limit, names = results.emptied("methods"), 300, ["lora", "dynamic"]
+        arguments.tasks, arguments.seeds, arguments.steps, arguments.rounds = "sentiment4", 1, 12, 3
+        arguments.batch_size = 8
+    train(names, arguments, kept, limit)
+    torch.set_num_threads(2)
+    cells = [cell for cell in tables.summary(kept)["cells"] if cell["rank"] == arguments.rank]
+    figures = {"cells": cells, "costs": costs(names, arguments)}
+    show(figures)
+    print("written:", results.write("methods-quick" if arguments.quick else "methods", figures, "benchmarks.methods"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Boosted modules: the trained component is folded into the frozen weight, kept beside it, and a new one begun."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.modules import ModuleInfo
+
+
+class BoostedLinear(LoraLinear):
+    """A module whose frozen weight holds what was learnt before: W0 + scaling · Σ_j b_j a_jᵀ over its boosters j.
+
+    The boosters are kept, so that W0 can be had back, and all of them exported as one LoRA.
+
+    Attributes:
+        boosters_A: rows of the folded boosters, (room, d_in), zero past the folded ones.
+        boosters_B: their columns, (d_out, room).
+        folded: how many there are, a whole number as a tensor.
+    """
+
+    boosters_A: Tensor
+    boosters_B: Tensor
+    folded: Tensor
+
+    def __init__(self, base_layer: nn.Module, info: ModuleInfo, *, rank: int, room: int, scaling: float) -> None:
+        """Wrap `base_layer`, with room for so many boosters beside the one that is trained."""
+        super().__init__(base_layer, info, rank=rank, max_rank=1, scaling=scaling)
+        device = self.lora_A.device
+        self.register_buffer("boosters_A", torch.zeros(room, info.d_in, device=device))
+        self.register_buffer("boosters_B", torch.zeros(info.d_out, room, device=device))
+        self.register_buffer("folded", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Add the trained component to the frozen weight and to the boosters, and leave the module without one."""
+        if self.rank == 0:
+            return
+        place = int(self.folded)
+        self.boosters_A[place], self.boosters_B[:, place] = self.lora_A[0], self.lora_B[:, 0]
+        self.folded += 1
+        self._add(place)
+        self.lora_A.zero_()
+        self.lora_B.zero_()
+        self.rank = 0
+
+    @torch.no_grad()
+    def loaded(self) -> None:
+        """Fold the saved boosters into the frozen weight one by one, as training did: equal to the last bit."""
+        for place in range(int(self.folded)):
+            self._add(place)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, ..., d_in) to (batch, ..., d_out); disabled, the boosters are taken out again."""
+        if self.enabled:
+            return super().forward(x)
+        n = int(self.folded)
+        return self.base_layer(x) - self.scaling * F.linear(F.linear(x, self.boosters_A[:n]), self.boosters_B[:, :n])
+
+    def low_rank(self) -> tuple[Tensor, Tensor]:
+        """Return all boosters and the trained component as one A, (n, d_in), and B, (d_out, n)."""
+        n = int(self.folded)
+        A = torch.cat([self.boosters_A[:n], self.lora_A[: self.rank]])
+        return A, torch.cat([self.boosters_B[:, :n], self.lora_B[:, : self.rank]], 1)
+
+    def delta_weight(self) -> Tensor:
+        """Return what the frozen weight lacks: the trained component alone, (d_out, d_in)."""
+        return self.scaling * (self.lora_B[:, : self.rank] @ self.lora_A[: self.rank])
+
+    def active_rank(self) -> int:
+        """Return the components that reach the output: the boosters and the trained one."""
+        return int(self.folded) + self.rank
+
+    def _add(self, place: int) -> None:
+        """Add one booster to the frozen weight."""
+        delta = self.scaling * torch.outer(self.boosters_B[:, place], self.boosters_A[place])
+        weight: Tensor = self.base_layer.weight  # pyright: ignore - linear by construction
+        weight += (delta if isinstance(self.base_layer, nn.Linear) else delta.t()).to(weight.dtype)

@@ -1,0 +1,25 @@
+"""Edits: what a strategy may do to the adapters, as values; `apply` performs them and repairs the optimizer.
+
+This is the only place that changes an adapter's structure or the optimizer's state. A strategy returns edits and so
+can be tested without a trainer, the decision log is free, and logging cannot change a result.
+"""
+
+from dynlora.engine.edits.components import new_row
+from dynlora.engine.edits.performing import apply
+from dynlora.engine.edits.values import (
+    Change,
+    Drop,
+    Edit,
+    Grow,
+    Listen,
+    Move,
+    SetProbe,
+    SetScale,
+    describe,
+    is_logged,
+)
+
+__all__ = [
+    "Change", "Drop", "Edit", "Grow", "Listen", "Move", "SetProbe", "SetScale", "apply", "describe", "is_logged",
+    "new_row",
+]  # fmt: skip

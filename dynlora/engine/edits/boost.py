@@ -1,0 +1,44 @@
+"""The next booster: what was trained is folded away, and fresh components begin elsewhere with a fresh optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.boosted import BoostedLinear
+from dynlora.engine.edits.moments import forget
+from dynlora.engine.edits.values import Change
+from dynlora.engine.randomness import stream
+
+
+@dataclass(frozen=True)
+class NextBooster(Change):
+    """Fold every trained component into its frozen weight, and begin one on exactly these modules."""
+
+    modules: tuple[int, ...]
+
+    @torch.no_grad()
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Fold, and draw a ~ U(±1/√d_in) with b = 0; the moments begin anew, as those of a fresh parameter."""
+        for index, module in enumerate(adapters):
+            if not isinstance(module, BoostedLinear):
+                raise TypeError(f"{module.info.name}: a {type(module).__name__} has no boosters to fold into")
+            module.fold()
+            for parameter in (module.lora_A, module.lora_B):
+                forget(optimizer, parameter)
+            if index in self.modules:
+                bound = 1 / math.sqrt(module.info.d_in)
+                row = torch.empty(module.info.d_in).uniform_(
+                    -bound, bound, generator=stream(adapters.seed, module.info.name, "booster", step)
+                )
+                module.lora_A[0] = row
+                module.rank = 1
+
+    def described(self) -> dict[str, Any]:
+        """Return the row of the decision log."""
+        return {"edit": "boost", "modules": list(self.modules)}

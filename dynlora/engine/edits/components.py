@@ -1,0 +1,78 @@
+"""Components go and come: survivors keep their order, moments and tracked state follow, growth keeps the function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.edits.moments import component_parameters, component_tensors, gate_rows, state_of
+from dynlora.engine.edits.values import Grow
+from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.randomness import stream
+
+
+def drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimizer | None) -> None:
+    """Take components off a module: survivors keep their order, the tail is zero in weights and moments."""
+    module = adapters[index]
+    if not all(0 <= position < module.rank for position in positions):
+        raise ValueError(f"drop {sorted(positions)} of {module.info.name}: only 0 to {module.rank - 1} are active")
+    keep = [position for position in range(module.rank) if position not in positions]
+    for tensor, dim in [*component_tensors(module, optimizer), *gate_rows(adapters, index, optimizer)]:
+        _pack(tensor, dim, keep)
+    for name, state in adapters.components.items():
+        row = state[index]
+        kept = row[keep].clone()
+        row.fill_(adapters.grown_value[name])
+        row[: len(keep)] = kept
+    module.rank = len(keep)
+
+
+def _pack(tensor: Tensor, dim: int, keep: Sequence[int]) -> None:
+    """Move the kept components to the front along `dim` and zero the rest, in place."""
+    kept = tensor.index_select(dim, torch.tensor(keep, dtype=torch.long, device=tensor.device))
+    tensor.zero_()
+    tensor.narrow(dim, 0, len(keep)).copy_(kept)
+
+
+def grow_component(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, step: int) -> None:
+    """Activate the next row: b = 0, a where the edit says or drawn, second moment at the siblings' mean."""
+    index, module = grow.module, adapters[grow.module]
+    if module.rank >= module.max_rank:
+        raise ValueError(f"grow {module.info.name}: already at max_rank={module.max_rank}")
+    position = module.rank
+    module.lora_A[position] = new_row(module, adapters.seed, step, grow.direction)
+    module.lora_B[:, position] = 0
+    if module.scale is not None:
+        module.scale[position] = 1 if position == 0 else module.scale[:position].abs().mean()
+    for parameter, dim in component_parameters(module):
+        moments = state_of(optimizer, parameter)
+        if "exp_avg" in moments:
+            moments["exp_avg"].select(dim, position).zero_()
+        if "exp_avg_sq" in moments:
+            second = moments["exp_avg_sq"]
+            mean = second.narrow(dim, 0, position).mean(dim) if position else second.select(dim, position) * 0
+            second.select(dim, position).copy_(mean)
+    for name, state in adapters.components.items():
+        state[index, position] = adapters.grown_value[name]
+    module.rank = position + 1
+
+
+def new_row(module: LoraLinear, seed: int, step: int, direction: Tensor | None = None) -> Tensor:
+    """Return a fresh row of A, (d_in,), as long as its siblings are on average, or as a row of uniform LoRA is.
+
+    It points along `direction`, or is drawn and made orthogonal to the active rows where there is room.
+    """
+    rows = module.lora_A[: module.rank]
+    row = direction
+    if row is None:
+        generator = stream(seed, module.info.name, "grow", step, module.rank)
+        row = torch.randn(module.info.d_in, generator=generator).to(module.lora_A.device)
+        if 0 < module.rank < module.info.d_in:
+            basis = torch.linalg.qr(rows.t().float()).Q
+            row = row - basis @ (basis.t() @ row)
+    usual = rows.norm(dim=1).mean() if module.rank else torch.tensor((1 / 3) ** 0.5, device=row.device)
+    return row / row.norm().clamp_min(1e-12) * usual

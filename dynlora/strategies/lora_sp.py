@@ -1,0 +1,91 @@
+"""LoRA-SP: a random half of every adapter is trained, the rest stays as it was drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.edits import Edit
+from dynlora.engine.edits.partial import ChooseAnew, WriteBack
+from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.partial import MASKS, PartialLinear
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
+from dynlora.errors import ConfigError
+
+
+@dataclass
+class LoraSp(Strategy):
+    """h = W0 x + s · B A x with (A, B) = M ⊙ (A, B)_trained + (1 - M) ⊙ (A, B)_0 for a random mask M.
+
+    Half of the numbers of A and B are drawn to be trained; the others keep their start and have no moments, which
+    halves the optimizer's memory. A mask is of single entries, of rows of A (components) and B (outputs), or of whole
+    matrices. What of B is frozen stays zero; what of A is frozen is a random projection that B can use all the same.
+
+    Paper: Wu et al. 2024, LoRA-SP: Streamlined Partial Parameter Adaptation, arXiv 2403.08822.
+    Differs: the abstract is what could be read (half of the parameters, drawn at random). The masks are ours; of whole
+    matrices it is A that freezes, since a module whose B stays zero could never learn. Choosing anew (`resample_every`)
+    is an option of ours, off by default.
+    """
+
+    title = "LoRA-SP"
+    summary = (
+        "Trains a random half of every adapter and leaves the rest as it was drawn. As much adapter as LoRA, half of "
+        "it trained: the optimizer needs half the memory."
+    )
+    formula = r"h = W_0 x + s\,(M_B \odot B)\,(M_A \odot A + (1 - M_A) \odot A_0)\,x"
+    paper = "Wu et al. 2024, arXiv 2403.08822"
+    fidelity = "description"
+    cost = "half the optimizer's memory; entries gathered and written back each step"
+    as_lora = {"share": 1.0}
+    own_signals = {
+        "trained_A": OwnSignal("trained share of A", "How much of A is trained", "share"),
+        "trained_B": OwnSignal("trained share of B", "How much of B is trained", "share"),
+    }
+
+    mask: str = setting("entry", "What freezes: entries, rows of A and B, or all of A (matrix).", choices=MASKS)
+    share: float = setting(0.5, "Share of the numbers that is trained; matrix trains B whole.", gt=0, le=1)
+    resample_every: int | None = setting(
+        None, "Steps after which others are drawn. Empty: the same throughout.", unit="steps", ge=1
+    )
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse a share of components that leaves none, or all, of them."""
+        if self.mask == "row" and round(self.share * rank) < 1:
+            raise ConfigError(
+                f"strategy.share={self.share}: leaves less than one of {rank} components; raise it to {1 / rank:g}"
+            )
+        if self.mask == "matrix" and self.share == 1:
+            raise ConfigError("strategy.share=1.0: mask=matrix freezes all of A; set strategy.mask=entry to train all")
+
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the steps after which others are drawn."""
+        every = self.resample_every
+        return [] if every is None else list(range(every, total, every))
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> PartialLinear:
+        """Return an adapter with the first draw of what is trained."""
+        scaling = self.module_scaling(probe)
+        adapter = PartialLinear(base, module, rank=rank, scaling=scaling, mask=self.mask, share=self.share)
+        adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
+        adapter.choose(self.mask, probe.seed, 0)
+        return adapter
+
+    def observe(self, adapters: Adapters, step: Step) -> None:
+        """Hand the optimizer the gradient of what is trained."""
+        for module in adapters:
+            if isinstance(module, PartialLinear):
+                module.gather()
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Write back what the optimizer moved; draw anew when it is time."""
+        if step.index in self.events(step.total, adapters.reference_rank):
+            return [WriteBack(), ChooseAnew(self.mask)]
+        return [WriteBack()]
+
+    def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
+        """Record which part of each module is trained."""
+        shares = np.array([m.trained_share() if isinstance(m, PartialLinear) else (1.0, 1.0) for m in adapters])
+        return {"trained_A": shares[:, 0], "trained_B": shares[:, 1]}

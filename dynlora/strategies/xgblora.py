@@ -1,0 +1,134 @@
+"""XGBLoRA: rank-1 boosters on random layers, each trained a while and folded into the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.boosted import BoostedLinear
+from dynlora.engine.edits import Edit
+from dynlora.engine.edits.boost import NextBooster
+from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.randomness import stream_seed
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
+from dynlora.errors import ConfigError
+
+LEAST_STEPS = 4
+"""Steps a booster is trained at least: with fewer B has hardly left zero when it is folded."""
+
+
+@dataclass
+class XgbLora(Strategy):
+    """W ← W + s · b aᵀ, round after round: one component on each module of a few random layers, then the next.
+
+    Every round draws its layers, begins a component with b = 0 and fresh moments on each of their modules, trains it
+    for T / rounds steps and folds it into the frozen weight. What was folded is kept as a list, so that the base can be
+    had back and all boosters exported as one LoRA. The norms of A and B are penalised.
+
+    Paper: Zhang et al. 2024, XGBLoRA, arXiv 2410.19694.
+    Differs: the abstract and the reviews are what could be read: lengths of rounds, how layers are drawn, weight and
+    form of the penalty are ours. Rounds and layers are such that all boosters together have the parameters of uniform
+    LoRA, where the paper counts those of a round; the ensemble's rate is 1; the run's learning rate falls over all
+    rounds, it does not begin anew with each.
+    """
+
+    title = "XGBLoRA"
+    summary = (
+        "Trains one component at a time on a few random layers, folds it into the weights and begins the next: "
+        "boosting with the weakest learners there are. The list of boosters is kept, so nothing is lost."
+    )
+    formula = r"W \leftarrow W + s\,b_t a_t^\top, \quad t = 1 \dots n, \; l \in S_t \subset \{1 \dots L\}"
+    paper = "Zhang et al. 2024, arXiv 2410.19694"
+    fidelity = "description"
+    cost = "less than LoRA a step: one component on a part of the layers; a fold a round"
+    base_stays = False
+    own_signals = {
+        "boosting": OwnSignal("boosting now", "Which modules each round trains", choices=("resting", "training"))
+    }
+
+    rounds: int | None = setting(None, "Boosters a run trains one after the other. Empty: 2 × rank.", ge=1, le=4096)
+    layer_share: float = setting(0.5, "Share of the layers that a round trains.", gt=0, le=1)
+    norm_penalty: float = setting(1e-4, "Weight of ‖A‖² + ‖B‖², mean over the trained modules, in the loss.", ge=0)
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse rounds that are too short to learn anything."""
+        if self.rounds is not None and total < LEAST_STEPS * self.rounds:
+            raise ConfigError(
+                f"strategy.rounds={self.rounds}: each takes at least {LEAST_STEPS} steps and the run has {total}; "
+                f"lower it to {max(1, total // LEAST_STEPS)}"
+            )
+
+    def room(self, rank: int) -> int:
+        """Return how many boosters a module may come to hold."""
+        return self.rounds or 2 * rank
+
+    def ends(self, total: int, rank: int) -> list[int]:
+        """Return the steps after which a round ends, the last of them T."""
+        rounds = max(1, min(self.room(rank), total // LEAST_STEPS))
+        return [round(total * (index + 1) / rounds) for index in range(rounds)]
+
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the steps after which boosters are folded."""
+        return self.ends(total, rank)[:-1]
+
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Begin with the modules of the first round."""
+        chosen = self.chosen(modules, probe.budget, probe.seed, probe.rank)
+        return [int(index in chosen[0]) for index in range(len(modules))]
+
+    def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
+        """One component is trained at a time."""
+        return 1
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> BoostedLinear:
+        """Return an adapter with room for the boosters."""
+        scaling = self.module_scaling(probe)
+        adapter = BoostedLinear(base, module, rank=rank, room=self.room(probe.rank), scaling=scaling)
+        adapter.reset_parameters(probe.seed)
+        return adapter
+
+    def penalty(self, adapters: Adapters) -> dict[str, Tensor]:
+        """Return weight · mean over the trained modules of ‖A‖² + ‖B‖²."""
+        trained = [module for module in adapters if module.rank]
+        if self.norm_penalty == 0 or not trained:
+            return {}
+        terms = [module.lora_A.square().sum() + module.lora_B.square().sum() for module in trained]
+        return {"norm": self.norm_penalty * torch.stack(terms).mean()}
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Fold at the end of a round, and begin the next one's boosters."""
+        ends = self.ends(step.total, adapters.reference_rank)[:-1]
+        if step.index not in ends:
+            return []
+        infos = [module.info for module in adapters]
+        chosen = self.chosen(infos, adapters.budget, adapters.seed, adapters.reference_rank)
+        return [NextBooster(chosen[ends.index(step.index) + 1])]
+
+    def chosen(self, modules: Sequence[ModuleInfo], budget: int, seed: int, rank: int) -> list[tuple[int, ...]]:
+        """Return the modules of every round, by index: those of drawn layers, as long as the budget lasts."""
+        layers = sorted({-1 if info.layer is None else info.layer for info in modules})
+        size = max(1, round(self.layer_share * len(layers)))
+        left, rounds = budget, []
+        for index in range(self.room(rank)):
+            rng = np.random.default_rng(stream_seed(seed, "boosted layers", index))
+            drawn = set(rng.permutation(layers)[:size].tolist())
+            members = []
+            for m, info in enumerate(modules):
+                if (-1 if info.layer is None else info.layer) in drawn and info.cost <= left:
+                    members.append(m)
+                    left -= info.cost
+            rounds.append(tuple(members))
+        return rounds
+
+    def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
+        """Record which modules this round trains."""
+        return {"boosting": np.array([module.rank for module in adapters])}
+
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Record how many boosters the fullest module holds."""
+        return {"boosters": float(max(module.active_rank() for module in adapters))}
