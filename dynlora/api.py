@@ -155,7 +155,11 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
 
 def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: float) -> Optimizer:
     """Return AdamW over the strategy's groups and whatever else of the model is trainable."""
-    groups = [{"lr": lr * group.pop("lr_factor"), **group} for group in strategy.groups(adapters) if group["params"]]
+    groups = [
+        {**group, "lr": group.get("peak_lr", lr * group.get("lr_factor", 1.0))}
+        for group in strategy.groups(adapters)
+        if group["params"]
+    ]
     taken = {id(parameter) for group in groups for parameter in group["params"]}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     return AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)

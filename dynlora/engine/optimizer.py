@@ -23,7 +23,12 @@ def build_optimizer(
 ) -> Optimizer:
     """Return AdamW over the strategy's groups, and the head as the last one."""
     groups: list[dict[str, Any]] = [
-        {"weight_decay": config.weight_decay, **group, "peak_lr": config.lr * group["lr_factor"], "guarded": True}
+        {
+            "weight_decay": config.weight_decay,
+            "peak_lr": config.lr * group.get("lr_factor", 1.0),
+            "guarded": True,
+            **group,
+        }
         for group in strategy.groups(adapters)
         if group["params"]
     ]
@@ -39,7 +44,8 @@ def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, gua
     """Set every group's rate for step 1 .. total and return the adapters' rate, which `guard` multiplies."""
     factor = lr_factor(step, total, config.warmup, config.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor * (guard if group.get("guarded") else 1.0)
+        shape = 1.0 if group.get("constant") else factor
+        group["lr"] = group["peak_lr"] * shape * (guard if group.get("guarded") else 1.0)
     return config.lr * factor * guard
 
 
