@@ -44,9 +44,9 @@ class L1ra(Strategy):
     Paper: Singh et al. 2025, L1RA: Dynamic Rank Assignment in LoRA Fine-Tuning, arXiv 2509.04884.
     Differs: the moments of all other components stay, `restart: true` begins them anew as the published code does. The
     budget is counted in parameters, `counted_in: components` is as published. c is clamped after the step instead of in
-    the forward, so that a factor at zero hears its gradient. In runs of fewer than 500 steps η_c is raised to 10 / T, of
-    fewer than 1,000 λ to 1 / T: factors would hardly reach zero. A module holds at most `growth_limit` uniform ranks.
-    The factors are not counted, they fold into B.
+    the forward, so that a factor at zero hears its gradient. In runs of fewer than 500 steps η_c is raised to 10 / T,
+    of fewer than 1,000 λ to 1 / T: factors would hardly reach zero. A module holds at most `growth_limit` uniform
+    ranks. The factors are not counted, they fold into B.
     """
 
     title = "L1RA"

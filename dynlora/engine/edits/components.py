@@ -73,9 +73,15 @@ def new_row(
     row = direction
     if row is None:
         generator = stream(seed, module.info.name, "grow", step, module.rank)
-        row = torch.randn(module.info.d_in, generator=generator).to(module.lora_A.device)
-        if 0 < module.rank < module.info.d_in:
-            basis = torch.linalg.qr(rows.t().float()).Q
-            row = row - basis @ (basis.t() @ row)
+        row = orthogonal_draw(rows, generator)
     usual = rows.norm(dim=1).mean() if module.rank else torch.tensor((1 / 3) ** 0.5, device=row.device)
     return row / row.norm().clamp_min(1e-12) * (usual if length is None else length)
+
+
+def orthogonal_draw(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a normal draw, (d,), less its projection on `rows`, (n, d), where there is room beside them."""
+    draw = torch.randn(rows.shape[1], generator=generator).to(rows.device)
+    if not 0 < len(rows) < rows.shape[1]:
+        return draw
+    basis = torch.linalg.qr(rows.t().float()).Q
+    return draw - basis @ (basis.t() @ draw)
