@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -58,9 +59,10 @@ def pairing(factors: Tensor, going: Sequence[int], generator: torch.Generator) -
 
     No component is both; where more go than stay, the least of them go.
     """
-    count = min(len(going), len(factors) - len(going))
-    strongest = torch.argsort(factors.detach().cpu(), descending=True, stable=True)[:count]
-    shuffled = strongest[torch.randperm(count, generator=generator)].tolist()
+    order = torch.argsort(factors.detach().cpu(), descending=True, stable=True).tolist()
+    staying = [component for component in order if component not in set(going)]
+    count = min(len(going), len(staying))
+    shuffled = [staying[place] for place in torch.randperm(count, generator=generator).tolist()]
     return list(zip(shuffled, going[:count], strict=True))
 
 
@@ -90,7 +92,7 @@ def copy_component(
     scaled = score[list(pair)] / temperature
     B[:, source] *= torch.softmax(scaled, 0)[0]
     A[target], B[:, target] = A[source], B[:, source]
-    score[list(pair)] = temperature * (torch.logsumexp(scaled, 0) - torch.log(torch.tensor(2.0)))
+    score[list(pair)] = temperature * (torch.logsumexp(scaled, 0) - math.log(2))
 
 
 @torch.no_grad()
@@ -101,7 +103,7 @@ def jump(
 
     The norm is Frobenius', its square summed over modules with their scaling.
     """
-    before = after = moved = modules[0].lora_A.new_zeros(())
+    before = after = moved = modules[0].lora_A.new_zeros((), dtype=torch.float64)
     for index, module in enumerate(modules):
         A, B = module.low_rank()
         new_A, new_B, score = module.lora_A.clone(), module.lora_B.clone(), module.score.clone()
@@ -117,5 +119,6 @@ def jump(
 
 
 def _energy(A: Tensor, B: Tensor) -> Tensor:
-    """Return ‖B A‖_F², (), without forming the product: the sum of BᵀB ⊙ AAᵀ."""
+    """Return ‖B A‖_F², (), without forming the product: the sum of BᵀB ⊙ AAᵀ, whose terms cancel in a difference."""
+    A, B = A.double(), B.double()
     return ((B.t() @ B) * (A @ A.t())).sum()
