@@ -43,6 +43,7 @@ def orthogonality(adapters: Adapters) -> Tensor:
     return torch.stack(terms).mean()
 
 
+@torch.no_grad()
 def take_sensitivity(
     adapters: Adapters, mean: dict[str, Tensor], deviation: dict[str, Tensor], beta1: float, beta2: float
 ) -> None:
