@@ -56,16 +56,21 @@ def take_sensitivity(
         beta1: share of the old mean that stays.
         beta2: share of the old deviation that stays.
     """
-    for module in adapters:
-        for name, tensor in module.adapter_parameters().items():
-            key = f"{module.info.name}.{name}"
-            if tensor.grad is None:
-                continue
-            now = scoring.elementwise_sensitivity(tensor, tensor.grad)
-            smooth = mean.setdefault(key, torch.zeros_like(now))
-            spread = deviation.setdefault(key, torch.zeros_like(now))
-            smooth.mul_(beta1).add_(now, alpha=1 - beta1)
-            spread.mul_(beta2).add_((now - smooth).abs_(), alpha=1 - beta2)
+    heard = {
+        f"{module.info.name}.{name}": scoring.elementwise_sensitivity(tensor, tensor.grad)
+        for module in adapters
+        for name, tensor in module.adapter_parameters().items()
+        if tensor.grad is not None
+    }
+    if not heard:
+        return
+    now = list(heard.values())
+    smooth = [mean.setdefault(key, torch.zeros_like(value)) for key, value in heard.items()]
+    spread = [deviation.setdefault(key, torch.zeros_like(value)) for key, value in heard.items()]
+    torch._foreach_mul_(smooth, beta1)
+    torch._foreach_add_(smooth, now, alpha=1 - beta1)
+    torch._foreach_mul_(spread, beta2)
+    torch._foreach_add_(spread, torch._foreach_abs(torch._foreach_sub(now, smooth)), alpha=1 - beta2)
 
 
 def triplet_scores(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[str, Tensor]) -> list[Tensor]:
