@@ -103,7 +103,7 @@ def jump(
 
     The norm is Frobenius', its square summed over modules with their scaling.
     """
-    before = after = moved = modules[0].lora_A.new_zeros((), dtype=torch.float64)
+    before = after = moved = torch.zeros((), dtype=torch.float64)
     for index, module in enumerate(modules):
         A, B = module.low_rank()
         new_A, new_B, score = module.lora_A.clone(), module.lora_B.clone(), module.score.clone()
@@ -120,5 +120,5 @@ def jump(
 
 def _energy(A: Tensor, B: Tensor) -> Tensor:
     """Return ‖B A‖_F², (), without forming the product: the sum of BᵀB ⊙ AAᵀ, whose terms cancel in a difference."""
-    A, B = A.double(), B.double()
+    A, B = A.cpu().double(), B.cpu().double()
     return ((B.t() @ B) * (A @ A.t())).sum()

@@ -67,10 +67,11 @@ def take_sensitivity(
     now = list(heard.values())
     smooth = [mean.setdefault(key, torch.zeros_like(value)) for key, value in heard.items()]
     spread = [deviation.setdefault(key, torch.zeros_like(value)) for key, value in heard.items()]
-    torch._foreach_mul_(smooth, beta1)
-    torch._foreach_add_(smooth, now, alpha=1 - beta1)
-    torch._foreach_mul_(spread, beta2)
-    torch._foreach_add_(spread, torch._foreach_abs(torch._foreach_sub(now, smooth)), alpha=1 - beta2)
+    torch._foreach_mul_(smooth, beta1)  # pyright: ignore
+    torch._foreach_add_(smooth, now, alpha=1 - beta1)  # pyright: ignore
+    gap = torch._foreach_abs(torch._foreach_sub(now, smooth))  # pyright: ignore
+    torch._foreach_mul_(spread, beta2)  # pyright: ignore
+    torch._foreach_add_(spread, gap, alpha=1 - beta2)  # pyright: ignore
 
 
 def triplet_scores(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[str, Tensor]) -> list[Tensor]:

@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import dynlora
+from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.beam import BeamLinear, factors_of, jump, pairing, pruned
 from dynlora.engine.edits.copying import CopyComponent, TakeSnapshot
 from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.viz.flows import trace
@@ -205,6 +208,31 @@ def test_a_run_copies_logs_the_lineage_and_keeps_rank_and_parameters(copy: str) 
     assert set(jumps) == set(planned)
     assert all(0 < jumps[step] < 1 for step in events)
     assert [step for step, held in kept.items() if held] == [step - 1 for step in planned]
+
+
+@pytest.mark.parametrize("copy", ["published", "halved"])
+def test_the_recorded_jump_is_what_the_event_does(copy: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.layers = nn.ModuleList(nn.Linear(6, 5) for _ in range(3))
+    attached = dynlora.attach(model, strategy="beamlora", budget=4, steps=50, lr=2e-2, copy=copy)
+    adapters, strategy = attached.adapters, attached.strategy
+    event = strategy.events(50, 4)[1]
+    for index in range(1, event + 1):
+        x = torch.randn(8, 6)
+        sum((module(x) - x[:, :5].roll(m, 1)).pow(2).mean() for m, module in enumerate(adapters)).backward()
+        if index < event:
+            attached.step()
+    attached.optimizer.step()
+    with torch.no_grad():
+        before = torch.stack([module.delta_weight() for module in adapters])
+        made = strategy.allocate(adapters, Step(event, 50, 2e-2))
+        edits.apply(adapters, made, attached.optimizer, step=event)
+        after = torch.stack([module.delta_weight() for module in adapters])
+    assert made
+    moved = float((after - before).norm() / (after.norm() + before.norm()))
+    assert strategy.scalars(adapters)["jump"] == pytest.approx(moved, abs=1e-6)
+    assert moved > 1e-4
 
 
 def test_a_flow_of_copies_leaves_capacity_where_it_was() -> None:

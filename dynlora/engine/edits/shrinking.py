@@ -45,4 +45,4 @@ class ShrinkScales(Change):
         moved = shrunk(torch.cat(scales), self.threshold, self.dead_zone)
         if self.limits is not None:
             moved = moved.clamp(*self.limits)
-        torch._foreach_copy_(scales, moved.split([len(scale) for scale in scales]))
+        torch._foreach_copy_(scales, moved.split([len(scale) for scale in scales]))  # pyright: ignore
