@@ -47,7 +47,8 @@ class ElaLora(Strategy):
     begins all anew as the published code does. The budget is counted in parameters, so that a pruned triplet of a small
     module does not pay for one of a large module; `counted_in: components` is as published. A module holds at most
     `growth_limit` uniform ranks. The phases are shares of the run; the published script for RTE has a warm-up of 300
-    steps, an event every 50 and 500 last steps without. The penalty for orthogonality is AdaLoRA's.
+    steps, an event every 50 and 500 last steps without. The penalty for orthogonality is AdaLoRA's, the
+    published weight was not read.
     """
 
     title = "ElaLoRA"
@@ -66,7 +67,10 @@ class ElaLora(Strategy):
     beta1: float = setting(0.85, "Smoothing of the sensitivity.", gt=0, lt=1)
     beta2: float = setting(0.85, "Smoothing of its deviation.", gt=0, lt=1)
     orth_reg_weight: float = setting(0.1, "Weight of the orthogonality penalty.", ge=0)
-    counted_in: str = setting("parameters", "What the budget counts; components as published.", choices=CURRENCIES)
+    counted_in: str = setting(
+        "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
+        choices=CURRENCIES,
+    )  # fmt: skip
     restart: bool = setting(False, "Whether all moments begin anew at an event that moves something, as published.")
     growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
     warmup_steps: int | None = setting(None, "Steps before the first exchange. Empty: 12 %.", unit="steps", ge=0)

@@ -69,7 +69,10 @@ class L1ra(Strategy):
         None, "Decoupled L1 pull λ, a step takes η_c · λ off every factor. Empty: 0.001, at least 1 / T.", ge=0
     )
     event_share: float = setting(0.1, "Share of the steps between events.", gt=0, le=0.5)
-    counted_in: str = setting("parameters", "What the budget counts; components as published.", choices=CURRENCIES)
+    counted_in: str = setting(
+        "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
+        choices=CURRENCIES,
+    )  # fmt: skip
     restart: bool = setting(False, "Whether all moments begin anew at an event that moves something, as published.")
     growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
 

@@ -108,7 +108,7 @@ def test_p_and_events_by_hand() -> None:
     assert [rising.keep(step, 100) for step in (0, 25, 50, 90)] == pytest.approx([1, 0.975, 0.95, 0.95])
     assert build("beamlora", {}).events(100, 8) == [8, 16, 24, 32, 40, 48, 56, 64]
     assert build("beamlora", {"direction": "rising", "allocate_every": 30}).events(100, 8) == [30, 60]
-    assert build("beamlora", {}).events(100, 1) == []
+    assert build("beamlora", {}).events(100, 1) == build("beamlora", {"top_p": 1.0}).events(100, 8) == []
     for total in range(20, 300, 7):
         assert len(build("beamlora", {}).events(total, 2)) >= 3
     with pytest.raises(ConfigError, match="an interval must be left"):

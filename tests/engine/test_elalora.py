@@ -135,6 +135,12 @@ def test_a_run_keeps_its_budget_and_exchanges(counted_in: str) -> None:
         assert max(parameters for _, parameters in held) <= trainer.adapters.budget
 
 
+def assert_stands_alone(rows: torch.Tensor, place: int) -> None:
+    """Check that a row has norm one and is orthogonal to those before it."""
+    assert float(rows[place].norm()) == pytest.approx(1, abs=1e-5)
+    assert torch.allclose(rows[:place] @ rows[place], torch.zeros(place), atol=1e-5)
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_new_triplet_is_orthogonal_keeps_the_function_and_all_else_follows(restart: bool) -> None:
     attached = on_blocks((12, 9), (12, 9), (12, 9), steps=11, exchanged=2, restart=restart)
@@ -168,10 +174,8 @@ def test_a_new_triplet_is_orthogonal_keeps_the_function_and_all_else_follows(res
         assert torch.equal(A[: len(stay)], before[module.info.name][0][stay])
         assert torch.equal(B[:, : len(stay)], before[module.info.name][1][:, stay])
         for j in range(len(stay), module.rank):
-            assert float(A[j].norm()) == pytest.approx(1, abs=1e-5)
-            assert float(B[:, j].norm()) == pytest.approx(1, abs=1e-5)
-            assert torch.allclose(A[:j] @ A[j], torch.zeros(j), atol=1e-5)
-            assert torch.allclose(B[:, :j].t() @ B[:, j], torch.zeros(j), atol=1e-5)
+            assert_stands_alone(A, j)
+            assert_stands_alone(B.t(), j)
             assert 0 < float(module.scale[j].detach()) <= 1e-13
         wanted = updates[m] - sum((parts[3 * m + j] for j in lost), torch.zeros(()))
         assert torch.allclose(module.delta_weight(), wanted, atol=1e-6)
