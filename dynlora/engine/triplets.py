@@ -85,6 +85,12 @@ def triplet_scores(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[
     return found
 
 
+def triplet_importance(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[str, Tensor]) -> Tensor:
+    """Return each module's mean triplet score, (n_modules,), zero where it holds none."""
+    scores = triplet_scores(adapters, mean, deviation)
+    return torch.stack([score.sum() / max(1, len(score)) for score in scores])
+
+
 def forget_triplets(module: LoraLinear, averages: dict[str, Tensor], going: Iterable[int]) -> None:
     """Take triplets out of the averages in place, as dropping them packs the rest; the tail is zero."""
     gone = set(going)

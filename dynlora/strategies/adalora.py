@@ -19,6 +19,7 @@ from dynlora.engine.triplets import (
     orthogonality,
     take_sensitivity,
     triplet_adapter,
+    triplet_importance,
     triplet_scores,
 )
 from dynlora.errors import ConfigError
@@ -133,8 +134,7 @@ class AdaLora(Strategy):
         """Record the rank of the last pruning, and the mean triplet score of each module as its importance."""
         found = {"rank": torch.tensor([float(sum(kept)) for kept in self.pattern])}
         if self.sensitivity:
-            scores = triplet_scores(adapters, self.sensitivity, self.uncertainty)
-            found["importance"] = torch.stack([score.mean() for score in scores])
+            found["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
         return found
 
     def budget(self, step: int, phases: Phases, first: int, last: int) -> int:

@@ -23,6 +23,7 @@ from dynlora.engine.triplets import (
     orthogonality,
     take_sensitivity,
     triplet_adapter,
+    triplet_importance,
     triplet_scores,
 )
 
@@ -126,8 +127,7 @@ class ElaLora(Strategy):
         device = adapters[0].lora_A.device
         found = {"rank": torch.tensor([float(module.rank) for module in adapters], device=device)}
         if self.sensitivity:
-            scores = triplet_scores(adapters, self.sensitivity, self.uncertainty)
-            found["importance"] = torch.stack([s.mean() if len(s) else s.new_zeros(()) for s in scores])
+            found["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
         return found
 
     def _exchanged(self, adapters: Adapters, scores: Sequence[Sequence[float]], step: Step) -> list[Edit]:
