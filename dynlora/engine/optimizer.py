@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -25,9 +25,9 @@ def build_optimizer(
     groups: list[dict[str, Any]] = [
         {
             "weight_decay": config.weight_decay,
-            "peak_lr": config.lr * group.get("lr_factor", 1.0),
             "guarded": True,
             **group,
+            "peak_lr": peak_rate(group, config.lr),
         }
         for group in strategy.groups(adapters)
         if group["params"]
@@ -38,6 +38,11 @@ def build_optimizer(
         groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "guarded": False})
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return AdamW(groups, lr=config.lr, fused=devices <= FUSED)
+
+
+def peak_rate(group: Mapping[str, Any], lr: float) -> float:
+    """Return a group's peak rate: its own, or the run's times its factor, but at least the least it asks for."""
+    return group.get("peak_lr", max(lr * group.get("lr_factor", 1.0), group.get("least_lr", 0.0)))
 
 
 def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, guard: float = 1.0) -> float:

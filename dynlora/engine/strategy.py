@@ -193,8 +193,8 @@ class Strategy:
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
         """Return optimizer groups; the first holds what is trained at the run's own rate.
 
-        `lr_factor` multiplies the run's rate, or `peak_lr` is one of the group's own; `constant` keeps it from
-        following the run's schedule, `weight_decay` may override the run's.
+        `lr_factor` multiplies the run's rate, at least `least_lr`; or `peak_lr` is a rate of the group's own.
+        `constant` keeps it from following the run's schedule, `weight_decay` may override the run's.
         """
         fast, slow = {}, {}  # by identity: modules may share a tensor
         for module in adapters:

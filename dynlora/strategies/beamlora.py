@@ -84,9 +84,12 @@ class BeamLora(Strategy):
 
     def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which slots are taken; a whole window is left after the last."""
+        return [step for step in range(1, total + 1) if self._is_event(step, total, rank)]
+
+    def _is_event(self, step: int, total: int, rank: int) -> bool:
+        """Say whether slots are taken after a step; one component alone has no slot to take."""
         every = self.window(total)
-        steps = range(every, total - every + 1, every) if rank > 1 else ()
-        return [step for step in steps if self.keep(step, total) < 1]
+        return rank > 1 and step % every == 0 and step <= total - every and self.keep(step, total) < 1
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> BeamLinear:
         """Return an adapter with scores."""
@@ -106,11 +109,11 @@ class BeamLora(Strategy):
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Take the snapshot half a window before an event, and let slots be taken at it."""
-        events = self.events(step.total, adapters.reference_rank)
-        self.last_p, self.last_jump = self.keep(step.index, step.total), None
-        if step.index in events:
+        total, rank = step.total, adapters.reference_rank
+        self.last_p, self.last_jump = self.keep(step.index, total), None
+        if self._is_event(step.index, total, rank):
             return self._copies(adapters, step)
-        if step.index + self.window(step.total) // 2 in events:
+        if self._is_event(step.index + self.window(total) // 2, total, rank):
             return [TakeSnapshot(self.past)]
         return []
 

@@ -92,7 +92,11 @@ class ElaLora(Strategy):
 
     def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which triplets are exchanged; none where every module has one alone."""
-        return [step for step in self.phases(total).events() if rank > 1 and self.amount(step, total) > 0]
+        return [step for step in range(1, total + 1) if self._is_event(step, total, rank)]
+
+    def _is_event(self, step: int, total: int, rank: int) -> bool:
+        """Say whether triplets are exchanged after a step."""
+        return rank > 1 and self.phases(total).is_event(step) and self.amount(step, total) > 0
 
     def amount(self, step: int, total: int) -> int:
         """Return b after a step, from `exchanged` at the start of the phase to 0 at its end."""
@@ -116,7 +120,7 @@ class ElaLora(Strategy):
         """Score until the last phase, and exchange at an event."""
         if step.index <= step.total - self.phases(step.total).final_steps:
             take_sensitivity(adapters, self.sensitivity, self.uncertainty, self.beta1, self.beta2)
-        if step.index not in self.events(step.total, adapters.reference_rank) or not self.sensitivity:
+        if not self._is_event(step.index, step.total, adapters.reference_rank) or not self.sensitivity:
             return []
         scores = [s.tolist() for s in triplet_scores(adapters, self.sensitivity, self.uncertainty)]
         edits = self._exchanged(adapters, scores, step)

@@ -87,8 +87,11 @@ class L1ra(Strategy):
 
     def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which ranks are handed on."""
-        every = max(1, round(self.event_share * total))
-        return list(range(every, total, every)) if self.rate(total) > 0 else []
+        return [step for step in range(1, total) if self._is_event(step, total)]
+
+    def _is_event(self, step: int, total: int) -> bool:
+        """Say whether ranks are handed on after a step; the last one comes too late."""
+        return self.rate(total) > 0 and step < total and step % max(1, round(self.event_share * total)) == 0
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow."""
@@ -114,7 +117,7 @@ class L1ra(Strategy):
         """Pull the factors down; at an event, hand on the ranks whose factor is zero."""
         pull = self.pull(step.total)
         edits: list[Edit] = [ShrinkScales(pull, limits=(0.0, 1.0))] if self.rate(step.total) > 0 else []
-        if step.index not in self.events(step.total, adapters.reference_rank):
+        if not self._is_event(step.index, step.total):
             return edits
         factors = [shrunk(c, pull).clamp(0, 1).tolist() for c in self._factors(adapters)]
         moves = self._handed_on(adapters, factors, step)

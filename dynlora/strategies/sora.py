@@ -32,21 +32,29 @@ def thresholds(total: int, stages: int, dense_share: float) -> tuple[float, ...]
     return tuple(0.0 if i < dense else ((i - dense) * stages // rest + 1) / stages for i in range(total))
 
 
+@lru_cache(maxsize=64)
+def whole(total: int, stages: int, dense_share: float) -> float:
+    """Return the sum of `thresholds`."""
+    return sum(thresholds(total, stages, dense_share))
+
+
 @dataclass
 class Sora(Strategy):
     """h = W0 x + alpha / r · B(g ⊙ A x), with g ← sign(g) max(|g| - ξ, 0) after every step.
 
-    The gates g, one number a component, start as N(0, 1) and are trained at a rate of their own; the loss gets λ times
-    their mean size. Gates at zero no longer reach the output, and may come back while training; those that are zero
-    after the last step are taken off. Ranks only fall: there are never more parameters than uniform LoRA has. The gates
-    are not counted among them, they fold into B.
+    The gates g, one number a component, start as N(0, 1) and are trained at a rate of their own; the loss may get λ
+    times their mean size. Gates at zero no longer reach the output, and may come back while training; those that are
+    zero after the last step are taken off. There are never more parameters than uniform LoRA has; the gates are not
+    counted among them, they fold into B.
 
     Paper: Ding et al. 2023, SoRA: Sparse Low-rank Adaptation of Pre-trained Language Models, EMNLP, arXiv 2311.11696.
     Differs: `prox` is the proximal map itself; `official` is the published code, which also zeroes what lies below 2ξ.
     The published schedule from dense to sparse trains ξ = 0 for 50 epochs and then 7 stages of 15, keeping a checkpoint
     of each; here the stages share one run, and ξ is chosen so that a run takes `shrinkage` off a gate in all, however
     long it is. `schedule: fixed` with `xi: 3e-4` and `sparsity: 10` are the published values without a schedule. The
-    gates' optimizer is the run's AdamW without weight decay.
+    gates' optimizer is the run's AdamW without weight decay; its rate is raised where a gate could not outrun the
+    shrinkage, to the published proportion (8e-4, falling linearly, against 3e-4 a step: `travel` 4/3). λ is 0 where
+    1e-3 is published with a schedule: as long as B is zero Adam makes full steps of it, which decide a short run.
     """
 
     title = "SoRA"
@@ -76,9 +84,12 @@ class Sora(Strategy):
     )
     stages: int = setting(7, "Stages from dense to sparse.", ge=1, le=1000)
     dense_share: float = setting(0.3, "Share of the steps without shrinkage before the stages.", ge=0, lt=1)
-    sparsity: float = setting(1e-3, "Weight λ of the gates' mean size in the loss.", ge=0)
+    sparsity: float = setting(0.0, "Weight λ of the gates' mean size in the loss.", ge=0)
     gate_start: str = setting("normal", "Start of the gates: normal, N(0, 1); or ones.", choices=("normal", "ones"))
     gate_lr_ratio: float = setting(1.0, "Learning rate of the gates over that of A; 0 holds them.", ge=0, le=1024)
+    travel: float = setting(
+        4 / 3, "How far the gates' rate lets one travel at least, in what the run takes off it; 0: no matter.", ge=0
+    )
 
     last_threshold: float = state(float)
 
@@ -88,10 +99,16 @@ class Sora(Strategy):
 
     def threshold(self, step: int, total: int) -> float:
         """Return ξ after a step, 1 to `total`."""
+        return self.taken(total) / whole(*self._shape(total)) * thresholds(*self._shape(total))[step - 1]
+
+    def taken(self, total: int) -> float:
+        """Return what a run takes off every gate in all, Σ ξ."""
+        return self.shrinkage if self.xi is None else self.xi * whole(*self._shape(total))
+
+    def _shape(self, total: int) -> tuple[int, int, float]:
+        """Return the arguments of `thresholds`."""
         staged = self.schedule == "stages"
-        shares = thresholds(total, self.stages if staged else 1, self.dense_share if staged else 0.0)
-        largest = self.shrinkage / sum(shares) if self.xi is None else self.xi
-        return largest * shares[min(max(step, 1), total) - 1]
+        return total, self.stages if staged else 1, self.dense_share if staged else 0.0
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with trained gates, its scale, from the module's own stream."""
@@ -106,7 +123,10 @@ class Sora(Strategy):
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
         """Return the gates as a group of their own, without weight decay: the shrinkage is theirs."""
         gates = [module.scale for module in adapters if module.scale is not None]
-        return own_group(super().groups(adapters), gates, lr_factor=self.gate_lr_ratio, weight_decay=0.0)
+        total = max(1, adapters.total)
+        least = 2 * self.travel * self.taken(total) / total if self.gate_lr_ratio > 0 else 0.0
+        how = {"lr_factor": self.gate_lr_ratio, "least_lr": least, "weight_decay": 0.0}
+        return own_group(super().groups(adapters), gates, **how)
 
     def penalty(self, adapters: Adapters) -> dict[str, Tensor]:
         """Return λ · mean |g| over all gates."""
