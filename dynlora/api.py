@@ -20,6 +20,7 @@ from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import Tokens
 from dynlora.engine.bench import Bench
 from dynlora.engine.models import BaseModel, adapt, head_names
+from dynlora.engine.optimizer import peak_rate
 from dynlora.engine.strategy import Step, Strategy
 from dynlora.errors import ConfigError
 from dynlora.store.run import Run, open_run
@@ -156,7 +157,7 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
 
 def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: float) -> Optimizer:
     """Return AdamW over the strategy's groups and whatever else of the model is trainable."""
-    groups = [{"lr": lr * group.pop("lr_factor"), **group} for group in strategy.groups(adapters) if group["params"]]
+    groups = [{**group, "lr": peak_rate(group, lr)} for group in strategy.groups(adapters) if group["params"]]
     taken = {id(parameter) for group in groups for parameter in group["params"]}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     return AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)

@@ -18,17 +18,21 @@ class Adapters(Sequence[LoraLinear]):
 
     Attributes:
         budget: adapter parameters allowed, Σ reference rank · (d_in + d_out).
+        total: optimizer steps of the run, 0 where it is not known.
         gates: the input gates, or None.
         components: named per-component state, (n_modules, widest max_rank); edits keep it beside its component.
         over_processes: mean of a tensor over the processes, for what each of them sees on its own share of a batch.
     """
 
-    def __init__(self, modules: Sequence[LoraLinear], *, budget: int, reference_rank: int, seed: int) -> None:
+    def __init__(
+        self, modules: Sequence[LoraLinear], *, budget: int, reference_rank: int, seed: int, total: int = 0
+    ) -> None:
         """Collect `modules`."""
         self.modules = list(modules)
         self.budget = budget
         self.reference_rank = reference_rank
         self.seed = seed
+        self.total = total
         self.gates: Gates | None = None
         self.components: dict[str, Tensor] = {}
         self.grown_value: dict[str, float] = {}

@@ -164,7 +164,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         adapter = strategy.adapter(info, base.model.get_submodule(info.name), *sizes[info.name], probe)
         replace_module(base.model, info.name, adapter)
         modules.append(adapter)
-    adapters = Adapters(modules, budget=budget, reference_rank=rank, seed=seed)
+    adapters = Adapters(modules, budget=budget, reference_rank=rank, seed=seed, total=total)
     adapters.set_dropout(dropout)
     use_sparse_dropout(base.model)
     mode = strategy.gate_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,12 @@ def build_optimizer(
 ) -> Optimizer:
     """Return AdamW over the strategy's groups, and the head as the last one."""
     groups: list[dict[str, Any]] = [
-        {"weight_decay": config.weight_decay, **group, "peak_lr": config.lr * group["lr_factor"], "guarded": True}
+        {
+            "weight_decay": config.weight_decay,
+            "guarded": True,
+            **group,
+            "peak_lr": peak_rate(group, config.lr),
+        }
         for group in strategy.groups(adapters)
         if group["params"]
     ]
@@ -35,11 +40,17 @@ def build_optimizer(
     return AdamW(groups, lr=config.lr, fused=devices <= FUSED)
 
 
+def peak_rate(group: Mapping[str, Any], lr: float) -> float:
+    """Return a group's peak rate: its own, or the run's times its factor, but at least the least it asks for."""
+    return group.get("peak_lr", max(lr * group.get("lr_factor", 1.0), group.get("least_lr", 0.0)))
+
+
 def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, guard: float = 1.0) -> float:
     """Set every group's rate for step 1 .. total and return the adapters' rate, which `guard` multiplies."""
     factor = lr_factor(step, total, config.warmup, config.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor * (guard if group.get("guarded") else 1.0)
+        shape = 1.0 if group.get("constant") else factor
+        group["lr"] = group["peak_lr"] * shape * (guard if group.get("guarded") else 1.0)
     return config.lr * factor * guard
 
 

@@ -34,6 +34,9 @@ UNITS = {
 }
 """The signals over modules that every run has, and their units."""
 
+UNITS_OF_COMPONENTS = {"factor": "factor"}
+"""The signals over components, where a method gives components factors, and their units."""
+
 
 class StepSignals:
     """Collects a step's numbers on the device and hands them to the recorder at the next step.
@@ -67,7 +70,7 @@ class StepSignals:
         self.every = every
         self.last_loss = float("nan")
         self.has_loss = False
-        self._pending: tuple[Step, list[str], list[str], Tensor, torch.Event | None] | None = None
+        self._pending: tuple[Step, dict[str, int], list[str], Tensor, torch.Event | None] | None = None
         for name, unit in UNITS.items():
             if name != "gate" or adapters.gates is not None:
                 recorder.define_signal(name, "module", unit, len(adapters))
@@ -89,17 +92,18 @@ class StepSignals:
             budget: what a decision left of the budget, None when nothing was decided.
             decisions: rows of the decision log.
         """
-        names, rows = self._vectors(step)
+        vectors = self._vectors(step)
         count = self.adapters.adapter_parameter_count()
-        in_use = torch.tensor(float(count["active"] + count["gate"]), device=rows[0].device)
+        in_use = torch.tensor(float(count["active"] + count["gate"]), device=self.adapters[0].lora_A.device)
         scalars = {**scalars, PARAMETERS: in_use}
-        block = torch.cat([*rows, *(value.reshape(1) for value in scalars.values())])
+        block = torch.cat([*vectors.values(), *(value.reshape(1) for value in scalars.values())])
         self.flush()
         copy = block.to("cpu", non_blocking=True)
         arrived = None if block.device.type == "cpu" else torch.Event(block.device)
         if arrived is not None:
             arrived.record()
-        self._pending = (step, names, list(scalars), copy, arrived)
+        sizes = {name: len(vector) for name, vector in vectors.items()}
+        self._pending = (step, sizes, list(scalars), copy, arrived)
         if budget is not None:
             self._decide(step, budget, decisions or [])
         if arrived is None:
@@ -114,15 +118,16 @@ class StepSignals:
         """Hand the pending step to the recorder."""
         if self._pending is None:
             return
-        step, names, scalars, block, arrived = self._pending
+        step, sizes, scalars, block, arrived = self._pending
         self._pending = None
         if arrived is not None:
             arrived.synchronize()
         values = block.numpy().astype(np.float32)
-        width = len(self.adapters)
-        for row, name in enumerate(names):
-            self.recorder.vector(name, step.index, values[row * width : (row + 1) * width])
-        for name, value in zip(scalars, values[len(names) * width :], strict=True):
+        start = 0
+        for name, size in sizes.items():
+            self.recorder.vector(name, step.index, values[start : start + size])
+            start += size
+        for name, value in zip(scalars, values[start:], strict=True):
             self.recorder.scalar(name, "train", step.index, float(value))
             if name == "loss":
                 self.last_loss, self.has_loss = float(value), True
@@ -134,24 +139,45 @@ class StepSignals:
         touched = {row[key] for row in decisions for key in ("donor", "receiver", "module") if row.get(key) is not None}
         self.recorder.event(step.index, "reallocate", sorted(touched), {**budget, "edits": decisions})
 
-    def _vectors(self, step: Step) -> tuple[list[str], list[Tensor]]:
-        """Return the names and values, (n_modules,) each, of this step's signals."""
+    def _vectors(self, step: Step) -> dict[str, Tensor]:
+        """Return this step's signals by name: (n_modules,) each, those over components as long as all their room."""
         device = self.adapters[0].lora_A.device
-        found: dict[str, Any] = {"rank": self.adapters.ranks, **self.strategy.signals(self.adapters)}
+        found: dict[str, Any] = dict(self.strategy.signals(self.adapters))
+        if "rank" not in found:  # counting factors other than zero waits for the device
+            found["rank"] = self.adapters.ranks
         if "importance" not in found:
             found["importance"] = self._importance()
         gates = self.adapters.gates
         if gates is not None and gates.values is not None:
             found["gate"] = self.reduce(gates.values.detach().mean(0))
+        over_components: dict[str, Tensor] = {}
         if step.index % self.every == 0 or step.index == step.total:
             found |= self._norms()
-        vectors = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in found.values()]
-        for name, vector in zip(found, vectors, strict=True):
-            if name not in self._names:
-                self._names.add(name)
-                own = self.strategy.own_signals.get(name)
-                self.recorder.define_signal(name, "module", "" if own is None else own.unit, len(vector))
-        return list(found), vectors
+            over_components = self._factors()
+        vectors = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
+        for axis, part in (("module", vectors), ("component", over_components)):
+            for name, vector in part.items():
+                if name not in self._names:
+                    self._names.add(name)
+                    own = self.strategy.own_signals.get(name)
+                    unit = UNITS_OF_COMPONENTS.get(name, "") if own is None else own.unit
+                    self.recorder.define_signal(name, axis, unit, len(vector))
+        return vectors | over_components
+
+    def _factors(self) -> dict[str, Tensor]:
+        """Return the factor of every component, each module's room after the other, NaN where there is none active.
+
+        Nothing where no module has factors.
+        """
+        factors = [module.factors(module.rank) for module in self.adapters]
+        if all(factor is None for factor in factors):
+            return {}
+        out = []
+        for module, factor in zip(self.adapters, factors, strict=True):
+            row = module.lora_A.new_full((module.max_rank,), float("nan"))
+            row[: module.rank] = 1.0 if factor is None else factor.detach()
+            out.append(row)
+        return {"factor": torch.cat(out)}
 
     def _importance(self) -> Tensor:
         """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of this batch, for strategies that do not score."""

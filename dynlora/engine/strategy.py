@@ -8,7 +8,7 @@ keep it beside its component. A strategy never changes an adapter itself: it ret
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -50,6 +50,14 @@ def setting(
 def state(factory: Callable[[], Any]) -> Any:
     """Declare a state field: saved with every checkpoint; numbers, tensors, and lists or dicts of them."""
     return field(init=False, default_factory=factory, repr=False, compare=False)
+
+
+def own_group(groups: list[dict[str, Any]], tensors: Iterable[Tensor], **options: Any) -> list[dict[str, Any]]:
+    """Return optimizer groups with `tensors` in one of their own, the last, that has these options."""
+    apart = list(tensors)
+    taken = {id(tensor) for tensor in apart}
+    rest = [{**group, "params": [t for t in group["params"] if id(t) not in taken]} for group in groups]
+    return [*rest, {"params": apart, **options}]
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,11 @@ class Strategy:
         return None
 
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
-        """Return optimizer groups; `lr_factor` multiplies the run's rate, `weight_decay` may override the run's."""
+        """Return optimizer groups; the first holds what is trained at the run's own rate.
+
+        `lr_factor` multiplies the run's rate, at least `least_lr`; or `peak_lr` is a rate of the group's own.
+        `constant` keeps it from following the run's schedule, `weight_decay` may override the run's.
+        """
         fast, slow = {}, {}  # by identity: modules may share a tensor
         for module in adapters:
             for name, tensor in module.adapter_parameters().items():

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine import scoring
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Edit, SetScale
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.randomness import stream
 from dynlora.engine.schedule import Phases
 from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
+from dynlora.engine.triplets import (
+    forget_triplets,
+    orthogonality,
+    take_sensitivity,
+    triplet_adapter,
+    triplet_importance,
+    triplet_scores,
+)
 from dynlora.errors import ConfigError
 
 EPSILON = 1e-5
@@ -91,12 +97,7 @@ class AdaLora(Strategy):
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with A, B ~ N(0, 0.02²) and a trained E = 0."""
         scaling = probe.lora_alpha / (self.start_rank(probe.rank) + EPSILON)
-        adapter = LoraLinear(base, module, rank=rank, max_rank=max_rank, scaling=scaling)
-        adapter.reset_parameters(probe.seed, gaussian=0.02)
-        with torch.no_grad():
-            adapter.lora_B[:, :rank].normal_(0, 0.02, generator=stream(probe.seed, module.name, "lora_B"))
-        adapter.use_scale(0.0, trainable=True)
-        return adapter
+        return triplet_adapter(module, base, rank, max_rank, scaling=scaling, seed=probe.seed)
 
     def start(self, adapters: Adapters) -> None:
         """Begin the averages; every triplet counts."""
@@ -106,18 +107,14 @@ class AdaLora(Strategy):
         """Return weight · mean over all A and B of ‖AAᵀ - I‖_F, ‖BᵀB - I‖_F."""
         if self.orth_reg_weight == 0:
             return {}
-        terms = []
-        for module in adapters:
-            for gram in (module.lora_A @ module.lora_A.t(), module.lora_B.t() @ module.lora_B):
-                terms.append((gram - torch.eye(len(gram), device=gram.device)).norm())
-        return {"orthogonality": self.orth_reg_weight * torch.stack(terms).mean()}
+        return {"orthogonality": self.orth_reg_weight * orthogonality(adapters)}
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Score with the moved weights and the gradients before them, as PEFT does, and prune at an event."""
         phases = self.phases(step.total)
         end = step.total - phases.final_steps
         if step.index < end:
-            self._score(adapters)
+            take_sensitivity(adapters, self.sensitivity, self.uncertainty, self.beta1, self.beta2)
         if step.index > end:
             return self._mask(adapters)
         if not self._prunes(step.index, phases):
@@ -127,13 +124,17 @@ class AdaLora(Strategy):
 
     def finish(self, adapters: Adapters) -> list[Edit]:
         """Take the masked triplets off; they no longer reach the output."""
+        for module, kept in zip(adapters, self.pattern, strict=True):
+            masked = [j for j, keep in enumerate(kept) if not keep]
+            for averages in (self.sensitivity, self.uncertainty):
+                forget_triplets(module, averages, masked)
         return [Drop(m, j, 0.0) for m, kept in enumerate(self.pattern) for j, keep in enumerate(kept) if not keep]
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the rank of the last pruning, and the mean triplet score of each module as its importance."""
         found = {"rank": torch.tensor([float(sum(kept)) for kept in self.pattern])}
         if self.sensitivity:
-            found["importance"] = torch.stack([score.mean() for score in self._triplets(adapters)])
+            found["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
         return found
 
     def budget(self, step: int, phases: Phases, first: int, last: int) -> int:
@@ -150,36 +151,11 @@ class AdaLora(Strategy):
         end = phases.total - phases.final_steps
         return step == end or (phases.warmup_steps < step < end and step % phases.allocate_every == 0)
 
-    def _score(self, adapters: Adapters) -> None:
-        """Take every entry's sensitivity into the averages."""
-        for module in adapters:
-            for name, tensor in module.adapter_parameters().items():
-                key = f"{module.info.name}.{name}"
-                if tensor.grad is None:
-                    continue
-                now = scoring.elementwise_sensitivity(tensor, tensor.grad)
-                mean = self.sensitivity.setdefault(key, torch.zeros_like(now))
-                deviation = self.uncertainty.setdefault(key, torch.zeros_like(now))
-                mean.mul_(self.beta1).add_(now, alpha=1 - self.beta1)
-                deviation.mul_(self.beta2).add_((now - mean).abs_(), alpha=1 - self.beta2)
-
-    def _triplets(self, adapters: Adapters) -> list[Tensor]:
-        """Return each module's triplet scores, (rank,)."""
-        found = []
-        for module in adapters:
-            entry = {
-                name: self.sensitivity[f"{module.info.name}.{name}"] * self.uncertainty[f"{module.info.name}.{name}"]
-                for name in ("lora_A", "lora_B", "scale")
-            }
-            sides = torch.stack([entry["lora_A"].mean(1), entry["lora_B"].mean(0)], 1).sum(1)
-            found.append(entry["scale"] + sides)
-        return found
-
     def _prune(self, adapters: Adapters, phases: Phases, step: int) -> None:
         """Keep the highest scores that the budget allows, over all modules."""
         if not self.sensitivity:
             return
-        scores = torch.cat(self._triplets(adapters))
+        scores = torch.cat(triplet_scores(adapters, self.sensitivity, self.uncertainty))
         last = adapters.reference_rank * len(adapters)
         n_pruned = len(scores) - self.budget(step, phases, len(scores), last)
         keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)

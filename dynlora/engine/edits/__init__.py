@@ -4,7 +4,7 @@ This is the only place that changes an adapter's structure or the optimizer's st
 can be tested without a trainer, the decision log is free, and logging cannot change a result.
 """
 
-from dynlora.engine.edits.components import new_row
+from dynlora.engine.edits.components import new_row, orthogonal_draw
 from dynlora.engine.edits.performing import apply
 from dynlora.engine.edits.values import (
     Change,
@@ -21,5 +21,5 @@ from dynlora.engine.edits.values import (
 
 __all__ = [
     "Change", "Drop", "Edit", "Grow", "Listen", "Move", "SetProbe", "SetScale", "apply", "describe", "is_logged",
-    "new_row",
+    "new_row", "orthogonal_draw",
 ]  # fmt: skip

@@ -39,15 +39,16 @@ def _pack(tensor: Tensor, dim: int, keep: Sequence[int]) -> None:
 
 
 def grow_component(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, step: int) -> None:
-    """Activate the next row: b = 0, a where the edit says or drawn, second moment at the siblings' mean."""
+    """Activate the next row: a, b and e where the edit says or drawn, second moment at the siblings' mean."""
     index, module = grow.module, adapters[grow.module]
     if module.rank >= module.max_rank:
         raise ValueError(f"grow {module.info.name}: already at max_rank={module.max_rank}")
     position = module.rank
-    module.lora_A[position] = new_row(module, adapters.seed, step, grow.direction)
-    module.lora_B[:, position] = 0
+    module.lora_A[position] = new_row(module, adapters.seed, step, grow.direction, grow.length)
+    module.lora_B[:, position] = 0 if grow.column is None else grow.column
     if module.scale is not None:
-        module.scale[position] = 1 if position == 0 else module.scale[:position].abs().mean()
+        usual = 1 if position == 0 else module.scale[:position].abs().mean()
+        module.scale[position] = usual if grow.scale is None else grow.scale
     for parameter, dim in component_parameters(module):
         moments = state_of(optimizer, parameter)
         if "exp_avg" in moments:
@@ -61,8 +62,10 @@ def grow_component(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, 
     module.rank = position + 1
 
 
-def new_row(module: LoraLinear, seed: int, step: int, direction: Tensor | None = None) -> Tensor:
-    """Return a fresh row of A, (d_in,), as long as its siblings are on average, or as a row of uniform LoRA is.
+def new_row(
+    module: LoraLinear, seed: int, step: int, direction: Tensor | None = None, length: float | None = None
+) -> Tensor:
+    """Return a fresh row of A, (d_in,), of norm `length`: that of its siblings' mean, or of a row of uniform LoRA.
 
     It points along `direction`, or is drawn and made orthogonal to the active rows where there is room.
     """
@@ -70,9 +73,15 @@ def new_row(module: LoraLinear, seed: int, step: int, direction: Tensor | None =
     row = direction
     if row is None:
         generator = stream(seed, module.info.name, "grow", step, module.rank)
-        row = torch.randn(module.info.d_in, generator=generator).to(module.lora_A.device)
-        if 0 < module.rank < module.info.d_in:
-            basis = torch.linalg.qr(rows.t().float()).Q
-            row = row - basis @ (basis.t() @ row)
+        row = orthogonal_draw(rows, generator)
     usual = rows.norm(dim=1).mean() if module.rank else torch.tensor((1 / 3) ** 0.5, device=row.device)
-    return row / row.norm().clamp_min(1e-12) * usual
+    return row / row.norm().clamp_min(1e-12) * (usual if length is None else length)
+
+
+def orthogonal_draw(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a normal draw, (d,), less its projection on `rows`, (n, d), where there is room beside them."""
+    draw = torch.randn(rows.shape[1], generator=generator).to(rows.device)
+    if not 0 < len(rows) < rows.shape[1]:
+        return draw
+    basis = torch.linalg.qr(rows.t().float()).Q
+    return draw - basis @ (basis.t() @ draw)

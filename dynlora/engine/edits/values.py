@@ -25,12 +25,21 @@ class Drop:
 class Grow:
     """Give module `module` one component: b = 0, so the function stays; `score` is what it promises.
 
-    `direction`, (d_in,), is where its row of A points; None draws one that is orthogonal to its siblings.
+    Attributes:
+        module: index of the module.
+        score: what the component promises.
+        direction: where its row of A points, (d_in,); None draws one that is orthogonal to its siblings.
+        length: norm of that row; None is its siblings' mean.
+        column: its column of B, (d_out,), where that is not zero; the function then moves by scale · column.
+        scale: its scale e, where components have one; None is its siblings' mean size.
     """
 
     module: int
     score: float = float("nan")
     direction: Tensor | None = field(default=None, compare=False, repr=False)
+    length: float | None = None
+    column: Tensor | None = field(default=None, compare=False, repr=False)
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
