@@ -22,7 +22,7 @@ PREFIX = "base_model.model."
 def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: float, rank: int) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained` loads; gates must be baked before.
 
-    `target_modules` lists the modules with rank above 0 by full name; `rank_pattern` and `alpha_pattern` hold every
+    `target_modules` lists the modules with an update by full name; `rank_pattern` and `alpha_pattern` hold every
     one of them, so that alpha / r is the fixed scaling whatever the rank became.
 
     Raises:
@@ -31,11 +31,14 @@ def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: f
     if model.adapters.gates is not None:
         raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
     folder.mkdir(parents=True, exist_ok=True)
-    live = [module for module in model.adapters if module.active_rank() > 0]
+    live: list[LoraLinear] = []
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for module in live:
+    for module in model.adapters:
         A, B = (tensor.detach().cpu().contiguous() for tensor in module.low_rank())
+        if not len(A):
+            continue
+        live.append(module)
         ranks[module.info.name] = len(A)
         tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A
         tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = B
