@@ -69,7 +69,7 @@ class InputComponents:
         known = min(len(old), len(self.components))
         if known:
             cosine = F.cosine_similarity(self.components[:known], old[:known])
-            self.converged[:known] = cosine.abs() >= self.tau
+            self.converged[:known] = cosine >= self.tau
 
 
 @torch.no_grad()

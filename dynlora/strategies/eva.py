@@ -29,8 +29,8 @@ class Eva(Strategy):
 
     Paper: Paischer et al. 2024, One Initialization to Rule them All: Fine-tuning via Explained Variance Adaptation,
     arXiv 2410.07170.
-    Differs: nothing from PEFT's code in directions and, with `budget` components, ranks, but that a component which
-    only changes its sign counts as converged. By default the shares are taken in the same order while their components fit into uniform LoRA's parameters: counted in components the wide
+    Differs: nothing from PEFT's code in directions and, with `budget` components, ranks. By default the shares are
+    taken in the same order while their components fit into uniform LoRA's parameters: counted in components the wide
     modules, whose components cost more, may exceed them. Reading stops after `max_batches`, converged or not.
     """
 

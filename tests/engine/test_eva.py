@@ -44,7 +44,7 @@ def test_ranks_and_directions_follow_peft(architecture: str, monkeypatch: pytest
         A, other = module.lora_A.detach(), theirs[module.info.name].detach()
         if module.rank:
             cosines = torch.linalg.svdvals(A @ other.t())  # of the principal angles between the two subspaces
-            assert cosines.min() > 0.99, module.info.name
+            assert cosines.min() > 0.9999, module.info.name
             peft_module = model.base_model.model.get_submodule(module.info.name)
             assert peft_module.scaling["default"] == pytest.approx(module.scaling)
 
