@@ -12,6 +12,10 @@ LEAST = 10
 """Different points below which nothing is said of a dimension."""
 
 
+EQUAL = 1e-6
+"""Distance, as a share of the largest, up to which two points are one: equal rows differ in their last bits."""
+
+
 @dataclass(frozen=True)
 class Dimension:
     """An estimate.
@@ -42,12 +46,15 @@ def intrinsic_dimension(points: Tensor, discard: float = 0.1) -> Dimension | Non
         points: (n, d); n² distances are computed.
         discard: share of the largest μ that is cut.
     """
-    points = torch.unique(points.double(), dim=0)
-    n = len(points)
-    if n < LEAST or not points.isfinite().all():
+    points = points.double()
+    if len(points) < LEAST or not points.isfinite().all():
         return None
-    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(math.inf)
-    near = distance.topk(2, dim=1, largest=False).values
+    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    different = ~(distance <= EQUAL * distance.max()).triu(1).any(0)
+    n = int(different.sum())
+    if n < LEAST:
+        return None
+    near = distance[different][:, different].fill_diagonal_(math.inf).topk(2, dim=1, largest=False).values
     logs = (near[:, 1] / near[:, 0]).log().sort().values
     k = max(3, math.floor((1 - discard) * n))
     total = float(logs[:k].sum() + (n - k) * logs[k - 1])
