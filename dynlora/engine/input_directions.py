@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,10 +125,7 @@ def _feed(
 ) -> None:
     """Run the model in eval mode and hand every module's input to `take`, as rows (n, d_in) without padding."""
     mask = batch.get("attention_mask")
-    handles = [
-        module.register_forward_pre_hook(lambda _, args, name=name: take(name, _rows(args[0], mask)))
-        for name, module in modules.items()
-    ]
+    handles = [module.register_forward_pre_hook(_taking(take, name, mask)) for name, module in modules.items()]
     training = model.training
     model.eval()
     try:
@@ -136,6 +134,11 @@ def _feed(
         for handle in handles:
             handle.remove()
         model.train(training)
+
+
+def _taking(take: Callable[[str, Tensor], None], name: str, mask: Tensor | None) -> Callable[[nn.Module, Any], None]:
+    """Return a hook that hands a module's input on under its name."""
+    return lambda _, args: take(name, _rows(args[0], mask))
 
 
 def _rows(x: Tensor, mask: Tensor | None) -> Tensor:

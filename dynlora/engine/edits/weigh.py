@@ -27,7 +27,8 @@ class Weigh(Change):
         scaled = [
             (module.scale[: module.rank], index) for index, module in enumerate(adapters) if module.scale is not None
         ]
-        torch._foreach_copy_([scale for scale, _ in scaled], [self.weights[i].expand(len(s)) for s, i in scaled])
+        values = [self.weights[index].expand(len(scale)) for scale, index in scaled]
+        torch._foreach_copy_([scale for scale, _ in scaled], values)  # pyright: ignore[reportPrivateImportUsage]
 
     def described(self) -> dict[str, Any] | None:
         """Return nothing: this happens at every step."""
