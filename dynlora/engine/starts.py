@@ -82,7 +82,15 @@ def along_gradients(adapters: Adapters, probe: Probe) -> list[Edit]:
 
     With U S Vᵀ the gradient's decomposition and r the rank: A = V[:, :r]ᵀ, B = U[:, r:2r] S[r:2r] d_out^¼ / √γ, and the
     frozen weight gives up scaling · B A.
+
+    Raises:
+        ConfigError: when the method's adapters are of a kind that cannot hold an offset.
     """
+    if not all(isinstance(module, OffsetLinear) for module in adapters):
+        raise ConfigError(
+            "strategy.init=lora_ga: this strategy makes adapters of its own, which cannot take a start off the frozen "
+            "weight; choose another start"
+        )
     modules = {module.info.name: module.base_layer for module in adapters}
     gradients = weight_gradients(probe.model, modules, looked_at(probe, BATCHES, labels=True))
     edits: list[Edit] = []

@@ -84,6 +84,18 @@ class GeLora(Strategy):
             return []
         return list(range(self.estimate_every, math.floor(LAST * total) + 1, self.estimate_every))
 
+    def start(self, adapters: Adapters) -> None:
+        """Make sure that there are rows for later estimates.
+
+        Raises:
+            ConfigError: when estimates are asked for and no rows are kept from training.
+        """
+        if self.estimate_every is not None and (self.bench is None or not len(self.bench.reserve)):
+            raise ConfigError(
+                f"strategy.estimate_every={self.estimate_every}: estimates need rows that are kept from training, and "
+                "there are none; leave it empty, or train with dynlora's own loop"
+            )
+
     def reserved_share(self) -> float:
         """Keep rows for later estimates, where there are some."""
         return 0.0 if self.estimate_every is None else RESERVED

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynlora import strategies
+from dynlora import attach, strategies
 from dynlora.engine.hidden_states import layer_states
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.two_nn import intrinsic_dimension
@@ -180,3 +180,9 @@ def test_an_estimate_that_asks_for_other_ranks_moves_them(monkeypatch: pytest.Mo
 def test_a_distance_that_leaves_no_estimate_is_refused() -> None:
     with pytest.raises(ConfigError, match="estimate_every"):
         strategies.build("gelora", {"estimate_every": 15}).check(20, 2)
+    rows = [tiny_tokens().batch(range(32))]
+    with pytest.raises(ConfigError, match="kept from training"):
+        attach(tiny_model(), strategy="gelora", budget=2, steps=20, estimate_every=5, calibration=rows)
+    assert sum(
+        module.rank for module in attach(tiny_model(), strategy="gelora", budget=2, steps=20, calibration=rows).adapters
+    )

@@ -207,6 +207,20 @@ def test_lora_ga_holds_the_contract(name: str) -> None:
         assert same(after, weights(resumed))
 
 
+def test_lora_ga_in_half_precision_starts_near_the_base_and_leaves_its_weights_alone() -> None:
+    trainer = make_trainer(tiny_config("lora", strategy=GA, train__precision="bf16", train__lr=1e-2), "llama")
+    batch = tiny_tokens().batch(range(6))
+    with torch.no_grad(), trainer.autocast():
+        found = trainer.model.eval()(**batch).logits
+        with trainer.adapters.disabled():
+            expected = trainer.model(**batch).logits
+    assert torch.allclose(found.float(), expected.float(), atol=2e-2)
+    assert all(module.base_layer.weight.dtype is torch.float32 for module in trainer.adapters)
+    assert all(module.copied_bytes() for module in trainer.adapters)
+    trainer.train(MemoryKeeper())
+    assert all(torch.isfinite(tensor).all() for tensor in weights(trainer).values())
+
+
 def test_offset_survives_rank_zero_scaling_and_the_form_of_one_update() -> None:
     module = OffsetLinear(nn.Linear(5, 4), ModuleInfo("m", 0, "m", 5, 4), rank=2, max_rank=3, scaling=2.0)
     module.reset_parameters(0)
@@ -233,6 +247,9 @@ def test_offset_survives_rank_zero_scaling_and_the_form_of_one_update() -> None:
 def test_sharing_and_a_start_from_data_without_data_are_refused() -> None:
     with pytest.raises(ConfigError, match="lora_ga"):
         make_trainer(tiny_config("aslora", strategy={"name": "aslora", "init": "lora_ga"}))
+    for name in ("adalora", "xgblora"):
+        with pytest.raises(ConfigError, match="lora_ga"):
+            make_trainer(tiny_config(name, strategy={"name": name, "init": "lora_ga"}))
     with pytest.raises(ConfigError, match="calibration"):
         attach(tiny_model(), strategy="lora", init="lora_ga", budget=2, steps=20)
 
