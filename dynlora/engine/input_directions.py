@@ -40,12 +40,12 @@ class InputComponents:
         self.converged = torch.zeros(0, dtype=torch.bool)
         self.count = 0
         self.mean = torch.zeros(())
-        self.scatter = torch.zeros((), dtype=torch.float64)
+        self.scatter = 0.0
 
     @property
     def ratio(self) -> Tensor:
         """The share of the inputs' variance along each component, (n,)."""
-        return self.values.square() / self.scatter.clamp_min(torch.finfo(torch.float64).tiny)
+        return self.values.square() / max(self.scatter, 1e-30)
 
     def settled(self, n: int) -> bool:
         """Say whether the first n components have converged; fewer than n where the inputs have no more."""
@@ -63,8 +63,8 @@ class InputComponents:
             shift = (before * len(rows) / self.count) ** 0.5 * (self.mean - mean)
             parts = [self.values.unsqueeze(1) * old, *parts, shift.unsqueeze(0)]
             mean = mean + (self.mean - mean) * (before / self.count)
-        new = sum(part.square().sum(dtype=torch.float64) for part in parts[-2:])  # the last two, or the one there is
-        self.scatter, self.mean = self.scatter.to(rows.device) + new, mean
+        self.scatter += sum(float(part.square().sum()) for part in parts[-2:])  # the last two, or the one there is
+        self.mean = mean
         _, self.values, self.components = leading(torch.cat(parts), self.limit, self.generator)
         self.converged = torch.zeros(len(self.values), dtype=torch.bool, device=rows.device)
         known = min(len(old), len(self.components))

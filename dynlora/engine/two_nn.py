@@ -46,7 +46,7 @@ def intrinsic_dimension(points: Tensor, discard: float = 0.1) -> Dimension | Non
         points: (n, d); n² distances are computed.
         discard: share of the largest μ that is cut.
     """
-    points = points.double()
+    points = points.detach().cpu().double()  # not every accelerator has such numbers
     if len(points) < LEAST or not points.isfinite().all():
         return None
     distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")

@@ -59,7 +59,7 @@ class GeLora(Strategy):
     fidelity = "reconstruction"
     cost = "none a step; forward passes over the samples and their distances before training"
 
-    samples: int = setting(1000, "Training rows whose states are compared, at most.", unit="rows", ge=16, le=20000)
+    samples: int = setting(1000, "Training rows whose states are compared, at most.", unit="rows", ge=16, le=4096)
     discard: float = setting(0.1, "Share of the largest neighbour ratios that do not count in full.", ge=0, le=0.5)
     normalise: bool = setting(True, "Whether ranks are scaled to uniform LoRA's parameters; off: as they are.")
     estimate_every: int | None = setting(
