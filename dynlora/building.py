@@ -19,7 +19,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.engine import groups
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.batches import BatchOrder, Tokens, tokenize
+from dynlora.engine.batches import BatchOrder, Tokens, look_batches, tokenize
 from dynlora.engine.bench import Bench, set_apart
 from dynlora.engine.checkpoint import load_optimizer_state, moved
 from dynlora.engine.data import TextData, load_data
@@ -180,7 +180,7 @@ def put_adapters(
         targets=config.adapter.targets,
         total=inputs.total,
         seed=config.seed,
-        batches=batches,
+        batches=lambda n: [] if tokens is None else look_batches(tokens, n, config.seed, accelerator.device),
         sizes=sizes,
     )
     if adapters.gates is not None and sizes is None:

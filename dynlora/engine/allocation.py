@@ -192,6 +192,41 @@ def target_ranks(importance: np.ndarray, standing: Standing, *, budget: int, tem
     return target
 
 
+def proportional_ranks(
+    wanted: np.ndarray, cost: np.ndarray, *, budget: int, least: np.ndarray, most: np.ndarray
+) -> list[int]:
+    """Return ranks in proportion to `wanted` between the limits, one factor on all chosen so that the budget is spent.
+
+    Ranks are rounded down, then the largest remainders get the next component while it fits, and so on until nothing
+    does. Where even the floors exceed the budget, they are lowered one by one, the dearest first.
+
+    Args:
+        wanted: what the ranks are to be in proportion to, (n_modules,); what is not finite or not positive counts as 0.
+        cost: parameters of one component, (n_modules,).
+        budget: parameters in all.
+        least: floor of each rank, (n_modules,).
+        most: ceiling of each rank, (n_modules,).
+    """
+    wanted = np.where(np.isfinite(wanted) & (wanted > 0), wanted, 0.0).astype(float)
+    least = np.minimum(least, most)
+    low, high = 0.0, float(most.max(initial=0)) / max(float(wanted[wanted > 0].min(initial=np.inf)), 1e-300)
+    high = high if np.isfinite(high) and wanted.any() else 0.0
+    for _ in range(200):  # bisection: what the ranks cost rises with the factor
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.clip(middle * wanted, least, most) @ cost <= budget else (low, middle)
+    exact = np.clip(low * wanted, least, most)
+    ranks = np.floor(exact + 1e-9).astype(int)
+    while (spent := int(ranks @ cost)) > budget:
+        ranks[max(np.flatnonzero(ranks > 0), key=lambda m: (cost[m] * ranks[m], -m))] -= 1
+    while True:
+        open_to = np.flatnonzero((ranks < most) & (spent + cost <= budget))
+        if not len(open_to):
+            return ranks.tolist()
+        best = max(open_to, key=lambda m: (exact[m] - ranks[m], -m))
+        ranks[best] += 1
+        spent += int(cost[best])
+
+
 def drawn(standing: Standing, rng: np.random.Generator) -> Standing:
     """Return the same limits with drawn scores: who gives and who gets is chance, how much is not."""
     n = len(standing.cost)

@@ -126,3 +126,16 @@ def sorted_batches(length: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     order = np.argsort(-length, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+LOOK = 32
+"""Rows a batch of what a method looks at before training."""
+
+
+def look_batches(tokens: Tokens, n: int, seed: int, device: torch.device | None = None) -> list[dict[str, Tensor]]:
+    """Return n batches of `LOOK` training rows with labels, for what is looked at before training.
+
+    They are drawn on their own, so that a start does not depend on how training batches its rows.
+    """
+    order = BatchOrder(tokens.length, LOOK, stream_seed(seed, "look"))
+    return [tokens.batch(order[index], device) for index in range(n)]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from dynlora.engine.batches import Tokens
 from dynlora.engine.randomness import stream_seed
@@ -66,6 +67,17 @@ class Bench:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with self.autocast():
             return example_loss(self.forward(self.model, inputs), batch["labels"]).mean()
+
+    def gradients(self, batch: Mapping[str, Tensor], tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss of a batch in eval mode and its gradient for each of `tensors`; nothing is left on them.
+
+        Every process computes the whole batch: nothing is exchanged.
+        """
+        alone = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        with torch.enable_grad(), self.evaluating():
+            loss = replace(self, model=alone).batch_loss(batch)
+            found = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
+        return loss.detach(), list(found)
 
     @torch.no_grad()
     def reserve_loss(self, batches: int | None = None) -> float:

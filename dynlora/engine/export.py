@@ -38,7 +38,7 @@ def peft_adapter(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the config of an adapter as PEFT loads it.
 
-    `target_modules` lists the modules with rank above 0 by full name; `rank_pattern` and `alpha_pattern` hold every
+    `target_modules` lists the modules with an update by full name; `rank_pattern` and `alpha_pattern` hold every
     one of them, so that alpha / r is the fixed scaling whatever the rank became.
 
     Raises:
@@ -46,12 +46,15 @@ def peft_adapter(
     """
     if model.adapters.gates is not None:
         raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
-    live = [module for module in model.adapters if module.active_rank() > 0]
+    live: list[LoraLinear] = []
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for module in live:
+    for module in model.adapters:
         # cloned: modules may share a tensor, and a file of safetensors may not
         A, B = (tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for tensor in module.low_rank())
+        if not len(A):
+            continue
+        live.append(module)
         ranks[module.info.name] = len(A)
         tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A
         tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = B

@@ -160,8 +160,12 @@ class LoraLinear(nn.Module):
         if self._cast is None or self._cast[0] != key:
             with torch.inference_mode(False), torch.no_grad():  # an evaluation may cast, training goes on with it
                 cast = None if bias is None else bias.to(dtype)
-                self._cast = (key, Frozen(weight.to(dtype), cast, not isinstance(base, nn.Linear)))
+                self._cast = (key, Frozen(self.frozen_weight().to(dtype), cast, not isinstance(base, nn.Linear)))
         return self._cast[1]
+
+    def frozen_weight(self) -> Tensor:
+        """Return the weight the update is added to, as the base's lies: for LoRA the base's own."""
+        return self.base_layer.weight  # pyright: ignore - linear by construction
 
     def copied_bytes(self) -> int:
         """Return the bytes of the copy that computes in another precision than the frozen weights lie in."""

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.dropout import use_sparse_dropout
 from dynlora.engine.gates import Gates
@@ -147,7 +148,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         targets: endings of module names; None adapts every linear module of the blocks.
         total: optimizer steps of the run.
         seed: of the run.
-        batches: gives the first n training batches to strategies that look at data before they start.
+        batches: gives n batches of training rows to strategies that look at data before they start.
         sizes: saved (rank, max_rank) by module name, instead of the strategy's start.
 
     Raises:
@@ -155,8 +156,10 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     """
     infos = find_modules(base.model, targets, base.head)
     budget = strategy.parameter_budget(sum(rank * info.cost for info in infos))
-    probe = Probe(base.model, rank, budget, lora_alpha, total, batches, seed)
-    if sizes is None:
+    fresh = sizes is None
+    looked_at = batches if fresh else lambda n: []
+    probe = Probe(base.model, rank, budget, lora_alpha, total, looked_at, seed)
+    if fresh:
         ranks = strategy.ranks(infos, probe)
         sizes = {i.name: (r, strategy.max_rank(i, r, probe)) for i, r in zip(infos, ranks, strict=True)}
     modules = []
@@ -170,6 +173,8 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     mode = strategy.gate_mode()
     if mode is not None:
         adapters.attach_gates(_gates(base.model, adapters, mode))
+    if fresh:
+        edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
     return adapters
 
 

@@ -21,6 +21,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.guard import RateGuard
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.starts import STARTS
 
 Fidelity = Literal["code", "description", "reconstruction"]
 
@@ -106,7 +107,7 @@ class Probe:
         budget: parameters allowed, Σ rank · (d_in + d_out) unless the strategy says otherwise.
         lora_alpha: alpha of the config; standard scaling is lora_alpha / rank.
         total: optimizer steps of the run, T.
-        batches: gives the first n training batches, with labels, on the model's device.
+        batches: gives n batches of training rows, with labels, on the model's device; none on resume or load.
         seed: of the run.
     """
 
@@ -153,7 +154,10 @@ class Strategy:
         "standard", "standard: alpha / rank; rank_stabilized: alpha / √rank.", choices=("standard", "rank_stabilized")
     )
     init: str = setting(
-        "kaiming", "Start of A: kaiming uniform, or gaussian with deviation 1 / rank.", choices=("kaiming", "gaussian")
+        "kaiming",
+        "Start of A: kaiming uniform; gaussian with deviation 1 / rank; eva: along the inputs; lora_ga: A and B along "
+        "the gradient.",
+        choices=tuple(STARTS),
     )
 
     guard: float = setting(
@@ -201,11 +205,23 @@ class Strategy:
         """Return the fixed factor s of the update, from the reference rank."""
         return probe.lora_alpha / (probe.rank if self.scaling == "standard" else probe.rank**0.5)
 
+    def own_scaling(self, rank: int, probe: Probe) -> float:
+        """Return the factor s of a module that starts with `rank` components; the same for all but in a few methods."""
+        return self.module_scaling(probe)
+
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return the adapter that wraps `base`, with A drawn from the module's own stream and B = 0."""
-        adapter = LoraLinear(base, module, rank=rank, max_rank=max_rank, scaling=self.module_scaling(probe))
-        adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
+        start, scaling = STARTS[self.init], self.own_scaling(rank, probe)
+        adapter = start.adapter(base, module, rank=rank, max_rank=max_rank, scaling=scaling)
+        adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if start.gaussian else None)
         return adapter
+
+    def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
+        """Return edits that set where the adapters start from data, once they are in the model; not on resume or load.
+
+        `probe.model` carries the adapters now, and its function is what they start as.
+        """
+        return STARTS[self.init].place(adapters, probe)
 
     def gate_mode(self) -> str | None:
         """Return how the adapters react to the input: through one gate a `module` or `token`, or not at all (None)."""

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.adapter_state import adapter_state, head_state, load_adapter_state, load_head_state, saved_sizes
-from dynlora.engine.batches import BatchOrder, Tokens
+from dynlora.engine.batches import Tokens, look_batches
 from dynlora.engine.bench import Bench, set_apart
 from dynlora.engine.checkpoint import load_optimizer_state, optimizer_state, pack, unpack
 from dynlora.engine.evaluate import Evaluation
@@ -138,11 +138,6 @@ def make_trainer(
     total = config.train.max_steps(len(tokens))
     strategy.check(total, config.adapter.rank)
     tokens, reserve = set_apart(tokens, strategy.reserved_share(), config.seed)
-    order = BatchOrder(tokens.length, config.train.batch_size, config.seed)
-
-    def batches(n: int) -> list[Any]:
-        return [tokens.batch(order[index]) for index in range(n)]
-
     adapters = adapt(
         base,
         strategy,
@@ -152,7 +147,7 @@ def make_trainer(
         targets=config.adapter.targets,
         total=total,
         seed=config.seed,
-        batches=batches,
+        batches=lambda n: look_batches(tokens, n, config.seed),
         sizes=None if state is None else saved_sizes(state["adapters"]),
     )
     if state is not None:

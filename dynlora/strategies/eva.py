@@ -1,0 +1,114 @@
+"""EVA: A starts along the inputs' principal components, and the rank goes where they explain most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.commitment import committed_ranks
+from dynlora.engine.edits import Edit
+from dynlora.engine.input_directions import InputComponents, input_directions
+from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.starts import STARTS, along, base_modules, looked_at
+from dynlora.engine.strategy import Probe, Strategy, setting, state
+
+
+@dataclass
+class Eva(Strategy):
+    """h = W0 x + s · B A x with A = the leading right singular vectors of the module's inputs, and B = 0.
+
+    Before training, batches go through the base model, and each module keeps the principal components v_k of its inputs
+    (padding left out) until those in demand have stopped turning. The share of the inputs' variance along each,
+    σ_k² / Σσ², is pooled over all modules, and the largest shares get a component each; a module has at most ρ · r, and
+    may have none. Modules with the same input share one decomposition.
+
+    Paper: Paischer et al. 2024, One Initialization to Rule them All: Fine-tuning via Explained Variance Adaptation,
+    arXiv 2410.07170.
+    Differs: nothing from PEFT's code in directions and, with `budget` components, ranks. By default the shares are
+    taken in the same order while their components fit into uniform LoRA's parameters: counted in components the wide
+    modules, whose components cost more, may exceed them. Reading stops after `max_batches`, converged or not.
+    """
+
+    title = "EVA"
+    summary = (
+        "Looks at what goes into each module before training: A starts along the directions the inputs vary most in, "
+        "and modules whose inputs lie in few directions get their rank from the others' budget."
+    )
+    formula = (
+        r"A = V_{1:r}^\top,\; B = 0, \quad r_m = \#\{k : \sigma_{mk}^2 / \|\sigma_m\|^2 \text{ among the largest}\}"
+    )
+    paper = "Paischer et al. 2024, arXiv 2410.07170"
+    fidelity = "code"
+    cost = "none a step; up to max_batches forward passes before training"
+
+    init: str = setting("eva", "Start of A; the ranks are set by the inputs in any case.", choices=tuple(STARTS))
+    rho: float = setting(2.0, "Largest rank of a module, in uniform ranks; 1 leaves all ranks alike.", ge=1, le=64)
+    tau: float = setting(0.99, "Cosine between two batches' components from which they count as found.", gt=0, le=1)
+    max_batches: int = setting(32, "Training batches that are looked at, at most.", unit="batches", ge=1, le=4096)
+    budget: str = setting(
+        "parameters",
+        "What uniform LoRA's are held to: parameters, or components as published.",
+        choices=("parameters", "components"),
+    )
+    adjust: bool = setting(
+        True, "Whether alpha grows with a module's rank, so that s stays alpha / rank; off: alpha / its own rank."
+    )
+
+    explained: list[float] = state(list)
+
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Read batches until the components in demand have converged, and return the ranks they earn."""
+        names = [info.name for info in modules]
+        widest = max(1, round(self.rho * probe.rank))
+
+        def wanted(seen: Mapping[str, InputComponents]) -> dict[str, int]:
+            """Return the ranks of what was seen so far."""
+            return dict(zip(names, self._earned(modules, probe, [seen[name] for name in names]), strict=True))
+
+        found = input_directions(
+            probe.model,
+            base_modules(probe.model, names),
+            looked_at(probe, self.max_batches),
+            wanted,
+            limit=widest,
+            seed=probe.seed,
+            tau=self.tau,
+        )
+        self.found.clear()
+        self.found.update(found)
+        ranks = [wanted(found)[name] for name in names]
+        self.explained = [float(found[name].ratio[:rank].sum()) for name, rank in zip(names, ranks, strict=True)]
+        return ranks
+
+    @cached_property
+    def found(self) -> dict[str, InputComponents]:
+        """The components of each module's inputs, kept between the ranks and the start."""
+        return {}
+
+    def own_scaling(self, rank: int, probe: Probe) -> float:
+        """Return alpha · (own rank / rank) / own rank, or without `adjust` alpha / own rank."""
+        return self.module_scaling(probe if self.adjust else replace(probe, rank=max(1, rank)))
+
+    def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
+        """Lay A along the components found, unless another start was chosen."""
+        found = dict(self.found)
+        self.found.clear()
+        return along(adapters, found) if self.init == "eva" else super().begin(adapters, probe)
+
+    def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
+        """Record the share of its inputs' variance that each module's components explained at the start."""
+        return {"explained": np.array(self.explained)} if self.explained else {}
+
+    def _earned(self, modules: Sequence[ModuleInfo], probe: Probe, seen: Sequence[InputComponents]) -> list[int]:
+        """Return how many components of each module are among those that explain most, within the budget."""
+        counted = self.budget == "components"
+        cost = [1 if counted else info.cost for info in modules]
+        shares = [one.ratio.cpu().numpy()[: info.d_out] for one, info in zip(seen, modules, strict=True)]
+        budget = probe.rank * len(modules) if counted else probe.budget
+        gains = [share * price for share, price in zip(shares, cost, strict=True)]
+        return committed_ranks(gains, cost, [len(share) for share in shares], budget=budget, min_rank=0)
