@@ -26,11 +26,10 @@ def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: f
     one of them, so that alpha / r is the fixed scaling whatever the rank became.
 
     Raises:
-        NotMergeableError: while input gates are on.
+        NotMergeableError: while input gates are on, or when the method's update is no LoRA.
     """
     if model.adapters.gates is not None:
         raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
-    folder.mkdir(parents=True, exist_ok=True)
     live = [module for module in model.adapters if module.active_rank() > 0]
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
@@ -41,6 +40,7 @@ def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: f
         tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = B
     for name, tensor in head_parameters(model.base).items():
         tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     config = _peft_config(model, live, ranks, base_name, lora_alpha, rank)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")

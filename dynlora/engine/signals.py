@@ -171,7 +171,7 @@ def spectrum(module: LoraLinear) -> tuple[Tensor, Tensor]:
     The norm is ‖ΔW‖_F = √Σσ². The effective rank is (Σσ²)² / Σσ⁴: how many components carry the update, from 1 to the
     rank, and 0 while ΔW is zero. Both are traces of M = BᵀB AAᵀ, whose eigenvalues are σ² / scaling².
     """
-    A, B = (tensor.detach() for tensor in module.low_rank())
+    A, B = (tensor.detach() for tensor in module.measured())
     product = (B.t() @ B) @ (A @ A.t())
     energy = product.diagonal().sum().clamp_min(0)
     share = product / energy.clamp_min(torch.finfo(energy.dtype).tiny)
