@@ -32,6 +32,7 @@ class AdaptedModel:
         task: classification or regression.
         max_length: texts are cut after so many tokens.
         autocast: makes the precision's context.
+        unusual: how far members disagree about one held-out row in a hundred; None for a method without members.
     """
 
     base: BaseModel
@@ -41,6 +42,7 @@ class AdaptedModel:
     task: str
     max_length: int
     autocast: Callable[[], Any]
+    unusual: float | None = None
 
     def tokens(self, rows: Rows) -> Tokens:
         """Return rows as tokens."""
@@ -51,6 +53,27 @@ class AdaptedModel:
         dtype = np.int64 if self.labels else np.float32
         rows = Rows(list(text), None if text_pair is None else list(text_pair), np.zeros(len(text), dtype), None)
         return self.predictions(self.tokens(rows))
+
+    def answers(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return predictions for texts in words, one row each: text, prediction, and what belongs to the task.
+
+        Classification adds the probabilities by class. Where members disagree, `disagreement` says how far and
+        `unusual` whether further than about 99 of 100 held-out rows.
+        """
+        found = self.predict(text, text_pair)
+        rows: list[dict[str, Any]] = []
+        for index, item in enumerate(text):
+            row: dict[str, Any] = {"text": item} | ({} if text_pair is None else {"text_pair": text_pair[index]})
+            if self.labels:
+                row["prediction"] = self.labels[int(found.prediction[index])]
+                row["probabilities"] = dict(zip(self.labels, found.output[index].tolist(), strict=True))
+            else:
+                row["prediction"] = float(found.prediction[index])
+            if found.disagreement is not None:
+                row["disagreement"] = float(found.disagreement[index])
+                row["unusual"] = None if self.unusual is None else row["disagreement"] > self.unusual
+            rows.append(row)
+        return rows
 
     def predictions(self, tokens: Tokens, batch_size: int = 64) -> Predictions:
         """Return predictions for tokenised rows."""

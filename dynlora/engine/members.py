@@ -45,11 +45,13 @@ class Team:
             DynloraError: outside of `spread`, or when the leading dimension is not that of the batch.
         """
         if self.rows is None:
-            raise DynloraError(f"{name}: {self.count} members share a batch; call the strategy's forward, not the model")
+            raise DynloraError(
+                f"{name}: {self.count} members share a batch; call the strategy's forward, not the model"
+            )
         if len(x) % self.rows:
             raise DynloraError(
-                f"{name}: is fed {tuple(x.shape)}, which is no batch of {self.rows} rows, so its members cannot be told "
-                "apart; leave it out with adapter.targets"
+                f"{name}: is fed {tuple(x.shape)}, which is no batch of {self.rows} rows, so its members cannot be "
+                "told apart; leave it out with adapter.targets"
             )
 
 
@@ -69,7 +71,9 @@ class MemberLoraLinear(LoraLinear):
 
     owner: Tensor
 
-    def __init__(self, base_layer: nn.Module, info: ModuleInfo, *, team: Team, member_rank: int, scaling: float) -> None:
+    def __init__(
+        self, base_layer: nn.Module, info: ModuleInfo, *, team: Team, member_rank: int, scaling: float
+    ) -> None:
         """Wrap `base_layer`; A is filled by `draw_members`, B is zero."""
         rank = team.count * member_rank
         super().__init__(base_layer, info, rank=rank, max_rank=rank, scaling=scaling)
@@ -117,8 +121,8 @@ class MemberLoraLinear(LoraLinear):
     def low_rank(self) -> tuple[Tensor, Tensor]:
         """Refuse: there is one update a member, and the mean of their probabilities is no update of the weights."""
         raise NotMergeableError(
-            f"strategy.members={self.team.count}: an ensemble answers with the mean of its members' probabilities, which "
-            "no single adapter or weight can hold; use dynlora predict, or train with strategy.members=1 to export"
+            f"strategy.members={self.team.count}: an ensemble answers with the mean of its members' probabilities, "
+            "which no single adapter can hold; use dynlora predict, or train with strategy.members=1 to export"
         )
 
     def measured(self) -> tuple[Tensor, Tensor]:
@@ -147,7 +151,7 @@ class MemberLinear(nn.Module):
     """
 
     def __init__(self, first: nn.Linear, name: str, team: Team, seed: int) -> None:
-        """Make `first` the first member's; the others draw theirs, as wide as its own, each from a stream of its own."""
+        """Make `first` the first member's; the others draw theirs, as wide, each from a stream of its own."""
         super().__init__()
         self.in_features, self.out_features, self.name, self.team = first.in_features, first.out_features, name, team
         own = first.weight.detach()
