@@ -89,6 +89,7 @@ class Attached:
                 edits.apply(self.adapters, last, self.optimizer, step=self.index)
                 made = [*made, *last]
         self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.streams.at(self.index)  # the next forward draws anew
         return edits.describe(made)
 
 

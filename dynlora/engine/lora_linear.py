@@ -189,8 +189,11 @@ class LoraLinear(nn.Module):
         A, B, factors = self.lora_A[: self.rank], self.lora_B[:, : self.rank], self.factors(self.rank)
         return A, B if factors is None else B * factors
 
-    def measured(self) -> tuple[Tensor, Tensor]:
-        """Return A and B of the update whose norm and effective rank are recorded: those of `low_rank`."""
+    def measured(self) -> tuple[Tensor | None, Tensor]:
+        """Return A and B of the update whose norm and effective rank are recorded: those of `low_rank`.
+
+        Where there is no low-rank form, None and the update over the scaling, (d_out, d_in).
+        """
         return self.low_rank()
 
     def delta_weight(self) -> Tensor:
