@@ -185,14 +185,20 @@ class GloraLinear(LoraLinear):
     def _bias(self, path: str) -> Tensor | None:
         """Return b0 ⊙ D + E + W0 C, (d_out,), or None where the path has none of them."""
         parts = []
-        if path[2] != "n" and self.C_down is not None and self.C_up is not None:
-            column = self.C_down[:, 0] if path[2] == "v" else (self.C_down @ self.C_up)[:, 0]
-            parts.append(self.matrix @ column)
+        shift = self._input_shift(path[2])
+        if shift is not None:
+            parts.append(self.matrix @ shift)
         if path[3] != "n" and self.D is not None and self.base_bias is not None:
             parts.append(self.base_bias * (self.D if path[3] == "v" else self.D[0]))
         if path[4] != "n" and self.E is not None:
             parts.append(self.E if path[4] == "v" else self.E[0].expand(self.info.d_out))
         return sum(parts[1:], parts[0]) if parts else None
+
+    def _input_shift(self, form: str) -> Tensor | None:
+        """Return C, (d_in,), what comes to every input in effect; None without it."""
+        if form == "n" or self.C_down is None or self.C_up is None:
+            return None
+        return self.C_down[:, 0] if form == "v" else (self.C_down @ self.C_up)[:, 0]
 
     def _column(self, tensor: Tensor, form: str) -> Tensor:
         """Return the first column of a factor, (d_out,), or its first number, ()."""
@@ -243,9 +249,35 @@ class GloraLinear(LoraLinear):
             return self.lora_A[:0], self.lora_B[:, :0]
         if self._path != LORA:
             raise NotMergeableError(
-                f"{self.info.name}: takes the path {self._path}, which is no LoRA; export it merged (--format merged)"
+                f"{self.info.name}: takes the path {self._path}, which is no LoRA; use --format merged"
             )
         return super().low_rank()
+
+    def peft_forms(self) -> dict[str, dict[str, Tensor]]:
+        """Return LoRA's format where the path is LoRA's, and PEFT's GLoRA for any: its widest forms hold all others."""
+        forms = super().peft_forms() if self._path in (LORA, "nnnnn") else {}
+        if not isinstance(self.base_layer, nn.Linear):
+            return forms
+        A_down, A_up = self._widened(self.A_down, self.A_up, self._path[0])
+        B_down, B_up = self._widened(self.lora_B, self.lora_A, self._path[1])
+        glora = {"glora_A.Xd": A_down, "glora_A.Xu": A_up, "glora_B.Xd": self.scaling * B_down, "glora_B.Xu": B_up}
+        if self.C_down is not None and self.D is not None and self.E is not None:
+            C = self._input_shift(self._path[2])
+            glora["glora_C.X"] = torch.zeros_like(self.C_down[:, :1]) if C is None else C.unsqueeze(1)
+            for name, tensor, form in (("D", self.D, self._path[3]), ("E", self.E, self._path[4])):
+                widest = {"v": tensor, "c": tensor[0].expand(len(tensor)), "n": torch.zeros_like(tensor)}
+                glora[f"glora_{name}.X"] = widest[form]
+        return {**forms, "GLORA": glora}
+
+    def _widened(self, down: Tensor, up: Tensor, form: str) -> tuple[Tensor, Tensor]:
+        """Return the factors whose product is a support of the weight in any form."""
+        if form == "l":
+            return down, up
+        wide, ones = torch.zeros_like(down), torch.zeros_like(up)
+        ones[0] = 1
+        if form != "n":
+            wide[:, 0] = self._column(down.detach(), form)
+        return wide, ones
 
     def measured(self) -> tuple[Tensor | None, Tensor]:
         """Return A and B where the path is LoRA's, else the whole update over the scaling."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.batches import Tokens, tokenize
@@ -147,22 +147,21 @@ def merge(model: AdaptedModel) -> None:
     for module in model.adapters:
         base = module.base_layer
         weight: Tensor = base.weight  # pyright: ignore - linear by construction
-        delta = module.delta_weight().to(weight.dtype)
+        delta, shift = module.delta_weight().to(weight.dtype), module.delta_bias()  # both of the unmerged weight
         weight += delta.t() if is_transposed(module) else delta
-        _merge_bias(module)
+        _merge_bias(base, shift)
         replace_module(model.base.model, module.info.name, base)
 
 
-def _merge_bias(module: LoraLinear) -> None:
+def _merge_bias(base: nn.Module, shift: Tensor | None) -> None:
     """Fold the update of the bias into the frozen one, or give the module one."""
-    delta, base = module.delta_bias(), module.base_layer
-    if delta is None:
+    if shift is None:
         return
     bias: Tensor | None = base.bias  # pyright: ignore - linear by construction
-    total = delta if bias is None else bias + delta
-    base.bias = torch.nn.Parameter(total.detach(), requires_grad=False)
+    total = shift if bias is None else bias + shift
+    base.bias = nn.Parameter(total.detach(), requires_grad=False)
 
 
 def is_transposed(module: LoraLinear) -> bool:
     """Say whether the base weight lies as (d_in, d_out), as in Conv1D; told by type where the matrix is square."""
-    return not isinstance(module.base_layer, torch.nn.Linear)
+    return not isinstance(module.base_layer, nn.Linear)

@@ -189,6 +189,17 @@ class LoraLinear(nn.Module):
         A, B, factors = self.lora_A[: self.rank], self.lora_B[:, : self.rank], self.factors(self.rank)
         return A, B if factors is None else B * factors
 
+    def peft_forms(self) -> dict[str, dict[str, Tensor]]:
+        """Return the formats of PEFT that can hold the module, with its tensors in each by their names below its own.
+
+        Empty tensors: the module is as the base model's. No format: there is none for the update.
+
+        Raises:
+            NotMergeableError: where there is no one update at all.
+        """
+        A, B = self.low_rank()
+        return {"LORA": {"lora_A.weight": A, "lora_B.weight": B} if self.active_rank() else {}}
+
     def measured(self) -> tuple[Tensor | None, Tensor]:
         """Return A and B of the update whose norm and effective rank are recorded: those of `low_rank`.
 

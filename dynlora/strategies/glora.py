@@ -89,11 +89,12 @@ class Glora(Strategy):
         """Return uniform ranks, or the highest with which a fixed path stays within uniform LoRA's parameters."""
         if self.path is None:
             return super().ranks(modules, probe)
-        found = []
-        for info in modules:
-            fits = [r for r in range(1, probe.rank + 1) if path_cost(self.path, info, r) <= probe.rank * info.cost]
-            found.append(max(fits, default=1))
-        return found
+        fits = [
+            rank
+            for rank in range(1, probe.rank + 1)
+            if all(path_cost(self.path, info, rank) <= probe.rank * info.cost for info in modules)
+        ]
+        return [max(fits, default=1)] * len(modules)
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> GloraLinear:
         """Return an adapter with all five supports."""
