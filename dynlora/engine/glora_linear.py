@@ -57,7 +57,9 @@ class GloraLinear(LoraLinear):
         C_down, C_up: (d_in, max_rank), zero at the start, and (max_rank, 1); None without a bias, as D and E.
         D, E: (d_out,), zero at the start.
         path: the path that is used, as numbers of forms by `SIZE`, (5,).
-        sampled: one while every training step draws a path of its own, (); an evaluation always takes `path`.
+        sampled: whether every training step draws a path of its own, (); an evaluation always takes `path`.
+        samples: the same as a plain value.
+        is_fixed: whether the path was given, so that nothing else was ever trained.
     """
 
     path: Tensor
@@ -75,6 +77,7 @@ class GloraLinear(LoraLinear):
         self.C_up = nn.Parameter(torch.zeros(rank, 1, device=device)) if biased else None
         self.D = nn.Parameter(torch.zeros(info.d_out, device=device)) if biased else None
         self.E = nn.Parameter(torch.zeros(info.d_out, device=device)) if biased else None
+        self.is_fixed = path is not None
         self.register_buffer("path", torch.zeros(5, dtype=torch.int64, device=device))
         self.register_buffer("sampled", torch.tensor(False, device=device))
         self.settle(path or LORA)
@@ -123,7 +126,7 @@ class GloraLinear(LoraLinear):
     def loaded(self) -> None:
         """Read the path off its tensor, once: the forward must not wait for the device."""
         self._path = "".join(SIZE[int(place)] for place in self.path)
-        self._samples = bool(self.sampled)
+        self.samples = bool(self.sampled)
 
     @contextmanager
     def trying(self, path: str) -> Iterator[None]:
@@ -136,7 +139,7 @@ class GloraLinear(LoraLinear):
 
     def taken(self) -> str:
         """Return the path of this forward: one drawn by module and step while a super-net trains, else the settled."""
-        if not (self._samples and self.training):
+        if not (self.samples and self.training):
             return self._path
         return self.drawn()
 
@@ -162,7 +165,7 @@ class GloraLinear(LoraLinear):
             bias = undo if bias is None else bias + undo
         if bias is not None:
             output = output + bias.to(output.dtype)
-        return output + self._nothing().to(output.dtype) if self._samples and self.training else output
+        return output if self.is_fixed or not self.training else output + self._nothing().to(output.dtype)
 
     def _scaled(self, x: Tensor, output: Tensor, form: str) -> Tensor | None:
         """Return (W0 ⊙ A) x; as a vector or a constant, times the output, which holds the bias too."""

@@ -17,7 +17,7 @@ from dynlora.engine.glora_linear import FORMS, LORA, SIZE, GloraLinear, path_cos
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.path_search import Space, evolve, loss_of
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import Probe, Strategy, setting
+from dynlora.engine.strategy import Probe, Step, Strategy, setting
 from dynlora.errors import ConfigError
 
 FLOOR = 1e-6
@@ -32,7 +32,8 @@ class Glora(Strategy):
     Every training step draws one of 432 paths for each module and trains what it uses: a super-net whose forms are
     slices of shared tensors. After the last step an evolutionary search on reserved rows of the training data finds one
     path a module that uses no more parameters than uniform LoRA. The result is folded into weight and bias. Until then
-    evaluations take LoRA's path, which costs exactly the budget.
+    evaluations take LoRA's path, which costs exactly the budget. With `search_after` below 1 the search comes earlier,
+    and the found paths train on.
 
     Paper: Chavan et al. 2023, One-for-All: Generalized LoRA for Parameter-Efficient Fine-tuning, arXiv 2306.07967, with
     the authors' published code; PEFT's GLoRA on the same tensors gives the same output.
@@ -59,6 +60,9 @@ class Glora(Strategy):
         None,
         "One path for every module, without a search: five letters for A, B, C, D, E; l low-rank, v vector, "
         "c constant, n none. Empty: sampled while training, then searched.",
+    )
+    search_after: float = setting(
+        1.0, "Share of the steps after which the search is made; the found paths train on to the end.", gt=0, le=1
     )
     limit: float = setting(1.0, "Parameters that the found paths may use, of uniform LoRA's.", gt=0, le=1)
     reserve: float = setting(0.05, "Share of the training rows kept for the search.", gt=0, le=0.5)
@@ -112,10 +116,24 @@ class Glora(Strategy):
         floor = {"eps": FLOOR} if self.path is None else {}
         return [{**group, **floor} for group in super().groups(adapters)]
 
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the step after which the search is made, where that is not the last."""
+        step = max(1, round(self.search_after * total))
+        return [step] if self.path is None and step < total else []
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Settle on paths when that is due before the end."""
+        return self.settled(adapters) if step.index in self.events(step.total, adapters.reference_rank) else []
+
     def finish(self, adapters: Adapters) -> list[Edit]:
-        """Search, where there are rows to search on, and settle on the best paths found."""
-        bench, modules = self.bench, [module for module in adapters if isinstance(module, GloraLinear)]
-        if self.path is not None or bench is None or len(bench.reserve) == 0:
+        """Settle on paths, unless that was done."""
+        return self.settled(adapters)
+
+    def settled(self, adapters: Adapters) -> list[Edit]:
+        """Search, where a super-net trains and there are rows to search on, and return the best paths found."""
+        bench = self.bench
+        modules = [module for module in adapters if isinstance(module, GloraLinear) and module.samples]
+        if not modules or bench is None or len(bench.reserve) == 0:
             return []
         infos, ranks = [module.info for module in modules], [module.rank for module in modules]
         space = Space(infos, [module.paths for module in modules], ranks, int(self.limit * adapters.budget))

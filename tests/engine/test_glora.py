@@ -30,7 +30,7 @@ from dynlora.engine.signals import spectrum
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.loading import export_run, load_run
 from dynlora.strategies import build
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
+from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 from tests.tiny import save_data, save_tiny, tiny_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
@@ -337,6 +337,24 @@ def test_the_found_paths_are_those_of_the_reserve_and_within_the_budget() -> Non
     assert not np.array_equal(recorder.vectors["path_A"][39], recorder.vectors["path_A"][38])
     losses = recorder.vectors["held_out_loss"]
     assert losses[40].mean() == pytest.approx(trainer.predictions(trainer.tokens).loss.mean(), abs=1e-6)
+
+
+def test_an_early_search_lets_the_found_paths_train_on() -> None:
+    recorder = ListRecorder()
+    fields = {"name": "glora", "search_after": 0.5, "population": 8, "kept": 4, "rounds": 2}
+    keeper = MemoryKeeper()
+    trainer = make_trainer(tiny_config("glora", strategy=fields, train__lr=1e-2), recorder=recorder)
+    trainer.train(keeper)
+    assert [step for step, kind, _, _ in recorder.events if kind == "reallocate"] == [10]
+    for support in "ABCDE":
+        forms = recorder.vectors[f"path_{support}"]
+        assert all(np.array_equal(forms[step], forms[20]) for step in range(10, 21))
+    assert trainer.predictions(trainer.tokens).loss.mean() < recorder.vectors["held_out_loss"][10].mean()
+    resumed = make_trainer(tiny_config("glora", strategy=fields, train__lr=1e-2), state=keeper.state(15))
+    resumed.train(MemoryKeeper())
+    assert same(weights(trainer), weights(resumed))
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] <= count["budget"]
 
 
 def test_settling_is_for_super_nets() -> None:
