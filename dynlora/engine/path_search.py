@@ -17,6 +17,9 @@ from dynlora.engine.modules import ModuleInfo
 BATCH = 64
 """Rows a forward pass, whatever the run trains with, so that it does not decide between close candidates."""
 
+DIGITS = 5
+"""Decimals of a loss that count: many paths do not change the function, and rounding must not choose among them."""
+
 Candidate = tuple[str, ...]
 """One path a module."""
 
@@ -82,7 +85,7 @@ def evolve(
     kept: int,
     mutation: float,
 ) -> tuple[Candidate, list[dict[str, Any]]]:
-    """Return the best candidate that was found, and what each round found.
+    """Return the best candidate that was found, the cheapest of equals, and what each round found.
 
     Args:
         space: of the candidates.
@@ -101,7 +104,7 @@ def evolve(
         for candidate in made:
             if candidate not in losses:
                 value = loss(candidate)
-                losses[candidate] = value if np.isfinite(value) else float(np.finfo(np.float32).max)
+                losses[candidate] = round(value, DIGITS) if np.isfinite(value) else float(np.finfo(np.float32).max)
         best = sorted(losses, key=lambda candidate: (losses[candidate], space.cost(candidate)))[:kept]
         seen = [[space.cost(candidate), losses[candidate]] for candidate in dict.fromkeys(made)]
         round_ = {"round": number, "best_loss": losses[best[0]], "parameters": space.cost(best[0])}

@@ -301,6 +301,20 @@ def test_the_search_keeps_to_its_limit_and_repeats_itself(
     assert search() == (best, history)
 
 
+def test_of_equally_good_paths_the_cheapest_is_taken() -> None:
+    where = space(3, 2, 1.0)
+
+    def loss(candidate: tuple[str, ...]) -> float:
+        return 0.5 + 1e-7 * where.cost(candidate) / where.limit * (-1) ** where.cost(candidate)
+
+    asked: list[int] = []
+    best, _ = evolve(
+        where, lambda c: asked.append(where.cost(c)) or loss(c), np.random.default_rng(0),
+        first=(LORA,) * 3, population=8, rounds=2, kept=3, mutation=0.3,
+    )  # fmt: skip
+    assert where.cost(best) == min(asked) < max(asked)
+
+
 def test_the_search_finds_a_planted_path() -> None:
     where = space(4, 2, 1.0)
     wanted = ("vnnnn", "nvvnn", "cnnnn", "nnvvv")
