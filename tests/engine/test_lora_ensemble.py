@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from dynlora import training
 from dynlora.config import parse_config
 from dynlora.engine.adapters import Adapters
+from dynlora.engine.batches import Tokens
 from dynlora.engine.inference import AdaptedModel
 from dynlora.engine.members import MemberLinear, MemberLoraLinear, Team, mean_answer
 from dynlora.engine.modules import ModuleInfo
@@ -246,6 +247,29 @@ def test_adapters_are_collected_as_any_others() -> None:
     adapter = module()
     count = Adapters([adapter], budget=99, reference_rank=6, seed=0).adapter_parameter_count()
     assert count["active"] == count["allocated"] == M * MEMBER_RANK * (D_IN + D_OUT)
+
+
+def rows_of(low: int, high: int, n: int, seed: int) -> Tokens:
+    """Return rows whose label shifts most of their tokens, all drawn from `low` .. `high`."""
+    rng = np.random.default_rng(seed)
+    label, length = rng.integers(0, 2, n), rng.integers(4, 12, n)
+    ids = [
+        rng.integers(low, high, k) + np.where(rng.random(k) < 0.85, c, 0) * 28
+        for c, k in zip(label, length, strict=True)
+    ]
+    features = [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in ids]
+    return Tokens(features, label.astype(np.int64), length, {"input_ids": 0, "attention_mask": 0})
+
+
+def test_members_disagree_more_about_words_they_never_saw() -> None:
+    config = tiny_config("lora_ensemble", adapter__rank=8, train__steps=60, train__lr=1e-2)
+    trainer = make_trainer(config, tokens=rows_of(3, 12, 96, seed=0))
+    trainer.train(MemoryKeeper())
+    known, new = (trainer.predictions(rows).disagreement for rows in (rows_of(3, 12, 200, 9), rows_of(16, 30, 200, 9)))
+    assert known is not None
+    assert new is not None
+    assert new.mean() > 1.5 * known.mean()
+    assert (new > np.percentile(known, 99)).mean() > 0.01
 
 
 @pytest.fixture(scope="module")
