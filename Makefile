@@ -46,7 +46,7 @@ bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes
 bench-trackers: $(VENV)/.installed-bench .venv-trackers/.installed  ## our store against four trackers, in .venv-trackers
 	$(BIN)/python -m benchmarks.store $(ARGS)
 
-torture: $(VENV)/.installed-test  ## kill runs at many points and compare what they resume to
+torture: $(VENV)/.installed-test  ## the full products of what `make test` samples; runs killed at many points
 	$(BIN)/python -m pytest -m torture $(ARGS)
 
 browser: $(VENV)/.installed-test

@@ -91,6 +91,7 @@ class Attached:
                 made = [*made, *last]
         self.optimizer.zero_grad(set_to_none=True)
         self.adapters.clear_gradients()
+        self.adapters.streams.at(self.index)  # the next forward draws anew
         return edits.describe(made)
 
 

@@ -171,6 +171,10 @@ def put_adapters(
         order = BatchOrder(tokens.length, config.train.batch_size, config.seed)
         return [tokens.batch(order[index], accelerator.device) for index in range(n)]
 
+    def looked_at(n: int) -> list[Batch]:
+        """Return n batches of rows that a method may look at before training."""
+        return [] if tokens is None else list(look_batches(tokens, n, config.seed, accelerator.device))
+
     adapters = adapt(
         base,
         inputs.strategy,
@@ -180,7 +184,7 @@ def put_adapters(
         targets=config.adapter.targets,
         total=inputs.total,
         seed=config.seed,
-        batches=lambda n: [] if tokens is None else look_batches(tokens, n, config.seed, accelerator.device),
+        batches=looked_at,
         sizes=sizes,
     )
     if adapters.gates is not None and sizes is None:

@@ -23,6 +23,9 @@ COMPARED = (
 )  # fmt: skip
 """What `compare` shows of each run."""
 
+UNUSUAL = "\t(unusual: the members disagree)"
+"""What is said of a text that is unlike the data."""
+
 
 def read_config(config: Path | None, overrides: tuple[str, ...], name: str | None) -> RunConfig:
     """Return the config a command was given; --name wins over a name in the file."""
@@ -194,20 +197,9 @@ def predict(
     texts, pairs = (list(text), list(text_pair) or None) if path is None else texts_of(path, run_config(folder))
     if not texts or not all(item.strip() for item in texts):
         raise ConfigError("--text: nothing to predict; give a text that is not empty, or --file")
-    model = load_run(folder, which)
-    found = model.predict(texts, pairs)
-    rows = []
-    for index, item in enumerate(texts):
-        row: dict[str, Any] = {"text": item}
-        if pairs is not None:
-            row["text_pair"] = pairs[index]
-        if model.labels:
-            row["prediction"] = model.labels[int(found.prediction[index])]
-            row["probabilities"] = dict(zip(model.labels, found.output[index].tolist(), strict=True))
-        else:
-            row["prediction"] = float(found.prediction[index])
-        rows.append(row)
-    return rows, "\n".join(f"{row['prediction']}\t{row['text']}" for row in rows)
+    rows = load_run(folder, which).answers(texts, pairs)
+    lines = [f"{row['prediction']}\t{row['text']}{UNUSUAL if row.get('unusual') else ''}" for row in rows]
+    return rows, "\n".join(lines)
 
 
 def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path) -> Report:

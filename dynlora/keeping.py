@@ -56,19 +56,19 @@ def training_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
         "optimizer": optimizer_state(trainer.optimizer),
         "strategy": trainer.strategy.state_dict(),
         "best": trainer.best,
-        "metrics": trainer.metrics,
         "train_s": trainer.timing.train_s,
     }
 
 
 def trained_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
-    """Return what was learned: adapters and head, and what they belong to."""
+    """Return what was learned: adapters and head, what they belong to, and how the last evaluation found them."""
     return {
         "step": trainer.step,
         "adapters": adapter_state(trainer.adapters),
         "head": head_state(head_parameters(inputs.base)),
         "labels": inputs.data.labels,
         "task": inputs.data.task,
+        "metrics": trainer.metrics,
     }
 
 

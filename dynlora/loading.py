@@ -15,6 +15,7 @@ from dynlora.config_files import read_yaml
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.data import text_columns
+from dynlora.engine.evaluate import UNUSUAL
 from dynlora.engine.export import export_merged, export_peft
 from dynlora.engine.hardware import autocast_context
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
@@ -68,7 +69,16 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     load_head_state(head_parameters(base), state["head"])
     base.model.eval()
     context = autocast_context("fp32", torch.device("cpu"))
-    return AdaptedModel(base, adapters, strategy, state["labels"], state["task"], config.data.max_length, context)
+    return AdaptedModel(
+        base=base,
+        adapters=adapters,
+        strategy=strategy,
+        labels=state["labels"],
+        task=state["task"],
+        max_length=config.data.max_length,
+        autocast=context,
+        unusual=state.get("metrics", {}).get(UNUSUAL),
+    )
 
 
 def evaluate_run(

@@ -30,8 +30,8 @@ def show_inputs() -> None:
         step = widgets.step_slider(summary["step"], "last evaluation up to step")
         view = widgets.InputsView(run.folder, summary, widgets.modules(run.folder), step)
         show_gates(view)
-        places = st.columns(2)
-        for place, kind in zip(places, [k for k in ("metric", "loss") if f"group_{k}" in names], strict=False):
+        kinds = [kind for kind in inputs.GROUP_NUMBERS if f"group_{kind}" in names]
+        for place, kind in zip(st.columns(max(2, len(kinds))), kinds, strict=False):
             show_group_lines(view, kind, place)
         show_served(view)
         show_probe(view)
@@ -56,9 +56,9 @@ def show_gates(view: Any) -> None:
 def show_group_lines(view: Any, kind: str, place: Any) -> None:
     """Draw how each group fares over the evaluations."""
     series = view.over_steps(kind)
-    title = (view.summary["metric"] or "score") if kind == "metric" else "loss, nats"
+    title, low_is_good = inputs.group_title(kind, view.summary["metric"])
     with place, widgets.card(f"How does each group fare, by {kind}?", f"group-{kind}"):
-        words = sentences.groups(series, title.partition(",")[0], low_is_good=kind == "loss")
+        words = sentences.groups(series, title.partition(",")[0], low_is_good=low_is_good)
         widgets.chart(figures_inputs.group_lines(series, title, widgets.colours()), words, series, f"group-{kind}")
 
 
@@ -77,7 +77,7 @@ def show_probe(view: Any) -> None:
         return
     chosen = widgets.chosen_examples()
     with widgets.card("Where do the probe examples lie?", "probe"):
-        kinds = ["group", "loss", "prediction", *(["gate"] if len(view.probe_gates) else [])]
+        kinds = inputs.colourings(view.examples, gated=len(view.probe_gates) > 0)
         by, module = widgets.colour_choice(kinds, view.short)
         points = view.examples.assign(gate=view.gate_of(module)) if by == "gate" else view.examples
         names, title = view.groups["group"].tolist(), f"gate of {view.short.get(module, '')}" if by == "gate" else by

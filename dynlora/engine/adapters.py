@@ -88,7 +88,9 @@ class Adapters(Sequence[LoraLinear]):
         """Return parameters: budget, active, allocated, gate."""
         parts = [(part, size) for module in self.modules for part, size in module.active_parts()]
         active = sum({id(part): size for part, size in parts}.values())
+        own = (tensor for module in self.modules for tensor in module.own_tensors().values() if tensor.requires_grad)
         allocated = sum(module.max_rank * module.info.cost for module in self.modules)
+        allocated += sum(tensor.numel() for tensor in own)
         return {"budget": self.budget, "active": active, "allocated": allocated, "gate": self.gate_parameters()}
 
     def gate_parameters(self) -> int:

@@ -23,6 +23,9 @@ WORST = 50
 PROBE = 256
 """Size of the fixed probe set."""
 
+UNUSUAL = "disagreement_p99"
+"""The disagreement that one held-out row in a hundred exceeds: a text above it is unlike what the members know."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -120,11 +123,17 @@ def _ordered(parts: Sequence[tuple[Any, ...]], n: int) -> Predictions:
 
 
 def summarise(predictions: Predictions, label: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """Return loss and metrics of predictions."""
+    """Return loss and metrics of predictions; of members that disagree, the mean of it and what few rows exceed."""
     found = {"loss": float(predictions.loss.mean())}
     if labels:
-        return found | metrics.classification_metrics(label, predictions.prediction, len(labels))
-    return found | metrics.regression_metrics(label, predictions.prediction)
+        found |= metrics.classification_metrics(label, predictions.prediction, len(labels))
+        found |= metrics.calibration_metrics(label, predictions.output)
+    else:
+        found |= metrics.regression_metrics(label, predictions.prediction)
+    if predictions.disagreement is not None:
+        found["disagreement"] = float(predictions.disagreement.mean())
+        found[UNUSUAL] = float(np.percentile(predictions.disagreement, 99))
+    return found
 
 
 @dataclass
@@ -188,6 +197,8 @@ class Evaluation:
         recorder.vector("probe_probability", step, probe.max(1))
         if predictions.gate is not None:
             recorder.vector("probe_gate", step, predictions.gate[self.probe].ravel())
+        if predictions.disagreement is not None:
+            self._record_disagreement(recorder, step, predictions.disagreement)
         recorder.event(step, "evaluate", [], self._payload(found, predictions))
         return found
 
@@ -195,6 +206,21 @@ class Evaluation:
         """Record what the trained head says of the probe set when all adapters are off."""
         recorder.vector("base_loss", step, predictions.loss)
         recorder.vector("base_prediction", step, predictions.prediction)
+
+    def _record_disagreement(self, recorder: Recorder, step: int, disagreement: np.ndarray) -> None:
+        """Record how far members disagree about each row, each probe example and, in the mean, each group."""
+        unit = "nats" if self.labels else "number"
+        by = [
+            ("held_out_disagreement", "example", disagreement),
+            ("probe_disagreement", "example", disagreement[self.probe]),
+        ]
+        if self.group is not None and self.group_names:
+            rows = [np.flatnonzero(self.group == index) for index in range(len(self.group_names))]
+            means = [disagreement[part].mean() if len(part) else np.nan for part in rows]
+            by.append(("group_disagreement", "group", np.array(means)))
+        for name, axis, values in by:
+            recorder.define_signal(name, axis, unit, len(values))
+            recorder.vector(name, step, values)
 
     def _record_groups(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
         """Record loss, metric and gates of each group; an empty group is NaN."""

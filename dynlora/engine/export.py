@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +38,35 @@ def peft_adapter(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the config of an adapter as PEFT loads it.
 
-    `target_modules` lists the modules with an update by full name; `rank_pattern` and `alpha_pattern` hold every
-    one of them, so that alpha / r is the fixed scaling whatever the rank became.
+    LoRA's format where it holds every module: `target_modules` lists those with an update by full name;
+    `rank_pattern` and `alpha_pattern` hold every one of them, so that alpha / r is the fixed scaling whatever the rank
+    became. Else another format of PEFT's that does.
 
     Raises:
-        NotMergeableError: while input gates are on, or where a method's update is no LoRA.
+        NotMergeableError: while input gates are on, or when no format holds the method's update.
     """
     if model.adapters.gates is not None:
         raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
-    live: list[LoraLinear] = []
-    tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
-    for module in model.adapters:
-        # cloned: modules may share a tensor, and a file of safetensors may not
-        A, B = (tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for tensor in module.low_rank())
-        if not len(A):
-            continue
-        live.append(module)
-        ranks[module.info.name] = len(A)
-        tensors[f"{PREFIX}{module.info.name}.lora_A.weight"] = A
-        tensors[f"{PREFIX}{module.info.name}.lora_B.weight"] = B
-    for name, tensor in head_parameters(model.base).items():
-        tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
-    return tensors, _peft_config(model, live, ranks, base_name, lora_alpha, rank)
+    forms = [module.peft_forms() for module in model.adapters]
+    kind = next((name for name in SETTINGS if all(name in form for form in forms)), None)
+    if kind is None:
+        raise NotMergeableError("--format peft: no format of PEFT's holds this update; use --format merged")
+    live = {module: form[kind] for module, form in zip(model.adapters, forms, strict=True) if form[kind]}
+    named = {f"{PREFIX}{m.info.name}.{name}": tensor for m, form in live.items() for name, tensor in form.items()}
+    named |= {PREFIX + name: tensor for name, tensor in head_parameters(model.base).items()}
+    config = {
+        "peft_type": kind,
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base_name,
+        "target_modules": [module.info.name for module in live],
+        "modules_to_save": list(model.base.head),
+        "bias": "none",
+        "inference_mode": True,
+        **SETTINGS[kind](list(live), lora_alpha, rank),
+    }
+    # cloned: modules may share a tensor, and a file of safetensors may not
+    copied = torch.contiguous_format
+    return {name: tensor.detach().cpu().clone(memory_format=copied) for name, tensor in named.items()}, config
 
 
 def export_merged(model: AdaptedModel, folder: Path) -> None:
@@ -69,27 +75,24 @@ def export_merged(model: AdaptedModel, folder: Path) -> None:
     model.base.tokenizer.save_pretrained(folder)
 
 
-def _peft_config(
-    model: AdaptedModel,
-    live: list[LoraLinear],
-    ranks: Mapping[str, int],
-    base_name: str,
-    lora_alpha: float,
-    rank: int,
-) -> dict[str, Any]:
-    """Return PEFT's LoraConfig as plain values."""
+def _lora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> dict[str, Any]:
+    """Return what PEFT's LoraConfig holds beyond every config."""
+    ranks = {module.info.name: len(module.low_rank()[0]) for module in live}
     return {
-        "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
-        "base_model_name_or_path": base_name,
         "r": rank,
         "lora_alpha": lora_alpha,
         "lora_dropout": 0.0,
-        "bias": "none",
         "fan_in_fan_out": any(is_transposed(module) for module in live),
-        "target_modules": [module.info.name for module in live],
-        "rank_pattern": dict(ranks),
+        "rank_pattern": ranks,
         "alpha_pattern": {module.info.name: module.scaling * ranks[module.info.name] for module in live},
-        "modules_to_save": list(model.base.head),
-        "inference_mode": True,
     }
+
+
+def _glora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> dict[str, Any]:
+    """Return what PEFT's GloraConfig holds beyond every config: forms that contain all others."""
+    widest = max((module.max_rank for module in live), default=rank)
+    return {"r": widest, "config_A_B": "lora", "config_C": "vector", "config_D_E": "vector"}
+
+
+SETTINGS = {"LORA": _lora_settings, "GLORA": _glora_settings}
+"""The formats of PEFT that adapters are written in, the most common first."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.batches import Tokens, tokenize
@@ -32,6 +32,7 @@ class AdaptedModel:
         task: classification or regression.
         max_length: texts are cut after so many tokens.
         autocast: makes the precision's context.
+        unusual: how far members disagree about one held-out row in a hundred; None for a method without members.
     """
 
     base: BaseModel
@@ -41,6 +42,7 @@ class AdaptedModel:
     task: str
     max_length: int
     autocast: Callable[[], Any]
+    unusual: float | None = None
 
     def tokens(self, rows: Rows) -> Tokens:
         """Return rows as tokens."""
@@ -51,6 +53,27 @@ class AdaptedModel:
         dtype = np.int64 if self.labels else np.float32
         rows = Rows(list(text), None if text_pair is None else list(text_pair), np.zeros(len(text), dtype), None)
         return self.predictions(self.tokens(rows))
+
+    def answers(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return predictions for texts in words, one row each: text, prediction, and what belongs to the task.
+
+        Classification adds the probabilities by class. Where members disagree, `disagreement` says how far and
+        `unusual` whether further than about 99 of 100 held-out rows.
+        """
+        found = self.predict(text, text_pair)
+        rows: list[dict[str, Any]] = []
+        for index, item in enumerate(text):
+            row: dict[str, Any] = {"text": item} | ({} if text_pair is None else {"text_pair": text_pair[index]})
+            if self.labels:
+                row["prediction"] = self.labels[int(found.prediction[index])]
+                row["probabilities"] = dict(zip(self.labels, found.output[index].tolist(), strict=True))
+            else:
+                row["prediction"] = float(found.prediction[index])
+            if found.disagreement is not None:
+                row["disagreement"] = float(found.disagreement[index])
+                row["unusual"] = None if self.unusual is None else row["disagreement"] > self.unusual
+            rows.append(row)
+        return rows
 
     def predictions(self, tokens: Tokens, batch_size: int = 64) -> Predictions:
         """Return predictions for tokenised rows."""
@@ -124,22 +147,21 @@ def merge(model: AdaptedModel) -> None:
     for module in model.adapters:
         base = module.base_layer
         weight: Tensor = base.weight  # pyright: ignore - linear by construction
-        delta = module.delta_weight().to(weight.dtype)
+        delta, shift = module.delta_weight().to(weight.dtype), module.delta_bias()  # both of the unmerged weight
         weight += delta.t() if is_transposed(module) else delta
-        _merge_bias(module)
+        _merge_bias(base, shift)
         replace_module(model.base.model, module.info.name, base)
 
 
-def _merge_bias(module: LoraLinear) -> None:
+def _merge_bias(base: nn.Module, shift: Tensor | None) -> None:
     """Fold the update of the bias into the frozen one, or give the module one."""
-    delta, base = module.delta_bias(), module.base_layer
-    if delta is None:
+    if shift is None:
         return
     bias: Tensor | None = base.bias  # pyright: ignore - linear by construction
-    total = delta if bias is None else bias + delta
-    base.bias = torch.nn.Parameter(total.detach(), requires_grad=False)
+    total = shift if bias is None else bias + shift
+    base.bias = nn.Parameter(total.detach(), requires_grad=False)
 
 
 def is_transposed(module: LoraLinear) -> bool:
     """Say whether the base weight lies as (d_in, d_out), as in Conv1D; told by type where the matrix is square."""
-    return not isinstance(module.base_layer, torch.nn.Linear)
+    return not isinstance(module.base_layer, nn.Linear)

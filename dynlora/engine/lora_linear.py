@@ -120,7 +120,7 @@ class LoraLinear(nn.Module):
         dropped = self._dropped(x) if self.training and self.dropout > 0.0 and live else None
         scaling = self.scaling if dropped is None else self.scaling / (1 - self.dropout)
         scale = self.factors(live)
-        gate = None if self.gates is None else self.gates.read(live)
+        gate = self.gate(live)
         frozen = self._frozen(x) if self.fused and not torch._C._are_functorch_transforms_active() else None
         if frozen is None:
             return self.base_layer(x) + self._update(x, live, scaling, scale, gate, dropped)
@@ -181,6 +181,10 @@ class LoraLinear(nn.Module):
         """Return the factor of each of the first `live` components, (live,), or None where all are one."""
         return None if self.scale is None else self.scale[:live]
 
+    def gate(self, live: int) -> Tensor | None:
+        """Return factors for equal shares of the rows, (1, shares) for all components or (live, shares), or None."""
+        return None if self.gates is None else self.gates.read(live)
+
     def low_rank(self) -> tuple[Tensor, Tensor]:
         """Return A, (rank, d_in), and B, (d_out, rank), with the factors in B: the update is scaling · B A.
 
@@ -188,6 +192,24 @@ class LoraLinear(nn.Module):
         """
         A, B, factors = self.lora_A[: self.rank], self.lora_B[:, : self.rank], self.factors(self.rank)
         return A, B if factors is None else B * factors
+
+    def peft_forms(self) -> dict[str, dict[str, Tensor]]:
+        """Return the formats of PEFT that can hold the module, with its tensors in each by their names below its own.
+
+        Empty tensors: the module is as the base model's. No format: there is none for the update.
+
+        Raises:
+            NotMergeableError: where there is no one update at all.
+        """
+        A, B = self.low_rank()
+        return {"LORA": {"lora_A.weight": A, "lora_B.weight": B} if len(A) else {}}
+
+    def measured(self) -> tuple[Tensor | None, Tensor]:
+        """Return A and B of the update whose norm and effective rank are recorded: those of `low_rank`.
+
+        Where there is no low-rank form, None and the update over the scaling, (d_out, d_in).
+        """
+        return self.low_rank()
 
     def delta_weight(self) -> Tensor:
         """Return what the frozen weight lacks, scaling · B diag(factors) A, (d_out, d_in); gates count as one."""

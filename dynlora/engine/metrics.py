@@ -29,6 +29,26 @@ def classification_metrics(label: np.ndarray, prediction: np.ndarray, n_labels: 
     return found
 
 
+BINS = 15
+"""Equal parts of confidence that the calibration error looks at."""
+
+
+def calibration_metrics(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Return how far probabilities, (n, n_labels), can be taken at their word; both are zero at best.
+
+    ece: expected calibration error, Σ_bins share of rows · |accuracy - mean confidence|, the confidence being the
+    highest probability. brier: mean over rows of Σ_k (p_k - [k is the label])², between 0 and 2.
+    """
+    confidence, right = probability.max(1), probability.argmax(1) == label
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)  # rows · (accuracy - mean confidence)
+    truth = np.arange(probability.shape[1]) == label[:, None]
+    return {
+        "ece": float(np.abs(gaps).sum() / len(label)),
+        "brier": float(np.mean(((probability - truth) ** 2).sum(1))),
+    }
+
+
 def regression_metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """Return Pearson's and Spearman's correlation and the mean squared error; 0 where a side is constant."""
     defined = not (_constant(label) or _constant(prediction))

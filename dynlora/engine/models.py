@@ -167,6 +167,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         adapter = strategy.adapter(info, base.model.get_submodule(info.name), *sizes[info.name], probe)
         replace_module(base.model, info.name, adapter)
         modules.append(adapter)
+    _replace_heads(base, strategy, probe)
     adapters = Adapters(modules, budget=budget, reference_rank=rank, seed=seed, total=total)
     adapters.set_dropout(dropout)
     use_sparse_dropout(base.model)
@@ -176,6 +177,16 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     if fresh:
         edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
     return adapters
+
+
+def _replace_heads(base: BaseModel, strategy: Strategy, probe: Probe) -> None:
+    """Let the strategy put something else in the place of the head's linear modules."""
+    for part in base.head:
+        owner = base.model.get_submodule(part)
+        found = [(f"{part}.{name}".rstrip("."), m) for name, m in owner.named_modules() if isinstance(m, nn.Linear)]
+        for name, module in found:
+            if (own := strategy.head(name, module, probe)) is not module:
+                replace_module(base.model, name, own)
 
 
 def _gates(model: PreTrainedModel, adapters: Adapters, mode: str) -> Gates:

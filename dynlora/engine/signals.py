@@ -12,6 +12,7 @@ from torch import Tensor
 from dynlora.engine import scoring
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.randomness import stream
 from dynlora.engine.recording import Recorder
 from dynlora.engine.strategy import Step, Strategy
 
@@ -23,6 +24,9 @@ _LEAST = 1e-6
 
 PARAMETERS = "adapter_parameters"
 """Name of the series that says how many adapter parameters reach the output, gates included."""
+
+SIGNS = 16
+"""Random vectors that estimate the effective rank of an update without factors."""
 
 UNITS = {
     "importance": "loss change per parameter",
@@ -204,10 +208,23 @@ def spectrum(module: LoraLinear) -> tuple[Tensor, Tensor]:
     The norm is ‖ΔW‖_F = √Σσ². The effective rank is (Σσ²)² / Σσ⁴: how many components carry the update, from 1 to the
     rank, and 0 while ΔW is zero. Both are traces of M = BᵀB AAᵀ, whose eigenvalues are σ² / scaling².
     """
-    A, B = (tensor.detach() for tensor in module.low_rank())
+    A, B = module.measured()
+    if A is None:
+        return _spectrum_of_matrix(module.scaling * B.detach())
+    A, B = A.detach(), B.detach()
     product = (B.t() @ B) @ (A @ A.t())
     energy = product.diagonal().sum().clamp_min(0)
     share = product / energy.clamp_min(torch.finfo(energy.dtype).tiny)
     concentration = (share * share.t()).sum()  # Σ (σ² / Σσ²)², at least 1 / rank unless ΔW is zero
     effective = torch.where(concentration > 0, 1 / concentration.clamp_min(_LEAST), concentration)
     return module.scaling * energy.sqrt(), effective
+
+
+def _spectrum_of_matrix(update: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same of an update that has no factors; Σσ⁴ = E‖ΔWᵀΔW z‖² is estimated with fixed random signs z."""
+    signs = torch.randint(0, 2, (update.shape[1], SIGNS), generator=stream(0, "spectrum", update.shape[1])) * 2.0 - 1
+    energy = update.square().sum()
+    image = update.t() @ (update @ signs.to(update))
+    fourth = image.square().sum() / SIGNS
+    effective = torch.where(fourth > 0, energy.square() / fourth.clamp_min(torch.finfo(fourth.dtype).tiny), fourth)
+    return energy.sqrt(), effective

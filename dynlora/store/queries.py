@@ -231,13 +231,13 @@ def gates_by_group(folder: Folder, step: int | None = None) -> pd.DataFrame:
 def examples_frame(folder: Folder, step: int | None = None) -> pd.DataFrame:
     """Return the probe set with what the model made of it at the last evaluation up to `step`.
 
-    Columns: text, text_pair, label, group, x, y, loss, prediction, probability (NaN before the first evaluation).
+    Columns: text, text_pair, label, group, x, y, loss, prediction, probability, disagreement (NaN where not recorded).
     """
     columns = ["text", "text_pair", "label", "group", "x", "y"]
     with RunReader(folder) as reader:
         rows = reader.examples()
         frame = pd.DataFrame([[getattr(row, column) for column in columns] for row in rows], columns=columns)
-        for column in ("loss", "prediction", "probability"):
+        for column in ("loss", "prediction", "probability", "disagreement"):
             values = _vector(reader, f"probe_{column}", step)
             frame[column] = values if values is not None and len(values) == len(frame) else np.nan
     return frame

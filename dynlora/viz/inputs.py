@@ -38,6 +38,23 @@ def over_steps(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({"step": steps, "group": names * len(frame), "value": values.ravel()})
 
 
+GROUP_NUMBERS = ("metric", "loss", "disagreement")
+"""What may be recorded of each group at every evaluation, as signals `group_...`, in the order of the charts."""
+
+
+def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
+    """Return the axis title of a number of the groups, and whether low is good."""
+    if kind == "metric":
+        return metric or "score", False
+    return ("loss, nats" if kind == "loss" else "disagreement, mean over rows"), True
+
+
+def colourings(examples: pd.DataFrame, *, gated: bool) -> list[str]:
+    """Return what can colour the probe set: what was recorded of it."""
+    disagreement = ["disagreement"] if examples["disagreement"].notna().any() else []
+    return ["group", "loss", "prediction", *disagreement, *(["gate"] if gated else [])]
+
+
 def gate_table(gates: pd.DataFrame) -> pd.DataFrame:
     """Return the gates as a table: column `group`, then one per module."""
     found = gates.reset_index(drop=True)
@@ -66,9 +83,10 @@ def over_depth(gates: pd.DataFrame, modules: pd.DataFrame, chosen: Sequence[int]
 
 
 def listed(examples: pd.DataFrame, chosen: Sequence[int]) -> pd.DataFrame:
-    """Return the chosen examples, else all, the costliest first: example, loss, group, label, prediction, text."""
+    """Return the chosen examples, else all, the costliest first, as a table of numbers and texts."""
     part = examples.loc[[position for position in chosen if position in examples.index]] if chosen else examples
-    columns = ["loss", "group", "label", "prediction", "text", "text_pair"]
+    disagreement = ["disagreement"] if examples["disagreement"].notna().any() else []
+    columns = ["loss", *disagreement, "group", "label", "prediction", "text", "text_pair"]
     found = part.sort_values("loss", ascending=False, kind="stable")[columns]
     found.insert(0, "example", found.index)
     return found.drop(columns="text_pair") if found["text_pair"].isna().all() else found

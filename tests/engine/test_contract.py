@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dynlora.engine.export import peft_adapter
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.models import BaseModel
+from dynlora.engine.strategy import Strategy
 from dynlora.engine.trainer import Trainer
 from dynlora.errors import NotMergeableError
 from tests.engine.harness import (
@@ -34,6 +35,20 @@ from tests.engine.harness import (
 )
 
 STRATEGIES = sorted(strategies.registry())
+RESUMED_AT = (0, 5, 15)
+
+
+def sampled(others: Sequence[Any], suits: Callable[[type[Strategy]], bool] = lambda _: True) -> list[Any]:
+    """Return every strategy that suits beside each of `others`; one of them always, the rest in `make torture`.
+
+    Neighbours in the alphabet get different ones, so that each of `others` is tried with a third of the methods.
+    """
+    return [
+        pytest.param(name, other, marks=() if (i + j) % len(others) == 0 else pytest.mark.torture)
+        for i, name in enumerate(STRATEGIES)
+        for j, other in enumerate(others)
+        if suits(strategies.strategy_class(name))
+    ]
 
 
 def trained(trainer: Trainer) -> Trainer:
@@ -42,11 +57,8 @@ def trained(trainer: Trainer) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.starts_as_base))
 def test_starts_as_the_base_model(name: str, architecture: str) -> None:
-    if not strategies.strategy_class(name).starts_as_base:
-        pytest.skip("says that it starts elsewhere")
     batch = tiny_tokens().batch(range(6))
     base = tiny_model(architecture).eval()
     adapted = make_trainer(tiny_config(name), architecture).model.eval()
@@ -66,8 +78,7 @@ def test_learns_and_leaves_the_base_alone(name: str) -> None:
         assert all(torch.equal(value, after[key]) for key, value in frozen.items())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", [n for n in STRATEGIES if strategies.strategy_class(n).as_lora is not None])
+@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.as_lora is not None))
 def test_without_its_dynamics_it_is_lora(name: str, architecture: str) -> None:
     off = {"name": name, **(strategies.strategy_class(name).as_lora or {})}
     losses = []
@@ -87,8 +98,7 @@ def test_same_seed_same_run_with_or_without_recording(name: str) -> None:
     assert same(weights(silent), weights(recorded))
 
 
-@pytest.mark.parametrize("step", [0, 5, 15])
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("name", "step"), sampled(RESUMED_AT))
 def test_resume_is_bit_equal(name: str, step: int) -> None:
     config = tiny_config(name, adapter__dropout=0.1, train__steps=20)
     keeper = MemoryKeeper()
@@ -200,8 +210,7 @@ def refused(attempt: Callable[[], Any]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES))
 def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
     model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2), architecture)))
     before = model.logits(tiny_tokens())

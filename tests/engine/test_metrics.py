@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from dynlora.engine.metrics import HIGHER_IS_BETTER, classification_metrics, confusion, regression_metrics
+from dynlora.engine.metrics import (
+    HIGHER_IS_BETTER,
+    calibration_metrics,
+    classification_metrics,
+    confusion,
+    regression_metrics,
+)
 
 # Truth and prediction of ten rows: 4 right of class 1, 1 missed, 2 false alarms, 3 right of class 0.
 TRUTH = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
@@ -93,3 +99,23 @@ def test_two_numbers_are_enough() -> None:
 def test_every_metric_that_can_decide_is_computed() -> None:
     found = classification_metrics(TRUTH, SAID, 2) | regression_metrics(TRUTH.astype(np.float32), SAID.astype(float))
     assert set(HIGHER_IS_BETTER) <= set(found)
+
+
+def test_calibration() -> None:
+    right_or_not = np.array([0, 1, 0, 0])
+    found = calibration_metrics(right_or_not, np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]]))
+    # two bins of two rows: |1/2 - .9| and |1 - .6|, each half the rows; Brier: (.02 + 1.62 + .32 + .32) / 4
+    assert found == {"ece": pytest.approx(0.4), "brier": pytest.approx(0.57)}
+
+
+def test_certainty_that_is_right_is_perfect_and_the_last_bin_holds_it() -> None:
+    sure = np.eye(3)
+    assert calibration_metrics(np.arange(3), sure) == {"ece": 0.0, "brier": 0.0}
+    assert calibration_metrics(np.array([1, 2, 0]), sure) == {"ece": 1.0, "brier": 2.0}
+
+
+def test_errors_on_both_sides_of_a_bin_cancel_and_between_bins_do_not() -> None:
+    half = np.array([[0.5, 0.5]] * 2)
+    assert calibration_metrics(np.array([0, 1]), half)["ece"] == pytest.approx(0.0)
+    apart = np.array([[0.55, 0.45], [0.95, 0.05]])
+    assert calibration_metrics(np.array([0, 1]), apart)["ece"] == pytest.approx((0.45 + 0.95) / 2)

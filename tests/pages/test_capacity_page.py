@@ -80,7 +80,7 @@ def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_d
     assert "12 modules form 6 groups; the largest holds 2" in words(app)
     assert "What else was decided" in words(app)
     assert "6 decisions at 1 step: 6 × tie" in words(app).replace("\u200b", "")
-    assert app.dataframe[0].value["modules"][0] == "query 0, key 0"
+    assert app.dataframe[0].value["modules"].tolist()[0] == "query 0, key 0"
     app = open_page("capacity", run=RUN, signal="path")
     assert list(charts(app)[0]["data"][0]["colorbar"]["ticktext"]) == ["sharing groups", "low rank"]
     assert "At step 40: 6 sharing groups and 6 low rank" in words(app).replace("\u200b", "")

@@ -49,3 +49,20 @@ def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
         frame.value for frame in app.dataframe if "example" in frame.value.columns and "text" in frame.value.columns
     ]
     assert len(tables[0]) <= N_EXAMPLES
+
+
+def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, extras=True)
+    app = open_page("inputs", run=RUN, colour="disagreement")
+    said = words(app).replace("\\", "")
+    assert "How does each group fare, by disagreement?" in said
+    assert "disagreement is best on fine (0.010) and worst on tweets (0.200)" in said
+    assert json.dumps(charts(app)[-1]).count('"disagreement"') == 1
+    assert any("disagreement" in frame.value.columns for frame in app.dataframe)
+
+
+def test_a_method_without_members_says_nothing_of_disagreement(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("inputs", run=RUN, colour="disagreement")
+    assert "disagreement" not in words(app)
+    assert not any("disagreement" in frame.value.columns for frame in app.dataframe)

@@ -127,6 +127,11 @@ def record_extras(writer: RunWriter, step: int, seed: int, strategy: str) -> Non
     writer.vector("held_out_loss", step, losses)
     writer.vector("base_loss", step, np.full(N_EXAMPLES, 0.7))
     writer.vector("base_prediction", step, np.zeros(N_EXAMPLES))
+    for name, axis, values in (
+        ("group_disagreement", "group", [0.01, 0.2]), ("probe_disagreement", "example", np.arange(N_EXAMPLES) / 100),
+    ):  # fmt: skip
+        writer.define_signal(name, axis, "nats", len(values))
+        writer.vector(name, step, values)
     writer.system({"rss_mib": 512.0, "cpu_percent": 150.0, "gpu_memory_mib": 2048.0})
 
 
