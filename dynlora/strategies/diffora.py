@@ -16,7 +16,7 @@ from dynlora.engine.edits.weigh import Look, TakeIn, Weigh
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.selection import Choice, adam_step
-from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
 from dynlora.errors import ConfigError
 
 LEAST_STEPS = 3
@@ -52,6 +52,12 @@ class DiffoRa(Strategy):
     fidelity = "reconstruction"
     as_lora = {"search_share": 0.0}
     cost = "a second forward and backward pass in the steps of the search; a tenth of the training rows"
+    own_signals = {
+        "selection": OwnSignal(
+            "weight in the search", "Which modules are chosen: 0 without an adapter, 1 with one", "weight"
+        ),
+        "logit": OwnSignal("logit of the search", "How the search leans"),
+    }
 
     search_share: float = setting(0.25, "Share of the steps in which modules are sought; 0: no search.", ge=0, le=0.9)
     keep: float = setting(0.5, "Share of the modules that stay.", gt=0, le=1)

@@ -15,7 +15,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.input_directions import InputComponents, input_directions
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.starts import STARTS, along, base_modules, looked_at
-from dynlora.engine.strategy import Probe, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Probe, Strategy, setting, state
 
 
 @dataclass
@@ -45,6 +45,9 @@ class Eva(Strategy):
     paper = "Paischer et al. 2024, arXiv 2410.07170"
     fidelity = "code"
     cost = "none a step; up to max_batches forward passes before training"
+    own_signals = {
+        "explained": OwnSignal("variance explained", "How much of its inputs a module's components carry", "share")
+    }
 
     init: str = setting("eva", "Start of A; the ranks are set by the inputs in any case.", choices=tuple(STARTS))
     rho: float = setting(2.0, "Largest rank of a module, in uniform ranks; 1 leaves all ranks alike.", ge=1, le=64)

@@ -20,7 +20,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.hidden_states import layer_states
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.starts import looked_at
-from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
 from dynlora.engine.two_nn import intrinsic_dimension
 from dynlora.errors import ConfigError
 
@@ -58,6 +58,13 @@ class GeLora(Strategy):
     paper = "Ed-dib et al. 2024, arXiv 2412.09250"
     fidelity = "reconstruction"
     cost = "none a step; forward passes over the samples and their distances before training"
+    own_signals = {
+        "dimension": OwnSignal(
+            "intrinsic dimension", "How many dimensions the states leaving each block have", "dimensions"
+        ),
+        "dimension_growth": OwnSignal("dimensions added", "What each block adds to the dimension", "dimensions"),
+        "dimension_error": OwnSignal("standard error", "How sure the dimensions are", "dimensions"),
+    }
 
     samples: int = setting(1000, "Training rows whose states are compared, at most.", unit="rows", ge=16, le=4096)
     discard: float = setting(0.1, "Share of the largest neighbour ratios that do not count in full.", ge=0, le=0.5)

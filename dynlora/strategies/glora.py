@@ -17,7 +17,7 @@ from dynlora.engine.glora_linear import FORMS, LORA, SIZE, GloraLinear, path_cos
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.path_search import Space, evolve, loss_of
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import Probe, Step, Strategy, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
 from dynlora.errors import ConfigError
 
 FLOOR = 1e-6
@@ -55,6 +55,14 @@ class Glora(Strategy):
     cost = "twice LoRA's tensors; three products of the weight's size where A is low-rank (a quarter of the modules a "
     cost += "step); after training about 120 evaluations of 256 rows"
     as_lora = {"path": LORA}
+    own_signals = {
+        f"path_{support}": OwnSignal(
+            f"path of {support}",
+            f"Which form the support {support} takes",
+            choices=("none", "constant", "vector", "low-rank"),
+        )
+        for support in "ABCDE"
+    }
 
     path: str | None = setting(
         None,

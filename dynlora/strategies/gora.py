@@ -16,7 +16,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.edits.start import StartAt
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.starts import base_modules, gradient_step, looked_at
-from dynlora.engine.strategy import Probe, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Probe, Strategy, setting, state
 from dynlora.engine.weight_gradients import mean_product, weight_gradients
 from dynlora.errors import ConfigError
 
@@ -46,6 +46,9 @@ class Gora(Strategy):
     paper = "He et al. 2025, arXiv 2502.12171"
     fidelity = "description"
     cost = "none a step; gradients of all adapted weights for a few batches, and as much memory, before training"
+    own_signals = {
+        "gradient_importance": OwnSignal("share of importance", "Where the first gradients weigh most", "share")
+    }
     starts_as_base = False
 
     scaling: str = setting(

@@ -17,7 +17,7 @@ from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream
 from dynlora.engine.reassigning import CURRENCIES, Purse, reassign
-from dynlora.engine.strategy import Probe, Step, Strategy, own_group, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, own_group, setting
 
 ZERO = 1e-10
 """Below it a factor counts as zero."""
@@ -61,6 +61,7 @@ class L1ra(Strategy):
     fidelity = "code"
     as_lora = {"c_lr": 0.0}
     cost = "one number a component; one shrinkage a step"
+    own_signals = {"least_factor": OwnSignal("smallest factor", "Which modules are next to lose a component")}
 
     c_lr: float | None = setting(
         None, "Constant learning rate η_c of the factors; 0 holds them. Empty: 0.02, at least 10 / T.", ge=0, le=1

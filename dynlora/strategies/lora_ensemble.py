@@ -12,7 +12,7 @@ from dynlora.engine.adapters import Adapters
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.members import MemberLinear, MemberLoraLinear, Team, mean_answer
 from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.strategy import Batch, Probe, Strategy, setting
+from dynlora.engine.strategy import Batch, OwnSignal, Probe, Strategy, setting
 from dynlora.errors import ConfigError
 
 USUAL = 4
@@ -46,6 +46,7 @@ class LoraEnsemble(Strategy):
     paper = "Mühlematter et al. 2024, arXiv 2405.14438"
     fidelity = "code"
     cost = "M forward and backward passes a step, M forward passes a prediction; M heads"
+    own_signals = {"member_distance": OwnSignal("distance of members", "Where the members' updates lie apart", "norm")}
     starts_as_base = False
     as_lora = {"members": 1}
 

@@ -196,6 +196,11 @@ class ListRecorder(NullRecorder):
         self.vectors: dict[str, dict[int, np.ndarray]] = {}
         self.scalars: dict[tuple[str, str], dict[int, float]] = {}
         self.events: list[tuple[int, str, list[int], dict[str, Any]]] = []
+        self.axes: dict[str, str] = {}
+
+    def define_signal(self, name: str, axis: str, unit: str, width: int) -> None:
+        """Keep what its values stand for."""
+        self.axes[name] = axis
 
     def vector(self, signal: str, step: int, values: np.ndarray) -> None:
         """Keep it."""

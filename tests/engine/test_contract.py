@@ -36,6 +36,7 @@ from tests.engine.harness import (
 
 STRATEGIES = sorted(strategies.registry())
 RESUMED_AT = (0, 5, 15)
+USUAL_SIGNALS = {"rank", "importance", "gate", "grad_norm", "delta_norm", "effective_rank"}
 
 
 def sampled(others: Sequence[Any], suits: Callable[[type[Strategy]], bool] = lambda _: True) -> list[Any]:
@@ -126,6 +127,8 @@ def test_budget_holds_at_the_end_and_events_are_recorded(name: str) -> None:
         assert happened, "a registered allocator that never moves anything"
     assert set(recorder.vectors["rank"]) == set(recorder.vectors["importance"]) == set(range(trainer.total + 1))
     assert all(np.isfinite(vector).all() for vector in recorder.vectors["importance"].values())
+    own = {name for name, axis in recorder.axes.items() if axis == "module"} - USUAL_SIGNALS
+    assert own == set(trainer.strategy.own_signals), "pages draw what is described, and only that"
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
