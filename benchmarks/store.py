@@ -200,7 +200,7 @@ def main() -> None:
     sizes, steps, repeats = ((36,), 20, 1) if arguments.quick else ((36, 224), arguments.steps, arguments.repeats)
     figures: dict[str, Any] = {"goals": GOALS, "signals": len(SIGNALS), "load_before": os.getloadavg(), "sizes": {}}
     for modules in sizes:
-        figures["sizes"][f"{modules} modules"] = measure(modules, steps, repeats, arguments.python)
+        figures["sizes"][f"{modules} modules"] = measure(modules, steps, repeats, arguments.python.absolute())
     figures["load_after"] = os.getloadavg()
     print("written:", results.write("store-quick" if arguments.quick else "store", figures, "benchmarks.store"))
 
