@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dynlora import commands
+from dynlora.cli_examining import answer, knockout
+from dynlora.cli_options import configured, in_runs, reports
 from dynlora.errors import DynloraError
 
 PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -50,43 +51,10 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def reports(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json; the function returns a document and how to say it in words."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-    @wraps(function)
-    def wrapped(as_json: bool, **options: Any) -> None:
-        document, words = function(**options)
-        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else words)
-
-    return wrapped
-
-
-def in_runs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --runs-dir."""
-    option = click.option(
-        "--runs-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("runs"),
-        show_default=True,
-        help="Folder that holds the runs.",
-    )
-    return option(function)
-
-
-def configured(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --config, --set and --name."""
-    for option in (
-        click.option("--name", default=None, help="Display name of the run."),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key, such as train.lr=1e-3."
-        ),
-        click.option(
-            "--config", type=click.Path(path_type=Path), default=None, help="YAML file, as config.yaml of a run."
-        ),
-    ):
-        function = option(function)
-    return function
+def tell(document: Any, words: str, *, as_json: bool) -> None:
+    """Print a document or its words; of several processes only the first does, so that there is one document."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        click.echo(json.dumps(document, indent=2, default=str) if as_json else words)
 
 
 @contextmanager
@@ -109,7 +77,7 @@ def train(as_json: bool, queue: bool, **options: Any) -> None:
     """
     document, words, code = commands.train(queue=queue, progress=not queue and sys.stderr.isatty(), **options)
     with exit_with(code):
-        click.echo(json.dumps(document, indent=2, default=str) if as_json else words)
+        tell(document, words, as_json=as_json)
 
 
 @main.command()
@@ -121,7 +89,7 @@ def resume(as_json: bool, **options: Any) -> None:
     """Go on with a stopped, failed or interrupted run, or start a queued one."""
     document, words, code = commands.resume(progress=sys.stderr.isatty(), **options)
     with exit_with(code):
-        click.echo(json.dumps(document, indent=2, default=str) if as_json else words)
+        tell(document, words, as_json=as_json)
 
 
 @main.command()
@@ -240,6 +208,10 @@ def predict(**options: Any) -> Any:
 def evaluate(**options: Any) -> Any:
     """Evaluate a run's adapter on a split of its data."""
     return commands.evaluate(**options)
+
+
+main.add_command(knockout)
+main.add_command(answer)
 
 
 @main.command()

@@ -81,11 +81,13 @@ class Bench:
 
     @torch.no_grad()
     def reserve_loss(self, batches: int | None = None) -> float:
-        """Return the mean loss over the reserve, or over its first so many batches, in eval mode."""
-        wanted = -(-len(self.reserve) // self.batch_size)
+        """Return the mean loss over the reserve's rows, or over its first so many batches, in eval mode."""
+        device = next(self.model.parameters()).device
+        count = len(self.reserve) if batches is None else min(len(self.reserve), batches * self.batch_size)
+        parts = [np.arange(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
         with self.evaluating():
-            losses = [self.batch_loss(self.batch(number)) for number in range(min(wanted, batches or wanted))]
-        return float(torch.stack(losses).mean())
+            sums = [self.batch_loss(self.reserve.batch(rows, device)) * len(rows) for rows in parts]
+        return float(torch.stack(sums).sum() / count)
 
     @contextmanager
     def evaluating(self) -> Any:

@@ -233,6 +233,14 @@ class LoraLinear(nn.Module):
         rank = self.active_rank()
         return [(self.lora_A, rank * self.info.d_in), (self.lora_B, rank * self.info.d_out)]
 
+    def component_parts(self) -> list[tuple[Tensor, int]]:
+        """Return the tensors that hold something of each component, with the dimension that counts components."""
+        parts: list[tuple[Tensor, int]] = [(self.lora_A, 0), (self.lora_B, 1)]
+        return parts if self.scale is None else [*parts, (self.scale, 0)]
+
+    def packed(self) -> None:
+        """Do what is left to do once components have gone and the others moved up; LoRA has nothing."""
+
     def loaded(self) -> None:
         """Do what is left to do once a saved state was loaded; LoRA has nothing."""
 

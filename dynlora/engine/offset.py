@@ -56,6 +56,14 @@ class OffsetLinear(LoraLinear):
             f"{name}; choose another start"
         )
 
+    def component_parts(self) -> list[tuple[Tensor, int]]:
+        """Return the tensors of each component, what it started as among them: one that goes takes its offset along."""
+        return [*super().component_parts(), (self.offset_A, 0), (self.offset_B, 1)]
+
+    def packed(self) -> None:
+        """Count the offset's components anew, and let the copy that computes be made anew."""
+        self.loaded()
+
     def loaded(self) -> None:
         """Count the offset's components, and let the copy that computes be made anew."""
         used = self.offset_A.abs().sum(1).nonzero()

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from dynlora import attach
 from dynlora.engine.batches import BatchOrder, look_batches
 from dynlora.engine.bench import example_loss
-from dynlora.engine.edits import apply
+from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.edits.start import StartAt
 from dynlora.engine.input_directions import InputComponents, input_directions
 from dynlora.engine.leading import EXACT, leading
@@ -242,6 +242,21 @@ def test_offset_survives_rank_zero_scaling_and_the_form_of_one_update() -> None:
     module.offsets = 0
     module.loaded()
     assert module.offsets == 2
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_component_that_goes_takes_its_offset_along(architecture: str) -> None:
+    batch = tiny_tokens().batch(range(6))
+    base = tiny_model(architecture).eval()
+    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", "init": "lora_ga"}), architecture)
+    with torch.no_grad():
+        expected = base(**batch).logits
+        apply(trainer.adapters, [Drop(1, 0), Grow(2)], trainer.optimizer, step=3)
+        assert torch.allclose(trainer.model.eval()(**batch).logits, expected, atol=1e-6), "nothing was learned yet"
+        last = trainer.adapters[2]
+        last.lora_B[:, last.rank - 1] = 1.0
+        delta = last.scaling * torch.outer(last.lora_B[:, last.rank - 1], last.lora_A[last.rank - 1])
+        assert torch.allclose(last.delta_weight(), delta, atol=1e-6), "a component that came has no offset"
 
 
 def test_sharing_and_a_start_from_data_without_data_are_refused() -> None:

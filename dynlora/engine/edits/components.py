@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.edits.moments import component_parameters, component_tensors, gate_rows, state_of
+from dynlora.engine.edits.moments import component_tensors, gate_rows, state_of
 from dynlora.engine.edits.values import Grow
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream
@@ -23,12 +23,15 @@ def drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimiz
     keep = [position for position in range(module.rank) if position not in positions]
     for tensor, dim in [*component_tensors(module, optimizer), *gate_rows(adapters, index, optimizer)]:
         _pack(tensor, dim, keep)
+    if module.scale is not None and not module.scale.requires_grad:
+        module.scale[len(keep) :] = 1  # as in a module that was never full: a probe row there must be heard
     for name, state in adapters.components.items():
         row = state[index]
         kept = row[keep].clone()
         row.fill_(adapters.grown_value[name])
         row[: len(keep)] = kept
     module.rank = len(keep)
+    module.packed()
 
 
 def _pack(tensor: Tensor, dim: int, keep: Sequence[int]) -> None:
@@ -49,7 +52,7 @@ def grow_component(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, 
     if module.scale is not None:
         usual = 1 if position == 0 else module.scale[:position].abs().mean()
         module.scale[position] = usual if grow.scale is None else grow.scale
-    for parameter, dim in component_parameters(module):
+    for parameter, dim in module.component_parts():
         moments = state_of(optimizer, parameter)
         if "exp_avg" in moments:
             moments["exp_avg"].select(dim, position).zero_()

@@ -13,17 +13,9 @@ from dynlora.engine.adapters import Adapters
 from dynlora.engine.lora_linear import LoraLinear
 
 
-def component_parameters(module: LoraLinear) -> list[tuple[Tensor, int]]:
-    """Return the module's per-component weights with the dimension that counts components."""
-    pairs: list[tuple[Tensor, int]] = [(module.lora_A, 0), (module.lora_B, 1)]
-    if module.scale is not None:
-        pairs.append((module.scale, 0))
-    return pairs
-
-
 def component_tensors(module: LoraLinear, optimizer: Optimizer | None) -> list[tuple[Tensor, int]]:
     """Return weights and moments with the dimension that counts components."""
-    pairs = component_parameters(module)
+    pairs = module.component_parts()
     moments = [
         (value, dim)
         for parameter, dim in pairs
