@@ -134,3 +134,52 @@ def steadiness(agreement: pd.DataFrame, colours: Palette) -> go.Figure:
     drawn.update_xaxes(title_text="step")
     drawn.update_yaxes(title_text="Spearman with the event before", range=[min(-0.05, low - 0.1), 1.05])
     return drawn
+
+
+def component_map(rows: pd.DataFrame, copies: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the factor of each component of a module over the steps, and an arrow for each copy from slot to slot.
+
+    Args:
+        rows: one row a slot, one column a step; NaN where no component is.
+        copies: of the module, columns step, source, target, source_factor, target_factor.
+        colours: of the mode.
+    """
+    values = rows.to_numpy(float)
+    most = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+    least = min(0.0, float(np.nanmin(values)) if np.isfinite(values).any() else 0.0)
+    drawn = theme.figure(colours, int(np.clip(120 + 22 * len(rows), 220, 560)))
+    signed = least < 0
+    reach = max(abs(most), abs(least)) or 1.0
+    drawn.add_heatmap(
+        z=values, x=[int(step) for step in rows.columns], y=list(range(len(rows))), hoverongaps=False, ygap=1,
+        colorscale=colours.diverging_scale if signed else colours.sequential_scale,
+        zmin=-reach if signed else 0, zmax=reach,
+        colorbar={
+            "title": {"text": "factor", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "tickfont": {"size": 11, "color": colours.muted},
+        },
+        hovertemplate="component %{y}, step %{x}<br>factor %{z:.4f}<extra></extra>",
+    )  # fmt: skip
+    ends = copies.tail(_MOST_ARROWS)
+    for step, source, target in zip(ends["step"], ends["source"], ends["target"], strict=True):
+        drawn.add_annotation(
+            x=step, y=target, ax=step, ay=source, axref="x", ayref="y", text="", showarrow=True,
+            arrowhead=2, arrowsize=1, arrowwidth=1.3, arrowcolor=colours.second,
+        )  # fmt: skip
+    if len(copies):
+        drawn.add_scatter(
+            x=copies["step"], y=copies["target"], mode="markers",
+            marker={"color": colours.second, "size": 6, "symbol": "circle"},
+            customdata=copies[["source", "source_factor", "target_factor"]].to_numpy(float),
+            hovertemplate="step %{x}: component %{y} (factor %{customdata[2]:.3f}) became a copy of component "
+            "%{customdata[0]:.0f} (factor %{customdata[1]:.3f})<extra></extra>",
+        )  # fmt: skip
+    drawn.update_xaxes(title_text="step", showgrid=False)
+    drawn.update_yaxes(
+        title_text="component", autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 16 else None
+    )
+    return drawn
+
+
+_MOST_ARROWS = 200
+"""Copies that get an arrow; beyond that they would be a thicket."""

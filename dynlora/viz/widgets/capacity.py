@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import capacity, decisions, flows, signals
+from dynlora.viz import capacity, components, decisions, flows, signals
 from dynlora.viz.figures_capacity import MapView
 from dynlora.viz.labels import one_line
 from dynlora.viz.replay import MOST_FRAMES, Look, frames
@@ -150,6 +150,12 @@ class CapacityView:
         events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
         within = events[(events["step"] > self.first) & (events["step"] <= self.last)]
         return decisions.decisions(within, self.modules)
+
+    def copies(self) -> pd.DataFrame:
+        """Return the copies of components in the steps shown, as `components.copies` does."""
+        events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
+        within = events[(events["step"] > self.first) & (events["step"] <= self.last)]
+        return components.copies(within, self.modules)
 
     def budget(self) -> pd.DataFrame:
         """Return the use of the budget over the steps shown, as `capacity.budget_line` does."""

@@ -1,5 +1,7 @@
 """The cards of the Capacity page: what changes with every step, and what changes with the allocator's decisions."""
 
+# pyright: reportArgumentType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz import capacity, decisions, figures_capacity, figures_modules, flows, sentences, signals
+from dynlora.viz import capacity, components, decisions, figures_capacity, figures_modules, flows, sentences, signals
 from dynlora.viz.labels import markdown_text
 from dynlora.viz.widgets.address import segmented
 from dynlora.viz.widgets.capacity import CapacityView
@@ -39,6 +41,7 @@ def capacity_decisions(view: CapacityView) -> None:
     _agreement(view, right)
     if len(view.events) > 1:
         _steadiness(view)
+    _components(view)
     decided = view.decisions()
     if len(decided):
         _decisions(decided)
@@ -79,6 +82,24 @@ def _flow(view: CapacityView, place: Any) -> None:
         found, ends = view.flow(traced, by)
         words = sentences.flow(traced, sides, len(view.events_shown), view.first, view.last)
         chart(figures_modules.rank_flow(found, ends, colours()), words, found, "flow")
+
+
+def _components(view: CapacityView) -> None:
+    """Draw the components of the module that is followed, or of the first, where components have factors."""
+    factors = view.heat_of(components.FACTOR)
+    if factors.empty:
+        return
+    name = view.module or view.modules["name"].iloc[0]
+    with card(f"Components of {view.short[name]}: their factors and lineage", "components"):
+        rows = components.of_module(factors, view.modules, name)
+        copied = view.copies()
+        own = copied[copied["module"] == name]
+        figure = figures_modules.component_map(rows, own, colours())
+        words = components.sentence(rows, own, view.short[name])
+        hint = "" if view.module else " Choose a module to follow above to see another."
+        chart(figure, words + hint, rows.T.reset_index(names="step"), "components")
+        if len(own):
+            under("Who descends from whom.", components.lineage(own, len(rows)), "lineage")
 
 
 def _decisions(decided: pd.DataFrame) -> None:
