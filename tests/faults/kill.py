@@ -1,0 +1,282 @@
+"""Kill runs at many places and see whether anything is lost: `python -m tests.faults.kill --count 200`.
+
+Every trial starts a real run of a strategy on a tiny model, ends it at a drawn place (SIGKILL, SIGTERM, or a copy of
+the folder made while it is written), resumes what is left, sometimes kills that too, and holds the result against a
+run that nobody disturbed: the adapter's bytes are equal, and the store has each step once. Prints a JSON report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+
+from tests.faults.forked import Child, Place
+from tests.tiny import save_data, save_tiny, tiny_arguments
+
+STEPS = 24
+WAYS = ("kill", "terminate", "copy")
+PLACES = tuple(Place)
+VISITS = {
+    Place.STARTING: 0, Place.STEP: STEPS, Place.REALLOCATION: STEPS, Place.CHECKPOINT: 7, Place.EVALUATION: 5,
+    Place.TRANSACTION: 6, Place.ENDING: 1,
+}  # fmt: skip
+"""How often a run is at a place, about."""
+
+
+@dataclass
+class Trial:
+    """One run that was disturbed.
+
+    Attributes:
+        strategy: its method.
+        way: how it was ended.
+        place: where it was when it was.
+        again: whether its resume was killed too.
+        outcome: `equal`, `nothing begun` (ended before a run folder existed, and left none), `ended before` (it was
+            never there so often), `refused` (a copy that says it cannot be read), or what went wrong.
+    """
+
+    strategy: str
+    way: str
+    place: str
+    again: bool
+    outcome: str
+
+
+@dataclass
+class Bench:
+    """Where trials take place.
+
+    Attributes:
+        root: a folder of its own.
+        model, data: of every run.
+    """
+
+    root: Path
+    model: Path
+    data: Path
+
+    def arguments(self, strategy: str) -> list[str]:
+        """Return the command of a run."""
+        sets = [f"strategy.name={strategy}", f"train.steps={STEPS}", "adapter.dropout=0.1", "log.checkpoint_every=4",
+                "adapter.rank=4"]  # fmt: skip
+        return ["train", *tiny_arguments(self.model, self.data, *sets), "--json"]
+
+    def run(self, command: Sequence[str], runs_dir: Path) -> Child:
+        """Start a command on a runs folder."""
+        return Child([*command, "--runs-dir", str(runs_dir)], self.root / "log.txt")
+
+
+def only_run(runs_dir: Path) -> Path | None:
+    """Return the run of a folder, None when there is none."""
+    found = [path for path in runs_dir.glob("2*") if path.is_dir()]
+    return found[0] if found else None
+
+
+def adapter(folder: Path) -> bytes:
+    """Return the learned tensors as they lie on the disk."""
+    return (folder / "adapter" / "tensors.safetensors").read_bytes()
+
+
+def what_is_wrong(folder: Path, whole: Path) -> str:
+    """Return `equal`, or how a run differs from the one that nobody disturbed."""
+    from dynlora.store.reader import RunReader
+
+    if adapter(folder) != adapter(whole):
+        return "the adapter differs"
+    with RunReader(folder) as found, RunReader(whole) as expected:
+        if found.signals().keys() != expected.signals().keys():
+            return "other signals"
+        for name in expected.signals():
+            steps, values = found.signal(name)
+            wanted, known = expected.signal(name)
+            if list(steps) != list(wanted):
+                return f"{name}: its steps differ"
+            if not np.array_equal(values, known, equal_nan=True):
+                return f"{name}: its values differ"
+        (loss,), (wanted_loss,) = found.scalars("loss", "train"), expected.scalars("loss", "train")
+        if list(loss.steps) != list(wanted_loss.steps) or not np.array_equal(loss.values, wanted_loss.values):
+            return "the loss differs"
+    return "equal"
+
+
+def tried(bench: Bench, strategy: str, way: str, place: Place, whole: Path, draw: np.random.Generator) -> Trial:
+    """Carry out one trial."""
+    runs_dir = Path(tempfile.mkdtemp(dir=bench.root))
+    again = bool(draw.random() < 0.3)
+    child = bench.run(bench.arguments(strategy), runs_dir)
+    trial = Trial(strategy, way, place.name.lower(), again, "")
+    try:
+        trial.outcome = _disturbed(bench, child, runs_dir, trial, place, whole, draw)
+    except Exception as error:  # a trial that fails is a finding, not the end of the others
+        trial.outcome = f"{type(error).__name__}: {error}"
+    finally:
+        child.end()
+    if trial.outcome in ("equal", "nothing begun", "ended before", "refused"):
+        shutil.rmtree(runs_dir)
+    return trial
+
+
+def _disturbed(
+    bench: Bench, child: Child, runs_dir: Path, trial: Trial, place: Place, whole: Path, draw: np.random.Generator
+) -> str:
+    """End a run at a place and say what became of it."""
+    visit = int(draw.integers(1, VISITS[place] + 1)) if VISITS[place] else 0
+    delay = float(draw.uniform(0, 0.4 if place is Place.STARTING else 0.004))
+    if trial.way == "copy":
+        return _copied(bench, child, runs_dir, place, visit, whole)
+    number = signal.SIGKILL if trial.way == "kill" else signal.SIGTERM
+    where = child.strike(place, visit, delay, number)
+    if where is None:
+        return "ended before"
+    trial.place = where.name.lower()
+    code = child.wait()
+    if code not in (-number, 0, 143 if trial.way == "terminate" else 0):
+        return f"exit code {code} after {trial.way}"
+    folder = only_run(runs_dir)
+    if folder is None:
+        return "nothing begun" if not _listed(runs_dir) else "a run is listed that has no folder"
+    return _resumed(bench, folder, trial.again, whole, draw)
+
+
+def _copied(bench: Bench, child: Child, runs_dir: Path, place: Place, visit: int, whole: Path) -> str:
+    """Copy the folder while it is written, and resume the copy."""
+    other = Path(tempfile.mkdtemp(dir=bench.root))
+    board = child.board
+    while (board.visits(place) < visit or only_run(runs_dir) is None) and child.poll() is None:
+        pass
+    folder = only_run(runs_dir)
+    if folder is None:
+        return "ended before"
+    copy = other / folder.name
+    try:
+        shutil.copytree(folder, copy)
+    except shutil.Error:  # a file went away while the folder was copied
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+    child.end()
+    said = _readable(copy)
+    if said is not None:
+        return said
+    outcome = _resumed(bench, copy, False, whole, np.random.default_rng(0), "--force")
+    shutil.rmtree(other)
+    return outcome
+
+
+def _readable(folder: Path) -> str | None:
+    """Return None when a copy can be read, `refused` when it says in a sentence that it cannot."""
+    from dynlora.errors import DynloraError
+    from dynlora.store.summary import run_summary
+
+    try:
+        run_summary(folder)
+    except DynloraError:
+        return "refused"
+    return None
+
+
+def _resumed(bench: Bench, folder: Path, again: bool, whole: Path, draw: np.random.Generator, *more: str) -> str:
+    """Resume a run to its end, killing the first attempt where asked for, and compare it."""
+    from dynlora.store.summary import run_summary
+
+    status = run_summary(folder)["status"]
+    if status == "finished":
+        return what_is_wrong(folder, whole)
+    command = ["resume", folder.name, "--json", *more]
+    if again:
+        second = bench.run(command, folder.parent)
+        second.strike(Place.STEP, int(draw.integers(1, STEPS)), float(draw.uniform(0, 0.003)))
+        second.wait()
+        if run_summary(folder)["status"] == "finished":
+            return what_is_wrong(folder, whole)
+    code = bench.run(command, folder.parent).wait()
+    if code != 0:
+        return f"resume ended with {code} (status was {status})"
+    return what_is_wrong(folder, whole)
+
+
+def _listed(runs_dir: Path) -> bool:
+    """Say whether a folder of runs lists any."""
+    from dynlora.store.catalogue import run_rows
+
+    return bool(run_rows(runs_dir))
+
+
+def campaign(bench: Bench, strategies: Sequence[str], count: int, seed: int) -> list[Trial]:
+    """Carry out `count` trials over all strategies, ways and places in turn."""
+    draw = np.random.default_rng(seed)
+    whole: dict[str, Path] = {}
+    trials = []
+    plan = [(way, place) for place in PLACES for way in WAYS if way != "copy" or place is not Place.STARTING]
+    for number in range(count):
+        turn = number + number // len(strategies)  # else the same strategy would always meet the same place
+        strategy, (way, place) = strategies[number % len(strategies)], plan[turn % len(plan)]
+        if strategy not in whole:
+            whole[strategy] = _undisturbed(bench, strategy)
+        trials.append(tried(bench, strategy, way, place, whole[strategy], draw))
+        sys.stderr.write(f"{number + 1}/{count} {trials[-1]}\n")
+    return trials
+
+
+def _undisturbed(bench: Bench, strategy: str) -> Path:
+    """Return a run that nobody disturbed."""
+    runs_dir = bench.root / f"whole-{strategy}"
+    code = bench.run(bench.arguments(strategy), runs_dir).wait()
+    folder = only_run(runs_dir)
+    if code != 0 or folder is None:
+        raise RuntimeError(f"{strategy}: an undisturbed run ended with {code}; see {bench.root / 'log.txt'}")
+    return folder
+
+
+def report(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return counts by way and place, and every trial that lost something."""
+    good = ("equal", "nothing begun", "ended before", "refused")
+    table = Counter((trial.way, trial.place, trial.outcome) for trial in trials)
+    return {
+        "tried": sum(trial.outcome != "ended before" for trial in trials),
+        "counts": [{"way": w, "place": p, "outcome": o, "count": n} for (w, p, o), n in sorted(table.items())],
+        "strategies": dict(Counter(trial.strategy for trial in trials)),
+        "lost": [asdict(trial) for trial in trials if trial.outcome not in good],
+    }
+
+
+def main() -> None:
+    """Run a campaign and print its report."""
+    from dynlora.strategies import registry
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--strategies", default="", help="names, separated by commas; all that are registered")
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    root = Path(tempfile.mkdtemp(prefix="dynlora-faults-"))
+    for name in ("model", "data"):
+        (root / name).mkdir()
+    bench = Bench(root, save_tiny("bert", root / "model"), save_data(root / "data"))
+    names = arguments.strategies.split(",") if arguments.strategies else sorted(registry())
+    found = report(campaign(bench, names, arguments.count, arguments.seed))
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    if not found["lost"]:
+        shutil.rmtree(root)
+    sys.exit(1 if found["lost"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Runs that are killed, stopped or copied at any place: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOT_ON_WINDOWS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+
+
+def campaign(*arguments: str) -> dict:
+    """Run a campaign in a process of its own and return its report."""
+    command = [sys.executable, "-m", "tests.faults.kill", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=3600)
+    assert done.stdout, done.stderr.decode()[-3000:]
+    return json.loads(done.stdout)
+
+
+@NOT_ON_WINDOWS
+def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been() -> None:
+    found = campaign("--count", "14", "--strategies", "dynamic,beamlora", "--seed", "1")
+    assert found["lost"] == []
+    assert found["tried"] >= 8
+
+
+@NOT_ON_WINDOWS
+@pytest.mark.torture
+def test_two_hundred_kills_over_all_strategies() -> None:
+    found = campaign("--count", "400")  # a third of them are kills, a third ends in order, a third is copied
+    assert found["lost"] == []
+    assert found["tried"] >= 300
