@@ -15,6 +15,7 @@ BENCHMARKS = (
     "benchmarks.quality",
     "benchmarks.domains",
     "benchmarks.methods",
+    "benchmarks.knockouts",
 )
 
 

@@ -22,7 +22,7 @@ from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import BatchOrder, Tokens, look_batches, tokenize
 from dynlora.engine.bench import Bench, set_apart
 from dynlora.engine.checkpoint import load_optimizer_state, moved
-from dynlora.engine.data import TextData, load_data
+from dynlora.engine.data import Rows, TextData, load_data
 from dynlora.engine.evaluate import PROBE, Evaluation
 from dynlora.engine.hardware import autocast_context, resolve_precision
 from dynlora.engine.models import BaseModel, adapt, head_parameters, load_base
@@ -226,11 +226,16 @@ def _groups(inputs: Inputs, train: Tokens, held_out: Tokens, autocast: Any) -> t
         everything = np.arange(len(held_out))
         member = clusters.predict(groups.embed(inputs.base.model, held_out, everything, 64, autocast))
         return [f"cluster {index + 1}" for index in range(clusters.n_clusters)], np.asarray(member)
-    if data.held_out.group is None:
+    return named_groups(data.held_out)
+
+
+def named_groups(rows: Rows) -> tuple[list[str], np.ndarray | None]:
+    """Return the names of the groups that rows say they are in, in a natural order, and the index of each row's."""
+    if rows.group is None:
         return [], None
-    names = sorted(set(data.held_out.group), key=_natural)
+    names = sorted(set(rows.group), key=_natural)
     index = {name: position for position, name in enumerate(names)}
-    return names, np.array([index[name] for name in data.held_out.group])
+    return names, np.array([index[name] for name in rows.group])
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

@@ -56,6 +56,9 @@ class DataConfig(Section):
     group_by: Column | None = Field(
         None, description="Input groups: a column, or length, label, clusters, none; empty picks domain if there."
     )
+    train_groups: tuple[Column, ...] | None = Field(
+        None, description="Train on rows of these input groups alone; held-out rows of all groups stay. Empty: on all."
+    )
     eval_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of the rows held out when the data names no held-out part, 0 to 1."
     )

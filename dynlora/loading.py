@@ -78,6 +78,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         max_length=config.data.max_length,
         autocast=context,
         unusual=state.get("metrics", {}).get(UNUSUAL),
+        step=state.get("step", 0),
     )
 
 

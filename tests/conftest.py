@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from hypothesis import settings
 
-from tests.tiny import save_data, save_tiny
+from tests.tiny import save_data, save_tiny, tiny_config
 
 settings.register_profile("dynlora", deadline=None)  # no test is a test of this machine's speed
 settings.load_profile("dynlora")
@@ -66,3 +66,12 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with train.csv and validation.csv: text, label, domain."""
     return save_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run of `dynamic` with gates on the tiny BERT; tests only read it."""
+    import dynlora
+
+    config = tiny_config(tiny_bert, tiny_data, train__steps=60, strategy={"name": "dynamic", "gates": "module"})
+    return dynlora.train(config, tmp_path_factory.mktemp("trained"), progress=False).folder

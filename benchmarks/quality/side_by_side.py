@@ -25,11 +25,14 @@ class Job(Protocol):
 
 
 def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None:
-    """Take runs off the queue until it is empty; one thread, so that two of them fill two cores."""
+    """Take runs off the queue until it is empty or nobody waits; one thread, so that two of them fill two cores."""
     import torch
 
     torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
     for job in iter(waiting.get, None):
+        if parent is not None and not parent.is_alive():
+            return
         made = job.run(data, limit)
         metrics = made["metrics"]
         print(f"{job.file_name:58} loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}  "

@@ -110,7 +110,26 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
         _rows(held_out, columns, config.label, task, labels, "held-out"),
     )
     _check_groups(columns["group"], sides[1])
+    if config.train_groups is not None:
+        sides = (of_groups(sides[0], config.train_groups), sides[1])
     return TextData(*sides, task, labels, metric, _digest(sides), _warnings(sides, labels))
+
+
+def of_groups(rows: Rows, groups: Sequence[str]) -> Rows:
+    """Return the rows of some input groups.
+
+    Raises:
+        DataError: when the groups are not known before training, or one of them has no row.
+    """
+    names = set(rows.group or ())
+    missing = [name for name in groups if name not in names]
+    if missing or not groups:
+        known = ", ".join(sorted(names)[:20]) or "none: set data.group_by to a column, length or label"
+        raise DataError(
+            f"data.train_groups={','.join(groups)}: no training row is in {missing[0] if missing else 'them'}; "
+            f"groups are {known}"
+        )
+    return rows.take(np.flatnonzero(np.isin(np.array(rows.group), list(groups))))
 
 
 def _columns(config: DataConfig, table: Dataset) -> dict[str, str | None]:

@@ -80,6 +80,7 @@ class Gates(nn.Module):
         self._columns: tuple[Tensor, ...] = ()
         self._mask: Tensor | None = None
         self._sums: Tensor | None = None
+        self._held: Tensor | None = None
         self._handles: list[RemovableHandle] = []
 
     def column(self, index: int) -> Tensor | None:
@@ -153,6 +154,8 @@ class Gates(nn.Module):
             features: Tensor = self(output, mask)
             weight, bias = self.weight.reshape(-1, FEATURES), self.bias.reshape(-1)
             gates = 2 * torch.sigmoid(F.linear(features, weight, bias))
+            if self._held is not None:
+                gates = self._held.to(gates).reshape(-1).expand_as(gates)
         self.features = features
         self._set(gates, output, mask)
 
@@ -164,6 +167,15 @@ class Gates(nn.Module):
             yield
         finally:
             self._sums = None
+
+    @contextmanager
+    def holding(self, mean: Tensor) -> Iterator[None]:
+        """Let `mean`, (n_modules,) or (n_modules, max_rank), stand for every input's gates inside the block."""
+        self._held = mean
+        try:
+            yield
+        finally:
+            self._held = None
 
     def _set(self, gates: Tensor, output: Tensor, mask: Tensor | None) -> None:
         """Keep the gates of this forward for the modules that read them, and their means for what is recorded."""

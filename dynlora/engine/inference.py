@@ -33,6 +33,7 @@ class AdaptedModel:
         max_length: texts are cut after so many tokens.
         autocast: makes the precision's context.
         unusual: how far members disagree about one held-out row in a hundred; None for a method without members.
+        step: optimizer steps the adapter has behind it.
     """
 
     base: BaseModel
@@ -43,6 +44,7 @@ class AdaptedModel:
     max_length: int
     autocast: Callable[[], Any]
     unusual: float | None = None
+    step: int = 0
 
     def tokens(self, rows: Rows) -> Tokens:
         """Return rows as tokens."""

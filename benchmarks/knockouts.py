@@ -1,0 +1,106 @@
+"""Is importance real? What held-out rows lose without each module, against every score that claims to know it.
+
+python -m benchmarks.knockouts [--runs-dir sample_runs] [--strategies lora,dynamic,adalora] [--rows 512]
+
+Of each strategy one finished run with the same model, data and budget. Spearman's correlation over the modules, its
+95 % interval from drawing modules with replacement: of each recorded score with the knock-outs of its own run, and
+with those of the uniform run, where no rank moved. What is measured already is taken from `knockout.json` beside the
+run, and what is measured is kept there where it can be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import results
+from dynlora.examining import Examined
+from dynlora.inference_child import knockout_file
+from dynlora.store import queries
+from dynlora.store.catalogue import run_rows
+from dynlora.store.knockouts import read_knockouts, write_knockouts
+from dynlora.store.scores import module_scores
+from dynlora.viz import capacity, knockouts
+
+UNIFORM = "lora"
+
+
+def chosen(runs_dir: Path, strategies: list[str]) -> dict[str, Path]:
+    """Return a finished run of each strategy, all with the model, data and budget of the first."""
+    found: dict[str, Path] = {}
+    wanted: tuple[Any, ...] | None = None
+    for name in strategies:
+        for row in run_rows(runs_dir):
+            if row["strategy"] != name or row["status"] != "finished":
+                continue
+            budget = (row.get("params") or {}).get("budget")
+            if wanted in (None, (row["model"], row["data"], budget)):
+                wanted = (row["model"], row["data"], budget)
+                found[name] = Path(row["folder"])
+                break
+    return found
+
+
+def measured(folder: Path, rows: int) -> pd.DataFrame:
+    """Return the effects of a run's modules, measured where they are not known."""
+    file = knockout_file(folder)
+    found = read_knockouts(file)
+    modules = capacity.described(queries.modules_frame(folder))
+    if found is None or found.rows != rows or len(found.alone) < len(modules):
+        for step in Examined(folder).knockouts(rows=rows, known=found):
+            found = step
+            write_knockouts(file, step)
+    return knockouts.effects(found, modules)
+
+
+def compared(folder: Path, own: pd.DataFrame, uniform: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return each score's agreement with the run's own effects and with those of the uniform run."""
+    found = []
+    for name, score in module_scores(folder).items():
+        row: dict[str, Any] = {"score": name, "own": asdict(knockouts.agreement(score, own))}
+        if uniform is not None:
+            row["uniform"] = asdict(knockouts.agreement(score, uniform))
+        found.append(row)
+    return found
+
+
+def told(agreement: dict[str, Any] | None) -> str:
+    """Return an agreement in words of equal width."""
+    if agreement is None or agreement["rho"] != agreement["rho"]:
+        return f"{'-':>22}"
+    return f"{agreement['rho']:+.2f} [{agreement['low']:+.2f}, {agreement['high']:+.2f}]".rjust(22)
+
+
+def main() -> None:
+    """Measure what is missing, print the table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs-dir", type=Path, default=Path("sample_runs"))
+    parser.add_argument("--strategies", default="lora,dynamic,adalora")
+    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--quick", action="store_true", help="few rows: does it work, nothing more")
+    arguments, _ = parser.parse_known_args()
+    rows = 32 if arguments.quick else arguments.rows
+    folders = chosen(arguments.runs_dir, arguments.strategies.split(","))
+    effects = {name: measured(folder, rows) for name, folder in folders.items()}
+    figures: dict[str, Any] = {"rows": rows, "runs": {}}
+    for name, folder in folders.items():
+        effect, uniform = effects[name], effects.get(UNIFORM)
+        found = compared(folder, effect, None if name == UNIFORM else uniform)
+        helps = int(np.count_nonzero(effect["sure"].to_numpy(bool) & (effect["delta"].to_numpy(float) > 0)))
+        figures["runs"][name] = {"run": folder.name, "modules": len(effect), "helps": helps, "scores": found}
+        print(f"\n{name}: {helps} of {len(effect)} modules help beyond doubt, {rows} rows")
+        for row in found:
+            print(f"  {row['score']:34}{told(row['own'])}{told(row.get('uniform'))}")
+    print(
+        "written:",
+        results.write("knockouts-quick" if arguments.quick else "knockouts", figures, "benchmarks.knockouts"),
+    )
+
+
+if __name__ == "__main__":
+    main()

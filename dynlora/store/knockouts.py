@@ -1,0 +1,154 @@
+"""What switching modules off did to held-out rows, kept as `knockout.json` beside `run.db`.
+
+Not in `run.db`, which has one writer, the training process. The file is as little trusted as the rest of a run: what
+cannot be read, or does not fit the run, counts as not measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from dynlora.errors import CorruptRunError
+from dynlora.store import jsontext
+from dynlora.store.lifecycle import write_text
+from dynlora.store.plainfile import read_plain
+
+KNOCKOUT_NAME = "knockout.json"
+FORMAT = 1
+MAX_BYTES = 16_000_000
+MAX_EFFECTS = 50_000
+MAX_GROUPS = 200
+
+
+@dataclass(frozen=True)
+class KnockedOut:
+    """What held-out rows lose without some modules.
+
+    Attributes:
+        modules: which are off, by position.
+        loss: mean loss of the rows without them.
+        delta: `loss` less that with all modules; above zero they help.
+        low, high: 95 % interval of `delta` over the rows.
+        changed: share of the rows whose prediction is another, 0 to 1.
+        by_group: `delta` by input group, None for one without rows.
+    """
+
+    modules: tuple[int, ...]
+    loss: float
+    delta: float
+    low: float
+    high: float
+    changed: float
+    by_group: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Knockouts:
+    """All that was measured on one adapter and the same rows.
+
+    Attributes:
+        which: last or best adapter.
+        step: optimizer steps the adapter had behind it.
+        rows: held-out rows.
+        loss: their mean loss with all modules.
+        groups: names of the input groups, in order.
+        n_modules: modules of the run.
+        effects: by what was switched off; modules alone and together.
+    """
+
+    which: str
+    step: int
+    rows: int
+    loss: float
+    groups: tuple[str, ...]
+    n_modules: int
+    effects: tuple[KnockedOut, ...] = ()
+
+    @property
+    def alone(self) -> dict[int, KnockedOut]:
+        """The modules that were switched off alone, by position."""
+        return {effect.modules[0]: effect for effect in self.effects if len(effect.modules) == 1}
+
+    def having(self, effect: KnockedOut) -> Knockouts:
+        """Return these with one more, in the place of an earlier one of the same modules."""
+        others = tuple(one for one in self.effects if one.modules != effect.modules)
+        return replace(self, effects=(*others, effect))
+
+    def same_rows(self, other: Knockouts | None) -> bool:
+        """Say whether the other was measured on the same adapter and rows, so that its effects hold here."""
+        return other is not None and replace(other, effects=()) == replace(self, effects=())
+
+
+def read_knockouts(path: Path) -> Knockouts | None:
+    """Return what a file holds, None when there is none or it cannot be trusted."""
+    text = read_plain(path, MAX_BYTES)
+    if text is None:
+        return None
+    try:
+        return _checked(jsontext.load_object(text))
+    except (CorruptRunError, TypeError, ValueError, KeyError):
+        return None
+
+
+def write_knockouts(path: Path, found: Knockouts) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    write_text(path, json.dumps({"format": FORMAT, **asdict(found)}, allow_nan=False) + "\n")
+
+
+def _checked(found: Mapping[str, Any]) -> Knockouts:
+    """Return a file's content, each value of its kind and size; anything else raises."""
+    if found["format"] != FORMAT or found["which"] not in ("last", "best"):
+        raise ValueError("another format")
+    n_modules, effects, groups = _count(found["n_modules"]), found["effects"], found["groups"]
+    names = tuple(str(name)[:200] for name in _items(groups, MAX_GROUPS))
+    read = [_effect(item, n_modules, len(names)) for item in _items(effects, MAX_EFFECTS)]
+    return Knockouts(
+        found["which"],
+        _count(found["step"]),
+        _count(found["rows"]),
+        _number(found["loss"]),
+        names,
+        n_modules,
+        tuple({effect.modules: effect for effect in read}.values()),
+    )
+
+
+def _effect(item: Any, n_modules: int, n_groups: int) -> KnockedOut:
+    """Return one effect of a file."""
+    values = cast(Mapping[str, Any], item) if isinstance(item, dict) else {}
+    modules = tuple(_count(value) for value in _items(values["modules"], 64))
+    if not modules or len(set(modules)) < len(modules) or max(modules) >= n_modules:
+        raise ValueError("modules that the run does not have")
+    numbers = [_number(values[name]) for name in ("loss", "delta", "low", "high", "changed")]
+    by_group = tuple(None if value is None else _number(value) for value in _items(values["by_group"], MAX_GROUPS))
+    if len(by_group) not in (0, n_groups) or not 0 <= numbers[4] <= 1:
+        raise ValueError("values that do not fit")
+    return KnockedOut(modules, *numbers, by_group=by_group)
+
+
+def _items(value: Any, limit: int) -> Sequence[Any]:
+    items = cast(list[Any], value) if isinstance(value, list) else None
+    if items is None or len(items) > limit:
+        raise ValueError("no list, or too long a one")
+    return items
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+        raise ValueError("no count")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("no number")
+    return float(value)
