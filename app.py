@@ -14,6 +14,7 @@ PAGES = [
     st.Page("pages/capacity.py", title="Capacity", icon=":material/grid_on:"),
     st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
     st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
+    st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
     st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
 ]
 page = st.navigation(PAGES, position="hidden")

@@ -43,6 +43,15 @@ def show_decisions() -> None:
         widgets.capacity_decisions(widgets.as_addressed(view))
 
 
+def show_knockouts() -> None:
+    """Draw what knocking modules out says of the scores; needs the trained model."""
+    with widgets.guarded():
+        summary, modules = queries.run_summary(run.folder), widgets.modules(run.folder)
+        if len(modules) and summary["step"]:
+            widgets.knockout_card(run.folder, summary, modules)
+
+
 show_now()
 show_decisions()
+show_knockouts()
 widgets.links(run.id, here="capacity")

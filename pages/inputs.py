@@ -79,9 +79,10 @@ def show_probe(view: Any) -> None:
     with widgets.card("Where do the probe examples lie?", "probe"):
         kinds = inputs.colourings(view.examples, gated=len(view.probe_gates) > 0)
         by, module = widgets.colour_choice(kinds, view.short)
-        points = view.examples.assign(gate=view.gate_of(module)) if by == "gate" else view.examples
+        points, axes = widgets.placed(view)
+        points = points.assign(gate=view.gate_of(module)) if by == "gate" else points
         names, title = view.groups["group"].tolist(), f"gate of {view.short.get(module, '')}" if by == "gate" else by
-        look = {"chosen": chosen, "title": title}
+        look = {"chosen": chosen, "title": title, "axes": axes}
         figure = figures_inputs.probe_scatter(points, by, widgets.colours(), names, **look)
         widgets.selectable(figure, sentences.probe(view.examples), "probe")
         widgets.under(sentences.probe(view.examples), points, "probe")
@@ -94,4 +95,6 @@ def show_probe(view: Any) -> None:
 
 
 show_inputs()
+with widgets.guarded():
+    widgets.model_cards(run.folder)
 widgets.links(run.id, here="inputs")

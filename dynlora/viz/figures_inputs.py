@@ -104,6 +104,7 @@ def probe_scatter(
     *,
     chosen: Sequence[int] = (),
     title: str = "",
+    axes: tuple[str, str] = ("first principal component", "second principal component"),
 ) -> go.Figure:
     """Draw the probe set in the plane.
 
@@ -114,6 +115,7 @@ def probe_scatter(
         groups: names of the groups in the order of their colours, the same as in the other charts.
         chosen: positions of the examples to mark; the others fade.
         title: of the colour bar.
+        axes: titles of both axes.
     """
     drawn = theme.figure(colours, 400)
     if by in ("group", "prediction"):
@@ -137,8 +139,8 @@ def probe_scatter(
         for trace in drawn.data:
             trace.selectedpoints = [i for i, row in enumerate(trace.customdata) if row[0] in set(chosen)]
         drawn.update_traces(unselected={"marker": {"opacity": 0.25}})
-    drawn.update_xaxes(title_text="first principal component", zeroline=False)
-    drawn.update_yaxes(title_text="second principal component", zeroline=False)
+    drawn.update_xaxes(title_text=axes[0], zeroline=False)
+    drawn.update_yaxes(title_text=axes[1], zeroline=False)
     return drawn
 
 

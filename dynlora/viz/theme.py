@@ -134,6 +134,19 @@ def shade(colours: Palette, share: float) -> str:
     return _mixed(stops[low], stops[low + 1], place - low)
 
 
+def diverging(colours: Palette, share: float) -> str:
+    """Return the colour of the diverging scale at a share from -1 over neutral 0 to 1."""
+    stops = colours.diverging
+    place = (min(max(share, -1.0), 1.0) + 1) / 2 * (len(stops) - 1)
+    low = min(int(place), len(stops) - 2)
+    return _mixed(stops[low], stops[low + 1], place - low)
+
+
+def ink_on(colours: Palette, background: str) -> str:
+    """Return the colour of words that can be read on a background: the panel's or the text's, by contrast (WCAG)."""
+    return max((colours.text, colours.panel), key=lambda ink: _contrast(ink, background))
+
+
 def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
     """Return an empty figure in the look of the dashboard; `height` and the `left` margin in pixels."""
     look: dict[str, Any] = {
@@ -232,3 +245,15 @@ def _scale(colours: Sequence[str]) -> list[list[float | str]]:
 def _mixed(first: str, second: str, share: float) -> str:
     parts = ((int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5))
     return "#" + "".join(f"{round(a + (b - a) * share):02X}" for a, b in parts)
+
+
+def _contrast(first: str, second: str) -> float:
+    low, high = sorted((_luminance(first), _luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    """Return the relative luminance of a colour, 0 to 1."""
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

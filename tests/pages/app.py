@@ -8,8 +8,8 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "methods")
-RUN_PAGES = ("run", "capacity", "inputs")
+PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "playground", "methods")
+RUN_PAGES = ("run", "capacity", "inputs", "playground")
 CATALOG = {
     "strategies": [
         {

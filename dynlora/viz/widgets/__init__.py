@@ -38,7 +38,8 @@ from dynlora.viz.widgets.form import (
     what_and_how_long,
 )
 from dynlora.viz.widgets.frame import enter, guarded, menu, prepare
-from dynlora.viz.widgets.inputs import InputsView, chosen_examples, colour_choice, selectable
+from dynlora.viz.widgets.inputs import InputsView, chosen_examples, colour_choice, placed, selectable
+from dynlora.viz.widgets.knockouts import knockout_card
 from dynlora.viz.widgets.origin import pick_start
 from dynlora.viz.widgets.picker import (
     Chosen,
@@ -52,10 +53,19 @@ from dynlora.viz.widgets.picker import (
     runs_dir,
     runs_roots,
 )  # fmt: skip
+from dynlora.viz.widgets.playground import answers_card, explained_cards, file_card, text_form
 from dynlora.viz.widgets.replay import replay
+from dynlora.viz.widgets.shifting import model_cards
 from dynlora.viz.widgets.source import pick_source
 
 __all__ = [
+    "placed",
+    "text_form",
+    "model_cards",
+    "knockout_card",
+    "file_card",
+    "explained_cards",
+    "answers_card",
     "Chosen", "InputsView", "as_addressed", "ask", "at_step", "badge", "budget", "capacity_controls",
     "capacity_decisions", "capacity_now", "capacity_view", "card", "chart", "check_button", "choose",
     "chosen_examples", "colour_choice", "colours", "delete_button", "empty_store", "enter", "facts", "figures",

@@ -19,6 +19,7 @@ from dynlora.viz.gate_effect import GateEffect, gate_effect
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.address import choose, segmented, to_address
 from dynlora.viz.widgets.cards import plot_config
+from dynlora.viz.widgets.model_answers import ask_model
 
 MOST_CHOSEN = 200
 """Examples that a selection may hold; an address must stay short."""
@@ -102,6 +103,21 @@ def colour_choice(kinds: list[str], modules: Mapping[str, str]) -> tuple[str, st
     if by != "gate":
         return by, ""
     return by, choose("module", "module", list(modules), next(iter(modules)), modules.__getitem__)
+
+
+def placed(view: InputsView) -> tuple[pd.DataFrame, tuple[str, str]]:
+    """Draw what places the probe set in the plane, and return the examples there with the titles of the axes.
+
+    PCA was recorded; UMAP is asked of the model, and stays PCA when it cannot answer.
+    """
+    examples = view.examples
+    if segmented("plane", "plane", ["PCA", "UMAP"], "PCA") == "UMAP":
+        pairs = list(examples["text_pair"]) if bool(examples["text_pair"].notna().to_numpy().all()) else None
+        found = ask_model(view.folder, "neighbours", texts=examples["text"].tolist(), pairs=pairs)
+        if found is not None:
+            x, y = np.array(found, dtype=float).T
+            return examples.assign(x=x, y=y), ("UMAP, first", "UMAP, second")
+    return examples, ("first principal component", "second principal component")
 
 
 def chosen_examples() -> list[int]:

@@ -198,7 +198,7 @@ def link(page: str, label: str, **params: str) -> None:
 def links(run_id: str, *, here: str = "") -> None:
     """Draw the links from a run to its other views."""
     with st.container(horizontal=True, gap="small"):
-        for page in ("run", "capacity", "inputs"):
+        for page in ("run", "capacity", "inputs", "playground"):
             if page != here:
                 link(f"pages/{page}.py", page.capitalize(), run=run_id)
         link("pages/compare.py", "Compare", runs=run_id)

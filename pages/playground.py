@@ -1,0 +1,26 @@
+"""What does the trained model say of a text, and which words, gates and modules is it owed to?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.viz import listing, widgets
+
+widgets.enter()
+run = widgets.pick_run()
+with widgets.guarded():
+    summary = queries.run_summary(run.folder)
+    modules = widgets.modules(run.folder)
+    examples = queries.examples_frame(run.folder, summary["step"])
+widgets.titled(f"Playground: {summary['name']}", listing.about(summary))
+if not summary["step"] or modules.empty:
+    widgets.note("Nothing has been trained yet: the playground opens with the first checkpoint.")
+    st.stop()
+paired = bool(len(examples)) and examples["text_pair"].notna().any()
+asked = widgets.text_form(run, examples, paired=bool(paired))
+if asked is not None:
+    widgets.answers_card(asked)
+    widgets.explained_cards(asked, modules)
+widgets.file_card(run)
+widgets.links(run.id, here="playground")

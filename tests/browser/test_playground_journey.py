@@ -1,0 +1,56 @@
+"""The Playground and the knock-outs in a browser, with the real inference child behind them, which dies on the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from dynlora.store.knockouts import read_knockouts
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def inference_child() -> psutil.Process:
+    """Return the process that answers for the server of this test."""
+    mine = psutil.Process().children(recursive=True)
+    (found,) = [process for process in mine if "answer" in process.cmdline()[3:4]]
+    return found
+
+
+def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
+    server: str, page: Page, runs_dir: Path, trained_run: Path, artifacts: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    page.goto(f"{server}/playground?run={folder.name}")
+    page.get_by_label("text", exact=True).fill("the film was great")
+    page.get_by_role("button", name="Ask the model").click()
+    expect(page.get_by_text(re.compile("adapter says (good|bad)"))).to_be_visible()
+    expect(page.get_by_role("heading", name="The text, layer by layer")).to_be_visible()
+    expect(page).to_have_url(re.compile("text=the"))
+    page.screenshot(path=artifacts / "playground.png", full_page=True)
+
+    child = inference_child()
+    os.kill(child.pid, signal.SIGKILL)
+    page.get_by_label("text", exact=True).fill("the plot was dull")
+    page.get_by_role("button", name="Ask the model").click()
+    expect(page.get_by_title(re.compile("log-odds")).filter(has_text="dull").first).to_be_visible()
+
+    page.goto(f"{server}/capacity?run={folder.name}")
+    page.get_by_role("button", name="Knock out every module").click()
+    expect(page.get_by_text(re.compile("help beyond doubt and"))).to_be_visible()
+    expect(page.get_by_role("button", name="Knock out again")).to_be_visible()
+    expect(page.get_by_text("Every score against the effects")).to_be_visible()
+    found = read_knockouts(folder / "knockout.json")
+    assert found is not None
+    assert len(found.alone) == found.n_modules
+    page.screenshot(path=artifacts / "knockout.png", full_page=True)

@@ -1,0 +1,178 @@
+"""The Playground, the knock-outs of Capacity and the shift lab of Inputs, with a trained model behind them.
+
+The model answers in this process instead of in a child: the same code, without the seconds a child takes to start.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.answering import Answering
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.store.knockouts import read_knockouts
+from dynlora.viz.widgets import knockouts, model_answers
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import make_run
+
+RUN = "20260101-000000-00000001"
+HOSTILE = "<img src=x onerror=alert(1)> great $x$ film"
+
+
+class Here:
+    """An inference child that is this process."""
+
+    def __init__(self) -> None:
+        """Hold no model yet."""
+        self.answering = Answering()
+        self.broken: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Whether there is one."""
+        return 1
+
+    def ask(self, ask: str, timeout_s: float = 0, **arguments: Any) -> Any:
+        """Answer as the child does, over JSON; a knock-out advances a little at each question."""
+        if self.broken:
+            raise DynloraError(self.broken)
+        for _ in range(5):
+            self.answering.advance()
+        line = json.dumps({"number": 1, "ask": ask, "arguments": arguments})
+        reply = json.loads(json.dumps(self.answering.reply(line)))
+        if not reply["ok"]:
+            raise (ConfigError if reply["input"] else DynloraError)(reply["error"])
+        return reply["answer"]
+
+
+def plain(app: AppTest) -> str:
+    """Return what the page says, without what keeps it from being markup."""
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Let pages ask this process."""
+    child = Here()
+    for module in (model_answers, knockouts):
+        monkeypatch.setattr(module, "shared", lambda: child)
+    return child
+
+
+@pytest.fixture
+def run(trained_run: Path, runs_dir: Path) -> Path:
+    """A trained run in the runs folder of the test."""
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    return folder
+
+
+def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
+    app = open_page("playground", run=run.name, text="the film was great")
+    said = plain(app)
+    assert "adapter says" in said
+    assert "base with head says" in said
+    assert len(charts(app)) == 3
+    html = "".join(element.proto.body for element in app.get("html"))
+    assert "great" in html
+    assert "layer 1" in html
+
+
+def test_a_hostile_text_stays_text(here: Here, run: Path) -> None:
+    app = open_page("playground", run=run.name, text=HOSTILE)
+    html = "".join(element.proto.body for element in app.get("html"))
+    assert "<img" not in html
+    assert "&lt;" in html
+
+
+def test_a_text_too_long_for_the_address_is_answered_all_the_same(here: Here, run: Path) -> None:
+    app = open_page("playground", run=run.name)
+    assert "Type or paste a text" in words(app)
+    app.text_area[0].set_value("great film " * 200)
+    next(button for button in app.button if "Ask the model" in button.label).click().run()
+    assert not app.exception
+    assert "text" not in app.query_params
+    assert "adapter says" in words(app)
+
+
+def test_one_text_after_the_other_is_answered(here: Here, run: Path) -> None:
+    app = open_page("playground", run=run.name)
+    for text in ("great film", "dull plot", "lovely music"):
+        app.text_area[0].set_value(text)
+        next(button for button in app.button if "Ask the model" in button.label).click().run()
+        assert app.query_params["text"] in (text, [text])
+        html = "".join(element.proto.body for element in app.get("html"))
+        assert f"{text.split()[1]}</span>" in html
+
+
+def test_a_second_run_answers_beside(here: Here, run: Path, trained_run: Path, runs_dir: Path) -> None:
+    other = runs_dir / f"{trained_run.name[:-8]}0000000f"
+    shutil.copytree(trained_run, other)
+    app = open_page("playground", run=run.name, text="dull plot", other=other.name)
+    assert "the other run says" in plain(app)
+
+
+def test_a_child_that_fails_is_one_sentence_and_the_page_goes_on(here: Here, run: Path) -> None:
+    here.broken = "the model's process was ended by signal 9, perhaps for want of memory: try again"
+    app = open_page("playground", run=run.name, text="great film")
+    assert "ended by signal 9" in plain(app)
+    assert "A small file" in words(app)
+    here.broken = None
+    app.run()
+    assert "adapter says" in plain(app)
+
+
+@pytest.mark.parametrize("page", ["playground", "inputs", "capacity"])
+def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page(page, run=RUN, text="great", example="1")
+    assert not app.exception
+
+
+def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
+    app = open_page("capacity", run=run.name)
+    assert "Was importance right?" in words(app)
+    before = len(charts(app))
+    next(button for button in app.button if button.label == "Knock out every module").click().run()
+    for _ in range(12):
+        app.run()
+    found = read_knockouts(run / "knockout.json")
+    assert found is not None
+    assert len(found.alone) == found.n_modules
+    said = plain(app)
+    assert "help beyond doubt" in said
+    assert "Spearman" in said
+    assert len(charts(app)) == before + 3
+    assert "Knock out again" in [button.label for button in app.button]
+
+
+def test_texts_can_be_perturbed_and_groups_told_apart(here: Here, run: Path) -> None:
+    app = open_page("inputs", run=run.name, kind="cut", strength="0.75")
+    next(toggle for toggle in app.toggle if toggle.label == "try it").set_value(True).run()
+    said = plain(app)
+    assert "Cut short (75 %): accuracy" in said
+    app = open_page("inputs", run=run.name, lab="group")
+    next(toggle for toggle in app.toggle if "group by group" in toggle.label).set_value(True).run()
+    assert any({"group", "rows", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
+
+
+def test_an_example_is_shown_word_by_word(here: Here, run: Path) -> None:
+    app = open_page("inputs", run=run.name, example="2")
+    html = "".join(element.proto.body for element in app.get("html"))
+    assert "layer 0" in html
+    assert "adapter" in html
+
+
+def test_umap_that_is_not_installed_says_how_to_get_it(here: Here, run: Path) -> None:
+    pytest.importorskip("sklearn")
+    try:
+        import umap  # noqa: F401  # pyright: ignore
+    except ImportError:
+        app = open_page("inputs", run=run.name, plane="UMAP")
+        assert "pip install" in words(app)
+        assert not app.exception
