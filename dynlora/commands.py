@@ -12,7 +12,7 @@ from typing import Any
 from dynlora import assets, launch
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
@@ -77,8 +77,12 @@ def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple
 
 
 def _ended(outcome: Any) -> tuple[Any, str, int]:
-    """Return summary, words and exit code of a run that ended."""
-    document = show_document(outcome.folder)
+    """Return summary, words and exit code of a run that ended; its folder may have been removed meanwhile."""
+    try:
+        document = show_document(outcome.folder)
+    except RunNotFoundError:
+        said = outcome.error or "its folder was removed while it trained"
+        return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
     code = {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
     words = _summary_words(document)
     return document, f"{words}\n{outcome.error}" if outcome.error else words, code

@@ -39,5 +39,9 @@ class RunBusyError(DynloraError):
     """Another process is writing this run."""
 
 
+class StorageError(DynloraError):
+    """What has to be kept cannot be written: the disk is full, read-only, or the folder is gone."""
+
+
 class NotMergeableError(DynloraError):
     """This adapter cannot be folded into the base weights."""

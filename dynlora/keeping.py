@@ -10,6 +10,8 @@ from dynlora.engine.adapter_state import adapter_state, head_state
 from dynlora.engine.checkpoint import optimizer_state, write_checkpoint
 from dynlora.engine.models import head_parameters
 from dynlora.engine.trainer import Trainer
+from dynlora.errors import StorageError
+from dynlora.store.schema import DB_NAME
 from dynlora.store.writer import RunWriter
 
 
@@ -27,20 +29,45 @@ class RunKeeper:
         if self.writer is None:
             return
         self._note(trainer)
-        self.writer.commit(durable=True)
-        write_checkpoint(self.folder / "checkpoint", training_state(trainer, self.inputs))
+        try:
+            self.writer.commit(durable=True)
+        except OSError as error:  # a checkpoint ahead of the store would leave steps that nobody recorded
+            self._not_kept("checkpoint", trainer, str(error), must=trainer.step == 0)
+            return
+        self._keep("checkpoint", training_state(trainer, self.inputs), trainer, must=trainer.step == 0)
 
     def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Keep the adapter of the best evaluation so far."""
         if self.writer is not None:
-            write_checkpoint(self.folder / "adapter-best", trained_state(trainer, self.inputs))
+            self._keep("adapter-best", trained_state(trainer, self.inputs), trainer)
             self.writer.set_meta("best", {**metrics, "step": trainer.step})
 
     def last(self, trainer: Trainer) -> None:
         """Keep the adapter as it is now."""
         if self.writer is not None:
-            write_checkpoint(self.folder / "adapter", trained_state(trainer, self.inputs))
+            self._keep("adapter", trained_state(trainer, self.inputs), trainer, must=True)
             self._note(trainer)
+
+    def _keep(self, name: str, state: dict[str, Any], trainer: Trainer, *, must: bool = False) -> None:
+        """Write a state; where that fails, training goes on with the one before, unless it must be kept.
+
+        Raises:
+            StorageError: when what must be kept cannot be, or the run's folder is gone.
+        """
+        try:
+            write_checkpoint(self.folder / name, state)
+        except OSError as error:
+            self._not_kept(name, trainer, error.strerror or str(error), must=must)
+
+    def _not_kept(self, name: str, trainer: Trainer, reason: str, *, must: bool) -> None:
+        """Say that a state was not written, as a warning of the run or, where it must be kept, as the run's end."""
+        what = f"the {name.replace('-', ' ')} of step {trainer.step} cannot be written ({reason})"
+        if not (self.folder / DB_NAME).exists():
+            raise StorageError(f"run {self.folder.name}: its folder was removed while it trained; nothing more is kept")
+        if must:
+            raise StorageError(f"{what}; free some space, then dynlora resume {self.folder.name}")
+        if self.writer is not None:
+            self.writer.warn(f"{what}; training goes on, the one before stays good")
 
     def _note(self, trainer: Trainer) -> None:
         """Tell the store the figures that change as the run goes."""

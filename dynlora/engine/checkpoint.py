@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from dynlora.errors import CorruptRunError
 
 FORMAT = 1
 MAX_JSON_BYTES = 50_000_000
+
+SPARE = 262_144
+"""Bytes that stay free beside a checkpoint: headers, and what the run store writes next."""
 
 
 def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
@@ -64,16 +68,18 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Replace the checkpoint at `folder` by `state` in one rename; a crash leaves the old one or the new one.
 
     Raises:
-        OSError: when the disk is full or the folder cannot be written; the old checkpoint is untouched then.
+        OSError: when the disk is full or the folder cannot be written; the old checkpoint is untouched then. Whether
+            there is room is looked at before anything is written.
     """
     tensors: dict[str, Tensor] = {}
-    packed = {"format": FORMAT, "state": pack(dict(state), tensors)}
+    packed = json.dumps({"format": FORMAT, "state": pack(dict(state), tensors)})
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    _check_room(folder.parent, len(packed) + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
+    aside.mkdir()
     try:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, aside / "tensors.safetensors")
-        (aside / "state.json").write_text(json.dumps(packed), "utf-8")
+        (aside / "state.json").write_text(packed, "utf-8")
         for name in ("tensors.safetensors", "state.json"):
             _sync(aside / name)
         _sync(aside)
@@ -81,6 +87,17 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _swap(aside, folder)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Refuse to write `size` bytes where there is no room for them.
+
+    Raises:
+        OSError: that says how much is needed and how much is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size + SPARE:
+        raise OSError(errno.ENOSPC, f"{(size + SPARE) / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
 
 
 def _swap(aside: Path, folder: Path) -> None:

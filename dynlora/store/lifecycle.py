@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,11 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.errors import ConfigError, CorruptRunError, StorageError
 from dynlora.store import jsontext, schema
 from dynlora.store.active import mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
 from dynlora.store.process import now, this_process
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a system says when it will not store any more."""
 
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 ADD_EVENT = "INSERT INTO events (time, step, kind, modules, payload) VALUES (?, ?, ?, ?, ?)"
@@ -43,7 +47,8 @@ def create_run(
 
     Raises:
         ConfigError: when the id is taken or cannot name a run.
-        OSError: when the folder cannot be written.
+        StorageError: when the disk is full or cannot be written.
+        OSError: when the path cannot be a folder.
     """
     if state not in ("queued", "running"):
         raise ConfigError(f"state {state!r} of a new run: use 'queued' or 'running'")
@@ -61,10 +66,15 @@ def create_run(
         _write_database(aside, {"id": run_id, "created": now(), **meta}, max_steps, state)
         mark_active(folder.parent, run_id)
         aside.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
         if not os.path.lexists(folder):
             unmark_active(folder.parent, run_id)
+        if isinstance(error, sqlite3.Error) or isinstance(error, OSError) and error.errno in NO_ROOM:
+            said = error.strerror if isinstance(error, OSError) else str(error)
+            raise StorageError(
+                f"{root}: no run can be made here ({said}); free some space, or give another --runs-dir"
+            ) from None
         raise
     sync_folder(folder.parent)
     return folder

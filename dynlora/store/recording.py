@@ -229,7 +229,7 @@ class Recording:
             return True
         if not series.warned:
             series.warned = True
-            self._warn(f"{what}: step {step} came after step {series.last_step} and was not recorded")
+            self.warn(f"{what}: step {step} came after step {series.last_step} and was not recorded")
         return False
 
     def _set_metric(self, name: str, step: int, value: float) -> None:
@@ -258,7 +258,7 @@ class Recording:
         self._next_try = time.monotonic() + COMMIT_EVERY_S
         if self._failure is not None:
             lost = f", {self._pending.dropped} rows were lost" if self._pending.dropped else ""
-            self._warn(f"recording failed for a while and goes on now{lost}: {self._failure}")
+            self.warn(f"recording failed for a while and goes on now{lost}: {self._failure}")
             self._failure = None
             self._pending.dropped = 0
 
@@ -277,7 +277,8 @@ class Recording:
             logger.warning("run %s: %s", self.folder.name, self.warnings[-1])
         self._failure = str(error)
 
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str) -> None:
+        """Record a warning: it is shown with the run, and in the log of its process."""
         self.warnings.append(message)
         logger.warning("run %s: %s", self.folder.name, message)
         text = jsontext.dump({"message": message})

@@ -108,6 +108,14 @@ class Child:
         os.kill(self.pid, number)
         return where
 
+    def stop(self) -> None:
+        """Let it stand still, as Ctrl-Z does."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def end(self) -> int | None:
         """Make an end of it, whatever its state, and return the exit code."""
         if self.poll() is None:

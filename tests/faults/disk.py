@@ -1,0 +1,213 @@
+"""Disks that are full, read-only or gone, on a small file system of its own: `python -m tests.faults.disk`.
+
+Every trial trains a real run on a tmpfs. Prints a JSON report; `skipped` says why where no file system can be mounted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from tests.faults.forked import Child
+from tests.faults.kill import Bench, only_run, what_is_wrong
+from tests.tiny import save_data, save_tiny
+
+SIZE = "24m"
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a small file system at a folder for the block.
+
+    Raises:
+        OSError: when that is not allowed here.
+    """
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise OSError(done.stderr.decode().strip() or "mount failed")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def fill(folder: Path, leave: int = 0) -> Path:
+    """Fill a file system but for `leave` bytes, and return the file that does."""
+    ballast = folder / "ballast"
+    with ballast.open("wb") as file:
+        while (free := shutil.disk_usage(folder).free - leave) > 0:
+            try:
+                file.write(b"\0" * min(free, 1 << 16))
+                file.flush()
+            except OSError:
+                break
+    return ballast
+
+
+def at_step(runs_dir: Path, step: int, child: Child) -> Path:
+    """Return the run once its store shows a step."""
+    from dynlora.store.reader import RunReader
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and child.poll() is None:
+        folder = only_run(runs_dir)
+        if folder is not None:
+            with RunReader(folder) as reader:
+                if reader.last_step() >= step:
+                    return folder
+        time.sleep(0.002)
+    raise AssertionError(f"step {step} never came; the run ended with {child.code}")
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """Return status and error of a run."""
+    from dynlora.store.summary import run_summary
+
+    found = run_summary(folder)
+    return {"status": found["status"], "error": found.get("error")}
+
+
+def good_checkpoint(folder: Path) -> bool:
+    """Say whether a whole checkpoint can be read, and nothing half written lies beside it."""
+    from dynlora.engine.checkpoint import read_checkpoint
+
+    state = read_checkpoint(folder / "checkpoint")
+    return state["step"] >= 0 and not list(folder.glob(".*.new"))
+
+
+def full_then_room(bench: Bench, disk: Path, whole: Path) -> str:
+    """Fill the disk in the middle; make room once the run has ended; resume: equal to a run that had room all along."""
+    child = bench.run(bench.arguments("dynamic"), disk)
+    folder = at_step(disk, 6, child)
+    ballast = fill(disk)
+    code = child.wait()
+    if code not in (0, 1):
+        return f"ended with {code}"
+    ended = status_of(folder)
+    if not good_checkpoint(folder):
+        return "no good checkpoint is left"
+    ballast.unlink()
+    if ended["status"] == "finished":
+        return "it finished though nothing could be written"
+    again = bench.run(["resume", folder.name, "--json"], disk).wait()
+    return what_is_wrong(folder, whole) if again == 0 else f"resume ended with {again}"
+
+
+def full_for_a_while(bench: Bench, disk: Path, whole: Path) -> str:
+    """Fill the disk and make room while the run goes on: it finishes, and all is recorded."""
+    child = bench.run([*bench.arguments("lora"), "--set", "train.steps=400"], disk)
+    folder = at_step(disk, 6, child)
+    ballast = fill(disk)
+    time.sleep(0.5)
+    ballast.unlink()
+    code = child.wait()
+    if code != 0:
+        return f"ended with {code}: {status_of(folder)}"
+    from dynlora.store.reader import RunReader
+
+    with RunReader(folder) as reader:
+        steps, _ = reader.signal("rank")
+    return "equal" if list(steps) == list(range(401)) else "steps are missing"
+
+
+def read_only(bench: Bench, disk: Path, whole: Path) -> str:
+    """Make the file system read-only in the middle: the run ends with a sentence and can go on afterwards."""
+    child = bench.run([*bench.arguments("dynamic")], disk)
+    folder = at_step(disk, 6, child)
+    child.stop()
+    done = subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, check=False)
+    if done.returncode:  # busy: files are open for writing, which a kernel may refuse to cut off
+        child.go_on()
+        child.wait()
+        return "not tried: the kernel refused"
+    child.go_on()
+    code = child.wait()
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    if code not in (0, 1):
+        return f"ended with {code}"
+    again = bench.run(["resume", folder.name, "--json"], disk).wait()
+    return what_is_wrong(folder, whole) if again == 0 else f"resume ended with {again}"
+
+
+def removed(bench: Bench, disk: Path, whole: Path) -> str:
+    """Remove the folder in the middle: the run ends with a sentence and does not bring it back."""
+    log = bench.root / "log.txt"
+    before = log.stat().st_size
+    child = bench.run([*bench.arguments("dynamic"), "--set", "train.steps=200"], disk)
+    folder = at_step(disk, 6, child)
+    shutil.rmtree(folder)
+    code = child.wait()
+    if code not in (0, 1):
+        return f"ended with {code}"
+    if folder.exists():
+        return "the folder came back"
+    said = log.read_bytes()[before:].decode("utf-8", "replace")
+    told = "its folder was removed while it trained" in said
+    return "equal" if told else f"it did not say why it ended: {said[-300:]}"
+
+
+def no_room_to_begin(bench: Bench, disk: Path, whole: Path) -> str:
+    """Start on a full disk: a sentence, and nothing half made is listed."""
+    ballast = fill(disk)
+    child = bench.run(bench.arguments("dynamic"), disk)
+    code = child.wait()
+    ballast.unlink()
+    said = (bench.root / "log.txt").read_text().strip().splitlines()[-1]
+    if code != 2 or "no run can be made here" not in said:
+        return f"ended with {code}: {said[:200]}"
+    from dynlora.store.catalogue import run_rows
+
+    listed = [row["status"] for row in run_rows(disk)]
+    return "equal" if all(status in ("failed", "interrupted", "queued") for status in listed) else f"listed: {listed}"
+
+
+TRIALS: dict[str, Callable[[Bench, Path, Path], str]] = {
+    "full, then room": full_then_room,
+    "full for a while": full_for_a_while,
+    "read-only": read_only,
+    "folder removed": removed,
+    "no room to begin": no_room_to_begin,
+}
+
+
+def main() -> None:
+    """Carry out every trial and print the report."""
+    import torch
+
+    torch.set_num_threads(1)
+    root = Path(tempfile.mkdtemp(prefix="dynlora-disk-"))
+    for name in ("model", "data"):
+        (root / name).mkdir()
+    bench = Bench(root, save_tiny("bert", root / "model"), save_data(root / "data"))
+    whole = root / "whole"
+    bench.run(bench.arguments("dynamic"), whole).wait()
+    reference = only_run(whole)
+    found: dict[str, str] = {}
+    for name, trial in TRIALS.items():
+        try:
+            with small_disk(root / name.replace(" ", "-")) as disk:
+                found[name] = trial(bench, disk, reference or whole)
+        except OSError as error:
+            found[name] = f"not tried: {error}"
+        except AssertionError as error:
+            found[name] = str(error)
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What is kept of a run when the disk will not take it: a warning and the state before, or a sentence at the end."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynlora import training
+from dynlora.engine import checkpoint
+from dynlora.engine.checkpoint import read_checkpoint, write_checkpoint
+from dynlora.store.reader import RunReader
+from tests.tiny import tiny_config
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def full(_: Any) -> Usage:
+    """Say that nothing is free."""
+    return Usage(100, 100, 0)
+
+
+def test_room_is_looked_at_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path / "checkpoint", {"step": 1})
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    with pytest.raises(OSError, match="0.3 MB needed, 0.0 MB free") as error:
+        write_checkpoint(tmp_path / "checkpoint", {"step": 2})
+    assert error.value.errno == errno.ENOSPC
+    assert read_checkpoint(tmp_path / "checkpoint") == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_checkpoint_without_room_is_a_warning_and_training_goes_on(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def room_at_first_and_at_last(folder: Path, size: int) -> None:
+        asked.append(size)
+        if len(asked) in (4, 5):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_check_room", room_at_first_and_at_last)
+    outcome = training.train(tiny_config(tiny_bert, tiny_data, log__checkpoint_every=4), runs_dir)
+    assert outcome.state == "finished"
+    assert len(asked) > 5
+    with RunReader(outcome.folder) as reader:
+        warnings = [event.payload["message"] for event in reader.events() if event.kind == "warning"]
+    assert len(warnings) == 2
+    assert "cannot be written (No space left on device); training goes on, the one before stays good" in warnings[0]
+
+
+def test_an_end_that_cannot_be_kept_is_a_sentence_and_can_be_resumed(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def no_room_for_the_adapter(folder: Path, state: Any) -> None:
+            if folder.name == "adapter":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write_checkpoint(folder, state)
+
+        patch.setattr("dynlora.keeping.write_checkpoint", no_room_for_the_adapter)
+        outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    assert outcome.state == "failed"
+    assert outcome.error is not None
+    assert f"free some space, then dynlora resume {outcome.folder.name}" in outcome.error
+    assert training.resume(runs_dir, outcome.folder.name).state == "finished"
+    assert (outcome.folder / "adapter" / "state.json").is_file()
+
+
+def test_a_folder_that_is_removed_does_not_come_back(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removing(folder: Path, state: Any) -> None:
+        if state["step"] == 10:
+            shutil.rmtree(folder.parent)
+        write_checkpoint(folder, state)
+
+    monkeypatch.setattr("dynlora.keeping.write_checkpoint", removing)
+    outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    assert outcome.state == "failed"
+    assert outcome.error is not None
+    assert "its folder was removed while it trained" in outcome.error
+    assert not outcome.folder.exists()
