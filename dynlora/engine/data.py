@@ -266,7 +266,7 @@ def _digest(sides: Sequence[Rows]) -> str:
 
 
 def _warnings(sides: Sequence[Rows], labels: Sequence[str]) -> list[str]:
-    """Return what a person should know about the data: classes missing or rare, rows on both sides."""
+    """Return what a person should know about the data: classes missing or rare, rows repeated or on both sides."""
     train, held_out = sides
     found = []
     if labels:
@@ -277,6 +277,9 @@ def _warnings(sides: Sequence[Rows], labels: Sequence[str]) -> list[str]:
             found.append(f"Imbalanced: {', '.join(rare[:5])} is less than a twentieth of the commonest class.")
         if len(set(held_out.label.tolist())) < 2:
             found.append("The held-out rows hold one class only: accuracy says little.")
+    repeats = len(train) - len(set(zip(train.text, train.text_pair or train.text, strict=True)))
+    if repeats * 20 > len(train):
+        found.append(f"{repeats:,} of {len(train):,} training rows repeat the text of another.")
     shared = set(zip(train.text, train.text_pair or train.text, strict=True)) & set(
         zip(held_out.text, held_out.text_pair or held_out.text, strict=True)
     )

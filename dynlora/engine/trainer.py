@@ -136,9 +136,9 @@ class Trainer:
         self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
         self._clear_gradients()
         self.loss = signals.last_loss
-        if math.isnan(self.loss) and signals.has_loss:
+        if not math.isfinite(self.loss) and signals.has_loss:
             raise TrainingDiverged(
-                f"train.lr={self.config.train.lr}: the loss is not a number at step {self.step}; "
+                f"train.lr={self.config.train.lr}: the loss is {self.loss} at step {self.step}, no number to learn from; "
                 "lower it, or set train.max_grad_norm=1"
             )
         self.on_step(self)
