@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dynlora import commands
+from dynlora import cli_files, commands
+from dynlora.cli_options import configured, exit_with, in_runs, reports
 from dynlora.errors import DynloraError
 
 PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -48,53 +46,6 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def reports(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json; the function returns a document and how to say it in words."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-    @wraps(function)
-    def wrapped(as_json: bool, **options: Any) -> None:
-        document, words = function(**options)
-        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else words)
-
-    return wrapped
-
-
-def in_runs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --runs-dir."""
-    option = click.option(
-        "--runs-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("runs"),
-        show_default=True,
-        help="Folder that holds the runs.",
-    )
-    return option(function)
-
-
-def configured(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --config, --set and --name."""
-    for option in (
-        click.option("--name", default=None, help="Display name of the run."),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key, such as train.lr=1e-3."
-        ),
-        click.option(
-            "--config", type=click.Path(path_type=Path), default=None, help="YAML file, as config.yaml of a run."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-@contextmanager
-def exit_with(code: int) -> Any:
-    """Leave with `code` after the block, unless it is 0."""
-    yield
-    if code:
-        sys.exit(code)
 
 
 @main.command()
@@ -298,3 +249,7 @@ def demo(runs_dir: Path, port: int) -> None:
 def doctor(**options: Any) -> Any:
     """Say what this machine can do and whether everything needed is at hand."""
     return commands.doctor(**options)
+
+
+main.add_command(cli_files.report)
+main.add_command(cli_files.inspect)

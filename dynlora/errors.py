@@ -41,3 +41,7 @@ class RunBusyError(DynloraError):
 
 class NotMergeableError(DynloraError):
     """This adapter cannot be folded into the base weights."""
+
+
+class AdapterError(DynloraError, ValueError):
+    """A folder holds no PEFT adapter that can be read, or is not what it says it is."""
