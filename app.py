@@ -15,6 +15,7 @@ PAGES = [
     st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
     st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
     st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
+    st.Page("pages/tour.py", title="Tour", icon=":material/school:"),
 ]
 page = st.navigation(PAGES, position="hidden")
 widgets.prepare()
