@@ -1,0 +1,94 @@
+"""Reports opened from disk with the network off: charts are drawn, nothing is asked for, nothing breaks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from dynlora.viz.report import comparison_report, run_report
+from tests.viz.runs import HOSTILE, make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+BREAK_OUT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+class Opened(NamedTuple):
+    """A page of a file, and what it did that it should not."""
+
+    page: Page
+    troubles: list[str]
+
+    @property
+    def charts(self) -> int:
+        """Charts that are drawn."""
+        return self.page.locator(".plot .main-svg:first-child").count()
+
+
+@pytest.fixture
+def offline(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser without a network."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, offline=True)
+    yield context
+    context.close()
+
+
+def opened(context: BrowserContext, path: Path) -> Opened:
+    """Open a file and wait until all of its charts are drawn."""
+    page = context.new_page()
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: troubles.append(f"dialog {dialog.message}") or dialog.dismiss())
+    page.on("request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None)
+    page.goto(path.as_uri())
+    page.wait_for_function("document.documentElement.dataset.drawn !== undefined")
+    return Opened(page, [trouble for trouble in troubles if not trouble.startswith(("data:", "blob:"))])
+
+
+def test_a_run_and_a_comparison_open_from_disk(
+    offline: BrowserContext, runs_dir: Path, tmp_path: Path, artifacts: Path
+) -> None:
+    ids = [f"20260101-000000-0000000{i}" for i in range(2)]
+    texts = (BREAK_OUT, HOSTILE[0])
+    folders = [make_run(runs_dir, run_id=ids[i], text=texts[i], strategy=name, extras=True, own=True)
+               for i, name in enumerate(["dynamic", "lora"])]  # fmt: skip
+    one, several = tmp_path / "run.html", tmp_path / "comparison.html"
+    one.write_bytes(run_report(folders[0]))
+    several.write_bytes(comparison_report(folders))
+    for path in (one, several):
+        found = opened(offline, path)
+        assert found.troubles == []
+        assert found.charts == found.page.locator(".plot").count() > 4
+        assert found.page.locator("img, iframe, script[src]").count() == 0
+        found.page.locator("summary").first.click()
+        assert found.page.locator("details[open] td").first.is_visible()
+        found.page.screenshot(path=artifacts / f"report-{path.stem}.png", full_page=True)
+
+    narrow = offline.new_page()
+    narrow.set_viewport_size({"width": 375, "height": 900})
+    narrow.emulate_media(color_scheme="dark")
+    narrow.goto(one.as_uri())
+    narrow.wait_for_function("document.documentElement.dataset.drawn !== undefined")
+    assert narrow.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    ink = "getComputedStyle(document.querySelector('.plot .xtitle')).fill"
+    dark = narrow.evaluate(ink)
+    narrow.get_by_role("button", name="Light").click()
+    narrow.wait_for_function(f"{ink} !== {dark!r}")
+    narrow.screenshot(path=artifacts / "report-narrow.png", full_page=True)
+
+
+def test_without_javascript_the_tables_remain(browser: Browser, runs_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    path.write_bytes(run_report(make_run(runs_dir, run_id="20260101-000000-00000001")))
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert "The charts need JavaScript" in page.inner_text("body")
+    page.locator("summary").first.click()
+    assert page.locator("details[open] td").first.is_visible()
+    context.close()
