@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from dynlora.adapter_folder import CONFIG_NAME, TENSORS_NAME
 from dynlora.children import Folder, own_folder, runs_root
 from dynlora.errors import CorruptRunError, DataError
 
@@ -19,7 +20,7 @@ MAX_BYTES = 50 * 2**20
 ENDINGS = ("csv", "tsv", "jsonl", "parquet")
 """What can be uploaded, by the ending of the name."""
 
-ADAPTER_FILES = {"json": "adapter_config.json", "safetensors": "adapter_model.safetensors"}
+ADAPTER_FILES = {"json": CONFIG_NAME, "safetensors": TENSORS_NAME}
 """The two files of an adapter, by the ending a browser sends them with, and what they are kept as."""
 
 _DIGEST = re.compile(r"[0-9a-f]{12}\Z")
