@@ -86,14 +86,17 @@ def keep_adapter(runs_dir: Folder, files: Mapping[str, bytes]) -> Path:
 
     Args:
         runs_dir: folder of the runs; made when missing.
-        files: name in the browser, not trusted, to content; one ends in .json, one in .safetensors.
+        files: name in the browser, not trusted, to content: the two by their names, beside whatever else the folder
+            held, or else two files of which one ends in .json and one in .safetensors.
 
     Raises:
         DataError: when it is not one file of each kind, or one is empty or too large.
         CorruptRunError: when a link or another file lies in their place.
     """
-    content = {name.rpartition(".")[2].lower(): data for name, data in files.items()}
-    if set(content) != set(ADAPTER_FILES) or len(files) != len(ADAPTER_FILES):
+    named = {name: files[name] for name in ADAPTER_FILES.values() if name in files}
+    chosen = named if len(named) == len(ADAPTER_FILES) else files
+    content = {name.rpartition(".")[2].lower(): data for name, data in chosen.items()}
+    if set(content) != set(ADAPTER_FILES) or len(chosen) != len(ADAPTER_FILES):
         wanted = " and ".join(ADAPTER_FILES.values())
         raise DataError(f"{len(files)} files sent: an adapter is two, {wanted}; choose both at once")
     for ending, data in content.items():

@@ -28,8 +28,10 @@ IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
     ("dynlora/errors.py", (*TORCH, *UI, "pandas", "dynlora")),
     ("dynlora/assets/*.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies")),
     ("dynlora/store/*.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
-    ("dynlora/adapter_folder/*.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies",
-                                     "dynlora.viz")),
+    (
+        "dynlora/adapter_folder/*.py",
+        (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies", "dynlora.viz"),
+    ),
     ("dynlora/asking.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/uploads.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/launch.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),

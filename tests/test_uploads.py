@@ -79,6 +79,7 @@ def test_an_adapter_is_kept_by_the_digest_of_both_files(runs_dir: Path) -> None:
     folder = uploads.keep_adapter(runs_dir, ADAPTER)
     renamed = {"My Config.JSON": b"{}", "../../x.safetensors": b"tensors"}
     assert uploads.keep_adapter(runs_dir, renamed) == folder
+    assert uploads.keep_adapter(runs_dir, {**ADAPTER, "tokenizer.json": b"{}", "README.md": b"x"}) == folder
     assert uploads.find_adapter(runs_dir, folder.name) == folder
     assert uploads.find(runs_dir, folder.name) is None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == ADAPTER

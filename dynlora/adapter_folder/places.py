@@ -13,9 +13,7 @@ def places(names: Sequence[str]) -> list[tuple[int | None, str]]:
     """
     parts = [_parts(name) for name in names]
     owners = _owners([stack for stack, layer, _ in parts if layer is not None])
-    return [
-        (layer, kind if layer is None else f"{owners[stack]}{kind}") for stack, layer, kind in parts
-    ]
+    return [(layer, kind if layer is None else f"{owners[stack]}{kind}") for stack, layer, kind in parts]
 
 
 def _parts(name: str) -> tuple[str, int | None, str]:
@@ -34,6 +32,4 @@ def _owners(stacks: Sequence[str]) -> dict[str, str]:
     if len(distinct) < 2:
         return dict.fromkeys(distinct, "")
     short = [stack.split(".")[-2] if "." in stack else stack for stack in distinct]
-    return {
-        stack: f"{word if short.count(word) == 1 else stack}." for stack, word in zip(distinct, short, strict=True)
-    }
+    return {stack: f"{word if short.count(word) == 1 else stack}." for stack, word in zip(distinct, short, strict=True)}

@@ -29,7 +29,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Endings of files that run code when they are read; they are never opened."""
 
 _PREFIX = "base_model.model."
-_FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([ABE])(?:\.(?!bias\Z)[^.]+){0,2}\Z")
+_FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([ABE])(?:\.(?!bias\Z)[^.]+){0,2}\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -124,27 +124,36 @@ def _factors(infos: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
         if match:
             module = match[1].removeprefix(_PREFIX)
             if match[2] in found.setdefault(module, {}):
-                raise AdapterError(f"{TENSORS_NAME}: module {shown(module)} has lora_{match[2]} twice; keep one adapter")
+                raise AdapterError(
+                    f"{TENSORS_NAME}: module {shown(module)} has lora_{match[2]} twice; keep one adapter"
+                )
             found[module][match[2]] = name
     if not found:
         raise AdapterError(f"{TENSORS_NAME}: none of its {len(infos)} tensors is a lora_A; give a LoRA adapter")
     if len(found) > MAX_MODULES:
-        raise AdapterError(f"{TENSORS_NAME}: {len(found):,} modules are more than {MAX_MODULES:,}; give a smaller adapter")
+        raise AdapterError(
+            f"{TENSORS_NAME}: {len(found):,} modules are more than {MAX_MODULES:,}; give a smaller adapter"
+        )
     for module, factors in found.items():
         _check_shapes(module, {factor: infos[name].shape for factor, name in factors.items()})
-    order = sorted(found, key=lambda module: [(part.isdigit(), part.zfill(8)) for part in module.split(".")])
+    order = sorted(found, key=lambda module: [_natural(part) for part in module.split(".")])
     return {module: found[module] for module in order}
+
+
+def _natural(word: str) -> tuple[int, str]:
+    """Return what sorts numbers by their size, before words."""
+    return (int(word), "") if word.isascii() and word.isdigit() and len(word) < 7 else (10**7, word)
 
 
 def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse a module whose factors do not make an update together."""
     if not {"A", "B"} <= set(shapes):
         raise AdapterError(f"{TENSORS_NAME}: module {shown(module)} lacks lora_A or lora_B; save the adapter again")
-    a, b = shapes["A"], shapes["B"]
+    a, b = list(shapes["A"]), list(shapes["B"])
     fits = len(a) >= 2 and len(b) >= 2 and a[0] == b[1] and math.prod(b[2:]) == 1
-    if not fits or math.prod(shapes.get("E", (a[0],))) != a[0]:
+    if not fits or math.prod(shapes.get("E", a[:1])) != a[0]:
         raise AdapterError(
-            f"{TENSORS_NAME}: the factors of module {shown(module)} have shapes {list(a)} and {list(b)}, which make no "
+            f"{TENSORS_NAME}: the factors of module {shown(module)} have shapes {a} and {b}, which make no "
             "update; save the adapter again"
         )
     if a[0] > MAX_RANK:

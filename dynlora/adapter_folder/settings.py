@@ -92,7 +92,9 @@ def read_settings(folder: Path) -> Settings:
     rank_key, rank, alpha = _DEFAULTS[peft_type]
     patterns = found.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
-        raise AdapterError(f"{CONFIG_NAME}: alpha_pattern is no object of numbers by module; write it so, or leave it out")
+        raise AdapterError(
+            f"{CONFIG_NAME}: alpha_pattern is no object of numbers by module; write it so, or leave it out"
+        )
     alphas = {name: _number(f"alpha_pattern.{shown(name)}", value) for name, value in patterns.items()}
     return Settings(
         peft_type,

@@ -31,13 +31,17 @@ def singular_values(
         return None
     try:
         with np.errstate(all="ignore"):  # what overflows is found below
-            left = np.linalg.qr(lora_B.astype(np.float64), mode="r")
-            right = np.linalg.qr(lora_A.T.astype(np.float64), mode="r")
+            left, right = (_triangle(matrix) for matrix in (lora_B, lora_A.T))
             inner = (left if factor is None else left * factor.astype(np.float64)) @ right.T
-            found = abs(scaling) * np.linalg.svd(inner, compute_uv=False)[:length]
+            found = abs(scaling) * np.linalg.svd(inner, compute_uv=False)[:length].astype(np.float64)
     except np.linalg.LinAlgError:
         return None
     return found if np.isfinite(found).all() else None
+
+
+def _triangle(matrix: Matrix) -> Matrix:
+    """Return R of matrix = Q R, in double precision."""
+    return np.asarray(np.linalg.qr(matrix.astype(np.float64), mode="r"))
 
 
 def norm(values: NDArray[np.float64]) -> float:

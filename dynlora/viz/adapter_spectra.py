@@ -9,7 +9,7 @@ import pandas as pd
 
 from dynlora.adapter_folder import Adapter
 from dynlora.viz import capacity
-from dynlora.viz.labels import number, one_line
+from dynlora.viz.labels import KIND_WORDS, kind_labels, number, one_line
 
 NUMBERS = {
     "rank": ("rank", "components"),
@@ -24,6 +24,8 @@ MOST_ROWS = 400
 MOST_COMPONENTS = 256
 """Most singular values of a module that are drawn, the largest."""
 
+_TURNS = {word: turn for turn, word in enumerate(dict.fromkeys(KIND_WORDS.values()))}
+
 OUTSIDE = "outside"
 """Stands where a layer's number would, for modules outside of the blocks."""
 
@@ -34,6 +36,8 @@ def described(adapter: Adapter) -> pd.DataFrame:
     Added columns: rank, scaling, norm, effective_rank, share (of the squared norms, in percent), values.
     """
     rows = pd.DataFrame([vars(module) for module in adapter.modules])
+    turns = rows["kind"].map(kind_labels(rows["kind"])).map(_TURNS).fillna(len(_TURNS))
+    rows = rows.iloc[turns.argsort(kind="stable")].reset_index(drop=True)  # as in a block, not as in the alphabet
     found = capacity.described(rows.astype({"layer": "Int64", "norm": float, "effective_rank": float}))
     squares = np.square(found["norm"] / max(float(found["norm"].max()), 1e-300))
     found["share"] = 100 * squares / squares.sum() if squares.sum() > 0 else np.nan

@@ -122,7 +122,9 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
             for label, place in places.items()
         ]
     )  # fmt: skip
-    drawn.update_xaxes(title_text="component, the largest first", showgrid=False, dtick=1 if len(values.columns) < 13 else None)
+    drawn.update_xaxes(
+        title_text="component, the largest first", showgrid=False, dtick=1 if len(values.columns) < 13 else None
+    )
     return drawn
 
 

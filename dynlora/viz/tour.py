@@ -42,11 +42,11 @@ STOPS = (
         "Rank",
         "What is rank?",
         (
-            "A transformer is a stack of large tables of numbers. LoRA leaves them as they are and adds to each a small "
-            "correction, the product of two thin tables. How thin is the rank: the number of components in the "
+            "A transformer is a stack of large tables of numbers. LoRA leaves them as they are and adds to each a "
+            "small correction, the product of two thin tables. How thin is the rank: the number of components in the "
             "correction. Each one costs parameters and can learn one more direction.",
-            "Plain LoRA gives every module the same rank. Press play: here the bars, one a module, change length while "
-            "the model trains, and their sum stays the same.",
+            "Plain LoRA gives every module the same rank. Press play: here the bars, one a module, change length "
+            "while the model trains, and their sum stays the same.",
         ),
     ),
     Stop(
@@ -56,8 +56,8 @@ STOPS = (
         (
             "If a component were taken away, how much would the loss change? The gradient, which training computes "
             "anyway, answers that to first order. Averaged over steps this is a module's importance.",
-            "The map shows it for every module (a row) at every step (from left to right). Dark rows are where the loss "
-            "hangs on the correction. One step is noise; what stays dark is not.",
+            "The map shows it for every module (a row) at every step (from left to right). Dark rows are where the "
+            "loss hangs on the correction. One step is noise; what stays dark is not.",
         ),
     ),
     Stop(
@@ -65,10 +65,10 @@ STOPS = (
         "Moves",
         "When does rank move?",
         (
-            "Now and then the allocator compares: does a component do more for the loss elsewhere? If so it moves, within "
-            "a fixed budget of parameters. The ticks above the map are these events.",
-            "The line above the map is the share of the budget in use. It never rises above 100 %: what one module wins, "
-            "others have given.",
+            "Now and then the allocator compares: does a component do more for the loss elsewhere? If so it moves, "
+            "within a fixed budget of parameters. The ticks above the map are these events.",
+            "The line above the map is the share of the budget in use. It never rises above 100 %: what one module "
+            "wins, others have given.",
         ),
     ),
     Stop(
@@ -76,8 +76,8 @@ STOPS = (
         "Who gave",
         "Who gave to whom?",
         (
-            "Every parameter is followed from the module that held it first, on the left, to the one that holds it last, "
-            "on the right. Strong bands changed hands, pale ones stayed where they were.",
+            "Every parameter is followed from the module that held it first, on the left, to the one that holds it "
+            "last, on the right. Strong bands changed hands, pale ones stayed where they were.",
             "Both sides add up. When they did not, the picture would say so.",
         ),
     ),
@@ -86,10 +86,10 @@ STOPS = (
         "Gates",
         "What do gates do?",
         (
-            "Rank decides how much a module can say; a gate decides how loudly, and it listens to the input. 1 is neutral, "
-            "above it the correction is louder for these inputs, below quieter.",
-            "Rows are groups of inputs. The bars above say how much of a gate's variation the groups explain; the dashed "
-            "line is what chance alone reaches. Only bars above it are a finding.",
+            "Rank decides how much a module can say; a gate decides how loudly, and it listens to the input. 1 is "
+            "neutral, above it the correction is louder for these inputs, below quieter.",
+            "Rows are groups of inputs. The bars above say how much of a gate's variation the groups explain; the "
+            "dashed line is what chance alone reaches. Only bars above it are a finding.",
         ),
     ),
     Stop(
@@ -99,8 +99,8 @@ STOPS = (
         (
             "A picture of moving rank is not a result. What counts is how good the model is on rows it has not seen, "
             "against plain LoRA with the same number of parameters, over several seeds.",
-            "A line is the mean of runs that differ in their seed alone, the band runs from the lowest to the highest. "
-            "Where bands overlap, nothing is decided: then more seeds or another task must decide.",
+            "A line is the mean of runs that differ in their seed alone, the band runs from the lowest to the "
+            "highest. Where bands overlap, nothing is decided: then more seeds or another task must decide.",
         ),
     ),
 )
@@ -108,7 +108,7 @@ STOPS = (
 
 
 def neighbours(key: str) -> tuple[Stop, Stop | None, Stop | None, int]:
-    """Return the stop of a key (the first for an unknown one), the stop before, the one after, and its number from 1."""
+    """Return the stop of a key (for an unknown one the first), the one before, the one after, and its number from 1."""
     place = next((i for i, stop in enumerate(STOPS) if stop.key == key), 0)
     before = STOPS[place - 1] if place else None
     after = STOPS[place + 1] if place + 1 < len(STOPS) else None

@@ -42,7 +42,7 @@ def test_frames(tmp_path: Path) -> None:
     assert grid.loc["ff out"].tolist() == [2, 3, 4]
     values = adapter_spectra.spectra(modules)
     assert values.shape == (6, 4)
-    assert np.isnan(values.iloc[0, 1:]).all()
+    assert np.isnan(values.to_numpy()[0, 1:]).all()
     assert len(adapter_spectra.spectra_table(modules)) == int(modules["rank"].sum())
     assert "share of squared norms, %" in adapter_spectra.table(modules)
 

@@ -55,7 +55,12 @@ def _map(run: RunReading, name: str) -> Chart | None:
     ranks = run.at_ends("rank")
     rows = capacity.ordered(run.modules, "kind", last if ranks is None else ranks[1])
     look = MapView(
-        about.word, heat.unit, events=run.event_steps, centre=about.centre, choices=about.choices, grouping=about.grouping
+        about.word,
+        heat.unit,
+        events=run.event_steps,
+        centre=about.centre,
+        choices=about.choices,
+        grouping=about.grouping,
     )
     words = (
         signal_words.rank_sentence(run.modules, first, last, step, run.event_steps)
@@ -110,4 +115,6 @@ def inputs_part(run: RunReading) -> Part:
     effect = gate_effect(probe.to_numpy(float), examples["group"].tolist()) if fits else None
     drawn = partial(figures_inputs.gate_map, gates, run.modules, effect, hide=False)
     words = sentences.gates(gates, run.modules, effect, run.summary["step"])
-    return Part("Inputs", [Chart("Which inputs open which gates?", drawn, words, inputs.gate_table(gates), is_wide=True)])
+    return Part(
+        "Inputs", [Chart("Which inputs open which gates?", drawn, words, inputs.gate_table(gates), is_wide=True)]
+    )

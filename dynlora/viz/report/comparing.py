@@ -67,7 +67,13 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
         "configurations": f"{len(configurations)}",
         "deciding metric": found.metric,
     }
-    parts = [_ended(found), _learned(found), _paired(found, configurations), _ranks(found, configurations), _made(found)]
+    parts = [
+        _ended(found),
+        _learned(found),
+        _paired(found, configurations),
+        _ranks(found, configurations),
+        _made(found),
+    ]
     title = f"Comparison of {plural(len(runs), 'run')}"
     return Document(title, "Runs that differ in their seed alone are shown as one, with a band.", facts, parts,
                     comparison.warnings(list(found.summaries.values())))  # fmt: skip
@@ -98,7 +104,12 @@ def _learned(found: Compared) -> Part:
     blocks: list[Block] = []
     for question, split, name, title in (
         ("Who learns faster?", "train", "loss", "training loss, smoothed, nats"),
-        (f"Who does better on held-out rows? ({found.metric})", "validation", found.metric, f"{found.metric}, held out"),
+        (
+            f"Who does better on held-out rows? ({found.metric})",
+            "validation",
+            found.metric,
+            f"{found.metric}, held out",
+        ),
     ):
         is_train = split == "train"
         each = {run.summary["id"]: listing.series(run.scalars, name, split) for run in found.runs}
@@ -128,7 +139,9 @@ def _paired(found: Compared, groups: Sequence[Group]) -> Part:
                 forest, groups[0].label, second.label, side.what, low_is_good=side.low_is_good, digits=side.digits
             )
             title = f"{second.label} minus {groups[0].label}: {side.key}"
-            blocks.append(Chart(title, partial(figures_compare.forest, forest, side.title), f"{words} {why}".strip(), forest))
+            blocks.append(
+                Chart(title, partial(figures_compare.forest, forest, side.title), f"{words} {why}".strip(), forest)
+            )
     return Part("Is the difference more than chance?", blocks, notes)
 
 
@@ -143,7 +156,9 @@ def _ranks(found: Compared, configurations: Sequence[Group]) -> Part:
     read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
     words = f"{sentences_compare.allocation(read, False)} {alike}"
     figure = partial(figures_compare.final_ranks, drawn, rows)
-    return Part("Capacity", [Chart("Where did they put their capacity?", figure, words, comparison.named_rows(drawn), True)])
+    return Part(
+        "Capacity", [Chart("Where did they put their capacity?", figure, words, comparison.named_rows(drawn), True)]
+    )
 
 
 def _made(found: Compared) -> Part:
@@ -152,7 +167,9 @@ def _made(found: Compared) -> Part:
     difference = comparison.config_difference(summaries, found.names)
     machines = {found.names[summary["id"]]: machine(summary) for summary in summaries}
     keys = list(dict.fromkeys(key for one in machines.values() for key in one))
-    versions = pd.DataFrame({"run": list(machines), **{key: [one.get(key) for one in machines.values()] for key in keys}})
+    versions = pd.DataFrame(
+        {"run": list(machines), **{key: [one.get(key) for one in machines.values()] for key in keys}}
+    )
     same = "" if len(difference) else "Nothing: the configurations are the same."
     return Part(
         "How they were made",

@@ -113,7 +113,7 @@ def head(document: Document) -> str:
     facts = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in document.facts.items())
     links = "".join(f'<a href="#part-{i}">{text(part.title)}</a>' for i, part in enumerate(document.shown))
     return (
-        f"<h1>{text(document.title, 120)}</h1>\n<p class=\"about\">{text(document.about)}</p>\n"
+        f'<h1>{text(document.title, 120)}</h1>\n<p class="about">{text(document.about)}</p>\n'
         f'<dl class="facts">{facts}</dl>\n{_notes(document.notes)}<nav aria-label="parts">{links}</nav>'
     )
 
@@ -146,7 +146,8 @@ def _card(block: Block, number_of_chart: int) -> str:
 def _chart(block: Chart, place: int) -> str:
     return (
         f'<div class="plot" data-chart="{place}" role="img" aria-label="{text(block.sentence)}"></div>\n'
-        f'<p class="sentence">{text(block.sentence)}</p>\n<details><summary>Table</summary>{grid(block.table)}</details>\n'
+        f'<p class="sentence">{text(block.sentence)}</p>\n'
+        f"<details><summary>Table</summary>{grid(block.table)}</details>\n"
     )
 
 

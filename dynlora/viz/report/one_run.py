@@ -27,7 +27,14 @@ def run_document(run: RunReading) -> Document:
         DynloraError: when the run cannot be read.
     """
     summary = run.summary
-    found = [learning_part(run), capacity_part(run), inputs_part(run), results_part(run), cost_part(run), made_part(run)]
+    found = [
+        learning_part(run),
+        capacity_part(run),
+        inputs_part(run),
+        results_part(run),
+        cost_part(run),
+        made_part(run),
+    ]
     return Document(
         one_line(summary["name"], 120),
         listing.about(summary),
@@ -47,7 +54,10 @@ def _health(run: RunReading) -> list[str]:
     if not run.summary["step"]:
         return []
     found = health_report.findings(run.evidence)
-    return [*(f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found), health_report.summary(run.evidence)]
+    return [
+        *(f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found),
+        health_report.summary(run.evidence),
+    ]
 
 
 def learning_part(run: RunReading) -> Part:
@@ -98,7 +108,9 @@ def _own_numbers(run: RunReading) -> list[Block]:
         series = listing.series(run.scalars, name, "train")
         word = one_line(name.replace("_", " ").replace("/", ": "), 60)
         words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
-        blocks.append(Chart(f"The method's own: {word}", partial(figures.line, series, word, zero=False), words, series))
+        blocks.append(
+            Chart(f"The method's own: {word}", partial(figures.line, series, word, zero=False), words, series)
+        )
     return blocks
 
 
@@ -109,7 +121,9 @@ def made_part(run: RunReading) -> Part:
     facts = {"id": summary["id"], "strategy": listing.strategy_words(summary)}
     if isinstance(created, int | float) and 0 <= created < 4e9:
         facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    facts |= {f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)}
+    facts |= {
+        f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
+    }
     return Part(
         "How it was made",
         [

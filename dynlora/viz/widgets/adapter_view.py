@@ -67,7 +67,8 @@ def _take(shown: str) -> None:
     names = " and ".join(uploads.ADAPTER_FILES.values())
     sent = st.file_uploader(
         f"{names}, both at once, at most {uploads.MAX_BYTES // 2**20} MiB each", type=list(uploads.ADAPTER_FILES),
-        accept_multiple_files=True, key=f"adapter-files-{shown[:12]}", help="Kept in the runs folder, read as numbers, never run.",
+        accept_multiple_files=True, key=f"adapter-files-{shown[:12]}",
+        help="Kept in the runs folder, read as numbers, never run.",
     )  # fmt: skip
     if not sent:
         return

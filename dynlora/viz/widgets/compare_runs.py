@@ -150,9 +150,7 @@ def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: 
     for place, side in zip(st.columns(2), sides, strict=True):
         if side.differences:
             rows = pairing.forest(side.differences)
-            words = sentences_compare.paired(
-                rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits
-            )
+            words = sentences_compare.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
             with place:
                 figure = figures_compare.forest(rows, side.title, colours())
                 chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
