@@ -123,8 +123,8 @@ def body(document: Document) -> str:
     found, count = [], 0
     for i, part in enumerate(document.shown):
         cards = []
-        for block in part.blocks:
-            cards.append(_card(block, count))
+        for block, is_wide in zip(part.blocks, _widths(part.blocks), strict=True):
+            cards.append(_card(block, is_wide, count))
             count += isinstance(block, Chart)
         found.append(
             f'<section id="part-{i}">\n<h2>{text(part.title)}</h2>\n{_notes(part.notes)}'
@@ -133,12 +133,23 @@ def body(document: Document) -> str:
     return "".join(found)
 
 
+def _widths(blocks: Sequence[Block]) -> list[bool]:
+    """Say of each block whether it takes the width of the page: wide ones, and those that find no neighbour."""
+    found: list[bool] = []
+    waits = False  # a half of the line before is still free
+    for i, block in enumerate(blocks):
+        alone = not waits and (i + 1 == len(blocks) or blocks[i + 1].is_wide)
+        found.append(block.is_wide or alone)
+        waits = not found[-1] and not waits
+    return found
+
+
 def _notes(notes: Sequence[str]) -> str:
     return "".join(f'<p class="note">{text(words)}</p>\n' for words in notes)
 
 
-def _card(block: Block, number_of_chart: int) -> str:
-    wide = " wide" if block.is_wide else ""
+def _card(block: Block, is_wide: bool, number_of_chart: int) -> str:
+    wide = " wide" if is_wide else ""
     inner = {Chart: _chart, Table: _table, Text: _text}[type(block)](block, number_of_chart)
     return f'<article class="card{wide}">\n<h3>{text(block.title)}</h3>\n{inner}</article>\n'
 
