@@ -68,9 +68,9 @@ def _numbers(values: np.ndarray, high: float, colours: Palette) -> list[dict[str
     ]  # fmt: skip
 
 
-def norm_lines(grid: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw the norm of the update over depth, a line for each kind; `grid` as in `depth_map`."""
-    drawn = theme.figure(colours, 300)
+def norm_lines(grid: pd.DataFrame, colours: Palette, height: int = 300) -> go.Figure:
+    """Draw the norm of the update over depth, a line for each kind; `grid` as in `depth_map`, `height` in pixels."""
+    drawn = theme.figure(colours, height)
     places = list(range(grid.shape[1]))
     for kind, (colour, symbol, dash) in theme.styles([str(kind) for kind in grid.index]).items():
         drawn.add_scatter(

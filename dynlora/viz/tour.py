@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.viz.capacity import spearman
 from dynlora.viz.listing import main_metric
 
 NEEDED = ("rank", "importance", "gate", "group_gate")
@@ -17,6 +18,9 @@ NEEDED = ("rank", "importance", "gate", "group_gate")
 
 LEAST_EVENTS = 3
 """Reallocations below which there is too little to see."""
+
+LEAST_FOLLOWED = 0.2
+"""Correlation of rank won and importance below which the tour's words would not be true of a run."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ STOPS = (
             "small correction, the product of two thin tables. How thin is the rank: the number of components in the "
             "correction. Each one costs parameters and can learn one more direction.",
             "Plain LoRA gives every module the same rank. Press play: here the bars, one a module, change length "
-            "while the model trains, and their sum stays the same.",
+            "while the model trains, and together they stay within one budget.",
         ),
     ),
     Stop(
@@ -56,8 +60,8 @@ STOPS = (
         (
             "If a component were taken away, how much would the loss change? The gradient, which training computes "
             "anyway, answers that to first order. Averaged over steps this is a module's importance.",
-            "The map shows it for every module (a row) at every step (from left to right). Dark rows are where the "
-            "loss hangs on the correction. One step is noise; what stays dark is not.",
+            "The map shows it for every module (a row) at every step (from left to right). Strong colour is where the "
+            "loss hangs on the correction. One step is noise; a row that stays strong is not.",
         ),
     ),
     Stop(
@@ -115,29 +119,26 @@ def neighbours(key: str) -> tuple[Stop, Stop | None, Stop | None, int]:
     return STOPS[place], before, after, place + 1
 
 
-def followed_share(moves: pd.DataFrame) -> float:
-    """Return the share of moves whose receiver was scored above its donor; 0 when none says.
+def merit(recorded: Sequence[str], events: int, ranks: pd.DataFrame, importance: pd.DataFrame) -> float | None:
+    """Return how well a run can be toured, more is better: how far rank followed importance.
 
-    Args:
-        moves: as `queries.rank_moves` returns them.
-    """
-    both = moves.dropna(subset=["donor_score", "receiver_score"])
-    return float((both["receiver_score"] > both["donor_score"]).mean()) if len(both) else 0.0
-
-
-def merit(recorded: Sequence[str], moves: pd.DataFrame) -> tuple[float, int] | None:
-    """Return how well a run can be toured, more is better: (share of moves that went to the higher score, events).
-
-    None for a run that lacks a signal the tour shows, or moved too little.
+    That is Spearman's correlation over the modules between the rank each won and its mean importance. Of two runs that
+    moved as often this is what tells one that moved by merit from one that moved by chance.
 
     Args:
         recorded: names of the signals that the run recorded.
-        moves: as `queries.rank_moves` returns them.
+        events: reallocations that moved something.
+        ranks: one row per module, one column per recorded step.
+        importance: the same.
+
+    Returns:
+        None for a run that lacks a signal the tour shows, moved too little, or whose rank followed nothing.
     """
-    events = int(moves["step"].nunique())
-    if not set(NEEDED) <= set(recorded) or events < LEAST_EVENTS:
+    if not set(NEEDED) <= set(recorded) or events < LEAST_EVENTS or len(ranks) != len(importance):
         return None
-    return round(followed_share(moves), 2), events
+    won = ranks.iloc[:, -1] - ranks.iloc[:, 0]
+    found = spearman(won.reset_index(drop=True), importance.mean(axis=1).reset_index(drop=True))
+    return found if found >= LEAST_FOLLOWED else None
 
 
 def alike(rows: Sequence[Mapping[str, Any]], run_id: str, at_most: int = 20) -> list[str]:

@@ -10,13 +10,6 @@ import pytest
 from dynlora.viz import tour
 
 
-def moves(better: int, worse: int, events: int) -> pd.DataFrame:
-    """Return moves of which `better` went to the higher score and `worse` to the lower, over some events."""
-    scores = [(1.0, 2.0)] * better + [(2.0, 1.0)] * worse
-    rows = [(i % events, donor, receiver) for i, (donor, receiver) in enumerate(scores)]
-    return pd.DataFrame(rows, columns=["step", "donor_score", "receiver_score"])
-
-
 def test_stops_have_neighbours() -> None:
     assert len(tour.STOPS) == 6
     first, before, after, number = tour.neighbours("nonsense")
@@ -31,15 +24,23 @@ def test_words_are_short_and_plain() -> None:
         assert not set("*_`<>[]$:") & set(" ".join(stop.words).replace(": ", " "))
 
 
-def test_a_run_that_moved_by_merit_comes_before_one_that_moved_by_chance() -> None:
-    recorded = [*tour.NEEDED, "grad_norm"]
-    by_merit, by_chance = (tour.merit(recorded, moves(*counts, events=5)) for counts in ((9, 1), (5, 5)))
-    assert by_merit is not None
-    assert by_chance is not None
-    assert by_merit > by_chance
-    assert tour.merit(recorded, moves(9, 1, events=2)) is None
-    assert tour.merit(recorded[1:], moves(9, 1, events=5)) is None
-    assert tour.merit([], moves(0, 0, events=1)) is None
+def merit(won: list[float], events: int = 5, recorded: tuple[str, ...] = tour.NEEDED) -> float | None:
+    """Return the merit of a run in which modules of importance 1, 2, 3 and 4 won these ranks."""
+    ranks = pd.DataFrame({0: 4.0, 10: [4.0 + rank for rank in won]})
+    importance = pd.DataFrame({0: [1.0, 2, 3, 4], 10: [1.0, 2, 3, 4]})
+    return tour.merit(recorded, events, ranks, importance)
+
+
+def test_a_run_that_moved_by_merit_is_picked_and_one_that_moved_by_chance_is_not() -> None:
+    assert merit([-2, -1, 1, 2]) == pytest.approx(1.0)
+    by_half = merit([-1, -2, 2, 1])
+    assert by_half is not None
+    assert by_half == pytest.approx(0.6)
+    assert merit([2, 1, -1, -2]) is None
+    assert merit([0, 0, 0, 0]) is None
+    assert merit([-2, -1, 1, 2], events=2) is None
+    assert merit([-2, -1, 1, 2], recorded=tour.NEEDED[1:]) is None
+    assert tour.merit(tour.NEEDED, 5, pd.DataFrame({0: [1.0]}), pd.DataFrame()) is None
 
 
 @pytest.mark.parametrize("difference", [{"model": "b"}, {"max_steps": 3}, {"params": {"budget": 2}}, {"metrics": {}}])

@@ -108,14 +108,15 @@ def _show(folder: Path) -> None:
         grid = adapter_spectra.over_depth(modules, column)
         words = sentences_adapter.over_depth(modules, column, title)
         chart(figures_adapter.depth_map(grid, title, unit, colours()), words, table, f"adapter-{column}")
+    values = adapter_spectra.spectra(modules)
+    spectra = figures_adapter.spectra_map(values, modules, colours())
     left, right = st.columns(2)
     with left, card("Where does it move the weights?", "adapter-norms"):
         norms = adapter_spectra.over_depth(modules, "norm")
-        chart(figures_adapter.norm_lines(norms, colours()), sentences_adapter.norms(modules), table, "adapter-norms")
+        figure = figures_adapter.norm_lines(norms, colours(), min(spectra.layout.height, 520))
+        chart(figure, sentences_adapter.norms(modules), table, "adapter-norms")
     with right, card("How many components carry each update?", "adapter-spectra"):
-        values = adapter_spectra.spectra(modules)
         words = sentences_adapter.spectra(modules, len(values))
-        figure = figures_adapter.spectra_map(values, modules, colours())
-        chart(figure, words, adapter_spectra.spectra_table(modules), "adapter-spectra")
+        chart(spectra, words, adapter_spectra.spectra_table(modules), "adapter-spectra")
     with st.expander("Open another adapter", icon=":material/upload_file:"):
         _take(folder.name)

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +15,6 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.store.run import open_run
 from dynlora.viz import (
     capacity,
     comparison,
@@ -29,12 +30,13 @@ from dynlora.viz import (
     signals,
     tour,
 )
+from dynlora.viz.run_reading import RunReading
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.address import chosen_step, segmented
 from dynlora.viz.widgets.capacity import CapacityView, capacity_view
 from dynlora.viz.widgets.cards import card, chart, colours, note, titled, under
 from dynlora.viz.widgets.inputs import InputsView
-from dynlora.viz.widgets.picker import Chosen, find_run, link, links, list_all
+from dynlora.viz.widgets.picker import Chosen, find_run, link, list_all
 from dynlora.viz.widgets.replay import replay
 
 MOST_LOOKED_AT = 60
@@ -81,14 +83,14 @@ def toured() -> Toured | None:
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
 def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
     """Return the id of the run with the most to show, the first of equals; runs as (id, folder, last step)."""
-    found: list[tuple[tuple[float, int], str]] = []
+    found: list[tuple[float, str]] = []
     for run_id, folder, _ in runs:
-        try:
-            merit = tour.merit(open_run(folder).recorded(), queries.rank_moves(folder))
-        except DynloraError:  # the list says what is wrong with it
-            continue
-        if merit is not None:
-            found.append((merit, run_id))
+        with suppress(DynloraError):  # the list says what is wrong with it
+            reading = RunReading(Path(folder))
+            events = len(reading.event_steps)
+            merit = tour.merit(reading.recorded, events, reading.frame("rank"), reading.frame("importance"))
+            if merit is not None:
+                found.append((merit, run_id))
     return max(found, key=lambda item: item[0])[1] if found else None
 
 
@@ -133,8 +135,9 @@ def _goodbye(found: Toured) -> None:
     """Draw the links out of the tour."""
     with card("And now?", "tour-end"):
         note("The run of this tour with all there is to see of it, the comparison, and a run of your own:")
-        links(found.run.id)
         with st.container(horizontal=True, gap="small"):
+            for page in ("run", "capacity", "inputs"):
+                link(f"pages/{page}.py", page.capitalize(), run=found.run.id)
             link("pages/compare.py", "Compare it with its like", runs=",".join(found.alike))
             link("pages/launch.py", "Launch one like it", **{"from": found.run.id})
             link("pages/methods.py", "Methods")
