@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from dynlora.viz.report import comparison_report, run_report
+from dynlora.viz.theme import DARK, LIGHT
 from tests.viz.runs import HOSTILE, make_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
+DARK_MUTED, LIGHT_MUTED = ("rgb({}, {}, {})".format(*bytes.fromhex(colours.muted[1:])) for colours in (DARK, LIGHT))
 BREAK_OUT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -46,13 +48,15 @@ def opened(context: BrowserContext, path: Path) -> Opened:
     page.on("dialog", lambda dialog: troubles.append(f"dialog {dialog.message}") or dialog.dismiss())
     page.on("request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None)
     page.goto(path.as_uri())
-    page.wait_for_function("document.documentElement.dataset.drawn !== undefined")
+    page.locator("html[data-drawn]").wait_for(state="attached")  # the page's policy lets nothing be evaluated
     return Opened(page, [trouble for trouble in troubles if not trouble.startswith(("data:", "blob:"))])
 
 
 def test_a_run_and_a_comparison_open_from_disk(
     offline: BrowserContext, runs_dir: Path, tmp_path: Path, artifacts: Path
 ) -> None:
+    from playwright.sync_api import expect
+
     ids = [f"20260101-000000-0000000{i}" for i in range(2)]
     texts = (BREAK_OUT, HOSTILE[0])
     folders = [make_run(runs_dir, run_id=ids[i], text=texts[i], strategy=name, extras=True, own=True)
@@ -63,7 +67,7 @@ def test_a_run_and_a_comparison_open_from_disk(
     for path in (one, several):
         found = opened(offline, path)
         assert found.troubles == []
-        assert found.charts == found.page.locator(".plot").count() > 4
+        assert found.charts == found.page.locator(".plot").count() >= 4
         assert found.page.locator("img, iframe, script[src]").count() == 0
         found.page.locator("summary").first.click()
         assert found.page.locator("details[open] td").first.is_visible()
@@ -73,12 +77,12 @@ def test_a_run_and_a_comparison_open_from_disk(
     narrow.set_viewport_size({"width": 375, "height": 900})
     narrow.emulate_media(color_scheme="dark")
     narrow.goto(one.as_uri())
-    narrow.wait_for_function("document.documentElement.dataset.drawn !== undefined")
+    narrow.locator("html[data-drawn]").wait_for(state="attached")
     assert narrow.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    ink = "getComputedStyle(document.querySelector('.plot .xtitle')).fill"
-    dark = narrow.evaluate(ink)
+    title = narrow.locator(".plot .xtitle").first
+    expect(title).to_have_css("fill", DARK_MUTED)
     narrow.get_by_role("button", name="Light").click()
-    narrow.wait_for_function(f"{ink} !== {dark!r}")
+    expect(title).to_have_css("fill", LIGHT_MUTED)
     narrow.screenshot(path=artifacts / "report-narrow.png", full_page=True)
 
 

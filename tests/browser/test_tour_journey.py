@@ -24,7 +24,7 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) ->
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
         expect(page.get_by_role("heading", name=stop.question, exact=True)).to_be_visible()
         expect(page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first).to_be_visible()
-        assert f"stop={stop.key}" in page.url
+        expect(page).to_have_url(re.compile(f"stop={stop.key}"))
         page.screenshot(path=artifacts / f"tour-{stop.key}.png", full_page=True)
     expect(page.get_by_role("link", name="Launch one like it")).to_be_visible()
     page.go_back()
@@ -38,6 +38,8 @@ def test_an_adapter_is_brought_along(
 
     folder = small_adapter(tmp_path / "adapter", layers=6)
     page.goto(f"{server}/capacity")
+    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
     page.get_by_role("link", name="Open an adapter folder").click()
     expect(page.get_by_role("heading", name="Open an adapter folder")).to_be_visible(timeout=PATIENCE_MS)
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(sorted(folder.iterdir()))

@@ -27,6 +27,11 @@ def to_address(**values: Any) -> None:
             st.query_params[name] = str(value)
 
 
+def keep_in_address(*names: str) -> None:
+    """Write values of the address out again: the browser leaves its own as it was after a link to the page it is on."""
+    to_address(**{name: st.query_params[name] for name in names if name in st.query_params})
+
+
 def put(key: str, value: Any) -> None:
     """Set a control from the address before it is drawn.
 
