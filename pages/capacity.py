@@ -9,6 +9,7 @@ from dynlora.viz import listing, widgets
 from dynlora.viz.widgets import adapter_view
 
 widgets.enter()
+widgets.keep_address()
 if adapter_view.adapter_in_address():
     adapter_view.adapter_view()
 run = widgets.pick_run(without=adapter_view.adapter_link)

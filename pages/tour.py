@@ -8,6 +8,7 @@ from dynlora.viz import widgets
 from dynlora.viz.widgets import tour_stops
 
 widgets.enter()
+widgets.keep_address()
 with widgets.guarded(), st.spinner("Looking for a run to show"):
     found = tour_stops.toured()
 if found is None:

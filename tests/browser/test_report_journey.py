@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,10 +47,15 @@ def opened(context: BrowserContext, path: Path) -> Opened:
     page.on("console", lambda message: troubles.append(message.text) if message.type != "log" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("dialog", lambda dialog: troubles.append(f"dialog {dialog.message}") or dialog.dismiss())
-    page.on("request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None)
+    page.on("request", lambda request: troubles.append(request.url) if _is_asked_for(request.url, path) else None)
     page.goto(path.as_uri())
     page.locator("html[data-drawn]").wait_for(state="attached")  # the page's policy lets nothing be evaluated
-    return Opened(page, [trouble for trouble in troubles if not trouble.startswith(("data:", "blob:"))])
+    return Opened(page, troubles)
+
+
+def _is_asked_for(address: str, path: Path) -> bool:
+    """Say whether an address is another than the file's own and nothing that lies in the page itself."""
+    return address != path.as_uri() and not address.startswith(("data:", "blob:"))
 
 
 def test_a_run_and_a_comparison_open_from_disk(
@@ -71,19 +77,19 @@ def test_a_run_and_a_comparison_open_from_disk(
         assert found.page.locator("img, iframe, script[src]").count() == 0
         found.page.locator("summary").first.click()
         assert found.page.locator("details[open] td").first.is_visible()
-        found.page.screenshot(path=artifacts / f"report-{path.stem}.png", full_page=True)
+        found.page.screenshot(path=artifacts / f"report-{path.stem}.png")
 
-    narrow = offline.new_page()
-    narrow.set_viewport_size({"width": 375, "height": 900})
-    narrow.emulate_media(color_scheme="dark")
-    narrow.goto(one.as_uri())
-    narrow.locator("html[data-drawn]").wait_for(state="attached")
-    assert narrow.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    title = narrow.locator(".plot .xtitle").first
-    expect(title).to_have_css("fill", DARK_MUTED)
-    narrow.get_by_role("button", name="Light").click()
-    expect(title).to_have_css("fill", LIGHT_MUTED)
-    narrow.screenshot(path=artifacts / "report-narrow.png", full_page=True)
+        found.page.emulate_media(color_scheme="dark")
+        title = found.page.locator(".plot .xtitle").first
+        expect(title).to_have_css("fill", DARK_MUTED)
+        found.page.set_viewport_size({"width": 375, "height": 900})
+        expect(found.page.locator(".plot .main-svg").first).to_have_css("width", re.compile(r"3\d\d(\.\d+)?px"))
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert found.page.evaluate(wide) <= 0
+        found.page.get_by_role("button", name="Light").click()
+        expect(title).to_have_css("fill", LIGHT_MUTED)
+        found.page.screenshot(path=artifacts / f"report-{path.stem}-narrow.png")
+        assert found.troubles == []
 
 
 def test_without_javascript_the_tables_remain(browser: Browser, runs_dir: Path, tmp_path: Path) -> None:

@@ -49,11 +49,16 @@ def test_an_adapter_is_brought_along(
     page.get_by_text("norm of the update", exact=True).first.click()
     expect(page).to_have_url(re.compile("number=norm"))
     page.screenshot(path=artifacts / "adapter.png", full_page=True)
+    shown = page.url
 
     narrow = browser.new_context(viewport={"width": 375, "height": 900}, color_scheme="dark").new_page()
-    narrow.goto(page.url)
+    narrow.goto(shown)
     expect(narrow.locator(".js-plotly-plot")).to_have_count(3, timeout=PATIENCE_MS)
     main = narrow.get_by_test_id("stMain")
     assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
     narrow.screenshot(path=artifacts / "adapter-narrow.png", full_page=True)
     narrow.context.close()
+
+    page.get_by_role("link", name="Capacity of a run").click()
+    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page).not_to_have_url(re.compile("adapter="))

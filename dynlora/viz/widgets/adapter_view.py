@@ -10,7 +10,7 @@ from dynlora import uploads
 from dynlora.adapter_folder import Adapter, read_adapter
 from dynlora.viz import adapter_spectra, figures_adapter, sentences_adapter
 from dynlora.viz.labels import one_line
-from dynlora.viz.widgets.address import keep_in_address, segmented, to_address
+from dynlora.viz.widgets.address import segmented, to_address
 from dynlora.viz.widgets.cards import card, chart, colours, figures, note, titled
 from dynlora.viz.widgets.frame import guarded
 from dynlora.viz.widgets.picker import is_read_only, link, runs_dir
@@ -35,7 +35,6 @@ def adapter_in_address() -> bool:
 
 def adapter_view() -> None:
     """Draw the adapter in the address, or what takes the files of one, then end the page."""
-    keep_in_address(ADDRESS)
     wanted = st.query_params.get(ADDRESS, "")
     with guarded():
         folder = uploads.find_adapter(runs_dir(), wanted)

@@ -27,9 +27,13 @@ def to_address(**values: Any) -> None:
             st.query_params[name] = str(value)
 
 
-def keep_in_address(*names: str) -> None:
-    """Write values of the address out again: the browser leaves its own as it was after a link to the page it is on."""
-    to_address(**{name: st.query_params[name] for name in names if name in st.query_params})
+def keep_address() -> None:
+    """Write the address out again: after a link to the page it is on a browser goes on showing the one before."""
+    values = {name: st.query_params.get_all(name) for name in st.query_params}
+    if values:
+        st.query_params.from_dict(values)
+    else:
+        st.query_params.clear()
 
 
 def put(key: str, value: Any) -> None:

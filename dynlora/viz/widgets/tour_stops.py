@@ -32,7 +32,7 @@ from dynlora.viz import (
 )
 from dynlora.viz.run_reading import RunReading
 from dynlora.viz.widgets import answers
-from dynlora.viz.widgets.address import chosen_step, keep_in_address, segmented
+from dynlora.viz.widgets.address import chosen_step, segmented
 from dynlora.viz.widgets.capacity import CapacityView, capacity_view
 from dynlora.viz.widgets.cards import card, chart, colours, note, titled, under
 from dynlora.viz.widgets.inputs import InputsView
@@ -111,7 +111,6 @@ def show_stop(found: Toured) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    keep_in_address("stop")
     words = {stop.key: stop.short for stop in tour.STOPS}
     key = segmented("stop", "stop of the tour", list(words), tour.STOPS[0].key, words.__getitem__)
     stop, before, after, number = tour.neighbours(key)
