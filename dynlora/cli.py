@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dynlora import cli_files, commands
-from dynlora.cli_options import configured, exit_with, in_runs, reports
+from dynlora.cli_options import configured, in_runs, reports
 from dynlora.errors import DynloraError
 
 PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -46,6 +47,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def exit_with(code: int) -> Any:
+    """Leave with `code` after the block, unless it is 0."""
+    yield
+    if code:
+        sys.exit(code)
 
 
 @main.command()

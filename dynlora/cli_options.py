@@ -1,11 +1,9 @@
-"""Options that commands share, as decorators."""
+"""What several commands share: how they report, where the runs are, how a config is given."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -50,11 +48,3 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
-
-
-@contextmanager
-def exit_with(code: int) -> Any:
-    """Leave with `code` after the block, unless it is 0."""
-    yield
-    if code:
-        sys.exit(code)
