@@ -16,6 +16,7 @@ PAGES = [
     st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
     st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
     st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
+    st.Page("pages/tour.py", title="Tour", icon=":material/school:"),
 ]
 page = st.navigation(PAGES, position="hidden")
 widgets.prepare()

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dynlora import commands
+from dynlora import cli_files, commands
 from dynlora.cli_examining import answer, knockout
 from dynlora.cli_options import configured, in_runs, reports
 from dynlora.errors import DynloraError
@@ -270,3 +270,7 @@ def demo(runs_dir: Path, port: int) -> None:
 def doctor(**options: Any) -> Any:
     """Say what this machine can do and whether everything needed is at hand."""
     return commands.doctor(**options)
+
+
+main.add_command(cli_files.report)
+main.add_command(cli_files.inspect)

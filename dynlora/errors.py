@@ -45,3 +45,7 @@ class StorageError(DynloraError):
 
 class NotMergeableError(DynloraError):
     """This adapter cannot be folded into the base weights."""
+
+
+class AdapterError(DynloraError, ValueError):
+    """A folder holds no PEFT adapter that can be read, or is not what it says it is."""

@@ -6,8 +6,10 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
+from dynlora.adapter_folder import CONFIG_NAME, TENSORS_NAME
 from dynlora.children import Folder, own_folder, runs_root
 from dynlora.errors import CorruptRunError, DataError
 
@@ -17,6 +19,9 @@ MAX_BYTES = 50 * 2**20
 
 ENDINGS = ("csv", "tsv", "jsonl", "parquet")
 """What can be uploaded, by the ending of the name."""
+
+ADAPTER_FILES = {"json": CONFIG_NAME, "safetensors": TENSORS_NAME}
+"""The two files of an adapter, by the ending a browser sends them with, and what they are kept as."""
 
 _DIGEST = re.compile(r"[0-9a-f]{12}\Z")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\Z", re.IGNORECASE)
@@ -63,23 +68,72 @@ def keep(runs_dir: Folder, name: str, content: bytes) -> Path:
     digest = hashlib.sha256(content).hexdigest()[:12]
     folder = own_folder(own_folder(runs_root(runs_dir, make=True), UPLOADS_DIR), digest)
     path = folder / plain
-    if path.is_symlink() or (path.exists() and path.read_bytes() != content):
-        raise CorruptRunError(f"{path} is not what was uploaded under that name; remove it and upload again")
-    if not path.exists():
-        _write(path, content)
+    _keep_once(path, content)
     return path
 
 
 def find(runs_dir: Folder, digest: str) -> Path | None:
     """Return the file kept under a digest that came from an address; None when there is none."""
+    folder = _kept_folder(runs_dir, digest)
+    if folder is None:
+        return None
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+    return next((path for path in files if path.suffix.lower().lstrip(".") in ENDINGS), None)
+
+
+def keep_adapter(runs_dir: Folder, files: Mapping[str, bytes]) -> Path:
+    """Keep the two files of an uploaded adapter in a folder of their own, named by the digest of both.
+
+    Args:
+        runs_dir: folder of the runs; made when missing.
+        files: name in the browser, not trusted, to content: the two by their names, beside whatever else the folder
+            held, or else two files of which one ends in .json and one in .safetensors.
+
+    Raises:
+        DataError: when it is not one file of each kind, or one is empty or too large.
+        CorruptRunError: when a link or another file lies in their place.
+    """
+    named = {name: files[name] for name in ADAPTER_FILES.values() if name in files}
+    chosen = named if len(named) == len(ADAPTER_FILES) else files
+    content = {name.rpartition(".")[2].lower(): data for name, data in chosen.items()}
+    if set(content) != set(ADAPTER_FILES) or len(chosen) != len(ADAPTER_FILES):
+        wanted = " and ".join(ADAPTER_FILES.values())
+        raise DataError(f"{len(files)} files sent: an adapter is two, {wanted}; choose both at once")
+    for ending, data in content.items():
+        if not 0 < len(data) <= MAX_BYTES:
+            raise DataError(
+                f"upload {ADAPTER_FILES[ending]}: {len(data):,} bytes; at most {MAX_BYTES // 2**20} MiB can be sent, "
+                "a larger adapter opens with `dynlora inspect FOLDER`"
+            )
+    total = hashlib.sha256(b"".join(hashlib.sha256(content[ending]).digest() for ending in ADAPTER_FILES))
+    folder = own_folder(own_folder(runs_root(runs_dir, make=True), UPLOADS_DIR), total.hexdigest()[:12])
+    for ending, name in ADAPTER_FILES.items():
+        _keep_once(folder / name, content[ending])
+    return folder
+
+
+def find_adapter(runs_dir: Folder, digest: str) -> Path | None:
+    """Return the folder of the adapter kept under a digest that came from an address; None when there is none."""
+    folder = _kept_folder(runs_dir, digest)
+    files = [] if folder is None else [folder / name for name in ADAPTER_FILES.values()]
+    return folder if files and all(path.is_file() and not path.is_symlink() for path in files) else None
+
+
+def _kept_folder(runs_dir: Folder, digest: str) -> Path | None:
+    """Return the folder of a digest, None when there is none of its own."""
     if not _DIGEST.match(digest):
         return None
     base = runs_root(runs_dir) / UPLOADS_DIR
     folder = base / digest
-    if base.is_symlink() or folder.is_symlink() or not folder.is_dir():
-        return None
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
-    return next((path for path in files if path.suffix.lower().lstrip(".") in ENDINGS), None)
+    return None if base.is_symlink() or folder.is_symlink() or not folder.is_dir() else folder
+
+
+def _keep_once(path: Path, content: bytes) -> None:
+    """Write a file unless it lies there already."""
+    if path.is_symlink() or (path.exists() and path.read_bytes() != content):
+        raise CorruptRunError(f"{path} is not what was uploaded under that name; remove it and upload again")
+    if not path.exists():
+        _write(path, content)
 
 
 def _write(path: Path, content: bytes) -> None:

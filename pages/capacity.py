@@ -6,9 +6,13 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.viz import listing, widgets
+from dynlora.viz.widgets import adapter_view
 
 widgets.enter()
-run = widgets.pick_run()
+widgets.keep_address()
+if adapter_view.adapter_in_address():
+    adapter_view.adapter_view()
+run = widgets.pick_run(without=adapter_view.adapter_link)
 widgets.remember_address()
 with widgets.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
@@ -55,3 +59,4 @@ show_now()
 show_decisions()
 show_knockouts()
 widgets.links(run.id, here="capacity")
+adapter_view.adapter_link()

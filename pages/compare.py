@@ -7,6 +7,7 @@ import streamlit as st
 from dynlora.viz import comparison, sentences_compare, widgets
 from dynlora.viz.widgets import compare_runs
 from dynlora.viz.widgets.answers import one_look
+from dynlora.viz.widgets.report_button import report_button
 
 AT_MOST = 50
 
@@ -16,6 +17,7 @@ runs = widgets.pick_runs("runs to compare", AT_MOST)
 if len(runs) < 2:
     widgets.note("Pick two runs or more.")
     st.stop()
+report_button(runs)
 with widgets.guarded(), one_look():
     found = compare_runs.compared(runs)
     summaries, metric = list(found.summaries.values()), found.metric

@@ -28,6 +28,10 @@ IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
     ("dynlora/errors.py", (*TORCH, *UI, "pandas", "dynlora")),
     ("dynlora/assets/*.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies")),
     ("dynlora/store/*.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
+    (
+        "dynlora/adapter_folder/*.py",
+        (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies", "dynlora.viz"),
+    ),
     ("dynlora/asking.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/uploads.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/launch.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
@@ -35,6 +39,7 @@ IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
     ("dynlora/strategies/*.py", (*UI, "pandas", "dynlora.store", "dynlora.viz")),
     ("dynlora/*.py", UI),
     ("dynlora/viz/*.py", (*TORCH, "dynlora.engine", "dynlora.strategies")),
+    ("dynlora/viz/report/*.py", (*TORCH, "streamlit", "dynlora.engine", "dynlora.strategies")),
     ("dynlora/viz/figures*.py", ("streamlit", "dynlora.store")),
     ("dynlora/viz/theme.py", ("streamlit", "dynlora.store")),
     ("pages/*.py", (*TORCH, "plotly", "pandas", "sqlite3", "dynlora.engine", "dynlora.strategies")),
@@ -48,7 +53,7 @@ OPTIMIZER_STATE = ("dynlora/engine/edits/", "dynlora/engine/checkpoint.py")
 """The places that may read or write the optimiser's state: edits repair it, checkpoints carry it."""
 
 TORCH_FREE = ("dynlora", "dynlora.config", "dynlora.assets", "dynlora.store", "dynlora.launch", "dynlora.app_files",
-              "dynlora.uploads")  # fmt: skip
+              "dynlora.uploads", "dynlora.adapter_folder")  # fmt: skip
 
 
 def _sources(*patterns: str) -> list[Path]:

@@ -20,6 +20,7 @@ import transformers
 from click.testing import CliRunner
 
 import dynlora
+from dynlora.adapter_folder import read_adapter
 from dynlora.cli import main
 from dynlora.engine.inference import bake_gates, mean_gates
 from dynlora.loading import GATE_ROWS, load_run, run_config
@@ -196,6 +197,7 @@ def test_exports_load_elsewhere_and_agree(
     assert sorted(settings["target_modules"]) == sorted(live)
     assert settings["rank_pattern"] == live
     assert set(settings["alpha_pattern"]) == set(live)
+    assert {module.name: module.rank for module in read_adapter(tmp_path / "peft").modules} == live
     for report in reports.values():
         assert report["max_abs_logit_gap"] > 0
         assert report["metrics_before"] == pytest.approx(said[architecture]["metrics"], abs=1e-6)

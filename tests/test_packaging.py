@@ -54,4 +54,6 @@ def test_the_wheel_finds_its_files_anywhere(wheel: Path, tmp_path: Path) -> None
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         folders = {name.split("/")[0] for name in archive.namelist()}
+        names = set(archive.namelist())
     assert {name for name in folders if not name.endswith(".dist-info")} == {"dynlora"}
+    assert {f"dynlora/viz/report/report.{ending}" for ending in ("html", "css", "js")} <= names

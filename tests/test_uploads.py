@@ -70,3 +70,39 @@ def test_links_are_not_followed(runs_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(CorruptRunError, match="not what was uploaded"):
         uploads.keep(runs_dir, "a.csv", b"text\n")
     assert uploads.find(runs_dir, path.parent.name) is None
+
+
+ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"tensors"}
+
+
+def test_an_adapter_is_kept_by_the_digest_of_both_files(runs_dir: Path) -> None:
+    folder = uploads.keep_adapter(runs_dir, ADAPTER)
+    renamed = {"My Config.JSON": b"{}", "../../x.safetensors": b"tensors"}
+    assert uploads.keep_adapter(runs_dir, renamed) == folder
+    assert uploads.keep_adapter(runs_dir, {**ADAPTER, "tokenizer.json": b"{}", "README.md": b"x"}) == folder
+    assert uploads.find_adapter(runs_dir, folder.name) == folder
+    assert uploads.find(runs_dir, folder.name) is None
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == ADAPTER
+    assert uploads.keep_adapter(runs_dir, {**ADAPTER, "adapter_config.json": b"{ }"}) != folder
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {}, {"a.json": b"{}"}, {"a.json": b"{}", "b.json": b"{}"}, {"a.json": b"{}", "b.bin": b"x"},
+        {"a.json": b"{}", "b.safetensors": b"x", "c.safetensors": b"x"}, {"json": b"{}", "safetensors": b""},
+    ],
+)  # fmt: skip
+def test_anything_but_the_two_files_of_an_adapter_is_refused(files: dict[str, bytes], runs_dir: Path) -> None:
+    with pytest.raises(DataError, match=r"adapter is two|0 bytes"):
+        uploads.keep_adapter(runs_dir, files)
+    assert not (runs_dir / ".uploads").exists()
+
+
+def test_links_in_the_place_of_an_adapter_are_not_followed(runs_dir: Path, tmp_path: Path) -> None:
+    folder = uploads.keep_adapter(runs_dir, ADAPTER)
+    (folder / "adapter_config.json").unlink()
+    (folder / "adapter_config.json").symlink_to(tmp_path / "secret.json")
+    assert uploads.find_adapter(runs_dir, folder.name) is None
+    with pytest.raises(CorruptRunError, match="not what was uploaded"):
+        uploads.keep_adapter(runs_dir, ADAPTER)

@@ -48,7 +48,15 @@ def write(frame: pd.DataFrame, path: str | os.PathLike[str], format: str) -> Non
         ConfigError: when the format is unknown.
         OSError: when the file cannot be written.
     """
-    data = encode(frame, format)
+    write_whole(path, encode(frame, format))
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file aside and rename it: it is there whole, or as it was before.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
     target = Path(path)
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:

@@ -232,6 +232,12 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 </style>"""
 
 
+def css_variables(colours: Palette) -> str:
+    """Return the colours of a mode as variables of a style sheet: `--panel`, `--text` and so on."""
+    names = ("background", "panel", "sunken", "hairline", "text", "muted", "accent", "second", "warning")
+    return "; ".join(f"--{name}: {getattr(colours, name)}" for name in names)
+
+
 _CLEAR = "rgba(0, 0, 0, 0)"
 
 _NO_TEMPLATE = go.layout.Template()

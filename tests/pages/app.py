@@ -8,7 +8,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "playground", "methods")
+PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "playground", "methods", "tour")
 RUN_PAGES = ("run", "capacity", "inputs", "playground")
 CATALOG = {
     "strategies": [

@@ -95,3 +95,10 @@ def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:
     assert len(charts(app)) == 7
     assert "The method's own: threshold" in plain(app)
     assert "threshold, from 0 to 1" in plain(app)
+
+
+@pytest.mark.parametrize(("page", "address"), [("run", {"run": RUN}), ("compare", {"runs": f"{RUN},{RUN[:-1]}2"})])
+def test_a_report_is_offered(page: str, address: dict[str, str], runs_dir: Path) -> None:
+    for run_id in (RUN, f"{RUN[:-1]}2"):
+        make_run(runs_dir, run_id=run_id)
+    assert "Report" in [button.label for button in open_page(page, **address).download_button]

@@ -15,7 +15,7 @@ import pytest
 from dynlora.store import queries
 from dynlora.viz import capacity, health, health_report
 from dynlora.viz.health import NOTICE, PROBLEM, Evidence, Finding
-from dynlora.viz.widgets import health_card
+from dynlora.viz.run_reading import RunReading
 
 N = 8
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
@@ -127,7 +127,7 @@ def test_where_the_warm_up_ends() -> None:
 @pytest.mark.parametrize("folder", sorted(SAMPLES.glob("2*")), ids=lambda folder: folder.name)
 def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
     summary = queries.run_summary(folder)
-    found = {finding.title for finding in health_report.findings(health_card.evidence(folder, summary))}
+    found = {finding.title for finding in health_report.findings(RunReading(folder).evidence)}
     assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & found
     used = summary["params"]["active"] + summary["params"]["gate"]
     assert ("Budget is unused" in found) <= (used < 0.95 * summary["params"]["budget"])

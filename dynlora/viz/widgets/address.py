@@ -27,6 +27,15 @@ def to_address(**values: Any) -> None:
             st.query_params[name] = str(value)
 
 
+def keep_address() -> None:
+    """Write the address out again: after a link to the page it is on a browser goes on showing the one before."""
+    values = {name: st.query_params.get_all(name) for name in st.query_params}
+    if values:
+        st.query_params.from_dict(values)
+    else:
+        st.query_params.clear()
+
+
 def put(key: str, value: Any) -> None:
     """Set a control from the address before it is drawn.
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import comparison, figures_compare, grouping, listing, pairing, results, sentences_compare
+from dynlora.viz import comparison, figures_compare, grouping, listing, pairing, sentences_compare
 from dynlora.viz.grouping import Group
+from dynlora.viz.paired_rows import RunPairs
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.address import choose, segmented
 from dynlora.viz.widgets.cards import card, chart, colours, note
@@ -143,83 +143,17 @@ def compared_pairs(found: Compared) -> None:
 
 
 def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
-    loss, right, where = _paired_by_seed(found, pairs)
-    if not loss:
+    sides = RunPairs(found.folders, found.summaries, answers.ask_events).differences(pairs)
+    if not sides[0].differences:
         note("These runs have recorded no losses of shared examples yet: they come with the last evaluation.")
         return
-    sides = st.columns(2)
-    for side, values, what, title, low, digits, key in (
-        (sides[0], loss, f"nats of loss on {where[0]}", "difference of loss, nats (left is better)", True, 4, "loss"),
-        (sides[1], right, f"points of accuracy on {where[1]}", "difference of accuracy, points (right is better)",
-         False, 1, "accuracy"),
-    ):  # fmt: skip
-        if values:
-            rows = pairing.forest(values)
-            words = sentences_compare.paired(rows, *names, what, low_is_good=low, digits=digits)
-            with side:
-                chart(figures_compare.forest(rows, title, colours()), f"{words} {why}".strip(), rows, f"paired-{key}")
-
-
-_BySeed = dict[int, np.ndarray]
-
-
-def _paired_by_seed(found: Compared, pairs: Sequence[tuple[int, str, str]]) -> tuple[_BySeed, _BySeed, tuple[str, str]]:
-    """Return differences of loss and of right answers in points, by seed, and where each was taken.
-
-    All held-out rows where the runs have recorded them, the probe set else.
-    """
-    held, probe = ({seed: ask(found, a, b) for seed, a, b in pairs} for ask in (_held_out, _probe))
-    losses, rights = ([_part(source, part) for source in (held, probe)] for part in (0, 1))
-    where = tuple("held-out rows" if part[0] else "the probe set" for part in (losses, rights))
-    right = {seed: 100 * values for seed, values in (rights[0] or rights[1]).items()}
-    return losses[0] or losses[1], right, (where[0], where[1])
-
-
-_Both = tuple[np.ndarray, np.ndarray | None]
-
-
-def _part(differences: Mapping[int, _Both | None], part: int) -> _BySeed:
-    known = {seed: both[part] for seed, both in differences.items() if both is not None}
-    return pairing.same_length({seed: values for seed, values in known.items() if values is not None})
-
-
-def _held_out(found: Compared, first: str, second: str) -> _Both | None:
-    """Return (loss, right answers) of the second run minus the first on each held-out row; None when not recorded."""
-    folders = [found.folders[run] for run in (first, second)]
-    losses = [_last(folder, "held_out_loss") for folder in folders]
-    if losses[0] is None or losses[1] is None or len(losses[0]) != len(losses[1]):
-        return None
-    right = [_right(folder) if found.summaries[first].get("labels") else None for folder in folders]
-    both = None if right[0] is None or right[1] is None else right[1] - right[0]
-    return losses[1] - losses[0], both
-
-
-def _right(folder: Path) -> np.ndarray | None:
-    """Return 1 for each held-out row that was answered right at the last evaluation, 0 for the others."""
-    truth, answer = _last(folder, "held_out_label"), _last(folder, "held_out_prediction")
-    return None if truth is None or answer is None else (truth == answer).astype(float)
-
-
-def _last(folder: Path, name: str) -> np.ndarray | None:
-    try:
-        bins = answers.ask_events(queries.heatmap, folder, name, 1)
-    except KeyError:
-        return None
-    return bins.frame.to_numpy(float)[:, -1] if bins.points else None
-
-
-def _probe(found: Compared, first: str, second: str) -> _Both | None:
-    """Return (loss, right answers) of the second run minus the first on each probe example; None when they differ."""
-    frames = [answers.ask_events(queries.examples_frame, found.folders[run]) for run in (first, second)]
-    texts = [frame[["text", "text_pair", "label"]].fillna("").to_numpy().tolist() for frame in frames]
-    if not texts[0] or texts[0] != texts[1]:
-        return None
-    loss = (frames[1]["loss"] - frames[0]["loss"]).to_numpy(float)
-    labels = [str(label) for label in found.summaries[first].get("labels") or []]
-    if not labels:
-        return loss, None
-    right = [results.is_right(frame, labels) for frame in frames]
-    return loss, right[1] - right[0]
+    for place, side in zip(st.columns(2), sides, strict=True):
+        if side.differences:
+            rows = pairing.forest(side.differences)
+            words = sentences_compare.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
+            with place:
+                figure = figures_compare.forest(rows, side.title, colours())
+                chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
 
 
 def compared_ranks(found: Compared) -> None:

@@ -6,19 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
-from dynlora.store import queries
-from dynlora.viz import health_report, listing
-from dynlora.viz.health import PROBLEM, Evidence, Finding
+from dynlora.viz import health_report
+from dynlora.viz.health import PROBLEM, Finding
 from dynlora.viz.labels import markdown_text
+from dynlora.viz.run_reading import RunReading
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.cards import card, note
 from dynlora.viz.widgets.picker import link
-
-COLUMNS = 64
-"""Steps of a signal that the checks look at."""
 
 STEPS_AT_ONCE = 50
 """A running run is checked anew this many times, and after each of its events."""
@@ -60,42 +56,5 @@ def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
 def _report(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> tuple[list[Finding], str]:
-    found = evidence(folder, _summary)
+    found = RunReading(folder).evidence
     return health_report.findings(found), health_report.summary(found)
-
-
-def evidence(folder: Path, summary: Mapping[str, Any]) -> Evidence:
-    """Read what the checks ask for.
-
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
-    evaluated = listing.evaluation(queries.events_frame(folder, ("evaluate",)))
-    counts = listing.confusion(evaluated[1]) if evaluated else None
-    planned = summary.get("planned_events")
-    warnings = summary.get("data_warnings")
-    return Evidence(
-        step=summary["step"],
-        max_steps=summary["max_steps"],
-        warmup=health_report.warmup_steps(summary.get("config"), summary["max_steps"]),
-        planned_events=planned if isinstance(planned, int) else None,
-        budget=summary["params"].get("budget"),
-        modules=answers.modules(folder),
-        line=answers.budget(folder, summary),
-        ranks=_signal(folder, "rank"),
-        importance=_signal(folder, "importance"),
-        gates=_signal(folder, "gate"),
-        group_gates=queries.gates_by_group(folder),
-        reallocations=queries.events_frame(folder, ("reallocate",)),
-        loss=listing.series(queries.scalars_frame(folder, "loss", "train", 1000), "loss", "train"),
-        confusion=counts[0] if counts else None,
-        evaluated_at=evaluated[0] if evaluated else 0,
-        data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
-    )
-
-
-def _signal(folder: Path, name: str) -> pd.DataFrame:
-    try:
-        return queries.heatmap(folder, name, COLUMNS).frame
-    except KeyError:
-        return pd.DataFrame()

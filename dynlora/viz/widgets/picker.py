@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -108,11 +109,16 @@ def run_words(runs: pd.DataFrame) -> dict[str, str]:
     return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in found.items()}
 
 
-def pick_run(label: str = "run") -> Chosen:
-    """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page."""
+def pick_run(label: str = "run", without: Callable[[], None] | None = None) -> Chosen:
+    """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
+
+    Args:
+        label: of the picker, for screen readers.
+        without: draws what the page can do without any run.
+    """
     runs = list_all()
     if runs.empty:
-        empty_store()
+        empty_store(without)
     words = run_words(runs)
     remembered = st.session_state.get("last_run")
     readable = runs[runs["status"] != "corrupt"]["id"].tolist() or runs["id"].tolist()
@@ -175,9 +181,11 @@ def pick_runs(label: str, at_most: int = 50) -> list[Chosen]:
         return [find_run(run_id) for run_id in st.session_state["address-runs"]]
 
 
-def empty_store() -> NoReturn:
-    """Say that there are no runs yet and what to do, then end the page."""
+def empty_store(without: Callable[[], None] | None = None) -> NoReturn:
+    """Say that there are no runs yet and what to do, then end the page; `without` as in `pick_run`."""
     no_runs()
+    if without is not None:
+        without()
     st.stop()
 
 

@@ -17,6 +17,7 @@ from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.actions import run_buttons
 from dynlora.viz.widgets.cards import badge, card, chart, colours, note, status_line, titled
 from dynlora.viz.widgets.picker import Chosen, link, links
+from dynlora.viz.widgets.report_button import report_button
 
 MEMORY = {"rss_mib": "process", "gpu_memory_mib": "GPU"}
 """Readings of memory, in MiB, and what they are called."""
@@ -38,6 +39,7 @@ def run_head(run: Chosen, summary: Mapping[str, Any], times: pd.DataFrame, event
             link("pages/launch.py", "Duplicate with changes", **{"from": run.id})
             link("pages/launch.py", "Uniform twin: same budget, spread evenly", **{"from": run.id, "twin": "uniform"})
             link("pages/launch.py", "Random twin: same moves, by chance", **{"from": run.id, "twin": "random"})
+        report_button([run])
     st.progress(listing.progress_share(summary), text=progress.words(summary, remaining))
     status_line(summary)
 

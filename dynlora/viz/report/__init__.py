@@ -1,0 +1,31 @@
+"""A run, or a comparison of runs, as one HTML file with interactive charts that needs no network and no dynlora."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dynlora.viz.report.comparing import comparison_document
+from dynlora.viz.report.one_run import run_document
+from dynlora.viz.report.page import page
+from dynlora.viz.run_reading import RunReading
+
+__all__ = ["comparison_report", "run_report"]
+
+
+def run_report(folder: Path) -> bytes:
+    """Return the report of one run as HTML.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    return page(run_document(RunReading(folder)))
+
+
+def comparison_report(folders: Sequence[Path]) -> bytes:
+    """Return the report of several runs as HTML.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    return page(comparison_document([RunReading(folder) for folder in folders]))

@@ -1,0 +1,138 @@
+"""What the report of one run holds, part by part; what the run has not recorded is left out."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from dynlora.config_files import yaml_text
+from dynlora.viz import capacity, figures, figures_results, health_report, listing, progress, sentences, sentences_run
+from dynlora.viz.labels import number, one_line
+from dynlora.viz.report.capacity_part import capacity_part, inputs_part
+from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
+from dynlora.viz.report.results_part import results_part
+from dynlora.viz.run_reading import RunReading, machine
+
+
+def run_document(run: RunReading) -> Document:
+    """Return the report of a run.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    summary = run.summary
+    found = [
+        learning_part(run),
+        capacity_part(run),
+        inputs_part(run),
+        results_part(run),
+        cost_part(run),
+        made_part(run),
+    ]
+    return Document(
+        one_line(summary["name"], 120),
+        listing.about(summary),
+        {"status": _status(summary), **listing.headline(summary, len(run.event_steps))},
+        found,
+        _health(run),
+    )
+
+
+def _status(summary: Mapping[str, Any]) -> str:
+    where = f"step {number(summary['step'])} of {number(summary['max_steps'])}"
+    return str(summary["status"]) if summary["step"] >= summary["max_steps"] else f"{summary['status']}, {where}"
+
+
+def _health(run: RunReading) -> list[str]:
+    """Return the findings about the run, and what was checked and is well."""
+    if not run.summary["step"]:
+        return []
+    found = health_report.findings(run.evidence)
+    return [
+        *(f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found),
+        health_report.summary(run.evidence),
+    ]
+
+
+def learning_part(run: RunReading) -> Part:
+    """Return what the run learned, step by step."""
+    train, held_out = (listing.series(run.scalars, "loss", split) for split in ("train", "validation"))
+    if train.empty:
+        return Part("Learning", [], ["Nothing has been recorded yet."])
+    metrics, name = listing.held_out(run.scalars), run.summary.get("metric") or listing.main_metric(run.summary)[0]
+    blocks: list[Block] = [
+        Chart("Does it learn?", partial(figures.loss_lines, train, held_out), sentences.loss(train, held_out), train)
+    ]
+    if len(metrics):
+        words = sentences.metric(listing.series(run.scalars, name, "validation"), name)
+        drawn = partial(figures.metric_lines, metrics)
+        blocks.append(Chart("How good is it on rows it has not seen?", drawn, words, metrics))
+    return Part("Learning", blocks)
+
+
+def cost_part(run: RunReading) -> Part:
+    """Return what the run used: parameters, time, and the numbers of its method."""
+    blocks: list[Block] = []
+    limit, line = run.summary["params"].get("budget"), run.budget
+    if len(line):
+        used = capacity.parameters(line)
+        title = "adapter parameters in use"
+        drawn = partial(figures.line, used, title, limit=limit, zero=False, tick=",")
+        blocks.append(Chart("Does it stay within the budget?", drawn, sentences.budget(line, limit), line))
+    ranks = run.frame("rank")
+    if len(ranks):
+        totals = progress.components_by_kind(ranks, run.modules)
+        drawn = partial(figures_results.ranks_by_kind, totals)
+        blocks.append(Chart("Which kinds of modules hold the ranks?", drawn, sentences_run.by_kind(totals), totals))
+    times = listing.step_times(run.scalars)
+    if len(times):
+        words = sentences.step_time(times)
+        blocks.append(Chart("What does a step cost?", partial(figures.step_time, times), words, times))
+    rate = listing.series(run.scalars, "lr", "train")
+    if len(rate):
+        drawn = partial(figures.line, rate, "learning rate, per step")
+        blocks.append(Chart("How fast is it told to learn?", drawn, sentences.learning_rate(rate), rate))
+    return Part("Cost", [*blocks, *_own_numbers(run)])
+
+
+def _own_numbers(run: RunReading) -> list[Block]:
+    """Return the numbers that only this run's method records."""
+    blocks: list[Block] = []
+    for name in listing.own_numbers(run.scalars):
+        series = listing.series(run.scalars, name, "train")
+        word = one_line(name.replace("_", " ").replace("/", ": "), 60)
+        words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
+        blocks.append(
+            Chart(f"The method's own: {word}", partial(figures.line, series, word, zero=False), words, series)
+        )
+    return blocks
+
+
+def made_part(run: RunReading) -> Part:
+    """Return how the run was made: its configuration, and the versions and machine it was made with."""
+    summary = run.summary
+    created = summary.get("created")
+    facts = {"id": summary["id"], "strategy": listing.strategy_words(summary)}
+    if isinstance(created, int | float) and 0 <= created < 4e9:
+        facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    facts |= {
+        f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
+    }
+    return Part(
+        "How it was made",
+        [
+            Text("Configuration", yaml_text(summary["config"])),
+            Table("Versions, machine and size", facts_frame(facts | machine(summary))),
+        ],
+    )
+
+
+def facts_frame(facts: Mapping[str, str]) -> pd.DataFrame:
+    """Return facts as a table of two columns."""
+    return pd.DataFrame({"what": list(facts), "value": list(facts.values())}, dtype=object)

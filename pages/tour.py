@@ -1,0 +1,20 @@
+"""What is rank, what is importance, who gave to whom, what do gates do, was it worth it? A tour on a real run."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dynlora.viz import widgets
+from dynlora.viz.widgets import tour_stops
+
+widgets.enter()
+widgets.keep_address()
+with widgets.guarded(), st.spinner("Looking for a run to show"):
+    found = tour_stops.toured()
+if found is None:
+    widgets.titled("Tour", "What rank is, and what it means that it moves.")
+    tour_stops.nothing_to_tour()
+    st.stop()
+tour_stops.head(found)
+with widgets.guarded():
+    tour_stops.show_stop(found)

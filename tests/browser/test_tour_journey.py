@@ -1,0 +1,64 @@
+"""The tour from its first stop to its last, and an adapter that is brought along: sent, seen, linked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynlora.viz import tour
+from tests.adapter_folder.files import small_adapter
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PATIENCE_MS = 30_000
+
+
+def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/tour")
+    expect(page.locator(".replay svg")).to_be_visible(timeout=PATIENCE_MS)
+    for stop in tour.STOPS[1:]:
+        page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
+        expect(page.get_by_role("heading", name=stop.question, exact=True)).to_be_visible()
+        expect(page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first).to_be_visible()
+        expect(page).to_have_url(re.compile(f"stop={stop.key}"))
+        page.screenshot(path=artifacts / f"tour-{stop.key}.png", full_page=True)
+    expect(page.get_by_role("link", name="Launch one like it")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="What do gates do?", exact=True)).to_be_visible()
+
+
+def test_an_adapter_is_brought_along(
+    server: str, page: Page, browser: Browser, artifacts: Path, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    folder = small_adapter(tmp_path / "adapter", layers=6)
+    page.goto(f"{server}/capacity")
+    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
+    page.get_by_role("link", name="Open an adapter folder").click()
+    expect(page.get_by_role("heading", name="Open an adapter folder")).to_be_visible(timeout=PATIENCE_MS)
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(sorted(folder.iterdir()))
+    expect(page.get_by_text("12 modules, of ranks 1 to 7")).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    expect(page).to_have_url(re.compile(r"adapter=[0-9a-f]{12}"))
+    page.get_by_text("norm of the update", exact=True).first.click()
+    expect(page).to_have_url(re.compile("number=norm"))
+    page.screenshot(path=artifacts / "adapter.png", full_page=True)
+    shown = page.url
+
+    narrow = browser.new_context(viewport={"width": 375, "height": 900}, color_scheme="dark").new_page()
+    narrow.goto(shown)
+    expect(narrow.locator(".js-plotly-plot")).to_have_count(3, timeout=PATIENCE_MS)
+    main = narrow.get_by_test_id("stMain")
+    assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+    narrow.screenshot(path=artifacts / "adapter-narrow.png", full_page=True)
+    narrow.context.close()
+
+    page.get_by_role("link", name="Capacity of a run").click()
+    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page).not_to_have_url(re.compile("adapter="))

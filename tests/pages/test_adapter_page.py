@@ -1,0 +1,85 @@
+"""An adapter without a run on the Capacity page: sent, seen, linked; what is none is told in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynlora import uploads
+from dynlora.viz.widgets import picker
+from tests.adapter_folder.files import lora, small_adapter, write_adapter
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import HOSTILE, make_run
+
+
+def sent(folder: Path) -> list[tuple[str, bytes, str]]:
+    """Return the files of a folder as a browser sends them."""
+    return [(path.name, path.read_bytes(), "application/octet-stream") for path in sorted(folder.iterdir())]
+
+
+def kept(runs_dir: Path, folder: Path) -> str:
+    """Keep an adapter as the page does and return its digest."""
+    return uploads.keep_adapter(runs_dir, {path.name: path.read_bytes() for path in folder.iterdir()}).name
+
+
+def test_an_adapter_is_sent_and_its_address_restores_it(runs_dir: Path, tmp_path: Path) -> None:
+    app = open_page("capacity", adapter="send")
+    app.file_uploader(key="adapter-files-send").set_value(sent(small_adapter(tmp_path / "adapter"))).run()
+    assert not app.exception
+    assert "6 modules, of ranks 1 to 4" in words(app)
+    digest = app.query_params["adapter"]
+    digest = digest[0] if isinstance(digest, list) else digest
+    again = open_page("capacity", adapter=digest, number="norm")
+    assert len(charts(again)) == 3
+    assert "The norm of the update is highest in" in words(again)
+    assert [column.value for column in again.metric][:2] == ["6", "15"]
+
+
+@pytest.mark.parametrize("files", [[], ["adapter_config.json"]])
+def test_two_files_are_asked_for(files: list[str], tmp_path: Path) -> None:
+    app = open_page("capacity", adapter="send")
+    chosen = [file for file in sent(small_adapter(tmp_path / "adapter")) if file[0] in files]
+    app.file_uploader(key="adapter-files-send").set_value(chosen).run()
+    assert not app.exception
+    assert len(app.error) == len(files)
+    assert not charts(app)
+
+
+def test_what_is_no_adapter_is_told(tmp_path: Path) -> None:
+    app = open_page("capacity", adapter="send")
+    broken = write_adapter(tmp_path / "adapter", b"\x80\x04pickle")
+    app.file_uploader(key="adapter-files-send").set_value(sent(broken)).run()
+    assert not app.exception
+    assert "the file is damaged or no safetensors file" in app.error[0].value.replace("\\", "")
+
+
+@pytest.mark.parametrize("address", ["", "x", "..", "0" * 12, "<img src=x>"])
+def test_an_address_that_keeps_nothing(address: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    app = open_page("capacity", adapter=address)
+    assert "No adapter is kept under this address" in words(app)
+    assert not app.error
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_are_text(text: str, runs_dir: Path, tmp_path: Path) -> None:
+    tensors = lora(f"layers.0.{text[:300]}".replace("\x00", ""), 2, 4, 4)
+    folder = write_adapter(tmp_path / "adapter", tensors, base_model_name_or_path=text)
+    app = open_page("capacity", adapter=kept(runs_dir, folder))
+    assert len(charts(app)) == 3
+    assert "<img" not in json.dumps(charts(app)) + words(app).replace("\\<img", "")
+
+
+def test_without_runs_there_is_a_link_and_a_dashboard_that_only_looks_takes_nothing(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = [link.proto.label for link in open_page("capacity").get("page_link")]
+    assert "Open an adapter folder" in links
+    digest = kept(runs_dir, small_adapter(tmp_path / "adapter"))
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    app = open_page("capacity", adapter="send")
+    assert not app.get("file_uploader")
+    assert "only looks" in words(app)
+    assert len(charts(open_page("capacity", adapter=digest))) == 3

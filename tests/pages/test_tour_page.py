@@ -1,0 +1,56 @@
+"""The Tour page: six stops with the real charts of a sample run, in the address; polite without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.app_files import sample_runs_dir
+from dynlora.viz import tour
+from dynlora.viz.widgets import picker
+from tests.pages.app import charts, open_page, words
+from tests.viz.runs import make_run
+
+
+@pytest.fixture
+def _samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picker, "sample_runs_dir", sample_runs_dir)
+
+
+def way(app: AppTest) -> list[tuple[str, str]]:
+    """Return the links between stops: label and what their address holds."""
+    links = [link.proto for link in app.get("page_link")]
+    return [(link.label, link.query_string) for link in links if link.page == "tour" and link.query_string]
+
+
+@pytest.mark.usefixtures("_samples")
+@pytest.mark.parametrize("stop", tour.STOPS, ids=lambda stop: stop.key)
+def test_every_stop_shows_its_chart(stop: tour.Stop) -> None:
+    app = open_page("tour", stop=stop.key)
+    assert not app.error
+    assert stop.question in [element.value for element in app.subheader]
+    assert len(charts(app)) == (stop.key != "rank")
+    assert len(app.get("bidi_component")) == (stop.key == "rank")
+    _, before, after, number = tour.neighbours(stop.key)
+    assert f"Stop {number} of 6" in words(app)
+    expected = [f"stop={one.key}" for one in (before, after) if one]
+    assert [query for _, query in way(app) if query.startswith("stop=")] == expected
+    labels = [link.proto.label for link in app.get("page_link")]
+    assert ("Launch one like it" in labels) == (after is None)
+
+
+@pytest.mark.usefixtures("_samples")
+def test_nonsense_in_the_address_starts_at_the_first_stop() -> None:
+    app = open_page("tour", stop="<b>", step="x")
+    assert "What is rank?" in [element.value for element in app.subheader]
+
+
+@pytest.mark.parametrize("gates", [True, False])
+def test_without_a_run_to_show_it_says_so(gates: bool, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001", gates=gates)
+    app = open_page("tour")
+    assert not app.error
+    assert "The tour needs a finished run" in words(app)
+    assert not charts(app)

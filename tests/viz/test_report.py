@@ -1,0 +1,210 @@
+"""Reports: one file with everything in it, the same bytes for the same run, and text that stays text."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import gzip
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynlora.app_files import sample_runs_dir
+from dynlora.viz.report import comparison_report, run_report
+from dynlora.viz.report.charts import differences, script_json
+from tests.command_line import document, run
+from tests.viz.runs import HOSTILE, make_run
+
+RUN = "20260101-000000-00000001"
+BREAK_OUT = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)><!--<script> $x$ {{plotly}} %{customdata[0]} "
+)
+MOST_BYTES = 3_000_000
+"""What can be mailed; plotly.js is 2 MB of it."""
+
+
+class Read(HTMLParser):
+    """Reads a page: its tags, the addresses in them, its scripts by id, and its words."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self.policy = ""
+        self.words: list[str] = []
+        self._script: str | None = None
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [str(values[name]) for name in ("src", "href", "action", "data") if name in values]
+        self.handlers += [name for name in values if name.startswith("on")]
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = str(values["content"])
+        if tag == "script":
+            self._script = values.get("id") or "loader"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is None:
+            self.words.append(data)
+        else:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+    @property
+    def said(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def charts(self) -> list[dict[str, Any]]:
+        return json.loads(self.scripts["charts"])
+
+
+@pytest.fixture(scope="module")
+def sample() -> Path:
+    """A finished sample run that moved rank."""
+    return next(path for path in sorted(sample_runs_dir().iterdir()) if "dynamic" in _config(path))
+
+
+def _config(path: Path) -> str:
+    file = path / "config.yaml"
+    return file.read_text() if file.is_file() else ""
+
+
+@pytest.fixture(scope="module")
+def page(sample: Path) -> bytes:
+    """Its report."""
+    return run_report(sample)
+
+
+def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path) -> None:
+    read = Read(page)
+    assert len(page) < MOST_BYTES
+    for words in ("Does it learn?", "Where capacity sits", "Where the loss hangs", "Who gave to whom?", "Configuration",
+                  "Does it stay within the budget?", "What is taken for what?", "Versions, machine and size", "torch",
+                  "How fast is it told to learn?", "Which inputs open which gates?"):  # fmt: skip
+        assert words in read.said, words
+    assert len(read.charts) == page.count(b'class="plot"') > 12
+    assert page == run_report(sample), "the same run must give the same bytes"
+
+
+def test_nothing_is_fetched_and_only_two_scripts_may_run(page: bytes) -> None:
+    read = Read(page)
+    assert [address for address in read.addresses if not address.startswith(("#part-", "data:,"))] == []
+    assert read.handlers == []
+    assert list(read.scripts) == ["charts", "plotly", "loader"]
+    allowed = re.findall(r"'sha256-[^']+'", read.policy)
+    plotly = gzip.decompress(base64.b64decode(read.scripts["plotly"]))
+    for script in (plotly, read.scripts["loader"].encode()):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" in allowed
+    assert len(allowed) == 2
+    assert "default-src 'none'" in read.policy
+    assert "unsafe-eval" not in read.policy
+    assert "http" not in read.policy
+
+
+@pytest.mark.parametrize("text", [BREAK_OUT, HOSTILE[3] + BREAK_OUT], ids=["markup", "long"])
+def test_hostile_text_stays_text(text: str, runs_dir: Path) -> None:
+    folders = [
+        make_run(runs_dir, run_id=RUN, text=text, extras=True, own=True, error=text, state="failed"),
+        make_run(runs_dir, run_id=RUN[:-1] + "2", text=text, strategy="lora", extras=True),
+    ]
+    for page in (run_report(folders[0]), comparison_report(folders)):
+        read = Read(page)
+        assert list(read.scripts) == ["charts", "plotly", "loader"]
+        assert not {"img", "iframe", "object", "embed", "form", "base", "svg"} & set(read.tags)
+        assert read.tags.count("script") == 3
+        assert read.handlers == []
+        drawn = json.dumps(read.charts, ensure_ascii=False)
+        assert "<img" not in drawn
+        assert "<script" not in drawn
+        assert "$x" not in drawn
+        assert re.search(r"%\{customdata\[0\]\} ", drawn) is None
+        assert "\u202e" not in page.decode()
+
+
+@pytest.mark.parametrize(("state", "steps"), [("queued", 0), ("running", 0), ("failed", 17), ("stopped", 17)])
+def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id=RUN, state=state, steps=steps, gates=False, error="the disk is full")
+    read = Read(run_report(folder))
+    assert state in read.said
+    assert "Configuration" in read.said
+    assert bool(read.charts) == (state != "queued")
+    assert ("Does it learn?" in read.said) == (steps > 0)
+
+
+def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir: Path) -> None:
+    folders = [
+        make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i % 2, strategy=name, gates=False, extras=True)
+        for i, name in enumerate(["dynamic", "dynamic", "lora", "lora"])
+    ]
+    read = Read(comparison_report(folders))
+    for words in ("Comparison of 4 runs", "Paired over 2 shared seeds", "strategy.name", "Pareto set",
+                  "Who learns faster?", "Where did they put their capacity?", "n = 2"):  # fmt: skip
+        assert words in read.said, words
+    page_without_plotly = sum(len(words) for name, words in read.scripts.items() if name != "plotly")
+    assert page_without_plotly < 400_000
+
+
+def test_a_large_run_is_still_mailed(runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id=RUN, steps=3000, extras=True)
+    assert len(run_report(folder)) < MOST_BYTES
+
+
+def test_the_command_writes_reports_and_refuses_in_a_sentence(runs_dir: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        make_run(runs_dir, run_id=f"20260101-000000-0000000{number}", seed=number)
+    out = tmp_path / "report.html"
+    said = document(run(runs_dir, "report", RUN, "--out", str(out), "--json"))
+    assert said == {"runs": [RUN], "out": str(out), "bytes": out.stat().st_size}
+    assert RUN.encode() in out.read_bytes()
+    ids = [RUN, RUN[:-1] + "2", RUN]
+    assert document(run(runs_dir, "report", *ids, "--out", str(out), "--json"))["runs"] == ids[:2]
+    assert b"Comparison of 2 runs" in out.read_bytes()
+    for arguments, words in (
+        (["20260101-000000-00000009", "--out", str(out)], "20260101-000000-00000009"),
+        ([RUN, "--out", str(tmp_path / "no" / "report.html")], "give another path"),
+        ([f"r{i}" for i in range(51)] + ["--out", str(out)], "at most 50"), ([RUN], "--out"),
+    ):  # fmt: skip
+        result = run(runs_dir, "report", *arguments)
+        assert (result.exit_code, result.stdout) == (2, ""), arguments
+        assert words in result.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.html"]
+
+
+PLAIN = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=3), inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(first=PLAIN, second=PLAIN)
+def test_the_differences_make_the_second_of_the_first(first: Any, second: Any) -> None:
+    found = {"it": copy.deepcopy(first)}
+    for place, value in differences({"it": first}, {"it": second}):
+        owner: Any = found
+        for key in place[:-1]:
+            owner = owner[key]
+        owner[place[-1]] = value
+    assert found["it"] == second
+
+
+@given(value=PLAIN)
+def test_json_in_a_script_ends_nothing_and_reads_back(value: Any) -> None:
+    written = script_json(value)
+    assert not set("<>&\u2028\u2029") & set(written)
+    assert json.loads(written) == value

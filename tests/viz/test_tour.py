@@ -1,0 +1,52 @@
+"""The tour's stops, and which run it picks: by what the run recorded."""
+
+# pyright: reportArgumentType=false
+# (pandas comes without types of its own)
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from dynlora.viz import tour
+
+
+def test_stops_have_neighbours() -> None:
+    assert len(tour.STOPS) == 6
+    first, before, after, number = tour.neighbours("nonsense")
+    assert (first.key, before, after and after.key, number) == ("rank", None, "importance", 1)
+    last, before, after, number = tour.neighbours("worth")
+    assert (last.key, before and before.key, after, number) == ("worth", "gates", None, 6)
+
+
+def test_words_are_short_and_plain() -> None:
+    for stop in tour.STOPS:
+        assert 20 < len(" ".join(stop.words).split()) < 110
+        assert not set("*_`<>[]$:") & set(" ".join(stop.words).replace(": ", " "))
+
+
+def merit(won: list[float], events: int = 5, recorded: tuple[str, ...] = tour.NEEDED) -> float | None:
+    """Return the merit of a run in which modules of importance 1, 2, 3 and 4 won these ranks."""
+    ranks = pd.DataFrame({0: 4.0, 10: [4.0 + rank for rank in won]})
+    importance = pd.DataFrame({0: [1.0, 2, 3, 4], 10: [1.0, 2, 3, 4]})
+    return tour.merit(recorded, events, ranks, importance)
+
+
+def test_a_run_that_moved_by_merit_is_picked_and_one_that_moved_by_chance_is_not() -> None:
+    assert merit([-2, -1, 1, 2]) == pytest.approx(1.0)
+    by_half = merit([-1, -2, 2, 1])
+    assert by_half is not None
+    assert by_half == pytest.approx(0.6)
+    assert merit([2, 1, -1, -2]) is None
+    assert merit([0, 0, 0, 0]) is None
+    assert merit([-2, -1, 1, 2], events=2) is None
+    assert merit([-2, -1, 1, 2], recorded=tour.NEEDED[1:]) is None
+    assert tour.merit(tour.NEEDED, 5, pd.DataFrame({0: [1.0]}), pd.DataFrame()) is None
+
+
+@pytest.mark.parametrize("difference", [{"model": "b"}, {"max_steps": 3}, {"params": {"budget": 2}}, {"metrics": {}}])
+def test_runs_are_alike_at_the_same_terms(difference: dict[str, object]) -> None:
+    own = {"id": "a", "model": "m", "data": "d", "max_steps": 9, "params": {"budget": 1}, "is_own": False,
+           "metrics": {"accuracy": 0.5}, "metric": "accuracy"}  # fmt: skip
+    rows = [own, {**own, "id": "b"}, {**own, "id": "c", **difference}]
+    assert tour.alike(rows, "a") == ["a", "b"]
+    assert tour.alike(rows, "a", at_most=1) == ["a"]
