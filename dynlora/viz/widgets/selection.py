@@ -44,11 +44,11 @@ def select_runs() -> Selection:
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
         text = search.search_box("search, instead of picking")
         ids = [] if text else pick_runs("runs to compare", readable, MOST_READ)
+    found = search.searched(readable, text)
+    search.saved_views(text, is_sound=found is not None)
+    if found is None:
+        st.stop()
     if text:
-        found = search.searched(readable, text)
-        search.saved_views(text, is_sound=found is not None)
-        if found is None:
-            st.stop()
         note(_words(len(found), len(readable)))
         ids = found["id"].tolist()[:MOST_LISTED]
     chosen = readable.set_index("id", drop=False).loc[ids]
