@@ -41,11 +41,9 @@ def scatter(
             f"{what[1]}: %{{y:.5~g}}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
-    for update, one, is_log in ((drawn.update_xaxes, what[0], logarithmic[0]),
-                                (drawn.update_yaxes, what[1], logarithmic[1])):  # fmt: skip
-        update(title_text=one, type="log" if is_log else "linear", exponentformat="power")
-        if is_log:
-            update(dtick="D2" if one else None, minor={"showgrid": False})
+    for axis, name, is_log in zip(("x", "y"), what, logarithmic, strict=True):
+        look = {"type": "log", "dtick": "D2", "exponentformat": "power"} if is_log else {}
+        drawn.update_layout({f"{axis}axis": {"title": {"text": name}, **look}})
     return drawn
 
 

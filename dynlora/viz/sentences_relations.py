@@ -61,12 +61,14 @@ def grid(cells: pd.DataFrame, keys: tuple[str, str], metric: str, hidden: Sequen
     """
     known = cells[cells["n"] > 0]
     best = known.loc[known["mean"].idxmin() if low_is_good else known["mean"].idxmax()]
-    over = f"Cells average over {listed([one_line(title(key), 40) for key in hidden])} too" if hidden else ""
-    warning = f" {over}: search for one value of it to tell them apart." if hidden else " Cells average over seeds."
+    warning = "Cells average over seeds."
+    if hidden:
+        names = listed([one_line(title(key), 40) for key in hidden])
+        warning = f"Cells average over {names} too: search for one value of it to tell them apart."
     return (
         f"Best {one_line(metric, 40)}: {score(best['mean'])} at {one_line(title(keys[0]), 40)} {best['across']} and "
         f"{one_line(title(keys[1]), 40)} {best['down']}, n = {best['n']}. {len(known)} of {len(cells)} pairs were run, "
-        f"{plural(int(known['n'].sum()), 'run')} in all.{warning}"
+        f"{plural(int(known['n'].sum()), 'run')} in all. {warning}"
     )
 
 

@@ -59,7 +59,7 @@ def test_a_sweep_as_lines_and_as_a_grid(swept: str) -> None:
         "0.015<br>n = 2", "0.035<br>n = 2", "0.015<br>n = 2", "0.035<br>n = 2",
     ]  # fmt: skip
     assert "Cells average over seeds" in said(app)
-    app.selectbox(key="address-rows").set_value("train.lr").run()
+    app.selectbox(key="address-side").set_value("train.lr").run()
     assert "Choose two different settings" in said(app)
     app.selectbox(key="address-of").set_value("loss") if "loss" in app.selectbox(key="address-of").options else None
     assert not app.exception

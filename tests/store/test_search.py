@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,3 +201,14 @@ def test_what_is_no_plain_value_never_fits_and_never_breaks() -> None:
     assert fields.fits("seed>1", [odd]) == [True]
     for text in ("step>=0", "step!=0", "accuracy>0", "train.lr>0", "train.lr.a.b>0", "params.active>0", "tag:x", "x=1"):
         assert not fields.is_fit(parse(text), odd)
+
+
+def test_the_documentation_holds() -> None:
+    blocks = (Path(__file__).parents[2] / "docs" / "SEARCH.md").read_text("utf-8").split("```\n")
+    for line in blocks[1].splitlines():
+        assert isinstance(fields.fits(line, [ROW])[0], bool)
+    command, sentence, *picture = blocks[5].splitlines()
+    with pytest.raises(SearchError) as caught:
+        fields.fits(command.split("'")[1], [ROW])
+    assert sentence == f"Error: {caught.value}"
+    assert picture == caught.value.picture.split("\n")

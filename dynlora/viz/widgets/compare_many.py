@@ -52,13 +52,14 @@ def many_numbers(rows: Sequence[Row]) -> None:
             note("All these runs have the same settings but for the seed.")
             return
         metric = comparison.shared_metric(rows)
-        chosen = several("axes", "settings, the most varied unless chosen", settings, {key: title(key) for key in settings})
+        words = {key: title(key) for key in settings}
+        chosen = several("axes", "settings, unless chosen the most varied", settings, words, "stretch")
         shown = relations.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
         low = metric in LOW_IS_GOOD
         lines = relations.lines(rows, shown, metric, low_is_good=low)
-        names = [title(key) for key in chosen or settings[:MOST_AXES]]
-        words = sentences_relations.parallel(lines, names, metric)
-        chart(figures_relations.parallel(lines, shown, colours()), words, lines, "parallel")
+        names = [words[key] for key in chosen or settings[:MOST_AXES]]
+        said = sentences_relations.parallel(lines, names, metric)
+        chart(figures_relations.parallel(lines, shown, colours()), said, lines, "parallel")
 
 
 def _results(rows: Sequence[Row], metric: str) -> list[str]:
@@ -80,9 +81,9 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
             return
         left, right = st.columns(2)
         with left:
-            top = choose("columns", "columns", settings, settings[0], _title)
+            top = choose("top", "columns", settings, settings[0], _title)
         with right:
-            side = choose("rows", "rows", settings, settings[1], _title)
+            side = choose("side", "rows", settings, settings[1], _title)
         if top == side:
             note("Choose two different settings.")
             return
