@@ -191,75 +191,74 @@ class _Parser:
         self._next = 0
 
     def query(self) -> Query:
-        """query = [ or ] ."""
-        if self._now.kind == "end":
+        """Query = [ or ] ."""
+        if self._look().kind == "end":
             return And(())
         found = self._or(0)
-        if self._now.kind == "close":
+        if self._look().kind == "close":
             raise self._wrong("this bracket closes none; drop it or open one before")
-        if self._now.kind != "end":
-            raise self._wrong(f"a field is wanted before {self._now.shown}; write field{self._now.text}value")
+        if self._look().kind != "end":
+            raise self._wrong(f"a field is wanted before {self._look().shown}; write field{self._look().text}value")
         return found
 
     def _or(self, depth: int) -> Query:
-        """or = and { "or" and } ."""
+        """Or = and { "or" and } ."""
         items = [self._and(depth)]
-        while self._now.keyword == "or":
+        while self._look().keyword == "or":
             self._take()
             items.append(self._and(depth))
         spliced = [inner for item in items for inner in (item.items if isinstance(item, Or) else (item,))]
         return spliced[0] if len(spliced) == 1 else Or(tuple(spliced))
 
     def _and(self, depth: int) -> Query:
-        """and = not { [ "and" ] not } ."""
+        """And = not { [ "and" ] not } ."""
         items = [self._not(depth)]
-        while self._now.kind in ("open", "tag", "quoted", "unclosed", "word") and self._now.keyword != "or":
-            if self._now.keyword == "and":
+        while self._look().kind in ("open", "tag", "quoted", "unclosed", "word") and self._look().keyword != "or":
+            if self._look().keyword == "and":
                 self._take()
             items.append(self._not(depth))
         spliced = [inner for item in items for inner in (item.items if isinstance(item, And) else (item,))]
         return spliced[0] if len(spliced) == 1 else And(tuple(spliced))
 
     def _not(self, depth: int) -> Query:
-        """not = "not" not | "(" or ")" | "tag:" value | field operator value | word ."""
+        """Not = "not" not | "(" or ")" | "tag:" value | field operator value | word ."""
         if depth > MAX_DEPTH:
             raise self._wrong(f"more than {MAX_DEPTH} brackets and nots inside one another; write it flatter")
-        if self._now.keyword == "not":
+        if self._look().keyword == "not":
             self._take()
             return Not(self._not(depth + 1))
-        if self._now.keyword or self._now.kind not in ("open", "tag", "quoted", "word"):
-            raise self._wrong(f"a word, a comparison or ( is wanted, not {self._now.shown}; {self._remedy()}")
+        if self._look().keyword or self._look().kind not in ("open", "tag", "quoted", "word"):
+            raise self._wrong(f"a word, a comparison or ( is wanted, not {self._look().shown}; {self._remedy()}")
         token = self._take()
         if token.kind == "open":
             return self._closed(token, depth)
         if token.kind == "tag":
             return Comparison("tag", "=", *self._value("tag:"), token.column)
-        if self._now.kind == "operator":
+        if self._look().kind == "operator":
             return self._comparison(token)
         return Word(_unquoted(token))
 
     def _closed(self, opened: _Token, depth: int) -> Query:
         found = self._or(depth + 1)
-        if self._now.kind != "close":
-            raise self._wrong(f") is wanted for the ( at column {opened.column}, not {self._now.shown}; close it")
+        if self._look().kind != "close":
+            raise self._wrong(f") is wanted for the ( at column {opened.column}, not {self._look().shown}; close it")
         self._take()
         return found
 
     def _comparison(self, name: _Token) -> Comparison:
         operator = self._take()
         if name.kind == "quoted":
-            raise self._wrong(f"a field stands without quotes; write {_unquoted(name)[:40]}{operator.text}…", name)
+            raise self._wrong("a field stands without quotes; drop them, or the comparison", name)
         value, number = self._value(operator.text)
         return Comparison(name.text, "=" if operator.text == "==" else operator.text, value, number, name.column)
 
     def _value(self, after: str) -> tuple[str, float | None]:
-        if self._now.keyword or self._now.kind not in ("quoted", "word"):
-            raise self._wrong(f"a value is wanted after {after}, not {self._now.shown}; {self._remedy()}")
+        if self._look().keyword or self._look().kind not in ("quoted", "word"):
+            raise self._wrong(f"a value is wanted after {after}, not {self._look().shown}; {self._remedy()}")
         token = self._take()
         return _unquoted(token), _number(token.text) if token.kind == "word" else None
 
-    @property
-    def _now(self) -> _Token:
+    def _look(self) -> _Token:
         return self._tokens[self._next]
 
     def _take(self) -> _Token:
@@ -267,14 +266,14 @@ class _Parser:
         return self._tokens[self._next - 1]
 
     def _remedy(self) -> str:
-        if self._now.kind == "unclosed":
+        if self._look().kind == "unclosed":
             return "close the quote"
-        if self._now.kind == "end":
+        if self._look().kind == "end":
             return "such as accuracy>0.85"
         return "put it in quotes to search for it as text"
 
     def _wrong(self, problem: str, token: _Token | None = None) -> SearchError:
-        return SearchError(self._text, (token or self._now).column, problem)
+        return SearchError(self._text, (token or self._look()).column, problem)
 
 
 def _unquoted(token: _Token) -> str:

@@ -1,6 +1,6 @@
 """Figures of sweeps: a grid over two settings, and lines over one."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportCallIssue=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 

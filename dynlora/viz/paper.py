@@ -17,7 +17,7 @@ import pandas as pd
 
 from dynlora.store import fields
 from dynlora.viz.comparison import LOW_IS_GOOD
-from dynlora.viz.grouping import Group, grouped
+from dynlora.viz.grouping import grouped
 from dynlora.viz.labels import one_line, source_name
 from dynlora.viz.listing import main_metric, strategy_words
 from dynlora.viz.relations import USED, Row, numbers

@@ -3,7 +3,8 @@
 Rows are plain values as `runlist.plain_rows` returns them, so that hundreds of runs are compared without opening one.
 """
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportReturnType=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def numbers(row: Row) -> dict[str, float]:
     params = row.get("params") or {}
     if isinstance(params.get("active"), int):
         found[USED] = params["active"] + (params["gate"] if isinstance(params.get("gate"), int) else 0)
-    found |= {f"{group}.{name}": value for group in ("params", "time") for name, value in (row.get(group) or {}).items()}
+    found |= {
+        f"{group}.{name}": value for group in ("params", "time") for name, value in (row.get(group) or {}).items()
+    }
     found |= {"step": row.get("step"), "seed": row.get("seed")}
     found |= {key: value for key, value in fields.settings(row).items() if key not in NOT_SETTINGS}
     return {str(name): float(value) for name, value in found.items() if _is_number(value)}
@@ -98,13 +101,14 @@ def varying(table: pd.DataFrame) -> list[str]:
 def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the settings that differ between runs, seed and name aside, each with its value in every run.
 
-    The most varied come first. None stands where a run does not set it.
+    The most varied come first, numbers before text. None stands where a run does not set it.
     """
     settings = [fields.settings(row) for row in rows]
     keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_SETTINGS)
     columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
     counts = {key: len(set(map(str, values))) for key, values in columns.items()}
-    chosen = sorted((key for key in columns if counts[key] > 1), key=lambda key: -counts[key])
+    is_text = {key: not any(_is_number(value) for value in columns[key]) for key in columns}
+    chosen = sorted((key for key in columns if counts[key] > 1), key=lambda key: (-counts[key], is_text[key]))
     return {key: columns[key] for key in chosen}
 
 

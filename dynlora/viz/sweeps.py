@@ -1,6 +1,6 @@
 """Sweeps: results over two settings as a grid, and over one as lines with a band of seeds."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _result(row: Row, metric: str) -> float | None:
 
 
 def grid(rows: Sequence[Row], across: str, down: str, metric: str) -> pd.DataFrame:
-    """Return a row for each pair of values: down, across, mean, spread (standard deviation, n - 1), n; NaN without runs.
+    """Return a row for each pair of values: down, across, mean, spread (deviation, n - 1), n; NaN without runs.
 
     Args:
         rows: finished runs.

@@ -97,7 +97,9 @@ def test_many_runs_stay_readable(runs_dir: Path) -> None:
     assert len(app.multiselect(key="address-runs").value) == 26
 
 
-@pytest.mark.parametrize(("text", "section"), list(zip(HOSTILE, ("capacity", "numbers", "sweeps", "paper"), strict=True)))
+@pytest.mark.parametrize(
+    ("text", "section"), list(zip(HOSTILE, ("capacity", "numbers", "sweeps", "paper"), strict=True))
+)
 def test_hostile_names_are_text_in_every_view(text: str, section: str, runs_dir: Path) -> None:
     for number, run in enumerate(ids(3)):
         make_run(runs_dir, run_id=run, text=text, seed=number % 2, strategy=text[:60] if number else "lora", steps=1)

@@ -91,7 +91,9 @@ def test_the_file_holds_the_numbers() -> None:
 @given(st.text(max_size=40))
 def test_no_text_commands_latex(text: str) -> None:
     found = paper.latex_escaped(text)
-    plain = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|ldots)\{\}", "", found)
+    plain = re.sub(
+        r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|ldots)\{\}", "", found
+    )
     plain = re.sub(r"\\[&%$#_{}]|\$\\(pm|times)\$", "", plain)
     assert not set(plain) & set("\\&%$#_{}~^\n")
 

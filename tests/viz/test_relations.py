@@ -1,6 +1,6 @@
 """Numbers of many runs: which there are, what differs, axes and quarters, and the figures that show them."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # (pandas and plotly come without types of their own)
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Sweeps: what a cell averages, what a line leaves apart, and what is said of both."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportCallIssue=false
 # (pandas and plotly come without types of their own)
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ def test_a_cell_is_the_mean_over_seeds_with_its_spread_and_n() -> None:
 
 
 def test_a_pair_that_was_not_run_is_empty_and_values_stay_in_order() -> None:
-    rows = [listed(1, lr=1e-3, rank=8), listed(2, lr=1e-2, rank=16), listed(3, lr=1e-4, rank=8), listed(4, lr=1e-4, rank=16)]
+    rows = [
+        listed(1, lr=1e-3, rank=8),
+        listed(2, lr=1e-2, rank=16),
+        listed(3, lr=1e-4, rank=8),
+        listed(4, lr=1e-4, rank=16),
+    ]
     cells = sweeps.grid(rows, "train.lr", "adapter.rank", "accuracy")
     assert cells["across"].tolist()[:3] == ["0.0001", "0.001", "0.01"]
     assert cells["n"].tolist() == [1, 1, 0, 1, 0, 1]
@@ -39,7 +44,9 @@ def test_what_a_mean_hides_is_said() -> None:
     cells = sweeps.grid(ROWS, "train.lr", "adapter.rank", "accuracy")
     keys = ("train.lr", "adapter.rank")
     said = sentences_relations.grid(cells, keys, "accuracy", ["strategy.name"], low_is_good=False)
-    assert said.startswith("Best accuracy: 0.820 at learning rate 0.004 and rank 4, n = 6. 6 of 6 pairs were run, 36 runs")
+    assert said.startswith(
+        "Best accuracy: 0.820 at learning rate 0.004 and rank 4, n = 6. 6 of 6 pairs were run, 36 runs"
+    )
     assert "Cells average over strategy too" in said
     assert "at learning rate 0.001 and rank 2" in sentences_relations.grid(cells, keys, "loss", [], low_is_good=True)
 
@@ -70,7 +77,12 @@ def test_rank_and_budget_are_axes_too() -> None:
 
 
 def test_only_finished_runs_with_the_metric_count() -> None:
-    rows = [listed(1), listed(2, status="running"), listed(3, accuracy=None), listed(4) | {"metrics": {"accuracy": "x"}}]
+    rows = [
+        listed(1),
+        listed(2, status="running"),
+        listed(3, accuracy=None),
+        listed(4) | {"metrics": {"accuracy": "x"}},
+    ]
     assert [row["id"][-1] for row in sweeps.ended(rows, "accuracy")] == ["1"]
     assert sweeps.metrics_of(rows) == ["accuracy", "loss"]
 
@@ -84,7 +96,9 @@ def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
     ]  # fmt: skip
     assert list(figure.layout.xaxis.tickvals) == [1e-3, 2e-3, 4e-3]
     said = sentences_relations.along(lines, 2, 2, "train.lr", low_is_good=False)
-    assert said.startswith("Best: dynamic (from its code), rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge")
+    assert said.startswith(
+        "Best: dynamic (from its code), rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge"
+    )
     assert "The band runs from the lowest to the highest seed." in said
 
 

@@ -1,8 +1,10 @@
 """Which runs are compared: picked by hand, or all that a search fits; either way the address says it."""
 
+# pyright: reportArgumentType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +33,8 @@ class Selection:
         runs: the first of them, whose files may be opened.
     """
 
-    rows: list[Mapping[str, Any]]
-    runs: list[Chosen]
+    rows: Sequence[Mapping[str, Any]]
+    runs: Sequence[Chosen]
 
 
 def select_runs() -> Selection:
