@@ -34,10 +34,9 @@ def show_list(runs: Any) -> None:
     """Draw the controls, the groups, the table and the ticked runs."""
     view = filters.list_controls(runs)
     found = search.searched(runs, view.query)
-    search.saved_views(view.query, is_sound=found is not None)
     shown = runlist.filtered(runs if found is None else found, view.statuses, view.strategies)
+    search.search_line(view.query, runlist.found_words(len(shown), len(runs)), is_sound=found is not None)
     run_groups.group_card(shown, view.group)
-    widgets.note(runlist.found_words(len(shown), len(runs)))
     if found is not None:
         search.compare_link(view.query, len(found))
     if shown.empty:

@@ -4,7 +4,9 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,14 @@ import plotly.graph_objects as go
 from dynlora.viz import theme
 from dynlora.viz.figures_compare import NAMED_COLUMNS
 from dynlora.viz.labels import plotly_text
-from dynlora.viz.relations import QUARTERS, Axis
+from dynlora.viz.relations import QUARTERS, Axis, value_words
 from dynlora.viz.theme import Palette
+
+FEW = 8
+"""Most values of an axis that are all written."""
+
+APART = 0.08
+"""Least distance of values that are written, as a share of the axis."""
 
 
 def scatter(
@@ -42,9 +50,21 @@ def scatter(
         )  # fmt: skip
     drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
     for axis, name, is_log in zip(("x", "y"), what, logarithmic, strict=True):
-        look = {"type": "log", "dtick": "D2", "exponentformat": "power"} if is_log else {}
-        drawn.update_layout({f"{axis}axis": {"title": {"text": name}, **look}})
+        drawn.update_layout({f"{axis}axis": {"title": {"text": name}, **scale(points[axis], logarithmic=is_log)}})
     return drawn
+
+
+def scale(values: pd.Series, *, logarithmic: bool) -> dict[str, Any]:
+    """Return the scale of an axis; few values that lie well apart, as those of a sweep do, are its ticks."""
+    known = np.array(sorted(set(values)), dtype=float)
+    found: dict[str, Any] = {"type": "log", "dtick": "D2", "tickformat": ".3~g"} if logarithmic else {"type": "linear"}
+    if not 1 < len(known) <= FEW:
+        return found
+    gaps = np.diff(np.log(known) if logarithmic else known)
+    if gaps.min() < APART * gaps.sum():
+        return found
+    words = [value_words(float(value)) for value in known]
+    return {"type": found["type"], "tickmode": "array", "tickvals": known.tolist(), "ticktext": words}
 
 
 SHARES = (1.0, 0.7, 0.5, 0.32)
@@ -76,7 +96,7 @@ def parallel(lines: pd.DataFrame, axes: Sequence[Axis], colours: Palette) -> go.
             marker={"color": looks[quarter], "size": 5 if is_best else 4},
         )  # fmt: skip
     _uprights(drawn, axes, colours)
-    drawn.update_layout(showlegend=True, legend={"traceorder": "reversed"}, hovermode="closest")
+    drawn.update_layout(showlegend=True, legend={"traceorder": "reversed"}, hovermode="closest", margin={"r": 46})
     return drawn
 
 
@@ -91,16 +111,14 @@ def _uprights(drawn: go.Figure, axes: Sequence[Axis], colours: Palette) -> None:
         drawn.add_shape(
             type="line", x0=place, x1=place, y0=0, y1=1, line={"color": colours.muted, "width": 1}, layer="below"
         )
-        is_last = place == len(axes) - 1
         for height, words in one.ticks:
             drawn.add_annotation(
-                x=place, y=height, text=plotly_text(words, 18), showarrow=False, xshift=-5 if is_last else 5,
-                xanchor="right" if is_last else "left", font={"size": 11, "color": colours.text},
-                bgcolor=theme.faded(colours.panel, 0.75), borderpad=0,
+                x=place, y=height, text=plotly_text(words, 18), showarrow=False, xshift=5, yshift=8, xanchor="left",
+                font={"size": 11, "color": colours.text}, bgcolor=theme.faded(colours.panel, 0.8), borderpad=0,
             )  # fmt: skip
-    titles = ["<br>".join(plotly_text(part, 24) for part in one.title.split(", ")) for one in axes]
+    titles = ["<br>".join(plotly_text(part) for part in textwrap.wrap(one.title, 12)) for one in axes]
     drawn.update_xaxes(
         tickmode="array", tickvals=list(range(len(axes))), ticktext=titles, showgrid=False,
-        range=[-0.15, len(axes) - 0.85],
+        range=[-0.2, len(axes) - 0.85], ticklabeloverflow="allow",
     )  # fmt: skip
-    drawn.update_yaxes(visible=False, range=[-0.06, 1.06])
+    drawn.update_yaxes(visible=False, range=[-0.06, 1.1])

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz import theme
 from dynlora.viz.figures_compare import NAMED_COLUMNS, add_band
+from dynlora.viz.figures_relations import scale
 from dynlora.viz.labels import plotly_text, score
 from dynlora.viz.theme import Palette
 
@@ -33,10 +34,11 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
         means[place], counts[place], spreads[place] = row["mean"], row["n"], row["spread"]
     drawn = theme.figure(colours, int(np.clip(120 + 46 * len(sides), 220, 760)), left=80)
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
-    result = plotly_text(titles[2], 40)
+    result, is_written = plotly_text(titles[2], 40), means.size <= WRITTEN_CELLS
     drawn.add_heatmap(
         z=means, x=list(range(len(columns))), y=list(range(len(sides))), xgap=3, ygap=3, zmin=low, zmax=high,
         customdata=np.stack([counts, spreads], axis=-1), colorscale=colours.sequential_scale, hoverongaps=False,
+        showscale=not is_written,
         colorbar={
             "title": {"text": result, "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
@@ -44,7 +46,7 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
         hovertemplate=f"{plotly_text(titles[0], 40)} %{{x}}<br>{plotly_text(titles[1], 40)} %{{y}}<br>"
         f"{result} %{{z:.4f}}, deviation %{{customdata[1]:.4f}}, n = %{{customdata[0]}}<extra></extra>",
     )  # fmt: skip
-    if means.size <= WRITTEN_CELLS:
+    if is_written:
         _write_cells(drawn, means, counts, colours)
     best = np.unravel_index(np.nanargmin(means) if low_is_good else np.nanargmax(means), means.shape)
     drawn.add_shape(
@@ -99,10 +101,7 @@ def along(lines: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, log
             hovertemplate=f"%{{fullData.name}}<br>{what[0]} %{{x:.5~g}}<br>{what[1]} %{{y:.4f}}, from "
             "%{customdata[1]:.4f} to %{customdata[2]:.4f}, n = %{customdata[0]}<extra></extra>",
         )  # fmt: skip
-    values = sorted(set(lines["x"]))
-    if 1 < len(values) <= 8:
-        drawn.update_xaxes(tickmode="array", tickvals=values, ticktext=[f"{value:,.6g}" for value in values])
     drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
-    drawn.update_xaxes(title_text=what[0], type="log" if logarithmic else "linear")
+    drawn.update_xaxes(title_text=what[0], **scale(lines["x"], logarithmic=logarithmic))
     drawn.update_yaxes(title_text=what[1])
     return drawn

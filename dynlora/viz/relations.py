@@ -18,7 +18,7 @@ import pandas as pd
 
 from dynlora.store import fields
 from dynlora.viz.comparison import distinct_names
-from dynlora.viz.labels import one_line, source_name
+from dynlora.viz.labels import number, one_line, source_name
 from dynlora.viz.launchform import LABELS
 from dynlora.viz.listing import strategy_words
 
@@ -126,7 +126,7 @@ def _plain(key: str, value: Any) -> Any:
 def value_words(value: Any) -> str:
     """Return a setting's value as people read it."""
     if value is None:
-        return "automatic"
+        return "not set"
     if not _is_number(value):
         return str(value)
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
@@ -184,7 +184,11 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     distinct = sorted(set(known))
     written = distinct if len(distinct) <= 5 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
     places = tuple(float("nan") if value is None else place(value) for value in values)
-    return Axis(name, places, words, tuple((place(value), value_words(value)) for value in written))
+    return Axis(name, places, words, tuple((place(value), _tick(value)) for value in written))
+
+
+def _tick(value: float) -> str:
+    return number(value) if abs(value) >= 100 else f"{value:.4g}"
 
 
 def _axis_of_text(name: str, values: Sequence[Any], words: tuple[str, ...]) -> Axis:

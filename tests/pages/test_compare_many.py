@@ -45,9 +45,9 @@ def test_any_two_numbers_and_many_at_once(swept: str) -> None:
     assert scatter["layout"]["yaxis"]["title"]["text"] == "adapter parameters in use"
     assert [trace["name"] for trace in scatter["data"]] == ["dynamic (from its code)", "lora (from its code)"]
     assert parallel["layout"]["xaxis"]["ticktext"] == [
-        "learning rate",
+        "learning<br>rate",
         "strategy",
-        "adapter parameters in use",
+        "adapter<br>parameters<br>in use",
         "accuracy",
     ]
     assert "8 runs shown" in said(app)

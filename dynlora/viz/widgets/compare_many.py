@@ -17,7 +17,7 @@ from dynlora.viz.widgets.address import choose, segmented
 from dynlora.viz.widgets.cards import card, chart, colours, note, under
 from dynlora.viz.widgets.filters import several
 
-MOST_AXES = 6
+MOST_AXES = 5
 """Axes of settings that are drawn when nobody chose any."""
 
 
@@ -31,7 +31,7 @@ def two_numbers(rows: Sequence[Row]) -> None:
             return
         vary = relations.varying(numbers)
         metric = comparison.shared_metric(rows)
-        usual = next((name for name in (relations.USED, "train.lr", "time.train_s") if name in vary), names[0])
+        usual = next((name for name in ("train.lr", relations.USED, "time.train_s") if name in vary), names[0])
         left, right = st.columns(2)
         with left:
             across = choose("across", "across", names, usual, _title)
@@ -53,7 +53,7 @@ def many_numbers(rows: Sequence[Row]) -> None:
             return
         metric = comparison.shared_metric(rows)
         words = {key: title(key) for key in settings}
-        chosen = several("axes", "settings, unless chosen the most varied", settings, words, "stretch")
+        chosen = several("axes", "settings", settings, words, "stretch", "the most varied")
         shown = relations.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
         low = metric in LOW_IS_GOOD
         lines = relations.lines(rows, shown, metric, low_is_good=low)

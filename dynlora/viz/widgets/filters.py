@@ -48,14 +48,19 @@ def list_controls(runs: pd.DataFrame) -> ListView:
 
 
 def several(
-    name: str, label: str, options: Sequence[str], words: Mapping[str, str], width: Any = 160
+    name: str,
+    label: str,
+    options: Sequence[str],
+    words: Mapping[str, str],
+    width: Any = 160,
+    none: str = "all",
 ) -> tuple[str, ...]:
-    """Draw a choice of several options and return those chosen; none chosen means all."""
+    """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
     key = f"address-{name}"
     wanted = set(st.query_params.get_all(name))
     put(key, [option for option in options if option in wanted])
     chosen = st.multiselect(
-        label, options, key=key, placeholder="all", width=width, on_change=_several_changed, args=(name, key),
+        label, options, key=key, placeholder=none, width=width, on_change=_several_changed, args=(name, key),
         format_func=lambda option: one_line(words.get(option, option), 40),
     )  # fmt: skip
     return tuple(chosen)

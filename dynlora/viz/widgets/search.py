@@ -63,19 +63,22 @@ def compare_link(text: str, found: int) -> None:
         link("pages/compare.py", f"Compare all {found:,} that the search fits", q=text)
 
 
-def saved_views(text: str, *, is_sound: bool) -> None:
-    """Draw the saved views as choices, and what saves or forgets one.
+def search_line(text: str, said: str, *, is_sound: bool) -> None:
+    """Draw the line under the search: what it found, the saved views as choices, what saves or forgets one.
 
     Args:
         text: the search that is shown.
+        said: what it found, in words; empty for nothing.
         is_sound: whether it can be read.
     """
     views = read_views(runs_dir())
     shown = next((view for view in views if view.query == text), None)
     can_save = bool(text) and is_sound and shown is None and not is_read_only()
-    if not views and not can_save:
+    if not (said or views or can_save):
         return
     with st.container(horizontal=True, gap="small", key="views", vertical_alignment="center"):
+        if said:
+            st.caption(markdown_text(said), width="content")
         if views:
             _choices(views, shown)
         if can_save:

@@ -47,11 +47,11 @@ def select_runs() -> Selection:
         text = search.search_box("search, instead of picking")
         ids = [] if text else pick_runs("runs to compare", readable, MOST_READ)
     found = search.searched(readable, text)
-    search.saved_views(text, is_sound=found is not None)
+    said = _words(len(found), len(readable)) if text and found is not None else ""
+    search.search_line(text, said, is_sound=found is not None)
     if found is None:
         st.stop()
     if text:
-        note(_words(len(found), len(readable)))
         ids = found["id"].tolist()[:MOST_LISTED]
     chosen = readable.set_index("id", drop=False).loc[ids]
     with guarded():
