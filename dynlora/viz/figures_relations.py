@@ -15,14 +15,11 @@ import plotly.graph_objects as go
 from dynlora.viz import theme
 from dynlora.viz.figures_compare import NAMED_COLUMNS
 from dynlora.viz.labels import plotly_text
-from dynlora.viz.relations import QUARTERS, Axis, value_words
+from dynlora.viz.relations import APART, QUARTERS, Axis, value_words
 from dynlora.viz.theme import Palette
 
 FEW = 8
 """Most values of an axis that are all written."""
-
-APART = 0.08
-"""Least distance of values that are written, as a share of the axis."""
 
 
 def scatter(

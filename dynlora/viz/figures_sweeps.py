@@ -38,7 +38,7 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
     drawn.add_heatmap(
         z=means, x=list(range(len(columns))), y=list(range(len(sides))), xgap=3, ygap=3, zmin=low, zmax=high,
         customdata=np.stack([counts, spreads], axis=-1), colorscale=colours.sequential_scale, hoverongaps=False,
-        showscale=not is_written,
+        showscale=not is_written, reversescale=low_is_good,
         colorbar={
             "title": {"text": result, "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
@@ -47,7 +47,7 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
         f"{result} %{{z:.4f}}, deviation %{{customdata[1]:.4f}}, n = %{{customdata[0]}}<extra></extra>",
     )  # fmt: skip
     if is_written:
-        _write_cells(drawn, means, counts, colours)
+        _write_cells(drawn, -means if low_is_good else means, counts, colours)
     best = np.unravel_index(np.nanargmin(means) if low_is_good else np.nanargmax(means), means.shape)
     drawn.add_shape(
         type="rect", x0=best[1] - 0.48, x1=best[1] + 0.48, y0=best[0] - 0.48, y1=best[0] + 0.48,
@@ -73,7 +73,7 @@ def _write_cells(drawn: go.Figure, means: np.ndarray, counts: np.ndarray, colour
             continue
         share = (mean - low) / (high - low) if high > low else 0.0
         drawn.add_annotation(
-            x=column, y=row, showarrow=False, text=f"{score(mean)}<br>n = {counts[row, column]:.0f}",
+            x=column, y=row, showarrow=False, text=f"{score(abs(mean))}<br>n = {counts[row, column]:.0f}",
             font={"size": 11, "color": colours.panel if share > 0.55 else colours.text},
         )  # fmt: skip
 

@@ -53,7 +53,8 @@ def title(field: str) -> str:
         return known
     if field.startswith("best."):
         return f"best {field[5:]}"
-    return one_line(field, 60)
+    section, dot, last = field.rpartition(".")
+    return one_line(f"{section}: {last.replace('_', ' ')}" if dot else field, 60)
 
 
 def numbers(row: Row) -> dict[str, float]:
@@ -147,6 +148,10 @@ def is_logarithmic(values: Sequence[Any]) -> bool:
     return len(known) > 1 and min(known) > 0 and max(known) / min(known) > LOG_FROM
 
 
+APART = 0.08
+"""Least distance of values that are written beside an axis, as a share of it."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One upright axis of the picture of many numbers at once.
@@ -171,10 +176,9 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
         name: what it shows.
         values: one for each run; None where it has none.
     """
-    words = tuple("–" if value is None else value_words(value) for value in values)
     known = [value for value in values if value is not None]
     if not known or not all(_is_number(value) for value in known):
-        return _axis_of_text(name, values, words)
+        return _axis_of_text(name, values)
     scale = math.log if is_logarithmic(known) else float
     low, high = scale(min(known)), scale(max(known))
 
@@ -184,15 +188,26 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     distinct = sorted(set(known))
     written = distinct if len(distinct) <= 5 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
     places = tuple(float("nan") if value is None else place(value) for value in values)
-    return Axis(name, places, words, tuple((place(value), _tick(value)) for value in written))
+    words = tuple("–" if value is None else value_words(value) for value in values)
+    return Axis(name, places, words, _apart([(place(value), _tick(value)) for value in written]))
 
 
 def _tick(value: float) -> str:
     return number(value) if abs(value) >= 100 else f"{value:.4g}"
 
 
-def _axis_of_text(name: str, values: Sequence[Any], words: tuple[str, ...]) -> Axis:
-    order = in_order(values)
+def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    """Return the ticks but those that would lie on the one below them; the topmost always stays."""
+    found: list[tuple[float, str]] = []
+    for place, words in ticks:
+        if found and place - found[-1][0] < APART:
+            found.pop()
+        found.append((place, words))
+    return tuple(found)
+
+
+def _axis_of_text(name: str, values: Sequence[Any]) -> Axis:
+    words, order = tuple(value_words(value) for value in values), in_order(values)
     places = {value_words(value): i / (len(order) - 1) if len(order) > 1 else 0.5 for i, value in enumerate(order)}
     step = max(1, math.ceil(len(order) / TICKS))
     ticks = tuple((places[value_words(value)], value_words(value)) for value in order[::step])

@@ -72,7 +72,7 @@ def grid(cells: pd.DataFrame, keys: tuple[str, str], metric: str, hidden: Sequen
     )
 
 
-def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: bool) -> str:
+def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: bool, is_chosen: bool = False) -> str:
     """Say where the best point lies, and whether at an end of what was tried.
 
     Args:
@@ -81,6 +81,7 @@ def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: b
         of: lines there are.
         name: field of the x axis.
         low_is_good: less is better.
+        is_chosen: of several configurations the best at each value is shown.
     """
     best = lines.loc[lines["mean"].idxmin() if low_is_good else lines["mean"].idxmax()]
     own = lines[lines["group"] == best["group"]]
@@ -93,7 +94,8 @@ def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: b
         words += ", at the edge of what was tried, so a better value may lie beyond"
     band = " The band runs from the lowest to the highest seed." if (lines["n"] > 1).any() else ""
     cut = f" {drawn} of {of} lines shown, those with the most points (at most {MOST_LINES})." if drawn < of else ""
-    return f"{words}.{band}{cut}"
+    chosen = " Of several configurations of a strategy the best at each value is shown, which flatters." * is_chosen
+    return f"{words}.{band}{chosen}{cut}"
 
 
 def paper(table: Paper) -> str:

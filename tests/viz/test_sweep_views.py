@@ -67,6 +67,17 @@ def test_a_line_holds_what_differs_in_the_axis_and_the_seed_alone() -> None:
     assert first["mean"].tolist() == pytest.approx([0.76, 0.78, 0.82])
 
 
+def test_a_line_a_strategy_is_its_best_at_each_value() -> None:
+    lines = sweeps.best_of_each(sweeps.curves(ROWS, "params.budget", "accuracy"), low_is_good=False)
+    assert lines[["group", "x", "n"]].to_numpy().tolist() == [
+        ["dynamic (from its code)", 2000, 3], ["dynamic (from its code)", 4000, 3],
+        ["lora (from its code)", 2000, 3], ["lora (from its code)", 4000, 3],
+    ]  # fmt: skip
+    assert lines["mean"].tolist() == pytest.approx([0.82, 0.83, 0.80, 0.81])
+    said = sentences_relations.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
+    assert "which flatters" in said
+
+
 def test_rank_and_budget_are_axes_too() -> None:
     assert sweeps.ways(ROWS) == ["train.lr", "adapter.rank", "params.budget"]
     assert sweeps.ways(ROWS[:3]) == []

@@ -102,15 +102,21 @@ def sweep_curves(rows: Sequence[Row], metric: str) -> None:
         if not ways:
             note("No setting that is a number differs between these runs.")
             return
-        along = choose("along", "along", ways, ways[0], _title)
-        lines = sweeps.curves(rows, along, metric)
-        shown, of = sweeps.most_lines(lines)
+        left, right = st.columns(2, vertical_alignment="bottom")
+        with left:
+            along = choose("along", "along", ways, ways[0], _title)
+        with right:
+            per = segmented("lines", "what a line stands for", list(sweeps.LINES), "strategy", sweeps.LINES.__getitem__)
         low = metric in LOW_IS_GOOD
+        every = sweeps.curves(rows, along, metric)
+        lines = every if per == "configuration" else sweeps.best_of_each(every, low_is_good=low)
+        shown, of = sweeps.most_lines(lines)
         titles = (title(along), f"{title(metric)}, held out" if metric != "loss" else title(metric))
         is_log = relations.is_logarithmic(shown["x"].tolist())
         figure = figures_sweeps.along(shown, titles, colours(), logarithmic=is_log)
         drawn = shown["group"].nunique()
-        words = sentences_relations.along(lines, drawn, of, along, low_is_good=low)
+        is_chosen = len(lines) < len(every)
+        words = sentences_relations.along(lines, drawn, of, along, low_is_good=low, is_chosen=is_chosen)
         chart(figure, words, lines, "along")
 
 
