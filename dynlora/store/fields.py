@@ -78,12 +78,15 @@ def check_names(query: Query, text: str, rows: Iterable[Row]) -> None:
 
 
 def unset_names(text: str, rows: Iterable[Row]) -> list[str]:
-    """Return the settings of a method that a search names and none of these runs sets: perhaps misspelt."""
-    asked = [one.name for one in comparisons(parse(text)) if one.name.startswith(OPEN)]
-    if not asked:
-        return []
-    names = {*usual_names(), *recorded_names(rows)}
-    return [name for name in dict.fromkeys(asked) if name not in names]
+    """Return the settings of a method that a search names and none of these runs sets: perhaps misspelt.
+
+    Args:
+        text: a search that can be read.
+        rows: of the runs; their configuration is enough.
+    """
+    asked = dict.fromkeys(one.name for one in comparisons(parse(text)) if one.name.startswith(OPEN))
+    found = list(rows) if asked else []
+    return [name for name in asked if all(value_of(row, name) is None for row in found)]
 
 
 def usual_names() -> set[str]:

@@ -1,5 +1,7 @@
 """The search box, what is wrong with what stands in it, and the saved views; the search lives in the address."""
 
+# pyright: reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -51,7 +53,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
         st.error(markdown_text(error, 800), icon=":material/search_off:")
         st.code(error.picture, language=None)
         return None
-    unset = unset_names(text, runs.to_dict("records"))
+    unset = unset_names(text, runs[["config"]].to_dict("records"))
     if unset:
         note(f"None of these runs sets {listed([one_line(name, 60) for name in unset])}: check the spelling.")
     return found
