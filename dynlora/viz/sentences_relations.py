@@ -33,9 +33,14 @@ def scatter(points: pd.DataFrame, titles: tuple[str, str], of: int) -> str:
     way = "rises" if rho > 0 else "falls"
     strength = "hardly changes" if abs(rho) < 0.2 else f"{way} weakly" if abs(rho) < 0.5 else way
     return (
-        f"{shown}; {one_line(titles[1], 60)} {strength} with {one_line(titles[0], 60)} (rank correlation {rho:.2f}). "
+        f"{shown}; {_plain(titles[1])} {strength} with {_plain(titles[0])} (rank correlation {rho:.2f}). "
         "Runs differ in more than these two, so neither need be the cause."
     )
+
+
+def _plain(words: str) -> str:
+    """Return what an axis shows without its unit."""
+    return one_line(words.partition(", ")[0], 60)
 
 
 def parallel(lines: pd.DataFrame, settings: Sequence[str], metric: str) -> str:
@@ -87,7 +92,7 @@ def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: b
     own = lines[lines["group"] == best["group"]]
     ends = (own["x"].min(), own["x"].max())
     words = (
-        f"Best: {one_line(best['group'], 80)} at {one_line(title(name), 40)} {value_words(float(best['x']))}, "
+        f"Best: {one_line(best['group'], 80)} at {_plain(title(name))} {value_words(float(best['x']))}, "
         f"{score(best['mean'])} over {plural(int(best['n']), 'run')}"
     )
     if len(own) > 1 and best["x"] in ends:

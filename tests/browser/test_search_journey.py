@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 def _sweep(runs_dir: Path) -> None:
     for number in range(12):
         strategy, lr, seed = ("dynamic", "lora")[number // 6], (1e-3, 2e-3, 4e-3)[number // 2 % 3], number % 2
-        config = {"seed": seed, "strategy": {"name": strategy}, "train": {"lr": lr}, "adapter": {"rank": 4}}
+        data = ("sst2", "cola", "a data set with a long name")[number % 3]
+        config = {"seed": seed, "strategy": {"name": strategy}, "train": {"lr": lr}, "data": {"name": data}}
         finished_run(
             runs_dir, 10 * (2 + number % 5), f"20260102-000000-{number:08x}", name=f"swept {number}", strategy=strategy,
-            seed=seed, fidelity="code", config=config, params={"budget": 1000, "active": 900 + number, "gate": 0},
+            data=data, seed=seed, fidelity="code", config=config, params={"budget": 1000, "active": 900 + number},
         )  # fmt: skip
 
 
