@@ -67,6 +67,15 @@ def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = 
     ]
 
 
+def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the method of each run by its id: the strategy, and those of its own settings that tell methods apart.
+
+    A control such as random allocation is a method of its own, another learning rate is not.
+    """
+    others = {key for one in summaries for key in _settings(one, ()) if not key.startswith("strategy.")}
+    return {run: group.label for group in grouped(summaries, others) for run in group.runs}
+
+
 def alone(names: Mapping[str, str]) -> list[Group]:
     """Return each run as its own group, by its display name."""
     return [Group(name, (run,)) for run, name in names.items()]

@@ -17,12 +17,12 @@ import pandas as pd
 
 from dynlora.store import fields
 from dynlora.viz.comparison import LOW_IS_GOOD
-from dynlora.viz.grouping import grouped
+from dynlora.viz.grouping import grouped, methods
 from dynlora.viz.labels import one_line, source_name
-from dynlora.viz.listing import main_metric, strategy_words
+from dynlora.viz.listing import main_metric
 from dynlora.viz.relations import USED, Row, numbers
 
-ROWS = {"strategy": "A row a strategy", "configuration": "A row a configuration"}
+ROWS = {"method": "A row a method", "configuration": "A row a configuration"}
 """What a row can stand for: name in the address, and words."""
 
 MOST_ROWS = 60
@@ -73,7 +73,7 @@ class Paper:
     Attributes:
         columns: each data set with its metric.
         lines: in the order of the runs.
-        chosen: strategies of which the best of several configurations is shown.
+        chosen: methods of which the best of several configurations is shown.
         left_out: runs that are not finished or have no result.
         cut: rows and columns that there was no room for.
     """
@@ -101,8 +101,9 @@ def paper(rows: Sequence[Row], per: str) -> Paper:
     found = [(group, _cells([by_id[run] for run in group.runs], keys)) for group in groups]
     lines = [Line(group.label, _parameters([by_id[run] for run in group.runs]), cells) for group, cells in found]
     chosen: list[str] = []
-    if per == "strategy":
-        lines, chosen = _best_of_each(lines, [strategy_words(by_id[group.runs[0]]) for group in groups], keys)
+    if per == "method":
+        named = methods(done)
+        lines, chosen = _best_of_each(lines, [named[group.runs[0]] for group in groups], keys)
     cut = max(0, len(lines) - MOST_ROWS) + max(0, len(keys) - MOST_COLUMNS)
     kept = [Line(line.label, line.parameters, line.cells[:MOST_COLUMNS]) for line in lines[:MOST_ROWS]]
     named = tuple(columns.values())[:MOST_COLUMNS]
@@ -143,17 +144,17 @@ def _parameters(rows: Sequence[Row]) -> float | None:
 
 
 def _best_of_each(
-    lines: Sequence[Line], strategies: Sequence[str], keys: Sequence[_Key]
+    lines: Sequence[Line], methods_of: Sequence[str], keys: Sequence[_Key]
 ) -> tuple[list[Line], list[str]]:
-    """Return one row a strategy, on each data set that of its configurations with the best mean."""
+    """Return one row a method, on each data set that of its configurations with the best mean."""
     found, chosen = [], []
-    for strategy in dict.fromkeys(strategies):
-        own = [line for line, name in zip(lines, strategies, strict=True) if name == strategy]
+    for method in dict.fromkeys(methods_of):
+        own = [line for line, name in zip(lines, methods_of, strict=True) if name == method]
         cells = tuple(_best([line.cells[i] for line in own], key) for i, key in enumerate(keys))
         taken = [line for line in own if any(cell is not None and cell in cells for cell in line.cells)]
         sizes = [line.parameters for line in taken if line.parameters is not None]
-        found.append(Line(one_line(strategy, 60), float(np.mean(sizes)) if sizes else None, cells))
-        chosen += [one_line(strategy, 60)] if len(own) > 1 else []
+        found.append(Line(method, float(np.mean(sizes)) if sizes else None, cells))
+        chosen += [method] if len(own) > 1 else []
     return found, chosen
 
 

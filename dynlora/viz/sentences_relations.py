@@ -99,7 +99,7 @@ def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: b
         words += ", at the edge of what was tried, so a better value may lie beyond"
     band = " The band runs from the lowest to the highest seed." if (lines["n"] > 1).any() else ""
     cut = f" {drawn} of {of} lines shown, those with the most points (at most {MOST_LINES})." if drawn < of else ""
-    chosen = " Of several configurations of a strategy the best at each value is shown, which flatters." * is_chosen
+    chosen = " Of several configurations of a method the best at each value is shown, which flatters." * is_chosen
     return f"{words}.{band}{chosen}{cut}"
 
 

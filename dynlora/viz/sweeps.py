@@ -11,9 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import fields
-from dynlora.viz.grouping import grouped
-from dynlora.viz.labels import one_line
-from dynlora.viz.listing import strategy_words
+from dynlora.viz.grouping import grouped, methods
 from dynlora.viz.relations import NOT_SETTINGS, Row, in_order, swept, value_words
 
 BUDGET = "params.budget"
@@ -23,7 +21,7 @@ SIZE_OF = {BUDGET: ("adapter.rank", "adapter.alpha"), "adapter.rank": ("adapter.
 MOST_VALUES = 24
 """Most values of a setting in a grid; of more the first are shown."""
 
-LINES = {"strategy": "A line a strategy", "configuration": "A line a configuration"}
+LINES = {"method": "A line a method", "configuration": "A line a configuration"}
 """What a line can stand for: name in the address, and words."""
 
 MOST_LINES = 40
@@ -89,7 +87,7 @@ def ways(rows: Sequence[Row]) -> list[str]:
 
 
 def curves(rows: Sequence[Row], along: str, metric: str) -> pd.DataFrame:
-    """Return the lines over one axis: columns group, strategy, x, mean, low, high, n; a row for each value of the axis.
+    """Return the lines over one axis: columns group, method, x, mean, low, high, n; a row for each value of the axis.
 
     A line holds the runs that differ in the axis and the seed alone, so that nothing else is averaged away.
 
@@ -100,7 +98,7 @@ def curves(rows: Sequence[Row], along: str, metric: str) -> pd.DataFrame:
     """
     places = {row["id"]: _place(row, along) for row in rows}
     results = {row["id"]: _result(row, metric) for row in rows}
-    strategies = {row["id"]: one_line(strategy_words(row), 60) for row in rows}
+    named = methods(rows)
     found = []
     for group in grouped(rows, SIZE_OF.get(along, (along,))):
         values: dict[float, list[float]] = {}
@@ -108,16 +106,16 @@ def curves(rows: Sequence[Row], along: str, metric: str) -> pd.DataFrame:
             place, result = places[run], results[run]
             if place is not None and result is not None:
                 values.setdefault(place, []).append(result)
-        about = (group.label, strategies[group.runs[0]])
+        about = (group.label, named[group.runs[0]])
         found += [(*about, x, float(np.mean(y)), min(y), max(y), len(y)) for x, y in sorted(values.items())]
-    return pd.DataFrame(found, columns=["group", "strategy", "x", "mean", "low", "high", "n"])
+    return pd.DataFrame(found, columns=["group", "method", "x", "mean", "low", "high", "n"])
 
 
 def best_of_each(lines: pd.DataFrame, *, low_is_good: bool) -> pd.DataFrame:
-    """Return one line a strategy: at each value of the axis that of its configurations with the best mean."""
-    found = lines.sort_values("mean", ascending=low_is_good, kind="stable").drop_duplicates(["strategy", "x"])
-    order = {name: place for place, name in enumerate(dict.fromkeys(lines["strategy"]))}
-    found = found.assign(group=found["strategy"], place=found["strategy"].map(order)).sort_values(["place", "x"])
+    """Return one line a method: at each value of the axis that of its configurations with the best mean."""
+    found = lines.sort_values("mean", ascending=low_is_good, kind="stable").drop_duplicates(["method", "x"])
+    order = {name: place for place, name in enumerate(dict.fromkeys(lines["method"]))}
+    found = found.assign(group=found["method"], place=found["method"].map(order)).sort_values(["place", "x"])
     return found.drop(columns="place").reset_index(drop=True)
 
 

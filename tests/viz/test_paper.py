@@ -21,8 +21,8 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_rows_are_strategies_and_columns_data_sets() -> None:
-    table = paper.paper(ROWS, "strategy")
+def test_rows_are_methods_and_columns_data_sets() -> None:
+    table = paper.paper(ROWS, "method")
     assert table.columns == ("sst2 (accuracy)", "cola.csv (accuracy)")
     assert [line.label for line in table.lines] == ["dynamic (from its code)", "lora (from its code)"]
     assert [paper.parameter_words(line) for line in table.lines] == ["3,964", "7,924"]
@@ -35,7 +35,7 @@ def test_rows_are_strategies_and_columns_data_sets() -> None:
 
 def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None:
     rows = swept_rows()
-    table = paper.paper(rows, "strategy")
+    table = paper.paper(rows, "method")
     assert [paper.cell_words(line.cells[0]) for line in table.lines] == ["0.830 ± 0.010 (3)", "0.810 ± 0.010 (3)"]
     assert table.chosen == ("dynamic (from its code)", "lora (from its code)")
     assert "which flatters" in sentences_relations.paper(table)
@@ -45,14 +45,23 @@ def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None
     assert sum(cell is not None and cell.is_best for line in every.lines for cell in line.cells) == 1
 
 
+def test_a_control_is_a_method_of_its_own() -> None:
+    rows = [listed(1, lr=1e-3), listed(2, lr=2e-3, accuracy=0.9), listed(3, allocation="random", accuracy=0.95)]
+    table = paper.paper(rows, "method")
+    assert [(line.label, paper.cell_words(line.cells[0])) for line in table.lines] == [
+        ("dynamic (from its code)", "0.900 (1)"), ("dynamic (from its code), allocation random", "0.950 (1)"),
+    ]  # fmt: skip
+    assert table.chosen == ("dynamic (from its code)",)
+
+
 def test_of_an_error_the_lowest_is_best() -> None:
     rows = [listed(i, strategy=name, accuracy=None) | {"metric": "mse", "metrics": {"mse": value}}
             for i, (name, value) in enumerate((("a", 0.2), ("b", 0.1)))]  # fmt: skip
-    assert [line.cells[0].is_best for line in paper.paper(rows, "strategy").lines if line.cells[0]] == [False, True]
+    assert [line.cells[0].is_best for line in paper.paper(rows, "method").lines if line.cells[0]] == [False, True]
 
 
 def test_latex() -> None:
-    text = paper.latex(paper.paper(ROWS, "strategy"))
+    text = paper.latex(paper.paper(ROWS, "method"))
     assert text.splitlines()[1:] == [
         r"\begin{tabular}{lrcc}",
         r"  \toprule",
@@ -66,13 +75,13 @@ def test_latex() -> None:
 
 
 def test_markdown() -> None:
-    lines = paper.markdown(paper.paper(ROWS, "strategy")).splitlines()
+    lines = paper.markdown(paper.paper(ROWS, "method")).splitlines()
     assert lines[1] == "| --- | ---: | :---: | :---: |"
     assert lines[2] == r"| dynamic \(from its code\) | 3,964 | **0.810 ± 0.010** (3) | **0.500** (1) |"
 
 
 def test_no_finished_run_is_an_empty_table() -> None:
-    assert paper.paper([listed(1, status="queued", accuracy=None)], "strategy").lines == ()
+    assert paper.paper([listed(1, status="queued", accuracy=None)], "method").lines == ()
 
 
 def test_more_than_there_is_room_for_is_counted() -> None:
@@ -83,7 +92,7 @@ def test_more_than_there_is_room_for_is_counted() -> None:
 
 
 def test_the_file_holds_the_numbers() -> None:
-    frame = paper.frame(paper.paper(ROWS, "strategy"))
+    frame = paper.frame(paper.paper(ROWS, "method"))
     assert frame["sst2 (accuracy), n"].tolist() == [3, 2]
     assert frame["sst2 (accuracy), mean"].tolist() == pytest.approx([0.81, 0.705])
 
@@ -108,7 +117,7 @@ def test_no_text_is_a_mark_in_markdown(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_names_stay_one_cell(text: str) -> None:
     rows = [listed(i, strategy=f"{text}|&{i}", data=f"{text}|&") for i in range(2)]
-    table = paper.paper(rows, "strategy")
+    table = paper.paper(rows, "method")
     for line in paper.markdown(table).splitlines():
         assert len(re.findall(r"(?<!\\)\|", line)) == 4
     for line in paper.latex(table).splitlines()[4:7:2]:

@@ -67,7 +67,7 @@ def test_a_line_holds_what_differs_in_the_axis_and_the_seed_alone() -> None:
     assert first["mean"].tolist() == pytest.approx([0.76, 0.78, 0.82])
 
 
-def test_a_line_a_strategy_is_its_best_at_each_value() -> None:
+def test_a_line_a_method_is_its_best_at_each_value() -> None:
     lines = sweeps.best_of_each(sweeps.curves(ROWS, "params.budget", "accuracy"), low_is_good=False)
     assert lines[["group", "x", "n"]].to_numpy().tolist() == [
         ["dynamic (from its code)", 2000, 3], ["dynamic (from its code)", 4000, 3],

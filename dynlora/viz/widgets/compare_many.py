@@ -96,7 +96,7 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
 
 
 def sweep_curves(rows: Sequence[Row], metric: str) -> None:
-    """Draw a line for each strategy over the learning rate, the budget or another setting."""
+    """Draw a line for each method over the learning rate, the budget or another setting."""
     ways = sweeps.ways(rows)
     with card("How does it change along one setting?", "along"):
         if not ways:
@@ -106,7 +106,7 @@ def sweep_curves(rows: Sequence[Row], metric: str) -> None:
         with left:
             along = choose("along", "along", ways, ways[0], _title)
         with right:
-            per = segmented("lines", "what a line stands for", list(sweeps.LINES), "strategy", sweeps.LINES.__getitem__)
+            per = segmented("lines", "what a line stands for", list(sweeps.LINES), "method", sweeps.LINES.__getitem__)
         low = metric in LOW_IS_GOOD
         every = sweeps.curves(rows, along, metric)
         lines = every if per == "configuration" else sweeps.best_of_each(every, low_is_good=low)
@@ -138,7 +138,7 @@ def sweep_parts(rows: Sequence[Row]) -> None:
 def paper_table(rows: Sequence[Row]) -> None:
     """Draw the table of a paper, and offer it as LaTeX and Markdown."""
     with card("What would the table of the paper be?", "paper"):
-        per = segmented("per", "what a row stands for", list(papers.ROWS), "strategy", papers.ROWS.__getitem__)
+        per = segmented("per", "what a row stands for", list(papers.ROWS), "method", papers.ROWS.__getitem__)
         made = papers.paper(rows, per)
         if not made.lines:
             note("None of these runs has finished with a result yet.")
