@@ -21,16 +21,24 @@ def ids(count: int) -> list[str]:
     return [f"20260101-000000-{number:08x}" for number in range(count)]
 
 
-@pytest.fixture
-def swept(runs_dir: Path) -> str:
-    """Two strategies, two rates, two seeds; the address of all."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two strategies, two rates, two seeds, made once."""
+    root = tmp_path_factory.mktemp("swept")
     for number, run_id in enumerate(ids(8)):
         strategy, lr, seed = ("dynamic", "lora")[number // 4], (1e-3, 2e-3)[number // 2 % 2], number % 2
         config = {"seed": seed, "strategy": {"name": strategy}, "train": {"lr": lr}, "adapter": {"rank": 4}}
         finished_run(
-            runs_dir, 10 * (1 + number % 4), run_id, name=f"run {number}", strategy=strategy, seed=seed,
+            root, 10 * (1 + number % 4), run_id, name=f"run {number}", strategy=strategy, seed=seed,
             fidelity="code", config=config, params={"budget": 1000, "active": 900, "gate": number},
         )  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def swept(made: Path, runs_dir: Path) -> str:
+    """Copy the runs to the runs folder; the address of all."""
+    shutil.copytree(made, runs_dir, dirs_exist_ok=True)
     return ",".join(ids(8))
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,20 @@ from tests.store.builder import finished_run
 IDS = [f"20260101-000000-0000000{number}" for number in range(4)]
 
 
-@pytest.fixture
-def runs(runs_dir: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four runs, each with a learning rate of its own, made once."""
+    root = tmp_path_factory.mktemp("runs")
     for number, run_id in enumerate(IDS):
         config = {"seed": 1, "strategy": {"name": "lora"}, "train": {"lr": 1e-3 * (1 + number)}}
-        finished_run(runs_dir, 10 * (number + 1), run_id, name=f"run {number}", created=10.0 * number, config=config)
-    annotate_notes(runs_dir / IDS[1], add=["paper"])
+        finished_run(root, 10 * (number + 1), run_id, name=f"run {number}", created=10.0 * number, config=config)
+    annotate_notes(root / IDS[1], add=["paper"])
+    return root
+
+
+@pytest.fixture
+def runs(made: Path, runs_dir: Path) -> Path:
+    shutil.copytree(made, runs_dir, dirs_exist_ok=True)
     return runs_dir
 
 
