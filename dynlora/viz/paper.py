@@ -25,6 +25,9 @@ from dynlora.viz.relations import USED, Row, numbers
 ROWS = {"method": "A row a method", "configuration": "A row a configuration"}
 """What a row can stand for: name in the address, and words."""
 
+SETTINGS_OF_DATA = ("task", "text", "text_pair", "label", "eval_fraction", "max_train", "max_eval", "max_length")
+"""Settings that make another task of a data set."""
+
 MOST_ROWS = 60
 MOST_COLUMNS = 12
 
@@ -106,25 +109,37 @@ def paper(rows: Sequence[Row], per: str) -> Paper:
         lines, chosen = _best_of_each(lines, [named[group.runs[0]] for group in groups], keys)
     cut = max(0, len(lines) - MOST_ROWS) + max(0, len(keys) - MOST_COLUMNS)
     kept = [Line(line.label, line.parameters, line.cells[:MOST_COLUMNS]) for line in lines[:MOST_ROWS]]
-    named = tuple(columns.values())[:MOST_COLUMNS]
-    return Paper(named, tuple(_marked(kept, keys)), tuple(chosen), len(rows) - len(done), cut)
+    return Paper(
+        tuple(columns.values())[:MOST_COLUMNS], tuple(_marked(kept, keys)), tuple(chosen), len(rows) - len(done), cut
+    )
 
 
-_Key = tuple[str, str]
+_Key = tuple[str, str, tuple[tuple[str, str], ...]]
+"""A data set, the metric that decides there, and its other settings: runs that differ in them are not averaged."""
 
 
 def _key(row: Row) -> _Key:
-    return str(row["data"]), main_metric(row)[0]
+    settings = {key.removeprefix("data."): value for key, value in fields.settings(row).items()}
+    other = [(key, str(settings[key])) for key in SETTINGS_OF_DATA if settings.get(key) is not None]
+    return str(row["data"]), main_metric(row)[0], tuple(other)
 
 
 def _columns(rows: Sequence[Row]) -> dict[_Key, str]:
-    """Return the words of each data set with its metric; data sets of one name in different folders get a number."""
+    """Return the words of each data set with its metric; equal words get what differs in the settings, or a number."""
     keys = list(dict.fromkeys(_key(row) for row in rows))
-    words = [f"{one_line(source_name(data), 40)} ({one_line(metric, 20)})" for data, metric in keys]
+    words = [f"{one_line(source_name(data), 40)} ({one_line(metric, 20)})" for data, metric, _ in keys]
+    said = [_told_apart(word, key, [k for k, same in zip(keys, words, strict=True) if same == word])
+            for word, key in zip(words, keys, strict=True)]  # fmt: skip
     return {
-        key: word if words.count(word) == 1 else f"{word} {i + 1}"
-        for i, (key, word) in enumerate(zip(keys, words, strict=True))
+        key: word if said.count(word) == 1 else f"{word} {i + 1}"
+        for i, (key, word) in enumerate(zip(keys, said, strict=True))
     }
+
+
+def _told_apart(word: str, key: _Key, alike: Sequence[_Key]) -> str:
+    """Return the words of a column with those settings of its data in which columns of the same words differ."""
+    differ = [(name, value) for name, value in key[2] if any((name, value) not in other[2] for other in alike)]
+    return ", ".join([word, *(f"{name} {one_line(value, 20)}" for name, value in differ)])
 
 
 def _cells(rows: Sequence[Row], keys: Sequence[_Key]) -> tuple[Cell | None, ...]:

@@ -45,6 +45,16 @@ def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None
     assert sum(cell is not None and cell.is_best for line in every.lines for cell in line.cells) == 1
 
 
+def test_what_was_trained_on_other_rows_is_another_column() -> None:
+    rows = [listed(1), listed(2, seed=1, accuracy=0.6), listed(3, data="/a/x"), listed(4, data="/b/x")]
+    for row in rows:
+        row["config"]["data"]["max_length"] = 128
+    rows[1]["config"]["data"]["max_train"] = 100
+    assert paper.paper(rows, "method").columns == (
+        "sst2 (accuracy)", "sst2 (accuracy), max_train 100", "x (accuracy) 3", "x (accuracy) 4",
+    )  # fmt: skip
+
+
 def test_a_control_is_a_method_of_its_own() -> None:
     rows = [listed(1, lr=1e-3), listed(2, lr=2e-3, accuracy=0.9), listed(3, allocation="random", accuracy=0.95)]
     table = paper.paper(rows, "method")
