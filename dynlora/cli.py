@@ -15,7 +15,7 @@ import click
 from dynlora import cli_files, commands
 from dynlora.cli_examining import answer, knockout
 from dynlora.cli_options import configured, in_runs, reports
-from dynlora.errors import DynloraError
+from dynlora.errors import DynloraError, SearchError
 
 PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
@@ -28,9 +28,15 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turn our own errors, click's, and paths that cannot be used into one line on stderr and exit code 2."""
+        """Turn our own errors, click's, and paths that cannot be used into one line on stderr and exit code 2.
+
+        Below it a mistake in a search is shown in its place.
+        """
+        picture = ""
         try:
             return super().invoke(ctx)
+        except SearchError as error:
+            said, picture = str(error), f"\n{error.picture}"
         except DynloraError as error:
             said = str(error)
         except click.ClickException as error:
@@ -38,7 +44,7 @@ class Commands(click.Group):
             said = f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
         except PATH_ERRORS as error:
             said = f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error)
-        click.echo(f"Error: {' '.join(said.split())}", err=True)
+        click.echo(f"Error: {' '.join(said.split())}{picture}", err=True)
         ctx.exit(2)
 
 
@@ -123,10 +129,11 @@ def tag(**options: Any) -> Any:
 
 
 @main.command()
+@click.option("--where", default="", metavar="QUERY", help="Only runs that fit, such as 'accuracy>0.85 or tag:paper'.")
 @in_runs
 @reports
 def runs(**options: Any) -> Any:
-    """List the runs."""
+    """List the runs, all or those that a search finds."""
     return commands.runs(**options)
 
 

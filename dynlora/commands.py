@@ -126,19 +126,22 @@ def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str
     return {"id": run_id, "tags": list(found.tags), "note": found.note}, words
 
 
-def runs(*, runs_dir: Path) -> Report:
-    """List the runs."""
+def runs(*, where: str, runs_dir: Path) -> Report:
+    """List the runs that a search fits."""
     from dynlora.store.catalogue import run_rows
+    from dynlora.store.fields import found_rows
 
     launch.wake(runs_dir)
     keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "tags")
-    rows = [{key: row.get(key) for key in keep} for row in run_rows(runs_dir)]
+    there = run_rows(runs_dir)
+    rows = [{key: row.get(key) for key in keep} for row in found_rows(where, there)]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
         f"{row['strategy'] or '?':12} {_metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
         for row in rows
     ]
-    return rows, "\n".join(lines) or f"no runs in {runs_dir}; start one with `dynlora train`"
+    said = f"none of {len(there)} runs fits" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
+    return rows, "\n".join(lines) or said
 
 
 def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:

@@ -49,3 +49,28 @@ class NotMergeableError(DynloraError):
 
 class AdapterError(DynloraError, ValueError):
     """A folder holds no PEFT adapter that can be read, or is not what it says it is."""
+
+
+_SHOWN = 64  # characters of a search around the place of a mistake
+
+
+class SearchError(ConfigError):
+    """A search cannot be read, or names a field that no run has.
+
+    Attributes:
+        column: where, counted from 1; one past the last character when something is missing there.
+        picture: the search and, below, a caret at the column; two lines.
+    """
+
+    def __init__(self, text: str, column: int, problem: str) -> None:
+        super().__init__(f"search, column {column}: {problem}")
+        self.column = column
+        self.picture = _picture(text, column - 1)
+
+
+def _picture(text: str, place: int) -> str:
+    """Return the part of a text around a place, and a caret below it."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    start = max(0, place - _SHOWN // 2)
+    before, after = "…" if start else "", "…" if len(text) > start + _SHOWN else ""
+    return f"{before}{printable[start : start + _SHOWN]}{after}\n{' ' * (len(before) + place - start)}^"

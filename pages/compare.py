@@ -1,25 +1,36 @@
-"""Which of these runs is better, and where did they put their capacity?"""
+"""Which of these runs is better, what did they set differently, and where did they put their capacity?"""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from dynlora.viz import comparison, sentences_compare, widgets
-from dynlora.viz.widgets import compare_runs
+from dynlora.viz.widgets import compare_many, compare_runs, selection
 from dynlora.viz.widgets.answers import one_look
 from dynlora.viz.widgets.report_button import report_button
 
-AT_MOST = 50
+SECTIONS = {
+    "results": "Results",
+    "capacity": "Capacity and settings",
+    "numbers": "Numbers",
+    "sweeps": "Sweeps",
+    "paper": "Paper table",
+}
 
 widgets.enter()
-widgets.titled("Compare", "The same figures of two to fifty runs, side by side; runs that differ in seed alone as one.")
-runs = widgets.pick_runs("runs to compare", AT_MOST)
-if len(runs) < 2:
+widgets.titled("Compare", "Runs side by side, two or hundreds; runs that differ in seed alone as one.")
+chosen = selection.select_runs()
+if len(chosen.rows) < 2:
     widgets.note("Pick two runs or more.")
     st.stop()
-report_button(runs)
-with widgets.guarded(), one_look():
-    found = compare_runs.compared(runs)
+section = widgets.segmented("section", "section", list(SECTIONS), "results", SECTIONS.__getitem__)
+
+
+def show_results() -> None:
+    """Draw how the runs ended, how they got there, and whether the difference is more than chance."""
+    selection.say_how_many(chosen)
+    report_button(chosen.runs)
+    found = compare_runs.compared(chosen.runs)
     summaries, metric = list(found.summaries.values()), found.metric
     for words in comparison.warnings(summaries):
         st.warning(widgets.safe(words))
@@ -31,14 +42,37 @@ with widgets.guarded(), one_look():
             widgets.rows(comparison.final_table(summaries, found.names, metric))
     compare_runs.compared_curves(found)
     compare_runs.compared_pairs(found)
-    left, right = st.columns(2)
-    with left:
-        compare_runs.compared_frontier(found)
-    with right, widgets.card("What was set differently?", "settings"):
-        difference = comparison.config_difference(summaries, found.names)
+    compare_runs.compared_frontier(found)
+
+
+def show_capacity() -> None:
+    """Draw where the runs put their capacity, and what was set differently."""
+    selection.say_how_many(chosen)
+    found = compare_runs.compared(chosen.runs)
+    compare_runs.compared_ranks(found)
+    with widgets.card("What was set differently?", "settings"):
+        difference = comparison.config_difference(list(found.summaries.values()), found.names)
         if difference.empty:
             widgets.note("Nothing: the configurations are the same.")
         else:
             st.dataframe(difference, hide_index=True, width="stretch")
             widgets.table(difference, "settings")
-    compare_runs.compared_ranks(found)
+
+
+def show_numbers() -> None:
+    """Draw any two numbers against each other, and many at once."""
+    compare_many.two_numbers(chosen.rows)
+    compare_many.many_numbers(chosen.rows)
+
+
+with widgets.guarded(), one_look():
+    if section == "capacity":
+        show_capacity()
+    elif section == "numbers":
+        show_numbers()
+    elif section == "sweeps":
+        compare_many.sweep_parts(chosen.rows)
+    elif section == "paper":
+        compare_many.paper_table(chosen.rows)
+    else:
+        show_results()

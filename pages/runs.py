@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from dynlora.viz import runlist, widgets
-from dynlora.viz.widgets import filters, picker, run_groups, sweep_form, ticked
+from dynlora.viz.widgets import filters, picker, run_groups, search, sweep_form, ticked
 
 widgets.enter()
 widgets.titled("Runs", "Every run in the runs folder, and the samples that come with dynlora (read-only).")
@@ -33,9 +33,12 @@ def show_runs() -> None:
 def show_list(runs: Any) -> None:
     """Draw the controls, the groups, the table and the ticked runs."""
     view = filters.list_controls(runs)
-    shown = runlist.filtered(runs, view.query, view.statuses, view.strategies)
+    found = search.searched(runs, view.query)
+    shown = runlist.filtered(runs if found is None else found, view.statuses, view.strategies)
+    search.search_line(view.query, runlist.found_words(len(shown), len(runs)), is_sound=found is not None)
     run_groups.group_card(shown, view.group)
-    widgets.note(runlist.found_words(len(shown), len(runs)))
+    if found is not None:
+        search.compare_link(view.query, len(found))
     if shown.empty:
         return
     chosen = widgets.runs_grid(runlist.ordered(runlist.runs_table(shown), view.sort))

@@ -21,6 +21,7 @@ from dynlora.store.reader import RunReader
 
 KEYS = (
     "name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity", "metric",
+    "config",
 )  # fmt: skip
 """Meta keys that a row of the list shows."""
 
@@ -145,6 +146,7 @@ def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) ->
         "best": table(meta.get("best")),
         "params": table(meta.get("params")),
         "time": table(meta.get("time")),
+        "config": table(meta.get("config")),
         "tags": list(notes.tags),
         "note": notes.note,
         "trend_of": status.get("trend_of") or None,

@@ -29,7 +29,7 @@ Folder = str | os.PathLike[str]
 RUN_COLUMNS = (
     "id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "created", "folder",
     "error", "reason", "heartbeat_age_s", "stalled_s", "other_host", "fidelity", "best", "params", "time", "metric",
-    "tags", "note", "trend_of", "trend",
+    "config", "tags", "note", "trend_of", "trend",
 )  # fmt: skip
 
 

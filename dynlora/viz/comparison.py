@@ -110,7 +110,7 @@ def named_rows(table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-LOW_IS_GOOD = ("loss", "mse", "mae", "rmse")
+LOW_IS_GOOD = ("loss", "mse", "mae", "rmse", "ece", "brier")
 """Metrics of which less is better."""
 
 

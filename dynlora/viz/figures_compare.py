@@ -79,11 +79,7 @@ def curves(bands: pd.DataFrame, x_title: str, title: str, colours: Palette, *, m
     for name, (colour, symbol, dash) in theme.contrasting(names).items():
         part, label = bands[bands["group"] == name], _legend(name)
         if part["n"].max() > 1:
-            drawn.add_scatter(
-                x=[*part["x"], *part["x"][::-1]], y=[*part["high"], *part["low"][::-1]], fill="toself", mode="lines",
-                line={"width": 0}, fillcolor=theme.faded(colour, 0.16), hoverinfo="skip", showlegend=False,
-                legendgroup=label, name=f"{label}, band",
-            )  # fmt: skip
+            add_band(drawn, part, label, colour)
         drawn.add_scatter(
             x=part["x"], y=part["mean"], mode="lines+markers" if marks else "lines", name=label, legendgroup=label,
             line={"color": colour, "width": 1.8, "dash": dash}, marker={"symbol": symbol, "size": 7},
@@ -95,6 +91,15 @@ def curves(bands: pd.DataFrame, x_title: str, title: str, colours: Palette, *, m
     drawn.update_xaxes(title_text=plotly_text(x_title))
     drawn.update_yaxes(title_text=plotly_text(title))
     return drawn
+
+
+def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
+    """Add the band of a group to a figure: from `low` to `high` over `x`, shown and hidden with the line `label`."""
+    drawn.add_scatter(
+        x=[*part["x"], *part["x"][::-1]], y=[*part["high"], *part["low"][::-1]], fill="toself", mode="lines",
+        line={"width": 0}, fillcolor=theme.faded(colour, 0.16), hoverinfo="skip", showlegend=False,
+        legendgroup=label, name=f"{label}, band",
+    )  # fmt: skip
 
 
 def frontier(points: pd.DataFrame, metric: str, colours: Palette) -> go.Figure:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,16 +50,30 @@ class Group:
         return f"{self.label}, n = {len(self.runs)}"
 
 
-def grouped(summaries: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """Return the runs in groups of equal configuration but for seed and name, in the order given."""
+def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = ()) -> list[Group]:
+    """Return the runs in groups of equal configuration but for seed and name, in the order given.
+
+    Args:
+        summaries: of the runs, or their rows in the list.
+        ignoring: further settings, by dotted key, in which runs of one group may differ.
+    """
     members: dict[str, list[Mapping[str, Any]]] = {}
     for summary in summaries:
-        members.setdefault(_key(summary), []).append(summary)
-    labels = _labels([found[0] for found in members.values()])
+        members.setdefault(_key(summary, ignoring), []).append(summary)
+    labels = _labels([found[0] for found in members.values()], ignoring)
     return [
         Group(label, tuple(str(summary["id"]) for summary in found))
         for label, found in zip(labels, members.values(), strict=True)
     ]
+
+
+def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the method of each run by its id: the strategy, and those of its own settings that tell methods apart.
+
+    A control such as random allocation is a method of its own, another learning rate is not.
+    """
+    others = {key for one in summaries for key in _settings(one, ()) if not key.startswith("strategy.")}
+    return {run: group.label for group in grouped(summaries, others) for run in group.runs}
 
 
 def alone(names: Mapping[str, str]) -> list[Group]:
@@ -67,27 +81,37 @@ def alone(names: Mapping[str, str]) -> list[Group]:
     return [Group(name, (run,)) for run, name in names.items()]
 
 
-def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in flat(summary.get("config") or {}).items() if key not in NOT_COMPARED}
+def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str, Any]:
+    left_out = {*NOT_COMPARED, *ignoring}
+    return {key: value for key, value in flat(summary.get("config") or {}).items() if key not in left_out}
 
 
-def _key(summary: Mapping[str, Any]) -> str:
-    return json.dumps([summary.get("strategy"), _settings(summary)], sort_keys=True, default=str)
+def _key(summary: Mapping[str, Any], ignoring: Collection[str]) -> str:
+    return json.dumps([summary.get("strategy"), _settings(summary, ignoring)], sort_keys=True, default=str)
 
 
-def _labels(firsts: Sequence[Mapping[str, Any]]) -> list[str]:
+def _labels(firsts: Sequence[Mapping[str, Any]], ignoring: Collection[str]) -> list[str]:
     """Return the strategy of each group; those of one strategy get the settings that tell them apart, if set."""
-    words = [strategy_words(summary) for summary in firsts]
+    words = [one_line(strategy_words(summary), 60) for summary in firsts]
+    settings = [_settings(summary, ignoring) for summary in firsts]
+    alike = {word: [own for own, other in zip(settings, words, strict=True) if other == word] for word in set(words)}
+    differ = {word: _differing(members) for word, members in alike.items()}
     found = []
-    for summary, word in zip(firsts, words, strict=True):
-        alike = [_settings(other) for other, same in zip(firsts, words, strict=True) if same == word]
-        keys = dict.fromkeys(key for settings in alike for key in settings)
-        own = _settings(summary)
-        differ = [key for key in keys if len({str(settings.get(key)) for settings in alike}) > 1]
-        said = [key for key in differ if own.get(key) is not None][:3]
-        parts = [f"{key.rpartition('.')[2]} {one_line(own[key], 24)}" for key in said]
-        found.append(", ".join([one_line(word, 60), *parts]))
+    for own, word in zip(settings, words, strict=True):
+        said = [key for key in differ[word] if own.get(key) is not None][:3]
+        found.append(", ".join([word, *(f"{_short(key)} {one_line(own[key], 24)}" for key in said)]))
     return [label if found.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(found)]
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for one in settings for key in one)
+    return [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
+
+
+def _short(key: str) -> str:
+    """Return the last part of a dotted key; of a name what it names."""
+    section, _, last = key.rpartition(".")
+    return section if last == "name" and section else last
 
 
 def clock(kind: str, summary: Mapping[str, Any], each: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame | None:

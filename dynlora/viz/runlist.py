@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.store import fields
 from dynlora.viz.labels import listed, one_line, score
 from dynlora.viz.listing import budget_share, main_metric
 
@@ -38,17 +39,12 @@ COLUMNS = (
 STATUS_WORDS = {"corrupt": "unreadable"}
 """Statuses that are said otherwise: a run of a newer dynlora cannot be read either, and is not corrupt."""
 
-_SEARCHED = ("name", "strategy", "model", "data", "status", "id", "note")
 
-
-def filtered(
-    runs: pd.DataFrame, query: str = "", statuses: Sequence[str] = (), strategies: Sequence[str] = ()
-) -> pd.DataFrame:
+def filtered(runs: pd.DataFrame, statuses: Sequence[str] = (), strategies: Sequence[str] = ()) -> pd.DataFrame:
     """Return the runs that fit; an empty filter fits all.
 
     Args:
         runs: as `queries.list_runs` returns them.
-        query: words that must all occur in name, strategy, model, data, status, id, note or tags, in any case.
         statuses: statuses of which a run must have one.
         strategies: strategies of which a run must have one.
     """
@@ -57,20 +53,22 @@ def filtered(
         fits &= runs["status"].isin(statuses)
     if strategies:
         fits &= runs["strategy"].isin(strategies)
-    words = query.casefold().split()
-    if words:
-        texts = _searched(runs)
-        for word in words:
-            fits &= texts.str.contains(word, regex=False)
     return runs[fits].reset_index(drop=True)
 
 
-def _searched(runs: pd.DataFrame) -> pd.Series:
-    parts = [runs[column].fillna("").astype(str) for column in _SEARCHED]
-    tags = pd.Series([" ".join(tags) for tags in runs["tags"]], index=runs.index, dtype=object)
-    return pd.Series(
-        [" ".join(texts).casefold() for texts in zip(*parts, tags, strict=True)], index=runs.index, dtype=object
-    )
+def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Return the runs that a search fits; an empty one fits all.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+        text: the search, see docs/SEARCH.md.
+
+    Raises:
+        SearchError: when it cannot be read, or names a field that no run has.
+    """
+    if not text.strip():
+        return runs
+    return runs[fields.fits(text, runs.to_dict("records"))].reset_index(drop=True)
 
 
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
@@ -185,10 +183,15 @@ def _spread_words(spread: float, runs: int) -> str:
     return " (1 run)" if runs == 1 else f" ± {score(spread)} ({runs} runs)"
 
 
+def plain_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of runs as plain values, None where a frame holds its own kind of nothing."""
+    return [{key: _plain(value) for key, value in row.items()} for row in runs.to_dict("records")]
+
+
 def export_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of runs as plain values for a file, without what only the page needs."""
     dropped = {"folder", "reason", "stalled_s", "heartbeat_age_s", "other_host", "is_own"}
-    return [{key: _plain(value) for key, value in row.items() if key not in dropped} for row in runs.to_dict("records")]
+    return [{key: value for key, value in row.items() if key not in dropped} for row in plain_rows(runs)]
 
 
 def export_json(runs: pd.DataFrame) -> str:

@@ -211,6 +211,7 @@ def style_sheet(colours: Palette) -> str:
 [data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]),
 button[aria-label^="Download as CSV"] {{ display: none; }}
 button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colours.accent}; }}
+[data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
 .katex-display {{ overflow-x: auto; overflow-y: hidden; }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
 [data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}

@@ -40,16 +40,18 @@ def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
     assert "The band runs from the lowest to the highest run" in said
     assert "Paired over 3 shared seeds and 40 examples" in said
     assert re.search(r"lora \(reconstruction\) minus dynamic .*nats of loss on held-out rows.*that is worse", said)
-    assert "Is the allocation reproducible over seeds?" in said
+    app = open_page("compare", runs=",".join(ids(6)), section="capacity")
+    assert "Is the allocation reproducible over seeds?" in words(app)
 
 
 def test_the_address_restores_axis_grouping_and_pair(runs_dir: Path) -> None:
     runs = seeds(runs_dir, steps=11)
-    app = open_page("compare", runs=runs, x="seconds", group="runs", ranks="spread", first="lora (reconstruction)")
+    app = open_page("compare", runs=runs, x="seconds", group="runs", first="lora (reconstruction)")
     assert charts(app)[0]["layout"]["xaxis"]["title"]["text"] == "training time, s"
     assert len(charts(app)[0]["data"]) == 6
-    assert "standard deviation" in json.dumps(charts(app)[-1])
     assert app.selectbox(key="address-first").value == "lora (reconstruction)"
+    app = open_page("compare", runs=runs, section="capacity", ranks="spread")
+    assert "standard deviation" in json.dumps(charts(app)[-1])
 
 
 def test_an_axis_that_was_not_recorded_says_so(runs_dir: Path) -> None:
@@ -82,9 +84,8 @@ def test_one_configuration_or_no_shared_seed_says_why_nothing_is_paired(runs_dir
 def test_queued_runs_are_compared_calmly(runs_dir: Path) -> None:
     for run, strategy in zip(ids(2), ("dynamic", "lora"), strict=True):
         make_run(runs_dir, run_id=run, state="queued", strategy=strategy)
-    app = open_page("compare")
-    assert not app.error
-    assert "No ranks have been recorded yet" in words(app)
+    assert not open_page("compare").error
+    assert "No ranks have been recorded yet" in words(open_page("compare", section="capacity"))
 
 
 def test_many_runs_stay_readable(runs_dir: Path) -> None:
@@ -96,13 +97,16 @@ def test_many_runs_stay_readable(runs_dir: Path) -> None:
     assert len(app.multiselect(key="address-runs").value) == 26
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_names_are_text_in_every_view(text: str, runs_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "section"), list(zip(HOSTILE, ("capacity", "numbers", "sweeps", "paper"), strict=True))
+)
+def test_hostile_names_are_text_in_every_view(text: str, section: str, runs_dir: Path) -> None:
     for number, run in enumerate(ids(3)):
         make_run(runs_dir, run_id=run, text=text, seed=number % 2, strategy=text[:60] if number else "lora", steps=1)
-    app = open_page("compare", runs=",".join(ids(3)), group="runs")
-    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
-    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
+    for address in ({"group": "runs"}, {"section": section}):
+        app = open_page("compare", runs=",".join(ids(3)), **address)
+        assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
+        assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
 
 
 def test_runs_of_one_name_stay_apart_when_another_control_changes(runs_dir: Path) -> None:

@@ -64,9 +64,9 @@ def test_runs_that_can_change_are_never_kept(runs_dir: Path) -> None:
 
 
 WRONG = [
-    "", "[]", "{}", "[" * 9999, '{"form": 1}', '{"form": 1, "rows": []}', '{"form": 2, "rows": {}}',
-    '{"form": 1, "rows": {"one": 3, "two": [1, 2, 3]}}',
-    '{"form": 1, "rows": {"one": ["v", {"status": "running"}, {}]}}',
+    "", "[]", "{}", "[" * 9999, '{"form": 2}', '{"form": 2, "rows": []}', '{"form": 1, "rows": {}}',
+    '{"form": 2, "rows": {"one": 3, "two": [1, 2, 3]}}',
+    '{"form": 2, "rows": {"one": ["v", {"status": "running"}, {}]}}',
 ]  # fmt: skip
 
 

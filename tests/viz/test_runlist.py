@@ -46,11 +46,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         ("", [], [], "r1 r2 r3 r4 r5"), ("ALPHA", [], [], "r1"), ("good late", [], [], "r2"), ("keep", [], [], "r1"),
         ("other", [], [], "r3"), ("", ["queued", "corrupt"], [], "r4 r5"), ("", [], ["dynamic"], "r3 r4"),
         ("a", ["finished"], ["dynamic"], "r3"), ("nothing like it", [], [], ""), (".*", [], [], ""),
+        ("strategy=lora accuracy>=0.85", [], [], "r2"), ("tag:good or params.budget=10", [], [], "r1 r2 r3"),
+        ("not tag:good", ["finished"], [], "r3"), ("status=corrupt", [], [], "r5"),
+        ("seed=1 not status=queued", [], [], "r1 r2 r3"),
     ],
 )  # fmt: skip
 def test_filter(runs: pd.DataFrame, query: str, statuses: list[str], strategies: list[str], found: str) -> None:
-    left = runlist.filtered(runs, query, statuses, strategies)
+    left = runlist.filtered(runlist.searched(runs, query), statuses, strategies)
     assert " ".join(sorted(left["id"])) == found
+
+
+def test_plain_rows_hold_no_nothing_of_a_frame(runs: pd.DataFrame) -> None:
+    rows = {row["id"]: row for row in runlist.plain_rows(runs)}
+    assert (rows["r5"]["seed"], rows["r5"]["strategy"], rows["r5"]["step"]) == (None, None, None)
+    assert type(rows["r1"]["seed"]) is int
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,6 @@ from dynlora.viz.widgets.picker import (
     links,
     list_all,
     pick_run,
-    pick_runs,
     runs_dir,
     runs_roots,
 )  # fmt: skip
@@ -71,7 +70,7 @@ __all__ = [
     "capacity_decisions", "capacity_now", "capacity_view", "card", "chart", "check_button", "choose",
     "chosen_examples", "colour_choice", "colours", "delete_button", "empty_store", "enter", "facts", "figures",
     "follow_address", "from_address", "guarded", "how_capacity_is_spent", "in_the_queue", "is_active", "keep_address",
-    "link", "links", "list_all", "live_summary", "menu", "modules", "note", "pick_run", "pick_runs", "pick_source",
+    "link", "links", "list_all", "live_summary", "menu", "modules", "note", "pick_run", "pick_source",
     "pick_start", "prepare", "ranks", "remember_address", "replay", "rows", "run_buttons", "runs_dir",
     "runs_grid", "runs_roots", "safe", "segmented", "selectable", "show_check", "show_launched", "signal_names",
     "start_button", "status_line", "step_slider", "table", "texts", "titled", "to_address", "trash", "under",

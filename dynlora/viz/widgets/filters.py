@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from dynlora.viz import runlist
 from dynlora.viz.labels import one_line
-from dynlora.viz.widgets.address import choose, put, to_address
-
-MAX_QUERY = 200
+from dynlora.viz.widgets.address import choose, put
+from dynlora.viz.widgets.search import search_box
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ListView:
     """What the address says of the list.
 
     Attributes:
-        query: words to look for.
+        query: a search.
         statuses: statuses to show; empty is all.
         strategies: strategies to show; empty is all.
         sort: a key of `runlist.SORTS`.
@@ -39,7 +39,7 @@ def list_controls(runs: pd.DataFrame) -> ListView:
     statuses = sorted(runs["status"].unique())
     strategies = sorted(name for name in runs["strategy"].unique() if isinstance(name, str))
     with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
-        query = text_box("q", "filter", "any word of a run")
+        query = search_box()
         chosen = several("status", "status", statuses, runlist.STATUS_WORDS)
         methods = several("strategy", "strategy", strategies, {})
         sort = choose("sort", "order", list(runlist.SORTS), "newest", runlist.SORTS.__getitem__, width=170)
@@ -47,23 +47,20 @@ def list_controls(runs: pd.DataFrame) -> ListView:
     return ListView(query, chosen, methods, sort, group)
 
 
-def text_box(name: str, label: str, placeholder: str) -> str:
-    """Draw a box for words and return them."""
-    key = f"address-{name}"
-    put(key, one_line(st.query_params.get(name, ""), MAX_QUERY))
-    return st.text_input(
-        label, key=key, placeholder=placeholder, max_chars=MAX_QUERY, width=240, icon=":material/search:",
-        on_change=lambda: to_address(**{name: st.session_state[key] or None}),
-    )  # fmt: skip
-
-
-def several(name: str, label: str, options: Sequence[str], words: dict[str, str]) -> tuple[str, ...]:
-    """Draw a choice of several options and return those chosen; none chosen means all."""
+def several(
+    name: str,
+    label: str,
+    options: Sequence[str],
+    words: Mapping[str, str],
+    width: Any = 160,
+    none: str = "all",
+) -> tuple[str, ...]:
+    """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
     key = f"address-{name}"
     wanted = set(st.query_params.get_all(name))
     put(key, [option for option in options if option in wanted])
     chosen = st.multiselect(
-        label, options, key=key, placeholder="all", width=160, on_change=_several_changed, args=(name, key),
+        label, options, key=key, placeholder=none, width=width, on_change=_several_changed, args=(name, key),
         format_func=lambda option: one_line(words.get(option, option), 40),
     )  # fmt: skip
     return tuple(chosen)

@@ -22,7 +22,6 @@ from dynlora.viz.listing import ACTIVE
 from dynlora.viz.runlist import STATUS_WORDS
 from dynlora.viz.widgets.address import put, to_address
 from dynlora.viz.widgets.cards import titled
-from dynlora.viz.widgets.frame import guarded
 
 RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
 READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
@@ -164,12 +163,15 @@ def _other_run() -> None:
     to_address(run=st.session_state["address-run"], step=None, module=None)
 
 
-def pick_runs(label: str, at_most: int = 50) -> list[Chosen]:
-    """Draw a picker of several runs and return those chosen; the address holds their ids."""
-    runs = list_all()
-    if runs.empty:
-        empty_store()
-    words = run_words(runs[runs["status"] != "corrupt"])
+def pick_runs(label: str, runs: pd.DataFrame, at_most: int) -> list[str]:
+    """Draw a picker of several runs and return the ids of those chosen; the address holds them.
+
+    Args:
+        label: of the picker.
+        runs: to pick from; the first two are picked when the address says nothing.
+        at_most: runs that can be picked.
+    """
+    words = run_words(runs)
     wanted = st.query_params.get("runs")
     ids = wanted.split(",") if wanted is not None else list(words)[:2]
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
@@ -177,8 +179,7 @@ def pick_runs(label: str, at_most: int = 50) -> list[Chosen]:
         label, list(words), key="address-runs", format_func=words.__getitem__, max_selections=at_most,
         on_change=lambda: to_address(runs=",".join(st.session_state["address-runs"])),
     )  # fmt: skip
-    with guarded():
-        return [find_run(run_id) for run_id in st.session_state["address-runs"]]
+    return list(st.session_state["address-runs"])
 
 
 def empty_store(without: Callable[[], None] | None = None) -> NoReturn:

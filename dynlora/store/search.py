@@ -1,0 +1,280 @@
+"""The language of searches: words and comparisons, joined by `and`, `or`, `not` and brackets; see docs/SEARCH.md.
+
+A search is read by a parser of its own into a tree of comparisons. No part of it is ever run as code.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dynlora.errors import SearchError
+
+MAX_LENGTH = 500
+"""Most characters of a search; spaces count inside quotes only."""
+
+MAX_DEPTH = 20
+"""Most brackets and `not`s inside one another."""
+
+KEYWORDS = ("and", "or", "not")
+
+
+@dataclass(frozen=True)
+class Word:
+    """Text that must occur in the run's own words: its name, tags, note and the like.
+
+    Attributes:
+        text: that is looked for, in any case.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A field set against a value.
+
+    Attributes:
+        name: of the field, dotted.
+        operator: one of = != < <= > >= ~.
+        value: as text.
+        number: the value as a number; None when it is none, or was written in quotes.
+        column: of the name in the search, from 1; says nothing about what is looked for.
+    """
+
+    name: str
+    operator: str
+    value: str
+    number: float | None = None
+    column: int = field(default=1, compare=False)
+
+
+@dataclass(frozen=True)
+class Not:
+    """What `item` does not fit."""
+
+    item: Query
+
+
+@dataclass(frozen=True)
+class And:
+    """What all items fit; without items everything does."""
+
+    items: tuple[Query, ...]
+
+
+@dataclass(frozen=True)
+class Or:
+    """What one of the items fits at least."""
+
+    items: tuple[Query, ...]
+
+
+Query = Word | Comparison | Not | And | Or
+
+
+def parse(text: str) -> Query:
+    """Return the tree of a search; an empty one fits everything.
+
+    Raises:
+        SearchError: for the first thing wrong: where, what is wanted there, what to write.
+    """
+    return _Parser(text).query()
+
+
+def written(query: Query) -> str:
+    """Return a search that `parse` reads as this tree, never longer than the one it came from but for spaces."""
+    match query:
+        case Or(items):
+            return " or ".join(written(item) for item in items)
+        case And(items):
+            return " ".join(_bracketed(item, Or) for item in items)
+        case Not(item):
+            return f"not {_bracketed(item, And, Or)}"
+        case Comparison(name, operator, value, number):
+            is_number_in_quotes = number is None and _number(value) is not None
+            return f"{name}{operator}{_in_quotes(value) if is_number_in_quotes else _plain_or_quoted(value)}"
+        case Word(text):
+            return _plain_or_quoted(text)
+
+
+def comparisons(query: Query) -> Iterator[Comparison]:
+    """Yield every comparison of a tree, from left to right."""
+    match query:
+        case Comparison():
+            yield query
+        case Not(item):
+            yield from comparisons(item)
+        case And(items) | Or(items):
+            for item in items:
+                yield from comparisons(item)
+        case Word():
+            return
+
+
+def _bracketed(query: Query, *kinds: type[And | Or]) -> str:
+    return f"({written(query)})" if isinstance(query, kinds) else written(query)
+
+
+def _plain_or_quoted(text: str) -> str:
+    found = list(_TOKEN.finditer(text))
+    is_plain = len(found) == 1 and found[0].lastgroup == "word" and text.lower() not in KEYWORDS
+    return text if is_plain else _in_quotes(text)
+
+
+def _in_quotes(text: str) -> str:
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    return quote + text.replace("\\", "\\\\").replace(quote, f"\\{quote}") + quote
+
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def _number(text: str) -> float | None:
+    """Return text as a finite number, None when it is none."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+_TOKEN = re.compile(
+    r"""
+      (?P<space> \s+ )
+    | (?P<open> \( )
+    | (?P<close> \) )
+    | (?P<operator> != | <= | >= | ==? | [<>~] )
+    | (?P<tag> tag: )
+    | (?P<quoted> "(?: [^"\\] | \\. )*" | '(?: [^'\\] | \\. )*' )
+    | (?P<unclosed> ["'] )
+    | (?P<word> (?: [^\s()=<>~!] | !(?!=) )+ )
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+"""Every text is a row of these; quotes count at the start of a token only, so that `it's` is a word."""
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    column: int
+
+    @property
+    def keyword(self) -> str:
+        """One of `KEYWORDS`, empty for everything else."""
+        word = self.text.lower()
+        return word if self.kind == "word" and word in KEYWORDS else ""
+
+    @property
+    def shown(self) -> str:
+        """What a message calls it."""
+        return "the end" if self.kind == "end" else f"{self.text[:40]!r}"
+
+
+class _Parser:
+    """One pass from left to right; each method reads what its line of the grammar says."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = [
+            _Token(found.lastgroup or "", found.group(), found.start() + 1)
+            for found in _TOKEN.finditer(text)
+            if found.lastgroup != "space"
+        ]
+        size = sum(len(token.text) for token in self._tokens)
+        if size > MAX_LENGTH:
+            raise SearchError(text, len(text), f"{size:,} characters are more than {MAX_LENGTH}; shorten the search")
+        self._tokens.append(_Token("end", "", len(text) + 1))
+        self._next = 0
+
+    def query(self) -> Query:
+        """Query = [ or ] ."""
+        if self._look().kind == "end":
+            return And(())
+        found = self._or(0)
+        if self._look().kind == "close":
+            raise self._wrong("this bracket closes none; drop it or open one before")
+        if self._look().kind != "end":
+            raise self._wrong(f"a field is wanted before {self._look().shown}; write field{self._look().text}value")
+        return found
+
+    def _or(self, depth: int) -> Query:
+        """Or = and { "or" and } ."""
+        items = [self._and(depth)]
+        while self._look().keyword == "or":
+            self._take()
+            items.append(self._and(depth))
+        spliced = [inner for item in items for inner in (item.items if isinstance(item, Or) else (item,))]
+        return spliced[0] if len(spliced) == 1 else Or(tuple(spliced))
+
+    def _and(self, depth: int) -> Query:
+        """And = not { [ "and" ] not } ."""
+        items = [self._not(depth)]
+        while self._look().kind in ("open", "tag", "quoted", "unclosed", "word") and self._look().keyword != "or":
+            if self._look().keyword == "and":
+                self._take()
+            items.append(self._not(depth))
+        spliced = [inner for item in items for inner in (item.items if isinstance(item, And) else (item,))]
+        return spliced[0] if len(spliced) == 1 else And(tuple(spliced))
+
+    def _not(self, depth: int) -> Query:
+        """Not = "not" not | "(" or ")" | "tag:" value | field operator value | word ."""
+        if depth > MAX_DEPTH:
+            raise self._wrong(f"more than {MAX_DEPTH} brackets and nots inside one another; write it flatter")
+        if self._look().keyword == "not":
+            self._take()
+            return Not(self._not(depth + 1))
+        if self._look().keyword or self._look().kind not in ("open", "tag", "quoted", "word"):
+            raise self._wrong(f"a word, a comparison or ( is wanted, not {self._look().shown}; {self._remedy()}")
+        token = self._take()
+        if token.kind == "open":
+            return self._closed(token, depth)
+        if token.kind == "tag":
+            return Comparison("tag", "=", *self._value("tag:"), token.column)
+        if self._look().kind == "operator":
+            return self._comparison(token)
+        return Word(_unquoted(token))
+
+    def _closed(self, opened: _Token, depth: int) -> Query:
+        found = self._or(depth + 1)
+        if self._look().kind != "close":
+            raise self._wrong(f") is wanted for the ( at column {opened.column}, not {self._look().shown}; close it")
+        self._take()
+        return found
+
+    def _comparison(self, name: _Token) -> Comparison:
+        operator = self._take()
+        if name.kind == "quoted":
+            raise self._wrong("a field stands without quotes; drop them, or the comparison", name)
+        value, number = self._value(operator.text)
+        return Comparison(name.text, "=" if operator.text == "==" else operator.text, value, number, name.column)
+
+    def _value(self, after: str) -> tuple[str, float | None]:
+        if self._look().keyword or self._look().kind not in ("quoted", "word"):
+            raise self._wrong(f"a value is wanted after {after}, not {self._look().shown}; {self._remedy()}")
+        token = self._take()
+        return _unquoted(token), _number(token.text) if token.kind == "word" else None
+
+    def _look(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _take(self) -> _Token:
+        self._next += 1
+        return self._tokens[self._next - 1]
+
+    def _remedy(self) -> str:
+        if self._look().kind == "unclosed":
+            return "close the quote"
+        if self._look().kind == "end":
+            return "such as accuracy>0.85"
+        return "put it in quotes to search for it as text"
+
+    def _wrong(self, problem: str, token: _Token | None = None) -> SearchError:
+        return SearchError(self._text, (token or self._look()).column, problem)
+
+
+def _unquoted(token: _Token) -> str:
+    return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL) if token.kind == "quoted" else token.text

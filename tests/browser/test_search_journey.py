@@ -1,0 +1,69 @@
+"""Search in a real browser: a mistake in its place, a saved view, all that it finds compared in every section."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.store.builder import finished_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+def _sweep(runs_dir: Path) -> None:
+    for number in range(12):
+        strategy, lr, seed = ("dynamic", "lora")[number // 6], (1e-3, 2e-3, 4e-3)[number // 2 % 3], number % 2
+        data = ("sst2", "cola", "a data set with a long name")[number % 3]
+        config = {"seed": seed, "strategy": {"name": strategy}, "train": {"lr": lr}, "data": {"name": data}}
+        finished_run(
+            runs_dir, 10 * (2 + number % 5), f"20260102-000000-{number:08x}", name=f"swept {number}", strategy=strategy,
+            data=data, seed=seed, fidelity="code", config=config, params={"budget": 1000, "active": 900 + number},
+        )  # fmt: skip
+
+
+def test_from_a_search_to_the_table_of_the_paper(
+    server: str, page: Page, browser: Browser, artifacts: Path, runs_dir: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    _sweep(runs_dir)
+    page.goto(server)
+    box = page.get_by_label("search", exact=True)
+    box.fill("swept and acuracy>0.02")
+    box.press("Enter")
+    expect(page.get_by_text("did you mean accuracy?")).to_be_visible()
+    expect(page.get_by_test_id("stCode").first).to_contain_text("^")
+    box.fill("swept and train.lr>=1e-3")
+    box.press("Enter")
+    expect(page.get_by_text(re.compile(r"12 of \d+ runs fit the filter"))).to_be_visible()
+    page.get_by_text("Save this view").click()
+    page.get_by_label("name of the view").fill("the sweep")
+    page.get_by_label("name of the view").press("Enter")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("Forget this view")).to_be_visible()
+    page.screenshot(path=artifacts / "search-runs.png", full_page=True)
+    page.get_by_role("link", name="Compare all 12 that the search fits").click()
+    expect(page.get_by_text(re.compile(r"12 runs of \d+ fit and are compared"))).to_be_visible()
+    for section, cards in (("Numbers", ("scatter", "parallel")), ("Sweeps", ("along", "grid"))):
+        page.get_by_text(section, exact=True).click()
+        for card in cards:
+            expect(page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot')).to_have_count(1)
+    page.get_by_text("Paper table", exact=True).click()
+    expect(page.locator('[class*="st-key-card-paper"] table strong').first).to_be_visible()
+    assert "section=paper" in page.url
+    address = page.url
+
+    context = browser.new_context(viewport={"width": 375, "height": 900}, color_scheme="dark")
+    narrow = context.new_page()
+    for section in ("paper", "sweeps"):
+        narrow.goto(address.replace("section=paper", f"section={section}"))
+        expect(narrow.locator('[class*="st-key-under-"]').last).to_be_visible()
+        main = narrow.get_by_test_id("stMain")
+        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, section
+        narrow.screenshot(path=artifacts / f"compare-{section}-narrow.png", full_page=True)
+    context.close()
+
+    page.go_back()
+    expect(page.locator('[class*="st-key-card-grid"] .js-plotly-plot')).to_have_count(1)

@@ -1,0 +1,126 @@
+"""The Compare page's sections for many runs: numbers, sweeps, the paper's table; links, empty states, bounds."""
+
+# pyright: reportAttributeAccessIssue=false
+# (elements that streamlit's test harness has no class for come without types)
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.viz.widgets import selection
+from tests.pages.app import charts, open_page, words
+from tests.store.builder import finished_run, new_run
+
+SECTIONS = ("numbers", "sweeps", "paper")
+
+
+def ids(count: int) -> list[str]:
+    return [f"20260101-000000-{number:08x}" for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two strategies, two rates, two seeds, made once."""
+    root = tmp_path_factory.mktemp("swept")
+    for number, run_id in enumerate(ids(8)):
+        strategy, lr, seed = ("dynamic", "lora")[number // 4], (1e-3, 2e-3)[number // 2 % 2], number % 2
+        config = {"seed": seed, "strategy": {"name": strategy}, "train": {"lr": lr}, "adapter": {"rank": 4}}
+        finished_run(
+            root, 10 * (1 + number % 4), run_id, name=f"run {number}", strategy=strategy, seed=seed,
+            fidelity="code", config=config, params={"budget": 1000, "active": 900, "gate": number},
+        )  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def swept(made: Path, runs_dir: Path) -> str:
+    """Copy the runs to the runs folder; the address of all."""
+    shutil.copytree(made, runs_dir, dirs_exist_ok=True)
+    return ",".join(ids(8))
+
+
+def said(app: AppTest) -> str:
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+def test_any_two_numbers_and_many_at_once(swept: str) -> None:
+    app = open_page("compare", runs=swept, section="numbers", across="train.lr", up="params.used")
+    scatter, parallel = charts(app)
+    assert scatter["layout"]["xaxis"]["title"]["text"] == "learning rate"
+    assert scatter["layout"]["yaxis"]["title"]["text"] == "adapter parameters in use"
+    assert [trace["name"] for trace in scatter["data"]] == ["dynamic (from its code)", "lora (from its code)"]
+    assert parallel["layout"]["xaxis"]["ticktext"] == [
+        "learning<br>rate",
+        "strategy",
+        "adapter<br>parameters<br>in use",
+        "accuracy",
+    ]
+    assert "8 runs shown" in said(app)
+    app.selectbox(key="address-up").set_value("step").run()
+    assert charts(app)[0]["layout"]["yaxis"]["title"]["text"] == "steps done"
+    assert app.query_params["up"] in ("step", ["step"])
+    app.multiselect(key="address-axes").set_value(["strategy.name"]).run()
+    assert len(charts(app)[1]["layout"]["xaxis"]["ticktext"]) == 3
+
+
+def test_a_sweep_as_lines_and_as_a_grid(swept: str) -> None:
+    app = open_page("compare", runs=swept, section="sweeps")
+    lines, grid = charts(app)
+    assert lines["layout"]["xaxis"]["title"]["text"] == "learning rate"
+    assert len([trace for trace in lines["data"] if not trace["name"].endswith("band")]) == 2
+    assert [one["text"] for one in grid["layout"]["annotations"]] == [
+        "0.015<br>n = 2", "0.035<br>n = 2", "0.015<br>n = 2", "0.035<br>n = 2",
+    ]  # fmt: skip
+    assert "Cells average over seeds" in said(app)
+    app.selectbox(key="address-side").set_value("train.lr").run()
+    assert "Choose two different settings" in said(app)
+
+
+def test_the_table_of_the_paper_in_three_forms(swept: str) -> None:
+    app = open_page("compare", runs=swept, section="paper", per="configuration")
+    assert "| dynamic" in words(app)
+    assert "**0.035 ± 0.007** (2)" in words(app)
+    assert [r"\begin{tabular}" in app.code[0].value, "| --- |" in app.code[1].value] == [True, True]
+    assert [one.label for one in app.get("download_button")] == ["Save as LaTeX", "Save as Markdown"]
+    app.segmented_control(key="address-per").set_value("method").run()
+    assert "which flatters" in said(app)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_runs_without_results_or_differences_are_calm(section: str, runs_dir: Path) -> None:
+    for run_id in ids(2):
+        new_run(runs_dir, run_id, "queued")
+    app = open_page("compare", section=section)
+    assert not app.error
+    expected = {"numbers": "the same settings", "sweeps": "has a result yet", "paper": "has finished with a result"}
+    assert expected[section] in said(app)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_one_configuration_has_nothing_to_sweep(section: str, runs_dir: Path) -> None:
+    for seed, run_id in enumerate(ids(2)):
+        finished_run(runs_dir, 10, run_id, seed=seed)
+    app = open_page("compare", section=section)
+    assert not app.error
+    if section == "sweeps":
+        assert "No setting that is a number differs" in said(app)
+        assert "A grid needs two settings" in said(app)
+
+
+def test_of_many_runs_the_newest_are_opened_and_all_are_counted(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "MOST_READ", 3)
+    monkeypatch.setattr(selection, "MOST_LISTED", 5)
+    first = finished_run(runs_dir, 10, ids(1)[0])
+    for run_id in ids(7)[1:]:
+        shutil.copytree(first, runs_dir / run_id)
+    app = open_page("compare", q="finished")
+    assert "The newest 5 of 7 runs that fit are compared" in said(app)
+    assert "The newest 3 of 5 runs are shown here" in said(app)
+    app = open_page("compare", q="finished", section="numbers")
+    assert "5 runs shown" in said(app)
+    assert "are shown here" not in said(app)

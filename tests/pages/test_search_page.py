@@ -1,0 +1,113 @@
+"""The search on the Runs and Compare pages: in the address, wrong in its place, saved as views."""
+
+# pyright: reportAttributeAccessIssue=false
+# (elements that streamlit's test harness has no class for come without types)
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.store.notes import annotate_notes
+from dynlora.store.views import VIEWS_NAME, View, read_views, save_view
+from dynlora.viz.widgets import picker
+from tests.pages.app import charts, open_page, words
+from tests.store.builder import finished_run
+
+IDS = [f"20260101-000000-0000000{number}" for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four runs, each with a learning rate of its own, made once."""
+    root = tmp_path_factory.mktemp("runs")
+    for number, run_id in enumerate(IDS):
+        config = {"seed": 1, "strategy": {"name": "lora"}, "train": {"lr": 1e-3 * (1 + number)}}
+        finished_run(root, 10 * (number + 1), run_id, name=f"run {number}", created=10.0 * number, config=config)
+    annotate_notes(root / IDS[1], add=["paper"])
+    return root
+
+
+@pytest.fixture
+def runs(made: Path, runs_dir: Path) -> Path:
+    shutil.copytree(made, runs_dir, dirs_exist_ok=True)
+    return runs_dir
+
+
+def names(app: AppTest) -> list[str]:
+    return app.dataframe[0].value["name"].tolist() if app.dataframe else []
+
+
+def said(app: AppTest) -> str:
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+def test_a_link_restores_a_search_over_settings_results_and_tags(runs: Path) -> None:
+    app = open_page("runs", q="train.lr>=3e-3 and accuracy>0.035 or tag:paper")
+    assert names(app) == ["run 3", "run 1"]
+    assert "2 of 4 runs fit" in said(app)
+    assert open_page("runs").text_input(key="address-q").set_value("not paper").run().query_params["q"] in (
+        "not paper", ["not paper"],
+    )  # fmt: skip
+
+
+def test_a_mistake_is_shown_in_its_place_and_hides_no_run(runs: Path) -> None:
+    app = open_page("runs", q="tag:paper or acuracy>0.8")
+    assert "search, column 14: 'acuracy' is no field of these runs; did you mean accuracy?" in said(app)
+    assert app.code[0].value == "tag:paper or acuracy>0.8\n             ^"
+    assert len(names(app)) == 4
+    assert "None of these runs sets strategy.gats" in said(open_page("runs", q="strategy.gats=x"))
+
+
+def test_a_view_is_saved_chosen_and_forgotten(runs: Path) -> None:
+    app = open_page("runs", q="tag:paper")
+    app.text_input(key="view-name").set_value("for the paper")
+    app.button(key="view-save").click().run()
+    assert not app.exception
+    assert read_views(runs) == (View("for the paper", "tag:paper"),)
+    app = open_page("runs")
+    assert len(names(app)) == 4
+    app.pills(key="address-view").set_value("for the paper").run()
+    assert names(app) == ["run 1"]
+    assert app.query_params["q"] in ("tag:paper", ["tag:paper"])
+    app.button(key="view-forget").click().run()
+    assert read_views(runs) == ()
+    assert not app.exception
+
+
+def test_a_view_without_a_name_is_refused_in_a_sentence(runs: Path) -> None:
+    app = open_page("runs", q="tag:paper")
+    app.button(key="view-save").click().run()
+    assert "must be 1 to 40 printable characters" in app.error[0].value.replace("\\", "")
+    assert "view-save" not in [button.key for button in open_page("runs", q="tag:").button]
+
+
+def test_names_of_views_are_text_and_a_wild_file_is_no_harm(runs: Path) -> None:
+    save_view(runs, ":red[x] **b** <img src=x>", "tag:paper")
+    app = open_page("runs")
+    assert ":red[x]" not in app.pills(key="address-view").options[0]
+    (runs / VIEWS_NAME).write_text(json.dumps({"views": [{"name": "x", "query": "a and"}, 3]}))
+    assert not open_page("runs").pills
+
+
+def test_a_dashboard_that_only_looks_offers_views_and_changes_none(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_view(runs, "mine", "tag:paper")
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    for query in ("tag:paper", "run"):
+        app = open_page("runs", q=query)
+        assert app.pills(key="address-view").options == ["mine"]
+        assert not app.button
+
+
+def test_compare_takes_what_a_search_fits(runs: Path) -> None:
+    app = open_page("compare", q="train.lr>=2e-3")
+    assert "3 runs of 4 fit and are compared" in said(app)
+    assert not app.multiselect
+    assert len(charts(app)) >= 3
+    assert "Pick two runs or more" in said(open_page("compare", q="tag:paper"))
+    wrong = open_page("compare", q="tag:")
+    assert "a value is wanted after tag:" in said(wrong)
+    assert not charts(wrong)

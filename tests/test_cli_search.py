@@ -1,0 +1,43 @@
+"""`dynlora runs --where`: what it lists, and how it says where a search is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import document, run
+from tests.store.builder import finished_run
+
+
+@pytest.fixture
+def two(runs_dir: Path) -> Path:
+    config = {"seed": 1, "strategy": {"name": "dynamic", "gates": "module"}, "train": {"lr": 2e-3}}
+    finished_run(runs_dir, 20, "20260101-000000-00000001", name="first", strategy="dynamic", config=config)
+    finished_run(runs_dir, 10, "20260101-000000-00000002", name="second", strategy="lora")
+    return runs_dir
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [("", "first second"), ("strategy=dynamic and accuracy>0.015 or tag:paper", "first"), ("not first", "second"),
+     ("strategy.gates=module", "first"), ("train.lr>=1e-3", "first"), ("strategy.unheard=1", ""), ("second", "second")],
+)  # fmt: skip
+def test_a_search_leaves_the_runs_that_fit(two: Path, where: str, names: str) -> None:
+    found = document(run(two, "runs", "--where", where, "--json"))
+    assert sorted(row["name"] for row in found) == names.split()
+
+
+def test_none_that_fits_is_said(two: Path) -> None:
+    done = run(two, "runs", "--where", "third")
+    assert (done.exit_code, done.stdout) == (0, "none of 2 runs fits\n")
+
+
+def test_a_mistake_is_a_sentence_and_its_place(two: Path) -> None:
+    done = run(two, "runs", "--where", "first and acuracy>0.8", "--json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "Error: search, column 11: 'acuracy' is no field of these runs; did you mean accuracy?",
+        "first and acuracy>0.8",
+        "          ^",
+    ]
