@@ -32,6 +32,7 @@ LABELS = {
     "data.max_length": "longest text, tokens", "data.max_eval": "held-out rows, at most",
     "data.max_train": "training rows, at most", "data.eval_fraction": "held out where nothing is, share of rows",
     "data.task": "task", "data.metric": "metric that decides", "data.group_by": "input groups by",
+    "data.train_groups": "groups to train on",
     "data.text": "column of the text", "data.text_pair": "column of the second text",
     "data.label": "column of the label", "adapter.dropout": "adapter dropout, probability",
     "train.warmup": "warm-up, share of steps", "train.schedule": "learning rate falls",
@@ -41,13 +42,14 @@ LABELS = {
 """What people call the configuration's fields, with the unit, where the key alone does not say it."""
 
 EMPTY = {
-    "data.max_train": "all", "data.max_eval": "all", "adapter.targets": "all", "train.max_grad_norm": "not clipped",
+    "data.max_train": "all", "data.max_eval": "all", "data.train_groups": "all", "adapter.targets": "all",
+    "train.max_grad_norm": "not clipped",
     "model.dropout": "the model's own",
 }  # fmt: skip
 """What an empty field means, where it is not that a value is chosen automatically."""
 
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
-MORE_DATA = ("data.task", "data.metric", "data.eval_fraction")
+MORE_DATA = ("data.task", "data.metric", "data.eval_fraction", "data.train_groups")
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
 MORE_TRAINING = (

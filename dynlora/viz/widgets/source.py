@@ -57,7 +57,7 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     source = pick(start)
     rows = config_grid(launchform.ROWS, start, 3)
     with st.expander("More about the data", icon=":material/tune:"):
-        more = config_grid(launchform.MORE_DATA, start, 3)
+        more = config_grid(launchform.MORE_DATA, start, 4)
     return Source(source.values | rows | more, source.missing)
 
 
