@@ -61,6 +61,7 @@ METHODS = {
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of="dynamic"),
     "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of="dynamic"),
     "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of="dynamic"),
+    "dynamic-floor": Method("dynamic, no module at rank 0", fields={"min_rank": 1}, rates_of="dynamic"),
     "dynamic-eva": Method("dynamic, start along the inputs", fields={"init": "eva"}),
     "dynamic-ga": Method("dynamic, start along the gradients", fields={"init": "lora_ga"}),
     "lora-eva": Method("LoRA, start along the inputs", strategy="lora", fields={"init": "eva"}),
