@@ -1,0 +1,25 @@
+"""Fifty readers while one writes: nothing is missed, nothing is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.mark.parametrize(("readers", "steps"), [(6, 150), pytest.param(50, 2000, marks=pytest.mark.torture)])
+def test_readers_see_each_step_once_and_never_fewer_than_before(readers: int, steps: int) -> None:
+    command = [sys.executable, "-m", "tests.faults.readers", "--readers", str(readers), "--steps", str(steps)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=1800)
+    assert done.stdout, done.stderr.decode()[-2000:]
+    found = json.loads(done.stdout)
+    assert found["wrong"] == 0, done.stderr.decode()[-2000:]
+    assert found["reads"] >= readers
