@@ -16,6 +16,7 @@ MOVES = ("move", "grow", "drop", "scale")
 
 COLUMNS = ("step", "decision", "modules", "detail")
 _NAMED = 6
+_PLACES = ("edit", "module", "modules", "donor", "receiver")
 
 
 def decisions(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
@@ -53,11 +54,12 @@ def _edits(payload: Any) -> list[Mapping[str, Any]]:
 
 def _row(edit: Mapping[str, Any], short: Mapping[int, str]) -> dict[str, str]:
     """Return one decision in words."""
-    touched = edit.get("modules", edit.get("module"))
-    places = touched if isinstance(touched, Sequence) and not isinstance(touched, str) else [touched]
-    names = [short.get(place, "?") for place in places if isinstance(place, int)]
+    touched = edit.get("modules", edit.get("module", [edit.get("donor"), edit.get("receiver")]))
+    named = touched if isinstance(touched, Sequence) and not isinstance(touched, str) else [touched]
+    places = list(dict.fromkeys(place for place in named if isinstance(place, int)))
+    names = [short.get(place, "?") for place in places]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    rest = {key: value for key, value in edit.items() if key not in ("edit", "module", "modules")}
+    rest = {key: value for key, value in edit.items() if key not in _PLACES}
     return {
         "decision": one_line(str(edit.get("edit", "?")).replace("_", " "), 40),
         "modules": one_line(", ".join(names[:_NAMED]), 160) + more,
