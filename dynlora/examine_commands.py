@@ -62,8 +62,8 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
         "agreement": agreed.to_dict("records"),
     }
     lines = [knockouts.effect_sentence(effect, found.n_modules, found.rows)]
-    for row in effect.sort_values("delta", ascending=False).itertuples():
-        lines.append(f"  {row.short:20} {row.delta:+.5f} nats  ({row.low:+.5f} to {row.high:+.5f})")
-    for row in agreed.itertuples():
-        lines.append(f"Spearman with {row.score}: {row.spearman:+.2f} ({row.low:+.2f} to {row.high:+.2f})")
+    for row in effect.sort_values("delta", ascending=False).to_dict("records"):
+        lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  ({row['low']:+.5f} to {row['high']:+.5f})")
+    for row in agreed.to_dict("records"):
+        lines.append(f"Spearman with {row['score']}: {row['spearman']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})")
     return document, "\n".join(lines)

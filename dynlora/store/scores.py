@@ -20,7 +20,7 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
         DynloraError: when the run cannot be read.
     """
     recorded = set(open_run(folder).recorded())
-    moved = queries.rank_moves(folder)["step"]
+    moved = queries.rank_moves(folder)["step"].to_numpy(int)
     end = int(queries.run_summary(folder)["step"])
     wanted = {"importance at the end": ("importance", end), "final rank": ("rank", end)}
     if len(moved):
