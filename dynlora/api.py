@@ -160,5 +160,6 @@ def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: flo
     """Return AdamW over the strategy's groups and whatever else of the model is trainable."""
     groups = [{**group, "lr": peak_rate(group, lr)} for group in strategy.groups(adapters) if group["params"]]
     taken = {id(parameter) for group in groups for parameter in group["params"]}
+    taken |= {id(tensor) for module in adapters for tensor in module.parameters(recurse=False)}  # the strategy's alone
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     return AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)
