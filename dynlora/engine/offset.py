@@ -39,9 +39,10 @@ class OffsetLinear(LoraLinear):
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Take what A and B add now off the frozen weight, in place of any offset before."""
+        """Take what A and B, with the components' factors, add now off the frozen weight, in place of any before."""
+        factors = self.factors(self.max_rank)
         self.offset_A.copy_(self.lora_A)
-        self.offset_B.copy_(self.lora_B)
+        self.offset_B.copy_(self.lora_B if factors is None else self.lora_B * factors)
         self.offset_scaling.fill_(self.scaling)
         self.offsets, self._cast = self.rank, None
 

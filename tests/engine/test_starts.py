@@ -192,6 +192,15 @@ def test_lora_ga_starts_as_the_base_and_not_at_zero(architecture: str) -> None:
     assert not torch.allclose(moved, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["lora", "sora", "l1ra", "diffora", "dynamic"])
+def test_lora_ga_starts_as_the_base_whatever_the_components_factors(name: str) -> None:
+    trainer = make_trainer(tiny_config(name, strategy={"name": name, "init": "lora_ga"}))
+    for module in trainer.adapters:
+        held = module.scaling * module.offset_B @ module.offset_A
+        assert held.norm() > 0
+        assert module.delta_weight().norm() < 1e-5 * held.norm(), module.info.name
+
+
 @pytest.mark.parametrize("name", ["lora", "dynamic"])
 def test_lora_ga_holds_the_contract(name: str) -> None:
     config = tiny_config(name, strategy={"name": name, "init": "lora_ga"}, adapter__dropout=0.1, train__lr=1e-2)
