@@ -18,7 +18,8 @@ class BoostedLinear(LoraLinear):
     Attributes:
         boosters_A: rows of the folded boosters, (room, d_in), zero past the folded ones.
         boosters_B: their columns, (d_out, room).
-        folded: how many there are, a whole number as a tensor.
+        folded: how many there are, a whole number as a tensor, which checkpoints carry.
+        count: the same as a plain value: reading it never waits for the device.
     """
 
     boosters_A: Tensor
@@ -32,15 +33,17 @@ class BoostedLinear(LoraLinear):
         self.register_buffer("boosters_A", torch.zeros(room, info.d_in, device=device))
         self.register_buffer("boosters_B", torch.zeros(info.d_out, room, device=device))
         self.register_buffer("folded", torch.zeros((), dtype=torch.int64))
+        self.count = 0
 
     @torch.no_grad()
     def fold(self) -> None:
         """Add the trained component to the frozen weight and to the boosters, and leave the module without one."""
         if self.rank == 0:
             return
-        place = int(self.folded)
+        place = self.count
         self.boosters_A[place], self.boosters_B[:, place] = self.lora_A[0], self.lora_B[:, 0]
         self.folded += 1
+        self.count += 1
         self._add(place)
         self.lora_A.zero_()
         self.lora_B.zero_()
@@ -49,19 +52,20 @@ class BoostedLinear(LoraLinear):
     @torch.no_grad()
     def loaded(self) -> None:
         """Fold the saved boosters into the frozen weight one by one, as training did: equal to the last bit."""
-        for place in range(int(self.folded)):
+        self.count = int(self.folded)
+        for place in range(self.count):
             self._add(place)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, ..., d_in) to (batch, ..., d_out); disabled, the boosters are taken out again."""
         if self.enabled:
             return super().forward(x)
-        n = int(self.folded)
+        n = self.count
         return self.base_layer(x) - self.scaling * F.linear(F.linear(x, self.boosters_A[:n]), self.boosters_B[:, :n])
 
     def low_rank(self) -> tuple[Tensor, Tensor]:
         """Return all boosters and the trained component as one A, (n, d_in), and B, (d_out, n)."""
-        n = int(self.folded)
+        n = self.count
         A = torch.cat([self.boosters_A[:n], self.lora_A[: self.rank]])
         return A, torch.cat([self.boosters_B[:, :n], self.lora_B[:, : self.rank]], 1)
 
@@ -69,9 +73,13 @@ class BoostedLinear(LoraLinear):
         """Return what the frozen weight lacks: the trained component alone, (d_out, d_in)."""
         return self.scaling * (self.lora_B[:, : self.rank] @ self.lora_A[: self.rank])
 
-    def active_rank(self) -> int:
+    def reaching(self) -> int:
         """Return the components that reach the output: the boosters and the trained one."""
-        return int(self.folded) + self.rank
+        return self.count + self.rank
+
+    def allocated_parameters(self) -> int:
+        """Return the room for the boosters and the trained component."""
+        return (len(self.boosters_A) + self.max_rank) * self.info.cost
 
     def _add(self, place: int) -> None:
         """Add one booster to the frozen weight."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.edits.boost import NextBooster
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
 from dynlora.errors import ConfigError
 
 LEAST_STEPS = 4
@@ -31,9 +32,9 @@ class XgbLora(Strategy):
     had back and all boosters exported as one LoRA. The norms of A and B are penalised.
 
     Paper: Zhang et al. 2024, XGBLoRA, arXiv 2410.19694.
-    Differs: the abstract and the reviews are what could be read: lengths of rounds, how layers are drawn, weight and
-    form of the penalty are ours. Rounds and layers are such that all boosters together have the parameters of uniform
-    LoRA, where the paper counts those of a round; the ensemble's rate is 1; the run's learning rate falls over all
+    Differs: the abstract and the reviews are what could be read, the rest is a reconstruction: lengths of rounds, how
+    layers are drawn, weight and form of the penalty are ours. There are as many rounds as the parameters of uniform
+    LoRA pay for with all boosters together (r / `layer_share`), where the paper counts those of a round; the ensemble's rate is 1; the run's learning rate falls over all
     rounds, it does not begin anew with each.
     """
 
@@ -44,16 +45,23 @@ class XgbLora(Strategy):
     )
     formula = r"W \leftarrow W + s\,b_t a_t^\top, \quad t = 1 \dots n, \; l \in S_t \subset \{1 \dots L\}"
     paper = "Zhang et al. 2024, arXiv 2410.19694"
-    fidelity = "description"
+    fidelity = "reconstruction"
     cost = "less than LoRA a step: one component on a part of the layers; a fold a round"
     base_stays = False
     own_signals = {
         "boosting": OwnSignal("boosting now", "Which modules each round trains", choices=("resting", "training"))
     }
 
-    rounds: int | None = setting(None, "Boosters a run trains one after the other. Empty: 2 × rank.", ge=1, le=4096)
-    layer_share: float = setting(0.5, "Share of the layers that a round trains.", gt=0, le=1)
+    rounds: int | None = setting(
+        None,
+        "Rounds of boosters, one after the other. Empty: as many as uniform LoRA's parameters pay for.",
+        ge=1,
+        le=4096,
+    )
+    layer_share: float = setting(0.5, "Share of the layers that a round trains, rounded up.", gt=0, le=1)
     norm_penalty: float = setting(1e-4, "Weight of ‖A‖² + ‖B‖², mean over the trained modules, in the loss.", ge=0)
+
+    paid: int = state(int)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse rounds that are too short to learn anything."""
@@ -64,21 +72,31 @@ class XgbLora(Strategy):
             )
 
     def room(self, rank: int) -> int:
-        """Return how many boosters a module may come to hold."""
-        return self.rounds or 2 * rank
+        """Return how many rounds there are at most, and so how many boosters a module may come to hold."""
+        return self.rounds or max(1, math.floor(rank / self.layer_share + 1e-9))
 
     def ends(self, total: int, rank: int) -> list[int]:
         """Return the steps after which a round ends, the last of them T."""
-        rounds = max(1, min(self.room(rank), total // LEAST_STEPS))
+        rounds = max(1, min(self.paid or self.room(rank), total // LEAST_STEPS))
         return [round(total * (index + 1) / rounds) for index in range(rounds)]
 
     def events(self, total: int, rank: int) -> list[int]:
-        """Return the steps after which boosters are folded."""
+        """Return the steps after which boosters are folded; before `ranks` counted the layers, at most so many."""
         return self.ends(total, rank)[:-1]
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Begin with the modules of the first round."""
+        """Begin with the modules of the first round.
+
+        Raises:
+            ConfigError: when the budget does not pay for as many rounds as were asked for.
+        """
         chosen = self.chosen(modules, probe.budget, probe.seed, probe.rank)
+        self.paid = len(chosen)
+        if self.rounds is not None and self.paid < self.rounds:
+            raise ConfigError(
+                f"strategy.rounds={self.rounds}: rank {probe.rank} pays for {self.paid} rounds of layer_share="
+                f"{self.layer_share}, the others would train nothing; lower it to {self.paid}, or lower layer_share"
+            )
         return [int(index in chosen[0]) for index in range(len(modules))]
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
@@ -110,11 +128,14 @@ class XgbLora(Strategy):
         return [NextBooster(chosen[ends.index(step.index) + 1])]
 
     def chosen(self, modules: Sequence[ModuleInfo], budget: int, seed: int, rank: int) -> list[tuple[int, ...]]:
-        """Return the modules of every round, by index: those of drawn layers, as long as the budget lasts."""
+        """Return the modules of every round, by index: those of drawn layers, as long as the budget lasts.
+
+        A round always trains something: there are no more of them than the budget pays for.
+        """
         layers = sorted({-1 if info.layer is None else info.layer for info in modules})
-        size = max(1, round(self.layer_share * len(layers)))
+        size = math.ceil(self.layer_share * len(layers) - 1e-9)
         left, rounds = budget, []
-        for index in range(self.room(rank)):
+        for index in range(self.rounds or max(1, rank * len(layers) // size)):
             rng = np.random.default_rng(stream_seed(seed, "boosted layers", index))
             drawn = set(rng.permutation(layers)[:size].tolist())
             members = []
@@ -123,7 +144,7 @@ class XgbLora(Strategy):
                     members.append(m)
                     left -= info.cost
             rounds.append(tuple(members))
-        return rounds
+        return [members for members in rounds if members]
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Record which modules this round trains."""
