@@ -108,6 +108,18 @@ class Glora(Strategy):
         ]
         return [max(fits, default=1)] * len(modules)
 
+    def start(self, adapters: Adapters) -> None:
+        """Make sure that there are rows to search on.
+
+        Raises:
+            ConfigError: when paths are to be searched for and no rows are kept from training.
+        """
+        if self.path is None and (self.bench is None or not len(self.bench.reserve)):
+            raise ConfigError(
+                f"strategy.path=: the search for paths needs rows that are kept from training, and there are none; set "
+                f"a path, such as {LORA}, or train with dynlora's own loop"
+            )
+
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> GloraLinear:
         """Return an adapter with all five supports."""
         if base.weight.numel() != module.d_in * module.d_out:  # pyright: ignore - linear by construction
