@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Edit, SetScale
+from dynlora.engine.edits.masking import MaskScales
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.schedule import Phases
@@ -65,6 +66,7 @@ class AdaLora(Strategy):
     sensitivity: dict[str, Tensor] = state(dict)
     uncertainty: dict[str, Tensor] = state(dict)
     pattern: list[list[bool]] = state(list)
+    keep: Tensor | None = state(lambda: None)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse a start below the target, and a schedule without a pruning phase."""
@@ -96,7 +98,8 @@ class AdaLora(Strategy):
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with A, B ~ N(0, 0.02²) and a trained E = 0."""
-        scaling = probe.lora_alpha / (self.start_rank(probe.rank) + EPSILON)
+        divisor = self.start_rank(probe.rank) + EPSILON
+        scaling = probe.lora_alpha / (divisor if self.scaling == "standard" else divisor**0.5)
         return triplet_adapter(module, base, rank, max_rank, scaling=scaling, seed=probe.seed)
 
     def start(self, adapters: Adapters) -> None:
@@ -116,7 +119,7 @@ class AdaLora(Strategy):
         if step.index < end:
             take_sensitivity(adapters, self.sensitivity, self.uncertainty, self.beta1, self.beta2)
         if step.index > end:
-            return self._mask(adapters)
+            return [] if self.keep is None else [MaskScales(self.keep)]
         if not self._prunes(step.index, phases):
             return []
         self._prune(adapters, phases, step.index)
@@ -161,6 +164,7 @@ class AdaLora(Strategy):
         keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
         keep[torch.argsort(scores, stable=True)[:n_pruned]] = False
         self.pattern = [part.tolist() for part in keep.split([module.rank for module in adapters])]
+        self.keep = keep.to(scores.dtype) if n_pruned else None
 
     def _mask(self, adapters: Adapters) -> list[Edit]:
         """Return edits that set the pruned entries of E to zero."""

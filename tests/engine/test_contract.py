@@ -122,7 +122,7 @@ def test_budget_holds_at_the_end_and_events_are_recorded(name: str) -> None:
         assert sum(trainer.adapters.ranks) <= trainer.adapters.reference_rank * len(trainer.adapters)
     planned = trainer.strategy.events(trainer.total, trainer.adapters.reference_rank)
     happened = {step for step, kind, _, _ in recorder.events if kind == "reallocate"}
-    assert happened <= {*planned, trainer.total, *range(trainer.total - 8, trainer.total + 1)}
+    assert happened <= {*planned, trainer.total}
     if planned:
         assert happened, "a registered allocator that never moves anything"
     assert set(recorder.vectors["rank"]) == set(recorder.vectors["importance"]) == set(range(trainer.total + 1))
