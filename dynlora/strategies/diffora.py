@@ -143,7 +143,7 @@ class DiffoRa(Strategy):
         slope = choice.logit_gradient(pull, weights)
         logits, self.moments = adam_step(before, slope, self.moments, number, self.search_lr)
         after = choice.weights(logits)
-        flips = (self.best(choice, weights) != self.best(choice, after)).sum()
+        flips = (self.best(choice, after) & ~self.best(choice, weights)).sum()
         self.search = {"logits": logits, "weights": after, "reserve_loss": loss, "flips": flips}
         return after
 

@@ -34,8 +34,8 @@ class XgbLora(Strategy):
     Paper: Zhang et al. 2024, XGBLoRA, arXiv 2410.19694.
     Differs: the abstract and the reviews are what could be read, the rest is a reconstruction: lengths of rounds, how
     layers are drawn, weight and form of the penalty are ours. There are as many rounds as the parameters of uniform
-    LoRA pay for with all boosters together (r / `layer_share`), where the paper counts those of a round; the ensemble's rate is 1; the run's learning rate falls over all
-    rounds, it does not begin anew with each.
+    LoRA pay for with all boosters together (r / `layer_share`), where the paper counts those of a round; the ensemble's
+    rate is 1; the run's learning rate falls over all rounds, it does not begin anew with each.
     """
 
     title = "XGBLoRA"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,26 @@ def test_what_is_left_is_lora_on_the_chosen_modules() -> None:
     assert gap[5] == pytest.approx(trainer.strategy.gap[1] - trainer.strategy.gap[0], abs=1e-6)
     assert sorted(recorder.scalars["entropy", "train"]) == [1, 2, 3, 4]
     assert 0.9 < recorder.scalars["entropy", "train"][4] <= 1
+
+
+def test_flips_count_each_module_that_comes_in_once() -> None:
+    strategy, adapters, bench, _ = planted(20, keep=1 / 3, search_lr=1.0)
+    pulls = torch.tensor([0.0, 0.0, -1.0, 0.0, 0.0, 0.0])  # the third module of the first layer overtakes the first
+    with torch.no_grad():
+        for module, pull in zip(adapters, pulls, strict=True):
+            module.lora_B.fill_(1.0)
+            module.pull = pull / module.lora_B.numel()
+    fake = SimpleNamespace(
+        batch=lambda number: {},
+        gradients=lambda batch, tensors: (torch.tensor(1.0), [torch.full_like(m.lora_B, m.pull) for m in adapters]),
+    )
+    strategy.meet(fake)
+    before = strategy.best(strategy.choice, strategy.search["weights"])
+    strategy.sought(adapters, 1)
+    after = strategy.best(strategy.choice, strategy.search["weights"])
+    assert before.tolist() == [True, False, False, True, False, False]
+    assert after.tolist() == [False, False, True, True, False, False]
+    assert int(strategy.search["flips"]) == 1
 
 
 def test_logits_learn_from_reserved_rows_alone() -> None:
