@@ -131,6 +131,11 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
         raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
     method.check(steps, budget)
+    if method.guard:
+        raise ConfigError(
+            f"strategy.guard={method.guard}: the guard turns down the rate of dynlora's own loop; set it to 0, or "
+            "train with dynlora.train"
+        )
     model.requires_grad_(False)
     head = head_names(model) if hasattr(model, "base_model_prefix") else []  # pyright: ignore
     for name in head:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -86,3 +88,19 @@ class BoostedLinear(LoraLinear):
         delta = self.scaling * torch.outer(self.boosters_B[:, place], self.boosters_A[place])
         weight: Tensor = self.base_layer.weight  # pyright: ignore - linear by construction
         weight += (delta if isinstance(self.base_layer, nn.Linear) else delta.t()).to(weight.dtype)
+
+    def likeness(self) -> Tensor | None:
+        """Return the cosine between the trained booster and the one before, as matrices, (); None where one lacks."""
+        if not (self.count and self.rank):
+            return None
+        last = self.boosters_A[self.count - 1], self.boosters_B[:, self.count - 1]
+        now = self.lora_A[0].detach(), self.lora_B[:, 0].detach()
+        cosines = [torch.cosine_similarity(one, other, dim=0) for one, other in zip(last, now, strict=True)]
+        return cosines[0] * cosines[1]
+
+
+def likeness(modules: Iterable[nn.Module]) -> Tensor:
+    """Return the mean cosine of successive boosters over the modules that are at their second or later, (); else 0."""
+    found = [module.likeness() for module in modules if isinstance(module, BoostedLinear)]
+    known = [cosine for cosine in found if cosine is not None]
+    return torch.stack(known).mean() if known else torch.zeros(())

@@ -96,6 +96,11 @@ class PartialLinear(LoraLinear):
         found = {side: float(self.whole(side).requires_grad) for side in SIDES}
         return found | {side: len(index) / len(matrix) for side, matrix, _, index in self.parts()}
 
+    def trained_of_components(self) -> Tensor:
+        """Return the share of each component's numbers, a row of A and a column of B, that is trained, (rank,)."""
+        found = self.trained()
+        return (found["A"].sum(1) + found["B"].sum(0)) / self.info.cost
+
     def trained(self) -> dict[str, Tensor]:
         """Return which entries of A and B are trained, by side, each as large as the matrix, 0 or 1."""
         found = {side: torch.full_like(self.whole(side), float(self.whole(side).requires_grad)) for side in SIDES}

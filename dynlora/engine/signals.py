@@ -38,8 +38,8 @@ UNITS = {
 }
 """The signals over modules that every run has, and their units."""
 
-UNITS_OF_COMPONENTS = {"factor": "factor"}
-"""The signals over components, where a method gives components factors, and their units."""
+UNITS_OF_COMPONENTS = {"factor": "factor", "trained": "share"}
+"""The signals over components, where a method gives components factors or trains a part of each, and their units."""
 
 
 class StepSignals:
@@ -166,7 +166,7 @@ class StepSignals:
         over_components: dict[str, Tensor] = {}
         if step.index % self.every == 0 or step.index == step.total:
             found |= self._norms()
-            over_components = self._factors()
+            over_components = {**self._factors(), **self.strategy.component_signals(self.adapters)}
         vectors = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
         for axis, part in (("module", vectors), ("component", over_components)):
             for name, vector in part.items():

@@ -55,6 +55,7 @@ class AdaLora(Strategy):
     budget_in = "components"
     cost = "three copies of the adapters; an orthogonality penalty each step"
 
+    init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     init_r: int | None = setting(None, "Rank at the start. Empty: 1.5 × adapter.rank.", unit="components", ge=1)
     beta1: float = setting(0.85, "Smoothing of the sensitivity.", gt=0, lt=1)
     beta2: float = setting(0.85, "Smoothing of its deviation.", gt=0, lt=1)
@@ -67,6 +68,7 @@ class AdaLora(Strategy):
     uncertainty: dict[str, Tensor] = state(dict)
     pattern: list[list[bool]] = state(list)
     keep: Tensor | None = state(lambda: None)
+    pruned_at: dict[str, Tensor | float] = state(dict)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse a start below the target, and a schedule without a pruning phase."""
@@ -140,6 +142,10 @@ class AdaLora(Strategy):
             found["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
         return found
 
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Record the triplets that the last pruning allowed, and the highest score that went."""
+        return self.pruned_at
+
     def budget(self, step: int, phases: Phases, first: int, last: int) -> int:
         """Return the triplets allowed after a step: a cubic fall from `first` to `last` (eq. 12)."""
         if step <= phases.warmup_steps:
@@ -162,7 +168,9 @@ class AdaLora(Strategy):
         last = adapters.reference_rank * len(adapters)
         n_pruned = len(scores) - self.budget(step, phases, len(scores), last)
         keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-        keep[torch.argsort(scores, stable=True)[:n_pruned]] = False
+        order = torch.argsort(scores, stable=True)
+        keep[order[:n_pruned]] = False
+        self.pruned_at = {"budget": float(len(scores) - n_pruned), "threshold": scores[order[max(0, n_pruned - 1)]]}
         self.pattern = [part.tolist() for part in keep.split([module.rank for module in adapters])]
         self.keep = keep.to(scores.dtype) if n_pruned else None
 

@@ -18,7 +18,7 @@ from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.schedule import Phases
 from dynlora.engine.sharing import closest_groups, groups_of, kinds_of, merge_jump, nearest
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
 
 
@@ -51,6 +51,7 @@ class AsLora(Strategy):
         "distance": OwnSignal("distance to the nearest B", "Which layers were next to share one, at the last merge"),
     }
 
+    init: str = start_setting(("kaiming", "gaussian"))
     group_share: float = setting(0.5, "Groups of B that are left at the end, in layers.", gt=0, le=1)
     rank_factor: float | None = setting(
         None, "Rank in those of uniform LoRA. Empty: as large as its parameters allow.", ge=0.25, le=64

@@ -139,6 +139,7 @@ class DiffoRa(Strategy):
         up = [module.lora_B for module in adapters]
         loss, gradients = bench.gradients(bench.batch(number - 1), up)
         pull = torch.stack([product.sum() for product in torch._foreach_mul(up, gradients)])  # pyright: ignore
+        pull = adapters.over_processes(pull)  # the same batch in all of them, but not always the same rounding
         before, weights = self.search["logits"], self.search["weights"]
         slope = choice.logit_gradient(pull, weights)
         logits, self.moments = adam_step(before, slope, self.moments, number, self.search_lr)

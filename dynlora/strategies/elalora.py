@@ -63,6 +63,7 @@ class ElaLora(Strategy):
     fidelity = "code"
     cost = "three copies of the adapters; an orthogonality penalty each step"
 
+    init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     exchanged: int = setting(4, "Triplets pruned and grown at the first event, b.", unit="components", ge=0)
     per_module: int = setting(2, "Triplets a module puts up at an event, k.", unit="components", ge=1)
     decay: bool = setting(True, "Whether b falls to zero until the last phase.")

@@ -148,6 +148,8 @@ class GeLora(Strategy):
         count = min(self.samples, len(bench.reserve))
         with bench.autocast():
             self.estimate(bench.model, (bench.batch(i) for i in range(math.ceil(count / bench.batch_size))))
+        known = torch.tensor(self.dimension, device=adapters[0].lora_A.device)
+        self.dimension = adapters.over_processes(known).tolist()  # which must all come to the same ranks
         room = [module.max_rank for module in adapters]
         ranks = self.asked_for([module.info for module in adapters], adapters.spendable, room)
         shape = (len(adapters), max(room))

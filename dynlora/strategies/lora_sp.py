@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters
@@ -12,7 +13,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.edits.partial import ChooseAnew, ReadParts, WriteBack
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.partial import MASKS, SIDES, PartialLinear
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
 
 
@@ -47,6 +48,7 @@ class LoraSp(Strategy):
         "trained_B": OwnSignal("trained share of B", "How much of B is trained", "share"),
     }
 
+    init: str = start_setting(("kaiming", "gaussian", "eva"))
     mask: str = setting("entry", "What freezes: entries, rows of A and B, or all of A (matrix).", choices=MASKS)
     share: float = setting(0.5, "Share of the numbers that is trained; matrix trains B whole.", gt=0, le=1)
     resample_every: int | None = setting(
@@ -100,3 +102,7 @@ class LoraSp(Strategy):
         """Record which part of each module is trained."""
         shares = [module.trained_shares() for module in adapters if isinstance(module, PartialLinear)]
         return {f"trained_{side}": np.array([share[side] for share in shares]) for side in SIDES}
+
+    def component_signals(self, adapters: Adapters) -> dict[str, Tensor]:
+        """Record which part of each component is trained."""
+        return {"trained": torch.cat([m.trained_of_components() for m in adapters if isinstance(m, PartialLinear)])}

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.boosted import BoostedLinear
+from dynlora.engine.boosted import BoostedLinear, likeness
 from dynlora.engine.edits import Edit
 from dynlora.engine.edits.boost import NextBooster
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
 
 LEAST_STEPS = 4
@@ -52,6 +52,7 @@ class XgbLora(Strategy):
         "boosting": OwnSignal("boosting now", "Which modules each round trains", choices=("resting", "training"))
     }
 
+    init: str = start_setting(("kaiming", "gaussian"))
     rounds: int | None = setting(
         None,
         "Rounds of boosters, one after the other. Empty: as many as uniform LoRA's parameters pay for.",
@@ -62,6 +63,8 @@ class XgbLora(Strategy):
     norm_penalty: float = setting(1e-4, "Weight of ‖A‖² + ‖B‖², mean over the trained modules, in the loss.", ge=0)
 
     paid: int = state(int)
+    heard: dict[str, Tensor | int] = state(dict)
+    ended: dict[str, Tensor] = state(dict)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse rounds that are too short to learn anything."""
@@ -107,7 +110,7 @@ class XgbLora(Strategy):
         """Return an adapter with room for the boosters."""
         scaling = self.module_scaling(probe)
         adapter = BoostedLinear(base, module, rank=rank, room=self.room(probe.rank), scaling=scaling)
-        adapter.reset_parameters(probe.seed)
+        adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
         return adapter
 
     def penalty(self, adapters: Adapters) -> dict[str, Tensor]:
@@ -120,12 +123,19 @@ class XgbLora(Strategy):
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Fold at the end of a round, and begin the next one's boosters."""
-        ends = self.ends(step.total, adapters.reference_rank)[:-1]
-        if step.index not in ends:
+        self.ended = {}
+        if step.loss is not None:
+            self.heard = {"sum": self.heard.get("sum", 0) + step.loss, "steps": self.heard.get("steps", 0) + 1}
+        ends = self.ends(step.total, adapters.reference_rank)
+        if step.index in ends and self.heard:
+            mean = torch.as_tensor(self.heard["sum"] / self.heard["steps"])
+            self.ended, self.heard = {"booster_loss": mean, "booster_cosine": likeness(adapters)}, {}
+        if step.index not in ends[:-1]:
             return []
         infos = [module.info for module in adapters]
         chosen = self.chosen(infos, adapters.budget, adapters.seed, adapters.reference_rank)
-        return [NextBooster(chosen[ends.index(step.index) + 1])]
+        gaussian = 1 / adapters.reference_rank if self.init == "gaussian" else None
+        return [NextBooster(chosen[ends.index(step.index) + 1], gaussian)]
 
     def chosen(self, modules: Sequence[ModuleInfo], budget: int, seed: int, rank: int) -> list[tuple[int, ...]]:
         """Return the modules of every round, by index: those of drawn layers, as long as the budget lasts.
@@ -151,5 +161,5 @@ class XgbLora(Strategy):
         return {"boosting": np.array([module.rank for module in adapters])}
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
-        """Record how many boosters the fullest module holds."""
-        return {"boosters": float(max(module.active_rank() for module in adapters))}
+        """Record how many boosters the fullest module holds; when a round ends its mean loss, and how alike it was."""
+        return {"boosters": float(max(module.active_rank() for module in adapters)), **self.ended}

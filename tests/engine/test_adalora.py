@@ -55,6 +55,10 @@ def test_masks_hold_to_the_end_and_are_logged_at_events_alone() -> None:
     events = [step for step, kind, _, _ in recorder.events if kind == "reallocate"]
     assert set(events) <= {*trainer.strategy.events(20, 2), 20}
     last = max(trainer.strategy.events(20, 2))
+    budget = recorder.scalars["budget", "train"]
+    assert budget[20] == budget[last] == 2 * len(trainer.adapters)
+    assert list(budget.values()) == sorted(budget.values(), reverse=True)
+    assert recorder.scalars["threshold", "train"][last] > 0
     for step in range(last, 20):
         zeros = torch.cat([scale == 0 for scale in seen[step]])
         assert int((~zeros).sum()) == 2 * len(trainer.adapters)

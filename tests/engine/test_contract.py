@@ -20,7 +20,7 @@ from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.models import BaseModel
 from dynlora.engine.strategy import Strategy
 from dynlora.engine.trainer import Trainer
-from dynlora.errors import NotMergeableError
+from dynlora.errors import ConfigError, NotMergeableError
 from tests.engine.harness import (
     ARCHITECTURES,
     ListRecorder,
@@ -112,12 +112,15 @@ def test_resume_is_bit_equal(name: str, step: int) -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_budget_holds_at_the_end_and_events_are_recorded(name: str) -> None:
+def test_budget_holds_after_every_step_and_events_are_recorded(name: str) -> None:
     recorder = ListRecorder()
-    trainer = trained(make_trainer(tiny_config(name), recorder=recorder))
-    count = trainer.adapters.adapter_parameter_count()
+    trainer = make_trainer(tiny_config(name), recorder=recorder)
+    counts = []
+    trainer.on_step = lambda t: counts.append(t.adapters.adapter_parameter_count())
+    trained(trainer)
     if trainer.strategy.budget_in == "parameters":
-        assert count["active"] + count["gate"] <= count["budget"]
+        assert len(counts) == trainer.total
+        assert all(count["active"] + count["gate"] <= count["budget"] for count in counts)
     elif trainer.strategy.budget_in == "components":
         assert sum(trainer.adapters.ranks) <= trainer.adapters.reference_rank * len(trainer.adapters)
     planned = trainer.strategy.events(trainer.total, trainer.adapters.reference_rank)
@@ -153,8 +156,11 @@ def test_accumulated_gradients_equal_the_larger_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_trains_in_bf16(name: str) -> None:
-    trainer = trained(make_trainer(tiny_config(name, train__precision="bf16")))
+    trainer = make_trainer(tiny_config(name, train__precision="bf16", train__lr=2e-2))
+    start = trainer.predictions(trainer.tokens).loss.mean()
+    trained(trainer)
     assert all(torch.isfinite(tensor).all() for tensor in weights(trainer).values())
+    assert trainer.predictions(trainer.tokens).loss.mean() < start
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -164,6 +170,35 @@ def test_hyper_parameters_round_trip(name: str) -> None:
     assert strategies.build(name, defaults) == strategies.build(name, {})
     assert all(described[key] for key in ("summary", "paper", "formula", "cost"))
     assert described["fidelity"] in ("code", "description", "reconstruction")
+
+
+COMMON = (("lr_ratio", 4.0), ("scaling", "other"), ("init", "gaussian"), ("init", "eva"), ("init", "lora_ga"),
+          ("guard", 1e-9))  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "field"), sampled(COMMON))
+def test_a_field_that_all_have_is_honoured_or_refused(
+    name: str, field: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynlora.engine.guard.PATIENCE", 2)
+    key, value = field
+    usual = getattr(strategies.build(name, {}), key)
+    if key == "scaling":
+        value = "standard" if usual == "rank_stabilized" else "rank_stabilized"
+    if value == usual:
+        value = "kaiming"
+    found, refusal = [], ""
+    for fields in ({}, {key: value}):
+        config = tiny_config(name, strategy={"name": name, **fields}, train__steps=10, train__lr=1e-2)
+        try:
+            found.append(weights(trained(make_trainer(config))))
+        except ConfigError as error:
+            refusal = str(error)
+            break
+    if len(found) == 1:
+        assert f"strategy.{key}={value}" in refusal
+        return
+    assert not same(*found), f"{key}={value} changed nothing and nobody said so"
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

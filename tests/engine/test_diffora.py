@@ -256,6 +256,36 @@ def test_flips_count_each_module_that_comes_in_once() -> None:
     assert int(strategy.search["flips"]) == 1
 
 
+def test_from_the_choice_on_it_trains_as_lora_on_the_chosen_modules() -> None:
+    fields = {"train__lr": 1e-2, "adapter__dropout": 0.1}
+    keeper, recorder = MemoryKeeper(), ListRecorder()
+    searched = make_trainer(tiny_config("diffora", **fields), recorder=recorder)
+    searched.train(keeper)
+    state = keeper.state(5)
+    assert len({kept["rank"] for kept in state["adapters"]["modules"].values()}) > 1
+    for kept in state["adapters"]["modules"].values():
+        assert (kept["scale"] == 1).all()
+        kept["scale"] = None
+    state["strategy"] = {}
+    plain_recorder = ListRecorder()
+    plain = make_trainer(tiny_config("lora", **fields), state=state, tokens=searched.tokens, recorder=plain_recorder)
+    plain.train(MemoryKeeper())
+    found, expected = (r.scalars["loss", "train"] for r in (recorder, plain_recorder))
+    assert sorted(expected) == list(range(6, 21))
+    assert [found[step] for step in expected] == pytest.approx(list(expected.values()), abs=1e-6)
+
+
+def test_while_all_weights_are_one_it_is_lora() -> None:
+    searched = make_trainer(tiny_config("diffora", train__lr=1e-2))
+    plain = make_trainer(tiny_config("lora", train__lr=1e-2), tokens=searched.tokens)
+    for trainer in (searched, plain):
+        order, signals = trainer.begin()
+        trainer.take_step(order, signals)
+    assert searched.loss == plain.loss
+    for one, other in zip(searched.adapters, plain.adapters, strict=True):
+        assert torch.equal(one.lora_B[:, :2], other.lora_B)
+
+
 def test_logits_learn_from_reserved_rows_alone() -> None:
     trainer = make_trainer(tiny_config("diffora"))
     kept = {tuple(row["input_ids"]) for row in trainer.strategy.bench.reserve.features}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import dynlora
+from dynlora.engine.optimizer import clip
+from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from tests.engine.harness import (
@@ -210,3 +213,40 @@ def test_contradictions_are_refused() -> None:
         build("lora_sp", {"mask": "matrix", "share": 1.0}).check(100, 4)
     with pytest.raises(ConfigError, match=r"strategy.resample_every=5: mask=matrix freezes all of A and draws nothing"):
         build("lora_sp", {"mask": "matrix", "resample_every": 5}).check(100, 4)
+
+
+def test_the_map_of_what_is_trained_has_a_number_for_each_component() -> None:
+    recorder = ListRecorder()
+    strategy = {"name": "lora_sp", "mask": "row", "resample_every": 10}
+    trainer = make_trainer(tiny_config("lora_sp", strategy=strategy), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    assert recorder.axes["trained"] == "component"
+    shares = recorder.vectors["trained"]
+    module = trainer.adapters[0]
+    in_a, in_b = (mask.float() for mask in trained_mask(module))
+    by_hand = (in_a.sum(1) + in_b.sum(0)) / module.info.cost
+    np.testing.assert_allclose(shares[20][:2], by_hand, rtol=1e-6)
+    assert sorted(by_hand.tolist()) == [0.25, 0.75], "one of two components, and half of the outputs for both"
+    assert not np.array_equal(shares[0], shares[20])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45])
+def test_odd_shares_count_to_the_nearest(share: float) -> None:
+    for module in trainer_of("entry", share=share).adapters:
+        for mask, whole in zip(trained_mask(module), (module.lora_A, module.lora_B), strict=True):
+            assert int(mask.sum()) == round(share * whole.numel())
+
+
+def test_the_clipped_norm_knows_nothing_of_what_is_frozen() -> None:
+    trainer = trainer_of("entry")
+    order, _ = trainer.begin()
+    trainer._backward(order, 1)
+    with torch.no_grad():
+        for module in trainer.adapters:
+            for mask, whole in zip(trained_mask(module), (module.lora_A, module.lora_B), strict=True):
+                whole.grad[~mask] = 1e6
+    trainer.strategy.observe(trainer.adapters, Step(1, 20, 1e-3))
+    clip(trainer.optimizer, 1.0)
+    parts = [p.grad for group in trainer.optimizer.param_groups for p in group["params"]]
+    norm = torch.stack([part.norm() for part in parts]).norm()
+    assert 1e-3 < norm <= 1.001, "the norm of what is trained alone, far below a million"

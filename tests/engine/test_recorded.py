@@ -11,6 +11,7 @@ import torch
 from dynlora.engine import scoring
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Edit
+from dynlora.engine.metrics import calibration_metrics
 from dynlora.engine.strategy import Step
 from dynlora.readings import Readings
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
@@ -85,3 +86,16 @@ def test_importance_at_an_event_is_that_of_the_components_before_it(name: str, m
     for step, worth in seen.items():
         np.testing.assert_array_equal(recorder.vectors["importance"][step], worth)
     assert any(kind == "reallocate" for _, kind, _, _ in recorder.events)
+
+
+def test_each_group_has_its_calibration() -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("lora"), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    found = trainer.predictions(trainer.evaluation.tokens)
+    group, label = trainer.evaluation.group, trainer.evaluation.tokens.label
+    for name in ("ece", "brier"):
+        by_group = [calibration_metrics(label[group == g], found.output[group == g])[name] for g in (0, 1)]
+        assert recorder.axes[f"group_{name}"] == "group"
+        assert sorted(recorder.vectors[f"group_{name}"]) == [0, 10, 20]
+        np.testing.assert_allclose(recorder.vectors[f"group_{name}"][20], by_group, rtol=1e-6)

@@ -119,6 +119,15 @@ def test_all_layers_at_once_take_as_many_rounds_as_the_rank() -> None:
     assert all(module.rank for module in trainer.adapters), "the last round trains too"
 
 
+def test_the_cosine_of_boosters_is_that_of_their_matrices() -> None:
+    trainer, _ = trained()
+    module = next(m for m in trainer.adapters if m.count and m.rank)
+    last = torch.outer(module.boosters_B[:, module.count - 1], module.boosters_A[module.count - 1])
+    now = module.lora_B @ module.lora_A
+    expected = torch.cosine_similarity(last.flatten(), now.flatten(), dim=0)
+    torch.testing.assert_close(module.likeness(), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_more_rounds_than_the_budget_pays_for_are_refused() -> None:
     config = tiny_config("xgblora", strategy={"name": "xgblora", "rounds": 5, "layer_share": 0.5}, train__steps=40)
     with pytest.raises(ConfigError, match=r"strategy.rounds=5: rank 2 pays for 4 rounds .* lower it to 4"):
@@ -148,6 +157,10 @@ def test_the_log_replays_the_run() -> None:
     infos = [module.info for module in trainer.adapters]
     assert begun == [list(m) for m in trainer.strategy.chosen(infos, trainer.adapters.budget, 0, 2)[1:]]
     assert np.array_equal(recorder.vectors["boosting"][20], [module.rank for module in trainer.adapters])
+    losses, told = recorder.scalars["loss", "train"], recorder.scalars["booster_loss", "train"]
+    assert list(told) == [5, 10, 15, 20]
+    assert told[10] == pytest.approx(np.mean([losses[step] for step in range(6, 11)]), rel=1e-5)
+    assert all(-1 <= cosine <= 1 for cosine in recorder.scalars["booster_cosine", "train"].values())
     assert recorder.scalars["boosters", "train"][20] == max(trainer.adapters.ranks)
 
 
