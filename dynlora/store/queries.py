@@ -206,12 +206,18 @@ def rank_moves(folder: Folder, after_seq: int = 0) -> pd.DataFrame:
 
 
 def groups_frame(folder: Folder, step: int | None = None) -> pd.DataFrame:
-    """Return the input groups with their loss and metric at the last evaluation up to `step`."""
+    """Return the input groups with their loss and metric at the last evaluation up to `step`.
+
+    And with their calibration, `ece` and `brier`, where it was recorded.
+    """
     with RunReader(folder) as reader:
         frame = pd.DataFrame({"group": reader.groups()})
-        for column in ("loss", "metric"):
+        for column in ("loss", "metric", "ece", "brier"):
             values = _vector(reader, f"group_{column}", step)
-            frame[column] = values if values is not None and len(values) == len(frame) else np.nan
+            if values is not None and len(values) == len(frame):
+                frame[column] = values
+            elif column in ("loss", "metric"):
+                frame[column] = np.nan
     return frame
 
 
