@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynlora import strategies
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from tests.tiny import tiny_arguments
@@ -122,6 +123,20 @@ def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Pat
     one, two = tmp_path / "one", tmp_path / "two"
     finished(start(one, "train", *arguments))
     finished(start_two(two, "train", *arguments))
+    close(only_run(two), only_run(one))
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", [name for name in sorted(strategies.registry()) if name != "dynamic"])
+def test_two_processes_equal_one_with_every_method(name: str, tmp_path: Path, tiny_bert: Path, tiny_data: Path) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, *STILL, f"strategy.name={name}", "train.steps=12")
+    one, two = tmp_path / "one", tmp_path / "two"
+    process = start_two(two, "train", *arguments)
+    _, said = process.communicate(timeout=300)
+    if process.returncode:
+        assert "over several processes" in said.decode(), said.decode()[-2000:]
+        return
+    finished(start(one, "train", *arguments))
     close(only_run(two), only_run(one))
 
 
