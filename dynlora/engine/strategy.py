@@ -48,17 +48,9 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-_START_HELP = {
-    "kaiming": "kaiming uniform",
-    "gaussian": "gaussian with deviation 1 / rank",
-    "eva": "eva: along the inputs",
-    "lora_ga": "lora_ga: A and B along the gradient",
-}
-
-
 def start_setting(choices: Sequence[str] = tuple(STARTS)) -> Any:
     """Declare `init`: how A starts, for a method that can take only some of the starts; the first is the default."""
-    return setting(choices[0], f"Start of A: {'; '.join(_START_HELP[name] for name in choices)}.", choices=choices)
+    return setting(choices[0], f"Start of A: {'; '.join(STARTS[name].help for name in choices)}.", choices=choices)
 
 
 def state(factory: Callable[[], Any]) -> Any:

@@ -126,7 +126,8 @@ class AsLora(Strategy):
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Record which group each module's B belongs to, the place of its first module, and how near the next is."""
-        return {"group": groups_of(adapters)} | ({"distance": np.array(self.apart)} if self.apart else {})
+        apart = {"distance": np.array(self.apart)} if self.apart else {}
+        return {"group": groups_of(adapters), **apart}
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
         """Record how many different B there are; at a merge the largest distance and what it does to the loss."""

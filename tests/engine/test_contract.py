@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import dynlora
 from dynlora import strategies
 from dynlora.engine.export import peft_adapter
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.models import BaseModel
-from dynlora.engine.strategy import Strategy
+from dynlora.engine.strategy import Step, Strategy
 from dynlora.engine.trainer import Trainer
 from dynlora.errors import ConfigError, NotMergeableError
 from tests.engine.harness import (
@@ -170,6 +172,41 @@ def test_hyper_parameters_round_trip(name: str) -> None:
     assert strategies.build(name, defaults) == strategies.build(name, {})
     assert all(described[key] for key in ("summary", "paper", "formula", "cost"))
     assert described["fidelity"] in ("code", "description", "reconstruction")
+
+
+WAITS = ("item", "tolist", "nonzero", "__int__", "__float__", "__bool__", "__index__")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_usual_step_never_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one number makes a processor wait for all that was queued before it; events may, other steps may not."""
+    trainer = make_trainer(tiny_config(name, train__lr=1e-2, train__steps=40))
+    order, signals = trainer.begin()
+    events = {*trainer.strategy.events(40, 2), 40}
+    step = next(step for step in range(25, 40) if step not in events)
+    while trainer.step < step - 1:
+        trainer.take_step(order, signals)
+    waits: list[str] = []
+    with monkeypatch.context() as patch:
+        for word in WAITS:
+            patch.setattr(torch.Tensor, word, _heard(word, getattr(torch.Tensor, word), waits))
+        trainer._advance(order, signals)
+        signals._vectors(Step(step, 40, 1e-2))
+        trainer._numbers()
+        trainer.adapters.active_parameters()
+    assert waits == []
+
+
+def _heard(word: str, method: Callable[..., Any], waits: list[str]) -> Callable[..., Any]:
+    """Return a method that notes from where in our own code it is called."""
+
+    def called(tensor: torch.Tensor, *args: Any) -> Any:
+        frame = sys._getframe(1)
+        if Path(frame.f_code.co_filename).is_relative_to(Path(dynlora.__file__).parent):
+            waits.append(f"{word} in {frame.f_code.co_filename}:{frame.f_lineno}")
+        return method(tensor, *args)
+
+    return called
 
 
 COMMON = (("lr_ratio", 4.0), ("scaling", "other"), ("init", "gaussian"), ("init", "eva"), ("init", "lora_ga"),
