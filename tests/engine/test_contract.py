@@ -180,10 +180,10 @@ WAITS = ("item", "tolist", "nonzero", "__int__", "__float__", "__bool__", "__ind
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_usual_step_never_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading one number makes a processor wait for all that was queued before it; events may, other steps may not."""
-    trainer = make_trainer(tiny_config(name, train__lr=1e-2, train__steps=40))
+    trainer = make_trainer(tiny_config(name, train__lr=1e-2))
     order, signals = trainer.begin()
-    events = {*trainer.strategy.events(40, 2), 40}
-    step = next(step for step in range(25, 40) if step not in events)
+    events = trainer.strategy.events(trainer.total, 2)
+    step = next(step for step in range(16, trainer.total) if step not in events)
     while trainer.step < step - 1:
         trainer.take_step(order, signals)
     waits: list[str] = []
@@ -191,7 +191,7 @@ def test_a_usual_step_never_waits_for_the_device(name: str, monkeypatch: pytest.
         for word in WAITS:
             patch.setattr(torch.Tensor, word, _heard(word, getattr(torch.Tensor, word), waits))
         trainer._advance(order, signals)
-        signals._vectors(Step(step, 40, 1e-2))
+        signals._vectors(Step(step, trainer.total, 1e-2))
         trainer._numbers()
         trainer.adapters.active_parameters()
     assert waits == []
