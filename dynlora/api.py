@@ -127,15 +127,8 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     Raises:
         ConfigError: when a value breaks a rule, or no module matches.
     """
-    if steps < 1 or budget < 1:
-        raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
-    method.check(steps, budget)
-    if method.guard:
-        raise ConfigError(
-            f"strategy.guard={method.guard}: the guard turns down the rate of dynlora's own loop; set it to 0, or "
-            "train with dynlora.train"
-        )
+    _check(method, steps, budget)
     model.requires_grad_(False)
     head = head_names(model) if hasattr(model, "base_model_prefix") else []  # pyright: ignore
     for name in head:
@@ -159,6 +152,22 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     method.meet(Bench(model, method.forward, rows, 1, nullcontext))
     method.start(adapters)
     return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
+
+
+def _check(method: Strategy, steps: int, budget: int) -> None:
+    """Refuse what cannot be trained, or not in a loop of one's own.
+
+    Raises:
+        ConfigError: naming the value, the rule and the remedy.
+    """
+    if steps < 1 or budget < 1:
+        raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
+    method.check(steps, budget)
+    if method.guard:
+        raise ConfigError(
+            f"strategy.guard={method.guard}: the guard turns down the rate of dynlora's own loop; set it to 0, or "
+            "train with dynlora.train"
+        )
 
 
 def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: float) -> Optimizer:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from dynlora.config import TrainConfig
@@ -59,9 +59,3 @@ def clip(optimizer: Optimizer, max_norm: float | None) -> None:
     if max_norm is not None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-
-
-def state_bytes(optimizer: Optimizer) -> int:
-    """Return the bytes of everything the optimizer keeps beside the weights, the head's moments among it."""
-    kept = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
-    return sum(tensor.numel() * tensor.element_size() for tensor in kept)

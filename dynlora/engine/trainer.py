@@ -18,9 +18,10 @@ from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import BatchOrder, Tokens
+from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.metrics import HIGHER_IS_BETTER
-from dynlora.engine.optimizer import clip, set_lr, state_bytes
+from dynlora.engine.optimizer import clip, set_lr
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recording import Recorder
 from dynlora.engine.signals import StepSignals

@@ -84,3 +84,9 @@ def gate_rows(adapters: Adapters, index: int, optimizer: Optimizer | None) -> li
         moments = (value for value in state_of(optimizer, parameter).values() if isinstance(value, Tensor))
         found += [tensor[index] for tensor in (parameter, *moments) if tensor.shape == parameter.shape]
     return [(tensor, 0) for tensor in found]
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """Return the bytes of everything the optimizer keeps beside the weights, the head's moments among it."""
+    kept = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
