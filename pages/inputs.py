@@ -31,9 +31,9 @@ def show_inputs() -> None:
         view = widgets.InputsView(run.folder, summary, widgets.modules(run.folder), step)
         show_gates(view)
         kinds = [kind for kind in inputs.GROUP_NUMBERS if f"group_{kind}" in names]
-        for pair in (kinds[start : start + 2] for start in range(0, len(kinds), 2)):
-            for place, kind in zip(st.columns(2), pair, strict=False):
-                show_group_lines(view, kind, place)
+        places = [place for _ in kinds[::2] for place in st.columns(2)]
+        for place, kind in zip(places, kinds, strict=False):
+            show_group_lines(view, kind, place)
         show_served(view)
         show_probe(view)
 

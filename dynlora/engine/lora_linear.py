@@ -228,6 +228,10 @@ class LoraLinear(nn.Module):
         factors = self.factors(self.rank)
         return self.rank if factors is None else (factors != 0).sum()
 
+    def idle(self) -> list[int]:
+        """Return the components that can go and leave the function as it is: those whose scale is zero."""
+        return [] if self.scale is None else (self.scale[: self.rank] == 0).nonzero().flatten().tolist()
+
     def active_rank(self) -> int:
         """Return `reaching` as a plain number; with factors this waits for the device."""
         return int(self.reaching())

@@ -79,6 +79,10 @@ class OffsetLinear(LoraLinear):
         held = F.linear(F.linear(x, self.offset_A[:n]), self.offset_B[:, :n])
         return super()._update(x, *args, **kwargs) - self.offset_scaling * held
 
+    def idle(self) -> list[int]:
+        """Return nothing: the frozen weight gave up what a component began with, and gets it back when that goes."""
+        return []
+
     def _offset(self) -> Tensor:
         """Return scaling · B0 A0, (d_out, d_in)."""
         return self.offset_scaling * (self.offset_B[:, : self.offsets] @ self.offset_A[: self.offsets])
