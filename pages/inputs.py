@@ -31,8 +31,7 @@ def show_inputs() -> None:
         view = widgets.InputsView(run.folder, summary, widgets.modules(run.folder), step)
         show_gates(view)
         kinds = [kind for kind in inputs.GROUP_NUMBERS if f"group_{kind}" in names]
-        places = [place for _ in kinds[::2] for place in st.columns(2)]
-        for place, kind in zip(places, kinds, strict=False):
+        for place, kind in zip([place for _ in kinds[::2] for place in st.columns(2)], kinds, strict=False):
             show_group_lines(view, kind, place)
         show_served(view)
         show_probe(view)
