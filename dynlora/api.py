@@ -127,10 +127,8 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     Raises:
         ConfigError: when a value breaks a rule, or no module matches.
     """
-    if steps < 1 or budget < 1:
-        raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
-    method.check(steps, budget)
+    _check(method, steps, budget)
     model.requires_grad_(False)
     head = head_names(model) if hasattr(model, "base_model_prefix") else []  # pyright: ignore
     for name in head:
@@ -156,9 +154,26 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
 
 
+def _check(method: Strategy, steps: int, budget: int) -> None:
+    """Refuse what cannot be trained, or not in a loop of one's own.
+
+    Raises:
+        ConfigError: naming the value, the rule and the remedy.
+    """
+    if steps < 1 or budget < 1:
+        raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
+    method.check(steps, budget)
+    if method.guard:
+        raise ConfigError(
+            f"strategy.guard={method.guard}: the guard turns down the rate of dynlora's own loop; set it to 0, or "
+            "train with dynlora.train"
+        )
+
+
 def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: float) -> Optimizer:
     """Return AdamW over the strategy's groups and whatever else of the model is trainable."""
     groups = [{**group, "lr": peak_rate(group, lr)} for group in strategy.groups(adapters) if group["params"]]
     taken = {id(parameter) for group in groups for parameter in group["params"]}
+    taken |= {id(tensor) for module in adapters for tensor in module.parameters(recurse=False)}  # the strategy's alone
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     return AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)

@@ -85,8 +85,9 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
 def _parameters(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
     """Return parameters: budget, active, allocated, gate, head, and those of the frozen model."""
     count = parameter_counts(trainer, inputs)
-    everything = sum(tensor.numel() for tensor in inputs.base.model.parameters())
-    return count | {"frozen": everything - count["allocated"] - count["gate"] - count["head"]}
+    own = {id(tensor) for module in trainer.adapters for tensor in module.parameters(recurse=False)}
+    everything = inputs.base.model.parameters()
+    return count | {"frozen": sum(t.numel() for t in everything if not t.requires_grad and id(t) not in own)}
 
 
 def _kinds(trainer: Trainer) -> list[dict[str, Any]]:
@@ -100,7 +101,7 @@ def _kinds(trainer: Trainer) -> list[dict[str, Any]]:
         )
         row["modules"] += 1
         row["active"] += module.active_rank() * info.cost
-        row["allocated"] += module.max_rank * info.cost
+        row["allocated"] += module.allocated_parameters()
     return list(rows.values())
 
 

@@ -31,7 +31,7 @@ def show_inputs() -> None:
         view = widgets.InputsView(run.folder, summary, widgets.modules(run.folder), step)
         show_gates(view)
         kinds = [kind for kind in inputs.GROUP_NUMBERS if f"group_{kind}" in names]
-        for place, kind in zip(st.columns(max(2, len(kinds))), kinds, strict=False):
+        for place, kind in zip([place for _ in kinds[::2] for place in st.columns(2)], kinds, strict=False):
             show_group_lines(view, kind, place)
         show_served(view)
         show_probe(view)
@@ -57,7 +57,7 @@ def show_group_lines(view: Any, kind: str, place: Any) -> None:
     """Draw how each group fares over the evaluations."""
     series = view.over_steps(kind)
     title, low_is_good = inputs.group_title(kind, view.summary["metric"])
-    with place, widgets.card(f"How does each group fare, by {kind}?", f"group-{kind}"):
+    with place, widgets.card(f"How does each group fare, by {inputs.group_words(kind)}?", f"group-{kind}"):
         words = sentences.groups(series, title.partition(",")[0], low_is_good=low_is_good)
         widgets.chart(figures_inputs.group_lines(series, title, widgets.colours()), words, series, f"group-{kind}")
 

@@ -86,12 +86,14 @@ class Adapters(Sequence[LoraLinear]):
 
     def adapter_parameter_count(self) -> dict[str, int]:
         """Return parameters: budget, active, allocated, gate."""
-        parts = [(part, size) for module in self.modules for part, size in module.active_parts()]
-        active = sum({id(part): size for part, size in parts}.values())
-        own = (tensor for module in self.modules for tensor in module.own_tensors().values() if tensor.requires_grad)
-        allocated = sum(module.max_rank * module.info.cost for module in self.modules)
-        allocated += sum(tensor.numel() for tensor in own)
+        allocated = sum(module.allocated_parameters() for module in self.modules)
+        active = int(self.active_parameters())
         return {"budget": self.budget, "active": active, "allocated": allocated, "gate": self.gate_parameters()}
+
+    def active_parameters(self) -> int | Tensor:
+        """Return the adapters' parameters that reach the output; on the device where factors decide it."""
+        parts = [(part, size) for module in self.modules for part, size in module.active_parts()]
+        return sum({id(part): size for part, size in parts}.values())
 
     def gate_parameters(self) -> int:
         """Return the parameters of the gates in use; they count against the budget."""

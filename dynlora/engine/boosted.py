@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +20,8 @@ class BoostedLinear(LoraLinear):
     Attributes:
         boosters_A: rows of the folded boosters, (room, d_in), zero past the folded ones.
         boosters_B: their columns, (d_out, room).
-        folded: how many there are, a whole number as a tensor.
+        folded: how many there are, a whole number as a tensor, which checkpoints carry.
+        count: the same as a plain value: reading it never waits for the device.
     """
 
     boosters_A: Tensor
@@ -32,15 +35,17 @@ class BoostedLinear(LoraLinear):
         self.register_buffer("boosters_A", torch.zeros(room, info.d_in, device=device))
         self.register_buffer("boosters_B", torch.zeros(info.d_out, room, device=device))
         self.register_buffer("folded", torch.zeros((), dtype=torch.int64))
+        self.count = 0
 
     @torch.no_grad()
     def fold(self) -> None:
         """Add the trained component to the frozen weight and to the boosters, and leave the module without one."""
         if self.rank == 0:
             return
-        place = int(self.folded)
+        place = self.count
         self.boosters_A[place], self.boosters_B[:, place] = self.lora_A[0], self.lora_B[:, 0]
         self.folded += 1
+        self.count += 1
         self._add(place)
         self.lora_A.zero_()
         self.lora_B.zero_()
@@ -49,19 +54,20 @@ class BoostedLinear(LoraLinear):
     @torch.no_grad()
     def loaded(self) -> None:
         """Fold the saved boosters into the frozen weight one by one, as training did: equal to the last bit."""
-        for place in range(int(self.folded)):
+        self.count = int(self.folded)
+        for place in range(self.count):
             self._add(place)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, ..., d_in) to (batch, ..., d_out); disabled, the boosters are taken out again."""
         if self.enabled:
             return super().forward(x)
-        n = int(self.folded)
+        n = self.count
         return self.base_layer(x) - self.scaling * F.linear(F.linear(x, self.boosters_A[:n]), self.boosters_B[:, :n])
 
     def low_rank(self) -> tuple[Tensor, Tensor]:
         """Return all boosters and the trained component as one A, (n, d_in), and B, (d_out, n)."""
-        n = int(self.folded)
+        n = self.count
         A = torch.cat([self.boosters_A[:n], self.lora_A[: self.rank]])
         return A, torch.cat([self.boosters_B[:, :n], self.lora_B[:, : self.rank]], 1)
 
@@ -69,12 +75,32 @@ class BoostedLinear(LoraLinear):
         """Return what the frozen weight lacks: the trained component alone, (d_out, d_in)."""
         return self.scaling * (self.lora_B[:, : self.rank] @ self.lora_A[: self.rank])
 
-    def active_rank(self) -> int:
+    def reaching(self) -> int:
         """Return the components that reach the output: the boosters and the trained one."""
-        return int(self.folded) + self.rank
+        return self.count + self.rank
+
+    def allocated_parameters(self) -> int:
+        """Return the room for the boosters and the trained component."""
+        return (len(self.boosters_A) + self.max_rank) * self.info.cost
 
     def _add(self, place: int) -> None:
         """Add one booster to the frozen weight."""
         delta = self.scaling * torch.outer(self.boosters_B[:, place], self.boosters_A[place])
         weight: Tensor = self.base_layer.weight  # pyright: ignore - linear by construction
         weight += (delta if isinstance(self.base_layer, nn.Linear) else delta.t()).to(weight.dtype)
+
+    def likeness(self) -> Tensor | None:
+        """Return the cosine between the trained booster and the one before, as matrices, (); None where one lacks."""
+        if not (self.count and self.rank):
+            return None
+        last = self.boosters_A[self.count - 1], self.boosters_B[:, self.count - 1]
+        now = self.lora_A[0].detach(), self.lora_B[:, 0].detach()
+        cosines = [torch.cosine_similarity(one, other, dim=0) for one, other in zip(last, now, strict=True)]
+        return cosines[0] * cosines[1]
+
+
+def likeness(modules: Iterable[nn.Module]) -> Tensor:
+    """Return the mean cosine of successive boosters over the modules that are at their second or later, (); else 0."""
+    found = [module.likeness() for module in modules if isinstance(module, BoostedLinear)]
+    known = [cosine for cosine in found if cosine is not None]
+    return torch.stack(known).mean() if known else torch.zeros(())

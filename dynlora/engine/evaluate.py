@@ -23,6 +23,9 @@ WORST = 50
 PROBE = 256
 """Size of the fixed probe set."""
 
+CALIBRATION = ("ece", "brier")
+"""What is recorded of how far probabilities can be believed, beside the loss; see `metrics.calibration_metrics`."""
+
 UNUSUAL = "disagreement_p99"
 """The disagreement that one held-out row in a hundred exceeds: a text above it is unlike what the members know."""
 
@@ -172,6 +175,8 @@ class Evaluation:
         if n_groups:
             recorder.define_signal("group_loss", "group", loss, n_groups)
             recorder.define_signal("group_metric", "group", self.metric, n_groups)
+            for name in CALIBRATION if self.labels else ():
+                recorder.define_signal(f"group_{name}", "group", "", n_groups)
         for name, unit in (("probe_loss", loss), ("probe_prediction", answer), ("probe_probability", output)):
             recorder.define_signal(name, "example", unit, n_probe)
         for name, unit in (("base_loss", loss), ("base_prediction", answer)):
@@ -223,22 +228,21 @@ class Evaluation:
             recorder.vector(name, step, values)
 
     def _record_groups(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
-        """Record loss, metric and gates of each group; an empty group is NaN."""
+        """Record loss, metric, calibration and gates of each group; an empty group is NaN."""
         if self.group is None or not self.group_names:
             return
-        losses, scores, gates = [], [], []
+        found, gates = [], []
         for index in range(len(self.group_names)):
             rows = np.flatnonzero(self.group == index)
             part = predictions.take(rows)
-            found = summarise(part, self.tokens.label[rows], self.labels) if len(rows) else {}
-            losses.append(found.get("loss", np.nan))
-            scores.append(found.get(self.metric, np.nan))
+            found.append(summarise(part, self.tokens.label[rows], self.labels) if len(rows) else {})
             if predictions.gate is not None:
                 gates.append(
                     predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan)
                 )
-        recorder.vector("group_loss", step, np.array(losses))
-        recorder.vector("group_metric", step, np.array(scores))
+        numbers = {"loss": "loss", "metric": self.metric, **{name: name for name in CALIBRATION if self.labels}}
+        for name, key in numbers.items():
+            recorder.vector(f"group_{name}", step, np.array([of_group.get(key, np.nan) for of_group in found]))
         if gates:
             recorder.vector("group_gate", step, np.concatenate(gates))
 

@@ -220,17 +220,29 @@ class LoraLinear(nn.Module):
         """Return what the frozen bias lacks, (d_out,); LoRA has nothing."""
         return None
 
-    def active_rank(self) -> int:
-        """Return the components that reach the output: packed and with a factor other than zero."""
-        factors = self.factors(self.rank)
-        return self.rank if factors is None else int((factors != 0).sum())
+    def reaching(self) -> int | Tensor:
+        """Return the components that reach the output: packed and with a factor other than zero.
 
-    def active_parts(self) -> list[tuple[Tensor, int]]:
+        Where there are factors it is a number on their device, (), so that nothing waits for it.
+        """
+        factors = self.factors(self.rank)
+        return self.rank if factors is None else (factors != 0).sum()
+
+    def idle(self) -> list[int]:
+        """Return the components that can go and leave the function as it is: those whose scale is zero."""
+        return [] if self.scale is None else (self.scale[: self.rank] == 0).nonzero().flatten().tolist()
+
+    def active_rank(self) -> int:
+        """Return `reaching` as a plain number; with factors this waits for the device."""
+        return int(self.reaching())
+
+    def active_parts(self) -> list[tuple[Tensor, int | Tensor]]:
         """Return the trained tensors with how many of their numbers reach the output: rank · d_in and rank · d_out.
 
-        A method with tensors of its own adds them. A tensor that several modules share is counted once.
+        A method with tensors of its own adds them. A tensor that several modules share is counted once. Counts may lie
+        on the device, as in `reaching`.
         """
-        rank = self.active_rank()
+        rank = self.reaching()
         return [(self.lora_A, rank * self.info.d_in), (self.lora_B, rank * self.info.d_out)]
 
     def component_parts(self) -> list[tuple[Tensor, int]]:
@@ -240,6 +252,11 @@ class LoraLinear(nn.Module):
 
     def packed(self) -> None:
         """Do what is left to do once components have gone and the others moved up; LoRA has nothing."""
+
+    def allocated_parameters(self) -> int:
+        """Return the adapter's parameters that memory is held for, in use or not; a method may hold others."""
+        own = (tensor for tensor in self.own_tensors().values() if tensor.requires_grad)
+        return self.max_rank * self.info.cost + sum(tensor.numel() for tensor in own)
 
     def loaded(self) -> None:
         """Do what is left to do once a saved state was loaded; LoRA has nothing."""

@@ -193,6 +193,20 @@ def mean_answer(logits: Tensor) -> tuple[Tensor, Tensor]:
     return together, (_entropy(together) - _entropy(each).mean(0)).clamp_min(0)
 
 
+def distance_of_answers(logits: Tensor) -> Tensor:
+    """Return how far members' answers lie apart, the mean over pairs and rows, (): ½ Σ_k |p_k - q_k|, 0 to 1.
+
+    Of one number it is the absolute difference.
+
+    Args:
+        logits: (M, batch, n_labels), or (M, batch, 1) for a number.
+    """
+    logits = logits.float()
+    answers = 2 * logits if logits.shape[-1] == 1 else logits.softmax(-1)
+    apart = torch.cdist(answers.transpose(0, 1), answers.transpose(0, 1), p=1) / 2
+    return apart.sum() / (len(apart) * len(logits) * (len(logits) - 1))
+
+
 def _entropy(log_p: Tensor) -> Tensor:
     """Return -Σ p log p over the last dimension; a probability of zero adds nothing."""
     return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)

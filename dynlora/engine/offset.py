@@ -39,9 +39,10 @@ class OffsetLinear(LoraLinear):
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Take what A and B add now off the frozen weight, in place of any offset before."""
+        """Take what A and B, with the components' factors, add now off the frozen weight, in place of any before."""
+        factors = self.factors(self.max_rank)
         self.offset_A.copy_(self.lora_A)
-        self.offset_B.copy_(self.lora_B)
+        self.offset_B.copy_(self.lora_B if factors is None else self.lora_B * factors)
         self.offset_scaling.fill_(self.scaling)
         self.offsets, self._cast = self.rank, None
 
@@ -85,6 +86,10 @@ class OffsetLinear(LoraLinear):
         n = self.offsets
         held = F.linear(F.linear(x, self.offset_A[:n]), self.offset_B[:, :n])
         return super()._update(x, *args, **kwargs) - self.offset_scaling * held
+
+    def idle(self) -> list[int]:
+        """Return nothing: the frozen weight gave up what a component began with, and gets it back when that goes."""
+        return []
 
     def _offset(self) -> Tensor:
         """Return scaling · B0 A0, (d_out, d_in)."""

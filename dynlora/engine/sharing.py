@@ -53,3 +53,35 @@ def closest_groups(adapters: Adapters, members: Sequence[int], wanted: int) -> l
         held[a] = ((m * left + n * right) / (m + n), m + n)
         found.append(([a, b], gap))
     return found
+
+
+def nearest(adapters: Adapters, members: Sequence[int]) -> dict[int, float]:
+    """Return how far each of `members` is from the nearest B among them that it does not share; NaN without another."""
+    groups = groups_of(adapters)
+    found: dict[int, float] = {}
+    for index in members:
+        others = {int(groups[other]) for other in members} - {int(groups[index])}
+        own = adapters[index].lora_B.detach()
+        found[index] = min((distance(own, adapters[other].lora_B.detach()) for other in others), default=float("nan"))
+    return found
+
+
+@torch.no_grad()
+def merge_jump(adapters: Adapters, merges: Sequence[Sequence[int]]) -> Tensor:
+    """Return what these merges of B change the loss by, to first order, (): Σ ⟨∂L/∂B, mean - B⟩ over their tensors.
+
+    Gradients must be readable; a tensor without one counts as zero.
+    """
+    groups, jump = groups_of(adapters), adapters[0].lora_B.new_zeros(())
+    label = groups.copy()
+    for merge in merges:
+        joined = {int(label[index]) for index in merge}
+        label[np.isin(label, list(joined))] = min(joined)
+    for one in {int(label[index]) for merge in merges for index in merge}:
+        users = np.flatnonzero(label == one).tolist()
+        mean = torch.stack([adapters[user].lora_B for user in users]).mean(0)
+        for owner in {int(groups[user]) for user in users}:
+            tensor = adapters[owner].lora_B
+            if tensor.grad is not None:
+                jump = jump + (tensor.grad * (mean - tensor)).sum()
+    return jump

@@ -38,8 +38,8 @@ UNITS = {
 }
 """The signals over modules that every run has, and their units."""
 
-UNITS_OF_COMPONENTS = {"factor": "factor"}
-"""The signals over components, where a method gives components factors, and their units."""
+UNITS_OF_COMPONENTS = {"factor": "factor", "trained": "share"}
+"""The signals over components, where a method gives components factors or trains a part of each, and their units."""
 
 
 class StepSignals:
@@ -74,11 +74,18 @@ class StepSignals:
         self.every = every
         self.last_loss = float("nan")
         self.has_loss = False
+        self._weighed: Tensor | None = None
+        self._strategy_weighs = False
         self._pending: tuple[Step, dict[str, int], list[str], Tensor, torch.Event | None] | None = None
         for name, unit in UNITS.items():
             if name != "gate" or adapters.gates is not None:
                 recorder.define_signal(name, "module", unit, len(adapters))
         self._names = set(UNITS)
+
+    @torch.no_grad()
+    def weigh(self) -> None:
+        """Note what the components are worth, before edits take some of them from under their gradients."""
+        self._weighed = None if self._strategy_weighs else self._importance()
 
     @torch.no_grad()
     def record(
@@ -97,8 +104,8 @@ class StepSignals:
             decisions: rows of the decision log.
         """
         vectors = self._vectors(step)
-        count = self.adapters.adapter_parameter_count()
-        in_use = torch.tensor(float(count["active"] + count["gate"]), device=self.adapters[0].lora_A.device)
+        in_use = self.adapters.active_parameters() + self.adapters.gate_parameters()
+        in_use = torch.as_tensor(in_use, dtype=torch.float32, device=self.adapters[0].lora_A.device)
         scalars = {**scalars, PARAMETERS: in_use}
         block = torch.cat([*vectors.values(), *(value.reshape(1) for value in scalars.values())])
         self.flush()
@@ -147,17 +154,19 @@ class StepSignals:
         """Return this step's signals by name: (n_modules,) each, those over components as long as all their room."""
         device = self.adapters[0].lora_A.device
         found: dict[str, Any] = dict(self.strategy.signals(self.adapters))
-        if "rank" not in found:  # counting factors other than zero waits for the device
-            found["rank"] = self.adapters.ranks
-        if "importance" not in found:
-            found["importance"] = self._importance()
+        if "rank" not in found:
+            found["rank"] = self._ranks(device)
+        self._strategy_weighs = "importance" in found
+        if not self._strategy_weighs:
+            found["importance"] = self._importance() if self._weighed is None else self._weighed
+        self._weighed = None
         gates = self.adapters.gates
         if gates is not None and gates.values is not None:
             found["gate"] = self.reduce(gates.values.detach().mean(0))
         over_components: dict[str, Tensor] = {}
         if step.index % self.every == 0 or step.index == step.total:
             found |= self._norms()
-            over_components = self._factors()
+            over_components = {**self._factors(), **self.strategy.component_signals(self.adapters)}
         vectors = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
         for axis, part in (("module", vectors), ("component", over_components)):
             for name, vector in part.items():
@@ -167,6 +176,13 @@ class StepSignals:
                     unit = UNITS_OF_COMPONENTS.get(name, "") if own is None else own.unit
                     self.recorder.define_signal(name, axis, unit, len(vector))
         return vectors | over_components
+
+    def _ranks(self, device: torch.device) -> Tensor:
+        """Return the components that reach the output, by module; factors are counted where they lie."""
+        counts = [module.reaching() for module in self.adapters]
+        if not any(isinstance(count, Tensor) for count in counts):
+            return torch.tensor(counts, dtype=torch.float32, device=device)
+        return torch.stack([torch.as_tensor(count, dtype=torch.float32, device=device) for count in counts])
 
     def _factors(self) -> dict[str, Tensor]:
         """Return the factor of every component, each module's room after the other, NaN where there is none active.

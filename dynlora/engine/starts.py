@@ -36,11 +36,13 @@ class Start:
     """One way to begin.
 
     Attributes:
+        help: in a few words.
         adapter: what wraps the frozen module.
         gaussian: whether A is drawn from a normal law of deviation 1 / rank; kaiming uniform otherwise.
         place: edits that set A and B once the adapters are in the model, from data.
     """
 
+    help: str
     adapter: type[LoraLinear] = LoraLinear
     gaussian: bool = False
     place: Callable[[Adapters, Probe], list[Edit]] = lambda adapters, probe: []
@@ -142,9 +144,9 @@ def base_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]
 
 
 STARTS: dict[str, Start] = {
-    "kaiming": Start(),
-    "gaussian": Start(gaussian=True),
-    "eva": Start(place=along_inputs),
-    "lora_ga": Start(OffsetLinear, place=along_gradients),
+    "kaiming": Start("kaiming uniform"),
+    "gaussian": Start("gaussian with deviation 1 / rank", gaussian=True),
+    "eva": Start("eva: along the inputs", place=along_inputs),
+    "lora_ga": Start("lora_ga: A and B along the gradient", OffsetLinear, place=along_gradients),
 }
 """By the value of `strategy.init`."""

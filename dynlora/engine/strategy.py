@@ -48,6 +48,11 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def start_setting(choices: Sequence[str] = tuple(STARTS)) -> Any:
+    """Declare `init`: how A starts, for a method that can take only some of the starts; the first is the default."""
+    return setting(choices[0], f"Start of A: {'; '.join(STARTS[name].help for name in choices)}.", choices=choices)
+
+
 def state(factory: Callable[[], Any]) -> Any:
     """Declare a state field: saved with every checkpoint; numbers, tensors, and lists or dicts of them."""
     return field(init=False, default_factory=factory, repr=False, compare=False)
@@ -153,12 +158,7 @@ class Strategy:
     scaling: str = setting(
         "standard", "standard: alpha / rank; rank_stabilized: alpha / √rank.", choices=("standard", "rank_stabilized")
     )
-    init: str = setting(
-        "kaiming",
-        "Start of A: kaiming uniform; gaussian with deviation 1 / rank; eva: along the inputs; lora_ga: A and B along "
-        "the gradient.",
-        choices=tuple(STARTS),
-    )
+    init: str = start_setting()
 
     guard: float = setting(
         0.0,
@@ -299,6 +299,10 @@ class Strategy:
 
         Further ones are described in `own_signals`.
         """
+        return {}
+
+    def component_signals(self, adapters: Adapters) -> dict[str, Tensor]:
+        """Return vectors over components to record now and then: each module's `max_rank` ones after the other."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.batches import BatchOrder, Tokens
+from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.metrics import HIGHER_IS_BETTER
 from dynlora.engine.optimizer import clip, set_lr
@@ -123,7 +124,7 @@ class Trainer:
             TrainingDiverged: when the loss is not a number.
         """
         start = time.perf_counter()
-        loss, made = self._advance(order)
+        loss, made = self._advance(order, signals)
         self.timing.end_step(time.perf_counter() - start)
         step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
         signals.record(
@@ -143,8 +144,11 @@ class Trainer:
             )
         self.on_step(self)
 
-    def _advance(self, order: BatchOrder) -> tuple[Tensor, list[edits.Edit]]:
-        """Take one optimizer step; return the batch loss (a tensor, not yet read) and the edits that were applied."""
+    def _advance(self, order: BatchOrder, signals: StepSignals | None = None) -> tuple[Tensor, list[edits.Edit]]:
+        """Take one optimizer step; return the batch loss (a tensor, not yet read) and the edits that were applied.
+
+        `signals` weigh the components before edits move them away from their gradients.
+        """
         index = self.step + 1
         lr = set_lr(self.optimizer, self.config.train, index, self.total, self.strategy.rates.factor)
         loss = self._backward(order, index)
@@ -156,6 +160,8 @@ class Trainer:
         clip(self.optimizer, self.config.train.max_grad_norm)
         self.optimizer.step()
         self.step = index
+        if signals is not None:
+            signals.weigh()
         with self.timing.strategy(), torch.no_grad():
             made = self.strategy.allocate(self.adapters, step)
             edits.apply(self.adapters, made, self.optimizer, step=index)
@@ -256,6 +262,7 @@ class Trainer:
 
     def _look(self, keeper: Keeper) -> None:
         """Evaluate, keep the adapter if it is the best so far, and checkpoint."""
+        self.recorder.scalar("optimizer_bytes", "train", self.step, float(state_bytes(self.optimizer)))
         predictions = self.predictions(self.evaluation.tokens)
         self.metrics = self.evaluation.record(self.recorder, self.step, predictions)
         if is_better(self.evaluation.metric, self.metrics, self.best):

@@ -206,12 +206,14 @@ def rank_moves(folder: Folder, after_seq: int = 0) -> pd.DataFrame:
 
 
 def groups_frame(folder: Folder, step: int | None = None) -> pd.DataFrame:
-    """Return the input groups with their loss and metric at the last evaluation up to `step`."""
+    """Return the input groups with loss, metric and, where recorded, `ece` and `brier`, evaluated last up to `step`."""
     with RunReader(folder) as reader:
         frame = pd.DataFrame({"group": reader.groups()})
-        for column in ("loss", "metric"):
+        for column in ("loss", "metric", "ece", "brier"):
             values = _vector(reader, f"group_{column}", step)
-            frame[column] = values if values is not None and len(values) == len(frame) else np.nan
+            known = values is not None and len(values) == len(frame)
+            if known or column in ("loss", "metric"):
+                frame[column] = values if known else np.nan
     return frame
 
 

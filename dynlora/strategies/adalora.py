@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Edit, SetScale
+from dynlora.engine.edits.masking import MaskScales
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.schedule import Phases
@@ -54,6 +55,7 @@ class AdaLora(Strategy):
     budget_in = "components"
     cost = "three copies of the adapters; an orthogonality penalty each step"
 
+    init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     init_r: int | None = setting(None, "Rank at the start. Empty: 1.5 × adapter.rank.", unit="components", ge=1)
     beta1: float = setting(0.85, "Smoothing of the sensitivity.", gt=0, lt=1)
     beta2: float = setting(0.85, "Smoothing of its deviation.", gt=0, lt=1)
@@ -65,6 +67,8 @@ class AdaLora(Strategy):
     sensitivity: dict[str, Tensor] = state(dict)
     uncertainty: dict[str, Tensor] = state(dict)
     pattern: list[list[bool]] = state(list)
+    keep: Tensor | None = state(lambda: None)
+    pruned_at: dict[str, Tensor | float] = state(dict)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse a start below the target, and a schedule without a pruning phase."""
@@ -96,7 +100,8 @@ class AdaLora(Strategy):
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with A, B ~ N(0, 0.02²) and a trained E = 0."""
-        scaling = probe.lora_alpha / (self.start_rank(probe.rank) + EPSILON)
+        divisor = self.start_rank(probe.rank) + EPSILON
+        scaling = probe.lora_alpha / (divisor if self.scaling == "standard" else divisor**0.5)
         return triplet_adapter(module, base, rank, max_rank, scaling=scaling, seed=probe.seed)
 
     def start(self, adapters: Adapters) -> None:
@@ -116,7 +121,7 @@ class AdaLora(Strategy):
         if step.index < end:
             take_sensitivity(adapters, self.sensitivity, self.uncertainty, self.beta1, self.beta2)
         if step.index > end:
-            return self._mask(adapters)
+            return [] if self.keep is None else [MaskScales(self.keep)]
         if not self._prunes(step.index, phases):
             return []
         self._prune(adapters, phases, step.index)
@@ -136,6 +141,10 @@ class AdaLora(Strategy):
         if self.sensitivity:
             found["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
         return found
+
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Record the triplets that the last pruning allowed, and the highest score that went."""
+        return self.pruned_at
 
     def budget(self, step: int, phases: Phases, first: int, last: int) -> int:
         """Return the triplets allowed after a step: a cubic fall from `first` to `last` (eq. 12)."""
@@ -159,8 +168,11 @@ class AdaLora(Strategy):
         last = adapters.reference_rank * len(adapters)
         n_pruned = len(scores) - self.budget(step, phases, len(scores), last)
         keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-        keep[torch.argsort(scores, stable=True)[:n_pruned]] = False
+        order = torch.argsort(scores, stable=True)
+        keep[order[:n_pruned]] = False
+        self.pruned_at = {"budget": float(len(scores) - n_pruned), "threshold": scores[order[max(0, n_pruned - 1)]]}
         self.pattern = [part.tolist() for part in keep.split([module.rank for module in adapters])]
+        self.keep = keep.to(scores.dtype) if n_pruned else None
 
     def _mask(self, adapters: Adapters) -> list[Edit]:
         """Return edits that set the pruned entries of E to zero."""

@@ -15,7 +15,7 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.edits.copying import CopyComponent, TakeSnapshot
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, own_group, setting, state
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, own_group, setting, start_setting, state
 from dynlora.errors import ConfigError
 
 
@@ -47,6 +47,7 @@ class BeamLora(Strategy):
     cost = "one number a component; a copy of the adapters and their moments for half an interval"
     own_signals = {"copied": OwnSignal("slots overwritten", "Which modules copied over components of no use", "copies")}
 
+    init: str = start_setting(("kaiming", "gaussian", "eva"))
     temperature: float = setting(0.05, "Temperature τ; the authors take 0.03 for rates below 1e-4.", gt=0)
     top_p: float = setting(0.95, "Share of all factors that is kept where pruning is strongest; 1: never.", gt=0, le=1)
     direction: str = setting(

@@ -139,11 +139,12 @@ class DiffoRa(Strategy):
         up = [module.lora_B for module in adapters]
         loss, gradients = bench.gradients(bench.batch(number - 1), up)
         pull = torch.stack([product.sum() for product in torch._foreach_mul(up, gradients)])  # pyright: ignore
+        pull = adapters.over_processes(pull)  # the same batch in all of them, but not always the same rounding
         before, weights = self.search["logits"], self.search["weights"]
         slope = choice.logit_gradient(pull, weights)
         logits, self.moments = adam_step(before, slope, self.moments, number, self.search_lr)
         after = choice.weights(logits)
-        flips = (self.best(choice, weights) != self.best(choice, after)).sum()
+        flips = (self.best(choice, after) & ~self.best(choice, weights)).sum()
         self.search = {"logits": logits, "weights": after, "reserve_loss": loss, "flips": flips}
         return after
 

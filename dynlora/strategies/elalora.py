@@ -45,8 +45,9 @@ class ElaLora(Strategy):
 
     Paper: Chang et al. 2025, ElaLoRA: Elastic & Learnable Low-Rank Adaptation, arXiv 2504.00254.
     Differs: the moments of all other triplets stay and a new one's second moment is its siblings' mean; `restart: true`
-    begins all anew as the published code does. The budget is counted in parameters, so that a pruned triplet of a small
-    module does not pay for one of a large module; `counted_in: components` is as published. A module holds at most
+    begins all anew as the published code does. The budget is counted in parameters: a pruned triplet of a small module
+    does not pay for one of a large module, and what a large one's leaves over goes round the same modules once more;
+    `counted_in: components` is as published. A module holds at most
     `growth_limit` uniform ranks. The phases are shares of the run; the published script for RTE has a warm-up of 300
     steps, an event every 50 and 500 last steps without. The penalty for orthogonality is AdaLoRA's, the
     published weight was not read.
@@ -62,6 +63,7 @@ class ElaLora(Strategy):
     fidelity = "code"
     cost = "three copies of the adapters; an orthogonality penalty each step"
 
+    init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     exchanged: int = setting(4, "Triplets pruned and grown at the first event, b.", unit="components", ge=0)
     per_module: int = setting(2, "Triplets a module puts up at an event, k.", unit="components", ge=1)
     decay: bool = setting(True, "Whether b falls to zero until the last phase.")
@@ -153,11 +155,12 @@ class ElaLora(Strategy):
             draw = orthogonal_draw(columns[m].t(), stream(adapters.seed, *key))
             column = draw / draw.norm()
             columns[m] = torch.cat([columns[m], column.unsqueeze(1)], 1)
-            worth = [score for claimant, score in claims if claimant == m][nth]
-            return Grow(m, worth, length=1.0, column=column, scale=min(least[m], NEWBORN))
+            worth = [score for claimant, score in claims if claimant == m]
+            return Grow(m, worth[min(nth, len(worth) - 1)], length=1.0, column=column, scale=min(least[m], NEWBORN))
 
         room = [module.max_rank - module.rank + len(going[m]) for m, module in enumerate(adapters)]
         claimants = [m for m, _ in claims]
+        claimants += [m for _ in range(max(room)) for m in dict.fromkeys(claimants)]  # for what the first round leaves
         able = [m for place, m in enumerate(claimants) if claimants[:place].count(m) < room[m]]
         edits = reassign(drops, able, Purse.of(adapters, self.counted_in), grow)
         for m, components in going.items():

@@ -45,6 +45,7 @@ class Eva(Strategy):
     paper = "Paischer et al. 2024, arXiv 2410.07170"
     fidelity = "code"
     cost = "none a step; up to max_batches forward passes before training"
+    as_lora = {"rho": 1.0, "init": "kaiming"}
     own_signals = {
         "explained": OwnSignal("variance explained", "How much of its inputs a module's components carry", "share")
     }

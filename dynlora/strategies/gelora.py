@@ -119,14 +119,15 @@ class GeLora(Strategy):
         return max(rank, min(round(self.growth_limit * probe.rank), module.d_in, module.d_out))
 
     def estimate(self, model: nn.Module, batches: Iterable[Batch]) -> None:
-        """Note dimension and standard error of the states before the first block and after each; 0 where unknown."""
+        """Note dimension and standard error of the states before the first block and after each; NaN where unknown."""
         found = [intrinsic_dimension(states, self.discard) for states in layer_states(model, batches, self.samples)]
-        self.dimension = [0.0 if one is None else one.value for one in found]
-        self.error = [0.0 if one is None else one.error for one in found]
+        self.dimension = [math.nan if one is None else one.value for one in found]
+        self.error = [math.nan if one is None else one.error for one in found]
 
     def asked_for(self, modules: Sequence[ModuleInfo], budget: int, most: Sequence[int]) -> list[int]:
         """Return the ranks that the dimensions ask for: scaled to the budget, and never more than it."""
-        growth = np.maximum(np.round(np.diff(self.dimension)), 0) + 1 if len(self.dimension) > 1 else np.ones(1)
+        added = np.nan_to_num(np.diff(self.dimension)) if len(self.dimension) > 1 else np.zeros(1)  # unknown: nothing
+        growth = np.maximum(np.round(added), 0) + 1
         wanted = np.array([growth[self.block(info, len(growth))] for info in modules])
         cost, most_ = np.array([info.cost for info in modules]), np.array(most)
         plain = np.minimum(wanted.astype(int), most_)
@@ -147,6 +148,8 @@ class GeLora(Strategy):
         count = min(self.samples, len(bench.reserve))
         with bench.autocast():
             self.estimate(bench.model, (bench.batch(i) for i in range(math.ceil(count / bench.batch_size))))
+        known = torch.tensor(self.dimension, device=adapters[0].lora_A.device)
+        self.dimension = adapters.over_processes(known).tolist()  # which must all come to the same ranks
         room = [module.max_rank for module in adapters]
         ranks = self.asked_for([module.info for module in adapters], adapters.spendable, room)
         shape = (len(adapters), max(room))

@@ -15,9 +15,9 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.edits.paths import SettlePaths
 from dynlora.engine.glora_linear import FORMS, LORA, SIZE, GloraLinear, path_cost
 from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.path_search import Space, evolve, loss_of
+from dynlora.engine.path_search import Candidate, Space, evolve, loss_of
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
 
 FLOOR = 1e-6
@@ -64,6 +64,7 @@ class Glora(Strategy):
         for support in "ABCDE"
     }
 
+    init: str = start_setting(("kaiming", "gaussian", "eva"))
     path: str | None = setting(
         None,
         "One path for every module, without a search: five letters for A, B, C, D, E; l low-rank, v vector, "
@@ -108,6 +109,18 @@ class Glora(Strategy):
         ]
         return [max(fits, default=1)] * len(modules)
 
+    def start(self, adapters: Adapters) -> None:
+        """Make sure that there are rows to search on.
+
+        Raises:
+            ConfigError: when paths are to be searched for and no rows are kept from training.
+        """
+        if self.path is None and (self.bench is None or not len(self.bench.reserve)):
+            raise ConfigError(
+                f"strategy.path=: the search for paths needs rows that are kept from training, and there are none; set "
+                f"a path, such as {LORA}, or train with dynlora's own loop"
+            )
+
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> GloraLinear:
         """Return an adapter with all five supports."""
         if base.weight.numel() != module.d_in * module.d_out:  # pyright: ignore - linear by construction
@@ -146,9 +159,16 @@ class Glora(Strategy):
         infos, ranks = [module.info for module in modules], [module.rank for module in modules]
         space = Space(infos, [module.paths for module in modules], ranks, int(self.limit * adapters.budget))
         rng = np.random.default_rng(stream_seed(adapters.seed, "path search"))
+        device = adapters[0].lora_A.device
+
+        def loss(candidate: Candidate) -> float:
+            """Return a candidate's loss, the mean over the processes: they must all come to the same choice."""
+            found = loss_of(bench, modules, candidate, self.search_rows)
+            return float(adapters.over_processes(torch.tensor(found, device=device)))
+
         best, history = evolve(
             space,
-            lambda candidate: loss_of(bench, modules, candidate, self.search_rows),
+            loss,
             rng,
             first=space.fitted((LORA,) * len(modules), rng),
             population=self.population,

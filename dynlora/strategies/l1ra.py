@@ -126,11 +126,7 @@ class L1ra(Strategy):
 
     def finish(self, adapters: Adapters) -> list[Edit]:
         """Take the components off whose factor is zero; the function stays as it is."""
-        return [
-            Drop(m, j, 0.0)
-            for m, c in enumerate(self._factors(adapters))
-            for j in (c == 0).nonzero().flatten().tolist()
-        ]
+        return [Drop(m, j, 0.0) for m, module in enumerate(adapters) for j in module.idle()]
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the components each module holds, and its smallest factor."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.lora_linear import LoraLinear
-from dynlora.engine.members import MemberLinear, MemberLoraLinear, Team, mean_answer
+from dynlora.engine.members import MemberLinear, MemberLoraLinear, Team, distance_of_answers, mean_answer
 from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.strategy import Batch, OwnSignal, Probe, Strategy, setting
+from dynlora.engine.strategy import Batch, OwnSignal, Probe, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
 
 USUAL = 4
@@ -51,7 +51,9 @@ class LoraEnsemble(Strategy):
     as_lora = {"members": 1}
 
     team: ClassVar[Team | None] = None
+    between: ClassVar[Tensor | None] = None
 
+    init: str = start_setting(("kaiming", "gaussian"))
     members: int | None = setting(
         None, "Members that share the frozen model. Empty: 4, or as many as adapter.rank has components.", ge=1, le=64
     )
@@ -116,11 +118,16 @@ class LoraEnsemble(Strategy):
         """Return the mean over members of their own losses."""
         if output.dim() == 2:
             return super().loss(output, labels)
+        self.between = distance_of_answers(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
         return super().loss(output.flatten(0, 1), labels.repeat(len(output)))
 
     def disagreement(self) -> Tensor | None:
         """Return how far the members disagree about the last rows: mutual information in nats, or the deviation."""
         return None if self.team is None else self.apart
+
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Record how far the members' answers to the last batch lie apart."""
+        return {} if self.between is None else {"function_distance": self.between}
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record how far the members' updates of each module lie apart, the mean over their pairs."""

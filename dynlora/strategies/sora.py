@@ -145,8 +145,7 @@ class Sora(Strategy):
 
     def finish(self, adapters: Adapters) -> list[Edit]:
         """Take the components off whose gate is zero; the function stays as it is."""
-        gates = [None if m.scale is None else m.scale[: m.rank].tolist() for m in adapters]
-        return [Drop(m, j, 0.0) for m, values in enumerate(gates) for j, gate in enumerate(values or []) if gate == 0]
+        return [Drop(m, j, 0.0) for m, module in enumerate(adapters) for j in module.idle()]
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the gates that are not zero, by module, as its rank."""

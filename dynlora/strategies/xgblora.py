@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.boosted import BoostedLinear
+from dynlora.engine.boosted import BoostedLinear, likeness
 from dynlora.engine.edits import Edit
 from dynlora.engine.edits.boost import NextBooster
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
 
 LEAST_STEPS = 4
@@ -31,10 +32,10 @@ class XgbLora(Strategy):
     had back and all boosters exported as one LoRA. The norms of A and B are penalised.
 
     Paper: Zhang et al. 2024, XGBLoRA, arXiv 2410.19694.
-    Differs: the abstract and the reviews are what could be read: lengths of rounds, how layers are drawn, weight and
-    form of the penalty are ours. Rounds and layers are such that all boosters together have the parameters of uniform
-    LoRA, where the paper counts those of a round; the ensemble's rate is 1; the run's learning rate falls over all
-    rounds, it does not begin anew with each.
+    Differs: the abstract and the reviews are what could be read, the rest is a reconstruction: lengths of rounds, how
+    layers are drawn, weight and form of the penalty are ours. There are as many rounds as the parameters of uniform
+    LoRA pay for with all boosters together (r / `layer_share`), where the paper counts those of a round; the ensemble's
+    rate is 1; the run's learning rate falls over all rounds, it does not begin anew with each.
     """
 
     title = "XGBLoRA"
@@ -44,16 +45,26 @@ class XgbLora(Strategy):
     )
     formula = r"W \leftarrow W + s\,b_t a_t^\top, \quad t = 1 \dots n, \; l \in S_t \subset \{1 \dots L\}"
     paper = "Zhang et al. 2024, arXiv 2410.19694"
-    fidelity = "description"
+    fidelity = "reconstruction"
     cost = "less than LoRA a step: one component on a part of the layers; a fold a round"
     base_stays = False
     own_signals = {
         "boosting": OwnSignal("boosting now", "Which modules each round trains", choices=("resting", "training"))
     }
 
-    rounds: int | None = setting(None, "Boosters a run trains one after the other. Empty: 2 × rank.", ge=1, le=4096)
-    layer_share: float = setting(0.5, "Share of the layers that a round trains.", gt=0, le=1)
+    init: str = start_setting(("kaiming", "gaussian"))
+    rounds: int | None = setting(
+        None,
+        "Rounds of boosters, one after the other. Empty: as many as uniform LoRA's parameters pay for.",
+        ge=1,
+        le=4096,
+    )
+    layer_share: float = setting(0.5, "Share of the layers that a round trains, rounded up.", gt=0, le=1)
     norm_penalty: float = setting(1e-4, "Weight of ‖A‖² + ‖B‖², mean over the trained modules, in the loss.", ge=0)
+
+    paid: int = state(int)
+    heard: dict[str, Tensor | int] = state(dict)
+    ended: dict[str, Tensor] = state(dict)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse rounds that are too short to learn anything."""
@@ -64,21 +75,31 @@ class XgbLora(Strategy):
             )
 
     def room(self, rank: int) -> int:
-        """Return how many boosters a module may come to hold."""
-        return self.rounds or 2 * rank
+        """Return how many rounds there are at most, and so how many boosters a module may come to hold."""
+        return self.rounds or max(1, math.floor(rank / self.layer_share + 1e-9))
 
     def ends(self, total: int, rank: int) -> list[int]:
         """Return the steps after which a round ends, the last of them T."""
-        rounds = max(1, min(self.room(rank), total // LEAST_STEPS))
+        rounds = max(1, min(self.paid or self.room(rank), total // LEAST_STEPS))
         return [round(total * (index + 1) / rounds) for index in range(rounds)]
 
     def events(self, total: int, rank: int) -> list[int]:
-        """Return the steps after which boosters are folded."""
+        """Return the steps after which boosters are folded; before `ranks` counted the layers, at most so many."""
         return self.ends(total, rank)[:-1]
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Begin with the modules of the first round."""
+        """Begin with the modules of the first round.
+
+        Raises:
+            ConfigError: when the budget does not pay for as many rounds as were asked for.
+        """
         chosen = self.chosen(modules, probe.budget, probe.seed, probe.rank)
+        self.paid = len(chosen)
+        if self.rounds is not None and self.paid < self.rounds:
+            raise ConfigError(
+                f"strategy.rounds={self.rounds}: rank {probe.rank} pays for {self.paid} rounds of layer_share="
+                f"{self.layer_share}, the others would train nothing; lower it to {self.paid}, or lower layer_share"
+            )
         return [int(index in chosen[0]) for index in range(len(modules))]
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
@@ -89,7 +110,7 @@ class XgbLora(Strategy):
         """Return an adapter with room for the boosters."""
         scaling = self.module_scaling(probe)
         adapter = BoostedLinear(base, module, rank=rank, room=self.room(probe.rank), scaling=scaling)
-        adapter.reset_parameters(probe.seed)
+        adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
         return adapter
 
     def penalty(self, adapters: Adapters) -> dict[str, Tensor]:
@@ -102,19 +123,29 @@ class XgbLora(Strategy):
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Fold at the end of a round, and begin the next one's boosters."""
-        ends = self.ends(step.total, adapters.reference_rank)[:-1]
-        if step.index not in ends:
+        self.ended = {}
+        if step.loss is not None:
+            self.heard = {"sum": self.heard.get("sum", 0) + step.loss, "steps": self.heard.get("steps", 0) + 1}
+        ends = self.ends(step.total, adapters.reference_rank)
+        if step.index in ends and self.heard:
+            mean = torch.as_tensor(self.heard["sum"] / self.heard["steps"])
+            self.ended, self.heard = {"booster_loss": mean, "booster_cosine": likeness(adapters)}, {}
+        if step.index not in ends[:-1]:
             return []
         infos = [module.info for module in adapters]
         chosen = self.chosen(infos, adapters.budget, adapters.seed, adapters.reference_rank)
-        return [NextBooster(chosen[ends.index(step.index) + 1])]
+        gaussian = 1 / adapters.reference_rank if self.init == "gaussian" else None
+        return [NextBooster(chosen[ends.index(step.index) + 1], gaussian)]
 
     def chosen(self, modules: Sequence[ModuleInfo], budget: int, seed: int, rank: int) -> list[tuple[int, ...]]:
-        """Return the modules of every round, by index: those of drawn layers, as long as the budget lasts."""
+        """Return the modules of every round, by index: those of drawn layers, as long as the budget lasts.
+
+        A round always trains something: there are no more of them than the budget pays for.
+        """
         layers = sorted({-1 if info.layer is None else info.layer for info in modules})
-        size = max(1, round(self.layer_share * len(layers)))
+        size = math.ceil(self.layer_share * len(layers) - 1e-9)
         left, rounds = budget, []
-        for index in range(self.room(rank)):
+        for index in range(self.rounds or max(1, rank * len(layers) // size)):
             rng = np.random.default_rng(stream_seed(seed, "boosted layers", index))
             drawn = set(rng.permutation(layers)[:size].tolist())
             members = []
@@ -123,12 +154,12 @@ class XgbLora(Strategy):
                     members.append(m)
                     left -= info.cost
             rounds.append(tuple(members))
-        return rounds
+        return [members for members in rounds if members]
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Record which modules this round trains."""
         return {"boosting": np.array([module.rank for module in adapters])}
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
-        """Record how many boosters the fullest module holds."""
-        return {"boosters": float(max(module.active_rank() for module in adapters))}
+        """Record how many boosters the fullest module holds; when a round ends its mean loss, and how alike it was."""
+        return {"boosters": float(max(module.active_rank() for module in adapters)), **self.ended}

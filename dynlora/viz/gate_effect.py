@@ -80,9 +80,10 @@ def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None
         gates: one row per group, one column per module as recorded; no rows without gates.
         modules: as `capacity.described` returns them.
         effect: of the gates, or None.
-        scores: columns group, loss and metric.
+        scores: columns group, loss and metric; ece and brier where they were recorded.
     """
-    found = scores.rename(columns={"loss": "held-out loss", "metric": "held-out score"}).reset_index(drop=True)
+    words = {"loss": "held-out loss", "metric": "held-out score", "ece": "calibration error", "brier": "Brier score"}
+    found = scores.rename(columns=words).reset_index(drop=True)
     if effect is None or gates.empty or len(gates) != len(found):
         return found
     short = modules.sort_values("position")["short"].to_numpy()

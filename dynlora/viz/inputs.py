@@ -38,15 +38,20 @@ def over_steps(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({"step": steps, "group": names * len(frame), "value": values.ravel()})
 
 
-GROUP_NUMBERS = ("metric", "loss", "disagreement")
+GROUP_NUMBERS = ("metric", "loss", "ece", "brier", "disagreement")
 """What may be recorded of each group at every evaluation, as signals `group_...`, in the order of the charts."""
+
+
+def group_words(kind: str) -> str:
+    """Return what people call a number of the groups."""
+    return {"ece": "calibration error", "brier": "Brier score"}.get(kind, kind)
 
 
 def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
     """Return the axis title of a number of the groups, and whether low is good."""
     if kind == "metric":
         return metric or "score", False
-    return ("loss, nats" if kind == "loss" else "disagreement, mean over rows"), True
+    return {"loss": "loss, nats", "disagreement": "disagreement, mean over rows"}.get(kind, group_words(kind)), True
 
 
 def colourings(examples: pd.DataFrame, *, gated: bool) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from dynlora.engine.adapter_state import adapter_state
 from dynlora.engine.edits import apply
 from dynlora.engine.edits.tie import Tie
-from dynlora.engine.sharing import closest_groups, distance, groups_of, kinds_of
+from dynlora.engine.sharing import closest_groups, distance, groups_of, kinds_of, merge_jump, nearest
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
@@ -73,7 +75,7 @@ def test_the_shared_gradient_is_the_sum_of_its_users() -> None:
     torch.testing.assert_close(parts[0] + parts[1], shared, rtol=1e-4, atol=1e-7)
 
 
-def test_merging_equal_tensors_changes_nothing_and_moments_become_the_weighted_mean() -> None:
+def test_merging_equal_tensors_changes_nothing_and_moments_become_those_of_the_sum() -> None:
     trainer = trainer_of(steps=40)
     order, signals = trainer.begin()
     for _ in range(3):
@@ -82,11 +84,52 @@ def test_merging_equal_tensors_changes_nothing_and_moments_become_the_weighted_m
     first, second = trainer.adapters[a], trainer.adapters[b]
     with torch.no_grad():
         second.lora_B.copy_(first.lora_B)
-    moments = [trainer.optimizer.state[m.lora_B]["exp_avg"].clone() for m in (first, second)]
+    states = [trainer.optimizer.state[m.lora_B] for m in (first, second)]
+    (one, other), (one_sq, other_sq) = ([s[name].clone() for s in states] for name in ("exp_avg", "exp_avg_sq"))
     before = trainer.predictions(trainer.tokens).loss
     apply(trainer.adapters, [Tie((a, b))], trainer.optimizer, step=3)
     assert abs(trainer.predictions(trainer.tokens).loss - before).max() < 1e-6
-    torch.testing.assert_close(trainer.optimizer.state[first.lora_B]["exp_avg"], (moments[0] + moments[1]) / 2)
+    kept = trainer.optimizer.state[first.lora_B]
+    torch.testing.assert_close(kept["exp_avg"], one + other)
+    torch.testing.assert_close(kept["exp_avg_sq"], (one_sq.sqrt() + other_sq.sqrt()).square())
+    assert second.lora_B is first.lora_B
+    assert len([p for group in trainer.optimizer.param_groups for p in group["params"]]) == len(
+        {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    )
+
+
+def test_no_step_after_a_merge_is_larger_than_the_rate() -> None:
+    """The gradient of what three layers share is the sum of theirs; moments of one alone would triple the steps."""
+    trainer = make_trainer(tiny_config("lora"))
+    modules = [trainer.adapters[index] for index in (0, 1, 2)]
+    lr = 1e-2
+    optimizer = torch.optim.AdamW([m.lora_B for m in modules], lr=lr, weight_decay=0.0)
+    gradient = torch.randn(modules[0].lora_B.shape, generator=torch.Generator().manual_seed(0))
+    for step in range(60):
+        if step == 30:
+            apply(trainer.adapters, [Tie((0, 1)), Tie((0, 2))], optimizer, step=step)
+        merged = step >= 30
+        for module in modules[:1] if merged else modules:
+            module.lora_B.grad = 3 * gradient if merged else gradient.clone()
+        before = modules[0].lora_B.detach().clone()
+        optimizer.step()
+        assert (modules[0].lora_B.detach() - before).abs().max() <= 1.01 * lr, step
+
+
+def test_the_jump_of_a_merge_is_what_the_loss_does_to_first_order() -> None:
+    trainer = trainer_of()
+    batch = tiny_tokens().batch(range(32))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in trainer.adapters:
+            module.lora_B.copy_(2e-2 * torch.randn(module.lora_B.shape, generator=draw))
+    loss = trainer._loss(dict(batch))
+    loss.backward()
+    merges = pairs(trainer)
+    expected = float(merge_jump(trainer.adapters, merges))
+    apply(trainer.adapters, [Tie(tuple(merge)) for merge in merges], trainer.optimizer, step=1)
+    with torch.no_grad():
+        assert float(trainer._loss(dict(batch)) - loss) == pytest.approx(expected, rel=0.1)
 
 
 def test_a_group_of_two_weighs_twice() -> None:
@@ -98,6 +141,9 @@ def test_a_group_of_two_weighs_twice() -> None:
     apply(trainer.adapters, [Tie((0, 2))], trainer.optimizer, step=2)
     assert torch.allclose(trainer.adapters[2].lora_B, torch.tensor((2 * 0.5 + 2.0) / 3))
     assert list(groups_of(trainer.adapters)[:4]) == [0, 0, 0, 3]
+    away = nearest(trainer.adapters, [0, 1, 2, 3])
+    assert away[0] == away[1] == away[2] == away[3] == pytest.approx(1.0)  # the last is still zero
+    assert math.isnan(nearest(trainer.adapters, [0, 1, 2])[0])
 
 
 def test_the_nearest_pair_merges_first() -> None:
@@ -131,6 +177,15 @@ def test_merges_are_in_the_decision_log_with_their_distance() -> None:
     assert len(rows) == len(pairs(trainer))
     assert all(row["edit"] == "tie" and 0 <= row["distance"] <= 1 for row in rows)
     assert recorder.scalars["groups", "train"][20] == len(pairs(trainer))
+    merged = recorder.scalars["merge_distance", "train"]
+    assert (
+        set(merged)
+        == set(recorder.scalars["merge_jump", "train"])
+        == {step for step, kind, _, _ in recorder.events if kind == "reallocate"}
+    )
+    assert max(merged.values()) == pytest.approx(max(row["distance"] for row in rows), rel=1e-5)
+    first = min(trainer.strategy.events(20, 2))
+    assert min(recorder.vectors["distance"]) == first
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,56 @@ def test_what_is_left_is_lora_on_the_chosen_modules() -> None:
     assert gap[5] == pytest.approx(trainer.strategy.gap[1] - trainer.strategy.gap[0], abs=1e-6)
     assert sorted(recorder.scalars["entropy", "train"]) == [1, 2, 3, 4]
     assert 0.9 < recorder.scalars["entropy", "train"][4] <= 1
+
+
+def test_flips_count_each_module_that_comes_in_once() -> None:
+    strategy, adapters, bench, _ = planted(20, keep=1 / 3, search_lr=1.0)
+    pulls = torch.tensor([0.0, 0.0, -1.0, 0.0, 0.0, 0.0])  # the third module of the first layer overtakes the first
+    with torch.no_grad():
+        for module, pull in zip(adapters, pulls, strict=True):
+            module.lora_B.fill_(1.0)
+            module.pull = pull / module.lora_B.numel()
+    fake = SimpleNamespace(
+        batch=lambda number: {},
+        gradients=lambda batch, tensors: (torch.tensor(1.0), [torch.full_like(m.lora_B, m.pull) for m in adapters]),
+    )
+    strategy.meet(fake)
+    before = strategy.best(strategy.choice, strategy.search["weights"])
+    strategy.sought(adapters, 1)
+    after = strategy.best(strategy.choice, strategy.search["weights"])
+    assert before.tolist() == [True, False, False, True, False, False]
+    assert after.tolist() == [False, False, True, True, False, False]
+    assert int(strategy.search["flips"]) == 1
+
+
+def test_from_the_choice_on_it_trains_as_lora_on_the_chosen_modules() -> None:
+    fields = {"train__lr": 1e-2, "adapter__dropout": 0.1}
+    keeper, recorder = MemoryKeeper(), ListRecorder()
+    searched = make_trainer(tiny_config("diffora", **fields), recorder=recorder)
+    searched.train(keeper)
+    state = keeper.state(5)
+    assert len({kept["rank"] for kept in state["adapters"]["modules"].values()}) > 1
+    for kept in state["adapters"]["modules"].values():
+        assert (kept["scale"] == 1).all()
+        kept["scale"] = None
+    state["strategy"] = {}
+    plain_recorder = ListRecorder()
+    plain = make_trainer(tiny_config("lora", **fields), state=state, tokens=searched.tokens, recorder=plain_recorder)
+    plain.train(MemoryKeeper())
+    found, expected = (r.scalars["loss", "train"] for r in (recorder, plain_recorder))
+    assert sorted(expected) == list(range(6, 21))
+    assert [found[step] for step in expected] == pytest.approx(list(expected.values()), abs=1e-6)
+
+
+def test_while_all_weights_are_one_it_is_lora() -> None:
+    searched = make_trainer(tiny_config("diffora", train__lr=1e-2))
+    plain = make_trainer(tiny_config("lora", train__lr=1e-2), tokens=searched.tokens)
+    for trainer in (searched, plain):
+        order, signals = trainer.begin()
+        trainer.take_step(order, signals)
+    assert searched.loss == plain.loss
+    for one, other in zip(searched.adapters, plain.adapters, strict=True):
+        assert torch.equal(one.lora_B[:, :2], other.lora_B)
 
 
 def test_logits_learn_from_reserved_rows_alone() -> None:

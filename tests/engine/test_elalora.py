@@ -208,3 +208,14 @@ def test_averages_are_packed_as_the_triplets_are() -> None:
         assert torch.equal(found[f"{name}.lora_B"][:, :2], wanted[f"{name}.lora_B"][:, stay])
         assert torch.equal(found[f"{name}.scale"][:2], wanted[f"{name}.scale"][stay])
         assert not found[f"{name}.scale"][2:].any()
+
+
+@pytest.mark.parametrize(("counted_in", "grown"), [("parameters", 3), ("components", 1)])
+def test_what_a_large_triplet_leaves_over_goes_round_the_receivers(counted_in: str, grown: int) -> None:
+    attached = on_blocks((20, 20), (6, 6), rank=3, steps=0, exchanged=1, decay=False, counted_in=counted_in)
+    scores = [[1.0, 5.0, 6.0], [8.0, 9.0, 10.0]]
+    with torch.no_grad():
+        made = attached.strategy._exchanged(attached.adapters, scores, Step(50, 100, 1e-2))
+        edits.apply(attached.adapters, made, None, step=50)
+    assert [module.rank for module in attached.adapters] == [2, 3 + grown]  # 40 parameters pay for 3 times 12
+    assert all(row["receiver_score"] == 9.0 for row in edits.describe(made))

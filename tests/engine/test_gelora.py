@@ -102,6 +102,32 @@ def test_states_are_means_over_tokens_of_different_rows() -> None:
         assert torch.allclose(state[7], one[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
+def test_what_leaves_the_last_block_is_taken_before_the_last_norm(architecture: str) -> None:
+    model, batch = tiny_model(architecture).eval(), tiny_tokens().batch(range(4))
+    inner = model.base_model
+    blocks = {"bert": lambda: inner.encoder.layer, "llama": lambda: inner.layers, "gpt2": lambda: inner.h}[
+        architecture
+    ]()
+    seen = []
+    hook = blocks[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    states = layer_states(model, [batch], rows=8)
+    hook.remove()
+    (output,) = seen
+    output = output[0] if isinstance(output, tuple) else output
+    mask = batch["attention_mask"].unsqueeze(-1)
+    torch.testing.assert_close(states[-1], (output * mask).sum(1) / mask.sum(1))
+    assert len(states) == 3
+    hooks = len(blocks[-1]._forward_hooks)  # transformers keeps one of its own
+    layer_states(model, [batch], rows=8)
+    assert len(blocks[-1]._forward_hooks) == hooks
+    if architecture != "bert":
+        normed = (inner(**{k: v for k, v in batch.items() if k != "labels"}).last_hidden_state * mask).sum(
+            1
+        ) / mask.sum(1)
+        assert not torch.allclose(states[-1], normed, atol=1e-3)
+
+
 def planned(dimensions: list[float], **fields: Any) -> tuple[list[int], list[ModuleInfo]]:
     """Return the ranks of three blocks of two modules for these dimensions, at the budget of rank 4."""
     strategy: Any = strategies.build("gelora", fields)
@@ -119,6 +145,8 @@ def test_ranks_by_hand() -> None:
     assert sum(planned([0.0, 10.0, 10.0, 20.0], normalise=False)[0]) <= 24
     # nothing known: even
     assert planned([])[0] == [4] * 6
+    # a dimension that is not known says nothing of the blocks beside it: growth -, -, 3
+    assert planned([3.0, float("nan"), 4.0, 7.0], normalise=False)[0] == [1, 1, 1, 1, 4, 4]
 
 
 def test_scaling_is_constant_and_the_model_is_lora_with_that_pattern() -> None:

@@ -18,6 +18,7 @@ from peft.tuners.glora.layer import GloraLinear as PeftGloraLinear
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+import dynlora
 from dynlora import training
 from dynlora.config import parse_config
 from dynlora.engine.adapters import Adapters
@@ -30,7 +31,16 @@ from dynlora.engine.signals import spectrum
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.loading import export_run, load_run
 from dynlora.strategies import build
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
+from tests.engine.harness import (
+    ListRecorder,
+    MemoryKeeper,
+    make_trainer,
+    same,
+    tiny_config,
+    tiny_model,
+    tiny_tokens,
+    weights,
+)
 from tests.tiny import save_data, save_tiny, tiny_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
@@ -428,3 +438,27 @@ def test_a_transposed_base_has_no_format_of_pefts() -> None:
     assert adapter.peft_forms() == {}
     with pytest.raises(NotMergeableError, match="--format merged"):
         adapter.low_rank()
+
+
+def test_a_loop_of_ones_own_has_no_rows_to_search_on() -> None:
+    with pytest.raises(ConfigError, match=r"search for paths needs rows .* set a path, such as nlnnn"):
+        dynlora.attach(tiny_model(), strategy="glora", budget=2, steps=20)
+    attached = dynlora.attach(tiny_model(), strategy="glora", budget=2, steps=20, path="vlnnv")
+    assert not any(module.samples for module in attached.adapters)
+
+
+def test_the_mean_over_processes_decides_between_candidates() -> None:
+    """Each process ranks by its own rounding; were that to decide, they could settle on different paths."""
+    trainer = make_trainer(tiny_config("glora", strategy={"name": "glora", "population": 4, "rounds": 1, "kept": 2}))
+    asked: list[float] = []
+
+    def over_processes(loss: torch.Tensor) -> torch.Tensor:
+        asked.append(float(loss))
+        return torch.tensor(1.0 if len(asked) != 3 else 0.1)  # the others like the third best
+
+    trainer.adapters.over_processes = over_processes
+    (edit,) = trainer.strategy.settled(trainer.adapters)
+    history = edit.history
+    assert len(asked) == history[-1]["tried"]
+    assert history[-1]["best_loss"] == pytest.approx(0.1)
+    assert edit.paths != (LORA,) * len(trainer.adapters)

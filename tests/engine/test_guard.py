@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import dynlora
 from dynlora.engine.guard import PATIENCE, RateGuard
-from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, weights
+from dynlora.errors import ConfigError
+from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_model, weights
 
 
 def watched(losses: np.ndarray, tolerance: float = 0.3) -> RateGuard:
@@ -58,3 +60,8 @@ def test_a_guarded_run_resumes_bit_equal() -> None:
     resumed.train(MemoryKeeper())
     assert resumed.strategy.rates.factor == whole.strategy.rates.factor
     assert same(weights(whole), weights(resumed))
+
+
+def test_a_loop_of_ones_own_has_no_guard() -> None:
+    with pytest.raises(ConfigError, match=r"strategy.guard=0.5: the guard turns down the rate of dynlora's own loop"):
+        dynlora.attach(tiny_model(), strategy="lora", budget=2, steps=20, guard=0.5)

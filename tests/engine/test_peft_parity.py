@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from peft.tuners.glora.config import GloraConfig
+from peft.tuners.glora.layer import GloraLinear as PeftGloraLinear
 from torch import Tensor, nn
 
+from dynlora.engine.adapters import replace_module
 from dynlora.engine.batches import BatchOrder
 from dynlora.engine.bench import example_loss
 from dynlora.engine.dropout import DropoutStreams
@@ -45,6 +50,47 @@ def losses_of_ours(trainer: Trainer) -> list[float]:
     return found
 
 
+def losses_of_theirs(
+    model: nn.Module, trainer: Trainer, groups: list[dict[str, Any]], streams: DropoutStreams | None = None
+) -> list[float]:
+    """Train a model of PEFT step by step on the same batches and return the losses."""
+    config = trainer.config
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    order, tokens = BatchOrder(tiny_tokens().length, 8, 0), tiny_tokens()
+    model.train()
+    found = []
+    for index in range(1, STEPS + 1):
+        set_lr(optimizer, config.train, index, STEPS)
+        batch = tokens.batch(order[index - 1])
+        labels = batch.pop("labels")
+        if streams is not None:
+            streams.at(index, 0, 0)
+        loss = example_loss(model(**batch).logits, labels).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+def trained_in(model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Return everything that PEFT trains, as one group."""
+    return [{"params": [p for p in model.parameters() if p.requires_grad], "peak_lr": lr}]
+
+
+def peft_lora(ours: Trainer, **fields: Any) -> nn.Module:
+    """Return PEFT's LoRA on the same model, starting at the same A."""
+    sizes = {module.info.name: module.rank for module in ours.adapters if module.rank}
+    config = LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=list(sizes), **fields)
+    model = get_peft_model(tiny_model(), config)
+    with torch.no_grad():
+        for module in ours.adapters:
+            if module.rank:
+                theirs = model.base_model.model.get_submodule(module.info.name)
+                theirs.lora_A["default"].weight.copy_(module.lora_A[: module.rank])
+    return model
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
 def test_lora_follows_peft(architecture: str, dropout: float) -> None:
@@ -62,22 +108,61 @@ def test_lora_follows_peft(architecture: str, dropout: float) -> None:
             theirs.lora_A["default"].weight.copy_(module.lora_A)
         if dropout:
             theirs.lora_dropout["default"] = StreamDropout(streams, module.info.name, dropout)
-    trained = [p for p in peft.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW([{"params": trained, "peak_lr": config.train.lr}], weight_decay=0.01)
-    order, tokens = BatchOrder(tiny_tokens().length, 8, 0), tiny_tokens()
-    peft.train()
-    expected = []
-    for index in range(1, STEPS + 1):
-        set_lr(optimizer, config.train, index, STEPS)
-        batch = tokens.batch(order[index - 1])
-        labels = batch.pop("labels")
-        streams.at(index, 0, 0)
-        loss = example_loss(peft(**batch).logits, labels).mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        expected.append(loss.item())
+    expected = losses_of_theirs(peft, ours, trained_in(peft, config.train.lr), streams)
     assert losses_of_ours(ours) == pytest.approx(expected, abs=1e-6)
+
+
+def test_rank_stabilised_scaling_follows_peft() -> None:
+    strategy = {"name": "lora", "scaling": "rank_stabilized"}
+    ours = make_trainer(tiny_config("lora", strategy=strategy, train__lr=1e-2))
+    theirs = peft_lora(ours, use_rslora=True)
+    expected = losses_of_theirs(theirs, ours, trained_in(theirs, 1e-2))
+    assert losses_of_ours(ours) == pytest.approx(expected, abs=2e-6)
+
+
+def test_a_rate_of_its_own_for_b_is_lora_plus() -> None:
+    ours = make_trainer(tiny_config("lora", strategy={"name": "lora", "lr_ratio": 4.0}, train__lr=1e-3))
+    theirs = peft_lora(ours)
+    named = [(name, p) for name, p in theirs.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if "lora_B" in name], "peak_lr": 4e-3},
+        {"params": [p for name, p in named if "lora_B" not in name], "peak_lr": 1e-3},
+    ]
+    expected = losses_of_theirs(theirs, ours, groups)
+    assert losses_of_ours(ours) == pytest.approx(expected, abs=2e-6)
+
+
+def test_eva_follows_peft_with_the_same_ranks_and_directions() -> None:
+    """`test_eva` holds both against PEFT's own initialisation; here they train on."""
+    ours = make_trainer(tiny_config("eva", train__lr=1e-2))
+    ranks = {module.info.name: module.rank for module in ours.adapters if module.rank}
+    alphas = {name: 2.0 * rank for name, rank in ranks.items()}
+    assert len(set(ranks.values())) > 1
+    theirs = peft_lora(ours, rank_pattern=ranks, alpha_pattern=alphas)
+    expected = losses_of_theirs(theirs, ours, trained_in(theirs, 1e-2))
+    assert losses_of_ours(ours) == pytest.approx(expected, abs=2e-6)
+
+
+def test_glora_follows_peft_on_a_fixed_path() -> None:
+    path = {"name": "glora", "path": "llnvv"}
+    ours = make_trainer(tiny_config("glora", strategy=path, adapter__rank=4, adapter__alpha=4, train__lr=1e-2))
+    theirs = tiny_model().requires_grad_(False)
+    theirs.classifier.requires_grad_(True)
+    for module in ours.adapters:
+        assert module.scaling == 1.0
+        fields = GloraConfig(r=module.rank, config_A_B="lora", config_C="none", config_D_E="vector")
+        layer = PeftGloraLinear(theirs.get_submodule(module.info.name), "default", fields)
+        starts = {"A": (module.A_down, module.A_up), "B": (module.lora_B, module.lora_A), "D": module.D, "E": module.E}
+        with torch.no_grad():
+            for name, start in starts.items():
+                support = getattr(layer, f"glora_{name}")["default"]
+                tensors = {"Xd": start[0], "Xu": start[1]} if name in "AB" else {"X": start}
+                for key, tensor in tensors.items():
+                    getattr(support, key).copy_(tensor).requires_grad_(True)
+        replace_module(theirs, module.info.name, layer)
+    expected = losses_of_theirs(theirs, ours, trained_in(theirs, 1e-2))
+    assert expected[-1] != expected[0]
+    assert losses_of_ours(ours) == pytest.approx(expected, abs=5e-6)
 
 
 def test_adalora_follows_peft() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
+import torch
 
+from dynlora.engine import scoring
+from dynlora.engine.adapters import Adapters
+from dynlora.engine.edits import Edit
+from dynlora.engine.metrics import calibration_metrics
+from dynlora.engine.strategy import Step
 from dynlora.readings import Readings
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
@@ -59,3 +66,36 @@ def test_the_machine_is_read_when_that_is_due() -> None:
     assert len(kept.values) == 1
     assert kept.values[0]["rss_mib"] > 10
     assert kept.values[0]["cpu_percent"] >= 0
+
+
+@pytest.mark.parametrize("name", ["sora", "l1ra", "beamlora", "diffora", "xgblora", "aslora"])
+def test_importance_at_an_event_is_that_of_the_components_before_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits pack, copy and fold weights; their gradients stay where they were."""
+    recorder, seen = ListRecorder(), {}
+    trainer = make_trainer(tiny_config(name, train__lr=2e-2, adapter__rank=4), recorder=recorder)
+    allocate = trainer.strategy.allocate
+
+    def weighed_first(adapters: Adapters, step: Step) -> list[Edit]:
+        widest = torch.zeros(len(adapters), max(module.max_rank for module in adapters))
+        worth = scoring.component_sensitivity(adapters.modules, widest).sum(1)
+        seen[step.index] = (worth / torch.tensor([max(1, m.rank) * m.info.cost for m in adapters])).numpy()
+        return allocate(adapters, step)
+
+    monkeypatch.setattr(trainer.strategy, "allocate", weighed_first)
+    trainer.train(MemoryKeeper())
+    for step, worth in seen.items():
+        np.testing.assert_array_equal(recorder.vectors["importance"][step], worth)
+    assert any(kind == "reallocate" for _, kind, _, _ in recorder.events)
+
+
+def test_each_group_has_its_calibration() -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("lora"), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    found = trainer.predictions(trainer.evaluation.tokens)
+    group, label = trainer.evaluation.group, trainer.evaluation.tokens.label
+    for name in ("ece", "brier"):
+        by_group = [calibration_metrics(label[group == g], found.output[group == g])[name] for g in (0, 1)]
+        assert recorder.axes[f"group_{name}"] == "group"
+        assert sorted(recorder.vectors[f"group_{name}"]) == [0, 10, 20]
+        np.testing.assert_allclose(recorder.vectors[f"group_{name}"][20], by_group, rtol=1e-6)

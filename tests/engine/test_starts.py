@@ -192,6 +192,33 @@ def test_lora_ga_starts_as_the_base_and_not_at_zero(architecture: str) -> None:
     assert not torch.allclose(moved, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["lora", "sora", "l1ra", "diffora", "dynamic"])
+def test_lora_ga_starts_as_the_base_whatever_the_components_factors(name: str) -> None:
+    trainer = make_trainer(tiny_config(name, strategy={"name": name, "init": "lora_ga"}))
+    for module in trainer.adapters:
+        held = module.scaling * module.offset_B @ module.offset_A
+        assert held.norm() > 0
+        assert module.delta_weight().norm() < 1e-5 * held.norm(), module.info.name
+
+
+@pytest.mark.parametrize("init", ["kaiming", "lora_ga"])
+@pytest.mark.parametrize("name", ["sora", "l1ra"])
+def test_last_edits_leave_the_function_whatever_the_start(name: str, init: str) -> None:
+    """A component at zero that goes takes its part of the offset along; that part is not zero."""
+    trainer = make_trainer(tiny_config(name, strategy={"name": name, "init": init}))
+    batch = tiny_tokens().batch(range(6))
+    with torch.no_grad():
+        for module in trainer.adapters:
+            module.lora_B.normal_(generator=drawn(0))
+            if init == "lora_ga":
+                module.hold()
+            module.scale[0] = 0.0
+        before = trainer.model.eval()(**batch).logits
+        apply(trainer.adapters, trainer.strategy.finish(trainer.adapters), trainer.optimizer, step=20)
+        torch.testing.assert_close(trainer.model(**batch).logits, before, rtol=1e-4, atol=1e-5)
+    assert {module.active_rank() for module in trainer.adapters} == {1}
+
+
 @pytest.mark.parametrize("name", ["lora", "dynamic"])
 def test_lora_ga_holds_the_contract(name: str) -> None:
     config = tiny_config(name, strategy={"name": name, "init": "lora_ga"}, adapter__dropout=0.1, train__lr=1e-2)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dynlora.engine.edits import apply
 from dynlora.engine.edits.boost import NextBooster
+from dynlora.engine.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, same, tiny_config, tiny_model, tiny_tokens
@@ -72,7 +75,8 @@ def test_one_booster_on_all_layers_is_rank_one_lora() -> None:
     ]
     for trainer in runs:
         trainer.train(MemoryKeeper())
-    assert same(*({m.info.name: m.lora_B.detach() for m in trainer.adapters} for trainer in runs))
+    for side in ("lora_A", "lora_B"):
+        assert same(*({m.info.name: getattr(m, side).detach() for m in trainer.adapters} for trainer in runs))
 
 
 def test_a_round_trains_its_layers_and_nothing_else() -> None:
@@ -94,12 +98,69 @@ def test_a_round_trains_its_layers_and_nothing_else() -> None:
         assert len(layers) == 1, "half of two layers"
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([0.25, 0.5, 0.75, 1.0]), st.integers(1, 7), st.integers(1, 6), st.integers(0, 99))
+def test_no_round_trains_nothing_and_the_budget_is_spent(share: float, layers: int, rank: int, seed: int) -> None:
+    infos = [ModuleInfo(f"{layer}{kind}", layer, kind, 8, 8) for layer in range(layers) for kind in "qv"]
+    budget = rank * sum(info.cost for info in infos)
+    strategy = build("xgblora", {"layer_share": share})
+    rounds = strategy.chosen(infos, budget, seed, rank)
+    assert all(rounds)
+    assert len(rounds) <= strategy.room(rank)
+    spent = sum(infos[m].cost for members in rounds for m in members)
+    round_cost = sum(infos[m].cost for m in rounds[0])
+    assert budget - round_cost < spent <= budget
+
+
+def test_all_layers_at_once_take_as_many_rounds_as_the_rank() -> None:
+    trainer, recorder = trained(layer_share=1.0)
+    assert [step for step, kind, _, _ in recorder.events if kind == "reallocate"] == [10]
+    assert trainer.strategy.events(20, 2) == [10]
+    assert all(module.rank for module in trainer.adapters), "the last round trains too"
+
+
+def test_the_cosine_of_boosters_is_that_of_their_matrices() -> None:
+    trainer, _ = trained()
+    module = next(m for m in trainer.adapters if m.count and m.rank)
+    last = torch.outer(module.boosters_B[:, module.count - 1], module.boosters_A[module.count - 1])
+    now = module.lora_B @ module.lora_A
+    expected = torch.cosine_similarity(last.flatten(), now.flatten(), dim=0)
+    torch.testing.assert_close(module.likeness(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_more_rounds_than_the_budget_pays_for_are_refused() -> None:
+    config = tiny_config("xgblora", strategy={"name": "xgblora", "rounds": 5, "layer_share": 0.5}, train__steps=40)
+    with pytest.raises(ConfigError, match=r"strategy.rounds=5: rank 2 pays for 4 rounds .* lower it to 4"):
+        make_trainer(config)
+
+
+def test_folded_boosters_count_as_allocated() -> None:
+    trainer, _ = trained()
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] <= count["budget"] <= count["allocated"]
+
+
+def test_a_step_trains_the_components_of_its_round_and_resting_modules_stay_zero() -> None:
+    trainer = make_trainer(tiny_config("xgblora", train__lr=1e-2))
+    order, signals = trainer.begin()
+    for _ in range(3):
+        trainer.take_step(order, signals)
+    cost = sum(module.info.cost for module in trainer.adapters if module.rank)
+    live = [m for m in trainer.adapters if m.lora_A.any() or m.lora_B.any()]
+    assert [m.info.name for m in live] == [m.info.name for m in trainer.adapters if m.rank]
+    assert sum(int((m.lora_A != 0).sum() + (m.lora_B != 0).sum()) for m in trainer.adapters) == cost
+
+
 def test_the_log_replays_the_run() -> None:
     trainer, recorder = trained()
     begun = [row["modules"] for _, _, _, payload in recorder.events if "edits" in payload for row in payload["edits"]]
     infos = [module.info for module in trainer.adapters]
     assert begun == [list(m) for m in trainer.strategy.chosen(infos, trainer.adapters.budget, 0, 2)[1:]]
     assert np.array_equal(recorder.vectors["boosting"][20], [module.rank for module in trainer.adapters])
+    losses, told = recorder.scalars["loss", "train"], recorder.scalars["booster_loss", "train"]
+    assert list(told) == [5, 10, 15, 20]
+    assert told[10] == pytest.approx(np.mean([losses[step] for step in range(6, 11)]), rel=1e-5)
+    assert all(-1 <= cosine <= 1 for cosine in recorder.scalars["booster_cosine", "train"].values())
     assert recorder.scalars["boosters", "train"][20] == max(trainer.adapters.ranks)
 
 

@@ -66,3 +66,14 @@ def test_a_method_without_members_says_nothing_of_disagreement(runs_dir: Path) -
     app = open_page("inputs", run=RUN, colour="disagreement")
     assert "disagreement" not in words(app)
     assert not any("disagreement" in frame.value.columns for frame in app.dataframe)
+
+
+def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, extras=True)
+    app = open_page("inputs", run=RUN)
+    said = words(app)
+    assert "How does each group fare, by calibration error?" in said
+    assert "How does each group fare, by Brier score?" in said
+    served = next(frame.value for frame in app.dataframe if "calibration error" in frame.value.columns)
+    assert served["calibration error"].tolist() == pytest.approx([0.02, 0.3])
+    assert served["Brier score"].tolist() == pytest.approx([0.1, 0.4])

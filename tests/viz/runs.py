@@ -128,6 +128,7 @@ def record_extras(writer: RunWriter, step: int, seed: int, strategy: str) -> Non
     writer.vector("base_loss", step, np.full(N_EXAMPLES, 0.7))
     writer.vector("base_prediction", step, np.zeros(N_EXAMPLES))
     for name, axis, values in (
+        ("group_ece", "group", [0.02, 0.3]), ("group_brier", "group", [0.1, 0.4]),
         ("group_disagreement", "group", [0.01, 0.2]), ("probe_disagreement", "example", np.arange(N_EXAMPLES) / 100),
     ):  # fmt: skip
         writer.define_signal(name, axis, "nats", len(values))

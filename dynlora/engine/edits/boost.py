@@ -18,13 +18,17 @@ from dynlora.engine.randomness import stream
 
 @dataclass(frozen=True)
 class NextBooster(Change):
-    """Fold every trained component into its frozen weight, and begin one on exactly these modules."""
+    """Fold every trained component into its frozen weight, and begin one on exactly these modules.
+
+    Its row a is drawn from U(±1/√d_in), or from a normal law of deviation `gaussian`; b = 0.
+    """
 
     modules: tuple[int, ...]
+    gaussian: float | None = None
 
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
-        """Fold, and draw a ~ U(±1/√d_in) with b = 0; the moments begin anew, as those of a fresh parameter."""
+        """Fold, and draw; the moments begin anew, as those of a fresh parameter."""
         for index, module in enumerate(adapters):
             if not isinstance(module, BoostedLinear):
                 raise TypeError(f"{module.info.name}: a {type(module).__name__} has no boosters to fold into")
@@ -32,10 +36,12 @@ class NextBooster(Change):
             for parameter in (module.lora_A, module.lora_B):
                 forget(optimizer, parameter)
             if index in self.modules:
-                bound = 1 / math.sqrt(module.info.d_in)
-                row = torch.empty(module.info.d_in).uniform_(
-                    -bound, bound, generator=stream(adapters.seed, module.info.name, "booster", step)
-                )
+                bound, row = 1 / math.sqrt(module.info.d_in), torch.empty(module.info.d_in)
+                generator = stream(adapters.seed, module.info.name, "booster", step)
+                if self.gaussian is None:
+                    row.uniform_(-bound, bound, generator=generator)
+                else:
+                    row.normal_(0, self.gaussian, generator=generator)
                 module.lora_A[0] = row
                 module.rank = 1
 

@@ -36,15 +36,21 @@ def forget(optimizer: Optimizer | None, parameter: Tensor) -> None:
         optimizer.state.pop(parameter, None)
 
 
-def merge_moments(optimizer: Optimizer | None, parameters: Sequence[Tensor], share: Sequence[float]) -> None:
-    """Give the first parameter the weighted mean of all moments, and take the others out of the optimizer."""
+def merge_moments(optimizer: Optimizer | None, parameters: Sequence[Tensor]) -> None:
+    """Give the first parameter the moments of the sum of all gradients, and take the others out of the optimizer.
+
+    First moments add up, and so do the roots of the second ones, the most that the root of a sum's can be: the
+    survivor's first step is then no larger than the largest of theirs, where moments of one alone would let it take
+    steps as many times the rate as there are parameters.
+    """
     if optimizer is None:
         return
     survivor, *others = parameters
-    kept = state_of(optimizer, survivor)
-    for key, value in kept.items():
-        if isinstance(value, Tensor) and value.shape == survivor.shape:
-            value.copy_(weighted_mean([state_of(optimizer, parameter)[key] for parameter in parameters], share))
+    found = [state_of(optimizer, parameter) for parameter in parameters]
+    if "exp_avg" in found[0]:
+        found[0]["exp_avg"].copy_(torch.stack([moments["exp_avg"] for moments in found]).sum(0))
+        root = torch.stack([moments["exp_avg_sq"] for moments in found]).sqrt().sum(0)
+        found[0]["exp_avg_sq"].copy_(root.square())
     gone = {id(parameter) for parameter in others}
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
@@ -70,3 +76,9 @@ def gate_rows(adapters: Adapters, index: int, optimizer: Optimizer | None) -> li
         moments = (value for value in state_of(optimizer, parameter).values() if isinstance(value, Tensor))
         found += [tensor[index] for tensor in (parameter, *moments) if tensor.shape == parameter.shape]
     return [(tensor, 0) for tensor in found]
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """Return the bytes of everything the optimizer keeps beside the weights, the head's moments among it."""
+    kept = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)

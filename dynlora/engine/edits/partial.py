@@ -16,6 +16,16 @@ from dynlora.engine.partial import PartialLinear
 
 
 @dataclass(frozen=True)
+class ReadParts(Change):
+    """Let the optimizer begin from what A and B are now, after something else has set them."""
+
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Read."""
+        for module in _partial(adapters):
+            module.read()
+
+
+@dataclass(frozen=True)
 class WriteBack(Change):
     """Put the trained entries of every module, as the optimizer left them, into A and B."""
 
@@ -27,27 +37,29 @@ class WriteBack(Change):
 
 @dataclass(frozen=True)
 class ChooseAnew(Change):
-    """Draw other entries to train; one that stays keeps its moments, one that comes begins with none."""
+    """Draw other entries to train. One that stays keeps its moments.
 
-    mask: str
+    One that comes begins with a first moment of zero and the mean second moment of those that were trained: with zero
+    its first updates would be three to six times the rate, since Adam counts the steps of the whole tensor.
+    """
 
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
         """Draw, and carry the moments over."""
         for module in _partial(adapters):
-            before = {side: module.get_buffer(f"index_{side}").clone() for side in "AB"}
-            module.choose(self.mask, adapters.seed, step)
-            for side, whole in (("A", module.lora_A), ("B", module.lora_B)):
-                index, part = module.get_buffer(f"index_{side}"), module.get_parameter(f"part_{side}")
-                for moment in state_of(optimizer, part).values():
+            before = {side: index.clone() for side, _, _, index in module.parts()}
+            module.choose(adapters.seed, step)
+            for side, matrix, part, index in module.parts():
+                for name, moment in state_of(optimizer, part).items():
                     if isinstance(moment, Tensor) and moment.shape == part.shape:
-                        spread = moment.new_zeros(whole.numel())
+                        newcomers = moment.mean() if name == "exp_avg_sq" else moment.new_zeros(())
+                        spread = newcomers.expand(matrix.shape).clone()
                         spread[before[side]] = moment
                         moment.copy_(spread[index])
 
     def described(self) -> dict[str, Any]:
         """Return the row of the decision log."""
-        return {"edit": "train_other_entries", "mask": self.mask}
+        return {"edit": "train_other_entries"}
 
 
 def _partial(adapters: Adapters) -> list[PartialLinear]:

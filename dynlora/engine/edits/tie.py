@@ -1,4 +1,4 @@
-"""Tying: several modules come to share one tensor, its value and moments the mean of theirs."""
+"""Tying: several modules come to share one tensor, its value the mean of theirs, its moments those of their sum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from dynlora.engine.edits.values import Change
 class Tie(Change):
     """Let `modules` share one lora_A or lora_B from now on: the mean of theirs, each weighted by who uses it.
 
-    The first module's tensor survives; the others leave the optimizer.
+    The first module's tensor survives; the others leave the optimizer. From now on its gradient is the sum of what all
+    of its users say, and so its moments are made those of a sum.
     """
 
     modules: tuple[int, ...]
@@ -38,7 +39,7 @@ class Tie(Change):
             weights[id(tensor)] = weights.get(id(tensor), 0) + 1
         share = [weights[key] / len(users) for key in tensors]
         survivor = next(iter(tensors.values()))
-        merge_moments(optimizer, list(tensors.values()), share)
+        merge_moments(optimizer, list(tensors.values()))
         survivor.copy_(weighted_mean(list(tensors.values()), share))
         for module in users:
             setattr(module, self.name, survivor)
