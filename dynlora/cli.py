@@ -253,7 +253,13 @@ def strategies() -> Any:
 @main.command()
 @in_runs
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; others can launch runs there.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; read-only beyond this machine.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="File with the token that lets other machines launch and delete; or the variable DYNLORA_TOKEN.",
+)
 def ui(**options: Any) -> None:
     """Serve the dashboard."""
     from dynlora.serving import ui as serve
