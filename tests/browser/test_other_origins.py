@@ -79,7 +79,9 @@ def status(server: str, path: str, method: str = "GET", **headers: str) -> tuple
 def handshake(server: str, **headers: str) -> int:
     """Return the status of a web socket's opening."""
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    return status(server, "/_stcore/stream", **upgrade, **{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}, **headers)[0]
+    return status(server, "/_stcore/stream", **upgrade, **{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}, **headers)[
+        0
+    ]
 
 
 def test_nobody_else_gets_in(server: str, elsewhere: str, browser: Browser, page: Page) -> None:
@@ -106,7 +108,11 @@ def test_nobody_else_gets_in(server: str, elsewhere: str, browser: Browser, page
 
     rebound = browser.browser_type.launch(
         executable_path=find_chromium(),
-        args=["--no-sandbox", "--disable-gpu", f"--host-resolver-rules=MAP evil.example 127.0.0.1:{urlsplit(server).port}"],
+        args=[
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--host-resolver-rules=MAP evil.example 127.0.0.1:{urlsplit(server).port}",
+        ],
     )
     answer = rebound.new_page().goto("http://evil.example/")
     assert answer is not None
