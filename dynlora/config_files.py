@@ -37,6 +37,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: when the file is missing, too large, not YAML or no mapping.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"--config {path}: not a plain file; give a YAML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"--config {path}: larger than {MAX_CONFIG_BYTES:,} bytes; give a config, not data")
         values = yaml.safe_load(path.read_text("utf-8"))

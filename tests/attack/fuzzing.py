@@ -1,3 +1,5 @@
+# ruff: noqa: E501
+# (lists of odd texts read better in long lines)
 """Feed generated inputs to everything that reads what others wrote, in a process whose every step is watched.
 
 `python -m tests.attack.fuzzing --count N --seed S FOLDER` prints a JSON report: inputs by kind, how many were refused in

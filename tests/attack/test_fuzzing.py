@@ -1,4 +1,4 @@
-"""Generated inputs of every kind: an error of ours or an answer, no file outside the runs folder, no process started."""
+"""Generated inputs of every kind: an answer or an error of ours; no file outside the runs folder, no process."""
 
 from __future__ import annotations
 

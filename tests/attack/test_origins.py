@@ -30,7 +30,8 @@ def test_own_pages_pass(host: str) -> None:
     "host",
     [
         None, "", "evil.example", "127.0.0.1.evil.example:8501", "evil@127.0.0.1:8501", "127.0.0.1:99999",
-        "127.0.0.1:x", "127.0.0.1/evil", "localhost.evil", "0.0.0.0:8501", "[::1", "127.0.0.1:8501, evil.example", "\u2488.example",
+        "127.0.0.1:x", "127.0.0.1/evil", "localhost.evil", "0.0.0.0:8501", "[::1", "127.0.0.1:8501, evil.example",
+        "\u2488.example",
     ],
 )  # fmt: skip
 def test_a_name_that_is_not_this_machines_is_refused(host: str | None) -> None:
@@ -40,8 +41,9 @@ def test_a_name_that_is_not_this_machines_is_refused(host: str | None) -> None:
 @pytest.mark.parametrize(
     "origin",
     [
-        "http://127.0.0.1:8502", "http://localhost:8501", "http://127.0.0.1", "null", "", "file://", "http://evil.example",
-        "http://127.0.0.1:8501.evil.example", "http://a@127.0.0.1:8501", "chrome-extension://127.0.0.1:8501", "http://[",
+        "http://127.0.0.1:8502", "http://localhost:8501", "http://127.0.0.1", "null", "", "file://",
+       
+        "http://evil.example", "http://127.0.0.1:8501.evil.example", "http://a@127.0.0.1:8501", "chrome-extension://127.0.0.1:8501", "http://[",
     ],
 )  # fmt: skip
 def test_a_page_of_another_port_or_place_is_refused(origin: str) -> None:
