@@ -43,7 +43,8 @@ def test_a_name_that_is_not_this_machines_is_refused(host: str | None) -> None:
     [
         "http://127.0.0.1:8502", "http://localhost:8501", "http://127.0.0.1", "null", "", "file://",
        
-        "http://evil.example", "http://127.0.0.1:8501.evil.example", "http://a@127.0.0.1:8501", "chrome-extension://127.0.0.1:8501", "http://[",
+        "http://evil.example", "http://127.0.0.1:8501.evil.example",
+        "http://a@127.0.0.1:8501", "chrome-extension://127.0.0.1:8501", "http://[",
     ],
 )  # fmt: skip
 def test_a_page_of_another_port_or_place_is_refused(origin: str) -> None:
