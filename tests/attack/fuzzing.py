@@ -258,6 +258,7 @@ def campaign(folder: Path, count: int, seed: int) -> dict[str, Any]:
         except DynloraError:
             refused[name] += 1
         except Exception as error:
+            watch.is_on = False  # reading the trace opens the source
             place = traceback.extract_tb(error.__traceback__)[-1]
             crashes.setdefault(
                 f"{name}: {type(error).__name__} in {Path(place.filename).name}:{place.lineno}", str(error)[:300]
