@@ -1,4 +1,4 @@
-"""What is cached needs no network: a run of the embedded model and data in a network namespace without any interface."""
+"""What is cached needs no network: a run of the embedded model and data where no interface leads anywhere."""
 
 from __future__ import annotations
 
