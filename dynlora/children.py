@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dynlora.access_token import TOKEN_VARIABLE
 from dynlora.errors import CorruptRunError
 from dynlora.store.connection import take_lock
 
@@ -27,6 +28,7 @@ _KEPT = frozenset((
     "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
     "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
 ))  # fmt: skip
+_DROPPED = frozenset((TOKEN_VARIABLE,))
 _MAX_JSON_BYTES = 65_536
 
 _children: list[subprocess.Popen[bytes]] = []
@@ -38,7 +40,7 @@ def child_environment(environment: Mapping[str, str] | None = None) -> dict[str,
     kept = {
         name: value
         for name, value in source.items()
-        if name.upper() in _KEPT or name.upper().startswith(_KEPT_PREFIXES)
+        if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
     }
     return kept | {"PYTHONUNBUFFERED": "1"}
 

@@ -16,6 +16,7 @@ from dynlora import cli_files, commands
 from dynlora.cli_examining import answer, knockout
 from dynlora.cli_options import configured, in_runs, reports
 from dynlora.errors import DynloraError, SearchError
+from dynlora.terminal import shown
 
 PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
@@ -44,7 +45,7 @@ class Commands(click.Group):
             said = f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
         except PATH_ERRORS as error:
             said = f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error)
-        click.echo(f"Error: {' '.join(said.split())}{picture}", err=True)
+        click.echo(shown(f"Error: {' '.join(said.split())}{picture}"), err=True)
         ctx.exit(2)
 
 
@@ -60,7 +61,7 @@ def main() -> None:
 def tell(document: Any, words: str, *, as_json: bool) -> None:
     """Print a document or its words; of several processes only the first does, so that there is one document."""
     if int(os.environ.get("RANK", "0")) == 0:
-        click.echo(json.dumps(document, indent=2, default=str) if as_json else words)
+        click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(words))
 
 
 @contextmanager
@@ -253,7 +254,13 @@ def strategies() -> Any:
 @main.command()
 @in_runs
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; others can launch runs there.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; read-only beyond this machine.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="File with the token that lets other machines launch and delete; or the variable DYNLORA_TOKEN.",
+)
 def ui(**options: Any) -> None:
     """Serve the dashboard."""
     from dynlora.serving import ui as serve

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from dynlora.terminal import shown
+
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json; the function returns a document and how to say it in words."""
@@ -18,7 +20,7 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def wrapped(as_json: bool, **options: Any) -> None:
         document, words = function(**options)
-        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else words)
+        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else shown(words))
 
     return wrapped
 

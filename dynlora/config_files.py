@@ -14,6 +14,9 @@ from dynlora.errors import ConfigError
 MAX_CONFIG_BYTES = 1_000_000
 """A config file larger than this is refused unread."""
 
+MAX_VALUES = 100_000
+"""Values that a YAML text may stand for: a few lines of aliases can stand for more than any memory holds."""
+
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a YAML file and apply `key=value` overrides.
@@ -34,6 +37,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: when the file is missing, too large, not YAML or no mapping.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"--config {path}: not a plain file; give a YAML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"--config {path}: larger than {MAX_CONFIG_BYTES:,} bytes; give a config, not data")
         values = yaml.safe_load(path.read_text("utf-8"))
@@ -43,10 +48,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: not YAML ({_where(error)}); see config.yaml of any run") from None
     if values is None:
         return {}
+    if _is_too_much(values):
+        raise ConfigError(f"--config {path}: stands for more than {MAX_VALUES:,} values; write it without aliases")
     if not isinstance(values, dict):
         kind = {"str": "text", "list": "a list"}.get(type(values).__name__, "one value")
         raise ConfigError(f"--config {path}: holds {kind}; write keys such as `seed: 0`")
     return values
+
+
+def _is_too_much(value: Any) -> bool:
+    """Say whether a value, its aliases written out, is more than `MAX_VALUES`; one that holds itself is."""
+    left, seen = [value], 0
+    while left and seen + len(left) <= MAX_VALUES:
+        seen += 1
+        item = left.pop()
+        if isinstance(item, Mapping):
+            left += [*item, *item.values()]
+        elif isinstance(item, list | tuple | set):
+            left += item
+    return bool(left)
 
 
 def _where(error: Exception) -> str:
@@ -73,6 +93,8 @@ def parse_value(raw: str) -> Any:
     try:
         value = yaml.safe_load(raw) if raw.strip() else None
     except (yaml.YAMLError, RecursionError, ValueError):  # an impossible date is a ValueError
+        return raw
+    if _is_too_much(value):
         return raw
     if isinstance(value, str) and not raw.lstrip().startswith(('"', "'")):
         try:

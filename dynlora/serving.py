@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +15,10 @@ from typing import Any
 import click
 
 from dynlora import launch
+from dynlora.access_token import TOKEN_VARIABLE, read_token
 from dynlora.app_files import app_root
 from dynlora.errors import DynloraError
+from dynlora.origins import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
 
 DEMO = {
     "train.steps": 150,
@@ -26,22 +29,53 @@ DEMO = {
 """The demo's settings: short enough to be watched to its end on two cores."""
 
 
-def ui(*, runs_dir: Path, port: int, host: str) -> int:
-    """Serve the dashboard until it is stopped; returns its exit code."""
-    root = app_root()
-    environment = {**os.environ, "DYNLORA_RUNS_DIR": str(runs_dir.resolve()), "DYNLORA_STARTED_IN": os.getcwd()}
-    command = [sys.executable, "-m", "streamlit", "run", str(root / "app.py"), f"--server.port={port}"]
-    command += [f"--server.address={host}", "--server.headless=true", "--browser.gatherUsageStats=false"]
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        command.append(f"--server.allowedHosts={host}")
-        environment["DYNLORA_READ_ONLY"] = "1"
-        click.echo(f"bound to {host}: the dashboard is read-only there", err=True)
-    server = subprocess.Popen(command, cwd=root, env=environment)
+def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) -> int:
+    """Serve the dashboard until it is stopped; returns its exit code.
+
+    Args:
+        runs_dir: folder of the runs.
+        port: to listen on.
+        host: address to bind; anything but this machine's own makes the dashboard read-only.
+        token_file: holds the token that lets others do more than read.
+
+    Raises:
+        ConfigError: when the token cannot be used.
+    """
+    environment, said = server_environment(runs_dir, host, read_token(token_file))
+    if said:
+        click.echo(said, err=True)
+    server = subprocess.Popen(server_command(host, port), cwd=app_root(), env=environment)
     threading.Thread(target=_warm, daemon=True).start()
     try:
         return server.wait()
     except KeyboardInterrupt:
         return server.wait()
+
+
+def server_command(host: str, port: int) -> list[str]:
+    """Return the command of the server; who may do what is in its environment."""
+    command = [sys.executable, "-m", "streamlit", "run", str(app_root() / "dashboard.py"), f"--server.port={port}"]
+    command += [f"--server.address={host}", "--server.headless=true", "--browser.gatherUsageStats=false"]
+    if host not in LOCAL:  # else streamlit asks a server on the internet for this machine's address
+        command.append(f"--browser.serverAddress={socket.gethostname() if host in EVERYWHERE else host}")
+    return [*command, *(f"--server.allowedHosts={name}" for name in served_names(host))]
+
+
+def server_environment(runs_dir: Path, host: str, token: str | None) -> tuple[dict[str, str], str]:
+    """Return the environment of the server, and what to tell whoever starts it; nothing for this machine alone."""
+    found = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    found |= {"DYNLORA_RUNS_DIR": str(runs_dir.resolve()), "DYNLORA_STARTED_IN": os.getcwd()}
+    found[HOSTS_VARIABLE] = ",".join(served_names(host))
+    if host in LOCAL:
+        return found, ""
+    found["DYNLORA_READ_ONLY"] = "1"
+    if token is None:
+        return found, f"bound to {host}: the dashboard is read-only there; --token-file lets those who know it do more"
+    found[TOKEN_VARIABLE] = token
+    return found, (
+        f"bound to {host}: read-only until the token is typed on the page; whoever has it starts and deletes runs, "
+        "and without TLS in front it travels in the clear"
+    )
 
 
 def _warm() -> None:

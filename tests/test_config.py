@@ -120,6 +120,7 @@ BAD: dict[str, list[Any]] = {
     "data.text_pair": [""],
     "data.label": ["", None],
     "data.group_by": [""],
+    "data.train_groups": ["short", 3, [""], [None]],
     "data.eval_fraction": [0, 1, -1, "half"],
     "data.max_train": [0, 1.5],
     "data.max_eval": [0, "all"],

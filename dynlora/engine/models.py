@@ -77,7 +77,16 @@ def load_base(folder: Path, *, labels: list[str], task: str, seed: int, dropout:
             dtype=torch.float32,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(f"model.name={folder}: cannot be loaded for text classification ({reason[:200]})") from None
     finally:
@@ -201,7 +210,12 @@ def _gates(model: PreTrainedModel, adapters: Adapters, mode: str) -> Gates:
 
 
 def _configure(config, labels: list[str], task: str, dropout: float | None) -> None:
-    """Write labels and task into the model's config, and the dropout where one is asked for."""
+    """Write labels and task into the model's config, and the dropout where one is asked for.
+
+    Which code computes attention is not the folder's to say: a name such as `owner/kernel` would fetch and run it.
+    """
+    config._attn_implementation = None  # the library's own choice, for the parts of the model too
+    config._experts_implementation = None
     config.num_labels = max(1, len(labels))
     if labels:
         config.id2label = dict(enumerate(labels))

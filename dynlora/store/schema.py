@@ -122,7 +122,10 @@ def check_schema(connection: sqlite3.Connection) -> int:
         )
     if version < 1:
         raise CorruptRunError("run.db holds no run: its store version is 0, so dynlora did not write it")
-    found = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
+    try:
+        found = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
+    except UnicodeDecodeError:  # also when SQLite's own complaint quotes the file
+        raise CorruptRunError("run.db holds a schema that is no text: it is damaged") from None
     expected = _expected(version)
     if len(found) != len(expected) or frozenset(found) != expected:
         strange = sorted(str(row[1])[:40] for row in found if row not in expected)

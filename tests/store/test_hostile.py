@@ -134,6 +134,17 @@ def test_a_schema_that_is_not_ours_is_refused(folder: Path, statement: str) -> N
         RunWriter.open(folder, resume_from=0)
 
 
+def test_a_schema_that_is_no_text_is_refused(folder: Path) -> None:
+    """A flipped bit in a table's name left the reader with a UnicodeDecodeError."""
+    whole = (folder / "run.db").read_bytes()
+    assert whole.count(b"CREATE TABLE")
+    for place in range(0, len(whole) - 12):
+        if whole[place : place + 12] == b"CREATE TABLE":
+            (folder / "run.db").write_bytes(whole[: place + 13] + b"\xf8" + whole[place + 14 :])
+            with pytest.raises(CorruptRunError):
+                RunReader(folder)
+
+
 def test_a_run_of_a_newer_version_is_refused_in_a_sentence(folder: Path) -> None:
     change(folder, f"PRAGMA user_version = {schema.VERSION + 1}")
     with pytest.raises(CorruptRunError, match="newer dynlora.*update"):

@@ -131,7 +131,9 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
         missing: what has to be given first, in a sentence; the button waits for it.
     """
     if is_read_only():
-        st.info("This dashboard serves other machines, so it only looks: launch on the machine itself.")
+        st.info(
+            "This dashboard serves other machines, so it only looks: launch on the machine itself, or give its token."
+        )
         return
     token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
     label = "Start" if len(configs) == 1 else f"Start {len(configs)} runs"

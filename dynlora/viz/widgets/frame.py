@@ -10,8 +10,10 @@ from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.errors import DynloraError
+from dynlora.origins import is_own_page
 from dynlora.viz import theme
 from dynlora.viz.labels import markdown_text
+from dynlora.viz.widgets.unlocking import unlock
 
 
 def enter() -> None:
@@ -26,7 +28,10 @@ def enter() -> None:
 
 
 def prepare() -> None:
-    """Draw what every page shares; called once per run of the script."""
+    """Draw what every page shares; called once per run of the script. A page of another origin gets nothing."""
+    host, origin = st.context.headers.get("Host"), st.context.headers.get("Origin")
+    if host is not None and not is_own_page(host, origin):
+        st.stop()
     st.html(theme.style_sheet(theme.palette(st.context.theme.type)))
 
 
@@ -37,6 +42,7 @@ def menu(pages: Sequence[StreamlitPage]) -> None:
         st.markdown("##### dynlora")
         for page in pages:
             st.page_link(page, query_params={"run": run} if run else None, width="stretch")
+        unlock()
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from dynlora.viz.widgets.cards import titled
 
 RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
 READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
+UNLOCKED = "unlocked"
+"""Key of the session that has given the token."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def runs_dir() -> Path:
 
 
 def is_read_only() -> bool:
-    """Say whether the page may only look: `dynlora ui` says so when it serves other machines."""
-    return bool(os.environ.get(READ_ONLY_VARIABLE))
+    """Say whether the page may only look: `dynlora ui` says so for other machines, until a token is given."""
+    return bool(os.environ.get(READ_ONLY_VARIABLE)) and not st.session_state.get(UNLOCKED)
 
 
 def runs_roots() -> list[Path]:

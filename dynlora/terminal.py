@@ -1,0 +1,13 @@
+"""Text of others on a terminal: shown, never obeyed."""
+
+from __future__ import annotations
+
+import re
+
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Controls but tab and line feed, which our own tables use; and what turns the direction of writing round."""
+
+
+def shown(text: str) -> str:
+    r"""Return text without anything that drives a terminal: an escape becomes the four characters `\x1b`."""
+    return _COMMANDS.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -1,0 +1,143 @@
+"""Who may speak to the dashboard, and what its server is started with."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynlora import access_token, children, serving
+from dynlora.cli import main
+from dynlora.errors import ConfigError
+from dynlora.origins import HOSTS_VARIABLE, LOCAL, OwnPagesOnly, is_own_page, is_welcome, served_names
+
+HERE = "127.0.0.1:8501"
+TOKEN = "0123456789abcdef-token"
+
+
+@pytest.mark.parametrize("host", [HERE, "localhost:8501", "LOCALHOST.:8501", "[::1]:8501", "[0:0:0:0:0:0:0:1]:8501"])
+def test_own_pages_pass(host: str) -> None:
+    assert is_welcome(host, None, LOCAL)
+    assert is_welcome(host, f"http://{host}", LOCAL)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None, "", "evil.example", "127.0.0.1.evil.example:8501", "evil@127.0.0.1:8501", "127.0.0.1:99999",
+        "127.0.0.1:x", "127.0.0.1/evil", "localhost.evil", "0.0.0.0:8501", "[::1", "127.0.0.1:8501, evil.example",
+        "\u2488.example",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_this_machines_is_refused(host: str | None) -> None:
+    assert not is_welcome(host, None, LOCAL)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://127.0.0.1:8502", "http://localhost:8501", "http://127.0.0.1", "null", "", "file://",
+       
+        "http://evil.example", "http://127.0.0.1:8501.evil.example",
+        "http://a@127.0.0.1:8501", "chrome-extension://127.0.0.1:8501", "http://[",
+    ],
+)  # fmt: skip
+def test_a_page_of_another_port_or_place_is_refused(origin: str) -> None:
+    """Streamlit lets any port of this machine open a web socket: a notebook's page could start runs."""
+    assert not is_welcome(HERE, origin, LOCAL)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_no_text_in_a_header_gets_through_or_breaks(host: str, origin: str) -> None:
+    assert not is_welcome(host, origin, ["only.this.name"])
+    assert not is_own_page(HERE, origin)
+
+
+def answer(headers: list[tuple[bytes, bytes]], kind: str = "http") -> list[dict[str, Any]]:
+    """Return what the door sends for a request, `passed` when it let it through."""
+    sent: list[Any] = []
+
+    async def inside(*_: Any) -> None:
+        sent.append({"type": "passed"})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(OwnPagesOnly(inside)({"type": kind, "headers": headers}, receive, send))
+    return sent
+
+
+def test_the_door_refuses_before_anything_is_read() -> None:
+    assert answer([(b"host", HERE.encode())]) == [{"type": "passed"}]
+    assert answer([], "lifespan") == [{"type": "passed"}]
+    for headers in ([], [(b"host", b"evil.example")], [(b"host", HERE.encode()), (b"host", b"evil.example")]):
+        assert answer(headers)[0]["status"] == 403
+        assert answer(headers, "websocket") == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_bound_to_everything_it_answers_to_this_machines_names_only() -> None:
+    names = served_names("0.0.0.0")
+    assert set(LOCAL) < set(names)
+    assert "0.0.0.0" not in names
+    assert served_names("box.example") == ("box.example", *LOCAL)
+    assert not is_welcome("evil.example:8501", None, names)
+
+
+def test_bound_elsewhere_it_is_read_only_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(access_token.TOKEN_VARIABLE, "a stale one of the shell")
+    found, said = serving.server_environment(tmp_path, "127.0.0.1", TOKEN)
+    assert (said, found.get("DYNLORA_READ_ONLY"), found.get(access_token.TOKEN_VARIABLE)) == ("", None, None)
+    found, said = serving.server_environment(tmp_path, "192.0.2.1", None)
+    assert (found["DYNLORA_READ_ONLY"], found.get(access_token.TOKEN_VARIABLE)) == ("1", None)
+    assert "read-only" in said
+    assert found[HOSTS_VARIABLE] == "192.0.2.1,127.0.0.1,localhost,::1"
+    found, said = serving.server_environment(tmp_path, "192.0.2.1", TOKEN)
+    assert (found["DYNLORA_READ_ONLY"], found[access_token.TOKEN_VARIABLE]) == ("1", TOKEN)
+    assert TOKEN not in said
+
+
+def test_the_token_is_in_no_list_of_arguments_and_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(access_token.TOKEN_VARIABLE, TOKEN)
+    assert TOKEN not in " ".join(serving.server_command("0.0.0.0", 8501))
+    assert TOKEN not in children.child_environment().values()
+
+
+def test_no_address_of_this_machine_is_asked_for_on_the_internet() -> None:
+    """Bound elsewhere, streamlit asked checkip.amazonaws.com which address this machine has."""
+    assert any(part.startswith("--browser.serverAddress=") for part in serving.server_command("0.0.0.0", 8501))
+
+
+def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(access_token.TOKEN_VARIABLE, raising=False)
+    monkeypatch.setattr(access_token, "WRONG_COSTS_S", 0.0)
+    assert access_token.read_token(None) is None
+    assert not access_token.is_token("")
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    assert access_token.read_token(file) == TOKEN
+    monkeypatch.setenv(access_token.TOKEN_VARIABLE, TOKEN)
+    assert access_token.read_token(None) == TOKEN
+    assert access_token.is_token(TOKEN)
+    for wrong in ("", TOKEN[:-1], TOKEN + "0", TOKEN.upper(), "\ud800", "é" * 20):
+        assert not access_token.is_token(wrong)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"short", b"x" * 600, b"\xff" * 20, b"two lines of\na token in it"])
+def test_a_token_that_cannot_be_one_is_refused_without_showing_it(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match="--token-file"):
+        access_token.read_token(file)
+    done = CliRunner().invoke(main, ["ui", "--host", "0.0.0.0", "--token-file", str(file)])
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "two lines" not in done.stderr
