@@ -4,12 +4,12 @@
 # (pandas comes without types)
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dynlora.viz.decisions import edits_of
 from dynlora.viz.labels import plural, spans
 
 FACTOR = "factor"
@@ -48,8 +48,9 @@ def copies(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     rows = [
         (int(step), names[edit["donor"]], *(edit[key] for key in _PLACES), *(_number(edit.get(key)) for key in _SCORES))
         for step, payload in zip(events["step"], events["payload"], strict=True)
-        for edit in _copies(payload)
-        if edit.get("donor") in names and all(isinstance(edit.get(key), int) for key in _PLACES)
+        for edit in edits_of(payload)
+        if edit.get("edit") == COPY and all(_is_place(edit.get(key)) for key in ("donor", *_PLACES))
+        if edit["donor"] in names
     ]
     return pd.DataFrame(rows, columns=["step", "module", "source", "target", "source_factor", "target_factor"])
 
@@ -89,11 +90,9 @@ _PLACES = ("donor_component", "receiver_component")
 _SCORES = ("donor_score", "receiver_score")
 
 
-def _copies(payload: Any) -> list[Mapping[str, Any]]:
-    """Return the copies of an event; a store is not trusted."""
-    edits = payload.get("edits") if isinstance(payload, Mapping) else None
-    rows = edits if isinstance(edits, list) else []
-    return [row for row in rows if isinstance(row, Mapping) and row.get("edit") == COPY]
+def _is_place(value: Any) -> bool:
+    """Say whether a value of the log can be a position."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _number(value: Any) -> float:

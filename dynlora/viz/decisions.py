@@ -30,7 +30,8 @@ def decisions(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {"step": int(step), **_row(edit, short)}
         for step, payload in zip(events["step"], events["payload"], strict=True)
-        for edit in _edits(payload)
+        for edit in edits_of(payload)
+        if edit.get("edit") not in MOVES
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -45,11 +46,11 @@ def summary(found: pd.DataFrame) -> str:
     return f"{many:,} decision{'s' * (many != 1)} at {steps:,} step{'s' * (steps != 1)}: {kinds}."
 
 
-def _edits(payload: Any) -> list[Mapping[str, Any]]:
-    """Return the edits of an event that are no moves; a store is not trusted."""
+def edits_of(payload: Any) -> list[Mapping[str, Any]]:
+    """Return the edits of an event; a store is not trusted, so what is no edit is left out."""
     edits = payload.get("edits") if isinstance(payload, Mapping) else None
     rows = edits if isinstance(edits, list) else []
-    return [row for row in rows if isinstance(row, Mapping) and row.get("edit") not in MOVES]
+    return [row for row in rows if isinstance(row, Mapping)]
 
 
 def _row(edit: Mapping[str, Any], short: Mapping[int, str]) -> dict[str, str]:

@@ -77,7 +77,7 @@ def series(scalars: pd.DataFrame, name: str, split: str) -> pd.DataFrame:
     return found[["step", "value"]].reset_index(drop=True)
 
 
-EVERY_RUN = ("loss", "lr", "step_ms", "strategy_ms", "tokens", "adapter_parameters")
+EVERY_RUN = ("loss", "lr", "step_ms", "strategy_ms", "tokens", "adapter_parameters", "optimizer_bytes")
 """Numbers of a training step that every run records."""
 
 MOST_OWN = 8

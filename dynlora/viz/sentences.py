@@ -179,13 +179,20 @@ def budget(line: pd.DataFrame, limit: int | None) -> str:
     return f"{number(int(now))} of {number(limit)} parameters in use ({percent(now / limit)}); {over}."
 
 
-def step_time(times: pd.DataFrame) -> str:
-    """Say what a step takes and the strategy's part of it."""
+def step_time(times: pd.DataFrame, kept: pd.DataFrame) -> str:
+    """Say what a step takes, the strategy's part of it, and what the optimizer keeps.
+
+    Args:
+        times: columns step, step_ms, strategy_ms.
+        kept: bytes of the optimizer's state, columns step and value; empty in runs of earlier versions.
+    """
     if times.empty:
         return "No step has been timed yet."
     total = times["step_ms"].sum()
     share = times["strategy_ms"].sum() / total if total else float("nan")
-    return f"A step takes {times['step_ms'].median():,.0f} ms in the median; the strategy takes {percent(share)} of it."
+    words = f"A step takes {times['step_ms'].median():,.0f} ms in the median; the strategy takes {percent(share)} of it"
+    most = 0.0 if kept.empty else float(kept["value"].max())
+    return f"{words}; the optimizer keeps {most / 2**20:.2f} MiB." if most > 0 else f"{words}."
 
 
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:

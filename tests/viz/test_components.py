@@ -51,7 +51,19 @@ def test_copies_at_one_event_are_all_of_what_was_before() -> None:
     assert tree["founder"].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("edit", [copy(0, 1, donor=7), copy(0, 1, donor="x"), {"edit": "copy"}, {"edit": "move"}])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        copy(0, 1, donor=7),
+        copy(0, 1, donor="x"),
+        copy(0, 1, donor=[1]),
+        copy(-1, 1),
+        copy(True, 1),
+        {"edit": "copy"},
+        {"edit": ["copy"]},
+        {"edit": "move"},
+    ],
+)
 def test_a_log_that_lies_is_left_out(edit: dict[str, Any]) -> None:
     assert components.copies(events(edit), MODULES).empty
     assert components.copies(pd.DataFrame({"step": [1], "payload": [{"edits": 3}]}), MODULES).empty

@@ -91,9 +91,16 @@ def test_decisions_beside_moves_are_listed_in_words() -> None:
 
 
 def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:
-    names = ["loss", "lr", "threshold", "penalty/norm", "adapter_parameters", "threshold"]
+    names = ["loss", "lr", "threshold", "penalty/norm", "adapter_parameters", "optimizer_bytes", "threshold"]
     frame = pd.DataFrame({"name": names, "split": "train", "step": 1, "value": 1.0})
     assert listing.own_numbers(frame) == ["penalty/norm", "threshold"]
+
+
+def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
+    times = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
+    kept = pd.DataFrame({"step": [0, 10], "value": [0.0, 3 * 2.0**20]})
+    assert sentences.step_time(times, kept).endswith("the strategy takes 1.0 % of it; the optimizer keeps 3.00 MiB.")
+    assert sentences.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of it.")
 
 
 def test_the_budget_line_prefers_what_was_counted() -> None:

@@ -92,7 +92,7 @@ def cost_part(run: RunReading) -> Part:
         blocks.append(Chart("Which kinds of modules hold the ranks?", drawn, sentences_run.by_kind(totals), totals))
     times = listing.step_times(run.scalars)
     if len(times):
-        words = sentences.step_time(times)
+        words = sentences.step_time(times, listing.series(run.scalars, "optimizer_bytes", "train"))
         blocks.append(Chart("What does a step cost?", partial(figures.step_time, times), words, times))
     rate = listing.series(run.scalars, "lr", "train")
     if len(rate):

@@ -74,7 +74,8 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame,
     with left, card("How fast is it told to learn?", "lr"):
         chart(figures.line(rate, "learning rate, per step", mode), sentences.learning_rate(rate), rate, "lr")
     with right, card("What does a step cost, and the strategy's part of it?", "time"):
-        chart(figures.step_time(times, mode), sentences.step_time(times), times, "time")
+        words = sentences.step_time(times, listing.series(scalars, "optimizer_bytes", "train"))
+        chart(figures.step_time(times, mode), words, times, "time")
     _own_numbers(scalars)
 
 
