@@ -20,6 +20,7 @@ from typing import Any, TextIO, cast
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.examining import ROWS, Examined
+from dynlora.inference_child import MAX_QUESTION
 from dynlora.store.knockouts import Knockouts, read_knockouts, write_knockouts
 
 MODELS = 2
@@ -28,25 +29,28 @@ MODELS = 2
 IDLE_S = 300.0
 """Seconds without a question after which the child ends."""
 
-MAX_LINE = 4_000_000
-"""Most characters of a question."""
-
 
 @dataclass
 class Job:
     """A knock-out under way.
 
     Attributes:
-        done: sets of modules measured.
+        steps: measures the next set of modules each time it is advanced.
+        file: where what is known is kept.
+        sets: modules that are switched off together, by position; None is every module alone.
+        rows: held-out rows that are looked at.
         of: sets in all.
+        done: sets measured; -1 before the rows were measured with nothing off.
         error: why it ended early, or None.
-        steps: measures the next set each time it is advanced.
+        ended: whether there is nothing left to do.
     """
 
     steps: Iterator[Knockouts]
     file: Path
+    sets: list[list[int]] | None
+    rows: int
     of: int
-    done: int = 0
+    done: int = -1
     error: str | None = None
     ended: bool = False
 
@@ -135,14 +139,20 @@ class Answering:
     def _knockout(
         self, folder: str, which: str, file: str, sets: list[list[int]] | None = None, rows: int = ROWS
     ) -> Any:
-        """Start a knock-out, or say how far the one under way has come."""
+        """Start a knock-out, or say how far it has come where the same is under way already.
+
+        Raises:
+            ConfigError: when another one of the run is.
+        """
         job = self.jobs.get((folder, which))
+        if job is not None and not job.ended and (job.sets, job.rows) != (sets, rows):
+            raise ConfigError("another knock-out of this run is under way: wait for its end, or stop it")
         if job is None or job.ended:
             examined = self.model(folder, which)
             place = Path(file)
             steps = examined.knockouts(sets, rows, read_knockouts(place))
             of = len(examined.model.adapters) if sets is None else len(sets)
-            self.jobs[folder, which] = Job(steps, place, of, done=-1)  # the first step measures all with nothing off
+            self.jobs[folder, which] = Job(steps, place, sets, rows, of)
         return self._progress(folder, which)
 
     def _progress(self, folder: str, which: str) -> Any:
@@ -206,7 +216,7 @@ def limit_memory(n_bytes: int | None) -> None:
 
 def _read(source: TextIO, lines: Queue[str | None]) -> None:
     """Hand every line on, at last None."""
-    for line in iter(lambda: source.readline(MAX_LINE), ""):
+    for line in iter(lambda: source.readline(MAX_QUESTION), ""):
         lines.put(line)
     lines.put(None)
 

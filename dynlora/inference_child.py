@@ -35,7 +35,11 @@ ANSWER_S = 180.0
 MEMORY_SHARE = 0.8
 """Share of the memory free at its start that the child may use."""
 
+MAX_QUESTION = 4_000_000
+"""Most characters of a question."""
+
 MAX_ANSWER_BYTES = 64_000_000
+_SHORT_OF_MEMORY = ("memoryerror", "allocate memory", "out of memory", "can't start new thread")  # a stack is memory too
 _LAST_WORDS = 2000
 
 
@@ -134,9 +138,15 @@ class InferenceChild:
         if process is None or process.stdin is None:
             return None
         question = json.dumps({"number": self._number, "ask": ask, "arguments": arguments})
+        if len(question) >= MAX_QUESTION:
+            raise ConfigError(
+                f"a question of {len(question):,} characters is too long for the model's process (at most "
+                f"{MAX_QUESTION:,}); ask with fewer or shorter texts"
+            )
+        threading.Thread(
+            target=_send, args=(process, question), daemon=True
+        ).start()  # a child that hangs reads nothing
         try:
-            process.stdin.write(question.encode() + b"\n")
-            process.stdin.flush()
             while True:
                 line = self._lines.get(timeout=timeout_s)
                 if line is None:
@@ -155,11 +165,16 @@ class InferenceChild:
     def _end(self) -> str:
         """Return the sentence for a child that ended while it was asked."""
         process = self._process
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)  # its output ended: let it end by itself, so that the reason is its own
         self._kill()
         code = None if process is None else process.returncode
         said = next((line for line in reversed(self._said) if line.strip()), "it said nothing")
         if code is not None and code < 0:
             return f"the model's process was ended by signal {-code}, perhaps for want of memory: try again"
+        if any(word in line.lower() for line in self._said for word in _SHORT_OF_MEMORY):
+            return "the model's process ended for want of memory: close other runs, or take a smaller model"
         return f"the model's process ended (exit {code}): {said.strip()[-300:]}"
 
     def _kill(self) -> None:
@@ -203,6 +218,13 @@ def _answer_of(reply: dict[str, Any]) -> Any:
     if reply.get("ok"):
         return reply.get("answer")
     raise (ConfigError if reply.get("input") else DynloraError)(str(reply.get("error"))[:_LAST_WORDS])
+
+
+def _send(process: subprocess.Popen[bytes], question: str) -> None:
+    """Write a question; a child that is ended meanwhile takes none."""
+    with suppress(OSError, ValueError):
+        process.stdin.write(question.encode() + b"\n")  # pyright: ignore
+        process.stdin.flush()  # pyright: ignore
 
 
 def _listen(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None], _said: list[str]) -> None:
