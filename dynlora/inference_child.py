@@ -39,7 +39,8 @@ MAX_QUESTION = 4_000_000
 """Most characters of a question."""
 
 MAX_ANSWER_BYTES = 64_000_000
-_SHORT_OF_MEMORY = ("memoryerror", "allocate memory", "out of memory", "can't start new thread")  # a stack is memory too
+_SHORT_OF_MEMORY = ("memoryerror", "allocate memory", "out of memory", "can't start new thread")
+"""What a process says that has no memory left; a thread's stack is memory too."""
 _LAST_WORDS = 2000
 
 
