@@ -16,7 +16,7 @@ from benchmarks.quality.methods import METHODS, method_of
 from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT
 
-AGAINST = ("lora", "peft-lora", "peft-adalora", "random")
+AGAINST = ("lora", "peft-lora", "peft-adalora", "random", "dynamic")
 """What every method is held against."""
 
 Runs = dict[int, dict[str, Any]]
