@@ -28,7 +28,8 @@ def overhead(rows: Sequence[Mapping[str, Any]], goal: float) -> Path | None:
     figure.add_hline(100 * goal, line={"color": colours.warning, "dash": "dash", "width": 1.5},
                      annotation={"text": f"goal<br>{100 * goal:g} %", "font": {"color": colours.warning},
                                  "x": 1.0, "xanchor": "left", "yanchor": "middle"})  # fmt: skip
-    figure.update_layout(barmode="stack", showlegend=True, width=WIDTH, paper_bgcolor=colours.panel, margin={"t": 40})
+    figure.update_layout(barmode="stack", showlegend=True, width=WIDTH, paper_bgcolor=colours.panel,
+                         margin={"t": 40, "r": 64})  # fmt: skip
     figure.update_yaxes(title={"text": "share of a step of dynamic, %"})
     return photograph(figure, IMAGES / "overhead.png")
 
