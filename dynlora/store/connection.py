@@ -15,6 +15,8 @@ from dynlora.store import schema
 
 _BUSY_S = 5.0
 _HEADER = b"SQLite format 3\x00"
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+"""How a journal ends that belongs to a transaction over several databases: before it stands the name of a file."""
 
 
 LET_GO_S = 5.0
@@ -110,9 +112,7 @@ def open_writer(folder: Path) -> sqlite3.Connection:
     """
     path = schema.database(folder)
     header(path)
-    connection = sqlite3.connect(
-        path.absolute().as_uri() + "?mode=rw", uri=True, timeout=1.0, isolation_level=None, check_same_thread=False
-    )
+    connection = _open_rw(path)
     try:
         _distrust(connection)
         if schema.check_schema(connection) < schema.VERSION:
@@ -129,8 +129,67 @@ def open_writer(folder: Path) -> sqlite3.Connection:
     return connection
 
 
+def _open_rw(path: Path) -> sqlite3.Connection:
+    """Open a database for writing, which takes back what a killed writer left half done.
+
+    Raises:
+        CorruptRunError: when its journal names another file: taking it back would delete that one.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.is_file():
+        with journal.open("rb") as file:
+            file.seek(max(0, journal.stat().st_size - len(_NAMES_ANOTHER)))
+            if file.read() == _NAMES_ANOTHER:
+                raise CorruptRunError(
+                    f"run {path.parent.name}: {journal.name} names another file; not one of dynlora's"
+                )
+    return sqlite3.connect(
+        path.absolute().as_uri() + "?mode=rw", uri=True, timeout=1.0, isolation_level=None, check_same_thread=False
+    )
+
+
 def open_reader(folder: Path) -> sqlite3.Connection:
     """Open a run read-only and check its schema; no file is made beside a finished run.
+
+    A writer that was killed in the moment it left WAL mode leaves a journal that has to be taken back before anything
+    can be read. That is done once, under the writer's lock.
+
+    Raises:
+        RunNotFoundError: when the folder holds no run.
+        CorruptRunError: when it holds something else, or a run of a newer dynlora.
+        RunBusyError: when the file stays locked for five seconds.
+    """
+    try:
+        return _open_ro(folder)
+    except _HalfDone:
+        _take_back(folder)
+    try:
+        return _open_ro(folder)
+    except _HalfDone as error:
+        raise unreadable(folder, error) from None
+
+
+class _HalfDone(Exception):
+    """A killed writer left a journal."""
+
+
+def _take_back(folder: Path) -> None:
+    """Undo what a killed writer left half done."""
+    with lock_run(folder):
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = _open_rw(schema.database(folder))
+            _distrust(connection)
+            connection.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.Error as error:
+            raise unreadable(folder, error) from None
+        finally:
+            if connection is not None:
+                connection.close()
+
+
+def _open_ro(folder: Path) -> sqlite3.Connection:
+    """Open a run read-only as it lies there, see `open_reader`.
 
     Raises:
         RunNotFoundError: when the folder holds no run.
@@ -151,6 +210,8 @@ def open_reader(folder: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK" and os.access(folder, os.W_OK):
+            raise _HalfDone(str(error)) from None
         raise unreadable(folder, error) from None
     except BaseException:
         if connection is not None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dynlora.errors import DynloraError
+from dynlora.errors import CorruptRunError, DynloraError
 from dynlora.store import pending, recording
 from dynlora.store.connection import lock_run, open_reader
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
-from tests.store.builder import define, new_run, record
+from tests.store.builder import define, finished_run, new_run, record
 
 
 @pytest.fixture
@@ -109,3 +111,46 @@ def test_a_run_is_taken_over_while_its_last_writer_lets_go(tmp_path: Path) -> No
     lock = lock_run(folder)
     threading.Timer(0.2, lock.release).start()
     RunWriter.open(folder, resume_from=None).close()
+
+
+def left_half_done(runs_dir: Path, tmp_path: Path) -> Path:
+    """Return a copy of a finished run, made while a transaction had begun to write the database."""
+    folder = finished_run(runs_dir)
+    connection = sqlite3.connect(folder / "run.db", isolation_level=None)
+    connection.execute("PRAGMA cache_size=1")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE status SET state = 'running', step = 7")
+    connection.execute(
+        "UPDATE vectors SET data = zeroblob(length(data))"
+    )  # more than the cache holds: pages are written
+    copy = tmp_path / "copies" / folder.name
+    shutil.copytree(folder, copy)
+    connection.execute("ROLLBACK")
+    connection.close()
+    assert (copy / "run.db-journal").stat().st_size > 0
+    return copy
+
+
+def test_a_run_whose_writer_was_killed_in_its_last_transaction_is_read_as_it_was_before(tmp_path: Path) -> None:
+    copy = left_half_done(tmp_path / "runs", tmp_path)
+    with RunReader(copy) as reader, RunReader(tmp_path / "runs" / copy.name) as whole:
+        assert reader.status().state == "finished"
+        assert np.array_equal(reader.signal("importance")[1], whole.signal("importance")[1])
+    assert not (copy / "run.db-journal").exists()
+
+
+def test_a_journal_that_names_another_file_is_refused_and_that_file_stays(tmp_path: Path) -> None:
+    copy = left_half_done(tmp_path / "runs", tmp_path)
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    name = str(precious).encode()
+    journal = copy / "run.db-journal"
+    tail = (
+        len(name).to_bytes(4, "big") + (sum(name) & 0xFFFFFFFF).to_bytes(4, "big") + bytes.fromhex("d9d505f920a163d7")
+    )
+    journal.write_bytes(journal.read_bytes() + (1).to_bytes(4, "big") + name + tail)
+    with pytest.raises(CorruptRunError, match="names another file"):
+        RunReader(copy)
+    with pytest.raises(CorruptRunError, match="names another file"):
+        RunWriter.open(copy, resume_from=None)
+    assert precious.read_text() == "mine"
