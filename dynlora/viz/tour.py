@@ -154,5 +154,19 @@ def alike(rows: Sequence[Mapping[str, Any]], run_id: str, at_most: int = 20) -> 
     return list(dict.fromkeys([run_id, *found]))[:at_most]
 
 
+def comparable_first(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the ids of the runs that can be set against another method at their own terms, and those of the others.
+
+    Args:
+        rows: finished runs of the list, as dicts.
+    """
+    methods: dict[tuple[Any, ...], set[Any]] = {}
+    for row in rows:
+        if main_metric(row)[1] is not None:
+            methods.setdefault(_terms(row), set()).add(row["strategy"])
+    comparable = [row["id"] for row in rows if len(methods.get(_terms(row), ())) > 1]
+    return comparable, [row["id"] for row in rows if row["id"] not in set(comparable)]
+
+
 def _terms(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["model"], row["data"], row["max_steps"], (row["params"] or {}).get("budget"), row["is_own"]

@@ -50,3 +50,12 @@ def test_runs_are_alike_at_the_same_terms(difference: dict[str, object]) -> None
     rows = [own, {**own, "id": "b"}, {**own, "id": "c", **difference}]
     assert tour.alike(rows, "a") == ["a", "b"]
     assert tour.alike(rows, "a", at_most=1) == ["a"]
+
+
+def test_a_run_that_can_be_compared_comes_before_one_that_stands_alone() -> None:
+    own = {"id": "a", "model": "m", "data": "d", "max_steps": 9, "params": {"budget": 1}, "is_own": True,
+           "metrics": {"accuracy": 0.5}, "metric": "accuracy", "strategy": "dynamic"}  # fmt: skip
+    sample = {**own, "id": "b", "is_own": False}
+    rows = [own, {**own, "id": "e"}, sample, {**sample, "id": "c", "strategy": "lora"}]
+    assert tour.comparable_first(rows) == (["b", "c"], ["a", "e"])
+    assert tour.comparable_first(rows[:2]) == ([], ["a", "e"])

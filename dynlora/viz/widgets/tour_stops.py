@@ -30,6 +30,7 @@ from dynlora.viz import (
     signals,
     tour,
 )
+from dynlora.viz.labels import plural
 from dynlora.viz.run_reading import RunReading
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.address import chosen_step, segmented
@@ -68,7 +69,14 @@ def toured() -> Toured | None:
     """
     runs = list_all()
     finished = runs[runs["status"] == "finished"].sort_values("is_own", kind="stable").head(MOST_LOOKED_AT)
-    best = _best(tuple(zip(finished["id"], finished["folder"], finished["step"].astype(int), strict=True)))
+    places = {
+        run: (run, folder, int(step))
+        for run, folder, step in zip(finished["id"], finished["folder"], finished["step"], strict=True)
+    }
+    found = (
+        _best(tuple(places[run] for run in ids)) for ids in tour.comparable_first(finished.to_dict("records"))
+    )  # the last stop compares: a run that stands alone is the second choice
+    best = next((run for run in found if run is not None), None)
     if best is None:
         return None
     run = find_run(best)
@@ -200,7 +208,7 @@ def _worth(found: Toured) -> None:
     series = comparison.together(each)
     bands = grouping.bands(series.assign(x=series["step"]), groups, between=False)
     table = comparison.by_group(summaries, groups, metric)
-    with card(f"Held-out {metric}, {len(folders)} runs at one budget", "tour-worth"):
+    with card(f"Held-out {metric}, {plural(len(folders), 'run')} at one budget", "tour-worth"):
         figure = figures_compare.curves(bands, "step", f"{metric}, held out", colours(), marks=True)
         words = sentences_compare.groups(table, metric, low_is_good=metric in comparison.LOW_IS_GOOD)
         chart(figure, words, comparison.group_table(table, metric), "tour-worth")
