@@ -15,7 +15,7 @@ from dynlora.config_files import read_yaml
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.data import text_columns
-from dynlora.engine.evaluate import UNUSUAL
+from dynlora.engine.evaluate import UNUSUAL, answered, summarise
 from dynlora.engine.export import export_merged, export_peft
 from dynlora.engine.hardware import autocast_context
 from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates, merge
@@ -121,10 +121,13 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     config, model = run_config(folder), load_run(folder, which)
     data = read_data(config)
     held_out = model.tokens(data.held_out)
-    before, metrics_before = model.logits(held_out), model.evaluate(data.held_out)
+    before = model.logits(held_out)
     gated = model.adapters.gates is not None
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
-    after, metrics_after = model.logits(held_out), model.evaluate(data.held_out)
+    after = model.logits(held_out) if gated else before  # without gates nothing was baked
+    metrics_before, metrics_after = (
+        summarise(answered(logits, held_out.label), held_out.label, model.labels) for logits in (before, after)
+    )
     if format == "peft":
         export_peft(model, out, str(model.base.folder), config.adapter.lora_alpha, config.adapter.rank)
     else:

@@ -107,6 +107,16 @@ def _outputs(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return example_loss(logits, labels).cpu().numpy(), output.cpu().numpy()
 
 
+def answered(logits: Tensor, label: np.ndarray) -> Predictions:
+    """Return predictions for rows whose logits, (n, n_labels) or (n, 1), are known already; without gates.
+
+    Args:
+        logits: in the rows' order.
+        label: class index or number of each row, (n,).
+    """
+    return _ordered([(np.arange(len(label)), *_outputs(logits, torch.from_numpy(label)), None, None)], len(label))
+
+
 def _array(values: Tensor | None) -> np.ndarray | None:
     """Return a tensor as an array in full precision."""
     return None if values is None else values.float().cpu().numpy()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters, replace_module
-from dynlora.engine.batches import Tokens, tokenize
+from dynlora.engine.batches import Tokens, sorted_batches, tokenize
 from dynlora.engine.data import Rows
 from dynlora.engine.evaluate import Predictions, predict, summarise
 from dynlora.engine.lora_linear import LoraLinear
@@ -95,15 +95,16 @@ class AdaptedModel:
 
     @torch.inference_mode()
     def logits(self, tokens: Tokens, batch_size: int = 64) -> Tensor:
-        """Return logits in full precision, (n, n_labels), in the rows' order."""
+        """Return logits in full precision, (n, n_labels), in the rows' order; batches are of like length."""
         model = self.base.model.eval()
         device = next(model.parameters()).device
-        found = []
-        for start in range(0, len(tokens), batch_size):
-            batch = tokens.batch(range(start, min(start + batch_size, len(tokens))), device)
+        found, places = [], []
+        for indices in sorted_batches(tokens.length, batch_size):
+            batch = tokens.batch(indices, device)
             del batch["labels"]
             found.append(self.strategy.forward(model, batch).float().cpu())
-        return torch.cat(found)
+            places.append(indices)
+        return torch.cat(found)[np.argsort(np.concatenate(places))]
 
 
 def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
