@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from dynlora import training
 from dynlora.engine import checkpoint
@@ -71,6 +73,20 @@ def test_an_end_that_cannot_be_kept_is_a_sentence_and_can_be_resumed(
     assert f"free some space, then dynlora resume {outcome.folder.name}" in outcome.error
     assert training.resume(runs_dir, outcome.folder.name).state == "finished"
     assert (outcome.folder / "adapter" / "state.json").is_file()
+
+
+def test_an_error_of_safetensors_own_is_one_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`save_file` says SafetensorError where the disk is full or the folder went away while it wrote."""
+    write_checkpoint(tmp_path / "checkpoint", {"step": 1, "a": torch.zeros(2)})
+
+    def refused(tensors: Any, path: Path) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", refused)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_checkpoint(tmp_path / "checkpoint", {"step": 2, "a": torch.zeros(2)})
+    assert read_checkpoint(tmp_path / "checkpoint")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_a_folder_that_is_removed_does_not_come_back(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -78,7 +79,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     _check_room(folder.parent, len(packed) + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
     aside.mkdir()
     try:
-        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, aside / "tensors.safetensors")
+        _save(tensors, aside / "tensors.safetensors")
         (aside / "state.json").write_text(packed, "utf-8")
         for name in ("tensors.safetensors", "state.json"):
             _sync(aside / name)
@@ -87,6 +88,18 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _swap(aside, folder)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors.
+
+    Raises:
+        OSError: also where the library raises an error of its own for what the disk refused.
+    """
+    try:
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from None
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,9 @@ def _copied(bench: Bench, child: Child, runs_dir: Path, place: Place, visit: int
     if folder is None:
         return "ended before"
     copy = other / folder.name
-    try:
-        shutil.copytree(folder, copy)
-    except shutil.Error:  # a file went away while the folder was copied
-        shutil.copytree(folder, copy, dirs_exist_ok=True)
+    for _ in range(2):  # what goes away while the folder is copied is left out, as any tool would
+        with suppress(shutil.Error):
+            shutil.copytree(folder, copy, dirs_exist_ok=True)
     child.end()
     said = _readable(copy)
     if said is not None:
