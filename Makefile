@@ -1,19 +1,22 @@
 # `make demo` and `make test` start from a fresh clone and nothing else.
 # Packages come from wherever pip is configured to look. On Linux PyPI's torch brings the CUDA libraries along; to do
-# without them, point pip at a CPU build first (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS).
+# without them, point pip at a CPU build first (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS). `CONSTRAINTS=constraints.txt`
+# installs the versions that were tried together instead of the newest.
 
 SHELL := /bin/sh
 PYTHON ?= python3
 PORT ?= 8501
 WORKERS ?= 2
 ARGS ?=
+CONSTRAINTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test check lint format types bench bench-quick bench-trackers torture browser clean
+.PHONY: help demo test check lint format types supply bench bench-quick bench-trackers torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -24,7 +27,7 @@ demo: $(VENV)/.installed  ## start a real dynamic fine-tune and serve the dashbo
 test: $(VENV)/.installed-test browser  ## run the tests, browser included
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not torture" $(ARGS)
 
-check: lint types test  ## everything that must pass before a commit lands
+check: lint types supply test  ## everything that must pass before a commit lands
 
 lint: $(VENV)/.installed-dev  ## ruff, without changing anything
 	$(BIN)/ruff check .
@@ -36,6 +39,9 @@ format: $(VENV)/.installed-dev  ## ruff, changing files
 
 types: $(VENV)/.installed-dev  ## pyright
 	$(BIN)/pyright
+
+supply: $(VENV)/.installed-dev  ## licences and known vulnerabilities of what gets installed
+	$(BIN)/python -m tools.supply check
 
 bench: $(VENV)/.installed-bench  ## every benchmark; takes hours
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -62,19 +68,19 @@ $(BIN)/python:
 
 # A stamp per set of packages: made again when pyproject.toml changes, free of charge otherwise.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable '.[test]'
+	$(INSTALL) --editable '.[test]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable '.[bench]'
+	$(INSTALL) --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
 
 # Trackers bring some 120 packages, none of which the project needs: an environment of their own.
