@@ -196,12 +196,13 @@ def predict(
     *, run_id: str, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str, runs_dir: Path
 ) -> Report:
     """Predict texts."""
-    from dynlora.loading import load_run, run_config, texts_of
+    from dynlora.config_files import read_run_config
+    from dynlora.loading import load_run, texts_of
 
     folder = run_folder(runs_dir, run_id)
     if text_pair and len(text_pair) != len(text):
         raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each")
-    texts, pairs = (list(text), list(text_pair) or None) if path is None else texts_of(path, run_config(folder))
+    texts, pairs = (list(text), list(text_pair) or None) if path is None else texts_of(path, read_run_config(folder))
     if not texts or not all(item.strip() for item in texts):
         raise ConfigError("--text: nothing to predict; give a text that is not empty, or --file")
     rows = load_run(folder, which).answers(texts, pairs)

@@ -56,6 +56,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_run_config(folder: Path) -> RunConfig:
+    """Return the config a run was made with.
+
+    A run's folder may be a stranger's: its config is a file of its own, never a link to one elsewhere.
+
+    Raises:
+        ConfigError: when the file is a link, cannot be read, or a value breaks a rule.
+    """
+    path = folder / "config.yaml"
+    if path.is_symlink():
+        raise ConfigError(f"run {folder.name}: its config.yaml is a link; put the file itself in its place")
+    return parse_config(read_yaml(path))
+
+
 def _is_too_much(value: Any) -> bool:
     """Say whether a value, its aliases written out, is more than `MAX_VALUES`; one that holds itself is."""
     left, seen = [value], 0

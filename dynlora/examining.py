@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dynlora.building import named_groups, read_data
 from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_run_config
 from dynlora.engine.data import Rows, TextData
 from dynlora.engine.evaluate import Predictions, summarise
 from dynlora.engine.explaining import explain
@@ -25,7 +26,7 @@ from dynlora.engine.knockout import knocked_out
 from dynlora.engine.perturbing import perturbed
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
-from dynlora.loading import GATE_ROWS, load_run, run_config
+from dynlora.loading import GATE_ROWS, load_run
 from dynlora.store.knockouts import KnockedOut, Knockouts
 
 ROWS = 512
@@ -60,7 +61,7 @@ class Examined:
             CorruptRunError: when it cannot be read.
         """
         self.model = load_run(self.folder, self.which)
-        self.config = run_config(self.folder)
+        self.config = read_run_config(self.folder)
         if torch.accelerator.is_available():
             self.model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
 

@@ -10,8 +10,8 @@ import torch
 
 from dynlora import assets, strategies
 from dynlora.building import read_data
-from dynlora.config import RunConfig, parse_config
-from dynlora.config_files import read_yaml
+from dynlora.config import RunConfig
+from dynlora.config_files import read_run_config
 from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.data import text_columns
@@ -31,11 +31,6 @@ PLACES = {"last": ("adapter", "checkpoint"), "best": ("adapter-best",)}
 """Where each choice of adapter lies; a run that never ended has its last one in the checkpoint."""
 
 
-def run_config(folder: Path) -> RunConfig:
-    """Return the config a run was made with."""
-    return parse_config(read_yaml(folder / "config.yaml"))
-
-
 def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     """Return the trained model of a run, in full precision on the CPU, in eval mode.
 
@@ -47,7 +42,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         ConfigError: when the run kept no such adapter.
         CorruptRunError: when it cannot be read.
     """
-    config = run_config(folder)
+    config = read_run_config(folder)
     state = _trained_state(folder, which)
     base = load_base(
         assets.resolve_model(config.model.name), labels=state["labels"], task=state["task"], seed=config.seed
@@ -92,7 +87,7 @@ def evaluate_run(
     """
     if split not in ("train", "validation"):
         raise ConfigError(f"--split {split}: must be train or validation")
-    config, model = run_config(folder), load_run(folder, which)
+    config, model = read_run_config(folder), load_run(folder, which)
     data = read_data(config)
     if baked:
         bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
@@ -118,7 +113,7 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
         raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: exists and is not an empty folder; give another one")
-    config, model = run_config(folder), load_run(folder, which)
+    config, model = read_run_config(folder), load_run(folder, which)
     data = read_data(config)
     held_out = model.tokens(data.held_out)
     before = model.logits(held_out)

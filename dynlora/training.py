@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from dynlora import launch
 from dynlora.building import Inputs, build_trainer, load_inputs, make_accelerator
-from dynlora.config import RunConfig, parse_config
-from dynlora.config_files import read_yaml
+from dynlora.config import RunConfig
+from dynlora.config_files import read_run_config
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.hardware import describe_machine, resolve_precision
 from dynlora.engine.modules import find_modules
@@ -106,7 +106,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     machine = meta.get("machine") or {}
     if isinstance(machine.get("threads"), int) and 0 < machine["threads"] <= 1024:
         torch.set_num_threads(machine["threads"])
-    inputs = load_inputs(parse_config(read_yaml(folder / "config.yaml")))
+    inputs = load_inputs(read_run_config(folder))
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
             f"resume {run_id}: the rows of {inputs.config.data.source} are others than when the run began; "

@@ -22,8 +22,9 @@ from click.testing import CliRunner
 import dynlora
 from dynlora.adapter_folder import read_adapter
 from dynlora.cli import main
+from dynlora.config_files import read_run_config
 from dynlora.engine.inference import bake_gates, mean_gates
-from dynlora.loading import GATE_ROWS, load_run, run_config
+from dynlora.loading import GATE_ROWS, load_run
 from dynlora.store.reader import RunReader
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_rows, tiny_tokenizer, write_csv
@@ -166,7 +167,7 @@ def baked_logits(folder: Path) -> torch.Tensor:
     from dynlora.building import read_data
     from dynlora.engine.data import Rows
 
-    model, config = load_run(folder), run_config(folder)
+    model, config = load_run(folder), read_run_config(folder)
     data = read_data(config)
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     return model.logits(model.tokens(Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None)))

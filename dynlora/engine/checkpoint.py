@@ -141,6 +141,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     place = find_checkpoint(folder)
     if place is None:
         raise CorruptRunError(f"{folder}: holds no checkpoint; start the run again")
+    for name in ("", "state.json", "tensors.safetensors"):  # a run's folder may be a stranger's
+        if (place / name).is_symlink() or (name and (place / name).exists() and not (place / name).is_file()):
+            raise CorruptRunError(f"{place / name}: a link or no plain file; put the file itself in its place")
     try:
         path = place / "state.json"
         if path.stat().st_size > MAX_JSON_BYTES:
