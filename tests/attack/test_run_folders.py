@@ -1,4 +1,4 @@
-"""A run folder from a stranger: what lies beside the database is a plain file of the folder, or refused in a sentence."""
+"""A run folder from a stranger: what lies beside the database is a plain file of its own, or refused in a sentence."""
 
 from __future__ import annotations
 

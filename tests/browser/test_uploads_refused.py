@@ -1,4 +1,4 @@
-"""What a browser may not send: other kinds of files, too large ones, tables that are none; at the door and behind it."""
+"""What a browser may not send: other kinds of files, too large ones, tables that are none."""
 
 from __future__ import annotations
 

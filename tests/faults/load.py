@@ -5,7 +5,8 @@ python -m tests.faults.load --runs 0 --steps 2000 --modules 36 --viewers 2 --min
 
 Everything is real and on this machine alone: runs written by the store's own writer, the server as `dynlora ui` starts
 it, a Chromium with a page for each viewer, all open together, trainings through the dashboard's queue; where those are
-asked for no run grows beside them, for a queue trains one run at a time. It ends by itself. Prints a JSON report: what was opened and how long that took, what went wrong, and the server's memory.
+asked for no run grows beside them, for a queue trains one run at a time. It ends by itself. Prints a JSON report: what
+was opened and how long that took, what went wrong, and the server's memory.
 """
 
 from __future__ import annotations
