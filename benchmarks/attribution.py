@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,22 +18,13 @@ from dynlora.config import parse_config
 from dynlora.engine import edits
 from dynlora.engine.gates import GateReader
 from dynlora.engine.signals import StepSignals
-from dynlora.engine.trainer import Trainer, TrainingStopped
+from dynlora.engine.sketch import GradientSketch
+from dynlora.engine.trainer import Trainer
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 
-PARTS = ("scoring", "allocating", "gating", "recording")
+PARTS = ("scoring", "listening", "allocating", "gating", "recording")
 REPEATS = 30
-
-
-class NoKeeper:
-    """Keeps nothing: what is timed are steps."""
-
-    def checkpoint(self, trainer: Trainer) -> None:
-        """Keep nothing."""
-
-    def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Keep nothing."""
 
 
 class Attribution:
@@ -51,8 +42,9 @@ class Attribution:
         with ExitStack() as stack:
             for owner, name, part in (
                 (strategy, "observe", "scoring"), (strategy, "allocate", "allocating"), (edits, "apply", "allocating"),
-                (GateReader, "read", "gating"), (StepSignals, "record", "recording"),
-                (StepSignals, "record_timing", "recording"), (recorder, "scalar", "recording"),
+                (GradientSketch, "add", "listening"), (GateReader, "read", "gating"),
+                (StepSignals, "record", "recording"), (StepSignals, "record_timing", "recording"),
+                (recorder, "scalar", "recording"),
             ):  # fmt: skip
                 stack.enter_context(mock.patch.object(owner, name, self._timed(part, getattr(owner, name))))
             for handle in self._around_gates(trainer):
@@ -98,7 +90,7 @@ class Racer:
         trainer: of the variant.
         block_s: mean seconds a step of each block.
         parts: seconds a step of each part of the step, a mapping for each block.
-        used: most parameters the adapters and gates had after a step.
+        used: most parameters the adapters and gates had after a block.
     """
 
     def __init__(self, values: Mapping[str, Any], folder: Path, *, room_of: str | None = None) -> None:
@@ -113,24 +105,23 @@ class Racer:
             ConfigError: when the strategy has no such setting.
         """
         self.trainer = build_trainer_of(values, folder, room_of=room_of)
-        self.trainer.on_step = self._after_step
-        self.trainer.should_stop = lambda: self.trainer.step >= self._until
         self.block_s: list[float] = []
         self.parts: list[dict[str, float]] = []
         self.used = 0
-        self._until = 0
         self._attribution = Attribution()
-        self._marks: list[tuple[float, dict[str, float]]] = []
+        self._order, self._signals = self.trainer.begin()
 
     def block(self, steps: int) -> None:
-        """Take a step that is not timed and `steps` that are; fewer where the run ends before."""
-        self._until, self._marks = self.trainer.step + steps + 1, []
-        with self._attribution.attached(self.trainer), suppress(TrainingStopped):
-            self.trainer.train(NoKeeper())
-        (begin, before), (end, after) = self._marks[0], self._marks[-1]
-        steps = len(self._marks) - 1
-        self.block_s.append((end - begin) / steps)
-        self.parts.append({part: (after[part] - before[part]) / steps for part in PARTS})
+        """Take so many steps."""
+        self.trainer.model.train()
+        with self._attribution.attached(self.trainer):
+            before, begin = dict(self._attribution.seconds), time.perf_counter()
+            for _ in range(steps):
+                self.trainer.take_step(self._order, self._signals)
+            self.block_s.append((time.perf_counter() - begin) / steps)
+        self.parts.append({part: (self._attribution.seconds[part] - before[part]) / steps for part in PARTS})
+        count = self.trainer.adapters.adapter_parameter_count()
+        self.used = max(self.used, count["active"] + count["gate"])
 
     def shares(self) -> dict[str, float]:
         """Return each part's share of the time of a step, and `gate product`, which is measured apart."""
@@ -140,12 +131,8 @@ class Racer:
 
     def close(self) -> None:
         """End the record."""
+        self._signals.flush()
         self.trainer.recorder.finish("stopped")  # pyright: ignore
-
-    def _after_step(self, trainer: Trainer) -> None:
-        self._marks.append((time.perf_counter(), dict(self._attribution.seconds)))
-        count = trainer.adapters.adapter_parameter_count()
-        self.used = max(self.used, count["active"] + count["gate"])
 
 
 def build_trainer_of(values: Mapping[str, Any], folder: Path, *, room_of: str | None = None) -> Trainer:
