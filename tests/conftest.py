@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports torch, transformers or the hub's client, which read these once.
@@ -75,3 +77,35 @@ def trained_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempP
 
     config = tiny_config(tiny_bert, tiny_data, train__steps=60, strategy={"name": "dynamic", "gates": "module"})
     return dynlora.train(config, tmp_path_factory.mktemp("trained"), progress=False).folder
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[[str, int, int], None]:
+    """Say how often a promise was tried and kept: `make torture` prints it as docs/RELIABILITY.md shows it."""
+
+    def say(promise: str, tried: int, kept: int) -> None:
+        record_property("tally", [promise, tried, kept])
+
+    return say
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what was tried and kept, where a test says so; every other file counts its tests."""
+    if config.option.markexpr != "torture":
+        return
+    told, counted = [], Counter[str]()
+    passed = Counter[str]()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            if report.when != "call":
+                continue
+            file = report.nodeid.partition("::")[0]
+            tallies = [value for name, value in report.user_properties if name == "tally"]
+            told += [(promise, file, tried, kept) for promise, tried, kept in tallies]
+            if not tallies:
+                counted[file] += 1
+                passed[file] += outcome == "passed"
+    told += [("the full product of what `make test` samples", file, n, passed[file]) for file, n in counted.items()]
+    terminalreporter.write_line("\n| promise | test | tried | kept |\n|---|---|---|---|")
+    for promise, file, tried, kept in sorted(told, key=lambda row: (row[1], row[0])):
+        terminalreporter.write_line(f"| {promise} | `{file}` | {tried:,} | {kept:,} |")
