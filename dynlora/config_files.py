@@ -134,7 +134,11 @@ def value_text(value: Any) -> str:
     if isinstance(value, str) and parse_value(value) == value:
         return value
     style = '"' if isinstance(value, str) else None
-    return yaml.safe_dump(value, default_style=style, default_flow_style=True, width=10**9).partition("\n")[0]
+    text = yaml.safe_dump(value, default_style=style, default_flow_style=True, width=10**9)
+    text = text.removesuffix("\n").removesuffix("\n...")
+    if "\n" in text:  # a line break inside of a list: escaped where everything is quoted
+        text = yaml.safe_dump(value, default_style='"', default_flow_style=True, width=10**9).removesuffix("\n")
+    return text
 
 
 def set_key(values: dict[str, Any], key: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.config import DataConfig, config_keys, nearest_key, parse_config
-from dynlora.config_files import MAX_CONFIG_BYTES, load_config, parse_value, set_key, split_override
+from dynlora.config_files import MAX_CONFIG_BYTES, load_config, parse_value, set_key, split_override, value_text
 from dynlora.errors import ConfigError
 
 CONTRACT = """
@@ -250,3 +250,13 @@ def test_any_value_of_any_key_is_taken_or_refused(key: str, raw: str) -> None:
 def test_numbers_come_back_from_text(value: Any) -> None:
     raw = "" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     assert parse_value(raw) == value
+
+
+@pytest.mark.parametrize(
+    "value", [["\n"], ["a", "b\u2028c"], [1, "x\ny"], "\n", "a\n", [], ["..."], 3, None, True, "..."]
+)
+def test_a_value_as_text_is_one_line_that_reads_back(value: object) -> None:
+    """A line break inside of a list ended the text in its middle."""
+    text = value_text(value)
+    assert "\n" not in text
+    assert parse_value(text) == value

@@ -45,12 +45,7 @@ def gate_map(
         },
         hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
     )  # fmt: skip
-    drawn.update_xaxes(
-        tickmode="array", tickvals=list(range(len(short))), ticktext=short, tickangle=-60, showgrid=False,
-        tickfont={"size": 9 if len(short) > 20 else 11, "color": colours.muted}, range=[-0.6, len(short) - 0.4],
-    )  # fmt: skip
-    if len(short) > 80:
-        drawn.update_xaxes(showticklabels=False, title_text="module, by kind and depth")
+    drawn.update_xaxes(**theme.name_axis(short, colours), title_text="module, by kind and depth")
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, domain=[0, 0.7])
     if effect is not None:
         _draw_effect(drawn, effect, order, whole, colours)

@@ -35,10 +35,7 @@ def effect_bars(effect: pd.DataFrame, colours: Palette) -> go.Figure:
         "<br>%{customdata[3]:.1f} % of the predictions change<extra></extra>",
     )  # fmt: skip
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
-    drawn.update_xaxes(
-        tickmode="array", tickvals=x, ticktext=names, tickangle=-60, showgrid=False, showticklabels=len(x) <= 80,
-        tickfont={"size": 9 if len(x) > 20 else 11, "color": colours.muted}, range=[-0.6, max(len(x), 1) - 0.4],
-    )  # fmt: skip
+    drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(title_text=LOST)
     return drawn
 
@@ -59,10 +56,7 @@ def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
         },
         hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f} nats<extra></extra>",
     )  # fmt: skip
-    drawn.update_xaxes(
-        tickmode="array", tickvals=list(range(len(names))), ticktext=names, tickangle=-60, showgrid=False,
-        showticklabels=len(names) <= 80, tickfont={"size": 9 if len(names) > 20 else 11, "color": colours.muted},
-    )  # fmt: skip
+    drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return drawn
 

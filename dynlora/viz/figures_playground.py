@@ -45,10 +45,7 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
         hovertemplate="%{customdata}<br>%{y:+.4f} " + plotly_text(unit) + "<extra></extra>",
     )  # fmt: skip
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
-    drawn.update_xaxes(
-        tickmode="array", tickvals=x, ticktext=names, tickangle=-60, showgrid=False, showticklabels=len(x) <= 80,
-        tickfont={"size": 9 if len(x) > 20 else 11, "color": colours.muted}, range=[-0.6, max(len(x), 1) - 0.4],
-    )  # fmt: skip
+    drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(title_text=plotly_text(f"adds to the answer, {unit}"))
     return drawn
 
@@ -84,9 +81,6 @@ def gate_shift(frame: pd.DataFrame, colours: Palette) -> go.Figure:
         )  # fmt: skip
     drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
     drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(
-        tickmode="array", tickvals=x, ticktext=names, tickangle=-60, showgrid=False, showticklabels=len(x) <= 80,
-        tickfont={"size": 9 if len(x) > 20 else 11, "color": colours.muted},
-    )  # fmt: skip
+    drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(title_text="mean gate, factor")
     return drawn

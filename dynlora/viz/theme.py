@@ -6,6 +6,7 @@ Ito's colours, which survive colour blindness, and a marker shape of their own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -189,6 +190,32 @@ def axis(colours: Palette) -> dict[str, Any]:
         "automargin": True,
         "separatethousands": True,
     }
+
+
+MANY_NAMES, MOST_NAMES = 16, 80
+
+
+def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
+    """Return an x axis that names what stands at 0, 1, 2, ...; names are escaped.
+
+    More than `MANY_NAMES` modules in runs of a kind ("query 0", "query 1", ...) get one label a kind, at the middle of
+    its run, so that a narrow screen can show them too; more than `MOST_NAMES` of anything else get none.
+    """
+    ends, stems = [], [re.sub(r" \d+$", "", name) for name in names]
+    for index, stem in enumerate(stems):
+        if index + 1 == len(stems) or stems[index + 1] != stem:
+            ends.append(index)
+    places, texts = [float(index) for index in range(len(names))], list(names)
+    if len(names) > MANY_NAMES and 3 * len(ends) <= len(names):
+        begins = [0, *(end + 1 for end in ends[:-1])]
+        places = [(begin + end) / 2 for begin, end in zip(begins, ends, strict=True)]
+        texts = [stems[end] for end in ends]
+    return {
+        "tickmode": "array", "tickvals": places, "ticktext": texts, "showgrid": False,
+        "tickangle": -60, "showticklabels": len(texts) <= MOST_NAMES,
+        "tickfont": {"size": 9 if len(texts) > 20 else 11, "color": colours.muted},
+        "range": [-0.6, max(len(names), 1) - 0.4],
+    }  # fmt: skip
 
 
 def style_sheet(colours: Palette) -> str:

@@ -138,3 +138,20 @@ def test_a_large_map_stays_readable() -> None:
     rows = capacity.ordered(many, "depth", np.ones(224))
     figure = figures_capacity.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
     assert figure.layout.height <= 900
+
+
+def test_many_modules_in_runs_of_a_kind_get_one_label_a_kind() -> None:
+    names = [f"{kind} {layer}" for kind in ("query", "key", "wide <b>") for layer in range(6)]
+    axis = theme.name_axis(names, theme.LIGHT)
+    assert axis["ticktext"] == ["query", "key", "wide <b>"]
+    assert axis["tickvals"] == [2.5, 8.5, 14.5]
+    few = theme.name_axis(names[:8], theme.LIGHT)
+    assert few["ticktext"] == names[:8]
+    assert few["tickvals"] == list(range(8))
+    mixed = theme.name_axis(
+        [name for pair in zip(names[:6], names[6:12], strict=True) for name in pair] * 2, theme.LIGHT
+    )
+    assert len(mixed["ticktext"]) == 24
+    assert mixed["showticklabels"]
+    assert not theme.name_axis([f"n{i}" for i in range(81)], theme.LIGHT)["showticklabels"]
+    assert theme.name_axis([], theme.LIGHT)["ticktext"] == []
