@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dynlora import strategies
@@ -43,31 +43,36 @@ REPORTING_SEEDS = 100
 RATIO = 4.0
 """Rate of B over that of A in `lora-ratio`, as in LoRA+."""
 
+NO_FLOOR = "-no-floor"
+"""Ending of a method's name: the same, but modules may lose their last component (`min_rank=0`)."""
+
+TUNED = f"dynamic{NO_FLOOR}"
+"""What chose the rates of `dynamic`: it was tuned before `min_rank=1` became its default."""
+
 METHODS = {
     "lora": Method("LoRA", strategy="lora"),
     "lora-ratio": Method("LoRA, B at 4 x the rate", strategy="lora", fields={"lr_ratio": RATIO}),
     "peft-lora": Method("PEFT LoRA", engine="peft", strategy="lora"),
     "peft-adalora": Method("PEFT AdaLoRA", engine="peft", strategy="adalora"),
-    "dynamic": Method("dynamic"),
-    "random": Method("dynamic, moves at random", fields={"allocation": "random"}, rates_of="dynamic"),
-    "dynamic-no-gates": Method("dynamic without gates", fields={"gates": "off"}, rates_of="dynamic"),
-    "dynamic-token-gates": Method("dynamic, a gate a token", fields={"gates": "token"}, rates_of="dynamic"),
-    "dynamic-rank-gates": Method("dynamic, a gate a component", fields={"gates": "rank"}, rates_of="dynamic"),
-    "dynamic-signal": Method("dynamic, worth with its sign kept", fields={"score": "signal"}, rates_of="dynamic"),
+    "dynamic": Method("dynamic", rates_of=TUNED),
+    "random": Method("dynamic, moves at random", fields={"allocation": "random"}, rates_of=TUNED),
+    "dynamic-no-gates": Method("dynamic without gates", fields={"gates": "off"}, rates_of=TUNED),
+    "dynamic-token-gates": Method("dynamic, a gate a token", fields={"gates": "token"}, rates_of=TUNED),
+    "dynamic-rank-gates": Method("dynamic, a gate a component", fields={"gates": "rank"}, rates_of=TUNED),
+    "dynamic-signal": Method("dynamic, worth with its sign kept", fields={"score": "signal"}, rates_of=TUNED),
     "dynamic-stabilized": Method("dynamic, rank-stabilized scaling", fields={"scaling": "rank_stabilized"}),
     "dynamic-ratio": Method("dynamic, B at 4 x the rate, guarded", fields={"lr_ratio": RATIO, "guard": 0.3}),
-    "dynamic-no-moves": Method("dynamic without reallocation", fields={"allocation": "none"}, rates_of="dynamic"),
-    "dynamic-commit-only": Method("dynamic, first event only", fields={"moves": 0}, rates_of="dynamic"),
-    "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of="dynamic"),
-    "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of="dynamic"),
-    "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of="dynamic"),
-    "dynamic-floor": Method("dynamic, no module at rank 0", fields={"min_rank": 1}, rates_of="dynamic"),
+    "dynamic-no-moves": Method("dynamic without reallocation", fields={"allocation": "none"}, rates_of=TUNED),
+    "dynamic-commit-only": Method("dynamic, first event only", fields={"moves": 0}, rates_of=TUNED),
+    "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of=TUNED),
+    "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of=TUNED),
+    "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of=TUNED),
     "dynamic-eva": Method("dynamic, start along the inputs", fields={"init": "eva"}),
     "dynamic-ga": Method("dynamic, start along the gradients", fields={"init": "lora_ga"}),
     "lora-eva": Method("LoRA, start along the inputs", strategy="lora", fields={"init": "eva"}),
     "lora-ga": Method("LoRA, start along the gradients", strategy="lora", fields={"init": "lora_ga"}),
-    "dynamic-half-steps": Method("dynamic, half the steps", steps=0.5, rates_of="dynamic"),
-    "dynamic-half-budget": Method("dynamic, half the parameters", fields={"budget_share": 0.5}, rates_of="dynamic"),
+    "dynamic-half-steps": Method("dynamic, half the steps", steps=0.5, rates_of=TUNED),
+    "dynamic-half-budget": Method("dynamic, half the parameters", fields={"budget_share": 0.5}, rates_of=TUNED),
     "dynamic-quarter": Method("dynamic, a quarter of the parameters", fields={"budget_share": 0.25}),
     "random-quarter": Method(
         "the same, by lot", fields={"budget_share": 0.25, "allocation": "random"}, rates_of="dynamic-quarter"
@@ -81,13 +86,18 @@ CORE = ("lora", "lora-ratio", "peft-lora", "peft-adalora", "dynamic", "random")
 
 
 def method_of(name: str) -> Method:
-    """Return a method by name: one of `METHODS`, or a registered strategy at its defaults.
+    """Return a method by name: one of `METHODS`, one with `NO_FLOOR` after it, or a strategy at its defaults.
 
     Raises:
         UnknownStrategyError: when it is neither.
     """
     if name in METHODS:
         return METHODS[name]
+    if name.endswith(NO_FLOOR):
+        method = method_of(name.removesuffix(NO_FLOOR))
+        rates = None if name == TUNED else TUNED
+        fields = {**method.fields, "min_rank": 0}
+        return replace(method, label=f"{method.label}, modules down to rank 0", fields=fields, rates_of=rates)
     return Method(strategies.strategy_class(name).title or name, strategy=name)
 
 

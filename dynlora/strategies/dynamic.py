@@ -81,7 +81,7 @@ class Dynamic(Strategy):
         None, "Components moved at most in an event, falling. Empty: 3 % of all.", unit="components", ge=0
     )
     moves_per_module: int = setting(2, "Components one module gives or gets in an event.", unit="components", ge=1)
-    min_rank: int = setting(0, "Components every module keeps.", unit="components", ge=0)
+    min_rank: int = setting(1, "Components every module keeps; 0 lets modules go.", unit="components", ge=0)
     budget_share: float = setting(1.0, "Share of uniform LoRA's parameters that may be spent.", gt=0, le=1)
     growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
     temperature: float = setting(1.0, "Softness of importance shares: 1 is in proportion, larger is flatter.", gt=0)
