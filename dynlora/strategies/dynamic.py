@@ -23,7 +23,7 @@ from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
 from dynlora.engine.worth import SCORES, Worth
 from dynlora.errors import ConfigError
 
-MOVING = ("rank", "both", "random")
+MOVING, WEIGHING = ("rank", "both", "random"), ("scalar", "both")
 ROOM = 4
 """Components that every module can come to hold: at rank 1 a factor alone would leave no room to tell modules apart."""
 
@@ -81,7 +81,9 @@ class Dynamic(Strategy):
         None, "Components moved at most in an event, falling. Empty: 3 % of all.", unit="components", ge=0
     )
     moves_per_module: int = setting(2, "Components one module gives or gets in an event.", unit="components", ge=1)
-    min_rank: int = setting(1, "Components every module keeps; 0 lets modules go.", unit="components", ge=0)
+    min_rank: int = setting(
+        1, "Components every module keeps, 0 lets modules go. At adapter.rank no rank moves.", unit="components", ge=0
+    )
     budget_share: float = setting(1.0, "Share of uniform LoRA's parameters that may be spent.", gt=0, le=1)
     growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
     temperature: float = setting(1.0, "Softness of importance shares: 1 is in proportion, larger is flatter.", gt=0)
@@ -105,7 +107,11 @@ class Dynamic(Strategy):
 
     def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which capacity may move."""
-        return [] if self.allocation == "none" else self.phases(total).events()
+        return self.phases(total).events() if self._moves_rank(rank) or self.allocation in WEIGHING else []
+
+    def _moves_rank(self, uniform: int) -> bool:
+        """Say whether rank moves at all: not where every module keeps its uniform rank."""
+        return self.allocation in MOVING and self.min_rank < uniform
 
     def gate_mode(self) -> str | None:
         """Return how the adapters react to the input."""
@@ -123,7 +129,7 @@ class Dynamic(Strategy):
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow where ranks move."""
-        if self.allocation not in MOVING:
+        if not self._moves_rank(probe.rank):
             return rank
         return max(rank, min(max(round(probe.rank * self.growth_limit), ROOM), module.d_in, module.d_out))
 
@@ -142,17 +148,18 @@ class Dynamic(Strategy):
         """Move capacity at an event; between events, send the probes on."""
         phases = self.phases(step.total)
         edits: list[Edit] = []
-        if self.allocation != "none" and phases.is_event(step.index):
+        moves_rank = self._moves_rank(adapters.reference_rank)
+        if phases.is_event(step.index) and (moves_rank or self.allocation in WEIGHING):
             worth = self.worth.of(adapters).double().cpu().numpy()
-            if self.allocation != "scalar":
+            if moves_rank:
                 first = self.commit and step.index == phases.first_event
                 edits += (self._commitment if first else self._moves)(adapters, worth, step)
-            if self.allocation in ("scalar", "both"):
+            if self.allocation in WEIGHING:
                 edits += weighted(adapters, worth.sum(1), self.temperature)
         if self.growth == "probe":
             edits += self.rota.rotate(adapters, step.index, every=phases.allocate_every, lr=step.lr)
         early = self.commit and step.index <= phases.first_event
-        if self.allocation in MOVING and (early or self.growth == "gradient"):
+        if moves_rank and (early or self.growth == "gradient"):
             edits += self.listening.turn(step.index, phases, len(adapters), again=self.growth == "gradient")
         return edits
 

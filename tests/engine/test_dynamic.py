@@ -85,6 +85,23 @@ def test_contradictory_schedules_are_refused(fields: dict[str, int], word: str) 
         build("dynamic", fields).check(20, 4)
 
 
+def test_where_every_module_keeps_its_rank_nothing_listens_and_no_room_is_made() -> None:
+    """At rank 1 the default leaves the ranks as they are; letting modules go is asked for with min_rank=0."""
+    kept, free = build("dynamic", {}), build("dynamic", {"min_rank": 0})
+    assert kept.events(100, 1) == []
+    assert len(free.events(100, 1)) >= 3
+    assert kept.events(100, 2) == free.events(100, 2)
+    assert build("dynamic", {"allocation": "scalar"}).events(100, 1)
+
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("dynamic", adapter__rank=1, strategy={"name": "dynamic", "gates": "off"}),
+                           recorder=recorder)  # fmt: skip
+    trainer.train(MemoryKeeper())
+    assert trainer.adapters.ranks == [1] * len(trainer.adapters)
+    assert [module.max_rank for module in trainer.adapters] == [1] * len(trainer.adapters)
+    assert not any(kind == "reallocate" for _, kind, _, _ in recorder.events)
+
+
 class Planted(nn.Module):
     """Six linear modules side by side; the target differs from the start in one of them only, by rank 6."""
 
