@@ -176,5 +176,5 @@ def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[st
         except DynloraError as error:
             st.error(safe(str(error)))
             return
-        st.success("Queued. Its groups page will show how it fares on what it never saw.")
-        link("pages/inputs.py", "Look at it", run=run.id)
+        st.success("Queued. Its Inputs page will show how it fares on what it never saw.")
+        link("pages/run.py", "Watch it", run=run.id)  # a link to the page one is on changes nothing

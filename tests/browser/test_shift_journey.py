@@ -1,0 +1,58 @@
+"""The shift lab in a browser: perturbed text, group by group, and a run that never sees one of the groups."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora.store import queries
+from tests.browser.conftest import OTHER
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PATIENCE_MS = 120_000
+"""For child processes with torch on a busy machine, in milliseconds."""
+
+
+@pytest.mark.slow
+def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
+    server: str, page: Page, runs_dir: Path, trained_run: Path, artifacts: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder)
+    card = page.locator('[class*="st-key-card-shift"]')
+
+    page.goto(f"{server}/inputs?run={folder.name}&kind=negation")
+    card.get_by_text("try it").click()
+    expect(card.get_by_text("→").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(card.locator(".js-plotly-plot")).to_have_count(1)
+    page.screenshot(path=artifacts / "shift-text.png", full_page=True)
+
+    page.goto(f"{server}/inputs?run={folder.name}&lab=group")
+    card.get_by_text("evaluate group by group").click()
+    expect(card.get_by_test_id("stDataFrame")).to_be_visible(timeout=PATIENCE_MS)
+
+    page.goto(f"{server}/inputs?run={folder.name}&lab=train")
+    button = card.get_by_role("button", name="Train on the others")
+    expect(button).to_be_disabled()
+    expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
+    wanted = card.get_by_test_id("stMultiSelect").locator("input")
+    wanted.press("ArrowDown")
+    wanted.press_sequentially("long")
+    wanted.press("Enter")
+    card.get_by_role("heading", include_hidden=True).click(force=True)  # an open list hides all else from readers
+    expect(button).to_be_enabled()
+    button.click()
+    expect(card.get_by_text("Queued.")).to_be_visible(timeout=PATIENCE_MS)
+    card.get_by_role("link", name="Watch it").click()
+    expect(page).to_have_url(re.compile(r"/run\?run=(?!" + folder.name + ")"))
+    (started,) = set(queries.list_runs(runs_dir)["id"]) - {OTHER, folder.name}
+    config = queries.run_summary(runs_dir / started)["config"]
+    assert config["data"]["train_groups"] == ["short"]
