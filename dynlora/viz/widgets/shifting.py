@@ -177,4 +177,4 @@ def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[st
             st.error(safe(str(error)))
             return
         st.success("Queued. Its Inputs page will show how it fares on what it never saw.")
-        link("pages/run.py", "Watch it", run=run.id)  # a link to the page one is on changes nothing
+        link("pages/run.py", "Watch it", run=run.id)  # on the page one is on the picker keeps its run
