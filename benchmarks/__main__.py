@@ -11,7 +11,6 @@ BENCHMARKS = (
     "benchmarks.overhead",
     "benchmarks.throughput",
     "benchmarks.step_time",
-    "benchmarks.accuracy",
     "benchmarks.quality",
     "benchmarks.domains",
     "benchmarks.methods",

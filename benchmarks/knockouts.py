@@ -2,10 +2,10 @@
 
 python -m benchmarks.knockouts [--runs-dir sample_runs] [--strategies lora,dynamic,adalora] [--rows 512]
 
-Of each strategy one finished run with the same model, data and budget. Spearman's correlation over the modules, its
-95 % interval from drawing modules with replacement: of each recorded score with the knock-outs of its own run, and
-with those of the uniform run, where no rank moved. What is measured already is taken from `knockout.json` beside the
-run, and what is measured is kept there where it can be written.
+Of each strategy one finished run that kept its adapter or its knock-outs, with the same model, data and budget.
+Spearman's correlation over the modules, its 95 % interval from drawing modules with replacement: of each recorded score
+with the knock-outs of its own run, and with those of the uniform run, where no rank moved. What is measured already is
+taken from `knockout.json` beside the run, and what is measured is kept there where it can be written.
 """
 
 from __future__ import annotations
@@ -30,18 +30,24 @@ from dynlora.viz import capacity, knockouts
 UNIFORM = "lora"
 
 
+def is_measurable(folder: Path) -> bool:
+    """Say whether a run kept its adapter, or what its knock-outs found."""
+    return (folder / "adapter").is_dir() or knockout_file(folder).is_file()
+
+
 def chosen(runs_dir: Path, strategies: list[str]) -> dict[str, Path]:
     """Return a finished run of each strategy, all with the model, data and budget of the first."""
     found: dict[str, Path] = {}
     wanted: tuple[Any, ...] | None = None
     for name in strategies:
         for row in run_rows(runs_dir):
-            if row["strategy"] != name or row["status"] != "finished":
+            folder = Path(row["folder"])
+            if row["strategy"] != name or row["status"] != "finished" or not is_measurable(folder):
                 continue
             budget = (row.get("params") or {}).get("budget")
             if wanted in (None, (row["model"], row["data"], budget)):
                 wanted = (row["model"], row["data"], budget)
-                found[name] = Path(row["folder"])
+                found[name] = folder
                 break
     return found
 
