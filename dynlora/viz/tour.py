@@ -119,25 +119,29 @@ def neighbours(key: str) -> tuple[Stop, Stop | None, Stop | None, int]:
     return STOPS[place], before, after, place + 1
 
 
-def merit(recorded: Sequence[str], events: int, ranks: pd.DataFrame, importance: pd.DataFrame) -> float | None:
+def merit(
+    recorded: Sequence[str], events: Sequence[int], ranks: pd.DataFrame, importance: pd.DataFrame
+) -> float | None:
     """Return how well a run can be toured, more is better: how far rank followed importance.
 
-    That is Spearman's correlation over the modules between the rank each won and its mean importance. Of two runs that
-    moved as often this is what tells one that moved by merit from one that moved by chance.
+    That is Spearman's correlation over the modules between the rank each won and its mean importance until the first
+    move; later a component is worth less where there are more of them, and cause could not be told from effect. Of two
+    runs that moved as often this is what tells one that moved by merit from one that moved by chance.
 
     Args:
         recorded: names of the signals that the run recorded.
-        events: reallocations that moved something.
+        events: steps of the reallocations that moved something.
         ranks: one row per module, one column per recorded step.
         importance: the same.
 
     Returns:
         None for a run that lacks a signal the tour shows, moved too little, or whose rank followed nothing.
     """
-    if not set(NEEDED) <= set(recorded) or events < LEAST_EVENTS or len(ranks) != len(importance):
+    if not set(NEEDED) <= set(recorded) or len(events) < LEAST_EVENTS or len(ranks) != len(importance):
         return None
     won = ranks.iloc[:, -1] - ranks.iloc[:, 0]
-    found = spearman(won.reset_index(drop=True), importance.mean(axis=1).reset_index(drop=True))
+    before = importance.loc[:, importance.columns <= min(events)]
+    found = spearman(won.reset_index(drop=True), before.mean(axis=1).reset_index(drop=True))
     return found if found >= LEAST_FOLLOWED else None
 
 

@@ -25,10 +25,10 @@ def test_words_are_short_and_plain() -> None:
 
 
 def merit(won: list[float], events: int = 5, recorded: tuple[str, ...] = tour.NEEDED) -> float | None:
-    """Return the merit of a run in which modules of importance 1, 2, 3 and 4 won these ranks."""
+    """Return the merit of a run in which modules of importance 1, 2, 3 and 4, before a move, won these ranks."""
     ranks = pd.DataFrame({0: 4.0, 10: [4.0 + rank for rank in won]})
-    importance = pd.DataFrame({0: [1.0, 2, 3, 4], 10: [1.0, 2, 3, 4]})
-    return tour.merit(recorded, events, ranks, importance)
+    importance = pd.DataFrame({0: [1.0, 2, 3, 4], 10: [40.0, 3, 2, 1]})
+    return tour.merit(recorded, range(5, 5 + events), ranks, importance)
 
 
 def test_a_run_that_moved_by_merit_is_picked_and_one_that_moved_by_chance_is_not() -> None:
@@ -40,7 +40,7 @@ def test_a_run_that_moved_by_merit_is_picked_and_one_that_moved_by_chance_is_not
     assert merit([0, 0, 0, 0]) is None
     assert merit([-2, -1, 1, 2], events=2) is None
     assert merit([-2, -1, 1, 2], recorded=tour.NEEDED[1:]) is None
-    assert tour.merit(tour.NEEDED, 5, pd.DataFrame({0: [1.0]}), pd.DataFrame()) is None
+    assert tour.merit(tour.NEEDED, [5, 6, 7], pd.DataFrame({0: [1.0]}), pd.DataFrame()) is None
 
 
 @pytest.mark.parametrize("difference", [{"model": "b"}, {"max_steps": 3}, {"params": {"budget": 2}}, {"metrics": {}}])

@@ -95,8 +95,9 @@ def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
     for run_id, folder, _ in runs:
         with suppress(DynloraError):  # the list says what is wrong with it
             reading = RunReading(Path(folder))
-            events = len(reading.event_steps)
-            merit = tour.merit(reading.recorded, events, reading.frame("rank"), reading.frame("importance"))
+            merit = tour.merit(
+                reading.recorded, reading.event_steps, reading.frame("rank"), reading.frame("importance")
+            )
             if merit is not None:
                 found.append((merit, run_id))
     return max(found, key=lambda item: item[0])[1] if found else None
