@@ -39,6 +39,16 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     expect(page).to_have_url(re.compile("text=the"))
     page.screenshot(path=artifacts / "playground.png", full_page=True)
 
+    page.goto(f"{server}/inputs?run={folder.name}")
+    by_word = page.locator('[class*="st-key-card-token-view"]')
+    by_word.get_by_role("combobox").click()
+    page.get_by_role("option").nth(1).click()
+    expect(by_word.get_by_title(re.compile("log-odds")).first).to_be_visible()
+    expect(by_word.get_by_title(re.compile("of its length")).first).to_be_visible()
+    expect(page).to_have_url(re.compile(r"example=\d+"))
+    page.screenshot(path=artifacts / "inputs-words.png", full_page=True)
+    page.goto(f"{server}/playground?run={folder.name}")
+
     child = inference_child()
     os.kill(child.pid, signal.SIGKILL)
     page.get_by_label("text", exact=True).fill("the plot was dull")
