@@ -21,7 +21,7 @@ from typing import Any, TextIO, cast
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.examining import ROWS, Examined
 from dynlora.inference_child import MAX_QUESTION
-from dynlora.store.knockouts import Knockouts, read_knockouts, write_knockouts
+from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
 
 MODELS = 2
 """Trained models that stay in memory."""
@@ -108,7 +108,7 @@ class Answering:
                 if found is None:
                     job.ended = True
                     continue
-                write_knockouts(job.file, found)
+                keep_knockouts(job.file, found)
                 job.done += 1
             except (DynloraError, OSError, RuntimeError, MemoryError, ValueError) as error:
                 job.ended, job.error = True, str(error) or type(error).__name__
@@ -137,7 +137,13 @@ class Answering:
         return self.model(folder, which).by_group(rows)
 
     def _knockout(
-        self, folder: str, which: str, file: str, sets: list[list[int]] | None = None, rows: int = ROWS
+        self,
+        folder: str,
+        which: str,
+        file: str,
+        sets: list[list[int]] | None = None,
+        rows: int = ROWS,
+        again: bool = False,
     ) -> Any:
         """Start a knock-out, or say how far it has come where the same is under way already.
 
@@ -150,7 +156,7 @@ class Answering:
         if job is None or job.ended:
             examined = self.model(folder, which)
             place = Path(file)
-            steps = examined.knockouts(sets, rows, read_knockouts(place))
+            steps = examined.knockouts(sets, rows, kept_knockouts(place), again=again)
             of = len(examined.model.adapters) if sets is None else len(sets)
             self.jobs[folder, which] = Job(steps, place, sets, rows, of)
         return self._progress(folder, which)

@@ -18,17 +18,17 @@ def knockout(
 ) -> tuple[Any, str]:
     """Measure knock-outs, keep them with the run, and compare them with every recorded score."""
     from dynlora.examining import Examined
-    from dynlora.inference_child import knockout_file
-    from dynlora.store.knockouts import read_knockouts, write_knockouts
+    from dynlora.inference_child import knockout_target
+    from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 
     folder = run_folder(runs_dir, run_id)
     sets = [_positions(text) for text in together] or None
-    file = knockout_file(folder)
+    file = knockout_target(folder)
     examined = Examined(folder, which)
     of = len(examined.model.adapters) if sets is None else len(sets)
     found = None
-    for done, found in enumerate(examined.knockouts(sets, rows, None if again else read_knockouts(file))):
-        write_knockouts(file, found)
+    for done, found in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
+        keep_knockouts(file, found)
         if sys.stderr.isatty():
             click.echo(f"\r{done} of {of} knocked out", nl=done == of, err=True)
     if found is None:

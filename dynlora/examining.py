@@ -78,9 +78,7 @@ class Examined:
 
     def sample(self, n: int) -> Rows:
         """Return at most n held-out rows, the same every time."""
-        rows = self.data.held_out
-        draw = np.random.default_rng(stream_seed(self.config.seed, "examined rows"))
-        return rows.take(np.sort(draw.permutation(len(rows))[:n]))
+        return drawn_rows(self.data.held_out, n, self.config.seed)
 
     def answers(self, texts: Sequence[str], pairs: Sequence[str] | None, mode: str = "adapter") -> list[dict[str, Any]]:
         """Return predictions in words as `AdaptedModel.answers` does.
@@ -122,33 +120,42 @@ class Examined:
         }
 
     def knockouts(
-        self, sets: Sequence[Sequence[int]] | None = None, rows: int = ROWS, known: Knockouts | None = None
+        self,
+        sets: Sequence[Sequence[int]] | None = None,
+        rows: int = ROWS,
+        known: Sequence[Knockouts] = (),
+        *,
+        again: bool = False,
     ) -> Iterator[Knockouts]:
-        """Yield what held-out rows lose, first nothing yet, then after every set of modules that is switched off.
+        """Yield what held-out rows lose, first what is known, then after every set of modules that is switched off.
 
         Args:
-            sets: modules that are off together, by position; None is every module alone.
+            sets: modules that are off together, by position, in any order; None is every module alone.
             rows: held-out rows that are looked at.
-            known: what was measured before; what it holds of the same adapter and rows is not measured again.
+            known: what was measured before; the first of the same adapter and rows is gone on with.
+            again: measure anew what is wanted, where all of it is known.
 
         Raises:
             ConfigError: when a module is not one of the run's.
         """
         n = len(self.model.adapters)
-        wanted = [tuple(one) for one in sets] if sets is not None else [(index,) for index in range(n)]
+        wanted = [tuple(sorted(one)) for one in sets] if sets is not None else [(index,) for index in range(n)]
         check_modules(wanted, n)
         sample = self.sample(rows)
         tokens = self.model.tokens(sample)
         names, group = named_groups(sample)
         whole = self.model.predictions(tokens)
         found = Knockouts(self.which, self.model.step, len(sample), float(whole.loss.mean()), tuple(names), n)
-        if known is not None and found.same_rows(known):
-            found = known
+        found = next((one for one in known if found.same_rows(one)), found)
+        if again and {one.modules for one in found.effects}.issuperset(wanted):
+            found = found.without(wanted)
         yield found
         for modules in wanted:
             if all(modules != effect.modules for effect in found.effects):
                 effect = knocked_out(self.model, tokens, whole, modules, group=group, groups=len(names))
-                found = found.having(KnockedOut(**asdict(effect) | {"by_group": plain(np.array(effect.by_group))}))
+                found = found.having(
+                    KnockedOut(**asdict(effect) | {"by_group": tuple(plain(np.array(effect.by_group)))})
+                )
             yield found
 
     def shifted(self, kind: str, strength: float, rows: int = ROWS) -> dict[str, Any]:
@@ -180,7 +187,7 @@ class Examined:
                 f"data={config.data.source}: its labels are {', '.join(other.labels) or 'numbers'}, the run's "
                 f"{', '.join(self.model.labels) or 'numbers'}; take data with the same"
             )
-        held = other.held_out.take(np.arange(min(rows, len(other.held_out))))
+        held = drawn_rows(other.held_out, rows, self.config.seed)
         if self.model.labels:
             place = np.array([self.model.labels.index(name) for name in other.labels])
             held = Rows(held.text, held.text_pair, place[held.label], held.group)
@@ -247,6 +254,12 @@ class Examined:
         return {"rows": len(rows), "metrics": {name: finite(value) for name, value in metrics.items()}} | {
             "gate": plain(gate)
         }
+
+
+def drawn_rows(rows: Rows, n: int, seed: int) -> Rows:
+    """Return at most n of some rows, the same every time and from anywhere: data may come sorted."""
+    draw = np.random.default_rng(stream_seed(seed, "examined rows"))
+    return rows.take(np.sort(draw.permutation(len(rows))[:n]))
 
 
 def checked_texts(texts: Sequence[str], pairs: Sequence[str] | None) -> None:

@@ -24,7 +24,7 @@ import psutil
 from dynlora.assets.cache import cache_dir
 from dynlora.children import child_environment
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.store.knockouts import KNOCKOUT_NAME
+from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts, write_knockouts
 
 BUSY_S = 60.0
 """Seconds a question waits for its turn."""
@@ -67,6 +67,8 @@ class InferenceChild:
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._said: list[str] = []
         self._number = 0
+        self._begun: dict[str, int] = {}
+        self._ended_early: dict[str, str] = {}
 
     @property
     def pid(self) -> int | None:
@@ -97,6 +99,54 @@ class InferenceChild:
                 self._kill()  # it ended by itself before it read the question: ask a new one
         raise AssertionError("a second child is always fresh")
 
+    def knock_out(self, folder: Path, file: Path, **arguments: Any) -> None:
+        """Begin a knock-out that goes on between the questions, see `answering.Answering`; all viewers share it.
+
+        Raises:
+            ConfigError, DynloraError: as `ask` does.
+        """
+        self.ask("knockout", folder=str(folder), which="last", file=str(file), **arguments)
+        self._ended_early.pop(str(folder), None)
+        self._begun[str(folder)] = self.pid or 0
+
+    def is_under_way(self, folder: Path) -> bool:
+        """Say whether a knock-out of a run was begun whose end nobody has been told yet; asks nobody."""
+        return str(folder) in self._begun
+
+    def ended_early(self, folder: Path) -> str | None:
+        """Return why the last knock-out of a run ended early, None when it did not; asks nobody."""
+        return self._ended_early.get(str(folder))
+
+    def progress(self, folder: Path) -> dict[str, Any] | None:
+        """Return how far a run's knock-out has come (done, of), None when none is under way.
+
+        A child that is gone, or another one than began it, is an early end.
+
+        Raises:
+            DynloraError: as `ask` does.
+        """
+        key = str(folder)
+        if key not in self._begun:
+            return None
+        state = self.ask("progress", folder=key, which="last") if self._begun[key] == self.pid else None
+        if state is not None and not state["ended"]:
+            return state
+        self._begun.pop(key, None)
+        gone = "the model's process ended; what was measured is kept, start it again and it goes on from there"
+        said = gone if state is None else state["error"]
+        if said:
+            self._ended_early[key] = said
+        return None
+
+    def leave_off(self, folder: Path) -> None:
+        """Stop a run's knock-out; what was measured is kept.
+
+        Raises:
+            DynloraError: as `ask` does.
+        """
+        if self._begun.pop(str(folder), None) == self.pid:
+            self.ask("stop", folder=str(folder), which="last")
+
     def stop(self) -> None:
         """End the child, if there is one."""
         with self._having_turn():
@@ -112,19 +162,26 @@ class InferenceChild:
             self._turn.release()
 
     def _ensure(self) -> bool:
-        """Start the child when there is none, and say whether it is new."""
+        """Start the child when there is none, and say whether it is new.
+
+        Raises:
+            DynloraError: when it cannot be started.
+        """
         if self.pid is not None:
             return False
         self._kill()
         memory = self.memory or int(psutil.virtual_memory().available * MEMORY_SHARE)
         self._lines, self._said = queue.Queue(), []
-        self._process = subprocess.Popen(
-            answer_command(self.idle_s, memory),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=child_environment(),
-        )
+        try:
+            self._process = subprocess.Popen(
+                answer_command(self.idle_s, memory),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=child_environment(),
+            )
+        except OSError as error:
+            raise DynloraError(f"the model's process cannot be started ({error.strerror}): try again") from None
         for target in (_listen, _overhear):
             threading.Thread(target=target, args=(self._process, self._lines, self._said), daemon=True).start()
         return True
@@ -199,14 +256,32 @@ def shared() -> InferenceChild:
 
 
 def knockout_file(folder: Path) -> Path:
-    """Return where a run's knock-outs are kept: with it, or in the user's cache where it is only to be read."""
-    own = folder / KNOCKOUT_NAME
-    if own.exists() or os.access(folder, os.W_OK):
-        return own
+    """Return where a run's knock-outs are read: the user's cache where it holds some of the run, else with the run."""
+    spare = _spare_file(folder)
+    return spare if spare.exists() else folder / KNOCKOUT_NAME
+
+
+def knockout_target(folder: Path, *, is_own: bool = True) -> Path:
+    """Return where a run's knock-outs are written: with it, or in the user's cache where it is only to be read.
+
+    What such a run came with is copied there first, so that it is gone on with and not hidden.
+
+    Raises:
+        OSError: when the cache cannot be written.
+    """
+    own, spare = folder / KNOCKOUT_NAME, _spare_file(folder)
+    if is_own and os.access(folder, os.W_OK):
+        return own if not spare.exists() else spare
+    spare.parent.mkdir(parents=True, exist_ok=True)
+    came = read_knockouts(own)
+    if came is not None and not spare.exists():
+        write_knockouts(spare, came)
+    return spare
+
+
+def _spare_file(folder: Path) -> Path:
     place = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-    spare = cache_dir() / "knockouts"
-    spare.mkdir(parents=True, exist_ok=True)
-    return spare / f"{folder.name}-{place}.json"
+    return cache_dir() / "knockouts" / f"{folder.name}-{place}.json"
 
 
 def _answer_of(reply: dict[str, Any]) -> Any:

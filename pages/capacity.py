@@ -52,7 +52,7 @@ def show_knockouts() -> None:
     with widgets.guarded():
         summary, modules = queries.run_summary(run.folder), widgets.modules(run.folder)
         if len(modules) and summary["step"]:
-            widgets.knockout_card(run.folder, summary, modules)
+            widgets.knockout_card(run, summary, modules)
 
 
 show_now()

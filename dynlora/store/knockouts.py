@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -79,9 +79,21 @@ class Knockouts:
         others = tuple(one for one in self.effects if one.modules != effect.modules)
         return replace(self, effects=(*others, effect))
 
+    def without(self, sets: Collection[tuple[int, ...]]) -> Knockouts:
+        """Return these less what was measured of some sets of modules."""
+        return replace(self, effects=tuple(one for one in self.effects if one.modules not in sets))
+
     def same_rows(self, other: Knockouts | None) -> bool:
         """Say whether the other was measured on the same adapter and rows, so that its effects hold here."""
         return other is not None and replace(other, effects=()) == replace(self, effects=())
+
+    def replaces(self, other: Knockouts | None) -> bool:
+        """Say whether nothing whole is lost when these take the other's place."""
+        if other is None or len(other.alone) < other.n_modules:
+            return True
+        if self.same_rows(other):
+            return {one.modules for one in self.effects} >= {one.modules for one in other.effects}
+        return len(self.alone) == self.n_modules
 
 
 def read_knockouts(path: Path) -> Knockouts | None:
@@ -102,6 +114,31 @@ def write_knockouts(path: Path, found: Knockouts) -> None:
         OSError: when it cannot be written.
     """
     write_text(path, json.dumps({"format": FORMAT, **asdict(found)}, allow_nan=False) + "\n")
+
+
+def kept_knockouts(path: Path) -> tuple[Knockouts, ...]:
+    """Return what is kept at a path: first what was begun and not ended, then what the file itself holds."""
+    found = (read_knockouts(_begun(path)), read_knockouts(path))
+    return tuple(one for one in found if one is not None)
+
+
+def keep_knockouts(path: Path, found: Knockouts) -> None:
+    """Keep what is known so far; beside the file as long as taking its place would lose something whole.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    if not found.effects:
+        return
+    if not found.replaces(read_knockouts(path)):
+        write_knockouts(_begun(path), found)
+        return
+    write_knockouts(path, found)
+    _begun(path).unlink(missing_ok=True)
+
+
+def _begun(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-begun{path.suffix}")
 
 
 def _checked(found: Mapping[str, Any]) -> Knockouts:

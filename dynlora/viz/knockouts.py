@@ -78,7 +78,7 @@ def pairs(found: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
     alone = found.alone
     rows = []
     for effect in found.effects:
-        a, b = (*effect.modules, -1, -1)[:2]
+        a, b = sorted((*effect.modules, -1, -1)[:2])
         if len(effect.modules) == 2 and a in short and b in short:
             parts = [alone[index].delta if index in alone else np.nan for index in (a, b)]
             rows.append((f"{short[a]} + {short[b]}", effect.delta, effect.low, effect.high, sum(parts)))
@@ -151,9 +151,22 @@ def effect_sentence(effect: pd.DataFrame, of: int, rows: int) -> str:
     part = "" if len(effect) == of else f" {len(effect)} of {of} measured."
     names = listed([one_line(name, 30) for name in worst["short"].head(3)])
     return (
-        f"Of {plural(len(effect), 'module')}, {sure} help beyond doubt and {harm} harm, on {rows:,} held-out rows; the "
-        f"most is lost without {names}, {worst['delta'].iloc[0]:+.4f} nats for the first.{part}"
+        f"Of {plural(len(effect), 'module')}, {sure} help and {harm} harm, each with a 95 % interval clear of zero, on "
+        f"{rows:,} held-out rows; the most is lost without {names}, {worst['delta'].iloc[0]:+.4f} nats for the first.{part}"
     )
+
+
+def adapter_sentence(found: Knockouts, step: int) -> str:
+    """Return on which adapter knock-outs were measured, and whether the run has gone on since.
+
+    Args:
+        found: the knock-outs.
+        step: of the run.
+    """
+    words = f"Measured on the {found.which} adapter, of step {found.step:,}."
+    if found.step == step:
+        return words
+    return f"{words} The run is at step {step:,}: knock out again to see the modules as they are now."
 
 
 def agreement_sentence(name: str, found: Agreement, uniform: Agreement | None) -> str:

@@ -12,12 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynlora import examining
 from dynlora.engine.adapters import replace_module
 from dynlora.engine.knockout import interval, switched_off
 from dynlora.errors import ConfigError
 from dynlora.examining import Examined
 from dynlora.loading import load_run
-from dynlora.store.knockouts import KnockedOut, Knockouts, read_knockouts, write_knockouts
+from dynlora.store.knockouts import (
+    KnockedOut,
+    Knockouts,
+    keep_knockouts,
+    kept_knockouts,
+    read_knockouts,
+    write_knockouts,
+)
 from dynlora.viz import knockouts
 from tests.command_line import document, run
 
@@ -62,11 +70,13 @@ def test_what_is_known_is_not_measured_again(examined: Examined, monkeypatch: py
     *_, first = examined.knockouts(rows=24)
     assert len(first.alone) == first.n_modules == len(examined.model.adapters)
     monkeypatch.setattr("dynlora.examining.knocked_out", None)  # a call would fail
-    *_, again = examined.knockouts(rows=24, known=first)
+    *_, again = examined.knockouts(rows=24, known=[first])
     assert again == first
     other = replace(first, step=first.step + 1)  # of another adapter: does not count
     with pytest.raises(TypeError):
-        list(examined.knockouts(rows=24, known=other))
+        list(examined.knockouts(rows=24, known=[other]))
+    with pytest.raises(TypeError):
+        list(examined.knockouts(rows=24, known=[first], again=True))
 
 
 @pytest.mark.parametrize("sets", [[(99,)], [()], [(1, 1)], [(-1,)]])
@@ -91,6 +101,64 @@ def test_knock_outs_survive_the_file(tmp_path: Path) -> None:
     assert read_knockouts(file) is None
     write_knockouts(file, FOUND)
     assert read_knockouts(file) == FOUND
+
+
+WHOLE = replace(FOUND, n_modules=2, effects=tuple(replace(EFFECT, modules=m) for m in [(0,), (1,), (0, 1)]))
+
+
+@pytest.mark.parametrize(
+    ("then", "kept"),
+    [
+        (replace(WHOLE, effects=()), WHOLE),  # nothing is known yet
+        (replace(WHOLE, rows=8, effects=WHOLE.effects[:1]), WHOLE),  # other rows, just begun
+        (replace(WHOLE, step=90, effects=WHOLE.effects[2:]), WHOLE),  # a pair on an adapter of later
+        (replace(WHOLE, effects=WHOLE.effects[1:]), WHOLE),  # measured again, just begun
+        (replace(WHOLE, rows=8, effects=WHOLE.effects[:2]), replace(WHOLE, rows=8, effects=WHOLE.effects[:2])),
+        (WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0)), WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0))),
+    ],
+)  # fmt: skip
+def test_what_is_whole_is_kept_until_something_whole_replaces_it(
+    then: Knockouts, kept: Knockouts, tmp_path: Path
+) -> None:
+    file = tmp_path / "knockout.json"
+    keep_knockouts(file, WHOLE)
+    keep_knockouts(file, then)
+    assert read_knockouts(file) == kept
+    begun = () if then == kept or not then.effects else (then,)
+    assert kept_knockouts(file) == (*begun, kept)
+
+
+def test_what_was_begun_beside_is_gone_on_with(
+    examined: Examined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "knockout.json"
+    *_, whole = examined.knockouts(rows=8)
+    keep_knockouts(file, whole)
+    _, first, *_ = examined.knockouts(rows=16)
+    keep_knockouts(file, first)
+    calls: list[tuple[int, ...]] = []
+    real = examining.knocked_out
+    monkeypatch.setattr(examining, "knocked_out", lambda *a, **k: calls.append(a[3]) or real(*a, **k))
+    for found in examined.knockouts(rows=16, known=kept_knockouts(file), again=True):
+        keep_knockouts(file, found)
+    assert calls == [(index,) for index in range(1, whole.n_modules)]
+    assert kept_knockouts(file) == (found,)
+    assert found.rows == 16
+
+
+def test_a_pair_is_one_pair_in_either_order(examined: Examined) -> None:
+    *_, found = examined.knockouts([(3, 1)], rows=8)
+    *_, again = examined.knockouts([(1, 3)], rows=8, known=[found])
+    assert [effect.modules for effect in again.effects] == [(1, 3)]
+
+
+def test_rows_of_other_data_come_from_anywhere_in_it(examined: Examined, tmp_path: Path) -> None:
+    lines = [f"the film was great,{'good' if row < 100 else 'bad'}" for row in range(200)]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    found = examined.elsewhere({"path": str(tmp_path), "max_length": 16}, rows=40)
+    assert found["rows"] == 40
+    assert 0.2 < found["metrics"]["accuracy"] < 0.8, "the first 40 rows are all good"
 
 
 @given(

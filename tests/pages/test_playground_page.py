@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.answering import Answering
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.inference_child import InferenceChild
 from dynlora.store.knockouts import read_knockouts
 from dynlora.viz.widgets import knockouts, model_answers
 from tests.pages.app import charts, open_page, words
@@ -24,13 +25,15 @@ RUN = "20260101-000000-00000001"
 HOSTILE = "<img src=x onerror=alert(1)> great $x$ film"
 
 
-class Here:
+class Here(InferenceChild):
     """An inference child that is this process."""
 
     def __init__(self) -> None:
         """Hold no model yet."""
+        super().__init__()
         self.answering = Answering()
         self.broken: str | None = None
+        self.pace = 5
 
     @property
     def pid(self) -> int | None:
@@ -41,7 +44,7 @@ class Here:
         """Answer as the child does, over JSON; a knock-out advances a little at each question."""
         if self.broken:
             raise DynloraError(self.broken)
-        for _ in range(5):
+        for _ in range(self.pace):
             self.answering.advance()
         line = json.dumps({"number": 1, "ask": ask, "arguments": arguments})
         reply = json.loads(json.dumps(self.answering.reply(line)))
@@ -77,6 +80,8 @@ def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
     said = plain(app)
     assert "adapter says" in said
     assert "base with head says" in said
+    assert "gates frozen says" in said
+    assert "most comes from" in said.lower()
     assert len(charts(app)) == 3
     html = "".join(element.proto.body for element in app.get("html"))
     assert "great" in html
@@ -132,6 +137,10 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
     make_run(runs_dir, run_id=RUN)
     app = open_page(page, run=RUN, text="great", example="1")
     assert not app.exception
+    said = {"capacity": "kept no adapter"}.get(
+        page, "holds no last adapter; it was not kept, or nothing was trained yet"
+    )
+    assert said in plain(app)
 
 
 def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
@@ -145,7 +154,7 @@ def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
     assert found is not None
     assert len(found.alone) == found.n_modules
     said = plain(app)
-    assert "help beyond doubt" in said
+    assert "help and" in said
     assert "Spearman" in said
     assert len(charts(app)) == before + 3
     assert "Knock out again" in [button.label for button in app.button]

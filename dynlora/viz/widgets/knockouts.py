@@ -4,7 +4,8 @@
 # (pandas comes without types)
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.inference_child import knockout_file, shared
+from dynlora.inference_child import knockout_file, knockout_target, shared
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.scores import module_scores
 from dynlora.viz import figures_knockouts, knockouts
-from dynlora.viz.labels import number, plural
+from dynlora.viz.labels import number
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.address import choose
 from dynlora.viz.widgets.cards import card, chart, colours, note, rows, safe
-from dynlora.viz.widgets.picker import find_run, is_read_only, list_all, run_words
+from dynlora.viz.widgets.picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_words
 
 SIZES = (128, 512, 2048)
 """Held-out rows that can be looked at."""
@@ -31,36 +32,37 @@ MOST_TWINS = 24
 """Runs that are looked at for one that spreads the same budget evenly."""
 
 
-def knockout_card(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the knock-outs of a run; while some are under way, again and again.
 
     Args:
-        folder: of the run.
+        run: the run.
         summary: as `queries.run_summary` returns it.
         modules: as `capacity.described` returns them.
     """
-    twins = uniform_twins(folder, summary, list_all())
-    running = _progress(folder) if st.session_state.get(_key(folder)) else None
+    twins = uniform_twins(run.folder, summary, list_all())
+    under_way = shared().is_under_way(run.folder)
 
-    @st.fragment(run_every=1.5 if running is not None else None)
+    @st.fragment(run_every=1.5 if under_way else None)
     def live() -> None:
         with card("Was importance right? Each module knocked out in turn", "knockout"):
-            _draw(folder, summary, modules, twins)
+            state = _progress(run.folder)
+            if under_way and state is None and not shared().is_under_way(run.folder):
+                st.rerun()  # it has ended: there is no more need to look again
+            _draw(run, summary, modules, twins, state)
 
     live()
 
 
-def _draw(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame) -> None:
-    state = _progress(folder) if st.session_state.get(_key(folder)) else None
+def _draw(
+    run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame, state: dict[str, Any] | None
+) -> None:
+    folder = run.folder
     found = read_knockouts(knockout_file(folder))
-    if state is not None and (state["ended"] or state["error"]):
-        st.session_state[_key(folder)] = False
-        st.session_state[f"{_key(folder)}-said"] = state["error"]
-        st.rerun()
-    said = st.session_state.pop(f"{_key(folder)}-said", None)
-    if said:
+    said = shared().ended_early(folder)
+    if said and state is None:
         st.error(safe(f"The knock-out ended early: {said}"))
-    _controls(folder, summary, found, state)
+    _controls(run, summary, found, state)
     effect = knockouts.effects(found, modules)
     if found is None or effect.empty:
         note(
@@ -70,23 +72,24 @@ def _draw(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, twins
         return
     words = knockouts.effect_sentence(effect, len(modules), found.rows)
     chart(figures_knockouts.effect_bars(effect, colours()), words, effect.drop(columns="position"), "effects")
+    note(knockouts.adapter_sentence(found, summary["step"]))
     _against_scores(folder, effect, modules, twins)
     groups = knockouts.by_group(found, modules)
     if len(groups) > 1:
         st.markdown("**What each input group loses without each module**")
-        told = "Blue helps the group, red harms it; the same adapter can do both."
+        told = "Toward the one colour the module helps the group, toward the other it harms; one adapter can do both."
         chart(figures_knockouts.group_effects(groups, colours()), told, groups.reset_index(names="group"), "by-group")
-    _pairs(folder, found, modules)
+    _pairs(run, found, modules, summary["step"])
 
 
-def _controls(folder: Path, summary: Mapping[str, Any], found: Knockouts | None, state: dict[str, Any] | None) -> None:
+def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, state: dict[str, Any] | None) -> None:
     """Draw what starts and stops a knock-out, and how far the one under way has come."""
     if state is not None:
         done, of = state["done"], max(1, state["of"])
-        st.progress(min(1.0, done / of), f"{done} of {plural(of, 'module')} knocked out")
+        st.progress(min(1.0, done / of), f"{done} of {of} knocked out")
         if st.button("Stop", icon=":material/stop:", key="knockout-stop"):
-            _asked(folder, "stop")
-            st.session_state[_key(folder)] = False
+            with _said_on_the_page():
+                shared().leave_off(run.folder)
             st.rerun()
         return
     if is_read_only():
@@ -95,13 +98,14 @@ def _controls(folder: Path, summary: Mapping[str, Any], found: Knockouts | None,
     if not summary["step"]:
         note("Nothing has been trained yet.")
         return
+    if not has_model(run.folder):
+        note("This run kept no adapter, so nothing can be measured anew.")
+        return
     with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
-        size = st.selectbox("held-out rows", SIZES, 1, key="knockout-rows", width=160)
+        size = choose("heldout", "held-out rows", SIZES, SIZES[1], width=160)
         words = "Knock out every module" if found is None else "Knock out again"
         if st.button(words, icon=":material/science:", key="knockout-start"):
-            if found is not None and found.rows == size and len(found.alone) == found.n_modules:
-                knockout_file(folder).unlink(missing_ok=True)
-            _start(folder, None, int(size))
+            _start(run, None, int(size))
 
 
 def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
@@ -111,7 +115,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
         return
     name = choose("score", "score", list(scores), next(iter(scores)))
     found = knockouts.agreement(scores[name], effect)
-    title, uniform = _twin(twins, modules)
+    twin, title, uniform = _twin(twins, modules)
     other = None if uniform is None else knockouts.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
@@ -124,67 +128,64 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
         if uniform is not None:
             st.markdown(f"**… and against those in {safe(title)}**")
             rows(knockouts.agreements(scores, uniform).round(3))
-        elif title:
+        elif twin:
             note(f"{title} spreads the same budget evenly: knock it out too, and the scores can be tried on it.")
+            link("pages/capacity.py", "Open it", run=twin)
         st.markdown("**Misjudged most**")
         wrong = knockouts.misjudged(np.asarray(scores[name]), effect)
         rows(wrong.assign(score=[number(value) for value in wrong["score"]]).round(4))
 
 
-def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, pd.DataFrame | None]:
-    """Return the name of the uniform twin and its effects, None while they are not measured; no name without a twin."""
+def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.DataFrame | None]:
+    """Return id and name of the uniform twin and its effects, None while they are not measured; no id without one."""
     words = run_words(twins) if len(twins) else {}
+    able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:
-        folder = find_run(run).folder
-        effect = knockouts.effects(read_knockouts(knockout_file(folder)), modules)
+        effect = knockouts.effects(read_knockouts(knockout_file(find_run(run).folder)), modules)
         if len(effect) == len(modules):
-            return words[run], effect
-    return next(iter(words.values()), ""), None
+            return run, words[run], effect
+    return (able[0], words[able[0]], None) if able else ("", "", None)
 
 
-def _pairs(folder: Path, found: Knockouts, modules: pd.DataFrame) -> None:
+def _pairs(run: Chosen, found: Knockouts, modules: pd.DataFrame, step: int) -> None:
     """Draw the pairs measured so far and what measures another."""
     with st.expander("Pairs: do two modules stand in for each other?"):
         names = {int(p): short for p, short in zip(modules["position"], modules["short"], strict=True)}
+        able = has_model(run.folder) and not is_read_only() and found.step == step
         with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-pairs"):
             chosen = st.multiselect(
                 "two modules", list(names), format_func=names.__getitem__, max_selections=2, key="knockout-pair"
             )
-            if st.button("Measure the pair", key="knockout-pair-start", disabled=len(chosen) != 2 or is_read_only()):
-                _start(folder, [[int(one) for one in chosen]], found.rows)
+            if st.button("Measure the pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
+                _start(run, [sorted(int(one) for one in chosen)], found.rows)
         measured = knockouts.pairs(found, modules)
         if len(measured):
             rows(measured.round(5))
-            note("Beyond zero: together they are worth more than apart, so each can stand in for the other.")
+            note("`beyond` above zero: together they are worth more than apart, so each can stand in for the other.")
 
 
-def _start(folder: Path, sets: list[list[int]] | None, size: int) -> None:
+def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> None:
     """Ask the child for a knock-out, and say why it could not start."""
-    if _asked(folder, "knockout", file=str(knockout_file(folder)), sets=sets, rows=size) is not None:
-        st.session_state[_key(folder)] = True
+    with _said_on_the_page(), st.spinner("The model is being loaded …"):
+        file = knockout_target(run.folder, is_own=run.is_own)
+        shared().knock_out(run.folder, file, sets=sets, rows=size, again=True)
         st.rerun()
 
 
 def _progress(folder: Path) -> dict[str, Any] | None:
-    """Return how far a knock-out has come, None when there is none, or no child that could know."""
-    if shared().pid is None:
-        st.session_state[_key(folder)] = False
-        return None
-    return _asked(folder, "progress")
+    """Return how far a knock-out has come, None when there is none, or nobody who could say."""
+    with _said_on_the_page():
+        return shared().progress(folder)
+    return None
 
 
-def _asked(folder: Path, ask: str, **arguments: Any) -> Any:
-    """Return the child's answer, None with a sentence on the page when it has none."""
+@contextmanager
+def _said_on_the_page() -> Iterator[None]:
+    """Turn what the child cannot do into a sentence on the page."""
     try:
-        with st.spinner("The model is being loaded …") if ask == "knockout" else st.empty():
-            return shared().ask(ask, folder=str(folder), which="last", **arguments)
-    except DynloraError as error:
+        yield
+    except (DynloraError, OSError) as error:
         st.error(safe(str(error)))
-        return None
-
-
-def _key(folder: Path) -> str:
-    return f"knockout-{folder.name}"
 
 
 def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
@@ -196,18 +197,24 @@ def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) 
         runs: as `queries.list_runs` lists them.
     """
     same = runs[(runs["status"] == "finished") & (runs["id"] != folder.name)]
-    for column in ("model", "data"):
+    for column in ("model", "data", "max_steps"):
         same = same[same[column] == summary.get(column)]
+    same = same.loc[_mask(same, [(params or {}).get("budget") == budget_of(summary) for params in same["params"]])]
     apart = (pd.to_numeric(same["seed"], errors="coerce") - (summary.get("seed") or 0)).abs()
     near = same.assign(apart=apart).sort_values("apart", kind="stable").head(MOST_TWINS)
-    others = [answers.ask(queries.run_summary, Path(str(path))) for path in near["folder"]]
-    return near[[is_uniform(other) and budget_of(other) == budget_of(summary) for other in others]]
+    return near.loc[_mask(near, [is_uniform(answers.ask(queries.run_summary, Path(path))) for path in near["folder"]])]
+
+
+def _mask(rows: pd.DataFrame, kept: list[bool]) -> pd.Series:
+    """Return which rows are kept; a bare list that is empty would choose columns."""
+    return pd.Series(kept, index=rows.index, dtype=bool)
 
 
 def is_uniform(summary: Mapping[str, Any]) -> bool:
-    """Say whether every module of a run has the same rank at its end, and nothing was ever moved."""
+    """Say whether a run is LoRA as it is: all ranks are equal, nothing was ever to move, no signal of a method's own."""
     ranks = list((summary.get("ranks") or {}).values())
-    return bool(ranks) and len(set(ranks)) == 1
+    still = not summary.get("planned_events") and not summary.get("own_signals")
+    return bool(ranks) and len(set(ranks)) == 1 and still
 
 
 def budget_of(summary: Mapping[str, Any]) -> Any:

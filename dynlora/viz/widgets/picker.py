@@ -16,6 +16,7 @@ import streamlit as st
 
 from dynlora.app_files import sample_runs_dir
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.origins import is_local
 from dynlora.store import queries, schema
 from dynlora.viz.labels import markdown_text, one_line
 from dynlora.viz.listing import ACTIVE
@@ -49,9 +50,17 @@ def runs_dir() -> Path:
     return Path(os.path.realpath(os.environ.get(RUNS_DIR_VARIABLE) or "runs"))
 
 
+def serves_others() -> bool:
+    """Say whether other machines reach the dashboard: `dynlora ui` says so, else the address that streamlit binds.
+
+    Without an address it binds all of the machine's.
+    """
+    return bool(os.environ.get(READ_ONLY_VARIABLE)) or not is_local(str(st.get_option("server.address") or ""))
+
+
 def is_read_only() -> bool:
-    """Say whether the page may only look: `dynlora ui` says so for other machines, until a token is given."""
-    return bool(os.environ.get(READ_ONLY_VARIABLE)) and not st.session_state.get(UNLOCKED)
+    """Say whether the page may only look: where other machines reach it, until a token is given."""
+    return serves_others() and not st.session_state.get(UNLOCKED)
 
 
 def runs_roots() -> list[Path]:
@@ -69,6 +78,11 @@ def list_all() -> pd.DataFrame:
     root = str(runs_dir())
     runs["is_own"] = [os.path.dirname(folder) == root for folder in runs["folder"]]
     return runs.sort_values("is_own", ascending=False, kind="stable").drop_duplicates("id").reset_index(drop=True)
+
+
+def has_model(folder: Path) -> bool:
+    """Say whether a run kept an adapter that could be loaded."""
+    return any((folder / name).is_dir() for name in ("adapter", "checkpoint"))
 
 
 def is_active(runs: pd.DataFrame) -> bool:

@@ -1,0 +1,68 @@
+"""A knock-out in a browser: watched by two, its process killed in the middle, gone on with, fitting a narrow window."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora.store.knockouts import read_knockouts
+from tests.browser.test_playground_journey import inference_child
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+@pytest.fixture
+def slow_run(trained_run: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path) -> Path:
+    """A trained run with so many held-out rows that its knock-outs take a while."""
+    folder, data = runs_dir / trained_run.name, tmp_path / "data"
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout*.json"))
+    shutil.copytree(tiny_data, data)
+    head, *lines = (data / "validation.csv").read_text().splitlines()
+    (data / "validation.csv").write_text("\n".join([head, *lines * 40]) + "\n")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(str(tiny_data), str(data)))
+    return folder
+
+
+def test_a_knock_out_outlives_the_process_that_measures_it(
+    server: str, page: Page, slow_run: Path, artifacts: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/capacity?run={slow_run.name}")
+    rows = page.get_by_role("combobox", name="held-out rows")
+    expect(rows).to_be_visible()
+    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)  # what is drawn anew closes an open list
+    rows.click()
+    page.get_by_role("option", name="2048").click()
+    page.get_by_role("button", name="Knock out every module").click()
+    bar = page.get_by_text(re.compile(r"\d+ of 12 knocked out"))
+    expect(bar).to_be_visible()
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.get_by_text(re.compile(r"\d+ of 12 knocked out"))).to_be_visible()
+
+    os.kill(inference_child().pid, signal.SIGKILL)
+    ended = re.compile("The knock-out ended early")
+    expect(page.get_by_text(ended)).to_be_visible()
+    expect(other.get_by_text(ended)).to_be_visible()
+    page.get_by_role("button", name=re.compile("Knock out")).click()
+    expect(page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
+    found = read_knockouts(slow_run / "knockout.json")
+    assert found is not None
+    assert (len(found.alone), found.rows) == (12, 2048)
+    for scheme in ("light", "dark"):
+        other.emulate_media(color_scheme=scheme)
+        other.set_viewport_size({"width": 375, "height": 900})
+        other.goto(page.url)
+        expect(other.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
+        main = other.get_by_test_id("stMain")
+        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+        other.locator('[class*="st-key-card-knockout"]').screenshot(path=artifacts / f"knockout-{scheme}.png")

@@ -1,0 +1,196 @@
+"""The knock-out card: nothing whole is lost, samples stay as they came, an end is told to whoever watches."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.inference_child import knockout_file
+from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.viz import knockouts as numbers
+from dynlora.viz.widgets import knockouts, model_answers, picker
+from tests.pages.app import open_page, words
+from tests.pages.test_playground_page import Here, plain
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Let pages ask this process."""
+    child = Here()
+    for module in (model_answers, knockouts):
+        monkeypatch.setattr(module, "shared", lambda: child)
+    return child
+
+
+@pytest.fixture
+def run(trained_run: Path, runs_dir: Path) -> Path:
+    """A trained run in the runs folder of the test."""
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    return folder
+
+
+def press(app: AppTest, label: str) -> None:
+    """Press a button and check that nothing broke."""
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception
+
+
+def watched(app: AppTest, times: int = 5) -> str:
+    """Look again and again, as the page does by itself, and return what it says at the end."""
+    for _ in range(times):
+        app.run()
+    return plain(app)
+
+
+def measured(folder: Path) -> Knockouts:
+    """Return what is kept of a run, all of it."""
+    found = read_knockouts(knockout_file(folder))
+    assert found is not None
+    assert len(found.alone) == found.n_modules
+    return found
+
+
+def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path) -> None:
+    here.pace = 1
+    app = open_page("capacity", run=run.name)
+    press(app, "Knock out every module")
+    other = open_page("capacity", run=run.name)
+    assert "of 12 knocked out" in str(other.get("progress")[0].proto)
+    press(other, "Stop")
+    assert not other.get("progress")
+    app.run()
+    assert not app.get("progress")
+    found = read_knockouts(knockout_file(run))
+    assert found is not None
+    assert 0 < len(found.alone) < found.n_modules
+    here.pace = 5
+    press(app, "Knock out again")
+    watched(app)
+    assert measured(run).alone[0] == found.alone[0]
+
+
+def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, run: Path) -> None:
+    app = open_page("capacity", run=run.name)
+    press(app, "Knock out every module")
+    watched(app)
+    whole = measured(run)
+    app.selectbox(key="address-heldout").set_value(128)
+    press(app, "Knock out again")
+    press(app, "Stop")
+    assert measured(run) == whole
+    press(app, "Knock out again")
+    watched(app)
+    assert measured(run).rows == min(128, whole.rows)
+
+
+def test_a_pair_is_measured_on_the_page(here: Here, run: Path) -> None:
+    app = open_page("capacity", run=run.name)
+    press(app, "Knock out every module")
+    watched(app)
+    app.multiselect(key="knockout-pair").set_value([4, 1]).run()
+    press(app, "Measure the pair")
+    said = watched(app, 3)
+    assert "so each can stand in for the other" in said
+    assert [effect.modules for effect in measured(run).effects][-1] == (1, 4)
+
+
+def test_a_child_that_dies_in_the_middle_is_told(here: Here, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_page("capacity", run=run.name)
+    press(app, "Knock out every module")
+    monkeypatch.setattr(Here, "pid", property(lambda self: None))
+    app.run()
+    assert "The knock-out ended early: the model's process ended; what was measured is kept" in plain(app)
+    assert not app.get("progress")
+    assert "ended early" in plain(open_page("capacity", run=run.name)), "others are told too"
+    monkeypatch.setattr(Here, "pid", property(lambda self: 2))
+    press(app, "Knock out again")
+    assert "ended early" not in plain(app)
+    watched(app)
+    measured(run)
+
+
+def test_a_sample_stays_as_it_came(
+    here: Here, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    app = open_page("capacity", run=run.name)
+    press(app, "Knock out every module")
+    watched(app)
+    came = (run / "knockout.json").read_bytes()
+    samples, empty = run.parent, tmp_path / "own"
+    empty.mkdir()
+    monkeypatch.setattr(picker, "sample_runs_dir", lambda: samples)
+    monkeypatch.setenv("DYNLORA_RUNS_DIR", str(empty))
+    app = open_page("capacity", run=run.name)
+    assert "Spearman" in plain(app)
+    app.selectbox(key="address-heldout").set_value(128)
+    press(app, "Knock out again")
+    press(app, "Stop")
+    assert "Spearman" in plain(app)
+    press(app, "Knock out again")
+    watched(app)
+    assert (run / "knockout.json").read_bytes() == came
+    assert knockout_file(run).is_relative_to(cache)
+    measured(run)
+
+
+def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: Here, run: Path) -> None:
+    app = open_page("capacity", run=run.name)
+    press(app, "Knock out every module")
+    watched(app)
+    for name in ("adapter", "checkpoint"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    app = open_page("capacity", run=run.name)
+    said = plain(app)
+    assert "This run kept no adapter" in said
+    assert "Spearman" in said
+    assert "Knock out again" not in [button.label for button in app.button]
+
+
+def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
+    found = Knockouts("last", 60, 512, 0.4, (), 12)
+    assert numbers.adapter_sentence(found, 60) == "Measured on the last adapter, of step 60."
+    assert "The run is at step 90: knock out again" in numbers.adapter_sentence(found, 90)
+
+
+LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_signals": {}}
+
+
+@pytest.mark.parametrize(
+    ("more", "is_uniform"),
+    [
+        ({}, True),
+        ({"ranks": {"a": 4, "b": 3}}, False),
+        ({"ranks": {}}, False),
+        ({"planned_events": 9}, False),
+        ({"own_signals": {"dimension": {}}}, False),
+    ],
+)
+def test_lora_as_it_is_is_a_uniform_twin(more: dict[str, Any], is_uniform: bool) -> None:
+    assert knockouts.is_uniform(LORA | more) is is_uniform
+
+
+def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = {"status": "finished", "model": "m", "data": "d", "max_steps": 300, "params": {"budget": 8}}
+    other = {"seed3": {"seed": 3}, "seed1": {"seed": 1}, "short": {"max_steps": 120}, "big": {"params": {"budget": 9}},
+             "stopped": {"status": "stopped"}, "moved": {}, "own": {}}  # fmt: skip
+    runs = pd.DataFrame(
+        [{**same, "seed": 0, "id": key, "folder": str(tmp_path / key)} | row for key, row in other.items()]
+    )
+    monkeypatch.setattr(
+        knockouts.answers, "ask", lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {})
+    )
+    found = knockouts.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
+    assert found["id"].tolist() == ["seed1", "seed3"]
+
+
+def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
+    found = numbers.Agreement(0.5, 0.2, 0.7, 12)
+    said = numbers.agreement_sentence("importance", found, numbers.Agreement(0.3, -0.1, 0.6, 12))
+    assert "in the uniform twin, where no rank moved: +0.30 (-0.10 to +0.60)" in said
+    assert words(open_page("capacity", run=run.name))
