@@ -164,7 +164,7 @@ def adapter_sentence(found: Knockouts, step: int) -> str:
         step: of the run.
     """
     words = f"Measured on the {found.which} adapter, of step {found.step:,}."
-    if found.step == step:
+    if found.step == step or found.which == "best":
         return words
     return f"{words} The run is at step {step:,}: knock out again to see the modules as they are now."
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ from dynlora.store import queries
 from tests.browser.conftest import OTHER
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+PROBED = re.compile(r"/\w+/_stcore/(health|host-config)$")
+"""Where streamlit looks for its server first, below the page's own path; it is not there."""
 
 TRAIN_MS = 400_000
 """Patience with a small run on a busy machine, in milliseconds."""
@@ -108,6 +112,47 @@ def test_every_page_fits_and_follows_the_mode(
         page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")
     dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     assert (sum(int(part) for part in re.findall(r"\d+", dark)[:3]) < 200) == (scheme == "dark")
+    context.close()
+
+
+def is_trouble(message: ConsoleMessage) -> bool:
+    """Say whether a line of the console is an error that no page should have."""
+    return message.type == "error" and PROBED.search(message.location["url"]) is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_the_model_says_fits_a_telephone(
+    server: str, browser: Browser, artifacts: Path, scheme: str, runs_dir: Path, trained_run: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    context = browser.new_context(viewport={"width": 375, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+    page = context.new_page()
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text) if is_trouble(message) else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    of_run = f"run={folder.name}"
+    said = page.get_by_title(re.compile("log-odds")).first
+    for name, address, shown in (
+        ("playground", f"playground?{of_run}&text=the+film+was+great+and+the+plot+{'lovely' * 12}", said),
+        ("inputs", f"inputs?{of_run}&example=2", said),
+        ("capacity", f"capacity?{of_run}", page.get_by_role("button", name="Knock out every module")),
+        ("tour", "tour", page.locator(".replay svg")),
+        ("tour-gates", "tour?stop=gates", page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first),
+    ):
+        page.goto(f"{server}/{address}")
+        expect(shown).to_be_visible(timeout=120_000)
+        expect(page.locator(".js-plotly-plot, .replay svg").first).to_be_visible()
+        expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)  # nothing is still being drawn
+        main = page.get_by_test_id("stMain")
+        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, name
+        assert page.locator("[data-testid=stException], [data-testid=stAlertContentError]").count() == 0, name
+        background = page.get_by_test_id("stApp").evaluate("element => getComputedStyle(element).backgroundColor")
+        assert (sum(int(part) for part in re.findall(r"\d+", background)[:3]) < 200) == (scheme == "dark"), name
+        page.screenshot(path=artifacts / f"model-{name}-{scheme}.png", full_page=True)
+    assert troubles == []
     context.close()
 
 

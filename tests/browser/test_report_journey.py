@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
 from dynlora.viz.report import comparison_report, run_report
 from dynlora.viz.theme import DARK, LIGHT
-from tests.viz.runs import HOSTILE, make_run
+from tests.browser.conftest import OTHER
+from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -90,6 +92,43 @@ def test_a_run_and_a_comparison_open_from_disk(
         expect(title).to_have_css("fill", LIGHT_MUTED)
         found.page.screenshot(path=artifacts / f"report-{path.stem}-narrow.png")
         assert found.troubles == []
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        (f"run?run={OTHER}", ("Learning", "Capacity", "Knock-outs", "How it was made")),
+        (f"compare?runs={OTHER},{OTHER[:-1]}2", ("How they ended", "How they were made")),
+    ],
+    ids=["run", "compare"],
+)
+def test_the_button_gives_a_report_that_opens_without_the_server(
+    address: str, parts: tuple[str, ...], server: str, page: Page, offline: BrowserContext, runs_dir: Path,
+    tmp_path: Path, artifacts: Path,
+) -> None:  # fmt: skip
+    name = f"dynlora-{OTHER}.html" if address.startswith("run") else "dynlora-comparison.html"
+    make_run(runs_dir, run_id=f"{OTHER[:-1]}2", strategy="lora", text="the second run")
+    effects = tuple(KnockedOut((i,), 0.6, 0.01 * i, 0.01 * i - 0.005, 0.01 * i + 0.005, 0.1) for i in range(N_MODULES))
+    write_knockouts(runs_dir / OTHER / "knockout.json", Knockouts("last", 40, 512, 0.6, GROUPS, N_MODULES, effects))
+    page.goto(f"{server}/{address}")
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Report", exact=True).click()
+    assert downloading.value.suggested_filename == name
+    file = tmp_path / name
+    downloading.value.save_as(file)
+    page.goto("about:blank")
+
+    found = opened(offline, file)
+    assert found.troubles == []
+    assert found.charts == found.page.locator(".plot").count() >= 4
+    assert set(parts) <= set(found.page.locator("h2").all_inner_texts())
+    assert found.page.get_by_text("minilm").first.is_visible(), "the configuration is in it"
+    if "Knock-outs" in parts:
+        knocked = found.page.locator("section", has=found.page.get_by_role("heading", name="Knock-outs"))
+        assert knocked.locator(".plot .barlayer .point").count() == N_MODULES
+        knocked.screenshot(path=artifacts / "report-knockouts.png")
+    found.page.screenshot(path=artifacts / f"report-downloaded-{name}.png")
+    assert found.troubles == []
 
 
 def test_without_javascript_the_tables_remain(browser: Browser, runs_dir: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.engine.explaining import explain, margins
-from dynlora.engine.inference import bake_gates, mean_gates
+from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.knockout import switched_off
 from dynlora.engine.perturbing import KINDS, perturbed
 from dynlora.errors import ConfigError
@@ -53,6 +53,63 @@ def test_a_module_adds_what_its_absence_takes(examined: Examined) -> None:
             alone = examined.model.predict([TEXT])
         assert found.without[index] == pytest.approx(margins(examined.model, alone, int(found.answer.argmax()))[0])
         assert found.flipped[index] == (alone.prediction[0] != found.answer.argmax())
+
+
+def lean(model: AdaptedModel, column: int, by: float) -> None:
+    """Change the log-odds of one class of two for every text, with and without adapters."""
+    with torch.no_grad():
+        model.base.model.get_parameter("classifier.bias")[column] += by
+
+
+def test_a_module_without_which_the_answer_is_another_is_said_to_flip_it(trained_run: Path) -> None:
+    model = load_run(trained_run)
+    before = explain(model, TEXT)
+    strongest = int(np.abs(before.without - before.margin).argmax())
+    boundary = (before.margin + before.without[strongest]) / 2  # the log-odds at which only some of them matter
+    lean(model, int(before.answer.argmax()), -boundary)
+    found = explain(model, TEXT)
+    answer = int(found.answer.argmax())
+    sign = 1 if answer == before.answer.argmax() else -1
+    assert found.margin == pytest.approx(sign * (before.margin - boundary), abs=1e-4)
+    assert found.flipped[strongest]
+    assert not found.flipped.all()
+    for index, flipped in enumerate(found.flipped):
+        with switched_off(model.adapters, [index]):
+            alone = model.predict([TEXT])
+        assert flipped == (alone.prediction[0] != answer)
+        assert flipped == (found.without[index] < 0), "of two classes the other one is answered below even odds"
+
+
+@pytest.mark.parametrize("text", [TEXT, "the plot was dull and the cast broken"])
+def test_a_word_adds_to_the_base_what_hiding_it_takes_there(text: str, examined: Examined) -> None:
+    found = explain(examined.model, text)
+    column = int(found.answer.argmax())
+    encoded = examined.model.base.tokenizer(text, return_tensors="pt")
+    n = len(found.pieces)
+    rows = {name: values.repeat(n, 1) for name, values in encoded.items()}
+    rows["attention_mask"].fill_diagonal_(0)  # row i lacks token i
+    with torch.inference_mode(), examined.model.adapters.disabled():
+        logits = [examined.model.base.model(**batch).logits.double().numpy() for batch in (encoded, rows)]
+    whole, hidden = (values[:, column] - values[:, 1 - column] for values in logits)
+    own = np.array([piece.part is None for piece in found.pieces])
+    assert np.isnan(found.base_contribution[own]).all()
+    assert found.base_contribution[~own] == pytest.approx((whole - hidden)[~own], abs=1e-4)
+    assert np.abs(found.base_contribution[~own] - found.contribution[~own]).max() > 0.01, "not those of the adapter"
+
+
+def test_a_word_of_the_base_speaks_for_the_answer_of_the_adapter(trained_run: Path) -> None:
+    model = load_run(trained_run)
+    before = explain(model, TEXT)
+    column = int(before.answer.argmax())
+    with model.adapters.disabled():
+        bare = margins(model, model.predict([TEXT]), column)[0]
+    assert bare < before.margin
+    lean(model, column, -(bare + before.margin) / 2)
+    found = explain(model, TEXT)
+    assert int(found.answer.argmax()) == column
+    with model.adapters.disabled():
+        assert int(model.predict([TEXT]).prediction[0]) != column, "else both would be asked for the same class"
+    assert found.base_contribution == pytest.approx(before.base_contribution, abs=1e-4, nan_ok=True)
 
 
 def test_gates_are_those_of_the_prediction_and_the_base_moves_nothing(examined: Examined) -> None:

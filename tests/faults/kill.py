@@ -2,7 +2,8 @@
 
 Every trial starts a real run of a strategy on a tiny model, ends it at a drawn place (SIGKILL, SIGTERM, or a copy of
 the folder made while it is written), resumes what is left, sometimes kills that too, and holds the result against a
-run that nobody disturbed: the adapter's bytes are equal, and the store has each step once. Prints a JSON report.
+run that nobody disturbed: the adapter's bytes are equal, and the store has the same steps, numbers, events, groups and
+examples, each once. Prints a JSON report.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Trial:
         way: how it was ended.
         place: where it was when it was.
         again: whether its resume was killed too.
+        kills: SIGKILLs that met it.
         outcome: `equal`, `nothing begun` (ended before a run folder existed, and left none), `ended before` (it was
             never there so often), `refused` (a copy that says it cannot be read), or what went wrong.
     """
@@ -57,6 +59,7 @@ class Trial:
     place: str
     again: bool
     outcome: str
+    kills: int = 0
 
 
 @dataclass
@@ -104,16 +107,42 @@ def what_is_wrong(folder: Path, whole: Path) -> str:
         if found.signals().keys() != expected.signals().keys():
             return "other signals"
         for name in expected.signals():
-            steps, values = found.signal(name)
-            wanted, known = expected.signal(name)
-            if list(steps) != list(wanted):
-                return f"{name}: its steps differ"
-            if not np.array_equal(values, known, equal_nan=True):
-                return f"{name}: its values differ"
-        (loss,), (wanted_loss,) = found.scalars("loss", "train"), expected.scalars("loss", "train")
-        if list(loss.steps) != list(wanted_loss.steps) or not np.array_equal(loss.values, wanted_loss.values):
-            return "the loss differs"
+            if not _same_signal(found, expected, name):
+                return f"{name}: its steps, values or roll-ups differ"
+        for what, read in (("scalars", _numbers), ("events", _decisions), ("groups or examples", _held_out)):
+            if read(found) != read(expected):
+                return f"the {what} differ"
     return "equal"
+
+
+def _same_signal(found: Any, expected: Any, name: str) -> bool:
+    """Say whether a signal has the same steps, values and roll-ups in two runs."""
+    pairs = [*zip(found.signal(name), expected.signal(name), strict=True)]
+    pairs += zip(asdict(found.bins(name, 8)).values(), asdict(expected.bins(name, 8)).values(), strict=True)
+    return all(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True) for one, other in pairs)
+
+
+def _held_out(reader: Any) -> tuple[Any, Any]:
+    """Return the input groups and the examples of the probe set."""
+    return reader.groups(), reader.examples()
+
+
+def _numbers(reader: Any) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """Return every recorded number but what a clock said, by name and split; a step twice is there twice."""
+    return {
+        (series.name, series.split): list(zip(map(int, series.steps), map(float, series.values), strict=True))
+        for series in reader.scalars()
+        if not series.name.endswith("_ms")
+    }
+
+
+def _decisions(reader: Any) -> list[tuple[int, str, str]]:
+    """Return the events of training in order: step, kind and payload; how a run was ended is not one of them."""
+    return [
+        (event.step, event.kind, json.dumps([event.modules, event.payload], sort_keys=True))
+        for event in reader.events()
+        if event.kind in ("evaluate", "reallocate")
+    ]
 
 
 def tried(bench: Bench, strategy: str, way: str, place: Place, whole: Path, draw: np.random.Generator) -> Trial:
@@ -140,22 +169,32 @@ def _disturbed(
     visit = int(draw.integers(1, VISITS[place] + 1)) if VISITS[place] else 0
     delay = float(draw.uniform(0, 0.4 if place is Place.STARTING else 0.004))
     if trial.way == "copy":
-        return _copied(bench, child, runs_dir, place, visit, whole)
+        return _copied(bench, child, runs_dir, trial, place, visit, whole, draw)
     number = signal.SIGKILL if trial.way == "kill" else signal.SIGTERM
     where = child.strike(place, visit, delay, number)
     if where is None:
         return "ended before"
     trial.place = where.name.lower()
+    trial.kills += number == signal.SIGKILL
     code = child.wait()
     if code not in (-number, 0, 143 if trial.way == "terminate" else 0):
         return f"exit code {code} after {trial.way}"
     folder = only_run(runs_dir)
     if folder is None:
         return "nothing begun" if not _listed(runs_dir) else "a run is listed that has no folder"
-    return _resumed(bench, folder, trial.again, whole, draw)
+    return _resumed(bench, folder, trial, whole, draw)
 
 
-def _copied(bench: Bench, child: Child, runs_dir: Path, place: Place, visit: int, whole: Path) -> str:
+def _copied(
+    bench: Bench,
+    child: Child,
+    runs_dir: Path,
+    trial: Trial,
+    place: Place,
+    visit: int,
+    whole: Path,
+    draw: np.random.Generator,
+) -> str:
     """Copy the folder while it is written, and resume the copy."""
     other = Path(tempfile.mkdtemp(dir=bench.root))
     board = child.board
@@ -172,7 +211,7 @@ def _copied(bench: Bench, child: Child, runs_dir: Path, place: Place, visit: int
     said = _readable(copy)
     if said is not None:
         return said
-    outcome = _resumed(bench, copy, False, whole, np.random.default_rng(0), "--force")
+    outcome = _resumed(bench, copy, trial, whole, draw, "--force")
     shutil.rmtree(other)
     return outcome
 
@@ -189,7 +228,7 @@ def _readable(folder: Path) -> str | None:
     return None
 
 
-def _resumed(bench: Bench, folder: Path, again: bool, whole: Path, draw: np.random.Generator, *more: str) -> str:
+def _resumed(bench: Bench, folder: Path, trial: Trial, whole: Path, draw: np.random.Generator, *more: str) -> str:
     """Resume a run to its end, killing the first attempt where asked for, and compare it."""
     from dynlora.store.summary import run_summary
 
@@ -197,9 +236,10 @@ def _resumed(bench: Bench, folder: Path, again: bool, whole: Path, draw: np.rand
     if status == "finished":
         return what_is_wrong(folder, whole)
     command = ["resume", folder.name, "--json", *more]
-    if again:
+    if trial.again:
         second = bench.run(command, folder.parent)
-        second.strike(Place.STEP, int(draw.integers(1, STEPS)), float(draw.uniform(0, 0.003)))
+        struck = second.strike(Place.STEP, int(draw.integers(1, STEPS)), float(draw.uniform(0, 0.003)))
+        trial.kills += struck is not None
         second.wait()
         if run_summary(folder)["status"] == "finished":
             return what_is_wrong(folder, whole)
@@ -216,19 +256,21 @@ def _listed(runs_dir: Path) -> bool:
     return bool(run_rows(runs_dir))
 
 
-def campaign(bench: Bench, strategies: Sequence[str], count: int, seed: int) -> list[Trial]:
-    """Carry out `count` trials over all strategies, ways and places in turn."""
+def campaign(bench: Bench, strategies: Sequence[str], count: int, kills: int, seed: int) -> list[Trial]:
+    """Carry out `count` trials or more, until `kills` SIGKILLs have met: all strategies, ways and places in turn."""
     draw = np.random.default_rng(seed)
     whole: dict[str, Path] = {}
     trials = []
     plan = [(way, place) for place in PLACES for way in WAYS if way != "copy" or place is not Place.STARTING]
-    for number in range(count):
+    number = -1
+    while sum(trial.kills for trial in trials) < kills or number + 1 < count:
+        number += 1
         turn = number + number // len(strategies)  # else the same strategy would always meet the same place
         strategy, (way, place) = strategies[number % len(strategies)], plan[turn % len(plan)]
         if strategy not in whole:
             whole[strategy] = _undisturbed(bench, strategy)
         trials.append(tried(bench, strategy, way, place, whole[strategy], draw))
-        sys.stderr.write(f"{number + 1}/{count} {trials[-1]}\n")
+        sys.stderr.write(f"{number + 1} {trials[-1]}\n")
     return trials
 
 
@@ -247,7 +289,9 @@ def report(trials: Sequence[Trial]) -> dict[str, Any]:
     good = ("equal", "nothing begun", "ended before", "refused")
     table = Counter((trial.way, trial.place, trial.outcome) for trial in trials)
     return {
-        "tried": sum(trial.outcome != "ended before" for trial in trials),
+        "tried": sum(trial.outcome not in ("ended before", "refused") for trial in trials),
+        "kills": sum(trial.kills for trial in trials),
+        "refused": sum(trial.outcome == "refused" for trial in trials),
         "counts": [{"way": w, "place": p, "outcome": o, "count": n} for (w, p, o), n in sorted(table.items())],
         "strategies": dict(Counter(trial.strategy for trial in trials)),
         "lost": [asdict(trial) for trial in trials if trial.outcome not in good],
@@ -260,6 +304,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=0, help="go on until so many SIGKILLs have met a run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--strategies", default="", help="names, separated by commas; all that are registered")
     arguments = parser.parse_args()
@@ -271,7 +316,7 @@ def main() -> None:
         (root / name).mkdir()
     bench = Bench(root, save_tiny("bert", root / "model"), save_data(root / "data"))
     names = arguments.strategies.split(",") if arguments.strategies else sorted(registry())
-    found = report(campaign(bench, names, arguments.count, arguments.seed))
+    found = report(campaign(bench, names, arguments.count, arguments.kills, arguments.seed))
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
     if not found["lost"]:
         shutil.rmtree(root)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dynlora.strategies import registry
+
 ROOT = Path(__file__).resolve().parents[2]
 NOT_ON_WINDOWS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -29,13 +31,24 @@ def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been() -> None:
     found = campaign("--count", "14", "--strategies", "dynamic,beamlora", "--seed", "1")
     assert found["lost"] == []
     assert found["tried"] >= 8
+    assert found["kills"] >= 3
+    assert found["refused"] <= 1
 
 
 @NOT_ON_WINDOWS
 @pytest.mark.torture
 def test_two_hundred_kills_over_all_strategies(tally: Callable[[str, int, int], None]) -> None:
-    found = campaign("--count", "400")  # some half of them are kills, the others end in order or are copied
+    found = campaign("--count", "200", "--kills", "200")
     tally("a run that is killed, ended or copied anywhere ends as if it had not been", found["tried"],
           found["tried"] - len(found["lost"]))  # fmt: skip
+    tally("a SIGKILL loses nothing", found["kills"], found["kills"] - len(found["lost"]))
+    tally("a copy made while a run is written can be read", found["refused"] + _copies(found), _copies(found))
     assert found["lost"] == []
-    assert found["tried"] >= 300
+    assert found["kills"] >= 200
+    assert found["refused"] <= found["tried"] * 0.05
+    assert len(found["strategies"]) == len(registry())
+
+
+def _copies(found: dict) -> int:
+    """Return the copies that were resumed."""
+    return sum(row["count"] for row in found["counts"] if row["way"] == "copy" and row["outcome"] == "equal")

@@ -8,19 +8,26 @@ import gzip
 import hashlib
 import json
 import re
+import sqlite3
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.app_files import sample_runs_dir
+from dynlora.inference_child import knockout_file
+from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
 from dynlora.viz.report import comparison_report, run_report
+from dynlora.viz.report import knockouts_part as of_knockouts
 from dynlora.viz.report.charts import differences, script_json
+from dynlora.viz.report.comparing import shared
 from tests.command_line import document, run
-from tests.viz.runs import HOSTILE, make_run
+from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
 RUN = "20260101-000000-00000001"
 BREAK_OUT = (
@@ -157,6 +164,118 @@ def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir
         assert words in read.said, words
     page_without_plotly = sum(len(words) for name, words in read.scripts.items() if name != "plotly")
     assert page_without_plotly < 400_000
+
+
+def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -> None:
+    folders = [
+        make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i, strategy=name)
+        for i, name in enumerate(["dynamic", "lora"])
+    ]
+    for folder in folders:
+        made_with(folder, {"torch": "2.9.1+cpu", "python": "3.11.9", "cpu": "a processor"})
+    read = Read(comparison_report(folders))
+    alike = next(words for words in read.words if "model:" in words)
+    assert alike.splitlines() == [
+        "name: null", "model:", "  name: minilm", "data:", "  name: sentiment4", "  metric: auto", "adapter:",
+        "  rank: 4", "train:", "  steps: 40",
+    ]  # fmt: skip
+    for words in ("strategy.name", "seed", "Configuration that all share", "Versions and machine", "2.9.1+cpu",
+                  "3.11.9", "a processor"):  # fmt: skip
+        assert words in read.said, words
+
+
+def made_with(folder: Path, machine: dict[str, str]) -> None:
+    """Write the versions and the machine of a run into it."""
+    with sqlite3.connect(folder / "run.db") as database:
+        database.execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (json.dumps(machine),))
+    database.close()
+
+
+def test_what_configurations_share_is_what_no_run_has_otherwise() -> None:
+    first = {"seed": 0, "train": {"steps": 40, "lr": 1.0}, "data": {"name": "a"}, "model": {}, "only": 1, "on": True}
+    second = {"seed": 1, "train": {"steps": 40, "lr": 2.0}, "data": {"name": "b"}, "model": {}, "on": 1}
+    assert shared([first, second]) == {"train": {"steps": 40}, "model": {}}
+    assert shared([first, first, first]) == first
+    assert shared([first, {}]) == {}
+    assert shared([{"data": {"name": "a"}}, {"data": "a"}]) == {}
+
+
+MEASURED = Knockouts(
+    "last", 40, 512, 0.6, GROUPS, N_MODULES,
+    tuple(KnockedOut((i,), 0.6 + 0.01 * i, 0.01 * i, 0.01 * i - 0.005, 0.01 * i + 0.005, i / 100) for i in range(12)),
+)  # fmt: skip
+
+
+def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id=RUN)
+    without = Read(run_report(folder))
+    assert "Knock-outs" not in without.said
+    write_knockouts(knockout_file(folder), MEASURED)
+    page = run_report(folder)
+    read = Read(page)
+    assert len(read.charts) == len(without.charts) + 1
+    assert page == run_report(folder)
+    for words in ("Was importance right? Each module knocked out in turn", "Of 12 modules, 11 help and 0 harm",
+                  "the most is lost without ff out 2", "loss without it − with it, nats", "Every score against",
+                  "importance at the last decision", "gradient at the end", "Spearman",
+                  "on 512 held-out rows", "Measured on the last adapter, of step 40."):  # fmt: skip
+        assert words in read.said + json.dumps(read.charts, ensure_ascii=False), words
+    bars = next(chart for chart in read.charts if "customdata" in str(chart) and "nats (" in str(chart))
+    assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
+        [0.01 * i for i in (0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)], abs=1e-6
+    )
+    write_knockouts(knockout_file(folder), replace(MEASURED, step=20))
+    assert "Measured on the last adapter, of step 20. The run is at step 40" in Read(run_report(folder)).said
+
+
+def numbers(packed: dict[str, str]) -> list[float]:
+    """Return the numbers of a trace as plotly packs them."""
+    return np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"].replace("f", "<f")).tolist()
+
+
+def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(runs_dir, run_id=RUN)
+    plain = run_report(folder)
+    file = folder / "knockout.json"
+    for measured in (replace(MEASURED, n_modules=13), replace(MEASURED, effects=())):
+        write_knockouts(file, measured)
+        assert run_report(folder) == plain
+    for content in ("", "[]", "{", '{"format": 1}', file.read_text().replace("512", '"512"')):
+        file.write_text(content)
+        assert run_report(folder) == plain
+    monkeypatch.setattr(of_knockouts, "knockout_file", nowhere)
+    assert run_report(folder) == plain
+
+
+def nowhere(_: Path) -> Path:
+    """Find no place for knock-outs, as on a disk where nothing may be written."""
+    raise PermissionError
+
+
+@pytest.mark.parametrize("size", [1.0, 1e308], ids=["markup", "numbers"])
+def test_hostile_knock_outs_stay_text(size: float, runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id=RUN)
+    with sqlite3.connect(folder / "run.db") as database:
+        for position in range(N_MODULES):
+            kind = f"{position}{BREAK_OUT}.{HOSTILE[3]}"
+            database.execute("UPDATE modules SET name = ?, kind = ? WHERE position = ?", (kind, kind, position))
+    database.close()
+    effects = tuple(
+        replace(one, loss=-size, delta=size * (-1) ** i, low=-size, high=size, by_group=(size, None))
+        for i, one in enumerate(MEASURED.effects)
+    )
+    write_knockouts(folder / "knockout.json", replace(MEASURED, groups=(BREAK_OUT, HOSTILE[3]), effects=effects))
+    page = run_report(folder)
+    read = Read(page)
+    assert "Was importance right?" in read.said
+    assert len(page) < MOST_BYTES
+    assert read.tags.count("script") == 3
+    assert not {"img", "svg"} & set(read.tags)
+    drawn = json.dumps(read.charts, ensure_ascii=False)
+    assert not any(words in drawn for words in ("<img", "<script", "$x"))
+    assert "\u202e" not in page.decode()
 
 
 def test_a_large_run_is_still_mailed(runs_dir: Path) -> None:

@@ -1,21 +1,22 @@
-"""What the report of several runs holds: how they ended, how they learned, paired differences, ranks, settings."""
+"""What the report of several runs holds: how they ended, how they learned, paired differences, ranks, configuration."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
 
+from dynlora.config_files import yaml_text
 from dynlora.viz import comparison, figures_compare, grouping, listing, pairing, sentences_compare
 from dynlora.viz.grouping import Group
 from dynlora.viz.labels import plural
 from dynlora.viz.paired_rows import RunPairs
-from dynlora.viz.report.document import Block, Chart, Document, Part, Table
+from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
 from dynlora.viz.run_reading import RunReading, machine
 
 MOST_PAIRED = 6
@@ -162,7 +163,7 @@ def _ranks(found: Compared, configurations: Sequence[Group]) -> Part:
 
 
 def _made(found: Compared) -> Part:
-    """Return what was set differently, and the versions and machines of the runs."""
+    """Return what was set differently and what alike, and the versions and machines of the runs."""
     summaries = list(found.summaries.values())
     difference = comparison.config_difference(summaries, found.names)
     machines = {found.names[summary["id"]]: machine(summary) for summary in summaries}
@@ -171,10 +172,34 @@ def _made(found: Compared) -> Part:
         {"run": list(machines), **{key: [one.get(key) for one in machines.values()] for key in keys}}
     )
     same = "" if len(difference) else "Nothing: the configurations are the same."
+    alike = shared([summary["config"] for summary in summaries])
     return Part(
         "How they were made",
         [
             Table("What was set differently?", difference, same, is_wide=True),
+            Text("Configuration that all share", yaml_text(alike) if alike else "Nothing.", is_wide=True),
             Table("Versions and machine", versions, is_wide=True),
         ],
     )
+
+
+def shared(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that are the same in all configurations, in their sections; empty sections are left out."""
+    first, *others = configs
+    found: dict[str, Any] = {}
+    for key, value in first.items():
+        values = [other.get(key) for other in others if key in other]
+        if len(values) < len(others):
+            continue
+        if value and all(isinstance(one, Mapping) for one in (value, *values)):
+            inner = shared([value, *values])
+            if inner:
+                found[key] = inner
+        elif all(_same(one, value) for one in values):
+            found[key] = value
+    return found
+
+
+def _same(one: object, other: object) -> bool:
+    """Say whether two settings are equal; 1 and true are not, and neither are 1 and 1.0."""
+    return type(one) is type(other) and one == other

@@ -16,6 +16,7 @@ from dynlora.viz import capacity, figures, figures_results, health_report, listi
 from dynlora.viz.labels import number, one_line
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
+from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
 from dynlora.viz.run_reading import RunReading, machine
 
@@ -30,6 +31,7 @@ def run_document(run: RunReading) -> Document:
     found = [
         learning_part(run),
         capacity_part(run),
+        knockouts_part(run),
         inputs_part(run),
         results_part(run),
         cost_part(run),

@@ -1,0 +1,62 @@
+"""The part of a run's report about what knocking its modules out did, for runs where somebody measured it."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from dynlora.inference_child import knockout_file
+from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.store.scores import module_scores
+from dynlora.viz import figures_knockouts, knockouts
+from dynlora.viz.report.document import Block, Chart, Part, Table
+from dynlora.viz.run_reading import RunReading
+
+TITLE = "Knock-outs"
+
+
+def knockouts_part(run: RunReading) -> Part:
+    """Return what held-out rows lose without each module, and which recorded scores knew it."""
+    found = None if run.modules.empty else _kept(run.folder)
+    effect = knockouts.effects(found, run.modules)
+    if found is None or effect.empty:
+        return Part(TITLE, [])
+    words = knockouts.effect_sentence(effect, len(run.modules), found.rows)
+    drawn = partial(figures_knockouts.effect_bars, effect)
+    title = "Was importance right? Each module knocked out in turn"
+    blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
+    return Part(TITLE, [*blocks, *_agreements(run, effect)], [knockouts.adapter_sentence(found, run.summary["step"])])
+
+
+def _kept(folder: Path) -> Knockouts | None:
+    """Return what is kept of a run's knock-outs, None where there is nothing or no place to look."""
+    try:
+        return read_knockouts(knockout_file(folder))
+    except OSError:  # the run is only to be read, and so is the user's cache
+        return None
+
+
+def _table(effect: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers behind the chart of effects, with names that need no page beside them."""
+    return pd.DataFrame(
+        {
+            "module": effect["short"], "loss without it, nats": effect["delta"], "low": effect["low"],
+            "high": effect["high"], "predictions that change, %": 100 * effect["changed"],
+            "clear of zero": ["yes" if sure else "no" for sure in effect["sure"]], "name": effect["name"],
+        }
+    )  # fmt: skip
+
+
+def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
+    """Return how well each recorded score ranks the modules; a score of another width is none of this run's."""
+    scores = {name: score for name, score in module_scores(run.folder).items() if len(score) == len(run.modules)}
+    agreed = knockouts.agreements(scores, effect)
+    if agreed.empty:
+        return []
+    rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0
+    words = "Spearman's correlation with the loss without each module; low and high are a 95 % interval over modules."
+    return [Table("Every score against the effects", agreed.assign(**rounded), words, is_wide=True)]

@@ -1,0 +1,146 @@
+"""The Playground when the model's process hangs, dies or starves: a sentence, no trace, and the next question works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora import inference_child
+from dynlora.inference_child import InferenceChild
+from dynlora.viz.widgets import model_answers
+from tests.pages.app import open_page, words
+
+PATIENCE_S = 240
+"""For a real child, which imports torch, on a busy machine."""
+
+HANGS = "import sys, time; sys.stdin.readline(); time.sleep(600)"
+READS_NOTHING = "import time; time.sleep(600)"
+EXITS = "import sys; sys.stdin.readline(); sys.exit('the model is <b>upside</b> down')"
+KILLED = "import os, signal, sys; sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)"
+STARVES = "import sys; sys.stdin.readline(); raise MemoryError"
+CHATTERS = "import sys; sys.stdin.readline(); print('no JSON', flush=True)"
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceChild]:
+    """The child that the page asks, of the test's own."""
+    child = InferenceChild()
+    monkeypatch.setattr(model_answers, "shared", lambda: child)
+    yield child
+    child.stop()
+
+
+@pytest.fixture
+def run(trained_run: Path, runs_dir: Path) -> Path:
+    """A trained run in the runs folder of the test."""
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    return folder
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a script in the place of the child, and be impatient with one that never answers."""
+    monkeypatch.setattr(inference_child, "answer_command", lambda *_: [sys.executable, "-c", script])
+    if script in (HANGS, READS_NOTHING):
+        be_impatient(monkeypatch)
+
+
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait a second for an answer."""
+    defaults = InferenceChild.ask.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timeout_s", 1.0)
+
+
+def plain(app: AppTest) -> str:
+    """Return what the page says, without what keeps it from being markup."""
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+def children() -> set[int]:
+    """Return the ids of the processes below this one that still run."""
+    found = psutil.Process(os.getpid()).children(recursive=True)
+    return {process.pid for process in found if process.status() != psutil.STATUS_ZOMBIE}
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        (HANGS, "the model did not answer within 1 s and was ended: try again"),
+        (READS_NOTHING, "the model did not answer within 1 s and was ended: try again"),
+        (EXITS, "the model's process ended (exit 1): the model is <b>upside</b> down"),
+        (KILLED, "the model's process was ended by signal 9, perhaps for want of memory: try again"),
+        (STARVES, "the model's process ended for want of memory: close other runs, or take a smaller model"),
+        (CHATTERS, "the model's process ended (exit 0): it said nothing"),
+    ],
+    ids=["hangs", "reads nothing", "exits", "killed", "starves", "chatters"],
+)
+def test_the_page_says_what_became_of_the_model_and_goes_on(
+    script: str, sentence: str, child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = children()
+    with monkeypatch.context() as spoilt:
+        spoil(spoilt, script)
+        app = open_page("playground", run=run.name, text="great film")
+    said = plain(app)
+    assert sentence in said
+    assert len(app.error) == 2, "one for the answers, one for the explanation"
+    assert "A small file" in said, "the rest of the page is there"
+    assert "adapter says" not in said
+    assert child.pid is None
+    assert children() <= before, "none is left behind"
+
+
+@pytest.mark.slow
+def test_the_next_question_finds_a_new_child(child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as spoilt:
+        for script, sentence in ((HANGS, "did not answer"), (KILLED, "signal 9"), (STARVES, "for want of memory")):
+            spoil(spoilt, script)
+            app = open_page("playground", run=run.name, text="great film")
+            assert sentence in plain(app)
+    app.run(timeout=PATIENCE_S)
+    assert not app.exception
+    assert not app.error
+    assert "adapter says" in plain(app)
+    assert "base with head says" in plain(app)
+    answered = child.pid
+    assert answered is not None
+
+    app.text_area[0].set_value("dull plot")
+    next(button for button in app.button if "Ask the model" in button.label).click().run(timeout=PATIENCE_S)
+    assert not app.error
+    assert any("plot</span>" in element.proto.body for element in app.get("html"))
+    assert child.pid == answered
+
+
+@pytest.mark.slow
+def test_a_child_that_hangs_after_it_has_answered_is_replaced(
+    child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real one is stopped in its tracks while the page asks it."""
+    app = open_page("playground", run=run.name)
+    ask = "Ask the model"
+    app.text_area[0].set_value("great film")
+    next(button for button in app.button if ask in button.label).click().run(timeout=PATIENCE_S)
+    assert "adapter says" in plain(app)
+    first = child.pid
+    assert first is not None
+    psutil.Process(first).suspend()
+    app.text_area[0].set_value("dull plot")
+    with monkeypatch.context() as impatient:
+        be_impatient(impatient)
+        next(button for button in app.button if ask in button.label).click().run(timeout=PATIENCE_S)
+    assert "did not answer within 1 s and was ended" in plain(app)
+    assert not app.exception
+    assert not psutil.pid_exists(first)
+    app.run(timeout=PATIENCE_S)
+    assert not app.error
+    assert "adapter says" in plain(app)
+    assert child.pid not in (None, first)
