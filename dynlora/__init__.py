@@ -5,6 +5,7 @@ The public functions are loaded when they are first used: importing dynlora pull
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from dynlora.api import attach, train
     from dynlora.config_files import load_config
     from dynlora.store.run import open_run
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when the hub's client is imported
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # else datasets tells a server of each file it reads
 
 __version__ = "0.1.0"
 __all__ = ["attach", "load_config", "open_run", "train"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import listing, widgets
+from dynlora.viz import listing, playground, widgets
 
 widgets.enter()
 run = widgets.pick_run()
@@ -13,14 +13,14 @@ with widgets.guarded():
     summary = queries.run_summary(run.folder)
     modules = widgets.modules(run.folder)
     examples = queries.examples_frame(run.folder, summary["step"])
+    signals = widgets.signal_names(run.folder)
 widgets.titled(f"Playground: {summary['name']}", listing.about(summary))
 if not summary["step"] or modules.empty:
     widgets.note("Nothing has been trained yet: the playground opens with the first checkpoint.")
     st.stop()
-paired = bool(len(examples)) and examples["text_pair"].notna().any()
-asked = widgets.text_form(run, examples, paired=bool(paired))
-if asked is not None:
+asked = widgets.text_form(run, playground.task_of(summary, examples), examples, gated="gate" in signals)
+if asked.text:
     widgets.answers_card(asked)
     widgets.explained_cards(asked, modules)
-widgets.file_card(run)
+widgets.file_card(asked)
 widgets.links(run.id, here="playground")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz import theme
+from dynlora.viz import figures_inputs, theme
 from dynlora.viz.labels import plotly_text
 from dynlora.viz.theme import Palette
 
@@ -38,12 +38,19 @@ def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
 def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
     """Draw what each module adds to one answer; columns short, adds, flips. Those that flip it stand out."""
     drawn = theme.figure(colours, 280)
-    x, names = list(range(len(frame))), [plotly_text(name) for name in frame["short"]]
-    drawn.add_bar(
-        x=x, y=frame["adds"], customdata=names,
-        marker={"color": [colours.second if flips else colours.accent for flips in frame["flips"]]},
-        hovertemplate="%{customdata}<br>%{y:+.4f} " + plotly_text(unit) + "<extra></extra>",
-    )  # fmt: skip
+    names = [plotly_text(name) for name in frame["short"]]
+    flips = frame["flips"].to_numpy(bool)
+    for part, name, colour in (
+        (~flips, "without it the answer stays", colours.accent),
+        (flips, "without it the answer is another", colours.second),
+    ):
+        places = np.flatnonzero(part)
+        drawn.add_bar(
+            x=places, y=frame["adds"].to_numpy(float)[places], customdata=[names[place] for place in places],
+            name=name, marker={"color": colour},
+            hovertemplate="%{customdata}<br>%{y:+.4f} " + plotly_text(unit) + "<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(title_text=plotly_text(f"adds to the answer, {unit}"))
@@ -66,6 +73,15 @@ def gate_table(table: pd.DataFrame, colours: Palette) -> go.Figure:
     )  # fmt: skip
     drawn.update_xaxes(title_text="layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return drawn
+
+
+def group_gates(gates: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the mean gate of each input group and module; as `figures_inputs.gate_map` does, which it fills."""
+    drawn = figures_inputs.gate_map(gates, modules, None, colours, hide=False)
+    drawn.update_layout(height=int(np.clip(150 + 34 * len(gates), 220, 600)))
+    drawn.update_traces(colorbar={"len": 1, "y": 0.5, "yanchor": "middle"})
+    drawn.update_yaxes(domain=[0, 1])
     return drawn
 
 

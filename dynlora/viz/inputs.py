@@ -4,7 +4,7 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,23 @@ def _at(names: Sequence[str], value: Any) -> Any:
     if text in names or not text.isdecimal() or len(text) > 6 or int(text) >= len(names):
         return value if value is None else text
     return str(names[int(text)])
+
+
+NOT_TRAINED = " (not trained on)"
+
+
+def told_apart(names: Sequence[str], summary: Mapping[str, Any]) -> list[str]:
+    """Return the names of groups, marked where the run never saw the group in training.
+
+    Args:
+        names: of the groups, as recorded.
+        summary: as `queries.run_summary` returns it.
+    """
+    data = (summary.get("config") or {}).get("data")
+    trained = data.get("train_groups") if isinstance(data, dict) else None
+    if not isinstance(trained, list | tuple) or not trained:
+        return list(names)
+    return [name if name in trained else f"{name}{NOT_TRAINED}" for name in names]
 
 
 def over_steps(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:

@@ -248,6 +248,7 @@ def campaign(folder: Path, count: int, seed: int) -> dict[str, Any]:
     tried: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     crashes: dict[str, str] = {}
+    crashed = 0
     names = inputs.draw.choices(list(SHARES), list(SHARES.values()), k=count)
     for name in [*SHARES, *names]:  # each once before anything is counted, so that what it imports is imported
         feed: Callable[[], None] = getattr(targets, name)
@@ -259,13 +260,15 @@ def campaign(folder: Path, count: int, seed: int) -> dict[str, Any]:
             refused[name] += 1
         except Exception as error:
             watch.is_on = False  # reading the trace opens the source
+            crashed += 1
             place = traceback.extract_tb(error.__traceback__)[-1]
             crashes.setdefault(
                 f"{name}: {type(error).__name__} in {Path(place.filename).name}:{place.lineno}", str(error)[:300]
             )
         finally:
             watch.is_on = False
-    return {"tried": tried, "refused": refused, "crashes": crashes, "touched": dict(watch.touched.most_common(50))}
+    touched = dict(watch.touched.most_common(50))
+    return {"tried": tried, "refused": refused, "crashed": crashed, "crashes": crashes, "touched": touched}
 
 
 if __name__ == "__main__":

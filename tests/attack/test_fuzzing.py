@@ -27,7 +27,7 @@ def survives(folder: Path, count: int, seed: int, tally: Tally) -> int:
     assert done.stdout, done.stderr.decode()[-3000:]
     found = json.loads(done.stdout)
     tried = sum(found["tried"].values())
-    bad = len(found["crashes"]) + len(found["touched"])
+    bad = found["crashed"] + sum(found["touched"].values())
     tally("a generated input ends in an answer or a sentence and touches nothing else", tried, tried - bad)
     assert found["crashes"] == {}
     assert found["touched"] == {}

@@ -14,7 +14,7 @@ import psutil
 from dynlora.store.knockouts import read_knockouts
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 
 def inference_child() -> psutil.Process:
@@ -22,6 +22,20 @@ def inference_child() -> psutil.Process:
     mine = psutil.Process().children(recursive=True)
     (found,) = [process for process in mine if "answer" in process.cmdline()[3:4]]
     return found
+
+
+def pick_second(page: Page, box: Locator) -> None:
+    """Pick the second option of a list; on a busy machine what is still drawn above it closes the list again."""
+    from playwright.sync_api import TimeoutError as NotThere
+
+    for _ in range(6):
+        box.click()
+        try:
+            page.get_by_role("option").nth(1).click(timeout=5000)
+            return
+        except NotThere:
+            page.keyboard.press("Escape")
+    raise AssertionError("the list does not stay open")
 
 
 def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
@@ -36,13 +50,13 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     page.get_by_role("button", name="Ask the model").click()
     expect(page.get_by_text(re.compile("adapter says (good|bad)"))).to_be_visible()
     expect(page.get_by_role("heading", name="The text, layer by layer")).to_be_visible()
+    expect(page.get_by_text("log-odds lost without the word")).to_be_visible()
     expect(page).to_have_url(re.compile("text=the"))
     page.screenshot(path=artifacts / "playground.png", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}")
     by_word = page.locator('[class*="st-key-card-token-view"]')
-    by_word.get_by_role("combobox").click()
-    page.get_by_role("option").nth(1).click()
+    pick_second(page, by_word.get_by_role("combobox"))
     expect(by_word.get_by_title(re.compile("log-odds")).first).to_be_visible()
     expect(by_word.get_by_title(re.compile("of its length")).first).to_be_visible()
     expect(page).to_have_url(re.compile(r"example=\d+"))
@@ -57,7 +71,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
 
     page.goto(f"{server}/capacity?run={folder.name}")
     page.get_by_role("button", name="Knock out every module").click()
-    expect(page.get_by_text(re.compile("help beyond doubt and"))).to_be_visible()
+    expect(page.get_by_text(re.compile("help and .* harm"))).to_be_visible()
     expect(page.get_by_role("button", name="Knock out again")).to_be_visible()
     expect(page.get_by_text("Every score against the effects")).to_be_visible()
     found = read_knockouts(folder / "knockout.json")

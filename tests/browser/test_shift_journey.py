@@ -29,15 +29,19 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     shutil.copytree(trained_run, folder)
     card = page.locator('[class*="st-key-card-shift"]')
 
-    page.goto(f"{server}/inputs?run={folder.name}&kind=negation")
+    page.goto(f"{server}/inputs?run={folder.name}&kind=negated&strength=1.0")
     card.get_by_text("try it").click()
-    expect(card.get_by_text("→").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(card.get_by_text(re.compile(r"→ .*\bnot\b")).first).to_be_visible(timeout=PATIENCE_MS)
+    expect(card.get_by_text(re.compile(r"Negated \(100 %\)"))).to_be_visible()
     expect(card.locator(".js-plotly-plot")).to_have_count(1)
+    expect(page).to_have_url(re.compile("tried=on"))
     page.screenshot(path=artifacts / "shift-text.png", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=group")
     card.get_by_text("evaluate group by group").click()
     expect(card.get_by_test_id("stDataFrame")).to_be_visible(timeout=PATIENCE_MS)
+    expect(card.locator(".js-plotly-plot")).to_have_count(1)
+    page.screenshot(path=artifacts / "shift-groups.png", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=train")
     button = card.get_by_role("button", name="Train on the others")
@@ -49,6 +53,7 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     wanted.press("Enter")
     card.get_by_role("heading", include_hidden=True).click(force=True)  # an open list hides all else from readers
     expect(button).to_be_enabled()
+    expect(page).to_have_url(re.compile("left=long"))
     button.click()
     expect(card.get_by_text("Queued.")).to_be_visible(timeout=PATIENCE_MS)
     card.get_by_role("link", name="Watch it").click()

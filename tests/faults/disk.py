@@ -172,13 +172,40 @@ def no_room_to_begin(bench: Bench, disk: Path, whole: Path) -> str:
     from dynlora.store.catalogue import run_rows
 
     listed = [row["status"] for row in run_rows(disk)]
-    return "equal" if all(status in ("failed", "interrupted", "queued") for status in listed) else f"listed: {listed}"
+    return "equal" if not listed else f"listed: {listed}"
+
+
+def read_only_from_the_start(bench: Bench, disk: Path, whole: Path) -> str:
+    """Look at a run on a file system that is only to be read, and try to change it: it is shown, and sentences."""
+    folder = disk / whole.name
+    shutil.copytree(whole, folder)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    for command in (["runs", "--json"], ["show", whole.name, "--json"], ["signals", whole.name, "--signal", "rank"]):
+        code, said = _said(bench, command, disk)
+        if code != 0:
+            return f"{command[0]} ended with {code}: {said}"
+    changes = (["tag", whole.name, "--add", "seen"], ["resume", whole.name],
+               ["delete", whole.name], bench.arguments("lora"))  # fmt: skip
+    for command in changes:
+        code, said = _said(bench, command, disk)
+        if code not in (1, 2) or "Traceback" in said or not said.strip():
+            return f"{command[0]} ended with {code}: {said}"
+    return what_is_wrong(folder, whole)
+
+
+def _said(bench: Bench, command: list[str], disk: Path) -> tuple[int, str]:
+    """Run a command to its end and return its exit code and the last it said."""
+    log = bench.root / "log.txt"
+    before = log.stat().st_size
+    code = bench.run(command, disk).wait()
+    return code, log.read_bytes()[before:].decode("utf-8", "replace")[-300:]
 
 
 TRIALS: dict[str, Callable[[Bench, Path, Path], str]] = {
     "full, then room": full_then_room,
     "full for a while": full_for_a_while,
     "read-only": read_only,
+    "read-only from the start": read_only_from_the_start,
     "folder removed": removed,
     "no room to begin": no_room_to_begin,
 }

@@ -27,3 +27,4 @@ def test_readers_see_each_step_once_and_never_fewer_than_before(
     tally(f"{readers} readers see each step once while one writes", found["reads"], found["reads"] - found["wrong"])
     assert found["wrong"] == 0, done.stderr.decode()[-2000:]
     assert found["reads"] >= readers
+    assert found["step_us_read"] < 5_000, "readers never hold the writer up: it waits for no lock of theirs"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError
-from dynlora.viz import playground, shifts, theme, token_view
+from dynlora.viz import figures_playground, playground, theme, token_view
 
 MODULES = pd.DataFrame(
     {"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]}
@@ -16,11 +20,77 @@ MODULES = pd.DataFrame(
 
 
 def test_files_of_each_kind() -> None:
-    assert playground.texts_of("a.txt", b"one\n\n two \n") == (["one", "two"], None)
-    assert playground.texts_of("a.CSV", b'label,text\n1,one\n0,"t,wo"\n') == (["one", "t,wo"], None)
-    pairs = playground.texts_of("a.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n')
-    assert pairs == (["a"], ["b"])
-    assert len(playground.texts_of("a.txt", b"x\n" * 900)[0]) == playground.MOST_ROWS
+    assert playground.texts_of("a.txt", b"one\n\n two \n") == playground.Texts(["one", "two"], None, 2)
+    assert playground.texts_of("a.CSV", b'label,text\n1,one\n0,"t,wo"\n') == playground.Texts(["one", "t,wo"], None, 2)
+    pairs = playground.texts_of("a.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n', paired=True)
+    assert pairs == playground.Texts(["a"], ["b"], 1)
+    assert pairs.words == "1 row."
+
+
+def test_a_file_of_more_rows_says_how_many_are_left_out() -> None:
+    found = playground.texts_of("a.txt", b"x\n" * 900)
+    assert len(found.texts) == playground.MOST_ROWS
+    assert found.words.startswith("The first 200 of 900 rows")
+
+
+def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
+    both = b"sentence1,sentence2\na,b\n"
+    with pytest.raises(ConfigError, match=r"holds second texts \(sentence2\), but this run reads single ones"):
+        playground.texts_of("a.csv", both)
+    for name, data in (("a.txt", b"one\n"), ("a.csv", b"text\none\n")):
+        with pytest.raises(ConfigError, match="this run reads pairs of texts"):
+            playground.texts_of(name, data, paired=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (b"c,", "row 2 has no second text"),
+        (b",d", "row 2 has no text"),
+        (b"c," + b"d" * 20_001, "the second text of row 2 has 20,001 characters"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_named(row: bytes, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        playground.texts_of("a.csv", b"sentence1,sentence2\na,b\n" + row + b"\n", paired=True)
+
+
+def test_a_row_with_more_cells_than_columns_breaks_nothing() -> None:
+    with pytest.raises(ConfigError, match="needs a column text or sentence or sentence1; it has words"):
+        playground.texts_of("a.csv", b"words\none,two,three\n")
+
+
+def test_everyone_has_a_column_in_the_table_of_a_file() -> None:
+    yes = {"text": "a", "prediction": "good", "probabilities": {"bad": 0.25, "good": 0.75}}
+    frame = playground.answer_table({"adapter": [yes], "base with head": [{**yes, "prediction": "bad"}]})
+    assert frame.to_dict("records") == [
+        {"text": "a", "prediction": "good", "certainty": 0.75, "base with head": "bad"}
+    ]  # fmt: skip
+    numbers = playground.answer_table({"adapter": [{"text": "a", "prediction": 0.5}]})
+    assert numbers["prediction"].tolist() == [0.5]
+
+
+def task(**more: Any) -> playground.Task:
+    """Return the task of a run."""
+    examples = pd.DataFrame({"text_pair": [None]})
+    return playground.task_of({"task": "classification", "labels": ["good", "bad"], "config": {}} | more, examples)
+
+
+def test_answers_are_compared_where_the_task_is_the_same() -> None:
+    own = task()
+    assert task(labels=["bad", "good"]) == own, "the order is the model's own affair"
+    for other in (
+        task(labels=["negative", "positive"]), task(task="regression", labels=[]),
+        task(config={"data": {"text_pair": "question2"}}),
+    ):  # fmt: skip
+        assert other != own
+    assert playground.not_comparable(own, task(labels=["negative", "positive"])) == (
+        "The other run of the link was trained on single texts, answered with negative and positive; "
+        "this one on single texts, answered with bad and good: pick another one."
+    )
+    assert "answered with a number" in playground.not_comparable(own, task(task="regression", labels=[]))
+    assert "cannot be read" in playground.not_comparable(own, None)
+    assert task(task=None).kind == "classification", "runs of earlier versions"
 
 
 @pytest.mark.parametrize(
@@ -39,14 +109,15 @@ def test_files_that_cannot_be_read_say_why(name: str, data: bytes, told: str) ->
         playground.texts_of(name, data)
 
 
-@given(st.sampled_from(["a.csv", "a.jsonl", "a.txt"]), st.binary(max_size=200))
-def test_any_file_is_read_or_refused(name: str, data: bytes) -> None:
+@given(st.sampled_from(["a.csv", "a.jsonl", "a.txt"]), st.binary(max_size=200), st.booleans())
+def test_any_file_is_read_or_refused(name: str, data: bytes, paired: bool) -> None:
     try:
-        texts, pairs = playground.texts_of(name, data)
+        found = playground.texts_of(name, data, paired=paired)
     except ConfigError:
         return
-    assert texts
-    assert pairs is None or len(pairs) == len(texts)
+    assert found.texts
+    assert (found.pairs is not None) == paired
+    assert found.pairs is None or len(found.pairs) == len(found.texts)
 
 
 def test_who_agrees() -> None:
@@ -63,16 +134,77 @@ def test_modules_that_carry_an_answer() -> None:
     frame = playground.without_modules(found, MODULES)
     assert frame["adds"].tolist() == [3.0, 0.5]
     assert frame["flips"].tolist() == [True, False]
-    assert "Without key 0 the answer is another (1 module)" in playground.modules_sentence(frame, "log-odds")
+    said = playground.modules_sentence(frame, "log-odds")
+    assert "Without key 0 the answer is another (1 module, in orange)" in said
+    drawn: Any = figures_playground.module_bars(frame, "log-odds", theme.LIGHT)
+    assert drawn.layout.showlegend
+    assert {bars.name: (list(bars.x), list(bars.y)) for bars in drawn.data} == {
+        "without it the answer stays": ([1], [0.5]),
+        "without it the answer is another": ([0], [3.0]),
+    }
+    still = frame.assign(flips=False)
+    assert "No single module carries the answer" in playground.modules_sentence(still, "log-odds")
+    drawn = figures_playground.module_bars(still, "log-odds", theme.LIGHT)
+    assert not drawn.layout.showlegend
+
+
+def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
+    more = pd.DataFrame(
+        {"position": [3, 1, 0, 2], "label": ["key", "key", "query", "query"], "layer": [1, 0, 0, 1]}
+    )  # fmt: skip
+    found = playground.gates_by_place([1.1, 0.9, None, 1.2], more)
+    assert found.columns.tolist() == [0, 1]
+    assert found.loc["key"].tolist() == [0.9, 1.2]
+    assert found.loc["query", 0] == 1.1
+    assert np.isnan(found.loc["query", 1])
 
 
 def test_tokens_wear_their_numbers_and_never_markup() -> None:
     tokens = [{"text": "<b>", "part": 0}, {"text": "[CLS]", "part": None}]
-    html = token_view.sentence_html(tokens, {"a<b": [0.5, None]}, theme.LIGHT)
+    scale = token_view.Scale("lost <i>", "log-odds")
+    html = token_view.sentence_html(tokens, {"a<b": [0.5, None]}, theme.LIGHT, scale)
     assert "<b>" not in html
+    assert "<i>" not in html
     assert "&lt;b&gt;" in html
     assert "a&lt;b" in html
-    assert html.count("background:") == 1
+    assert html.count("background:") == 1 + 3, "a token, and the key"
+    assert 'title="+0.5 log-odds"' in html
+
+
+@pytest.mark.parametrize(
+    ("scale", "values", "key", "told"),
+    [
+        (token_view.Scale("log-odds"), [-2.5, 1.0], ["-2.5", "0", "+2.5", "log-odds"], "-2.5"),
+        (token_view.Scale("gate, a factor", centre=1.0), [1.02, 1.01], ["0.98", "1", "1.02", "gate, a factor"], "1.02"),
+        (token_view.Scale("of its length", "%", None), [0.25, 0.1], ["0", "0.25", "of its length"], "0.25 %"),
+    ],
+)
+def test_the_strongest_colours_are_explained(
+    scale: token_view.Scale, values: list[float], key: list[str], told: str
+) -> None:
+    tokens = [{"text": "good"}, {"text": "film"}]
+    html = token_view.sentence_html(tokens, {"line": values}, theme.LIGHT, scale)
+    assert re.findall(r">([^<>]+)<", html.partition(">colours<")[2].replace("> <", "><")) == key
+    assert f'title="{told}"' in html
+
+
+def test_nothing_to_colour_needs_no_key() -> None:
+    html = token_view.sentence_html([{"text": "good"}], {"line": [None]}, theme.LIGHT, token_view.Scale())
+    assert "colours" not in html
+
+
+@pytest.mark.parametrize(("n", "most", "shown"), [(30, 12, 12), (13, 12, 12), (12, 12, 12), (1, 12, 1), (0, 12, 0)])
+def test_the_first_and_the_last_layer_are_always_shown(n: int, most: int, shown: int) -> None:
+    layers = {f"layer {index}": [float(index)] for index in range(n)}
+    found = list(token_view.thinned(layers, most))
+    assert len(found) == shown
+    assert found[:1] == list(layers)[:1]
+    assert found[-1:] == list(layers)[-1:]
+
+
+def test_tokens_that_are_not_drawn_are_counted() -> None:
+    assert token_view.cut_words([{"text": "a"}] * 256) == ""
+    assert "first 256 of 300 tokens" in token_view.cut_words([{"text": "a"}] * 300)
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK])
@@ -93,12 +225,3 @@ def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def test_metrics_of_two_states_and_their_change() -> None:
-    states = {"a": {"metrics": {"loss": 1.0}}, "b": {"metrics": {"loss": 1.5, "accuracy": None}}}
-    frame = shifts.metric_table(states)
-    assert frame["metric"].tolist() == ["loss", "accuracy"]
-    assert frame["change"].iloc[0] == 0.5
-    assert shifts.gate_distance({"gate": [1.0, None]}, {"gate": [1.5, 1.0]}) == 0.5
-    assert shifts.gate_distance({"gate": None}, {"gate": [1.0]}) is None

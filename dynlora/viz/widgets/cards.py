@@ -141,3 +141,5 @@ def status_line(summary: Mapping[str, Any]) -> None:
         )
     elif summary.get("stalled_s"):
         st.warning(f"The process lives but has been silent for {duration(summary['stalled_s'])}.")
+    elif error:
+        st.warning(markdown_text(error, 2000))

@@ -51,19 +51,28 @@ class InputsView:
 
     @cached_property
     def gates(self) -> pd.DataFrame:
-        """Mean gate by group and module, as `queries.gates_by_group` returns it."""
-        return answers.ask(queries.gates_by_group, self.folder, self.step)
+        """Mean gate by group and module, as `queries.gates_by_group` returns it; groups not trained on are marked."""
+        found = answers.ask(queries.gates_by_group, self.folder, self.step)
+        return found.set_axis(inputs.told_apart(found.index.tolist(), self.summary), axis=0)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the groups as recorded."""
+        return answers.ask(queries.groups_frame, self.folder, self.step)["group"].tolist()
 
     @cached_property
     def groups(self) -> pd.DataFrame:
-        """Groups with loss and metric, as `queries.groups_frame` returns them."""
-        return answers.ask(queries.groups_frame, self.folder, self.step)
+        """Groups with loss and metric, as `queries.groups_frame` returns them; groups not trained on are marked."""
+        found = answers.ask(queries.groups_frame, self.folder, self.step)
+        return found.assign(group=inputs.told_apart(found["group"].tolist(), self.summary))
 
     @cached_property
     def examples(self) -> pd.DataFrame:
-        """The probe set with names for groups, labels and predictions."""
+        """The probe set with names for groups, labels and predictions; groups not trained on are marked."""
         frame = answers.ask(queries.examples_frame, self.folder, self.step)
-        return inputs.named(frame, self.groups["group"].tolist(), list(self.summary["labels"]))
+        found = inputs.named(frame, self.names, list(self.summary["labels"]))
+        marked = dict(zip(self.names, self.groups["group"], strict=True))
+        return found.assign(group=[marked.get(name, name) for name in found["group"]])
 
     @cached_property
     def probe_gates(self) -> pd.DataFrame:

@@ -4,24 +4,25 @@
 # (pandas comes without types)
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.store import queries
 from dynlora.viz import figures_playground, playground, token_view
 from dynlora.viz.labels import one_line, plural
+from dynlora.viz.playground import Task
+from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.address import choose, put, to_address
-from dynlora.viz.widgets.cards import card, chart, colours, note, safe, table, under
+from dynlora.viz.widgets.cards import card, chart, colours, note, safe, under
 from dynlora.viz.widgets.inputs import InputsView
 from dynlora.viz.widgets.model_answers import ask_model
 from dynlora.viz.widgets.picker import Chosen, find_run, list_all, run_words
-
-LIMIT = 20_000
-"""Characters of a text."""
 
 MOST_EXAMPLES = 256
 MOST_LAYERS = 12
@@ -36,61 +37,115 @@ class Asked:
 
     Attributes:
         run: whose model is asked.
-        text: the text.
+        task: of the run.
+        gated: whether the run has gates.
+        text: the text, empty while there is none.
         pair: the second text of a pair, None for tasks with one.
         other: a second run, or None.
     """
 
     run: Chosen
+    task: Task
+    gated: bool
     text: str
     pair: str | None
     other: Chosen | None
 
+    @property
+    def voices(self) -> dict[str, tuple[Path, str]]:
+        """Who answers: the run's folder and how its model is asked, by what people call it; the adapter first."""
+        own = self.run.folder
+        frozen = {"gates frozen": (own, "frozen")} if self.gated else {}
+        other = {} if self.other is None else {"the other run": (self.other.folder, "adapter")}
+        return {"adapter": (own, "adapter"), **frozen, "base with head": (own, "base"), **other}
 
-def text_form(run: Chosen, examples: pd.DataFrame, *, paired: bool) -> Asked | None:
-    """Draw the text field and what is asked beside it; return what is in the address, None while there is no text.
+    def answers(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
+        """Return what each voice says of some texts; empty, and the page says why, when the run's own model cannot."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for who, (folder, mode) in self.voices.items():
+            answer = ask_model(folder, "answers", texts=texts, pairs=pairs, mode=mode)
+            if answer is not None:
+                found[who] = answer
+            elif folder == self.run.folder:
+                return {}
+        return found
+
+
+def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -> Asked:
+    """Draw the text field and what is asked beside it, and return what is in the address.
 
     Args:
         run: whose model is asked.
+        task: of the run.
         examples: of the probe set, columns text and text_pair, offered to start from.
-        paired: whether the task has second texts.
+        gated: whether the run has gates.
     """
     with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
-        other = _other_run(run)
+        other = _other_run(run, task)
         _example(examples)
+    wanted = st.query_params.get("other")
+    if wanted and other is None:
+        note(_why_not(wanted, task))
     text, pair = st.query_params.get("text", ""), st.query_params.get("pair", "")
     if not text:
         text, pair = st.session_state.get(LONG, ("", ""))
     put("playground-text", text)
     put("playground-pair", pair)
     with st.form("playground", border=False):
-        st.text_area("text", max_chars=LIMIT, key="playground-text", height=110)
-        if paired:
-            st.text_area("second text", max_chars=LIMIT, key="playground-pair", height=80)
+        st.text_area("text", max_chars=playground.LIMIT, key="playground-text", height=110)
+        if task.paired:
+            st.text_area("second text", max_chars=playground.LIMIT, key="playground-pair", height=80)
         st.form_submit_button("Ask the model", type="primary", icon=":material/psychology:", on_click=_asked)
     if len(text) + len(pair) > playground.MAX_SHARED:
         note(f"A text of more than {playground.MAX_SHARED:,} characters is not part of the link.")
-    if not text or (paired and not pair):
+    if not text or (task.paired and not pair):
         note("Type or paste a text and ask; the answer, and why, appear below. The link of this page holds the text.")
-        return None
-    return Asked(run, text, pair if paired else None, other)
+        text = ""
+    return Asked(run, task, gated, text, pair if task.paired else None, other)
 
 
 def _asked() -> None:
-    """Put what was typed into the address, or aside where it is too long for one."""
-    said = st.session_state["playground-text"].strip()
-    second = st.session_state.get("playground-pair", "").strip()
-    short = len(said) + len(second) <= playground.MAX_SHARED
-    to_address(text=said if said and short else None, pair=second if second and short else None)
-    st.session_state[LONG] = ("", "") if short else (said, second)
+    """Ask what was typed."""
+    _ask(st.session_state["playground-text"].strip(), st.session_state.get("playground-pair", "").strip())
 
 
-def _other_run(run: Chosen) -> Chosen | None:
-    """Draw the choice of a second run and return it."""
+def _ask(text: str, pair: str) -> None:
+    """Put a text into the address, or aside where it is too long for one."""
+    short = len(text) + len(pair) <= playground.MAX_SHARED
+    to_address(text=text if text and short else None, pair=pair if pair and short else None)
+    st.session_state[LONG] = ("", "") if short else (text, pair)
+
+
+def run_task(folder: Path) -> Task | None:
+    """Return the task of a run, None where it cannot be read."""
+    try:
+        summary, examples = answers.ask(queries.run_summary, folder), answers.ask(queries.examples_frame, folder)
+    except DynloraError:
+        return None
+    return playground.task_of(summary, examples)
+
+
+def _other_run(run: Chosen, task: Task) -> Chosen | None:
+    """Draw the choice of a second run, one with the same task, and return it."""
     runs = list_all()
-    words = {key: word for key, word in run_words(runs[runs["status"] == "finished"]).items() if key != run.id}
+    runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id)]
+    sources = [repr((row["data"], row["config"].get("data"))) for row in runs[["data", "config"]].to_dict("records")]
+    same: dict[str, bool] = {}  # one run tells for all on the same data: there may be a thousand
+    for source, folder in zip(sources, runs["folder"], strict=True):
+        if source not in same:
+            same[source] = run_task(Path(folder)) == task
+    words = run_words(runs.loc[[same[source] for source in sources]])
     chosen = choose("other", "compare with", ["", *words], "", lambda key: words.get(key, "no other run"), width=320)
-    return find_run(chosen) if chosen else None
+    found = find_run(chosen) if chosen else None
+    return found if found is not None and run_task(found.folder) == task else None
+
+
+def _why_not(run_id: str, task: Task) -> str:
+    """Return the sentence that says why the second run of the address does not answer."""
+    try:
+        return playground.not_comparable(task, run_task(find_run(run_id).folder))
+    except DynloraError as error:
+        return str(error)
 
 
 def _example(examples: pd.DataFrame) -> None:
@@ -107,30 +162,19 @@ def _example(examples: pd.DataFrame) -> None:
         st.session_state["playground-example-used"] = chosen
         row = shown.loc[chosen]
         pair = row.get("text_pair")
-        to_address(
-            text=str(row["text"])[: playground.MAX_SHARED], pair=str(pair) if isinstance(pair, str) and pair else None
-        )
+        _ask(str(row["text"]), str(pair) if isinstance(pair, str) else "")
         st.rerun()
 
 
 def answers_card(asked: Asked) -> None:
     """Draw the answers of base, adapter, adapter with frozen gates, and the second run side by side."""
     with card("What do they answer?", "answers"):
-        texts, pairs = [asked.text], None if asked.pair is None else [asked.pair]
-        found: dict[str, Any] = {}
-        for who, mode in (("adapter", "adapter"), ("gates frozen", "frozen"), ("base with head", "base")):
-            answer = ask_model(asked.run.folder, "answers", texts=texts, pairs=pairs, mode=mode)
-            if answer is None:
-                return
-            found[who] = answer[0]
-        if asked.other is not None:
-            answer = ask_model(asked.other.folder, "answers", texts=texts, pairs=pairs, mode="adapter")
-            if answer is not None:
-                found["the other run"] = answer[0]
-        frame = playground.side_by_side(found)
+        found = asked.answers([asked.text], None if asked.pair is None else [asked.pair])
+        if not found:
+            return
+        frame = playground.side_by_side({who: answer[0] for who, answer in found.items()})
         chart(figures_playground.answer_bars(frame, colours()), playground.answers_sentence(frame), frame, "answers")
-        unusual = found["adapter"].get("unusual")
-        if unusual:
+        if found["adapter"][0].get("unusual"):
             st.warning("The members disagree more than about 99 of 100 held-out rows: the text is unlike the data.")
 
 
@@ -161,8 +205,10 @@ def token_lines(found: Mapping[str, Any], unit: str) -> None:
     """Draw the text with each token in the colour of what it adds, for the adapter and the base."""
     frame = token_view.contributions(found["tokens"], found)
     lines = {name: found[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
-    st.html(token_view.sentence_html(found["tokens"], lines, colours(), unit=unit))
-    under(f"What the answer's {unit} lose when a word is hidden; one scale for both lines.", frame, "tokens")
+    lost = "log-odds lost without the word" if unit == "log-odds" else "number less without the word"
+    st.html(token_view.sentence_html(found["tokens"], lines, colours(), token_view.Scale(lost, unit)))
+    told = f"What the answer's {unit} lose when a word is hidden; one scale for both lines."
+    under(f"{told}{token_view.cut_words(found['tokens'])}", frame, "tokens")
 
 
 def token_card(view: InputsView) -> None:
@@ -194,37 +240,40 @@ def depth_card(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
 def depth_lines(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the text once a layer, at most a dozen of them."""
     if found["token_gate"] is not None:
-        lines, centre, unit = token_view.by_layer(found["token_gate"], modules), 1.0, "factor"
+        lines, scale = token_view.by_layer(found["token_gate"], modules), token_view.Scale("gate, a factor", centre=1.0)
         told = "The mean gate of each token over the modules of a layer; 1 is neutral."
     elif found["moved"] is not None:
-        lines, centre, unit = token_view.layers_of(found["moved"]), None, "of its length"
+        lines = token_view.layers_of(found["moved"])
+        scale = token_view.Scale("of its length", "of its length", None)
         told = "How far the adapters carry each token's state from where the base model has it, after each layer."
     else:
         note("This method's forward is its own: its layers are not shown one by one.")
         return
-    shown = dict(list(lines.items())[:: max(1, -(-len(lines) // MOST_LAYERS))])
-    st.html(token_view.sentence_html(found["tokens"], shown, colours(), centre=centre, unit=unit))
+    shown = token_view.thinned(lines, MOST_LAYERS)
+    st.html(token_view.sentence_html(found["tokens"], shown, colours(), scale))
+    if len(shown) < len(lines):
+        told = f"{told} {len(shown)} of {len(lines)} layers shown; the table holds all."
     words = token_view.words(found["tokens"])
     frame = pd.DataFrame({name: list(values)[: len(words)] for name, values in lines.items()})
-    under(told, frame.assign(token=words), "depth-tokens")
+    under(f"{told}{token_view.cut_words(found['tokens'])}", frame.assign(token=words), "depth-tokens")
 
 
-def file_card(run: Chosen) -> None:
-    """Draw the upload of a small file and its predictions."""
+def file_card(asked: Asked) -> None:
+    """Draw the upload of a small file, and what is predicted of its rows by all who are asked."""
     with card("A small file", "file"):
-        upload = st.file_uploader(
-            "texts, one a line, or a column text", ["txt", "csv", "jsonl"], max_upload_size=1, key="playground-file"
-        )
+        holds = "columns sentence1 and sentence2" if asked.task.paired else "texts, one a line, or a column text"
+        kinds = ["csv", "jsonl"] if asked.task.paired else ["txt", "csv", "jsonl"]
+        upload = st.file_uploader(holds, kinds, max_upload_size=1, key="playground-file")
         if upload is None:
             note(f"Up to {plural(playground.MOST_ROWS, 'row')}; dynlora predict takes larger files.")
             return
         try:
-            texts, pairs = playground.texts_of(upload.name, upload.getvalue())
+            texts = playground.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired)
         except ConfigError as error:
             st.error(safe(str(error)))
             return
-        found = ask_model(run.folder, "answers", texts=texts, pairs=pairs, mode="adapter")
-        if found is not None:
+        found = asked.answers(texts.texts, texts.pairs)
+        if found:
             frame = playground.answer_table(found)
             st.dataframe(frame.round(3), hide_index=True, width="stretch")
-            table(frame, "predictions")
+            under(texts.words, frame, "predictions")

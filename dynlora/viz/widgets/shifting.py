@@ -15,16 +15,19 @@ import streamlit as st
 from dynlora import launch
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.viz import figures_playground, shifts
-from dynlora.viz.labels import listed, one_line
+from dynlora.viz import figures_playground, inputs, shifts
+from dynlora.viz.labels import listed, one_line, source_name
 from dynlora.viz.launchform import launch_key
+from dynlora.viz.playground import Task
 from dynlora.viz.widgets import answers
-from dynlora.viz.widgets.address import choose, segmented
+from dynlora.viz.widgets.address import choose, put, segmented, to_address
 from dynlora.viz.widgets.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.widgets.filters import several
+from dynlora.viz.widgets.form import from_where_it_started
 from dynlora.viz.widgets.inputs import InputsView
 from dynlora.viz.widgets.model_answers import ask_model
 from dynlora.viz.widgets.picker import is_read_only, link, list_all, runs_dir
-from dynlora.viz.widgets.playground import token_card
+from dynlora.viz.widgets.playground import run_task, token_card
 
 LABS = {
     "text": "perturbed text",
@@ -36,6 +39,9 @@ LABS = {
 
 MOST_SOURCES = 20
 """Data sets of other runs that are offered."""
+
+FILE, HERE = "file", "a file of this machine"
+"""What stands for a file in the address, and in the list."""
 
 
 def shift_lab(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, groups: Sequence[str]) -> None:
@@ -52,7 +58,7 @@ def shift_lab(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, g
         if lab == "text":
             _perturbed(folder, summary, modules)
         elif lab == "group":
-            _groups(folder)
+            _groups(folder, summary, modules)
         elif lab == "data":
             _elsewhere(folder, summary, modules)
         else:
@@ -69,7 +75,7 @@ def model_cards(folder: Path) -> None:
     if summary["step"]:
         view = InputsView(folder, summary, answers.modules(folder), summary["step"])
         token_card(view)
-        shift_lab(folder, summary, view.modules, view.groups["group"].tolist())
+        shift_lab(folder, summary, view.modules, view.names)
 
 
 def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
@@ -82,7 +88,7 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
             "strength", shifts.STRENGTHS.get(kind, "share of the words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
             lambda share: f"{100 * share:.0f} %", width=160,
         )  # fmt: skip
-        if not st.toggle("try it", key=f"shift-on-{folder.name}"):
+        if not _switch("tried", "try it"):
             note("Evaluates the trained adapter on up to 512 held-out rows, as they are and perturbed.")
             return
     found = ask_model(folder, "shift", kind=kind, strength=strength)
@@ -109,47 +115,101 @@ def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.Data
     chart(figures_playground.gate_shift(frame, colours()), told, frame, key)
 
 
-def _groups(folder: Path) -> None:
-    """List metrics by group on the last adapter."""
-    if not st.toggle("evaluate group by group", key=f"groups-on-{folder.name}"):
+def _switch(name: str, label: str) -> bool:
+    """Draw a switch whose state lives in the address, and return it."""
+    key = f"address-{name}"
+    put(key, st.query_params.get(name) == "on")
+    st.toggle(label, key=key, on_change=lambda: to_address(**{name: "on" if st.session_state[key] else None}))
+    return bool(st.session_state[key])
+
+
+def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """List metrics by group on the last adapter, and draw the gates that each group opens."""
+    if not _switch("apart", "evaluate group by group"):
         note("Evaluates the trained adapter on up to 512 held-out rows, each input group apart.")
         return
     found = ask_model(folder, "by_group")
-    if found is not None:
-        rows(shifts.group_table(found).round(4))
+    if found is None:
+        return
+    rows(shifts.group_table(found, summary).round(4))
+    gates = shifts.group_gates(found, summary, modules)
+    if gates.empty:
+        note("This run has no gates that groups could open." if found["groups"] else "This run knows no input groups.")
+        return
+    figure = figures_playground.group_gates(gates, modules, colours())
+    chart(figure, shifts.group_gates_sentence(gates, modules), inputs.gate_table(gates), "apart-gates")
 
 
 def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
-    """Evaluate on the held-out rows of data that another run was trained on."""
-    sources = other_data(summary, list_all())
-    if not sources:
+    """Evaluate on the held-out rows of data that another run was trained on, that is embedded, or that lies here."""
+    task = run_task(folder)
+    if task is None:
+        return
+    sources = other_data(summary, task, list_all())
+    words = {"": "choose", **shifts.source_words(list(sources)), **({} if is_read_only() else {FILE: HERE})}
+    if len(words) == 1:
         note("Data of other runs can be tried here, if its labels have the same names; there is none yet.")
         return
-    name = st.selectbox("held-out rows of", [None, *sources], format_func=lambda key: key or "choose", key="shift-data")
-    if name is None:
+    name = choose("source", "held-out rows of", list(words), "", words.__getitem__)
+    section = _of_file(task, summary) if name == FILE else sources.get(name)
+    if section is None:
+        note(f"Data fits whose labels have the same names: {task.words}.")
         return
-    found, own = ask_model(folder, "elsewhere", data=sources[name]), ask_model(folder, "by_group")
+    found, own = ask_model(folder, "elsewhere", data=section), ask_model(folder, "by_group")
     if found is None or own is None:
         return
-    rows(shifts.metric_table({"own data": own["whole"], one_line(name, 40): found}).round(4))
+    title = one_line(source_name(section.get("path") or section.get("name")), 40)
+    title = title if title != "own data" else "other data"
+    frame = shifts.metric_table({"own data": own["whole"], title: found})
+    rows(frame.round(4))
     _gates(own["whole"], found, modules, "elsewhere-gates")
+    under(shifts.elsewhere_sentence(own["whole"], found, title, summary["metric"]), frame, "elsewhere")
 
 
-def other_data(summary: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return the data sections of other runs' configurations by their source, those of this run's own left out.
+def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Draw the path of a file of this machine and return its section `data`, None while there is none that fits."""
+    put("address-path", st.query_params.get("path", ""))
+    text = st.text_input(
+        "path on this machine", key="address-path", max_chars=500, on_change=_path_changed,
+        help="CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Of one file half the "
+        "rows are looked at, at most 512.",
+    ).strip()  # fmt: skip
+    if not text:
+        return None
+    if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
+        st.error("The path leads to another machine: copy the file to this one.")
+        return None
+    try:
+        return shifts.file_section(from_where_it_started(text), task, (summary.get("config") or {}).get("data") or {})
+    except RuntimeError:
+        st.error("The path begins with a user this machine does not know: write it in full.")
+        return None
+    except DynloraError as error:
+        st.error(safe(str(error)))
+        return None
+
+
+def _path_changed() -> None:
+    to_address(path=st.session_state["address-path"].strip() or None)
+
+
+def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return sections `data` by their source: of other runs with the same task, then embedded; the run's own left out.
 
     Args:
         summary: of the run, as `queries.run_summary` returns it.
+        task: of the run.
         runs: as `queries.list_runs` lists them.
     """
     found: dict[str, dict[str, Any]] = {}
     others = runs[runs["data"].notna() & (runs["data"] != summary.get("data")) & (runs["status"] != "corrupt")]
-    for source, part in list(others.groupby("data", sort=False))[:MOST_SOURCES]:
-        config = answers.ask(queries.run_summary, Path(str(part["folder"].iloc[0]))).get("config") or {}
-        section = config.get("data")
-        if isinstance(section, dict):
-            found[one_line(source, 60)] = section
-    return found
+    for source, part in others.groupby("data", sort=False):
+        section = part["config"].iloc[0].get("data")
+        if isinstance(section, dict) and run_task(Path(str(part["folder"].iloc[0]))) == task:
+            found[str(source)] = section
+        if len(found) == MOST_SOURCES:
+            break
+    return shifts.embedded_data(task, summary.get("data")) | found
 
 
 def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[str]) -> None:
@@ -164,10 +224,10 @@ def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[st
     trained = (config.get("data") or {}).get("train_groups")
     if trained:
         note(f"This run was trained on {listed(list(map(str, trained)), 6)} alone; the other groups are new to it.")
-    left_out = st.multiselect("groups it never sees in training", list(groups), key="left-out")
+    left_out = several("left", "groups it never sees in training", groups, {}, width="stretch", none="choose")
     kept = [name for name in groups if name not in left_out]
     if st.button("Train on the others", icon=":material/rocket_launch:", disabled=not left_out or not kept):
-        values = {**config, "name": f"{summary['name']} without {listed(left_out, 3)}"[:200]}
+        values = {**config, "name": f"{summary['name']} without {listed(list(left_out), 3)}"[:200]}
         values["data"] = {**(config.get("data") or {}), "train_groups": kept}
         try:
             with st.spinner("Checking the configuration …"):

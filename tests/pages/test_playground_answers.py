@@ -1,0 +1,181 @@
+"""The Playground with models of several tasks: who is asked beside the adapter, pairs of texts, and small files.
+
+The model answers in this process instead of in a child.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.viz.widgets import model_answers
+from tests.pages.app import charts, open_page, words
+from tests.pages.test_playground_page import Here, plain
+from tests.pages.trained import save_rows, train
+
+FILE = "playground-file"
+LONG = "great film " * 200
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Let pages ask this process."""
+    child = Here()
+    monkeypatch.setattr(model_answers, "shared", lambda: child)
+    return child
+
+
+@pytest.fixture(scope="module")
+def ungated_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny data without gates."""
+    return train(tiny_bert, tiny_data, tmp_path_factory.mktemp("ungated"))
+
+
+@pytest.fixture(scope="module")
+def pair_run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on pairs of texts."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return train(tiny_bert, save_rows(folder / "data", "pairs"), folder / "runs", data__group_by="none")
+
+
+@pytest.fixture(scope="module")
+def other_runs(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs on labels with other names, and on numbers."""
+    folder = tmp_path_factory.mktemp("others")
+    return {
+        kind: train(tiny_bert, save_rows(folder / kind, kind), folder / "runs", data__group_by="none")
+        for kind in ("other", "numbers")
+    }
+
+
+def lent(folder: Path, runs_dir: Path) -> str:
+    """Copy a run into the runs folder of the test and return its id."""
+    shutil.copytree(folder, runs_dir / folder.name, ignore=shutil.ignore_patterns("knockout.json"))
+    return folder.name
+
+
+def offered(app: AppTest) -> list[str]:
+    """Return the second runs that can be chosen."""
+    return next(box for box in app.selectbox if box.label == "compare with").options
+
+
+def sent(app: AppTest, name: str, content: str) -> AppTest:
+    """Send a small file."""
+    app.file_uploader(key=FILE).set_value((name, content.encode(), "text/plain")).run(timeout=60)
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def predictions(app: AppTest) -> list[list[str]]:
+    """Return the columns of the tables of predictions on the page."""
+    return [list(frame.value.columns) for frame in app.dataframe if "prediction" in frame.value.columns]
+
+
+def test_only_runs_with_the_same_task_are_offered_beside(
+    here: Here, trained_run: Path, ungated_run: Path, pair_run: Path, other_runs: dict[str, Path], runs_dir: Path
+) -> None:
+    own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
+    for folder in (pair_run, *other_runs.values()):
+        lent(folder, runs_dir)
+    app = open_page("playground", run=own, text="dull plot", other=same)
+    assert len(offered(app)) == 2
+    said = plain(app)
+    assert "gates frozen says" in said
+    assert "the other run says" in said
+    for kind, told in (
+        ("other", "answered with negative and positive; this one on"),
+        ("numbers", "answered with a number"),
+    ):
+        app = open_page("playground", run=own, text="dull plot", other=other_runs[kind].name)
+        said = plain(app)
+        assert told in said
+        assert "the other run says" not in said
+        assert "adapter says" in said
+    assert "pairs of texts" in plain(open_page("playground", run=own, other=pair_run.name))
+    assert "there is no run" in plain(open_page("playground", run=own, other="20990101-000000-00000000"))
+
+
+def test_a_run_without_gates_has_none_to_freeze(here: Here, ungated_run: Path, runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(ungated_run, runs_dir), text="dull plot")
+    said = plain(app)
+    assert "adapter says" in said
+    assert "gates frozen" not in said
+    assert "gates frozen" not in json.dumps(charts(app))
+    assert "This run has no gates" in said
+    assert predictions(sent(app, "a.txt", "great film\n")) == [["text", "prediction", "certainty", "base with head"]]
+
+
+def test_numbers_are_answered_with_numbers(here: Here, other_runs: dict[str, Path], runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(other_runs["numbers"], runs_dir), text="dull plot")
+    assert "adapter: " in plain(app)
+    app = sent(app, "a.txt", "great film\ndull plot\n")
+    frame = next(frame.value for frame in app.dataframe if "prediction" in frame.value.columns)
+    assert frame["prediction"].dtype == float
+
+
+def test_everyone_answers_for_a_file(here: Here, trained_run: Path, ungated_run: Path, runs_dir: Path) -> None:
+    own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
+    app = sent(open_page("playground", run=own, other=same), "films.csv", "text\ngreat film\ndull plot\n")
+    (frame,) = [frame.value for frame in app.dataframe if "prediction" in frame.value.columns]
+    asked = ["gates frozen", "base with head", "the other run"]
+    assert list(frame.columns) == ["text", "prediction", "certainty", *asked]
+    assert frame["text"].tolist() == ["great film", "dull plot"]
+    assert set(frame[asked].to_numpy().ravel()) <= {"good", "bad"}
+    assert "2 rows." in plain(app)
+
+
+def test_a_long_file_says_what_is_left_out_and_a_broken_one_what_is_wrong(
+    here: Here, ungated_run: Path, runs_dir: Path
+) -> None:
+    app = open_page("playground", run=lent(ungated_run, runs_dir))
+    assert "The first 200 of 230 rows" in plain(sent(app, "a.txt", "great film\n" * 230))
+    sent(app, "a.csv", "sentence1,sentence2\na,b\n")
+    (error,) = app.error
+    assert "but this run reads single ones" in error.value
+    assert predictions(app) == []
+
+
+def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run: Path, runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(pair_run, runs_dir), text="great film")
+    assert "Type or paste a text" in words(app)
+    app.text_area(key="playground-pair").set_value("dull plot")
+    next(button for button in app.button if "Ask the model" in button.label).click().run()
+    assert not app.exception
+    assert app.query_params["pair"] in ("dull plot", ["dull plot"])
+    assert "adapter says" in plain(app)
+    html = "".join(element.proto.body for element in app.get("html"))
+    assert "plot</span>" in html
+
+    app = sent(app, "a.jsonl", '{"sentence1": "great film", "sentence2": "dull plot"}\n')
+    assert predictions(app) == [["text", "second text", "prediction", "certainty", "base with head"]]
+    app = sent(app, "b.csv", "sentence1,sentence2\ngreat film,\n")
+    (error,) = app.error
+    assert "row 1 has no second text" in plain(app)
+    app = sent(app, "c.csv", "text\ngreat film\n")
+    assert "this run reads pairs of texts" in plain(app)
+
+
+def test_an_example_too_long_for_the_address_is_asked_whole(
+    here: Here, trained_run: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynlora.store import queries
+
+    read = queries.examples_frame
+    monkeypatch.setattr(queries, "examples_frame", lambda *about: read(*about).assign(text=LONG))
+    app = open_page("playground", run=lent(trained_run, runs_dir))
+    next(box for box in app.selectbox if "example" in box.label).select_index(1).run(timeout=60)
+    assert not app.exception
+    assert app.text_area[0].value == LONG
+    assert "text" not in app.query_params
+    assert "adapter says" in plain(app)
+
+
+def test_the_key_of_the_colours_says_what_they_mean(here: Here, trained_run: Path, runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(trained_run, runs_dir), text="the film was great")
+    words_html, depth_html = (element.proto.body for element in app.get("html") if "colours" in element.proto.body)
+    assert "log-odds lost without the word" in words_html
+    assert "of its length" in depth_html.partition(">colours<")[2]

@@ -1,0 +1,180 @@
+"""The shift lab of the Inputs page with a trained model: every view is a link, and other data comes from anywhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.store import queries
+from dynlora.viz.playground import Task
+from dynlora.viz.widgets import model_answers, picker
+from dynlora.viz.widgets.shifting import other_data
+from tests.pages.app import charts, open_page
+from tests.pages.test_playground_page import Here, plain
+from tests.pages.trained import save_rows, train
+from tests.tiny import save_data
+
+GOOD = Task("classification", ("bad", "good"), paired=False)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Let pages ask this process."""
+    child = Here()
+    monkeypatch.setattr(model_answers, "shared", lambda: child)
+    return child
+
+
+@pytest.fixture
+def run(trained_run: Path, runs_dir: Path) -> Path:
+    """A trained run with gates in the runs folder of the test."""
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def short_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with gates that was trained on one of two groups alone."""
+    strategy = {"name": "dynamic", "gates": "module"}
+    runs = tmp_path_factory.mktemp("short")
+    return train(tiny_bert, tiny_data, runs, strategy=strategy, data__train_groups=["short"], train__steps=40)
+
+
+def address(app: AppTest, name: str) -> list[str]:
+    """Return what the address holds under a name."""
+    found = app.query_params.get(name, [])
+    return [found] if isinstance(found, str) else list(found)
+
+
+def metrics(app: AppTest) -> list[list[str]]:
+    """Return the columns of the tables of metrics on the page."""
+    return [list(frame.value.columns) for frame in app.dataframe if "metric" in frame.value.columns]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("typos", "Typing mistakes (100 %): accuracy"), ("upper", "Capitals (100 %): accuracy")]
+)
+def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, told: str, here: Here, run: Path) -> None:
+    app = open_page("inputs", run=run.name, kind=kind, strength="1.0", tried="on")
+    said = plain(app)
+    assert told in said
+    (before, after) = next(line for line in said.splitlines() if "→" in line).split(" → ")
+    assert after != before
+    assert (after == before.upper()) == (kind == "upper")
+    assert ("may not see capitals" in said) == (kind == "upper"), "the tiny tokenizer makes all letters small"
+
+
+def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
+    app = open_page("inputs", run=run.name)
+    next(toggle for toggle in app.toggle if toggle.label == "try it").set_value(True).run()
+    assert address(app, "tried") == ["on"]
+    next(toggle for toggle in app.toggle if toggle.label == "try it").set_value(False).run()
+    assert address(app, "tried") == []
+
+
+def test_the_gates_of_each_group_are_drawn(here: Here, run: Path) -> None:
+    before = len(charts(open_page("inputs", run=run.name, lab="group")))
+    app = open_page("inputs", run=run.name, lab="group", apart="on")
+    assert len(charts(app)) == before + 1
+    assert "The mean gates of the groups lie furthest apart at" in plain(app)
+    assert any({"group", "rows", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
+
+
+def test_groups_that_were_not_trained_on_are_marked(here: Here, short_run: Path, runs_dir: Path) -> None:
+    shutil.copytree(short_run, runs_dir / short_run.name)
+    app = open_page("inputs", run=short_run.name, lab="group", apart="on")
+    served = next(frame.value for frame in app.dataframe if "held-out loss" in frame.value.columns)
+    assert set(served["group"]) == {"short", "long (not trained on)"}
+    apart = next(frame.value for frame in app.dataframe if "rows" in frame.value.columns)
+    assert set(apart["group"]) == {"all", "short", "long (not trained on)"}
+    assert any("long (not trained on)" in str(chart["data"]) for chart in charts(app))
+    listed = next(frame.value for frame in app.dataframe if "example" in frame.value.columns)
+    assert set(listed["group"]) == {"short", "long (not trained on)"}
+    app = open_page("inputs", run=short_run.name, lab="train")
+    assert app.multiselect(key="address-left").options == ["long", "short"]
+
+
+def test_groups_that_are_left_out_are_part_of_the_link(here: Here, run: Path) -> None:
+    app = open_page("inputs", run=run.name, lab="train", left="short")
+    assert app.multiselect(key="address-left").value == ["short"]
+    assert not next(button for button in app.button if button.label == "Train on the others").disabled
+    app.multiselect(key="address-left").set_value(["long"]).run()
+    assert address(app, "left") == ["long"]
+
+
+def test_data_of_other_runs_is_offered_where_its_task_is_the_same(
+    run: Path, tiny_bert: Path, tmp_path: Path, runs_dir: Path
+) -> None:
+    fits = save_data(_made(tmp_path / "fits"))
+    train(tiny_bert, fits, runs_dir)
+    for kind in ("pairs", "numbers", "other"):
+        train(tiny_bert, save_rows(tmp_path / kind, kind), runs_dir, data__group_by="none")
+    summary, runs = queries.run_summary(run), queries.list_runs(runs_dir)
+    found = other_data(summary, GOOD, runs)
+    assert {source: section["path"] for source, section in found.items()} == {str(fits): str(fits)}
+    positive = Task("classification", ("negative", "positive"), paired=False)
+    assert set(other_data(summary, positive, runs)) == {"sentiment4", str(tmp_path / "other")}
+
+
+def test_a_link_leads_to_data_of_another_run(
+    here: Here, run: Path, tiny_bert: Path, tmp_path: Path, runs_dir: Path
+) -> None:
+    train(tiny_bert, save_data(_made(tmp_path / "fits")), runs_dir)
+    app = open_page("inputs", run=run.name, lab="data")
+    assert metrics(app) == []
+    assert "single texts, answered with bad and good" in plain(app)
+    box = next(box for box in app.selectbox if box.label == "held-out rows of")
+    assert box.options == ["choose", "fits", "a file of this machine"]
+    box.select_index(1).run(timeout=60)
+    assert not app.exception
+    assert address(app, "source") == [str(tmp_path / "fits")]
+    assert metrics(app) == [["metric", "own data", "fits", "change"]]
+    assert "held-out rows of its own data and" in plain(app)
+    again = open_page("inputs", run=run.name, lab="data", source=str(tmp_path / "fits"))
+    assert metrics(again) == metrics(app)
+
+
+def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text("review,verdict\n" + "the film was great,good\nthe plot was dull,bad\n" * 10)
+    app = open_page("inputs", run=run.name, lab="data", source="file")
+    app.text_input(key="address-path").set_value(str(path)).run(timeout=60)
+    assert not app.exception
+    assert address(app, "path") == [str(path)]
+    assert metrics(app) == [["metric", "own data", "reviews.csv", "change"]]
+    assert "10 of reviews.csv" in plain(app)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/nowhere/at/all.csv", "is not there"),
+        ("~nobody-is-called-this/a.csv", "write it in full"),
+        ("//elsewhere/share/a.csv", "leads to another machine"),
+        ("{here}/stars.csv", "its labels are one, two, the run's bad, good"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_sentence(path: str, told: str, here: Here, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "stars.csv").write_text("text,label\n" + "the film,one\nthe plot,two\n" * 10)
+    app = open_page("inputs", run=run.name, lab="data", source="file", path=path.format(here=tmp_path))
+    assert len(app.error) == 1
+    assert told in plain(app)
+    assert metrics(app) == []
+
+
+def test_files_are_not_read_for_other_machines(
+    here: Here, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    app = open_page("inputs", run=run.name, lab="data", source="file", path=str(tmp_path))
+    assert not app.text_input
+    assert "there is none yet" in plain(app)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
