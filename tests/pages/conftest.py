@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from streamlit.runtime.caching import cache_data
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora import launch
-from dynlora.viz.widgets import picker
+from dynlora.viz.widgets import knockouts, model_answers, picker
 from tests.pages.app import CATALOG
+from tests.pages.trained import Here
 
 _INIT = PagesManager.__init__
 
@@ -28,6 +30,23 @@ def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     cache_data.clear()
     yield
     cache_data.clear()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Let pages ask this process."""
+    child = Here()
+    for module in (model_answers, knockouts):
+        monkeypatch.setattr(module, "shared", lambda: child)
+    return child
+
+
+@pytest.fixture
+def run(trained_run: Path, runs_dir: Path) -> Path:
+    """A trained run in the runs folder of the test."""
+    folder = runs_dir / trained_run.name
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    return folder
 
 
 def _init_as_in_a_warm_server(self: PagesManager, *args: Any, **keywords: Any) -> None:

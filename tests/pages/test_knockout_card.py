@@ -13,26 +13,9 @@ from streamlit.testing.v1 import AppTest
 from dynlora.inference_child import knockout_file
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.viz import knockouts as numbers
-from dynlora.viz.widgets import knockouts, model_answers, picker
+from dynlora.viz.widgets import knockouts, picker
 from tests.pages.app import open_page, words
-from tests.pages.test_playground_page import Here, plain
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Let pages ask this process."""
-    child = Here()
-    for module in (model_answers, knockouts):
-        monkeypatch.setattr(module, "shared", lambda: child)
-    return child
-
-
-@pytest.fixture
-def run(trained_run: Path, runs_dir: Path) -> Path:
-    """A trained run in the runs folder of the test."""
-    folder = runs_dir / trained_run.name
-    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
-    return folder
+from tests.pages.trained import Here, plain
 
 
 def press(app: AppTest, label: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,14 +34,6 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceChild]:
     monkeypatch.setattr(model_answers, "shared", lambda: child)
     yield child
     child.stop()
-
-
-@pytest.fixture
-def run(trained_run: Path, runs_dir: Path) -> Path:
-    """A trained run in the runs folder of the test."""
-    folder = runs_dir / trained_run.name
-    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
-    return folder
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, script: str) -> None:

@@ -12,21 +12,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.viz.widgets import model_answers
 from tests.pages.app import charts, open_page, words
-from tests.pages.test_playground_page import Here, plain
-from tests.pages.trained import save_rows, train
+from tests.pages.trained import Here, plain, save_rows, train
 
 FILE = "playground-file"
 LONG = "great film " * 200
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Let pages ask this process."""
-    child = Here()
-    monkeypatch.setattr(model_answers, "shared", lambda: child)
-    return child
 
 
 @pytest.fixture(scope="module")

@@ -5,74 +5,18 @@ The model answers in this process instead of in a child: the same code, without 
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
-from dynlora.answering import Answering
-from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference_child import InferenceChild
 from dynlora.store.knockouts import read_knockouts
-from dynlora.viz.widgets import knockouts, model_answers
 from tests.pages.app import charts, open_page, words
+from tests.pages.trained import Here, plain
 from tests.viz.runs import make_run
 
 RUN = "20260101-000000-00000001"
 HOSTILE = "<img src=x onerror=alert(1)> great $x$ film"
-
-
-class Here(InferenceChild):
-    """An inference child that is this process."""
-
-    def __init__(self) -> None:
-        """Hold no model yet."""
-        super().__init__()
-        self.answering = Answering()
-        self.broken: str | None = None
-        self.pace = 5
-
-    @property
-    def pid(self) -> int | None:
-        """Whether there is one."""
-        return 1
-
-    def ask(self, ask: str, timeout_s: float = 0, **arguments: Any) -> Any:
-        """Answer as the child does, over JSON; a knock-out advances a little at each question."""
-        if self.broken:
-            raise DynloraError(self.broken)
-        for _ in range(self.pace):
-            self.answering.advance()
-        line = json.dumps({"number": 1, "ask": ask, "arguments": arguments})
-        reply = json.loads(json.dumps(self.answering.reply(line)))
-        if not reply["ok"]:
-            raise (ConfigError if reply["input"] else DynloraError)(reply["error"])
-        return reply["answer"]
-
-
-def plain(app: AppTest) -> str:
-    """Return what the page says, without what keeps it from being markup."""
-    return words(app).replace("\\", "").replace("\u200b", "")
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Let pages ask this process."""
-    child = Here()
-    for module in (model_answers, knockouts):
-        monkeypatch.setattr(module, "shared", lambda: child)
-    return child
-
-
-@pytest.fixture
-def run(trained_run: Path, runs_dir: Path) -> Path:
-    """A trained run in the runs folder of the test."""
-    folder = runs_dir / trained_run.name
-    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
-    return folder
 
 
 def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:

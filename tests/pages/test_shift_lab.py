@@ -10,30 +10,13 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.store import queries
 from dynlora.viz.playground import Task
-from dynlora.viz.widgets import model_answers, picker
+from dynlora.viz.widgets import picker
 from dynlora.viz.widgets.shifting import other_data
 from tests.pages.app import charts, open_page
-from tests.pages.test_playground_page import Here, plain
-from tests.pages.trained import save_rows, train
+from tests.pages.trained import Here, plain, save_rows, train
 from tests.tiny import save_data
 
 GOOD = Task("classification", ("bad", "good"), paired=False)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Let pages ask this process."""
-    child = Here()
-    monkeypatch.setattr(model_answers, "shared", lambda: child)
-    return child
-
-
-@pytest.fixture
-def run(trained_run: Path, runs_dir: Path) -> Path:
-    """A trained run with gates in the runs folder of the test."""
-    folder = runs_dir / trained_run.name
-    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
-    return folder
 
 
 @pytest.fixture(scope="module")

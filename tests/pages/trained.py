@@ -1,12 +1,52 @@
-"""Small trained runs of several tasks for the pages that ask a model."""
+"""Small trained runs of several tasks for the pages that ask a model, and the model itself, in this process."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from streamlit.testing.v1 import AppTest
+
+from dynlora.answering import Answering
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.inference_child import InferenceChild
+from tests.pages.app import words
 from tests.tiny import tiny_config, tiny_rows, write_csv
+
+
+class Here(InferenceChild):
+    """An inference child that is this process."""
+
+    def __init__(self) -> None:
+        """Hold no model yet."""
+        super().__init__()
+        self.answering = Answering()
+        self.broken: str | None = None
+        self.pace = 5
+
+    @property
+    def pid(self) -> int | None:
+        """Whether there is one."""
+        return 1
+
+    def ask(self, ask: str, timeout_s: float = 0, **arguments: Any) -> Any:
+        """Answer as the child does, over JSON; a knock-out advances a little at each question."""
+        if self.broken:
+            raise DynloraError(self.broken)
+        for _ in range(self.pace):
+            self.answering.advance()
+        line = json.dumps({"number": 1, "ask": ask, "arguments": arguments})
+        reply = json.loads(json.dumps(self.answering.reply(line)))
+        if not reply["ok"]:
+            raise (ConfigError if reply["input"] else DynloraError)(reply["error"])
+        return reply["answer"]
+
+
+def plain(app: AppTest) -> str:
+    """Return what the page says, without what keeps it from being markup."""
+    return words(app).replace("\\", "").replace("\u200b", "")
 
 
 def train(model: Path, data: Path, runs_dir: Path, **overrides: Any) -> Path:
