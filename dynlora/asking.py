@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.assets.cache import cache_dir
-from dynlora.children import Folder, child_environment, locked, own_folder, runs_root
+from dynlora.children import Folder, child_environment, locked, own_folder, runs_root, storing
 from dynlora.config_files import yaml_text
-from dynlora.errors import ConfigError, DynloraError, RunBusyError
+from dynlora.errors import ConfigError, DynloraError, RunBusyError, StorageError
 from dynlora.store.lifecycle import write_text
 
 INCOMING_DIR = ".incoming"
@@ -75,6 +75,8 @@ def json_of(command: list[str], timeout_s: float, failed: str) -> Any:
         done = run_child(command, timeout_s)
     except subprocess.TimeoutExpired:
         raise DynloraError(f"checking the configuration took longer than {timeout_s:.0f} s: try again") from None
+    except OSError as error:
+        raise DynloraError(f"{failed}: the process that checks it cannot be started ({error.strerror})") from None
     said = done.stderr.decode("utf-8", "replace").strip()
     if done.returncode == 2:
         lines = said.splitlines() or ["the configuration cannot be used"]
@@ -95,6 +97,7 @@ def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 30
 
     Raises:
         ConfigError: when the configuration cannot be used; the text is the child's sentence.
+        StorageError: when the disk does not take the configuration.
         DynloraError: when the child fails or takes too long.
     """
     incoming = own_folder(runs_root(runs_dir, make=True), INCOMING_DIR)
@@ -102,7 +105,8 @@ def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 30
     request = incoming / f"check-{hashlib.sha256(text.encode()).hexdigest()[:20]}.yaml"
     with locked(incoming / "check.lock", timeout_s):
         try:
-            write_text(request, text)
+            with storing("the configuration to check"):
+                write_text(request, text)
             return answer_of(preflight_command(request), timeout_s, "the configuration was not checked")
         finally:
             request.unlink(missing_ok=True)
@@ -127,7 +131,7 @@ def catalog() -> dict[str, Any]:
                 found = _ask_catalog()
                 write_text(kept, json.dumps(found))
             return found
-    except (OSError, RunBusyError):
+    except (OSError, RunBusyError, StorageError):
         return _ask_catalog()  # a cache folder that cannot be written costs time, nothing else
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.access_token import TOKEN_VARIABLE
-from dynlora.errors import CorruptRunError
+from dynlora.errors import CorruptRunError, StorageError
 from dynlora.store.connection import take_lock
 
 Folder = str | os.PathLike[str]
@@ -30,6 +31,7 @@ _KEPT = frozenset((
 ))  # fmt: skip
 _DROPPED = frozenset((TOKEN_VARIABLE,))
 _MAX_JSON_BYTES = 65_536
+_END_S = 5.0
 
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -42,13 +44,17 @@ def child_environment(environment: Mapping[str, str] | None = None) -> dict[str,
         for name, value in source.items()
         if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
     }
-    return kept | {"PYTHONUNBUFFERED": "1"}
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | {"PYTHONUNBUFFERED": "1"}
 
 
 def spawn_detached(command: list[str], log: Path) -> int:
-    """Start a process that outlives this one and the terminal, its output appended to `log`; return its pid."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(log, flags, 0o644)
+    """Start a process that outlives this one and the terminal, its output appended to `log`; return its pid.
+
+    Raises:
+        CorruptRunError: when the log is no plain file.
+        OSError: when the process cannot be started.
+    """
+    descriptor = _open_log(log)
     try:
         child = subprocess.Popen(
             command,
@@ -64,6 +70,35 @@ def spawn_detached(command: list[str], log: Path) -> int:
         os.close(descriptor)
     _children.append(child)
     return child.pid
+
+
+def _open_log(log: Path) -> int:
+    """Return a descriptor that appends to a log; opening a pipe in its place would wait for ever for a reader."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(log, flags, 0o644)
+    except OSError as error:
+        if os.path.lexists(log) and not stat.S_ISREG(os.lstat(log).st_mode):
+            raise CorruptRunError(f"{log.name} is not a plain file: remove it") from None
+        raise error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorruptRunError(f"{log.name} is not a plain file: remove it")
+    if sys.platform != "win32":
+        os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def end_child(pid: int) -> None:
+    """End a process that `spawn_detached` started here and collect it."""
+    for child in [child for child in _children if child.pid == pid]:
+        child.terminate()
+        try:
+            child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    reap()
 
 
 def reap() -> None:
@@ -94,11 +129,32 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """A `with` block in which what the disk refuses is a sentence.
+
+    Raises:
+        StorageError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"{what} cannot be written ({reason}); free some space, or see who may write there"
+        ) from None
+
+
 def runs_root(runs_dir: Folder, *, make: bool = False) -> Path:
-    """Return a runs folder as an absolute path without links, made when asked for."""
+    """Return a runs folder as an absolute path without links, made when asked for.
+
+    Raises:
+        StorageError: when it cannot be made.
+    """
     root = Path(os.path.realpath(runs_dir))
     if make:
-        root.mkdir(parents=True, exist_ok=True)
+        with storing(f"the runs folder {root}"):
+            root.mkdir(parents=True, exist_ok=True)
     return root
 
 
@@ -107,11 +163,13 @@ def own_folder(root: Path, name: str) -> Path:
 
     Raises:
         CorruptRunError: when it is a link: dynlora writes nowhere but in the runs folder.
+        StorageError: when it cannot be made.
     """
     folder = root / name
     if folder.is_symlink():
         raise CorruptRunError(f"{folder} is a link; dynlora does not follow links in a runs folder")
-    folder.mkdir(exist_ok=True)
+    with storing(f"the folder {folder}"):
+        folder.mkdir(exist_ok=True)
     return folder
 
 

@@ -37,9 +37,8 @@ class RunKeeper:
         self._keep("checkpoint", training_state(trainer, self.inputs), trainer, must=trainer.step == 0)
 
     def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Keep the adapter of the best evaluation so far."""
-        if self.writer is not None:
-            self._keep("adapter-best", trained_state(trainer, self.inputs), trainer)
+        """Keep the adapter of the best evaluation so far; the run names it the best only where it was kept."""
+        if self.writer is not None and self._keep("adapter-best", trained_state(trainer, self.inputs), trainer):
             self.writer.set_meta("best", {**metrics, "step": trainer.step})
 
     def last(self, trainer: Trainer) -> None:
@@ -48,8 +47,8 @@ class RunKeeper:
             self._keep("adapter", trained_state(trainer, self.inputs), trainer, must=True)
             self._note(trainer)
 
-    def _keep(self, name: str, state: dict[str, Any], trainer: Trainer, *, must: bool = False) -> None:
-        """Write a state; where that fails, training goes on with the one before, unless it must be kept.
+    def _keep(self, name: str, state: dict[str, Any], trainer: Trainer, *, must: bool = False) -> bool:
+        """Write a state and say whether it was; else training goes on with the one before, unless it must be kept.
 
         Raises:
             StorageError: when what must be kept cannot be, or the run's folder is gone.
@@ -58,6 +57,8 @@ class RunKeeper:
             write_checkpoint(self.folder / name, state)
         except OSError as error:
             self._not_kept(name, trainer, error.strerror or str(error), must=must)
+            return False
+        return True
 
     def _not_kept(self, name: str, trainer: Trainer, reason: str, *, must: bool) -> None:
         """Say that a state was not written, as a warning of the run or, where it must be kept, as the run's end."""

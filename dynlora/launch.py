@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.asking import INCOMING_DIR, answer_of, catalog
-from dynlora.children import Folder, locked, own_folder, read_json, runs_root
+from dynlora.children import Folder, locked, own_folder, read_json, runs_root, storing
 from dynlora.config_files import yaml_text
-from dynlora.errors import ConfigError, DynloraError, RunBusyError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError
 from dynlora.run_queue import (
     LAUNCH_NAME,
     LOCK_WAIT_S,
@@ -54,6 +55,8 @@ __all__ = [
 
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 _STARTING_STOP_S = 10.0
+LEFT_AFTER_S = 86_400.0
+"""Age, seconds, at which what a killed start left behind is removed."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +93,46 @@ def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: fl
 
     Raises:
         ConfigError: when the key or the configuration cannot be used; the text is the child's sentence.
+        StorageError: when the disk does not take the configuration.
         DynloraError: when the child fails or takes too long.
     """
     if not _KEY.match(key):
         raise ConfigError(f"key {key[:80]!r} of a launch: use 1 to 64 letters, digits, '-' and '_'")
     root = runs_root(runs_dir, make=True)
     incoming = own_folder(root, INCOMING_DIR)
+    _sweep_leftovers(root, incoming)
     with locked(incoming / f"{key}.lock", timeout_s):
         answer = incoming / f"{key}.json"
         known = read_json(answer).get("id")
         if isinstance(known, str):
             return RunHandle(known, schema.run_folder(root, known, must_exist=False))
         request = incoming / f"{key}.yaml"
-        write_text(request, yaml_text(config))
+        with storing("the configuration of the run"):
+            write_text(request, yaml_text(config))
         run_id = _ask_train(request, root, timeout_s)
-        write_text(answer, json.dumps({"id": run_id}))
+        with storing(f"run {run_id} was queued, but the note of that"):
+            write_text(answer, json.dumps({"id": run_id}))
     wake(root)
     return RunHandle(run_id, schema.run_folder(root, run_id))
+
+
+def _sweep_leftovers(root: Path, incoming: Path) -> None:
+    """Remove what starts that were killed left a day ago: run folders that were never finished, and configurations."""
+    with suppress(OSError):
+        found = [entry for entry in root.iterdir() if entry.name.startswith(".new-")]
+        found += [entry for entry in incoming.iterdir() if entry.suffix == ".yaml" or entry.name.startswith(".")]
+        for entry in found:
+            if process.now() - entry.lstat().st_mtime > LEFT_AFTER_S:
+                _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    """Remove a file, a link or a whole folder, as far as that can be done."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            entry.unlink()
 
 
 def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
@@ -165,6 +191,8 @@ def _terminate(run_id: str, pid: int | None, start: float | None) -> None:
         raise RunBusyError(f"run {run_id}: process {pid} is not one that dynlora started, so it was left alone")
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
+        if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it goes on
+            os.kill(pid, signal.SIGCONT)
 
 
 def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
@@ -182,6 +210,7 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
         RunNotFoundError: when there is no such run.
         RunBusyError: when it is running.
         ConfigError: when it is finished.
+        CorruptRunError: when it cannot be read, or what it left of its last start cannot be removed.
     """
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id)
@@ -193,7 +222,15 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
             where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
             raise RunBusyError(f"run {run_id} is running{where}")
         if status.status != "queued":
-            (folder / LAUNCH_NAME).unlink(missing_ok=True)
+            _forget_launch(folder)
             annotate(folder, state="queued", meta={"resume": True})
     start_next(root)
     return "queued"
+
+
+def _forget_launch(folder: Path) -> None:
+    try:
+        (folder / LAUNCH_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        said = f"run {folder.name}: {LAUNCH_NAME} cannot be removed ({error.strerror}): remove it"
+        raise CorruptRunError(said) from None

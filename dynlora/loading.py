@@ -12,7 +12,7 @@ from dynlora import assets, strategies
 from dynlora.building import read_data
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
-from dynlora.engine.adapter_state import load_adapter_state, load_head_state, saved_sizes
+from dynlora.engine.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.data import text_columns
 from dynlora.engine.evaluate import UNUSUAL, answered, summarise
@@ -158,5 +158,5 @@ def _trained_state(folder: Path, which: str) -> dict[str, Any]:
         raise ConfigError(f"--which {which}: must be last or best")
     for name in PLACES[which]:
         if find_checkpoint(folder / name) is not None:
-            return read_checkpoint(folder / name)
+            return checked_state(read_checkpoint(folder / name))
     raise ConfigError(f"run {folder.name}: holds no {which} adapter; it was not kept, or nothing was trained yet")

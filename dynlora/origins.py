@@ -22,10 +22,25 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses to bind that stand for all of a machine's own."""
 
+GUARDS = {
+    b"x-frame-options": b"DENY",
+    b"content-security-policy": b"frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+}
+"""Headers of every answer: no page of somebody else's shows the dashboard in a frame, under a button of its own."""
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def is_local(host: str) -> bool:
+    """Say whether an address to bind is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in LOCAL
 
 
 def served_names(host: str) -> tuple[str, ...]:
@@ -89,6 +104,18 @@ def _plain(name: str | None) -> str:
         return lower
 
 
+def _guarded(send: Send) -> Send:
+    """Return a `send` that puts the headers of `GUARDS` on every answer, in the place of others of those names."""
+
+    async def guarded(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in GUARDS]
+            message = {**message, "headers": [*kept, *GUARDS.items()]}
+        await send(message)
+
+    return guarded
+
+
 class OwnPagesOnly:
     """Answers requests of the dashboard's own pages, and refuses all others before anything of them is read.
 
@@ -102,7 +129,11 @@ class OwnPagesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or answer it with 403."""
-        if scope["type"] == "lifespan" or self._is_welcome(scope["headers"]):
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        send = _guarded(send)
+        if self._is_welcome(scope["headers"]):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()

@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynlora.children import Folder, locked, read_json, reap, runs_root, spawn_detached, tail
-from dynlora.errors import DynloraError, RunNotFoundError
+from dynlora.children import Folder, end_child, locked, read_json, reap, runs_root, spawn_detached, tail
+from dynlora.errors import CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.store import process, schema
 from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
 from dynlora.store.lifecycle import annotate, write_text
+from dynlora.store.meta import moment, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
 
@@ -62,14 +63,16 @@ def read_status(folder: Path) -> Status:
 
 
 def read_launch(folder: Path) -> Launch:
-    """Return the process that was started for a run; all None when there was none."""
+    """Return the process that was started for a run; all None when there was none.
+
+    The file is written before the process is started and again after. Whoever died in between named no process: the one
+    that runs the run's command is it; without one there is a count of openings and no pid.
+    """
     found = read_json(folder / LAUNCH_NAME)
-    pid, start, opened = found.get("pid"), found.get("start_time"), found.get("opened")
-    return Launch(
-        pid if isinstance(pid, int) else None,
-        float(start) if isinstance(start, int | float) else None,
-        opened if isinstance(opened, int) else None,
-    )
+    pid, start, opened = found.get("pid"), moment(found.get("start_time")), whole(found.get("opened"))
+    if opened is not None and pid is None:
+        pid, start = process.find(resume_command(folder.name, folder.parent)) or (None, None)
+    return Launch(whole(pid), start, opened)
 
 
 def start_next(runs_dir: Folder) -> str | None:
@@ -87,7 +90,7 @@ def start_next(runs_dir: Folder) -> str | None:
             folder = schema.run_folder(root, run_id)
             try:
                 _start(root, folder)
-            except OSError as error:
+            except (OSError, CorruptRunError) as error:
                 _fail(folder, f"its process could not be started: {error}")
             else:
                 return run_id
@@ -161,7 +164,8 @@ def _waiting(root: Path) -> list[str]:
 
 def _is_pending(folder: Path, status: Status) -> bool:
     """Tell whether a queued run has no process yet: a launch file of an earlier start counts for nothing."""
-    return read_launch(folder).opened != status.opened
+    launch = read_launch(folder)
+    return launch.opened != status.opened or launch.pid is None
 
 
 def _is_starting(folder: Path) -> bool:
@@ -190,10 +194,20 @@ def _settle(folder: Path, status: Status) -> None:
 
 
 def _start(root: Path, folder: Path) -> None:
-    opened = read_status(folder).opened
+    """Start a run's process; none is left when it cannot be written down, as the next run would be started beside it.
+
+    Raises:
+        CorruptRunError: when the run, or its log, cannot be used.
+        OSError: when the process cannot be started or written down.
+    """
+    opened, path = read_status(folder).opened, folder / LAUNCH_NAME
+    write_text(path, json.dumps({"pid": None, "start_time": None, "opened": opened}))
     pid = spawn_detached(resume_command(folder.name, root), folder / LOG_NAME)
-    launch = {"pid": pid, "start_time": process.start_time(pid), "opened": opened}
-    write_text(folder / LAUNCH_NAME, json.dumps(launch))
+    try:
+        write_text(path, json.dumps({"pid": pid, "start_time": process.start_time(pid), "opened": opened}))
+    except BaseException:
+        end_child(pid)
+        raise
 
 
 def _fail(folder: Path, why: str) -> None:

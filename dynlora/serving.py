@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -44,12 +45,37 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) 
     environment, said = server_environment(runs_dir, host, read_token(token_file))
     if said:
         click.echo(said, err=True)
-    server = subprocess.Popen(server_command(host, port), cwd=app_root(), env=environment)
     threading.Thread(target=_warm, daemon=True).start()
+    return _serve(server_command(host, port), environment)
+
+
+def _serve(command: list[str], environment: dict[str, str]) -> int:
+    """Run the server to its end and return its exit code; SIGTERM ends it with this process, a second one at once."""
+    servers: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        asked.append(number)
+        for server in servers:
+            server.terminate() if len(asked) == 1 else server.kill()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, pass_on) if is_main else None
     try:
-        return server.wait()
-    except KeyboardInterrupt:
-        return server.wait()
+        servers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=app_root(), env=environment))
+        if asked:
+            servers[0].terminate()
+        with suppress(KeyboardInterrupt):
+            return _code(servers[0].wait())
+        return _code(servers[0].wait())
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _code(returned: int) -> int:
+    """Return the exit code of a process as a shell says it, which a signal may have ended."""
+    return 128 - returned if returned < 0 else returned
 
 
 def server_command(host: str, port: int) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import yaml
 
 from dynlora.asking import INCOMING_DIR, json_of
-from dynlora.children import Folder, locked, own_folder, read_json, runs_root
+from dynlora.children import Folder, locked, own_folder, read_json, runs_root, storing
 from dynlora.config_files import parse_value, split_override
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.run_queue import wake
@@ -133,9 +133,11 @@ def enqueue_sweep(
         if not isinstance(ids, list):
             request = incoming / f"{key}.yaml"
             document = {**config, SECTION: dict(lists)}
-            write_text(request, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+            with storing("the configuration of the sweep"):
+                write_text(request, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
             ids = _ids(json_of(sweep_command(request, root), timeout_s, "the sweep was not queued"))
-            write_text(answer, json.dumps({"ids": ids}))
+            with storing("the sweep was queued, but the note of that"):
+                write_text(answer, json.dumps({"ids": ids}))
     wake(root)
     return [str(run_id) for run_id in cast(list[Any], ids)]
 

@@ -19,6 +19,7 @@ from dynlora import launch
 from dynlora.building import Inputs, build_trainer, load_inputs, make_accelerator
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
+from dynlora.engine.adapter_state import checked_state
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.hardware import describe_machine, resolve_precision
 from dynlora.engine.modules import find_modules
@@ -29,6 +30,7 @@ from dynlora.keeping import RunKeeper
 from dynlora.quiet_stream import QuietStream
 from dynlora.readings import Readings
 from dynlora.stopping import StopRequest
+from dynlora.store.meta import table, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
@@ -103,9 +105,9 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
         status, meta = reader.status(), reader.meta()
     if accelerator.is_main_process:
         _check_resumable(run_id, status, force)
-    machine = meta.get("machine") or {}
-    if isinstance(machine.get("threads"), int) and 0 < machine["threads"] <= 1024:
-        torch.set_num_threads(machine["threads"])
+    threads = whole(table(meta.get("machine")).get("threads"))
+    if threads is not None and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
     inputs = load_inputs(read_run_config(folder))
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
@@ -113,7 +115,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
             "put the old data back, or start a new run"
         )
     place = find_checkpoint(folder / "checkpoint")
-    state = read_checkpoint(folder / "checkpoint") if place is not None else None
+    state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
     if state is not None and state["step"] == 0:
         state = None  # nothing has been trained: everything is recorded anew
     return _run_and_call_the_next(inputs, folder, accelerator, state, progress)
@@ -180,7 +182,7 @@ def _run_and_call_the_next(
         return _run(inputs, folder, accelerator, state, progress)
     finally:
         if accelerator.is_main_process:
-            launch.start_next(folder.parent)
+            launch.wake(folder.parent)  # says nothing where the queue is busy or broken: this run's end is what counts
 
 
 def _run(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynlora.adapter_folder import CONFIG_NAME, TENSORS_NAME
-from dynlora.children import Folder, own_folder, runs_root
+from dynlora.children import Folder, own_folder, runs_root, storing
 from dynlora.errors import CorruptRunError, DataError
 
 UPLOADS_DIR = ".uploads"
@@ -56,6 +56,7 @@ def keep(runs_dir: Folder, name: str, content: bytes) -> Path:
     Raises:
         DataError: when it is empty or too large, or its ending is not known.
         CorruptRunError: when a link or another file lies in its place.
+        StorageError: when the disk does not take it.
     """
     plain = checked_name(name)
     if not content:
@@ -92,6 +93,7 @@ def keep_adapter(runs_dir: Folder, files: Mapping[str, bytes]) -> Path:
     Raises:
         DataError: when it is not one file of each kind, or one is empty or too large.
         CorruptRunError: when a link or another file lies in their place.
+        StorageError: when the disk does not take them.
     """
     named = {name: files[name] for name in ADAPTER_FILES.values() if name in files}
     chosen = named if len(named) == len(ADAPTER_FILES) else files
@@ -130,10 +132,11 @@ def _kept_folder(runs_dir: Folder, digest: str) -> Path | None:
 
 def _keep_once(path: Path, content: bytes) -> None:
     """Write a file unless it lies there already."""
-    if path.is_symlink() or (path.exists() and path.read_bytes() != content):
-        raise CorruptRunError(f"{path} is not what was uploaded under that name; remove it and upload again")
-    if not path.exists():
-        _write(path, content)
+    with storing(f"upload {path.name}"):
+        if path.is_symlink() or (path.exists() and (not path.is_file() or path.read_bytes() != content)):
+            raise CorruptRunError(f"{path} is not what was uploaded under that name; remove it and upload again")
+        if not path.exists():
+            _write(path, content)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -13,9 +13,11 @@ import torch
 from safetensors import SafetensorError
 
 from dynlora import training
+from dynlora.children import locked
 from dynlora.engine import checkpoint
 from dynlora.engine.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.store.reader import RunReader
+from tests.store.builder import new_run
 from tests.tiny import tiny_config
 
 Usage = namedtuple("Usage", "total used free")
@@ -54,6 +56,41 @@ def test_a_checkpoint_without_room_is_a_warning_and_training_goes_on(
         warnings = [event.payload["message"] for event in reader.events() if event.kind == "warning"]
     assert len(warnings) == 2
     assert "cannot be written (No space left on device); training goes on, the one before stays good" in warnings[0]
+
+
+def test_a_best_adapter_that_was_not_kept_is_not_named_the_best(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run said that its best step was one whose adapter the disk had refused."""
+    kept: list[int] = []
+
+    def refusing_later_ones(folder: Path, state: Any) -> None:
+        if folder.name == "adapter-best":
+            if kept:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            kept.append(state["step"])
+        write_checkpoint(folder, state)
+
+    monkeypatch.setattr("dynlora.keeping.write_checkpoint", refusing_later_ones)
+    monkeypatch.setattr("dynlora.engine.trainer.is_better", lambda *_: True)
+    outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    assert outcome.state == "finished"
+    with RunReader(outcome.folder) as reader:
+        assert reader.meta(["best"])["best"]["step"] == kept[0]
+        warnings = [event.payload["message"] for event in reader.events(kinds=["warning"])]
+    assert any("the adapter best of step" in words for words in warnings)
+    assert read_checkpoint(outcome.folder / "adapter-best")["step"] == kept[0]
+
+
+def test_a_busy_queue_does_not_hide_how_a_run_ended(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run, or the error it really ended in, became "has been busy for 30 s"."""
+    new_run(runs_dir, "waiting", "queued")
+    monkeypatch.setattr("dynlora.run_queue.LOCK_WAIT_S", 0.1)
+    with locked(runs_dir / ".queue.lock", 1.0):
+        outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    assert outcome.state == "finished"
 
 
 def test_an_end_that_cannot_be_kept_is_a_sentence_and_can_be_resumed(

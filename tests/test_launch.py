@@ -24,8 +24,8 @@ import signal, sys, time
 from pathlib import Path
 from dynlora import run_queue
 from dynlora.store.writer import RunWriter
-run_queue.resume_command = lambda run_id, root: [sys.executable, __file__, str(root), run_id]
-root, run_id = Path(sys.argv[1]), sys.argv[2]
+run_queue.resume_command = lambda run_id, root: [sys.executable, __file__, "resume", run_id, str(root)]
+run_id, root = sys.argv[2], Path(sys.argv[3])
 stopping = []
 signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
 if (root / "die").exists():
@@ -64,9 +64,10 @@ print(json.dumps({"id": folder.name}))
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    script = tmp_path / "dynlora_resume.py"
+    script = tmp_path / "bin" / "dynlora"
+    script.parent.mkdir()
     script.write_text(RESUME)
-    monkeypatch.setattr(run_queue, "resume_command", lambda i, r: [sys.executable, str(script), str(r), i])
+    monkeypatch.setattr(run_queue, "resume_command", lambda i, r: [sys.executable, str(script), "resume", i, str(r)])
     monkeypatch.setattr(launch, "train_command", lambda c, r: [sys.executable, "-c", TRAIN, str(c), str(r)])
     yield tmp_path
     (tmp_path / "wait").unlink(missing_ok=True)

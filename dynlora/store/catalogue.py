@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import DynloraError
+from dynlora.store import meta as said
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
 from dynlora.store.kept_rows import Facts, KeptRows
@@ -69,7 +70,10 @@ def run_row(folder: Path, kept: KeptRows) -> dict[str, Any]:
                 kept.keep(folder.name, version, facts)
         return _row(folder, facts, read_notes(folder))
     except DynloraError as error:
-        return _row(folder, Facts({"status": "corrupt"}, {}), NO_NOTES, reason=str(error))
+        reason = str(error)
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:  # one odd run hides no other
+        reason = f"run {folder.name}: what it says of itself cannot be shown ({type(error).__name__})"
+    return _row(folder, Facts({"status": "corrupt"}, {}), NO_NOTES, reason=reason)
 
 
 def _run_folders(runs_dir: Path) -> list[Path]:
@@ -114,7 +118,7 @@ def _trend(reader: RunReader, meta: dict[str, Any], step: int) -> tuple[str, lis
 
 def deciding_metric(meta: dict[str, Any]) -> str:
     """Return the name of the metric that decides, empty before the first evaluation."""
-    metrics = numbers(meta.get("metrics"))
+    metrics = said.numbers(meta.get("metrics"))
     wanted = [name for name in (meta.get("metric"), "accuracy") if isinstance(name, str)]
     names = [name for name in (*wanted, *metrics) if name in metrics and name != "loss"]
     return names[0] if names else ""
@@ -122,52 +126,30 @@ def deciding_metric(meta: dict[str, Any]) -> str:
 
 def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) -> dict[str, Any]:
     meta, status = facts.meta, facts.status
-    created, seed = meta.get("created"), meta.get("seed")
+    texts = {key: said.text(meta.get(key)) for key in ("name", "strategy", "model", "data", "fidelity")}
     return {
         "id": folder.name,
-        "name": _text(meta, "name") or folder.name,
+        **texts,
+        "name": texts["name"] or folder.name,
         "status": status["status"],
-        "strategy": _text(meta, "strategy"),
-        "model": _text(meta, "model"),
-        "data": _text(meta, "data"),
-        "seed": seed if isinstance(seed, int) else None,
+        "seed": said.whole(meta.get("seed")),
         "step": status.get("step"),
         "max_steps": status.get("max_steps"),
-        "metrics": numbers(meta.get("metrics")),
+        "metrics": said.numbers(meta.get("metrics")),
         "metric": deciding_metric(meta) or None,
-        "created": float(created) if isinstance(created, int | float) else None,
+        "created": said.moment(meta.get("created")),
         "folder": str(folder),
         "error": status.get("error"),
         "reason": reason,
         "heartbeat_age_s": status.get("heartbeat_age_s"),
         "stalled_s": status.get("stalled_s"),
         "other_host": status.get("other_host", False),
-        "fidelity": _text(meta, "fidelity"),
-        "best": table(meta.get("best")),
-        "params": table(meta.get("params")),
-        "time": table(meta.get("time")),
-        "config": table(meta.get("config")),
+        "best": said.numbers(meta.get("best")),
+        "params": said.counts(meta.get("params")),
+        "time": said.numbers(meta.get("time")),
+        "config": said.config(meta.get("config")),
         "tags": list(notes.tags),
         "note": notes.note,
         "trend_of": status.get("trend_of") or None,
         "trend": status.get("trend") or [],
     }
-
-
-def numbers(value: Any) -> dict[str, float | None]:
-    """Return the numeric entries of a JSON object, null for NaN; empty when it is no object."""
-    return {
-        key: item
-        for key, item in table(value).items()
-        if item is None or (isinstance(item, int | float) and not isinstance(item, bool))
-    }
-
-
-def table(value: Any) -> dict[str, Any]:
-    """Return a JSON object, empty when the value is none."""
-    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-
-
-def _text(meta: dict[str, Any], key: str) -> str | None:
-    value = meta.get(key)
-    return None if value is None else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from dynlora.errors import CorruptRunError
 from dynlora.store import jsontext, schema
 from dynlora.store.connection import unreadable
+from dynlora.store.rollups import event_crc
+from dynlora.store.rows import Event
 
 NAME_LIMIT = 4096
 
@@ -62,6 +65,14 @@ def integer(cell: Any) -> int:
     return cell
 
 
+def size(cell: Any) -> int:
+    """Return a whole number cell that counts something a module has."""
+    found = integer(cell)
+    if not 0 <= found < schema.MAX_SIZE:
+        raise CorruptRunError(f"a size of the run is {found}, which cannot be")
+    return found
+
+
 def real(cell: Any) -> float:
     """Return a number cell, NaN for NULL."""
     if cell is None:
@@ -77,3 +88,19 @@ def positions(cell: Any) -> list[int]:
     if not isinstance(value, list) or not all(isinstance(item, int) for item in value):  # pyright: ignore
         raise CorruptRunError("the modules of an event cannot be read")
     return value  # pyright: ignore
+
+
+def event(row: Sequence[Any]) -> Event:
+    """Return an event of its cells (seq, time, step, kind, modules, payload, checksum); version 1 has no checksums."""
+    seq, time, step, kind, modules, payload, crc = row
+    found = Event(
+        integer(seq),
+        real(time),
+        integer(step),
+        name_of(kind),
+        positions(modules),
+        jsontext.load_object(text(payload)),
+    )
+    if crc is not None and crc != event_crc(found.time, found.step, kind, modules, payload):
+        raise CorruptRunError(f"event {found.seq} of the run is damaged")
+    return found

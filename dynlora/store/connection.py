@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from dynlora.errors import CorruptRunError, RunBusyError
+from dynlora.errors import CorruptRunError, RunBusyError, StorageError
 from dynlora.store import schema
 
 _BUSY_S = 5.0
@@ -32,7 +32,8 @@ def lock_run(folder: Path, wait_s: float = 0.0) -> BaseFileLock:
 
     Raises:
         RunBusyError: when another process, or another writer here, holds it.
-        CorruptRunError: when the lock file is a link.
+        CorruptRunError: when the lock file is a link or no plain file.
+        StorageError: when it cannot be made.
     """
     path = folder / schema.LOCK_NAME
     return take_lock(
@@ -54,15 +55,21 @@ def take_lock(path: Path, wait_s: float, *, link: str, busy: str) -> FileLock:
 
     Raises:
         RunBusyError: when another process holds it.
-        CorruptRunError: when the file is a link.
+        CorruptRunError: when the file is a link or no plain file.
+        StorageError: when there is none and none can be made.
     """
     if path.is_symlink():
         raise CorruptRunError(link)
+    if path.exists() and not path.is_file():
+        raise CorruptRunError(f"{path} is no plain file, so nothing can be locked with it: remove it")
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
         raise RunBusyError(busy) from None
+    except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
+        said = error.strerror if isinstance(error, OSError) else "its file system knows no locks"
+        raise StorageError(f"{path} cannot be locked ({said})") from None
     return lock
 
 

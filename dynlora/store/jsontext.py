@@ -11,6 +11,9 @@ import numpy as np
 from dynlora.errors import CorruptRunError
 from dynlora.store.schema import MAX_JSON_DEPTH, MAX_TEXT_BYTES
 
+MAX_WHOLE = 2**53
+"""Largest whole number that is read: a float holds none beyond it exactly, and nothing here holds one beyond 2**63."""
+
 
 def dump(value: Any) -> str:
     """Return compact JSON; NaN and infinities become null, numpy numbers and arrays plain ones.
@@ -26,7 +29,7 @@ def dump(value: Any) -> str:
 
 
 def load(text: str) -> Any:
-    """Return the value of JSON read from a run.
+    """Return the value of JSON read from a run; null in the place of a number that nothing here can hold.
 
     Raises:
         CorruptRunError: when it is no JSON or nested too deeply.
@@ -98,5 +101,7 @@ def _clean(value: Any, depth: int) -> Any:
     if isinstance(value, list):
         return [_clean(item, depth + 1) for item in value]  # pyright: ignore
     if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
         return None
     return value

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from dynlora.errors import CorruptRunError
 from dynlora.store import jsontext, schema
+from dynlora.store.meta import is_count
 from dynlora.store.plainfile import read_plain
 
 LISTING_NAME = ".listing.json"
@@ -104,10 +105,11 @@ def _sound(value: Any) -> tuple[str, Facts] | None:
     trend = status.get("trend")
     kinds_fit = (
         status.get("status") in schema.FINAL_STATES
-        and all(isinstance(status.get(key), int) for key in _WHOLE)
+        and all(is_count(status.get(key)) for key in _WHOLE)
         and all(isinstance(status.get(key), str | None) for key in _TEXTS)
         and isinstance(trend, list)
         and all(isinstance(item, float) and math.isfinite(item) for item in cast(list[Any], trend)[:1000])
         and len(cast(list[Any], trend)) < 1000
     )
+    status |= {"heartbeat_age_s": None, "stalled_s": None, "other_host": False}  # as of every run that is over
     return (version, Facts(status, cast(dict[str, Any], meta))) if kinds_fit else None

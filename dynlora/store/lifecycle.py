@@ -17,12 +17,26 @@ from dynlora.store import jsontext, schema
 from dynlora.store.active import mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
 from dynlora.store.process import now, this_process
+from dynlora.store.rollups import event_crc
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a system says when it will not store any more."""
 
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-ADD_EVENT = "INSERT INTO events (time, step, kind, modules, payload) VALUES (?, ?, ?, ?, ?)"
+ADD_EVENT = "INSERT INTO events (time, step, kind, modules, payload, crc) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+def event_row(step: int, kind: str, modules: str, payload: str) -> tuple[Any, ...]:
+    """Return what `ADD_EVENT` takes for an event of this moment.
+
+    Args:
+        step: of the run.
+        kind: of the event.
+        modules: positions, as JSON.
+        payload: as JSON.
+    """
+    time = now()
+    return time, step, kind, modules, payload, event_crc(time, step, kind, modules, payload)
 
 
 def create_run(
@@ -127,7 +141,7 @@ def _annotate(
 ) -> str:
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(SET_META, [(key, jsontext.dump(value)) for key, value in meta.items()])
-    rows = [(now(), step, kind, "[]", jsontext.dump(dict(payload))) for step, kind, payload in events]
+    rows = [event_row(step, kind, "[]", jsontext.dump(dict(payload))) for step, kind, payload in events]
     connection.executemany(ADD_EVENT, rows)
     if state is not None:
         connection.execute(

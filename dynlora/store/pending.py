@@ -52,7 +52,9 @@ class Pending:
         self._rows.clear()
         self._bytes = 0
 
-    def clear(self) -> None:
-        """Forget all rows."""
+    def give_up(self) -> int:
+        """Forget all rows and return how many were lost, those that were dropped before included."""
+        self.dropped += sum(map(len, self._rows.values()))
         self._rows.clear()
         self._bytes = 0
+        return self.dropped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,6 +13,9 @@ import psutil
 
 START_TOLERANCE_S = 3.0
 """How far two readings of one process's start time may differ, seconds: clocks are stepped while runs go on."""
+
+TRAINS = ("train", "resume")
+"""Commands of dynlora whose process writes a run."""
 
 
 class Process(NamedTuple):
@@ -65,9 +68,24 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
-def is_ours(command: Iterable[str]) -> bool:
-    """Tell whether a command line is one of dynlora's."""
-    return any("dynlora" in part for part in command)
+def find(command: Sequence[str]) -> tuple[int, float] | None:
+    """Return (pid, start) of the process that runs a command, whichever Python runs it; None without one."""
+    for process in psutil.process_iter():
+        found = command_line(process.pid)
+        if found[1:] == list(command[1:]) and (start := start_time(process.pid)) is not None:
+            return process.pid, start
+    return None
+
+
+def is_ours(command: Sequence[str]) -> bool:
+    """Tell whether a command line is one of dynlora's that trains a run, as a module or by its script."""
+    names = [os.path.basename(part).removesuffix(".exe") for part in command]
+    for place, name in enumerate(names[:-1]):
+        is_module = place > 0 and command[place - 1] == "-m"
+        is_script = place == 0 or (place == 1 and "python" in names[0].lower())
+        if name == "dynlora" and (is_module or is_script) and command[place + 1] in TRAINS:
+            return True
+    return False
 
 
 def now() -> float:

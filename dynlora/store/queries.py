@@ -280,7 +280,7 @@ def column_names(reader: RunReader, signal: SignalRow) -> list[str]:
         outer = reader.groups()
     elif signal.axis in ("example", "member"):
         outer = [str(position) for position in range(signal.width)]
-    if signal.axis == "component":
+    if signal.axis == "component" and sum(module.max_rank for module in reader.modules()) == signal.width:
         names = [f"{module.name}/{index}" for module in reader.modules() for index in range(module.max_rank)]
     elif signal.axis == "example" and (count := len(reader.examples())) and signal.width == count * len(modules):
         names = [f"{position}/{module}" for position in range(count) for module in modules]

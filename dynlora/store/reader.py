@@ -14,6 +14,7 @@ import numpy as np
 from dynlora.errors import CorruptRunError
 from dynlora.store import cells, jsontext, schema, series
 from dynlora.store.connection import open_reader
+from dynlora.store.meta import is_count, moment
 from dynlora.store.process import host, is_alive, now
 from dynlora.store.resume import scalar_names
 from dynlora.store.rows import (
@@ -46,6 +47,8 @@ class RunReader:
         """
         self.folder = Path(os.path.abspath(folder))
         self._connection = open_reader(self.folder)
+        with self._guarded():
+            self._crc = schema.crc_column(self._connection)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -98,9 +101,9 @@ class RunReader:
         return [
             ModuleRow(
                 cells.name_of(name),
-                None if layer is None else cells.integer(layer),
+                None if layer is None else cells.size(layer),
                 cells.name_of(kind),
-                *map(cells.integer, sizes),
+                *map(cells.size, sizes),
             )
             for name, layer, kind, *sizes in rows
         ]
@@ -209,19 +212,21 @@ class RunReader:
     def last_scalars(self, name: str, split: str, last_n: int) -> list[float]:
         """Return the last values of one scalar series, oldest first; missing ones (NaN) are left out."""
         rows = self._rows(
-            "SELECT value FROM scalars WHERE name = ? AND split = ? AND value IS NOT NULL ORDER BY step DESC LIMIT ?",
+            f"SELECT step, value, {self._crc} FROM scalars WHERE name = ? AND split = ? AND value IS NOT NULL "
+            "ORDER BY step DESC LIMIT ?",
             (name, split, max(0, min(last_n, 10_000))),
         )
-        return [cells.real(value) for (value,) in rows[::-1]]
+        return [row[1] for row in series.checked_scalars(name, split, rows)[::-1]]
 
     def events(self, after_seq: int = 0, kinds: Sequence[str] | None = None) -> list[Event]:
         """Return the events after a sequence number, all or of some kinds, in order."""
         condition = "" if kinds is None else f" AND kind IN ({', '.join('?' * len(kinds))})"
         rows = self._rows(
-            f"SELECT seq, time, step, kind, modules, payload FROM events WHERE seq > ?{condition} ORDER BY seq",
+            f"SELECT seq, time, step, kind, modules, payload, {self._crc} FROM events WHERE seq > ?{condition} "
+            "ORDER BY seq",
             (after_seq, *(kinds or ())),
         )
-        return [_event(row) for row in rows]
+        return [cells.event(row) for row in rows]
 
     def logs(self, last_n: int = 200) -> list[LogLine]:
         """Return the last lines of the run's own log, oldest first."""
@@ -274,25 +279,15 @@ class RunReader:
         return CorruptRunError(f"run {self.folder.name}: {what}")
 
 
-def _event(row: Sequence[Any]) -> Event:
-    seq, time, step, kind, modules, payload = row
-    return Event(
-        cells.integer(seq),
-        cells.real(time),
-        cells.integer(step),
-        cells.name_of(kind),
-        cells.positions(modules),
-        jsontext.load_object(cells.text(payload)),
-    )
-
-
 def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
     """Return the status from the stored row (state, step, max_steps, heartbeat, pid, process_start, host, ...)."""
     state, step, max_steps, heartbeat, pid, start, where, error, opened = row
     if state not in schema.STATES:
         raise corrupt("its state is unknown")
     counts, times = (step, max_steps, opened), (heartbeat, 0.0 if start is None else start)
-    if not all(isinstance(cell, int) for cell in counts) or not all(isinstance(cell, float) for cell in times):
+    if not all(is_count(cell) for cell in counts) or not all(
+        isinstance(cell, float) and moment(cell) is not None for cell in times
+    ):
         raise corrupt("its status cannot be read")
     if not isinstance(pid, int | None):
         raise corrupt("its process cannot be read")

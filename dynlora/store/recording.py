@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dynlora.store import jsontext, schema
-from dynlora.store.lifecycle import ADD_EVENT, SET_META
+from dynlora.store.lifecycle import ADD_EVENT, SET_META, event_row
 from dynlora.store.pending import Pending
 from dynlora.store.process import now
 from dynlora.store.resume import SeriesState, last_values, restore_scalars, restore_vectors, scalar_names
-from dynlora.store.rollups import Bucket, bucket_crc, vector_crc
+from dynlora.store.rollups import Bucket, bucket_crc, scalar_crc, series_seed, vector_crc
 from dynlora.store.rows import ModuleRow
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _RETRY_AFTER_S = 2.0
 _TEXT_LIMIT = 64_000
 
 _VECTOR = "INSERT INTO vectors VALUES (?, ?, ?, ?)"
-_SCALAR = "INSERT INTO scalars VALUES (?, ?, ?, ?)"
+_SCALAR = "INSERT INTO scalars VALUES (?, ?, ?, ?, ?)"
 _ROLLUP = "INSERT INTO rollups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _LOG = "INSERT INTO logs (time, level, message) VALUES (?, ?, ?)"
 _SIGNAL = (
@@ -145,10 +145,11 @@ class Recording:
         with self._guard:
             series = self._scalars.get((name, split))
             if series is None:
-                series = self._scalars[name, split] = SeriesState()
+                series = self._scalars[name, split] = SeriesState(seed=series_seed(name, split))
             if not self._advance(series, f"scalar {split}/{name}", step):
                 return
-            self._add(_SCALAR, (name, split, step, None if number != number else number))
+            kept = None if number != number else number
+            self._add(_SCALAR, (name, split, step, kept, scalar_crc(series.seed, step, kept)))
             if split == METRICS_SPLIT:
                 self._set_metric(name, step, number)
             for level, bucket in series.rollup.add(step, np.array([number])):
@@ -159,7 +160,7 @@ class Recording:
         positions = jsontext.dump([int(module) for module in modules])
         text = jsontext.dump(dict(payload))
         with self._guard:
-            self._add(ADD_EVENT, (now(), int(step), kind, positions, text), len(text) + 128)
+            self._add(ADD_EVENT, event_row(int(step), kind, positions, text), len(text) + 128)
 
     def log(self, level: str, message: str) -> None:
         """Record one line."""
@@ -279,10 +280,11 @@ class Recording:
 
     def warn(self, message: str) -> None:
         """Record a warning: it is shown with the run, and in the log of its process."""
-        self.warnings.append(message)
         logger.warning("run %s: %s", self.folder.name, message)
         text = jsontext.dump({"message": message})
-        self._add(ADD_EVENT, (now(), self._step, "warning", "[]", text), len(text))
+        with self._guard:
+            self.warnings.append(message)
+            self._add(ADD_EVENT, event_row(self._step, "warning", "[]", text), len(text))
 
 
 def _example(row: Mapping[str, Any]) -> tuple[Any, ...]:

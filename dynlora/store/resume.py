@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dynlora.store.rollups import Bucket, RollUp
+from dynlora.store.rollups import Bucket, RollUp, series_seed
 from dynlora.store.schema import LEVELS
 
 _DEFINITIONS = ("vectors", "scalars", "rollups", "events", "signals", "modules", "groups", "examples")
@@ -16,11 +16,12 @@ _DEFINITIONS = ("vectors", "scalars", "rollups", "events", "signals", "modules",
 class SeriesState:
     """Where one series stands: its last step and its open roll-ups."""
 
-    __slots__ = ("last_step", "rollup", "warned")
+    __slots__ = ("last_step", "rollup", "seed", "warned")
 
-    def __init__(self, last_step: int | None = None) -> None:
-        """Start without rows, or after `last_step`."""
+    def __init__(self, last_step: int | None = None, seed: int = 0) -> None:
+        """Start without rows, or after `last_step`; the checksums of a scalar's rows start at `seed`."""
         self.last_step = last_step
+        self.seed = seed
         self.rollup = RollUp()
         self.warned = False
 
@@ -81,7 +82,7 @@ def restore_scalars(connection: sqlite3.Connection, name: str, split: str) -> Se
     """Return the state of a scalar series from the rows that are there."""
     key = (name, split)
     (last,) = connection.execute("SELECT max(step) FROM scalars WHERE name = ? AND split = ?", key).fetchone()
-    state = SeriesState(last)
+    state = SeriesState(last, series_seed(name, split))
     found = connection.execute(
         "SELECT step, value FROM scalars WHERE name = ? AND split = ? AND step > ? ORDER BY step",
         (*key, _end(connection, name, split, LEVELS[0])),

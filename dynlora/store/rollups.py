@@ -5,6 +5,7 @@ A reader that draws 400 columns of 200,000 steps then fetches some hundred roll-
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 from dynlora.store.schema import LEVELS
 
+_pack = struct.Struct("<qd").pack
+_crc32 = zlib.crc32
+_NAN = float("nan")
 Values = NDArray[np.float32] | NDArray[np.float64]
 _FACTORS = (LEVELS[0], *(high // low for low, high in zip(LEVELS, LEVELS[1:], strict=False)))
 
@@ -62,6 +66,21 @@ def merge(parts: list[Bucket]) -> Bucket:
 def vector_crc(step: int, data: bytes) -> int:
     """Return the CRC-32 of a blob, started at its step so that a changed step shows too."""
     return zlib.crc32(data, step & 0xFFFFFFFF)
+
+
+def series_seed(name: str, split: str) -> int:
+    """Return what the checksums of a scalar's rows start at."""
+    return zlib.crc32(f"{name}\0{split}".encode("utf-8", "replace"))
+
+
+def scalar_crc(seed: int, step: int, value: float | None) -> int:
+    """Return the CRC-32 of a scalar's row: its step and its value, a missing one as NaN."""
+    return _crc32(_pack(step, _NAN if value is None else value), seed)
+
+
+def event_crc(time: float, step: int, kind: str, modules: str, payload: str) -> int:
+    """Return the CRC-32 of an event: its time and step, then its texts."""
+    return zlib.crc32("\0".join((kind, modules, payload)).encode("utf-8", "replace"), zlib.crc32(_pack(step, time)))
 
 
 def bucket_crc(first_step: int, last_step: int, low: bytes, high: bytes, last: bytes) -> int:

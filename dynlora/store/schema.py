@@ -33,6 +33,7 @@ MAX_JSON_DEPTH = 32
 MAX_WIDTH = MAX_CELL_BYTES // 4
 MAX_ROWS = 1_000_000
 MAX_SIGNALS = 4096
+MAX_SIZE = 2**31
 
 _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])\Z", re.IGNORECASE)
@@ -70,13 +71,22 @@ CREATE TABLE system (time REAL NOT NULL, name TEXT NOT NULL, value REAL);
 """
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in _VERSION_1.split(";"):
-        if statement.strip():
-            connection.execute(statement)
+_VERSION_2 = """
+ALTER TABLE scalars ADD COLUMN crc INTEGER;
+ALTER TABLE events ADD COLUMN crc INTEGER;
+"""
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create]
+def _statements(text: str) -> Callable[[sqlite3.Connection], None]:
+    def run(connection: sqlite3.Connection) -> None:
+        for statement in text.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+
+    return run
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_statements(_VERSION_1), _statements(_VERSION_2)]
 """`MIGRATIONS[v]` brings a file from `user_version` v to v + 1; a new file runs them all."""
 
 VERSION = len(MIGRATIONS)
@@ -92,6 +102,11 @@ def migrate(connection: sqlite3.Connection) -> None:
 def read_version(connection: sqlite3.Connection) -> int:
     """Return `PRAGMA user_version`."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def crc_column(connection: sqlite3.Connection) -> str:
+    """Return what to select for the checksum of a scalar or an event: runs of version 1 have none."""
+    return "crc" if read_version(connection) > 1 else "NULL"
 
 
 @lru_cache(maxsize=8)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import CorruptRunError
-from dynlora.store.rollups import bucket_crc, vector_crc
+from dynlora.store.rollups import bucket_crc, scalar_crc, series_seed, vector_crc
 from dynlora.store.rows import Bins, FloatArray, IntArray, Series, SignalRow
-from dynlora.store.schema import LEVELS, MAX_RESULT_BYTES, MAX_ROWS
+from dynlora.store.schema import LEVELS, MAX_RESULT_BYTES, MAX_ROWS, crc_column
 
 _FIRST = -(2**62)
 _END = 2**62
@@ -100,12 +100,13 @@ def _range(start: int | None, stop: int | None) -> tuple[int, int]:
 def _rows(connection: sqlite3.Connection, key: _Key, start: int, stop: int) -> _Piece:
     limit = min(MAX_ROWS * 10, MAX_RESULT_BYTES // key.cell_bytes)
     if key.signal is None:
-        query = "SELECT step, value FROM scalars WHERE name = ? AND split = ? AND step >= ? AND step < ?"
-        cursor = connection.execute(f"{query} ORDER BY step LIMIT ?", (key.name, key.split, start, stop, limit + 1))
-        found = cursor.fetchall()
-        if not all(isinstance(step, int) and isinstance(value, float | None) for step, value in found):
-            raise CorruptRunError(f"a value of scalar {key.name!r} is damaged")
-        values = np.array([np.nan if value is None else value for _, value in found], dtype=np.float64)
+        query = f"SELECT step, value, {crc_column(connection)} FROM scalars WHERE name = ? AND split = ?"
+        cursor = connection.execute(
+            f"{query} AND step >= ? AND step < ? ORDER BY step LIMIT ?",
+            (key.name, key.split, start, stop, limit + 1),
+        )
+        found = checked_scalars(key.name, key.split, cursor.fetchall())
+        values = np.array([np.nan if row[1] is None else row[1] for row in found], dtype=np.float64)
     else:
         cursor = connection.execute(
             "SELECT step, CASE WHEN typeof(data) = 'blob' AND length(data) = ? THEN data END, crc FROM vectors "
@@ -121,6 +122,20 @@ def _rows(connection: sqlite3.Connection, key: _Key, start: int, stop: int) -> _
     steps = np.array([row[0] for row in found], dtype=np.int64)
     values = values.reshape(len(found), key.width)
     return _Piece(1, steps, steps, values, values, values)
+
+
+def checked_scalars(name: str, split: str, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return rows (step, value, checksum) of one scalar unchanged; a run of version 1 has no checksums.
+
+    Raises:
+        CorruptRunError: when one of them is not as it was written.
+    """
+    seed = series_seed(name, split)
+    for step, value, crc in rows:
+        is_row = isinstance(step, int) and isinstance(value, float | None)
+        if not is_row or (crc is not None and crc != scalar_crc(seed, step, value)):
+            raise CorruptRunError(f"a value of scalar {name!r} is damaged")
+    return rows
 
 
 def _buckets(connection: sqlite3.Connection, key: _Key, level: int, start: int, stop: int) -> _Piece:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dynlora.store.catalogue import numbers, table
+from dynlora.store.meta import config, counts, moment, numbers, table, text, whole
 from dynlora.store.reader import RunReader
 
 
@@ -29,27 +29,27 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         meta, status, ranks = reader.meta(), reader.status(), last_ranks(reader)
     return {
         "id": path.name,
-        "name": meta.get("name") or path.name,
+        "name": text(meta.get("name")) or path.name,
         "status": status.status,
-        "strategy": meta.get("strategy"),
-        "model": meta.get("model"),
-        "model_path": meta.get("model_path"),
-        "data": meta.get("data"),
-        "seed": meta.get("seed"),
+        "strategy": text(meta.get("strategy")),
+        "model": text(meta.get("model")),
+        "model_path": text(meta.get("model_path")),
+        "data": text(meta.get("data")),
+        "seed": whole(meta.get("seed")),
         "step": status.step,
         "max_steps": status.max_steps,
         "metrics": numbers(meta.get("metrics")),
-        "best": table(meta.get("best")),
-        "params": table(meta.get("params")),
+        "best": numbers(meta.get("best")),
+        "params": counts(meta.get("params")),
         "ranks": ranks,
-        "time": table(meta.get("time")),
-        "config": table(meta.get("config")),
-        "created": meta.get("created"),
-        "fidelity": meta.get("fidelity"),
+        "time": numbers(meta.get("time")),
+        "config": config(meta.get("config")),
+        "created": moment(meta.get("created")),
+        "fidelity": text(meta.get("fidelity")),
         "own_signals": table(meta.get("own_signals")),
-        "metric": meta.get("metric"),
+        "metric": text(meta.get("metric")),
         "labels": texts(meta.get("labels")),
-        "task": meta.get("task"),
+        "task": text(meta.get("task")),
         "planned_events": planned(meta.get("planned_events")),
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),

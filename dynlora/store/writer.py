@@ -129,9 +129,13 @@ class RunWriter(Recording):
             unmark_active(self.folder.parent, self.folder.name)
 
     def _store_only_state(self, state: str, error: str | None) -> None:
-        self._pending.clear()
-        self._add("UPDATE status SET state = ?, error = ?", (state, error))
+        """Store the end alone, and with it what the disk did not take; a warning too, where there is room for one."""
+        lost = f"{self._pending.give_up():,} rows of the record were lost ({self._failure})"
+        self._add("UPDATE status SET state = ?, error = ?", (state, lost if error is None else f"{error}; {lost}"))
         self._try_commit(durable=True)
+        if self._failure is None:
+            self._try_commit(durable=True)
+            self._failure = None
 
     def _flush_leftovers(self) -> None:
         """Commit rows that wait while no step completes, so that readers are at most a second behind."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dynlora.store.meta import section
 from dynlora.viz import health
 from dynlora.viz.health import PROBLEM, Evidence, Finding
 from dynlora.viz.labels import listed
@@ -62,5 +63,5 @@ def summary(found: Evidence) -> str:
 
 def warmup_steps(config: Mapping[str, Any] | None, max_steps: int) -> int:
     """Return the steps before the first reallocation: what the configuration says, else the usual 12 %."""
-    wanted = ((config or {}).get("strategy") or {}).get("warmup_steps")
+    wanted = section(config, "strategy").get("warmup_steps")
     return wanted if isinstance(wanted, int) and wanted >= 0 else round(0.12 * max_steps)

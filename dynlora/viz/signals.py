@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.store.meta import section, table
 from dynlora.viz import sentences
 from dynlora.viz.labels import one_line
 
@@ -61,7 +62,7 @@ def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, Abou
     What a run says of its method's own signals is not trusted: what is no text is left out.
     """
     found = {name: About(word, QUESTIONS[name], _CENTRES.get(name)) for name, word in WORDS.items()}
-    for name, said in (summary.get("own_signals") or {}).items():
+    for name, said in table(summary.get("own_signals")).items():
         if name not in found and isinstance(said, Mapping) and isinstance(said.get("title"), str):
             choices = said.get("choices")
             names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
@@ -99,5 +100,5 @@ def binned(heat: Any) -> str:
 
 def uniform_rank(summary: Mapping[str, Any]) -> int | None:
     """Return the rank every module would have under uniform LoRA, None when it is not known."""
-    rank = ((summary.get("config") or {}).get("adapter") or {}).get("rank")
+    rank = section(summary.get("config"), "adapter").get("rank")
     return rank if isinstance(rank, int) and 0 < rank <= 1024 else None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dynlora import access_token, children, serving
 from dynlora.cli import main
 from dynlora.errors import ConfigError
-from dynlora.origins import HOSTS_VARIABLE, LOCAL, OwnPagesOnly, is_own_page, is_welcome, served_names
+from dynlora.origins import HOSTS_VARIABLE, LOCAL, OwnPagesOnly, is_local, is_own_page, is_welcome, served_names
 
 HERE = "127.0.0.1:8501"
 TOKEN = "0123456789abcdef-token"
@@ -81,6 +81,64 @@ def test_the_door_refuses_before_anything_is_read() -> None:
     for headers in ([], [(b"host", b"evil.example")], [(b"host", HERE.encode()), (b"host", b"evil.example")]):
         assert answer(headers)[0]["status"] == 403
         assert answer(headers, "websocket") == [{"type": "websocket.close", "code": 1008}]
+
+
+def headers_of(inner: list[tuple[bytes, bytes]], host: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the door's answer to a request when the app inside answers with its own."""
+    sent: list[Any] = []
+
+    async def inside(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": inner})
+        await send({"type": "http.response.body", "body": b"a page"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    asyncio.run(OwnPagesOnly(inside)({"type": "http", "headers": [(b"host", host)]}, receive, send))
+    assert sent[1]["type"] == "http.response.body"
+    return list(sent[0]["headers"])
+
+
+@pytest.mark.parametrize("host", [HERE.encode(), b"evil.example"])
+def test_no_page_of_somebody_elses_shows_the_dashboard_in_a_frame(host: bytes) -> None:
+    """A page could lay its own words over the button that deletes a run."""
+    found = headers_of([(b"x-own", b"1"), (b"X-Frame-Options", b"SAMEORIGIN")], host)
+    for name, value in {
+        b"x-frame-options": b"DENY",
+        b"content-security-policy": b"frame-ancestors 'none'",
+        b"x-content-type-options": b"nosniff",
+    }.items():
+        assert [said for header, said in found if header.lower() == name] == [value]
+    assert ((b"x-own", b"1") in found) == (host == HERE.encode())
+
+
+def test_a_socket_gets_no_headers_of_a_page() -> None:
+    assert answer([(b"host", HERE.encode())], "websocket") == [{"type": "passed"}]
+
+
+def test_the_server_itself_sends_the_headers() -> None:
+    """What streamlit serves of its own, and what it refuses, carries them too."""
+    from starlette.testclient import TestClient
+
+    from dashboard import app
+
+    client = TestClient(app, base_url=f"http://{HERE}")
+    for path in ("/", "/_stcore/health", "/nothing/at/all.js"):
+        found = client.get(path)
+        assert found.headers["x-frame-options"] == "DENY", (path, found.status_code)
+        assert found.headers["content-security-policy"] == "frame-ancestors 'none'"
+        assert found.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(("host", "local"), [
+    ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("LOCALHOST", True), ("", False),
+    ("0.0.0.0", False), ("::", False), ("192.0.2.1", False), ("box.example", False), ("localhost.evil", False),
+])  # fmt: skip
+def test_an_address_that_others_reach_is_told_from_this_machines_own(host: str, local: bool) -> None:
+    assert is_local(host) is local
 
 
 def test_bound_to_everything_it_answers_to_this_machines_names_only() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import streamlit as st
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from dynlora import access_token
@@ -57,3 +59,21 @@ def test_this_machines_own_dashboard_asks_for_nothing(monkeypatch: pytest.Monkey
     app = open_page("launch")
     assert "Read-only" not in words(app)
     assert "Start" in labels(app)
+
+
+@pytest.mark.parametrize(("address", "locked"), [("0.0.0.0", True), (None, True), ("192.0.2.1", True), ("::1", False)])
+def test_streamlit_alone_serves_other_machines_read_only(
+    address: str | None, locked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`streamlit run app.py --server.address=0.0.0.0` let everyone who reached it start and delete runs."""
+    monkeypatch.delenv(picker.READ_ONLY_VARIABLE)
+    before = st.get_option("server.address")
+    config.set_option("server.address", address)
+    try:
+        app = open_page("launch")
+        assert ("Read-only: it serves other machines." in words(app)) is locked
+        assert ("Start" in labels(app)) is not locked
+        if locked:
+            assert "Start" in labels(unlocked_with(app, TOKEN))
+    finally:
+        config.set_option("server.address", before)

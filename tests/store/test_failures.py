@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynlora.errors import CorruptRunError, DynloraError
+from dynlora.errors import CorruptRunError, DynloraError, StorageError
 from dynlora.store import pending, recording
 from dynlora.store.connection import lock_run, open_reader
 from dynlora.store.lifecycle import annotate
+from dynlora.store.notes import annotate_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from tests.store.builder import define, finished_run, new_run, record
@@ -66,6 +67,68 @@ def test_a_disk_that_stays_full_costs_rows_but_not_the_end(writer: RunWriter, mo
     with RunReader(writer.folder) as reader:
         assert reader.status().status == "finished"
         assert reader.status().step == 900
+
+
+def test_rows_that_were_lost_at_the_end_are_said(writer: RunWriter) -> None:
+    """A run whose last rows never reached the disk ended as finished, and nothing said so."""
+    define(writer)
+    record(writer, 1, 5)
+    fill_disk(writer)
+    record(writer, 6, 400)
+    waiting = sum(map(len, writer._pending._rows.values())) + 1  # and the state itself
+    writer.finish("finished")
+    with RunReader(writer.folder) as reader:
+        found = reader.status()
+        assert (found.status, found.step) == ("finished", 400)
+        assert found.error == f"{waiting:,} rows of the record were lost (database or disk is full)"
+    assert not list(writer.folder.glob("run.db-*"))
+
+
+def test_rows_that_were_lost_are_said_beside_what_a_run_failed_of(writer: RunWriter) -> None:
+    define(writer)
+    record(writer, 1, 5)
+    fill_disk(writer)
+    record(writer, 6, 400)
+    writer.finish("failed", "out of memory")
+    with RunReader(writer.folder) as reader:
+        assert (reader.status().error or "").startswith("out of memory; ")
+        assert "rows of the record were lost" in (reader.status().error or "")
+
+
+def test_a_warning_waits_for_the_commit_of_another_thread(writer: RunWriter) -> None:
+    """It was added to rows that the flushing thread was writing: "dictionary changed size during iteration"."""
+    done = threading.Event()
+    with writer._guard:
+        thread = threading.Thread(target=lambda: (writer.warn("odd"), done.set()))
+        thread.start()
+        assert not done.wait(0.3)
+        assert not writer.warnings
+    thread.join()
+    writer.finish("finished")
+    with RunReader(writer.folder) as reader:
+        assert [event.payload["message"] for event in reader.events(kinds=["warning"])] == ["odd"]
+
+
+@pytest.mark.parametrize("name", [".lock", ".notes.lock"])
+def test_a_lock_that_is_a_folder_is_a_sentence(name: str, tmp_path: Path) -> None:
+    """It let an IsADirectoryError out."""
+    folder = finished_run(tmp_path, 3)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    with pytest.raises(CorruptRunError, match="is no plain file.*remove it"):
+        annotate(folder) if name == ".lock" else annotate_notes(folder, add=["a"])
+    if name == ".lock":
+        with pytest.raises(CorruptRunError, match="is no plain file"):
+            RunWriter.open(folder, resume_from=None)
+
+
+def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    with pytest.raises(StorageError, match=r"\.lock cannot be locked \(Permission denied\)"):
+        lock_run(tmp_path)
 
 
 def test_a_reader_in_the_way_of_the_end_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

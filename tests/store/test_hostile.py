@@ -40,8 +40,12 @@ def read_all(folder: Path) -> None:
     with RunReader(folder) as reader:
         for read in (reader.meta, reader.status, reader.version_key, reader.groups, reader.logs, reader.system):
             read()
-        for read in (reader.examples, reader.modules, reader.events, reader.scalars):
+        for read in (reader.examples, reader.modules):
             read()
+        series = {(row.name, row.split): row for row in reader.scalars()}
+        if set(series) != {("loss", "train"), ("accuracy", "validation")}:
+            raise CorruptRunError("a name or a split was changed")
+        loss, accuracy, events = series["loss", "train"], series["accuracy", "validation"], reader.events()
         reader.scalars(max_points=12)
         if "importance" not in reader.signals():
             raise CorruptRunError("its name was changed")
@@ -49,6 +53,11 @@ def read_all(folder: Path) -> None:
         reader.bins("importance", 4)
     for step, row in zip(steps, rows, strict=True):
         np.testing.assert_array_equal(row, values(int(step)))
+    np.testing.assert_array_equal(loss.values, 1 / (loss.steps + 1))
+    np.testing.assert_array_equal(accuracy.values, accuracy.steps / 1000)
+    for event in events:
+        assert (event.kind, event.modules, event.step % 10) == ("reallocate", [0, 2], 0)
+        assert (event.payload["budget"], event.payload["budget_used"]) == (96, 96)
     run_summary(folder)
 
 
@@ -172,6 +181,16 @@ CELLS: list[tuple[str, Callable[[RunReader], object]]] = [
     ("UPDATE events SET payload = '[1]'", lambda r: r.events()),
     ("UPDATE events SET modules = '[\"a\"]'", lambda r: r.events()),
     ("UPDATE events SET step = 'x'", lambda r: r.events()),
+    ("UPDATE events SET step = step + 1 WHERE seq = 2", lambda r: r.events()),
+    ("UPDATE events SET time = time + 1", lambda r: r.events()),
+    ("UPDATE events SET kind = 'reallocatf'", lambda r: r.events()),
+    ("UPDATE events SET modules = '[0,3]'", lambda r: r.events()),
+    ("UPDATE events SET payload = replace(payload, '96', '97')", lambda r: r.events()),
+    ("UPDATE scalars SET value = value + 1e-9 WHERE step = 20", lambda r: r.scalars()),
+    ("UPDATE scalars SET value = NULL WHERE step = 20", lambda r: r.scalars("loss")),
+    ("UPDATE scalars SET step = 1000 WHERE step = 20", lambda r: r.scalars()),
+    ("UPDATE scalars SET name = 'loss2' WHERE name = 'loss'", lambda r: r.scalars("loss2")),
+    ("UPDATE scalars SET value = value + 1 WHERE step = 90", lambda r: r.last_scalars("loss", "train", 5)),
     ("UPDATE scalars SET value = x'00'", lambda r: r.scalars()),
     ("UPDATE scalars SET value = 'x'", lambda r: r.scalars()),
     ("UPDATE modules SET d_in = x'00'", lambda r: r.modules()),

@@ -156,4 +156,50 @@ def test_processes_are_told_apart() -> None:
     assert not process.is_alive(-1, 0.0)
     assert process.command_line(me.pid)
     assert process.command_line(2**22 + 5) == []
-    assert process.is_ours(["python", "-m", "dynlora"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["/venv/bin/python", "-m", "dynlora", "resume", "a", "--runs-dir", "/r"],
+        ["python3.11", "-u", "-m", "dynlora", "train"],
+        ["/usr/bin/python3", "/venv/bin/dynlora", "train", "--config", "a.yaml"],
+        ["C:\\Python\\python.exe", "/venv/Scripts/dynlora.exe", "resume", "a"],
+        ["/venv/bin/dynlora", "resume", "a"],
+    ],
+)
+def test_a_process_that_trains_is_known_by_its_command(command: list[str]) -> None:
+    assert process.is_ours(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["python", "-m", "dynlora"],
+        ["python", "-m", "dynlora", "ui"],
+        ["vim", "/src/dynlora/train.py"],
+        ["vim", "dynlora", "train"],
+        ["grep", "-m", "1", "dynlora", "train"],
+        ["python", "/home/dynlora/other.py", "train"],
+        ["python", "other.py", "dynlora", "train"],
+        ["python", "-m", "dynlora.cli", "train"],
+        ["bash", "-c", "dynlora train"],
+    ],
+)
+def test_a_process_that_only_names_dynlora_is_not_taken_for_one_of_ours(command: list[str]) -> None:
+    """Any command line with the letters in it passed: an editor with a file of that name would have been ended."""
+    assert not process.is_ours(command)
+
+
+def test_a_process_is_found_by_what_it_runs() -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "a mark of its own"]
+    assert process.find(command) is None
+    other = subprocess.Popen(command)
+    try:
+        start = process.start_time(other.pid)
+        assert process.find(["another python", *command[1:]]) == (other.pid, start)
+    finally:
+        other.kill()
+        other.wait()
+    assert process.find(command) is None

@@ -11,7 +11,7 @@ import streamlit as st
 
 from dynlora import launch
 from dynlora.errors import DynloraError
-from dynlora.viz.labels import markdown_text
+from dynlora.viz.widgets.frame import refusal
 from dynlora.viz.widgets.picker import Chosen, is_read_only, runs_dir
 
 
@@ -116,7 +116,7 @@ def _each(action: object, run_ids: Sequence[str]) -> None:
     try:
         for run_id in run_ids:
             action(run_id)  # pyright: ignore[reportCallIssue]
-    except DynloraError as error:
-        st.error(markdown_text(error, 2000))
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
     else:
         st.rerun()

@@ -47,9 +47,17 @@ def menu(pages: Sequence[StreamlitPage]) -> None:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Show an error of dynlora's as its one sentence and end the page."""
+    """Show an error of dynlora's, or of the disk, as its one sentence and end the page."""
     try:
         yield
-    except DynloraError as error:
-        st.error(markdown_text(error, 2000))
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
         st.stop()
+
+
+def refusal(error: Exception) -> str:
+    """Return the one sentence of an error for a page; one of the system names the file."""
+    if isinstance(error, OSError) and not isinstance(error, DynloraError):
+        place = f"{error.filename}: " if error.filename else ""
+        return markdown_text(f"{place}{error.strerror or error}", 2000)
+    return markdown_text(error, 2000)

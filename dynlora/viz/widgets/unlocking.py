@@ -7,12 +7,12 @@ import os
 import streamlit as st
 
 from dynlora.access_token import TOKEN_VARIABLE, is_token
-from dynlora.viz.widgets.picker import READ_ONLY_VARIABLE, UNLOCKED, is_read_only
+from dynlora.viz.widgets.picker import UNLOCKED, is_read_only, serves_others
 
 
 def unlock() -> None:
     """Say in the menu that the dashboard only looks, and ask for the token where there is one; nothing otherwise."""
-    if not os.environ.get(READ_ONLY_VARIABLE):
+    if not serves_others():
         return
     if not is_read_only():
         st.caption("Unlocked for this session: runs can be started and deleted.")

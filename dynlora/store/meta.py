@@ -1,0 +1,67 @@
+"""What a run says of itself, brought to the kinds it has to be of: whoever shows it need not look at each value again.
+
+A value of another kind counts as one that was never written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+from dynlora.store.jsontext import MAX_WHOLE
+
+SECTIONS = ("model", "data", "adapter", "strategy", "train", "log")
+"""Keys of a configuration that hold keys of their own."""
+
+
+def table(value: Any) -> dict[str, Any]:
+    """Return a JSON object, empty when the value is none."""
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def numbers(value: Any) -> dict[str, float | None]:
+    """Return the numeric entries of a JSON object, null for NaN; empty when it is no object."""
+    return {key: item for key, item in table(value).items() if item is None or is_number(item)}
+
+
+def counts(value: Any) -> dict[str, int]:
+    """Return the entries of a JSON object that count something; empty when it is no object."""
+    return {key: item for key, item in table(value).items() if is_count(item)}
+
+
+def is_count(value: Any) -> bool:
+    """Say whether a value is a whole number from zero on that every reader can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_WHOLE
+
+
+def whole(value: Any) -> int | None:
+    """Return a whole number, None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_WHOLE else None
+
+
+def moment(value: Any) -> float | None:
+    """Return a time in seconds since the epoch, None for what is none."""
+    fits = is_number(value) and 0 <= value <= MAX_WHOLE
+    return float(value) if fits and math.isfinite(value) else None
+
+
+def text(value: Any) -> str | None:
+    """Return a text; a number as one; None for anything else."""
+    return value if isinstance(value, str) else str(value) if is_number(value) else None
+
+
+def config(value: Any) -> dict[str, Any]:
+    """Return a configuration in which every section is an object."""
+    found = table(value)
+    return {key: table(item) if key in SECTIONS else item for key, item in found.items()}
+
+
+def section(config: Any, name: str) -> Mapping[str, Any]:
+    """Return a section of a configuration that nobody checked, empty when it has none."""
+    return table(table(config).get(name))
