@@ -69,7 +69,7 @@ def tried(folder: Path, rows: int, known: pd.DataFrame) -> str:
     """Return how effects on few rows, measured now and not kept, agree with those that are known."""
     *_, found = Examined(folder).knockouts(rows=rows)
     few = knockouts.effects(found, capacity.described(queries.modules_frame(folder)))
-    rho = spearman(few["delta"], known["delta"])
+    rho = spearman(pd.Series(few["delta"]), pd.Series(known["delta"]))
     return f"{rows} rows of {folder.name}, measured now: Spearman {rho:+.2f} with what is known of it"
 
 

@@ -153,9 +153,8 @@ class Examined:
         for modules in wanted:
             if all(modules != effect.modules for effect in found.effects):
                 effect = knocked_out(self.model, tokens, whole, modules, group=group, groups=len(names))
-                found = found.having(
-                    KnockedOut(**asdict(effect) | {"by_group": tuple(plain(np.array(effect.by_group)))})
-                )
+                by_group = tuple(plain(np.array(effect.by_group)))
+                found = found.having(KnockedOut(**{**asdict(effect), "by_group": by_group}))
             yield found
 
     def shifted(self, kind: str, strength: float, rows: int = ROWS) -> dict[str, Any]:

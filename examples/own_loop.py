@@ -10,7 +10,7 @@ from torch import nn
 
 import dynlora
 
-STEPS = 200
+STEPS = 300
 
 
 def main() -> list[int]:
@@ -23,7 +23,7 @@ def main() -> list[int]:
         teacher[4].weight += torch.randn(32, 4) @ torch.randn(4, 32) / 4
 
     attached = dynlora.attach(
-        model, strategy="dynamic", budget=2, steps=STEPS, lr=1e-2, targets=["0", "2", "4"], gates="off"
+        model, strategy="dynamic", budget=3, steps=STEPS, lr=1e-2, targets=["0", "2", "4"], gates="off"
     )
     for _ in range(STEPS):
         x = torch.randn(64, 32)

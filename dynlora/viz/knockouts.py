@@ -150,9 +150,10 @@ def effect_sentence(effect: pd.DataFrame, of: int, rows: int) -> str:
     harm = int((effect["sure"] & (effect["delta"] < 0)).sum())
     part = "" if len(effect) == of else f" {len(effect)} of {of} measured."
     names = listed([one_line(name, 30) for name in worst["short"].head(3)])
+    most = f"the most is lost without {names}, {worst['delta'].iloc[0]:+.4f} nats for the first"
     return (
         f"Of {plural(len(effect), 'module')}, {sure} help and {harm} harm, each with a 95 % interval clear of zero, on "
-        f"{rows:,} held-out rows; the most is lost without {names}, {worst['delta'].iloc[0]:+.4f} nats for the first.{part}"
+        f"{rows:,} held-out rows; {most}.{part}"
     )
 
 

@@ -105,6 +105,8 @@ def test_knock_outs_survive_the_file(tmp_path: Path) -> None:
 
 WHOLE = replace(FOUND, n_modules=2, effects=tuple(replace(EFFECT, modules=m) for m in [(0,), (1,), (0, 1)]))
 
+CHANGED = WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0))
+
 
 @pytest.mark.parametrize(
     ("then", "kept"),
@@ -114,7 +116,7 @@ WHOLE = replace(FOUND, n_modules=2, effects=tuple(replace(EFFECT, modules=m) for
         (replace(WHOLE, step=90, effects=WHOLE.effects[2:]), WHOLE),  # a pair on an adapter of later
         (replace(WHOLE, effects=WHOLE.effects[1:]), WHOLE),  # measured again, just begun
         (replace(WHOLE, rows=8, effects=WHOLE.effects[:2]), replace(WHOLE, rows=8, effects=WHOLE.effects[:2])),
-        (WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0)), WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0))),
+        (CHANGED, CHANGED),
     ],
 )  # fmt: skip
 def test_what_is_whole_is_kept_until_something_whole_replaces_it(

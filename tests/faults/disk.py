@@ -193,7 +193,7 @@ def read_only_from_the_start(bench: Bench, disk: Path, whole: Path) -> str:
     return what_is_wrong(folder, whole)
 
 
-def _said(bench: Bench, command: list[str], disk: Path) -> tuple[int, str]:
+def _said(bench: Bench, command: list[str], disk: Path) -> tuple[int | None, str]:
     """Run a command to its end and return its exit code and the last it said."""
     log = bench.root / "log.txt"
     before = log.stat().st_size

@@ -1,4 +1,4 @@
-"""Small runs for the tests of the store, written through the writer."""
+"""Small runs for the tests of the store, written through the writer, and what must be read of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dynlora.errors import CorruptRunError
+from dynlora.store.reader import RunReader
 from dynlora.store.recording import Recording
 from dynlora.store.schema import ModuleRow
+from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
 
 WIDTH = 3
@@ -61,3 +64,29 @@ def finished_run(runs_dir: Path, steps: int = 40, run_id: str | None = None, **m
         record(writer, 1, steps)
         writer.finish("finished")
     return folder
+
+
+def read_all(folder: Path) -> None:
+    """Read everything and check that what is returned is right where it can be known."""
+    with RunReader(folder) as reader:
+        for read in (reader.meta, reader.status, reader.version_key, reader.groups, reader.logs, reader.system):
+            read()
+        for read in (reader.examples, reader.modules):
+            read()
+        series = {(row.name, row.split): row for row in reader.scalars()}
+        if set(series) != {("loss", "train"), ("accuracy", "validation")}:
+            raise CorruptRunError("a name or a split was changed")
+        loss, accuracy, events = series["loss", "train"], series["accuracy", "validation"], reader.events()
+        reader.scalars(max_points=12)
+        if "importance" not in reader.signals():
+            raise CorruptRunError("its name was changed")
+        steps, rows = reader.signal("importance")
+        reader.bins("importance", 4)
+    for step, row in zip(steps, rows, strict=True):
+        np.testing.assert_array_equal(row, values(int(step)))
+    np.testing.assert_array_equal(loss.values, 1 / (loss.steps + 1))
+    np.testing.assert_array_equal(accuracy.values, accuracy.steps / 1000)
+    for event in events:
+        assert (event.kind, event.modules, event.step % 10) == ("reallocate", [0, 2], 0)
+        assert (event.payload["budget"], event.payload["budget_used"]) == (96, 96)
+    run_summary(folder)

@@ -211,7 +211,7 @@ def _mask(rows: pd.DataFrame, kept: list[bool]) -> pd.Series:
 
 
 def is_uniform(summary: Mapping[str, Any]) -> bool:
-    """Say whether a run is LoRA as it is: all ranks are equal, nothing was ever to move, no signal of a method's own."""
+    """Say whether a run is LoRA as it is: equal ranks, nothing that was ever to move, no signal of a method's own."""
     ranks = list((summary.get("ranks") or {}).values())
     still = not summary.get("planned_events") and not summary.get("own_signals")
     return bool(ranks) and len(set(ranks)) == 1 and still
