@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -21,6 +22,7 @@ from typing import Any, TextIO, cast
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.examining import ROWS, Examined
 from dynlora.inference_child import MAX_QUESTION
+from dynlora.loading import PLACES
 from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
 
 MODELS = 2
@@ -64,7 +66,7 @@ class Answering:
         jobs: knock-outs by run folder and adapter, ended ones too.
     """
 
-    examined: OrderedDict[tuple[str, str], Examined] = field(default_factory=OrderedDict)
+    examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
 
     def reply(self, line: str) -> dict[str, Any]:
@@ -89,8 +91,8 @@ class Answering:
             return {"number": number, "ok": False, "error": said, "input": False}
 
     def model(self, folder: str, which: str) -> Examined:
-        """Return a run's model, loaded when it is not in memory; the one not used for longest makes room."""
-        key = (folder, which)
+        """Return a run's model as it is now; where it has to be loaded, the one not used for longest makes room."""
+        key = (folder, which, saved_at(Path(folder), which))
         if key not in self.examined:
             while len(self.examined) >= MODELS:
                 self.examined.popitem(last=False)
@@ -184,6 +186,15 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "stop": Answering._stop,
 }
 """What can be asked, by name; the arguments of a question are those of its function."""
+
+
+def saved_at(folder: Path, which: str) -> int:
+    """Return when a run's adapter was last written, ns since the epoch; 0 for one that is not there."""
+    found = 0
+    for place in PLACES.get(which, ()):
+        with suppress(OSError):
+            found = max(found, (folder / place / "state.json").stat().st_mtime_ns)
+    return found
 
 
 def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:

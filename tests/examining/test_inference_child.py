@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from dynlora import answering as answers
 from dynlora import inference_child
-from dynlora.answering import Answering
+from dynlora.answering import Answering, saved_at
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.inference_child import MAX_QUESTION, InferenceChild, answer_command, knockout_file, knockout_target
 from dynlora.store.knockouts import read_knockouts
@@ -230,3 +231,13 @@ def test_knock_outs_of_a_run_that_cannot_be_written_go_to_the_cache(
     assert knockout_file(tmp_path) == tmp_path / "knockout.json", "nothing is in the cache yet"
     knockout_target(tmp_path).touch()
     assert knockout_file(tmp_path) == knockout_target(tmp_path)
+
+
+def test_a_run_that_was_trained_on_is_answered_by_its_new_weights(trained_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained_run, tmp_path / trained_run.name))
+    answering = Answering()
+    first = answering.model(str(folder), "last")
+    assert answering.model(str(folder), "last") is first
+    os.utime(folder / "adapter" / "state.json", ns=(1, time.time_ns() + 10**9))
+    assert answering.model(str(folder), "last") is not first
+    assert saved_at(tmp_path, "last") == saved_at(folder, "worst") == 0
