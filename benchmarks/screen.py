@@ -24,13 +24,21 @@ WAIT_MS = 60_000
 
 
 @contextmanager
-def server(runs_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Serve the dashboard on a free port; yields its address and its process."""
+def server(runs_dir: Path, *, door: bool = False) -> Iterator[tuple[str, psutil.Process]]:
+    """Serve the dashboard on a free port; yields its address and its process.
+
+    Args:
+        runs_dir: the runs folder.
+        door: whether as `dynlora ui` does, which looks at every request; else streamlit alone, read-only.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), f"--server.port={port}"]
     environment = {**os.environ, "DYNLORA_RUNS_DIR": str(runs_dir), "DYNLORA_READ_ONLY": "1"}
+    if door:
+        command = [sys.executable, "-m", "dynlora", "ui", "--port", str(port), "--runs-dir", str(runs_dir)]
+        environment.pop("DYNLORA_READ_ONLY")
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as child:
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health")

@@ -175,7 +175,7 @@ def under_load(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             run.end()
         name = run.writer.folder.name
         addresses = ["runs", *(f"{page}?run={name}" for page in ("run", "capacity", "inputs")), f"compare?runs={name}"]
-        with server(runs_dir) as (address, process):
+        with server(runs_dir, door=True) as (address, process):
             seconds = 60 * arguments.minutes
             due = trainings.due if trainings else lambda _: None
             met = watch(address, process, addresses, arguments.viewers, seconds, due)
