@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -73,14 +74,18 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
             there is room is looked at before anything is written.
     """
     tensors: dict[str, Tensor] = {}
-    packed = json.dumps({"format": FORMAT, "state": pack(dict(state), tensors)})
+    packed: dict[str, Any] = {"format": FORMAT, "state": pack(dict(state), tensors)}
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
-    _check_room(folder.parent, len(packed) + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
+    _check_room(
+        folder.parent,
+        len(json.dumps(packed)) + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+    )
     aside.mkdir()
     try:
         _save(tensors, aside / "tensors.safetensors")
-        (aside / "state.json").write_text(packed, "utf-8")
+        packed["tensors"] = _digest(aside / "tensors.safetensors")
+        (aside / "state.json").write_text(json.dumps(packed), "utf-8")
         for name in ("tensors.safetensors", "state.json"):
             _sync(aside / name)
         _sync(aside)
@@ -124,23 +129,43 @@ def _swap(aside: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _digest(path: Path) -> str:
+    """Return what tells a file from every other: SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """Return where the last whole checkpoint lies: its place, or, after a crash between two renames, the old one."""
-    for place in (folder, folder.with_name(f".{folder.name}.old")):
-        if (place / "state.json").is_file():
-            return place
-    return None
+    return next(iter(_places(folder)), None)
+
+
+def _places(folder: Path) -> list[Path]:
+    places = (folder, folder.with_name(f".{folder.name}.old"))
+    return [place for place in places if (place / "state.json").is_file()]
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Return the state last written.
+    """Return the state last written; where it is torn, as a copy made while it was replaced can be, the one before.
 
     Raises:
         CorruptRunError: when there is none, or it cannot be read.
     """
-    place = find_checkpoint(folder)
-    if place is None:
-        raise CorruptRunError(f"{folder}: holds no checkpoint; start the run again")
+    first: CorruptRunError | None = None
+    for place in _places(folder):
+        try:
+            return _read(place)
+        except CorruptRunError as error:
+            first = first or error
+    raise first or CorruptRunError(f"{folder}: holds no checkpoint; start the run again")
+
+
+def _read(place: Path) -> dict[str, Any]:
+    """Return the state that lies in a folder.
+
+    Raises:
+        CorruptRunError: when it cannot be read, or its two files are not of the same moment.
+    """
     for name in ("", "state.json", "tensors.safetensors"):  # a run's folder may be a stranger's
         if (place / name).is_symlink() or (name and (place / name).exists() and not (place / name).is_file()):
             raise CorruptRunError(f"{place / name}: a link or no plain file; put the file itself in its place")
@@ -151,6 +176,11 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         packed = json.loads(path.read_text("utf-8"))
         if packed.get("format") != FORMAT:
             raise CorruptRunError(f"{path}: format {packed.get('format')}, this version reads {FORMAT}; update dynlora")
+        if packed.get("tensors") not in (None, _digest(place / "tensors.safetensors")):  # none: of an earlier version
+            raise CorruptRunError(
+                f"{place}: its two files are of different moments, as when it was copied while it was written; copy it "
+                "again, or remove it to start from the beginning"
+            )
         return unpack(packed["state"], load_file(place / "tensors.safetensors"))
     except CorruptRunError:
         raise
