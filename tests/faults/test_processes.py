@@ -21,7 +21,9 @@ from tests.store.builder import new_run
 from tests.test_launch import queued, status, wait
 from tests.test_launch import root as root  # a fixture
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="signals of POSIX")
+SIGNALS = pytest.mark.skipif(
+    not hasattr(signal, "SIGSTOP"), reason="a process is suspended or killed by a signal of POSIX"
+)
 
 HOLDING = """
 import sys, time
@@ -85,6 +87,7 @@ def trained_by(root: Path, run_id: str) -> int:
     return pid
 
 
+@SIGNALS
 def test_a_suspended_trainer_is_shown_as_stalled_and_can_be_stopped(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +103,7 @@ def test_a_suspended_trainer_is_shown_as_stalled_and_can_be_stopped(
     wait(lambda: status(root, first) == "stopped")
 
 
+@SIGNALS
 def test_a_killed_trainer_is_interrupted_and_the_next_one_starts(root: Path) -> None:
     first, second = queued(root, "one"), queued(root, "two")
     run_queue.start_next(root)
