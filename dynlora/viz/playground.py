@@ -74,7 +74,7 @@ def not_comparable(own: Task, other: Task | None) -> str:
     if other is None:
         return "The other run of the link cannot be read: pick another one."
     if other == own:
-        return "The other run of the link has not finished, or is this one: pick another one."
+        return "The other run of the link has not finished, kept no adapter, or is this one: pick another one."
     return f"The other run of the link was trained on {other.words}; this one on {own.words}: pick another one."
 
 

@@ -169,3 +169,16 @@ def test_the_key_of_the_colours_says_what_they_mean(here: Here, trained_run: Pat
     words_html, depth_html = (element.proto.body for element in app.get("html") if "colours" in element.proto.body)
     assert "log-odds lost without the word" in words_html
     assert "of its length" in depth_html.partition(">colours<")[2]
+
+
+def test_a_run_that_kept_no_adapter_is_not_offered_beside(
+    here: Here, trained_run: Path, ungated_run: Path, runs_dir: Path
+) -> None:
+    own, other = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
+    for name in ("adapter", "checkpoint"):
+        shutil.rmtree(runs_dir / other / name, ignore_errors=True)
+    app = open_page("playground", run=own, text="dull plot", other=other)
+    assert len(offered(app)) == 1
+    said = plain(app)
+    assert "kept no adapter, or is this one: pick another one" in said
+    assert "adapter says" in said

@@ -22,7 +22,7 @@ from dynlora.viz.widgets.address import choose, put, to_address
 from dynlora.viz.widgets.cards import card, chart, colours, note, safe, under
 from dynlora.viz.widgets.inputs import InputsView
 from dynlora.viz.widgets.model_answers import ask_model
-from dynlora.viz.widgets.picker import Chosen, find_run, list_all, run_words
+from dynlora.viz.widgets.picker import Chosen, find_run, has_model, list_all, run_words
 
 MOST_EXAMPLES = 256
 MOST_LAYERS = 12
@@ -126,9 +126,10 @@ def run_task(folder: Path) -> Task | None:
 
 
 def _other_run(run: Chosen, task: Task) -> Chosen | None:
-    """Draw the choice of a second run, one with the same task, and return it."""
+    """Draw the choice of a second run, one with the same task that kept its adapter, and return it."""
     runs = list_all()
-    runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id)]
+    kept = pd.Series([has_model(Path(folder)) for folder in runs["folder"]], index=runs.index, dtype=bool)
+    runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id) & kept]
     sources = [repr((row["data"], row["config"].get("data"))) for row in runs[["data", "config"]].to_dict("records")]
     same: dict[str, bool] = {}  # one run tells for all on the same data: there may be a thousand
     for source, folder in zip(sources, runs["folder"], strict=True):
