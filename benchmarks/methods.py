@@ -2,8 +2,8 @@
 
 python -m benchmarks.methods --data GLUE [--tasks sentiment4,mrpc] [--rank 4] [--seeds 3]
 
-Quality: as `benchmarks.quality` does it, each method with the rate it chooses on rows of train; runs that are there
-are not trained again. Time: a step of the method and a step of `lora` in turn, in one process, median of the paired
+Quality: as `benchmarks.quality` does it, each method with the rate it chooses on rows of train of the first task, by one
+seed; runs that are there are not trained again. Time: a step of the method and a step of `lora` in turn, in one process, median of the paired
 ratios; recording is on. What a median hides stands apart: the seconds before the first step beyond `lora`'s, those of
 the last edits, and the longest of the timed steps. Memory: the greatest resident size of a process that takes a few
 steps, less that of `lora`'s.
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from accelerate import Accelerator
 
 from benchmarks import results
 from benchmarks.quality import tables
-from benchmarks.quality.methods import GRIDS, REPORTING_SEEDS, method_of
+from benchmarks.quality.methods import GRIDS, REPORTING_SEEDS, method_of, rates_source
 from benchmarks.quality.runs import Job
 from benchmarks.quality.side_by_side import carry_out
 from benchmarks.step_variants import OurStep, Setting, model_folder, write_data
@@ -131,22 +132,38 @@ def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict
     return found
 
 
+def choose_rates(names: Sequence[str], task: str, common: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    """Try every rate of the grid on the tuning rows of a task, and go on where the best one lies at the edge."""
+    first = [
+        Job(purpose="tune", task=task, method=name, seed=0, lr=lr, **common)
+        for name in dict.fromkeys(rates_source(name) for name in names)
+        for lr in GRIDS[arguments.rank]
+    ]
+    more = first
+    while more:
+        carry_out(more, KEPT, arguments.data, arguments.workers, None)
+        cells = dict.fromkeys(replace(job, lr=0.0) for job in first)
+        beyond = {job: tables.rate_beyond(KEPT, job.model, task, job.method, job.rank) for job in cells}
+        more = [replace(job, lr=lr) for job, lr in beyond.items() if lr is not None]
+
+
 def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit: int | None) -> None:
-    """Choose rates and train what is reported."""
-    cells = [(task, name) for task in arguments.tasks.split(",") for name in names]
+    """Choose every method's rate on the first task, and train what is reported with it."""
+    tasks = arguments.tasks.split(",")
     common: dict[str, Any] = {"rank": arguments.rank} | ({"steps": arguments.steps} if arguments.steps else {})
     if limit is None:
-        tuning = [
-            Job(purpose="tune", task=t, method=m, seed=0, lr=lr, **common)
-            for t, m in cells
-            for lr in GRIDS[arguments.rank]
-        ]
-        carry_out(tuning, kept, arguments.data, arguments.workers, limit)
-    jobs = []
-    for seed in range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds):
-        for task, name in cells:
-            lr = tables.chosen_rate(kept, "minilm", task, name, arguments.rank) or GRIDS[arguments.rank][1]
-            jobs.append(Job(purpose="report", task=task, method=name, seed=seed, lr=lr, **common))
+        choose_rates(names, tasks[0], common, arguments)
+    rates = {
+        name: tables.chosen_rate(kept, "minilm", tasks[0], rates_source(name), arguments.rank)
+        or GRIDS[arguments.rank][1]
+        for name in names
+    }
+    jobs = [
+        Job(purpose="report", task=task, method=name, seed=REPORTING_SEEDS + seed, lr=rates[name], **common)
+        for seed in range(arguments.seeds)
+        for task in tasks
+        for name in names
+    ]
     carry_out(jobs, kept, arguments.data, arguments.workers, limit)
 
 
