@@ -2,11 +2,11 @@
 
 python -m benchmarks.methods --data GLUE [--tasks sentiment4,mrpc] [--rank 4] [--seeds 3]
 
-Quality: as `benchmarks.quality` does it, each method with the rate it chooses on rows of train of the first task, by one
-seed; runs that are there are not trained again. Time: a step of the method and a step of `lora` in turn, in one process, median of the paired
-ratios; recording is on. What a median hides stands apart: the seconds before the first step beyond `lora`'s, those of
-the last edits, and the longest of the timed steps. Memory: the greatest resident size of a process that takes a few
-steps, less that of `lora`'s.
+Quality: as `benchmarks.quality` does it, each method with the rate it chooses on rows of train of the first task, by
+one seed; runs that are there are not trained again. Time: a step of the method and a step of `lora` in turn, in one
+process, median of the paired ratios; recording is on. What a median hides stands apart: the seconds before the first
+step beyond `lora`'s, those of the last edits, and the longest of the timed steps. Memory: the greatest resident size of
+a process that takes a few steps, less that of `lora`'s.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
 from dynlora.store import queries
 from dynlora.viz import listing, widgets
 from dynlora.viz.widgets import adapter_view
@@ -18,7 +16,7 @@ with widgets.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
 
 
-@st.fragment(run_every=3 if IS_ACTIVE else None)
+@widgets.following(3, active=IS_ACTIVE)
 def show_now() -> None:
     """Draw what changes with every step: the map and the model."""
     widgets.follow_address("signal", "rows", "flow")
@@ -36,7 +34,7 @@ def show_now() -> None:
         widgets.capacity_now(view)
 
 
-@st.fragment(run_every=15 if IS_ACTIVE else None)
+@widgets.following(15, active=IS_ACTIVE)
 def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
     widgets.follow_address("signal", "rows", "flow")

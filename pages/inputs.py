@@ -16,7 +16,7 @@ with widgets.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
 
 
-@st.fragment(run_every=5 if IS_ACTIVE else None)
+@widgets.following(5, active=IS_ACTIVE)
 def show_inputs() -> None:
     """Draw everything; again and again while the run trains."""
     with widgets.guarded():

@@ -21,7 +21,7 @@ with widgets.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
 
 
-@st.fragment(run_every=2 if IS_ACTIVE else None)
+@widgets.following(2, active=IS_ACTIVE)
 def show_run() -> None:
     """Draw everything that changes while the run trains."""
     with widgets.guarded(), one_look():

@@ -15,7 +15,7 @@ RUNS = widgets.list_all()
 ACTIVE = widgets.is_active(RUNS)
 
 
-@st.fragment(run_every=2 if ACTIVE else None)
+@widgets.following(2, active=ACTIVE)
 def show_runs() -> None:
     """Draw the table and what can be done with the ticked runs."""
     widgets.wake()

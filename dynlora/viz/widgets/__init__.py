@@ -42,6 +42,7 @@ from dynlora.viz.widgets.frame import enter, guarded, menu, prepare
 from dynlora.viz.widgets.inputs import InputsView, chosen_examples, colour_choice, placed, selectable
 from dynlora.viz.widgets.knockouts import knockout_card
 from dynlora.viz.widgets.origin import pick_start
+from dynlora.viz.widgets.pace import following
 from dynlora.viz.widgets.picker import (
     Chosen,
     empty_store,
@@ -69,8 +70,8 @@ __all__ = [
     "Chosen", "InputsView", "as_addressed", "ask", "at_step", "badge", "budget", "capacity_controls",
     "capacity_decisions", "capacity_now", "capacity_view", "card", "chart", "check_button", "choose",
     "chosen_examples", "colour_choice", "colours", "delete_button", "empty_store", "enter", "facts", "figures",
-    "follow_address", "from_address", "guarded", "how_capacity_is_spent", "in_the_queue", "is_active", "keep_address",
-    "link", "links", "list_all", "live_summary", "menu", "modules", "note", "pick_run", "pick_source",
+    "follow_address", "following", "from_address", "guarded", "how_capacity_is_spent", "in_the_queue", "is_active",
+    "keep_address", "link", "links", "list_all", "live_summary", "menu", "modules", "note", "pick_run", "pick_source",
     "pick_start", "prepare", "ranks", "remember_address", "replay", "rows", "run_buttons", "runs_dir",
     "runs_grid", "runs_roots", "safe", "segmented", "selectable", "show_check", "show_launched", "signal_names",
     "start_button", "status_line", "step_slider", "table", "texts", "titled", "to_address", "trash", "under",
