@@ -41,7 +41,7 @@ class AdaLora(Strategy):
     Differs: nothing from PEFT's code step by step, with repairs around it: the default schedule follows the
     run's length, equal scores prune no more than was asked for where PEFT prunes all of them, and the masked triplets
     are taken off after the last step. The budget at the end is that of uniform LoRA, counted in triplets as
-    published; before, it is exceeded by design.
+    published, or all there are where narrow modules start with fewer; before, it is exceeded by design.
     """
 
     title = "AdaLoRA"
@@ -165,7 +165,7 @@ class AdaLora(Strategy):
         if not self.sensitivity:
             return
         scores = torch.cat(triplet_scores(adapters, self.sensitivity, self.uncertainty))
-        last = adapters.reference_rank * len(adapters)
+        last = min(adapters.reference_rank * len(adapters), len(scores))  # narrow modules may start with fewer
         n_pruned = len(scores) - self.budget(step, phases, len(scores), last)
         keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
         order = torch.argsort(scores, stable=True)

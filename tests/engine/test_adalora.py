@@ -46,6 +46,30 @@ def test_a_start_at_the_target_prunes_nothing() -> None:
     assert not [step for step, kind, _, _ in recorder.events if kind == "reallocate"]
 
 
+def pruned_to(architecture: str, rank: int) -> tuple[list[int], list[int], dict[int, float]]:
+    """Return the ranks a run starts and ends with, and the budget it records at each step."""
+    recorder = ListRecorder()
+    config = tiny_config("adalora", adapter__rank=rank, train__lr=1e-2)
+    trainer = make_trainer(config, architecture, recorder=recorder)
+    start = [module.rank for module in trainer.adapters]
+    trainer.train(MemoryKeeper())
+    return start, [module.rank for module in trainer.adapters], recorder.scalars["budget", "train"]
+
+
+def test_a_rank_above_every_dimension_prunes_nothing() -> None:
+    start, end, budget = pruned_to("bert", rank=40)
+    assert start == end == [32] * len(start)
+    assert set(budget.values()) == {sum(start)}
+
+
+@pytest.mark.parametrize(("rank", "left"), [(16, 16 * 14), (30, 32 * 10 + 16 * 4)])
+def test_narrow_modules_start_with_fewer_and_the_budget_holds(rank: int, left: int) -> None:
+    start, end, budget = pruned_to("llama", rank)
+    assert min(start) == 16 < max(start)  # keys and values are half as wide as the rest
+    assert sum(end) == budget[20] == left
+    assert list(budget.values()) == sorted(budget.values(), reverse=True)
+
+
 def test_masks_hold_to_the_end_and_are_logged_at_events_alone() -> None:
     recorder = ListRecorder()
     trainer = make_trainer(tiny_config("adalora", strategy=adalora(init_r=4), train__lr=1e-2), recorder=recorder)
