@@ -41,11 +41,11 @@ class ElaLora(Strategy):
     At an event every module puts up its k lowest triplets (`per_module`, never all), scored as AdaLoRA does. Of all
     that were put up, the b lowest are pruned, and the modules that put up the b highest get one more for each of them:
     its row of A and column of B random, orthogonal to their siblings, of norm one, and E = min(least |E| of the module,
-    1e-13). b falls to zero as 1 - progress³.
+    1e-13). b falls as 1 - progress³, to one.
 
     Paper: Chang et al. 2025, ElaLoRA: Elastic & Learnable Low-Rank Adaptation, arXiv 2504.00254.
-    Differs: the moments of all other triplets stay and a new one's second moment is its siblings' mean; `restart: true`
-    begins all anew as the published code does. The budget is counted in parameters: a pruned triplet of a small module
+    Differs: b ends at one, not zero: in a short run the last of few events would move nothing. The moments of all other
+    triplets stay and a new one's second moment is its siblings' mean; `restart: true` begins all anew as published. The budget is counted in parameters: a pruned triplet of a small module
     does not pay for one of a large module, and what a large one's leaves over goes round the same modules once more;
     `counted_in: components` is as published. A module holds at most
     `growth_limit` uniform ranks. The phases are shares of the run; the published script for RTE has a warm-up of 300
@@ -58,7 +58,7 @@ class ElaLora(Strategy):
         "AdaLoRA's scores, but the budget stays: at every event the least important components are pruned and the "
         "modules whose weakest are still important get one more."
     )
-    formula = r"h = W_0 x + \tfrac{\alpha}{r} B\,(E \odot A x), \quad b_t = b_0\,(1 - p^3)"
+    formula = r"h = W_0 x + \tfrac{\alpha}{r} B\,(E \odot A x), \quad b_t = \max(1,\, b_0\,(1 - p^3))"
     paper = "Chang et al. 2025, arXiv 2504.00254"
     fidelity = "code"
     cost = "three copies of the adapters; an orthogonality penalty each step"
@@ -66,7 +66,7 @@ class ElaLora(Strategy):
     init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     exchanged: int = setting(4, "Triplets pruned and grown at the first event, b.", unit="components", ge=0)
     per_module: int = setting(2, "Triplets a module puts up at an event, k.", unit="components", ge=1)
-    decay: bool = setting(True, "Whether b falls to zero until the last phase.")
+    decay: bool = setting(True, "Whether b falls, to one until the last phase.")
     beta1: float = setting(0.85, "Smoothing of the sensitivity.", gt=0, lt=1)
     beta2: float = setting(0.85, "Smoothing of its deviation.", gt=0, lt=1)
     orth_reg_weight: float = setting(0.1, "Weight of the orthogonality penalty.", ge=0)
@@ -98,12 +98,12 @@ class ElaLora(Strategy):
 
     def _is_event(self, step: int, total: int, rank: int) -> bool:
         """Say whether triplets are exchanged after a step."""
-        return rank > 1 and self.phases(total).is_event(step) and self.amount(step, total) > 0
+        return rank > 1 and self.exchanged > 0 and self.phases(total).is_event(step)
 
     def amount(self, step: int, total: int) -> int:
-        """Return b after a step, from `exchanged` at the start of the phase to 0 at its end."""
+        """Return b after a step, from `exchanged` at the start of the phase to one at its end; 0 where that is 0."""
         progress = self.phases(total).progress(step) if self.decay else 0.0
-        return round(self.exchanged * (1 - progress**3))
+        return max(min(1, self.exchanged), round(self.exchanged * (1 - progress**3)))
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow."""

@@ -93,15 +93,21 @@ def test_scores_by_hand() -> None:
 
 def test_amounts_and_events_by_hand() -> None:
     ela = build("elalora", {"warmup_steps": 20, "final_steps": 20, "allocate_every": 10, "exchanged": 4})
-    assert [ela.amount(step, 100) for step in (20, 50, 60, 70, 80)] == [4, 4, 3, 2, 0]  # 4 (1 - p³) at p = 0 .. 1
-    assert ela.events(100, 4) == [30, 40, 50, 60, 70]
+    assert [ela.amount(step, 100) for step in (20, 50, 60, 70, 80)] == [4, 4, 3, 2, 1]  # 4 (1 - p³) at p = 0 .. 1
+    assert ela.events(100, 4) == [30, 40, 50, 60, 70, 80]
     constant = build("elalora", {"decay": False, "warmup_steps": 20, "final_steps": 20, "allocate_every": 10})
-    assert constant.events(100, 4) == [30, 40, 50, 60, 70, 80]
+    assert [constant.amount(step, 100) for step in constant.events(100, 4)] == [4] * 6
     assert ela.events(100, 1) == []
-    for total in range(20, 300, 7):
-        assert len(build("elalora", {}).events(total, 2)) >= 2
+    assert build("elalora", {"exchanged": 0}).events(100, 4) == []
     with pytest.raises(ConfigError, match="no event fits"):
         build("elalora", {"allocate_every": 100}).check(20, 4)
+
+
+def test_the_default_schedule_has_three_events_at_every_length() -> None:
+    ela = build("elalora", {})
+    few = {total: events for total in range(20, 401) if len(events := ela.events(total, 2)) < 3}
+    assert few == {}
+    assert all(ela.amount(step, total) >= 1 for total in range(20, 401) for step in ela.events(total, 2))
 
 
 def test_starts_as_adalora_does_and_without_exchange_stays_it() -> None:
