@@ -45,11 +45,11 @@ class ElaLora(Strategy):
 
     Paper: Chang et al. 2025, ElaLoRA: Elastic & Learnable Low-Rank Adaptation, arXiv 2504.00254.
     Differs: b ends at one, not zero: in a short run the last of few events would move nothing. The moments of all other
-    triplets stay and a new one's second moment is its siblings' mean; `restart: true` begins all anew as published. The budget is counted in parameters: a pruned triplet of a small module
-    does not pay for one of a large module, and what a large one's leaves over goes round the same modules once more;
-    `counted_in: components` is as published. A module holds at most
-    `growth_limit` uniform ranks. The phases are shares of the run; the published script for RTE has a warm-up of 300
-    steps, an event every 50 and 500 last steps without. The penalty for orthogonality is AdaLoRA's, the
+    triplets stay and a new one's second moment is its siblings' mean; `restart: true` begins all anew as published. The
+    budget is counted in parameters: a pruned triplet of a small module does not pay for one of a large module, and what
+    a large one's leaves over goes round the same modules once more; `counted_in: components` is as published. A module
+    holds at most `growth_limit` uniform ranks. The phases are shares of the run; the published script for RTE has a
+    warm-up of 300 steps, an event every 50 and 500 last steps without. The penalty for orthogonality is AdaLoRA's, the
     published weight was not read.
     """
 
