@@ -132,39 +132,32 @@ def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict
     return found
 
 
-def choose_rates(names: Sequence[str], task: str, common: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+def choose_rates(names: Sequence[str], cell: Job, arguments: argparse.Namespace) -> None:
     """Try every rate of the grid on the tuning rows of a task, and go on where the best one lies at the edge."""
-    first = [
-        Job(purpose="tune", task=task, method=name, seed=0, lr=lr, **common)
-        for name in dict.fromkeys(rates_source(name) for name in names)
-        for lr in GRIDS[arguments.rank]
-    ]
-    more = first
+    sides = [replace(cell, method=name) for name in dict.fromkeys(rates_source(name) for name in names)]
+    more = [replace(side, lr=lr) for side in sides for lr in GRIDS[cell.rank]]
     while more:
         carry_out(more, KEPT, arguments.data, arguments.workers, None)
-        cells = dict.fromkeys(replace(job, lr=0.0) for job in first)
-        beyond = {job: tables.rate_beyond(KEPT, job.model, task, job.method, job.rank) for job in cells}
-        more = [replace(job, lr=lr) for job, lr in beyond.items() if lr is not None]
+        beyond = {side: tables.rate_beyond(KEPT, side) for side in sides}
+        more = [replace(side, lr=lr) for side, lr in beyond.items() if lr is not None]
 
 
-def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit: int | None) -> None:
-    """Choose every method's rate on the first task, and train what is reported with it."""
+def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit: int | None) -> dict[str, float]:
+    """Choose every method's rate on the first task, train what is reported with it, and return the rates."""
     tasks = arguments.tasks.split(",")
-    common: dict[str, Any] = {"rank": arguments.rank} | ({"steps": arguments.steps} if arguments.steps else {})
+    cell = Job("tune", tasks[0], "", arguments.rank, 0, 0.0, steps=arguments.steps)
     if limit is None:
-        choose_rates(names, tasks[0], common, arguments)
-    rates = {
-        name: tables.chosen_rate(kept, "minilm", tasks[0], rates_source(name), arguments.rank)
-        or GRIDS[arguments.rank][1]
-        for name in names
-    }
+        choose_rates(names, cell, arguments)
+    chosen = {name: tables.chosen_rate(kept, replace(cell, method=rates_source(name))) for name in names}
+    rates = {name: GRIDS[arguments.rank][1] if lr is None else lr for name, lr in chosen.items()}
     jobs = [
-        Job(purpose="report", task=task, method=name, seed=REPORTING_SEEDS + seed, lr=rates[name], **common)
+        replace(cell, purpose="report", task=task, method=name, seed=REPORTING_SEEDS + seed, lr=rates[name])
         for seed in range(arguments.seeds)
         for task in tasks
         for name in names
     ]
     carry_out(jobs, kept, arguments.data, arguments.workers, limit)
+    return rates
 
 
 def show(figures: Mapping[str, Any]) -> None:
@@ -178,7 +171,7 @@ def show(figures: Mapping[str, Any]) -> None:
             fidelity = strategies.strategy_class(method_of(row["method"]).strategy).fidelity
             print(
                 f"  {row['method']:14} ({fidelity:14}) {row['loss']:.4f}  {100 * row['accuracy']:.2f} %  "
-                f"{row['parameters']['active']:>9,}  {cost['step_over_lora']:.3f}  "
+                f"{row['parameters'][1]:>9,}  {cost['step_over_lora']:.3f}  "
                 f"{cost.get('before_s', 0.0):+.1f} s before  {cost.get('after_s', 0.0):.1f} s after  "
                 f"{cost['peak_over_lora_mib']:+.0f} MiB  lr {row['lr']:g}, {len(row['seeds'])} seeds"
             )
@@ -211,9 +204,10 @@ def main() -> None:
         kept, limit, names = results.emptied("methods"), 300, ["lora", "dynamic"]
         arguments.tasks, arguments.seeds, arguments.steps, arguments.rounds = "sentiment4", 1, 12, 3
         arguments.batch_size = 8
-    train(names, arguments, kept, limit)
+    rates = train(names, arguments, kept, limit)
     torch.set_num_threads(2)
-    cells = [cell for cell in tables.summary(kept)["cells"] if cell["rank"] == arguments.rank]
+    here = {"model": "minilm", "rank": arguments.rank}
+    cells = [cell for cell in tables.summary(kept, rates)["cells"] if here.items() <= cell.items()]
     figures = {"cells": cells, "costs": costs(names, arguments)}
     show(figures)
     print("written:", results.write("methods-quick" if arguments.quick else "methods", figures, "benchmarks.methods"))

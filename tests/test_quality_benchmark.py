@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 
 from benchmarks.quality import tables
 from benchmarks.quality.methods import CORE, GRIDS, METHODS, rates_source
-from benchmarks.quality.paired import paired_difference
-from benchmarks.quality.runs import Job
+from benchmarks.quality.paired import half_width, paired_difference
+from benchmarks.quality.runs import DIVERGED, Job
 from benchmarks.quality.tasks import TASKS, Task, task_data
 from tests.tiny import save_data
 
@@ -28,6 +29,7 @@ def test_a_constant_shift_is_told_from_zero_and_noise_is_not() -> None:
     assert found.low == pytest.approx(-0.01)
     assert found.verdict == "better"
     assert found.chance == 0
+    assert found.wide_high == pytest.approx(-0.01)
     noisy = [values + rng.normal(0, 0.3, 500) for values in base]
     assert paired_difference(noisy, base).verdict == "open"
 
@@ -41,10 +43,38 @@ def test_one_good_seed_of_two_is_no_finding() -> None:
     assert found.verdict == "open"
 
 
-def keep(folder: Path, method: str, seed: int, losses: list[int], purpose: str = "report", lr: float = 1e-3) -> None:
+def test_two_seeds_that_agree_are_no_finding() -> None:
+    base = [np.zeros(400)] * 2
+    assert paired_difference([np.full(400, -0.05)] * 2, base).verdict == "open"
+    assert paired_difference([np.full(400, -0.05)] * 3, [np.zeros(400)] * 3).verdict == "better"
+    assert math.isinf(paired_difference([np.full(400, -0.05)], [np.zeros(400)]).wide_low)
+
+
+def test_students_interval_by_hand() -> None:
+    """Seed means 0, 1, 2 and no noise of rows: t of 2 degrees of freedom, 4.3027, times 1 / sqrt(3)."""
+    table = np.repeat(np.array([[0.0], [1.0], [2.0]]), 50, axis=1)
+    assert half_width(table) == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+
+
+def test_students_interval_covers_the_truth_as_often_as_it_says() -> None:
+    """With five seeds and noise of seeds alone, Student's holds the truth in 95 of 100 cases."""
+    rng = np.random.default_rng(1)
+    held = [
+        half_width(np.repeat(shifts[:, None], 20, axis=1)) > abs(shifts.mean()) for shifts in rng.normal(size=(4000, 5))
+    ]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+def keep(
+    folder: Path, method: str, seed: int, losses: list[int] | None, purpose: str = "report", lr: float = 1e-3
+) -> None:
     job = Job(purpose, "sst2", method, 1, seed, lr)
+    about = {"job": vars(job) | {"steps": job.full_steps}, "steps": job.full_steps}
+    if losses is None:
+        (folder / job.file_name).write_text(json.dumps(about | DIVERGED), "utf-8")
+        return
     made: dict[str, Any] = {
-        "job": vars(job),
+        **about,
         "metrics": {"loss": sum(losses) / len(losses) / 1000, "accuracy": 0.5},
         "parameters": {"active": 1, "budget": 1, "gate": 0},
         "loss": losses,
@@ -56,22 +86,46 @@ def keep(folder: Path, method: str, seed: int, losses: list[int], purpose: str =
 def test_the_summary_pairs_shared_seeds_only(tmp_path: Path) -> None:
     for seed in (100, 101, 102):
         keep(tmp_path, "peft-lora", seed, [400, 500, 600, 700])
-    for seed in (100, 101):
+    for seed in (100, 101, 102, 103):
         keep(tmp_path, "dynamic", seed, [390, 490, 590, 690])
     (cell,) = tables.summary(tmp_path)["cells"]
     assert [row["method"] for row in cell["methods"]] == ["peft-lora", "dynamic"]
     (row,) = [row for row in cell["differences"] if (row["method"], row["against"]) == ("dynamic", "peft-lora")]
-    assert row["loss"]["seeds"] == 2
+    assert row["loss"]["seeds"] == 3
     assert row["loss"]["mean"] == pytest.approx(-0.01)
     assert row["verdict"] == "better"
 
 
+def cell_of(method: str, steps: int = 0) -> Job:
+    return Job("tune", "sst2", method, 1, 0, 0.0, steps=steps)
+
+
 def test_a_rate_that_diverges_is_not_chosen(tmp_path: Path) -> None:
-    assert tables.chosen_rate(tmp_path, "minilm", "sst2", "lora", 1) is None
+    assert tables.chosen_rate(tmp_path, cell_of("lora")) is None
+    keep(tmp_path, "lora", 0, None, "tune", 1e-3)
     for lr, loss in ((2e-3, 320), (4e-3, 300), (8e-3, 9000)):
         keep(tmp_path, "lora", 0, [loss] * 4, "tune", lr)
     keep(tmp_path, "dynamic", 0, [1] * 4, "tune", 2e-3)
-    assert tables.chosen_rate(tmp_path, "minilm", "sst2", "lora", 1) == 4e-3
+    assert tables.chosen_rate(tmp_path, cell_of("lora")) == 4e-3
+    assert tables.chosen_rate(tmp_path, cell_of("lora", steps=60)) is None, "another length chooses for itself"
+
+
+def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) -> None:
+    for seed in (100, 101, 102):
+        keep(tmp_path, "lora", seed, [400, 500], lr=2e-3)
+    keep(tmp_path, "lora", 100, [300, 400], lr=4e-3)
+    keep(tmp_path, "dynamic", 100, [300, 400], lr=4e-3)
+    keep(tmp_path, "dynamic", 101, None, lr=4e-3)
+
+    def rows(rates: dict[str, float] | None = None) -> dict[str, Any]:
+        (cell,) = tables.summary(tmp_path, rates)["cells"]
+        assert cell["diverged"] == {"dynamic": [101]}
+        return {row["method"]: (row["lr"], len(row["seeds"])) for row in cell["methods"]}
+
+    assert rows()["lora"] == (2e-3, 3), "nothing was tuned: the rate with the most runs"
+    assert rows({"lora": 4e-3})["lora"] == (4e-3, 1)
+    keep(tmp_path, "lora", 0, [300], "tune", 4e-3)
+    assert rows() == {"lora": (4e-3, 1), "dynamic": (4e-3, 1)}
 
 
 def test_every_method_can_be_named_and_finds_a_rate() -> None:
@@ -81,9 +135,11 @@ def test_every_method_can_be_named_and_finds_a_rate() -> None:
         assert method.engine in ("dynlora", "peft")
     names = {
         Job(purpose, task, method, rank, 0, lr).file_name
-        for purpose in ("tune", "report") for task in TASKS for method in METHODS for rank in GRIDS for lr in (1e-3,)
+        for purpose in ("tune", "report") for task in TASKS for method in METHODS for rank in GRIDS
+        for lr in (1e-3, 2e-3)
     }  # fmt: skip
-    assert len(names) == 2 * len(TASKS) * len(METHODS) * len(GRIDS)
+    assert len({Job("report", "sst2", "lora", 1, 0, 1e-3, steps=steps).file_name for steps in (0, 300, 60)}) == 2
+    assert len(names) == 4 * len(TASKS) * len(METHODS) * len(GRIDS)
 
 
 def test_no_row_is_used_twice(tmp_path: Path) -> None:
@@ -105,7 +161,7 @@ def test_a_task_without_its_folder_says_so() -> None:
 
 def test_a_best_rate_at_the_edge_asks_for_the_next_and_stops_in_the_end(tmp_path: Path) -> None:
     def beyond() -> float | None:
-        return tables.rate_beyond(tmp_path, "minilm", "sst2", "dynamic", 1)
+        return tables.rate_beyond(tmp_path, cell_of("dynamic"))
 
     assert beyond() is None, "nothing was tuned"
     for lr, loss in ((2e-3, 500), (4e-3, 400), (8e-3, 300)):

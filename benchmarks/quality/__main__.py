@@ -11,10 +11,11 @@ needs none. Every run is a file in results/quality and is not trained again. Two
 from __future__ import annotations
 
 import argparse
+import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks import results
 from benchmarks.quality import tables
@@ -24,37 +25,45 @@ from benchmarks.quality.side_by_side import carry_out
 from benchmarks.quality.tasks import TASKS
 
 KEPT = results.RESULTS / "quality"
-QUICK = {"tasks": "sentiment4", "ranks": "1", "methods": "lora,peft-lora,dynamic,random", "seeds": 1}
+QUICK = {"tasks": "sentiment4", "ranks": "4", "methods": "lora,peft-lora,dynamic,random", "seeds": 1}
 QUICK_STEPS, QUICK_ROWS = 24, 400
 
 
-def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
+def jobs(arguments: argparse.Namespace, kept: Path) -> Iterator[Job]:
     """Yield the runs that are asked for, the cheapest questions first."""
     for seed in range(arguments.seeds):
         for rank in (int(text) for text in arguments.ranks.split(",")):
             for task in arguments.tasks.split(","):
-                for method in arguments.methods.split(","):
-                    yield from _jobs_of(arguments, task, method, rank, seed)
+                yield from _jobs_of(
+                    arguments, Job("tune", task, "", rank, seed, 0.0, arguments.model, arguments.steps), kept
+                )
 
 
-def _jobs_of(arguments: argparse.Namespace, task: str, method: str, rank: int, seed: int) -> Iterator[Job]:
-    """Yield the runs of one cell: one for each rate of the grid, or one with the chosen rate."""
-    common: dict[str, Any] = {"task": task, "method": method, "rank": rank, "model": arguments.model}
-    if arguments.steps:
-        common["steps"] = arguments.steps
+def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: Path) -> Iterator[Job]:
+    """Yield the runs of one cell: one for each method and rate of the grid, or one with the rate a method chose.
+
+    Raises:
+        SystemExit: when a method has chosen no rate yet.
+    """
+    methods = arguments.methods.split(",")
     if arguments.stage == "tune":
-        if rates_source(method) == method:
-            for lr in GRIDS[rank]:
-                yield Job(purpose="tune", seed=seed, lr=lr, **common)
+        for method, lr in itertools.product(dict.fromkeys(rates_source(name) for name in methods), GRIDS[cell.rank]):
+            yield replace(cell, method=method, lr=lr)
         return
-    lr = tables.chosen_rate(KEPT, arguments.model, task, rates_source(method), rank)
-    yield Job(purpose="report", seed=REPORTING_SEEDS + seed, lr=GRIDS[rank][1] if lr is None else lr, **common)
+    for method in methods:
+        lr = tables.chosen_rate(kept, replace(cell, method=rates_source(method)))
+        if lr is None and not arguments.quick:
+            sys.exit(
+                f"{method} has chosen no rate on {cell.task} at rank {cell.rank}: run `tune` with the same words first"
+            )
+        report = replace(cell, purpose="report", method=method, seed=REPORTING_SEEDS + cell.seed)
+        yield replace(report, lr=GRIDS[cell.rank][1] if lr is None else lr)
 
 
-def _beyond(arguments: argparse.Namespace) -> Iterator[Job]:
+def _beyond(arguments: argparse.Namespace, kept: Path) -> Iterator[Job]:
     """Yield a run with the next rate for each cell whose best rate lies at the edge of what was tried."""
-    for job in dict.fromkeys(replace(job, lr=0.0) for job in jobs(arguments)):
-        lr = tables.rate_beyond(KEPT, job.model, job.task, job.method, job.rank)
+    for job in dict.fromkeys(replace(job, lr=0.0) for job in jobs(arguments, kept)):
+        lr = tables.rate_beyond(kept, job)
         if lr is not None:
             yield replace(job, lr=lr)
 
@@ -68,19 +77,20 @@ def main() -> None:
     parser.add_argument("--tasks", default="sst2,sentiment4,mrpc", help=f"of {', '.join(TASKS)}")
     parser.add_argument("--methods", default=",".join(CORE), help=f"of {', '.join(METHODS)}")
     parser.add_argument("--ranks", default="1,4", help="ranks of the uniform LoRA that sets the budget")
-    parser.add_argument("--seeds", type=int, default=5, help="how many; tune takes its own")
-    parser.add_argument("--steps", type=int, help="optimizer steps, instead of the task's own")
+    parser.add_argument("--seeds", type=int, help="how many: 5, to tune 1; those to tune are others")
+    parser.add_argument("--steps", type=int, default=0, help="optimizer steps, instead of the task's own")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny runs in a folder of their own: does it work")
     arguments = parser.parse_args()
+    arguments.seeds = arguments.seeds or (1 if arguments.stage == "tune" else 5)
     kept, limit = KEPT, None
     if arguments.quick:
         arguments.stage, arguments.steps, kept, limit = "report", QUICK_STEPS, results.emptied("quality"), QUICK_ROWS
         for name, value in QUICK.items():
             setattr(arguments, name, value)
     if arguments.stage != "table":
-        carry_out(list(jobs(arguments)), kept, arguments.data, arguments.workers, limit)
-    while arguments.stage == "tune" and (further := list(_beyond(arguments))):
+        carry_out(list(jobs(arguments, kept)), kept, arguments.data, arguments.workers, limit)
+    while arguments.stage == "tune" and (further := list(_beyond(arguments, kept))):
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
         figures = tables.summary(kept)

@@ -64,6 +64,9 @@ METHODS = {
     "dynamic-ratio": Method("dynamic, B at 4 x the rate, guarded", fields={"lr_ratio": RATIO, "guard": 0.3}),
     "dynamic-no-moves": Method("dynamic without reallocation", fields={"allocation": "none"}, rates_of=TUNED),
     "dynamic-commit-only": Method("dynamic, first event only", fields={"moves": 0}, rates_of=TUNED),
+    "random-commit-only": Method(
+        "dynamic, first event only, at random", fields={"allocation": "random", "moves": 0}, rates_of=TUNED
+    ),
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of=TUNED),
     "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of=TUNED),
     "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of=TUNED),

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
+from benchmarks import results
 from benchmarks.quality.methods import Method, method_of
 from benchmarks.quality.tasks import TASKS, Task, task_data
 from dynlora import assets, strategies
@@ -29,9 +30,13 @@ from dynlora.engine.modules import find_modules
 from dynlora.engine.optimizer import set_lr
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recording import NullRecorder
+from dynlora.engine.trainer import TrainingDiverged
 
 PARTS_PER_NAT = 1000
 """Losses are kept as whole thousandths of a nat: half a thousandth of rounding, far below what is told apart."""
+
+DIVERGED: dict[str, Any] = {"diverged": True, "metrics": {"loss": None, "accuracy": None}, "train_s": 0.0}
+"""What is kept of a run whose loss became no number: tuning counts it as infinitely bad, tables say it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Job:
         seed: of every random draw.
         lr: peak learning rate.
         model: name of the base model.
-        steps: optimizer steps at full length; a method may take a share of them.
+        steps: optimizer steps at full length, 0 for the task's own; a method may take a share of them.
     """
 
     purpose: str
@@ -58,11 +63,16 @@ class Job:
     steps: int = 0
 
     @property
+    def full_steps(self) -> int:
+        """Optimizer steps at full length."""
+        return self.steps or TASKS[self.task].steps
+
+    @property
     def file_name(self) -> str:
-        """The name of the file that keeps the run."""
+        """The name of the file that keeps the run: everything that tells it from another one."""
         model = "" if self.model == "minilm" else f"{self.model}-"
-        rate = f"-lr{self.lr:g}" if self.purpose == "tune" else ""
-        return f"{self.purpose}-{model}{self.task}-r{self.rank}-{self.method}{rate}-s{self.seed}.json"
+        name = f"{self.purpose}-{model}{self.task}-r{self.rank}-{self.method}"
+        return f"{name}-lr{self.lr:g}-n{self.full_steps}-s{self.seed}.json"
 
     def run(self, folder: Path | None, limit: int | None = None) -> dict[str, Any]:
         """Train and evaluate, and return what is kept of it as plain values.
@@ -75,7 +85,10 @@ class Job:
         if limit is not None:
             rows = np.arange(limit)
             data = dataclasses.replace(data, train=data.train.take(rows), held_out=data.held_out.take(rows))
-        return finished_run(self, method_of(self.method), data)
+        method = method_of(self.method)
+        if method.fields.get("allocation") == "random":  # no two tasks share a lot
+            method = dataclasses.replace(method, fields={**method.fields, "lot": list(TASKS).index(self.task)})
+        return finished_run(self, method, data)
 
 
 def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
@@ -84,10 +97,21 @@ def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
     config = _config(job, TASKS[job.task], method, base)
     start = time.perf_counter()
     side = _train_peft if method.engine == "peft" else _train_ours
-    predictions, parameters, extra = side(config, method, base, data)
+    about = {
+        "job": vars(job) | {"steps": job.full_steps},
+        "steps": config.train.steps,
+        "precision": resolve_precision(config.train.precision, torch.device("cpu")),
+        "made_with": {"processor": results.processor(), **results.versions()},
+    }
+    try:
+        predictions, parameters, extra = side(config, method, base, data)
+    except TrainingDiverged:
+        return about | DIVERGED
+    if not np.isfinite(predictions.loss).all():  # PEFT's plain loop goes on with losses that are no number
+        return about | DIVERGED
     found = summarise(predictions, data.held_out.label, data.labels)
     return {
-        "job": vars(job) | {"steps": config.train.steps},
+        **about,
         "metrics": {name: round(value, 6) for name, value in found.items()},
         "parameters": parameters,
         "train_s": round(time.perf_counter() - start, 1),
@@ -107,7 +131,7 @@ def _targets(method: Method, base: BaseModel) -> tuple[str, ...] | None:
 
 def _config(job: Job, task: Task, method: Method, base: BaseModel) -> RunConfig:
     """Return the settings of a run; all else is the default."""
-    steps = max(10, round((job.steps or task.steps) * method.steps))
+    steps = max(10, round(job.full_steps * method.steps))
     rank = max(1, round(job.rank * method.budget))
     return parse_config(
         {

@@ -35,8 +35,8 @@ def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None
             return
         made = job.run(data, limit)
         metrics = made["metrics"]
-        print(f"{job.file_name:58} loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}  "
-              f"{made['train_s']:.0f} s", flush=True)  # fmt: skip
+        said = f"loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}" if metrics["loss"] else "diverged"
+        print(f"{job.file_name:66} {said}  {made['train_s']:.0f} s", flush=True)
         partial = kept / f"{job.file_name}.partial"
         partial.write_text(json.dumps(made), "utf-8")
         partial.replace(kept / job.file_name)

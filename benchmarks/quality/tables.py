@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.methods import METHODS, method_of
+from benchmarks.quality.methods import METHODS, method_of, rates_source
 from benchmarks.quality.paired import paired_difference
-from benchmarks.quality.runs import PARTS_PER_NAT
+from benchmarks.quality.runs import PARTS_PER_NAT, Job
 
-AGAINST = ("lora", "peft-lora", "peft-adalora", "random", "dynamic")
+AGAINST = (
+    "lora", "peft-lora", "peft-adalora", "random", "random-no-floor", "random-commit-only", "dynamic",
+    "dynamic-no-floor",
+)  # fmt: skip
 """What every method is held against."""
 
 Runs = dict[int, dict[str, Any]]
@@ -24,7 +28,7 @@ Runs = dict[int, dict[str, Any]]
 
 
 def finished(kept: Path, purpose: str) -> list[dict[str, Any]]:
-    """Return the finished runs of a purpose."""
+    """Return the finished runs of a purpose, diverged ones too: their loss is None."""
     return [json.loads(path.read_text("utf-8")) for path in sorted(kept.glob(f"{purpose}-*.json"))]
 
 
@@ -32,45 +36,78 @@ MOST_RATES = 4
 """A method whose best rate lies at the edge of its grid tries further, until it has tried more than so many."""
 
 
-def chosen_rate(kept: Path, model: str, task: str, method: str, rank: int) -> float | None:
+def chosen_rate(kept: Path, cell: Job) -> float | None:
     """Return the rate with the least mean loss on the tuning rows, None when nothing was tuned.
 
-    A run that diverged counts with its loss, however large.
+    A run that diverged counts with an infinite loss.
+
+    Args:
+        kept: folder of the runs.
+        cell: a run of the method, task, rank, model and length in question; its rate and seed do not matter.
     """
-    losses = _tuned(kept, model, task, method, rank)
+    losses = _tuned(kept, cell)
     return min(losses, key=lambda lr: losses[lr]) if losses else None
 
 
-def rate_beyond(kept: Path, model: str, task: str, method: str, rank: int) -> float | None:
+def rate_beyond(kept: Path, cell: Job) -> float | None:
     """Return the rate to try next where the best one lies at the edge of those that were tried, else None."""
-    losses = _tuned(kept, model, task, method, rank)
-    best = chosen_rate(kept, model, task, method, rank)
+    losses = _tuned(kept, cell)
+    best = chosen_rate(kept, cell)
     if best is None or min(losses) < best < max(losses) or len(losses) > MOST_RATES:
         return None
     return best / 2 if best == min(losses) else best * 2
 
 
-def _tuned(kept: Path, model: str, task: str, method: str, rank: int) -> dict[float, float]:
+def _tuned(kept: Path, cell: Job) -> dict[float, float]:
     """Return the mean loss on the tuning rows by rate."""
     losses: dict[float, list[float]] = defaultdict(list)
     for made in finished(kept, "tune"):
         job = made["job"]
-        if (job["model"], job["task"], job["method"], job["rank"]) == (model, task, method, rank):
-            losses[job["lr"]].append(made["metrics"]["loss"])
+        if _cell_of(job) == (cell.model, cell.task, cell.rank, cell.full_steps) and job["method"] == cell.method:
+            loss = made["metrics"]["loss"]
+            losses[job["lr"]].append(math.inf if loss is None else loss)
     return {lr: statistics.mean(values) for lr, values in losses.items()}
 
 
-def summary(kept: Path) -> dict[str, Any]:
-    """Return every cell (model, task, rank) with its methods and their differences, as plain values."""
-    cells: dict[tuple[str, str, int], dict[str, Runs]] = defaultdict(lambda: defaultdict(dict))
+def _cell_of(job: Mapping[str, Any]) -> tuple[str, str, int, int]:
+    return job["model"], job["task"], job["rank"], job["steps"]
+
+
+def summary(kept: Path, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return every cell (model, task, rank, steps) with its methods and their differences, as plain values.
+
+    Args:
+        kept: folder of the runs.
+        rates: the rate of each method that counts; without them, the one that it chose on the cell's tuning rows, and
+            where it chose none, the one with the most runs.
+    """
+    cells: dict[tuple[str, str, int, int], dict[str, dict[float, Runs]]] = defaultdict(lambda: defaultdict(dict))
     for made in finished(kept, "report"):
         job = made["job"]
-        cells[job["model"], job["task"], job["rank"]][job["method"]][job["seed"]] = made
-    found = [
-        {"model": model, "task": task, "rank": rank, "methods": _methods(cell), "differences": _differences(cell)}
-        for (model, task, rank), cell in sorted(cells.items())
-    ]
+        cells[_cell_of(job)][job["method"]].setdefault(job["lr"], {})[job["seed"]] = made
+    found = []
+    for (model, task, rank, steps), by_rate in sorted(cells.items()):
+        cell = {}
+        for name, runs in by_rate.items():
+            where = Job("tune", task, rates_source(name), rank, 0, 0.0, model, steps)
+            cell[name] = runs[_counting(kept, where, runs, (rates or {}).get(name))]
+        cell, diverged = _ended(cell)
+        about = {"model": model, "task": task, "rank": rank, "steps": steps, "diverged": diverged}
+        found.append(about | {"methods": _methods(cell), "differences": _differences(cell)})
     return {"cells": found, "rates": _rates(kept)}
+
+
+def _counting(kept: Path, cell: Job, runs: Mapping[float, Runs], rate: float | None) -> float:
+    """Return the rate whose runs count, see `summary`."""
+    wanted = chosen_rate(kept, cell) if rate is None else rate
+    return wanted if wanted is not None and wanted in runs else max(runs, key=lambda lr: len(runs[lr]))
+
+
+def _ended(cell: Mapping[str, Runs]) -> tuple[dict[str, Runs], dict[str, list[int]]]:
+    """Return the runs of a cell that did not diverge, and the seeds of those that did."""
+    whole = {name: {seed: made for seed, made in runs.items() if "diverged" not in made} for name, runs in cell.items()}
+    gone = {name: sorted(set(runs) - set(whole[name])) for name, runs in cell.items()}
+    return {name: runs for name, runs in whole.items() if runs}, {name: seeds for name, seeds in gone.items() if seeds}
 
 
 def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
@@ -80,17 +117,20 @@ def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
         runs = [cell[name][seed] for seed in sorted(cell[name])]
         loss = [made["metrics"]["loss"] for made in runs]
         accuracy = [made["metrics"]["accuracy"] for made in runs]
+        active = [made["parameters"]["active"] + made["parameters"]["gate"] for made in runs]
         rows.append(
             {
                 "method": name,
                 "seeds": sorted(cell[name]),
                 "lr": runs[0]["job"]["lr"],
-                "steps": runs[0]["job"]["steps"],
+                "steps": runs[0]["steps"],
                 "loss": statistics.mean(loss),
                 "loss_by_seed": loss,
                 "accuracy": statistics.mean(accuracy),
                 "accuracy_by_seed": accuracy,
-                "parameters": runs[0]["parameters"],
+                "f1": statistics.mean(made["metrics"].get("f1", math.nan) for made in runs),
+                "budget": runs[0]["parameters"]["budget"],
+                "parameters": [min(active), max(active)],
             }
         )
     return rows
@@ -113,7 +153,7 @@ def _differences(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
             loss = paired_difference(_losses(mine), _losses(theirs))
             right = paired_difference(_right(mine), _right(theirs))
             rows.append(
-                {"method": name, "against": other, "verdict": loss.verdict}
+                {"method": name, "against": other, "verdict": loss.verdict, "accuracy_verdict": right.verdict_of_gain}
                 | {"loss": dataclasses.asdict(loss), "accuracy": dataclasses.asdict(right)}
             )
     return rows
@@ -140,15 +180,18 @@ def _rates(kept: Path) -> list[dict[str, Any]]:
 
 
 def show(figures: Mapping[str, Any]) -> None:
-    """Print a table for each cell."""
+    """Print a table for each cell; intervals are the wider of the two, see `paired.Difference`."""
     for cell in figures["cells"]:
-        print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}")
+        print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}, {cell['steps']} steps")
         for row in cell["methods"]:
-            label = method_of(row["method"]).label
-            print(f"  {label:34} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
-                  f"{100 * row['accuracy']:.2f} %  {len(row['seeds'])} seeds")  # fmt: skip
+            label, few, most = method_of(row["method"]).label, *row["parameters"]
+            print(f"  {label:36} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
+                  f"{100 * row['accuracy']:.2f} %  F1 {100 * row['f1']:.2f} %  {few:,} to {most:,} parameters  "
+                  f"{len(row['seeds'])} seeds")  # fmt: skip
+        for name, seeds in cell["diverged"].items():
+            print(f"  {name} diverged at seeds {seeds}")
         for row in cell["differences"]:
             loss, right = row["loss"], row["accuracy"]
-            print(f"  {row['method']:>18} - {row['against']:13} loss {loss['mean']:+.4f} [{loss['low']:+.4f}, "
-                  f"{loss['high']:+.4f}] {row['verdict']:6}  accuracy {100 * right['mean']:+.2f} "
-                  f"[{100 * right['low']:+.2f}, {100 * right['high']:+.2f}]")  # fmt: skip
+            print(f"  {row['method']:>26} - {row['against']:18} loss {loss['mean']:+.4f} [{loss['wide_low']:+.4f}, "
+                  f"{loss['wide_high']:+.4f}] {row['verdict']:6}  accuracy {100 * right['mean']:+.2f} "
+                  f"[{100 * right['wide_low']:+.2f}, {100 * right['wide_high']:+.2f}]")  # fmt: skip

@@ -27,7 +27,7 @@ def commitment(
     *,
     min_rank: int,
     along: bool,
-    by_lot: bool,
+    lot: int | None,
 ) -> list[Edit]:
     """Return the edits that set all ranks anew; none when nothing was heard.
 
@@ -38,14 +38,14 @@ def commitment(
         step: where training stands; a promise counts for the steps that are left.
         min_rank: components every module keeps, as far as the budget goes.
         along: new rows of A point along the directions, and every component starts anew; False keeps what there is.
-        by_lot: promises are drawn: the control.
+        lot: promises are drawn from this lot, the control; None takes those that were heard.
     """
     if len(heard) < len(adapters):
         return []
     left = step.total - step.index
     gains = [promised(d, scaling=m.scaling, lr=step.lr, steps=left) for d, m in zip(heard, adapters, strict=True)]
-    if by_lot:
-        rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot"))
+    if lot is not None:
+        rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot", lot))
         gains = [np.sort(rng.random(m.max_rank))[::-1] * c for m, c in zip(adapters, adapters.costs, strict=True)]
     room = [module.max_rank for module in adapters]
     ranks = committed_ranks(gains, adapters.costs, room, budget=adapters.spendable, min_rank=min_rank)

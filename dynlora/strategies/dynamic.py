@@ -57,6 +57,7 @@ class Dynamic(Strategy):
         "rank", "What moves: rank; scalar (a weight a module); both; random (the control: by lot); none.",
         choices=("rank", "scalar", "both", "random", "none"),
     )  # fmt: skip
+    lot: int = setting(0, "Which lot is drawn where allocation=random; another one at the same seed.", ge=0)
     gates: str = setting(
         "module", "One gate a module and sequence; rank: a component; token: a token.", choices=("off", *MODES)
     )
@@ -176,7 +177,8 @@ class Dynamic(Strategy):
 
     def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first event, which sets all ranks anew."""
-        how = {"along": self.rows == "gradient", "by_lot": self.allocation == "random", "min_rank": self.min_rank}
+        lot = self.lot if self.allocation == "random" else None
+        how = {"along": self.rows == "gradient", "min_rank": self.min_rank, "lot": lot}
         return commitment(adapters, self.listening.heard(adapters), worth, step, **how)
 
     def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
@@ -191,7 +193,7 @@ class Dynamic(Strategy):
             benefit = self.listening.benefits(adapters, lr=step.lr, steps=phases.allocate_every)
         standing = standing_of(adapters, worth, benefit, fresh=fresh, min_rank=self.min_rank)
         if self.allocation == "random":
-            rng = np.random.default_rng(stream_seed(adapters.seed, "random allocation", step.index))
+            rng = np.random.default_rng(stream_seed(adapters.seed, "random allocation", self.lot, step.index))
             return list(swap(drawn(standing, rng), moves=moves, per_module=self.moves_per_module, hysteresis=0.0))
         if self.solver == "softmax":
             share = np.array([score.sum() for score in standing.scores])

@@ -1,0 +1,97 @@
+"""Which way the small form of each benchmark must point: coarse, so that a busy machine does not matter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from benchmarks.results import RESULTS
+
+Claims = Iterator[tuple[str, bool]]
+"""A sentence, and whether the figures keep it."""
+
+CHANCE = 0.75
+"""Loss of a two-class head that has learned nothing, with room for a bad start, nats."""
+
+
+def pages(figures: Mapping[str, Any]) -> Claims:
+    """A part is cheaper than the page that holds it; a list that was read before comes sooner."""
+    server, listed = figures["server"], figures["list"]
+    yield "the heat map alone costs less than the page", server["heat map"]["cpu_s"] < server["page, first"]["cpu_s"]
+    yield "a list read before comes sooner", listed["list, warm"]["cpu_s"] < listed["list, first of all"]["cpu_s"]
+
+
+def store(figures: Mapping[str, Any]) -> Claims:
+    """The store writes and reads faster than every tracker that is installed."""
+    for size, trackers in figures["sizes"].items():
+        for name, row in trackers.items():
+            yield f"a step is written faster than by {name} ({size})", row["ratio"]["readable_us"] > 1
+            yield f"a signal is read faster than from {name} ({size})", row["ratio"]["read_s"] > 1
+
+
+def overhead(figures: Mapping[str, Any]) -> Claims:
+    """`dynamic` keeps the budget, adds hardly an operation, and recording is part of every run."""
+    sides = figures["variants"]
+    mine, plain = sides["dynamic"], sides["lora"]
+    yield "dynamic keeps the budget", mine["parameters_most"] <= mine["parameters"]["budget"]
+    yield "dynamic adds at most 2 % of the operations", mine["flops"]["formula"] <= 1.02 * plain["flops"]["formula"]
+    yield "only dynamic pays for gates", mine["shares"]["gating"] > 0 and plain["flops"]["gates"] == 0
+
+
+def throughput(figures: Mapping[str, Any]) -> Claims:
+    """Batches of one length with their padding cost more than batches of like length."""
+    yield "lora trains more samples a second than run_glue", figures["ratios"]["lora"]["run_glue"] > 1
+
+
+def step_time(figures: Mapping[str, Any]) -> Claims:
+    """Training weights costs more than passing gradients through them."""
+    for setting in figures["settings"]:
+        ratios = {name: row["median"] for name, row in setting["ratios"].items()}
+        yield "PEFT LoRA costs more than the floor", ratios.get("peft-lora/floor", 2) > 1
+        yield "full fine-tuning costs more than the floor", ratios.get("full/floor", 2) > 1
+
+
+def quality(figures: Mapping[str, Any]) -> Claims:
+    """Every method learns something, and ours within the budget."""
+    for cell in figures["cells"]:
+        yield "no run diverged", not cell["diverged"]
+        for row in cell["methods"]:
+            yield f"{row['method']} is no worse than chance", row["loss"] < CHANCE
+            if not row["method"].startswith("peft"):
+                yield f"{row['method']} keeps the budget", row["parameters"][1] <= row["budget"]
+
+
+def domains(figures: Mapping[str, Any]) -> Claims:
+    """Every domain is read by every side."""
+    rows = figures["by_domain"]
+    yield "every domain is read with and without gates", len({row["gates"] for row in rows}) > 1
+    yield "no side is worse than chance everywhere", min(row["loss"] for row in rows) < CHANCE
+
+
+def methods(figures: Mapping[str, Any]) -> Claims:
+    """Every method learns something; a step is timed against `lora`'s."""
+    yield from quality(figures)
+    yield (
+        "a step of dynamic costs what one of lora does, roughly",
+        0.5 < figures["costs"]["dynamic"]["step_over_lora"] < 3,
+    )
+
+
+def knockouts(figures: Mapping[str, Any]) -> Claims:
+    """Some modules help, and scores are correlations."""
+    for name, run in figures["runs"].items():
+        yield f"some modules of {name} help", run["helps"] > 0
+        yield f"{name}: correlations lie in -1 to 1", all(abs(row["own"]["rho"]) <= 1 for row in run["scores"])
+
+
+CHECKS: Mapping[str, Callable[[Any], Claims]] = {
+    check.__name__: check
+    for check in (pages, store, overhead, throughput, step_time, quality, domains, methods, knockouts)
+}
+
+
+def wrong_ways(name: str) -> list[str]:
+    """Return the sentences that the small form of a benchmark did not keep, from what it wrote last."""
+    figures = json.loads((RESULTS / f"{name}-quick.json").read_text("utf-8"))["figures"]
+    return [f"not so: {sentence}" for sentence, holds in CHECKS[name](figures) if not holds]
