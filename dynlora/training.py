@@ -22,6 +22,7 @@ from dynlora.config_files import read_run_config
 from dynlora.engine.adapter_state import checked_state
 from dynlora.engine.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.hardware import describe_machine, resolve_precision
+from dynlora.engine.models import probe_of
 from dynlora.engine.modules import find_modules
 from dynlora.engine.recording import NullRecorder
 from dynlora.engine.trainer import Trainer, TrainingStopped
@@ -122,12 +123,16 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
 
 
 def trainer_check(inputs: Inputs) -> None:
-    """Refuse targets that match nothing before a folder is made.
+    """Refuse targets that match nothing, and a model that the method cannot adapt, before a folder is made.
 
     Raises:
-        ConfigError: when a target matches no module.
+        ConfigError: when a target matches no module, or the method refuses the model.
     """
-    find_modules(inputs.base.model, inputs.config.adapter.targets, inputs.base.head)
+    config, base, strategy = inputs.config, inputs.base, inputs.strategy
+    infos = find_modules(base.model, config.adapter.targets, base.head)
+    rank, alpha = config.adapter.rank, config.adapter.lora_alpha
+    probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
+    strategy.check_model(infos, probe)
 
 
 def _check_resumable(run_id: str, status: Any, force: bool) -> None:

@@ -37,6 +37,11 @@ SIZE = "ncvl"
 """The forms by how much they hold; the place of a form is its number in the recorded signals."""
 
 
+def usable(path: str, biased: bool) -> str:
+    """Return a path as a module can take it: without a bias its C, D and E are none."""
+    return path if biased else path[:2] + "nnn"
+
+
 def path_cost(path: str, info: ModuleInfo, rank: int) -> int:
     """Return the numbers that a path uses of a module."""
     matrix = {"l": rank * (info.d_in + info.d_out), "v": info.d_out, "c": 1, "n": 0}
@@ -118,8 +123,8 @@ class GloraLinear(LoraLinear):
     @torch.no_grad()
     def settle(self, path: str) -> None:
         """Take a path from now on, also in training; without a bias its C, D and E are none."""
-        path = path if self.base_bias is not None else path[:2] + "nnn"
-        self.path.copy_(torch.tensor([SIZE.index(form) for form in path]))
+        forms = usable(path, self.base_bias is not None)
+        self.path.copy_(torch.tensor([SIZE.index(form) for form in forms]))
         self.sampled.fill_(False)
         self.loaded()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters, replace_module
 from dynlora.engine.dropout import use_sparse_dropout
 from dynlora.engine.gates import Gates
-from dynlora.engine.modules import find_modules, head_names
+from dynlora.engine.modules import ModuleInfo, find_modules, head_names
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.strategy import Batch, Probe, Strategy
 from dynlora.errors import AssetError
@@ -133,6 +133,27 @@ def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:
     }
 
 
+def nothing(n: int) -> list[Batch]:
+    """Return no batches: where a strategy may look at none."""
+    return []
+
+
+def probe_of(
+    base: BaseModel,
+    strategy: Strategy,
+    modules: Sequence[ModuleInfo],
+    *,
+    rank: int,
+    lora_alpha: float,
+    total: int,
+    seed: int,
+    batches: Callable[[int], list[Batch]] = nothing,
+) -> Probe:
+    """Return what a strategy may look at before it adapts these modules; see `adapt`."""
+    budget = strategy.parameter_budget(sum(rank * info.cost for info in modules))
+    return Probe(base.model, rank, budget, lora_alpha, total, batches, seed)
+
+
 def adapt(  # noqa: PLR0913 - what a config says, named
     base: BaseModel,
     strategy: Strategy,
@@ -161,14 +182,16 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         sizes: saved (rank, max_rank) by module name, instead of the strategy's start.
 
     Raises:
-        ConfigError: when the targets match nothing.
+        ConfigError: when the targets match nothing, or the method cannot adapt the model.
     """
     infos = find_modules(base.model, targets, base.head)
-    budget = strategy.parameter_budget(sum(rank * info.cost for info in infos))
     fresh = sizes is None
-    looked_at = batches if fresh else lambda n: []
-    probe = Probe(base.model, rank, budget, lora_alpha, total, looked_at, seed)
+    probe = probe_of(
+        base, strategy, infos, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
+        batches=batches if fresh else nothing,
+    )  # fmt: skip
     if fresh:
+        strategy.check_model(infos, probe)
         ranks = strategy.ranks(infos, probe)
         sizes = {i.name: (r, strategy.max_rank(i, r, probe)) for i, r in zip(infos, ranks, strict=True)}
     modules = []
@@ -177,7 +200,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         replace_module(base.model, info.name, adapter)
         modules.append(adapter)
     _replace_heads(base, strategy, probe)
-    adapters = Adapters(modules, budget=budget, reference_rank=rank, seed=seed, total=total)
+    adapters = Adapters(modules, budget=probe.budget, reference_rank=rank, seed=seed, total=total)
     adapters.set_dropout(dropout)
     use_sparse_dropout(base.model)
     mode = strategy.gate_mode()

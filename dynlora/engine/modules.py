@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -72,6 +72,28 @@ def find_modules(model: nn.Module, targets: Sequence[str] | None = None, head: S
             f"name some of {', '.join(list(linears)[:5]) or 'another model'}"
         )
     return chosen
+
+
+def check_weights(model: nn.Module, modules: Sequence[ModuleInfo], asked: str) -> None:
+    """Refuse modules whose weights do not lie as d_in · d_out floating-point numbers, as those of quantised ones.
+
+    Args:
+        model: holds the modules.
+        modules: those to look at.
+        asked: the setting that needs such weights, and why, as the sentence begins.
+
+    Raises:
+        ConfigError: naming the first such module.
+    """
+    for info in modules:
+        weight: Tensor = model.get_submodule(info.name).weight  # pyright: ignore - linear by construction
+        narrow = not weight.is_floating_point() or weight.element_size() < 2
+        if narrow or weight.numel() != info.d_in * info.d_out:
+            kind = str(weight.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"{asked}, and the weight of {info.name} lies as {weight.numel():,} numbers of {kind}, not as "
+                f"{info.d_in * info.d_out:,} in floating point; load the model without quantisation"
+            )
 
 
 def head_names(model: PreTrainedModel, fresh: Sequence[str] = ()) -> list[str]:

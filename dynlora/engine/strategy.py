@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,44 +18,13 @@ from torch import Tensor, nn
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.bench import Batch, Bench, example_loss
 from dynlora.engine.edits import Edit
+from dynlora.engine.fields import setting, start_setting, state
 from dynlora.engine.guard import RateGuard
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.starts import STARTS
 
 Fidelity = Literal["code", "description", "reconstruction"]
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Any:
-    """Declare a hyper-parameter: its default, what it means, its unit, and the values it may take."""
-    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {
-        "help": help,
-        "unit": unit,
-        "choices": choices,
-        "bounds": {k: v for k, v in bounds.items() if v is not None},
-    }
-    return field(default=default, metadata=metadata)
-
-
-def start_setting(choices: Sequence[str] = tuple(STARTS)) -> Any:
-    """Declare `init`: how A starts, for a method that can take only some of the starts; the first is the default."""
-    return setting(choices[0], f"Start of A: {'; '.join(STARTS[name].help for name in choices)}.", choices=choices)
-
-
-def state(factory: Callable[[], Any]) -> Any:
-    """Declare a state field: saved with every checkpoint; numbers, tensors, and lists or dicts of them."""
-    return field(init=False, default_factory=factory, repr=False, compare=False)
 
 
 def own_group(groups: list[dict[str, Any]], tensors: Iterable[Tensor], **options: Any) -> list[dict[str, Any]]:
@@ -180,6 +149,17 @@ class Strategy:
         Args:
             total: optimizer steps of the run.
             rank: rank of uniform LoRA.
+
+        Raises:
+            ConfigError: naming the field, its value, the rule and the remedy.
+        """
+
+    def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
+        """Refuse a model that the method cannot adapt, before anything is made; not on resume or load.
+
+        Args:
+            modules: those to adapt.
+            probe: as in `ranks`, but it may give no batches.
 
         Raises:
             ConfigError: naming the field, its value, the rule and the remedy.

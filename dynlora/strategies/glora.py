@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Edit
 from dynlora.engine.edits.paths import SettlePaths
-from dynlora.engine.glora_linear import FORMS, LORA, SIZE, GloraLinear, path_cost
-from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.glora_linear import FORMS, LORA, SIZE, GloraLinear, path_cost, usable
+from dynlora.engine.modules import ModuleInfo, check_weights
 from dynlora.engine.path_search import Candidate, Space, evolve, loss_of
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting
@@ -98,16 +99,24 @@ class Glora(Strategy):
         """Return the share of rows the search ranks candidates on; a fixed path needs none."""
         return self.reserve if self.path is None else 0.0
 
+    def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
+        """Refuse weights that cannot be scaled number by number, and a fixed path that no rank fits into the budget."""
+        check_weights(probe.model, modules, "strategy.name=glora: scales the frozen weights number by number")
+        least = 0 if self.path is None else self._cost(self.path, modules, probe.model, 1)
+        if least > probe.budget:
+            enough = math.ceil(least / sum(info.cost for info in modules))
+            raise ConfigError(
+                f"strategy.path={self.path}: takes {least:,} parameters at rank 1, adapter.rank={probe.rank} allows "
+                f"{probe.budget:,}, those of uniform LoRA; raise adapter.rank to {enough}, or choose a path that takes "
+                f"less, such as {LORA}"
+            )
+
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Return uniform ranks, or the highest with which a fixed path stays within uniform LoRA's parameters."""
         if self.path is None:
             return super().ranks(modules, probe)
-        fits = [
-            rank
-            for rank in range(1, probe.rank + 1)
-            if all(path_cost(self.path, info, rank) <= probe.rank * info.cost for info in modules)
-        ]
-        return [max(fits, default=1)] * len(modules)
+        fits = [r for r in range(1, probe.rank + 1) if self._cost(self.path, modules, probe.model, r) <= probe.budget]
+        return [max(fits)] * len(modules)
 
     def start(self, adapters: Adapters) -> None:
         """Make sure that there are rows to search on.
@@ -123,11 +132,6 @@ class Glora(Strategy):
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> GloraLinear:
         """Return an adapter with all five supports."""
-        if base.weight.numel() != module.d_in * module.d_out:  # pyright: ignore - linear by construction
-            raise ConfigError(
-                f"strategy.name=glora: the weight of {module.name} is packed and cannot be scaled number by number; "
-                "load the model in full precision"
-            )
         adapter = GloraLinear(base, module, rank=rank, scaling=self.module_scaling(probe), path=self.path)
         adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
         return adapter
@@ -177,6 +181,11 @@ class Glora(Strategy):
             mutation=self.mutation,
         )
         return [SettlePaths(best, tuple(history))]
+
+    def _cost(self, path: str, modules: Sequence[ModuleInfo], model: nn.Module, rank: int) -> int:
+        """Return the numbers that a path uses of all modules."""
+        biased = [model.get_submodule(info.name).bias is not None for info in modules]
+        return sum(path_cost(usable(path, has), info, rank) for has, info in zip(biased, modules, strict=True))
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the form of each support in the path of this step: 0 none, 1 constant, 2 vector, 3 low-rank."""

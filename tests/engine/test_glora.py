@@ -107,12 +107,45 @@ def test_fixed_paths_stay_within_the_budget_where_a_rank_does(path: str) -> None
     assert all(1 <= module.rank < 4 for module in adapters)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "path", "rank", "enough"),
+    [("bert", "nlnnv", 1, 2), ("bert", "llnnn", 1, 2), ("bert", "llnnv", 2, 3), ("llama", "llvvv", 1, 2)],
+)
+def test_a_fixed_path_that_no_rank_fits_into_the_budget_is_refused(
+    architecture: str, path: str, rank: int, enough: int
+) -> None:
+    def made(rank: int) -> Adapters:
+        config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=rank)
+        return make_trainer(config, architecture).adapters
+
+    with pytest.raises(ConfigError, match=rf"strategy.path={path}: takes .* raise adapter.rank to {enough}, or choose"):
+        made(rank)
+    count = made(enough).adapter_parameter_count()
+    assert count["active"] <= count["budget"]
+
+
+@pytest.mark.parametrize(("path", "architecture"), [("nlnnn", "bert"), ("nlvvv", "llama"), ("vnnvn", "bert")])
+def test_a_fixed_path_may_spend_the_whole_budget_at_rank_one(path: str, architecture: str) -> None:
+    config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=1)
+    count = make_trainer(config, architecture).adapters.adapter_parameter_count()
+    assert count["active"] == count["budget"]  # llama's modules have no bias to shift
+
+
+def test_a_run_that_would_exceed_its_budget_leaves_no_folder(tmp_path: Path) -> None:
+    fields = {"name": "glora", "path": "llnnn"}
+    values = tiny_values(save_tiny("bert", tmp_path / "model"), save_data(tmp_path), strategy=fields, adapter__rank=1)
+    for begin in (training.train, lambda config, _: training.plan(config)):
+        with pytest.raises(ConfigError, match=r"raise adapter.rank to 2"):
+            begin(parse_config(values), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.fixture(scope="module", params=["searched", "fixed"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a short run on a tiny model: with found paths, or with one that is no LoRA."""
     root = tmp_path_factory.mktemp("glora")
     fields = {"name": "glora"} | ({"path": "vlvcv"} if request.param == "fixed" else {"population": 8, "rounds": 1})
-    values = tiny_values(save_tiny("bert", root / "model"), save_data(root), strategy=fields)
+    values = tiny_values(save_tiny("bert", root / "model"), save_data(root), strategy=fields, adapter__rank=3)
     outcome = training.train(parse_config(values), root / "runs")
     assert outcome.state == "finished", outcome.error
     return outcome.folder
