@@ -1,22 +1,81 @@
-"""The components of one module over the steps: their factors, and which became a copy of which."""
+"""The components of modules: what a method records of each, their factors, and which became a copy of which."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types)
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dynlora.viz.decisions import edits_of
-from dynlora.viz.labels import plural, spans
+from dynlora.viz.labels import number, one_line, plural, spans
+from dynlora.viz.sentences import choices_at
+from dynlora.viz.signals import About, own
 
 FACTOR = "factor"
 """The signal over components: e, what each component's part of the update is multiplied by."""
 
 COPY = "copy"
 """The kind of edit that puts a copy of one component into the slot of another."""
+
+
+MOST_SIGNALS = 4
+"""Signals over components that are drawn at most."""
+
+
+def known(summary: Mapping[str, Any], recorded: Mapping[str, str]) -> dict[str, About]:
+    """Return what is said of the signals over components that a run recorded, by name, the factors first.
+
+    A method that does not name a signal among its own has it called by its recorded name and unit.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        recorded: name to unit.
+    """
+    named = own(summary)
+    found = {FACTOR: About("factor", "Components: their factors and lineage")} if FACTOR in recorded else {}
+    for name, unit in recorded.items():
+        word = one_line(f"{name.replace('_', ' ')} {unit}", 40)
+        found.setdefault(name, named.get(name) or About(word, f"Components: their {word}"))
+    return dict(list(found.items())[:MOST_SIGNALS])
+
+
+def centre(values: pd.DataFrame, about: About, *, is_factor: bool) -> float | None:
+    """Return the neutral value of a signal's colours; None when they run from zero.
+
+    That is zero where there are signs. Values that all lie far from zero would look alike on a scale from there: they
+    are told apart by which side of their mean they lie on. A factor of zero leaves a component without effect, so
+    factors always run from zero.
+    """
+    finite = values.to_numpy(float)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite) or about.choices:
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    if low < 0:
+        return 0.0
+    return float(finite.mean()) if not is_factor and high / 2 < low < high else None
+
+
+def by_module(values: np.ndarray, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return a signal over components at one step, one row a module as recorded, one column a component.
+
+    Columns after the last that any module has in use are left out; no row when the modules do not fit the values.
+
+    Args:
+        values: one a component, each module's room one after the other; NaN where there is none.
+        modules: as `capacity.described` returns them.
+    """
+    room = modules.sort_values("position")["max_rank"].to_numpy(int)
+    if room.sum() != len(values):
+        return pd.DataFrame()
+    found = np.full((len(room), int(room.max(initial=0))), np.nan)
+    found[np.arange(found.shape[1]) < room[:, None]] = values
+    used = np.flatnonzero(np.isfinite(found).any(axis=0))
+    return pd.DataFrame(found[:, : int(used.max()) + 1]) if len(used) else pd.DataFrame()
 
 
 def of_module(frame: pd.DataFrame, modules: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -71,8 +130,62 @@ def lineage(found: pd.DataFrame, slots: int) -> pd.DataFrame:
     return pd.DataFrame({"slot": range(slots), "founder": founder, "copies": depth, "born": born})
 
 
+def table(values: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return what `by_module` does as people read it: the module, its components, its full name."""
+    found = values.iloc[modules["position"]].reset_index(drop=True)
+    found.columns = [f"component {place}" for place in found.columns]
+    found.insert(0, "module", modules["short"].to_numpy(), allow_duplicates=True)
+    return found.assign(name=modules["name"].to_numpy())
+
+
+def spread(
+    values: pd.DataFrame, modules: pd.DataFrame, about: About, step: int, *, neutral: float | None = None
+) -> str:
+    """Return the sentence under the components of all modules.
+
+    Args:
+        values: as `by_module` returns them.
+        modules: as `capacity.described` returns them.
+        about: what is said of the signal.
+        step: that is shown.
+        neutral: the neutral value of the colours, as `centre` returns it.
+    """
+    word, short = one_line(about.word, 40), modules.sort_values("position")["short"].tolist()
+    finite = values.to_numpy(float)
+    known = finite[np.isfinite(finite)]
+    if about.choices:
+        return f"{choices_at(known, about.choices, step)} Rows are modules, columns their components."
+    many = f"{plural(len(known), 'component')} of {plural(len(values), 'module')}"
+    low, high = (np.unravel_index(find(finite), finite.shape) for find in (np.nanargmin, np.nanargmax))
+    if finite[low] == finite[high]:
+        return f"At step {step} {word} is {number(float(finite[low]))} in all {many}."
+    ends = [f"{number(float(finite[at]))} ({one_line(short[at[0]], 40)}, component {at[1]})" for at in (low, high)]
+    zero = int((known == 0).sum())
+    some = f"; {zero:,} {'is' if zero == 1 else 'are'} at zero" if zero else ""
+    mean = number(float(known.mean()))
+    told = f" Colours tell which side of {number(neutral)} a component lies on." if neutral else ""
+    return f"At step {step} {word} runs from {ends[0]} to {ends[1]}, {mean} in the mean of {many}{some}.{told}"
+
+
+def over_steps(rows: pd.DataFrame, module: str, about: About) -> str:
+    """Return the sentence under a signal of one module's components; `rows` as `of_module` returns them."""
+    word = one_line(about.word, 40)
+    if rows.empty:
+        return f"No {word} was recorded of the components of {module}."
+    if about.choices:
+        return f"{module}: {choices_at(rows.iloc[:, -1].to_numpy(float), about.choices, int(rows.columns[-1]))}"
+    last = rows.iloc[:, -1].dropna()
+    many = f"{module}: {plural(len(last), 'component')} at the end"
+    if last.empty:
+        return f"{many}."
+    ends = number(float(last.min())), number(float(last.max()))
+    words = f"{many}, {word} {ends[0]}" + (f" to {ends[1]}" if ends[0] != ends[1] else "")
+    is_still = (rows.nunique(axis=1) <= 1).all() and rows.shape[1] > 1
+    return f"{words}; the same at every step." if is_still else f"{words}."
+
+
 def sentence(rows: pd.DataFrame, found: pd.DataFrame, module: str) -> str:
-    """Return the sentence under the components of a module; `rows` as `of_module` returns them."""
+    """Return the sentence under the factors of a module's components; `rows` as `of_module` returns them."""
     if rows.empty:
         return f"{module} has no factors on its components."
     last = rows.iloc[:, -1]

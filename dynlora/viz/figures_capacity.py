@@ -67,13 +67,13 @@ def capacity_map(
     drawn = theme.figure(colours, height, left=78)
     edges, centres = row_edges(modules["group"])
     values = _grouped(values) if view.grouping else values
-    z = _with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
+    z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns[-1] + 0.5)
     drawn.add_heatmap(
-        z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=0.6, **_colour_of(values, view, colours),
+        z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=0.6, **colour_of(values, view, colours),
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4g}}<extra></extra>",
     )  # fmt: skip
-    _label_rows(drawn, modules, centres, colours)
+    label_rows(drawn, modules, centres, colours)
     drawn.update_layout(
         yaxis={"range": [edges[-1], edges[0]], "domain": [0, 0.84], "showgrid": False, "fixedrange": True},
         xaxis={"title": {"text": "step"}, "anchor": "y", "showgrid": False, "range": [x[0], x[-1]]},
@@ -95,7 +95,8 @@ def row_edges(labels: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return np.array(edges), np.array(centres)
 
 
-def _with_gaps(rows: np.ndarray, labels: pd.Series) -> np.ndarray:
+def with_gaps(rows: np.ndarray, labels: pd.Series) -> np.ndarray:
+    """Return rows of a map with an empty one between groups, as `row_edges` leaves room for."""
     breaks = np.flatnonzero(labels.ne(labels.shift()).to_numpy())[1:]
     return np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows
 
@@ -124,7 +125,8 @@ def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palett
     return {"colorscale": scale, "zmin": -0.5, "zmax": highest + 0.5, "colorbar": bar}
 
 
-def _colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str, object]:
+def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str, object]:
+    """Return the scale of a map and its bar: a colour each for choices and groups, else from zero or about a centre."""
     finite = values.to_numpy(float)
     finite = finite[np.isfinite(finite)]
     high = float(finite.max()) if len(finite) else 1.0
@@ -144,7 +146,7 @@ def _colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[st
     return {"colorscale": colours.diverging_scale, "zmin": low, "zmax": high, "colorbar": bar}
 
 
-def _label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, colours: Palette) -> None:
+def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, colours: Palette) -> None:
     """Name every row for the pointer (as ticks that are not shown) and every group for the eye."""
     names = [
         f"{plotly_text(short)}<br>{plotly_text(name)}"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import queries
+from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.viz import capacity, flows, health_report, listing, signals
 from dynlora.viz.health import Evidence
@@ -58,7 +59,7 @@ class RunReading:
     @cached_property
     def signals(self) -> dict[str, signals.About]:
         """What is said of each signal over modules that was recorded, by name."""
-        return signals.known(self.summary, self.recorded)
+        return signals.known(self.summary, list(recorded_over(self.folder, "module")))
 
     @cached_property
     def scalars(self) -> pd.DataFrame:
@@ -156,6 +157,17 @@ class RunReading:
             evaluated_at=evaluated[0] if evaluated else 0,
             data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
         )
+
+
+def recorded_over(folder: Path, axis: str) -> dict[str, str]:
+    """Return the signals that hold anything and run over modules, components or another axis: name to unit.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    with RunReader(folder) as reader:
+        rows = reader.signals()
+        return {name: rows[name].unit for name in reader.recorded() if rows[name].axis == axis}
 
 
 def machine(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -47,6 +47,7 @@ class About:
         centre: the neutral value; None when its scale starts at zero.
         choices: names of the values 0, 1, 2, ... where they are choices; empty for amounts.
         grouping: whether equal values mean that modules belong together, and the values nothing else.
+        unit: what its method counts it in; empty where that is not said.
     """
 
     word: str
@@ -54,6 +55,7 @@ class About:
     centre: float | None = None
     choices: tuple[str, ...] = ()
     grouping: bool = False
+    unit: str = ""
 
 
 def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, About]:
@@ -62,14 +64,24 @@ def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, Abou
     What a run says of its method's own signals is not trusted: what is no text is left out.
     """
     found = {name: About(word, QUESTIONS[name], _CENTRES.get(name)) for name, word in WORDS.items()}
+    found |= {name: about for name, about in own(summary).items() if name not in found}
+    return {name: about for name, about in found.items() if name in recorded}
+
+
+def own(summary: Mapping[str, Any]) -> dict[str, About]:
+    """Return what a run says of its method's own signals, by name; what is no text is left out."""
+    found = {}
     for name, said in table(summary.get("own_signals")).items():
-        if name not in found and isinstance(said, Mapping) and isinstance(said.get("title"), str):
+        if isinstance(said, Mapping) and isinstance(said.get("title"), str):
             choices = said.get("choices")
             names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
             question = said.get("question")
             words = question if isinstance(question, str) and question else said["title"]
-            found[name] = About(said["title"], words, None, tuple(names), said.get("grouping") is True)
-    return {name: about for name, about in found.items() if name in recorded}
+            unit, grouping = said.get("unit"), said.get("grouping") is True
+            found[name] = About(
+                said["title"], words, None, tuple(names), grouping, unit if isinstance(unit, str) else ""
+            )
+    return found
 
 
 def rank_sentence(

@@ -86,6 +86,19 @@ def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_d
     assert "At step 40: 6 sharing groups and 6 low rank" in words(app).replace("\u200b", "")
 
 
+def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, own=True, text="which rows learn")
+    app = open_page("capacity", run=RUN, step="20", module="bert.encoder.layer.1.attention.self.key")
+    said = words(app).replace("\\", "").replace("\u200b", "")
+    assert "Components: their kept part share" in said
+    assert "At step 20 kept part share runs from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in said
+    assert "key 1: 8 components at the end, kept part share 0.5 to 0.52; the same at every step." in said
+    assert "key 1: At step 40: 4 which rows learn and 4 trained" in said
+    offered = [option for one in app.segmented_control for option in one.options]
+    assert "kept part share" not in offered, "the map shows what runs over modules"
+    assert offered.count("which rows learn") == 1, "the groups, not the mask of the same title"
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_a_method_calls_its_signals_is_text(text: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text=text)
@@ -93,5 +106,5 @@ def test_what_a_method_calls_its_signals_is_text(text: str, runs_dir: Path) -> N
         app = open_page("capacity", run=RUN, signal=signal)
         assert not app.exception
         drawn = json.dumps(charts(app)[0])
-        assert "<img" not in drawn
+        assert "<img" not in json.dumps(charts(app))
         assert "%{customdata" not in drawn.replace("%{customdata:,.0f}", "")

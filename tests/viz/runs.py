@@ -64,6 +64,7 @@ def make_run(  # noqa: PLR0913
     if own:
         meta["own_signals"] = {
             "group": {"title": text, "question": text, "unit": "", "choices": [], "grouping": True},
+            "mask": {"title": text, "question": text, "choices": [text, "trained"], "grouping": False},
             "path": {"title": "path", "question": "Which path", "choices": [text, "low rank"], "grouping": False},
         }
     folder = RunWriter.create(
@@ -140,10 +141,14 @@ def record_own(writer: RunWriter, text: str) -> None:
     """Record what only one method knows: groups that merge at step 20, paths, a threshold, decisions of its own."""
     for name in ("group", "path"):
         writer.define_signal(name, "module", "", N_MODULES)
+    writer.define_signal("kept_part", "component", "share", 8 * N_MODULES)
+    writer.define_signal("mask", "component", "", 8 * N_MODULES)
     for step in (0, 20, 40):
         groups = np.arange(N_MODULES) if step < 20 else np.arange(N_MODULES) // 2 * 2
         writer.vector("group", step, groups)
         writer.vector("path", step, np.arange(N_MODULES) % 2)
+        writer.vector("kept_part", step, 0.5 + 0.01 * (np.arange(8 * N_MODULES) % 3))
+        writer.vector("mask", step, (np.arange(8 * N_MODULES) + step // 20) % 2)
         writer.scalar("threshold", "train", step, step / 40)
     edits = [{"edit": "tie", "modules": [2 * i, 2 * i + 1], "why": text} for i in range(N_MODULES // 2)]
     writer.event(20, "reallocate", [0, 1], {"budget": 1152, "budget_used": 1080, "edits": edits})

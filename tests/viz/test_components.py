@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import components, theme
-from dynlora.viz.figures_modules import component_map
+from dynlora.viz import capacity, components, theme
+from dynlora.viz.figures_capacity import MapView
+from dynlora.viz.figures_components import all_components, component_map
+from dynlora.viz.signals import About
 
 MODULES = pd.DataFrame({"position": [1, 0], "name": ["b", "a"], "short": ["b 0", "a 0"], "max_rank": [3, 2]})
 
@@ -72,9 +74,84 @@ def test_a_log_that_lies_is_left_out(edit: dict[str, Any]) -> None:
 def test_the_map_shows_factors_and_an_arrow_a_copy() -> None:
     rows = pd.DataFrame([[1.0, 0.5], [1.0, np.nan]], columns=[0, 20])
     found = components.copies(events(copy(0, 1)), MODULES)
-    figure: Any = component_map(rows, found, theme.DARK)
+    figure: Any = component_map(rows, found, rows, MapView("factor"), theme.DARK)
     assert len(figure.layout.annotations) == 1
     assert figure.layout.annotations[0].ay == 0
     words = components.sentence(rows, found, "b 0")
     assert words == "b 0: 1 component at the end; after 1 copy all descend from 1 slot (0)."
     assert "no factors" in components.sentence(rows.iloc[:0], found, "b 0")
+
+
+SHARE = About("trained share", "Components: their trained share")
+
+
+def layers() -> pd.DataFrame:
+    """Return two modules with room for three and two components, as pages describe them."""
+    rows = [("l.0.value", 0, "value", 4, 4, 3), ("l.0.query", 0, "query", 4, 4, 2)]
+    return capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+
+
+def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:
+    said = {"own_signals": {"kept": {"title": "kept rows", "question": "Which rows are kept", "unit": "share"}}}
+    found = components.known(said, {"trained_part": "share", "kept": "share", "factor": "factor"})
+    assert list(found) == ["factor", "trained_part", "kept"]
+    assert found["kept"] == About("kept rows", "Which rows are kept", unit="share")
+    assert found["trained_part"].question == "Components: their trained part share"
+    assert components.known({"own_signals": {"kept": {"title": 3}}}, {"kept": ""})["kept"].word == "kept"
+    assert components.known({}, {}) == {}
+    assert len(components.known({}, {f"s{i}": "" for i in range(100)})) == components.MOST_SIGNALS
+
+
+@pytest.mark.parametrize(
+    ("values", "is_factor", "neutral"),
+    [([0.46, 0.54], False, 0.5), ([0.46, 0.54], True, None), ([0.1, 0.9], False, None), ([-1.0, 2.0], True, 0.0),
+     ([0.5, 0.5], False, None), ([np.nan], False, None)],
+)  # fmt: skip
+def test_values_far_from_zero_are_told_apart_by_their_mean(
+    values: list[float], is_factor: bool, neutral: float | None
+) -> None:
+    found = components.centre(pd.DataFrame([values]), SHARE, is_factor=is_factor)
+    assert found == (None if neutral is None else pytest.approx(neutral))
+    assert components.centre(pd.DataFrame([values]), About("a", "b", choices=("c",)), is_factor=False) is None
+
+
+def test_all_components_stand_in_the_row_of_their_module() -> None:
+    modules = layers()
+    values = components.by_module(np.array([0.1, 0.2, np.nan, 0.4, 0.5]), modules)
+    assert values.to_numpy().tolist() == [[0.1, 0.2], [0.4, 0.5]], "rows as recorded, no column that nobody uses"
+    assert components.by_module(np.zeros(4), modules).empty
+    assert components.by_module(np.full(5, np.nan), modules).empty
+    rows = capacity.ordered(modules, "kind", np.ones(2))
+    look = MapView("trained share", "trained share", module="l.0.query")
+    figure: Any = all_components(values, rows, values, look, theme.LIGHT)
+    z = np.array(figure.data[0].z, float)
+    assert [row for row in z.tolist() if not np.isnan(row).all()] == values.iloc[
+        modules["position"]
+    ].to_numpy().tolist()
+    assert len(figure.layout.shapes) == 1
+    table = components.table(values, rows)
+    assert list(table.columns) == ["module", "component 0", "component 1", "name"]
+    assert table.set_index("module").loc["query 0", "component 1"] == 0.5
+
+
+def test_what_components_say_in_words() -> None:
+    modules = layers()
+    values = components.by_module(np.array([0.0, 0.2, 0.3, 0.4, 0.5]), modules)
+    assert components.spread(values, modules, SHARE, 7, neutral=0.3) == (
+        "At step 7 trained share runs from 0 (value 0, component 0) to 0.5 (query 0, component 1), 0.28 in the mean of "
+        "5 components of 2 modules; 1 is at zero. Colours tell which side of 0.3 a component lies on."
+    )
+    same = components.by_module(np.ones(5), modules)
+    assert components.spread(same, modules, SHARE, 7).endswith("is 1 in all 5 components of 2 modules.")
+    mask = About("mask", "Which", choices=("frozen", "trained"))
+    assert "3 trained and 2 frozen" in components.spread(
+        components.by_module(np.array([0, 1, 1, 0, 1.0]), modules), modules, mask, 7
+    )
+    rows = pd.DataFrame([[0.5, 0.5], [0.4, 0.4]], columns=[0, 10])
+    assert components.over_steps(rows, "b 0", SHARE) == (
+        "b 0: 2 components at the end, trained share 0.4 to 0.5; the same at every step."
+    )
+    assert components.over_steps(rows + [0, 0.1], "b 0", SHARE).endswith("0.5 to 0.6.")
+    assert "At step 10" in components.over_steps(pd.DataFrame([[0, 1.0]], columns=[0, 10]), "b 0", mask)
+    assert components.over_steps(rows.iloc[:0], "b 0", SHARE).startswith("No trained share")
+    assert components.over_steps(rows * np.nan, "b 0", SHARE) == "b 0: 0 components at the end."

@@ -16,6 +16,7 @@ from dynlora.viz import capacity, components, decisions, flows, signals
 from dynlora.viz.figures_capacity import MapView
 from dynlora.viz.labels import one_line
 from dynlora.viz.replay import MOST_FRAMES, Look, frames
+from dynlora.viz.run_reading import recorded_over
 from dynlora.viz.theme import Palette
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.address import addressed_range, choose, chosen_step, from_address, segmented, step_range
@@ -126,6 +127,11 @@ class CapacityView:
             shown.word, unit, self.step, self.module, self.events_shown, shown.centre, shown.choices, shown.grouping
         )
 
+    def about_components(self, about: signals.About, centre: float | None) -> MapView:
+        """Return what the maps of a signal over components show beside its values."""
+        unit = f"{about.word}, {about.unit}" if about.unit else about.word
+        return MapView(about.word, unit, self.step, self.module, centre=centre, choices=about.choices)
+
     @property
     def shown(self) -> signals.About:
         """What is said of the signal that the map shows."""
@@ -151,6 +157,15 @@ class CapacityView:
         within = events[(events["step"] > self.first) & (events["step"] <= self.last)]
         return decisions.decisions(within, self.modules)
 
+    def component_signals(self) -> dict[str, signals.About]:
+        """Return what is said of the recorded signals over components, as `components.known` does."""
+        return components.known(self.summary, recorded_over(self.folder, "component"))
+
+    def components_at(self, name: str) -> pd.DataFrame:
+        """Return a signal over components at the chosen step, as `components.by_module` does."""
+        values = self.values(name, self.step)
+        return pd.DataFrame() if values is None else components.by_module(values, self.modules)
+
     def copies(self) -> pd.DataFrame:
         """Return the copies of components in the steps shown, as `components.copies` does."""
         events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
@@ -168,7 +183,7 @@ def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | No
     Raises:
         DynloraError: when the run cannot be read.
     """
-    names = answers.signal_names(folder)
+    names = list(recorded_over(folder, "module"))
     modules = answers.modules(folder)
     if modules.empty or "rank" not in names:
         return None

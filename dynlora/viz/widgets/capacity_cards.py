@@ -9,8 +9,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz import capacity, components, decisions, figures_capacity, figures_modules, flows, sentences, signals
-from dynlora.viz.labels import markdown_text
+from dynlora.viz import (
+    capacity,
+    components,
+    decisions,
+    figures_capacity,
+    figures_components,
+    figures_modules,
+    flows,
+    sentences,
+    signals,
+)
+from dynlora.viz.figures_capacity import MapView
+from dynlora.viz.labels import markdown_text, one_line
 from dynlora.viz.widgets.address import segmented
 from dynlora.viz.widgets.capacity import CapacityView
 from dynlora.viz.widgets.cards import card, chart, colours, under
@@ -85,21 +96,37 @@ def _flow(view: CapacityView, place: Any) -> None:
 
 
 def _components(view: CapacityView) -> None:
-    """Draw the components of the module that is followed, or of the first, where components have factors."""
-    factors = view.heat_of(components.FACTOR)
-    if factors.empty:
-        return
-    name = view.module or view.modules["name"].iloc[0]
-    with card(f"Components of {view.short[name]}: their factors and lineage", "components"):
-        rows = components.of_module(factors, view.modules, name)
-        copied = view.copies()
-        own = copied[copied["module"] == name]
-        figure = figures_modules.component_map(rows, own, colours())
-        words = components.sentence(rows, own, view.short[name])
-        hint = "" if view.module else " Choose a module to follow above to see another."
-        chart(figure, words + hint, rows.T.reset_index(names="step"), "components")
-        if len(own):
-            under("Who descends from whom.", components.lineage(own, len(rows)), "lineage")
+    """Draw each signal over components: of all modules at the chosen step, and of one module over the steps."""
+    for place, (name, about) in enumerate(view.component_signals().items()):
+        whole, now = view.heat_of(name), view.components_at(name)
+        if whole.empty or now.empty:
+            continue
+        look = view.about_components(about, components.centre(whole, about, is_factor=name == components.FACTOR))
+        with card(one_line(about.question, 100), f"components-{place}"):
+            left, right = st.columns(2)
+            with left:
+                rows = view.rows()
+                figure = figures_components.all_components(now, rows, whole, look, colours())
+                words = components.spread(now, view.modules, about, view.step, neutral=look.centre)
+                chart(figure, words, components.table(now, rows), f"components-all-{place}")
+            with right:
+                _of_one_module(view, name, about, whole, look, f"components-{place}")
+
+
+def _of_one_module(
+    view: CapacityView, name: str, about: signals.About, whole: pd.DataFrame, look: MapView, key: str
+) -> None:
+    """Draw a signal over the components of the module that is followed, or of the first, and who became a copy."""
+    module = view.module or view.modules["name"].iloc[0]
+    short, is_factor = view.short[module], name == components.FACTOR
+    rows, copied = components.of_module(whole, view.modules, module), view.copies()
+    own = copied[(copied["module"] == module) & is_factor]
+    words = components.sentence(rows, own, short) if is_factor else components.over_steps(rows, short, about)
+    hint = "" if view.module else " Choose a module to follow above to see another."
+    figure = figures_components.component_map(rows, own, whole, look, colours())
+    chart(figure, words + hint, rows.T.reset_index(names="step"), key)
+    if len(own):
+        under("Who descends from whom.", components.lineage(own, len(rows)), "lineage")
 
 
 def _decisions(decided: pd.DataFrame) -> None:
