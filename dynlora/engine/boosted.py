@@ -15,7 +15,8 @@ from dynlora.engine.modules import ModuleInfo
 class BoostedLinear(LoraLinear):
     """A module whose frozen weight holds what was learnt before: W0 + scaling · Σ_j b_j a_jᵀ over its boosters j.
 
-    The boosters are kept, so that W0 can be had back, and all of them exported as one LoRA.
+    The boosters are kept, so that W0 can be had back, and all of them exported as one LoRA. A weight in half precision is
+    off by the rounding of one addition, however many there are: their sum is kept in float32 beside it.
 
     Attributes:
         boosters_A: rows of the folded boosters, (room, d_in), zero past the folded ones.
@@ -36,6 +37,7 @@ class BoostedLinear(LoraLinear):
         self.register_buffer("boosters_B", torch.zeros(info.d_out, room, device=device))
         self.register_buffer("folded", torch.zeros((), dtype=torch.int64))
         self.count = 0
+        self._exact: Tensor | None = None
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -62,8 +64,9 @@ class BoostedLinear(LoraLinear):
         """Map (batch, ..., d_in) to (batch, ..., d_out); disabled, the boosters are taken out again."""
         if self.enabled:
             return super().forward(x)
-        n = self.count
-        return self.base_layer(x) - self.scaling * F.linear(F.linear(x, self.boosters_A[:n]), self.boosters_B[:, :n])
+        n, output = self.count, self.base_layer(x)
+        A, B = (tensor.to(output.dtype) for tensor in (self.boosters_A[:n], self.boosters_B[:, :n]))
+        return output - self.scaling * F.linear(F.linear(x, A), B)
 
     def low_rank(self) -> tuple[Tensor, Tensor]:
         """Return all boosters and the trained component as one A, (n, d_in), and B, (d_out, n)."""
@@ -86,8 +89,17 @@ class BoostedLinear(LoraLinear):
     def _add(self, place: int) -> None:
         """Add one booster to the frozen weight."""
         delta = self.scaling * torch.outer(self.boosters_B[:, place], self.boosters_A[place])
+        delta = delta if isinstance(self.base_layer, nn.Linear) else delta.t()
         weight: Tensor = self.base_layer.weight  # pyright: ignore - linear by construction
-        weight += (delta if isinstance(self.base_layer, nn.Linear) else delta.t()).to(weight.dtype)
+        if weight.element_size() >= delta.element_size():
+            weight += delta
+            return
+        self._exact = delta + (weight if self._exact is None else self._exact)
+        weight.copy_(self._exact)
+
+    def copied_bytes(self) -> int:
+        """Return the bytes of the copies that compute, and of the exact sum beside a narrower weight."""
+        return super().copied_bytes() + (0 if self._exact is None else self._exact.nbytes)
 
     def likeness(self) -> Tensor | None:
         """Return the cosine between the trained booster and the one before, as matrices, (); None where one lacks."""
@@ -99,8 +111,14 @@ class BoostedLinear(LoraLinear):
         return cosines[0] * cosines[1]
 
 
-def likeness(modules: Iterable[nn.Module]) -> Tensor:
-    """Return the mean cosine of successive boosters over the modules that are at their second or later, (); else 0."""
+def likeness(modules: Iterable[nn.Module]) -> Tensor | None:
+    """Return the mean cosine of successive boosters over the modules at their second or later, (); None without one."""
     found = [module.likeness() for module in modules if isinstance(module, BoostedLinear)]
     known = [cosine for cosine in found if cosine is not None]
-    return torch.stack(known).mean() if known else torch.zeros(())
+    return torch.stack(known).mean() if known else None
+
+
+def booster_norm(modules: Iterable[LoraLinear]) -> Tensor:
+    """Return the mean norm ‖scaling · b aᵀ‖ of the boosters that are trained, over their modules, ()."""
+    trained = [module for module in modules if module.rank]
+    return torch.stack([m.scaling * m.lora_A[0].norm() * m.lora_B[:, 0].norm() for m in trained]).detach().mean()

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.boosted import BoostedLinear, likeness
+from dynlora.engine.boosted import BoostedLinear, booster_norm, likeness
 from dynlora.engine.edits import Edit
 from dynlora.engine.edits.boost import NextBooster
-from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.modules import ModuleInfo, check_weights
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
@@ -63,6 +63,7 @@ class XgbLora(Strategy):
     norm_penalty: float = setting(1e-4, "Weight of ‖A‖² + ‖B‖², mean over the trained modules, in the loss.", ge=0)
 
     paid: int = state(int)
+    nth: int = state(int)
     heard: dict[str, Tensor | int] = state(dict)
     ended: dict[str, Tensor] = state(dict)
 
@@ -87,19 +88,20 @@ class XgbLora(Strategy):
         """Return the steps after which boosters are folded; before `ranks` counted the layers, at most so many."""
         return self.ends(total, rank)[:-1]
 
-    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Begin with the modules of the first round.
+    def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
+        """Refuse weights that nothing can be added to, and more rounds than the budget pays for."""
+        check_weights(probe.model, modules, "strategy.name=xgblora: folds what it learns into the frozen weights")
+        paid = len(self.chosen(modules, probe.budget, probe.seed, probe.rank))
+        if self.rounds is not None and paid < self.rounds:
+            raise ConfigError(
+                f"strategy.rounds={self.rounds}: rank {probe.rank} pays for {paid} rounds of layer_share="
+                f"{self.layer_share}, the others would train nothing; lower it to {paid}, or lower layer_share"
+            )
 
-        Raises:
-            ConfigError: when the budget does not pay for as many rounds as were asked for.
-        """
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Begin with the modules of the first round."""
         chosen = self.chosen(modules, probe.budget, probe.seed, probe.rank)
         self.paid = len(chosen)
-        if self.rounds is not None and self.paid < self.rounds:
-            raise ConfigError(
-                f"strategy.rounds={self.rounds}: rank {probe.rank} pays for {self.paid} rounds of layer_share="
-                f"{self.layer_share}, the others would train nothing; lower it to {self.paid}, or lower layer_share"
-            )
         return [int(index in chosen[0]) for index in range(len(modules))]
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
@@ -127,9 +129,9 @@ class XgbLora(Strategy):
         if step.loss is not None:
             self.heard = {"sum": self.heard.get("sum", 0) + step.loss, "steps": self.heard.get("steps", 0) + 1}
         ends = self.ends(step.total, adapters.reference_rank)
-        if step.index in ends and self.heard:
-            mean = torch.as_tensor(self.heard["sum"] / self.heard["steps"])
-            self.ended, self.heard = {"booster_loss": mean, "booster_cosine": likeness(adapters)}, {}
+        self.nth = 1 + sum(end < step.index for end in ends)
+        if step.index in ends:
+            self.ended, self.heard = self._told(adapters), {}
         if step.index not in ends[:-1]:
             return []
         infos = [module.info for module in adapters]
@@ -161,5 +163,13 @@ class XgbLora(Strategy):
         return {"boosting": np.array([module.rank for module in adapters])}
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
-        """Record how many boosters the fullest module holds; when a round ends its mean loss, and how alike it was."""
-        return {"boosters": float(max(module.active_rank() for module in adapters)), **self.ended}
+        """Record the round, from 1, and how many boosters the fullest module holds; when a round ends, how it went."""
+        return {"round": float(self.nth), "boosters": float(max(m.active_rank() for m in adapters)), **self.ended}
+
+    def _told(self, adapters: Adapters) -> dict[str, Tensor]:
+        """Return what is recorded of a round: mean loss, mean norm of its boosters, their likeness to those before."""
+        found = {"booster_norm": booster_norm(adapters)}
+        if self.heard:
+            found["booster_loss"] = torch.as_tensor(self.heard["sum"] / self.heard["steps"])
+        cosine = likeness(adapters)
+        return found if cosine is None else {**found, "booster_cosine": cosine}

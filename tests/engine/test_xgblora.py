@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+import dynlora
 from dynlora.engine.edits import apply
 from dynlora.engine.edits.boost import NextBooster
 from dynlora.engine.modules import ModuleInfo
@@ -160,8 +162,104 @@ def test_the_log_replays_the_run() -> None:
     losses, told = recorder.scalars["loss", "train"], recorder.scalars["booster_loss", "train"]
     assert list(told) == [5, 10, 15, 20]
     assert told[10] == pytest.approx(np.mean([losses[step] for step in range(6, 11)]), rel=1e-5)
-    assert all(-1 <= cosine <= 1 for cosine in recorder.scalars["booster_cosine", "train"].values())
     assert recorder.scalars["boosters", "train"][20] == max(trainer.adapters.ranks)
+
+
+def test_a_round_is_counted_measured_and_compared_with_those_before() -> None:
+    trainer, recorder = trained()
+    assert recorder.scalars["round", "train"] == {step: (step + 4) // 5 for step in range(1, 21)}
+    norms, cosines = recorder.scalars["booster_norm", "train"], recorder.scalars["booster_cosine", "train"]
+    assert list(norms) == [5, 10, 15, 20]
+    live = [m for m in trainer.adapters if m.rank]
+    by_hand = np.mean([float((m.scaling * m.lora_B @ m.lora_A).detach().norm()) for m in live])
+    assert norms[20] == pytest.approx(by_hand, rel=1e-5)
+    infos, seen = [module.info for module in trainer.adapters], set()
+    for step, members in zip(norms, trainer.strategy.chosen(infos, trainer.adapters.budget, 0, 2), strict=True):
+        assert (step in cosines) == bool(seen & set(members)), "the first boosters are like none before"
+        seen |= set(members)
+    assert all(-1 <= cosine <= 1 for cosine in cosines.values())
+
+
+def narrow(dtype: torch.dtype = torch.bfloat16, layers: int = 2) -> nn.Module:
+    """Return linear modules of half precision, one after the other."""
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.layers = nn.ModuleList(nn.Linear(24, 16) for _ in range(layers))
+    return model.to(dtype)
+
+
+def boosted(module, n: int, size: float) -> torch.Tensor:
+    """Fold n boosters of about this size into a module, and return their sum."""
+    before = module.count
+    with torch.no_grad():
+        for index in range(n):
+            draw = torch.Generator().manual_seed(index)
+            module.lora_A.copy_(torch.randn(1, 24, generator=draw))
+            module.lora_B.copy_(size * torch.randn(16, 1, generator=draw).abs())
+            module.rank = 1
+            module.fold()
+    A, B = module.low_rank()
+    return (module.scaling * B[:, before:] @ A[before:]).detach()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_boosters_far_below_the_rounding_add_up_in_half_precision(dtype: torch.dtype) -> None:
+    attached = dynlora.attach(narrow(dtype), strategy="xgblora", budget=128, steps=2000)
+    module = attached.adapters[0]
+    base = narrow(dtype).layers[0].weight.detach().double()
+    total = boosted(module, 100, size=torch.finfo(dtype).eps / 256)
+    exact = base + total.double()
+    gap, half = (module.base_layer.weight - exact).abs(), torch.finfo(dtype).eps / 2
+    assert (gap <= half * exact.abs() + 1e-6).all(), "the rounding of one addition"
+    assert module.base_layer.weight.dtype == dtype
+    assert float(((module.base_layer.weight - base) * total).sum()) > 0.9 * float(total.square().sum())
+
+
+def test_a_merge_leaves_the_output_but_for_one_rounding_in_half_precision() -> None:
+    attached = dynlora.attach(narrow(), strategy="xgblora", budget=4, steps=40, layer_share=1.0)
+    module = attached.adapters[0]
+    x = torch.randn(8, 24, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    with torch.no_grad():
+        plain = module(x)
+        for size in (1e-1, 1e-2, 1e-4):
+            module.lora_A.copy_(torch.ones(1, 24))
+            module.lora_B.copy_(size * torch.ones(16, 1))
+            module.rank = 1
+            before = module(x)
+            module.fold()
+            rounding = 2**-8 * (x.abs().double() @ module.base_layer.weight.abs().double().t() + 2 * before.abs())
+            assert ((module(x) - before).abs() <= rounding).all(), size
+        module.enabled = False
+        assert ((module(x) - plain).abs() <= rounding).all(), "taken out again"
+
+
+def test_boosters_in_half_precision_come_back_to_the_bit() -> None:
+    first, second = (dynlora.attach(narrow(), strategy="xgblora", budget=16, steps=200) for _ in range(2))
+    module, other = first.adapters[0], second.adapters[0]
+    boosted(module, 10, size=1e-3)
+    for name, tensor in module.own_tensors().items():
+        getattr(other, name).copy_(tensor)
+    other.loaded()
+    assert torch.equal(other.base_layer.weight, module.base_layer.weight)
+    boosted(other, 1, size=1e-4)
+    boosted(module, 1, size=1e-4)
+    assert torch.equal(other.base_layer.weight, module.base_layer.weight), "the exact sum came back too"
+
+
+@pytest.mark.parametrize("name", ["xgblora", "glora"])
+@pytest.mark.parametrize("packed", ["whole numbers", "two in one", "eight bits"])
+def test_weights_that_are_no_plain_numbers_are_refused(name: str, packed: str) -> None:
+    model = narrow(torch.float32)
+    weight = model.layers[1].weight.detach()
+    weight = {
+        "whole numbers": weight.to(torch.int8),
+        "two in one": weight.flatten()[::2].contiguous(),
+        "eight bits": weight.to(torch.float8_e4m3fn),
+    }[packed]
+    model.layers[1].weight = nn.Parameter(weight, requires_grad=False)
+    fields = {"path": "nlnnn"} if name == "glora" else {}
+    with pytest.raises(ConfigError, match=rf"strategy.name={name}: .* weight of layers.1 lies as .* without quantisa"):
+        dynlora.attach(model, strategy=name, budget=2, steps=20, **fields)
 
 
 def test_rounds_too_short_to_learn_are_refused() -> None:
