@@ -33,6 +33,13 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 
 @torch.no_grad()
+def distances(adapters: Adapters, members: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+    """Return how far the B of each of `members` is from that of each, (n, n) as rows, to four digits."""
+    held = [adapters[index].lora_B.detach() for index in members]
+    return tuple(tuple(round(distance(one, other), 4) for other in held) for one in held)
+
+
+@torch.no_grad()
 def closest_groups(adapters: Adapters, members: Sequence[int], wanted: int) -> list[tuple[list[int], float]]:
     """Return which groups among `members` to merge, nearest first, until `wanted` are left.
 

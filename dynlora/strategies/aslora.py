@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ from dynlora.engine.edits.tie import Tie
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.schedule import Phases
-from dynlora.engine.sharing import closest_groups, groups_of, kinds_of, merge_jump, nearest
+from dynlora.engine.sharing import closest_groups, distances, groups_of, kinds_of, merge_jump, nearest
 from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
 
@@ -116,7 +116,10 @@ class AsLora(Strategy):
         for members in kinds_of([module.info for module in adapters]).values():
             last = max(1, math.ceil(self.group_share * len(members)))
             wanted = len(members) - round(progress * (len(members) - last))
-            ties += [Tie(tuple(pair), "lora_B", gap) for pair, gap in closest_groups(adapters, members, wanted)]
+            found = [Tie(tuple(pair), "lora_B", gap) for pair, gap in closest_groups(adapters, members, wanted)]
+            if found:
+                found[0] = replace(found[0], among=tuple(members), distances=distances(adapters, members))
+            ties += found
             apart |= nearest(adapters, members)
         self.apart = [apart[index] for index in range(len(adapters))]
         if ties:

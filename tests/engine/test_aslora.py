@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from dynlora.engine.adapter_state import adapter_state
-from dynlora.engine.edits import apply
+from dynlora.engine.edits import apply, describe
 from dynlora.engine.edits.tie import Tie
-from dynlora.engine.sharing import closest_groups, distance, groups_of, kinds_of, merge_jump, nearest
+from dynlora.engine.sharing import closest_groups, distance, distances, groups_of, kinds_of, merge_jump, nearest
+from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
@@ -186,6 +188,29 @@ def test_merges_are_in_the_decision_log_with_their_distance() -> None:
     assert max(merged.values()) == pytest.approx(max(row["distance"] for row in rows), rel=1e-5)
     first = min(trainer.strategy.events(20, 2))
     assert min(recorder.vectors["distance"]) == first
+
+
+def test_a_merge_tells_all_distances_it_was_chosen_from() -> None:
+    trainer = trainer_of(steps=40)
+    kinds = pairs(trainer)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in trainer.adapters:
+            module.lora_B.copy_(torch.randn(module.lora_B.shape, generator=draw))
+    three = [kinds[0][0], kinds[0][1], kinds[1][0]]  # three of one shape, as if of one kind
+    table = distances(trainer.adapters, three)
+    B = [trainer.adapters[index].lora_B.detach() for index in three]
+    by_hand = [[float((a - b).norm() / (a.norm() + b.norm())) for b in B] for a in B]
+    assert [list(row) for row in table] == pytest.approx(np.round(by_hand, 4), abs=1e-4)
+    gap = min(table[i][j] for i in range(3) for j in range(i))
+    assert closest_groups(trainer.adapters, three, 2)[0][1] == pytest.approx(gap, abs=1e-4)
+    last = max(trainer.strategy.events(40, 2))
+    rows = describe(trainer.strategy.allocate(trainer.adapters, Step(last, 40, 1e-2)))
+    assert [row["among"] for row in rows] == kinds, "each kind once an event"
+    for row in rows:
+        ((zero, away), _) = row["distances"]
+        assert (zero, away) == (0, pytest.approx(row["distance"], abs=1e-4))
+        assert row["distances"] == np.transpose(row["distances"]).tolist()
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,20 @@ class Tie(Change):
 
     The first module's tensor survives; the others leave the optimizer. From now on its gradient is the sum of what all
     of its users say, and so its moments are made those of a sum.
+
+    Attributes:
+        modules: one of each group that comes to share.
+        name: of the tensor.
+        distance: between what merges, for the log.
+        among: the modules it was chosen among, for the log; empty where another row of the event tells.
+        distances: between those, one row each, before the event.
     """
 
     modules: tuple[int, ...]
     name: Literal["lora_A", "lora_B"] = "lora_B"
     distance: float = float("nan")
+    among: tuple[int, ...] = ()
+    distances: tuple[tuple[float, ...], ...] = ()
 
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
@@ -47,4 +56,6 @@ class Tie(Change):
 
     def described(self) -> dict[str, Any]:
         """Return the row of the decision log."""
-        return {"edit": "tie", "modules": list(self.modules), "tensor": self.name, "distance": self.distance}
+        row = {"edit": "tie", "modules": list(self.modules), "tensor": self.name, "distance": self.distance}
+        chosen_from = {"among": list(self.among), "distances": [list(line) for line in self.distances]}
+        return row | chosen_from if self.among else row
