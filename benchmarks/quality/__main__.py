@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import results
 from benchmarks.quality import tables
+from benchmarks.quality.markdown import quality_table
 from benchmarks.quality.methods import CORE, GRIDS, METHODS, REPORTING_SEEDS, rates_source
 from benchmarks.quality.runs import Job
 from benchmarks.quality.side_by_side import carry_out
@@ -56,7 +58,7 @@ def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: Path) -> Iterator[J
             sys.exit(
                 f"{method} has chosen no rate on {cell.task} at rank {cell.rank}: run `tune` with the same words first"
             )
-        report = replace(cell, purpose="report", method=method, seed=REPORTING_SEEDS + cell.seed)
+        report = replace(cell, purpose="report", method=method, seed=arguments.from_seed + cell.seed)
         yield replace(report, lr=GRIDS[cell.rank][1] if lr is None else lr)
 
 
@@ -66,6 +68,13 @@ def _beyond(arguments: argparse.Namespace, kept: Path) -> Iterator[Job]:
         lr = tables.rate_beyond(kept, job)
         if lr is not None:
             yield replace(job, lr=lr)
+
+
+def show_markdown(figures: Mapping[str, Any], against: Sequence[str]) -> None:
+    """Print every cell as a table of Markdown."""
+    for cell in figures["cells"]:
+        print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}, {cell['steps']} steps\n")
+        print("\n".join(quality_table(cell, against)))
 
 
 def main() -> None:
@@ -78,8 +87,10 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(CORE), help=f"of {', '.join(METHODS)}")
     parser.add_argument("--ranks", default="1,4", help="ranks of the uniform LoRA that sets the budget")
     parser.add_argument("--seeds", type=int, help="how many: 5, to tune 1; those to tune are others")
+    parser.add_argument("--from-seed", type=int, default=REPORTING_SEEDS, help="first seed that is reported")
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps, instead of the task's own")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--markdown", metavar="METHODS", help="print tables for a document, against these methods")
     parser.add_argument("--quick", action="store_true", help="tiny runs in a folder of their own: does it work")
     arguments = parser.parse_args()
     arguments.seeds = arguments.seeds or (1 if arguments.stage == "tune" else 5)
@@ -93,11 +104,11 @@ def main() -> None:
     while arguments.stage == "tune" and (further := list(_beyond(arguments, kept))):
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
-        figures = tables.summary(kept)
-        tables.show(figures)
-        print(
-            "written:", results.write("quality-quick" if arguments.quick else "quality", figures, "benchmarks.quality")
-        )
+        figures = tables.summary(kept, from_seed=arguments.from_seed)
+        show_markdown(figures, arguments.markdown.split(",")) if arguments.markdown else tables.show(figures)
+        since = "" if arguments.from_seed == REPORTING_SEEDS else f"-from-{arguments.from_seed}"
+        name = "quality-quick" if arguments.quick else f"quality{since}"
+        print("written:", results.write(name, figures, "benchmarks.quality"))
 
 
 if __name__ == "__main__":

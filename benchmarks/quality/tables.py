@@ -73,17 +73,20 @@ def _cell_of(job: Mapping[str, Any]) -> tuple[str, str, int, int]:
     return job["model"], job["task"], job["rank"], job["steps"]
 
 
-def summary(kept: Path, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
+def summary(kept: Path, rates: Mapping[str, float] | None = None, from_seed: int = 0) -> dict[str, Any]:
     """Return every cell (model, task, rank, steps) with its methods and their differences, as plain values.
 
     Args:
         kept: folder of the runs.
         rates: the rate of each method that counts; without them, the one that it chose on the cell's tuning rows, and
             where it chose none, the one with the most runs.
+        from_seed: runs of earlier seeds are left out.
     """
     cells: dict[tuple[str, str, int, int], dict[str, dict[float, Runs]]] = defaultdict(lambda: defaultdict(dict))
     for made in finished(kept, "report"):
         job = made["job"]
+        if job["seed"] < from_seed:
+            continue
         cells[_cell_of(job)][job["method"]].setdefault(job["lr"], {})[job["seed"]] = made
     found = []
     for (model, task, rank, steps), by_rate in sorted(cells.items()):

@@ -1,0 +1,42 @@
+"""The tables of `docs/BENCHMARKS.md` from the figures of `tables.summary`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.quality.methods import method_of
+from dynlora import strategies
+
+
+def label(name: str) -> str:
+    """Return a method's name for a table, with its fidelity where it is no method of PEFT's and not plain LoRA."""
+    method = method_of(name)
+    if method.engine == "peft" or method.strategy == "lora":
+        return method.label
+    return f"{method.label} ({strategies.strategy_class(method.strategy).fidelity})"
+
+
+def interval(difference: Mapping[str, Any], verdict: str) -> str:
+    """Return a difference with Student's interval, bold where both intervals are clear of zero."""
+    text = f"{difference['mean']:+.4f} [{difference['wide_low']:+.4f}, {difference['wide_high']:+.4f}]"
+    if difference["seeds"] < 2:
+        return f"{difference['mean']:+.4f}, one seed"
+    return text if verdict == "open" else f"**{text}**"
+
+
+def quality_table(cell: Mapping[str, Any], against: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of a cell's table: a row a method, a column of losses less those of each it is held against."""
+    differences = {(row["method"], row["against"]): row for row in cell["differences"]}
+    against = [name for name in against if any(other == name for _, other in differences)]
+    columns = ["method", "rate", "seeds", "held-out loss", "accuracy"]
+    columns += [f"minus {method_of(name).label}" for name in against]
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
+    for row in cell["methods"]:
+        cells = [label(row["method"]), f"{row['lr']:g}", str(len(row["seeds"])), f"{row['loss']:.4f}"]
+        cells.append(f"{100 * row['accuracy']:.1f} %")
+        for other in against:
+            found = differences.get((row["method"], other))
+            cells.append(interval(found["loss"], found["verdict"]) if found else "")
+        yield "| " + " | ".join(cells) + " |"
