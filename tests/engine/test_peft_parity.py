@@ -11,6 +11,7 @@ from peft.tuners.glora.config import GloraConfig
 from peft.tuners.glora.layer import GloraLinear as PeftGloraLinear
 from torch import Tensor, nn
 
+from dynlora import strategies
 from dynlora.engine.adapters import replace_module
 from dynlora.engine.batches import BatchOrder
 from dynlora.engine.bench import example_loss
@@ -139,6 +140,28 @@ def test_eva_follows_peft_with_the_same_ranks_and_directions() -> None:
     alphas = {name: 2.0 * rank for name, rank in ranks.items()}
     assert len(set(ranks.values())) > 1
     theirs = peft_lora(ours, rank_pattern=ranks, alpha_pattern=alphas)
+    expected = losses_of_theirs(theirs, ours, trained_in(theirs, 1e-2))
+    assert losses_of_ours(ours) == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize(("fields", "rank", "grown"), [({}, 2, 3), ({"normalise": False}, 4, 4)])
+def test_gelora_is_peft_lora_with_the_ranks_its_dimensions_ask_for(
+    fields: dict[str, Any], rank: int, grown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny models add no dimensions of their own; these grow by three in the first block and not in the second."""
+
+    def planted(strategy: Any, model: nn.Module, batches: Any) -> None:
+        strategy.dimension, strategy.error = [1.0, 4.0, 4.0], [0.1] * 3
+
+    monkeypatch.setattr(strategies.strategy_class("gelora"), "estimate", planted)
+    ours = make_trainer(
+        tiny_config("gelora", strategy={"name": "gelora", **fields}, adapter__rank=rank, train__lr=1e-2)
+    )
+    ranks = {module.info.name: module.rank for module in ours.adapters}
+    assert {module.rank for module in ours.adapters if module.info.layer == 0} == {grown}
+    assert {module.rank for module in ours.adapters if module.info.layer == 1} == {1}
+    assert {module.scaling for module in ours.adapters} == {2.0}
+    theirs = peft_lora(ours, rank_pattern=ranks, alpha_pattern={name: 2.0 * rank for name, rank in ranks.items()})
     expected = losses_of_theirs(theirs, ours, trained_in(theirs, 1e-2))
     assert losses_of_ours(ours) == pytest.approx(expected, abs=2e-6)
 
