@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import dynlora
+from dynlora.engine.modules import ModuleInfo
 from dynlora.engine.optimizer import clip
+from dynlora.engine.partial import PartialLinear
 from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
+from dynlora.strategies.lora_sp import LoraSp
 from tests.engine.harness import (
     ListRecorder,
     MemoryKeeper,
@@ -87,6 +91,33 @@ def test_all_of_it_is_lora_to_the_bit() -> None:
         trainer.train(MemoryKeeper())
         found.append({m.info.name: torch.cat([m.lora_A.t(), m.lora_B]).detach() for m in trainer.adapters})
     assert same(*found)
+
+
+def test_nothing_of_it_is_the_base_model() -> None:
+    """A share of 0 is refused as a setting, since nothing would learn; the adapter itself must still be the base."""
+    info = ModuleInfo("m", 0, "m", 7, 5)
+    module = PartialLinear(nn.Linear(7, 5), info, rank=3, scaling=2.0, mask="entry", share=0.0)
+    module.reset_parameters(0)
+    module.choose(0, 0)
+    assert module.adapter_parameters() == {}
+    assert module.trained_shares() == {"A": 0.0, "B": 0.0}
+    model = tiny_model().train()
+    attached = dynlora.attach(model, strategy=LoraSp(share=0.0), budget=2, steps=6, lr=1e-2)
+    A = [m.lora_A.detach().clone() for m in attached.adapters]
+    for _ in range(6):
+        model(**tiny_tokens().batch(range(8))).loss.backward()
+        attached.step()
+    model.eval()
+    batch = tiny_tokens().batch(range(6))
+    with torch.no_grad():
+        on = model(**batch).logits
+        with attached.adapters.disabled():
+            assert torch.equal(model(**batch).logits, on)
+    assert all(
+        torch.equal(m.lora_A, start) and not m.lora_B.any() for m, start in zip(attached.adapters, A, strict=True)
+    )
+    with pytest.raises(ConfigError, match=r"share"):
+        build("lora_sp", {"share": 0.0})
 
 
 def test_drawing_anew_keeps_the_moments_of_what_stays() -> None:
