@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dynlora
+from dynlora.engine import edits
 from dynlora.engine.adapters import Adapters
+from dynlora.engine.edits import Drop, SetScale
 from dynlora.engine.strategy import Step
+from dynlora.engine.trainer import Trainer
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from tests.engine.harness import (
@@ -33,6 +38,40 @@ def test_dynamics_off_is_plain_lora_to_the_bit() -> None:
     for trainer in runs:
         trainer.train(MemoryKeeper())
     assert same(weights(runs[0]), weights(runs[1]))
+
+
+@pytest.mark.parametrize("gates", ["off", "module", "rank"])
+def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
+    """One run drops components, which packs the others; its twin sets their scale to 0 where they are."""
+    fields = {"name": "dynamic", "allocation": "none", "gates": gates}
+    config = tiny_config("dynamic", strategy=fields, adapter__rank=4, adapter__dropout=0.1, train__lr=1e-2)
+    recorders = ListRecorder(), ListRecorder()
+    packed, masked = (make_trainer(config, recorder=recorder) for recorder in recorders)
+    for module in masked.adapters:
+        module.use_scale(1.0, trainable=False)
+    gone = {0: [1], 1: [0, 2], 5: [2], 7: [0]}
+    drops = [Drop(m, j) for m, components in gone.items() for j in components]
+    rooms = {m: range(masked.adapters[m].rank) for m in gone}  # some start a component short, to pay for gates
+    masks = [SetScale(m, tuple(float(j not in gone[m]) for j in room)) for m, room in rooms.items()]
+
+    def after(step: int, made: Sequence[edits.Edit]) -> Callable[[Trainer], None]:
+        return lambda t: edits.apply(t.adapters, made, t.optimizer, step=step) if t.step == step else None
+
+    for trainer, made in ((packed, drops), (masked, masks)):
+        trainer.on_step = after(7, made)
+        trainer.train(MemoryKeeper())
+    losses = [list(recorder.scalars["loss", "train"].values()) for recorder in recorders]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert len(losses[0]) == 20
+    assert len(set(packed.adapters.ranks)) > 1
+    for m, (module, twin) in enumerate(zip(packed.adapters, masked.adapters, strict=True)):
+        stay = [j for j in range(twin.rank) if j not in gone.get(m, [])]
+        assert module.rank == len(stay)
+        for ours, theirs in (
+            (module.lora_A[: len(stay)], twin.lora_A[stay]),
+            (module.lora_B[:, : len(stay)], twin.lora_B[:, stay]),
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("gates", ["off", "module"])
