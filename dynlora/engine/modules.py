@@ -11,6 +11,9 @@ from transformers.pytorch_utils import Conv1D
 
 from dynlora.errors import ConfigError
 
+ROOM = 4
+"""Components that every module can come to hold: at rank 1 a factor alone would leave no room to tell modules apart."""
+
 
 @dataclass(frozen=True)
 class ModuleInfo:
@@ -34,6 +37,14 @@ class ModuleInfo:
     def cost(self) -> int:
         """Parameters of one component: d_in + d_out."""
         return self.d_in + self.d_out
+
+
+def room_to_grow(module: ModuleInfo, rank: int, uniform: int, growth_limit: float) -> int:
+    """Return how many components a module may come to hold: its own, or `growth_limit` uniform ranks, at least `ROOM`.
+
+    Never more than the smaller of its dimensions can tell apart, unless it starts with more.
+    """
+    return max(rank, min(max(round(growth_limit * uniform), ROOM), module.d_in, module.d_out))
 
 
 def linear_features(module: nn.Module) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from dynlora.engine.commitment import commitment
 from dynlora.engine.edits import Edit
 from dynlora.engine.gates import MODES, gate_numbers
 from dynlora.engine.listening import Listening
-from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.modules import ModuleInfo, room_to_grow
 from dynlora.engine.probes import ProbeRota
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.schedule import Phases
@@ -24,8 +24,6 @@ from dynlora.engine.worth import SCORES, Worth
 from dynlora.errors import ConfigError
 
 MOVING, WEIGHING = ("rank", "both", "random"), ("scalar", "both")
-ROOM = 4
-"""Components that every module can come to hold: at rank 1 a factor alone would leave no room to tell modules apart."""
 
 
 @dataclass
@@ -90,7 +88,9 @@ class Dynamic(Strategy):
     temperature: float = setting(1.0, "Softness of importance shares: 1 is in proportion, larger is flatter.", gt=0)
     warmup_steps: int | None = setting(None, "Steps without a move at the start. Empty: 12 %.", unit="steps", ge=0)
     final_steps: int | None = setting(None, "Steps without a move at the end. Empty: 30 %.", unit="steps", ge=0)
-    allocate_every: int | None = setting(None, "Steps between events. Empty: 5 %, at least 7.", unit="steps", ge=1)
+    allocate_every: int | None = setting(
+        None, "Steps between events. Empty: 5 %, at least 7 unless fewer than three would fit.", unit="steps", ge=1
+    )
 
     rota: ProbeRota = state(ProbeRota)
     listening: Listening = state(Listening)
@@ -132,7 +132,7 @@ class Dynamic(Strategy):
         """Leave room to grow where ranks move."""
         if not self._moves_rank(probe.rank):
             return rank
-        return max(rank, min(max(round(probe.rank * self.growth_limit), ROOM), module.d_in, module.d_out))
+        return room_to_grow(module, rank, probe.rank, self.growth_limit)
 
     def start(self, adapters: Adapters) -> None:
         """Begin the averages."""
@@ -159,8 +159,7 @@ class Dynamic(Strategy):
                 edits += weighted(adapters, worth.sum(1), self.temperature)
         if self.growth == "probe":
             edits += self.rota.rotate(adapters, step.index, every=phases.allocate_every, lr=step.lr)
-        early = self.commit and step.index <= phases.first_event
-        if moves_rank and (early or self.growth == "gradient"):
+        if moves_rank and (self.growth == "gradient" or self.commit and step.index <= phases.first_event):
             edits += self.listening.turn(step.index, phases, len(adapters), again=self.growth == "gradient")
         return edits
 
@@ -184,8 +183,7 @@ class Dynamic(Strategy):
     def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the moves of one event: at most b0 · (1 - progress³) components, at least one."""
         phases = self.phases(step.total)
-        usual = max(1, round(0.03 * adapters.reference_rank * len(adapters)))
-        first = usual if self.moves is None else self.moves
+        first = max(1, round(0.03 * adapters.reference_rank * len(adapters))) if self.moves is None else self.moves
         moves = max(min(1, first), round(first * (1 - phases.progress(step.index) ** 3)))
         fresh = min(2 * phases.allocate_every, step.index)  # those of the start are never fresh
         benefit = None if self.growth == "weakest" else self.rota.benefits(len(adapters))

@@ -13,7 +13,7 @@ from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
 from dynlora.engine.edits.forgetting import RestartMoments
 from dynlora.engine.lora_linear import LoraLinear
-from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.modules import ModuleInfo, room_to_grow
 from dynlora.engine.randomness import stream
 from dynlora.engine.reassigning import CURRENCIES, Purse, reassign
 from dynlora.engine.schedule import Phases
@@ -26,9 +26,6 @@ from dynlora.engine.triplets import (
     triplet_importance,
     triplet_scores,
 )
-
-LEAST_ROOM = 4
-"""Components that every module can come to hold."""
 
 NEWBORN = 1e-13
 """Largest E of a new triplet: b and a have norm one, and the function still stays."""
@@ -78,7 +75,9 @@ class ElaLora(Strategy):
     growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
     warmup_steps: int | None = setting(None, "Steps before the first exchange. Empty: 12 %.", unit="steps", ge=0)
     final_steps: int | None = setting(None, "Steps after the last exchange. Empty: 30 %.", unit="steps", ge=0)
-    allocate_every: int | None = setting(None, "Steps between events. Empty: 5 %, at least 7.", unit="steps", ge=1)
+    allocate_every: int | None = setting(
+        None, "Steps between events. Empty: 5 %, at least 7 unless fewer than three would fit.", unit="steps", ge=1
+    )
 
     sensitivity: dict[str, Tensor] = state(dict)
     uncertainty: dict[str, Tensor] = state(dict)
@@ -107,8 +106,7 @@ class ElaLora(Strategy):
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow."""
-        room = max(round(self.growth_limit * probe.rank), LEAST_ROOM)
-        return max(rank, min(room, module.d_in, module.d_out))
+        return room_to_grow(module, rank, probe.rank, self.growth_limit)
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with A, B ~ N(0, 0.02²) and a trained E = 0."""

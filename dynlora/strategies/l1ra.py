@@ -14,16 +14,13 @@ from dynlora.engine.edits import Drop, Edit, Grow
 from dynlora.engine.edits.forgetting import RestartMoments
 from dynlora.engine.edits.shrinking import ShrinkScales, shrunk
 from dynlora.engine.lora_linear import LoraLinear
-from dynlora.engine.modules import ModuleInfo
+from dynlora.engine.modules import ModuleInfo, room_to_grow
 from dynlora.engine.randomness import stream
 from dynlora.engine.reassigning import CURRENCIES, Purse, reassign
 from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, own_group, setting
 
 ZERO = 1e-10
 """Below it a factor counts as zero."""
-
-LEAST_ROOM = 4
-"""Components that every module can come to hold."""
 
 USUAL_RATE, LEAST_WAY = 2e-2, 10.0
 """Published rate of the factors; and what rate times steps comes to at least: factors must be able to reach zero."""
@@ -96,8 +93,7 @@ class L1ra(Strategy):
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow."""
-        room = max(round(self.growth_limit * probe.rank), LEAST_ROOM)
-        return max(rank, min(room, module.d_in, module.d_out)) if self.c_lr != 0 else rank
+        return room_to_grow(module, rank, probe.rank, self.growth_limit) if self.c_lr != 0 else rank
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with trained factors of one, its scale."""
