@@ -16,12 +16,15 @@ from dynlora.viz.figures import smoothed
 from dynlora.viz.grouping import Group
 from dynlora.viz.labels import number, one_line
 from dynlora.viz.launchform import flat
-from dynlora.viz.listing import main_metric, strategy_words
+from dynlora.viz.listing import main_metric, named, strategy_words
+
+METHOD = "strategy.name"
+"""The setting whose value is shown with its fidelity."""
 
 
 def distinct_names(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return a display name for each run id; equal names get the end of the id."""
-    names = [one_line(summary["name"], 60) for summary in summaries]
+    """Return a display name for each run id, as `listing.named` words it; equal names get the end of the id."""
+    names = [named(summary) for summary in summaries]
     return {
         summary["id"]: name if names.count(name) == 1 else f"{name} ({summary['id'][-4:]})"
         for summary, name in zip(summaries, names, strict=True)
@@ -42,11 +45,16 @@ def shared_metric(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
-    """Return the settings that are not the same in all runs: column `setting`, then one per run."""
+    """Return the settings that are not the same in all runs: column `setting`, then one per run.
+
+    A strategy stands with its fidelity.
+    """
     configs = {names[summary["id"]]: flat(summary.get("config") or {}) for summary in summaries}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))
     rows = [[key, *(_shown(config, key) for config in configs.values())] for key in keys if key != "name"]
-    return pd.DataFrame([row for row in rows if len(set(row[1:])) > 1], columns=["setting", *configs])
+    table = pd.DataFrame([row for row in rows if len(set(row[1:])) > 1], columns=["setting", *configs])
+    table.loc[table["setting"] == METHOD, list(configs)] = [one_line(strategy_words(one), 120) for one in summaries]
+    return table
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz import theme
 from dynlora.viz.figures_capacity import row_edges
-from dynlora.viz.labels import one_line, plotly_text
+from dynlora.viz.labels import one_line, plotly_lines, plotly_text
 from dynlora.viz.theme import Palette
 
 NAMED_COLUMNS = 12
@@ -58,7 +59,7 @@ def final_ranks(
         )  # fmt: skip
     drawn.update_xaxes(
         tickmode="array", tickvals=list(range(ranks.shape[1])), showgrid=False,
-        ticktext=["<br>".join(plotly_text(part, 26) for part in name.split(", ")) for name in ranks.columns],
+        ticktext=["<br>".join(plotly_lines(part, 26) for part in name.split(", ")) for name in ranks.columns],
         showticklabels=ranks.shape[1] <= NAMED_COLUMNS,
     )  # fmt: skip
     return drawn
@@ -75,7 +76,7 @@ def curves(bands: pd.DataFrame, x_title: str, title: str, colours: Palette, *, m
         marks: draw the points too.
     """
     names = [str(name) for name in dict.fromkeys(bands["group"])]
-    drawn = theme.figure(colours, 250 + 20 * (len(names) if len(names) <= NAMED_COLUMNS else 2))
+    drawn = theme.figure(colours, 250 + _legend_height(names))
     for name, (colour, symbol, dash) in theme.contrasting(names).items():
         part, label = bands[bands["group"] == name], _legend(name)
         if part["n"].max() > 1:
@@ -172,3 +173,9 @@ def forest(rows: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
 def _legend(name: str) -> str:
     """Return a name in lines that fit a narrow screen, whole: its end says how many runs there are."""
     return "<br>".join(plotly_text(line) for line in textwrap.wrap(one_line(name, 120), 34))
+
+
+def _legend_height(names: Sequence[str]) -> int:
+    """Return the pixels that a legend takes where each name has a row of its own; of two where names are not shown."""
+    shown = [_legend(name) for name in names] if len(names) <= NAMED_COLUMNS else ["", ""]
+    return sum(20 + 16 * name.count("<br>") for name in shown)

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz import theme
 from dynlora.viz.figures_compare import NAMED_COLUMNS
-from dynlora.viz.labels import plotly_text
+from dynlora.viz.labels import plotly_lines, plotly_text
 from dynlora.viz.relations import APART, QUARTERS, Axis, value_words
 from dynlora.viz.theme import Palette
 
@@ -110,8 +110,9 @@ def _uprights(drawn: go.Figure, axes: Sequence[Axis], colours: Palette) -> None:
         )
         for height, words in one.ticks:
             drawn.add_annotation(
-                x=place, y=height, text=plotly_text(words, 18), showarrow=False, xshift=5, yshift=8, xanchor="left",
-                font={"size": 11, "color": colours.text}, bgcolor=theme.faded(colours.panel, 0.8), borderpad=0,
+                x=place, y=height, text=plotly_lines(words, 22, 60), showarrow=False, xshift=5, yshift=8,
+                xanchor="left", align="left", font={"size": 11, "color": colours.text}, borderpad=0,
+                bgcolor=theme.faded(colours.panel, 0.8),
             )  # fmt: skip
     titles = ["<br>".join(plotly_text(part) for part in textwrap.wrap(one.title, 12)) for one in axes]
     drawn.update_xaxes(

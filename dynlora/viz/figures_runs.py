@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz import theme
-from dynlora.viz.labels import plotly_text, score
+from dynlora.viz.labels import plotly_lines, plotly_text, score
 from dynlora.viz.theme import Palette
 
 MAX_GROUPS = 30
@@ -26,7 +26,7 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
     """
     shown = summary[summary["metric"] == metric].head(MAX_GROUPS)
     order = shown["group"].tolist()[::-1]
-    labels = [plotly_text(group, 40) for group in order]
+    labels = [plotly_lines(group, 22) for group in order]
     places = {group: place for place, group in enumerate(order)}
     drawn = theme.figure(colours, 96 + 34 * len(order), left=150)
     dots = members[(members["metric"] == metric) & members["group"].isin(order)]

@@ -11,11 +11,14 @@ import plotly.graph_objects as go
 from dynlora.viz import theme
 from dynlora.viz.figures_compare import NAMED_COLUMNS, add_band
 from dynlora.viz.figures_relations import scale
-from dynlora.viz.labels import plotly_text, score
+from dynlora.viz.labels import plotly_lines, plotly_text, score
 from dynlora.viz.theme import Palette
 
 WRITTEN_CELLS = 120
 """Most cells of a grid whose numbers are written; of more the pointer tells."""
+
+UPRIGHT = 8
+"""Most columns, and letters of a name, that stand upright; more and longer ones are turned, or they would overlap."""
 
 
 def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *, low_is_good: bool) -> go.Figure:
@@ -32,7 +35,10 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
     for row in cells.to_dict("records"):
         place = sides.index(row["down"]), columns.index(row["across"])
         means[place], counts[place], spreads[place] = row["mean"], row["n"], row["spread"]
-    drawn = theme.figure(colours, int(np.clip(120 + 46 * len(sides), 220, 760)), left=80)
+    is_turned = len(columns) > UPRIGHT and max(map(len, columns)) > UPRIGHT
+    tops = [plotly_text(one, 40) if is_turned else plotly_lines(one, 22, 60) for one in columns]
+    turned = 6 * max(map(len, tops)) if is_turned else 0
+    drawn = theme.figure(colours, int(np.clip(120 + 46 * len(sides) + turned, 220, 760)), left=80)
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     result, is_written = plotly_text(titles[2], 40), means.size <= WRITTEN_CELLS
     drawn.add_heatmap(
@@ -55,11 +61,11 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
     )  # fmt: skip
     ticks = {"tickmode": "array", "showgrid": False}
     drawn.update_xaxes(
-        **ticks, tickvals=list(range(len(columns))), ticktext=[plotly_text(one, 18) for one in columns],
+        **ticks, tickvals=list(range(len(columns))), ticktext=tops, tickangle=-60 if is_turned else None,
         title_text=plotly_text(titles[0], 60),
     )  # fmt: skip
     drawn.update_yaxes(
-        **ticks, tickvals=list(range(len(sides))), ticktext=[plotly_text(one, 18) for one in sides],
+        **ticks, tickvals=list(range(len(sides))), ticktext=[plotly_lines(one, 22, 60) for one in sides],
         title_text=plotly_text(titles[1], 60), autorange="reversed",
     )  # fmt: skip
     return drawn

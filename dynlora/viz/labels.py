@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -52,6 +53,13 @@ def plotly_text(text: object, limit: int = 200) -> str:
 @lru_cache(maxsize=20_000)  # a map of 448 modules names each of them anew at every refresh
 def _plotly_text(text: str, limit: int) -> str:
     return html.escape(one_line(text, limit)).replace("$", "&#36;").replace("%{", "%&#123;")
+
+
+def plotly_lines(text: object, width: int, limit: int = 120) -> str:
+    """Return text for a figure in lines of at most about `width` characters; what stands in brackets begins its own."""
+    words = one_line(text, limit)
+    parts = [words] if len(words) <= width else re.split(r" (?=\()", words)
+    return "<br>".join(plotly_text(line) for part in parts for line in textwrap.wrap(part, width))
 
 
 def markdown_text(text: object, limit: int = 200) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,13 +43,19 @@ def about(summary: Mapping[str, Any]) -> str:
 
 def strategy_words(row: Mapping[str, Any]) -> str:
     """Return the strategy with its fidelity, which belongs wherever methods are set side by side."""
-    fidelity = row.get("fidelity")
-    name = row.get("strategy") or "no strategy"
-    return f"{name} (from its {fidelity})" if fidelity in ("code", "description") else _odd(name, fidelity)
+    name, fidelity = (value if isinstance(value := row.get(key), str) else "" for key in ("strategy", "fidelity"))
+    words = f"from its {fidelity}" if fidelity in ("code", "description") else one_line(fidelity, 30)
+    return f"{name or 'no strategy'} ({words})" if words else name or "no strategy"
 
 
-def _odd(name: str, fidelity: Any) -> str:
-    return f"{name} ({one_line(fidelity, 30)})" if fidelity else name
+def named(row: Mapping[str, Any]) -> str:
+    """Return a run's name for where runs are set side by side: one that names its strategy says the fidelity too."""
+    name, strategy = one_line(row["name"], 60), row.get("strategy")
+    if not isinstance(strategy, str) or not strategy:
+        return name
+    words = one_line(strategy_words(row), 60)
+    as_word = rf"(?<!\w){re.escape(strategy)}(?!\w)"
+    return name if words in name else re.sub(as_word, lambda _: words, name, count=1)
 
 
 def headline(summary: Mapping[str, Any], reallocations: int) -> dict[str, str]:

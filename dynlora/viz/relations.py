@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import fields
-from dynlora.viz.comparison import distinct_names
+from dynlora.viz.comparison import METHOD, distinct_names
 from dynlora.viz.labels import number, one_line, source_name
 from dynlora.viz.launchform import LABELS
 from dynlora.viz.listing import strategy_words
@@ -33,7 +33,7 @@ WORDS = {
     "params.allocated": "allocated parameters", "params.head": "parameters of the head",
     "time.train_s": "training time, s", "time.step_ms_median": "step, ms",
     "time.strategy_ms_median": "strategy's part of a step, ms", "ece": "calibration error (ece)",
-    "brier": "Brier score", "adapter.rank": "rank", "strategy.name": "strategy", "model.name": "model",
+    "brier": "Brier score", "adapter.rank": "rank", METHOD: "strategy", "model.name": "model",
     "data.name": "data", "data.path": "data file",
 }  # fmt: skip
 """What fields are called, with their unit, where their name does not say it."""
@@ -102,11 +102,14 @@ def varying(table: pd.DataFrame) -> list[str]:
 def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the settings that differ between runs, seed and name aside, each with its value in every run.
 
-    The most varied come first, numbers before text. None stands where a run does not set it.
+    The most varied come first, numbers before text. None stands where a run does not set it. A strategy stands with its
+    fidelity.
     """
     settings = [fields.settings(row) for row in rows]
     keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_SETTINGS)
     columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
+    if METHOD in columns:
+        columns[METHOD] = [one_line(strategy_words(row), 60) for row in rows]
     counts = {key: len(set(map(str, values))) for key, values in columns.items()}
     is_text = {key: not any(_is_number(value) for value in columns[key]) for key in columns}
     chosen = sorted((key for key in columns if counts[key] > 1), key=lambda key: (-counts[key], is_text[key]))

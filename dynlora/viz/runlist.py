@@ -15,7 +15,7 @@ import pandas as pd
 
 from dynlora.store import fields
 from dynlora.viz.labels import listed, one_line, score
-from dynlora.viz.listing import budget_share, main_metric
+from dynlora.viz.listing import budget_share, main_metric, named, strategy_words
 
 SORTS = {
     "newest": "newest first",
@@ -72,14 +72,16 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
 
 
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
-    """Return the table in an order of `SORTS`; what has no value comes last."""
+    """Return the table in an order of `SORTS`, strategies without their fidelity; what has no value comes last."""
     keys = {
         "newest": ("created", False), "oldest": ("created", True), "highest": ("result", False),
         "lowest": ("result", True), "name": ("name", True), "strategy": ("strategy", True), "status": ("status", True),
         "budget": ("of budget", False),
     }  # fmt: skip
     column, up = keys[sort]
-    key = (lambda texts: texts.str.casefold()) if column == "name" else None
+    key = {"name": lambda texts: texts.str.casefold(), "strategy": lambda texts: texts.str.partition(" (")[0]}.get(
+        column
+    )
     return table.sort_values(column, ascending=up, kind="stable", na_position="last", key=key).reset_index(drop=True)
 
 
@@ -102,7 +104,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "result": value,
         "metric": one_line(name, 40),
         "tags": [one_line(tag, 40) for tag in row.get("tags") or []],
-        **{key: "" if pd.isna(row[key]) else one_line(row[key], 120) for key in ("strategy", "model", "data")},
+        "strategy": "" if pd.isna(row["strategy"]) else one_line(strategy_words(row), 120),
+        **{key: "" if pd.isna(row[key]) else one_line(row[key], 120) for key in ("model", "data")},
         "seed": None if pd.isna(row["seed"]) else row["seed"],
         "active parameters": params.get("active") if isinstance(params.get("active"), int) else None,
         "of budget": budget_share(params),
@@ -132,23 +135,26 @@ def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
 
     Args:
         runs: as `queries.list_runs` returns them.
-        by: a key of `GROUPS` but `none`; by tag a run belongs to each of its tags.
+        by: a key of `GROUPS` but `none`; by tag a run belongs to each of its tags, and a group of a strategy bears the
+            fidelity that its newest run says.
     """
     rows: list[dict[str, Any]] = []
-    for row in runs[runs["status"] == "finished"].to_dict("records"):
+    finished = runs[runs["status"] == "finished"].to_dict("records")
+    words = {str(row["strategy"]): strategy_words(row) for row in reversed(finished)}
+    for row in finished:
         metric, value = main_metric(row)
         if metric and value is not None:
-            shared = {"metric": metric, "value": float(value), "name": row["name"], "id": row["id"]}
-            rows += [{"group": one_line(group, 80), **shared} for group in _groups_of(row, by)]
+            shared = {"metric": metric, "value": float(value), "name": named(row), "id": row["id"]}
+            rows += [{"group": one_line(group, 80), **shared} for group in _groups_of(row, by, words)]
     return pd.DataFrame(rows, columns=["group", "metric", "value", "name", "id"]).astype({"value": float})
 
 
-def _groups_of(row: Mapping[str, Any], by: str) -> list[str]:
+def _groups_of(row: Mapping[str, Any], by: str, words: Mapping[str, str]) -> list[str]:
     if by == "tag":
         return list(row["tags"]) or ["no tag"]
     if by == "data":
         return [f"{row['model'] or '?'} on {row['data'] or '?'}"]
-    return [row["strategy"] or "no strategy"]
+    return [words[str(row["strategy"])]]
 
 
 def group_summary(members: pd.DataFrame) -> pd.DataFrame:

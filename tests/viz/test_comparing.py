@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import capacity, comparison, figures_compare, grouping, pairing, sentences_compare, theme
+from dynlora.viz import capacity, comparison, figures_compare, grouping, listing, pairing, sentences_compare, theme
 from dynlora.viz.grouping import Group
 from tests.viz.runs import HOSTILE
 
@@ -168,3 +168,29 @@ def test_is_an_allocation_reproducible() -> None:
     figure = figures_compare.final_ranks(spread, rows, theme.LIGHT, "standard deviation of rank, components")
     assert figure.data[0].colorbar.title.text == "standard deviation of rank, components"
     assert "mean rank correlation" in sentences_compare.reproducible(found)
+
+
+def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> None:
+    runs = [summary("lora on x", 0, "lora"), summary("dynamic, again", 1), summary("mine", 2)]
+    names = comparison.distinct_names(runs)
+    assert list(names.values()) == ["lora (from its code) on x", "dynamic (from its code), again", "mine"]
+    table = comparison.config_difference(runs, names)
+    assert table.to_numpy().tolist() == [
+        ["seed", "0", "1", "2"],
+        ["strategy.name", "lora (from its code)", "dynamic (from its code)", "dynamic (from its code)"],
+    ]
+    assert comparison.config_difference(runs[1:], names)["setting"].tolist() == ["seed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "words"),
+    [("adalora and lora", "lora", "adalora and lora (odd)"), ("lora_sp", "lora", "lora_sp"), ("x", None, "x"),
+     ("lora (odd) too", "lora", "lora (odd) too"), ("a.c, abc", "a.c", "a.c (odd), abc"), ("\\1", "\\1", "\\1 (odd)")],
+)  # fmt: skip
+def test_only_a_strategy_that_stands_in_a_name_gets_its_fidelity(name: str, strategy: str | None, words: str) -> None:
+    assert listing.named({"name": name, "strategy": strategy, "fidelity": "odd"}) == words
+
+
+def test_what_a_row_does_not_say_is_not_said() -> None:
+    assert listing.strategy_words({"strategy": "lora", "fidelity": float("nan")}) == "lora"
+    assert listing.strategy_words({"strategy": float("nan"), "fidelity": None}) == "no strategy"

@@ -39,6 +39,7 @@ def test_swept_settings_the_most_varied_first() -> None:
     found = relations.swept(ROWS)
     assert list(found) == ["train.lr", "adapter.rank", "strategy.name"]
     assert found["adapter.rank"][:6] == [2, 2, 2, 4, 4, 4]
+    assert set(found["strategy.name"]) == {"dynamic (from its code)", "lora (from its code)"}
     odd = relations.swept([listed(1), listed(2, merge=True), listed(3, merge=False, data="/home/x/my data")])
     assert odd["strategy.merge"] == [None, "yes", "no"]
     assert odd["data.name"] == ["sst2", "sst2", "my data"]

@@ -149,3 +149,25 @@ def test_export_holds_the_rows_and_runs_no_formula(runs: pd.DataFrame) -> None:
 def test_tags_by_use(runs: pd.DataFrame) -> None:
     assert runlist.all_tags(runs) == ["good", "late"]
     assert runlist.all_tags(runs[runs["status"] == "corrupt"]) == []
+
+
+def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path) -> None:
+    for number, (strategy, fidelity) in enumerate(
+        [("lora_sp", "reconstruction"), ("lora", "code"), ("lora_sp", "description"), ("lora", "code")]
+    ):
+        name = f"{strategy} on x, seed {number}"
+        finished(tmp_path, f"r{number}", 0.5 + number / 10, name=name, strategy=strategy, fidelity=fidelity)
+    found = queries.list_runs(tmp_path)
+    table = runlist.ordered(runlist.runs_table(found), "strategy")
+    assert table["strategy"].tolist() == [
+        "lora (from its code)", "lora (from its code)", "lora_sp (from its description)", "lora_sp (reconstruction)",
+    ]  # fmt: skip
+    assert table["id"].tolist() == ["r3", "r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
+    assert set(runlist.filtered(found, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
+    assert set(runlist.searched(found, "strategy=lora_sp")["id"]) == {"r0", "r2"}
+    members = runlist.grouped(found, "strategy")
+    summary = runlist.group_summary(members).set_index("group")
+    assert summary["runs"].to_dict() == {"lora (from its code)": 2, "lora_sp (from its description)": 2}
+    assert "lora_sp (reconstruction) on x, seed 0" in members["name"].tolist()
+    figure = figures_runs.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
+    assert list(figure.layout.yaxis.ticktext) == ["lora_sp<br>(from its description)", "lora (from its code)"]

@@ -51,6 +51,15 @@ def test_what_a_mean_hides_is_said() -> None:
     assert "at learning rate 0.001 and rank 2" in sentences_relations.grid(cells, keys, "loss", [], low_is_good=True)
 
 
+def test_methods_of_a_grid_bear_their_fidelity_and_many_are_turned() -> None:
+    for many, names in ((2, "long method 1<br>(from its code)"), (12, "long method 1 (from its code)")):
+        rows = [listed(i, strategy=f"long method {i % many}", rank=2 + i // many) for i in range(2 * many)]
+        cells = sweeps.grid(rows, "strategy.name", "adapter.rank", "accuracy")
+        figure = figures_sweeps.grid(cells, ("strategy", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
+        assert names in figure.layout.xaxis.ticktext
+        assert (figure.layout.xaxis.tickangle == -60) == (many > figures_sweeps.UPRIGHT)
+
+
 def test_the_best_cell_is_framed() -> None:
     cells = sweeps.grid(ONE, "train.lr", "adapter.rank", "accuracy")
     for low_is_good, place in ((False, (1.52, 0.52)), (True, (-0.48, -0.48))):

@@ -47,6 +47,14 @@ def test_hostile_text() -> None:
     assert ":material/" not in labels.markdown_text(":material/home:")
     assert "\n" not in labels.markdown_text("a\nb\u202ec")
     assert len(labels.one_line("x" * 500, 50)) == 50
+    assert "<b>" not in labels.plotly_lines("<b>" * 40, 20).replace("<br>", "")
+
+
+def test_long_words_of_a_figure_stand_in_lines_of_their_own() -> None:
+    assert labels.plotly_lines("lora (from its code)", 22) == "lora (from its code)"
+    assert labels.plotly_lines("lora_sp (reconstruction)", 22) == "lora_sp<br>(reconstruction)"
+    assert labels.plotly_lines("some model on some data", 12) == "some model<br>on some data"
+    assert labels.plotly_lines("", 12) == ""
 
 
 def test_csv_holds_no_formula() -> None:

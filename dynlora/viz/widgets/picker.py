@@ -19,7 +19,7 @@ from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.origins import is_local
 from dynlora.store import queries, schema
 from dynlora.viz.labels import markdown_text, one_line
-from dynlora.viz.listing import ACTIVE
+from dynlora.viz.listing import ACTIVE, strategy_words
 from dynlora.viz.runlist import STATUS_WORDS
 from dynlora.viz.widgets.address import put, to_address
 from dynlora.viz.widgets.cards import titled
@@ -111,15 +111,16 @@ def runs_root_of(run_id: str) -> Path:
 
 
 def run_words(runs: pd.DataFrame) -> dict[str, str]:
-    """Return what a list shows for each run id: name and strategy; no status, which the list would not renew.
+    """Return what a list shows for each run id: name and strategy with its fidelity; no status, which would grow old.
 
     Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
     """
     found = {}
-    for row in runs[["id", "name", "strategy", "status", "is_own"]].to_dict("records"):
-        about = row["strategy"] if isinstance(row["strategy"], str) else STATUS_WORDS.get(row["status"], row["status"])
+    for row in runs[["id", "name", "strategy", "fidelity", "status", "is_own"]].to_dict("records"):
+        is_named = isinstance(row["strategy"], str)
+        about = strategy_words(row) if is_named else STATUS_WORDS.get(row["status"], row["status"])
         sample = "" if row["is_own"] else " · sample"
-        found[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 20)}{sample}"
+        found[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 40)}{sample}"
     times = Counter(found.values())
     return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in found.items()}
 
