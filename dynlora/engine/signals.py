@@ -200,7 +200,10 @@ class StepSignals:
         return {"factor": torch.cat(out)}
 
     def _importance(self) -> Tensor:
-        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of this batch, for strategies that do not score."""
+        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of this batch, for strategies that do not score.
+
+        L is what is trained on, a strategy's penalty included.
+        """
         widest = max(module.max_rank for module in self.adapters)
         out = torch.zeros(len(self.adapters), widest, device=self.adapters[0].lora_A.device)
         total = scoring.component_sensitivity(self.adapters.modules, out).sum(1)

@@ -42,7 +42,8 @@ class Glora(Strategy):
     LoRA's s and dropout, so that the path nlnnn is LoRA; up factors are drawn as LoRA's A, not xavier; where a module
     has no bias C, D and E are none; the limit is uniform LoRA's parameters, the search is smaller (20 candidates, 5
     rounds, where the paper takes 50 and 20), half of a round crossed and half mutated; what breaks the limit is made
-    to fit instead of drawn again; LoRA's path is among the first candidates.
+    to fit instead of drawn again; LoRA's path is among the first candidates; a super-net's AdamW has ε = 1e-6, not
+    1e-8, under which forms that cannot change the function would take steps of the full rate on rounding noise.
     """
 
     title = "GLoRA"
@@ -53,8 +54,8 @@ class Glora(Strategy):
     formula = r"W = W_0 + W_0 \odot A + s B, \quad b = b_0 + b_0 \odot D + E + W_0 C"
     paper = "Chavan et al. 2023, arXiv 2306.07967"
     fidelity = "code"
-    cost = "twice LoRA's tensors; three products of the weight's size where A is low-rank (a quarter of the modules a "
-    cost += "step); after training about 120 evaluations of 256 rows"
+    cost = "2.5 + 1 / r times LoRA's numbers, twice without biases; three products of the weight's size where A is "
+    cost += "low-rank (a quarter of the modules a step); after training about 120 evaluations of 256 rows"
     as_lora = {"path": LORA}
     own_signals = {
         f"path_{support}": OwnSignal(

@@ -26,7 +26,7 @@ class Gora(Strategy):
     """h = W0 x + alpha / √r_m · B A x with r_m by importance, and B such that B A is a step down the gradient.
 
     With G the mean gradient ∂L/∂W0 of a few batches, a module's importance is mean |W0 ⊙ G|, as a share of all. Ranks
-    are in proportion to importance / (d_in + d_out), between `min_rank` and `max_rank`. A is drawn, and
+    are in proportion to importance / (d_in + d_out), between `smallest_rank` and `largest_rank`. A is drawn, and
     B = -ξ G Aᵀ (A Aᵀ)⁻¹, the least-squares fit of -ξ G, with ξ such that ‖s B A‖ = gora_lr · ‖G‖.
 
     Paper: He et al. 2025, GoRA: Gradient-driven Adaptive Low Rank Adaptation, NeurIPS, arXiv 2502.12171.
@@ -34,7 +34,8 @@ class Gora(Strategy):
     Ranks between the limits are scaled so that the budget is spent and never exceeded: published, clipping does
     either. Eight batches by default, 32 published. The model is in eval mode while gradients are taken. As published,
     s = alpha / √r_m depends on the module's own rank, where other methods here keep that of the uniform one: ranks do
-    not move afterwards, so nothing jumps. The start is not the base model's function.
+    not move afterwards, so nothing jumps. The published script trains B at 16 times the rate of A (`lr_ratio` 16, as in
+    LoRA+); here both have one rate by default. The start is not the base model's function.
     """
 
     title = "GoRA"

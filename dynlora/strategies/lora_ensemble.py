@@ -29,12 +29,12 @@ class LoraEnsemble(Strategy):
 
     Paper: Mühlematter et al. 2024, LoRA-Ensemble: Efficient Uncertainty Modelling for Self-Attention Networks,
     arXiv 2405.14438, with the authors' published code.
-    Differs: members share the parameters of uniform LoRA, rank r // M each, where every published member has rank r
-    (`member_budget` each); s = alpha / r of the uniform rank, where the paper has no factor; every linear module of the
-    blocks is adapted, not the attention's four; A is drawn as LoRA draws it times `spread`, where the paper draws it
-    xavier-uniform with gain 10, 24 times as wide at d_in = 768: with s = 2 and LoRA's learning rate, ten times higher
-    than the paper's, such steps are too large, and the heads already make members differ; the first member's head is
-    the model's own, the others are drawn as wide.
+    Differs: 4 members by default, 16 published (`members`). They share the parameters of uniform LoRA, rank r // M,
+    where every published member has rank r (`member_budget` each); s = alpha / r of the uniform rank, where the paper
+    has no factor; every linear module of the blocks is adapted, not the attention's four; A is drawn as LoRA draws it
+    times `spread`, where the paper draws it xavier-uniform with gain 10, 24 times as wide at d_in = 768: with s = 2 and
+    LoRA's learning rate, ten times higher than the paper's, such steps are too large, and the heads already make
+    members differ; the first member's head is the model's own, the others are drawn as wide.
     """
 
     title = "LoRA-Ensemble"

@@ -198,6 +198,14 @@ def test_a_fixed_path_trains_what_it_uses_and_nothing_else(path: str) -> None:
     assert all(parameter.grad is not None for parameter in adapter.adapter_parameters().values())
 
 
+@pytest.mark.parametrize(("bias", "rank", "times"), [(True, 4, 2.75), (True, 1, 3.5), (False, 4, 2.0)])
+def test_a_super_net_holds_as_many_numbers_as_its_cost_says(bias: bool, rank: int, times: float) -> None:
+    d = 1000
+    module = GloraLinear(nn.Linear(d, d, bias=bias), ModuleInfo("m", 0, "m", d, d), rank=rank, scaling=1.0)
+    numbers = sum(tensor.numel() for tensor in module.adapter_parameters().values())
+    assert numbers / (rank * 2 * d) == pytest.approx(times, rel=1e-3)  # 2.5 + 1 / r, of LoRA's
+
+
 def test_steps_draw_paths_uniformly_and_by_module_and_evaluations_none() -> None:
     first, second = (
         module(),
