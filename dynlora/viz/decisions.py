@@ -17,6 +17,8 @@ MOVES = ("move", "grow", "drop", "scale")
 COLUMNS = ("step", "decision", "modules", "detail")
 _NAMED = 6
 _PLACES = ("edit", "module", "modules", "donor", "receiver")
+_DRAWN = ("history",)
+"""What has a chart of its own: the candidates of a search, see `searches`."""
 
 
 def decisions(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +62,7 @@ def _row(edit: Mapping[str, Any], short: Mapping[int, str]) -> dict[str, str]:
     places = list(dict.fromkeys(place for place in named if isinstance(place, int)))
     names = [short.get(place, "?") for place in places]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    rest = {key: value for key, value in edit.items() if key not in _PLACES}
+    rest = {key: value for key, value in edit.items() if key not in (*_PLACES, *_DRAWN)}
     return {
         "decision": one_line(str(edit.get("edit", "?")).replace("_", " "), 40),
         "modules": one_line(", ".join(names[:_NAMED]), 160) + more,

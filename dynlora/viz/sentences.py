@@ -16,7 +16,8 @@ from dynlora.viz.capacity import spearman
 from dynlora.viz.figures import smoothed
 from dynlora.viz.flows import Balance
 from dynlora.viz.gate_effect import GateEffect
-from dynlora.viz.labels import listed, number, one_line, percent, score, spans
+from dynlora.viz.labels import listed, number, one_line, percent, plural, score, spans
+from dynlora.viz.searches import Search
 
 
 def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: int, events: Sequence[int]) -> str:
@@ -108,6 +109,27 @@ def flow(traced: pd.DataFrame, sides: Balance, events: int, first: int, last: in
         f"work elsewhere than at step {first}; what came back in between is not drawn, pale bands stayed. {check}: "
         f"{number(round(sides.held_before))} in use and {number(round(sides.free))} free before, "
         f"{number(round(sides.held_after))} in use and {number(round(sides.released))} released after."
+    )
+
+
+def search(found: Search, drawn: int) -> str:
+    """Say what a search tried and chose, and how much came of its rounds; `drawn` of its candidates are shown."""
+    tried, rounds = found.tried, found.tried["round"].nunique()
+    if tried.empty:
+        return f"No candidate of the search after step {found.step} has a loss that is a number."
+    words = f"The search after step {found.step} tried {plural(len(tried), 'candidate')} in {plural(rounds, 'round')}"
+    if found.chosen is not None:
+        used, loss_ = found.chosen
+        share = f", {percent(used / found.limit)} of the limit of {number(int(found.limit))}" if found.limit else ""
+        words += f" and chose one with {number(int(used))} parameters{share}, at a loss of {score(loss_)}"
+    first = tried.loc[tried["round"] == tried["round"].min(), "loss"].min()
+    pareto = int(tried["pareto"].sum())
+    cut = f" {drawn:,} of {len(tried):,} shown." if drawn < len(tried) else ""
+    failed = f" {found.failed} more had a loss that is no number." if found.failed else ""
+    other = f" It is the last of {found.searches} searches." if found.searches > 1 else ""
+    return (
+        f"{words}; the best of the first round had {score(first)}. The Pareto set holds {pareto}: no other candidate "
+        f"has as low a loss with as few parameters.{cut}{failed}{other}"
     )
 
 

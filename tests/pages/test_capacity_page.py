@@ -99,6 +99,14 @@ def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(run
     assert offered.count("which rows learn") == 1, "the groups, not the mask of the same title"
 
 
+def test_a_search_is_drawn_without_knowing_the_method(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, own=True)
+    said = words(open_page("capacity", run=RUN)).replace("\\", "").replace("\u200b", "")
+    assert "What did the search try, and what did it choose?" in said
+    assert "tried 3 candidates in 2 rounds and chose one with 1,000 parameters, 86.8 % of the limit of 1,152" in said
+    assert "What did the search try" not in words(open_page("capacity", run=RUN, steps="0-10")), "it came later"
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_a_method_calls_its_signals_is_text(text: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text=text)

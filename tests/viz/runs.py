@@ -138,7 +138,7 @@ def record_extras(writer: RunWriter, step: int, seed: int, strategy: str) -> Non
 
 
 def record_own(writer: RunWriter, text: str) -> None:
-    """Record what only one method knows: groups that merge at step 20, paths, a threshold, decisions of its own."""
+    """Record what one method alone knows: groups that merge at step 20, paths, a threshold, a search, decisions."""
     for name in ("group", "path"):
         writer.define_signal(name, "module", "", N_MODULES)
     writer.define_signal("kept_part", "component", "share", 8 * N_MODULES)
@@ -151,7 +151,10 @@ def record_own(writer: RunWriter, text: str) -> None:
         writer.vector("mask", step, (np.arange(8 * N_MODULES) + step // 20) % 2)
         writer.scalar("threshold", "train", step, step / 40)
     edits = [{"edit": "tie", "modules": [2 * i, 2 * i + 1], "why": text} for i in range(N_MODULES // 2)]
-    writer.event(20, "reallocate", [0, 1], {"budget": 1152, "budget_used": 1080, "edits": edits})
+    best = {"best_loss": 0.5, "parameters": 1000}
+    tried = [{"round": i, **best, "population": [[1100, 0.7], [1000, 0.6 - i / 10]]} for i in range(2)]
+    payload = {"budget": 1152, "budget_used": 1080, "edits": edits, "history": tried}
+    writer.event(20, "reallocate", [0, 1], payload)
 
 
 def probe_gates() -> np.ndarray:

@@ -10,7 +10,18 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import queries
-from dynlora.viz import capacity, decisions, figures_capacity, figures_inputs, figures_modules, flows, inputs, sentences
+from dynlora.viz import (
+    capacity,
+    decisions,
+    figures_capacity,
+    figures_inputs,
+    figures_modules,
+    figures_searches,
+    flows,
+    inputs,
+    searches,
+    sentences,
+)
 from dynlora.viz import signals as signal_words
 from dynlora.viz.figures_capacity import MapView
 from dynlora.viz.gate_effect import gate_effect
@@ -39,6 +50,12 @@ def capacity_part(run: RunReading) -> Part:
             drawn = partial(figures_modules.steadiness, steady)
             title = "Is importance steady from one reallocation to the next?"
             blocks.append(Chart(title, drawn, sentences.steadiness(steady), steady))
+    found = searches.last_search(run.reallocations, run.summary["config"])
+    if found is not None and len(found.tried):
+        words = sentences.search(found, len(searches.drawn(found.tried)))
+        drawn = partial(figures_searches.search_scatter, found, searches.loss_title(run.summary))
+        title = "What did the search try, and what did it choose?"
+        blocks.append(Chart(title, drawn, words, searches.table(found)))
     decided = decisions.decisions(run.reallocations, run.modules)
     if len(decided):
         blocks.append(Table("What else was decided", decided.tail(200), decisions.summary(decided), is_wide=True))

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import capacity, components, decisions, flows, signals
+from dynlora.viz import capacity, components, decisions, flows, searches, signals
 from dynlora.viz.figures_capacity import MapView
 from dynlora.viz.labels import one_line
 from dynlora.viz.replay import MOST_FRAMES, Look, frames
@@ -151,11 +151,18 @@ class CapacityView:
         look = Look(self.step, signals.uniform_rank(self.summary), self.module, about, version)
         return frames(self.modules, ranks, importance, look, colours)
 
+    def reallocations(self) -> pd.DataFrame:
+        """Return the reallocations in the steps shown, as `queries.events_frame` does."""
+        events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
+        return events[(events["step"] > self.first) & (events["step"] <= self.last)]
+
     def decisions(self) -> pd.DataFrame:
         """Return what was decided in the steps shown but moves of rank, as `decisions.decisions` does."""
-        events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
-        within = events[(events["step"] > self.first) & (events["step"] <= self.last)]
-        return decisions.decisions(within, self.modules)
+        return decisions.decisions(self.reallocations(), self.modules)
+
+    def search(self) -> searches.Search | None:
+        """Return the last search in the steps shown, as `searches.last_search` does."""
+        return searches.last_search(self.reallocations(), self.summary["config"])
 
     def component_signals(self) -> dict[str, signals.About]:
         """Return what is said of the recorded signals over components, as `components.known` does."""
@@ -168,9 +175,7 @@ class CapacityView:
 
     def copies(self) -> pd.DataFrame:
         """Return the copies of components in the steps shown, as `components.copies` does."""
-        events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
-        within = events[(events["step"] > self.first) & (events["step"] <= self.last)]
-        return components.copies(within, self.modules)
+        return components.copies(self.reallocations(), self.modules)
 
     def budget(self) -> pd.DataFrame:
         """Return the use of the budget over the steps shown, as `capacity.budget_line` does."""

@@ -16,7 +16,9 @@ from dynlora.viz import (
     figures_capacity,
     figures_components,
     figures_modules,
+    figures_searches,
     flows,
+    searches,
     sentences,
     signals,
 )
@@ -24,7 +26,7 @@ from dynlora.viz.figures_capacity import MapView
 from dynlora.viz.labels import markdown_text, one_line
 from dynlora.viz.widgets.address import segmented
 from dynlora.viz.widgets.capacity import CapacityView
-from dynlora.viz.widgets.cards import card, chart, colours, under
+from dynlora.viz.widgets.cards import card, chart, colours, note, under
 from dynlora.viz.widgets.replay import replay
 
 
@@ -53,6 +55,7 @@ def capacity_decisions(view: CapacityView) -> None:
     if len(view.events) > 1:
         _steadiness(view)
     _components(view)
+    _search(view)
     decided = view.decisions()
     if len(decided):
         _decisions(decided)
@@ -127,6 +130,20 @@ def _of_one_module(
     chart(figure, words + hint, rows.T.reset_index(names="step"), key)
     if len(own):
         under("Who descends from whom.", components.lineage(own, len(rows)), "lineage")
+
+
+def _search(view: CapacityView) -> None:
+    """Draw the candidates of the last search in the steps shown, where the method searched."""
+    found = view.search()
+    if found is None:
+        return
+    with card("What did the search try, and what did it choose?", "search"):
+        words = sentences.search(found, len(searches.drawn(found.tried)))
+        if found.tried.empty:
+            note(words)
+            return
+        figure = figures_searches.search_scatter(found, searches.loss_title(view.summary), colours())
+        chart(figure, words, searches.table(found), "search")
 
 
 def _decisions(decided: pd.DataFrame) -> None:
