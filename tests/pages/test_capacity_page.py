@@ -107,6 +107,12 @@ def test_a_search_is_drawn_without_knowing_the_method(runs_dir: Path) -> None:
     assert "What did the search try" not in words(open_page("capacity", run=RUN, steps="0-10")), "it came later"
 
 
+def test_a_title_is_made_safe_once(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, own=True, text="low-rank [A]")
+    titles = [one.value for one in open_page("capacity", run=RUN, signal="group").markdown]
+    assert "##### low\\-rank \\[A\\]" in titles, "twice, and people would read the backslashes"
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_a_method_calls_its_signals_is_text(text: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text=text)

@@ -23,7 +23,7 @@ from dynlora.viz import (
     signals,
 )
 from dynlora.viz.figures_capacity import MapView
-from dynlora.viz.labels import markdown_text, one_line
+from dynlora.viz.labels import one_line
 from dynlora.viz.widgets.address import segmented
 from dynlora.viz.widgets.capacity import CapacityView
 from dynlora.viz.widgets.cards import card, chart, colours, note, under
@@ -64,7 +64,7 @@ def capacity_decisions(view: CapacityView) -> None:
 def _map(view: CapacityView, place: Any) -> None:
     """Draw the chosen signal over modules and steps."""
     heat, rows, budget = view.heat(view.signal, 400), view.rows(), view.budget()
-    with place, card(markdown_text(view.shown.question, 100), "map"):
+    with place, card(one_line(view.shown.question, 100), "map"):
         look, table = view.about_map(heat.unit), capacity.wide(heat.frame, view.modules)
         figure = figures_capacity.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
         chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}")

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.viz import capacity, figures, figures_results, listing, progress, sentences, sentences_run
-from dynlora.viz.labels import markdown_text, number, one_line
+from dynlora.viz.labels import number, one_line
 from dynlora.viz.widgets import answers
 from dynlora.viz.widgets.actions import run_buttons
 from dynlora.viz.widgets.cards import badge, card, chart, colours, note, status_line, titled
@@ -86,7 +86,7 @@ def _own_numbers(scalars: pd.DataFrame) -> None:
         for place, name in zip(st.columns(2), found[start : start + 2], strict=False):
             series = listing.series(scalars, name, "train")
             word = one_line(name.replace("_", " ").replace("/", ": "), 60)
-            with place, card(f"The method's own: {markdown_text(word)}", f"own-{start}-{name}"):
+            with place, card(f"The method's own: {word}", f"own-{start}-{name}"):
                 words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
                 chart(figures.line(series, word, colours(), zero=False), words, series, f"own-{name}")
 
