@@ -72,6 +72,16 @@ METHODS = {
     "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of=TUNED),
     "dynamic-eva": Method("dynamic, start along the inputs", fields={"init": "eva"}),
     "dynamic-ga": Method("dynamic, start along the gradients", fields={"init": "lora_ga"}),
+    "dynamic-early": Method(
+        "dynamic, first ranks from gradients instead of the first event",
+        fields={"first_ranks": "gradients", "commit": False},
+        rates_of=TUNED,
+    ),
+    "dynamic-early-inputs": Method(
+        "dynamic, first ranks from inputs instead of the first event",
+        fields={"first_ranks": "inputs", "commit": False},
+        rates_of=TUNED,
+    ),
     "lora-eva": Method("LoRA, start along the inputs", strategy="lora", fields={"init": "eva"}),
     "lora-ga": Method("LoRA, start along the gradients", strategy="lora", fields={"init": "lora_ga"}),
     "dynamic-half-steps": Method("dynamic, half the steps", steps=0.5, rates_of=TUNED),

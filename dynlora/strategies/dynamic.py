@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.allocation import drawn, standing_of, swap, target_ranks, toward, trimmed_ranks, weighted
+from dynlora.engine.allocation import drawn, standing_of, swap, target_ranks, toward, weighted
 from dynlora.engine.commitment import commitment
 from dynlora.engine.edits import Edit
-from dynlora.engine.gates import MODES, gate_numbers
+from dynlora.engine.first_ranks import FIRST_RANKS, first_ranks
+from dynlora.engine.gates import MODES
 from dynlora.engine.listening import Listening
 from dynlora.engine.modules import ModuleInfo, room_to_grow
 from dynlora.engine.probes import ProbeRota
@@ -31,12 +32,11 @@ class Dynamic(Strategy):
     """h = W0 x + s · B(e ⊙ g(φ) ⊙ A x) with ranks that move between modules under one budget of parameters.
 
     It starts as uniform LoRA. The first event sets all ranks at once, by what the leading directions of each frozen
-    weight's gradient promise per parameter. Then the components worth least pay for components where one more is worth
-    most: I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss when component j goes,
-    averaged over steps after the absolute value. Growth keeps the function (b = 0); s = alpha / r never changes.
+    weight's gradient promise per parameter. Then the components worth least pay for those where one more is worth most:
+    I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss when component j goes, averaged over steps after the
+    absolute value. Growth keeps the function (b = 0); s = alpha / r never changes.
 
-    Paper: Liao et al. 2025, arXiv 2501.14859; its abstract: importance evaluated during fine-tuning, parameters
-    reallocated, a strategy on input features.
+    Paper: Liao et al. 2025, arXiv 2501.14859, its abstract: importance, reallocation, a strategy on input features.
     Differs: importance formula, solver, schedule and gate are a reconstruction.
     """
 
@@ -59,11 +59,14 @@ class Dynamic(Strategy):
     gates: str = setting(
         "module", "One gate a module and sequence; rank: a component; token: a token.", choices=("off", *MODES)
     )
+    first_ranks: str = setting(
+        "uniform", "Ranks at the start: uniform, or by a look at rows: inputs' variance, gradients' promise.",
+        choices=FIRST_RANKS,
+    )  # fmt: skip
     score: str = setting(
-        "saliency",
-        "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, signal (its sign kept), × its uncertainty, or ‖b‖·‖a‖.",
+        "saliency", "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, signal (sign kept), × its uncertainty, or ‖b‖·‖a‖.",
         choices=SCORES,
-    )
+    )  # fmt: skip
     solver: str = setting(
         "swap", "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
         choices=("swap", "softmax"),
@@ -123,16 +126,13 @@ class Dynamic(Strategy):
         return int(self.budget_share * uniform)
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Start uniform, a few components short where gates are on: they are paid from the same budget."""
-        gate = gate_numbers(self.gate_mode())
-        own, shared = (gate, 0) if self.gates == "rank" else (0, gate * len(modules))
-        return trimmed_ranks(probe.rank, [info.cost + own for info in modules], probe.budget - shared)
+        """Start uniform, or by a look at training rows; gates are paid from the same budget."""
+        way = self.first_ranks if self._moves_rank(probe.rank) else "uniform"
+        return first_ranks(way, modules, probe, self.gate_mode(), limit=self.growth_limit, min_rank=self.min_rank)
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow where ranks move."""
-        if not self._moves_rank(probe.rank):
-            return rank
-        return room_to_grow(module, rank, probe.rank, self.growth_limit)
+        return room_to_grow(module, rank, probe.rank, self.growth_limit) if self._moves_rank(probe.rank) else rank
 
     def start(self, adapters: Adapters) -> None:
         """Begin the averages."""
