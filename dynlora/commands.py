@@ -6,6 +6,7 @@ import os
 import platform
 import signal as signals_module
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,14 +135,21 @@ def runs(*, where: str, runs_dir: Path) -> Report:
     launch.wake(runs_dir)
     keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "tags")
     there = run_rows(runs_dir)
-    rows = [{key: row.get(key) for key in keep} for row in found_rows(where, there)]
+    found = found_rows(where, there)
+    rows = [{key: row.get(key) for key in keep} for row in found]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
-        f"{row['strategy'] or '?':12} {_metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
-        for row in rows
+        f"{_method_words(row):28} {_metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
+        for row in found
     ]
     said = f"none of {len(there)} runs fits" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
     return rows, "\n".join(lines) or said
+
+
+def _method_words(row: Mapping[str, Any]) -> str:
+    """Return a run's strategy with its fidelity, which belongs wherever methods stand side by side."""
+    name = row["strategy"] or "?"
+    return f"{name} ({row['fidelity']})" if row["fidelity"] else name
 
 
 def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
@@ -154,7 +162,7 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
         "runs": [{key: item[key] for key in COMPARED} for item in found],
         "config_differences": differing,
     }
-    lines = [f"{item['id']}  {item['name']}  {_metric_words(item['metrics'])}" for item in found]
+    lines = [f"{item['id']}  {item['name']}  {_method_words(item)}  {_metric_words(item['metrics'])}" for item in found]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)
 

@@ -46,6 +46,7 @@ class LoraSp(Strategy):
     own_signals = {
         "trained_A": OwnSignal("trained share of A", "How much of A is trained", "share"),
         "trained_B": OwnSignal("trained share of B", "How much of B is trained", "share"),
+        "trained": OwnSignal("trained share of each component", "What is frozen, component by component", "share"),
     }
 
     init: str = start_setting(("kaiming", "gaussian", "eva"))
