@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 PORT ?= 8501
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 CONSTRAINTS ?=
 

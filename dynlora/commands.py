@@ -6,11 +6,11 @@ import os
 import platform
 import signal as signals_module
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dynlora import assets, launch
+from dynlora.command_words import method_words, metric_words, summary_words
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
@@ -85,7 +85,7 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
         said = outcome.error or "its folder was removed while it trained"
         return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
     code = {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
-    words = _summary_words(document)
+    words = summary_words(document)
     return document, f"{words}\n{outcome.error}" if outcome.error else words, code
 
 
@@ -103,7 +103,7 @@ def show(*, run_id: str, runs_dir: Path) -> Report:
     """Show one run."""
     launch.wake(runs_dir)
     document = show_document(run_folder(runs_dir, run_id))
-    return document, _summary_words(document)
+    return document, summary_words(document)
 
 
 def stop(*, run_id: str, runs_dir: Path) -> Report:
@@ -139,17 +139,11 @@ def runs(*, where: str, runs_dir: Path) -> Report:
     rows = [{key: row.get(key) for key in keep} for row in found]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
-        f"{_method_words(row):28} {_metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
+        f"{method_words(row):28} {metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
         for row in found
     ]
     said = f"none of {len(there)} runs fits" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
     return rows, "\n".join(lines) or said
-
-
-def _method_words(row: Mapping[str, Any]) -> str:
-    """Return a run's strategy with its fidelity, which belongs wherever methods stand side by side."""
-    name = row["strategy"] or "?"
-    return f"{name} ({row['fidelity']})" if row["fidelity"] else name
 
 
 def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
@@ -162,7 +156,7 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
         "runs": [{key: item[key] for key in COMPARED} for item in found],
         "config_differences": differing,
     }
-    lines = [f"{item['id']}  {item['name']}  {_method_words(item)}  {_metric_words(item['metrics'])}" for item in found]
+    lines = [f"{item['id']}  {item['name']}  {method_words(item)}  {metric_words(item['metrics'])}" for item in found]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)
 
@@ -196,7 +190,7 @@ def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) 
         found["not_stored"] = str(error)
     return found, (
         f"wrote {out} ({format_}, {which}); baking the gates moved logits by at most {found['max_abs_logit_gap']:.2e}; "
-        f"held out: {_metric_words(found['metrics_before'])} before, {_metric_words(found['metrics_after'])} after"
+        f"held out: {metric_words(found['metrics_before'])} before, {metric_words(found['metrics_after'])} after"
     )
 
 
@@ -223,7 +217,7 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
     from dynlora.loading import evaluate_run
 
     found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
-    return {"id": run_id, **found}, f"{split}, {found['rows']:,} rows: {_metric_words(found['metrics'])}"
+    return {"id": run_id, **found}, f"{split}, {found['rows']:,} rows: {metric_words(found['metrics'])}"
 
 
 def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:
@@ -306,23 +300,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
-
-
-def _summary_words(document: dict[str, Any]) -> str:
-    """Return a run in two lines."""
-    params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
-    return (
-        f"{document['id']}  {document['name']}\n"
-        f"{document['status']} at step {steps}, {_metric_words(document['metrics'])}, "
-        f"{params.get('active', 0):,} of {params.get('budget', 0):,} adapter parameters"
-    )
-
-
-def _metric_words(metrics: dict[str, Any]) -> str:
-    """Return the metrics that matter most, in words."""
-    shown = [
-        f"{key} {value:.3f}"
-        for key, value in metrics.items()
-        if key in ("accuracy", "pearson", "loss") and value is not None
-    ]
-    return ", ".join(shown[:2]) or "not evaluated"

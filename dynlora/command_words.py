@@ -1,0 +1,32 @@
+"""What the command line says of a run, in a line or two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def method_words(row: Mapping[str, Any]) -> str:
+    """Return a run's strategy with its fidelity, which belongs wherever methods stand side by side."""
+    name = row["strategy"] or "?"
+    return f"{name} ({row['fidelity']})" if row["fidelity"] else name
+
+
+def summary_words(document: dict[str, Any]) -> str:
+    """Return a run in two lines."""
+    params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
+    return (
+        f"{document['id']}  {document['name']}\n"
+        f"{document['status']} at step {steps}, {metric_words(document['metrics'])}, "
+        f"{params.get('active', 0):,} of {params.get('budget', 0):,} adapter parameters"
+    )
+
+
+def metric_words(metrics: dict[str, Any]) -> str:
+    """Return the metrics that matter most, in words."""
+    shown = [
+        f"{key} {value:.3f}"
+        for key, value in metrics.items()
+        if key in ("accuracy", "pearson", "loss") and value is not None
+    ]
+    return ", ".join(shown[:2]) or "not evaluated"
