@@ -142,7 +142,7 @@ def watch(
             window.wait_for_selector("[data-testid=stMain] h1, [data-testid=stMain] h2", timeout=WAIT_MS)
             window.wait_for_selector(DRAWN, timeout=WAIT_MS)
             took.append(time.perf_counter() - before)
-            wrong += [f"{place}: an exception on the page" for _ in range(_exceptions(window))]
+            wrong += [f"{place or 'runs'}: an exception on the page" for _ in range(_exceptions(window))]
             memory.append((time.monotonic() - start, memory_mib(process)))
             due(addresses)
         wrong += [f"a page left open: {window.url}" for window in windows if _exceptions(window)]
@@ -174,7 +174,7 @@ def under_load(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if trainings:
             run.end()
         name = run.writer.folder.name
-        addresses = ["runs", *(f"{page}?run={name}" for page in ("run", "capacity", "inputs")), f"compare?runs={name}"]
+        addresses = ["", *(f"{page}?run={name}" for page in ("run", "capacity", "inputs")), f"compare?runs={name}"]
         with server(runs_dir, door=True) as (address, process):
             seconds = 60 * arguments.minutes
             due = trainings.due if trainings else lambda _: None
