@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class Job:
             data = dataclasses.replace(data, train=data.train.take(rows), held_out=data.held_out.take(rows))
         method = method_of(self.method)
         if method.fields.get("allocation") == "random":  # no two tasks share a lot
-            method = dataclasses.replace(method, fields={**method.fields, "lot": list(TASKS).index(self.task)})
+            method = dataclasses.replace(method, fields={**method.fields, "lot": zlib.crc32(self.task.encode())})
         return finished_run(self, method, data)
 
 
@@ -139,7 +140,7 @@ def _config(job: Job, task: Task, method: Method, base: BaseModel) -> RunConfig:
             "model": {"name": job.model},
             "data": {"max_length": task.max_length},
             "adapter": {"rank": rank, "alpha": 2 * rank, "targets": _targets(method, base)},
-            "train": {"steps": steps, "lr": job.lr},
+            "train": {"steps": steps, "lr": job.lr, "batch_size": task.batch_size},
             "log": {"every": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6},
         }
     )

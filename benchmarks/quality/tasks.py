@@ -28,7 +28,8 @@ class Task:
         steps: optimizer steps of a run.
         reported: rows of train that are reported instead of the data's own held-out rows, 0 for those.
         tuning: rows of train that choose learning rates; nobody trains on them, and none of them is reported.
-        embedded: whether the name alone is enough.
+        embedded: name of the embedded data set, empty where the rows lie in a folder of the task's name.
+        batch_size: rows of a step.
     """
 
     name: str
@@ -37,7 +38,8 @@ class Task:
     steps: int
     reported: int
     tuning: int
-    embedded: bool = False
+    embedded: str = ""
+    batch_size: int = 32
 
     def section(self, folder: Path | None) -> dict[str, Any]:
         """Return the config's section `data`.
@@ -46,7 +48,7 @@ class Task:
             SystemExit: when the task needs a folder and none was given.
         """
         if self.embedded:
-            return {"name": self.name, "max_length": self.max_length}
+            return {"name": self.embedded, "max_length": self.max_length}
         if folder is None or not (folder / self.name).is_dir():
             raise SystemExit(f"--data {folder}: holds no folder {self.name}; give the folder of the GLUE tasks")
         return {"path": str(folder / self.name), "metric": self.metric, "max_length": self.max_length}
@@ -55,7 +57,9 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("sentiment4", "accuracy", 64, 300, reported=0, tuning=3_000, embedded=True),
+        Task("sentiment4", "accuracy", 64, 300, reported=0, tuning=3_000, embedded="sentiment4"),
+        # the same texts, fewer of them: what a larger model can be tried on without a GPU
+        Task("sentiment4-few", "accuracy", 64, 60, reported=1_200, tuning=600, embedded="sentiment4", batch_size=16),
         Task("sst2", "accuracy", 64, 300, reported=6_000, tuning=6_000),  # its own 872 are too few
         Task("mrpc", "accuracy", 96, 200, reported=0, tuning=1_000),
         Task("cola", "matthews", 48, 400, reported=0, tuning=1_500),
