@@ -19,7 +19,7 @@ class Difference:
     """The mean of a - b with two intervals; for a loss, below zero means that a is better.
 
     Drawing few seeds again and again says too little of how far seeds lie apart: over three or five of them the
-    bootstrap's 95 % interval holds the truth in some 73 or 83 % of the cases. The wide interval is Student's, of the
+    bootstrap's 95 % interval holds the truth in some 75 or 85 % of the cases. The wide interval is Student's, of the
     variances over seeds and over rows. A verdict asks both, and at least three seeds.
 
     Attributes:
