@@ -29,6 +29,7 @@ from accelerate import Accelerator
 
 from benchmarks import results
 from benchmarks.quality import tables
+from benchmarks.quality.markdown import methods_table
 from benchmarks.quality.methods import GRIDS, REPORTING_SEEDS, method_of, rates_source
 from benchmarks.quality.runs import Job
 from benchmarks.quality.side_by_side import carry_out
@@ -190,8 +191,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="two methods, tiny runs: does it work, nothing more")
+    parser.add_argument("--markdown", action="store_true", help="print the last table for a document, nothing else")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.markdown:
+        kept_figures = json.loads((results.RESULTS / "methods.json").read_text("utf-8"))["figures"]
+        print("\n".join(methods_table(kept_figures)))
+        return
     if arguments.memory_of:
         with tempfile.TemporaryDirectory() as scratch:
             write_data(Path(scratch) / "data")

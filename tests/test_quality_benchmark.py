@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.quality import tables
+from benchmarks.quality.markdown import methods_table
 from benchmarks.quality.methods import CORE, GRIDS, METHODS, rates_source
 from benchmarks.quality.paired import half_width, paired_difference
 from benchmarks.quality.runs import DIVERGED, Job
@@ -126,6 +127,20 @@ def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) 
     assert rows({"lora": 4e-3})["lora"] == (4e-3, 1)
     keep(tmp_path, "lora", 0, [300], "tune", 4e-3)
     assert rows() == {"lora": (4e-3, 1), "dynamic": (4e-3, 1)}
+
+
+def test_the_table_of_all_methods_has_a_row_a_method_against_lora(tmp_path: Path) -> None:
+    for seed in (100, 101, 102):
+        keep(tmp_path, "lora", seed, [400, 500])
+        keep(tmp_path, "sora", seed, [390, 490])
+        keep(tmp_path, "eva", seed, [390, 490])
+    cost = {"step_over_lora": 1.25, "before_s": 0.5, "after_s": 1.0, "peak_over_lora_mib": 12.0}
+    figures = {"cells": tables.summary(tmp_path)["cells"], "costs": {"lora": cost, "sora": cost}}
+    header, _, best, last = methods_table(figures)
+    assert header.count("|") == best.count("|") == last.count("|")
+    assert best.startswith("| SoRA (code) | 0.001 | 0.4400 | 50.0 % | **-0.0100 [")
+    assert best.endswith("| 1 | 1.25 | +1.5 | +12 |")
+    assert last.startswith("| LoRA |"), "eva was not timed and has no row"
 
 
 def test_every_method_can_be_named_and_finds_a_rate() -> None:

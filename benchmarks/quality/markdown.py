@@ -40,3 +40,32 @@ def quality_table(cell: Mapping[str, Any], against: Sequence[str]) -> Iterator[s
             found = differences.get((row["method"], other))
             cells.append(interval(found["loss"], found["verdict"]) if found else "")
         yield "| " + " | ".join(cells) + " |"
+
+
+def methods_table(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table of `benchmarks.methods`: a row a method, in the order of the mean of its losses."""
+    cells = figures["cells"]
+    rows = {cell["task"]: {row["method"]: row for row in cell["methods"]} for cell in cells}
+    apart = {
+        cell["task"]: {row["method"]: row for row in cell["differences"] if row["against"] == "lora"} for cell in cells
+    }
+    names = [name for name in figures["costs"] if all(name in found for found in rows.values())]
+    columns = ["method", "rate"]
+    columns += [column for task in rows for column in (f"{task}: loss", "accuracy", "minus LoRA")]
+    columns += ["parameters", "step / LoRA's", "once, s", "memory, MiB"]
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
+    for name in sorted(names, key=lambda name: sum(found[name]["loss"] for found in rows.values())):
+        cost, first = figures["costs"][name], next(iter(rows.values()))[name]
+        line = [label(name), f"{first['lr']:g}"]
+        for task, found in rows.items():
+            row, beside = found[name], apart[task].get(name)
+            line += [f"{row['loss']:.4f}", f"{100 * row['accuracy']:.1f} %"]
+            line.append(interval(beside["loss"], beside["verdict"]) if beside else "")
+        few = min(found[name]["parameters"][0] for found in rows.values())
+        most = max(found[name]["parameters"][1] for found in rows.values())
+        line.append(f"{most:,}" if few == most else f"{few:,} to {most:,}")
+        line.append("1" if name == "lora" else f"{cost['step_over_lora']:.2f}")
+        line.append(f"{cost['before_s'] + cost['after_s']:+.1f}")
+        line.append(f"{cost['peak_over_lora_mib']:+.0f}")
+        yield "| " + " | ".join(line) + " |"
