@@ -53,7 +53,7 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
         f"{result} %{{z:.4f}}, deviation %{{customdata[1]:.4f}}, n = %{{customdata[0]}}<extra></extra>",
     )  # fmt: skip
     if is_written:
-        _write_cells(drawn, -means if low_is_good else means, counts, colours)
+        _write_cells(drawn, means, counts)
     best = np.unravel_index(np.nanargmin(means) if low_is_good else np.nanargmax(means), means.shape)
     drawn.add_shape(
         type="rect", x0=best[1] - 0.48, x1=best[1] + 0.48, y0=best[0] - 0.48, y1=best[0] + 0.48,
@@ -71,17 +71,12 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
     return drawn
 
 
-def _write_cells(drawn: go.Figure, means: np.ndarray, counts: np.ndarray, colours: Palette) -> None:
-    low, high = np.nanmin(means), np.nanmax(means)
-    for row, column in np.ndindex(*means.shape):
-        mean = means[row, column]
-        if np.isnan(mean):
-            continue
-        share = (mean - low) / (high - low) if high > low else 0.0
-        drawn.add_annotation(
-            x=column, y=row, showarrow=False, text=f"{score(abs(mean))}<br>n = {counts[row, column]:.0f}",
-            font={"size": 11, "color": colours.panel if share > 0.55 else colours.text},
-        )  # fmt: skip
+def _write_cells(drawn: go.Figure, means: np.ndarray, counts: np.ndarray) -> None:
+    """Write mean and number of runs into each cell; Plotly shrinks the letters to the cell and contrasts them."""
+    text = np.full(means.shape, "", dtype=object)
+    for place in zip(*np.nonzero(~np.isnan(means)), strict=True):
+        text[place] = f"{score(means[place])}<br>n = {counts[place]:.0f}"
+    drawn.data[0].update(text=text, texttemplate="%{text}")
 
 
 def along(lines: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, logarithmic: bool) -> go.Figure:

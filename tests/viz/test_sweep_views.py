@@ -35,7 +35,15 @@ def test_a_pair_that_was_not_run_is_empty_and_values_stay_in_order() -> None:
     assert cells["n"].tolist() == [1, 1, 0, 1, 0, 1]
     figure = figures_sweeps.grid(cells, ("lr", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
     assert np.isnan(figure.data[0].z[0][2])
-    assert len(figure.layout.annotations) == 4
+    assert [one != "" for one in np.ravel(figure.data[0].text)] == [True, True, False, True, False, True]
+
+
+def test_a_cell_says_what_was_measured_with_its_sign() -> None:
+    rows = [listed(1, lr=1e-3, rank=8), listed(2, lr=1e-2, rank=16)]
+    cells = sweeps.grid(rows, "train.lr", "adapter.rank", "accuracy")
+    cells["mean"] = cells["mean"].where(cells["mean"].isna(), [-0.02, np.nan, np.nan, 0.31])
+    figure = figures_sweeps.grid(cells, ("lr", "rank", "matthews"), theme.LIGHT, low_is_good=False)
+    assert np.ravel(figure.data[0].text).tolist() == ["-0.020<br>n = 1", "", "", "0.310<br>n = 1"]
 
 
 def test_what_a_mean_hides_is_said() -> None:
