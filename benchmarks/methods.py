@@ -2,8 +2,8 @@
 
 python -m benchmarks.methods --data GLUE [--tasks sentiment4,mrpc] [--rank 4] [--seeds 3]
 
-Quality: as `benchmarks.quality` does it, each method with the rate it chooses on rows of train of the first task, by
-one seed; runs that are there are not trained again. Time: a step of the method and a step of `lora` in turn, in one
+Quality: as `benchmarks.quality` does it, each method with the rate it chooses on rows of train of the first task; runs
+that are there are not trained again. Time: a step of the method and a step of `lora` in turn, in one
 process, median of the paired ratios; recording is on. What a median hides stands apart: the seconds before the first
 step beyond `lora`'s, those of the last edits, and the longest of the timed steps. Memory: the greatest resident size of
 a process that takes a few steps, less that of `lora`'s.
@@ -136,29 +136,50 @@ def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict
 def choose_rates(names: Sequence[str], cell: Job, arguments: argparse.Namespace) -> None:
     """Try every rate of the grid on the tuning rows of a task, and go on where the best one lies at the edge."""
     sides = [replace(cell, method=name) for name in dict.fromkeys(rates_source(name) for name in names)]
-    more = [replace(side, lr=lr) for side in sides for lr in GRIDS[cell.rank]]
-    while more:
+    wanted = {side: tables.tried(KEPT, side) | set(GRIDS[cell.rank]) for side in sides}
+    while wanted:
+        seeds = range(arguments.tuning_seeds)
+        more = [replace(side, lr=lr, seed=seed) for side, rates in wanted.items() for lr in rates for seed in seeds]
         carry_out(more, KEPT, arguments.data, arguments.workers, None)
         beyond = {side: tables.rate_beyond(KEPT, side) for side in sides}
-        more = [replace(side, lr=lr) for side, lr in beyond.items() if lr is not None]
+        wanted = {side: {lr} for side, lr in beyond.items() if lr is not None}
 
 
-def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit: int | None) -> dict[str, float]:
-    """Choose every method's rate on the first task, train what is reported with it, and return the rates."""
-    tasks = arguments.tasks.split(",")
-    cell = Job("tune", tasks[0], "", arguments.rank, 0, 0.0, steps=arguments.steps)
+def first_cell(arguments: argparse.Namespace) -> Job:
+    """Return a run of the task, the first one, on whose tuning rows rates are chosen."""
+    task = arguments.tasks.split(",")[0]
+    return Job("tune", task, "", arguments.rank, 0, 0.0, steps=arguments.steps)
+
+
+def rates_of(names: Sequence[str], arguments: argparse.Namespace, kept: Path) -> dict[str, float]:
+    """Return the rate that each method chose, the grid's middle one where nothing was tuned."""
+    cell = first_cell(arguments)
+    chosen = {name: tables.chosen_rate(kept, replace(cell, method=rates_source(name))) for name in names}
+    return {name: GRIDS[arguments.rank][1] if lr is None else lr for name, lr in chosen.items()}
+
+
+def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit: int | None) -> None:
+    """Choose every method's rate on the first task and train what is reported with it."""
+    cell = first_cell(arguments)
     if limit is None:
         choose_rates(names, cell, arguments)
-    chosen = {name: tables.chosen_rate(kept, replace(cell, method=rates_source(name))) for name in names}
-    rates = {name: GRIDS[arguments.rank][1] if lr is None else lr for name, lr in chosen.items()}
+    rates = rates_of(names, arguments, kept)
     jobs = [
         replace(cell, purpose="report", task=task, method=name, seed=REPORTING_SEEDS + seed, lr=rates[name])
         for seed in range(arguments.seeds)
-        for task in tasks
+        for task in arguments.tasks.split(",")
         for name in names
     ]
     carry_out(jobs, kept, arguments.data, arguments.workers, limit)
-    return rates
+
+
+def table_cells(arguments: argparse.Namespace, kept: Path) -> list[dict[str, Any]]:
+    """Return the cells of `tables.summary` that were asked for, every method in them."""
+    seeds = range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds)
+    summary = tables.summary(kept, rates_of(sorted(strategies.registry()), arguments, kept), seeds)
+    wanted = {"model": "minilm", "rank": arguments.rank}
+    tasks = arguments.tasks.split(",")
+    return [cell for cell in summary["cells"] if wanted.items() <= cell.items() and cell["task"] in tasks]
 
 
 def show(figures: Mapping[str, Any]) -> None:
@@ -178,31 +199,46 @@ def show(figures: Mapping[str, Any]) -> None:
             )
 
 
-def main() -> None:
-    """Train what is missing, measure costs, print, write."""
+def parsed() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the GLUE tasks")
     parser.add_argument("--tasks", default="sentiment4,mrpc")
     parser.add_argument("--methods", help="separated by commas; all that are registered")
     parser.add_argument("--rank", type=int, default=4, choices=sorted(GRIDS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tuning-seeds", type=int, default=1, help="seeds that a rate is tried with")
     parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=20, help="steps of each side that are timed")
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each side that are timed; 0 keeps known costs")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="two methods, tiny runs: does it work, nothing more")
     parser.add_argument("--markdown", action="store_true", help="print the last table for a document, nothing else")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def last_figures() -> dict[str, Any]:
+    """Return the figures that were written last."""
+    return json.loads((results.RESULTS / "methods.json").read_text("utf-8"))["figures"]
+
+
+def print_peak(arguments: argparse.Namespace) -> None:
+    """Print `peak_mib` of this process, for `memory_of`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_data(Path(scratch) / "data")
+        at = setting(Path(scratch), 1, arguments.rank, arguments.batch_size)
+        print(json.dumps(peak_mib(arguments.memory_of, at)))
+
+
+def main() -> None:
+    """Train what is missing, measure costs, print, write."""
+    arguments = parsed()
     if arguments.markdown:
-        kept_figures = json.loads((results.RESULTS / "methods.json").read_text("utf-8"))["figures"]
-        print("\n".join(methods_table(kept_figures)))
+        print("\n".join(methods_table(last_figures())))
         return
     if arguments.memory_of:
-        with tempfile.TemporaryDirectory() as scratch:
-            write_data(Path(scratch) / "data")
-            at = setting(Path(scratch), 1, arguments.rank, arguments.batch_size)
-            print(json.dumps(peak_mib(arguments.memory_of, at)))
+        print_peak(arguments)
         return
     names = arguments.methods.split(",") if arguments.methods else sorted(strategies.registry())
     kept, limit = KEPT, None
@@ -210,11 +246,11 @@ def main() -> None:
         kept, limit, names = results.emptied("methods"), 300, ["lora", "dynamic"]
         arguments.tasks, arguments.seeds, arguments.steps, arguments.rounds = "sentiment4", 1, 12, 3
         arguments.batch_size = 8
-    rates = train(names, arguments, kept, limit)
+    train(names, arguments, kept, limit)
     torch.set_num_threads(2)
-    here = {"model": "minilm", "rank": arguments.rank}
-    cells = [cell for cell in tables.summary(kept, rates)["cells"] if here.items() <= cell.items()]
-    figures = {"cells": cells, "costs": costs(names, arguments)}
+    known = {} if arguments.quick or not (results.RESULTS / "methods.json").exists() else last_figures()["costs"]
+    measured = costs(names, arguments) if arguments.rounds else {}
+    figures = {"cells": table_cells(arguments, kept), "costs": known | measured}
     show(figures)
     print("written:", results.write("methods-quick" if arguments.quick else "methods", figures, "benchmarks.methods"))
 

@@ -104,7 +104,7 @@ def main() -> None:
     while arguments.stage == "tune" and (further := list(_beyond(arguments, kept))):
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
-        figures = tables.summary(kept, from_seed=arguments.from_seed)
+        figures = tables.summary(kept, seeds=range(arguments.from_seed, sys.maxsize))
         show_markdown(figures, arguments.markdown.split(",")) if arguments.markdown else tables.show(figures)
         since = "" if arguments.from_seed == REPORTING_SEEDS else f"-from-{arguments.from_seed}"
         name = "quality-quick" if arguments.quick else f"quality{since}"

@@ -58,6 +58,11 @@ def rate_beyond(kept: Path, cell: Job) -> float | None:
     return best / 2 if best == min(losses) else best * 2
 
 
+def tried(kept: Path, cell: Job) -> set[float]:
+    """Return the rates that were tried on the tuning rows, see `chosen_rate`."""
+    return set(_tuned(kept, cell))
+
+
 def _tuned(kept: Path, cell: Job) -> dict[float, float]:
     """Return the mean loss on the tuning rows by rate."""
     losses: dict[float, list[float]] = defaultdict(list)
@@ -73,19 +78,19 @@ def _cell_of(job: Mapping[str, Any]) -> tuple[str, str, int, int]:
     return job["model"], job["task"], job["rank"], job["steps"]
 
 
-def summary(kept: Path, rates: Mapping[str, float] | None = None, from_seed: int = 0) -> dict[str, Any]:
+def summary(kept: Path, rates: Mapping[str, float] | None = None, seeds: range | None = None) -> dict[str, Any]:
     """Return every cell (model, task, rank, steps) with its methods and their differences, as plain values.
 
     Args:
         kept: folder of the runs.
         rates: the rate of each method that counts; without them, the one that it chose on the cell's tuning rows, and
             where it chose none, the one with the most runs.
-        from_seed: runs of earlier seeds are left out.
+        seeds: runs of others are left out.
     """
     cells: dict[tuple[str, str, int, int], dict[str, dict[float, Runs]]] = defaultdict(lambda: defaultdict(dict))
     for made in finished(kept, "report"):
         job = made["job"]
-        if job["seed"] < from_seed:
+        if seeds is not None and job["seed"] not in seeds:
             continue
         cells[_cell_of(job)][job["method"]].setdefault(job["lr"], {})[job["seed"]] = made
     found = []
