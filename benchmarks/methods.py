@@ -240,6 +240,14 @@ def last_figures() -> dict[str, Any]:
     return json.loads((results.RESULTS / "methods.json").read_text("utf-8"))["figures"]
 
 
+def known_costs(rank: int) -> dict[str, dict[str, float]]:
+    """Return the costs that were written last, none where they are those of another rank."""
+    if not (results.RESULTS / "methods.json").exists():
+        return {}
+    figures = last_figures()
+    return figures["costs"] if {cell["rank"] for cell in figures["cells"]} == {rank} else {}
+
+
 def print_peak(arguments: argparse.Namespace) -> None:
     """Print `peak_mib` of this process, for `memory_of`."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -265,7 +273,7 @@ def main() -> None:
         arguments.batch_size = 8
     train(names, arguments, kept, limit)
     torch.set_num_threads(2)
-    known = {} if arguments.quick or not (results.RESULTS / "methods.json").exists() else last_figures()["costs"]
+    known = {} if arguments.quick else known_costs(arguments.rank)
     measured = costs(names, arguments) if arguments.rounds else {}
     figures = {"cells": table_cells(arguments, kept), "costs": known | measured}
     show(figures)
