@@ -6,7 +6,7 @@ Quality: as `benchmarks.quality` does it, each method with the rate it chooses o
 that are there are not trained again. Time: a step of the method and a step of `lora` in turn, in one
 process, median of the paired ratios; recording is on. What a median hides stands apart: the seconds before the first
 step beyond `lora`'s, those of the last edits, and the longest of the timed steps. Memory: the greatest resident size of
-a process that takes a few steps, less that of `lora`'s.
+a process that takes a few steps, less that of `lora`'s; beside it the parameters that room is held for.
 """
 
 from __future__ import annotations
@@ -95,13 +95,16 @@ def step_ratio(name: str, at: Setting, rounds: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def peak_mib(name: str, at: Setting, steps: int = 4) -> float:
-    """Return the greatest resident size, in MiB, of this process after a few steps of a method; ask a fresh one."""
+def memory(name: str, at: Setting, steps: int = 4) -> dict[str, float]:
+    """Return what a few steps of a method take of a fresh process's memory.
+
+    `peak_mib`, the greatest resident size; `allocated`, the adapter parameters that room is held for.
+    """
     side = OurStep(at, name, make_accelerator())
     for number in range(steps):
         side(number)
     side.close()
-    return resident_peak()
+    return {"peak_mib": resident_peak(), "allocated": side.trainer.adapters.adapter_parameter_count()["allocated"]}
 
 
 def resident_peak() -> float:
@@ -116,16 +119,16 @@ def resident_peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def memory_of(name: str, arguments: argparse.Namespace) -> float:
-    """Return the median of `peak_mib` of a few processes of its own: one differs from the next by some 15 MiB."""
+def memory_of(name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the medians of `memory` over a few processes of its own: one peak differs from the next by some 15 MiB."""
     command = [sys.executable, "-m", "benchmarks.methods", "--memory-of", name, "--rank", str(arguments.rank)]
     found = []
     for _ in range(1 if arguments.quick else PROCESSES):
         done = subprocess.run([*command, "--batch-size", str(arguments.batch_size)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{name}: {done.stderr[-500:]}")
-        found.append(float(json.loads(done.stdout.splitlines()[-1])))
-    return float(np.median(found))
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return {key: float(np.median([one[key] for one in found])) for key in found[0]}
 
 
 def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -138,13 +141,15 @@ def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict
             write_data(folder / "data")
             at = setting(folder, arguments.rounds, arguments.rank, arguments.batch_size)
             taken = {} if name == "lora" else step_ratio(name, at, arguments.rounds)
-        peak = plain if name == "lora" else memory_of(name, arguments)
+        held = plain if name == "lora" else memory_of(name, arguments)
+        peak = held["peak_mib"] - plain["peak_mib"]
         once = {key: taken.get(key, 0.0) for key in ("before_s", "after_s", "longest_ms")}
         ratio = taken.get("ratio", 1.0)
-        found[name] = {"step_over_lora": ratio, "peak_mib": peak, "peak_over_lora_mib": peak - plain, **once}
+        found[name] = {"step_over_lora": ratio, **held, "peak_over_lora_mib": peak, **once}
         print(
             f"{name:14} step {ratio:.3f} of lora's, longest {once['longest_ms']:.0f} ms, "
-            f"before {once['before_s']:+.1f} s, after {once['after_s']:.1f} s, peak {peak - plain:+.0f} MiB",
+            f"before {once['before_s']:+.1f} s, after {once['after_s']:.1f} s, peak {peak:+.0f} MiB, "
+            f"room for {held['allocated']:,.0f} parameters",
             flush=True,
         )
     return found
@@ -210,7 +215,7 @@ def show(figures: Mapping[str, Any]) -> None:
             fidelity = strategies.strategy_class(method_of(row["method"]).strategy).fidelity
             print(
                 f"  {row['method']:14} ({fidelity:14}) {row['loss']:.4f}  {100 * row['accuracy']:.2f} %  "
-                f"{row['parameters'][1]:>9,}  {cost['step_over_lora']:.3f}  "
+                f"{row['parameters'][1]:>9,} of {cost['allocated']:>9,.0f}  {cost['step_over_lora']:.3f}  "
                 f"{cost.get('before_s', 0.0):+.1f} s before  {cost.get('after_s', 0.0):.1f} s after  "
                 f"{cost['peak_over_lora_mib']:+.0f} MiB  lr {row['lr']:g}, {len(row['seeds'])} seeds"
             )
@@ -248,12 +253,12 @@ def known_costs(rank: int) -> dict[str, dict[str, float]]:
     return figures["costs"] if {cell["rank"] for cell in figures["cells"]} == {rank} else {}
 
 
-def print_peak(arguments: argparse.Namespace) -> None:
-    """Print `peak_mib` of this process, for `memory_of`."""
+def print_memory(arguments: argparse.Namespace) -> None:
+    """Print `memory` of this process, for `memory_of`."""
     with tempfile.TemporaryDirectory() as scratch:
         write_data(Path(scratch) / "data")
         at = setting(Path(scratch), 1, arguments.rank, arguments.batch_size)
-        print(json.dumps(peak_mib(arguments.memory_of, at)))
+        print(json.dumps(memory(arguments.memory_of, at)))
 
 
 def main() -> None:
@@ -263,7 +268,7 @@ def main() -> None:
         print("\n".join(methods_table(last_figures())))
         return
     if arguments.memory_of:
-        print_peak(arguments)
+        print_memory(arguments)
         return
     names = arguments.methods.split(",") if arguments.methods else sorted(strategies.registry())
     kept, limit = KEPT, None

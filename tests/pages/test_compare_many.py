@@ -71,9 +71,8 @@ def test_a_sweep_as_lines_and_as_a_grid(swept: str) -> None:
     lines, grid = charts(app)
     assert lines["layout"]["xaxis"]["title"]["text"] == "learning rate"
     assert len([trace for trace in lines["data"] if not trace["name"].endswith("band")]) == 2
-    assert [one["text"] for one in grid["layout"]["annotations"]] == [
-        "0.015<br>n = 2", "0.035<br>n = 2", "0.015<br>n = 2", "0.035<br>n = 2",
-    ]  # fmt: skip
+    assert grid["data"][0]["text"] == [["0.015<br>n = 2", "0.035<br>n = 2"]] * 2
+    assert grid["data"][0]["texttemplate"] == "%{text}"
     assert "Cells average over seeds" in said(app)
     app.selectbox(key="address-side").set_value("train.lr").run()
     assert "Choose two different settings" in said(app)
