@@ -158,6 +158,11 @@ def test_a_dropped_component_takes_its_gate_along() -> None:
     assert not gates.bias[index, rank - 1 :].any()
     apply(adapters, [Grow(index)], optimizer, step=2)
     assert not gates.weight[index, rank - 1].any(), "a grown component begins with a gate of one"
+    moments = optimizer.state[gates.weight]
+    assert not moments["exp_avg"][index, rank - 1].any()
+    second = moments["exp_avg_sq"][index]
+    assert second[rank - 1].all(), "no second moment would make its first steps too long"
+    torch.testing.assert_close(second[rank - 1], second[: rank - 1].mean(0))
 
 
 def test_baked_component_gates_are_their_means() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dynlora.engine.adapters import Adapters
-from dynlora.engine.edits.moments import component_tensors, gate_rows, state_of
+from dynlora.engine.edits.moments import begin_moments, component_gates, component_tensors, gate_rows
 from dynlora.engine.edits.values import Grow
 from dynlora.engine.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream
@@ -53,13 +53,9 @@ def grow_component(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, 
         usual = 1 if position == 0 else module.scale[:position].abs().mean()
         module.scale[position] = usual if grow.scale is None else grow.scale
     for parameter, dim in module.component_parts():
-        moments = state_of(optimizer, parameter)
-        if "exp_avg" in moments:
-            moments["exp_avg"].select(dim, position).zero_()
-        if "exp_avg_sq" in moments:
-            second = moments["exp_avg_sq"]
-            mean = second.narrow(dim, 0, position).mean(dim) if position else second.select(dim, position) * 0
-            second.select(dim, position).copy_(mean)
+        begin_moments(optimizer, parameter, dim, position)
+    for parameter in component_gates(adapters):
+        begin_moments(optimizer, parameter, 0, position, row=index)
     for name, state in adapters.components.items():
         state[index, position] = adapters.grown_value[name]
     module.rank = position + 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dynlora.engine.adapters import Adapters
@@ -63,16 +63,41 @@ def weighted_mean(tensors: Sequence[Tensor], share: Sequence[float]) -> Tensor:
     return torch.stack([weight * tensor for weight, tensor in zip(share, tensors, strict=True)]).sum(0)
 
 
+def component_gates(adapters: Adapters) -> list[nn.Parameter]:
+    """Return the gates' parameters, (n_modules, widest max_rank, ...), where every component has a gate of its own."""
+    gates = adapters.gates
+    return [] if gates is None or gates.mode != "rank" else [gates.weight, gates.bias]
+
+
+def begin_moments(
+    optimizer: Optimizer | None, parameter: Tensor, dim: int, position: int, row: int | None = None
+) -> None:
+    """Give a new component its moments in a parameter: none in the first, the siblings' mean in the second.
+
+    Args:
+        optimizer: that keeps the moments; without one there is nothing to do.
+        parameter: the tensor that the component is part of.
+        dim: its dimension that counts components, of one row where `row` is given.
+        position: of the component; those before it are its siblings.
+        row: of the module, where the parameter holds all modules.
+    """
+    moments = state_of(optimizer, parameter)
+    for name in ("exp_avg", "exp_avg_sq"):  # an optimizer may keep one of them alone
+        if name in moments:
+            kept = moments[name] if row is None else moments[name][row]
+            siblings = name == "exp_avg_sq" and position > 0
+            kept.select(dim, position).copy_(
+                kept.narrow(dim, 0, position).mean(dim) if siblings else torch.zeros_like(kept.select(dim, position))
+            )
+
+
 def gate_rows(adapters: Adapters, index: int, optimizer: Optimizer | None) -> list[tuple[Tensor, int]]:
     """Return a module's rows of the component gates and of their moments; none where modules have one gate each.
 
     A dropped component's are zeroed with it, so that one grown in its place begins with a gate of one.
     """
-    gates = adapters.gates
-    if gates is None or gates.mode != "rank":
-        return []
     found = []
-    for parameter in (gates.weight, gates.bias):
+    for parameter in component_gates(adapters):
         moments = (value for value in state_of(optimizer, parameter).values() if isinstance(value, Tensor))
         found += [tensor[index] for tensor in (parameter, *moments) if tensor.shape == parameter.shape]
     return [(tensor, 0) for tensor in found]
