@@ -43,7 +43,7 @@ types: $(VENV)/.installed-dev  ## pyright
 supply: $(VENV)/.installed-dev  ## licences and known vulnerabilities of what gets installed
 	$(BIN)/python -m tools.supply check
 
-bench: $(VENV)/.installed-bench  ## every benchmark; takes hours: ARGS="--glue FOLDER" for those on GLUE
+bench: $(VENV)/.installed-bench .venv-trackers/.installed  ## every benchmark; takes hours: ARGS="--glue FOLDER" for those on GLUE
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes

@@ -93,17 +93,23 @@ def listening_cost(times: dict[str, np.ndarray], heard: dict[str, np.ndarray]) -
     return float(np.median((times["dynamic"] / times["lora"])[heard["dynamic"]]))
 
 
+def ordinary(heard: np.ndarray) -> np.ndarray:
+    """Return which rounds count for a variant: those that do not feed sketches, where there are such, (rounds,)."""
+    return ~heard if not heard.all() else np.ones_like(heard)
+
+
 def figures_of(setting: Setting, times: dict[str, np.ndarray], heard: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return what is kept of one setting."""
+    """Return what is kept of one setting; steps that listen, 8 of a run's, stand apart."""
+    counted = {name: ordinary(heard[name]) for name in times}
     references = [name for name in ("peft-lora", "floor", "lora") if name in times]
     return {
         "precision": setting.precision,
         "length": setting.length,
         "dropout": setting.dropout,
         "listening_step_over_lora": listening_cost(times, heard),
-        "median_ms": {name: float(np.median(values)) for name, values in times.items()},
+        "median_ms": {name: float(np.median(values[counted[name]])) for name, values in times.items()},
         "ratios": {
-            f"{name}/{reference}": ratio(values, times[reference])
+            f"{name}/{reference}": ratio(values[counted[name]], times[reference][counted[name]])
             for name, values in times.items()
             for reference in references
             if name != reference

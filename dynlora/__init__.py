@@ -1,4 +1,4 @@
-"""dynlora: LoRA fine-tuning whose rank moves to where it pays, and the dashboard that shows it.
+"""dynlora: LoRA fine-tuning whose rank moves to the modules that matter, and the dashboard that shows it.
 
 The public functions are loaded when they are first used: importing dynlora pulls in neither torch nor streamlit.
 """

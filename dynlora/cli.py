@@ -52,7 +52,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="dynlora")
 def main() -> None:
-    """Fine-tune transformers with LoRA whose rank moves to where it pays, and see it move."""
+    """Fine-tune transformers with LoRA whose rank moves to the modules that matter, and see it move."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -26,19 +26,23 @@ UI = ("streamlit", "plotly")
 IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
     ("dynlora/config.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies")),
     ("dynlora/errors.py", (*TORCH, *UI, "pandas", "dynlora")),
-    ("dynlora/assets/*.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies")),
-    ("dynlora/store/*.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
+    ("dynlora/assets/**/*.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies")),
+    ("dynlora/store/**/*.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     (
-        "dynlora/adapter_folder/*.py",
+        "dynlora/adapter_folder/**/*.py",
         (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies", "dynlora.viz"),
     ),
     ("dynlora/asking.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     ("dynlora/uploads.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
-    ("dynlora/launch.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
-    ("dynlora/engine/*.py", (*UI, "pandas", "dynlora.store", "dynlora.strategies", "dynlora.viz")),
-    ("dynlora/strategies/*.py", (*UI, "pandas", "dynlora.store", "dynlora.viz")),
+    *(
+        (f"dynlora/{name}.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz"))
+        for name in ("launch", "sweep_request", "run_queue", "children", "inference_child", "trash")
+    ),
+    ("dynlora/config_files.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies")),
+    ("dynlora/engine/**/*.py", (*UI, "pandas", "dynlora.store", "dynlora.strategies", "dynlora.viz")),
+    ("dynlora/strategies/**/*.py", (*UI, "pandas", "dynlora.store", "dynlora.viz")),
     ("dynlora/*.py", UI),
-    ("dynlora/viz/*.py", (*TORCH, "dynlora.engine", "dynlora.strategies")),
+    ("dynlora/viz/**/*.py", (*TORCH, "dynlora.engine", "dynlora.strategies")),
     ("dynlora/viz/report/*.py", (*TORCH, "streamlit", "dynlora.engine", "dynlora.strategies")),
     ("dynlora/viz/figures*.py", ("streamlit", "dynlora.store")),
     ("dynlora/viz/theme.py", ("streamlit", "dynlora.store")),

@@ -134,13 +134,34 @@ def test_the_table_of_all_methods_has_a_row_a_method_against_lora(tmp_path: Path
         keep(tmp_path, "lora", seed, [400, 500])
         keep(tmp_path, "sora", seed, [390, 490])
         keep(tmp_path, "eva", seed, [390, 490])
-    cost = {"step_over_lora": 1.25, "before_s": 0.5, "after_s": 1.0, "peak_over_lora_mib": 12.0, "allocated": 1234.0}
+    cost = {
+        "step_over_lora": 1.25,
+        "sum_over_lora": 1.5,
+        "before_s": 0.5,
+        "after_s": 1.0,
+        "peak_over_lora_mib": 12.0,
+        "allocated": 1234.0,
+    }
     figures = {"cells": tables.summary(tmp_path)["cells"], "costs": {"lora": cost, "sora": cost}}
     header, _, best, last = methods_table(figures)
     assert header.count("|") == best.count("|") == last.count("|")
     assert best.startswith("| SoRA (code) | 0.001 | 0.4400 | 50.0 % | **-0.0100 [")
-    assert best.endswith("| 1 | 1,234 | 1.25 | +1.5 | +12 |")
+    assert best.endswith("| 1 | 1,234 | 1.25 | 1.50 | +1.5 | +12 |")
     assert last.startswith("| LoRA |"), "eva was not timed and has no row"
+
+
+def test_a_table_can_be_cut_to_the_methods_that_are_asked_for(tmp_path: Path) -> None:
+    for name in ("lora", "sora", "eva"):
+        for seed in (100, 101):
+            keep(tmp_path, name, seed, [400, 500])
+    keep(tmp_path, "eva", 102, None)
+    (cell,) = tables.summary(tmp_path)["cells"]
+    cut = tables.among(cell, ["lora", "sora"])
+    assert [row["method"] for row in cut["methods"]] == ["lora", "sora"]
+    assert {row["method"] for row in cut["differences"]} <= {"lora", "sora"}
+    assert cut["differences"]
+    assert cell["diverged"]
+    assert not cut["diverged"]
 
 
 def test_every_method_can_be_named_and_finds_a_rate() -> None:

@@ -47,7 +47,7 @@ def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: Path) -> Iterator[J
     Raises:
         SystemExit: when a method has chosen no rate yet.
     """
-    methods = arguments.methods.split(",")
+    methods = arguments.methods.split(",") if arguments.methods else CORE
     if arguments.stage == "tune":
         for method, lr in itertools.product(dict.fromkeys(rates_source(name) for name in methods), GRIDS[cell.rank]):
             yield replace(cell, method=method, lr=lr)
@@ -70,6 +70,19 @@ def _beyond(arguments: argparse.Namespace, kept: Path) -> Iterator[Job]:
             yield replace(job, lr=lr)
 
 
+def asked_for(figures: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the cells of the tasks, ranks and model, and of the methods if some are named."""
+    tasks, ranks = arguments.tasks.split(","), [int(text) for text in arguments.ranks.split(",")]
+    cells = [
+        cell
+        for cell in figures["cells"]
+        if cell["task"] in tasks and cell["rank"] in ranks and cell["model"] == arguments.model
+    ]
+    if arguments.methods:
+        cells = [tables.among(cell, arguments.methods.split(",")) for cell in cells]
+    return {**figures, "cells": [cell for cell in cells if cell["methods"]]}
+
+
 def show_markdown(figures: Mapping[str, Any], against: Sequence[str]) -> None:
     """Print every cell as a table of Markdown."""
     for cell in figures["cells"]:
@@ -84,7 +97,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the GLUE tasks")
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--tasks", default="sst2,sentiment4,mrpc", help=f"of {', '.join(TASKS)}")
-    parser.add_argument("--methods", default=",".join(CORE), help=f"of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--methods", help=f"of {', '.join(METHODS)}; the core comparison's, to print a table all that ran"
+    )
     parser.add_argument("--ranks", default="1,4", help="ranks of the uniform LoRA that sets the budget")
     parser.add_argument("--seeds", type=int, help="how many: 5, to tune 1; those to tune are others")
     parser.add_argument("--from-seed", type=int, default=REPORTING_SEEDS, help="first seed that is reported")
@@ -105,7 +120,8 @@ def main() -> None:
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
         figures = tables.summary(kept, seeds=range(arguments.from_seed, sys.maxsize))
-        show_markdown(figures, arguments.markdown.split(",")) if arguments.markdown else tables.show(figures)
+        shown = asked_for(figures, arguments)
+        show_markdown(shown, arguments.markdown.split(",")) if arguments.markdown else tables.show(shown)
         since = "" if arguments.from_seed == REPORTING_SEEDS else f"-from-{arguments.from_seed}"
         name = "quality-quick" if arguments.quick else f"quality{since}"
         print("written:", results.write(name, figures, "benchmarks.quality"))

@@ -52,7 +52,7 @@ def methods_table(figures: Mapping[str, Any]) -> Iterator[str]:
     names = [name for name in figures["costs"] if all(name in found for found in rows.values())]
     columns = ["method", "rate"]
     columns += [column for task in rows for column in (f"{task}: loss", "accuracy", "minus LoRA")]
-    columns += ["parameters", "allocated", "step / LoRA's", "once, s", "memory, MiB"]
+    columns += ["parameters", "allocated", "step / LoRA's", "sum of steps", "once, s", "memory, MiB"]
     yield "| " + " | ".join(columns) + " |"
     yield "|---" * len(columns) + "|"
     for name in sorted(names, key=lambda name: sum(found[name]["loss"] for found in rows.values())):
@@ -66,7 +66,7 @@ def methods_table(figures: Mapping[str, Any]) -> Iterator[str]:
         most = max(found[name]["parameters"][1] for found in rows.values())
         line.append(f"{most:,}" if few == most else f"{few:,} to {most:,}")
         line.append(f"{cost['allocated']:,.0f}")
-        line.append("1" if name == "lora" else f"{cost['step_over_lora']:.2f}")
+        line += ["1" if name == "lora" else f"{cost[key]:.2f}" for key in ("step_over_lora", "sum_over_lora")]
         line.append(f"{cost['before_s'] + cost['after_s']:+.1f}")
         line.append(f"{cost['peak_over_lora_mib']:+.0f}")
         yield "| " + " | ".join(line) + " |"

@@ -187,6 +187,14 @@ def _rates(kept: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: tuple(str(row[key]) for key in ("model", "task", "rank", "method")))
 
 
+def among(cell: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return a cell with these methods, and their differences among each other, alone."""
+    methods = [row for row in cell["methods"] if row["method"] in names]
+    differences = [row for row in cell["differences"] if {row["method"], row["against"]} <= set(names)]
+    diverged = {name: seeds for name, seeds in cell["diverged"].items() if name in names}
+    return {**cell, "methods": methods, "differences": differences, "diverged": diverged}
+
+
 def show(figures: Mapping[str, Any]) -> None:
     """Print a table for each cell; intervals are the wider of the two, see `paired.Difference`."""
     for cell in figures["cells"]:

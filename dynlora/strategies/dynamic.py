@@ -1,4 +1,4 @@
-"""Dynamic LoRA: importance is measured while training, and rank moves to where it pays, under a fixed budget."""
+"""Dynamic LoRA: importance is measured while training, and rank moves to where it matters, under a fixed budget."""
 
 from __future__ import annotations
 
