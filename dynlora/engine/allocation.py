@@ -14,6 +14,7 @@ import numpy as np
 
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits import Drop, Edit, Grow, Move, SetScale
+from dynlora.engine.randomness import stream_seed
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,9 @@ def proportional_ranks(
         spent += int(cost[best])
 
 
-def drawn(standing: Standing, rng: np.random.Generator) -> Standing:
-    """Return the same limits with drawn scores: who gives and who gets is chance, how much is not."""
+def drawn(standing: Standing, seed: int, *lot: object) -> Standing:
+    """Return the same limits with scores drawn by lot from the seed's stream: chance says who gives and who gets."""
+    rng = np.random.default_rng(stream_seed(seed, *lot))
     n = len(standing.cost)
     scores = [rng.random(len(score)) * cost for score, cost in zip(standing.scores, standing.cost, strict=True)]
     benefit = (1 + rng.random(n)) * standing.cost * 1e9  # above any loss, so that hysteresis never holds a move back

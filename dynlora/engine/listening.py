@@ -30,18 +30,21 @@ class Listening:
         if any(module.sketch is not None for module in adapters):
             self.steps += 1
 
-    def turn(self, step: int, phases: Phases, n_modules: int, *, again: bool = True) -> list[Listen]:
+    def turn(
+        self, step: int, phases: Phases, n_modules: int, *, first: bool = True, later: bool = True
+    ) -> list[Listen]:
         """Return the edit that begins or ends listening after `step`, if it is time.
 
         Args:
-            step: the step just taken.
+            step: the step just taken; 0 before the first.
             phases: when capacity moves.
             n_modules: how many listen.
-            again: whether later events are listened for too; False leaves the first as the only one.
+            first: whether the first event is listened for.
+            later: whether the others are; then the first is too.
         """
         window = min(LISTEN_STEPS, phases.allocate_every)
-        ends = phases.is_event(step)
-        begins = phases.is_event(step + window) and (again or step < phases.first_event)
+        ends = phases.is_event(step) and (later or first and step == phases.first_event)
+        begins = phases.is_event(step + window) and (later or first and step < phases.first_event)
         if begins or ends:
             self.steps = 0
             return [Listen(tuple(range(n_modules)) if begins else ())]

@@ -56,3 +56,10 @@ class Worth:
         if self.score == "uncertain":
             return worth * spread / correction**2
         return (pull.abs() if self.score == "signal" else worth) / correction
+
+    def per_parameter(self, adapters: Adapters) -> Tensor:
+        """Return each module's worth per parameter, Σ_j I_j / (max(1, r) · (d_in + d_out)), (n_modules,)."""
+        total = self.of(adapters).sum(1)
+        return total / torch.tensor(
+            [max(1, module.rank) * module.info.cost for module in adapters], device=total.device
+        )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dynlora.engine.adapters import Adapters
@@ -18,7 +17,6 @@ from dynlora.engine.gates import MODES
 from dynlora.engine.listening import Listening
 from dynlora.engine.modules import ModuleInfo, room_to_grow
 from dynlora.engine.probes import ProbeRota
-from dynlora.engine.randomness import stream_seed
 from dynlora.engine.schedule import Phases
 from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
 from dynlora.engine.worth import SCORES, Worth
@@ -60,9 +58,8 @@ class Dynamic(Strategy):
         "module", "One gate a module and sequence; rank: a component; token: a token.", choices=("off", *MODES)
     )
     first_ranks: str = setting(
-        "uniform", "Ranks at the start: uniform, or by a look at rows: inputs' variance, gradients' promise.",
-        choices=FIRST_RANKS,
-    )  # fmt: skip
+        "uniform", "Ranks at the start: uniform, or by inputs' variance or gradients' promise.", choices=FIRST_RANKS
+    )
     score: str = setting(
         "saliency", "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, signal (sign kept), × its uncertainty, or ‖b‖·‖a‖.",
         choices=SCORES,
@@ -79,9 +76,7 @@ class Dynamic(Strategy):
     rows: str = setting("random", "Where new rows of A point at the first event.", choices=("random", "gradient"))
     smoothing: float = setting(0.85, "Share of the old average that stays at each step.", unit="per step", ge=0, lt=1)
     hysteresis: float = setting(0.1, "Share by which the benefit of a move must exceed its loss.", ge=0, le=100)
-    moves: int | None = setting(
-        None, "Components moved at most in an event, falling. Empty: 3 % of all.", unit="components", ge=0
-    )
+    moves: int | None = setting(None, "Most components an event moves, falling. Empty: 3 %.", unit="components", ge=0)
     moves_per_module: int = setting(2, "Components one module gives or gets in an event.", unit="components", ge=1)
     min_rank: int = setting(
         1, "Components every module keeps, 0 lets modules go. At adapter.rank no rank moves.", unit="components", ge=0
@@ -134,6 +129,10 @@ class Dynamic(Strategy):
         """Leave room to grow where ranks move."""
         return room_to_grow(module, rank, probe.rank, self.growth_limit) if self._moves_rank(probe.rank) else rank
 
+    def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
+        """Start from data where that is asked for, and listen already where the first event comes that early."""
+        return [*super().begin(adapters, probe), *self._turn(adapters, 0, self.phases(probe.total))]
+
     def start(self, adapters: Adapters) -> None:
         """Begin the averages."""
         self.worth.start(adapters)
@@ -159,26 +158,27 @@ class Dynamic(Strategy):
                 edits += weighted(adapters, worth.sum(1), self.temperature)
         if self.growth == "probe":
             edits += self.rota.rotate(adapters, step.index, every=phases.allocate_every, lr=step.lr)
-        if moves_rank and (self.growth == "gradient" or self.commit and step.index <= phases.first_event):
-            edits += self.listening.turn(step.index, phases, len(adapters), again=self.growth == "gradient")
-        return edits
+        return edits + self._turn(adapters, step.index, phases)
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
-        """Record each module's importance per parameter, Σ_j I_j / (r · (d_in + d_out))."""
-        total = self.worth.of(adapters).sum(1)
-        size = torch.tensor([max(1, m.rank) * m.info.cost for m in adapters], device=total.device)
-        return {"importance": total / size}
+        """Record each module's importance per parameter."""
+        return {"importance": self.worth.per_parameter(adapters)}
 
     @property
     def worth(self) -> Worth:
         """How components are valued."""
         return Worth(self.score, self.smoothing)
 
+    def _turn(self, adapters: Adapters, step: int, phases: Phases) -> list[Edit]:
+        """Return what begins or ends listening after `step`, where rank moves by what is heard."""
+        if not self._moves_rank(adapters.reference_rank):
+            return []
+        return [*self.listening.turn(step, phases, len(adapters), first=self.commit, later=self.growth == "gradient")]
+
     def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first event, which sets all ranks anew."""
-        lot = self.lot if self.allocation == "random" else None
-        how = {"along": self.rows == "gradient", "min_rank": self.min_rank, "lot": lot}
-        return commitment(adapters, self.listening.heard(adapters), worth, step, **how)
+        heard, lot = self.listening.heard(adapters), self.lot if self.allocation == "random" else None
+        return commitment(adapters, heard, worth, step, along=self.rows == "gradient", min_rank=self.min_rank, lot=lot)
 
     def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the moves of one event: at most b0 · (1 - progress³) components, at least one."""
@@ -191,8 +191,7 @@ class Dynamic(Strategy):
             benefit = self.listening.benefits(adapters, lr=step.lr, steps=phases.allocate_every)
         standing = standing_of(adapters, worth, benefit, fresh=fresh, min_rank=self.min_rank)
         if self.allocation == "random":
-            rng = np.random.default_rng(stream_seed(adapters.seed, "random allocation", self.lot, step.index))
-            return list(swap(drawn(standing, rng), moves=moves, per_module=self.moves_per_module, hysteresis=0.0))
+            standing = drawn(standing, adapters.seed, "random allocation", self.lot, step.index)
         if self.solver == "softmax":
             share = np.array([score.sum() for score in standing.scores])
             target = target_ranks(share, standing, budget=adapters.spendable, temperature=self.temperature)

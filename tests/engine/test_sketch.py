@@ -162,13 +162,25 @@ def test_windows_never_overlap_and_end_at_events() -> None:
     assert trainer.strategy.allocate(trainer.adapters, Step(1, 100, 1e-3)) == []
 
 
+def test_an_event_right_at_the_start_is_listened_for_from_the_first_step() -> None:
+    fields = {"name": "dynamic", "warmup_steps": 0, "allocate_every": 4}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
+    heard: dict[int, int] = {}
+    trainer.on_step = lambda t: heard.update({t.step: t.strategy.listening.steps})
+    ranks: dict[int, list[int]] = {}
+    trainer.strategy.watch = lambda step: ranks.update({step.index - 1: trainer.adapters.ranks})
+    trainer.train(MemoryKeeper())
+    assert [heard[step] for step in (1, 2, 3)] == [1, 2, 3]
+    assert ranks[4] != ranks[3] == ranks[0], "the first event sets the ranks"
+
+
 @pytest.mark.parametrize("total", [20, 44, 100, 160, 400])
 def test_only_the_first_event_is_listened_for(total: int) -> None:
     phases = make_trainer(tiny_config("dynamic", train__steps=total)).strategy.phases(total)
     heard, listens = [], False
     for step in range(1, total + 1):
         heard += [step] if listens else []
-        for edit in Listening().turn(step, phases, 12, again=False):
+        for edit in Listening().turn(step, phases, 12, later=False):
             listens = bool(edit.modules)
     assert heard
     assert heard[-1] == phases.first_event
