@@ -73,6 +73,8 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     page.get_by_role("button", name="Knock out every module").click()
     expect(page.get_by_text(re.compile("help and .* harm"))).to_be_visible()
     expect(page.get_by_role("button", name="Knock out again")).to_be_visible()
+    # while a page is drawn anew, what moved on it stands there twice
+    expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
     expect(page.get_by_text("Every score against the effects")).to_be_visible()
     found = read_knockouts(folder / "knockout.json")
     assert found is not None
