@@ -192,7 +192,7 @@ class Dynamic(Strategy):
         standing = standing_of(adapters, worth, benefit, fresh=fresh, min_rank=self.min_rank)
         if self.allocation == "random":
             standing = drawn(standing, adapters.seed, "random allocation", self.lot, step.index)
-        if self.solver == "softmax":
+        if self.solver == "softmax" and self.allocation != "random":
             share = np.array([score.sum() for score in standing.scores])
             target = target_ranks(share, standing, budget=adapters.spendable, temperature=self.temperature)
             return list(toward(standing, target, moves=moves, per_module=self.moves_per_module))
