@@ -95,6 +95,17 @@ def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str,
     assert all(seen)
 
 
+@pytest.mark.parametrize(("allocation", "alike"), [("random", True), ("rank", False)])
+def test_a_solver_decides_by_importance_and_not_for_the_control_by_lot(allocation: str, alike: bool) -> None:
+    runs = []
+    for solver in ("swap", "softmax"):
+        fields = {"name": "dynamic", "allocation": allocation, "solver": solver, "commit": False}
+        runs.append(make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4, train__lr=1e-2)))
+        runs[-1].train(MemoryKeeper())
+    assert len(set(runs[0].adapters.ranks)) > 1
+    assert same(weights(runs[0]), weights(runs[1])) is alike
+
+
 def test_a_short_run_still_moves_three_times() -> None:
     for total in range(20, 400, 7):
         assert len(build("dynamic", {}).events(total, 8)) >= 3
