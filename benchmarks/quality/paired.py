@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -65,16 +66,27 @@ def paired_difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], seed: in
     """
     table = np.stack([np.asarray(x, float) - np.asarray(y, float) for x, y in zip(a, b, strict=True)])
     n_seeds, n_examples = table.shape
-    rng = np.random.default_rng(seed)
-    means = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        picked = table[rng.integers(n_seeds, size=n_seeds)].mean(0)
-        means[draw] = picked[rng.integers(n_examples, size=n_examples)].mean()
+    of_seeds, of_examples = _drawn(n_seeds, n_examples, seed)
+    means = (of_seeds * (of_examples.astype(float) @ table.T)).sum(1) / table.size
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     mean, half = float(table.mean()), half_width(table)
     chance = float((means > 0).mean())
     return Difference(mean, float(low), float(high), mean - half, mean + half, n_seeds, chance)
+
+
+@lru_cache(maxsize=4)
+def _drawn(n_seeds: int, n_examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each draw took each seed, (draws, n_seeds), and each example, (draws, n_examples).
+
+    Tables of one shape share their draws, so that a difference is one product. 4,000 draws of 6,000 rows take 48 MB.
+    """
+    rng = np.random.default_rng(seed)
+    of_seeds, of_examples = np.empty((DRAWS, n_seeds), np.uint16), np.empty((DRAWS, n_examples), np.uint16)
+    for draw in range(DRAWS):
+        of_seeds[draw] = np.bincount(rng.integers(n_seeds, size=n_seeds), minlength=n_seeds)
+        of_examples[draw] = np.bincount(rng.integers(n_examples, size=n_examples), minlength=n_examples)
+    return of_seeds, of_examples
 
 
 def half_width(table: np.ndarray) -> float:
