@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.quality import __main__ as quality
 from benchmarks.quality import tables
 from benchmarks.quality.markdown import methods_table
 from benchmarks.quality.methods import CORE, GRIDS, METHODS, rates_source
@@ -148,6 +149,21 @@ def test_the_table_of_all_methods_has_a_row_a_method_against_lora(tmp_path: Path
     assert best.startswith("| SoRA (code) | 0.001 | 0.4400 | 50.0 % | **-0.0100 [")
     assert best.endswith("| 1 | 1,234 | 1.25 | 1.50 | +1.5 | +12 |")
     assert last.startswith("| LoRA |"), "eva was not timed and has no row"
+
+
+def test_rates_that_are_named_are_shown_and_leave_the_written_table_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(tmp_path, "lora", 100, [400, 500], lr=2e-3)
+    keep(tmp_path, "lora", 100, [300, 400], lr=4e-3)
+    keep(tmp_path, "lora", 0, [300], "tune", 2e-3)
+    monkeypatch.setattr(quality, "KEPT", tmp_path)
+    words = ["quality", "table", "--tasks", "sst2", "--ranks", "1", "--rates", "lora=0.004"]
+    monkeypatch.setattr("sys.argv", words)
+    quality.main()
+    shown = capsys.readouterr().out
+    assert "lr 0.004" in shown
+    assert "written" not in shown
 
 
 def test_a_table_can_be_cut_to_the_methods_that_are_asked_for(tmp_path: Path) -> None:

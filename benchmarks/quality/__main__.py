@@ -53,7 +53,7 @@ def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: Path) -> Iterator[J
             yield replace(cell, method=method, lr=lr)
         return
     for method in methods:
-        lr = tables.chosen_rate(kept, replace(cell, method=rates_source(method)))
+        lr = arguments.rates.get(method) or tables.chosen_rate(kept, replace(cell, method=rates_source(method)))
         if lr is None and not arguments.quick:
             sys.exit(
                 f"{method} has chosen no rate on {cell.task} at rank {cell.rank}: run `tune` with the same words first"
@@ -90,6 +90,11 @@ def show_markdown(figures: Mapping[str, Any], against: Sequence[str]) -> None:
         print("\n".join(quality_table(cell, against)))
 
 
+def _rates(text: str) -> dict[str, float]:
+    """Return the rate of each method that `METHOD=RATE,...` names."""
+    return {method: float(rate) for method, rate in (part.split("=") for part in text.split(","))}
+
+
 def main() -> None:
     """Train, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,6 +109,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="how many: 5, to tune 1; those to tune are others")
     parser.add_argument("--from-seed", type=int, default=REPORTING_SEEDS, help="first seed that is reported")
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps, instead of the task's own")
+    parser.add_argument(
+        "--rates", type=_rates, default={}, metavar="METHOD=RATE,...", help="instead of those chosen; only prints"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--markdown", metavar="METHODS", help="print tables for a document, against these methods")
     parser.add_argument("--quick", action="store_true", help="tiny runs in a folder of their own: does it work")
@@ -119,12 +127,13 @@ def main() -> None:
     while arguments.stage == "tune" and (further := list(_beyond(arguments, kept))):
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
-        figures = tables.summary(kept, seeds=range(arguments.from_seed, sys.maxsize))
+        figures = tables.summary(kept, arguments.rates, range(arguments.from_seed, sys.maxsize))
         shown = asked_for(figures, arguments)
         show_markdown(shown, arguments.markdown.split(",")) if arguments.markdown else tables.show(shown)
         since = "" if arguments.from_seed == REPORTING_SEEDS else f"-from-{arguments.from_seed}"
         name = "quality-quick" if arguments.quick else f"quality{since}"
-        print("written:", results.write(name, figures, "benchmarks.quality"))
+        if not arguments.rates:
+            print("written:", results.write(name, figures, "benchmarks.quality"))
 
 
 if __name__ == "__main__":
