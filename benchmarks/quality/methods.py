@@ -68,6 +68,9 @@ METHODS = {
         "dynamic, first event only, at random", fields={"allocation": "random", "moves": 0}, rates_of=TUNED
     ),
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of=TUNED),
+    "dynamic-bounded": Method(
+        "dynamic, ranks within half of the uniform one", fields={"min_rank": 2, "growth_limit": 1.5}, rates_of=TUNED
+    ),  # of rank 4
     "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of=TUNED),
     "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of=TUNED),
     "dynamic-eva": Method("dynamic, start along the inputs", fields={"init": "eva"}),
