@@ -68,9 +68,12 @@ METHODS = {
         "dynamic, first event only, at random", fields={"allocation": "random", "moves": 0}, rates_of=TUNED
     ),
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of=TUNED),
-    "dynamic-bounded": Method(
-        "dynamic, ranks within half of the uniform one", fields={"min_rank": 2, "growth_limit": 1.5}, rates_of=TUNED
-    ),  # of rank 4
+    "dynamic-bounded": Method(  # of rank 4
+        "dynamic, ranks 2 to 6", fields={"min_rank": 2, "growth_limit": 1.5}, rates_of=TUNED
+    ),
+    "dynamic-by-layer": Method(
+        "dynamic, promises compared within layers", fields={"promises": "layer"}, rates_of=TUNED
+    ),
     "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of=TUNED),
     "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of=TUNED),
     "dynamic-eva": Method("dynamic, start along the inputs", fields={"init": "eva"}),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dynlora.engine.adapters import Adapters
 from dynlora.engine.allocation import drawn, standing_of, swap, target_ranks, toward, weighted
-from dynlora.engine.commitment import commitment
+from dynlora.engine.commitment import PROMISES, commitment
 from dynlora.engine.edits import Edit
 from dynlora.engine.first_ranks import FIRST_RANKS, first_ranks
 from dynlora.engine.gates import MODES
@@ -61,9 +61,8 @@ class Dynamic(Strategy):
         "uniform", "Ranks at the start: uniform, or by inputs' variance or gradients' promise.", choices=FIRST_RANKS
     )
     score: str = setting(
-        "saliency", "Worth of a component: saliency |⟨b, ∂L/∂b⟩|, signal (sign kept), × its uncertainty, or ‖b‖·‖a‖.",
-        choices=SCORES,
-    )  # fmt: skip
+        "saliency", "Worth of a component: |⟨b, ∂L/∂b⟩|, its sign kept, × its uncertainty, or ‖b‖·‖a‖.", choices=SCORES
+    )
     solver: str = setting(
         "swap", "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
         choices=("swap", "softmax"),
@@ -73,6 +72,7 @@ class Dynamic(Strategy):
         choices=("weakest", "probe", "gradient"),
     )  # fmt: skip
     commit: bool = setting(True, "Whether the first event sets all ranks anew, by what the gradients promise.")
+    promises: str = setting("model", "Where promises compete at the first event: all, or by layer.", choices=PROMISES)
     rows: str = setting("random", "Where new rows of A point at the first event.", choices=("random", "gradient"))
     smoothing: float = setting(0.85, "Share of the old average that stays at each step.", unit="per step", ge=0, lt=1)
     hysteresis: float = setting(0.1, "Share by which the benefit of a move must exceed its loss.", ge=0, le=100)
@@ -177,8 +177,9 @@ class Dynamic(Strategy):
 
     def _commitment(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first event, which sets all ranks anew."""
-        heard, lot = self.listening.heard(adapters), self.lot if self.allocation == "random" else None
-        return commitment(adapters, heard, worth, step, along=self.rows == "gradient", min_rank=self.min_rank, lot=lot)
+        lot, along = self.lot if self.allocation == "random" else None, self.rows == "gradient"
+        heard, floor = self.listening.heard(adapters), self.min_rank
+        return commitment(adapters, heard, worth, step, self.promises, along=along, min_rank=floor, lot=lot)
 
     def _moves(self, adapters: Adapters, worth: np.ndarray, step: Step) -> list[Edit]:
         """Return the moves of one event: at most b0 · (1 - progress³) components, at least one."""
