@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.engine.commitment import committed_ranks
+from dynlora.engine.commitment import committed_ranks, within_layers
 from dynlora.engine.edits import Drop, Grow, Listen, apply
 from dynlora.engine.listening import LISTEN_STEPS, Listening, promised
 from dynlora.engine.sketch import Directions, GradientSketch
@@ -107,6 +107,45 @@ def test_a_floor_takes_the_first_promises() -> None:
 def test_nothing_usable_heard_keeps_the_budget_spread() -> None:
     silent = [np.zeros(0), np.array([np.nan, np.nan]), np.zeros(4)]
     assert committed_ranks(silent, [3, 3, 3], [4, 4, 4], budget=18, min_rank=0) == [2, 2, 2]
+
+
+def test_within_layers_a_loud_layer_asks_for_no_more_than_a_quiet_one() -> None:
+    quiet, loud = [np.array([4.0, 1.0]), np.array([2.0, 1.0])], [np.array([400.0, 100.0]), np.array([200.0, 100.0])]
+    gains, cost, layers = [*quiet, *loud], [1, 1, 1, 1], [0, 0, 1, 1]
+    assert committed_ranks(gains, cost, [2] * 4, budget=4, min_rank=0) == [0, 0, 2, 2]
+    relative = within_layers(gains, cost, layers)
+    assert committed_ranks(relative, cost, [2] * 4, budget=4, min_rank=0) == [1, 1, 1, 1]
+    for half in (relative[:2], relative[2:]):
+        assert np.concatenate(half).sum() == pytest.approx(2.0), "the mean of a layer is 1 a parameter"
+
+
+def test_within_layers_what_cannot_be_compared_stays_out_of_the_mean() -> None:
+    gains = [np.array([3.0, np.nan]), np.zeros(2), np.array([5.0])]
+    found = within_layers(gains, [3, 2, 5], [0, 1, None])
+    assert found[0][0] == pytest.approx(3.0)
+    assert np.isnan(found[0][1])
+    assert not found[1].any()
+    assert found[2][0] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("promises", ["model", "layer"])
+def test_the_first_event_compares_promises_as_it_is_told(promises: str) -> None:
+    fields = {"name": "dynamic", "gates": "off", "promises": promises}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4))
+    adapters = trainer.adapters
+    layers = np.array([module.info.layer for module in adapters])
+    torch.manual_seed(0)
+    for module in adapters:
+        module.sketch = empty(module.info.d_in, module.info.d_out, module.info.name)
+        x, g = torch.randn(50, module.info.d_in), torch.randn(50, module.info.d_out)
+        module.sketch.add(x, g * (100.0 if module.info.layer == 1 else 1.0))
+    trainer.strategy.listening.steps = 1
+    edits = trainer.strategy._commitment(adapters, np.ones((len(adapters), 8)), Step(4, 20, 1e-2))
+    apply(adapters, edits, None, step=4)
+    quiet, loud = (float(np.mean(np.array(adapters.ranks)[layers == layer])) for layer in (0, 1))
+    count = adapters.adapter_parameter_count()
+    assert count["budget"] - max(adapters.costs) < count["active"] <= count["budget"]
+    assert loud > quiet + 3 if promises == "model" else abs(loud - quiet) < 1
 
 
 def test_a_new_row_points_where_the_edit_says() -> None:
