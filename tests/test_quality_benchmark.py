@@ -15,7 +15,7 @@ import pytest
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality import tables
 from benchmarks.quality.markdown import methods_table
-from benchmarks.quality.methods import CORE, GRIDS, METHODS, rates_source
+from benchmarks.quality.methods import CORE, GRIDS, METHODS, TUNED, method_of, rates_source
 from benchmarks.quality.paired import half_width, paired_difference
 from benchmarks.quality.runs import DIVERGED, Job
 from benchmarks.quality.tasks import TASKS, Task, task_data
@@ -65,6 +65,15 @@ def test_students_interval_covers_the_truth_as_often_as_it_says() -> None:
         half_width(np.repeat(shifts[:, None], 20, axis=1)) > abs(shifts.mean()) for shifts in rng.normal(size=(4000, 5))
     ]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+def test_endings_of_a_name_add_up_and_keep_the_rates_of_what_they_end() -> None:
+    method = method_of("dynamic-no-gates-no-floor-by-layer")
+    assert method.fields == {"gates": "off", "min_rank": 0, "promises": "layer"}
+    assert method.label == "dynamic without gates, modules down to rank 0, promises compared within layers"
+    for name in ("dynamic-no-gates-by-layer", "random-no-floor", "dynamic-by-layer", f"{TUNED}-by-layer", TUNED):
+        assert rates_source(name) == TUNED
+    assert rates_source("dynamic-ratio-by-layer") == "dynamic-ratio-by-layer", "what has a grid of its own"
 
 
 def keep(

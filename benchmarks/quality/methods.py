@@ -43,10 +43,13 @@ REPORTING_SEEDS = 100
 RATIO = 4.0
 """Rate of B over that of A in `lora-ratio`, as in LoRA+."""
 
-NO_FLOOR = "-no-floor"
-"""Ending of a method's name: the same, but modules may lose their last component (`min_rank=0`)."""
+ENDINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "-by-layer": ("promises compared within layers", {"promises": "layer"}),
+    "-no-floor": ("modules down to rank 0", {"min_rank": 0}),
+}
+"""Endings of a method's name: the same method, but for what the label and the fields say."""
 
-TUNED = f"dynamic{NO_FLOOR}"
+TUNED = "dynamic-no-floor"
 """What chose the rates of `dynamic`: it was tuned before `min_rank=1` became its default."""
 
 METHODS = {
@@ -70,9 +73,6 @@ METHODS = {
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of=TUNED),
     "dynamic-bounded": Method(  # of rank 4
         "dynamic, ranks 2 to 6", fields={"min_rank": 2, "growth_limit": 1.5}, rates_of=TUNED
-    ),
-    "dynamic-by-layer": Method(
-        "dynamic, promises compared within layers", fields={"promises": "layer"}, rates_of=TUNED
     ),
     "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of=TUNED),
     "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of=TUNED),
@@ -105,18 +105,19 @@ CORE = ("lora", "lora-ratio", "peft-lora", "peft-adalora", "dynamic", "random")
 
 
 def method_of(name: str) -> Method:
-    """Return a method by name: one of `METHODS`, one with `NO_FLOOR` after it, or a strategy at its defaults.
+    """Return a method by name: one of `METHODS`, one with `ENDINGS` after it, or a strategy at its defaults.
 
     Raises:
         UnknownStrategyError: when it is neither.
     """
     if name in METHODS:
         return METHODS[name]
-    if name.endswith(NO_FLOOR):
-        method = method_of(name.removesuffix(NO_FLOOR))
-        rates = None if name == TUNED else TUNED
-        fields = {**method.fields, "min_rank": 0}
-        return replace(method, label=f"{method.label}, modules down to rank 0", fields=fields, rates_of=rates)
+    for ending, (label, fields) in ENDINGS.items():
+        if name.endswith(ending):
+            base = name.removesuffix(ending)
+            method = method_of(base)
+            rates = None if name == TUNED else TUNED if base == TUNED else method.rates_of
+            return replace(method, label=f"{method.label}, {label}", fields={**method.fields, **fields}, rates_of=rates)
     return Method(strategies.strategy_class(name).title or name, strategy=name)
 
 
