@@ -71,7 +71,7 @@ METHODS = {
         "dynamic, first event only, at random", fields={"allocation": "random", "moves": 0}, rates_of=TUNED
     ),
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"commit": False}, rates_of=TUNED),
-    "dynamic-bounded": Method(  # of rank 4
+    "dynamic-bounded": Method(  # halves around a budget of rank 4
         "dynamic, ranks 2 to 6", fields={"min_rank": 2, "growth_limit": 1.5}, rates_of=TUNED
     ),
     "dynamic-along": Method("dynamic, rows along the gradient", fields={"rows": "gradient"}, rates_of=TUNED),

@@ -50,11 +50,11 @@ def commitment(
         return []
     left = step.total - step.index
     gains = [promised(d, scaling=m.scaling, lr=step.lr, steps=left) for d, m in zip(heard, adapters, strict=True)]
-    if promises == "layer":
-        gains = within_layers(gains, adapters.costs, [module.info.layer for module in adapters])
     if lot is not None:
         rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot", lot))
         gains = [np.sort(rng.random(m.max_rank))[::-1] * c for m, c in zip(adapters, adapters.costs, strict=True)]
+    elif promises == "layer":
+        gains = within_layers(gains, adapters.costs, [module.info.layer for module in adapters])
     room = [module.max_rank for module in adapters]
     ranks = committed_ranks(gains, adapters.costs, room, budget=adapters.spendable, min_rank=min_rank)
     return toward_ranks(adapters, worth, ranks, gains, heard if along else None)
@@ -67,7 +67,7 @@ def within_layers(gains: Sequence[np.ndarray], cost: Sequence[int], layers: Sequ
     the loss back: between the layers of a deep model the sum of gradients says more about depth than about need.
 
     Args:
-        gains: per module, what its components promise, (n,).
+        gains: per module, what its components promise, in loss, (n,); what is not finite stays out of the mean.
         cost: parameters of one component, by module.
         layers: of each module; those outside of blocks, None, count as one layer.
     """

@@ -61,7 +61,7 @@ class Dynamic(Strategy):
         "uniform", "Ranks at the start: uniform, or by inputs' variance or gradients' promise.", choices=FIRST_RANKS
     )
     score: str = setting(
-        "saliency", "Worth of a component: |⟨b, ∂L/∂b⟩|, its sign kept, × its uncertainty, or ‖b‖·‖a‖.", choices=SCORES
+        "saliency", "|⟨b, ∂L/∂b⟩|; signal: sign kept; uncertain: × its spread; magnitude: ‖b‖·‖a‖.", choices=SCORES
     )
     solver: str = setting(
         "swap", "swap: cheapest out, dearest in; softmax: toward ranks in proportion to importance.",
@@ -72,7 +72,7 @@ class Dynamic(Strategy):
         choices=("weakest", "probe", "gradient"),
     )  # fmt: skip
     commit: bool = setting(True, "Whether the first event sets all ranks anew, by what the gradients promise.")
-    promises: str = setting("model", "Where promises compete at the first event: all, or by layer.", choices=PROMISES)
+    promises: str = setting("model", "First event: promises compete in the whole model, or a layer.", choices=PROMISES)
     rows: str = setting("random", "Where new rows of A point at the first event.", choices=("random", "gradient"))
     smoothing: float = setting(0.85, "Share of the old average that stays at each step.", unit="per step", ge=0, lt=1)
     hysteresis: float = setting(0.1, "Share by which the benefit of a move must exceed its loss.", ge=0, le=100)
