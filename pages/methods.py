@@ -22,9 +22,9 @@ for strategy in strategies:
             if strategy.get("formula"):
                 st.latex(strategy["formula"])
             for paragraph in methods.how(strategy):
-                widgets.note(paragraph)
+                widgets.documented(paragraph)
             if departs := methods.departs(strategy):
-                widgets.note(f"Departs from its source: {departs}")
+                widgets.documented(f"Departs from its source: {departs}")
         with right:
             widgets.facts(methods.facts(strategy), methods.paper_link(strategy))
             widgets.link("pages/launch.py", "Launch it", strategy=strategy["name"])

@@ -30,6 +30,8 @@ KIND_WORDS = {
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u2028-\u202f\u2066-\u2069]+")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&^=\"'])")
 _BREAK = "\u200b"
+_QUOTED = re.compile(r"(`[^`]*`)")
+_CODE = re.compile(r"`[\w .,:=/+-]+`")
 
 
 def one_line(text: object, limit: int = 200) -> str:
@@ -68,7 +70,17 @@ def markdown_text(text: object, limit: int = 200) -> str:
     A zero-width space stands after each colon and in `www.`, because emoji, icons and links are found after escapes
     are gone.
     """
-    escaped = _MARKDOWN.sub(r"\\\1", one_line(text, limit))
+    return _escaped(one_line(text, limit))
+
+
+def documentation_text(text: object, limit: int = 4000) -> str:
+    """Return a paragraph of documentation for a page: as `markdown_text`, but plain words in backticks are code."""
+    pieces = _QUOTED.split(one_line(text, limit))
+    return "".join(piece if _CODE.fullmatch(piece) else _escaped(piece) for piece in pieces)
+
+
+def _escaped(text: str) -> str:
+    escaped = _MARKDOWN.sub(r"\\\1", text)
     return escaped.replace(":", f":{_BREAK}").replace("www", f"www{_BREAK}").replace("@", f"@{_BREAK}")
 
 

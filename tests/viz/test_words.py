@@ -50,6 +50,15 @@ def test_hostile_text() -> None:
     assert "<b>" not in labels.plotly_lines("<b>" * 40, 20).replace("<br>", "")
 
 
+def test_documentation_shows_names_as_code_and_nothing_else_of_markdown() -> None:
+    said = "λ is 0 (8e-4: `travel` 4/3); `schedule: fixed` is *published*, `<b>` and `:red[x]` are not"
+    shown = labels.documentation_text(said)
+    assert "`travel` 4/3" in shown
+    assert "`schedule: fixed` is " in shown
+    assert labels.markdown_text("*published*, `<b>` and `:red[x]` are not") in shown
+    assert labels.documentation_text("x" * 3000).endswith("xxx"), "whole, not cut"
+
+
 def test_long_words_of_a_figure_stand_in_lines_of_their_own() -> None:
     assert labels.plotly_lines("lora (from its code)", 22) == "lora (from its code)"
     assert labels.plotly_lines("lora_sp (reconstruction)", 22) == "lora_sp<br>(reconstruction)"

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dynlora.viz import theme
 from dynlora.viz.csvtext import csv_text
-from dynlora.viz.labels import duration, markdown_text, number
+from dynlora.viz.labels import documentation_text, duration, markdown_text, number
 from dynlora.viz.theme import Palette
 
 STATUS_LOOK = {
@@ -104,6 +104,11 @@ def texts(frame: pd.DataFrame) -> None:
 def note(text: str) -> None:
     """Say why a card is empty; plain text."""
     st.caption(markdown_text(text, 800))
+
+
+def documented(text: str) -> None:
+    """Draw a paragraph of a method's documentation, whole, names in backticks as code."""
+    st.caption(documentation_text(text))
 
 
 def safe(text: str) -> str:
