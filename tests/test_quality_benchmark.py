@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality import tables
-from benchmarks.quality.markdown import methods_table
+from benchmarks.quality.markdown import methods_table, quality_table
 from benchmarks.quality.methods import CORE, GRIDS, METHODS, TUNED, method_of, rates_source
 from benchmarks.quality.paired import half_width, paired_difference
 from benchmarks.quality.runs import DIVERGED, Job
@@ -137,6 +137,24 @@ def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) 
     assert rows({"lora": 4e-3})["lora"] == (4e-3, 1)
     keep(tmp_path, "lora", 0, [300], "tune", 4e-3)
     assert rows() == {"lora": (4e-3, 1), "dynamic": (4e-3, 1)}
+
+
+def test_a_task_judged_by_another_metric_shows_it(tmp_path: Path) -> None:
+    for task in ("sst2", "cola"):
+        job = Job("report", task, "lora", 1, 100, 1e-3)
+        made = {
+            "job": vars(job) | {"steps": job.full_steps},
+            "steps": job.full_steps,
+            "metrics": {"loss": 0.5, "accuracy": 0.7, "matthews": 0.2},
+            "parameters": {"active": 1, "budget": 1, "gate": 0},
+            "loss": [500],
+            "right": "1",
+        }
+        (tmp_path / job.file_name).write_text(json.dumps(made), "utf-8")
+    shown = {cell["task"]: list(quality_table(cell, ())) for cell in tables.summary(tmp_path)["cells"]}
+    assert shown["sst2"][0] == "| method | rate | seeds | held-out loss | accuracy |"
+    assert shown["cola"][0] == "| method | rate | seeds | held-out loss | accuracy | matthews |"
+    assert shown["cola"][2] == "| LoRA | 0.001 | 1 | 0.5000 | 70.0 % | 0.200 |"
 
 
 def test_the_table_of_all_methods_has_a_row_a_method_against_lora(tmp_path: Path) -> None:

@@ -30,12 +30,15 @@ def quality_table(cell: Mapping[str, Any], against: Sequence[str]) -> Iterator[s
     differences = {(row["method"], row["against"]): row for row in cell["differences"]}
     against = [name for name in against if any(other == name for _, other in differences)]
     columns = ["method", "rate", "seeds", "held-out loss", "accuracy"]
+    columns += [] if cell["metric"] == "accuracy" else [cell["metric"]]
     columns += [f"minus {method_of(name).label}" for name in against]
     yield "| " + " | ".join(columns) + " |"
     yield "|---" * len(columns) + "|"
     for row in cell["methods"]:
         cells = [label(row["method"]), f"{row['lr']:g}", str(len(row["seeds"])), f"{row['loss']:.4f}"]
         cells.append(f"{100 * row['accuracy']:.1f} %")
+        if cell["metric"] != "accuracy":
+            cells.append(f"{row['metric']:.3f}")
         for other in against:
             found = differences.get((row["method"], other))
             cells.append(interval(found["loss"], found["verdict"]) if found else "")

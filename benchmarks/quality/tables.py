@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.quality.methods import METHODS, method_of, rates_source
 from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT, Job
+from benchmarks.quality.tasks import TASKS
 
 AGAINST = (
     "lora", "peft-lora", "peft-adalora", "random", "random-no-floor", "random-commit-only", "dynamic",
@@ -101,7 +102,8 @@ def summary(kept: Path, rates: Mapping[str, float] | None = None, seeds: range |
             cell[name] = runs[_counting(kept, where, runs, (rates or {}).get(name))]
         cell, diverged = _ended(cell)
         about = {"model": model, "task": task, "rank": rank, "steps": steps, "diverged": diverged}
-        found.append(about | {"methods": _methods(cell), "differences": _differences(cell)})
+        metric = TASKS[task].metric
+        found.append(about | {"metric": metric, "methods": _methods(cell, metric), "differences": _differences(cell)})
     return {"cells": found, "rates": _rates(kept)}
 
 
@@ -118,8 +120,8 @@ def _ended(cell: Mapping[str, Runs]) -> tuple[dict[str, Runs], dict[str, list[in
     return {name: runs for name, runs in whole.items() if runs}, {name: seeds for name, seeds in gone.items() if seeds}
 
 
-def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
-    """Return mean, spread and size of each method of a cell."""
+def _methods(cell: Mapping[str, Runs], metric: str) -> list[dict[str, Any]]:
+    """Return mean, spread and size of each method of a cell; `metric` is the one the task is judged by."""
     rows = []
     for name in _in_order(cell):
         runs = [cell[name][seed] for seed in sorted(cell[name])]
@@ -137,6 +139,7 @@ def _methods(cell: Mapping[str, Runs]) -> list[dict[str, Any]]:
                 "accuracy": statistics.mean(accuracy),
                 "accuracy_by_seed": accuracy,
                 "f1": statistics.mean(made["metrics"].get("f1", math.nan) for made in runs),
+                "metric": statistics.mean(made["metrics"].get(metric, math.nan) for made in runs),
                 "budget": runs[0]["parameters"]["budget"],
                 "parameters": [min(active), max(active)],
             }
