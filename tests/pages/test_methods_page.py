@@ -1,0 +1,23 @@
+"""The Methods page with the real strategies: each one's documentation whole, and its names as code."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynlora import launch, strategies
+from dynlora.viz import methods
+from dynlora.viz.labels import documentation_text
+from tests.pages.app import open_page
+
+
+def test_every_method_is_explained_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = [strategies.describe(name) for name in strategies.registry()]
+    monkeypatch.setattr(launch, "catalog", lambda: {"strategies": described})
+    shown = [caption.value for caption in open_page("methods").caption]
+    assert not [text for text in shown if text.endswith("…")], "nothing is cut"
+    assert not [text for text in shown if "\\`" in text], "what stands in backticks is code"
+    for strategy in described:
+        for paragraph in methods.how(strategy):
+            assert documentation_text(paragraph) in shown
+        departs = methods.departs(strategy)
+        assert not departs or any(text.endswith(documentation_text(departs)) for text in shown)
