@@ -139,6 +139,27 @@ def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) 
     assert rows() == {"lora": (4e-3, 1), "dynamic": (4e-3, 1)}
 
 
+def test_ranks_are_summed_up_by_depth_and_by_what_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, ranks in ((100, [4] * 10 + [0] * 10), (101, [2] * 10 + [2] * 10)):
+        job = Job("report", "sst2", "dynamic", 4, seed, 1e-3)
+        made = {
+            "job": vars(job) | {"steps": job.full_steps},
+            "steps": job.full_steps,
+            "metrics": {"loss": 0.5, "accuracy": 0.7},
+            "parameters": {"active": 1, "budget": 1, "gate": 0},
+            "ranks": ranks,
+            "loss": [500],
+            "right": "1",
+        }
+        (tmp_path / job.file_name).write_text(json.dumps(made), "utf-8")
+    figures = tables.summary(tmp_path)
+    (row,) = figures["cells"][0]["methods"]
+    assert row["moved_by_seed"] == [40, 40]
+    assert row["rank_by_depth"] == [3.0] * 5 + [1.0] * 5
+    tables.show(figures)
+    assert "moved 40 to 40 components, 40 in the mean; rank by depth 3.0 3.0" in capsys.readouterr().out
+
+
 def test_a_task_judged_by_another_metric_shows_it(tmp_path: Path) -> None:
     for task in ("sst2", "cola"):
         job = Job("report", task, "lora", 1, 100, 1e-3)

@@ -38,7 +38,7 @@ def quality_table(cell: Mapping[str, Any], against: Sequence[str]) -> Iterator[s
         cells = [label(row["method"]), f"{row['lr']:g}", str(len(row["seeds"])), f"{row['loss']:.4f}"]
         cells.append(f"{100 * row['accuracy']:.1f} %")
         if cell["metric"] != "accuracy":
-            cells.append(f"{row['metric']:.3f}")
+            cells.append(f"{row['judged']:.3f}")
         for other in against:
             found = differences.get((row["method"], other))
             cells.append(interval(found["loss"], found["verdict"]) if found else "")

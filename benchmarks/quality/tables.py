@@ -24,6 +24,9 @@ AGAINST = (
 )  # fmt: skip
 """What every method is held against."""
 
+SLICES = 10
+"""Equal parts of a model's depth that ranks are shown by."""
+
 Runs = dict[int, dict[str, Any]]
 """Runs of one cell by seed."""
 
@@ -139,12 +142,30 @@ def _methods(cell: Mapping[str, Runs], metric: str) -> list[dict[str, Any]]:
                 "accuracy": statistics.mean(accuracy),
                 "accuracy_by_seed": accuracy,
                 "f1": statistics.mean(made["metrics"].get("f1", math.nan) for made in runs),
-                "metric": statistics.mean(made["metrics"].get(metric, math.nan) for made in runs),
+                "judged": statistics.mean(made["metrics"].get(metric, math.nan) for made in runs),
                 "budget": runs[0]["parameters"]["budget"],
                 "parameters": [min(active), max(active)],
             }
+            | _capacity(runs)
         )
     return rows
+
+
+def _capacity(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return where the final ranks lie, of the runs that kept them; nothing when none did.
+
+    `moved_by_seed`: components that modules lack to the uniform rank, in all; `rank_by_depth`: mean rank in each tenth
+    of the modules, from the input on, over seeds.
+    """
+    kept = [np.array(made["ranks"]) for made in runs if made.get("ranks")]
+    if not kept:
+        return {}
+    uniform = runs[0]["job"]["rank"]
+    depth = np.mean([[part.mean() for part in np.array_split(ranks, SLICES)] for ranks in kept], axis=0)
+    return {
+        "moved_by_seed": [int(np.maximum(0, uniform - ranks).sum()) for ranks in kept],
+        "rank_by_depth": [round(float(rank), 2) for rank in depth],
+    }
 
 
 def _in_order(cell: Mapping[str, Runs]) -> list[str]:
@@ -207,6 +228,10 @@ def show(figures: Mapping[str, Any]) -> None:
             print(f"  {label:36} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
                   f"{100 * row['accuracy']:.2f} %  F1 {100 * row['f1']:.2f} %  {few:,} to {most:,} parameters  "
                   f"{len(row['seeds'])} seeds")  # fmt: skip
+            if moved := row.get("moved_by_seed"):
+                depth = " ".join(f"{rank:.1f}" for rank in row["rank_by_depth"])
+                print(f"  {'':36} moved {min(moved)} to {max(moved)} components, {statistics.mean(moved):.0f} in the "
+                      f"mean; rank by depth {depth}")  # fmt: skip
         for name, seeds in cell["diverged"].items():
             print(f"  {name} diverged at seeds {seeds}")
         for row in cell["differences"]:
