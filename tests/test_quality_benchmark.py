@@ -214,6 +214,20 @@ def test_rates_that_are_named_are_shown_and_leave_the_written_table_alone(
     assert "written" not in shown
 
 
+def test_a_table_can_end_at_a_seed_and_leaves_the_written_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (100, 101, 102, 103):
+        keep(tmp_path, "lora", seed, [400, 500])
+    monkeypatch.setattr(quality, "KEPT", tmp_path)
+    words = ["quality", "table", "--tasks", "sst2", "--ranks", "1", "--from-seed", "101", "--to-seed", "102"]
+    monkeypatch.setattr("sys.argv", words)
+    quality.main()
+    shown = capsys.readouterr().out
+    assert "2 seeds" in shown
+    assert "written" not in shown
+
+
 def test_a_table_can_be_cut_to_the_methods_that_are_asked_for(tmp_path: Path) -> None:
     for name in ("lora", "sora", "eva"):
         for seed in (100, 101):

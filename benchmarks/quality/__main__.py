@@ -108,6 +108,9 @@ def main() -> None:
     parser.add_argument("--ranks", default="1,4", help="ranks of the uniform LoRA that sets the budget")
     parser.add_argument("--seeds", type=int, help="how many: 5, to tune 1; those to tune are others")
     parser.add_argument("--from-seed", type=int, default=REPORTING_SEEDS, help="first seed that is reported")
+    parser.add_argument(
+        "--to-seed", type=int, default=sys.maxsize, help="last seed that counts in a table; only prints"
+    )
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps, instead of the task's own")
     parser.add_argument(
         "--rates", type=_rates, default={}, metavar="METHOD=RATE,...", help="instead of those chosen; only prints"
@@ -127,12 +130,12 @@ def main() -> None:
     while arguments.stage == "tune" and (further := list(_beyond(arguments, kept))):
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
-        figures = tables.summary(kept, arguments.rates, range(arguments.from_seed, sys.maxsize))
+        figures = tables.summary(kept, arguments.rates, range(arguments.from_seed, arguments.to_seed + 1))
         shown = asked_for(figures, arguments)
         show_markdown(shown, arguments.markdown.split(",")) if arguments.markdown else tables.show(shown)
         since = "" if arguments.from_seed == REPORTING_SEEDS else f"-from-{arguments.from_seed}"
         name = "quality-quick" if arguments.quick else f"quality{since}"
-        if not arguments.rates:
+        if not arguments.rates and arguments.to_seed == sys.maxsize:
             print("written:", results.write(name, figures, "benchmarks.quality"))
 
 
