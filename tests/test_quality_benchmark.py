@@ -77,9 +77,10 @@ def test_endings_of_a_name_add_up_and_keep_the_rates_of_what_they_end() -> None:
 
 
 def keep(
-    folder: Path, method: str, seed: int, losses: list[int] | None, purpose: str = "report", lr: float = 1e-3
-) -> None:
-    job = Job(purpose, "sst2", method, 1, seed, lr)
+    folder: Path, method: str, seed: int, losses: list[int] | None, purpose: str = "report", lr: float = 1e-3,
+    task: str = "sst2", rank: int = 1, **changed: Any,
+) -> None:  # fmt: skip
+    job = Job(purpose, task, method, rank, seed, lr)
     about = {"job": vars(job) | {"steps": job.full_steps}, "steps": job.full_steps}
     if losses is None:
         (folder / job.file_name).write_text(json.dumps(about | DIVERGED), "utf-8")
@@ -90,6 +91,7 @@ def keep(
         "parameters": {"active": 1, "budget": 1, "gate": 0},
         "loss": losses,
         "right": "10" * (len(losses) // 2),
+        **changed,
     }
     (folder / job.file_name).write_text(json.dumps(made), "utf-8")
 
@@ -140,18 +142,8 @@ def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) 
 
 
 def test_ranks_are_summed_up_by_depth_and_by_what_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed, ranks in ((100, [4] * 10 + [0] * 10), (101, [2] * 10 + [2] * 10)):
-        job = Job("report", "sst2", "dynamic", 4, seed, 1e-3)
-        made = {
-            "job": vars(job) | {"steps": job.full_steps},
-            "steps": job.full_steps,
-            "metrics": {"loss": 0.5, "accuracy": 0.7},
-            "parameters": {"active": 1, "budget": 1, "gate": 0},
-            "ranks": ranks,
-            "loss": [500],
-            "right": "1",
-        }
-        (tmp_path / job.file_name).write_text(json.dumps(made), "utf-8")
+    for seed, ranks in ((100, [4] * 10 + [0] * 10), (101, [2] * 20)):
+        keep(tmp_path, "dynamic", seed, [400, 500], rank=4, ranks=ranks)
     figures = tables.summary(tmp_path)
     (row,) = figures["cells"][0]["methods"]
     assert row["moved_by_seed"] == [40, 40]
@@ -162,16 +154,8 @@ def test_ranks_are_summed_up_by_depth_and_by_what_moved(tmp_path: Path, capsys: 
 
 def test_a_task_judged_by_another_metric_shows_it(tmp_path: Path) -> None:
     for task in ("sst2", "cola"):
-        job = Job("report", task, "lora", 1, 100, 1e-3)
-        made = {
-            "job": vars(job) | {"steps": job.full_steps},
-            "steps": job.full_steps,
-            "metrics": {"loss": 0.5, "accuracy": 0.7, "matthews": 0.2},
-            "parameters": {"active": 1, "budget": 1, "gate": 0},
-            "loss": [500],
-            "right": "1",
-        }
-        (tmp_path / job.file_name).write_text(json.dumps(made), "utf-8")
+        metrics = {"loss": 0.5, "accuracy": 0.7, "matthews": 0.2}
+        keep(tmp_path, "lora", 100, [500, 500], task=task, metrics=metrics)
     shown = {cell["task"]: list(quality_table(cell, ())) for cell in tables.summary(tmp_path)["cells"]}
     assert shown["sst2"][0] == "| method | rate | seeds | held-out loss | accuracy |"
     assert shown["cola"][0] == "| method | rate | seeds | held-out loss | accuracy | matthews |"
