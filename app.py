@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz import widgets
+from dynlora.viz import ui as widgets
 
 st.set_page_config(page_title="dynlora", page_icon="📊", layout="wide")
 PAGES = [

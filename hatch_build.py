@@ -6,8 +6,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-APP_FILES = ("app.py", "dashboard.py", "pages", "sample_runs", ".streamlit/config.toml")
-"""Paths in the checkout that are copied into the package; `dynlora/app_files.py` finds them there."""
+APP_FILES = ("app.py", "pages", "sample_runs", ".streamlit/config.toml")
+"""Paths in the checkout that are copied into the package; `dynlora/server/app_files.py` finds them there."""
 
 
 class AppFilesHook(BuildHookInterface[Any]):

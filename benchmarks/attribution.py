@@ -13,15 +13,15 @@ from unittest import mock
 import torch
 
 from dynlora import strategies
-from dynlora.building import build_trainer, load_inputs, make_accelerator
 from dynlora.config import parse_config
 from dynlora.engine import edits
-from dynlora.engine.gates import GateReader
-from dynlora.engine.signals import StepSignals
-from dynlora.engine.sketch import GradientSketch
-from dynlora.engine.trainer import Trainer
+from dynlora.engine.loop.step_signals import StepSignals
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.gates import GateReader
+from dynlora.engine.model.gradient_sketch import GradientSketch
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
+from dynlora.training.build import build_trainer, load_inputs, make_accelerator
 
 PARTS = ("scoring", "listening", "allocating", "gating", "recording")
 REPEATS = 30

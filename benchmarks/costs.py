@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlora.engine.batches import BatchOrder
-from dynlora.engine.gates import FEATURES
-from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.data.batches import BatchOrder
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.gates import FEATURES
+from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
-from dynlora.engine.trainer import Trainer
-from dynlora.preflight import saved_bytes
+from dynlora.training.preflight import saved_bytes
 
 MIB = 2**20
 

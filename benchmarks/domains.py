@@ -27,7 +27,7 @@ from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT, Job, finished_run
 from benchmarks.quality.side_by_side import carry_out
 from benchmarks.quality.tasks import TASKS, task_data
-from dynlora.engine.data import Rows, TextData
+from dynlora.engine.data.text_data import Rows, TextData
 
 KEPT = results.RESULTS / "domains"
 GATES = ("off", "module", "rank", "token")

@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from dynlora.examining import Examined
-from dynlora.inference_child import knockout_file, knockout_target
+from dynlora.inference.client import knockout_file, knockout_target
+from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
 from dynlora.store.knockouts import keep_knockouts, kept_knockouts
-from dynlora.store.scores import module_scores
-from dynlora.viz import capacity, knockouts
-from dynlora.viz.capacity import spearman
+from dynlora.store.score_signals import module_scores
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity.model import spearman
+from dynlora.viz.knockout import model as knockouts
 
 UNIFORM = "lora"
 

@@ -36,7 +36,7 @@ from benchmarks.quality.runs import Job
 from benchmarks.quality.side_by_side import carry_out
 from benchmarks.step_variants import OurStep, Setting, model_folder, write_data
 from dynlora import strategies
-from dynlora.building import make_accelerator
+from dynlora.training.build import make_accelerator
 
 KEPT = results.RESULTS / "quality"
 LENGTH, WARM_UP = 64, 3

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import costs, pictures, results
 from benchmarks.attribution import Racer, build_trainer_of
 from dynlora import assets
-from dynlora.engine.batches import BatchOrder
+from dynlora.engine.data.batches import BatchOrder
 from dynlora.errors import ConfigError
 
 GOAL = 1.001

@@ -28,9 +28,12 @@ from benchmarks import results
 from benchmarks.generated_runs import RANK, finish_run, many_runs, record, start_run
 from benchmarks.screen import on_screen
 from dynlora.store import queries
-from dynlora.store.kept_rows import LISTING_NAME
+from dynlora.store.row_cache import LISTING_NAME
 from dynlora.store.writer import RunWriter
-from dynlora.viz import capacity, figures_capacity, theme, widgets
+from dynlora.viz import ui as widgets
+from dynlora.viz.capacity import map_figure as figures_capacity
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.kit import theme
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = 400

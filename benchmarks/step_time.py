@@ -34,7 +34,7 @@ from benchmarks.step_variants import (
     random_model,
     write_data,
 )
-from dynlora.building import make_accelerator
+from dynlora.training.build import make_accelerator
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """What a step is timed by; cpu, with one thread, is for a machine that does other work beside."""

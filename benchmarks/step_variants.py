@@ -18,18 +18,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dynlora import assets
-from dynlora.building import Inputs, build_trainer, load_inputs
 from dynlora.config import RunConfig, parse_config
-from dynlora.engine.batches import BatchOrder, Tokens, tokenize
-from dynlora.engine.bench import example_loss
-from dynlora.engine.hardware import autocast_context
-from dynlora.engine.models import BaseModel, load_base
-from dynlora.engine.modules import find_modules
-from dynlora.engine.trainer import Trainer
-from dynlora.keeping import RunKeeper
-from dynlora.readings import Readings
+from dynlora.engine.data.batches import BatchOrder, Tokens, tokenize
+from dynlora.engine.data.held_back import example_loss
+from dynlora.engine.loop.hardware import autocast_context
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.base_model import BaseModel, load_base
+from dynlora.engine.model.modules import find_modules
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
+from dynlora.training.build import Inputs, build_trainer, load_inputs
+from dynlora.training.checkpoints import RunKeeper
+from dynlora.training.system_stats import Readings
 
 WORDS = ("the", "film", "story", "was", "great", "dull", "and", "music", "very", "end", "plot", "cast", "is", "good")
 TRAIN_ROWS, HELD_OUT_ROWS = 256, 32

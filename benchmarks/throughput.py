@@ -45,12 +45,12 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
 from benchmarks.attribution import Racer
-from dynlora.building import Inputs, load_inputs
 from dynlora.config import parse_config
-from dynlora.engine.batches import Tokens, tokenize
-from dynlora.engine.evaluate import predict
-from dynlora.engine.hardware import autocast_context, resolve_precision
-from dynlora.engine.modules import find_modules
+from dynlora.engine.data.batches import Tokens, tokenize
+from dynlora.engine.evaluation.evaluate import predict
+from dynlora.engine.loop.hardware import autocast_context, resolve_precision
+from dynlora.engine.model.modules import find_modules
+from dynlora.training.build import Inputs, load_inputs
 
 OURS = ("lora", "dynamic")
 THEIRS = ("run_glue", "hf defaults", "hf tuned")

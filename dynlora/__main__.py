@@ -1,5 +1,5 @@
 """`python -m dynlora` is the `dynlora` command."""
 
-from dynlora.cli import main
+from dynlora.cli.main import main
 
 main(prog_name="dynlora")

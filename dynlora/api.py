@@ -16,11 +16,11 @@ from torch.optim import AdamW, Optimizer
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine import edits
-from dynlora.engine.adapters import Adapters
-from dynlora.engine.batches import Tokens
-from dynlora.engine.bench import Bench
-from dynlora.engine.models import BaseModel, adapt, head_names
-from dynlora.engine.optimizer import peak_rate
+from dynlora.engine.data.batches import Tokens
+from dynlora.engine.data.held_back import Bench
+from dynlora.engine.loop.optimizer import peak_rate
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.base_model import BaseModel, adapt, head_names
 from dynlora.engine.strategy import Step, Strategy
 from dynlora.errors import ConfigError
 from dynlora.store.run import Run, open_run
@@ -37,7 +37,7 @@ def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", 
     Raises:
         DynloraError: when something the config names cannot be used, or the run fails.
     """
-    from dynlora import training
+    from dynlora.training import run as training
 
     settings = config if isinstance(config, RunConfig) else parse_config(config)
     outcome = training.train(settings, Path(runs_dir), progress=progress)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dynlora.store import queries
-from dynlora.viz import listing, widgets
-from dynlora.viz.widgets import adapter_view
+from dynlora.viz import ui as widgets
+from dynlora.viz.adapter import cards as adapter_view
+from dynlora.viz.kit import run_summary as listing
 
 widgets.enter()
 widgets.keep_address()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz import comparison, sentences_compare, widgets
-from dynlora.viz.widgets import compare_many, compare_runs, selection
-from dynlora.viz.widgets.answers import one_look
-from dynlora.viz.widgets.report_button import report_button
+from dynlora.viz import ui as widgets
+from dynlora.viz.compare import cards as compare_runs
+from dynlora.viz.compare import many_cards as compare_many
+from dynlora.viz.compare import model as comparison
+from dynlora.viz.compare import run_selection as selection
+from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.report.button import report_button
+from dynlora.viz.ui.cached_queries import one_look
 
 SECTIONS = {
     "results": "Results",

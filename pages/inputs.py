@@ -7,8 +7,12 @@ from typing import Any
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import figures_inputs, inputs, listing, sentences, widgets
-from dynlora.viz.gate_effect import served
+from dynlora.viz import sentences
+from dynlora.viz import ui as widgets
+from dynlora.viz.inputs import figures as figures_inputs
+from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs.gate_effect import served
+from dynlora.viz.kit import run_summary as listing
 
 widgets.enter()
 run = widgets.pick_run()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora import launch
 from dynlora.config_files import yaml_text
-from dynlora.viz import launchform, widgets
+from dynlora.jobs import launch
+from dynlora.viz import ui as widgets
+from dynlora.viz.launch import form_model as launchform
 
 widgets.enter()
 widgets.titled("Launch", "Start a real fine-tune in a process of its own; it goes on when this page is closed.")

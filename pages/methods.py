@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora import launch
-from dynlora.viz import launchform, methods, widgets
+from dynlora.jobs import launch
+from dynlora.viz import ui as widgets
+from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.methods import model as methods
 
 widgets.enter()
 widgets.titled("Methods", "Every strategy that can be launched: what it does, from which paper, at what cost.")

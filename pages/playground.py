@@ -5,7 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import listing, playground, widgets
+from dynlora.viz import ui as widgets
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.playground import model as playground
 
 widgets.enter()
 run = widgets.pick_run()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import listing, widgets
-from dynlora.viz.widgets import ask, run_live
-from dynlora.viz.widgets.answers import ask_events, one_look
-from dynlora.viz.widgets.health_card import health_card
-from dynlora.viz.widgets.run_results import run_results
+from dynlora.viz import ui as widgets
+from dynlora.viz.health.card import health_card
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.run import live_cards as run_live
+from dynlora.viz.run.result_cards import run_results
+from dynlora.viz.ui import ask
+from dynlora.viz.ui.cached_queries import ask_events, one_look
 
 SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
 POINTS = 600

@@ -6,8 +6,14 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.viz import runlist, widgets
-from dynlora.viz.widgets import filters, picker, run_groups, search, sweep_form, ticked
+from dynlora.viz import ui as widgets
+from dynlora.viz.launch import sweep_form
+from dynlora.viz.runs import bulk_actions as ticked
+from dynlora.viz.runs import filters
+from dynlora.viz.runs import group_card as run_groups
+from dynlora.viz.runs import search_box as search
+from dynlora.viz.runs import table as runlist
+from dynlora.viz.ui import run_picker as picker
 
 widgets.enter()
 widgets.titled("Runs", "Every run in the runs folder, and the samples that come with dynlora (read-only).")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz import widgets
-from dynlora.viz.widgets import tour_stops
+from dynlora.viz import ui as widgets
+from dynlora.viz.tour import stops as tour_stops
 
 widgets.enter()
 widgets.keep_address()

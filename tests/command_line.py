@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from dynlora.cli import main
+from dynlora.cli.main import main
 
 
 def run(runs_dir: Path, *arguments: str) -> Result:

@@ -32,8 +32,8 @@ IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
         "dynlora/adapter_folder/**/*.py",
         (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.store", "dynlora.strategies", "dynlora.viz"),
     ),
-    ("dynlora/asking.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
-    ("dynlora/uploads.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
+    ("dynlora/jobs/cli_client.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
+    ("dynlora/jobs/uploads.py", (*TORCH, *UI, "pandas", "dynlora.engine", "dynlora.strategies", "dynlora.viz")),
     *(
         (f"dynlora/{name}.py", (*TORCH, *UI, "dynlora.engine", "dynlora.strategies", "dynlora.viz"))
         for name in ("launch", "sweep_request", "run_queue", "children", "inference_child", "trash")
@@ -45,7 +45,7 @@ IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
     ("dynlora/viz/**/*.py", (*TORCH, "dynlora.engine", "dynlora.strategies")),
     ("dynlora/viz/report/*.py", (*TORCH, "streamlit", "dynlora.engine", "dynlora.strategies")),
     ("dynlora/viz/figures*.py", ("streamlit", "dynlora.store")),
-    ("dynlora/viz/theme.py", ("streamlit", "dynlora.store")),
+    ("dynlora/viz/kit/theme.py", ("streamlit", "dynlora.store")),
     ("pages/*.py", (*TORCH, "plotly", "pandas", "sqlite3", "dynlora.engine", "dynlora.strategies")),
     ("app.py", (*TORCH, "plotly", "pandas", "sqlite3", "dynlora.engine", "dynlora.strategies")),
 ]
@@ -53,18 +53,18 @@ IMPORT_RULES: list[tuple[str, tuple[str, ...]]] = [
 MAX_FUNCTION = 60
 MAX_FILE = {"dynlora/**/*.py": 320, "dynlora/strategies/*.py": 200, "pages/*.py": 100}
 
-OPTIMIZER_STATE = ("dynlora/engine/edits/", "dynlora/engine/checkpoint.py")
+OPTIMIZER_STATE = ("dynlora/engine/edits/", "dynlora/engine/loop/checkpoint.py")
 """The places that may read or write the optimiser's state: edits repair it, checkpoints carry it."""
 
-TORCH_FREE = ("dynlora", "dynlora.config", "dynlora.assets", "dynlora.store", "dynlora.launch", "dynlora.app_files",
-              "dynlora.uploads", "dynlora.adapter_folder")  # fmt: skip
+TORCH_FREE = ("dynlora", "dynlora.config", "dynlora.assets", "dynlora.store", "dynlora.jobs.launch",
+              "dynlora.server.app_files", "dynlora.jobs.uploads", "dynlora.peft_adapter")  # fmt: skip
 
 
 def _sources(*patterns: str) -> list[Path]:
     return sorted({path for pattern in patterns for path in ROOT.glob(pattern) if path.stat().st_size})
 
 
-ALL = _sources("dynlora/**/*.py", "pages/*.py", "app.py", "dashboard.py")
+ALL = _sources("dynlora/**/*.py", "pages/*.py", "app.py")
 
 
 @cache
@@ -138,7 +138,7 @@ def test_strategies_do_not_import_each_other() -> None:
 
 
 def test_streamlit_stays_in_widgets_and_pages() -> None:
-    allowed = {"dynlora/viz/widgets.py", "app.py", "dashboard.py"}
+    allowed = {"dynlora/viz/widgets.py", "app.py", "dynlora/server/asgi.py"}
     broken = [
         _name(path)
         for path in ALL
@@ -213,7 +213,7 @@ def test_colours_are_defined_in_the_theme_only() -> None:
     broken = [
         f"{_name(path)}:{node.lineno} {node.value!r}"
         for path in _sources("dynlora/viz/**/*.py", "pages/*.py", "app.py")
-        if _name(path) != "dynlora/viz/theme.py"
+        if _name(path) != "dynlora/viz/kit/theme.py"
         for node in ast.walk(_tree(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and colour.fullmatch(node.value)
     ]
@@ -241,7 +241,7 @@ def test_file_names_are_things_of_the_field() -> None:
     assert [_name(path) for path in ALL if path.stem in ("utils", "util", "helpers", "common", "core", "misc")] == []
 
 
-OPTIONAL = {"dynlora/examining.py": "umap", "dynlora/assets/gguf_llama.py": "gguf"}
+OPTIONAL = {"dynlora/inference/session.py": "umap", "dynlora/assets/gguf_llama.py": "gguf"}
 """Files that import what only an extra of that name brings, each after it has looked whether it is there."""
 
 NOT_HERE = {"umap": ["umap-learn"]}

@@ -20,18 +20,18 @@ from benchmarks import results
 from benchmarks.quality.methods import Method, method_of
 from benchmarks.quality.tasks import TASKS, Task, task_data
 from dynlora import assets, strategies
-from dynlora.building import Inputs, build_trainer, make_accelerator
 from dynlora.config import RunConfig, parse_config
-from dynlora.engine.batches import BatchOrder, Tokens, tokenize
-from dynlora.engine.data import TextData
-from dynlora.engine.evaluate import Predictions, predict, summarise
-from dynlora.engine.hardware import autocast_context, resolve_precision
-from dynlora.engine.models import BaseModel, load_base
-from dynlora.engine.modules import find_modules
-from dynlora.engine.optimizer import set_lr
+from dynlora.engine.data.batches import BatchOrder, Tokens, tokenize
+from dynlora.engine.data.text_data import TextData
+from dynlora.engine.evaluation.evaluate import Predictions, predict, summarise
+from dynlora.engine.loop.hardware import autocast_context, resolve_precision
+from dynlora.engine.loop.optimizer import set_lr
+from dynlora.engine.loop.trainer import TrainingDiverged
+from dynlora.engine.model.base_model import BaseModel, load_base
+from dynlora.engine.model.modules import find_modules
 from dynlora.engine.randomness import seed_global_stream
-from dynlora.engine.recording import NullRecorder
-from dynlora.engine.trainer import TrainingDiverged
+from dynlora.engine.recorder import NullRecorder
+from dynlora.training.build import Inputs, build_trainer, make_accelerator
 
 PARTS_PER_NAT = 1000
 """Losses are kept as whole thousandths of a nat: half a thousandth of rounding, far below what is told apart."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import Any
 
-from dynlora.engine.starts import STARTS
+from dynlora.engine.init.initializers import STARTS
 
 
 def setting(

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import Adapters
-from dynlora.engine.bench import Batch, Bench, example_loss
+from dynlora.engine.data.held_back import Batch, Bench, example_loss
 from dynlora.engine.edits import Edit
 from dynlora.engine.fields import setting, start_setting, state
-from dynlora.engine.guard import RateGuard
-from dynlora.engine.lora_linear import LoraLinear
-from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.starts import STARTS
+from dynlora.engine.init.initializers import STARTS
+from dynlora.engine.loss_guard import RateGuard
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo
 
 Fidelity = Literal["code", "description", "reconstruction"]
 

@@ -16,9 +16,9 @@ from dynlora.errors import DynloraError
 from dynlora.store import meta as said
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
-from dynlora.store.kept_rows import Facts, KeptRows
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
+from dynlora.store.row_cache import Facts, KeptRows
 
 KEYS = (
     "name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity", "metric",

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from dynlora.errors import CorruptRunError
+from dynlora.safe_files import read_plain
 from dynlora.store import jsontext
 from dynlora.store.lifecycle import write_text
-from dynlora.store.plainfile import read_plain
 
 KNOCKOUT_NAME = "knockout.json"
 FORMAT = 1

@@ -101,7 +101,7 @@ class Run:
         """Return the adapted model; needs torch."""
         from importlib import import_module
 
-        return import_module("dynlora.loading").load_run(self.folder)
+        return import_module("dynlora.inference.load").load_run(self.folder)
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

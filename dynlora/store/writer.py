@@ -19,7 +19,7 @@ from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_jou
 from dynlora.store.lifecycle import annotate, create_run
 from dynlora.store.process import now, this_process
 from dynlora.store.reader import RunReader
-from dynlora.store.recording import COMMIT_EVERY_S, Recording
+from dynlora.store.recorder import COMMIT_EVERY_S, Recording
 from dynlora.store.resume import truncate
 
 logger = logging.getLogger(__name__)

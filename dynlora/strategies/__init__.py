@@ -1,4 +1,7 @@
-"""One method per file; a file here that defines a `Strategy` is registered by existing."""
+"""One method per file or folder; what defines a `Strategy` here is registered by existing.
+
+A small method is `name.py`; one that brings layers or edits of its own is `name/`, its strategy in `strategy.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ from dynlora.errors import ConfigError, UnknownStrategyError
 
 @functools.cache
 def registry() -> dict[str, type[Strategy]]:
-    """Return every strategy class by its name, the name of its file."""
+    """Return every strategy class by its name, the name of its file or folder."""
     found = {}
     for item in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{item.name}")
+        module = importlib.import_module(f"{__name__}.{item.name}" + (".strategy" if item.ispkg else ""))
         classes = [
             value
             for value in vars(module).values()

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import Adapters
+from dynlora.engine.allocation.redistribute import CURRENCIES, Purse, reassign
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
-from dynlora.engine.edits.forgetting import RestartMoments
-from dynlora.engine.lora_linear import LoraLinear
-from dynlora.engine.modules import ModuleInfo, room_to_grow
+from dynlora.engine.edits.reset_optimizer import RestartMoments
+from dynlora.engine.loop.schedule import Phases
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo, room_to_grow
 from dynlora.engine.randomness import stream
-from dynlora.engine.reassigning import CURRENCIES, Purse, reassign
-from dynlora.engine.schedule import Phases
 from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
-from dynlora.engine.triplets import (
+from dynlora.strategies.adalora.svd_form import (
     forget_triplets,
     orthogonality,
     take_sensitivity,

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from dynlora.engine.adapters import Adapters
-from dynlora.engine.commitment import committed_ranks
 from dynlora.engine.edits import Edit
-from dynlora.engine.input_directions import InputComponents, input_directions
-from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.starts import STARTS, along, base_modules, looked_at
+from dynlora.engine.init.initializers import STARTS, along, base_modules, looked_at
+from dynlora.engine.init.input_svd import InputComponents, input_directions
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Probe, Strategy, setting, state
+from dynlora.strategies.dynamic.one_shot import committed_ranks
 
 
 @dataclass

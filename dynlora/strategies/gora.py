@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlora.engine.adapters import Adapters
-from dynlora.engine.allocation import proportional_ranks
+from dynlora.engine.allocation.solvers import proportional_ranks
 from dynlora.engine.edits import Edit
-from dynlora.engine.edits.start import StartAt
-from dynlora.engine.modules import ModuleInfo
-from dynlora.engine.starts import base_modules, gradient_step, looked_at
+from dynlora.engine.edits.set_start import StartAt
+from dynlora.engine.init.initializers import base_modules, gradient_step, looked_at
+from dynlora.engine.init.weight_gradients import mean_product, weight_gradients
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Probe, Strategy, setting, state
-from dynlora.engine.weight_gradients import mean_product, weight_gradients
 from dynlora.errors import ConfigError
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.adapters import Adapters
+from dynlora.engine.allocation.redistribute import CURRENCIES, Purse, reassign
 from dynlora.engine.edits import Drop, Edit, Grow
-from dynlora.engine.edits.forgetting import RestartMoments
-from dynlora.engine.edits.shrinking import ShrinkScales, shrunk
-from dynlora.engine.lora_linear import LoraLinear
-from dynlora.engine.modules import ModuleInfo, room_to_grow
+from dynlora.engine.edits.reset_optimizer import RestartMoments
+from dynlora.engine.edits.shrink import ShrinkScales, shrunk
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo, room_to_grow
 from dynlora.engine.randomness import stream
-from dynlora.engine.reassigning import CURRENCIES, Purse, reassign
 from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, own_group, setting
 
 ZERO = 1e-10

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity import spearman
-from dynlora.viz.figures import smoothed
-from dynlora.viz.flows import Balance
-from dynlora.viz.gate_effect import GateEffect
-from dynlora.viz.labels import listed, number, one_line, percent, plural, score, spans
-from dynlora.viz.searches import Search
+from dynlora.viz.capacity.flows import Balance
+from dynlora.viz.capacity.model import spearman
+from dynlora.viz.capacity.searches import Search
+from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.viz.kit.text import listed, number, one_line, percent, plural, score, spans
+from dynlora.viz.run.figures import smoothed
 
 
 def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: int, events: Sequence[int]) -> str:

@@ -19,14 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dynlora.adapter_folder
-from dynlora import config_files, uploads
+import dynlora.peft_adapter
+from dynlora import config_files
 from dynlora.config import parse_config
 from dynlora.errors import DynloraError
-from dynlora.store import catalogue, fields, knockouts, notes, queries, schema, search, summary, views
+from dynlora.jobs import uploads
+from dynlora.store import catalogue, knockouts, notes, queries, schema, search, summary
+from dynlora.store import saved_views as views
+from dynlora.store import search_fields as fields
 from dynlora.store.reader import RunReader
-from dynlora.viz import datafile
-from tests.adapter_folder.files import small_adapter
+from dynlora.viz.launch import data_file as datafile
+from tests.peft_adapter.files import small_adapter
 from tests.store.builder import finished_run
 
 STARTS = (
@@ -199,7 +202,7 @@ class Targets:
         path = self.inputs.draw.choice(list(self.files))
         path.write_bytes(self.inputs.changed(self.files[path]))
         try:
-            dynlora.adapter_folder.read_adapter(self.adapter)
+            dynlora.peft_adapter.read_adapter(self.adapter)
         finally:
             path.write_bytes(self.files[path])
 

@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dynlora.cli import main
+from dynlora.cli.main import main
 from dynlora.config import RunConfig
 from dynlora.errors import CorruptRunError
 from dynlora.store import catalogue, jsontext, meta, queries
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
-from dynlora.viz import health_report, runlist, signals
-from dynlora.viz.widgets import picker
+from dynlora.viz.capacity import signals
+from dynlora.viz.health import report as health_report
+from dynlora.viz.runs import table as runlist
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import open_page
 from tests.pages.conftest import _dashboard  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.store.builder import finished_run

@@ -16,9 +16,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dynlora import asking, inference_child, launch, run_queue, serving, sweep_request
-from dynlora.cli import main
+from dynlora.cli.main import main
 from dynlora.errors import AssetError, DynloraError
+from dynlora.inference import client as inference_child
+from dynlora.jobs import cli_client as asking
+from dynlora.jobs import launch
+from dynlora.jobs import queue as run_queue
+from dynlora.jobs import sweep as sweep_request
+from dynlora.server import serve as serving
 from tests.tiny import tiny_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,7 +215,7 @@ HOSTILE_CONFIGS: dict[str, dict[str, Any]] = {
 def test_code_beside_the_weights_never_runs(
     case: str, evil: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynlora.engine.models import load_base
+    from dynlora.engine.model.base_model import load_base
 
     folder, marker = evil
     monkeypatch.chdir(folder)
@@ -240,7 +245,7 @@ def bomb(path: Path, marker: Path) -> None:
 
 def test_a_config_names_no_kernel_to_fetch(tiny_bert: Path, tmp_path: Path) -> None:
     """A config.json chose `owner/kernel` for attention, which the library takes from the hub and runs."""
-    from dynlora.engine.models import load_base
+    from dynlora.engine.model.base_model import load_base
 
     folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
     change_json(folder / "config.json", attn_implementation="kernels-community/flash-attn3")

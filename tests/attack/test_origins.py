@@ -11,10 +11,20 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora import access_token, children, serving
-from dynlora.cli import main
+from dynlora.cli.main import main
 from dynlora.errors import ConfigError
-from dynlora.origins import HOSTS_VARIABLE, LOCAL, OwnPagesOnly, is_local, is_own_page, is_welcome, served_names
+from dynlora.jobs import spawn as children
+from dynlora.server import serve as serving
+from dynlora.server import token as access_token
+from dynlora.server.host_check import (
+    HOSTS_VARIABLE,
+    LOCAL,
+    OwnPagesOnly,
+    is_local,
+    is_own_page,
+    is_welcome,
+    served_names,
+)
 
 HERE = "127.0.0.1:8501"
 TOKEN = "0123456789abcdef-token"
@@ -121,9 +131,8 @@ def test_a_socket_gets_no_headers_of_a_page() -> None:
 
 def test_the_server_itself_sends_the_headers() -> None:
     """What streamlit serves of its own, and what it refuses, carries them too."""
-    from starlette.testclient import TestClient
-
     from dashboard import app
+    from starlette.testclient import TestClient
 
     client = TestClient(app, base_url=f"http://{HERE}")
     for path in ("/", "/_stcore/health", "/nothing/at/all.js"):

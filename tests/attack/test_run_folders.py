@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dynlora.cli import main
+from dynlora.cli.main import main
 from dynlora.config_files import read_run_config, read_yaml, yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError
-from dynlora.loading import load_run
+from dynlora.inference.load import load_run
 
 SECRET = "password: hunter2\n"
 

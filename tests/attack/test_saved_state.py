@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from dynlora import training
-from dynlora.engine.adapter_state import saved_sizes
+from dynlora.engine.loop.adapter_state import saved_sizes
 from dynlora.errors import CorruptRunError, DynloraError
-from dynlora.loading import load_run
+from dynlora.inference.load import load_run
 from dynlora.store.lifecycle import annotate
+from dynlora.training import run as training
 
 Place = tuple[Any, ...]
 GONE = "gone"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dynlora.cli import main
+from dynlora.cli.main import main
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError
 from tests.viz.runs import make_run

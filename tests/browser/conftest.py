@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dynlora import launch
+from dynlora.jobs import launch
 from dynlora.store import queries
 from tests.browser.chromium import find_chromium
 from tests.viz.runs import make_run

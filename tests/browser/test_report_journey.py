@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
+from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import comparison_report, run_report
-from dynlora.viz.theme import DARK, LIGHT
 from tests.browser.conftest import OTHER
 from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 

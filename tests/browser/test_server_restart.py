@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dynlora import launch
+from dynlora.jobs import launch
 from dynlora.store import queries
 from tests.browser.conftest import OTHER, ROOT
 from tests.tiny import tiny_values

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynlora.viz import tour
-from tests.adapter_folder.files import small_adapter
+from dynlora.viz.tour import model as tour
+from tests.peft_adapter.files import small_adapter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynlora.uploads import MAX_BYTES
+from dynlora.jobs.uploads import MAX_BYTES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Request

@@ -13,16 +13,22 @@ from accelerate import Accelerator
 
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
-from dynlora.engine.adapter_state import adapter_state, head_state, load_adapter_state, load_head_state, saved_sizes
-from dynlora.engine.batches import Tokens, look_batches
-from dynlora.engine.bench import Bench, set_apart
-from dynlora.engine.checkpoint import load_optimizer_state, optimizer_state, pack, unpack
-from dynlora.engine.evaluate import Evaluation
-from dynlora.engine.hardware import autocast_context
-from dynlora.engine.models import BaseModel, adapt, freeze, head_parameters
-from dynlora.engine.optimizer import build_optimizer
-from dynlora.engine.recording import NullRecorder
-from dynlora.engine.trainer import Trainer
+from dynlora.engine.data.batches import Tokens, look_batches
+from dynlora.engine.data.held_back import Bench, set_apart
+from dynlora.engine.evaluation.evaluate import Evaluation
+from dynlora.engine.loop.adapter_state import (
+    adapter_state,
+    head_state,
+    load_adapter_state,
+    load_head_state,
+    saved_sizes,
+)
+from dynlora.engine.loop.checkpoint import load_optimizer_state, optimizer_state, pack, unpack
+from dynlora.engine.loop.hardware import autocast_context
+from dynlora.engine.loop.optimizer import build_optimizer
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.base_model import BaseModel, adapt, freeze, head_parameters
+from dynlora.engine.recorder import NullRecorder
 
 VOCABULARY, WIDTH = 60, 32
 ARCHITECTURES = ("bert", "llama", "gpt2")

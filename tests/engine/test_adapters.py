@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dynlora.engine import edits, scoring
-from dynlora.engine.adapters import Adapters
+from dynlora.engine import edits
+from dynlora.engine.allocation import scores as scoring
 from dynlora.engine.edits.moments import component_tensors
-from dynlora.engine.lora_linear import LoraLinear
-from dynlora.engine.modules import ModuleInfo, find_modules, head_names
-from dynlora.engine.signals import spectrum
+from dynlora.engine.loop.step_signals import spectrum
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo, find_modules, head_names
 from dynlora.errors import ConfigError
 from tests.engine.harness import tiny_model
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.engine.batches import (
+from dynlora.engine.data.batches import (
     MULTIPLE,
     POOL,
     BatchOrder,
@@ -19,7 +19,7 @@ from dynlora.engine.batches import (
     sorted_batches,
     tokenize,
 )
-from dynlora.engine.data import Rows
+from dynlora.engine.data.text_data import Rows
 from tests.tiny import tiny_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80).map(np.array)

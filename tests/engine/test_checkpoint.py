@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynlora.engine.checkpoint import read_checkpoint, write_checkpoint
+from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import CorruptRunError
 
 

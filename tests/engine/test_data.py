@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynlora.config import DataConfig, parse_config
-from dynlora.engine.data import TextData, load_data, text_columns
-from dynlora.engine.tables import read_table
+from dynlora.engine.data.tables import read_table
+from dynlora.engine.data.text_data import TextData, load_data, text_columns
 from dynlora.errors import DataError
 from tests.tiny import tiny_rows, write_csv
 

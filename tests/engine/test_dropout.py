@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dynlora.engine.dropout import DropoutStreams, SparseDropout, dropped_positions, use_sparse_dropout, zero_
+from dynlora.engine.model.dropout import DropoutStreams, SparseDropout, dropped_positions, use_sparse_dropout, zero_
 from tests.engine.harness import make_trainer, tiny_config, tiny_model
 
 

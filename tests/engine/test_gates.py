@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dynlora.engine.edits import Drop, Grow, apply
-from dynlora.engine.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from tests.engine.harness import MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dynlora.engine.metrics import (
+from dynlora.engine.evaluation.metrics import (
     HIGHER_IS_BETTER,
     calibration_metrics,
     classification_metrics,

@@ -12,12 +12,12 @@ from peft.tuners.glora.layer import GloraLinear as PeftGloraLinear
 from torch import Tensor, nn
 
 from dynlora import strategies
-from dynlora.engine.adapters import replace_module
-from dynlora.engine.batches import BatchOrder
-from dynlora.engine.bench import example_loss
-from dynlora.engine.dropout import DropoutStreams
-from dynlora.engine.optimizer import set_lr
-from dynlora.engine.trainer import Trainer
+from dynlora.engine.data.batches import BatchOrder
+from dynlora.engine.data.held_back import example_loss
+from dynlora.engine.loop.optimizer import set_lr
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.adapters import replace_module
+from dynlora.engine.model.dropout import DropoutStreams
 from tests.engine.harness import make_trainer, tiny_config, tiny_model, tiny_tokens
 
 STEPS = 20

@@ -83,7 +83,7 @@ def status_of(folder: Path) -> dict[str, Any]:
 
 def good_checkpoint(folder: Path) -> bool:
     """Say whether a whole checkpoint can be read, and nothing half written lies beside it."""
-    from dynlora.engine.checkpoint import read_checkpoint
+    from dynlora.engine.loop.checkpoint import read_checkpoint
 
     state = read_checkpoint(folder / "checkpoint")
     return state["step"] >= 0 and not list(folder.glob(".*.new"))

@@ -144,7 +144,7 @@ def _be(arguments: Sequence[str], log: Path, board: Board) -> None:
 
 def _run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
-    from dynlora.cli import main
+    from dynlora.cli.main import main
 
     try:
         main([*arguments], standalone_mode=True)
@@ -155,10 +155,12 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _watch(board: Board) -> None:
     """Let every place that matters say when it is entered."""
-    from dynlora import keeping
-    from dynlora.engine import edits, evaluate, trainer
-    from dynlora.store.recording import Recording
+    from dynlora.engine import edits
+    from dynlora.engine.evaluation import evaluate
+    from dynlora.engine.loop import trainer
+    from dynlora.store.recorder import Recording
     from dynlora.store.writer import RunWriter
+    from dynlora.training import checkpoints as keeping
 
     for owner, name, place in (
         (trainer.Trainer, "take_step", Place.STEP),

@@ -30,7 +30,7 @@ import psutil
 
 from benchmarks.generated_runs import RANK, finish_run, many_runs, record, start_run
 from benchmarks.screen import server
-from dynlora import launch
+from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.store.writer import RunWriter
 from tests.browser.chromium import find_chromium

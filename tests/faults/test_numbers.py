@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dynlora import training
 from dynlora.errors import DataError, DynloraError
 from dynlora.store.reader import RunReader
+from dynlora.training import run as training
 from tests.tiny import GOOD, tiny_config, tiny_rows
 
 ODD = {
@@ -78,7 +78,7 @@ def test_a_loss_that_explodes_ends_in_a_sentence_and_no_run_ends_in_nan(
 def test_an_infinite_loss_is_told_from_a_large_one(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynlora.engine.trainer import Trainer
+    from dynlora.engine.loop.trainer import Trainer
 
     usual = Trainer._loss
     monkeypatch.setattr(Trainer, "_loss", lambda self, batch: usual(self, batch) * (math.inf if self.step > 5 else 1))

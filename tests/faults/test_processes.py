@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from dynlora import launch, run_queue
 from dynlora.errors import RunBusyError
+from dynlora.jobs import launch
+from dynlora.jobs import queue as run_queue
 from dynlora.store import reader
 from dynlora.store.writer import RunWriter
 from tests.command_line import run as command
+from tests.jobs.test_launch import queued, status, wait
+from tests.jobs.test_launch import root as root
 from tests.store.builder import new_run
-from tests.test_launch import queued, status, wait
-from tests.test_launch import root as root  # a fixture
 
 SIGNALS = pytest.mark.skipif(
     not hasattr(signal, "SIGSTOP"), reason="a process is suspended or killed by a signal of POSIX"
@@ -28,8 +29,8 @@ SIGNALS = pytest.mark.skipif(
 HOLDING = """
 import sys, time
 from pathlib import Path
-from dynlora import run_queue
-from dynlora.children import locked
+from dynlora.jobs import queue as run_queue
+from dynlora.jobs.spawn import locked
 from dynlora.store.writer import RunWriter
 root, what = Path(sys.argv[1]), sys.argv[2]
 with locked(root / run_queue.QUEUE_LOCK, 5) if what == "queue" else RunWriter.open(root / what, resume_from=None):
@@ -40,7 +41,8 @@ with locked(root / run_queue.QUEUE_LOCK, 5) if what == "queue" else RunWriter.op
 DASHBOARD = """
 import sys, time
 from pathlib import Path
-from dynlora import launch, run_queue
+from dynlora.jobs import launch
+from dynlora.jobs import queue as run_queue
 root, script = Path(sys.argv[1]), sys.argv[2]
 run_queue.resume_command = lambda run_id, runs: [sys.executable, script, "resume", run_id, str(runs)]
 print("open", flush=True)

@@ -11,8 +11,10 @@ import pytest
 from streamlit.runtime.caching import cache_data
 from streamlit.runtime.pages_manager import PagesManager
 
-from dynlora import launch
-from dynlora.viz.widgets import knockouts, model_answers, picker
+from dynlora.jobs import launch
+from dynlora.viz.knockout import card as knockouts
+from dynlora.viz.ui import model_client as model_answers
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import CATALOG
 from tests.pages.trained import Here
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dynlora import uploads
-from dynlora.viz.widgets import picker
-from tests.adapter_folder.files import lora, small_adapter, write_adapter
+from dynlora.jobs import uploads
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import charts, open_page, words
+from tests.peft_adapter.files import lora, small_adapter, write_adapter
 from tests.viz.runs import HOSTILE, make_run
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.viz.widgets import selection
+from dynlora.viz.compare import run_selection as selection
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import finished_run, new_run
 

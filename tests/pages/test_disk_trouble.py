@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dynlora import launch
+from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
 from tests.pages.app import open_page

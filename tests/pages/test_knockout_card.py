@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.inference_child import knockout_file
+from dynlora.inference.client import knockout_file
 from dynlora.store.knockouts import Knockouts, read_knockouts
-from dynlora.viz import knockouts as numbers
-from dynlora.viz.widgets import knockouts, picker
+from dynlora.viz.knockout import card as knockouts
+from dynlora.viz.knockout import model as numbers
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain
 

@@ -13,11 +13,12 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from dynlora import asking, uploads
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError
+from dynlora.jobs import cli_client as asking
+from dynlora.jobs import uploads
 from dynlora.store.lifecycle import annotate
-from dynlora.viz.widgets import picker
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import CATALOG, ROOT, charts, open_page, words
 from tests.viz.checked import preflight_document
 from tests.viz.runs import HOSTILE, config, make_run
@@ -187,7 +188,7 @@ def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, m
     def look(*_: object) -> None:
         raise AssertionError("looked")
 
-    monkeypatch.setattr("dynlora.viz.datafile.table_of", look)
+    monkeypatch.setattr("dynlora.viz.launch.data_file.table_of", look)
     annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0) | {"data": {"path": path}}})
     assert shown_config(open_page("launch", **{"from": RUN}))["data"] == {"path": path}
 

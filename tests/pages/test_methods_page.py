@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dynlora import launch, strategies
-from dynlora.viz import methods
-from dynlora.viz.labels import documentation_text
+from dynlora import strategies
+from dynlora.jobs import launch
+from dynlora.viz.kit.text import documentation_text
+from dynlora.viz.methods import model as methods
 from tests.pages.app import open_page
 
 

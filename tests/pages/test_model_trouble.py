@@ -11,9 +11,9 @@ import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora import inference_child
-from dynlora.inference_child import InferenceChild
-from dynlora.viz.widgets import model_answers
+from dynlora.inference import client as inference_child
+from dynlora.inference.client import InferenceChild
+from dynlora.viz.ui import model_client as model_answers
 from tests.pages.app import open_page, words
 
 PATIENCE_S = 240

@@ -13,8 +13,8 @@ import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
-from dynlora import launch
-from dynlora.viz.widgets import picker
+from dynlora.jobs import launch
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import PAGES, ROOT, RUN_PAGES, charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
@@ -105,7 +105,7 @@ def test_a_double_click_starts_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
         started.append((key, config))
         return launch.RunHandle("20260101-000000-00000001", runs_dir)
 
-    monkeypatch.setattr("dynlora.viz.widgets.form.enqueue", enqueue)
+    monkeypatch.setattr("dynlora.viz.launch.form.enqueue", enqueue)
     app = open_page("launch")
     app.button(key="start").click().run()
     app.button(key="start").click().run()
@@ -121,7 +121,7 @@ def test_a_refused_launch_shows_its_sentence(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: object, **__: object) -> None:
         raise ConfigError("train.lr=99: must be at most 10")
 
-    monkeypatch.setattr("dynlora.viz.widgets.form.enqueue", refuse)
+    monkeypatch.setattr("dynlora.viz.launch.form.enqueue", refuse)
     app = open_page("launch")
     app.button(key="start").click().run()
     assert not app.exception

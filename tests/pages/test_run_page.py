@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.viz.widgets import picker
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 

@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store.notes import Notes, annotate_notes, read_notes
-from dynlora.viz.widgets import picker
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import finished_run, new_run
 
@@ -128,7 +128,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
         asked.append((config, lists, key))
         return ["a", "b"]
 
-    monkeypatch.setattr("dynlora.viz.widgets.sweep_form.enqueue_sweep", enqueue)
+    monkeypatch.setattr("dynlora.viz.launch.sweep_form.enqueue_sweep", enqueue)
     app = open_page("runs")
     assert app.button(key="sweep-start").label == "Queue 6 runs"
     app.selectbox(key="sweep-base").set_value(IDS[0])
@@ -160,7 +160,7 @@ def test_a_dashboard_that_only_looks_offers_no_change(runs: Path, monkeypatch: p
 
 
 def test_the_trash_is_there_when_the_list_is_empty(runs_dir: Path) -> None:
-    from dynlora import launch
+    from dynlora.jobs import launch
 
     finished_run(runs_dir, 5, IDS[0])
     launch.delete(runs_dir, IDS[0])

@@ -12,8 +12,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store.notes import annotate_notes
-from dynlora.store.views import VIEWS_NAME, View, read_views, save_view
-from dynlora.viz.widgets import picker
+from dynlora.store.saved_views import VIEWS_NAME, View, read_views, save_view
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import finished_run
 

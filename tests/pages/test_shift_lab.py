@@ -9,9 +9,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store import queries
-from dynlora.viz.playground import Task
-from dynlora.viz.widgets import picker
-from dynlora.viz.widgets.shifting import other_data
+from dynlora.viz.playground.model import Task
+from dynlora.viz.shift.cards import other_data
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import charts, open_page
 from tests.pages.trained import Here, plain, save_rows, train
 from tests.tiny import save_data

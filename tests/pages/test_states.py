@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.app_files import sample_runs_dir
+from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.notes import annotate_notes
-from dynlora.viz.widgets import picker
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.app_files import sample_runs_dir
-from dynlora.viz import tour
-from dynlora.viz.widgets import picker
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.viz.tour import model as tour
+from dynlora.viz.ui import run_picker as picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import make_run
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from dynlora.answering import Answering
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference_child import InferenceChild
+from dynlora.inference.client import InferenceChild
+from dynlora.inference.worker import Answering
 from tests.pages.app import words
 from tests.tiny import tiny_config, tiny_rows, write_csv
 

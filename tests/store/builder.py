@@ -8,7 +8,7 @@ import numpy as np
 
 from dynlora.errors import CorruptRunError
 from dynlora.store.reader import RunReader
-from dynlora.store.recording import Recording
+from dynlora.store.recorder import Recording
 from dynlora.store.schema import ModuleRow
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter

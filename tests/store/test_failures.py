@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dynlora.errors import CorruptRunError, DynloraError, StorageError
-from dynlora.store import pending, recording
+from dynlora.store import recorder as recording
+from dynlora.store import write_buffer as pending
 from dynlora.store.connection import lock_run, open_reader
 from dynlora.store.lifecycle import annotate
 from dynlora.store.notes import annotate_notes

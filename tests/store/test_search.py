@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import SearchError
-from dynlora.store import fields
+from dynlora.store import search_fields as fields
 from dynlora.store.search import (
     MAX_DEPTH,
     MAX_LENGTH,

@@ -183,7 +183,7 @@ def test_a_process_that_trains_is_known_by_its_command(command: list[str]) -> No
         ["grep", "-m", "1", "dynlora", "train"],
         ["python", "/home/dynlora/other.py", "train"],
         ["python", "other.py", "dynlora", "train"],
-        ["python", "-m", "dynlora.cli", "train"],
+        ["python", "-m", "dynlora.cli.main", "train"],
         ["bash", "-c", "dynlora train"],
     ],
 )

@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.adapter_folder import AdaptedModule, Adapter, read_adapter
-from dynlora.viz import adapter_spectra, figures_adapter, sentences_adapter, theme
-from tests.adapter_folder.files import small_adapter
+from dynlora.peft_adapter import AdaptedModule, Adapter, read_adapter
+from dynlora.viz.adapter import figures as figures_adapter
+from dynlora.viz.adapter import model as adapter_spectra
+from dynlora.viz.adapter import text as sentences_adapter
+from dynlora.viz.kit import theme
+from tests.peft_adapter.files import small_adapter
 
 HOSTILE = "<img src=x>$x$%{y}"
 

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import capacity, components, theme
-from dynlora.viz.figures_capacity import MapView
-from dynlora.viz.figures_components import all_components, component_map
-from dynlora.viz.signals import About
+from dynlora.viz.capacity import components
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity.component_figures import all_components, component_map
+from dynlora.viz.capacity.map_figure import MapView
+from dynlora.viz.capacity.signals import About
+from dynlora.viz.kit import theme
 
 MODULES = pd.DataFrame({"position": [1, 0], "name": ["b", "a"], "short": ["b 0", "a 0"], "max_rank": [3, 2]})
 

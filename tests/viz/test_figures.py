@@ -12,7 +12,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dynlora.viz import capacity, figures, figures_capacity, figures_compare, figures_inputs, figures_modules, theme
+from dynlora.viz.capacity import map_figure as figures_capacity
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import module_figures as figures_modules
+from dynlora.viz.compare import figures as figures_compare
+from dynlora.viz.inputs import figures as figures_inputs
+from dynlora.viz.kit import theme
+from dynlora.viz.run import figures
 
 HOSTILE = "<img src=x>$x$%{y}"
 MODES = [theme.LIGHT, theme.DARK]

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.viz import capacity, flows, sentences
-from dynlora.viz.flows import OUTSIDE
+from dynlora.viz import sentences
+from dynlora.viz.capacity import flows
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity.flows import OUTSIDE
 
 COLUMNS = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
 Q0, K0, Q1, K1 = ("layer.0.query", "layer.0.key", "layer.1.query", "layer.1.key")

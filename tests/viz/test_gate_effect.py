@@ -8,8 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import capacity, figures_inputs, inputs, sentences, theme
-from dynlora.viz.gate_effect import gate_effect, served
+from dynlora.viz import sentences
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.inputs import figures as figures_inputs
+from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs.gate_effect import gate_effect, served
+from dynlora.viz.kit import theme
 
 GROUPS = ["a", "b", "c", "d"]
 

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 
 from dynlora.store import queries
-from dynlora.viz import capacity, health, health_report
-from dynlora.viz.health import NOTICE, PROBLEM, Evidence, Finding
-from dynlora.viz.run_reading import RunReading
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.health import checks as health
+from dynlora.viz.health import report as health_report
+from dynlora.viz.health.checks import NOTICE, PROBLEM, Evidence, Finding
+from dynlora.viz.health.run_data import RunReading
 
 N = 8
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"

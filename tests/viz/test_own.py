@@ -8,8 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import capacity, decisions, listing, sentences, signals, theme
-from dynlora.viz.figures_capacity import MapView, capacity_map
+from dynlora.viz import sentences
+from dynlora.viz.capacity import decision_log as decisions
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import signals
+from dynlora.viz.capacity.map_figure import MapView, capacity_map
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.kit import theme
 
 OWN = {
     "group": {"title": "sharing groups", "question": "Which layers share", "choices": [], "grouping": True},

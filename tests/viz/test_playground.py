@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError
-from dynlora.viz import figures_playground, playground, theme, token_view
+from dynlora.viz.kit import theme
+from dynlora.viz.playground import figures as figures_playground
+from dynlora.viz.playground import model as playground
+from dynlora.viz.playground import token_view
 
 MODULES = pd.DataFrame(
     {"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]}

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import capacity, sentences, theme
-from dynlora.viz.replay import Look, frames
+from dynlora.viz import sentences
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity.replay_frames import Look, frames
+from dynlora.viz.kit import theme
 from tests.viz.test_flows import modules
 
 

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.app_files import sample_runs_dir
-from dynlora.inference_child import knockout_file
+from dynlora.inference.client import knockout_file
+from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
 from dynlora.viz.report import comparison_report, run_report
 from dynlora.viz.report import knockouts_part as of_knockouts

@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from dynlora.viz import figures_results, progress, results, sentences_run, theme
+from dynlora.viz.kit import theme
+from dynlora.viz.run import progress, results
+from dynlora.viz.run import result_figures as figures_results
+from dynlora.viz.run import result_text as sentences_run
 from tests.viz.runs import HOSTILE
 
 LABELS = ["negative", "positive"]

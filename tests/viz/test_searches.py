@@ -13,8 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz import decisions, figures_searches, searches, sentences, theme
-from dynlora.viz.searches import Search
+from dynlora.viz import sentences
+from dynlora.viz.capacity import decision_log as decisions
+from dynlora.viz.capacity import search_figure as figures_searches
+from dynlora.viz.capacity import searches
+from dynlora.viz.capacity.searches import Search
+from dynlora.viz.kit import theme
 
 HISTORY = [
     {"round": 0, "best_loss": 0.7, "parameters": 90, "population": [[100, 0.8], [90, 0.7], [40, 3.4e38]]},

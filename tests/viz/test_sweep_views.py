@@ -7,7 +7,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynlora.viz import figures_sweeps, sentences_relations, sweeps, theme
+from dynlora.viz.compare import scatter_text as sentences_relations
+from dynlora.viz.compare import sweep_figures as figures_sweeps
+from dynlora.viz.compare import sweep_model as sweeps
+from dynlora.viz.kit import theme
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
 

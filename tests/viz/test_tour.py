@@ -7,7 +7,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from dynlora.viz import tour
+from dynlora.viz.tour import model as tour
 
 
 def test_stops_have_neighbours() -> None:

@@ -4,8 +4,8 @@ This is the only place that changes an adapter's structure or the optimizer's st
 can be tested without a trainer, the decision log is free, and logging cannot change a result.
 """
 
+from dynlora.engine.edits.apply import apply
 from dynlora.engine.edits.components import new_row, orthogonal_draw
-from dynlora.engine.edits.performing import apply
 from dynlora.engine.edits.values import (
     Change,
     Drop,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits.moments import begin_moments, component_gates, component_tensors, gate_rows
 from dynlora.engine.edits.values import Grow
-from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream
 
 

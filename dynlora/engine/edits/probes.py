@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch.optim import Optimizer
 
-from dynlora.engine.adapters import Adapters
 from dynlora.engine.edits.moments import component_tensors
 from dynlora.engine.edits.values import Edit, SetProbe
-from dynlora.engine.lora_linear import LoraLinear
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.gradient_sketch import GradientSketch
+from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream
-from dynlora.engine.sketch import GradientSketch
 
 
 def end_probes(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None, touched: Sequence[int]) -> None:

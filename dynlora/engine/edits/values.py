@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dynlora.engine.adapters import Adapters
+from dynlora.engine.model.adapters import Adapters
 
 
 @dataclass(frozen=True)

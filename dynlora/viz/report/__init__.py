@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.report.comparing import comparison_document
 from dynlora.viz.report.one_run import run_document
 from dynlora.viz.report.page import page
-from dynlora.viz.run_reading import RunReading
 
 __all__ = ["comparison_report", "run_report"]
 

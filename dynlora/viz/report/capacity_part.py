@@ -10,23 +10,20 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import queries
-from dynlora.viz import (
-    capacity,
-    decisions,
-    figures_capacity,
-    figures_inputs,
-    figures_modules,
-    figures_searches,
-    flows,
-    inputs,
-    searches,
-    sentences,
-)
-from dynlora.viz import signals as signal_words
-from dynlora.viz.figures_capacity import MapView
-from dynlora.viz.gate_effect import gate_effect
+from dynlora.viz import sentences
+from dynlora.viz.capacity import decision_log as decisions
+from dynlora.viz.capacity import flows, searches
+from dynlora.viz.capacity import map_figure as figures_capacity
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import module_figures as figures_modules
+from dynlora.viz.capacity import search_figure as figures_searches
+from dynlora.viz.capacity import signals as signal_words
+from dynlora.viz.capacity.map_figure import MapView
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.inputs import figures as figures_inputs
+from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs.gate_effect import gate_effect
 from dynlora.viz.report.document import Block, Chart, Part, Table
-from dynlora.viz.run_reading import RunReading
 
 USUAL = ("rank", "importance", "gate")
 """Signals that a report draws of every run that has them."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report.document import Chart
-from dynlora.viz.theme import DARK, LIGHT
 
 
 def chart_data(charts: Iterable[Chart]) -> list[dict[str, Any]]:

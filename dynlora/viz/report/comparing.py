@@ -12,12 +12,17 @@ from typing import Any
 import pandas as pd
 
 from dynlora.config_files import yaml_text
-from dynlora.viz import comparison, figures_compare, grouping, listing, pairing, sentences_compare
-from dynlora.viz.grouping import Group
-from dynlora.viz.labels import plural
-from dynlora.viz.paired_rows import RunPairs
+from dynlora.viz.compare import figures as figures_compare
+from dynlora.viz.compare import model as comparison
+from dynlora.viz.compare import paired_difference as pairing
+from dynlora.viz.compare import seed_groups as grouping
+from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.compare.paired_rows import RunPairs
+from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.health.run_data import RunReading, machine
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.kit.text import plural
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
-from dynlora.viz.run_reading import RunReading, machine
 
 MOST_PAIRED = 6
 """Groups that are set against the first."""

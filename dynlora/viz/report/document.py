@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.labels import number, one_line
-from dynlora.viz.theme import Palette
+from dynlora.viz.kit.text import number, one_line
+from dynlora.viz.kit.theme import Palette
 
 MOST_ROWS = 200
 """Rows of a table that a report holds; a report is read and mailed, the run itself keeps all."""

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from dynlora.inference_child import knockout_file
+from dynlora.inference.client import knockout_file
 from dynlora.store.knockouts import Knockouts, read_knockouts
-from dynlora.store.scores import module_scores
-from dynlora.viz import figures_knockouts, knockouts
+from dynlora.store.score_signals import module_scores
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.knockout import figures as figures_knockouts
+from dynlora.viz.knockout import model as knockouts
 from dynlora.viz.report.document import Block, Chart, Part, Table
-from dynlora.viz.run_reading import RunReading
 
 TITLE = "Knock-outs"
 

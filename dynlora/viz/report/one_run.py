@@ -12,13 +12,19 @@ from typing import Any
 import pandas as pd
 
 from dynlora.config_files import yaml_text
-from dynlora.viz import capacity, figures, figures_results, health_report, listing, progress, sentences, sentences_run
-from dynlora.viz.labels import number, one_line
+from dynlora.viz import sentences
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.health import report as health_report
+from dynlora.viz.health.run_data import RunReading, machine
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.kit.text import number, one_line
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
 from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
-from dynlora.viz.run_reading import RunReading, machine
+from dynlora.viz.run import figures, progress
+from dynlora.viz.run import result_figures as figures_results
+from dynlora.viz.run import result_text as sentences_run
 
 
 def run_document(run: RunReading) -> Document:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
-from dynlora.viz import theme
+from dynlora.viz.kit import theme
 from dynlora.viz.report import document
 from dynlora.viz.report.bundle import digest, plotly_bundle, policy
 from dynlora.viz.report.charts import chart_data, script_json

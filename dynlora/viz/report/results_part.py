@@ -9,9 +9,13 @@ from functools import partial
 from typing import Any
 
 from dynlora.store import queries
-from dynlora.viz import figures, figures_results, listing, results, sentences, sentences_run
+from dynlora.viz import sentences
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.kit import run_summary as listing
 from dynlora.viz.report.document import Block, Chart, Part, Table
-from dynlora.viz.run_reading import RunReading
+from dynlora.viz.run import figures, results
+from dynlora.viz.run import result_figures as figures_results
+from dynlora.viz.run import result_text as sentences_run
 
 
 def results_part(run: RunReading) -> Part:

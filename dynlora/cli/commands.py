@@ -1,0 +1,303 @@
+"""What the commands do: each returns a document (plain values) and the words for a person. Torch is imported late."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal as signals_module
+import sys
+from pathlib import Path
+from typing import Any
+
+from dynlora import assets
+from dynlora.cli.formatting import method_words, metric_words, summary_words
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_yaml, set_key, split_override
+from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.jobs import launch
+from dynlora.store.schema import run_folder
+from dynlora.store.summary import run_summary
+
+Report = tuple[Any, str]
+
+COMPARED = (
+    "id", "name", "status", "strategy", "fidelity", "seed", "step", "metrics", "best", "params", "ranks", "time",
+)  # fmt: skip
+"""What `compare` shows of each run."""
+
+UNUSUAL = "\t(unusual: the members disagree)"
+"""What is said of a text that is unlike the data."""
+
+
+def read_config(config: Path | None, overrides: tuple[str, ...], name: str | None) -> RunConfig:
+    """Return the config a command was given; --name wins over a name in the file."""
+    values = read_yaml(config) if config is not None else {}
+    for override in overrides:
+        set_key(values, *split_override(override))
+    if name is not None:
+        values["name"] = name
+    return parse_config(values)
+
+
+def fetch(config: RunConfig) -> None:
+    """Make model and data local before torch is loaded: what cannot be reached is told in seconds.
+
+    Raises:
+        AssetError: when a name cannot be resolved.
+    """
+    assets.resolve_model(config.model.name)
+    if config.data.path is None:
+        assets.resolve_data(config.data.name or "")
+
+
+def train(
+    *,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    runs_dir: Path,
+    queue: bool,
+    progress: bool,
+) -> tuple[Any, str, int]:
+    """Train a run here, or queue it."""
+    settings = read_config(config, overrides, name)
+    fetch(settings)
+    from dynlora.training import run as training
+
+    if queue:
+        folder = training.plan(settings).create(runs_dir, "queued")
+        launch.start_next(runs_dir)
+        return {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
+    return _ended(training.train(settings, runs_dir, progress=progress))
+
+
+def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple[Any, str, int]:
+    """Go on with a run here."""
+    from dynlora.training import run as training
+
+    return _ended(training.resume(runs_dir, run_id, force=force, progress=progress))
+
+
+def _ended(outcome: Any) -> tuple[Any, str, int]:
+    """Return summary, words and exit code of a run that ended; its folder may have been removed meanwhile."""
+    try:
+        document = show_document(outcome.folder)
+    except RunNotFoundError:
+        said = outcome.error or "its folder was removed while it trained"
+        return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
+    code = {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
+    words = summary_words(document)
+    return document, f"{words}\n{outcome.error}" if outcome.error else words, code
+
+
+def show_document(folder: Path) -> dict[str, Any]:
+    """Return a run as `show --json` prints it; the model's folder is resolved now, not remembered."""
+    document = run_summary(folder)
+    try:
+        document["model_path"] = str(assets.resolve_model(document["model"] or ""))
+    except DynloraError:
+        document["model_path"] = None
+    return document
+
+
+def show(*, run_id: str, runs_dir: Path) -> Report:
+    """Show one run."""
+    launch.wake(runs_dir)
+    document = show_document(run_folder(runs_dir, run_id))
+    return document, summary_words(document)
+
+
+def stop(*, run_id: str, runs_dir: Path) -> Report:
+    """Ask a run to stop."""
+    status = launch.stop(runs_dir, run_id)
+    return {"id": run_id, "status": status}, f"{run_id}: {status}"
+
+
+def delete(*, run_id: str, runs_dir: Path) -> Report:
+    """Move a run to the trash."""
+    launch.delete(runs_dir, run_id)
+    return {"id": run_id, "status": "deleted"}, f"moved {run_id} to the trash of {runs_dir}"
+
+
+def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str | None, runs_dir: Path) -> Report:
+    """Change a run's tags and note."""
+    from dynlora.store.notes import annotate_notes
+
+    found = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
+    words = f"{run_id}: {', '.join(found.tags) or 'no tags'}" + (f"\n{found.note}" if found.note else "")
+    return {"id": run_id, "tags": list(found.tags), "note": found.note}, words
+
+
+def runs(*, where: str, runs_dir: Path) -> Report:
+    """List the runs that a search fits."""
+    from dynlora.store.catalogue import run_rows
+    from dynlora.store.search_fields import found_rows
+
+    launch.wake(runs_dir)
+    keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "tags")
+    there = run_rows(runs_dir)
+    found = found_rows(where, there)
+    rows = [{key: row.get(key) for key in keep} for row in found]
+    lines = [
+        f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
+        f"{method_words(row):28} {metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
+        for row in found
+    ]
+    said = f"none of {len(there)} runs fits" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
+    return rows, "\n".join(lines) or said
+
+
+def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
+    """Compare runs."""
+    found = [show_document(run_folder(runs_dir, run_id)) for run_id in run_ids]
+    flat = [_flat(document["config"]) for document in found]
+    keys = sorted({key for config in flat for key in config})
+    differing = {key: [config.get(key) for config in flat] for key in keys if len({str(c.get(key)) for c in flat}) > 1}
+    document = {
+        "runs": [{key: item[key] for key in COMPARED} for item in found],
+        "config_differences": differing,
+    }
+    lines = [f"{item['id']}  {item['name']}  {method_words(item)}  {metric_words(item['metrics'])}" for item in found]
+    lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
+    return document, "\n".join(lines)
+
+
+def signals(*, run_id: str, signal: str, format_: str, out: Path | None, runs_dir: Path) -> None:
+    """Write one signal as a table."""
+    from dynlora.store import queries, tables
+
+    folder = run_folder(runs_dir, run_id)
+    try:
+        frame = queries.signal_frame(folder, signal)
+    except KeyError as error:
+        raise error if isinstance(error, DynloraError) else ConfigError(f"--signal {signal}: {error.args[0]}") from None
+    if out is not None:
+        tables.write(frame, out, format_)
+    else:
+        sys.stdout.buffer.write(tables.encode(frame, format_))
+
+
+def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) -> Report:
+    """Write the adapter for others."""
+    from dynlora.inference.load import export_run
+    from dynlora.store.lifecycle import annotate
+
+    folder = run_folder(runs_dir, run_id)
+    found = export_run(folder, out, format=format_, which=which)
+    kept = {key: value for key, value in found.items() if key != "folder"}
+    try:
+        annotate(folder, meta={f"export_{format_}_{which}": kept})
+    except (DynloraError, OSError) as error:
+        found["not_stored"] = str(error)
+    return found, (
+        f"wrote {out} ({format_}, {which}); baking the gates moved logits by at most {found['max_abs_logit_gap']:.2e}; "
+        f"held out: {metric_words(found['metrics_before'])} before, {metric_words(found['metrics_after'])} after"
+    )
+
+
+def predict(
+    *, run_id: str, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str, runs_dir: Path
+) -> Report:
+    """Predict texts."""
+    from dynlora.config_files import read_run_config
+    from dynlora.inference.load import load_run, texts_of
+
+    folder = run_folder(runs_dir, run_id)
+    if text_pair and len(text_pair) != len(text):
+        raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each")
+    texts, pairs = (list(text), list(text_pair) or None) if path is None else texts_of(path, read_run_config(folder))
+    if not texts or not all(item.strip() for item in texts):
+        raise ConfigError("--text: nothing to predict; give a text that is not empty, or --file")
+    rows = load_run(folder, which).answers(texts, pairs)
+    lines = [f"{row['prediction']}\t{row['text']}{UNUSUAL if row.get('unusual') else ''}" for row in rows]
+    return rows, "\n".join(lines)
+
+
+def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path) -> Report:
+    """Evaluate an adapter."""
+    from dynlora.inference.load import evaluate_run
+
+    found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
+    return {"id": run_id, **found}, f"{split}, {found['rows']:,} rows: {metric_words(found['metrics'])}"
+
+
+def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:
+    """Say what a run will cost."""
+    settings = read_config(config, overrides, name)
+    fetch(settings)
+    from dynlora.training.preflight import in_words
+    from dynlora.training.preflight import preflight as look
+
+    found = look(settings)
+    return found, in_words(found)
+
+
+def models() -> Report:
+    """List the embedded models."""
+    return _catalogue(assets.MODELS)
+
+
+def datasets() -> Report:
+    """List the embedded data sets."""
+    return _catalogue(assets.DATASETS)
+
+
+def _catalogue(items: Any) -> Report:
+    """Return embedded assets as rows."""
+    keys = ("name", "hub_id", "package", "licence", "description", "size", "cached", "needs")
+    rows = [{key: _plain(getattr(item, key, None)) for key in keys} for item in items.values()]
+    return rows, "\n".join(
+        f"{row['name']:16} {row['size'] / 1e6:6.1f} MB  {row['licence']:10} {_at_hand(row):12} {row['description']}"
+        for row in rows
+    )
+
+
+def _at_hand(row: dict[str, Any]) -> str:
+    """Return whether an embedded asset is here, or what has to be installed first."""
+    return "cached" if row["cached"] else f"needs [{row['needs']}]" if row["needs"] else "not fetched"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value JSON can hold; a package by its requirement, as pip would be told."""
+    value = getattr(value, "requirement", value)
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def strategies() -> Report:
+    """List the strategies."""
+    from dynlora import strategies as registry
+
+    found = [registry.describe(name) for name in registry.registry()]
+    return found, "\n".join(
+        f"{item['name']:16} {item['title']:20} {item['paper']} [{item['fidelity']}]" for item in found
+    )
+
+
+def doctor(*, runs_dir: Path) -> Report:
+    """Say what this machine can do."""
+    import torch
+
+    from dynlora.engine.loop.hardware import resolve_precision
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "precision": resolve_precision("auto", device),
+        "threads": torch.get_num_threads(),
+        "models": {name: model.cached for name, model in assets.MODELS.items()},
+        "datasets": {name: data.cached for name, data in assets.DATASETS.items()},
+        "missing_extras": sorted({model.needs for model in assets.MODELS.values() if model.needs}),
+        "runs_dir": str(runs_dir.resolve()),
+        "runs_dir_writable": os.access(runs_dir if runs_dir.exists() else runs_dir.resolve().parent, os.W_OK),
+    }
+    return found, "\n".join(f"{key}: {value}" for key, value in found.items())
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return sections as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

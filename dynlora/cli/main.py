@@ -1,0 +1,291 @@
+"""The command line: thin, one function a command. A user's mistake is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.cli import commands
+from dynlora.cli import report as cli_files
+from dynlora.cli.examining import answer, knockout
+from dynlora.cli.options import configured, in_runs, reports
+from dynlora.cli.terminal import shown
+from dynlora.errors import DynloraError, SearchError
+
+PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+class Commands(click.Group):
+    """Commands in the order of the README; a mistake anywhere is a sentence, not a trace."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands as they were defined."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn our own errors, click's, and paths that cannot be used into one line on stderr and exit code 2.
+
+        Below it a mistake in a search is shown in its place.
+        """
+        picture = ""
+        try:
+            return super().invoke(ctx)
+        except SearchError as error:
+            said, picture = str(error), f"\n{error.picture}"
+        except DynloraError as error:
+            said = str(error)
+        except click.ClickException as error:
+            place = getattr(error, "ctx", None) or ctx
+            said = f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
+        except PATH_ERRORS as error:
+            said = f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error)
+        click.echo(shown(f"Error: {' '.join(said.split())}{picture}"), err=True)
+        ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dynlora")
+def main() -> None:
+    """Fine-tune transformers with LoRA whose rank moves to the modules that matter, and see it move."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def tell(document: Any, words: str, *, as_json: bool) -> None:
+    """Print a document or its words; of several processes only the first does, so that there is one document."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(words))
+
+
+@contextmanager
+def exit_with(code: int) -> Any:
+    """Leave with `code` after the block, unless it is 0."""
+    yield
+    if code:
+        sys.exit(code)
+
+
+@main.command()
+@configured
+@in_runs
+@click.option("--queue", is_flag=True, help="Check, make the run and let the queue start it, instead of training here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def train(as_json: bool, queue: bool, **options: Any) -> None:
+    """Train a run.
+
+    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state kept.
+    """
+    document, words, code = commands.train(queue=queue, progress=not queue and sys.stderr.isatty(), **options)
+    with exit_with(code):
+        tell(document, words, as_json=as_json)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@click.option("--force", is_flag=True, help="Go on although another host may still write the run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def resume(as_json: bool, **options: Any) -> None:
+    """Go on with a stopped, failed or interrupted run, or start a queued one."""
+    document, words, code = commands.resume(progress=sys.stderr.isatty(), **options)
+    with exit_with(code):
+        tell(document, words, as_json=as_json)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def stop(**options: Any) -> Any:
+    """Ask a running run to stop; its state is kept."""
+    return commands.stop(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def delete(**options: Any) -> Any:
+    """Move a run to the trash folder of the runs."""
+    return commands.delete(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--add", multiple=True, metavar="TAG", help="Add a tag; give it again for more.")
+@click.option("--remove", multiple=True, metavar="TAG", help="Take a tag away; give it again for more.")
+@click.option("--note", default=None, help="Text beside the run; an empty one removes it.")
+@in_runs
+@reports
+def tag(**options: Any) -> Any:
+    """Change a run's tags and note, also while it trains; without options, show them."""
+    return commands.tag(**options)
+
+
+@main.command()
+@click.option("--where", default="", metavar="QUERY", help="Only runs that fit, such as 'accuracy>0.85 or tag:paper'.")
+@in_runs
+@reports
+def runs(**options: Any) -> Any:
+    """List the runs, all or those that a search finds."""
+    return commands.runs(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def show(**options: Any) -> Any:
+    """Show one run."""
+    return commands.show(**options)
+
+
+@main.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@in_runs
+@reports
+def compare(**options: Any) -> Any:
+    """Compare runs: what was set differently, and what came of it."""
+    return commands.compare(**options)
+
+
+@main.command()
+@configured
+@in_runs
+@click.option("--wait", is_flag=True, help="Wait until all runs have ended.")
+@reports
+def sweep(**options: Any) -> Any:
+    """Queue one run per combination: --set key=a,b,c; numbers also as 0..4."""
+    from dynlora.cli.sweep import sweep as queue_all
+
+    return queue_all(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--signal", required=True, help="rank, importance, gate, grad_norm, delta_norm or another recorded one.")
+@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File; empty is stdout.")
+@in_runs
+def signals(**options: Any) -> None:
+    """Write one signal as a wide table: column step, then one per module."""
+    commands.signals(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New or empty folder.")
+@click.option("--format", "format_", default="peft", show_default=True, help="peft or merged.")
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def export(**options: Any) -> Any:
+    """Write the adapter for others to load; says what baking the gates changed."""
+    return commands.export(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--text", multiple=True, help="A text; give it again for more.")
+@click.option("--text-pair", multiple=True, help="The second text of a pair, once per --text.")
+@click.option(
+    "--file", "path", type=click.Path(path_type=Path), default=None, help="CSV, JSONL, Parquet, or a text a line."
+)
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def predict(**options: Any) -> Any:
+    """Predict texts with a run's adapter."""
+    return commands.predict(**options)
+
+
+@main.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--split", default="validation", show_default=True, help="train or validation.")
+@click.option("--baked", is_flag=True, help="With each gate's mean in the gate's place.")
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def evaluate(**options: Any) -> Any:
+    """Evaluate a run's adapter on a split of its data."""
+    return commands.evaluate(**options)
+
+
+main.add_command(knockout)
+main.add_command(answer)
+
+
+@main.command()
+@configured
+@reports
+def preflight(**options: Any) -> Any:
+    """Check a config whole and say what the run will cost, without making it."""
+    return commands.preflight(**options)
+
+
+@main.command()
+@reports
+def models() -> Any:
+    """List the embedded models."""
+    return commands.models()
+
+
+@main.command()
+@reports
+def datasets() -> Any:
+    """List the embedded data sets."""
+    return commands.datasets()
+
+
+@main.command()
+@reports
+def strategies() -> Any:
+    """List the strategies with their hyper-parameters."""
+    return commands.strategies()
+
+
+@main.command()
+@in_runs
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; read-only beyond this machine.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="File with the token that lets other machines launch and delete; or the variable DYNLORA_TOKEN.",
+)
+def ui(**options: Any) -> None:
+    """Serve the dashboard."""
+    from dynlora.server.serve import ui as serve
+
+    sys.exit(serve(**options))
+
+
+@main.command()
+@in_runs
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
+def demo(runs_dir: Path, port: int) -> None:
+    """Start a real dynamic fine-tune of the embedded model and serve the dashboard on it."""
+    from dynlora.server.serve import demo as serve
+
+    sys.exit(serve(runs_dir=runs_dir, port=port))
+
+
+@main.command()
+@in_runs
+@reports
+def doctor(**options: Any) -> Any:
+    """Say what this machine can do and whether everything needed is at hand."""
+    return commands.doctor(**options)
+
+
+main.add_command(cli_files.report)
+main.add_command(cli_files.inspect)

@@ -1,0 +1,63 @@
+"""Commands about files that travel: a report to take away, an adapter that somebody brought along."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dynlora.cli.options import in_runs, reports
+from dynlora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dynlora.peft_adapter import Adapter
+
+MAX_REPORTED = 50
+"""Runs that one report compares, as many as the Compare page takes."""
+
+
+@click.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="HTML file to write.")
+@in_runs
+@reports
+def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
+    """Write one run, or a comparison of several, as one HTML file that needs no network."""
+    from dynlora.jobs import launch
+    from dynlora.store.schema import run_folder
+    from dynlora.store.tables import write_whole
+    from dynlora.viz.report import comparison_report, run_report
+
+    ids = list(dict.fromkeys(run_ids))
+    if len(ids) > MAX_REPORTED:
+        raise ConfigError(f"ID: {len(ids)} runs given, a report compares at most {MAX_REPORTED}; give fewer")
+    launch.wake(runs_dir)
+    folders = [run_folder(runs_dir, run_id) for run_id in ids]
+    page = run_report(folders[0]) if len(folders) == 1 else comparison_report(folders)
+    write_whole(out, page)
+    document = {"runs": ids, "out": str(out), "bytes": len(page)}
+    return document, f"wrote {out}, {len(page) / 1e6:.1f} MB; open it in a browser, with or without a network"
+
+
+@click.command()
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@reports
+def inspect(folder: Path) -> Any:
+    """Show ranks, norms and spectra of a PEFT adapter (LoRA, AdaLoRA) that no run is needed for."""
+    from dynlora.peft_adapter import read_adapter
+
+    adapter = read_adapter(folder)
+    return {"folder": str(folder), **asdict(adapter)}, _adapter_words(adapter)
+
+
+def _adapter_words(adapter: Adapter) -> str:
+    """Return an adapter as a sentence, a line a module, and what the numbers do not show."""
+    from dynlora.viz.adapter import model as adapter_spectra
+    from dynlora.viz.adapter import text as sentences_adapter
+
+    modules = adapter_spectra.described(adapter)
+    table = adapter_spectra.table(modules).drop(columns="name")
+    lines = table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}")
+    return "\n".join([sentences_adapter.overview(adapter, modules), lines, *adapter.notes])

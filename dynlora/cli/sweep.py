@@ -1,0 +1,66 @@
+"""A sweep: one queued run per combination of listed values."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dynlora.cli.commands import Report
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_yaml, set_key, split_override
+from dynlora.jobs import launch
+from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
+from dynlora.store.schema import run_folder
+from dynlora.store.summary import run_summary
+
+
+def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool) -> Report:
+    """Queue one run per combination of the listed values; `--set` wins over the file's section `sweep`."""
+    base = read_yaml(config) if config is not None else {}
+    choices = section_choices(base.pop(SECTION, None))
+    for override in overrides:
+        key, _ = split_override(override)
+        choices[key] = choices_of(override.partition("=")[2])
+    count(choices)
+    from dynlora.training import run as training
+
+    settings = combinations(base, choices, name)
+    planned = [training.plan(item) for item in settings]  # all are checked before the first folder is made
+    ids = [item.create(runs_dir, "queued").name for item in planned]
+    launch.start_next(runs_dir)
+    if wait:
+        _wait(runs_dir, ids)
+    return [
+        {"id": run_id, "name": item.title, "status": "queued"} for run_id, item in zip(ids, settings, strict=True)
+    ], "\n".join(ids)
+
+
+def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name: str | None) -> list[RunConfig]:
+    """Return one configuration per combination, named after the values that vary.
+
+    Raises:
+        ConfigError: for the first one that breaks a rule.
+    """
+    found: list[RunConfig] = []
+    for combination in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, combination, strict=True))
+        values = copy.deepcopy(dict(base))
+        for key, value in chosen.items():
+            set_key(values, key, copy.deepcopy(value))
+        varying = [f"{key}={value}" for key, value in chosen.items() if len(choices[key]) > 1]
+        title = " ".join(filter(None, [name or values.get("name"), *varying]))[:500]
+        found.append(parse_config({**values, "name": title or None}))
+    return found
+
+
+def _wait(runs_dir: Path, ids: list[str]) -> None:
+    """Wait until runs have ended, keeping the queue moving."""
+    open_ids = set(ids)
+    while open_ids:
+        time.sleep(1)
+        launch.wake(runs_dir)
+        open_ids = {i for i in open_ids if run_summary(run_folder(runs_dir, i))["status"] in ("queued", "running")}

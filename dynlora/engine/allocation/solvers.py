@@ -1,0 +1,283 @@
+"""Who gives and who gets: solvers that move components under a budget in parameters; arrays in, moves out.
+
+A solver sees scores only. It never exceeds the budget, never takes a module below its floor or above its room, and
+leaves modules whose scores are not finite alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dynlora.engine.edits import Drop, Edit, Grow, Move, SetScale
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.randomness import stream_seed
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of the adapters as a solver sees it.
+
+    Attributes:
+        scores: per module, what each active component is worth, (rank,).
+        may_go: per module, which components may be taken, (rank,) bool; fresh ones may not.
+        benefit: what one more component is worth, (n_modules,).
+        cost: parameters of one component, (n_modules,).
+        max_rank: room of each module, (n_modules,).
+        min_rank: floor of every module.
+        slack: parameters of the budget that are free.
+    """
+
+    scores: Sequence[np.ndarray]
+    may_go: Sequence[np.ndarray]
+    benefit: np.ndarray
+    cost: np.ndarray
+    max_rank: np.ndarray
+    min_rank: int
+    slack: int
+
+    @property
+    def rank(self) -> np.ndarray:
+        """Active components by module."""
+        return np.array([len(score) for score in self.scores])
+
+
+def standing_of(
+    adapters: Adapters, worth: np.ndarray, benefit: np.ndarray | None, *, fresh: int, min_rank: int
+) -> Standing:
+    """Return scores and limits of adapters that track the `age` of their components.
+
+    Args:
+        adapters: the adapted modules.
+        worth: of each component, (n_modules, widest max_rank).
+        benefit: of one more component, (n_modules,); None takes what the module's weakest grown-up component is worth.
+        fresh: components younger than so many steps neither go nor speak for their module.
+        min_rank: floor of every module.
+    """
+    age = adapters.track("age").cpu().numpy()
+    scores = [worth[m, : module.rank] for m, module in enumerate(adapters)]
+    grown_up = [age[m, : module.rank] >= fresh for m, module in enumerate(adapters)]
+    if benefit is None:
+        benefit = np.array([s[g].min() if g.any() else np.nan for s, g in zip(scores, grown_up, strict=True)])
+    room = np.array([module.max_rank for module in adapters])
+    return Standing(scores, grown_up, benefit, np.array(adapters.costs), room, min_rank, adapters.slack)
+
+
+class Ledger:
+    """Keeps the limits while moves are found one by one."""
+
+    def __init__(self, standing: Standing, *, moves: int, per_module: int) -> None:
+        """Open the books: `moves` components at most, `per_module` given or got by any one module."""
+        self.standing = standing
+        self.left = moves
+        self.per_module = per_module
+        self.slack = standing.slack
+        self.gave: Counter[int] = Counter()
+        self.got: Counter[int] = Counter()
+        self.moves: list[Move] = []
+        self._donors = _cheapest_first(standing)
+
+    def may_receive(self, module: int) -> bool:
+        """Say whether a module has room, and has not given in this event."""
+        room = self.standing.rank[module] + self.got[module] < self.standing.max_rank[module]
+        return bool(room) and self.left > 0 and self.got[module] < self.per_module and not self.gave[module]
+
+    def payers(self, receiver: int, limit: np.ndarray | None = None) -> list[Drop] | None:
+        """Return the cheapest donors that pay for one component of `receiver`, or None when there are not enough.
+
+        Args:
+            receiver: module that would grow; it never pays itself.
+            limit: components each module may give, (n_modules,); None is `per_module` for all.
+        """
+        need = int(self.standing.cost[receiver]) - self.slack
+        chosen: list[Drop] = []
+        giving: Counter[int] = Counter()
+        for drop in self._donors:
+            if need <= 0:
+                break
+            m = drop.module
+            given = self.gave[m] + giving[m]
+            most = self.per_module if limit is None else min(self.per_module, int(limit[m]))
+            floor = self.standing.rank[m] - given <= self.standing.min_rank
+            if m == receiver or self.got[m] or floor or given >= most:
+                continue
+            chosen.append(drop)
+            giving[m] += 1
+            need -= int(self.standing.cost[m])
+        return chosen if need <= 0 else None
+
+    def book(self, payers: list[Drop], receiver: int) -> None:
+        """Write down one move."""
+        for drop in payers:
+            self.gave[drop.module] += 1
+            self.slack += int(self.standing.cost[drop.module])
+        paid = {(drop.module, drop.component) for drop in payers}
+        self._donors = [drop for drop in self._donors if (drop.module, drop.component) not in paid]
+        self.slack -= int(self.standing.cost[receiver])
+        self.got[receiver] += 1
+        self.left -= 1
+        self.moves.append(Move(tuple(payers), Grow(receiver, float(self.standing.benefit[receiver]))))
+
+
+def swap(standing: Standing, *, moves: int, per_module: int, hysteresis: float) -> list[Move]:
+    """Move the components worth least per parameter to the modules where one more is worth most per parameter.
+
+    A move happens when benefit > (1 + hysteresis) × what the donors lose. Several cheap donors may pay for one dear
+    component; what is left over becomes slack, and slack is spent first.
+
+    Args:
+        standing: scores and limits.
+        moves: components grown at most in this event.
+        per_module: components a module gives, or gets, at most in this event.
+        hysteresis: share by which the benefit must exceed the loss.
+    """
+    ledger = Ledger(standing, moves=moves, per_module=per_module)
+    worth = standing.benefit / standing.cost
+    wanting = [m for m in range(len(worth)) if np.isfinite(worth[m]) and worth[m] > 0]
+    for receiver in sorted(wanting, key=lambda m: (-worth[m], m)):
+        while ledger.may_receive(receiver):
+            payers = ledger.payers(receiver)
+            if payers is None:
+                break
+            loss = sum(drop.score for drop in payers)
+            if not standing.benefit[receiver] > (1 + hysteresis) * loss:
+                break
+            ledger.book(payers, receiver)
+    return ledger.moves
+
+
+def toward(standing: Standing, target: np.ndarray, *, moves: int, per_module: int) -> list[Move]:
+    """Move components from modules above their target rank to modules below it, the largest gaps first.
+
+    Args:
+        standing: scores and limits.
+        target: wanted rank of each module, (n_modules,).
+        moves: components grown at most in this event.
+        per_module: components a module gives, or gets, at most in this event.
+    """
+    ledger = Ledger(standing, moves=moves, per_module=per_module)
+    gap = target - standing.rank
+    spare = np.maximum(-gap, 0)
+    for receiver in sorted(np.flatnonzero(gap > 0).tolist(), key=lambda m: (-gap[m], m)):
+        while ledger.may_receive(receiver) and ledger.got[receiver] < gap[receiver]:
+            payers = ledger.payers(receiver, spare)
+            if payers is None:
+                break
+            ledger.book(payers, receiver)
+    return ledger.moves
+
+
+def target_ranks(importance: np.ndarray, standing: Standing, *, budget: int, temperature: float) -> np.ndarray:
+    """Return ranks in proportion to softmax(log importance / temperature) that fit the budget, (n_modules,).
+
+    Shares are rounded down, then the largest remainders get the next component while it fits. A module whose
+    importance is not finite, or not positive, counts with the smallest share.
+    """
+    usable = np.isfinite(importance) & (importance > 0)
+    logs = np.log(np.where(usable, importance, importance[usable].min() if usable.any() else 1.0)) / temperature
+    weight = np.exp(logs - logs.max())
+    exact = budget * (weight / weight.sum()) / standing.cost
+    target = np.clip(np.floor(exact), standing.min_rank, standing.max_rank).astype(int)
+    while (spent := int(target @ standing.cost)) > budget:
+        above = np.flatnonzero(target > standing.min_rank)
+        if not len(above):
+            break
+        target[above[np.argmax((target - exact)[above])]] -= 1
+    for m in np.argsort(-(exact - np.floor(exact)), kind="stable"):
+        if target[m] < standing.max_rank[m] and spent + standing.cost[m] <= budget:
+            target[m] += 1
+            spent += int(standing.cost[m])
+    return target
+
+
+def proportional_ranks(
+    wanted: np.ndarray, cost: np.ndarray, *, budget: int, least: np.ndarray, most: np.ndarray
+) -> list[int]:
+    """Return ranks in proportion to `wanted` between the limits, one factor on all chosen so that the budget is spent.
+
+    Ranks are rounded down, then the largest remainders get the next component while it fits, and so on until nothing
+    does. Where even the floors exceed the budget, they are lowered one by one, the dearest first.
+
+    Args:
+        wanted: what the ranks are to be in proportion to, (n_modules,); what is not finite or not positive counts as 0.
+        cost: parameters of one component, (n_modules,).
+        budget: parameters in all.
+        least: floor of each rank, (n_modules,).
+        most: ceiling of each rank, (n_modules,).
+    """
+    wanted = np.where(np.isfinite(wanted) & (wanted > 0), wanted, 0.0).astype(float)
+    least = np.minimum(least, most)
+    low, high = 0.0, float(most.max(initial=0)) / max(float(wanted[wanted > 0].min(initial=np.inf)), 1e-300)
+    high = high if np.isfinite(high) and wanted.any() else 0.0
+    for _ in range(200):  # bisection: what the ranks cost rises with the factor
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.clip(middle * wanted, least, most) @ cost <= budget else (low, middle)
+    exact = np.clip(low * wanted, least, most)
+    ranks = np.floor(exact + 1e-9).astype(int)
+    while (spent := int(ranks @ cost)) > budget:
+        ranks[max(np.flatnonzero(ranks > 0), key=lambda m: (cost[m] * ranks[m], -m))] -= 1
+    while True:
+        open_to = np.flatnonzero((ranks < most) & (spent + cost <= budget))
+        if not len(open_to):
+            return ranks.tolist()
+        best = max(open_to, key=lambda m: (exact[m] - ranks[m], -m))
+        ranks[best] += 1
+        spent += int(cost[best])
+
+
+def drawn(standing: Standing, seed: int, *lot: object) -> Standing:
+    """Return the same limits with scores drawn by lot from the seed's stream: chance says who gives and who gets."""
+    rng = np.random.default_rng(stream_seed(seed, *lot))
+    n = len(standing.cost)
+    scores = [rng.random(len(score)) * cost for score, cost in zip(standing.scores, standing.cost, strict=True)]
+    benefit = (1 + rng.random(n)) * standing.cost * 1e9  # above any loss, so that hysteresis never holds a move back
+    return replace(standing, scores=scores, benefit=benefit)
+
+
+def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
+    """Return n · softmax(log importance / temperature), mean 1; what is not finite counts as nearly nothing."""
+    logs = np.log(np.maximum(np.where(np.isfinite(importance), importance, 0.0), 1e-30)) / temperature
+    weight = np.exp(logs - logs.max())
+    return weight * (len(weight) / weight.sum())
+
+
+def weighted(adapters: Adapters, importance: np.ndarray, temperature: float) -> list[Edit]:
+    """Return the edits that move one scale a module halfway to its share of the importance, (n_modules,)."""
+    edits: list[Edit] = []
+    for m, weight in enumerate(scalar_weights(importance, temperature)):
+        module = adapters[m]
+        old = 1.0 if module.scale is None or not module.rank else float(module.scale[0])
+        edits.append(SetScale(m, (0.5 * (old + float(weight)),)))
+    return edits
+
+
+def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:
+    """Return uniform ranks, less components of the cheapest modules, round by round, until they fit a budget.
+
+    Among modules of one cost those that go first lie evenly over the model.
+    """
+    ranks = [rank] * len(cost)
+    over = sum(r * c for r, c in zip(ranks, cost, strict=True)) - budget
+    golden = (5**0.5 - 1) / 2  # multiples of it, modulo one, never crowd
+    order = sorted(range(len(cost)), key=lambda m: (cost[m], -(m * golden % 1)))
+    while over > 0 and any(ranks):
+        for m in order:
+            if over > 0 and ranks[m] > 0:
+                ranks[m] -= 1
+                over -= cost[m]
+    return ranks
+
+
+def _cheapest_first(standing: Standing) -> list[Drop]:
+    """Return the components that may go, worth least per parameter first; ties by module, then position."""
+    found = [
+        (score / standing.cost[m], m, j, float(score))
+        for m, scores in enumerate(standing.scores)
+        if np.isfinite(scores).all()
+        for j, score in enumerate(scores)
+        if standing.may_go[m][j]
+    ]
+    return [Drop(m, j, score) for _, m, j, score in sorted(found)]

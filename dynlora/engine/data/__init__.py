@@ -1,0 +1,1 @@
+"""Labelled text, from a table to batches of tokens."""

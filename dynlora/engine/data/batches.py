@@ -1,0 +1,141 @@
+"""Token batches of like length; batch k of an epoch is a pure function of (seed, epoch, k)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from dynlora.engine.data.text_data import Rows
+from dynlora.engine.randomness import stream_seed
+
+POOL = 50
+"""Batches drawn together and sorted by length: little padding, still a random order."""
+
+MULTIPLE = 8
+"""Padded lengths are a multiple of this, which matrix units like."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenised rows.
+
+    Attributes:
+        features: per row, what the tokenizer gave: input_ids, attention_mask and maybe token_type_ids.
+        label: (n,), int64 or float32.
+        length: tokens of each row, (n,).
+        pad: value to fill each feature with.
+    """
+
+    features: list[dict[str, list[int]]]
+    label: np.ndarray
+    length: np.ndarray
+    pad: dict[str, int]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.features)
+
+    def take(self, rows: np.ndarray) -> Tokens:
+        """Return the rows at these positions."""
+        return Tokens([self.features[row] for row in rows], self.label[rows], self.length[rows], self.pad)
+
+    def batch(self, indices: Sequence[int] | np.ndarray, device: torch.device | None = None) -> dict[str, Tensor]:
+        """Return rows padded to their longest: each feature (batch, seq), labels (batch,)."""
+        width = padded_width(self.length, indices)
+        batch = {}
+        for name, fill in self.pad.items():
+            table = np.full((len(indices), width), fill, dtype=np.int64)
+            for row, index in enumerate(indices):
+                values = self.features[index][name]
+                table[row, : len(values)] = values
+            batch[name] = torch.from_numpy(table).to(device)
+        batch["labels"] = torch.from_numpy(self.label[np.asarray(indices)]).to(device)
+        return batch
+
+
+def padded_width(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
+    """Return the width a batch of these rows is padded to: the longest, rounded up to a multiple of `MULTIPLE`."""
+    return -(-max(1, *(int(length[row]) for row in rows)) // MULTIPLE) * MULTIPLE
+
+
+def padded_tokens(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
+    """Return the tokens of a batch of these rows, padding included."""
+    return len(rows) * padded_width(length, rows)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -> Tokens:
+    """Return the rows as tokens, cut after `max_length` of them."""
+    limit = min(max_length, tokenizer.model_max_length)
+    encoded = tokenizer(rows.text, rows.text_pair, truncation=True, max_length=limit)
+    names = [name for name in tokenizer.model_input_names if name in encoded]
+    features = [{name: encoded[name][index] for name in names} for index in range(len(rows))]
+    pads = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+    return Tokens(
+        features,
+        rows.label,
+        np.array([len(feature["input_ids"]) for feature in features]),
+        {name: pads.get(name, 0) for name in names},
+    )
+
+
+def epoch_batches(length: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch, each `batch_size` row indices of like length.
+
+    Rows are shuffled, pools of `POOL` batches are sorted by length, and the batches shuffled again. Every batch is
+    whole: the rows left over are dropped from this epoch; fewer rows than a batch are repeated to fill one.
+    """
+    rng = np.random.default_rng(stream_seed(seed, "batches", epoch))
+    order = rng.permutation(len(length))
+    if len(order) < batch_size:
+        order = np.resize(order, batch_size)
+    batches = []
+    for start in range(0, len(order), POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
+        pool = pool[np.argsort(length[pool], kind="stable")]
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool) - batch_size + 1, batch_size)]
+    return [batches[index] for index in rng.permutation(len(batches))]
+
+
+class BatchOrder:
+    """Which rows each forward pass sees: number `index` counts forward passes from 0 over all epochs."""
+
+    def __init__(self, length: np.ndarray, batch_size: int, seed: int) -> None:
+        """Prepare the order for rows of these lengths."""
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.per_epoch = len(epoch_batches(length, batch_size, seed, 0))
+        self._epoch = -1
+        self._batches: list[np.ndarray] = []
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the row indices of one forward pass."""
+        epoch, position = divmod(index, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, epoch_batches(self.length, self.batch_size, self.seed, epoch)
+        return self._batches[position]
+
+
+def sorted_batches(length: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield all rows, longest first, for evaluation: the first batch needs the most memory."""
+    order = np.argsort(-length, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+LOOK = 32
+"""Rows a batch of what a method looks at before training."""
+
+
+def look_batches(tokens: Tokens, n: int, seed: int, device: torch.device | None = None) -> list[dict[str, Tensor]]:
+    """Return n batches of `LOOK` training rows with labels, for what is looked at before training.
+
+    They are drawn on their own, so that a start does not depend on how training batches its rows.
+    """
+    order = BatchOrder(tokens.length, LOOK, stream_seed(seed, "look"))
+    return [tokens.batch(order[index], device) for index in range(n)]

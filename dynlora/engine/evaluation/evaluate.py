@@ -1,0 +1,296 @@
+"""Evaluation: per-example losses, predictions and gates on held-out rows, and what is recorded of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from dynlora.engine.data.batches import Tokens, sorted_batches
+from dynlora.engine.data.held_back import Batch, example_loss
+from dynlora.engine.evaluation import metrics
+from dynlora.engine.model.gates import Gates
+from dynlora.engine.recorder import Recorder
+
+WORST = 50
+"""How many of the worst examples an evaluation keeps."""
+
+PROBE = 256
+"""Size of the fixed probe set."""
+
+CALIBRATION = ("ece", "brier")
+"""What is recorded of how far probabilities can be believed, beside the loss; see `metrics.calibration_metrics`."""
+
+UNUSUAL = "disagreement_p99"
+"""The disagreement that one held-out row in a hundred exceeds: a text above it is unlike what the members know."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of n rows.
+
+    Attributes:
+        loss: per example, (n,).
+        output: class probabilities (n, n_labels), or the predicted number (n, 1).
+        prediction: class index, or the number, (n,).
+        gate: (n, n_modules), or None without gates.
+        disagreement: how far members disagree, (n,), or None for a method without members.
+    """
+
+    loss: np.ndarray
+    output: np.ndarray
+    prediction: np.ndarray
+    gate: np.ndarray | None
+    disagreement: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Predictions:
+        """Return those of some rows."""
+        kept = (None if value is None else value[rows] for value in vars(self).values())
+        return Predictions(*kept)  # pyright: ignore[reportArgumentType]
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    forward: Callable[[nn.Module, Batch], Tensor],
+    tokens: Tokens,
+    *,
+    batch_size: int,
+    gates: Gates | None = None,
+    disagreement: Callable[[], Tensor | None] = lambda: None,
+    autocast: Callable[[], Any],
+    shard: tuple[int, int] = (0, 1),
+) -> Predictions:
+    """Run the model over rows, longest first, and return the predictions in the rows' order.
+
+    Args:
+        model: in any mode; it is evaluated in eval mode and put back.
+        forward: the strategy's forward.
+        tokens: the rows.
+        batch_size: rows a forward pass.
+        gates: whose values are kept.
+        disagreement: the strategy's, of the last forward.
+        autocast: makes the precision's context.
+        shard: this process and the number of processes; every one runs its share and all get the whole.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    rank, world = shard
+    parts: list[tuple[Any, ...]] = []
+    try:
+        for number, indices in enumerate(sorted_batches(tokens.length, batch_size)):
+            if number % world != rank:
+                continue
+            batch = tokens.batch(indices, device)
+            labels = batch.pop("labels")
+            with autocast():
+                logits = forward(model, batch)
+            beside = (gates.values if gates is not None else None, disagreement())
+            parts.append((indices, *_outputs(logits, labels), *(_array(values) for values in beside)))
+    finally:
+        model.train(training)
+    if world > 1:
+        parts = gather_object(parts)
+    return _ordered(parts, len(tokens))
+
+
+def _outputs(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return loss and probabilities (or the number) of a batch as arrays."""
+    logits = logits.float()
+    output = logits if labels.is_floating_point() else logits.softmax(-1)
+    return example_loss(logits, labels).cpu().numpy(), output.cpu().numpy()
+
+
+def answered(logits: Tensor, label: np.ndarray) -> Predictions:
+    """Return predictions for rows whose logits, (n, n_labels) or (n, 1), are known already; without gates.
+
+    Args:
+        logits: in the rows' order.
+        label: class index or number of each row, (n,).
+    """
+    return _ordered([(np.arange(len(label)), *_outputs(logits, torch.from_numpy(label)), None, None)], len(label))
+
+
+def _array(values: Tensor | None) -> np.ndarray | None:
+    """Return a tensor as an array in full precision."""
+    return None if values is None else values.float().cpu().numpy()
+
+
+def _ordered(parts: Sequence[tuple[Any, ...]], n: int) -> Predictions:
+    """Put the parts back into the rows' order."""
+    order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
+    columns = [
+        None if column[0] is None else np.concatenate(column)[order][:n]
+        for column in list(zip(*parts, strict=True))[1:]
+    ]
+    loss, output = np.asarray(columns[0]), np.asarray(columns[1])
+    gate, disagreement = columns[2:]
+    prediction = output[:, 0] if output.shape[1] == 1 else output.argmax(1)
+    return Predictions(loss, output, prediction, gate, disagreement)
+
+
+def summarise(predictions: Predictions, label: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Return loss and metrics of predictions; of members that disagree, the mean of it and what few rows exceed."""
+    found = {"loss": float(predictions.loss.mean())}
+    if labels:
+        found |= metrics.classification_metrics(label, predictions.prediction, len(labels))
+        found |= metrics.calibration_metrics(label, predictions.output)
+    else:
+        found |= metrics.regression_metrics(label, predictions.prediction)
+    if predictions.disagreement is not None:
+        found["disagreement"] = float(predictions.disagreement.mean())
+        found[UNUSUAL] = float(np.percentile(predictions.disagreement, 99))
+    return found
+
+
+@dataclass
+class Evaluation:
+    """Evaluates one held-out set again and again, and records it: groups, worst examples, the probe set.
+
+    Attributes:
+        tokens: held-out rows.
+        text, text_pair: their texts.
+        group: index of each row's group, (n,), or None.
+        group_names: names of the groups.
+        labels: names of the classes, empty for regression.
+        probe: row indices of the probe set.
+        metric: the number that decides.
+    """
+
+    tokens: Tokens
+    text: Sequence[str]
+    text_pair: Sequence[str] | None
+    group: np.ndarray | None
+    group_names: Sequence[str]
+    labels: Sequence[str]
+    probe: np.ndarray
+    metric: str
+
+    def define(self, recorder: Recorder, n_modules: int, position: np.ndarray, gated: bool) -> None:
+        """Announce groups, probe set and signals; `position` places the probe examples in the plane, (n_probe, 2)."""
+        n_groups, n_probe = len(self.group_names), len(self.probe)
+        loss, answer, output = (
+            ("nats", "class", "probability") if self.labels else ("squared error", "number", "number")
+        )
+        recorder.define_groups(self.group_names)
+        for name, unit in (("held_out_loss", loss), ("held_out_prediction", answer), ("held_out_label", answer)):
+            recorder.define_signal(name, "example", unit, len(self.tokens))
+        recorder.define_examples([self._example(int(row), position[i]) for i, row in enumerate(self.probe)])
+        if n_groups:
+            recorder.define_signal("group_loss", "group", loss, n_groups)
+            recorder.define_signal("group_metric", "group", self.metric, n_groups)
+            for name in CALIBRATION if self.labels else ():
+                recorder.define_signal(f"group_{name}", "group", "", n_groups)
+        for name, unit in (("probe_loss", loss), ("probe_prediction", answer), ("probe_probability", output)):
+            recorder.define_signal(name, "example", unit, n_probe)
+        for name, unit in (("base_loss", loss), ("base_prediction", answer)):
+            recorder.define_signal(name, "example", unit, n_probe)
+        if gated:
+            recorder.define_signal("probe_gate", "example", "factor", n_probe * n_modules)
+            if n_groups:
+                recorder.define_signal("group_gate", "group", "factor", n_groups * n_modules)
+
+    def record(self, recorder: Recorder, step: int, predictions: Predictions) -> dict[str, float]:
+        """Record an evaluation and return its metrics."""
+        found = summarise(predictions, self.tokens.label, self.labels)
+        for name, value in found.items():
+            recorder.scalar(name, "validation", step, value)
+        self._record_groups(recorder, step, predictions)
+        if step == 0:
+            recorder.vector("held_out_label", step, self.tokens.label)
+        recorder.vector("held_out_loss", step, predictions.loss)
+        recorder.vector("held_out_prediction", step, predictions.prediction)
+        probe = predictions.output[self.probe]
+        recorder.vector("probe_loss", step, predictions.loss[self.probe])
+        recorder.vector("probe_prediction", step, predictions.prediction[self.probe])
+        recorder.vector("probe_probability", step, probe.max(1))
+        if predictions.gate is not None:
+            recorder.vector("probe_gate", step, predictions.gate[self.probe].ravel())
+        if predictions.disagreement is not None:
+            self._record_disagreement(recorder, step, predictions.disagreement)
+        recorder.event(step, "evaluate", [], self._payload(found, predictions))
+        return found
+
+    def record_base(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
+        """Record what the trained head says of the probe set when all adapters are off."""
+        recorder.vector("base_loss", step, predictions.loss)
+        recorder.vector("base_prediction", step, predictions.prediction)
+
+    def _record_disagreement(self, recorder: Recorder, step: int, disagreement: np.ndarray) -> None:
+        """Record how far members disagree about each row, each probe example and, in the mean, each group."""
+        unit = "nats" if self.labels else "number"
+        by = [
+            ("held_out_disagreement", "example", disagreement),
+            ("probe_disagreement", "example", disagreement[self.probe]),
+        ]
+        if self.group is not None and self.group_names:
+            rows = [np.flatnonzero(self.group == index) for index in range(len(self.group_names))]
+            means = [disagreement[part].mean() if len(part) else np.nan for part in rows]
+            by.append(("group_disagreement", "group", np.array(means)))
+        for name, axis, values in by:
+            recorder.define_signal(name, axis, unit, len(values))
+            recorder.vector(name, step, values)
+
+    def _record_groups(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
+        """Record loss, metric, calibration and gates of each group; an empty group is NaN."""
+        if self.group is None or not self.group_names:
+            return
+        found, gates = [], []
+        for index in range(len(self.group_names)):
+            rows = np.flatnonzero(self.group == index)
+            part = predictions.take(rows)
+            found.append(summarise(part, self.tokens.label[rows], self.labels) if len(rows) else {})
+            if predictions.gate is not None:
+                gates.append(
+                    predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan)
+                )
+        numbers = {"loss": "loss", "metric": self.metric, **{name: name for name in CALIBRATION if self.labels}}
+        for name, key in numbers.items():
+            recorder.vector(f"group_{name}", step, np.array([of_group.get(key, np.nan) for of_group in found]))
+        if gates:
+            recorder.vector("group_gate", step, np.concatenate(gates))
+
+    def _payload(self, found: dict[str, float], predictions: Predictions) -> dict[str, Any]:
+        """Return what an evaluation event holds: metrics, confusion table and the worst examples."""
+        worst = np.argsort(-predictions.loss, kind="stable")[:WORST]
+        payload: dict[str, Any] = {
+            "metrics": found,
+            "labels": list(self.labels),
+            "worst": [self._worst(int(row), predictions) for row in worst],
+        }
+        if self.labels:
+            table = metrics.confusion(self.tokens.label, predictions.prediction, len(self.labels))
+            payload["confusion"] = table.tolist() if len(self.labels) <= 50 else None
+        return payload
+
+    def _example(self, row: int, position: np.ndarray) -> dict[str, Any]:
+        """Return one probe example as the store keeps it."""
+        return {
+            "text": self.text[row],
+            "text_pair": None if self.text_pair is None else self.text_pair[row],
+            "label": self._label(self.tokens.label[row]),
+            "group": None if self.group is None else int(self.group[row]),
+            "x": float(position[0]),
+            "y": float(position[1]),
+        }
+
+    def _worst(self, row: int, predictions: Predictions) -> dict[str, Any]:
+        """Return one of the worst examples."""
+        return {
+            "row": row,
+            "text": self.text[row][:2000],
+            "text_pair": None if self.text_pair is None else self.text_pair[row][:2000],
+            "label": self._label(self.tokens.label[row]),
+            "prediction": self._label(predictions.prediction[row]),
+            "loss": float(predictions.loss[row]),
+        }
+
+    def _label(self, value: Any) -> str | float:
+        """Return a label for people: the class name, or the number."""
+        return self.labels[int(value)] if self.labels else float(value)

@@ -1,0 +1,98 @@
+"""Export: a PEFT adapter folder, or a plain transformers folder with everything folded in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dynlora.engine.evaluation.inference import AdaptedModel, is_transposed
+from dynlora.engine.model.base_model import head_parameters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.errors import NotMergeableError
+
+PREFIX = "base_model.model."
+"""What PEFT puts before every name."""
+
+
+def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: float, rank: int) -> None:
+    """Write an adapter that `peft.PeftModel.from_pretrained` loads; gates must be baked before.
+
+    Raises:
+        NotMergeableError: as `peft_adapter` does; nothing is written then.
+    """
+    tensors, config = peft_adapter(model, base_name, lora_alpha=lora_alpha, rank=rank)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    model.base.tokenizer.save_pretrained(folder)
+
+
+def peft_adapter(
+    model: AdaptedModel, base_name: str, *, lora_alpha: float, rank: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the config of an adapter as PEFT loads it.
+
+    LoRA's format where it holds every module: `target_modules` lists those with an update by full name;
+    `rank_pattern` and `alpha_pattern` hold every one of them, so that alpha / r is the fixed scaling whatever the rank
+    became. Else another format of PEFT's that does.
+
+    Raises:
+        NotMergeableError: while input gates are on, or when no format holds the method's update.
+    """
+    if model.adapters.gates is not None:
+        raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
+    forms = [module.peft_forms() for module in model.adapters]
+    kind = next((name for name in SETTINGS if all(name in form for form in forms)), None)
+    if kind is None:
+        raise NotMergeableError("--format peft: no format of PEFT's holds this update; use --format merged")
+    live = {module: form[kind] for module, form in zip(model.adapters, forms, strict=True) if form[kind]}
+    named = {f"{PREFIX}{m.info.name}.{name}": tensor for m, form in live.items() for name, tensor in form.items()}
+    named |= {PREFIX + name: tensor for name, tensor in head_parameters(model.base).items()}
+    config = {
+        "peft_type": kind,
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base_name,
+        "target_modules": [module.info.name for module in live],
+        "modules_to_save": list(model.base.head),
+        "bias": "none",
+        "inference_mode": True,
+        **SETTINGS[kind](list(live), lora_alpha, rank),
+    }
+    # cloned: modules may share a tensor, and a file of safetensors may not
+    copied = torch.contiguous_format
+    return {name: tensor.detach().cpu().clone(memory_format=copied) for name, tensor in named.items()}, config
+
+
+def export_merged(model: AdaptedModel, folder: Path) -> None:
+    """Write model and tokenizer as a plain transformers folder; the adapters must be merged before."""
+    model.base.model.save_pretrained(folder, safe_serialization=True)
+    model.base.tokenizer.save_pretrained(folder)
+
+
+def _lora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> dict[str, Any]:
+    """Return what PEFT's LoraConfig holds beyond every config."""
+    ranks = {module.info.name: len(module.low_rank()[0]) for module in live}
+    return {
+        "r": rank,
+        "lora_alpha": lora_alpha,
+        "lora_dropout": 0.0,
+        "fan_in_fan_out": any(is_transposed(module) for module in live),
+        "rank_pattern": ranks,
+        "alpha_pattern": {module.info.name: module.scaling * ranks[module.info.name] for module in live},
+    }
+
+
+def _glora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> dict[str, Any]:
+    """Return what PEFT's GloraConfig holds beyond every config: forms that contain all others."""
+    widest = max((module.max_rank for module in live), default=rank)
+    return {"r": widest, "config_A_B": "lora", "config_C": "vector", "config_D_E": "vector"}
+
+
+SETTINGS = {"LORA": _lora_settings, "GLORA": _glora_settings}
+"""The formats of PEFT that adapters are written in, the most common first."""

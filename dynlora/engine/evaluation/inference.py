@@ -1,0 +1,170 @@
+"""A trained adapter on its base model: predict, bake the gates, fold everything into plain weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.data.batches import Tokens, sorted_batches, tokenize
+from dynlora.engine.data.text_data import Rows
+from dynlora.engine.evaluation.evaluate import Predictions, predict, summarise
+from dynlora.engine.model.adapters import Adapters, replace_module
+from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.strategy import Strategy
+from dynlora.errors import NotMergeableError
+
+
+@dataclass
+class AdaptedModel:
+    """A base model with trained adapters and head.
+
+    Attributes:
+        base: model, tokenizer and head; the model carries the adapters.
+        adapters: of the model.
+        strategy: the method, whose forward is used.
+        labels: names of the classes, empty for regression.
+        task: classification or regression.
+        max_length: texts are cut after so many tokens.
+        autocast: makes the precision's context.
+        unusual: how far members disagree about one held-out row in a hundred; None for a method without members.
+        step: optimizer steps the adapter has behind it.
+    """
+
+    base: BaseModel
+    adapters: Adapters
+    strategy: Strategy
+    labels: list[str]
+    task: str
+    max_length: int
+    autocast: Callable[[], Any]
+    unusual: float | None = None
+    step: int = 0
+
+    def tokens(self, rows: Rows) -> Tokens:
+        """Return rows as tokens."""
+        return tokenize(self.base.tokenizer, rows, self.max_length)
+
+    def predict(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> Predictions:
+        """Return predictions for texts; their loss means nothing."""
+        dtype = np.int64 if self.labels else np.float32
+        rows = Rows(list(text), None if text_pair is None else list(text_pair), np.zeros(len(text), dtype), None)
+        return self.predictions(self.tokens(rows))
+
+    def answers(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return predictions for texts in words, one row each: text, prediction, and what belongs to the task.
+
+        Classification adds the probabilities by class. Where members disagree, `disagreement` says how far and
+        `unusual` whether further than about 99 of 100 held-out rows.
+        """
+        found = self.predict(text, text_pair)
+        rows: list[dict[str, Any]] = []
+        for index, item in enumerate(text):
+            row: dict[str, Any] = {"text": item} | ({} if text_pair is None else {"text_pair": text_pair[index]})
+            if self.labels:
+                row["prediction"] = self.labels[int(found.prediction[index])]
+                row["probabilities"] = dict(zip(self.labels, found.output[index].tolist(), strict=True))
+            else:
+                row["prediction"] = float(found.prediction[index])
+            if found.disagreement is not None:
+                row["disagreement"] = float(found.disagreement[index])
+                row["unusual"] = None if self.unusual is None else row["disagreement"] > self.unusual
+            rows.append(row)
+        return rows
+
+    def predictions(self, tokens: Tokens, batch_size: int = 64) -> Predictions:
+        """Return predictions for tokenised rows."""
+        return predict(
+            self.base.model,
+            self.strategy.forward,
+            tokens,
+            batch_size=batch_size,
+            gates=self.adapters.gates,
+            disagreement=self.strategy.disagreement,
+            autocast=self.autocast,
+        )
+
+    def evaluate(self, rows: Rows) -> dict[str, float]:
+        """Return loss and metrics on labelled rows."""
+        return summarise(self.predictions(self.tokens(rows)), rows.label, self.labels)
+
+    @torch.inference_mode()
+    def logits(self, tokens: Tokens, batch_size: int = 64) -> Tensor:
+        """Return logits in full precision, (n, n_labels), in the rows' order; batches are of like length."""
+        model = self.base.model.eval()
+        device = next(model.parameters()).device
+        found, places = [], []
+        for indices in sorted_batches(tokens.length, batch_size):
+            batch = tokens.batch(indices, device)
+            del batch["labels"]
+            found.append(self.strategy.forward(model, batch).float().cpu())
+            places.append(indices)
+        return torch.cat(found)[np.argsort(np.concatenate(places))]
+
+
+def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
+    """Return each gate averaged over rows, (n_modules,) or (n_modules, max_rank); None without gates."""
+    gates = model.adapters.gates
+    if gates is None:
+        return None
+    if gates.mode == "rank":
+        sums = torch.zeros_like(gates.bias)
+        with gates.adding_up(sums):
+            model.logits(tokens)
+        return sums.cpu() / len(tokens)
+    gate = model.predictions(tokens).gate
+    return None if gate is None else torch.from_numpy(gate.mean(0))
+
+
+@torch.no_grad()
+def bake_gates(model: AdaptedModel, mean: Tensor | None) -> None:
+    """Put each gate's mean in the place of the gate: the adapter is plain LoRA then. None takes gates off unchanged."""
+    adapters = model.adapters
+    for index, module in enumerate(adapters):
+        module.gates = None
+        if mean is None:
+            continue
+        if mean.dim() == 1:
+            module.scaling *= float(mean[index])
+        else:
+            module.lora_B.mul_(mean[index, : module.max_rank].to(module.lora_B.device))
+    if adapters.gates is not None:
+        adapters.gates.uninstall(model.base.model)
+        adapters.gates = None
+
+
+@torch.no_grad()
+def merge(model: AdaptedModel) -> None:
+    """Fold every update into its base weight and put the plain module back: W0 + scaling · B diag(e) A.
+
+    Raises:
+        NotMergeableError: while input gates are on; bake them first.
+    """
+    if model.adapters.gates is not None:
+        raise NotMergeableError("the gates depend on the input: bake them into their means before merging")
+    for module in model.adapters:
+        base = module.base_layer
+        weight: Tensor = base.weight  # pyright: ignore - linear by construction
+        delta, shift = module.delta_weight().to(weight.dtype), module.delta_bias()  # both of the unmerged weight
+        weight += delta.t() if is_transposed(module) else delta
+        _merge_bias(base, shift)
+        replace_module(model.base.model, module.info.name, base)
+
+
+def _merge_bias(base: nn.Module, shift: Tensor | None) -> None:
+    """Fold the update of the bias into the frozen one, or give the module one."""
+    if shift is None:
+        return
+    bias: Tensor | None = base.bias  # pyright: ignore - linear by construction
+    total = shift if bias is None else bias + shift
+    base.bias = nn.Parameter(total.detach(), requires_grad=False)
+
+
+def is_transposed(module: LoraLinear) -> bool:
+    """Say whether the base weight lies as (d_in, d_out), as in Conv1D; told by type where the matrix is square."""
+    return not isinstance(module.base_layer, nn.Linear)

@@ -1,0 +1,1 @@
+"""Where A and B start: random draws, or directions read off weights, inputs or gradients."""

@@ -1,0 +1,57 @@
+"""What the loss asks of the frozen weights: their whole gradients, from a few batches before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.data.held_back import Batch, example_loss
+
+
+def weight_gradients(model: nn.Module, modules: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, Tensor]:
+    """Return the mean gradient of the loss for every module's weight, (d_out, d_in), over `batches`.
+
+    The model is in eval mode meanwhile and keeps no gradient. All gradients together are as large as the weights.
+
+    Args:
+        model: with `logits` in what it returns.
+        modules: linear modules by name; Conv1D's transposed weight comes back as (d_out, d_in) too.
+        batches: with labels.
+    """
+    weights: list[Tensor] = [module.weight for module in modules.values()]  # pyright: ignore - linear by construction
+    asked = [weight.requires_grad for weight in weights]
+    training = model.training
+    model.eval()
+    sums: list[Tensor] = []
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        with torch.enable_grad():
+            for batch in batches:
+                inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+                loss = example_loss(model(**inputs).logits, batch["labels"]).mean()
+                found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+                sums = list(found) if not sums else torch._foreach_add(sums, found)  # pyright: ignore
+    finally:
+        for weight, before in zip(weights, asked, strict=True):
+            weight.requires_grad_(before)
+        model.train(training)
+    means = torch._foreach_div(sums, len(batches))  # pyright: ignore
+    return {
+        name: mean if isinstance(module, nn.Linear) else mean.t()
+        for (name, module), mean in zip(modules.items(), means, strict=True)
+    }
+
+
+@torch.no_grad()
+def mean_product(module: nn.Module, gradient: Tensor) -> Tensor:
+    """Return mean |W0 ⊙ G|, a number: to first order, what a weight of the module is worth to the loss.
+
+    Args:
+        module: linear, its weight as (d_out, d_in) or, in Conv1D, (d_in, d_out).
+        gradient: G, (d_out, d_in).
+    """
+    weight: Tensor = module.weight  # pyright: ignore - linear by construction
+    return (gradient * (weight if isinstance(module, nn.Linear) else weight.t())).abs().mean()

@@ -1,0 +1,61 @@
+"""The optimizer: AdamW over the strategy's groups and the head, its rate a pure function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from dynlora.config import TrainConfig
+from dynlora.engine.loop.schedule import lr_factor
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.strategy import Strategy
+
+FUSED = {"cpu", "cuda", "xpu", "mps"}
+"""Devices with one kernel for all of AdamW: on a processor ten small operations a tensor cost more than their sums."""
+
+
+def build_optimizer(
+    strategy: Strategy, adapters: Adapters, head: Iterable[nn.Parameter], config: TrainConfig
+) -> Optimizer:
+    """Return AdamW over the strategy's groups, and the head as the last one."""
+    groups: list[dict[str, Any]] = [
+        {
+            "weight_decay": config.weight_decay,
+            "guarded": True,
+            **group,
+            "peak_lr": peak_rate(group, config.lr),
+        }
+        for group in strategy.groups(adapters)
+        if group["params"]
+    ]
+    head = list(head)
+    if head:
+        peak = config.lr if config.head_lr is None else config.head_lr
+        groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "guarded": False})
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return AdamW(groups, lr=config.lr, fused=devices <= FUSED)
+
+
+def peak_rate(group: Mapping[str, Any], lr: float) -> float:
+    """Return a group's peak rate: its own, or the run's times its factor, but at least the least it asks for."""
+    return group.get("peak_lr", max(lr * group.get("lr_factor", 1.0), group.get("least_lr", 0.0)))
+
+
+def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, guard: float = 1.0) -> float:
+    """Set every group's rate for step 1 .. total and return the adapters' rate, which `guard` multiplies."""
+    factor = lr_factor(step, total, config.warmup, config.schedule)
+    for group in optimizer.param_groups:
+        shape = 1.0 if group.get("constant") else factor
+        group["lr"] = group["peak_lr"] * shape * (guard if group.get("guarded") else 1.0)
+    return config.lr * factor * guard
+
+
+def clip(optimizer: Optimizer, max_norm: float | None) -> None:
+    """Clip the gradient's norm over all groups, when a limit is given."""
+    if max_norm is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)

@@ -1,0 +1,249 @@
+"""What is recorded of a step: vectors over modules, read from the device one step late so that nothing waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.randomness import stream
+from dynlora.engine.recorder import Recorder
+from dynlora.engine.strategy import Step, Strategy
+
+if TYPE_CHECKING:
+    from dynlora.engine.loop.timing import Timing
+
+_LEAST = 1e-6
+"""Below any concentration that a rank can have; keeps a division that is not used from being one by zero."""
+
+PARAMETERS = "adapter_parameters"
+"""Name of the series that says how many adapter parameters reach the output, gates included."""
+
+SIGNS = 16
+"""Random vectors that estimate the effective rank of an update without factors."""
+
+UNITS = {
+    "importance": "loss change per parameter",
+    "rank": "components",
+    "gate": "factor",
+    "grad_norm": "norm",
+    "delta_norm": "norm",
+    "effective_rank": "components",
+}
+"""The signals over modules that every run has, and their units."""
+
+UNITS_OF_COMPONENTS = {"factor": "factor", "trained": "share"}
+"""The signals over components, where a method gives components factors or trains a part of each, and their units."""
+
+
+class StepSignals:
+    """Collects a step's numbers on the device and hands them to the recorder at the next step.
+
+    Attributes:
+        last_loss: the newest loss that was read, a float.
+        has_loss: whether one was read yet.
+    """
+
+    def __init__(
+        self,
+        adapters: Adapters,
+        strategy: Strategy,
+        recorder: Recorder,
+        every: int,
+        reduce: Callable[[Tensor], Tensor] = lambda value: value,
+    ) -> None:
+        """Announce the signals.
+
+        Args:
+            adapters: of the model.
+            strategy: whose signals are recorded.
+            recorder: takes them.
+            every: distance of the costlier signals, in steps.
+            reduce: mean over the processes, for what each of them sees on its own share of a batch.
+        """
+        self.reduce = reduce
+        self.adapters = adapters
+        self.strategy = strategy
+        self.recorder = recorder
+        self.every = every
+        self.last_loss = float("nan")
+        self.has_loss = False
+        self._weighed: Tensor | None = None
+        self._strategy_weighs = False
+        self._pending: tuple[Step, dict[str, int], list[str], Tensor, torch.Event | None] | None = None
+        for name, unit in UNITS.items():
+            if name != "gate" or adapters.gates is not None:
+                recorder.define_signal(name, "module", unit, len(adapters))
+        self._names = set(UNITS)
+
+    @torch.no_grad()
+    def weigh(self) -> None:
+        """Note what the components are worth, before edits take some of them from under their gradients."""
+        self._weighed = None if self._strategy_weighs else self._importance()
+
+    @torch.no_grad()
+    def record(
+        self,
+        step: Step,
+        scalars: Mapping[str, Tensor],
+        budget: dict[str, int] | None = None,
+        decisions: list[dict[str, Any]] | None = None,
+    ) -> None:
+        """Take a step's numbers; gradients are still there. The step before is handed to the recorder.
+
+        Args:
+            step: where training stands.
+            scalars: loss and penalties, tensors without dimensions on the device.
+            budget: what a decision left of the budget, None when nothing was decided.
+            decisions: rows of the decision log.
+        """
+        vectors = self._vectors(step)
+        in_use = self.adapters.active_parameters() + self.adapters.gate_parameters()
+        in_use = torch.as_tensor(in_use, dtype=torch.float32, device=self.adapters[0].lora_A.device)
+        scalars = {**scalars, PARAMETERS: in_use}
+        block = torch.cat([*vectors.values(), *(value.reshape(1) for value in scalars.values())])
+        self.flush()
+        copy = block.to("cpu", non_blocking=True)
+        arrived = None if block.device.type == "cpu" else torch.Event(block.device)
+        if arrived is not None:
+            arrived.record()
+        sizes = {name: len(vector) for name, vector in vectors.items()}
+        self._pending = (step, sizes, list(scalars), copy, arrived)
+        if budget is not None:
+            self._decide(step, budget, decisions or [])
+        if arrived is None:
+            self.flush()
+
+    def record_timing(self, step: Step, timing: Timing) -> None:
+        """Record the milliseconds of the step just done, and the strategy's part of them."""
+        self.recorder.scalar("step_ms", "train", step.index, timing.step_ms[-1])
+        self.recorder.scalar("strategy_ms", "train", step.index, timing.strategy_ms[-1])
+
+    def flush(self) -> None:
+        """Hand the pending step to the recorder."""
+        if self._pending is None:
+            return
+        step, sizes, scalars, block, arrived = self._pending
+        self._pending = None
+        if arrived is not None:
+            arrived.synchronize()
+        values = block.numpy().astype(np.float32)
+        start = 0
+        for name, size in sizes.items():
+            self.recorder.vector(name, step.index, values[start : start + size])
+            start += size
+        for name, value in zip(scalars, values[start:], strict=True):
+            self.recorder.scalar(name, "train", step.index, float(value))
+            if name == "loss":
+                self.last_loss, self.has_loss = float(value), True
+                self.recorder.scalar("lr", "train", step.index, step.lr)
+        self.recorder.progress(step.index)
+
+    def _decide(self, step: Step, budget: dict[str, int], decisions: list[dict[str, Any]]) -> None:
+        """Record a decision: who gave, who got, and what it left of the budget."""
+        touched = {row[key] for row in decisions for key in ("donor", "receiver", "module") if row.get(key) is not None}
+        self.recorder.event(step.index, "reallocate", sorted(touched), {**budget, "edits": decisions})
+
+    def _vectors(self, step: Step) -> dict[str, Tensor]:
+        """Return this step's signals by name: (n_modules,) each, those over components as long as all their room."""
+        device = self.adapters[0].lora_A.device
+        found: dict[str, Any] = dict(self.strategy.signals(self.adapters))
+        if "rank" not in found:
+            found["rank"] = self._ranks(device)
+        self._strategy_weighs = "importance" in found
+        if not self._strategy_weighs:
+            found["importance"] = self._importance() if self._weighed is None else self._weighed
+        self._weighed = None
+        gates = self.adapters.gates
+        if gates is not None and gates.values is not None:
+            found["gate"] = self.reduce(gates.values.detach().mean(0))
+        over_components: dict[str, Tensor] = {}
+        if step.index % self.every == 0 or step.index == step.total:
+            found |= self._norms()
+            over_components = {**self._factors(), **self.strategy.component_signals(self.adapters)}
+        vectors = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
+        for axis, part in (("module", vectors), ("component", over_components)):
+            for name, vector in part.items():
+                if name not in self._names:
+                    self._names.add(name)
+                    own = self.strategy.own_signals.get(name)
+                    unit = UNITS_OF_COMPONENTS.get(name, "") if own is None else own.unit
+                    self.recorder.define_signal(name, axis, unit, len(vector))
+        return vectors | over_components
+
+    def _ranks(self, device: torch.device) -> Tensor:
+        """Return the components that reach the output, by module; factors are counted where they lie."""
+        counts = [module.reaching() for module in self.adapters]
+        if not any(isinstance(count, Tensor) for count in counts):
+            return torch.tensor(counts, dtype=torch.float32, device=device)
+        return torch.stack([torch.as_tensor(count, dtype=torch.float32, device=device) for count in counts])
+
+    def _factors(self) -> dict[str, Tensor]:
+        """Return the factor of every component, each module's room after the other, NaN where there is none active.
+
+        Nothing where no module has factors.
+        """
+        factors = [module.factors(module.rank) for module in self.adapters]
+        if all(factor is None for factor in factors):
+            return {}
+        out = []
+        for module, factor in zip(self.adapters, factors, strict=True):
+            row = module.lora_A.new_full((module.max_rank,), float("nan"))
+            row[: module.rank] = 1.0 if factor is None else factor.detach()
+            out.append(row)
+        return {"factor": torch.cat(out)}
+
+    def _importance(self) -> Tensor:
+        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of this batch, for strategies that do not score.
+
+        L is what is trained on, a strategy's penalty included.
+        """
+        widest = max(module.max_rank for module in self.adapters)
+        out = torch.zeros(len(self.adapters), widest, device=self.adapters[0].lora_A.device)
+        total = scoring.component_sensitivity(self.adapters.modules, out).sum(1)
+        size = torch.tensor([max(1, m.rank) * m.info.cost for m in self.adapters], device=total.device)
+        return total / size
+
+    def _norms(self) -> dict[str, Tensor]:
+        """Return the norms of the gradient of B and A, and norm and effective rank of the update, by module."""
+        grads, updates = [], []
+        for module in self.adapters:
+            parts = [p.grad.norm() for p in (module.lora_A, module.lora_B) if p.grad is not None]
+            grads.append(torch.stack(parts).norm() if parts else module.lora_A.new_zeros(()))
+            updates.append(torch.stack(spectrum(module)))
+        norm, effective = torch.stack(updates).unbind(1)
+        return {"grad_norm": torch.stack(grads), "delta_norm": norm, "effective_rank": effective}
+
+
+def spectrum(module: LoraLinear) -> tuple[Tensor, Tensor]:
+    """Return two figures of the update ΔW = scaling · B diag(e) A, without forming it or its singular values σ.
+
+    The norm is ‖ΔW‖_F = √Σσ². The effective rank is (Σσ²)² / Σσ⁴: how many components carry the update, from 1 to the
+    rank, and 0 while ΔW is zero. Both are traces of M = BᵀB AAᵀ, whose eigenvalues are σ² / scaling².
+    """
+    A, B = module.measured()
+    if A is None:
+        return _spectrum_of_matrix(module.scaling * B.detach())
+    A, B = A.detach(), B.detach()
+    product = (B.t() @ B) @ (A @ A.t())
+    energy = product.diagonal().sum().clamp_min(0)
+    share = product / energy.clamp_min(torch.finfo(energy.dtype).tiny)
+    concentration = (share * share.t()).sum()  # Σ (σ² / Σσ²)², at least 1 / rank unless ΔW is zero
+    effective = torch.where(concentration > 0, 1 / concentration.clamp_min(_LEAST), concentration)
+    return module.scaling * energy.sqrt(), effective
+
+
+def _spectrum_of_matrix(update: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same of an update that has no factors; Σσ⁴ = E‖ΔWᵀΔW z‖² is estimated with fixed random signs z."""
+    signs = torch.randint(0, 2, (update.shape[1], SIGNS), generator=stream(0, "spectrum", update.shape[1])) * 2.0 - 1
+    energy = update.square().sum()
+    image = update.t() @ (update @ signs.to(update))
+    fourth = image.square().sum() / SIGNS
+    effective = torch.where(fourth > 0, energy.square() / fourth.clamp_min(torch.finfo(fourth.dtype).tiny), fourth)
+    return energy.sqrt(), effective

@@ -1,0 +1,315 @@
+"""The training loop: one for all strategies. It is handed a recorder and knows no page, no file of a run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dynlora.config import RunConfig
+from dynlora.engine import edits
+from dynlora.engine.data.batches import BatchOrder, Tokens
+from dynlora.engine.edits.moments import state_bytes
+from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
+from dynlora.engine.evaluation.metrics import HIGHER_IS_BETTER
+from dynlora.engine.loop.optimizer import clip, set_lr
+from dynlora.engine.loop.step_signals import StepSignals
+from dynlora.engine.loop.timing import Timing
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.randomness import seed_global_stream
+from dynlora.engine.recorder import Recorder
+from dynlora.engine.strategy import Step, Strategy
+from dynlora.errors import DynloraError
+
+
+class Keeper(Protocol):
+    """Keeps what must survive; `training.py` writes it into the run folder."""
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """Keep the whole state; a resume continues from it bit for bit."""
+
+    def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Keep the adapter of the best evaluation so far."""
+
+
+class TrainingDiverged(DynloraError):
+    """The loss is no number any more."""
+
+
+class TrainingStopped(Exception):
+    """Training was asked to stop, and its state is kept."""
+
+
+@dataclass
+class Trainer:
+    """Everything the loop needs.
+
+    Attributes:
+        config: the run's settings.
+        model: the adapted model as the strategy's forward takes it (wrapped for several processes).
+        adapters: of the model.
+        strategy: the method.
+        optimizer: AdamW over adapters and head.
+        tokens: training rows.
+        evaluation: held-out rows and how to record them.
+        accelerator: device and processes.
+        autocast: makes the precision's context.
+        recorder: takes what is emitted.
+        total: optimizer steps of the run.
+        should_stop: asked after every step.
+        step: optimizer steps done.
+        best: metrics of the best evaluation so far, with its step.
+        penalties: the strategy's terms of the last forward, which the recorded loss leaves out.
+    """
+
+    config: RunConfig
+    model: nn.Module
+    adapters: Adapters
+    strategy: Strategy
+    optimizer: Optimizer
+    tokens: Tokens
+    evaluation: Evaluation
+    accelerator: Accelerator
+    autocast: Callable[[], Any]
+    recorder: Recorder
+    total: int
+    should_stop: Callable[[], bool] = lambda: False
+    on_step: Callable[[Trainer], None] = lambda trainer: None
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    loss: float = math.nan
+    timing: Timing = field(default_factory=Timing)
+    penalties: dict[str, Tensor] = field(default_factory=dict)
+
+    def train(self, keeper: Keeper) -> None:
+        """Train to the last step, or until asked to stop.
+
+        Raises:
+            TrainingStopped: after a stop was asked for and the state kept.
+            TrainingDiverged: when the loss is not a number.
+        """
+        order, signals = self.begin()
+        self.model.train()
+        if self.step == 0:
+            keeper.checkpoint(self)  # from here on, whatever happens, there is something to resume from
+            signals.record(Step(0, self.total, 0.0), {})
+            signals.flush()
+            self._look(keeper)
+        while self.step < self.total:
+            self.take_step(order, signals)
+            self._after_step(keeper, signals)
+        signals.flush()
+        self.recorder.commit()
+
+    def begin(self) -> tuple[BatchOrder, StepSignals]:
+        """Return the order of the batches, and what records the steps."""
+        self.adapters.over_processes = self._over_processes
+        order = BatchOrder(self.tokens.length, self.config.train.batch_size, self.config.seed)
+        reduce, every = self._over_processes, self.config.log.every
+        return order, StepSignals(self.adapters, self.strategy, self.recorder, every, reduce=reduce)
+
+    def take_step(self, order: BatchOrder, signals: StepSignals) -> None:
+        """Take one optimizer step and record it.
+
+        Raises:
+            TrainingDiverged: when the loss is not a number.
+        """
+        start = time.perf_counter()
+        loss, made = self._advance(order, signals)
+        self.timing.end_step(time.perf_counter() - start)
+        step = Step(self.step, self.total, self.optimizer.param_groups[0]["lr"])
+        signals.record(
+            step,
+            {"loss": loss, **self._penalties(), **self._numbers()},
+            self._budget_payload(made),
+            edits.describe(made),
+        )
+        signals.record_timing(step, self.timing)
+        self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
+        self._clear_gradients()
+        self.loss = signals.last_loss
+        if not math.isfinite(self.loss) and signals.has_loss:
+            raise TrainingDiverged(
+                f"train.lr={self.config.train.lr}: the loss is {self.loss} at step {self.step}, no number to learn "
+                "from; lower it, or set train.max_grad_norm=1"
+            )
+        self.on_step(self)
+
+    def _advance(self, order: BatchOrder, signals: StepSignals | None = None) -> tuple[Tensor, list[edits.Edit]]:
+        """Take one optimizer step; return the batch loss (a tensor, not yet read) and the edits that were applied.
+
+        `signals` weigh the components before edits move them away from their gradients.
+        """
+        index = self.step + 1
+        lr = set_lr(self.optimizer, self.config.train, index, self.total, self.strategy.rates.factor)
+        loss = self._backward(order, index)
+        step = Step(index, self.total, lr, loss)
+        with self.timing.strategy(), torch.no_grad():
+            self.strategy.watch(step)
+            self.strategy.observe(self.adapters, step)
+        self.adapters.clear_probe_gradients()
+        clip(self.optimizer, self.config.train.max_grad_norm)
+        self.optimizer.step()
+        self.step = index
+        if signals is not None:
+            signals.weigh()
+        with self.timing.strategy(), torch.no_grad():
+            made = self.strategy.allocate(self.adapters, step)
+            edits.apply(self.adapters, made, self.optimizer, step=index)
+            if index == self.total:
+                last = self.strategy.finish(self.adapters)
+                edits.apply(self.adapters, last, self.optimizer, step=index)
+                made = [*made, *last]
+        return loss, made
+
+    def _backward(self, order: BatchOrder, index: int) -> Tensor:
+        """Accumulate the gradient of one optimizer step and return its mean loss, penalties left out."""
+        accum = self.config.train.grad_accum
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(accum):
+            batch = self._batch(order, (index - 1) * accum + part)
+            key = (index, part, self.accelerator.process_index)
+            seed_global_stream(self.config.seed, "forward", *key)
+            self.adapters.streams.at(*key)
+            with self._sync_context(part, accum):
+                loss = self._loss(batch)
+                penalty = self.strategy.penalty(self.adapters)
+                self.penalties = {name: term.detach() for name, term in penalty.items()}
+                objective = loss + sum(penalty.values()) if penalty else loss
+                (objective / accum if accum > 1 else objective).backward()
+            total += loss.detach()
+        return self._over_processes(total / accum if accum > 1 else total)
+
+    def _clear_gradients(self) -> None:
+        """Forget this step's gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.clear_gradients()
+
+    def _penalties(self) -> dict[str, Tensor]:
+        """Return the strategy's penalty terms of this step as they are recorded."""
+        return {f"penalty/{name}": term for name, term in self.penalties.items()}
+
+    def _numbers(self) -> dict[str, Tensor]:
+        """Return the strategy's single numbers of this step, as tensors on the device."""
+        device = self.accelerator.device
+        found = self.strategy.scalars(self.adapters)
+        return {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
+
+    def _over_processes(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over the processes, which hold shares of equal size."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return self.accelerator.reduce(value, "mean")  # pyright: ignore
+
+    def _sync_context(self, part: int, accum: int) -> Any:
+        """Reduce gradients over processes only with the last part."""
+        return self.accelerator.no_sync(self.model) if part < accum - 1 else nullcontext()
+
+    def _loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean loss of a batch."""
+        labels = batch.pop("labels")
+        with self.autocast():
+            output = self.strategy.forward(self.model, batch)
+        return self.strategy.loss(output, labels)
+
+    def _batch(self, order: BatchOrder, number: int) -> dict[str, Tensor]:
+        """Return this process's share of forward pass `number`."""
+        rows = order[number][self.accelerator.process_index :: self.accelerator.num_processes]
+        return self.tokens.batch(rows, self.accelerator.device)
+
+    def _tokens_in(self, order: BatchOrder, index: int) -> float:
+        """Return how many tokens, padding left out, all processes read in one optimizer step."""
+        accum = self.config.train.grad_accum
+        parts = range((index - 1) * accum, index * accum)
+        return float(sum(self.tokens.length[order[number]].sum() for number in parts))
+
+    def _budget_payload(self, made: list[edits.Edit]) -> dict[str, int] | None:
+        """Return the budget as a decision left it, for the decision log."""
+        if not any(edits.is_logged(edit) for edit in made):
+            return None
+        count = self.adapters.adapter_parameter_count()
+        return {"budget": count["budget"], "budget_used": count["active"] + count["gate"]}
+
+    def _after_step(self, keeper: Keeper, signals: StepSignals) -> None:
+        """Evaluate and checkpoint when due, and stop when asked."""
+        last = self.step == self.total
+        stop = self._agree_to_stop() and not last
+        if last or self.step % eval_every(self.config, self.total) == 0:
+            signals.flush()
+            self._look(keeper)
+        elif stop or self.step % checkpoint_every(self.config, self.total) == 0:
+            signals.flush()
+            keeper.checkpoint(self)
+        if stop:
+            raise TrainingStopped
+
+    def _agree_to_stop(self) -> bool:
+        """Say whether any process was asked to stop; all must leave after the same step."""
+        asked = self.should_stop()
+        if self.accelerator.num_processes == 1:
+            return asked
+        flag = torch.tensor(float(asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)  # pyright: ignore
+
+    def _look(self, keeper: Keeper) -> None:
+        """Evaluate, keep the adapter if it is the best so far, and checkpoint."""
+        self.recorder.scalar("optimizer_bytes", "train", self.step, float(state_bytes(self.optimizer)))
+        predictions = self.predictions(self.evaluation.tokens)
+        self.metrics = self.evaluation.record(self.recorder, self.step, predictions)
+        if is_better(self.evaluation.metric, self.metrics, self.best):
+            self.best = {**self.metrics, "step": self.step}
+            keeper.best(self, self.metrics)
+        if self.step == self.total:
+            with self.adapters.disabled():
+                without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
+            self.evaluation.record_base(self.recorder, self.step, without)
+        keeper.checkpoint(self)
+
+    def probe_step(self, order: BatchOrder) -> float:
+        """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""
+        start = time.perf_counter()
+        loss, _ = self._advance(order)
+        float(loss)  # waits for the device
+        self._clear_gradients()
+        return time.perf_counter() - start
+
+    def predictions(self, tokens: Tokens) -> Predictions:
+        """Return what the adapted model says of rows."""
+        return predict(
+            self.model,
+            self.strategy.forward,
+            tokens,
+            batch_size=max(64, self.config.train.batch_size),
+            gates=self.adapters.gates,
+            disagreement=self.strategy.disagreement,
+            autocast=self.autocast,
+            shard=(self.accelerator.process_index, self.accelerator.num_processes),
+        )
+
+
+def eval_every(config: RunConfig, total: int) -> int:
+    """Return the steps between evaluations: as set, or a quarter of the run."""
+    return config.log.eval_every or max(1, math.ceil(total / 4))
+
+
+def checkpoint_every(config: RunConfig, total: int) -> int:
+    """Return the steps between checkpoints: as set, or a tenth of the run, at most 500."""
+    return config.log.checkpoint_every or min(500, max(1, math.ceil(total / 10)))
+
+
+def is_better(metric: str, new: dict[str, float], old: dict[str, float]) -> bool:
+    """Say whether an evaluation beats the best so far by the deciding metric, ties by the lower loss."""
+    if not old:
+        return True
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    here, there = sign * new[metric], sign * old[metric]
+    return here > there or (here == there and new["loss"] < old["loss"])

@@ -1,0 +1,1 @@
+"""The adapted model: base model, adapted modules, low-rank layers, gates."""

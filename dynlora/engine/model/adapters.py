@@ -1,0 +1,147 @@
+"""All adapted modules of a model in order, their budget, and what belongs to each component beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.model.dropout import DropoutStreams
+from dynlora.engine.model.gates import GateReader, Gates, gate_numbers
+from dynlora.engine.model.lora_linear import LoraLinear
+
+
+class Adapters(Sequence[LoraLinear]):
+    """All adapted modules of a model in order, with what belongs to each component beside its weights.
+
+    Attributes:
+        budget: adapter parameters allowed, Σ reference rank · (d_in + d_out).
+        total: optimizer steps of the run, 0 where it is not known.
+        gates: the input gates, or None.
+        components: named per-component state, (n_modules, widest max_rank); edits keep it beside its component.
+        over_processes: mean of a tensor over the processes, for what each of them sees on its own share of a batch.
+    """
+
+    def __init__(
+        self, modules: Sequence[LoraLinear], *, budget: int, reference_rank: int, seed: int, total: int = 0
+    ) -> None:
+        """Collect `modules`."""
+        self.modules = list(modules)
+        self.budget = budget
+        self.reference_rank = reference_rank
+        self.seed = seed
+        self.total = total
+        self.gates: Gates | None = None
+        self.components: dict[str, Tensor] = {}
+        self.grown_value: dict[str, float] = {}
+        self.streams = DropoutStreams(seed)
+        self.over_processes: Callable[[Tensor], Tensor] = lambda value: value
+        for module in self.modules:
+            module.streams = self.streams
+
+    def __len__(self) -> int:
+        """Return the number of adapted modules."""
+        return len(self.modules)
+
+    def __getitem__(self, index):
+        """Return one adapted module, or a slice of them."""
+        return self.modules[index]
+
+    def __iter__(self) -> Iterator[LoraLinear]:
+        """Iterate in forward order."""
+        return iter(self.modules)
+
+    @property
+    def ranks(self) -> list[int]:
+        """Components that reach the output, by module."""
+        return [module.active_rank() for module in self.modules]
+
+    @property
+    def costs(self) -> list[int]:
+        """Parameters of one component, by module; its own gate's among them where it has one."""
+        gate = gate_numbers("rank") if self.gates is not None and self.gates.mode == "rank" else 0
+        return [module.info.cost + gate for module in self.modules]
+
+    @property
+    def spendable(self) -> int:
+        """Parameters of the budget that components may take: all but those of gates that modules share."""
+        shared = self.gates is not None and self.gates.mode != "rank"
+        return self.budget - (self.gate_parameters() if shared else 0)
+
+    @property
+    def slack(self) -> int:
+        """Parameters of the budget that are free."""
+        return self.spendable - sum(module.rank * cost for module, cost in zip(self.modules, self.costs, strict=True))
+
+    def track(self, name: str, grown: float = 0.0) -> Tensor:
+        """Return a per-component state (n_modules, widest max_rank), made on first use; new components get `grown`."""
+        if name not in self.components:
+            width = max((module.max_rank for module in self.modules), default=0)
+            device = self.modules[0].lora_A.device if self.modules else None
+            self.components[name] = torch.full((len(self.modules), width), grown, device=device)
+            self.grown_value[name] = grown
+        return self.components[name]
+
+    def adapter_parameter_count(self) -> dict[str, int]:
+        """Return parameters: budget, active, allocated, gate."""
+        allocated = sum(module.allocated_parameters() for module in self.modules)
+        active = int(self.active_parameters())
+        return {"budget": self.budget, "active": active, "allocated": allocated, "gate": self.gate_parameters()}
+
+    def active_parameters(self) -> int | Tensor:
+        """Return the adapters' parameters that reach the output; on the device where factors decide it."""
+        parts = [(part, size) for module in self.modules for part, size in module.active_parts()]
+        return sum({id(part): size for part, size in parts}.values())
+
+    def gate_parameters(self) -> int:
+        """Return the parameters of the gates in use; they count against the budget."""
+        if self.gates is None:
+            return 0
+        if self.gates.mode == "rank":
+            return gate_numbers("rank") * sum(module.rank for module in self.modules)
+        return sum(tensor.numel() for tensor in self.gates.parameters())
+
+    def attach_gates(self, gates: Gates) -> None:
+        """Let every module read its own column of `gates`."""
+        self.gates = gates
+        gates.ranks = lambda: [module.rank for module in self.modules]
+        for index, module in enumerate(self.modules):
+            module.gates = GateReader(gates, index)
+
+    def set_dropout(self, probability: float) -> None:
+        """Set the dropout on the adapters' inputs."""
+        for module in self.modules:
+            module.dropout = probability
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Run the frozen model without its adapters inside the block, as PEFT's `disable_adapter` does."""
+        before = [module.enabled for module in self.modules]
+        try:
+            for module in self.modules:
+                module.enabled = False
+            yield
+        finally:
+            for module, enabled in zip(self.modules, before, strict=True):
+                module.enabled = enabled
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of A and B, also where the optimizer holds other tensors than these."""
+        for module in self.modules:
+            module.lora_A.grad = module.lora_B.grad = None
+
+    def clear_probe_gradients(self) -> None:
+        """Zero the gradient of probe rows: it was read, and must move neither weights nor the gradient's norm."""
+        for module in self.modules:
+            if module.probes and module.lora_B.grad is not None and module.lora_A.grad is not None:
+                module.lora_B.grad[:, module.rank :] = 0
+                module.lora_A.grad[module.rank :] = 0
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` at a dotted name of `model`."""
+    parent, _, child = name.rpartition(".")
+    owner = model.get_submodule(parent) if parent else model
+    setattr(owner, child, new)

@@ -1,0 +1,251 @@
+"""The base model with its head, frozen but for the head; and the adapters put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from dynlora.engine import edits
+from dynlora.engine.model.adapters import Adapters, replace_module
+from dynlora.engine.model.dropout import use_sparse_dropout
+from dynlora.engine.model.gates import Gates
+from dynlora.engine.model.modules import ModuleInfo, find_modules, head_names
+from dynlora.engine.randomness import seed_global_stream
+from dynlora.engine.strategy import Batch, Probe, Strategy
+from dynlora.errors import AssetError
+
+POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+"""What tables of learned positions are called."""
+
+DROPOUT_KEYS = ("dropout", "dropout_prob", "_dropout", "_pdrop", "_drop")
+"""Endings of a config's names that are dropout probabilities."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A pretrained transformer with a classification or regression head.
+
+    Attributes:
+        model: its weights are frozen, the head's are not.
+        tokenizer: of the same folder.
+        head: dotted names of the modules trained in full.
+        folder: where it was loaded from.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: list[str]
+    folder: Path
+
+
+def load_base(folder: Path, *, labels: list[str], task: str, seed: int, dropout: float | None = None) -> BaseModel:
+    """Load model and tokenizer from a local folder; a new head is drawn from the run's own stream.
+
+    Only safetensors are read, and no code of the folder is run.
+
+    Raises:
+        AssetError: when the folder does not hold a transformer that can classify text.
+    """
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    seed_global_stream(seed, "head")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _configure(config, labels, task, dropout)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AssetError(f"model.name={folder}: cannot be loaded for text classification ({reason[:200]})") from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise AssetError(
+                f"model.name={folder}: its tokenizer has no padding token; set pad_token and save it again"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if (positions := _positions(model)) is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
+    return freeze(model, tokenizer, fresh, folder)
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model with learned positions can tell apart, None where any number will do."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from there
+            return min(
+                module.num_embeddings - first, getattr(model.config, "max_position_embeddings", module.num_embeddings)
+            )
+    return None
+
+
+def freeze(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fresh: list[str], folder: Path) -> BaseModel:
+    """Freeze all weights but the head's."""
+    model.requires_grad_(False)
+    head = head_names(model, fresh)
+    for name in head:
+        model.get_submodule(name).requires_grad_(True)
+    return BaseModel(model, tokenizer, head, folder)
+
+
+def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:
+    """Return the head's tensors by their dotted names."""
+    return {
+        f"{name}.{key}": tensor
+        for name in base.head
+        for key, tensor in base.model.get_submodule(name).named_parameters()
+    }
+
+
+def nothing(n: int) -> list[Batch]:
+    """Return no batches: where a strategy may look at none."""
+    return []
+
+
+def probe_of(
+    base: BaseModel,
+    strategy: Strategy,
+    modules: Sequence[ModuleInfo],
+    *,
+    rank: int,
+    lora_alpha: float,
+    total: int,
+    seed: int,
+    batches: Callable[[int], list[Batch]] = nothing,
+) -> Probe:
+    """Return what a strategy may look at before it adapts these modules; see `adapt`."""
+    budget = strategy.parameter_budget(sum(rank * info.cost for info in modules))
+    return Probe(base.model, rank, budget, lora_alpha, total, batches, seed)
+
+
+def adapt(  # noqa: PLR0913 - what a config says, named
+    base: BaseModel,
+    strategy: Strategy,
+    *,
+    rank: int,
+    lora_alpha: float,
+    dropout: float,
+    targets: tuple[str, ...] | None,
+    total: int,
+    seed: int,
+    batches: Callable[[int], list[Batch]],
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> Adapters:
+    """Put the strategy's adapters into the base model and return them.
+
+    Args:
+        base: model and head; its linear modules are replaced in place.
+        strategy: says how large each adapter is and makes it.
+        rank: of uniform LoRA; sets the budget.
+        lora_alpha: sets the scaling.
+        dropout: on the adapters' inputs.
+        targets: endings of module names; None adapts every linear module of the blocks.
+        total: optimizer steps of the run.
+        seed: of the run.
+        batches: gives n batches of training rows to strategies that look at data before they start.
+        sizes: saved (rank, max_rank) by module name, instead of the strategy's start.
+
+    Raises:
+        ConfigError: when the targets match nothing, or the method cannot adapt the model.
+    """
+    infos = find_modules(base.model, targets, base.head)
+    fresh = sizes is None
+    probe = probe_of(
+        base, strategy, infos, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
+        batches=batches if fresh else nothing,
+    )  # fmt: skip
+    if fresh:
+        strategy.check_model(infos, probe)
+        ranks = strategy.ranks(infos, probe)
+        sizes = {i.name: (r, strategy.max_rank(i, r, probe)) for i, r in zip(infos, ranks, strict=True)}
+    modules = []
+    for info in infos:
+        adapter = strategy.adapter(info, base.model.get_submodule(info.name), *sizes[info.name], probe)
+        replace_module(base.model, info.name, adapter)
+        modules.append(adapter)
+    _replace_heads(base, strategy, probe)
+    adapters = Adapters(modules, budget=probe.budget, reference_rank=rank, seed=seed, total=total)
+    adapters.set_dropout(dropout)
+    use_sparse_dropout(base.model)
+    mode = strategy.gate_mode()
+    if mode is not None:
+        adapters.attach_gates(_gates(base.model, adapters, mode))
+    if fresh:
+        edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
+    return adapters
+
+
+def _replace_heads(base: BaseModel, strategy: Strategy, probe: Probe) -> None:
+    """Let the strategy put something else in the place of the head's linear modules."""
+    for part in base.head:
+        owner = base.model.get_submodule(part)
+        found = [(f"{part}.{name}".rstrip("."), m) for name, m in owner.named_modules() if isinstance(m, nn.Linear)]
+        for name, module in found:
+            if (own := strategy.head(name, module, probe)) is not module:
+                replace_module(base.model, name, own)
+
+
+def _gates(model: PreTrainedModel, adapters: Adapters, mode: str) -> Gates:
+    """Return gates hooked to the model's embedding; they become its child, so that they move and save with it."""
+    embedding = model.get_input_embeddings()
+    width = int(embedding.weight.shape[1])  # pyright: ignore
+    widest = max(module.max_rank for module in adapters)
+    device = next(model.parameters()).device
+    gates = Gates(len(adapters), width, adapters.seed, device=device, mode=mode, max_rank=widest)
+    gates.install(model, getattr(model, "base_model", model), embedding)
+    return gates
+
+
+def _configure(config, labels: list[str], task: str, dropout: float | None) -> None:
+    """Write labels and task into the model's config, and the dropout where one is asked for.
+
+    Which code computes attention is not the folder's to say: a name such as `owner/kernel` would fetch and run it.
+    """
+    config._attn_implementation = None  # the library's own choice, for the parts of the model too
+    config._experts_implementation = None
+    config.num_labels = max(1, len(labels))
+    if labels:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = "regression" if task == "regression" else "single_label_classification"
+    if dropout is None:
+        return
+    for key, value in vars(config).items():
+        if isinstance(value, float) and key.endswith(DROPOUT_KEYS):
+            setattr(config, key, dropout)

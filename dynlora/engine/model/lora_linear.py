@@ -1,0 +1,277 @@
+"""An adapted module: h = W0 x + s · B(e ⊙ g ⊙ A x), with room to grow and the active components packed first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynlora.engine.model.dropout import DropoutStreams, zero_
+from dynlora.engine.model.gates import GateReader
+from dynlora.engine.model.gradient_sketch import GradientSketch
+from dynlora.engine.model.lowrank_function import Frozen, low_rank_linear
+from dynlora.engine.model.modules import ModuleInfo, linear_features
+from dynlora.engine.randomness import stream
+
+KNOWN = ("torch.nn.modules.linear", "transformers.pytorch_utils")
+"""Where the linear modules come from whose product is known; a quantised one of another package computes its own."""
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear module with a low-rank update of changeable rank.
+
+    h = W0 x + scaling · B[:, :rank] (scale[:rank] ⊙ gate ⊙ A[:rank] x)
+
+    Rows `rank ..` of A and columns `rank ..` of B are inactive and zero; the forward does not touch them, so the cost
+    follows the rank while parameters keep their identity for the optimizer. A probe is one extra live row with b = 0:
+    it leaves the function as it is and its gradient says what another component would be worth.
+
+    Attributes:
+        base_layer: the frozen module, W0 of shape (d_out, d_in).
+        lora_A: (max_rank, d_in).
+        lora_B: (d_out, max_rank).
+        scale: per-component scale e, (max_rank,), or None when it is one everywhere.
+        rank: number of active components, 0 to max_rank.
+        probes: live rows past the active ones, 0 or 1.
+        scaling: alpha / reference rank; a rank change never alters it.
+        enabled: False leaves the frozen module alone, as if the adapter were not there.
+        sketch: sums up which way the loss pulls W0 while training, or None while nobody listens.
+        fused: False computes the update in plain operations, slower and otherwise equal, as torch.func always gets it.
+    """
+
+    lora_A: nn.Parameter
+    lora_B: nn.Parameter
+    scale: Tensor | None
+
+    def __init__(self, base_layer: nn.Module, info: ModuleInfo, *, rank: int, max_rank: int, scaling: float) -> None:
+        """Wrap `base_layer`; A is filled by `reset_parameters`, B is zero.
+
+        Raises:
+            ValueError: when rank lies outside 0 to max_rank.
+        """
+        super().__init__()
+        if not 0 <= rank <= max_rank:
+            raise ValueError(f"rank={rank}: must lie in 0 to max_rank={max_rank}")
+        weight = next(base_layer.parameters())
+        self.base_layer = base_layer.requires_grad_(False)
+        self.info = info
+        self.max_rank = max_rank
+        self.rank = rank
+        self.probes = 0
+        self.scaling = scaling
+        self.enabled = True
+        self.fused = True
+        self._cast: tuple[Any, Frozen] | None = None
+        self.dropout = 0.0
+        self.lora_A = nn.Parameter(torch.zeros(max_rank, info.d_in, device=weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(info.d_out, max_rank, device=weight.device))
+        self.register_buffer("scale", None)
+        self.gates: GateReader | None = None
+        self.streams: DropoutStreams | None = None
+        self.sketch: GradientSketch | None = None
+
+    def reset_parameters(self, seed: int, gaussian: float | None = None) -> None:
+        """Draw A from the module's own stream and set B = 0.
+
+        Args:
+            seed: of the run.
+            gaussian: deviation of a normal draw; None draws kaiming-uniform(√5), that is U(-1/√d_in, 1/√d_in).
+        """
+        draw = torch.empty(self.rank, self.info.d_in)
+        generator = stream(seed, self.info.name, "lora_A")
+        if gaussian is None:
+            bound = 1 / math.sqrt(self.info.d_in)
+            draw.uniform_(-bound, bound, generator=generator)
+        else:
+            draw.normal_(0, gaussian, generator=generator)
+        with torch.no_grad():
+            self.lora_A.zero_()
+            self.lora_A[: self.rank] = draw
+            self.lora_B.zero_()
+
+    def share(self, name: str, parameter: nn.Parameter) -> None:
+        """Use another module's lora_A or lora_B in the place of the own one."""
+        setattr(self, name, parameter)
+
+    def use_scale(self, value: float, *, trainable: bool) -> None:
+        """Give every component a scale e = value, trained or set by edits."""
+        tensor = torch.full((self.max_rank,), value, device=self.lora_A.device)
+        del self.scale
+        if trainable:
+            self.scale = nn.Parameter(tensor)
+        else:
+            self.register_buffer("scale", tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, ..., d_in) to (batch, ..., d_out)."""
+        if not self.enabled:
+            return self.base_layer(x)
+        output = self._adapted(x)
+        if self.sketch is not None and self.training:
+            self.sketch.hear(x, output)
+        return output
+
+    def _adapted(self, x: Tensor) -> Tensor:
+        """Return the frozen map and the update, in one product where its kind is known."""
+        live = self.rank + self.probes
+        dropped = self._dropped(x) if self.training and self.dropout > 0.0 and live else None
+        scaling = self.scaling if dropped is None else self.scaling / (1 - self.dropout)
+        scale = self.factors(live)
+        gate = self.gate(live)
+        frozen = self._frozen(x) if self.fused and not torch._C._are_functorch_transforms_active() else None
+        if frozen is None:
+            return self.base_layer(x) + self._update(x, live, scaling, scale, gate, dropped)
+        return low_rank_linear(
+            x, frozen, self.lora_A, self.lora_B,
+            live=live, scaling=scaling, scale=scale, gate=gate, dropped=dropped,
+        )  # fmt: skip
+
+    def _update(
+        self, x: Tensor, live: int, scaling: float, scale: Tensor | None, gate: Tensor | None, dropped: Tensor | None
+    ) -> Tensor:
+        """Return the update alone, in operations that every transform of torch knows."""
+        if dropped is not None:
+            x = torch.where(zero_(torch.ones_like(x, dtype=torch.bool), dropped), x, 0.0)
+        inner = F.linear(x, self.lora_A[:live])
+        if gate is not None:
+            rows = x.numel() // x.shape[-1]
+            inner = inner * gate.t().repeat_interleave(rows // gate.shape[1], 0).view(*x.shape[:-1], -1)
+        factor = scaling if scale is None else scaling * scale
+        return F.linear(inner * factor, self.lora_B[:, :live])
+
+    def _frozen(self, x: Tensor) -> Frozen | None:
+        """Return the frozen map in the precision of this forward, or None where only the module itself knows it.
+
+        Autocast casts frozen weights anew in every forward; here the copy is kept, half as large as the weights, until
+        they change.
+        """
+        base = self.base_layer
+        weight: Tensor = base.weight  # pyright: ignore
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        plain = linear_features(base) and type(base).__module__ in KNOWN and not weight.requires_grad
+        if not plain or base._forward_hooks or base._forward_pre_hooks:
+            return None
+        bias: Tensor | None = base.bias  # pyright: ignore
+        key = (dtype, weight.data_ptr(), weight._version, None if bias is None else bias._version)
+        if self._cast is None or self._cast[0] != key:
+            with torch.inference_mode(False), torch.no_grad():  # an evaluation may cast, training goes on with it
+                cast = None if bias is None else bias.to(dtype)
+                self._cast = (key, Frozen(self.frozen_weight().to(dtype), cast, not isinstance(base, nn.Linear)))
+        return self._cast[1]
+
+    def frozen_weight(self) -> Tensor:
+        """Return the weight the update is added to, as the base's lies: for LoRA the base's own."""
+        return self.base_layer.weight  # pyright: ignore - linear by construction
+
+    def copied_bytes(self) -> int:
+        """Return the bytes of the copy that computes in another precision than the frozen weights lie in."""
+        if self._cast is None:
+            return 0
+        frozen, base = self._cast[1], self.base_layer
+        copies = [
+            t for t, own in ((frozen.weight, base.weight), (frozen.bias, base.bias)) if t is not None and t is not own
+        ]
+        return sum(tensor.numel() * tensor.element_size() for tensor in copies)
+
+    def factors(self, live: int) -> Tensor | None:
+        """Return the factor of each of the first `live` components, (live,), or None where all are one."""
+        return None if self.scale is None else self.scale[:live]
+
+    def gate(self, live: int) -> Tensor | None:
+        """Return factors for equal shares of the rows, (1, shares) for all components or (live, shares), or None."""
+        return None if self.gates is None else self.gates.read(live)
+
+    def low_rank(self) -> tuple[Tensor, Tensor]:
+        """Return A, (rank, d_in), and B, (d_out, rank), with the factors in B: the update is scaling · B A.
+
+        A method whose update has no such form raises NotMergeableError.
+        """
+        A, B, factors = self.lora_A[: self.rank], self.lora_B[:, : self.rank], self.factors(self.rank)
+        return A, B if factors is None else B * factors
+
+    def peft_forms(self) -> dict[str, dict[str, Tensor]]:
+        """Return the formats of PEFT that can hold the module, with its tensors in each by their names below its own.
+
+        Empty tensors: the module is as the base model's. No format: there is none for the update.
+
+        Raises:
+            NotMergeableError: where there is no one update at all.
+        """
+        A, B = self.low_rank()
+        return {"LORA": {"lora_A.weight": A, "lora_B.weight": B} if len(A) else {}}
+
+    def measured(self) -> tuple[Tensor | None, Tensor]:
+        """Return A and B of the update whose norm and effective rank are recorded: those of `low_rank`.
+
+        Where there is no low-rank form, None and the update over the scaling, (d_out, d_in).
+        """
+        return self.low_rank()
+
+    def delta_weight(self) -> Tensor:
+        """Return what the frozen weight lacks, scaling · B diag(factors) A, (d_out, d_in); gates count as one."""
+        A, B = self.low_rank()
+        return self.scaling * (B @ A)
+
+    def delta_bias(self) -> Tensor | None:
+        """Return what the frozen bias lacks, (d_out,); LoRA has nothing."""
+        return None
+
+    def reaching(self) -> int | Tensor:
+        """Return the components that reach the output: packed and with a factor other than zero.
+
+        Where there are factors it is a number on their device, (), so that nothing waits for it.
+        """
+        factors = self.factors(self.rank)
+        return self.rank if factors is None else (factors != 0).sum()
+
+    def idle(self) -> list[int]:
+        """Return the components that can go and leave the function as it is: those whose scale is zero."""
+        return [] if self.scale is None else (self.scale[: self.rank] == 0).nonzero().flatten().tolist()
+
+    def active_rank(self) -> int:
+        """Return `reaching` as a plain number; with factors this waits for the device."""
+        return int(self.reaching())
+
+    def active_parts(self) -> list[tuple[Tensor, int | Tensor]]:
+        """Return the trained tensors with how many of their numbers reach the output: rank · d_in and rank · d_out.
+
+        A method with tensors of its own adds them. A tensor that several modules share is counted once. Counts may lie
+        on the device, as in `reaching`.
+        """
+        rank = self.reaching()
+        return [(self.lora_A, rank * self.info.d_in), (self.lora_B, rank * self.info.d_out)]
+
+    def component_parts(self) -> list[tuple[Tensor, int]]:
+        """Return the tensors that hold something of each component, with the dimension that counts components."""
+        parts: list[tuple[Tensor, int]] = [(self.lora_A, 0), (self.lora_B, 1)]
+        return parts if self.scale is None else [*parts, (self.scale, 0)]
+
+    def packed(self) -> None:
+        """Do what is left to do once components have gone and the others moved up; LoRA has nothing."""
+
+    def allocated_parameters(self) -> int:
+        """Return the adapter's parameters that memory is held for, in use or not; a method may hold others."""
+        own = (tensor for tensor in self.own_tensors().values() if tensor.requires_grad)
+        return self.max_rank * self.info.cost + sum(tensor.numel() for tensor in own)
+
+    def loaded(self) -> None:
+        """Do what is left to do once a saved state was loaded; LoRA has nothing."""
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the trainable tensors by their own names."""
+        return {name: tensor for name, tensor in self.named_parameters(recurse=False) if tensor.requires_grad}
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Return what a method keeps beside A, B and scale, parameters and buffers: checkpoints carry them whole."""
+        named = [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]
+        return {name: tensor for name, tensor in named if name not in ("lora_A", "lora_B", "scale")}
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Return what the update does not see of x, from the module's own stream."""
+        if self.streams is None:
+            return torch.rand(x.shape, device=x.device) < self.dropout
+        return self.streams.dropped(self.info.name, x, self.dropout)

@@ -1,0 +1,96 @@
+"""A module whose frozen weight gives up what its adapter starts with, so that the function starts as the base's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.errors import ConfigError
+
+
+class OffsetLinear(LoraLinear):
+    """h = (W0 - scaling · B0 A0) x + scaling · B A x, where A0 and B0 are what A and B started as.
+
+    W0 itself stays as it is: the difference is taken in the copy that computes, which other precisions than that of the
+    weights need anyway. So a step costs what plain LoRA's does, taking the adapter off gives the base model to the bit,
+    and a weight in half precision does not round the offset away. The price is that copy, as large as the weight.
+
+    Attributes:
+        offset_A: A0, (max_rank, d_in), zero past the components it began with; fixed.
+        offset_B: B0, (d_out, max_rank).
+        offset_scaling: the factor on B0 A0, a number as a tensor: the adapter's own may be changed later.
+        offsets: components of the offset.
+    """
+
+    offset_A: Tensor
+    offset_B: Tensor
+    offset_scaling: Tensor
+
+    def __init__(self, base_layer: nn.Module, info: ModuleInfo, *, rank: int, max_rank: int, scaling: float) -> None:
+        """Wrap `base_layer` with an offset of zero."""
+        super().__init__(base_layer, info, rank=rank, max_rank=max_rank, scaling=scaling)
+        self.register_buffer("offset_A", torch.zeros_like(self.lora_A, requires_grad=False))
+        self.register_buffer("offset_B", torch.zeros_like(self.lora_B, requires_grad=False))
+        self.register_buffer("offset_scaling", self.offset_A.new_full((), scaling))
+        self.offsets = 0
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Take what A and B, with the components' factors, add now off the frozen weight, in place of any before."""
+        factors = self.factors(self.max_rank)
+        self.offset_A.copy_(self.lora_A)
+        self.offset_B.copy_(self.lora_B if factors is None else self.lora_B * factors)
+        self.offset_scaling.fill_(self.scaling)
+        self.offsets, self._cast = self.rank, None
+
+    def share(self, name: str, parameter: nn.Parameter) -> None:
+        """Refuse to share: the offset is that of the own A and B.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"strategy.init=lora_ga: starts every module at its own A and B, and this strategy lets modules share "
+            f"{name}; choose another start"
+        )
+
+    def component_parts(self) -> list[tuple[Tensor, int]]:
+        """Return the tensors of each component, what it started as among them: one that goes takes its offset along."""
+        return [*super().component_parts(), (self.offset_A, 0), (self.offset_B, 1)]
+
+    def packed(self) -> None:
+        """Count the offset's components anew, and let the copy that computes be made anew."""
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Count the offset's components, and let the copy that computes be made anew."""
+        used = self.offset_A.abs().sum(1).nonzero()
+        self.offsets, self._cast = int(used.max()) + 1 if len(used) else 0, None
+
+    def frozen_weight(self) -> Tensor:
+        """Return W0 - scaling · B0 A0, as the base's weight lies."""
+        weight, offset = super().frozen_weight(), self._offset()
+        return weight - (offset if isinstance(self.base_layer, nn.Linear) else offset.t()).to(weight.dtype)
+
+    def low_rank(self) -> tuple[Tensor, Tensor]:
+        """Return A over A0, and B beside -B0: one update of twice the components."""
+        A, B = super().low_rank()
+        n, factor = self.offsets, float(self.offset_scaling) / self.scaling
+        return torch.cat([A, self.offset_A[:n]]), torch.cat([B, -factor * self.offset_B[:, :n]], 1)
+
+    def _update(self, x: Tensor, *args, **kwargs) -> Tensor:
+        """Return the update alone; the offset sees all of x, dropout or not."""
+        n = self.offsets
+        held = F.linear(F.linear(x, self.offset_A[:n]), self.offset_B[:, :n])
+        return super()._update(x, *args, **kwargs) - self.offset_scaling * held
+
+    def idle(self) -> list[int]:
+        """Return nothing: the frozen weight gave up what a component began with, and gets it back when that goes."""
+        return []
+
+    def _offset(self) -> Tensor:
+        """Return scaling · B0 A0, (d_out, d_in)."""
+        return self.offset_scaling * (self.offset_B[:, : self.offsets] @ self.offset_A[: self.offsets])

@@ -1,0 +1,162 @@
+"""From a run folder back to the trained model: predict, evaluate, export."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynlora import assets, strategies
+from dynlora.config import RunConfig
+from dynlora.config_files import read_run_config
+from dynlora.engine.data.tables import FORMATS as TABLE_FORMATS
+from dynlora.engine.data.tables import read_table
+from dynlora.engine.data.text_data import text_columns
+from dynlora.engine.evaluation.evaluate import UNUSUAL, answered, summarise
+from dynlora.engine.evaluation.export import export_merged, export_peft
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
+from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
+from dynlora.engine.loop.hardware import autocast_context
+from dynlora.engine.model.base_model import adapt, head_parameters, load_base
+from dynlora.errors import ConfigError, DataError
+from dynlora.training.build import read_data
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("peft", "merged")
+PLACES = {"last": ("adapter", "checkpoint"), "best": ("adapter-best",)}
+"""Where each choice of adapter lies; a run that never ended has its last one in the checkpoint."""
+
+
+def load_run(folder: Path, which: str = "last") -> AdaptedModel:
+    """Return the trained model of a run, in full precision on the CPU, in eval mode.
+
+    Args:
+        folder: of the run.
+        which: last or best.
+
+    Raises:
+        ConfigError: when the run kept no such adapter.
+        CorruptRunError: when it cannot be read.
+    """
+    config = read_run_config(folder)
+    state = _trained_state(folder, which)
+    base = load_base(
+        assets.resolve_model(config.model.name), labels=state["labels"], task=state["task"], seed=config.seed
+    )
+    strategy = strategies.build(config.strategy.name, config.strategy.fields)
+    adapters = adapt(
+        base,
+        strategy,
+        rank=config.adapter.rank,
+        lora_alpha=config.adapter.lora_alpha,
+        dropout=0.0,
+        targets=config.adapter.targets,
+        total=config.train.max_steps(1),
+        seed=config.seed,
+        batches=lambda n: [],
+        sizes=saved_sizes(state["adapters"]),
+    )
+    load_adapter_state(adapters, state["adapters"])
+    load_head_state(head_parameters(base), state["head"])
+    base.model.eval()
+    context = autocast_context("fp32", torch.device("cpu"))
+    return AdaptedModel(
+        base=base,
+        adapters=adapters,
+        strategy=strategy,
+        labels=state["labels"],
+        task=state["task"],
+        max_length=config.data.max_length,
+        autocast=context,
+        unusual=state.get("metrics", {}).get(UNUSUAL),
+        step=state.get("step", 0),
+    )
+
+
+def evaluate_run(
+    folder: Path, *, split: str = "validation", baked: bool = False, which: str = "last"
+) -> dict[str, Any]:
+    """Return loss and metrics of a run's adapter on a split, with its gates or with their means.
+
+    Raises:
+        ConfigError: when there is no such split.
+    """
+    if split not in ("train", "validation"):
+        raise ConfigError(f"--split {split}: must be train or validation")
+    config, model = read_run_config(folder), load_run(folder, which)
+    data = read_data(config)
+    if baked:
+        bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    rows = data.train if split == "train" else data.held_out
+    return {"split": split, "baked": baked, "rows": len(rows), "metrics": model.evaluate(rows)}
+
+
+GATE_ROWS = 1024
+"""Training rows whose gates are averaged for baking; held-out rows would leak into the exported adapter."""
+
+
+def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "last") -> dict[str, Any]:
+    """Write a run's adapter for others to load; report what baking the gates changed.
+
+    Returns:
+        folder, format, which, baked (whether there were gates), max_abs_logit_gap over the held-out rows, and the
+        held-out metrics before and after baking.
+
+    Raises:
+        ConfigError: when the format is unknown or the folder is not empty.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: exists and is not an empty folder; give another one")
+    config, model = read_run_config(folder), load_run(folder, which)
+    data = read_data(config)
+    held_out = model.tokens(data.held_out)
+    before = model.logits(held_out)
+    gated = model.adapters.gates is not None
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    after = model.logits(held_out) if gated else before  # without gates nothing was baked
+    metrics_before, metrics_after = (
+        summarise(answered(logits, held_out.label), held_out.label, model.labels) for logits in (before, after)
+    )
+    if format == "peft":
+        export_peft(model, out, str(model.base.folder), config.adapter.lora_alpha, config.adapter.rank)
+    else:
+        merge(model)
+        export_merged(model, out)
+    return {
+        "folder": str(out),
+        "format": format,
+        "which": which,
+        "baked": gated,
+        "max_abs_logit_gap": float((after - before).abs().max()),
+        "metrics_before": metrics_before,
+        "metrics_after": metrics_after,
+    }
+
+
+def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None]:
+    """Return the texts of a file, and their second texts: a table as the data's, or one text a line.
+
+    Raises:
+        DataError: when the file cannot be read or lacks the columns.
+    """
+    if path.suffix.lower() not in TABLE_FORMATS:
+        if not path.is_file():
+            raise DataError(f"--file {path}: no such file; check the path")
+        return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()], None
+    return text_columns(read_table(path), config.data)
+
+
+def _trained_state(folder: Path, which: str) -> dict[str, Any]:
+    """Return the saved adapter and head of a run."""
+    if which not in PLACES:
+        raise ConfigError(f"--which {which}: must be last or best")
+    for name in PLACES[which]:
+        if find_checkpoint(folder / name) is not None:
+            return checked_state(read_checkpoint(folder / name))
+    raise ConfigError(f"run {folder.name}: holds no {which} adapter; it was not kept, or nothing was trained yet")

@@ -1,0 +1,246 @@
+"""The inference child: keeps trained models in memory and answers questions about them, a line of JSON each.
+
+It is the only place where the dashboard meets torch. Questions come on standard input, answers go to standard output;
+it ends when its input does, and when nobody has asked anything for a while. A knock-out takes long, so it goes on
+between the questions, a module at a time, and leaves what it found in a file that pages read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, TextIO, cast
+
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.inference.client import MAX_QUESTION
+from dynlora.inference.load import PLACES
+from dynlora.inference.session import ROWS, Examined
+from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
+
+MODELS = 2
+"""Trained models that stay in memory."""
+
+IDLE_S = 300.0
+"""Seconds without a question after which the child ends."""
+
+
+@dataclass
+class Job:
+    """A knock-out under way.
+
+    Attributes:
+        steps: measures the next set of modules each time it is advanced.
+        file: where what is known is kept.
+        sets: modules that are switched off together, by position; None is every module alone.
+        rows: held-out rows that are looked at.
+        of: sets in all.
+        done: sets measured; -1 before the rows were measured with nothing off.
+        error: why it ended early, or None.
+        ended: whether there is nothing left to do.
+    """
+
+    steps: Iterator[Knockouts]
+    file: Path
+    sets: list[list[int]] | None
+    rows: int
+    of: int
+    done: int = -1
+    error: str | None = None
+    ended: bool = False
+
+
+@dataclass
+class Answering:
+    """Answers questions one after the other and goes on with knock-outs in between.
+
+    Attributes:
+        examined: models in memory, the last used at the end.
+        jobs: knock-outs by run folder and adapter, ended ones too.
+    """
+
+    examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
+    jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
+
+    def reply(self, line: str) -> dict[str, Any]:
+        """Return the answer to one question: `ok` with `answer`, or `error`, a sentence, and whose fault it is."""
+        number = None
+        try:
+            question = json.loads(line)
+            number = question["number"]
+            answer = OPERATIONS[question["ask"]](self, **question["arguments"])
+            return {"number": number, "ok": True, "answer": answer}
+        except DynloraError as error:
+            return {"number": number, "ok": False, "error": str(error), "input": isinstance(error, ConfigError)}
+        except (MemoryError, RuntimeError) as error:
+            self.examined.clear()
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                said = "the model needs more memory than there is: close other runs, or take fewer rows"
+            else:
+                said = f"the model could not answer: {error}"
+            return {"number": number, "ok": False, "error": said, "input": False}
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            said = f"the question could not be answered: {type(error).__name__}: {error}"
+            return {"number": number, "ok": False, "error": said, "input": False}
+
+    def model(self, folder: str, which: str) -> Examined:
+        """Return a run's model as it is now; where it has to be loaded, the one not used for longest makes room."""
+        key = (folder, which, saved_at(Path(folder), which))
+        if key not in self.examined:
+            while len(self.examined) >= MODELS:
+                self.examined.popitem(last=False)
+            self.examined[key] = Examined(Path(folder), which)
+        self.examined.move_to_end(key)
+        return self.examined[key]
+
+    def advance(self) -> None:
+        """Measure the next set of modules of each knock-out, and keep what is known."""
+        for job in self.jobs.values():
+            if job.ended:
+                continue
+            try:
+                found = next(job.steps, None)
+                if found is None:
+                    job.ended = True
+                    continue
+                keep_knockouts(job.file, found)
+                job.done += 1
+            except (DynloraError, OSError, RuntimeError, MemoryError, ValueError) as error:
+                job.ended, job.error = True, str(error) or type(error).__name__
+
+    @property
+    def busy(self) -> bool:
+        """Whether a knock-out is under way."""
+        return any(not job.ended for job in self.jobs.values())
+
+    def _answers(self, folder: str, which: str, texts: list[str], pairs: list[str] | None, mode: str) -> Any:
+        return self.model(folder, which).answers(texts, pairs, mode)
+
+    def _explain(self, folder: str, which: str, text: str, pair: str | None) -> Any:
+        return self.model(folder, which).explained(text, pair)
+
+    def _shift(self, folder: str, which: str, kind: str, strength: float, rows: int = ROWS) -> Any:
+        return self.model(folder, which).shifted(kind, strength, rows)
+
+    def _elsewhere(self, folder: str, which: str, data: dict[str, Any], rows: int = ROWS) -> Any:
+        return self.model(folder, which).elsewhere(data, rows)
+
+    def _neighbours(self, folder: str, which: str, texts: list[str], pairs: list[str] | None) -> Any:
+        return self.model(folder, which).neighbours(texts, pairs)
+
+    def _by_group(self, folder: str, which: str, rows: int = ROWS) -> Any:
+        return self.model(folder, which).by_group(rows)
+
+    def _knockout(
+        self,
+        folder: str,
+        which: str,
+        file: str,
+        sets: list[list[int]] | None = None,
+        rows: int = ROWS,
+        again: bool = False,
+    ) -> Any:
+        """Start a knock-out, or say how far it has come where the same is under way already.
+
+        Raises:
+            ConfigError: when another one of the run is.
+        """
+        job = self.jobs.get((folder, which))
+        if job is not None and not job.ended and (job.sets, job.rows) != (sets, rows):
+            raise ConfigError("another knock-out of this run is under way: wait for its end, or stop it")
+        if job is None or job.ended:
+            examined = self.model(folder, which)
+            place = Path(file)
+            steps = examined.knockouts(sets, rows, kept_knockouts(place), again=again)
+            of = len(examined.model.adapters) if sets is None else len(sets)
+            self.jobs[folder, which] = Job(steps, place, sets, rows, of)
+        return self._progress(folder, which)
+
+    def _progress(self, folder: str, which: str) -> Any:
+        job = self.jobs.get((folder, which))
+        if job is None:
+            return None
+        return {"done": max(0, job.done), "of": job.of, "error": job.error, "ended": job.ended}
+
+    def _stop(self, folder: str, which: str) -> Any:
+        job = self.jobs.pop((folder, which), None)
+        return job is not None
+
+
+OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "answers": Answering._answers,
+    "explain": Answering._explain,
+    "shift": Answering._shift,
+    "elsewhere": Answering._elsewhere,
+    "neighbours": Answering._neighbours,
+    "by_group": Answering._by_group,
+    "knockout": Answering._knockout,
+    "progress": Answering._progress,
+    "stop": Answering._stop,
+}
+"""What can be asked, by name; the arguments of a question are those of its function."""
+
+
+def saved_at(folder: Path, which: str) -> int:
+    """Return when a run's adapter was last written, ns since the epoch; 0 for one that is not there."""
+    found = 0
+    for place in PLACES.get(which, ()):
+        with suppress(OSError):
+            found = max(found, (folder / place / "state.json").stat().st_mtime_ns)
+    return found
+
+
+def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:
+    """Answer the questions of `source`, one a line, until it ends or is silent for `idle_s` seconds.
+
+    Questions are read by a thread of their own, so that a knock-out goes on while none waits.
+    """
+    lines: Queue[str | None] = Queue()
+    threading.Thread(target=_read, args=(source, lines), daemon=True).start()
+    answering = Answering()
+    while True:
+        try:
+            line = lines.get_nowait() if answering.busy else lines.get(timeout=idle_s)
+        except Empty:
+            if not answering.busy:
+                return
+            answering.advance()
+            continue
+        if line is None:
+            return
+        if line.strip():
+            out.write(json.dumps(answering.reply(line)) + "\n")
+            out.flush()
+
+
+def limit_memory(n_bytes: int | None) -> None:
+    """Let this process have no more memory than so many bytes of data, where the system knows such a limit."""
+    if n_bytes is None:
+        return
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
+
+
+def _read(source: TextIO, lines: Queue[str | None]) -> None:
+    """Hand every line on, at last None."""
+    for line in iter(lambda: source.readline(MAX_QUESTION), ""):
+        lines.put(line)
+    lines.put(None)
+
+
+def main(idle_s: float, memory: int | None) -> None:
+    """Serve standard input; what libraries print goes to standard error."""
+    limit_memory(memory)
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(cast(TextIO, sys.stdin), out, idle_s=idle_s)

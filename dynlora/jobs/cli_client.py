@@ -1,0 +1,163 @@
+"""Questions that only a process with torch can answer, asked of a short child: which strategies, what a run costs.
+
+Whoever asks stays free of torch. What a user chose travels in a file of the runs folder, never on the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dynlora.assets.cache import cache_dir
+from dynlora.config_files import yaml_text
+from dynlora.errors import ConfigError, DynloraError, RunBusyError, StorageError
+from dynlora.jobs.spawn import Folder, child_environment, locked, own_folder, runs_root, storing
+from dynlora.store.lifecycle import write_text
+
+INCOMING_DIR = ".incoming"
+"""Folder of a runs folder that holds what is handed to children."""
+
+CATALOG_TIMEOUT_S = 120.0
+MAX_CATALOG_BYTES = 4_000_000
+_PACKAGE = Path(__file__).parents[1]
+
+
+def strategies_command() -> list[str]:
+    """Return the command that lists the strategies with their typed hyper-parameters."""
+    return [sys.executable, "-m", "dynlora", "strategies", "--json"]
+
+
+def preflight_command(config: Path) -> list[str]:
+    """Return the command that checks a configuration and says what the run will cost."""
+    return [sys.executable, "-m", "dynlora", "preflight", "--config", str(config), "--json"]
+
+
+def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end, without input, and return what it said."""
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, env=child_environment(), check=False
+    )
+
+
+def answer_of(command: list[str], timeout_s: float, failed: str) -> dict[str, Any]:
+    """Return the JSON object that a command of dynlora's prints, see `json_of`.
+
+    Raises:
+        ConfigError: when it refuses its input; the text is its own sentence.
+        DynloraError: when it fails, takes too long or prints something else.
+    """
+    found = json_of(command, timeout_s, failed)
+    if not isinstance(found, dict):
+        raise DynloraError(f"{failed}: its answer is not an object")
+    return found  # pyright: ignore[reportUnknownVariableType]
+
+
+def json_of(command: list[str], timeout_s: float, failed: str) -> Any:
+    """Return the JSON document that a command of dynlora's prints.
+
+    Args:
+        command: what to run.
+        timeout_s: seconds to wait for it.
+        failed: what did not happen when it fails, such as `the run was not queued`.
+
+    Raises:
+        ConfigError: when it refuses its input; the text is its own sentence.
+        DynloraError: when it fails or takes too long.
+    """
+    try:
+        done = run_child(command, timeout_s)
+    except subprocess.TimeoutExpired:
+        raise DynloraError(f"checking the configuration took longer than {timeout_s:.0f} s: try again") from None
+    except OSError as error:
+        raise DynloraError(f"{failed}: the process that checks it cannot be started ({error.strerror})") from None
+    said = done.stderr.decode("utf-8", "replace").strip()
+    if done.returncode == 2:
+        lines = said.splitlines() or ["the configuration cannot be used"]
+        raise ConfigError(lines[-1].removeprefix("Error: "))
+    with suppress(ValueError, RecursionError):
+        if done.returncode == 0:
+            return json.loads(done.stdout)
+    raise DynloraError(f"{failed} (exit {done.returncode}): {said[-4000:] or 'it said nothing'}")
+
+
+def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 300.0) -> dict[str, Any]:
+    """Return what `dynlora preflight --json` says of a configuration; one check at a time in a runs folder.
+
+    Args:
+        config: the configuration as plain values.
+        runs_dir: folder of the runs; made when missing. Nothing is left in it.
+        timeout_s: seconds to wait for the check, which may fetch a model.
+
+    Raises:
+        ConfigError: when the configuration cannot be used; the text is the child's sentence.
+        StorageError: when the disk does not take the configuration.
+        DynloraError: when the child fails or takes too long.
+    """
+    incoming = own_folder(runs_root(runs_dir, make=True), INCOMING_DIR)
+    text = yaml_text(config)
+    request = incoming / f"check-{hashlib.sha256(text.encode()).hexdigest()[:20]}.yaml"
+    with locked(incoming / "check.lock", timeout_s):
+        try:
+            with storing("the configuration to check"):
+                write_text(request, text)
+            return answer_of(preflight_command(request), timeout_s, "the configuration was not checked")
+        finally:
+            request.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def catalog() -> dict[str, Any]:
+    """Return the strategies and their typed hyper-parameters under `strategies`.
+
+    A child that has torch is asked once per state of the source: the answer is kept in the user's cache folder, so
+    that pages open at once. Whoever asks while another process is asking waits for its answer.
+
+    Raises:
+        DynloraError: when the child fails.
+    """
+    kept = cache_dir() / f"strategies-{_catalog_version()}.json"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with locked(kept.with_suffix(".lock"), CATALOG_TIMEOUT_S):
+            found = _kept_catalog(kept)
+            if found is None:
+                found = _ask_catalog()
+                write_text(kept, json.dumps(found))
+            return found
+    except (OSError, RunBusyError, StorageError):
+        return _ask_catalog()  # a cache folder that cannot be written costs time, nothing else
+
+
+def _catalog_version() -> str:
+    """Return a digest of everything the catalogue is made of."""
+    digest = hashlib.sha256()
+    with suppress(PackageNotFoundError):
+        digest.update(version("dynlora").encode())
+    for path in (*sorted((_PACKAGE / "strategies").glob("*.py")), _PACKAGE / "engine" / "strategy.py"):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _kept_catalog(kept: Path) -> dict[str, Any] | None:
+    with suppress(OSError, ValueError, RecursionError):
+        if kept.stat().st_size <= MAX_CATALOG_BYTES:
+            found = json.loads(kept.read_text("utf-8"))
+            if isinstance(found, dict) and isinstance(found.get("strategies"), list):  # pyright: ignore
+                return found  # pyright: ignore[reportUnknownVariableType]
+    return None
+
+
+def _ask_catalog() -> dict[str, Any]:
+    try:
+        done = run_child(strategies_command(), CATALOG_TIMEOUT_S)
+        found = json.loads(done.stdout)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        raise DynloraError(f"the strategies cannot be listed: {error}") from None
+    return found if isinstance(found, dict) else {"strategies": found}  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,236 @@
+"""Starting, stopping and resuming runs, each in a process of its own that outlives whoever started it.
+
+No choice of a user is ever put on a command line except a run's checked id: everything else travels in files of the
+runs folder, and no shell is involved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynlora.config_files import yaml_text
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError
+from dynlora.jobs.cli_client import INCOMING_DIR, answer_of, catalog
+from dynlora.jobs.queue import (
+    LAUNCH_NAME,
+    LOCK_WAIT_S,
+    QUEUE_LOCK,
+    in_queue,
+    is_alive,
+    read_launch,
+    read_status,
+    start_next,
+    wake,
+)
+from dynlora.jobs.spawn import Folder, locked, own_folder, read_json, runs_root, storing
+from dynlora.jobs.trash import delete, restore, trashed
+from dynlora.store import process, schema
+from dynlora.store.lifecycle import annotate, write_text
+from dynlora.store.rows import Status
+
+__all__ = [
+    "RunHandle",
+    "catalog",
+    "delete",
+    "enqueue",
+    "in_queue",
+    "is_alive",
+    "restore",
+    "resume",
+    "start_next",
+    "stop",
+    "trashed",
+    "wake",
+]
+
+_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
+_STARTING_STOP_S = 10.0
+LEFT_AFTER_S = 86_400.0
+"""Age, seconds, at which what a killed start left behind is removed."""
+
+
+@dataclass(frozen=True)
+class RunHandle:
+    """A run that was put into the queue.
+
+    Attributes:
+        id: id of the run.
+        folder: its folder, absolute.
+    """
+
+    id: str
+    folder: Path
+
+    def status(self) -> Status:
+        """Return where the run stands now."""
+        return read_status(self.folder)
+
+
+def train_command(config: Path, runs_dir: Path) -> list[str]:
+    """Return the command that checks a configuration and makes a queued run of it."""
+    command = [sys.executable, "-m", "dynlora", "train", "--config", str(config), "--queue", "--json"]
+    return [*command, "--runs-dir", str(runs_dir)]
+
+
+def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: float = 300.0) -> RunHandle:
+    """Check a configuration in a child process, put the run into the queue and start the queue.
+
+    Args:
+        config: the configuration as plain values.
+        runs_dir: folder of the runs; made when missing.
+        key: idempotency key; a second call with the same key returns the run of the first.
+        timeout_s: seconds to wait for the check, which may fetch a model.
+
+    Raises:
+        ConfigError: when the key or the configuration cannot be used; the text is the child's sentence.
+        StorageError: when the disk does not take the configuration.
+        DynloraError: when the child fails or takes too long.
+    """
+    if not _KEY.match(key):
+        raise ConfigError(f"key {key[:80]!r} of a launch: use 1 to 64 letters, digits, '-' and '_'")
+    root = runs_root(runs_dir, make=True)
+    incoming = own_folder(root, INCOMING_DIR)
+    _sweep_leftovers(root, incoming)
+    with locked(incoming / f"{key}.lock", timeout_s):
+        answer = incoming / f"{key}.json"
+        known = read_json(answer).get("id")
+        if isinstance(known, str):
+            return RunHandle(known, schema.run_folder(root, known, must_exist=False))
+        request = incoming / f"{key}.yaml"
+        with storing("the configuration of the run"):
+            write_text(request, yaml_text(config))
+        run_id = _ask_train(request, root, timeout_s)
+        with storing(f"run {run_id} was queued, but the note of that"):
+            write_text(answer, json.dumps({"id": run_id}))
+    wake(root)
+    return RunHandle(run_id, schema.run_folder(root, run_id))
+
+
+def _sweep_leftovers(root: Path, incoming: Path) -> None:
+    """Remove what starts that were killed left a day ago: run folders that were never finished, and configurations."""
+    with suppress(OSError):
+        found = [entry for entry in root.iterdir() if entry.name.startswith(".new-")]
+        found += [entry for entry in incoming.iterdir() if entry.suffix == ".yaml" or entry.name.startswith(".")]
+        for entry in found:
+            if process.now() - entry.lstat().st_mtime > LEFT_AFTER_S:
+                _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    """Remove a file, a link or a whole folder, as far as that can be done."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            entry.unlink()
+
+
+def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
+    found = answer_of(train_command(request, root), timeout_s, "the run was not queued")
+    try:
+        return schema.check_run_id(str(found["id"]))
+    except (ValueError, KeyError):
+        raise DynloraError("the run was not queued: the check named no run") from None
+
+
+def stop(runs_dir: Folder, run_id: str) -> str:
+    """Ask a run to stop: its process saves a checkpoint and ends. A queued run leaves the queue.
+
+    Returns:
+        The status right after: `stopped` for a queued run, `running` for one that is now ending.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when it runs on another machine, or its process is not one of dynlora's.
+        ConfigError: when it is neither queued nor running.
+    """
+    root = runs_root(runs_dir)
+    folder = schema.run_folder(root, run_id)
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        status = read_status(folder)
+        if status.status == "queued":
+            status = _stop_queued(folder, status)
+            if status.status != "running":
+                return status.status
+    if status.other_host:
+        raise RunBusyError(f"run {run_id} is training on host {status.host}: stop it there")
+    if status.status != "running":
+        raise ConfigError(f"run {run_id} is {status.status}: only a queued or running run can be stopped")
+    _terminate(run_id, status.pid, status.process_start)
+    return read_status(folder).status
+
+
+def _stop_queued(folder: Path, status: Status) -> Status:
+    launch = read_launch(folder)
+    if launch.opened == status.opened and launch.is_alive:
+        _terminate(folder.name, launch.pid, launch.start)
+        deadline = time.monotonic() + _STARTING_STOP_S
+        while launch.is_alive and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if read_status(folder).status != "queued":
+            return read_status(folder)
+    annotate(folder, state="stopped")
+    return read_status(folder)
+
+
+def _terminate(run_id: str, pid: int | None, start: float | None) -> None:
+    """Send SIGTERM to exactly the process that wrote the run, if it is one of ours; a pid alone is not trusted."""
+    if pid is None or not process.is_alive(pid, start):
+        return
+    if pid == os.getpid() or not process.is_ours(process.command_line(pid)):
+        raise RunBusyError(f"run {run_id}: process {pid} is not one that dynlora started, so it was left alone")
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it goes on
+            os.kill(pid, signal.SIGCONT)
+
+
+def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
+    """Put a stopped, failed or interrupted run back into the queue and start the queue.
+
+    Args:
+        runs_dir: folder of the runs.
+        run_id: the run.
+        force: also when another machine claims to be training it.
+
+    Returns:
+        The status right after: `queued`, whether it is starting or waiting for another run.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when it is running.
+        ConfigError: when it is finished.
+        CorruptRunError: when it cannot be read, or what it left of its last start cannot be removed.
+    """
+    root = runs_root(runs_dir)
+    folder = schema.run_folder(root, run_id)
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        status = read_status(folder)
+        if status.status == "finished":
+            raise ConfigError(f"run {run_id} is finished: there is nothing to resume")
+        if status.status == "running" and not (status.other_host and force):
+            where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
+            raise RunBusyError(f"run {run_id} is running{where}")
+        if status.status != "queued":
+            _forget_launch(folder)
+            annotate(folder, state="queued", meta={"resume": True})
+    start_next(root)
+    return "queued"
+
+
+def _forget_launch(folder: Path) -> None:
+    try:
+        (folder / LAUNCH_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        said = f"run {folder.name}: {LAUNCH_NAME} cannot be removed ({error.strerror}): remove it"
+        raise CorruptRunError(said) from None

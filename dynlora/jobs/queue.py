@@ -1,0 +1,231 @@
+"""The queue of a runs folder: one run trains at a time, the oldest queued one is next.
+
+The queue has no file of its own and no server: a queued run is a run folder at step 0 (or at a checkpoint), and
+whoever finishes or reads starts the next one under the folder's lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynlora.errors import CorruptRunError, DynloraError, RunNotFoundError
+from dynlora.jobs.spawn import Folder, end_child, locked, read_json, reap, runs_root, spawn_detached, tail
+from dynlora.store import process, schema
+from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
+from dynlora.store.lifecycle import annotate, write_text
+from dynlora.store.meta import moment, whole
+from dynlora.store.reader import RunReader
+from dynlora.store.rows import Status
+
+LAUNCH_NAME = "launch.json"
+LOG_NAME = "train.log"
+QUEUE_LOCK = ".queue.lock"
+LOCK_WAIT_S = 30.0
+FOREIGN_GONE_S = 600.0
+"""Silence, seconds, after which a run on another machine no longer holds up the queue."""
+
+_MARK_GRACE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The process started for a run: its pid, start (seconds since the epoch) and the run's count of openings."""
+
+    pid: int | None
+    start: float | None
+    opened: int | None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether that process lives."""
+        return process.is_alive(self.pid, self.start)
+
+
+def resume_command(run_id: str, runs_dir: Path) -> list[str]:
+    """Return the command that trains a run from its last checkpoint, or from the start."""
+    return [sys.executable, "-m", "dynlora", "resume", run_id, "--runs-dir", str(runs_dir)]
+
+
+def read_status(folder: Path) -> Status:
+    """Return where a run stands.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+    """
+    with RunReader(folder) as reader:
+        return reader.status()
+
+
+def read_launch(folder: Path) -> Launch:
+    """Return the process that was started for a run; all None when there was none.
+
+    The file is written before the process is started and again after. Whoever died in between named no process: the one
+    that runs the run's command is it; without one there is a count of openings and no pid.
+    """
+    found = read_json(folder / LAUNCH_NAME)
+    pid, start, opened = found.get("pid"), moment(found.get("start_time")), whole(found.get("opened"))
+    if opened is not None and pid is None:
+        pid, start = process.find(resume_command(folder.name, folder.parent)) or (None, None)
+    return Launch(whole(pid), start, opened)
+
+
+def start_next(runs_dir: Folder) -> str | None:
+    """Start the oldest queued run unless one is running or starting; return its id, None when none was started.
+
+    Raises:
+        RunBusyError: when another process has held the queue for half a minute.
+    """
+    root = runs_root(runs_dir)
+    if not root.is_dir():
+        return None
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        reap()
+        for run_id in _waiting(root):
+            folder = schema.run_folder(root, run_id)
+            try:
+                _start(root, folder)
+            except (OSError, CorruptRunError) as error:
+                _fail(folder, f"its process could not be started: {error}")
+            else:
+                return run_id
+    return None
+
+
+def wake(runs_dir: Folder) -> str | None:
+    """Restart a stalled queue; one look into a folder when nothing is queued. A broken run never makes it fail.
+
+    Returns:
+        The id of the run that was started, None when none was.
+    """
+    root = runs_root(runs_dir)
+    reap()
+    marked = active_ids(root)
+    if not marked or any(_is_training(root, run_id) for run_id in marked):
+        return None
+    try:
+        return start_next(root)
+    except (DynloraError, OSError):
+        return None
+
+
+def in_queue(runs_dir: Folder) -> tuple[int, int]:
+    """Return how many runs train and how many wait; only runs that are not over are opened."""
+    root, found = runs_root(runs_dir), {"running": 0, "queued": 0}
+    for run_id in active_ids(root):
+        with suppress(DynloraError):
+            status = read_status(schema.run_folder(root, run_id)).status
+            if status in found:
+                found[status] += 1
+    return found["running"], found["queued"]
+
+
+def _is_training(root: Path, run_id: str) -> bool:
+    try:
+        return _holds_queue(read_status(schema.run_folder(root, run_id)))
+    except DynloraError:
+        return False
+
+
+def _holds_queue(status: Status) -> bool:
+    gone = status.other_host and status.heartbeat_age_s > FOREIGN_GONE_S
+    return status.status == "running" and not gone
+
+
+def _waiting(root: Path) -> list[str]:
+    """Return the queued ids, oldest first; empty while a run is running or starting. Tidies the marks on the way."""
+    queued: list[tuple[float, str]] = []
+    busy = False
+    for run_id in active_ids(root):
+        try:
+            folder = schema.run_folder(root, run_id)
+            status = read_status(folder)
+        except RunNotFoundError:
+            _forget(root, run_id)
+            continue
+        except DynloraError:
+            unmark_active(root, run_id)
+            continue
+        if status.status == "queued" and _is_pending(folder, status):
+            queued.append((status.heartbeat, run_id))
+        elif status.status == "queued":
+            busy = _is_starting(folder) or busy
+        elif status.status == "running":
+            busy = _holds_queue(status) or busy
+        else:
+            _settle(folder, status)
+    return [] if busy else [run_id for _, run_id in sorted(queued)]
+
+
+def _is_pending(folder: Path, status: Status) -> bool:
+    """Tell whether a queued run has no process yet: a launch file of an earlier start counts for nothing."""
+    launch = read_launch(folder)
+    return launch.opened != status.opened or launch.pid is None
+
+
+def _is_starting(folder: Path) -> bool:
+    """Tell whether a launched run is still on its way; one whose process died first is marked as failed."""
+    if read_launch(folder).is_alive:
+        return True
+    _fail(folder, tail(folder / LOG_NAME) or "its process ended before training began")
+    return False
+
+
+def _forget(root: Path, run_id: str) -> None:
+    """Remove a mark without a run, unless the run may just be being made."""
+    mark = root / ACTIVE_DIR / run_id
+    with suppress(OSError):
+        if process.now() - mark.stat().st_mtime > _MARK_GRACE_S:
+            mark.unlink()
+
+
+def _settle(folder: Path, status: Status) -> None:
+    """Unmark a run that is over; one that readers kept from being left as a single file is wrapped up now."""
+    if status.status == "interrupted":
+        unmark_active(folder.parent, folder.name)
+        return
+    with suppress(DynloraError, OSError):
+        annotate(folder)
+
+
+def _start(root: Path, folder: Path) -> None:
+    """Start a run's process; none is left when it cannot be written down, as the next run would be started beside it.
+
+    Raises:
+        CorruptRunError: when the run, or its log, cannot be used.
+        OSError: when the process cannot be started or written down.
+    """
+    opened, path = read_status(folder).opened, folder / LAUNCH_NAME
+    write_text(path, json.dumps({"pid": None, "start_time": None, "opened": opened}))
+    pid = spawn_detached(resume_command(folder.name, root), folder / LOG_NAME)
+    try:
+        write_text(path, json.dumps({"pid": pid, "start_time": process.start_time(pid), "opened": opened}))
+    except BaseException:
+        end_child(pid)
+        raise
+
+
+def _fail(folder: Path, why: str) -> None:
+    """Mark a run as failed that never began, so that it does not block the queue."""
+    with suppress(DynloraError, OSError):
+        if read_status(folder).status == "queued":
+            annotate(folder, state="failed", error=why)
+
+
+def is_alive(runs_dir: Folder, run_id: str) -> bool:
+    """Tell whether the process that trains a run, or is about to, lives on this machine.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+    """
+    folder = schema.run_folder(os.fspath(runs_dir), run_id)
+    status = read_status(folder)
+    if status.status == "queued":
+        launch = read_launch(folder)
+        return launch.opened == status.opened and launch.is_alive
+    return status.status == "running" and process.is_alive(status.pid, status.process_start)

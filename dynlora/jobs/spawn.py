@@ -1,0 +1,195 @@
+"""Child processes of a runs folder: what they inherit, how they are detached, and the small files beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dynlora.errors import CorruptRunError, StorageError
+from dynlora.server.token import TOKEN_VARIABLE
+from dynlora.store.connection import take_lock
+
+Folder = str | os.PathLike[str]
+
+_KEPT_PREFIXES = (
+    "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
+    "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
+)  # fmt: skip
+_KEPT = frozenset((
+    "PATH", "HOME", "LANG", "LANGUAGE", "USER", "LOGNAME", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
+    "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
+    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
+    "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
+))  # fmt: skip
+_DROPPED = frozenset((TOKEN_VARIABLE,))
+_MAX_JSON_BYTES = 65_536
+_END_S = 5.0
+
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a child inherits: models, packages, proxies, threads and devices; the rest is dropped."""
+    source = os.environ if environment is None else environment
+    kept = {
+        name: value
+        for name, value in source.items()
+        if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
+    }
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def spawn_detached(command: list[str], log: Path) -> int:
+    """Start a process that outlives this one and the terminal, its output appended to `log`; return its pid.
+
+    Raises:
+        CorruptRunError: when the log is no plain file.
+        OSError: when the process cannot be started.
+    """
+    descriptor = _open_log(log)
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=subprocess.STDOUT,
+            env=child_environment(),
+            close_fds=True,
+            start_new_session=True,
+            creationflags=0x00000208 if sys.platform == "win32" else 0,  # DETACHED_PROCESS | NEW_PROCESS_GROUP
+        )
+    finally:
+        os.close(descriptor)
+    _children.append(child)
+    return child.pid
+
+
+def _open_log(log: Path) -> int:
+    """Return a descriptor that appends to a log; opening a pipe in its place would wait for ever for a reader."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(log, flags, 0o644)
+    except OSError as error:
+        if os.path.lexists(log) and not stat.S_ISREG(os.lstat(log).st_mode):
+            raise CorruptRunError(f"{log.name} is not a plain file: remove it") from None
+        raise error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorruptRunError(f"{log.name} is not a plain file: remove it")
+    if sys.platform != "win32":
+        os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def end_child(pid: int) -> None:
+    """End a process that `spawn_detached` started here and collect it."""
+    for child in [child for child in _children if child.pid == pid]:
+        child.terminate()
+        try:
+            child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    reap()
+
+
+def reap() -> None:
+    """Collect ended children, so that a server that runs for weeks keeps no zombies."""
+    for child in list(_children):
+        if child.poll() is not None:
+            with suppress(ValueError):
+                _children.remove(child)
+
+
+@contextmanager
+def locked(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold the lock file `path`.
+
+    Raises:
+        RunBusyError: when another process holds it for longer than `wait_s` seconds.
+        CorruptRunError: when the file is a link.
+    """
+    lock = take_lock(
+        path,
+        wait_s,
+        link=f"{path} is a link; dynlora does not follow links in a runs folder",
+        busy=f"{path.parent} has been busy for {wait_s:.0f} s: try again",
+    )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """A `with` block in which what the disk refuses is a sentence.
+
+    Raises:
+        StorageError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"{what} cannot be written ({reason}); free some space, or see who may write there"
+        ) from None
+
+
+def runs_root(runs_dir: Folder, *, make: bool = False) -> Path:
+    """Return a runs folder as an absolute path without links, made when asked for.
+
+    Raises:
+        StorageError: when it cannot be made.
+    """
+    root = Path(os.path.realpath(runs_dir))
+    if make:
+        with storing(f"the runs folder {root}"):
+            root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def own_folder(root: Path, name: str) -> Path:
+    """Return a folder of the runs folder that is no run, made when missing.
+
+    Raises:
+        CorruptRunError: when it is a link: dynlora writes nowhere but in the runs folder.
+        StorageError: when it cannot be made.
+    """
+    folder = root / name
+    if folder.is_symlink():
+        raise CorruptRunError(f"{folder} is a link; dynlora does not follow links in a runs folder")
+    with storing(f"the folder {folder}"):
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a small JSON object, empty when the file is missing, a link, too large or no object."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            found = json.loads(file.read(_MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def tail(path: Path, size: int = 4000) -> str:
+    """Return the last `size` bytes of a log as text, empty when it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read(size).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,93 @@
+"""Deleting a run moves it to `.trash/` inside its runs folder, from where it can be restored."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
+from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, read_launch, read_status
+from dynlora.jobs.spawn import Folder, locked, runs_root
+from dynlora.store import schema
+from dynlora.store.active import mark_active, unmark_active
+from dynlora.store.connection import LET_GO_S, lock_run
+
+TRASH_DIR = ".trash"
+
+
+def delete(runs_dir: Folder, run_id: str) -> Path:
+    """Move a run to the trash of its runs folder and return where it is now; `restore` brings it back.
+
+    A run that cannot be read is moved too. Links are never followed.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when it is running or starting.
+        CorruptRunError: when its folder or the trash is a link.
+        ConfigError: when a run of that id lies in the trash.
+    """
+    root = runs_root(runs_dir)
+    folder = schema.run_folder(root, run_id, must_exist=False)
+    if not folder.is_dir():
+        raise RunNotFoundError(f"no run {run_id!r} in {root}: `dynlora runs` lists what is there")
+    target = _trash(root) / run_id
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        if _is_busy(folder):
+            raise RunBusyError(f"run {run_id} is running: stop it first")
+        lock_run(folder, LET_GO_S).release()
+        if os.path.lexists(target):
+            raise ConfigError(f"run {run_id} lies in the trash already: remove {target} first")
+        target.parent.mkdir(exist_ok=True)
+        folder.rename(target)
+        unmark_active(root, run_id)
+    return target
+
+
+def restore(runs_dir: Folder, run_id: str) -> Path:
+    """Bring a run back from the trash and return its folder; a queued one takes its place in the queue again.
+
+    Raises:
+        RunNotFoundError: when the trash holds no such run.
+        CorruptRunError: when the trash or the folder in it is a link.
+        ConfigError: when a run of that id is there again.
+    """
+    root = runs_root(runs_dir)
+    target = schema.run_folder(root, run_id, must_exist=False)
+    folder = schema.run_folder(_trash(root), run_id, must_exist=False)
+    if not folder.is_dir():
+        raise RunNotFoundError(f"no run {run_id!r} in the trash of {root}")
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        if os.path.lexists(target):
+            raise ConfigError(f"run {run_id} cannot be restored: {root} holds a run of that id")
+        folder.rename(target)
+        if _state(target) == "queued":
+            mark_active(root, run_id)
+    return target
+
+
+def trashed(runs_dir: Folder) -> list[str]:
+    """Return the ids in the trash, in order."""
+    try:
+        names = os.listdir(_trash(runs_root(runs_dir)))
+    except OSError:
+        return []
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def _trash(root: Path) -> Path:
+    trash = root / TRASH_DIR
+    if trash.is_symlink():
+        raise CorruptRunError(f"{trash} is a link to another place; dynlora does not follow it")
+    return trash
+
+
+def _state(folder: Path) -> str | None:
+    try:
+        return read_status(folder).status
+    except DynloraError:
+        return None
+
+
+def _is_busy(folder: Path) -> bool:
+    state = _state(folder)
+    return state == "running" or (state == "queued" and read_launch(folder).is_alive)

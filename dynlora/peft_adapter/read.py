@@ -1,0 +1,207 @@
+"""An adapter folder as numbers: the rank, norm and spectrum of every module it holds."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynlora.errors import AdapterError
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, Settings, read_settings
+from dynlora.peft_adapter.module_names import places
+from dynlora.peft_adapter.plain import shown
+from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
+from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
+
+MAX_RANK = 1024
+"""Of a module; the singular values of 1,024 components take half a second."""
+
+MAX_MODULES = 20_000
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+"""Endings of files that run code when they are read; they are never opened."""
+
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([ABE])(?:\.(?!bias\Z)[^.]+){0,2}\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class AdaptedModule:
+    """What an adapter does to one module.
+
+    Attributes:
+        name: dotted name inside the model.
+        layer: index of its block, None outside of blocks.
+        kind: its name inside the block.
+        d_in: input features.
+        d_out: output features.
+        rank: components that reach the output; of AdaLoRA those whose factor is not zero.
+        max_rank: components that the file holds.
+        scaling: s of the update s · B A.
+        norm: Frobenius norm of the update; None when its numbers are not finite.
+        effective_rank: (Σσ²)² / Σσ⁴; None likewise.
+        singular_values: of the update, the largest first; empty likewise.
+    """
+
+    name: str
+    layer: int | None
+    kind: str
+    d_in: int
+    d_out: int
+    rank: int
+    max_rank: int
+    scaling: float
+    norm: float | None
+    effective_rank: float | None
+    singular_values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder, read.
+
+    Attributes:
+        peft_type: LORA or ADALORA.
+        base_model: what it was trained on, as its configuration says; text of its author.
+        modules: in the order of their names' numbers.
+        other_parameters: numbers in the file that are no factor, such as a head trained in full.
+        notes: what of the adapter these numbers do not show, a sentence each.
+    """
+
+    peft_type: str
+    base_model: str
+    modules: tuple[AdaptedModule, ...]
+    other_parameters: int
+    notes: tuple[str, ...]
+
+
+def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
+    """Read a folder with `adapter_config.json` and `adapter_model.safetensors`, as PEFT and `dynlora export` write it.
+
+    Raises:
+        AdapterError: when a file is missing, a link, damaged, a pickle, or holds no LoRA or AdaLoRA adapter.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise AdapterError(f"{path}: no folder; give the folder that holds {CONFIG_NAME} and {TENSORS_NAME}")
+    for name in (CONFIG_NAME, TENSORS_NAME):
+        if not os.path.lexists(path / name):
+            raise AdapterError(f"{path}: {_missing(path, name)}")
+    settings = read_settings(path)
+    with TensorFile(path / TENSORS_NAME) as tensors:
+        found = _factors(tensors.infos)
+        rest = sum(info.length for info in tensors.infos.values()) - _length(tensors.infos, found)
+        where = places(list(found))
+        modules = [
+            _module(tensors, settings, name, place, factors)
+            for (name, factors), place in zip(found.items(), where, strict=True)
+        ]
+    return Adapter(settings.peft_type, settings.base_model, tuple(modules), rest, _notes(settings, modules))
+
+
+def _missing(path: Path, name: str) -> str:
+    """Say what is wrong with a folder that lacks a file, as far as its other files tell."""
+    pickle = next((item.name for item in sorted(path.iterdir()) if item.name.endswith(PICKLES)), None)
+    if name == TENSORS_NAME and pickle:
+        return f"{shown(pickle)} is a pickle, which can run code when it is read; save the adapter as {TENSORS_NAME}"
+    if (path / "state.json").is_file():
+        return "an adapter as a run keeps it; write one for others with `dynlora export ID --out FOLDER`"
+    return f"{name} is missing; give a folder that PEFT or `dynlora export` wrote"
+
+
+def _factors(infos: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
+    """Return the tensors of each module by the factor they are: module to A, B, E to name; checked for their shapes."""
+    found: dict[str, dict[str, str]] = {}
+    for name in infos:
+        match = _FACTOR.match(name)
+        if match:
+            module = match[1].removeprefix(_PREFIX)
+            if match[2] in found.setdefault(module, {}):
+                raise AdapterError(
+                    f"{TENSORS_NAME}: module {shown(module)} has lora_{match[2]} twice; keep one adapter"
+                )
+            found[module][match[2]] = name
+    if not found:
+        raise AdapterError(f"{TENSORS_NAME}: none of its {len(infos)} tensors is a lora_A; give a LoRA adapter")
+    if len(found) > MAX_MODULES:
+        raise AdapterError(
+            f"{TENSORS_NAME}: {len(found):,} modules are more than {MAX_MODULES:,}; give a smaller adapter"
+        )
+    for module, factors in found.items():
+        _check_shapes(module, {factor: infos[name].shape for factor, name in factors.items()})
+    order = sorted(found, key=lambda module: [_natural(part) for part in module.split(".")])
+    return {module: found[module] for module in order}
+
+
+def _natural(word: str) -> tuple[int, str]:
+    """Return what sorts numbers by their size, before words."""
+    return (int(word), "") if word.isascii() and word.isdigit() and len(word) < 7 else (10**7, word)
+
+
+def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a module whose factors do not make an update together."""
+    if not {"A", "B"} <= set(shapes):
+        raise AdapterError(f"{TENSORS_NAME}: module {shown(module)} lacks lora_A or lora_B; save the adapter again")
+    a, b = list(shapes["A"]), list(shapes["B"])
+    fits = len(a) >= 2 and len(b) >= 2 and a[0] == b[1] and math.prod(b[2:]) == 1
+    if not fits or math.prod(shapes.get("E", a[:1])) != a[0]:
+        raise AdapterError(
+            f"{TENSORS_NAME}: the factors of module {shown(module)} have shapes {a} and {b}, which make no "
+            "update; save the adapter again"
+        )
+    if a[0] > MAX_RANK:
+        raise AdapterError(f"{TENSORS_NAME}: module {shown(module)} has rank {a[0]:,}, more than {MAX_RANK:,}")
+
+
+def _length(infos: Mapping[str, TensorInfo], found: Mapping[str, Mapping[str, str]]) -> int:
+    return sum(infos[name].length for factors in found.values() for name in factors.values())
+
+
+def _module(
+    tensors: TensorFile,
+    settings: Settings,
+    name: str,
+    place: tuple[int | None, str],
+    factors: Mapping[str, str],
+) -> AdaptedModule:
+    lora_A, lora_B = (tensors.read(factors[factor]) for factor in ("A", "B"))
+    stored = len(lora_A)
+    lora_A, lora_B = lora_A.reshape(stored, math.prod(lora_A.shape[1:])), lora_B.reshape(lora_B.shape[0], stored)
+    factor = tensors.read(factors["E"]).ravel() if "E" in factors else None
+    scaling = settings.scaling(name, stored)
+    values = singular_values(lora_A, lora_B, scaling, factor)
+    if values is not None and not math.isfinite(norm(values)):
+        values = None
+    size, spread = (None, None) if values is None else (norm(values), effective_rank(values))
+    return AdaptedModule(
+        name, *place, lora_A.shape[1], lora_B.shape[0], _reaching(stored, factor), stored, scaling, size, spread,
+        () if values is None else tuple(values.tolist()),
+    )  # fmt: skip
+
+
+def _reaching(stored: int, factor: NDArray[Any] | None) -> int:
+    """Return how many components reach the output."""
+    return stored if factor is None else int(np.count_nonzero(factor))
+
+
+def _notes(settings: Settings, modules: list[AdaptedModule]) -> tuple[str, ...]:
+    """Return what the numbers do not show."""
+    notes: list[str] = []
+    if settings.is_decomposed:
+        notes.append("DoRA also scales the columns of the base weights, which is not seen without the base model.")
+    if settings.unread:
+        notes.append(
+            f"{len(settings.unread)} patterns of alpha_pattern are regular expressions, which are not run: lora_alpha "
+            "stands for theirs."
+        )
+    broken = [module.name for module in modules if module.norm is None]
+    if broken:
+        notes.append(f"{len(broken)} modules hold numbers that are not finite, {shown(broken[0])} first.")
+    return tuple(notes)

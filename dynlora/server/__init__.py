@@ -1,0 +1,1 @@
+"""What serves the dashboard: the ASGI door, the token, the files of the app."""

@@ -1,0 +1,11 @@
+"""The server behind `dynlora ui`: `app.py`, and a door that only its own pages pass."""
+
+from __future__ import annotations
+
+from starlette.middleware import Middleware
+from streamlit.starlette import App
+
+from dynlora.server.app_files import app_root
+from dynlora.server.host_check import OwnPagesOnly
+
+app = App(app_root() / "app.py", middleware=[Middleware(OwnPagesOnly)])

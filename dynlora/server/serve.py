@@ -1,0 +1,135 @@
+"""The dashboard's server, and the demo that starts a run beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.errors import DynloraError
+from dynlora.jobs import launch
+from dynlora.server.app_files import app_root
+from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
+from dynlora.server.token import TOKEN_VARIABLE, read_token
+
+DEMO = {
+    "train.steps": 150,
+    "adapter.rank": 4,
+    "data.max_eval": 600,
+    "log.eval_every": 25,
+}
+"""The demo's settings: short enough to be watched to its end on two cores."""
+
+
+def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) -> int:
+    """Serve the dashboard until it is stopped; returns its exit code.
+
+    Args:
+        runs_dir: folder of the runs.
+        port: to listen on.
+        host: address to bind; anything but this machine's own makes the dashboard read-only.
+        token_file: holds the token that lets others do more than read.
+
+    Raises:
+        ConfigError: when the token cannot be used.
+    """
+    environment, said = server_environment(runs_dir, host, read_token(token_file))
+    if said:
+        click.echo(said, err=True)
+    threading.Thread(target=_warm, daemon=True).start()
+    return _serve(server_command(host, port), environment)
+
+
+def _serve(command: list[str], environment: dict[str, str]) -> int:
+    """Run the server to its end and return its exit code; SIGTERM ends it with this process, a second one at once."""
+    servers: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        asked.append(number)
+        for server in servers:
+            server.terminate() if len(asked) == 1 else server.kill()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, pass_on) if is_main else None
+    try:
+        servers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=app_root(), env=environment))
+        if asked:
+            servers[0].terminate()
+        with suppress(KeyboardInterrupt):
+            return _code(servers[0].wait())
+        return _code(servers[0].wait())
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _code(returned: int) -> int:
+    """Return the exit code of a process as a shell says it, which a signal may have ended."""
+    return 128 - returned if returned < 0 else returned
+
+
+def server_command(host: str, port: int) -> list[str]:
+    """Return the command of the server; who may do what is in its environment."""
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(Path(__file__).with_name("asgi.py")),
+        f"--server.port={port}",
+    ]
+    command += [f"--server.address={host}", "--server.headless=true", "--browser.gatherUsageStats=false"]
+    if host not in LOCAL:  # else streamlit asks a server on the internet for this machine's address
+        command.append(f"--browser.serverAddress={socket.gethostname() if host in EVERYWHERE else host}")
+    return [*command, *(f"--server.allowedHosts={name}" for name in served_names(host))]
+
+
+def server_environment(runs_dir: Path, host: str, token: str | None) -> tuple[dict[str, str], str]:
+    """Return the environment of the server, and what to tell whoever starts it; nothing for this machine alone."""
+    found = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    found |= {"DYNLORA_RUNS_DIR": str(runs_dir.resolve()), "DYNLORA_STARTED_IN": os.getcwd()}
+    found[HOSTS_VARIABLE] = ",".join(served_names(host))
+    if host in LOCAL:
+        return found, ""
+    found["DYNLORA_READ_ONLY"] = "1"
+    if token is None:
+        return found, f"bound to {host}: the dashboard is read-only there; --token-file lets those who know it do more"
+    found[TOKEN_VARIABLE] = token
+    return found, (
+        f"bound to {host}: read-only until the token is typed on the page; whoever has it starts and deletes runs, "
+        "and without TLS in front it travels in the clear"
+    )
+
+
+def _warm() -> None:
+    """Have the list of strategies ready before a page asks for it; a page that needs it says what went wrong."""
+    with suppress(DynloraError):
+        launch.catalog()
+
+
+def demo(*, runs_dir: Path, port: int) -> int:
+    """Start the demo run through the queue and serve the dashboard."""
+    handle = launch.enqueue(
+        _nested({"name": "demo: dynamic on sentiment4", **DEMO}), runs_dir, key=f"demo-{int(time.time())}"
+    )
+    click.echo(f"training {handle.id}; open http://127.0.0.1:{port}/run?run={handle.id}", err=True)
+    return ui(runs_dir=runs_dir, port=port, host="127.0.0.1")
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return dotted keys as sections."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, last = key.rpartition(".")
+        (found.setdefault(section, {}) if section else found)[last] = value
+    return found

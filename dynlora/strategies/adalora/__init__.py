@@ -1,0 +1,1 @@
+"""AdaLoRA: triplets P Λ Q, pruned to a falling budget."""

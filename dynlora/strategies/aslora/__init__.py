@@ -1,0 +1,1 @@
+"""ASLoRA: A shared, B clustered and merged over layers."""

@@ -1,0 +1,137 @@
+"""ASLoRA: one A for all layers of a kind, and columns B that are merged between layers while training."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor, nn
+
+from dynlora.engine.edits import Edit
+from dynlora.engine.loop.schedule import Phases
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
+from dynlora.errors import ConfigError
+from dynlora.strategies.aslora.edits import Tie
+from dynlora.strategies.aslora.sharing import closest_groups, distances, groups_of, kinds_of, merge_jump, nearest
+
+
+@dataclass
+class AsLora(Strategy):
+    """h_l = W_l x + s · B_g(l) A_kind x: A is shared by every layer, B by the layers of a group.
+
+    All modules of a kind share one A from the start. While training, those of a kind whose B lie nearest to each other,
+    d_ij = ‖B_i - B_j‖ / (‖B_i‖ + ‖B_j‖), come to share one B: the mean, weighted by how many layers use each, with the
+    moments of the sum of their gradients; until a share of the layers is left as groups.
+
+    Paper: Mu et al. 2024, ASLoRA, arXiv 2412.10135.
+    Differs: the abstract is what could be read (A shared globally, B merged adaptively, less than a quarter of the
+    parameters). Distance, schedule and number of groups are a reconstruction. The rank is raised until the budget of
+    uniform LoRA is spent before B merges (`rank_factor` 1 is LoRA's rank, as published). What merging saves after that
+    is not spent again.
+    """
+
+    title = "ASLoRA"
+    summary = (
+        "All layers share one A for each kind of module, which pays for a higher rank, and layers whose B look alike "
+        "come to share it too: the adapter shrinks while it trains."
+    )
+    formula = r"h_l = W_l x + s\,B_{g(l)} A x, \quad d_{ij} = \|B_i - B_j\| \,/\, (\|B_i\| + \|B_j\|)"
+    paper = "Mu et al. 2024, arXiv 2412.10135"
+    fidelity = "reconstruction"
+    cost = "none a step; distances between the B of a kind at a merge"
+    own_signals = {
+        "group": OwnSignal("sharing groups", "Which layers share one B", grouping=True),
+        "distance": OwnSignal("distance to the nearest B", "Which layers were next to share one, at the last merge"),
+    }
+
+    init: str = start_setting(("kaiming", "gaussian"))
+    group_share: float = setting(0.5, "Groups of B that are left at the end, in layers.", gt=0, le=1)
+    rank_factor: float | None = setting(
+        None, "Rank in those of uniform LoRA. Empty: as large as its parameters allow.", ge=0.25, le=64
+    )
+    warmup_steps: int | None = setting(None, "Steps before the first merge. Empty: 12 %.", unit="steps", ge=0)
+    final_steps: int | None = setting(None, "Steps after the last merge. Empty: 30 %.", unit="steps", ge=0)
+    allocate_every: int | None = setting(None, "Steps between merges. Empty: 5 %.", unit="steps", ge=1)
+
+    apart: list[float] = state(list)
+    merged: dict[str, float] = state(dict)
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse a schedule without merges, and several processes."""
+        self.phases(total)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and self.group_share < 1:
+            raise ConfigError(
+                f"strategy.group_share={self.group_share}: tensors cannot be merged over several processes; set it to "
+                "1, or train in one process"
+            )
+
+    def phases(self, total: int) -> Phases:
+        """Return when B may merge in a run of `total` steps."""
+        set_apart = {name: getattr(self, name) for name in ("warmup_steps", "final_steps", "allocate_every")}
+        return Phases.of(total, **set_apart, share=0.05, memory=1)
+
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the steps after which B may merge."""
+        return self.phases(total).events() if self.group_share < 1 else []
+
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Return one rank a kind: as given, or what uniform LoRA's parameters of that kind buy when A is shared."""
+        ranks = [0] * len(modules)
+        for members in kinds_of(modules).values():
+            first = modules[members[0]]
+            allowed = probe.rank * first.cost * len(members) / (first.d_in + first.d_out * len(members))
+            wanted = allowed if self.rank_factor is None else probe.rank * self.rank_factor
+            for member in members:
+                ranks[member] = max(1, min(int(wanted), first.d_in, first.d_out))
+        return ranks
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
+        """Return an adapter that shares A with those of its kind."""
+        adapter = super().adapter(module, base, rank, max_rank, probe)
+        adapter.share("lora_A", self.shared.setdefault((module.kind, module.d_in, module.d_out), adapter.lora_A))
+        return adapter
+
+    @cached_property
+    def shared(self) -> dict[tuple[str, int, int], nn.Parameter]:
+        """The one A of each kind, as the adapters are made."""
+        return {}
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Merge the nearest groups of every kind, as many as keeps pace with the schedule."""
+        phases = self.phases(step.total)
+        self.merged = {}
+        if self.group_share >= 1 or not phases.is_event(step.index):
+            return []
+        events = phases.events()
+        progress = (events.index(step.index) + 1) / len(events)
+        ties: list[Tie] = []
+        apart: dict[int, float] = {}
+        for members in kinds_of([module.info for module in adapters]).values():
+            last = max(1, math.ceil(self.group_share * len(members)))
+            wanted = len(members) - round(progress * (len(members) - last))
+            found = [Tie(tuple(pair), "lora_B", gap) for pair, gap in closest_groups(adapters, members, wanted)]
+            if found:
+                found[0] = replace(found[0], among=tuple(members), distances=distances(adapters, members))
+            ties += found
+            apart |= nearest(adapters, members)
+        self.apart = [apart[index] for index in range(len(adapters))]
+        if ties:
+            jump = float(merge_jump(adapters, [tie.modules for tie in ties]))
+            self.merged = {"merge_distance": max(tie.distance for tie in ties), "merge_jump": jump}
+        return [*ties]
+
+    def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
+        """Record which group each module's B belongs to, the place of its first module, and how near the next is."""
+        apart = {"distance": np.array(self.apart)} if self.apart else {}
+        return {"group": groups_of(adapters), **apart}
+
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Record how many different B there are; at a merge the largest distance and what it does to the loss."""
+        return {"groups": float(len(np.unique(groups_of(adapters)))), **self.merged}

@@ -1,0 +1,1 @@
+"""BeamLoRA: weak components make way for copies of strong ones."""

@@ -1,0 +1,1 @@
+"""DiffoRA: which modules are adapted is learned first."""

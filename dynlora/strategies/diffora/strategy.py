@@ -1,0 +1,187 @@
+"""DiffoRA: a search finds which modules of each layer are worth adapting, and they share the whole budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.edits import Edit
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
+from dynlora.errors import ConfigError
+from dynlora.strategies.diffora.edits import Look, TakeIn, Weigh
+from dynlora.strategies.diffora.selection import Choice, adam_step
+from dynlora.strategies.dynamic.one_shot import committed_ranks, toward_ranks
+
+LEAST_STEPS = 3
+"""Steps a search takes at least: while B is zero nothing can be told apart."""
+
+GAP_BATCHES = 16
+"""Reserved batches the loss is measured on before and after the modules are chosen, at most."""
+
+
+@dataclass
+class DiffoRa(Strategy):
+    """h = W0 x + ā_m · s B A x, ā = n · softmax(λ) over the n modules of a layer, while searching; then ā is 0 or 1.
+
+    In the first quarter of the steps the adapters of all modules are trained as ever, each step followed by one of Adam
+    on the logits λ with a batch that is kept from training: ∂L/∂λ_k = ⟨B_k, ∂L/∂B_k⟩ - ā_k / n · Σ_i ⟨B_i, ∂L/∂B_i⟩.
+    Then the modules of largest ā in each layer stay, with what they learnt (ā is taken into B), the others go, and what
+    they held goes into higher ranks. λ are one number a module beside the budget, as long as the search lasts.
+
+    Paper: Jiang et al. 2025, DiffoRA, arXiv 2502.08905.
+    Differs: the abstract is what could be read: a 0/1 matrix of layers and kinds, relaxed, trained and discretised.
+    Parametrisation, first-order alternation, rates, shares and the inheritance of weights are a reconstruction. Its
+    weight sharing between modules while searching is left out. Rank of the kept modules rises until the budget of
+    uniform LoRA is spent.
+    """
+
+    title = "DiffoRA"
+    summary = (
+        "Trains all adapters for a while, and beside them how much each counts in its layer, on rows kept apart. "
+        "Then half of the modules stay, and get the rank of the others."
+    )
+    formula = r"h = W_0 x + \bar a_m\, s\, B A x, \quad \bar a = n \cdot \mathrm{softmax}(\lambda) \;\to\; \{0, 1\}"
+    paper = "Jiang et al. 2025, arXiv 2502.08905"
+    fidelity = "reconstruction"
+    as_lora = {"search_share": 0.0}
+    cost = "a second forward and backward pass in the steps of the search; a tenth of the training rows"
+    own_signals = {
+        "selection": OwnSignal(
+            "weight in the search", "Which modules are chosen: 0 without an adapter, 1 with one", "weight"
+        ),
+        "logit": OwnSignal("logit of the search", "How the search leans"),
+    }
+
+    search_share: float = setting(0.25, "Share of the steps in which modules are sought; 0: no search.", ge=0, le=0.9)
+    keep: float = setting(0.5, "Share of the modules that stay.", gt=0, le=1)
+    scope: str = setting(
+        "layer", "layer: that share of every layer's modules stays; global: of all.", choices=("layer", "global")
+    )
+    search_lr: float = setting(0.01, "Rate of Adam on the logits.", gt=0, le=10)
+    search_every: int = setting(1, "Steps of training for one on the logits.", unit="steps", ge=1)
+    reserve: float = setting(0.1, "Share of the training rows that only the logits see.", gt=0, le=0.5)
+    growth_limit: float = setting(4.0, "Largest rank of a module that stays, in uniform ranks.", ge=1, le=64)
+
+    search: dict[str, Tensor] = state(dict)
+    moments: dict[str, Tensor] = state(dict)
+    rivals: dict[str, Tensor] = state(dict)
+    gap: list[float] = state(list)
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse limits that leave the budget unspent."""
+        if self.search_share and self.keep * self.growth_limit < 1:
+            raise ConfigError(
+                f"strategy.growth_limit={self.growth_limit}: with keep={self.keep} the modules that stay cannot hold "
+                f"the budget; raise it to {1 / self.keep:g} or more"
+            )
+
+    def search_steps(self, total: int) -> int:
+        """Return the steps of the search; 0 where it would be too short to tell modules apart."""
+        steps = math.ceil(self.search_share * total)
+        return steps if steps >= LEAST_STEPS else 0
+
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the step after which modules are chosen."""
+        return [self.search_steps(total)] if self.search_steps(total) else []
+
+    def reserved_share(self) -> float:
+        """Keep rows for the logits, where there is a search."""
+        return self.reserve if self.search_share else 0.0
+
+    def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
+        """Leave room for what other modules will give up."""
+        if not self.search_share:
+            return rank
+        return max(rank, min(round(self.growth_limit * probe.rank), module.d_in, module.d_out))
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
+        """Return an adapter whose components carry a weight, one at first."""
+        adapter = super().adapter(module, base, rank, max_rank, probe)
+        if self.search_share:
+            adapter.use_scale(1.0, trainable=False)
+        return adapter
+
+    def start(self, adapters: Adapters) -> None:
+        """Begin with equal logits.
+
+        Raises:
+            ConfigError: when there are no rows to seek on.
+        """
+        if self.search_share and (self.bench is None or not len(self.bench.reserve)):
+            raise ConfigError(
+                f"strategy.search_share={self.search_share}: a search needs rows that are kept from training, and "
+                "there are none; set it to 0, or train with dynlora's own loop"
+            )
+        if not self.search_share:
+            return
+        zero = torch.zeros(len(adapters), device=adapters[0].lora_A.device)
+        self.search = {"logits": zero, "weights": zero + 1}
+        self.rivals = vars(Choice.among([module.info for module in adapters], zero.device))
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Seek while it lasts, then choose."""
+        end = self.search_steps(step.total)
+        if step.index < end and step.index % self.search_every == 0:
+            return [Weigh(self.sought(adapters, step.index // self.search_every))]
+        return self.selected(adapters) if step.index == end else []
+
+    def sought(self, adapters: Adapters, number: int) -> Tensor:
+        """Take step `number` on the logits with a reserved batch, and return the weights they give."""
+        bench, choice = self.bench, self.choice
+        assert bench is not None  # `start` made sure
+        up = [module.lora_B for module in adapters]
+        loss, gradients = bench.gradients(bench.batch(number - 1), up)
+        pull = torch.stack([product.sum() for product in torch._foreach_mul(up, gradients)])  # pyright: ignore
+        pull = adapters.over_processes(pull)  # the same batch in all of them, but not always the same rounding
+        before, weights = self.search["logits"], self.search["weights"]
+        slope = choice.logit_gradient(pull, weights)
+        logits, self.moments = adam_step(before, slope, self.moments, number, self.search_lr)
+        after = choice.weights(logits)
+        flips = (self.best(choice, after) & ~self.best(choice, weights)).sum()
+        self.search = {"logits": logits, "weights": after, "reserve_loss": loss, "flips": flips}
+        return after
+
+    def selected(self, adapters: Adapters) -> list[Edit]:
+        """Return the edits that leave the best modules alone with the whole budget; the loss before is noted."""
+        kept = self.best(self.choice, self.search["weights"])
+        self.search = {"logits": self.search["logits"], "weights": kept.float()}
+        self.moments = {}
+        room = [module.max_rank if stays else 0 for module, stays in zip(adapters, kept.tolist(), strict=True)]
+        nothing = [np.zeros(0)] * len(adapters)
+        ranks = committed_ranks(nothing, adapters.costs, room, budget=adapters.spendable, min_rank=0)
+        worth = np.zeros((len(adapters), max(module.max_rank for module in adapters)))
+        self.measure()
+        return [*toward_ranks(adapters, worth, ranks, nothing, None), TakeIn(), Look(self.measure)]
+
+    def measure(self) -> None:
+        """Note the loss on the reserve: once before the modules are chosen, once after."""
+        self.gap = [*self.gap, 0.0 if self.bench is None else self.bench.reserve_loss(GAP_BATCHES)]
+
+    def best(self, choice: Choice, weights: Tensor) -> Tensor:
+        """Return which modules would stay."""
+        return choice.chosen(weights, self.keep, overall=self.scope == "global")
+
+    @property
+    def choice(self) -> Choice:
+        """Which modules vie with each other."""
+        return Choice(**self.rivals)
+
+    def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
+        """Record the logits, and each module's weight: 0 or 1 once it is chosen."""
+        return {"selection": self.search["weights"], "logit": self.search["logits"]} if self.search else {}
+
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Record the search's loss, entropy and changes of mind; then what choosing did to the reserve's loss."""
+        if len(self.gap) == 2:
+            return {"discretisation_gap": self.gap[1] - self.gap[0]}
+        if "reserve_loss" not in self.search:
+            return {}
+        entropy = self.choice.entropy(self.search["weights"])
+        return {"entropy": entropy, "reserve_loss": self.search["reserve_loss"], "flips": self.search["flips"]}

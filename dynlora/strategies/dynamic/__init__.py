@@ -1,0 +1,1 @@
+"""Dynamic LoRA: rank follows importance while training, gates react to the input."""

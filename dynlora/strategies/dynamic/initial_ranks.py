@@ -1,0 +1,79 @@
+"""First ranks: where a run begins to spend its budget, evenly or by a look at training rows before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dynlora.engine.allocation.solvers import trimmed_ranks
+from dynlora.engine.init.initializers import BATCHES, base_modules, looked_at
+from dynlora.engine.init.input_svd import input_directions
+from dynlora.engine.init.svd import leading
+from dynlora.engine.init.weight_gradients import weight_gradients
+from dynlora.engine.model.gates import gate_numbers
+from dynlora.engine.model.gradient_sketch import Directions
+from dynlora.engine.model.modules import ModuleInfo, room_to_grow
+from dynlora.engine.randomness import stream
+from dynlora.engine.strategy import Probe
+from dynlora.strategies.dynamic.gradient_accumulation import promised
+from dynlora.strategies.dynamic.one_shot import committed_ranks
+
+FIRST_RANKS = ("uniform", "inputs", "gradients")
+
+
+def first_ranks(
+    way: str, modules: Sequence[ModuleInfo], probe: Probe, gates: str | None, *, limit: float, min_rank: int
+) -> list[int]:
+    """Return ranks that, with the gates, fit the budget of uniform LoRA.
+
+    - uniform: the same everywhere, a few components short where gates have to be paid;
+    - inputs: the components along which inputs vary most, by their share of the module's variance, as EVA (Paischer et
+      al. 2024, arXiv 2410.07170) ranks them;
+    - gradients: the components that promise most per parameter, as at the first event, of the frozen weights'
+      gradients over a few batches (Wang et al. 2024, arXiv 2407.05000, and He et al. 2025, arXiv 2502.12171, look at
+      these gradients too).
+
+    Args:
+        way: one of `FIRST_RANKS`.
+        modules: that are adapted.
+        probe: the model, its training rows and the budget.
+        gates: how the adapters react to the input; see `gates.gate_numbers`.
+        limit: largest rank of a module, in uniform ranks.
+        min_rank: components every module gets before anything else counts.
+
+    Raises:
+        ConfigError: when rows are to be looked at and there are none.
+    """
+    gate = gate_numbers(gates)
+    own, shared = (gate, 0) if gates == "rank" else (0, gate * len(modules))
+    cost, budget = [info.cost + own for info in modules], probe.budget - shared
+    if way == "uniform":
+        return trimmed_ranks(probe.rank, cost, budget)
+    room = [room_to_grow(info, 0, probe.rank, limit) for info in modules]
+    look = _explained if way == "inputs" else _promised
+    gains = [gain * c for gain, c in zip(look(modules, probe, room), cost, strict=True)]
+    return committed_ranks(gains, cost, room, budget=budget, min_rank=min_rank)
+
+
+def _explained(modules: Sequence[ModuleInfo], probe: Probe, room: Sequence[int]) -> list[np.ndarray]:
+    """Return the share of its inputs' variance that each component of a module explains, falling."""
+    names = [info.name for info in modules]
+    wanted = dict(zip(names, room, strict=True))
+    found = input_directions(
+        probe.model, base_modules(probe.model, names), looked_at(probe, BATCHES), lambda _: wanted,
+        limit=max(room), seed=probe.seed,
+    )  # fmt: skip
+    return [found[info.name].ratio.double().cpu().numpy()[: wanted[info.name]] for info in modules]
+
+
+def _promised(modules: Sequence[ModuleInfo], probe: Probe, room: Sequence[int]) -> list[np.ndarray]:
+    """Return what components along each weight's gradient promise per parameter, falling; see `listening.promised`."""
+    frozen = base_modules(probe.model, [info.name for info in modules])
+    gradients = weight_gradients(probe.model, frozen, looked_at(probe, BATCHES, labels=True))
+    found = []
+    for info, most in zip(modules, room, strict=True):
+        left, value, right = leading(gradients[info.name].float(), most, stream(probe.seed, info.name, "first ranks"))
+        directions = Directions(left.t(), value, right)
+        found.append(promised(directions, scaling=1.0, lr=1.0, steps=1) / info.cost)
+    return found

@@ -1,0 +1,1 @@
+"""GeLoRA: ranks from the intrinsic dimension of hidden states."""

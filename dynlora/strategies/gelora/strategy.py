@@ -1,0 +1,166 @@
+"""GeLoRA: rank where a block makes the data's geometry richer, as the intrinsic dimension of its states tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation.solvers import proportional_ranks
+from dynlora.engine.data.batches import LOOK
+from dynlora.engine.data.held_back import Batch
+from dynlora.engine.edits import Edit
+from dynlora.engine.init.initializers import looked_at
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
+from dynlora.errors import ConfigError
+from dynlora.strategies.dynamic.one_shot import toward_ranks
+from dynlora.strategies.gelora.hidden_states import layer_states
+from dynlora.strategies.gelora.two_nn import intrinsic_dimension
+
+LAST = 0.7
+"""Share of the steps after which ranks no longer move."""
+
+RESERVED = 0.1
+"""Share of the training rows that dimensions are estimated on again."""
+
+
+@dataclass
+class GeLora(Strategy):
+    """h = W0 x + s · B A x with r_l = max(round(d_{l+1} - d_l), 0) + 1 for every module of block l.
+
+    d_l is the intrinsic dimension of the hidden states that enter block l of the base model, d_{l+1} of those that
+    leave it, each averaged over a row's tokens, as TwoNN estimates it from the distances to the two nearest neighbours.
+    A block that adds degrees of freedom needs that many more directions to be adapted. By default these ranks are
+    scaled to spend what uniform LoRA may; s = alpha / rank of the uniform one.
+
+    Paper: Ed-dib et al. 2024, GeLoRA, arXiv 2412.09250.
+    Differs: what could be read is the lower bound max(d_{l+1} - d_l, 0), not the algorithm: pooling, rounding, the one
+    added, the constant scaling and `normalise` are a reconstruction. The largest 10 % of the neighbours' ratios count
+    as no less than the next, which leaves the estimate unbiased, where they are usually discarded. `estimate_every`,
+    off by default, moves rank while training.
+    """
+
+    title = "GeLoRA"
+    summary = (
+        "Measures how many degrees of freedom the texts have before and after each block of the base model. Blocks "
+        "that add some get more rank; where nothing is added, little is needed."
+    )
+    formula = (
+        r"r_l \propto \max(\mathrm{round}(d_{l+1} - d_l), 0) + 1, \quad \hat d = N \,/\, \textstyle\sum \ln (r_2 / r_1)"
+    )
+    paper = "Ed-dib et al. 2024, arXiv 2412.09250"
+    fidelity = "reconstruction"
+    cost = "none a step; forward passes over the samples and their distances before training"
+    own_signals = {
+        "dimension": OwnSignal(
+            "intrinsic dimension", "How many dimensions the states leaving each block have", "dimensions"
+        ),
+        "dimension_growth": OwnSignal("dimensions added", "What each block adds to the dimension", "dimensions"),
+        "dimension_error": OwnSignal("standard error", "How sure the dimensions are", "dimensions"),
+    }
+
+    samples: int = setting(1000, "Training rows whose states are compared, at most.", unit="rows", ge=16, le=4096)
+    discard: float = setting(0.1, "Share of the largest neighbour ratios that do not count in full.", ge=0, le=0.5)
+    normalise: bool = setting(True, "Whether ranks are scaled to uniform LoRA's parameters; off: as they are.")
+    estimate_every: int | None = setting(
+        None, "Steps between estimates on the adapted model, which move rank. Empty: never.", unit="steps", ge=1
+    )
+    growth_limit: float = setting(4.0, "Largest rank a move may lead to, in uniform ranks.", ge=1, le=64)
+
+    dimension: list[float] = state(list)
+    error: list[float] = state(list)
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse a distance between estimates that leaves none."""
+        if self.estimate_every is not None and not self.events(total, rank):
+            raise ConfigError(
+                f"strategy.estimate_every={self.estimate_every}: no estimate fits into the first {LAST:.0%} of the "
+                f"run's {total} steps; lower it, or leave it empty"
+            )
+
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the steps after which dimensions are estimated again."""
+        if self.estimate_every is None:
+            return []
+        return list(range(self.estimate_every, math.floor(LAST * total) + 1, self.estimate_every))
+
+    def start(self, adapters: Adapters) -> None:
+        """Make sure that there are rows for later estimates.
+
+        Raises:
+            ConfigError: when estimates are asked for and no rows are kept from training.
+        """
+        if self.estimate_every is not None and (self.bench is None or not len(self.bench.reserve)):
+            raise ConfigError(
+                f"strategy.estimate_every={self.estimate_every}: estimates need rows that are kept from training, and "
+                "there are none; leave it empty, or train with dynlora's own loop"
+            )
+
+    def reserved_share(self) -> float:
+        """Keep rows for later estimates, where there are some."""
+        return 0.0 if self.estimate_every is None else RESERVED
+
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Estimate the dimensions of the base model's states, and return the ranks they ask for."""
+        self.estimate(probe.model, looked_at(probe, math.ceil(self.samples / LOOK)))
+        return self.asked_for(modules, probe.budget, [min(info.d_in, info.d_out) for info in modules])
+
+    def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
+        """Leave room where ranks move."""
+        if self.estimate_every is None:
+            return rank
+        return max(rank, min(round(self.growth_limit * probe.rank), module.d_in, module.d_out))
+
+    def estimate(self, model: nn.Module, batches: Iterable[Batch]) -> None:
+        """Note dimension and standard error of the states before the first block and after each; NaN where unknown."""
+        found = [intrinsic_dimension(states, self.discard) for states in layer_states(model, batches, self.samples)]
+        self.dimension = [math.nan if one is None else one.value for one in found]
+        self.error = [math.nan if one is None else one.error for one in found]
+
+    def asked_for(self, modules: Sequence[ModuleInfo], budget: int, most: Sequence[int]) -> list[int]:
+        """Return the ranks that the dimensions ask for: scaled to the budget, and never more than it."""
+        added = np.nan_to_num(np.diff(self.dimension)) if len(self.dimension) > 1 else np.zeros(1)  # unknown: nothing
+        growth = np.maximum(np.round(added), 0) + 1
+        wanted = np.array([growth[self.block(info, len(growth))] for info in modules])
+        cost, most_ = np.array([info.cost for info in modules]), np.array(most)
+        plain = np.minimum(wanted.astype(int), most_)
+        if not self.normalise and plain @ cost <= budget:
+            return plain.tolist()
+        return proportional_ranks(wanted, cost, budget=budget, least=np.ones_like(most_), most=most_)
+
+    @staticmethod
+    def block(info: ModuleInfo, blocks: int) -> int:
+        """Return the block whose dimensions a module goes by: its own; the last one outside of blocks."""
+        return blocks - 1 if info.layer is None else min(info.layer, blocks - 1)
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Estimate again where it is time, on the adapted model and rows kept from training, and move the rank."""
+        bench = self.bench
+        if step.index not in self.events(step.total, adapters.reference_rank) or bench is None or not bench.reserve:
+            return []
+        count = min(self.samples, len(bench.reserve))
+        with bench.autocast():
+            self.estimate(bench.model, (bench.batch(i) for i in range(math.ceil(count / bench.batch_size))))
+        known = torch.tensor(self.dimension, device=adapters[0].lora_A.device)
+        self.dimension = adapters.over_processes(known).tolist()  # which must all come to the same ranks
+        room = [module.max_rank for module in adapters]
+        ranks = self.asked_for([module.info for module in adapters], adapters.spendable, room)
+        shape = (len(adapters), max(room))
+        size = scoring.component_magnitude(adapters.modules, torch.zeros(shape, device=adapters[0].lora_A.device))
+        return toward_ranks(adapters, size.cpu().numpy(), ranks, [np.zeros(0)] * len(adapters), None)
+
+    def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
+        """Record the dimension of what leaves each module's block, what the block adds, and the standard error."""
+        if len(self.dimension) < 2:
+            return {}
+        blocks = [self.block(module.info, len(self.dimension) - 1) for module in adapters]
+        after, growth = np.array(self.dimension)[1:], np.diff(self.dimension)
+        error = np.array(self.error)[1:]
+        return {"dimension": after[blocks], "dimension_growth": growth[blocks], "dimension_error": error[blocks]}

@@ -1,0 +1,1 @@
+"""GLoRA: a path per module, searched after training."""

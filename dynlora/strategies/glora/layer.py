@@ -1,0 +1,294 @@
+"""GLoRA's module: five support tensors, and the path that says which of them, and how much of each, is used.
+
+W = W0 + W0 ⊙ A + s · B and b = b0 + b0 ⊙ D + E + W0 C. A path names the form of each in five letters, in this order:
+l low-rank, v vector, c constant, n none. All forms of a support are slices of one set of tensors, so that training a
+path trains parts of the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.randomness import stream, stream_seed
+from dynlora.errors import NotMergeableError
+
+FORMS = ("lvcn", "lvcn", "lvn", "vcn", "vcn")
+"""What each of A, B, C, D and E may be."""
+
+PATHS = tuple("".join(path) for path in product(*FORMS))
+"""All 432 paths of a module with a bias."""
+
+WITHOUT_BIAS = tuple(path for path in PATHS if path.endswith("nnn"))
+"""The 16 paths of a module without a bias, where C, D and E have nothing to act on."""
+
+LORA = "nlnnn"
+"""The path that is LoRA."""
+
+SIZE = "ncvl"
+"""The forms by how much they hold; the place of a form is its number in the recorded signals."""
+
+
+def usable(path: str, biased: bool) -> str:
+    """Return a path as a module can take it: without a bias its C, D and E are none."""
+    return path if biased else path[:2] + "nnn"
+
+
+def path_cost(path: str, info: ModuleInfo, rank: int) -> int:
+    """Return the numbers that a path uses of a module."""
+    matrix = {"l": rank * (info.d_in + info.d_out), "v": info.d_out, "c": 1, "n": 0}
+    column = {"l": rank * (info.d_in + 1), "v": info.d_in, "n": 0}
+    bias = {"v": info.d_out, "c": 1, "n": 0}
+    return sum(part[form] for part, form in zip((matrix, matrix, column, bias, bias), path, strict=True))
+
+
+class GloraLinear(LoraLinear):
+    """A module whose weight and bias are scaled and shifted, in the forms its path names.
+
+    B is LoRA's own: lora_B lora_A, or its first column over all inputs, or its first number. A scales W0: as a vector
+    or a constant it multiplies the output; as a low-rank matrix it makes a tensor of W0's size and costs one product
+    forward and two backward. C needs W0 once a forward, as one more token would.
+
+    Attributes:
+        A_down, A_up: (d_out, max_rank), zero at the start, and (max_rank, d_in).
+        C_down, C_up: (d_in, max_rank), zero at the start, and (max_rank, 1); None without a bias, as D and E.
+        D, E: (d_out,), zero at the start.
+        path: the path that is used, as numbers of forms by `SIZE`, (5,).
+        sampled: whether every training step draws a path of its own, (); an evaluation always takes `path`.
+        samples: the same as a plain value.
+        is_fixed: whether the path was given, so that nothing else was ever trained.
+    """
+
+    path: Tensor
+    sampled: Tensor
+
+    def __init__(
+        self, base_layer: nn.Module, info: ModuleInfo, *, rank: int, scaling: float, path: str | None = None
+    ) -> None:
+        """Wrap `base_layer`; a fixed `path` trains what it uses and nothing else, None begins at LoRA's and samples."""
+        super().__init__(base_layer, info, rank=rank, max_rank=rank, scaling=scaling)
+        device, biased = self.lora_A.device, self.base_bias is not None
+        self.A_down = nn.Parameter(torch.zeros(info.d_out, rank, device=device))
+        self.A_up = nn.Parameter(torch.zeros(rank, info.d_in, device=device))
+        self.C_down = nn.Parameter(torch.zeros(info.d_in, rank, device=device)) if biased else None
+        self.C_up = nn.Parameter(torch.zeros(rank, 1, device=device)) if biased else None
+        self.D = nn.Parameter(torch.zeros(info.d_out, device=device)) if biased else None
+        self.E = nn.Parameter(torch.zeros(info.d_out, device=device)) if biased else None
+        self.is_fixed = path is not None
+        self.register_buffer("path", torch.zeros(5, dtype=torch.int64, device=device))
+        self.register_buffer("sampled", torch.tensor(False, device=device))
+        self.settle(path or LORA)
+        if path is None:
+            self.sampled.fill_(True)
+            self.loaded()
+            return
+        used = {id(tensor) for tensor, _ in self.active_parts()}
+        for parameter in self.parameters(recurse=False):
+            parameter.requires_grad_(id(parameter) in used)
+
+    def reset_parameters(self, seed: int, gaussian: float | None = None) -> None:
+        """Draw lora_A as LoRA does, A_up likewise, C_up from U(-1, 1), each from its own stream; the rest is zero."""
+        super().reset_parameters(seed, gaussian)
+        bound = 1 / math.sqrt(self.info.d_in)
+        with torch.no_grad():
+            for name, tensor, reach in (("A_up", self.A_up, bound), ("C_up", self.C_up, 1.0)):
+                if tensor is not None:
+                    draw = torch.empty(tensor.shape)
+                    tensor.copy_(draw.uniform_(-reach, reach, generator=stream(seed, self.info.name, name)))
+
+    @property
+    def base_bias(self) -> Tensor | None:
+        """The frozen bias, (d_out,), or None."""
+        return self.base_layer.bias  # pyright: ignore - linear by construction
+
+    @property
+    def matrix(self) -> Tensor:
+        """The frozen weight, (d_out, d_in), however it lies."""
+        weight: Tensor = self.base_layer.weight  # pyright: ignore - linear by construction
+        return weight if isinstance(self.base_layer, nn.Linear) else weight.t()
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths that this module can take."""
+        return WITHOUT_BIAS if self.base_bias is None else PATHS
+
+    @torch.no_grad()
+    def settle(self, path: str) -> None:
+        """Take a path from now on, also in training; without a bias its C, D and E are none."""
+        forms = usable(path, self.base_bias is not None)
+        self.path.copy_(torch.tensor([SIZE.index(form) for form in forms]))
+        self.sampled.fill_(False)
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Read the path off its tensor, once: the forward must not wait for the device."""
+        self._path = "".join(SIZE[int(place)] for place in self.path)
+        self.samples = bool(self.sampled)
+
+    @contextmanager
+    def trying(self, path: str) -> Iterator[None]:
+        """Take another path inside the block."""
+        before, self._path = self._path, path
+        try:
+            yield
+        finally:
+            self._path = before
+
+    def taken(self) -> str:
+        """Return the path of this forward: one drawn by module and step while a super-net trains, else the settled."""
+        if not (self.samples and self.training):
+            return self._path
+        return self.drawn()
+
+    def drawn(self) -> str:
+        """Return the path of the current step: the same in every process and for all parts of a batch."""
+        seed, step = (0, 0) if self.streams is None else (self.streams.seed, self.streams.key[0])
+        return self.paths[stream_seed(seed, self.info.name, "path", step) % len(self.paths)]
+
+    def _adapted(self, x: Tensor) -> Tensor:
+        """Return W x + b in the forms of the path, without a tensor of W0's size unless A is low-rank."""
+        path = self.taken()
+        if path[:2] == "nl":
+            output = super()._adapted(x)
+        else:
+            frozen = self._frozen(x) if self.fused and not torch._C._are_functorch_transforms_active() else None
+            output = self.base_layer(x) if frozen is None else frozen(x.to(frozen.weight.dtype))
+            dtype = output.dtype
+            scaled, shifted = self._scaled(x, output, path[0]), self._shifted(x, path[1])
+            output = output + sum(part.to(dtype) for part in (scaled, shifted) if part is not None)
+        bias = self._bias(path)
+        if path[0] in "vc" and self.base_bias is not None:  # what scaled the output also scaled the bias in it
+            undo = -self._column(self.A_down, path[0]) * self.base_bias
+            bias = undo if bias is None else bias + undo
+        if bias is not None:
+            output = output + bias.to(output.dtype)
+        return output if self.is_fixed or not self.training else output + self._nothing().to(output.dtype)
+
+    def _scaled(self, x: Tensor, output: Tensor, form: str) -> Tensor | None:
+        """Return (W0 ⊙ A) x; as a vector or a constant, times the output, which holds the bias too."""
+        if form == "n":
+            return None
+        if form == "l":
+            return F.linear(x, self.matrix * (self.A_down @ self.A_up))
+        return output * self._column(self.A_down, form).to(output.dtype)
+
+    def _shifted(self, x: Tensor, form: str) -> Tensor | None:
+        """Return s · B x: as a vector or a constant the sum of x over its features comes to the output."""
+        if form == "n":
+            return None
+        if form == "l":
+            dropped = self._dropped(x) if self.training and self.dropout > 0.0 else None
+            scaling = self.scaling if dropped is None else self.scaling / (1 - self.dropout)
+            return self._update(x, self.rank, scaling, None, None, dropped)
+        return x.sum(-1, keepdim=True) * (self.scaling * self._column(self.lora_B, form)).to(x.dtype)
+
+    def _bias(self, path: str) -> Tensor | None:
+        """Return b0 ⊙ D + E + W0 C, (d_out,), or None where the path has none of them."""
+        parts = []
+        shift = self._input_shift(path[2])
+        if shift is not None:
+            parts.append(self.matrix @ shift)
+        if path[3] != "n" and self.D is not None and self.base_bias is not None:
+            parts.append(self.base_bias * (self.D if path[3] == "v" else self.D[0]))
+        if path[4] != "n" and self.E is not None:
+            parts.append(self.E if path[4] == "v" else self.E[0].expand(self.info.d_out))
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def _input_shift(self, form: str) -> Tensor | None:
+        """Return C, (d_in,), what comes to every input in effect; None without it."""
+        if form == "n" or self.C_down is None or self.C_up is None:
+            return None
+        return self.C_down[:, 0] if form == "v" else (self.C_down @ self.C_up)[:, 0]
+
+    def _column(self, tensor: Tensor, form: str) -> Tensor:
+        """Return the first column of a factor, (d_out,), or its first number, ()."""
+        return tensor[:, 0] if form == "v" else tensor[0, 0]
+
+    def _nothing(self) -> Tensor:
+        """Return zero, with a gradient of zero for every support: processes wait for each other's gradients."""
+        return torch.stack([tensor[:0].sum() for tensor in self.adapter_parameters().values()]).sum()
+
+    def active_parts(self) -> list[tuple[Tensor, int]]:
+        """Return the tensors that the path uses, and how many of their numbers."""
+        size, (d_in, d_out), A, B, C, D, E = self.rank, (self.info.d_in, self.info.d_out), *self._path
+        parts: list[tuple[Tensor | None, int]] = []
+        for form, down, up in ((A, self.A_down, self.A_up), (B, self.lora_B, self.lora_A)):
+            parts.append((down, {"l": size * d_out, "v": d_out, "c": 1, "n": 0}[form]))
+            parts.append((up, size * d_in if form == "l" else 0))
+        parts += [(self.C_down, {"l": size * d_in, "v": d_in, "n": 0}[C]), (self.C_up, size if C == "l" else 0)]
+        parts += [(tensor, {"v": d_out, "c": 1, "n": 0}[form]) for tensor, form in ((self.D, D), (self.E, E))]
+        return [(tensor, numbers) for tensor, numbers in parts if tensor is not None and numbers]
+
+    def reaching(self) -> int:
+        """Return the components of the low-rank forms in the weight: those of A and of B."""
+        return self.rank * self._path[:2].count("l")
+
+    def delta_weight(self) -> Tensor:
+        """Return W0 ⊙ A + s · B, (d_out, d_in)."""
+        A, B = self._path[:2]
+        delta = torch.zeros_like(self.matrix)
+        if A != "n":
+            delta = delta + self.matrix * self._support(self.A_down, self.A_up, A)
+        return delta if B == "n" else delta + self.scaling * self._support(self.lora_B, self.lora_A, B)
+
+    def _support(self, down: Tensor, up: Tensor, form: str) -> Tensor:
+        """Return a support of the weight as it multiplies or adds: (d_out, d_in), (d_out, 1) or ()."""
+        return down @ up if form == "l" else self._column(down, form).unsqueeze(-1)
+
+    def delta_bias(self) -> Tensor | None:
+        """Return b0 ⊙ D + E + W0 C, (d_out,), or None."""
+        return self._bias(self._path)
+
+    def low_rank(self) -> tuple[Tensor, Tensor]:
+        """Return A and B where the path is LoRA's, or empty ones where it uses nothing.
+
+        Raises:
+            NotMergeableError: on any other path.
+        """
+        if self._path == "nnnnn":
+            return self.lora_A[:0], self.lora_B[:, :0]
+        if self._path != LORA:
+            raise NotMergeableError(
+                f"{self.info.name}: takes the path {self._path}, which is no LoRA; use --format merged"
+            )
+        return super().low_rank()
+
+    def peft_forms(self) -> dict[str, dict[str, Tensor]]:
+        """Return LoRA's format where the path is LoRA's, and PEFT's GLoRA for any: its widest forms hold all others."""
+        forms = super().peft_forms() if self._path in (LORA, "nnnnn") else {}
+        if not isinstance(self.base_layer, nn.Linear):
+            return forms
+        A_down, A_up = self._widened(self.A_down, self.A_up, self._path[0])
+        B_down, B_up = self._widened(self.lora_B, self.lora_A, self._path[1])
+        glora = {"glora_A.Xd": A_down, "glora_A.Xu": A_up, "glora_B.Xd": self.scaling * B_down, "glora_B.Xu": B_up}
+        if self.C_down is not None and self.D is not None and self.E is not None:
+            C = self._input_shift(self._path[2])
+            glora["glora_C.X"] = torch.zeros_like(self.C_down[:, :1]) if C is None else C.unsqueeze(1)
+            for name, tensor, form in (("D", self.D, self._path[3]), ("E", self.E, self._path[4])):
+                widest = {"v": tensor, "c": tensor[0].expand(len(tensor)), "n": torch.zeros_like(tensor)}
+                glora[f"glora_{name}.X"] = widest[form]
+        return {**forms, "GLORA": glora}
+
+    def _widened(self, down: Tensor, up: Tensor, form: str) -> tuple[Tensor, Tensor]:
+        """Return the factors whose product is a support of the weight in any form."""
+        if form == "l":
+            return down, up
+        wide, ones = torch.zeros_like(down), torch.zeros_like(up)
+        ones[0] = 1
+        if form != "n":
+            wide[:, 0] = self._column(down.detach(), form)
+        return wide, ones
+
+    def measured(self) -> tuple[Tensor | None, Tensor]:
+        """Return A and B where the path is LoRA's, else the whole update over the scaling."""
+        if self._path in (LORA, "nnnnn"):
+            return self.low_rank()
+        return None, self.delta_weight() / self.scaling

@@ -1,0 +1,195 @@
+"""GLoRA: a super-net of scaled and shifted weights and biases, and a search for the best path of every module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.edits import Edit
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.modules import ModuleInfo, check_weights
+from dynlora.engine.randomness import stream_seed
+from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting
+from dynlora.errors import ConfigError
+from dynlora.strategies.glora.edits import SettlePaths
+from dynlora.strategies.glora.layer import FORMS, LORA, SIZE, GloraLinear, path_cost, usable
+from dynlora.strategies.glora.search import Candidate, Space, evolve, loss_of
+
+FLOOR = 1e-6
+"""AdamW's epsilon for a super-net. Some forms cannot change the function, such as a constant before a layer norm or a
+shift of the keys; their gradient is rounding noise, which the usual 1e-8 would blow up to steps of the full rate."""
+
+
+@dataclass
+class Glora(Strategy):
+    """W = W0 + W0 ⊙ A + s · B, b = b0 + b0 ⊙ D + E + W0 C, each support low-rank, a vector, a constant or none.
+
+    Every training step draws one of 432 paths for each module and trains what it uses: a super-net whose forms are
+    slices of shared tensors. After the last step an evolutionary search on reserved rows of the training data finds one
+    path a module that uses no more parameters than uniform LoRA. The result is folded into weight and bias. Until then
+    evaluations take LoRA's path, which costs exactly the budget. With `search_after` below 1 the search comes earlier,
+    and the found paths train on.
+
+    Paper: Chavan et al. 2023, One-for-All: Generalized LoRA for Parameter-Efficient Fine-tuning, arXiv 2306.07967, with
+    the authors' published code; PEFT's GLoRA on the same tensors gives the same output.
+    Differs: candidates are ranked on rows kept from training, the published code ranks them on the test set; B carries
+    LoRA's s and dropout, so that the path nlnnn is LoRA; up factors are drawn as LoRA's A, not xavier; where a module
+    has no bias C, D and E are none; the limit is uniform LoRA's parameters, the search is smaller (20 candidates, 5
+    rounds, where the paper takes 50 and 20), half of a round crossed and half mutated; what breaks the limit is made
+    to fit instead of drawn again; LoRA's path is among the first candidates; a super-net's AdamW has ε = 1e-6, not
+    1e-8, under which forms that cannot change the function would take steps of the full rate on rounding noise.
+    """
+
+    title = "GLoRA"
+    summary = (
+        "Scales and shifts the frozen weights and biases, each in one of four forms; trains all forms at once and then "
+        "searches the best one for every module. Nothing is left to compute at inference."
+    )
+    formula = r"W = W_0 + W_0 \odot A + s B, \quad b = b_0 + b_0 \odot D + E + W_0 C"
+    paper = "Chavan et al. 2023, arXiv 2306.07967"
+    fidelity = "code"
+    cost = "2.5 + 1 / r times LoRA's numbers, twice without biases; three products of the weight's size where A is "
+    cost += "low-rank (a quarter of the modules a step); after training about 120 evaluations of 256 rows"
+    as_lora = {"path": LORA}
+    own_signals = {
+        f"path_{support}": OwnSignal(
+            f"path of {support}",
+            f"Which form the support {support} takes",
+            choices=("none", "constant", "vector", "low-rank"),
+        )
+        for support in "ABCDE"
+    }
+
+    init: str = start_setting(("kaiming", "gaussian", "eva"))
+    path: str | None = setting(
+        None,
+        "One path for every module, without a search: five letters for A, B, C, D, E; l low-rank, v vector, "
+        "c constant, n none. Empty: sampled while training, then searched.",
+    )
+    search_after: float = setting(
+        1.0, "Share of the steps after which the search is made; the found paths train on to the end.", gt=0, le=1
+    )
+    limit: float = setting(1.0, "Parameters that the found paths may use, of uniform LoRA's.", gt=0, le=1)
+    reserve: float = setting(0.05, "Share of the training rows kept for the search.", gt=0, le=0.5)
+    search_rows: int = setting(256, "Reserved rows that rank a candidate, at most.", unit="rows", ge=1)
+    population: int = setting(20, "Candidates a round.", ge=2, le=1000)
+    rounds: int = setting(5, "Rounds of crossing and mutation after the first population.", ge=0, le=1000)
+    kept: int = setting(6, "Best candidates that the next are bred from.", ge=1, le=1000)
+    mutation: float = setting(0.2, "Probability that a mutation draws a module's path anew.", gt=0, le=1)
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse what is no path, and more parents than there are candidates."""
+        path = self.path
+        if path is not None and (len(path) != 5 or any(f not in forms for f, forms in zip(path, FORMS, strict=True))):
+            raise ConfigError(
+                f"strategy.path={path}: must be five letters, A and B of l, v, c, n; C of l, v, n; D and E of v, c, n; "
+                f"{LORA} is LoRA"
+            )
+        if self.kept > self.population:
+            raise ConfigError(
+                f"strategy.kept={self.kept}: must not exceed strategy.population={self.population}; lower it"
+            )
+
+    def reserved_share(self) -> float:
+        """Return the share of rows the search ranks candidates on; a fixed path needs none."""
+        return self.reserve if self.path is None else 0.0
+
+    def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
+        """Refuse weights that cannot be scaled number by number, and a fixed path that no rank fits into the budget."""
+        check_weights(probe.model, modules, "strategy.name=glora: scales the frozen weights number by number")
+        least = 0 if self.path is None else self._cost(self.path, modules, probe.model, 1)
+        if least > probe.budget:
+            enough = math.ceil(least / sum(info.cost for info in modules))
+            raise ConfigError(
+                f"strategy.path={self.path}: takes {least:,} parameters at rank 1, adapter.rank={probe.rank} allows "
+                f"{probe.budget:,}, those of uniform LoRA; raise adapter.rank to {enough}, or choose a path that takes "
+                f"less, such as {LORA}"
+            )
+
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Return uniform ranks, or the highest with which a fixed path stays within uniform LoRA's parameters."""
+        if self.path is None:
+            return super().ranks(modules, probe)
+        fits = [r for r in range(1, probe.rank + 1) if self._cost(self.path, modules, probe.model, r) <= probe.budget]
+        return [max(fits)] * len(modules)
+
+    def start(self, adapters: Adapters) -> None:
+        """Make sure that there are rows to search on.
+
+        Raises:
+            ConfigError: when paths are to be searched for and no rows are kept from training.
+        """
+        if self.path is None and (self.bench is None or not len(self.bench.reserve)):
+            raise ConfigError(
+                f"strategy.path=: the search for paths needs rows that are kept from training, and there are none; set "
+                f"a path, such as {LORA}, or train with dynlora's own loop"
+            )
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> GloraLinear:
+        """Return an adapter with all five supports."""
+        adapter = GloraLinear(base, module, rank=rank, scaling=self.module_scaling(probe), path=self.path)
+        adapter.reset_parameters(probe.seed, gaussian=1 / probe.rank if self.init == "gaussian" else None)
+        return adapter
+
+    def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
+        """Return the groups; a super-net's with a floor under the second moments."""
+        floor = {"eps": FLOOR} if self.path is None else {}
+        return [{**group, **floor} for group in super().groups(adapters)]
+
+    def events(self, total: int, rank: int) -> list[int]:
+        """Return the step after which the search is made, where that is not the last."""
+        step = max(1, round(self.search_after * total))
+        return [step] if self.path is None and step < total else []
+
+    def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Settle on paths when that is due before the end."""
+        return self.settled(adapters) if step.index in self.events(step.total, adapters.reference_rank) else []
+
+    def finish(self, adapters: Adapters) -> list[Edit]:
+        """Settle on paths, unless that was done."""
+        return self.settled(adapters)
+
+    def settled(self, adapters: Adapters) -> list[Edit]:
+        """Search, where a super-net trains and there are rows to search on, and return the best paths found."""
+        bench = self.bench
+        modules = [module for module in adapters if isinstance(module, GloraLinear) and module.samples]
+        if not modules or bench is None or len(bench.reserve) == 0:
+            return []
+        infos, ranks = [module.info for module in modules], [module.rank for module in modules]
+        space = Space(infos, [module.paths for module in modules], ranks, int(self.limit * adapters.budget))
+        rng = np.random.default_rng(stream_seed(adapters.seed, "path search"))
+        device = adapters[0].lora_A.device
+
+        def loss(candidate: Candidate) -> float:
+            """Return a candidate's loss, the mean over the processes: they must all come to the same choice."""
+            found = loss_of(bench, modules, candidate, self.search_rows)
+            return float(adapters.over_processes(torch.tensor(found, device=device)))
+
+        best, history = evolve(
+            space,
+            loss,
+            rng,
+            first=space.fitted((LORA,) * len(modules), rng),
+            population=self.population,
+            rounds=self.rounds,
+            kept=self.kept,
+            mutation=self.mutation,
+        )
+        return [SettlePaths(best, tuple(history))]
+
+    def _cost(self, path: str, modules: Sequence[ModuleInfo], model: nn.Module, rank: int) -> int:
+        """Return the numbers that a path uses of all modules."""
+        biased = [model.get_submodule(info.name).bias is not None for info in modules]
+        return sum(path_cost(usable(path, has), info, rank) for has, info in zip(biased, modules, strict=True))
+
+    def signals(self, adapters: Adapters) -> dict[str, Tensor]:
+        """Record the form of each support in the path of this step: 0 none, 1 constant, 2 vector, 3 low-rank."""
+        taken = [module.taken() for module in adapters if isinstance(module, GloraLinear)]
+        forms = torch.tensor([[float(SIZE.index(form)) for form in path] for path in taken])
+        return {f"path_{support}": forms[:, place] for place, support in enumerate("ABCDE")}

@@ -1,0 +1,1 @@
+"""LoRA Ensemble: members that disagree on what is unlike the data."""

@@ -1,0 +1,141 @@
+"""LoRA-Ensemble: several members on one frozen model, each with adapters and a head of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.strategy import Batch, OwnSignal, Probe, Strategy, setting, start_setting
+from dynlora.errors import ConfigError
+from dynlora.strategies.lora_ensemble.layer import (
+    MemberLinear,
+    MemberLoraLinear,
+    Team,
+    distance_of_answers,
+    mean_answer,
+)
+
+USUAL = 4
+"""Members where nobody says how many, as far as the rank reaches."""
+
+
+@dataclass
+class LoraEnsemble(Strategy):
+    """p(y | x) = 1/M Σ_i softmax(f_i(x)), member i with h = W0 x + s · B_i A_i x and a head of its own.
+
+    All members see every batch, in one forward of M times its rows; the loss is the mean of their losses, so each
+    trains as if it were alone. What they disagree about is recorded, row by row: it is how an ensemble tells what it
+    does not know from what is ambiguous.
+
+    Paper: Mühlematter et al. 2024, LoRA-Ensemble: Efficient Uncertainty Modelling for Self-Attention Networks,
+    arXiv 2405.14438, with the authors' published code.
+    Differs: 4 members by default, 16 published (`members`). They share the parameters of uniform LoRA, rank r // M,
+    where every published member has rank r (`member_budget` each); s = alpha / r of the uniform rank, where the paper
+    has no factor; every linear module of the blocks is adapted, not the attention's four; A is drawn as LoRA draws it
+    times `spread`, where the paper draws it xavier-uniform with gain 10, 24 times as wide at d_in = 768: with s = 2 and
+    LoRA's learning rate, ten times higher than the paper's, such steps are too large, and the heads already make
+    members differ; the first member's head is the model's own, the others are drawn as wide.
+    """
+
+    title = "LoRA-Ensemble"
+    summary = (
+        "Several members with adapters and a head of their own share one frozen model; their probabilities are "
+        "averaged. Where they disagree, the model does not know: texts unlike the training data stand out."
+    )
+    formula = r"p(y \mid x) = \tfrac{1}{M} \sum_i \mathrm{softmax}(f_i(x)), \quad h_i = W_0 x + s B_i A_i x"
+    paper = "Mühlematter et al. 2024, arXiv 2405.14438"
+    fidelity = "code"
+    cost = "M forward and backward passes a step, M forward passes a prediction; M heads"
+    own_signals = {"member_distance": OwnSignal("distance of members", "Where the members' updates lie apart", "norm")}
+    starts_as_base = False
+    as_lora = {"members": 1}
+
+    team: ClassVar[Team | None] = None
+    between: ClassVar[Tensor | None] = None
+
+    init: str = start_setting(("kaiming", "gaussian"))
+    members: int | None = setting(
+        None, "Members that share the frozen model. Empty: 4, or as many as adapter.rank has components.", ge=1, le=64
+    )
+    member_budget: str = setting(
+        "shared",
+        "shared: members divide the parameters of uniform LoRA; each: every member has them all.",
+        choices=("shared", "each"),
+    )
+    spread: float = setting(1.0, "How wide each member's A is drawn, as a factor on LoRA's own start.", gt=0, le=100)
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse more members than there are components to share."""
+        if self.member_budget == "shared" and self.members is not None and self.members > rank:
+            raise ConfigError(
+                f"strategy.members={self.members}: each needs a component of its own and adapter.rank={rank} has too "
+                "few; raise adapter.rank, or set strategy.member_budget=each"
+            )
+        if self.spread != 1 and self.count(rank) == 1:
+            raise ConfigError(f"strategy.spread={self.spread}: one member has nobody to differ from; set it to 1")
+
+    def count(self, rank: int) -> int:
+        """Return the number of members, of uniform LoRA's rank."""
+        return self.members or (USUAL if self.member_budget == "each" else min(USUAL, rank))
+
+    def member_rank(self, rank: int) -> int:
+        """Return the rank of each member, of uniform LoRA's rank."""
+        return rank if self.member_budget == "each" else rank // self.count(rank)
+
+    def parameter_budget(self, uniform: int) -> int:
+        """Return uniform LoRA's parameters, or as many for every member."""
+        return uniform if self.member_budget == "shared" else uniform * (self.members or USUAL)
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
+        """Return an adapter with an update for each member; a single member's is LoRA's own."""
+        count = self.count(probe.rank)
+        if count == 1:
+            return super().adapter(module, base, rank, max_rank, probe)
+        if self.team is None:
+            self.team = Team(count)  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
+        scaling, member_rank = self.module_scaling(probe), self.member_rank(probe.rank)
+        adapter = MemberLoraLinear(base, module, team=self.team, member_rank=member_rank, scaling=scaling)
+        adapter.draw_members(probe.seed, self.spread, 1 / probe.rank if self.init == "gaussian" else None)
+        return adapter
+
+    def head(self, name: str, module: nn.Linear, probe: Probe) -> nn.Module:
+        """Return the module once for every member."""
+        return module if self.team is None else MemberLinear(module, name, self.team, probe.seed)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return all members' logits, (M, batch, n_labels), while training; else what they say together."""
+        if self.team is None:
+            return super().forward(model, batch)
+        with self.team.spread(batch) as repeated:
+            logits: Tensor = model(**repeated).logits
+        logits = logits.view(self.team.count, -1, logits.shape[-1])
+        if model.training:
+            return logits
+        together, self.apart = mean_answer(logits)
+        return together
+
+    def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over members of their own losses."""
+        if output.dim() == 2:
+            return super().loss(output, labels)
+        self.between = distance_of_answers(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
+        return super().loss(output.flatten(0, 1), labels.repeat(len(output)))
+
+    def disagreement(self) -> Tensor | None:
+        """Return how far the members disagree about the last rows: mutual information in nats, or the deviation."""
+        return None if self.team is None else self.apart
+
+    def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
+        """Record how far the members' answers to the last batch lie apart."""
+        return {} if self.between is None else {"function_distance": self.between}
+
+    def signals(self, adapters: Adapters) -> dict[str, Tensor]:
+        """Record how far the members' updates of each module lie apart, the mean over their pairs."""
+        found = [module.distance() for module in adapters if isinstance(module, MemberLoraLinear)]
+        return {"member_distance": torch.stack(found)} if found else {}

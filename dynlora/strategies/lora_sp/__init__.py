@@ -1,0 +1,1 @@
+"""LoRA-SP: half of the adapter stays frozen."""

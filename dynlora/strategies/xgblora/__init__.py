@@ -1,0 +1,1 @@
+"""XGBLoRA: rank-one boosters, one after the other."""

@@ -1,0 +1,1 @@
+"""A run from config to finished folder: build, train, checkpoint, stop."""

@@ -1,0 +1,268 @@
+"""What a run will cost, told before it is made: parameters, tokens, memory, time and schedule. Nothing is written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynlora.config import RunConfig
+from dynlora.engine.data.batches import BatchOrder, Tokens, padded_tokens, sorted_batches
+from dynlora.engine.data.text_data import Rows
+from dynlora.engine.loop.hardware import resolve_precision
+from dynlora.engine.loop.trainer import Trainer, checkpoint_every, eval_every
+from dynlora.engine.recorder import NullRecorder
+from dynlora.training.build import Inputs, build_trainer, load_inputs, make_accelerator
+from dynlora.training.checkpoints import parameter_counts
+
+MIB = 2**20
+EVALUATED = 128
+"""Held-out rows that are timed."""
+
+SHOWN_ROWS = 8
+SHOWN_CHARACTERS = 2000
+"""Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
+
+MEMORY_RULE = (
+    "weights, with the copies that compute in bf16; 16 bytes a trained number (itself, its gradient, two moments of "
+    "AdamW); and the tensors one batch keeps for its backward pass, counted on a real batch and scaled to the longest. "
+    "Python and its libraries come on top."
+)
+
+
+def preflight(settings: RunConfig) -> dict[str, Any]:
+    """Check a config whole and return what its run will cost, as plain values.
+
+    Two steps are taken on real batches, after one to warm up, and thrown away.
+
+    Args:
+        settings: the run's config.
+
+    Returns:
+        params, kinds (parameters by module kind), modules, tokens, memory_mib, time, schedule, precision, device, task,
+        labels, metric, data, preview (a few training rows with the tokens the model sees), and warnings in sentences.
+
+    Raises:
+        ConfigError, AssetError, DataError: exactly where `train` would refuse, in the same sentence.
+    """
+    inputs = load_inputs(settings)
+    accelerator = make_accelerator()
+    trainer = build_trainer(inputs, NullRecorder(), accelerator)
+    tokens = {
+        "train": _token_figures(inputs, trainer.tokens, inputs.data.train),
+        "held_out": _token_figures(inputs, trainer.evaluation.tokens, inputs.data.held_out),
+    }
+    params, kinds, modules = _parameters(trainer, inputs), _kinds(trainer), len(trainer.adapters)
+    memory, step_s = _probe_steps(trainer)
+    schedule = _schedule(inputs)
+    evaluation_s = _evaluation_seconds(trainer)
+    total_s = inputs.total * step_s + len(schedule["evaluations"]) * evaluation_s
+    found = {
+        "params": params,
+        "kinds": kinds,
+        "modules": modules,
+        "tokens": tokens,
+        "memory_mib": memory,
+        "time": {"step_s": step_s, "evaluation_s": evaluation_s, "total_minutes": total_s / 60},
+        "schedule": schedule,
+        "precision": resolve_precision(settings.train.precision, accelerator.device),
+        "device": accelerator.device.type,
+        "task": inputs.data.task,
+        "labels": inputs.data.labels,
+        "metric": inputs.data.metric,
+        "data": settings.data.source,
+        "preview": _preview(inputs, trainer.tokens),
+    }
+    return {**found, "warnings": _warnings(inputs, found)}
+
+
+def _parameters(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
+    """Return parameters: budget, active, allocated, gate, head, and those of the frozen model."""
+    count = parameter_counts(trainer, inputs)
+    own = {id(tensor) for module in trainer.adapters for tensor in module.parameters(recurse=False)}
+    everything = inputs.base.model.parameters()
+    return count | {"frozen": sum(t.numel() for t in everything if not t.requires_grad and id(t) not in own)}
+
+
+def _kinds(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return one row per kind of module, in order of appearance: modules, shape, active and allocated parameters."""
+    rows: dict[str, dict[str, Any]] = {}
+    for module in trainer.adapters:
+        info = module.info
+        row = rows.setdefault(
+            info.kind,
+            {"kind": info.kind, "modules": 0, "d_in": info.d_in, "d_out": info.d_out, "active": 0, "allocated": 0},
+        )
+        row["modules"] += 1
+        row["active"] += module.active_rank() * info.cost
+        row["allocated"] += module.allocated_parameters()
+    return list(rows.values())
+
+
+def _token_figures(inputs: Inputs, tokens: Tokens, rows: Rows) -> dict[str, Any]:
+    """Return rows, mean and maximum tokens a row, and the share of rows that are cut."""
+    tokenizer = inputs.base.tokenizer
+    limit = min(inputs.config.data.max_length, tokenizer.model_max_length)
+    full = rows.take(np.flatnonzero(tokens.length >= limit))
+    whole: Sequence[Sequence[int]] = (
+        tokenizer(full.text, full.text_pair, verbose=False)["input_ids"] if full.text else []
+    )  # pyright: ignore
+    return {
+        "rows": len(rows),
+        "mean": float(tokens.length.mean()),
+        "max": int(tokens.length.max()),
+        "limit": limit,
+        "cut_share": sum(len(row) > limit for row in whole) / len(rows),
+    }
+
+
+def _preview(inputs: Inputs, tokens: Tokens) -> list[dict[str, Any]]:
+    """Return a few training rows and exactly the tokens that the model sees of each, special ones included.
+
+    The rows are evenly spread, and the longest is among them, so that a cut shows where there is one.
+    """
+    tokenizer, data = inputs.base.tokenizer, inputs.data
+    spread = np.linspace(0, len(tokens) - 1, min(SHOWN_ROWS, len(tokens))).astype(int)
+    rows = np.unique([*spread[: SHOWN_ROWS - 1], int(tokens.length.argmax())])
+    shown = data.train.take(rows)
+    whole: Sequence[Sequence[int]] = tokenizer(shown.text, shown.text_pair, verbose=False)["input_ids"]  # pyright: ignore
+    found = []
+    for place, row in enumerate(rows):
+        label = shown.label[place]
+        ids = tokens.features[row]["input_ids"]
+        found.append(
+            {
+                "row": int(row) + 1,
+                "text": shown.text[place][:SHOWN_CHARACTERS],
+                "text_pair": shown.text_pair[place][:SHOWN_CHARACTERS] if shown.text_pair else None,
+                "label": data.labels[int(label)] if data.labels else float(label),
+                "group": shown.group[place] if shown.group else None,
+                "tokens": tokenizer.convert_ids_to_tokens(ids),
+                "cut": len(whole[place]) > len(ids),
+            }
+        )
+    return found
+
+
+def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:
+    """Take three steps; return the memory a run needs, MiB, and the seconds a step takes on average over the data."""
+    train = trainer.config.train
+    order = BatchOrder(trainer.tokens.length, train.batch_size, trainer.config.seed)
+    each = [padded_tokens(trainer.tokens.length, order[i]) for i in range(order.per_epoch)]
+    size = [
+        sum(each[(step * train.grad_accum + part) % len(each)] for part in range(train.grad_accum)) for step in range(3)
+    ]
+    trainer.model.train()  # as the loop does: dropout costs time and memory
+    with saved_bytes(trainer.model) as saved:
+        trainer.probe_step(order)
+    seconds = trainer.probe_step(order) + trainer.probe_step(order)
+    step_s = seconds / (size[1] + size[2]) * float(np.mean(each)) * train.grad_accum
+    activations = saved[0] / size[0] * max(each)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in trainer.model.parameters())
+    weights += sum(module.copied_bytes() for module in trainer.adapters)
+    learned = 12 * sum(tensor.numel() for tensor in trainer.model.parameters() if tensor.requires_grad)
+    parts = {"weights": weights / MIB, "gradients_and_moments": learned / MIB, "activations": activations / MIB}
+    return {"total": sum(parts.values()), **parts, "estimate": MEMORY_RULE}, step_s
+
+
+@contextmanager
+def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
+    """Count the bytes autograd keeps for the backward passes inside the block, each storage once a pass."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    seen: set[tuple[int, int]] = set()
+    total = [0]
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        key = (storage.data_ptr(), storage.nbytes())
+        if key[0] not in weights and key not in seen:
+            seen.add(key)
+            total[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield total
+
+
+def _evaluation_seconds(trainer: Trainer) -> float:
+    """Return the seconds of one evaluation, from a few evenly chosen rows."""
+    tokens = trainer.evaluation.tokens
+    rows = np.unique(np.linspace(0, len(tokens) - 1, min(EVALUATED, len(tokens))).astype(int))
+    start = time.perf_counter()
+    trainer.predictions(tokens.take(rows))
+    seconds = time.perf_counter() - start
+    size = max(64, trainer.config.train.batch_size)
+    looked = sum(padded_tokens(tokens.length[rows], batch) for batch in sorted_batches(tokens.length[rows], size))
+    whole = sum(padded_tokens(tokens.length, batch) for batch in sorted_batches(tokens.length, size))
+    return seconds * whole / looked
+
+
+def _schedule(inputs: Inputs) -> dict[str, Any]:
+    """Return when things happen, in optimizer steps."""
+    train, total = inputs.config.train, inputs.total
+    every = eval_every(inputs.config, total)
+    evaluations = sorted({0, *range(every, total + 1, every), total})
+    return {
+        "steps": total,
+        "epochs": total * train.batch_size * train.grad_accum / len(inputs.data.train),
+        "warmup_steps": max(1, round(train.warmup * total)) if train.warmup else 0,
+        "shape": train.schedule,
+        "events": inputs.strategy.events(total, inputs.config.adapter.rank),
+        "evaluations": evaluations,
+        "checkpoint_every": checkpoint_every(inputs.config, total),
+    }
+
+
+def _warnings(inputs: Inputs, found: dict[str, Any]) -> list[str]:
+    """Return what a person should know before starting, in sentences."""
+    config, rows = inputs.config, len(inputs.data.train)
+    said = list(inputs.data.warnings)
+    cut = found["tokens"]["train"]["cut_share"]
+    if cut > 0.05:
+        limit = found["tokens"]["train"]["limit"]
+        said.append(f"{cut:.0%} of the training rows are cut after {limit} tokens; raise data.max_length.")
+    if rows < config.train.batch_size:
+        said.append(f"The {rows} training rows are fewer than train.batch_size={config.train.batch_size}: some repeat.")
+    epochs = found["schedule"]["epochs"]
+    if epochs < 0.5:
+        said.append(f"The run sees {epochs:.0%} of the training rows; raise train.steps to see more.")
+    if epochs > 20:
+        said.append(f"The run sees every training row {epochs:.0f} times; it may learn them by heart.")
+    if len(inputs.data.held_out) < 50:
+        said.append(f"{len(inputs.data.held_out)} held-out rows tell little: one row is a large share of the metric.")
+    if math.isfinite(found["time"]["total_minutes"]) and found["time"]["total_minutes"] > 24 * 60:
+        said.append(f"The run will take about {found['time']['total_minutes'] / 60:.0f} hours on this machine.")
+    return said
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """Return what a run will cost, a line each."""
+    params, tokens, schedule, cost = found["params"], found["tokens"]["train"], found["schedule"], found["time"]
+    lines = [
+        f"parameters  {params['active'] + params['gate']:,} of a budget of {params['budget']:,} in {found['modules']} "
+        f"modules ({params['gate']:,} of them gates), {params['allocated']:,} allocated; head {params['head']:,}; "
+        f"frozen {params['frozen']:,}",
+        *(f"            {row['kind']}: {row['modules']} of {row['d_in']} to {row['d_out']}" for row in found["kinds"]),
+        f"data        {tokens['rows']:,} rows to train, {found['tokens']['held_out']['rows']:,} held out; "
+        f"{tokens['mean']:.1f} tokens a row, at most {tokens['max']}, {tokens['cut_share']:.1%} cut",
+        f"memory      about {found['memory_mib']['total']:,.0f} MiB beside Python and its libraries",
+        f"time        {cost['step_s']:.2f} s a step, {cost['total_minutes']:.1f} minutes in all, "
+        f"{found['precision']} on {found['device']}",
+        f"schedule    {schedule['steps']:,} steps, {schedule['epochs']:.1f} epochs; capacity may move after steps "
+        f"{_span(schedule['events'])}; evaluations after {_span(schedule['evaluations'])}",
+        *(f"warning     {sentence}" for sentence in found["warnings"]),
+    ]
+    return "\n".join(lines)
+
+
+def _span(steps: list[int]) -> str:
+    """Return a list of steps, the middle left out where it is long."""
+    if len(steps) <= 8:
+        return ", ".join(map(str, steps)) or "(never)"
+    return f"{', '.join(map(str, steps[:3]))}, ..., {steps[-1]} ({len(steps)} times)"

@@ -1,0 +1,1 @@
+"""Any PEFT adapter: spectra and norms of a folder of others."""

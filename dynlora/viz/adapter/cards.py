@@ -1,0 +1,124 @@
+"""An adapter that somebody brings along, on the Capacity page: its two files are sent, its ranks and norms are seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dynlora.jobs import uploads
+from dynlora.peft_adapter import Adapter, read_adapter
+from dynlora.viz.adapter import figures as figures_adapter
+from dynlora.viz.adapter import model as adapter_spectra
+from dynlora.viz.adapter import text as sentences_adapter
+from dynlora.viz.kit.text import one_line
+from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
+from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
+from dynlora.viz.ui.url_state import segmented, to_address
+
+ADDRESS = "adapter"
+"""Name in the address: the digest of an adapter that was sent, or `SEND`."""
+
+SEND = "send"
+"""Asks for the page that takes the files."""
+
+
+def adapter_link() -> None:
+    """Draw the link to where an adapter folder is opened."""
+    if not is_read_only():
+        link("pages/capacity.py", "Open an adapter folder", **{ADDRESS: SEND})
+
+
+def adapter_in_address() -> bool:
+    """Say whether the address asks for an adapter instead of a run."""
+    return ADDRESS in st.query_params
+
+
+def adapter_view() -> None:
+    """Draw the adapter in the address, or what takes the files of one, then end the page."""
+    wanted = st.query_params.get(ADDRESS, "")
+    with guarded():
+        folder = uploads.find_adapter(runs_dir(), wanted)
+        if folder is None:
+            _none_yet(wanted)
+        else:
+            _show(folder)
+    with st.container(horizontal=True, gap="small"):
+        link("pages/capacity.py", "Capacity of a run")
+        link("pages/tour.py", "What is rank?")
+    st.stop()
+
+
+def _none_yet(wanted: str) -> None:
+    """Ask for the files of an adapter."""
+    titled("Open an adapter folder", "Ranks, norms and spectra of a PEFT LoRA or AdaLoRA adapter, without a run.")
+    if wanted != SEND:
+        st.warning("No adapter is kept under this address: send its two files again.")
+    _take(wanted)
+    with card("The same on the command line", "adapter-command"):
+        st.code("dynlora inspect FOLDER", language="bash", wrap_lines=True)
+        note("There the folder may be of any size. A run's own adapter is written with `dynlora export ID`.")
+
+
+def _take(shown: str) -> None:
+    """Draw the upload; what is sent is kept by its digest, which goes to the address in place of what is shown."""
+    if is_read_only():
+        note("This dashboard only looks: adapters are sent to one that serves its own machine.")
+        return
+    names = " and ".join(uploads.ADAPTER_FILES.values())
+    sent = st.file_uploader(
+        f"{names}, both at once, at most {uploads.MAX_BYTES // 2**20} MiB each", type=list(uploads.ADAPTER_FILES),
+        accept_multiple_files=True, key=f"adapter-files-{shown[:12]}",
+        help="Kept in the runs folder, read as numbers, never run.",
+    )  # fmt: skip
+    if not sent:
+        return
+    folder = uploads.keep_adapter(runs_dir(), {file.name: file.getvalue() for file in sent})
+    _read(str(folder), _changed(folder))  # what cannot be read is said here, and shown nowhere
+    if folder.name != shown:
+        to_address(**{ADDRESS: folder.name})
+        st.rerun()
+
+
+def _changed(folder: Path) -> tuple[int, ...]:
+    """Return what changes when a file of the folder does."""
+    found = [(folder / name).stat() for name in uploads.ADAPTER_FILES.values()]
+    return tuple(number for about in found for number in (about.st_mtime_ns, about.st_size))
+
+
+@st.cache_data(max_entries=10, ttl=3600, show_spinner="Reading the adapter")
+def _read(folder: str, changed: tuple[int, ...]) -> Adapter:
+    return read_adapter(folder)
+
+
+def _show(folder: Path) -> None:
+    """Draw an adapter."""
+    adapter = _read(str(folder), _changed(folder))
+    modules = adapter_spectra.described(adapter)
+    titled("An adapter", one_line(sentences_adapter.overview(adapter, modules), 300))
+    for words in adapter.notes:
+        note(words)
+    figures(adapter_spectra.headline(adapter, modules))
+    table = adapter_spectra.table(modules)
+    with card("Where does its capacity sit?", "adapter-map"):
+        column = segmented(
+            "number", "what the map shows", list(adapter_spectra.NUMBERS), "rank",
+            lambda name: adapter_spectra.NUMBERS[name][0],
+        )  # fmt: skip
+        title, unit = adapter_spectra.NUMBERS[column]
+        grid = adapter_spectra.over_depth(modules, column)
+        words = sentences_adapter.over_depth(modules, column, title)
+        chart(figures_adapter.depth_map(grid, title, unit, colours()), words, table, f"adapter-{column}")
+    values = adapter_spectra.spectra(modules)
+    spectra = figures_adapter.spectra_map(values, modules, colours())
+    left, right = st.columns(2)
+    with left, card("Where does it move the weights?", "adapter-norms"):
+        norms = adapter_spectra.over_depth(modules, "norm")
+        figure = figures_adapter.norm_lines(norms, colours(), min(spectra.layout.height, 520))
+        chart(figure, sentences_adapter.norms(modules), table, "adapter-norms")
+    with right, card("How many components carry each update?", "adapter-spectra"):
+        words = sentences_adapter.spectra(modules, len(values))
+        chart(spectra, words, adapter_spectra.spectra_table(modules), "adapter-spectra")
+    with st.expander("Open another adapter", icon=":material/upload_file:"):
+        _take(folder.name)

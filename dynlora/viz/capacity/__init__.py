@@ -1,0 +1,1 @@
+"""Where rank and importance sit, step by step."""

@@ -1,0 +1,164 @@
+"""The cards of the Capacity page: what changes with every step, and what changes with the allocator's decisions."""
+
+# pyright: reportArgumentType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.viz import sentences
+from dynlora.viz.capacity import component_figures as figures_components
+from dynlora.viz.capacity import components, flows, searches, signals
+from dynlora.viz.capacity import decision_log as decisions
+from dynlora.viz.capacity import map_figure as figures_capacity
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import module_figures as figures_modules
+from dynlora.viz.capacity import search_figure as figures_searches
+from dynlora.viz.capacity.map_figure import MapView
+from dynlora.viz.capacity.view import CapacityView
+from dynlora.viz.kit.text import one_line
+from dynlora.viz.ui.cards import card, chart, colours, note, under
+from dynlora.viz.ui.replay import replay
+from dynlora.viz.ui.url_state import segmented
+
+
+def capacity_now(view: CapacityView) -> None:
+    """Draw the map and the model.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    left, right = st.columns([5, 3])
+    _map(view, left)
+    _model(view, right)
+    if view.module:
+        _module(view, view.module)
+
+
+def capacity_decisions(view: CapacityView) -> None:
+    """Draw who gave to whom, whether rank followed importance, and whether importance is steady.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    left, right = st.columns(2)
+    _flow(view, left)
+    _agreement(view, right)
+    if len(view.events) > 1:
+        _steadiness(view)
+    _components(view)
+    _search(view)
+    decided = view.decisions()
+    if len(decided):
+        _decisions(decided)
+
+
+def _map(view: CapacityView, place: Any) -> None:
+    """Draw the chosen signal over modules and steps."""
+    heat, rows, budget = view.heat(view.signal, 400), view.rows(), view.budget()
+    with place, card(one_line(view.shown.question, 100), "map"):
+        look, table = view.about_map(heat.unit), capacity.wide(heat.frame, view.modules)
+        figure = figures_capacity.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
+        chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}")
+
+
+def _model(view: CapacityView, place: Any) -> None:
+    """Draw the model as a picture that plays through the steps shown."""
+    state = view.state()
+    words = sentences.picture(state, signals.uniform_rank(view.summary))
+    with place, card("The model, step by step", "picture"):
+        replay(view.pictures(words, colours()))
+        under(words, capacity.state_table(state), "picture")
+
+
+def _module(view: CapacityView, module: str) -> None:
+    """Draw one module's row of the map as a line."""
+    heat, title = view.heat(view.signal, 400), view.shown.word
+    with card(f"{view.short[module]} over the steps", "module"):
+        series = capacity.one_module(heat.frame, view.modules, module)
+        figure = figures_modules.module_lines(series, title, heat.unit, view.step, colours())
+        chart(figure, f"{view.short[module]} is {module}.", series, "module")
+
+
+def _flow(view: CapacityView, place: Any) -> None:
+    """Draw who gave to whom in the steps shown."""
+    with place, card(f"Who gave to whom, steps {view.first} to {view.last}", "flow"):
+        by = segmented("flow", "ends of the flow", list(flows.BY), "kind", flows.BY.__getitem__)
+        traced, sides = view.traced()
+        found, ends = view.flow(traced, by)
+        words = sentences.flow(traced, sides, len(view.events_shown), view.first, view.last)
+        chart(figures_modules.rank_flow(found, ends, colours()), words, found, "flow")
+
+
+def _components(view: CapacityView) -> None:
+    """Draw each signal over components: of all modules at the chosen step, and of one module over the steps."""
+    for place, (name, about) in enumerate(view.component_signals().items()):
+        whole, now = view.heat_of(name), view.components_at(name)
+        if whole.empty or now.empty:
+            continue
+        look = view.about_components(about, components.centre(whole, about, is_factor=name == components.FACTOR))
+        with card(one_line(about.question, 100), f"components-{place}"):
+            left, right = st.columns(2)
+            with left:
+                rows = view.rows()
+                figure = figures_components.all_components(now, rows, whole, look, colours())
+                words = components.spread(now, view.modules, about, view.step, neutral=look.centre)
+                chart(figure, words, components.table(now, rows), f"components-all-{place}")
+            with right:
+                _of_one_module(view, name, about, whole, look, f"components-{place}")
+
+
+def _of_one_module(
+    view: CapacityView, name: str, about: signals.About, whole: pd.DataFrame, look: MapView, key: str
+) -> None:
+    """Draw a signal over the components of the module that is followed, or of the first, and who became a copy."""
+    module = view.module or view.modules["name"].iloc[0]
+    short, is_factor = view.short[module], name == components.FACTOR
+    rows, copied = components.of_module(whole, view.modules, module), view.copies()
+    own = copied[(copied["module"] == module) & is_factor]
+    words = components.sentence(rows, own, short) if is_factor else components.over_steps(rows, short, about)
+    hint = "" if view.module else " Choose a module to follow above to see another."
+    figure = figures_components.component_map(rows, own, whole, look, colours())
+    chart(figure, words + hint, rows.T.reset_index(names="step"), key)
+    if len(own):
+        under("Who descends from whom.", components.lineage(own, len(rows)), "lineage")
+
+
+def _search(view: CapacityView) -> None:
+    """Draw the candidates of the last search in the steps shown, where the method searched."""
+    found = view.search()
+    if found is None:
+        return
+    with card("What did the search try, and what did it choose?", "search"):
+        words = sentences.search(found, len(searches.drawn(found.tried)))
+        if found.tried.empty:
+            note(words)
+            return
+        figure = figures_searches.search_scatter(found, searches.loss_title(view.summary), colours())
+        chart(figure, words, searches.table(found), "search")
+
+
+def _decisions(decided: pd.DataFrame) -> None:
+    """Draw what was decided beside moves of rank."""
+    with card("What else was decided", "decisions"):
+        st.dataframe(decided.tail(200), hide_index=True, width="stretch", height=min(260, 38 + 35 * len(decided)))
+        under(decisions.summary(decided), decided, "decisions")
+
+
+def _agreement(view: CapacityView, place: Any) -> None:
+    """Draw rank against importance."""
+    state = view.state()
+    with place, card(f"Did rank follow importance, at step {view.step}?", "scatter"):
+        figure = figures_modules.importance_scatter(state, view.module, colours())
+        chart(figure, sentences.followed(state), capacity.state_table(state), "scatter")
+
+
+def _steadiness(view: CapacityView) -> None:
+    """Draw how well the order of importance agrees from one reallocation to the next."""
+    with card("Is importance steady from one reallocation to the next?", "steady"):
+        steady = capacity.steadiness(view.heat_of("importance"), view.events)
+        figure = figures_modules.steadiness(steady, colours())
+        chart(figure, sentences.steadiness(steady), steady, "steady")

@@ -1,0 +1,183 @@
+"""What the Capacity page computes before it draws: rows in order, shares, agreement; pandas in, pandas out."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from dynlora.viz.kit.text import kind_labels
+
+ORDERS = {"kind": "rows by kind", "depth": "by depth", "rank": "by rank"}
+"""The orders of a map's rows, and what people call them."""
+
+
+def described(modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the modules, by kind and then depth, with what pages show of them.
+
+    Added columns: position (as recorded), label (short word of the kind), short (label and layer), cost (parameters of
+    one component).
+    """
+    found = modules.reset_index(drop=True)
+    labels = kind_labels(found["kind"])
+    found = found.assign(
+        position=np.arange(len(found)),
+        label=found["kind"].map(labels),
+        cost=found["d_in"] + found["d_out"],
+        turn=found["kind"].map({kind: i for i, kind in enumerate(labels)}),
+    )
+    found["short"] = [
+        label if pd.isna(layer) else f"{label} {layer}"
+        for label, layer in zip(found["label"], found["layer"], strict=True)
+    ]
+    return found.sort_values(["turn", "layer", "position"], kind="stable").drop(columns="turn").reset_index(drop=True)
+
+
+def budget_line(ranks: pd.DataFrame, modules: pd.DataFrame, gates: int, budget: int | None) -> pd.DataFrame:
+    """Return the share of the budget in use by step: columns step, parameters, share.
+
+    Args:
+        ranks: one row per module as recorded, one column per step.
+        modules: as `described` returns them.
+        gates: parameters of the gates.
+        budget: the limit, in parameters; None leaves the share empty.
+    """
+    if not ranks.shape[1]:
+        return pd.DataFrame({"step": [], "parameters": [], "share": []})
+    cost = modules.sort_values("position")["cost"].to_numpy(float)
+    used = ranks.to_numpy(float).T @ cost + gates if len(cost) == len(ranks) else np.full(ranks.shape[1], np.nan)
+    share = used / budget if budget else np.full(len(used), np.nan)
+    return pd.DataFrame({"step": ranks.columns.to_numpy(), "parameters": used, "share": share})
+
+
+def recorded_line(series: pd.DataFrame, budget: int | None, first: int | None, last: int | None) -> pd.DataFrame:
+    """Return a budget line, as `budget_line` does, from the recorded parameters in use, columns step and value.
+
+    Args:
+        series: the recorded numbers.
+        budget: the limit, in parameters; None leaves the share empty.
+        first: of the steps shown; None for the run's.
+        last: of the steps shown; None for the run's.
+    """
+    low, high = (0 if first is None else first), (np.inf if last is None else last)
+    shown = series[(series["step"] >= low) & (series["step"] <= high)]
+    used = shown["value"].to_numpy(float)
+    share = used / budget if budget else np.full(len(used), np.nan)
+    return pd.DataFrame({"step": shown["step"].to_numpy(), "parameters": used, "share": share})
+
+
+def parameters(line: pd.DataFrame) -> pd.DataFrame:
+    """Return a budget line as columns step and value, in parameters."""
+    return line.rename(columns={"parameters": "value"})[["step", "value"]]
+
+
+def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarray | None) -> pd.DataFrame:
+    """Return the modules with their rank and importance at one step, and the share of both, in percent.
+
+    Args:
+        modules: as `described` returns them.
+        ranks: by module as recorded.
+        importance: the same, or None when it was not recorded.
+    """
+    found = modules.copy()
+    found["rank"] = ranks[found["position"]]
+    found["importance"] = np.nan if importance is None else importance[found["position"]]
+    for column in ("rank", "importance"):
+        total = found[column].clip(lower=0).sum()
+        found[f"{column}_share"] = 100 * found[column].clip(lower=0) / total if total > 0 else np.nan
+    return found
+
+
+def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFrame:
+    """Return the modules in the order of a map's rows, with columns `group` and `side`, the words beside them.
+
+    Args:
+        modules: as `described` returns them.
+        order: `kind`, `depth` or `rank` (the widest first).
+        ranks: by module as recorded, at the last step shown.
+    """
+    layer = ["" if pd.isna(value) else str(value) for value in modules["layer"]]
+    if order == "kind":
+        return modules.assign(group=modules["label"], side=layer)
+    if order == "depth":
+        found = modules.assign(group=[f"layer {value}" if value else "outside" for value in layer], side="")
+        return found.sort_values(["layer", "position"], kind="stable").reset_index(drop=True)
+    last = np.nan_to_num(ranks)[modules["position"]].astype(int)
+    found = modules.assign(group=[f"rank {value}" for value in last], side="", last=last)
+    return found.sort_values("last", ascending=False, kind="stable").drop(columns="last").reset_index(drop=True)
+
+
+def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:
+    """Return how well the order of importance agrees from one reallocation to the next: columns step and value.
+
+    The value is Spearman's correlation over the modules, between an event and the one before it.
+
+    Args:
+        importance: one row per module, one column per recorded step (or bin, by its last step).
+        events: steps of the reallocations.
+    """
+    steps = importance.columns.to_numpy(dtype=int) if importance.shape[1] else np.empty(0, int)
+    places = [int(np.searchsorted(steps, event, side="right")) - 1 for event in events]
+    known = [(event, place) for event, place in zip(events, places, strict=True) if place >= 0]
+    columns = [place for _, place in known]
+    values = importance.to_numpy(float)[:, columns]
+    if np.isfinite(values).all():
+        order = rankdata(values, axis=0)
+        rows = [(later, _agreement(order[:, i], order[:, i + 1])) for i, (later, _) in enumerate(known[1:])]
+    else:
+        rows = [
+            (later, spearman(pd.Series(values[:, i]), pd.Series(values[:, i + 1])))
+            for i, (later, _) in enumerate(known[1:])
+        ]
+    rows = [row for row, before, after in zip(rows, columns, columns[1:], strict=False) if before != after]
+    return pd.DataFrame(rows, columns=["step", "value"]).dropna().reset_index(drop=True)
+
+
+def _agreement(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the correlation of two columns of ranks, NaN when one does not vary."""
+    before, after = before - before.mean(), after - after.mean()
+    size = float(np.sqrt((before @ before) * (after @ after)))
+    return float(before @ after) / size if size and len(before) > 2 else float("nan")
+
+
+def event_steps(events: pd.DataFrame) -> list[int]:
+    """Return the steps of the reallocations that moved something."""
+    return [int(step) for step, payload in zip(events["step"], events["payload"], strict=True) if payload.get("edits")]
+
+
+def reallocations(events: pd.DataFrame, step: int | None = None) -> int:
+    """Return how many reallocations moved something, up to a step."""
+    return sum(step is None or event <= step for event in event_steps(events))
+
+
+def wide(values: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return a map's values as a table: column `step`, then one per module by its name."""
+    found = pd.DataFrame(values.to_numpy(float).T, columns=modules.sort_values("position")["name"].tolist())
+    found.insert(0, "step", values.columns.to_numpy(), allow_duplicates=True)
+    return found
+
+
+def state_table(state: pd.DataFrame) -> pd.DataFrame:
+    """Return the state of the modules as a table that people read."""
+    found = state[["short", "name", "rank", "rank_share", "importance", "importance_share"]]
+    return found.rename(
+        columns={"short": "module", "rank_share": "share of rank, %", "importance_share": "share of importance, %"}
+    )
+
+
+def one_module(values: pd.DataFrame, modules: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return one module's row of a map as columns step and value."""
+    position = int(modules.loc[modules["name"] == name, "position"].iloc[0])
+    return pd.DataFrame({"step": values.columns.to_numpy(), "value": values.to_numpy(float)[position]}).dropna()
+
+
+def spearman(first: pd.Series, second: pd.Series) -> float:
+    """Return the rank correlation of two columns, NaN when one of them does not vary."""
+    rows = pd.DataFrame({"a": first, "b": second}).dropna().rank()
+    if len(rows) < 3 or rows["a"].nunique() < 2 or rows["b"].nunique() < 2:
+        return float("nan")
+    return float(rows["a"].corr(rows["b"]))

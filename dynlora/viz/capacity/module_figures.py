@@ -1,0 +1,136 @@
+"""Figures of the modules: who gave to whom, whether rank followed importance, one module over the steps."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.capacity.flows import FREE, OTHERS, RELEASED
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.theme import Palette
+
+
+def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> go.Figure:
+    """Draw who gave to whom, in parameters; pale bands stayed where they were.
+
+    Args:
+        flows: as `flows.flows` returns them.
+        labels: of the ends, in the order they are drawn and coloured.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, 340, left=8)
+    flows = flows.drop(flows.index[flows["kept"] & (flows["source"] == OTHERS)])  # it would dwarf what is named
+    ends = [*labels, RELEASED, FREE]
+    left = [label for label in ends if label in set(flows["source"])]
+    right = [label for label in ends if label in set(flows["target"])]
+    colour = {label: style[0] for label, style in theme.styles(labels).items() if label != OTHERS}
+    place = {("left", label): i for i, label in enumerate(left)}
+    place |= {("right", label): len(left) + i for i, label in enumerate(right)}
+    drawn.add_sankey(
+        arrangement="snap",
+        node={
+            "label": [plotly_text(label, 24) for label in [*left, *right]], "pad": 12, "thickness": 10,
+            "color": [colour.get(label, colours.muted) for label in [*left, *right]], "line": {"width": 0},
+            "hovertemplate": "%{label}: %{value:,.0f} parameters<extra></extra>",
+        },
+        link={
+            "source": [place["left", label] for label in flows["source"]],
+            "target": [place["right", label] for label in flows["target"]],
+            "value": flows["parameters"].round(1), "customdata": [_flow_words(row) for _, row in flows.iterrows()],
+            "color": [
+                theme.faded(colour.get(source, colours.muted), 0.2 if kept else 0.72)
+                for source, kept in zip(flows["source"], flows["kept"], strict=True)
+            ],
+            "hovertemplate": "%{customdata}<extra></extra>",
+        },
+        textfont={"size": 12, "color": colours.text, "shadow": "none"},
+    )  # fmt: skip
+    drawn.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 12})
+    return drawn
+
+
+def _flow_words(row: pd.Series) -> str:
+    amount = f"{row['parameters']:,.0f} parameters"
+    if row["kept"]:
+        return f"{plotly_text(row['source'])}: {amount} stayed where they were"
+    return f"{plotly_text(row['source'])} → {plotly_text(row['target'])}<br>{amount}"
+
+
+def importance_scatter(state: pd.DataFrame, module: str | None, colours: Palette) -> go.Figure:
+    """Draw the share of rank against the share of importance, a point per module, the diagonal dashed.
+
+    Args:
+        state: as `capacity.module_state` returns it.
+        module: name of the module to mark.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, 340)
+    high = float(np.nanmax([1.0, state["importance_share"].max(), state["rank_share"].max()])) * 1.06
+    drawn.add_shape(
+        type="line",
+        x0=0,
+        y0=0,
+        x1=high,
+        y1=high,
+        line={"color": colours.muted, "width": 1, "dash": "dash"},
+        layer="below",
+    )
+    style = theme.styles(list(dict.fromkeys(state["label"])))
+    for label, part in state.groupby("label", sort=False):
+        colour, symbol, _ = style[str(label)]
+        drawn.add_scatter(
+            x=part["importance_share"], y=part["rank_share"], mode="markers", name=plotly_text(label, 24),
+            marker={
+                "color": colour, "symbol": symbol, "size": [13 if name == module else 9 for name in part["name"]],
+                "line": {"width": [2 if name == module else 0.6 for name in part["name"]], "color": colours.panel},
+            },
+            customdata=[
+                [plotly_text(short), plotly_text(name), int(rank)]
+                for short, name, rank in zip(part["short"], part["name"], part["rank"], strict=True)
+            ],
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{x:.2f} % of importance"
+            "<br>%{y:.2f} % of rank (%{customdata[2]} components)<extra></extra>",
+        )  # fmt: skip
+    drawn.update_xaxes(title_text="share of importance, %", rangemode="tozero")
+    drawn.update_yaxes(title_text="share of rank, %", rangemode="tozero")
+    drawn.update_layout(showlegend=True)
+    return drawn
+
+
+def module_lines(series: pd.DataFrame, title: str, unit: str, step: int | None, colours: Palette) -> go.Figure:
+    """Draw one module's signal over the steps; `series` holds step and value."""
+    drawn = theme.figure(colours, 190)
+    drawn.add_scatter(
+        x=series["step"], y=series["value"], mode="lines", line={"color": colours.accent, "width": 1.8, "shape": "hv"},
+        hovertemplate=f"step %{{x}}<br>{plotly_text(title)} %{{y:.4g}}<extra></extra>",
+    )  # fmt: skip
+    drawn.update_xaxes(title_text="step")
+    drawn.update_yaxes(title_text=plotly_text(f"{title}, {unit}" if unit else title), rangemode="tozero")
+    if step is not None:
+        drawn.add_vline(x=step, line={"color": colours.text, "width": 1.2})
+    return drawn
+
+
+def steadiness(agreement: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw how well the order of importance agrees between one reallocation and the next.
+
+    Args:
+        agreement: columns step and value, Spearman's correlation from -1 to 1.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, 230)
+    drawn.add_scatter(
+        x=agreement["step"], y=agreement["value"], mode="lines+markers", line={"color": colours.accent, "width": 1.6},
+        marker={"size": 6}, hovertemplate="step %{x}<br>Spearman %{y:.2f} with the event before<extra></extra>",
+    )  # fmt: skip
+    drawn.add_hline(y=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    low = float(agreement["value"].min()) if len(agreement) else 0.0
+    drawn.update_xaxes(title_text="step")
+    drawn.update_yaxes(title_text="Spearman with the event before", range=[min(-0.05, low - 0.1), 1.05])
+    return drawn

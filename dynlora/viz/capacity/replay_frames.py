@@ -1,0 +1,105 @@
+"""Training as at most sixty pictures of the model, computed once and played in the browser."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.theme import Palette
+
+MOST_FRAMES = 60
+"""Pictures a replay holds; the chosen step is always one of them."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a replay shows beside ranks and importance.
+
+    Attributes:
+        step: the chosen step; the last frame at or before it is shown first.
+        uniform: rank of uniform LoRA, a dashed line in every block; None for none.
+        marked: name of the module to mark; None for none.
+        about: what the picture says, for those who cannot see it.
+        version: differs when anything that is drawn differs; the element then draws anew.
+    """
+
+    step: int
+    uniform: int | None
+    marked: str | None
+    about: str
+    version: str
+
+
+def frames(
+    modules: pd.DataFrame, ranks: pd.DataFrame, importance: pd.DataFrame, look: Look, colours: Palette
+) -> dict[str, Any]:
+    """Return what the replay element draws, as plain values.
+
+    Args:
+        modules: as `capacity.described` returns them.
+        ranks: one row per module as recorded, one column per step.
+        importance: the same; no columns when none was recorded.
+        look: what else is shown.
+        colours: of the mode.
+    """
+    rows = modules.sort_values(["layer", "position"], ascending=[False, True], na_position="first")
+    steps = [int(value) for value in ranks.columns]
+    rank = np.nan_to_num(ranks.to_numpy(float)[rows["position"]].T)
+    widest = max(float(rank.max()) if rank.size else 0.0, float(look.uniform or 0), 1.0)
+    return {
+        "steps": steps,
+        "frame": _place(steps, look.step),
+        "rank": rank.astype(int).tolist(),
+        "shade": _shades(importance, steps, rows["position"]),
+        "modules": [
+            {"short": one_line(short, 60), "name": one_line(name, 200), "marked": name == look.marked}
+            for short, name in zip(rows["short"], rows["name"], strict=True)
+        ],
+        "blocks": _blocks(rows["layer"]),
+        "uniform": look.uniform,
+        "limit": widest * 1.04,
+        "ticks": _ticks(widest),
+        "about": look.about,
+        "version": look.version,
+        "colours": {
+            "scale": list(colours.sequential), "sunken": colours.sunken, "hairline": colours.hairline,
+            "muted": colours.muted, "mode": colours.mode, "mark": colours.second, "panel": colours.panel,
+        },
+    }  # fmt: skip
+
+
+def _place(steps: Sequence[int], step: int) -> int:
+    """Return the position of the last of `steps` at or before `step`."""
+    return max(0, int(np.searchsorted(steps, step, side="right")) - 1)
+
+
+def _shades(importance: pd.DataFrame, steps: Sequence[int], order: Sequence[int]) -> list[list[float | None]]:
+    """Return each module's importance as a share of the highest of its step, by frame; None where there is none."""
+    if not importance.shape[1]:
+        return [[None] * len(order) for _ in steps]
+    known = [int(value) for value in importance.columns]
+    values = importance.to_numpy(float)[order][:, [_place(known, step) for step in steps]].T
+    highest = np.nanmax(np.where(np.isfinite(values), values, 0.0), axis=1, keepdims=True)
+    share = np.divide(values, highest, out=np.full_like(values, np.nan), where=highest > 0)
+    rounded = np.round(np.clip(share, 0, 1), 3)
+    return np.where(np.isfinite(rounded), rounded, None).tolist()
+
+
+def _blocks(layers: pd.Series) -> list[dict[str, Any]]:
+    """Return the blocks from the top: label and number of modules."""
+    names = ["outside" if pd.isna(layer) else f"layer {layer}" for layer in layers]
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    return [{"label": name, "count": count} for name, count in counts.items()]
+
+
+def _ticks(widest: float) -> list[int]:
+    """Return at most six whole numbers from 0 to the widest rank."""
+    distance = next(step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 10_000) if widest / step <= 5)
+    return list(range(0, int(widest) + 1, distance))

@@ -1,0 +1,116 @@
+"""The signals over modules that pages can show: their words, their questions, their sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.store.meta import section, table
+from dynlora.viz import sentences
+from dynlora.viz.kit.text import one_line
+
+WORDS = {
+    "rank": "rank",
+    "importance": "importance",
+    "gate": "gate",
+    "grad_norm": "gradient",
+    "delta_norm": "delta norm",
+    "effective_rank": "effective rank",
+}
+"""Recorded name of each signal, and what people call it."""
+
+QUESTIONS = {
+    "rank": "Where capacity sits, step by step",
+    "importance": "Where the loss hangs on the adapter",
+    "gate": "Which gates the inputs open",
+    "grad_norm": "Where gradients are large",
+    "delta_norm": "Where the adapter moved the weights",
+    "effective_rank": "How many components carry the update",
+}
+"""The question each signal's map answers, its title."""
+
+_CENTRES = {"gate": 1.0}
+_MOST_CHOICES = 64
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a signal.
+
+    Attributes:
+        word: what people call it.
+        question: what its map answers, its title.
+        centre: the neutral value; None when its scale starts at zero.
+        choices: names of the values 0, 1, 2, ... where they are choices; empty for amounts.
+        grouping: whether equal values mean that modules belong together, and the values nothing else.
+        unit: what its method counts it in; empty where that is not said.
+    """
+
+    word: str
+    question: str
+    centre: float | None = None
+    choices: tuple[str, ...] = ()
+    grouping: bool = False
+    unit: str = ""
+
+
+def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, About]:
+    """Return the signals over modules that a run recorded, by name: those that every run has, then its method's own.
+
+    What a run says of its method's own signals is not trusted: what is no text is left out.
+    """
+    found = {name: About(word, QUESTIONS[name], _CENTRES.get(name)) for name, word in WORDS.items()}
+    found |= {name: about for name, about in own(summary).items() if name not in found}
+    return {name: about for name, about in found.items() if name in recorded}
+
+
+def own(summary: Mapping[str, Any]) -> dict[str, About]:
+    """Return what a run says of its method's own signals, by name; what is no text is left out."""
+    found = {}
+    for name, said in table(summary.get("own_signals")).items():
+        if isinstance(said, Mapping) and isinstance(said.get("title"), str):
+            choices = said.get("choices")
+            names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
+            question = said.get("question")
+            words = question if isinstance(question, str) and question else said["title"]
+            unit, grouping = said.get("unit"), said.get("grouping") is True
+            found[name] = About(
+                said["title"], words, None, tuple(names), grouping, unit if isinstance(unit, str) else ""
+            )
+    return found
+
+
+def rank_sentence(
+    modules: pd.DataFrame, start: np.ndarray, values: np.ndarray | None, step: int, events: Sequence[int]
+) -> str:
+    """Return the sentence under the map of ranks; arrays as recorded, at the first step and at `step`."""
+    if values is None:
+        return f"No rank was recorded up to step {step}."
+    return sentences.rank_moved(modules, start, values, step, events)
+
+
+def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, step: int) -> str:
+    """Return the sentence under a signal's map; values as recorded, at `step`."""
+    if values is None:
+        return f"No {one_line(about.word, 40)} was recorded up to step {step}."
+    if about.grouping:
+        return sentences.groups_at(values, step)
+    if about.choices:
+        return sentences.choices_at(values, about.choices, step)
+    return sentences.signal_at(modules, values, one_line(about.word, 40), step)
+
+
+def binned(heat: Any) -> str:
+    """Say how many of the recorded steps a heat map shows; empty when it shows them all."""
+    shown = heat.frame.shape[1]
+    return "" if shown >= heat.points else f"{shown:,} of {heat.points:,} recorded steps shown, the last of each bin."
+
+
+def uniform_rank(summary: Mapping[str, Any]) -> int | None:
+    """Return the rank every module would have under uniform LoRA, None when it is not known."""
+    rank = section(summary.get("config"), "adapter").get("rank")
+    return rank if isinstance(rank, int) and 0 < rank <= 1024 else None

@@ -1,0 +1,188 @@
+"""The Compare page's parts: curves by group, the frontier, paired differences, who got which ranks."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.viz.compare import figures as figures_compare
+from dynlora.viz.compare import model as comparison
+from dynlora.viz.compare import paired_difference as pairing
+from dynlora.viz.compare import seed_groups as grouping
+from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.compare.paired_rows import RunPairs
+from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import card, chart, colours, note
+from dynlora.viz.ui.run_picker import Chosen
+from dynlora.viz.ui.url_state import choose, segmented
+
+POINTS = 600
+"""Most points of a run's series that are read."""
+
+RANKS = {"mean": "last rank", "spread": "spread over seeds"}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The runs a page compares.
+
+    Attributes:
+        folders: of the runs, by id.
+        summaries: by id.
+        names: display names by id, distinct.
+        metric: that decides.
+        groups: as they are shown: by configuration, or each run alone.
+    """
+
+    folders: Mapping[str, Path]
+    summaries: Mapping[str, Mapping[str, Any]]
+    names: Mapping[str, str]
+    metric: str
+    groups: Sequence[Group]
+
+
+def compared(runs: Sequence[Chosen]) -> Compared:
+    """Read the runs and draw the choice between groups and single runs.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    summaries = {run.id: queries.run_summary(run.folder) for run in runs}
+    names = comparison.distinct_names(list(summaries.values()))
+    groups = grouping.grouped(list(summaries.values()))
+    words = {"groups": "Mean and band", "runs": "Each run"}
+    usual = "groups" if len(groups) < len(runs) else "runs"
+    shown = segmented("group", "runs of one configuration", list(words), usual, words.__getitem__)
+    metric = comparison.shared_metric(list(summaries.values()))
+    chosen = groups if shown == "groups" else grouping.alone(names)
+    return Compared({run.id: run.folder for run in runs}, summaries, names, metric, chosen)
+
+
+def compared_curves(found: Compared) -> None:
+    """Draw loss and metric of each group over the chosen axis.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    kind = segmented("x", "x axis", list(grouping.CLOCKS), "step", _short)
+    clocks = {run: _clock(kind, found, run) for run in found.folders}
+    missing = [found.names[run] for run, one in clocks.items() if one is None]
+    more = sentences_compare.left_out(missing, grouping.CLOCKS[kind])
+    left, right = st.columns(2)
+    for place, question, split, name, title, key in (
+        (left, "Who learns faster?", "train", "loss", "training loss, smoothed, nats", "loss"),
+        (right, f"Who does better on held-out rows? ({found.metric})", "validation", found.metric,
+         f"{found.metric}, held out", "metric"),
+    ):  # fmt: skip
+        is_train = split == "train"
+        series = comparison.together({run: _series(found, run, name, split) for run in clocks}, smooth=is_train)
+        bands = grouping.bands(grouping.placed(series, clocks), found.groups, between=is_train)
+        with place, card(question, key):
+            figure = figures_compare.curves(bands, grouping.CLOCKS[kind], title, colours(), marks=not is_train)
+            low = is_train or found.metric in comparison.LOW_IS_GOOD
+            words = sentences_compare.curves(bands, low_is_good=low)
+            chart(figure, f"{words} {more}".strip(), bands, f"overlay-{key}")
+
+
+def _short(kind: str) -> str:
+    return "by " + grouping.CLOCKS[kind].partition(",")[0]
+
+
+def _series(found: Compared, run: str, name: str, split: str) -> pd.DataFrame:
+    frame = answers.ask(queries.scalars_frame, found.folders[run], name, split, POINTS)
+    return listing.series(frame, name, split)
+
+
+def _clock(kind: str, found: Compared, run: str) -> pd.DataFrame | None:
+    folder, empty = found.folders[run], pd.DataFrame({"step": [], "value": [], "parameters": []})
+    each = line = empty
+    if name := {"seconds": "step_ms", "tokens": "tokens"}.get(kind):
+        each = listing.series(answers.ask(queries.scalars_frame, folder, name, "train"), name, "train")
+    elif kind == "parameter-steps":
+        line = answers.budget(folder, found.summaries[run])
+    return grouping.clock(kind, found.summaries[run], each, line)
+
+
+def compared_frontier(found: Compared) -> None:
+    """Draw quality against parameters."""
+    points = comparison.by_group(found.summaries, found.groups, found.metric)
+    with card("What does quality cost in parameters?", "frontier"):
+        figure = figures_compare.frontier(points, found.metric, colours())
+        chart(figure, sentences_compare.frontier(points, found.metric), points, "frontier")
+
+
+def compared_pairs(found: Compared) -> None:
+    """Draw the paired difference of two groups, over shared seeds and examples.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    groups = {group.label: group for group in grouping.grouped(list(found.summaries.values()))}
+    labels = list(groups)
+    with card("Is the difference more than chance?", "paired"):
+        if len(labels) < 2:
+            note("All these runs share one configuration: a paired difference needs two.")
+            return
+        left, right = st.columns(2)
+        with left:
+            second = choose("second", "this", labels, labels[1])
+        with right:
+            first = choose("first", "minus this", labels, labels[0])
+        pairs, why = pairing.pairs(found.summaries, groups[first], groups[second])
+        if first == second:
+            note("Choose two different groups.")
+        elif not pairs:
+            note(f"Nothing to pair: {why}")
+        else:
+            _differences(found, pairs, (first, second), why)
+
+
+def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
+    sides = RunPairs(found.folders, found.summaries, answers.ask_events).differences(pairs)
+    if not sides[0].differences:
+        note("These runs have recorded no losses of shared examples yet: they come with the last evaluation.")
+        return
+    for place, side in zip(st.columns(2), sides, strict=True):
+        if side.differences:
+            rows = pairing.forest(side.differences)
+            words = sentences_compare.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
+            with place:
+                figure = figures_compare.forest(rows, side.title, colours())
+                chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
+
+
+def compared_ranks(found: Compared) -> None:
+    """Draw the last ranks by module and group, or how far they differ between seeds.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    summaries = list(found.summaries.values())
+    modules = {run: answers.modules(folder) for run, folder in found.folders.items()}
+    table, rows = comparison.rank_table(summaries, modules, found.names)
+    with card("Where did they put their capacity?", "ranks"):
+        if rows.empty:
+            note("No ranks have been recorded yet.")
+            return
+        shown = segmented("ranks", "what is shown of the ranks", list(RANKS), "mean", RANKS.__getitem__)
+        by_config = grouping.grouped(summaries)
+        is_spread = shown == "spread"
+        drawn = comparison.group_ranks(table, found.names, by_config if is_spread else found.groups, spread=is_spread)
+        if drawn.empty:
+            note("No configuration has two runs, so there is no spread over seeds.")
+            return
+        title = "standard deviation of rank, components" if is_spread else "rank, components"
+        alike = sentences_compare.reproducible(comparison.reproducibility(table, found.names, by_config))
+        read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
+        words = f"{sentences_compare.allocation(read, is_spread)} {alike}"
+        chart(figures_compare.final_ranks(drawn, rows, colours(), title), words, comparison.named_rows(drawn), "ranks")

@@ -1,0 +1,181 @@
+"""Figures that set runs side by side."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.capacity.map_figure import row_edges
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import one_line, plotly_lines, plotly_text
+from dynlora.viz.kit.theme import Palette
+
+NAMED_COLUMNS = 12
+"""Most columns of a heat map, and most lines of a chart, whose names are written; of more the pointer tells."""
+
+
+def final_ranks(
+    ranks: pd.DataFrame, modules: pd.DataFrame, colours: Palette, title: str = "rank, components"
+) -> go.Figure:
+    """Draw the last ranks, modules by runs, rows in groups by kind.
+
+    Args:
+        ranks: one row per module name, one column per run (its display name); NaN where a run has no such module.
+        modules: as `capacity.described` returns them, in the order of the rows.
+        colours: of the mode.
+        title: of the colour bar, with its unit.
+    """
+    edges, centres = row_edges(modules["label"])
+    rows = ranks.reindex(modules["name"]).to_numpy(float)
+    breaks = np.flatnonzero(modules["label"].ne(modules["label"].shift()).to_numpy())[1:]
+    high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
+    drawn = theme.figure(colours, int(np.clip(150 + 10.5 * len(modules), 330, 900)), left=78)
+    drawn.add_heatmap(
+        z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows, x=list(range(ranks.shape[1])), y=edges,
+        zmin=0, zmax=high if high > 0 else 1.0, colorscale=colours.sequential_scale,
+        xgap=4 if ranks.shape[1] <= NAMED_COLUMNS else 1, ygap=0.6, hoverongaps=False,
+        colorbar={
+            "title": {"text": plotly_text(title), "side": "right"}, "thickness": 9, "outlinewidth": 0, "len": 0.5,
+            "nticks": 5, "tickfont": {"size": 11, "color": colours.muted},
+        },
+        hovertemplate="%{x}<br>%{y}<br>%{z:.3g} components<extra></extra>",
+    )  # fmt: skip
+    names = [
+        f"{plotly_text(short)}<br>{plotly_text(name)}"
+        for short, name in zip(modules["short"], modules["name"], strict=True)
+    ]
+    drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False, showgrid=False)
+    drawn.update_yaxes(range=[edges[-1], edges[0]])
+    for label, part in pd.Series(centres).groupby(modules["label"].to_numpy(), sort=False):
+        drawn.add_annotation(
+            x=0, xref="paper", xshift=-8, xanchor="right", y=part.mean(), showarrow=False,
+            text=plotly_text(label, 24), font={"size": 12, "color": colours.text},
+        )  # fmt: skip
+    drawn.update_xaxes(
+        tickmode="array", tickvals=list(range(ranks.shape[1])), showgrid=False,
+        ticktext=["<br>".join(plotly_lines(part, 26) for part in name.split(", ")) for name in ranks.columns],
+        showticklabels=ranks.shape[1] <= NAMED_COLUMNS,
+    )  # fmt: skip
+    return drawn
+
+
+def curves(bands: pd.DataFrame, x_title: str, title: str, colours: Palette, *, marks: bool = False) -> go.Figure:
+    """Draw the mean of each group, and a band from its lowest to its highest run where there are several.
+
+    Args:
+        bands: as `grouping.bands` returns them.
+        x_title: of the x axis, with its unit.
+        title: of the y axis, with its unit.
+        colours: of the mode.
+        marks: draw the points too.
+    """
+    names = [str(name) for name in dict.fromkeys(bands["group"])]
+    drawn = theme.figure(colours, 250 + _legend_height(names))
+    for name, (colour, symbol, dash) in theme.contrasting(names).items():
+        part, label = bands[bands["group"] == name], _legend(name)
+        if part["n"].max() > 1:
+            add_band(drawn, part, label, colour)
+        drawn.add_scatter(
+            x=part["x"], y=part["mean"], mode="lines+markers" if marks else "lines", name=label, legendgroup=label,
+            line={"color": colour, "width": 1.8, "dash": dash}, marker={"symbol": symbol, "size": 7},
+            customdata=part[["step", "n", "low", "high"]].to_numpy(),
+            hovertemplate="%{fullData.name}<br>%{y:.4f} at step %{customdata[0]:,.0f}<br>from %{customdata[2]:.4f} to "
+            "%{customdata[3]:.4f}, n = %{customdata[1]}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
+    drawn.update_xaxes(title_text=plotly_text(x_title))
+    drawn.update_yaxes(title_text=plotly_text(title))
+    return drawn
+
+
+def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
+    """Add the band of a group to a figure: from `low` to `high` over `x`, shown and hidden with the line `label`."""
+    drawn.add_scatter(
+        x=[*part["x"], *part["x"][::-1]], y=[*part["high"], *part["low"][::-1]], fill="toself", mode="lines",
+        line={"width": 0}, fillcolor=theme.faded(colour, 0.16), hoverinfo="skip", showlegend=False,
+        legendgroup=label, name=f"{label}, band",
+    )  # fmt: skip
+
+
+def frontier(points: pd.DataFrame, metric: str, colours: Palette) -> go.Figure:
+    """Draw quality against adapter parameters in use; a line joins the points that none other beats in both.
+
+    Args:
+        points: as `comparison.by_group` returns them.
+        metric: name of the metric, the y axis.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, 270 + 20 * (len(points) if len(points) <= NAMED_COLUMNS else 2))
+    best = points[points["pareto"]].sort_values("active")
+    drawn.add_scatter(
+        x=best["active"], y=best["mean"], mode="lines", line={"color": colours.muted, "width": 1.2, "dash": "dot"},
+        hoverinfo="skip", name="Pareto set",
+    )  # fmt: skip
+    known = points.dropna(subset=["active", "mean"])
+    for name, (colour, symbol, _) in theme.contrasting([str(name) for name in points["group"]]).items():
+        for row in known[known["group"] == name].to_dict("records"):
+            drawn.add_scatter(
+                x=[row["active"]], y=[row["mean"]], mode="markers", name=_legend(name),
+                marker={
+                    "color": colour, "symbol": symbol, "size": 13 if row["pareto"] else 9,
+                    "line": {"color": colours.text, "width": 1.4 if row["pareto"] else 0},
+                },
+                error_y={
+                    "type": "data", "symmetric": False, "array": [row["high"] - row["mean"]],
+                    "arrayminus": [row["mean"] - row["low"]], "color": theme.faded(colour, 0.6), "thickness": 1.4,
+                    "visible": row["n"] > 1,
+                },
+                hovertemplate=f"%{{fullData.name}}<br>%{{x:,.0f}} parameters<br>{plotly_text(metric, 40)} %{{y:.4f}}"
+                f"{', in the Pareto set' if row['pareto'] else ''}<extra></extra>",
+            )  # fmt: skip
+    drawn.update_layout(showlegend=len(known) <= NAMED_COLUMNS)
+    drawn.update_xaxes(title_text="adapter parameters in use", tickformat=",")
+    drawn.update_yaxes(title_text=plotly_text(metric))
+    return drawn
+
+
+def forest(rows: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
+    """Draw paired differences with their intervals, one row per seed and one for all, against zero.
+
+    Args:
+        rows: as `pairing.forest` returns them.
+        title: of the x axis, with its unit and which side is better.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, int(np.clip(120 + 26 * len(rows), 190, 700)), left=80)
+    places = list(range(len(rows)))
+    is_all = [place == len(rows) - 1 for place in places]
+    drawn.add_vline(x=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    for chosen, colour, size, symbol in ((False, colours.muted, 8, "circle"), (True, colours.accent, 12, "diamond")):
+        part, where = rows[[one == chosen for one in is_all]], [p for p in places if is_all[p] == chosen]
+        drawn.add_scatter(
+            x=part["mean"], y=where, mode="markers", marker={"color": colour, "size": size, "symbol": symbol},
+            error_x={
+                "type": "data", "symmetric": False, "array": part["high"] - part["mean"],
+                "arrayminus": part["mean"] - part["low"], "color": colour, "thickness": 2 if chosen else 1.2,
+            },
+            customdata=part[["low", "high", "examples"]].to_numpy(), name="all" if chosen else "one seed",
+            hovertemplate="%{y}<br>%{x:.4f}, from %{customdata[0]:.4f} to %{customdata[1]:.4f}<br>"
+            "%{customdata[2]:,} examples<extra></extra>",
+        )  # fmt: skip
+    drawn.update_xaxes(title_text=plotly_text(title))
+    names = [plotly_text(name, 24) for name in rows["row"]]
+    drawn.update_yaxes(tickmode="array", tickvals=places, ticktext=names, range=[len(rows) - 0.5, -0.5])
+    return drawn
+
+
+def _legend(name: str) -> str:
+    """Return a name in lines that fit a narrow screen, whole: its end says how many runs there are."""
+    return "<br>".join(plotly_text(line) for line in textwrap.wrap(one_line(name, 120), 34))
+
+
+def _legend_height(names: Sequence[str]) -> int:
+    """Return the pixels that a legend takes where each name has a row of its own; of two where names are not shown."""
+    shown = [_legend(name) for name in names] if len(names) <= NAMED_COLUMNS else ["", ""]
+    return sum(20 + 16 * name.count("<br>") for name in shown)

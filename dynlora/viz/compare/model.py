@@ -1,0 +1,212 @@
+"""What the Compare page computes before it draws: series side by side, differences of configurations."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.capacity.model import spearman
+from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.kit.run_summary import main_metric, named, strategy_words
+from dynlora.viz.kit.text import number, one_line
+from dynlora.viz.launch.form_model import flat
+from dynlora.viz.run.figures import smoothed
+
+METHOD = "strategy.name"
+"""The setting whose value is shown with its fidelity."""
+
+
+def distinct_names(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return a display name for each run id, as `listing.named` words it; equal names get the end of the id."""
+    names = [named(summary) for summary in summaries]
+    return {
+        summary["id"]: name if names.count(name) == 1 else f"{name} ({summary['id'][-4:]})"
+        for summary, name in zip(summaries, names, strict=True)
+    }
+
+
+def together(frames: Mapping[str, pd.DataFrame], *, smooth: bool = False) -> pd.DataFrame:
+    """Return series of several runs as one frame with a column `run`, smoothed when asked for."""
+    parts = [frame.assign(run=run) for run, frame in frames.items() if len(frame)]
+    if smooth:
+        parts = [part.assign(value=smoothed(part["value"])) for part in parts]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "step", "value"])
+
+
+def shared_metric(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Return the metric that decides in the first run that has one, `accuracy` when none has."""
+    return next((name for name, _ in map(main_metric, summaries) if name), "accuracy")
+
+
+def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
+    """Return the settings that are not the same in all runs: column `setting`, then one per run.
+
+    A strategy stands with its fidelity.
+    """
+    configs = {names[summary["id"]]: flat(summary.get("config") or {}) for summary in summaries}
+    keys = list(dict.fromkeys(key for config in configs.values() for key in config))
+    rows = [[key, *(_shown(config, key) for config in configs.values())] for key in keys if key != "name"]
+    table = pd.DataFrame([row for row in rows if len(set(row[1:])) > 1], columns=["setting", *configs])
+    table.loc[table["setting"] == METHOD, list(configs)] = [one_line(strategy_words(one), 120) for one in summaries]
+    return table
+
+
+def _shown(config: Mapping[str, Any], key: str) -> str:
+    if key not in config:
+        return "–"
+    return "automatic" if config[key] is None else one_line(config[key], 120)
+
+
+def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str], metric: str) -> pd.DataFrame:
+    """Return one row per run: how it ended, at what cost."""
+    rows = []
+    for summary in summaries:
+        params, time, best = (summary.get(key) or {} for key in ("params", "time", "best"))
+        rows.append(
+            {
+                "name": names[summary["id"]], "method (fidelity)": strategy_words(summary), "status": summary["status"],
+                "seed": summary.get("seed"), "steps": summary["step"], metric: summary["metrics"].get(metric),
+                f"best {metric}": best.get(metric), "held-out loss": summary["metrics"].get("loss"),
+                "active parameters": params.get("active"), "budget": params.get("budget"),
+                "step, ms": time.get("step_ms_median"), "strategy, ms": time.get("strategy_ms_median"),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows).round(
+        {metric: 4, f"best {metric}": 4, "held-out loss": 4, "step, ms": 1, "strategy, ms": 2}
+    )
+
+
+def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what makes a comparison unfair: other models, data, steps or budgets."""
+    found = []
+    for key, words in (("model", "models"), ("data", "data sets"), ("max_steps", "numbers of steps")):
+        values = {str(summary.get(key)) for summary in summaries}
+        if len(values) > 1:
+            found.append(f"These runs have different {words}: {', '.join(sorted(one_line(v, 40) for v in values))}.")
+    budgets = {(summary.get("params") or {}).get("budget") for summary in summaries} - {None}
+    if len(budgets) > 1:
+        found.append(f"These runs have different budgets: {', '.join(number(b) for b in sorted(budgets))} parameters.")
+    return found
+
+
+def rank_table(
+    summaries: Sequence[Mapping[str, Any]], modules: Mapping[str, pd.DataFrame], names: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (last ranks: a row per module name, a column per run; the modules in the order of the rows)."""
+    known = [summary for summary in summaries if summary["ranks"]]
+    table = pd.DataFrame({names[summary["id"]]: pd.Series(summary["ranks"], dtype=float) for summary in known})
+    described = [modules[summary["id"]] for summary in known]
+    if not described:
+        return table, pd.DataFrame(columns=["name", "label", "short"])
+    rows = pd.concat(described, ignore_index=True).drop_duplicates("name")
+    rows = rows[rows["name"].isin(table.index)]
+    order = {label: i for i, label in enumerate(dict.fromkeys(rows["label"]))}
+    rows = rows.sort_values("label", key=lambda labels: labels.map(order), kind="stable").reset_index(drop=True)
+    return table.reindex(rows["name"]), rows
+
+
+def named_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its row names as the column `module`."""
+    found = table.reset_index(drop=True)
+    found.insert(0, "module", [str(name) for name in table.index], allow_duplicates=True)
+    return found
+
+
+LOW_IS_GOOD = ("loss", "mse", "mae", "rmse", "ece", "brier")
+"""Metrics of which less is better."""
+
+
+def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], metric: str) -> pd.DataFrame:
+    """Return one row per group: how many runs, the last metric of its runs, and what they use.
+
+    Columns: group, n (runs with a metric), mean, low, high, active (mean adapter parameters in use, gates included),
+    pareto (no other group is as good with as few parameters, one of both better).
+    """
+    rows = []
+    for group in groups:
+        found = [summaries[run] for run in group.runs]
+        values = [one["metrics"][metric] for one in found if one["metrics"].get(metric) is not None]
+        used = [_used(one) for one in found]
+        known = [value for value in used if value is not None]
+        rows.append(
+            (
+                group.title, len(values), *(f(values) if values else float("nan") for f in (_mean, min, max)),
+                _mean(known) if known else float("nan"),
+            )
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=["group", "n", "mean", "low", "high", "active"])
+    table["pareto"] = pareto(table["active"], table["mean"], low_is_good=metric in LOW_IS_GOOD)
+    return table
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(sum(values) / len(values))
+
+
+def _used(summary: Mapping[str, Any]) -> float | None:
+    params = summary.get("params") or {}
+    active = params.get("active")
+    return float(active + int(params.get("gate") or 0)) if isinstance(active, int) else None
+
+
+def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the groups of `by_group` as people read them."""
+    columns = {
+        "group": "configuration", "n": "runs", "mean": f"mean {metric}", "low": "lowest", "high": "highest",
+        "active": "adapter parameters in use",
+    }  # fmt: skip
+    found = table[list(columns)].rename(columns=columns)
+    found[[f"mean {metric}", "lowest", "highest"]] = found[[f"mean {metric}", "lowest", "highest"]].round(4)
+    found["adapter parameters in use"] = found["adapter parameters in use"].round().astype("Int64")
+    return found
+
+
+def pareto(cost: pd.Series, value: pd.Series, *, low_is_good: bool = False) -> list[bool]:
+    """Say of each point whether no other has at most its cost and at least its value, one of both better."""
+    points = [(float(c), float(-v if low_is_good else v)) for c, v in zip(cost, value, strict=True)]
+    return [
+        bool(pd.notna(c) and pd.notna(v)) and not any(c2 <= c and v2 >= v and (c2 < c or v2 > v) for c2, v2 in points)
+        for c, v in points
+    ]
+
+
+def group_ranks(
+    table: pd.DataFrame, names: Mapping[str, str], groups: Sequence[Group], *, spread: bool = False
+) -> pd.DataFrame:
+    """Return the mean last rank of each module in each group, or its standard deviation over the group's runs.
+
+    Args:
+        table: one row per module name, one column per run (its display name).
+        names: display name of each run id.
+        groups: of the runs.
+        spread: the deviation (n - 1) in place of the mean; groups of one are left out.
+    """
+    found = {}
+    for group in groups:
+        columns = [names[run] for run in group.runs if names[run] in table]
+        if len(columns) > spread:
+            found[group.title] = table[columns].std(axis=1, ddof=1) if spread else table[columns].mean(axis=1)
+    return pd.DataFrame(found, index=table.index)
+
+
+def reproducibility(table: pd.DataFrame, names: Mapping[str, str], groups: Sequence[Group]) -> pd.DataFrame:
+    """Return how alike the last ranks of a group's runs are: columns group, n, spearman, deviation.
+
+    spearman is the mean rank correlation over all pairs of runs, NaN when no run has unequal ranks; deviation is the
+    mean over the modules of the standard deviation over runs, in components. Groups of one run are left out.
+    """
+    rows = []
+    for group in groups:
+        columns = [names[run] for run in group.runs if names[run] in table]
+        if len(columns) > 1:
+            pairs = [spearman(table[a], table[b]) for a, b in combinations(columns, 2)]
+            known = [pair for pair in pairs if pd.notna(pair)]
+            deviation = float(np.nanmean(np.std(table[columns].to_numpy(float), axis=1, ddof=1)))
+            rows.append((group.title, len(columns), _mean(known) if known else float("nan"), deviation))
+    return pd.DataFrame(rows, columns=["group", "n", "spearman", "deviation"])

@@ -1,0 +1,73 @@
+"""Which runs are compared: picked by hand, or all that a search fits; either way the address says it."""
+
+# pyright: reportArgumentType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from dynlora.viz.kit.text import plural
+from dynlora.viz.runs import search_box as search
+from dynlora.viz.runs import table as runlist
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.run_picker import Chosen, empty_store, find_run, list_all, pick_runs
+
+MOST_READ = 50
+"""Most runs whose files are opened, for what the list does not say: curves, ranks, pairs."""
+
+MOST_LISTED = 500
+"""Most runs that are compared by what the list says of them."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The runs to compare.
+
+    Attributes:
+        rows: of the list, as plain values; all chosen runs.
+        runs: the first of them, whose files may be opened.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    runs: Sequence[Chosen]
+
+
+def select_runs() -> Selection:
+    """Draw the search and the picker and return the chosen runs."""
+    listed = list_all()
+    if listed.empty:
+        empty_store()
+    readable = listed[listed["status"] != "corrupt"]
+    with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
+        text = search.search_box("search, instead of picking")
+        ids = [] if text else pick_runs("runs to compare", readable, MOST_READ)
+    found = search.searched(readable, text)
+    said = _words(len(found), len(readable)) if text and found is not None else ""
+    search.search_line(text, said, is_sound=found is not None)
+    if found is None:
+        st.stop()
+    if text:
+        ids = found["id"].tolist()[:MOST_LISTED]
+    chosen = readable.set_index("id", drop=False).loc[ids]
+    with guarded():
+        return Selection(runlist.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
+
+
+def _words(found: int, of: int) -> str:
+    if found > MOST_LISTED:
+        return f"The newest {MOST_LISTED} of {found:,} runs that fit are compared; {of:,} runs in all."
+    return f"{plural(found, 'run')} of {of:,} fit and are compared."
+
+
+def say_how_many(selection: Selection) -> None:
+    """Say that not all chosen runs are shown where files have to be opened."""
+    if len(selection.rows) > len(selection.runs):
+        note(
+            f"The newest {len(selection.runs)} of {len(selection.rows)} runs are shown here, because each has to be "
+            "opened. Numbers, Sweeps and Paper table show all."
+        )

@@ -1,0 +1,254 @@
+"""What runs were set to and what they came to, as numbers side by side: for any two of them, and for many at once.
+
+Rows are plain values as `runlist.plain_rows` returns them, so that hundreds of runs are compared without opening one.
+"""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.store import search_fields as fields
+from dynlora.viz.compare.model import METHOD, distinct_names
+from dynlora.viz.kit.run_summary import strategy_words
+from dynlora.viz.kit.text import number, one_line, source_name
+from dynlora.viz.launch.form_model import LABELS
+
+Row = Mapping[str, Any]
+
+USED = "params.used"
+"""Adapter parameters in use, gates included; counted here, in no row by itself."""
+
+WORDS = {
+    "loss": "held-out loss, nats", "seed": "seed", "step": "steps done", USED: "adapter parameters in use",
+    "params.budget": "budget, parameters", "params.active": "active parameters", "params.gate": "gate parameters",
+    "params.allocated": "allocated parameters", "params.head": "parameters of the head",
+    "time.train_s": "training time, s", "time.step_ms_median": "step, ms",
+    "time.strategy_ms_median": "strategy's part of a step, ms", "ece": "calibration error (ece)",
+    "brier": "Brier score", "adapter.rank": "rank", METHOD: "strategy", "model.name": "model",
+    "data.name": "data", "data.path": "data file",
+}  # fmt: skip
+"""What fields are called, with their unit, where their name does not say it."""
+
+NOT_SETTINGS = ("seed", "name")
+LOG_FROM = 8.0
+"""Positive numbers that reach over more than this factor are placed by their logarithm."""
+
+TICKS = 12
+"""Most values of text on an axis whose names are written."""
+
+
+def title(field: str) -> str:
+    """Return what people call a field."""
+    known = WORDS.get(field) or LABELS.get(field)
+    if known:
+        return known
+    if field.startswith("best."):
+        return f"best {field[5:]}"
+    section, dot, last = field.rpartition(".")
+    return one_line(f"{section}: {last.replace('_', ' ')}" if dot else field, 60)
+
+
+def numbers(row: Row) -> dict[str, float]:
+    """Return the finite numbers of a run by field: results, then costs, then settings."""
+    found = dict(row.get("metrics") or {})
+    found |= {f"best.{name}": value for name, value in (row.get("best") or {}).items()}
+    params = row.get("params") or {}
+    if isinstance(params.get("active"), int):
+        found[USED] = params["active"] + (params["gate"] if isinstance(params.get("gate"), int) else 0)
+    found |= {
+        f"{group}.{name}": value for group in ("params", "time") for name, value in (row.get(group) or {}).items()
+    }
+    found |= {"step": row.get("step"), "seed": row.get("seed")}
+    found |= {key: value for key, value in fields.settings(row).items() if key not in NOT_SETTINGS}
+    return {str(name): float(value) for name, value in found.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def number_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return one row per run: id, name (distinct), strategy (with its fidelity), then a column for each number."""
+    names = distinct_names(rows)
+    about = [{"id": row["id"], "name": names[row["id"]], "strategy": one_line(strategy_words(row), 60)} for row in rows]
+    whole = pd.DataFrame(about, columns=["id", "name", "strategy"])
+    table = pd.DataFrame([numbers(row) for row in rows], index=whole.index)
+    order = {name: place for place, name in enumerate(table)}
+    return pd.concat([whole, table[sorted(order, key=lambda name: (_kind(name), order[name]))]], axis=1)
+
+
+def _kind(field: str) -> int:
+    """Return where a field stands in a list: results, best results, costs, settings."""
+    group, dot, _ = field.partition(".")
+    if not dot:
+        return 3 if field in ("step", "seed") else 0
+    return {"best": 1, "params": 2, "time": 2}.get(group, 4)
+
+
+def varying(table: pd.DataFrame) -> list[str]:
+    """Return the numbers of `number_table` that are not the same in all runs."""
+    return [name for name in table.columns[3:] if table[name].nunique() > 1]
+
+
+def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Return the settings that differ between runs, seed and name aside, each with its value in every run.
+
+    The most varied come first, numbers before text. None stands where a run does not set it. A strategy stands with its
+    fidelity.
+    """
+    settings = [fields.settings(row) for row in rows]
+    keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_SETTINGS)
+    columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
+    if METHOD in columns:
+        columns[METHOD] = [one_line(strategy_words(row), 60) for row in rows]
+    counts = {key: len(set(map(str, values))) for key, values in columns.items()}
+    is_text = {key: not any(_is_number(value) for value in columns[key]) for key in columns}
+    chosen = sorted((key for key in columns if counts[key] > 1), key=lambda key: (-counts[key], is_text[key]))
+    return {key: columns[key] for key in chosen}
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Return a number as it is and everything else as short text, None for nothing."""
+    if value is None or _is_number(value):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return one_line(", ".join(map(str, value)), 60)
+    return one_line(source_name(value) if key in ("data.name", "data.path", "model.name") else value, 60)
+
+
+def value_words(value: Any) -> str:
+    """Return a setting's value as people read it."""
+    if value is None:
+        return "not set"
+    if not _is_number(value):
+        return str(value)
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+
+def in_order(values: Sequence[Any]) -> list[Any]:
+    """Return the distinct values of a setting: nothing first, then numbers by size, then text."""
+    distinct = {value_words(value): value for value in values}
+    return sorted(
+        distinct.values(),
+        key=lambda value: (0, 0.0, "") if value is None else (1, value, "") if _is_number(value) else (2, 0.0, value),
+    )
+
+
+def is_logarithmic(values: Sequence[Any]) -> bool:
+    """Say whether numbers reach so far that they are placed by their logarithm."""
+    known = [value for value in values if _is_number(value)]
+    return len(known) > 1 and min(known) > 0 and max(known) / min(known) > LOG_FROM
+
+
+APART = 0.08
+"""Least distance of values that are written beside an axis, as a share of it."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One upright axis of the picture of many numbers at once.
+
+    Attributes:
+        title: what it shows.
+        places: of each run, from 0 at the foot to 1; NaN where the run has no such value.
+        words: the value of each run.
+        ticks: place and words of the values that are written.
+    """
+
+    title: str
+    places: tuple[float, ...]
+    words: tuple[str, ...]
+    ticks: tuple[tuple[float, str], ...]
+
+
+def axis(name: str, values: Sequence[Any]) -> Axis:
+    """Return the axis of a field: numbers by size, or their logarithm when they reach far; text in equal steps.
+
+    Args:
+        name: what it shows.
+        values: one for each run; None where it has none.
+    """
+    known = [value for value in values if value is not None]
+    if not known or not all(_is_number(value) for value in known):
+        return _axis_of_text(name, values)
+    scale = math.log if is_logarithmic(known) else float
+    low, high = scale(min(known)), scale(max(known))
+
+    def place(value: float) -> float:
+        return (scale(value) - low) / (high - low) if high > low else 0.5
+
+    distinct = sorted(set(known))
+    written = distinct if len(distinct) <= 5 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
+    places = tuple(float("nan") if value is None else place(value) for value in values)
+    words = tuple("–" if value is None else value_words(value) for value in values)
+    return Axis(name, places, words, _apart([(place(value), _tick(value)) for value in written]))
+
+
+def _tick(value: float) -> str:
+    return number(value) if abs(value) >= 100 else f"{value:.4g}"
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    """Return the ticks but those that would lie on the one below them; the topmost always stays."""
+    found: list[tuple[float, str]] = []
+    for place, words in ticks:
+        if found and place - found[-1][0] < APART:
+            found.pop()
+        found.append((place, words))
+    return tuple(found)
+
+
+def _axis_of_text(name: str, values: Sequence[Any]) -> Axis:
+    words, order = tuple(value_words(value) for value in values), in_order(values)
+    places = {value_words(value): i / (len(order) - 1) if len(order) > 1 else 0.5 for i, value in enumerate(order)}
+    step = max(1, math.ceil(len(order) / TICKS))
+    ticks = tuple((places[value_words(value)], value_words(value)) for value in order[::step])
+    return Axis(name, tuple(places[value_words(value)] for value in values), words, ticks)
+
+
+def axes(rows: Sequence[Row], settings: Sequence[str], results: Sequence[str]) -> list[Axis]:
+    """Return an axis for each chosen setting, then one for each result.
+
+    Args:
+        rows: of the runs.
+        settings: dotted keys of the configuration.
+        results: fields as `number_table` names them.
+    """
+    columns = swept(rows)
+    found = [numbers(row) for row in rows]
+    left = [axis(title(key), columns[key]) for key in settings if key in columns]
+    return left + [axis(title(name), [one.get(name) for one in found]) for name in results]
+
+
+QUARTERS = ("best quarter", "second quarter", "third quarter", "last quarter", "no result")
+
+
+def quarters(values: Sequence[float | None], *, low_is_good: bool) -> list[str]:
+    """Say of each run to which quarter its result belongs; equal results share the better one."""
+    series = pd.Series(values, dtype=float)
+    place = series.rank(method="min", ascending=low_is_good, pct=True)
+    count = int(series.notna().sum())
+    share = (place - 1 / max(count, 1)).to_numpy(float)
+    return [QUARTERS[4] if np.isnan(one) else QUARTERS[min(3, int(4 * one + 1e-9))] for one in share]
+
+
+def lines(rows: Sequence[Row], shown: Sequence[Axis], metric: str, *, low_is_good: bool) -> pd.DataFrame:
+    """Return the line of each run over the axes: columns name, quarter, then one for each axis, with its values."""
+    names = distinct_names(rows)
+    values = [numbers(row).get(metric) for row in rows]
+    found = pd.DataFrame({"name": [names[row["id"]] for row in rows]})
+    found["quarter"] = quarters(values, low_is_good=low_is_good)
+    for number_of, one in enumerate(shown):
+        found.insert(2 + number_of, one.title, list(one.words), allow_duplicates=True)
+    return found

@@ -1,0 +1,120 @@
+"""The sentences under the charts that set the numbers of many runs side by side, computed from what the charts show.
+
+As in `sentences`, whoever shows one escapes it.
+"""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from dynlora.viz.capacity.model import spearman
+from dynlora.viz.compare.results_table import Paper
+from dynlora.viz.compare.scatter_model import QUARTERS, title, value_words
+from dynlora.viz.compare.sweep_model import MOST_LINES
+from dynlora.viz.kit.text import listed, one_line, plural, score
+
+
+def scatter(points: pd.DataFrame, titles: tuple[str, str], of: int) -> str:
+    """Say how closely two numbers go together, over how many runs.
+
+    Args:
+        points: columns x and y, one row for each run that has both.
+        titles: what x and y are.
+        of: runs that are compared.
+    """
+    shown = f"{len(points):,} of {plural(of, 'run')} shown" if len(points) < of else f"{plural(of, 'run')} shown"
+    if len(points) < 3 or points["x"].nunique() < 2 or points["y"].nunique() < 2:
+        return f"{shown}: too few that differ to say how the two go together."
+    rho = spearman(points["x"], points["y"])
+    way = "rises" if rho > 0 else "falls"
+    strength = "hardly changes" if abs(rho) < 0.2 else f"{way} weakly" if abs(rho) < 0.5 else way
+    return (
+        f"{shown}; {_plain(titles[1])} {strength} with {_plain(titles[0])} (rank correlation {rho:.2f}). "
+        "Runs differ in more than these two, so neither need be the cause."
+    )
+
+
+def _plain(words: str) -> str:
+    """Return what an axis shows without its unit."""
+    return one_line(words.partition(", ")[0], 60)
+
+
+def parallel(lines: pd.DataFrame, settings: Sequence[str], metric: str) -> str:
+    """Say what the best quarter of the runs was set to, where it agrees."""
+    best = lines[lines["quarter"] == QUARTERS[0]]
+    known = int((lines["quarter"] != QUARTERS[4]).sum())
+    if len(best) < 2 or known < 4:
+        return f"{plural(len(lines), 'run')}, {known} with a result in {one_line(metric, 40)}: too few for quarters."
+    alike = [f"{one_line(name, 40)} {best[name].iloc[0]}" for name in settings if best[name].nunique() == 1]
+    words = f"share {listed(alike)}" if alike else "have no one value in common"
+    return f"{plural(len(lines), 'run')}. The {len(best)} of the best quarter in {one_line(metric, 40)} {words}."
+
+
+def grid(cells: pd.DataFrame, keys: tuple[str, str], metric: str, hidden: Sequence[str], *, low_is_good: bool) -> str:
+    """Say which cell is best and what each cell averages over.
+
+    Args:
+        cells: as `sweeps.grid` returns them.
+        keys: settings of the columns and the rows.
+        metric: of the cells.
+        hidden: settings that differ within a cell, beside the seed.
+        low_is_good: less is better.
+    """
+    known = cells[cells["n"] > 0]
+    best = known.loc[known["mean"].idxmin() if low_is_good else known["mean"].idxmax()]
+    warning = "Cells average over seeds."
+    if hidden:
+        names = listed([one_line(title(key), 40) for key in hidden])
+        warning = f"Cells average over {names} too: search for one value of it to tell them apart."
+    return (
+        f"Best {one_line(metric, 40)}: {score(best['mean'])} at {one_line(title(keys[0]), 40)} {best['across']} and "
+        f"{one_line(title(keys[1]), 40)} {best['down']}, n = {best['n']}. {len(known)} of {len(cells)} pairs were run, "
+        f"{plural(int(known['n'].sum()), 'run')} in all. {warning}"
+    )
+
+
+def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: bool, is_chosen: bool = False) -> str:
+    """Say where the best point lies, and whether at an end of what was tried.
+
+    Args:
+        lines: as `sweeps.curves` returns them.
+        drawn: lines that are drawn.
+        of: lines there are.
+        name: field of the x axis.
+        low_is_good: less is better.
+        is_chosen: of several configurations the best at each value is shown.
+    """
+    best = lines.loc[lines["mean"].idxmin() if low_is_good else lines["mean"].idxmax()]
+    own = lines[lines["group"] == best["group"]]
+    ends = (own["x"].min(), own["x"].max())
+    words = (
+        f"Best: {one_line(best['group'], 80)} at {_plain(title(name))} {value_words(float(best['x']))}, "
+        f"{score(best['mean'])} over {plural(int(best['n']), 'run')}"
+    )
+    if len(own) > 1 and best["x"] in ends:
+        words += ", at the edge of what was tried, so a better value may lie beyond"
+    band = " The band runs from the lowest to the highest seed." if (lines["n"] > 1).any() else ""
+    cut = f" {drawn} of {of} lines shown, those with the most points (at most {MOST_LINES})." if drawn < of else ""
+    chosen = " Of several configurations of a method the best at each value is shown, which flatters." * is_chosen
+    return f"{words}.{band}{chosen}{cut}"
+
+
+def paper(table: Paper) -> str:
+    """Say what the table's numbers are and what it leaves out."""
+    parts = ["Mean ± standard deviation over runs of one configuration, number of runs in brackets, best mean in bold."]
+    if table.chosen:
+        parts.append(
+            f"Of several configurations of {listed(table.chosen)} the best on held-out rows is shown, which flatters: "
+            "choose a row a configuration to see all."
+        )
+    if table.left_out:
+        parts.append(f"{plural(table.left_out, 'run')} not finished or without a result left out.")
+    if table.cut:
+        parts.append(f"{table.cut} rows or columns more are left out for room.")
+    if any(cell is not None and cell.n == 1 for line in table.lines for cell in line.cells):
+        parts.append("One run alone says little: differences between seeds are of that size.")
+    return " ".join(parts)

@@ -1,0 +1,198 @@
+"""Runs that differ in their seed alone belong together: groups, their mean and band, and what the x axis counts."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.kit.run_summary import strategy_words
+from dynlora.viz.kit.text import one_line
+from dynlora.viz.launch.form_model import flat
+
+CLOCKS = {
+    "step": "step",
+    "tokens": "tokens read",
+    "rows": "rows read",
+    "seconds": "training time, s",
+    "parameter-steps": "adapter parameters × steps",
+}
+"""What the x axis can count, and its title."""
+
+GRID = 300
+"""Most points of a mean line."""
+
+NOT_COMPARED = ("seed", "name")
+"""Settings in which runs of one group may differ."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs shown as one.
+
+    Attributes:
+        label: what is written for them; text of a run's author may stand in it.
+        runs: their ids.
+    """
+
+    label: str
+    runs: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The label with the number of runs."""
+        return f"{self.label}, n = {len(self.runs)}"
+
+
+def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = ()) -> list[Group]:
+    """Return the runs in groups of equal configuration but for seed and name, in the order given.
+
+    Args:
+        summaries: of the runs, or their rows in the list.
+        ignoring: further settings, by dotted key, in which runs of one group may differ.
+    """
+    members: dict[str, list[Mapping[str, Any]]] = {}
+    for summary in summaries:
+        members.setdefault(_key(summary, ignoring), []).append(summary)
+    labels = _labels([found[0] for found in members.values()], ignoring)
+    return [
+        Group(label, tuple(str(summary["id"]) for summary in found))
+        for label, found in zip(labels, members.values(), strict=True)
+    ]
+
+
+def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the method of each run by its id: the strategy, and those of its own settings that tell methods apart.
+
+    A control such as random allocation is a method of its own, another learning rate is not.
+    """
+    others = {key for one in summaries for key in _settings(one, ()) if not key.startswith("strategy.")}
+    return {run: group.label for group in grouped(summaries, others) for run in group.runs}
+
+
+def alone(names: Mapping[str, str]) -> list[Group]:
+    """Return each run as its own group, by its display name."""
+    return [Group(name, (run,)) for run, name in names.items()]
+
+
+def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str, Any]:
+    left_out = {*NOT_COMPARED, *ignoring}
+    return {key: value for key, value in flat(summary.get("config") or {}).items() if key not in left_out}
+
+
+def _key(summary: Mapping[str, Any], ignoring: Collection[str]) -> str:
+    return json.dumps([summary.get("strategy"), _settings(summary, ignoring)], sort_keys=True, default=str)
+
+
+def _labels(firsts: Sequence[Mapping[str, Any]], ignoring: Collection[str]) -> list[str]:
+    """Return the strategy of each group; those of one strategy get the settings that tell them apart, if set."""
+    words = [one_line(strategy_words(summary), 60) for summary in firsts]
+    settings = [_settings(summary, ignoring) for summary in firsts]
+    alike = {word: [own for own, other in zip(settings, words, strict=True) if other == word] for word in set(words)}
+    differ = {word: _differing(members) for word, members in alike.items()}
+    found = []
+    for own, word in zip(settings, words, strict=True):
+        said = [key for key in differ[word] if own.get(key) is not None][:3]
+        found.append(", ".join([word, *(f"{_short(key)} {one_line(own[key], 24)}" for key in said)]))
+    return [label if found.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(found)]
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for one in settings for key in one)
+    return [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
+
+
+def _short(key: str) -> str:
+    """Return the last part of a dotted key; of a name what it names."""
+    section, _, last = key.rpartition(".")
+    return section if last == "name" and section else last
+
+
+def clock(kind: str, summary: Mapping[str, Any], each: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame | None:
+    """Return what the x axis counts at each step: columns step and x; None when the run has not recorded it.
+
+    tokens = those of each step added up, padding left out; rows = steps · batch_size · grad_accum; seconds =
+    Σ step_ms / 1000, evaluations not counted; parameter-steps = Σ of the adapter parameters in use, gates included.
+
+    Args:
+        kind: one of `CLOCKS`.
+        summary: of the run.
+        each: columns step and value, every step: its ms or its tokens; asked for with seconds and tokens only.
+        line: as `capacity.budget_line` returns it; asked for with parameter-steps only.
+    """
+    last = max(1, int(summary["step"]))
+    if kind == "step":
+        return pd.DataFrame({"step": [0, last], "x": [0.0, float(last)]})
+    if kind == "rows":
+        train = (summary.get("config") or {}).get("train") or {}
+        rows = [train.get("batch_size"), train.get("grad_accum") or 1]
+        if not all(isinstance(value, int) for value in rows):
+            return None
+        return pd.DataFrame({"step": [0, last], "x": [0.0, float(last * rows[0] * rows[1])]})
+    if kind in ("seconds", "tokens"):
+        counted = each["value"].to_numpy(float).cumsum() / (1000 if kind == "seconds" else 1)
+        steps = each["step"].to_numpy(float)
+    else:
+        known = line.dropna(subset=["parameters"])
+        steps = known["step"].to_numpy(float)
+        counted = (known["parameters"].to_numpy(float) * np.diff(steps, prepend=0.0)).cumsum()
+    if not len(steps):
+        return None
+    if steps[0] > 0:
+        steps, counted = np.append(0.0, steps), np.append(0.0, counted)
+    return pd.DataFrame({"step": steps, "x": counted})
+
+
+def placed(series: pd.DataFrame, clocks: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
+    """Return series (run, step, value) with the column `x`; runs without a clock are left out."""
+    parts = []
+    for run, part in series.groupby("run", sort=False):
+        found = clocks.get(str(run))
+        if found is not None:
+            parts.append(part.assign(x=np.interp(part["step"], found["step"], found["x"])))
+    return pd.concat(parts, ignore_index=True) if parts else series.iloc[:0].assign(x=[])
+
+
+def bands(series: pd.DataFrame, groups: Sequence[Group], *, between: bool) -> pd.DataFrame:
+    """Return mean, lowest and highest run of each group: columns group, step, x, mean, low, high, n.
+
+    Runs are set side by side by their step; x is the mean of theirs.
+
+    Args:
+        series: columns run, step, x, value.
+        groups: of the runs.
+        between: take values between two recorded steps from the line through them; else only recorded ones count.
+    """
+    columns = ["group", "step", "x", "mean", "low", "high", "n"]
+    found = []
+    for group in groups:
+        part = series[series["run"].isin(group.runs)].dropna(subset=["value"])
+        if part.empty:
+            continue
+        steps = np.unique(part["step"].to_numpy(float))
+        if len(steps) > GRID:
+            steps = np.unique(np.linspace(steps[0], steps[-1], GRID).round())
+        runs = [one.drop_duplicates("step", keep="last").sort_values("step") for _, one in part.groupby("run")]
+        values = np.stack([_at(steps, one, "value", between) for one in runs])
+        places = np.stack([_at(steps, one, "x", between) for one in runs])
+        known = np.isfinite(values)
+        keep = known.any(axis=0)
+        table = {
+            "group": group.title, "step": steps, "x": np.nanmean(np.where(known, places, np.nan)[:, keep], axis=0),
+            "mean": np.nanmean(values[:, keep], axis=0), "low": np.nanmin(values[:, keep], axis=0),
+            "high": np.nanmax(values[:, keep], axis=0), "n": known.sum(axis=0)[keep],
+        }  # fmt: skip
+        found.append(pd.DataFrame(table | {"step": steps[keep]}))
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def _at(steps: np.ndarray, one: pd.DataFrame, column: str, between: bool) -> np.ndarray:
+    own, values = one["step"].to_numpy(float), one[column].to_numpy(float)
+    inside = (steps >= own[0]) & (steps <= own[-1]) if between else np.isin(steps, own)
+    return np.where(inside, np.interp(steps, own, values), np.nan)

@@ -1,0 +1,60 @@
+"""The health card of a run: what its checks find, each finding with a link to the place that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dynlora.viz.health import report as health_report
+from dynlora.viz.health.checks import PROBLEM, Finding
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import card, note
+from dynlora.viz.ui.run_picker import link
+
+STEPS_AT_ONCE = 50
+"""A running run is checked anew this many times, and after each of its events."""
+
+
+def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Draw the findings of a run, or that there are none.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    found, well = _report(folder, dict(summary), _version(folder, summary))
+    with card("Is anything wrong?", "health"):
+        if not found:
+            with st.container(horizontal=True, vertical_alignment="center", key="health-good"):
+                st.badge("all good", color="green", icon=":material/check:")
+                note("No check finds anything to repair or to know.")
+        for number, finding in enumerate(found):
+            _row(finding, number, folder.name)
+        note(well)
+
+
+def _row(finding: Finding, number: int, run_id: str) -> None:
+    is_problem = finding.level == PROBLEM
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"health-{number}"):
+        st.badge(
+            finding.level, color="red" if is_problem else "orange",
+            icon=":material/error:" if is_problem else ":material/info:",
+        )  # fmt: skip
+        st.markdown(f"**{markdown_text(finding.title)}.** {markdown_text(finding.words, 800)}", width="stretch")
+        link(f"pages/{finding.page}.py", "See it", run=run_id, **finding.address)
+
+
+def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what changes only now and then while a run trains, so that a refresh does not check it each time."""
+    event, step, state, opened = answers.version(folder)
+    return event, step * STEPS_AT_ONCE // max(1, summary["max_steps"]), min(step, 1), state, opened
+
+
+@st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
+def _report(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> tuple[list[Finding], str]:
+    found = RunReading(folder).evidence
+    return health_report.findings(found), health_report.summary(found)

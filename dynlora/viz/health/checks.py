@@ -1,0 +1,256 @@
+"""What may be wrong with a run, in plain words, each finding with the place that shows its evidence.
+
+Every check is one small pure function of what a run has recorded. It returns a `Finding`, or None when all is well;
+thresholds are constants of this file and stand in the words of the findings.
+"""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.capacity.model import event_steps, spearman
+from dynlora.viz.kit.text import listed, number, one_line, percent
+from dynlora.viz.run.figures import smoothed
+
+PROBLEM, NOTICE = "problem", "notice"
+"""The levels of a finding: something to repair, something to know."""
+
+UNUSED_BELOW = 0.95
+"""Share of the budget in use at the end below which it counts as unused."""
+
+STARVED_RANK = 1
+"""Rank up to which a module is starved when its importance is in the top quarter."""
+
+GATE_IDLE = 1e-3
+"""Distance from 1, and difference between groups, within which a gate does nothing."""
+
+GATE_EDGE = 0.05
+"""Distance from 0 and 2, the ends of a gate's range, within which it is saturated."""
+
+NOISY_BELOW = 0.5
+"""Rank correlation of importance between neighbouring windows below which it is noise more than signal."""
+
+DIVERGED_ABOVE = 1.5
+"""Last smoothed loss over the first, above which a run has diverged."""
+
+WINDOWS = 8
+"""Windows of equal length that importance is averaged in."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that may be wrong.
+
+    Attributes:
+        level: `PROBLEM` or `NOTICE`.
+        title: in a few words.
+        words: one or two plain sentences, with numbers; text of the run's author may stand in them.
+        page: file in pages/ that shows the evidence.
+        address: what the address of that page holds besides the run.
+    """
+
+    level: str
+    title: str
+    words: str
+    page: str
+    address: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run has recorded, as far as the checks ask for it.
+
+    Attributes:
+        step: last step.
+        max_steps: steps planned.
+        warmup: steps before the first reallocation, as far as the configuration says.
+        planned_events: reallocations the schedule plans, None when not recorded.
+        budget: parameters, None when there is none.
+        modules: as `capacity.described` returns them.
+        line: parameters in use, as `capacity.budget_line` returns them.
+        ranks: one row per module as recorded, one column per step.
+        importance: the same, empty when not recorded.
+        gates: the same, empty when the run has no gates.
+        group_gates: groups by modules at the last evaluation.
+        reallocations: events, columns step and payload.
+        loss: training loss, columns step and value.
+        confusion: counts of the last evaluation, rows are the truth; None for regression.
+        evaluated_at: its step.
+        data_warnings: what was odd about the data.
+    """
+
+    step: int
+    max_steps: int
+    warmup: int
+    planned_events: int | None
+    budget: int | None
+    modules: pd.DataFrame
+    line: pd.DataFrame
+    ranks: pd.DataFrame
+    importance: pd.DataFrame
+    gates: pd.DataFrame
+    group_gates: pd.DataFrame
+    reallocations: pd.DataFrame
+    loss: pd.DataFrame
+    confusion: Sequence[Sequence[float]] | None
+    evaluated_at: int
+    data_warnings: Sequence[str]
+
+
+def allocator(found: Evidence) -> Finding | None:
+    """Find an allocator that plans reallocations and never made one, a tenth of the run after its warm-up."""
+    due = found.step >= found.max_steps or found.step > found.warmup + 0.1 * found.max_steps
+    if not found.planned_events or len(found.reallocations) or not due:
+        return None
+    return Finding(
+        PROBLEM, "The allocator never ran",
+        f"{found.planned_events} reallocations are planned and none was recorded up to step {found.step:,}.",
+        "capacity", {"signal": "rank"},
+    )  # fmt: skip
+
+
+def frozen(found: Evidence) -> Finding | None:
+    """Find three reallocations or more after which no rank differs."""
+    events, ranks = len(found.reallocations), found.ranks.to_numpy(float)
+    if events < 3 or not ranks.size or (ranks != ranks[:, :1]).any():
+        return None
+    edits = len(event_steps(found.reallocations))
+    return Finding(
+        NOTICE, "The ranks are frozen",
+        f"{events} reallocations were made, {edits} of them with an edit, and every module still has the rank it "
+        "began with.", "capacity", {"signal": "rank"},
+    )  # fmt: skip
+
+
+def budget(found: Evidence) -> Finding | None:
+    """Find a budget that was exceeded, or of which more than a twentieth is left over."""
+    known = found.line.dropna(subset=["parameters"])
+    if known.empty or not found.budget:
+        return None
+    last, most = float(known["parameters"].iloc[-1]), float(known["parameters"].max())
+    over = known.loc[known["parameters"] > found.budget, "step"]
+    if last > found.budget:
+        over_now = last - found.budget
+        words = f"{number(int(over_now))} parameters ({percent(over_now / found.budget)}) above the budget"
+        return Finding(
+            PROBLEM, "The budget is exceeded", f"The adapters hold {words} of {number(found.budget)}.", "run"
+        )
+    if len(over):
+        words = (
+            f"Up to step {int(over.iloc[-1]):,} the adapters held up to {number(int(most - found.budget))} parameters "
+            f"({percent(most / found.budget - 1, 0)}) more than the budget; since then they stay within it."
+        )
+        return Finding(NOTICE, "The budget was exceeded for a time", words, "run")
+    if last < UNUSED_BELOW * found.budget:
+        left = found.budget - last
+        words = f"{number(int(left))} of {number(found.budget)} parameters ({percent(left / found.budget)})"
+        return Finding(NOTICE, "Budget is unused", f"{words} are in no adapter.", "run")
+    return None
+
+
+def starved(found: Evidence) -> Finding | None:
+    """Find modules of rank 0 or 1 whose importance is in the top quarter."""
+    ranks = found.ranks.to_numpy(float)
+    if found.importance.empty or not ranks.size or np.median(ranks[:, -1]) <= STARVED_RANK:
+        return None
+    share = _windows(found.importance)[:, -1]
+    high = np.isfinite(share) & (share >= np.nanquantile(share, 0.75)) & (share > 0)
+    rows = found.modules[(high & (ranks[:, -1] <= STARVED_RANK))[found.modules["position"]]]
+    if rows.empty:
+        return None
+    names = listed([one_line(name, 40) for name in rows["short"]])
+    verb = "is" if len(rows) == 1 else "are"
+    return Finding(
+        NOTICE, "A module is starved" if len(rows) == 1 else f"{len(rows)} modules are starved",
+        f"{names} {verb} among the quarter of highest importance and {'has' if verb == 'is' else 'have'} rank "
+        f"{STARVED_RANK} or less.", "capacity", {"signal": "importance", "module": str(rows["name"].iloc[0])},
+    )  # fmt: skip
+
+
+def gates(found: Evidence) -> Finding | None:
+    """Find gates that stay neutral, are the same for all inputs, or have run to an end of their range."""
+    values = found.gates.to_numpy(float)
+    if not values.size or found.step < found.max_steps / 2:
+        return None
+    last = values[:, -1]
+    edge = int(((last < GATE_EDGE) | (last > 2 - GATE_EDGE)).sum())
+    if edge:
+        words = f"{edge} of {len(last)} gates are within {GATE_EDGE:g} of 0 or 2, the ends of their range."
+        return Finding(PROBLEM, "Gates are saturated", words, "capacity", {"signal": "gate"})
+    if np.nanmax(np.abs(last - 1)) <= GATE_IDLE:
+        words = f"All {len(last)} gates are within {GATE_IDLE:g} of 1 at step {found.step:,}: they do nothing."
+        return Finding(NOTICE, "The gates have collapsed", words, "capacity", {"signal": "gate"})
+    groups = found.group_gates.to_numpy(float)
+    if len(groups) > 1 and np.nanmax(np.nanmax(groups, 0) - np.nanmin(groups, 0)) <= GATE_IDLE:
+        words = f"No gate differs by more than {GATE_IDLE:g} between groups of inputs: they treat all inputs alike."
+        return Finding(NOTICE, "The gates do not tell inputs apart", words, "inputs")
+    return None
+
+
+def noise(found: Evidence) -> Finding | None:
+    """Find importance whose order changes from one window of the run to the next."""
+    windows = _windows(found.importance)
+    pairs = [spearman(pd.Series(a), pd.Series(b)) for a, b in zip(windows.T[:-1], windows.T[1:], strict=True)]
+    known = [pair for pair in pairs if np.isfinite(pair)]
+    if len(known) < 3 or np.median(known) >= NOISY_BELOW:
+        return None
+    return Finding(
+        NOTICE, "Importance is noisier than its signal",
+        f"From one {len(pairs) + 1}th of the run to the next the order of the modules by importance has a rank "
+        f"correlation of {np.median(known):.2f} in the median; below {NOISY_BELOW:g} it is chance more than order.",
+        "capacity", {"signal": "importance"},
+    )  # fmt: skip
+
+
+def loss(found: Evidence) -> Finding | None:
+    """Find a loss that is not a number, or that ends far above where it began."""
+    bad = found.loss.loc[~np.isfinite(found.loss["value"].astype(float)), "step"]
+    if len(bad):
+        words = f"It is not a finite number at {len(bad):,} of the steps shown, first at step {int(bad.iloc[0]):,}."
+        return Finding(PROBLEM, "The loss diverged", words, "run")
+    if len(found.loss) < 5:
+        return None
+    smooth = smoothed(found.loss["value"])
+    first, last = float(smooth.iloc[: max(1, len(smooth) // 20)].mean()), float(smooth.iloc[-1])
+    if not last > DIVERGED_ABOVE * first:
+        return None
+    words = f"Smoothed it went from {first:.3f} to {last:.3f} nats; above {DIVERGED_ABOVE:g} times the start counts."
+    return Finding(PROBLEM, "The loss diverged", words, "run")
+
+
+def majority(found: Evidence) -> Finding | None:
+    """Find accuracy that always naming the most frequent class would reach, a quarter of the run on."""
+    if found.confusion is None or found.evaluated_at < found.max_steps / 4:
+        return None
+    table = np.asarray(found.confusion, float)
+    total = table.sum()
+    if not total or np.trace(table) > table.sum(1).max():
+        return None
+    words = (
+        f"At step {found.evaluated_at:,} {percent(np.trace(table) / total)} of the held-out rows are right; naming the "
+        f"most frequent class each time gets {percent(table.sum(1).max() / total)}."
+    )
+    return Finding(PROBLEM, "No better than the majority class", words, "run", {"section": "results"})
+
+
+def data(found: Evidence) -> Finding | None:
+    """Find what was odd about the data when the run was made."""
+    if not found.data_warnings:
+        return None
+    words = " ".join(one_line(words, 200).rstrip(".") + "." for words in list(found.data_warnings)[:3])
+    return Finding(NOTICE, "Look at the data", words, "run", {"section": "machine"})
+
+
+def _windows(values: pd.DataFrame) -> np.ndarray:
+    """Return the mean of each module's values in `WINDOWS` equal windows, (modules, windows); fewer when short."""
+    table = values.to_numpy(float)
+    count = min(WINDOWS, table.shape[1] // 3) if table.ndim == 2 else 0
+    if not count:
+        return np.empty((len(table), 0)) if not table.size else np.nanmean(table, axis=1, keepdims=True)
+    return np.stack([np.nanmean(part, axis=1) for part in np.array_split(table, count, axis=1)], axis=1)

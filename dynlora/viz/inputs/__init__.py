@@ -1,0 +1,1 @@
+"""Which inputs open which gates."""

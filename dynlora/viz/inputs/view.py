@@ -1,0 +1,149 @@
+"""What the Inputs page looks at: groups, gates and the probe set of one run at one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs.gate_effect import GateEffect, gate_effect
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import plot_config
+from dynlora.viz.ui.model_client import ask_model
+from dynlora.viz.ui.url_state import choose, segmented, to_address
+
+MOST_CHOSEN = 200
+"""Examples that a selection may hold; an address must stay short."""
+
+
+@st.cache_data(max_entries=50, ttl=3600, show_spinner=False)
+def _effect(folder: str, version: tuple[Any, ...], step: int) -> GateEffect | None:
+    gates, examples = queries.probe_gates(folder, step), queries.examples_frame(folder, step)
+    if gates.empty or len(gates) != len(examples):
+        return None
+    return gate_effect(gates.to_numpy(float), examples["group"].tolist())
+
+
+@dataclass(frozen=True)
+class InputsView:
+    """A run's inputs at the last evaluation up to a step.
+
+    Attributes:
+        folder: of the run.
+        summary: as `queries.run_summary` returns it.
+        modules: as `capacity.described` returns them.
+        step: the step.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    modules: pd.DataFrame
+    step: int
+
+    @cached_property
+    def gates(self) -> pd.DataFrame:
+        """Mean gate by group and module, as `queries.gates_by_group` returns it; groups not trained on are marked."""
+        found = answers.ask(queries.gates_by_group, self.folder, self.step)
+        return found.set_axis(inputs.told_apart(found.index.tolist(), self.summary), axis=0)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the groups as recorded."""
+        return answers.ask(queries.groups_frame, self.folder, self.step)["group"].tolist()
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Groups with loss and metric, as `queries.groups_frame` returns them; groups not trained on are marked."""
+        found = answers.ask(queries.groups_frame, self.folder, self.step)
+        return found.assign(group=inputs.told_apart(found["group"].tolist(), self.summary))
+
+    @cached_property
+    def examples(self) -> pd.DataFrame:
+        """The probe set with names for groups, labels and predictions; groups not trained on are marked."""
+        frame = answers.ask(queries.examples_frame, self.folder, self.step)
+        found = inputs.named(frame, self.names, list(self.summary["labels"]))
+        marked = dict(zip(self.names, self.groups["group"], strict=True))
+        return found.assign(group=[marked.get(name, name) for name in found["group"]])
+
+    @cached_property
+    def probe_gates(self) -> pd.DataFrame:
+        """Gate of each module on each probe example, as `queries.probe_gates` returns it."""
+        return answers.ask(queries.probe_gates, self.folder, self.step)
+
+    @cached_property
+    def effect(self) -> GateEffect | None:
+        """What the groups explain of the gates, against chance."""
+        return _effect(str(self.folder), queries.version_key(self.folder), self.step)
+
+    @property
+    def short(self) -> dict[str, str]:
+        """Short name of each module."""
+        return dict(zip(self.modules["name"], self.modules["short"], strict=True))
+
+    def over_steps(self, kind: str) -> pd.DataFrame:
+        """Return `metric` or `loss` of each group over the evaluations: columns step, group, value."""
+        frame = answers.ask(queries.signal_frame, self.folder, f"group_{kind}")
+        return inputs.over_steps(frame, self.groups["group"].tolist())
+
+    def gate_of(self, module: str) -> np.ndarray:
+        """Return one module's gate on each probe example, NaN where none was recorded."""
+        if module not in self.probe_gates.columns or len(self.probe_gates) != len(self.examples):
+            return np.full(len(self.examples), np.nan)
+        return self.probe_gates[module].to_numpy(float)
+
+
+def colour_choice(kinds: list[str], modules: Mapping[str, str]) -> tuple[str, str]:
+    """Draw what colours the probe set, and return it with the module whose gate is meant ("" for another colour).
+
+    Args:
+        kinds: what can colour it.
+        modules: short name of each module.
+    """
+    by = segmented("colour", "colour", kinds, "group", "colour by {}".format)
+    if by != "gate":
+        return by, ""
+    return by, choose("module", "module", list(modules), next(iter(modules)), modules.__getitem__)
+
+
+def placed(view: InputsView) -> tuple[pd.DataFrame, tuple[str, str]]:
+    """Draw what places the probe set in the plane, and return the examples there with the titles of the axes.
+
+    PCA was recorded; UMAP is asked of the model, and stays PCA when it cannot answer.
+    """
+    examples = view.examples
+    if segmented("plane", "plane", ["PCA", "UMAP"], "PCA") == "UMAP":
+        pairs = list(examples["text_pair"]) if bool(examples["text_pair"].notna().to_numpy().all()) else None
+        found = ask_model(view.folder, "neighbours", texts=examples["text"].tolist(), pairs=pairs)
+        if found is not None:
+            x, y = np.array(found, dtype=float).T
+            return examples.assign(x=x, y=y), ("UMAP, first", "UMAP, second")
+    return examples, ("first principal component", "second principal component")
+
+
+def chosen_examples() -> list[int]:
+    """Return the positions of the examples in the address."""
+    parts = st.query_params.get("points", "").split(",")[:MOST_CHOSEN]
+    return [int(part) for part in parts if part.isdecimal() and len(part) < 7]
+
+
+def selectable(figure: go.Figure, sentence: str, key: str) -> None:
+    """Draw a scatter whose points can be selected; the choice goes to the address."""
+    st.plotly_chart(
+        figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch",
+        on_select=lambda: _selected(f"chart-{key}"), selection_mode=("points", "box", "lasso"),
+    )  # fmt: skip
+
+
+def _selected(key: str) -> None:
+    points = st.session_state[key]["selection"]["points"]
+    found = sorted({int(point["customdata"][0]) for point in points if point.get("customdata")})[:MOST_CHOSEN]
+    to_address(points=",".join(map(str, found)) or None)

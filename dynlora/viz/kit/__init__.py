@@ -1,0 +1,1 @@
+"""What features share and what needs no streamlit: theme, text, statistics, module maps."""

@@ -1,0 +1,179 @@
+"""What lists and headers say of runs, computed from the store's rows."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dynlora.store.catalogue import deciding_metric
+from dynlora.viz.kit.text import duration, one_line, percent, score, source_name
+
+ACTIVE = ("queued", "running")
+"""States in which a run can change by itself."""
+
+
+def budget_share(params: Mapping[str, Any]) -> float | None:
+    """Return how much of its budget a run uses, in percent; None when that is not known."""
+    used, budget, gate = params.get("active"), params.get("budget"), params.get("gate")
+    if not isinstance(used, int) or not isinstance(budget, int) or budget <= 0:
+        return None
+    return 100 * (used + (gate if isinstance(gate, int) else 0)) / budget
+
+
+def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Return (name, last value) of the metric that decides; ("", None) before the first evaluation."""
+    wanted = ((row.get("config") or {}).get("data") or {}).get("metric")  # runs of earlier versions say it there only
+    name = deciding_metric({**row, "metric": row.get("metric") or wanted})
+    return name, (row.get("metrics") or {}).get(name)
+
+
+def about(summary: Mapping[str, Any]) -> str:
+    """Return the line under a run's title."""
+    seed = "" if summary.get("seed") is None else f", seed {summary['seed']}"
+    model, data = (source_name(summary.get(key) or "?") for key in ("model", "data"))
+    words = f"{strategy_words(summary)}: {model} on {data}{seed}"
+    return f"{words}, {summary['max_steps']:,} steps"
+
+
+def strategy_words(row: Mapping[str, Any]) -> str:
+    """Return the strategy with its fidelity, which belongs wherever methods are set side by side."""
+    name, fidelity = (value if isinstance(value := row.get(key), str) else "" for key in ("strategy", "fidelity"))
+    words = f"from its {fidelity}" if fidelity in ("code", "description") else one_line(fidelity, 30)
+    return f"{name or 'no strategy'} ({words})" if words else name or "no strategy"
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """Return a run's name for where runs are set side by side: one that names its strategy says the fidelity too."""
+    name, strategy = one_line(row["name"], 60), row.get("strategy")
+    if not isinstance(strategy, str) or not strategy:
+        return name
+    words = one_line(strategy_words(row), 60)
+    as_word = rf"(?<!\w){re.escape(strategy)}(?!\w)"
+    return name if words in name else re.sub(as_word, lambda _: words, name, count=1)
+
+
+def headline(summary: Mapping[str, Any], reallocations: int) -> dict[str, str]:
+    """Return the figures that matter first on the Capacity page: label to value."""
+    params = summary.get("params") or {}
+    name, value = main_metric(summary)
+    share = budget_share(params)
+    whole, part = (_finite((summary.get("time") or {}).get(key)) for key in ("step_ms_median", "strategy_ms_median"))
+    active = params.get("active")
+    return {
+        name or "metric": score(value),
+        "adapter parameters in use": f"{active:,}" if isinstance(active, int) else "–",
+        "of the budget": percent(None if share is None else share / 100),
+        "reallocations": f"{reallocations}",
+        "of step time for the strategy": percent(part / whole if whole and part is not None else None),
+    }
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def series(scalars: pd.DataFrame, name: str, split: str) -> pd.DataFrame:
+    """Return one scalar of a frame of scalars: columns step and value, in order."""
+    found = scalars[(scalars["name"] == name) & (scalars["split"] == split)]
+    return found[["step", "value"]].reset_index(drop=True)
+
+
+EVERY_RUN = ("loss", "lr", "step_ms", "strategy_ms", "tokens", "adapter_parameters", "optimizer_bytes")
+"""Numbers of a training step that every run records."""
+
+MOST_OWN = 8
+"""Numbers of a method's own that are drawn at most."""
+
+
+def own_numbers(scalars: pd.DataFrame) -> list[str]:
+    """Return the names of the numbers that only this run's method records at its steps, penalties first."""
+    train = scalars[scalars["split"] == "train"]
+    names = [name for name in dict.fromkeys(train["name"]) if name not in EVERY_RUN]
+    return sorted(names, key=lambda name: not name.startswith("penalty/"))[:MOST_OWN]
+
+
+def held_out(scalars: pd.DataFrame) -> pd.DataFrame:
+    """Return the held-out metrics but the loss: columns name, step, value."""
+    found = scalars[(scalars["split"] == "validation") & (scalars["name"] != "loss")]
+    return found[["name", "step", "value"]].reset_index(drop=True)
+
+
+def step_times(scalars: pd.DataFrame) -> pd.DataFrame:
+    """Return columns step, step_ms, strategy_ms of the steps that have both."""
+    whole, part = series(scalars, "step_ms", "train"), series(scalars, "strategy_ms", "train")
+    both = whole.merge(part, on="step", suffixes=("_step", "_strategy")).drop_duplicates("step")
+    return both.rename(columns={"value_step": "step_ms", "value_strategy": "strategy_ms"})
+
+
+def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int) -> float | None:
+    """Return the seconds a running run still needs, from up to 50 steps of this process; None when unknown."""
+    recent = times[times["step"] > resumed_at].tail(50)
+    if summary["status"] != "running" or recent.empty:
+        return None
+    return float(recent["step_ms"].median()) * (summary["max_steps"] - summary["step"]) / 1000
+
+
+def progress_words(summary: Mapping[str, Any], remaining: float | None) -> str:
+    """Return where a run stands, in words."""
+    words = f"step {summary['step']:,} of {summary['max_steps']:,}"
+    return words if remaining is None else f"{words}, about {duration(remaining)} to go"
+
+
+def evaluation(events: pd.DataFrame) -> tuple[int, dict[str, Any]] | None:
+    """Return (step, payload) of the last evaluation, None before the first."""
+    found = events[events["kind"] == "evaluate"]
+    return None if found.empty else (int(found["step"].iloc[-1]), found["payload"].iloc[-1])
+
+
+def confusion(payload: Mapping[str, Any]) -> tuple[list[list[float]], list[str]] | None:
+    """Return (counts, labels) of an evaluation when they fit together, else None."""
+    counts, labels = payload.get("confusion"), payload.get("labels")
+    if not isinstance(counts, list) or not isinstance(labels, list) or not 0 < len(labels) <= 50:
+        return None
+    sizes = {len(row) if isinstance(row, list) else -1 for row in counts}
+    numbers = all(isinstance(cell, int | float) for row in counts if isinstance(row, list) for cell in row)
+    fits = sizes == {len(labels)} and len(counts) == len(labels) and numbers
+    return (counts, [str(label) for label in labels]) if fits else None
+
+
+def worst(payload: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the worst examples of an evaluation: loss, label, prediction, text."""
+    rows = payload.get("worst")
+    kept = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    columns = ["loss", "label", "prediction", "text", "text_pair"]
+    frame = pd.DataFrame([{column: row.get(column) for column in columns} for row in kept], columns=columns)
+    frame["loss"] = pd.to_numeric(frame["loss"], errors="coerce")
+    words = frame[["label", "prediction", "text", "text_pair"]].map(lambda value: None if value is None else str(value))
+    frame[words.columns] = words
+    return frame.drop(columns="text_pair") if frame["text_pair"].isna().all() else frame
+
+
+def log_text(logs: pd.DataFrame) -> str:
+    """Return the log as lines of time, level and message."""
+    times = pd.to_datetime(logs["time"].clip(0, 4e9), unit="s").dt.strftime("%H:%M:%S") if len(logs) else []
+    rows = zip(times, logs["level"], logs["message"], strict=True)
+    return "\n".join(f"{time} {one_line(level, 12):8} {one_line(message, 1000)}" for time, level, message in rows)
+
+
+def resumed_at(events: pd.DataFrame) -> int:
+    """Return the step the run was last resumed at, 0 when it never was."""
+    found = events[events["kind"] == "resume"]
+    return 0 if found.empty else int(found["step"].iloc[-1])
+
+
+def progress_share(summary: Mapping[str, Any]) -> float:
+    """Return how much of a run is done, from 0 to 1."""
+    return min(max(summary["step"] / summary["max_steps"], 0.0), 1.0) if summary["max_steps"] > 0 else 0.0
+
+
+def confusion_table(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd.DataFrame:
+    """Return a confusion matrix as a table: column `true`, then one per prediction."""
+    frame = pd.DataFrame(counts, columns=[f"predicted {label}" for label in labels])
+    frame.insert(0, "true", list(labels), allow_duplicates=True)
+    return frame

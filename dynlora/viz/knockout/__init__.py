@@ -1,0 +1,1 @@
+"""What held-out examples lose without each module."""

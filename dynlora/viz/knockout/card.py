@@ -1,0 +1,223 @@
+"""The card of the Capacity page that knocks modules out: start it, watch it, and read whether importance was right."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false, reportOperatorIssue=false
+# (pandas comes without types)
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.inference.client import knockout_file, knockout_target, shared
+from dynlora.store import queries
+from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.store.score_signals import module_scores
+from dynlora.viz.kit.text import number
+from dynlora.viz.knockout import figures as figures_knockouts
+from dynlora.viz.knockout import model as knockouts
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
+from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_words
+from dynlora.viz.ui.url_state import choose
+
+SIZES = (128, 512, 2048)
+"""Held-out rows that can be looked at."""
+
+MOST_TWINS = 24
+"""Runs that are looked at for one that spreads the same budget evenly."""
+
+
+def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """Draw the knock-outs of a run; while some are under way, again and again.
+
+    Args:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+        modules: as `capacity.described` returns them.
+    """
+    twins = uniform_twins(run.folder, summary, list_all())
+    under_way = shared().is_under_way(run.folder)
+
+    @st.fragment(run_every=1.5 if under_way else None)
+    def live() -> None:
+        with card("Was importance right? Each module knocked out in turn", "knockout"):
+            state = _progress(run.folder)
+            if under_way and state is None and not shared().is_under_way(run.folder):
+                st.rerun()  # it has ended: there is no more need to look again
+            _draw(run, summary, modules, twins, state)
+
+    live()
+
+
+def _draw(
+    run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame, state: dict[str, Any] | None
+) -> None:
+    folder = run.folder
+    found = read_knockouts(knockout_file(folder))
+    said = shared().ended_early(folder)
+    if said and state is None:
+        st.error(safe(f"The knock-out ended early: {said}"))
+    _controls(run, summary, found, state)
+    effect = knockouts.effects(found, modules)
+    if found is None or effect.empty:
+        note(
+            "Switches the adapter of one module off at a time and measures what held-out rows lose: the truth that "
+            "an allocator's score only guesses at. Takes about a forward pass over the rows for each module."
+        )
+        return
+    words = knockouts.effect_sentence(effect, len(modules), found.rows)
+    chart(figures_knockouts.effect_bars(effect, colours()), words, effect.drop(columns="position"), "effects")
+    note(knockouts.adapter_sentence(found, summary["step"]))
+    _against_scores(folder, effect, modules, twins)
+    groups = knockouts.by_group(found, modules)
+    if len(groups) > 1:
+        st.markdown("**What each input group loses without each module**")
+        told = "Toward the one colour the module helps the group, toward the other it harms; one adapter can do both."
+        chart(figures_knockouts.group_effects(groups, colours()), told, groups.reset_index(names="group"), "by-group")
+    _pairs(run, found, modules, summary["step"])
+
+
+def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, state: dict[str, Any] | None) -> None:
+    """Draw what starts and stops a knock-out, and how far the one under way has come."""
+    if state is not None:
+        done, of = state["done"], max(1, state["of"])
+        st.progress(min(1.0, done / of), f"{done} of {of} knocked out")
+        if st.button("Stop", icon=":material/stop:", key="knockout-stop"):
+            with _said_on_the_page():
+                shared().leave_off(run.folder)
+            st.rerun()
+        return
+    if is_read_only():
+        note("This dashboard only shows; knock-outs are started where it runs, or with dynlora knockout.")
+        return
+    if not summary["step"]:
+        note("Nothing has been trained yet.")
+        return
+    if not has_model(run.folder):
+        note("This run kept no adapter, so nothing can be measured anew.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
+        size = choose("heldout", "held-out rows", SIZES, SIZES[1], width=160)
+        words = "Knock out every module" if found is None else "Knock out again"
+        if st.button(words, icon=":material/science:", key="knockout-start"):
+            _start(run, None, int(size))
+
+
+def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
+    """Draw a recorded score against the effects, beside its agreement with those of a uniform twin."""
+    scores = module_scores(folder)
+    if not scores or len(effect) < knockouts.LEAST:
+        return
+    name = choose("score", "score", list(scores), next(iter(scores)))
+    found = knockouts.agreement(scores[name], effect)
+    twin, title, uniform = _twin(twins, modules)
+    other = None if uniform is None else knockouts.agreement(scores[name], uniform)
+    left, right = st.columns([3, 2])
+    with left:
+        figure = figures_knockouts.score_against_effect(effect, scores[name], name, colours())
+        words = knockouts.agreement_sentence(name, found, other)
+        chart(figure, words, effect.assign(score=scores[name][effect["position"]]), "against")
+    with right:
+        st.markdown("**Every score against the effects**")
+        rows(knockouts.agreements(scores, effect).round(3))
+        if uniform is not None:
+            st.markdown(f"**… and against those in {safe(title)}**")
+            rows(knockouts.agreements(scores, uniform).round(3))
+        elif twin:
+            note(f"{title} spreads the same budget evenly: knock it out too, and the scores can be tried on it.")
+            link("pages/capacity.py", "Open it", run=twin)
+        st.markdown("**Misjudged most**")
+        wrong = knockouts.misjudged(np.asarray(scores[name]), effect)
+        rows(wrong.assign(score=[number(value) for value in wrong["score"]]).round(4))
+
+
+def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.DataFrame | None]:
+    """Return id and name of the uniform twin and its effects, None while they are not measured; no id without one."""
+    words = run_words(twins) if len(twins) else {}
+    able = [run for run in words if has_model(find_run(run).folder)]
+    for run in words:
+        effect = knockouts.effects(read_knockouts(knockout_file(find_run(run).folder)), modules)
+        if len(effect) == len(modules):
+            return run, words[run], effect
+    return (able[0], words[able[0]], None) if able else ("", "", None)
+
+
+def _pairs(run: Chosen, found: Knockouts, modules: pd.DataFrame, step: int) -> None:
+    """Draw the pairs measured so far and what measures another."""
+    with st.expander("Pairs: do two modules stand in for each other?"):
+        names = {int(p): short for p, short in zip(modules["position"], modules["short"], strict=True)}
+        able = has_model(run.folder) and not is_read_only() and found.step == step
+        with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-pairs"):
+            chosen = st.multiselect(
+                "two modules", list(names), format_func=names.__getitem__, max_selections=2, key="knockout-pair"
+            )
+            if st.button("Measure the pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
+                _start(run, [sorted(int(one) for one in chosen)], found.rows)
+        measured = knockouts.pairs(found, modules)
+        if len(measured):
+            rows(measured.round(5))
+            note("`beyond` above zero: together they are worth more than apart, so each can stand in for the other.")
+
+
+def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> None:
+    """Ask the child for a knock-out, and say why it could not start."""
+    with _said_on_the_page(), st.spinner("The model is being loaded …"):
+        file = knockout_target(run.folder, is_own=run.is_own)
+        shared().knock_out(run.folder, file, sets=sets, rows=size, again=True)
+        st.rerun()
+
+
+def _progress(folder: Path) -> dict[str, Any] | None:
+    """Return how far a knock-out has come, None when there is none, or nobody who could say."""
+    with _said_on_the_page():
+        return shared().progress(folder)
+    return None
+
+
+@contextmanager
+def _said_on_the_page() -> Iterator[None]:
+    """Turn what the child cannot do into a sentence on the page."""
+    try:
+        yield
+    except (DynloraError, OSError) as error:
+        st.error(safe(str(error)))
+
+
+def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the finished runs that spread the same budget evenly over the same model and data, the nearest seed first.
+
+    Args:
+        folder: of the run.
+        summary: as `queries.run_summary` returns it.
+        runs: as `queries.list_runs` lists them.
+    """
+    same = runs[(runs["status"] == "finished") & (runs["id"] != folder.name)]
+    for column in ("model", "data", "max_steps"):
+        same = same[same[column] == summary.get(column)]
+    same = same.loc[_mask(same, [(params or {}).get("budget") == budget_of(summary) for params in same["params"]])]
+    apart = (pd.to_numeric(same["seed"], errors="coerce") - (summary.get("seed") or 0)).abs()
+    near = same.assign(apart=apart).sort_values("apart", kind="stable").head(MOST_TWINS)
+    return near.loc[_mask(near, [is_uniform(answers.ask(queries.run_summary, Path(path))) for path in near["folder"]])]
+
+
+def _mask(rows: pd.DataFrame, kept: list[bool]) -> pd.Series:
+    """Return which rows are kept; a bare list that is empty would choose columns."""
+    return pd.Series(kept, index=rows.index, dtype=bool)
+
+
+def is_uniform(summary: Mapping[str, Any]) -> bool:
+    """Say whether a run is LoRA as it is: equal ranks, nothing that was ever to move, no signal of a method's own."""
+    ranks = list((summary.get("ranks") or {}).values())
+    still = not summary.get("planned_events") and not summary.get("own_signals")
+    return bool(ranks) and len(set(ranks)) == 1 and still
+
+
+def budget_of(summary: Mapping[str, Any]) -> Any:
+    """Return the parameters a run may spend."""
+    return (summary.get("params") or {}).get("budget")

@@ -1,0 +1,85 @@
+"""Figures of knock-outs: what is lost without each module, by group, and against the allocator's score."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# (pandas and plotly come without types of their own)
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.theme import Palette
+
+LOST = "loss without it − with it, nats"
+
+
+def effect_bars(effect: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw what each module is worth with its interval, in the order of `effect`; those in doubt are pale."""
+    drawn = theme.figure(colours, 300)
+    x = list(range(len(effect)))
+    names = [plotly_text(name) for name in effect["short"]]
+    shade = [
+        (colours.accent if delta > 0 else colours.second) if sure else theme.faded(colours.muted, 0.6)
+        for delta, sure in zip(effect["delta"], effect["sure"], strict=True)
+    ]
+    drawn.add_bar(
+        x=x, y=effect["delta"], marker={"color": shade},
+        customdata=np.column_stack([names, effect["low"], effect["high"], 100 * effect["changed"]]),
+        error_y={
+            "type": "data", "symmetric": False, "array": effect["high"] - effect["delta"],
+            "arrayminus": effect["delta"] - effect["low"], "thickness": 1, "width": 2, "color": colours.muted,
+        },
+        hovertemplate="%{customdata[0]}<br>%{y:+.5f} nats (%{customdata[1]:+.5f} to %{customdata[2]:+.5f})"
+        "<br>%{customdata[3]:.1f} % of the predictions change<extra></extra>",
+    )  # fmt: skip
+    drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
+    drawn.update_xaxes(**theme.name_axis(names, colours))
+    drawn.update_yaxes(title_text=LOST)
+    return drawn
+
+
+def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw what each input group loses without each module; rows are groups, columns modules."""
+    values = table.to_numpy(float)
+    reach = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, 1e-6)
+    drawn = theme.figure(colours, int(np.clip(170 + 34 * len(table), 240, 640)))
+    names = [plotly_text(name) for name in table.columns]
+    drawn.add_heatmap(
+        z=values, x=list(range(len(names))), y=[plotly_text(group, 24) for group in table.index],
+        zmin=-reach, zmax=reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
+        customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
+        colorbar={
+            "title": {"text": "nats lost", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "tickfont": {"size": 11, "color": colours.muted},
+        },
+        hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f} nats<extra></extra>",
+    )  # fmt: skip
+    drawn.update_xaxes(**theme.name_axis(names, colours))
+    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return drawn
+
+
+def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, colours: Palette) -> go.Figure:
+    """Draw each module's score against what is lost without it, one colour a kind; `score` by module as recorded."""
+    drawn = theme.figure(colours, 360)
+    points = effect.assign(score=np.asarray(score, dtype=float)[effect["position"].to_numpy(int)])
+    style = theme.contrasting(list(dict.fromkeys(points["label"])))
+    for label, part in points.groupby("label", sort=False):
+        colour, symbol, _ = style[str(label)]
+        drawn.add_scatter(
+            x=part["score"], y=part["delta"], mode="markers", name=plotly_text(label, 24),
+            marker={"color": colour, "symbol": symbol, "size": 9},
+            customdata=[plotly_text(name) for name in part["short"]],
+            error_y={
+                "type": "data", "symmetric": False, "array": part["high"] - part["delta"],
+                "arrayminus": part["delta"] - part["low"], "thickness": 0.8, "width": 0, "color": colours.muted,
+            },
+            hovertemplate="%{customdata}<br>score %{x:.4g}<br>%{y:+.5f} nats lost without it<extra></extra>",
+        )  # fmt: skip
+    drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
+    drawn.update_layout(showlegend=True)
+    drawn.update_xaxes(title_text=plotly_text(title, 60), exponentformat="power")
+    drawn.update_yaxes(title_text=LOST)
+    return drawn

@@ -1,0 +1,191 @@
+"""Was importance right? What held-out rows lose without a module, beside every score that claims to know it."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from dynlora.store.knockouts import Knockouts
+from dynlora.viz.capacity.model import spearman
+from dynlora.viz.kit.text import listed, one_line, plural
+
+DRAWS = 1000
+"""Resamplings of the modules behind an interval."""
+
+LEAST = 4
+"""Modules below which no agreement is reported: with so few any order is likely."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a score ranks the modules by what knocking them out does.
+
+    Attributes:
+        rho: Spearman's correlation over the modules, NaN where one side does not vary.
+        low, high: 95 % bootstrap interval over the modules.
+        n: modules.
+    """
+
+    rho: float
+    low: float
+    high: float
+    n: int
+
+
+def effects(found: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return what each module alone is worth, in the order of `modules`, those not yet measured left out.
+
+    Columns: position, name, short, label, layer, delta (nats lost without it), low, high, changed (share of the
+    predictions that are others), sure (whether the interval is clear of zero).
+    """
+    alone = {} if found is None or found.n_modules != len(modules) else found.alone
+    rows = [
+        (position, name, short, label, layer, one.delta, one.low, one.high, one.changed, one.low > 0 or one.high < 0)
+        for position, name, short, label, layer in modules[["position", "name", "short", "label", "layer"]].itertuples(
+            index=False
+        )
+        if (one := alone.get(int(position))) is not None
+    ]
+    names = ["position", "name", "short", "label", "layer", "delta", "low", "high", "changed", "sure"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def by_group(found: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return `delta` of each input group (rows) and module alone (columns, in the order of `modules`)."""
+    alone = found.alone if found.n_modules == len(modules) else {}
+    shown = [
+        (short, alone[int(position)].by_group)
+        for position, short in zip(modules["position"], modules["short"], strict=True)
+        if int(position) in alone and alone[int(position)].by_group
+    ]
+    return pd.DataFrame({short: [np.nan if v is None else v for v in values] for short, values in shown}).set_axis(
+        list(found.groups) if shown else [], axis=0
+    )
+
+
+def pairs(found: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs that were measured: modules, delta together, the sum of each alone, and what is left.
+
+    Above zero, `beyond` says that the two stand in for each other: together they are worth more than apart.
+    """
+    short = {int(position): name for position, name in zip(modules["position"], modules["short"], strict=True)}
+    alone = found.alone
+    rows = []
+    for effect in found.effects:
+        a, b = sorted((*effect.modules, -1, -1)[:2])
+        if len(effect.modules) == 2 and a in short and b in short:
+            parts = [alone[index].delta if index in alone else np.nan for index in (a, b)]
+            rows.append((f"{short[a]} + {short[b]}", effect.delta, effect.low, effect.high, sum(parts)))
+    frame = pd.DataFrame(rows, columns=["modules", "delta", "low", "high", "sum of each alone"])
+    return frame.assign(beyond=frame["delta"] - frame["sum of each alone"])
+
+
+def agreement(score: np.ndarray, effect: pd.DataFrame) -> Agreement:
+    """Return how well a score by module, as recorded, ranks the modules of `effects`."""
+    values = np.asarray(score, dtype=float)[effect["position"].to_numpy(int)]
+    delta = effect["delta"].to_numpy(float)
+    known = np.isfinite(values) & np.isfinite(delta)
+    values, delta = values[known], delta[known]
+    if len(values) < LEAST:
+        return Agreement(np.nan, np.nan, np.nan, len(values))
+    draws = np.random.default_rng(0).integers(0, len(values), (DRAWS, len(values)))
+    resampled = _row_by_row(rankdata(values[draws], axis=1), rankdata(delta[draws], axis=1))
+    low, high = np.percentile(resampled, (2.5, 97.5)) if len(resampled) else (np.nan, np.nan)
+    return Agreement(spearman(pd.Series(values), pd.Series(delta)), float(low), float(high), len(values))
+
+
+def _row_by_row(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the correlation of each row of `a` with that of `b`; rows that do not vary are left out."""
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    size = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return (a * b).sum(1)[size > 0] / size[size > 0]
+
+
+def agreements(scores: Mapping[str, np.ndarray], effect: pd.DataFrame) -> pd.DataFrame:
+    """Return the agreement of each score, the best first: columns score, spearman, low, high, modules."""
+    found = {name: agreement(score, effect) for name, score in scores.items()}
+    rows = [(name, one.rho, one.low, one.high, one.n) for name, one in found.items()]
+    frame = pd.DataFrame(rows, columns=["score", "spearman", "low", "high", "modules"])
+    return frame.dropna(subset="spearman").sort_values("spearman", ascending=False).reset_index(drop=True)
+
+
+def misjudged(score: np.ndarray, effect: pd.DataFrame, most: int = 6) -> pd.DataFrame:
+    """Return the modules whose place by the score is farthest from their place by the effect.
+
+    Columns: short, score, delta, place by score, place by effect (1 is the most important), verdict.
+    """
+    values = np.asarray(score, dtype=float)[effect["position"].to_numpy(int)]
+    frame = effect.assign(score=values).dropna(subset=["score", "delta"])
+    frame = frame.assign(
+        by_score=frame["score"].rank(ascending=False, method="min"),
+        by_effect=frame["delta"].rank(ascending=False, method="min"),
+    )
+    off = (frame["by_score"] - frame["by_effect"]).abs()
+    worst = frame.loc[off[off > 0].sort_values(ascending=False, kind="stable").index[:most]]
+    verdict = np.where(worst["by_score"] > worst["by_effect"], "underrated", "overrated")
+    return pd.DataFrame(
+        {
+            "module": worst["short"].to_numpy(),
+            "score": worst["score"].to_numpy(),
+            "loss without it, nats": worst["delta"].to_numpy(),
+            "place by score": worst["by_score"].to_numpy(int),
+            "place by effect": worst["by_effect"].to_numpy(int),
+            "verdict": verdict,
+        }
+    )
+
+
+def effect_sentence(effect: pd.DataFrame, of: int, rows: int) -> str:
+    """Return the sentence under the chart of effects."""
+    if effect.empty:
+        return "No module has been knocked out yet."
+    worst = effect.sort_values("delta", ascending=False)
+    sure = int((effect["sure"] & (effect["delta"] > 0)).sum())
+    harm = int((effect["sure"] & (effect["delta"] < 0)).sum())
+    part = "" if len(effect) == of else f" {len(effect)} of {of} measured."
+    names = listed([one_line(name, 30) for name in worst["short"].head(3)])
+    most = f"the most is lost without {names}, {worst['delta'].iloc[0]:+.4f} nats for the first"
+    return (
+        f"Of {plural(len(effect), 'module')}, {sure} help and {harm} harm, each with a 95 % interval clear of zero, on "
+        f"{rows:,} held-out rows; {most}.{part}"
+    )
+
+
+def adapter_sentence(found: Knockouts, step: int) -> str:
+    """Return on which adapter knock-outs were measured, and whether the run has gone on since.
+
+    Args:
+        found: the knock-outs.
+        step: of the run.
+    """
+    words = f"Measured on the {found.which} adapter, of step {found.step:,}."
+    if found.step == step or found.which == "best":
+        return words
+    return f"{words} The run is at step {step:,}: knock out again to see the modules as they are now."
+
+
+def agreement_sentence(name: str, found: Agreement, uniform: Agreement | None) -> str:
+    """Return the sentence under the scatter of a score against the effects.
+
+    Args:
+        name: of the score.
+        found: of the run itself.
+        uniform: of the same score against the effects in a uniform twin, None without one.
+    """
+    if not np.isfinite(found.rho):
+        return f"Too little is measured to compare {one_line(name, 40)} with what knocking modules out does."
+    told = "clear of zero" if found.low > 0 or found.high < 0 else "not clear of zero"
+    reach = f"95 % interval {found.low:+.2f} to {found.high:+.2f} over {found.n} modules"
+    first = f"Spearman {found.rho:+.2f}, {reach}, {told}."
+    if uniform is None or not np.isfinite(uniform.rho):
+        return first
+    return (
+        f"{first} Against the effects in the uniform twin, where no rank moved: {uniform.rho:+.2f} "
+        f"({uniform.low:+.2f} to {uniform.high:+.2f})."
+    )

@@ -1,0 +1,1 @@
+"""The Launch form: data source, settings, cost, presets."""

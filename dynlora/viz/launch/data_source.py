@@ -1,0 +1,194 @@
+"""Which data is trained on: embedded, uploaded, a file of this machine, or the hub's; and which column is what."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+# (pandas comes without types of its own)
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora import assets
+from dynlora.jobs import uploads
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.launch import data_file as datafile
+from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.launch.form import config_grid, from_where_it_started
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.run_picker import is_read_only, runs_dir
+from dynlora.viz.ui.url_state import segmented, to_address
+
+KINDS = {"embedded": "Embedded", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
+"""Where data can come from: name in the address, and words."""
+
+GROUPINGS = {None: "automatic", "length": "length", "label": "label", "clusters": "clusters", "none": "no groups"}
+"""Input groups that are no column."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that was chosen.
+
+    Attributes:
+        values: of the configuration, by dotted key.
+        missing: what has to be given before anything can start, in a sentence; empty when nothing.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    missing: str = ""
+
+
+def pick_source(start: Mapping[str, Any]) -> Source:
+    """Draw the choice of data and return it.
+
+    Args:
+        start: starting values by dotted key.
+    """
+    kinds = [kind for kind in KINDS if kind in ("embedded", "hub") or not is_read_only()]
+    usual = _kind_of(start)
+    kind = segmented(
+        "data", "where the data comes from", kinds, usual if usual in kinds else kinds[0], KINDS.__getitem__
+    )
+    pick = {"embedded": _embedded, "upload": _uploaded, "file": _local, "hub": _from_hub}[kind]
+    source = pick(start)
+    rows = config_grid(launchform.ROWS, start, 3)
+    with st.expander("More about the data", icon=":material/tune:"):
+        more = config_grid(launchform.MORE_DATA, start, 4)
+    return Source(source.values | rows | more, source.missing)
+
+
+def _kind_of(start: Mapping[str, Any]) -> str:
+    """Return the kind of source that starting values have."""
+    path, name = start.get("data.path"), start.get("data.name")
+    if path:
+        return "upload" if _uploads() in Path(str(path)).parents else "file"
+    return "embedded" if not name or name in assets.DATASETS else "hub"
+
+
+def _uploads() -> Path:
+    return runs_dir() / uploads.UPLOADS_DIR
+
+
+def _embedded(start: Mapping[str, Any]) -> Source:
+    """Draw the choice among the data sets that a name alone is enough for."""
+    names = list(assets.DATASETS)
+    wanted = start.get("data.name")
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    with left:
+        name = st.selectbox("data set", names, index=names.index(wanted) if wanted in names else 0, key="embedded")
+    found = assets.DATASETS[name]
+    with right:
+        values = config_grid(["data.group_by"], start, 1)
+    sizes = ", ".join(f"{count:,} {split} rows" for split, count in found.rows.items())
+    note(f"{found.description}; {sizes}. Columns: {', '.join(found.columns)}. Licence: {found.licence}.")
+    return Source({"data.name": name} | values)
+
+
+def _from_hub(start: Mapping[str, Any]) -> Source:
+    """Draw the fields of a data set of the hub."""
+    wanted = start.get("data.name")
+    value = str(wanted) if wanted and wanted not in assets.DATASETS else ""
+    about = "Such as nyu-mll/glue:sst2: repository, and after a colon the part of it. Key: data.name."
+    name = st.text_input("id on the hub", value, key=f"hub-{value}", max_chars=500, help=about).strip()
+    values = config_grid(launchform.COLUMNS, start, 4)
+    if not name:
+        return Source(values, "Give the id of a data set on the hub first.")
+    return Source({"data.name": name} | values)
+
+
+def _uploaded(start: Mapping[str, Any]) -> Source:
+    """Draw the upload and the columns of what was uploaded; the address remembers the file."""
+    endings = list(uploads.ENDINGS)
+    sent = st.file_uploader(
+        f"CSV, TSV, JSON lines or Parquet with a text and a label column, at most {uploads.MAX_BYTES // 2**20} MiB",
+        type=endings, key="upload", help="Kept in the runs folder, read as data, never run.", on_change=_forget_upload,
+    )  # fmt: skip
+    with guarded():
+        if sent is not None:
+            path: Path | None = uploads.keep(runs_dir(), sent.name, sent.getvalue())
+            to_address(upload=path.parent.name)  # pyright: ignore[reportOptionalMemberAccess]
+        else:
+            wanted = st.query_params.get("upload") or Path(str(start.get("data.path") or "")).parent.name
+            path = uploads.find(runs_dir(), wanted)
+    if path is None:
+        return Source(missing="Upload a file first.")
+    return _table(path, path, start)
+
+
+def _forget_upload() -> None:
+    """Drop the file that the address remembers: another one is sent, or none any more."""
+    to_address(upload=None)
+
+
+def _local(start: Mapping[str, Any]) -> Source:
+    """Draw the path of a file or folder of this machine, and its columns where they can be read."""
+    value = str(start.get("data.path") or "")
+    about = "CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Key: data.path."
+    text = st.text_input("path on this machine", value, key=f"path-{value}", max_chars=500, help=about).strip()
+    if not text:
+        return Source(missing="Give the path of a file or folder first.")
+    if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
+        return Source({"data.path": text} | config_grid(launchform.COLUMNS, start, 4))
+    path = from_where_it_started(text)
+    try:
+        table = datafile.table_of(path)
+    except (OSError, ValueError) as error:
+        return Source(missing=f"{text}: cannot be read ({error}); give another path.")
+    if table is None:
+        if not path.exists():
+            note(f"{path} is not there; check the path.")
+        return Source({"data.path": str(path)} | config_grid(launchform.COLUMNS, start, 4))
+    return _table(path, table, start)
+
+
+def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
+    """Draw the columns of a table and its first rows; return which column is what."""
+    about = table.stat()
+    with guarded():
+        rows = _first_rows(str(table), about.st_mtime_ns, about.st_size)
+    is_same = start.get("data.path") == str(path)
+    guess = datafile.guessed(rows)
+    wanted = {key: start.get(f"data.{key}") if is_same else guess[key] for key in guess}
+    values = _columns(rows, wanted, hashlib.sha256(str(table).encode()).hexdigest()[:12])
+    label = values["data.label"]
+    note(f"{table.name}, {rows.shape[1]} columns. {datafile.label_words(rows, label)} Its first rows:")
+    st.dataframe(datafile.shown(rows), hide_index=True, width="stretch")
+    return Source({"data.path": str(path)} | values)
+
+
+def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Draw the choice of columns and return it by dotted key."""
+    names: list[Any] = list(rows.columns)
+    groups = [name for name in datafile.groupable(rows) if name not in GROUPINGS]
+    choices: dict[str, tuple[str, list[Any]]] = {
+        "text": ("column of the text", names),
+        "text_pair": ("column of the second text", [None, *names]),
+        "label": ("column of the label", names),
+        "group_by": ("input groups by", [*GROUPINGS, *groups]),
+    }
+    found = {}
+    for place, (role, (label, options)) in zip(
+        st.columns(4, vertical_alignment="bottom"), choices.items(), strict=True
+    ):
+        about = launchform.config_field(f"data.{role}").about
+        start = options.index(wanted[role]) if wanted[role] in options else 0
+        words = GROUPINGS if role == "group_by" else {None: "none"}
+        with place:
+            found[f"data.{role}"] = st.selectbox(
+                label, options, index=start, key=f"column-{role}-{key}-{start}", help=markdown_text(about, 600),
+                format_func=lambda name, words=words: words.get(name, str(name)),
+            )  # fmt: skip
+    usual = launchform.config_field("data.label").default
+    return found | {"data.label": found["data.label"] or usual}
+
+
+@st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
+def _first_rows(path: str, changed: int, size: int) -> pd.DataFrame:
+    """Return the first rows of a file as it is now."""
+    return datafile.first_rows(Path(path))

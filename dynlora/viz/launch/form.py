@@ -1,0 +1,182 @@
+"""The launch form's widgets: one per field of the configuration's schema."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs.launch import enqueue, in_queue
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.launch.form_model import Field, launch_key
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
+
+STARTED_IN_VARIABLE = "DYNLORA_STARTED_IN"
+"""Folder that `dynlora ui` was started in."""
+
+
+def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
+    """Draw the widget of a field and return its value; None when it is empty or at its default.
+
+    Args:
+        field: the field.
+        start: starting values by key; another start begins the widget anew.
+    """
+    value = field.fitting(start.get(field.key, field.default))
+    key = f"field-{field.key}-{str(value)[:200]}"
+    label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
+    found: Any
+    if field.choices:
+        found = st.selectbox(label, field.choices, index=field.choices.index(str(value)), key=key, help=about)
+    elif field.kind == "bool":
+        found = st.checkbox(label, value=bool(value), key=key, help=about)
+    elif field.kind in ("int", "float"):
+        found = _number(field, value, key, label, about)
+    else:
+        text = ", ".join(value) if isinstance(value, tuple) else str(value or "")
+        about_empty = field.empty if field.optional else None
+        entered = st.text_input(label, text[:500], key=key, help=about, max_chars=500, placeholder=about_empty)
+        found = entered.strip() or None
+        if field.kind == "tuple" and found:
+            found = [part.strip() for part in found.split(",") if part.strip()] or None
+    return None if found == field.default else found
+
+
+def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
+    kind = int if field.kind == "int" else float
+    low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
+    return st.number_input(
+        label, min_value=low, max_value=high, value=None if start is None else kind(start),
+        step=1 if kind is int else _tenth(start), format=None if kind is int else "%.6g", key=key, help=about,
+        placeholder=field.empty if field.optional else "",
+    )  # fmt: skip
+
+
+def _tenth(value: float | None) -> float:
+    """Return a step that suits a number's size: 0.0001 for 0.001."""
+    return 0.01 if not value else 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+
+
+def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
+    """Draw fields side by side and return what was entered, by key."""
+    found = {}
+    for first in range(0, len(fields), columns):
+        places = st.columns(columns, vertical_alignment="bottom")
+        for place, field in zip(places, fields[first : first + columns], strict=False):
+            with place:
+                found[field.key] = field_widget(field, start)
+    return found
+
+
+def config_grid(keys: Sequence[str], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
+    """Draw fields of the configuration, named by their keys, as `field_grid` does."""
+    return field_grid([launchform.config_field(key) for key in keys], start, columns)
+
+
+def from_where_it_started(text: str) -> Path:
+    """Return a path as it is meant in the folder that the dashboard was started in; children start elsewhere."""
+    return Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(text).expanduser()
+
+
+def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """Draw the fields of model and training and return their values and the seeds.
+
+    Raises:
+        ConfigError: when the seeds name no runs.
+    """
+    first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
+    name, seed = str(start.get("name") or "")[:120], str(start.get("seed", 0))[:60]
+    with first:
+        about = "Display name; any text. Key: name."
+        values: dict[str, Any] = {
+            "name": st.text_input("name of the run", name, key=f"name-{name}", max_chars=120, help=about).strip()
+        }
+    with second:
+        values |= config_grid(["model.name"], start, 1)
+    model = values["model.name"]
+    if isinstance(model, str) and model.startswith((".", "~")):
+        values["model.name"] = str(from_where_it_started(model))
+    with third:
+        about = "One number, a span such as 0-4, or a list such as 1, 5. One run each. Key: seed."
+        seeds = st.text_input("seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
+    note(launchform.model_words(str(model or launchform.config_field("model.name").default)))
+    values |= config_grid(launchform.TRAINING, start, 4)
+    with st.expander("More about training, adapters and recording", icon=":material/tune:"):
+        for keys in (launchform.MORE_TRAINING, launchform.MORE_ADAPTER, launchform.RECORDING):
+            values |= config_grid(keys, start, 4)
+    return values, launchform.seeds(seeds)
+
+
+def how_capacity_is_spent(strategy: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a strategy does, draw its own fields and return their values."""
+    note(strategy.get("summary", ""))
+    note(f"Cost: {strategy.get('cost') or 'none'}. Fidelity: {strategy.get('fidelity', '?')}.")
+    with st.expander(f"Fields of {strategy['name']}", icon=":material/tune:"):
+        return {"strategy.name": strategy["name"]} | field_grid(launchform.strategy_fields(strategy), start)
+
+
+def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> None:
+    """Draw the button that starts runs, and what came of it; a double click starts each once.
+
+    Args:
+        configs: the configurations, one a run.
+        missing: what has to be given first, in a sentence; the button waits for it.
+    """
+    if is_read_only():
+        st.info(
+            "This dashboard serves other machines, so it only looks: launch on the machine itself, or give its token."
+        )
+        return
+    token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
+    label = "Start" if len(configs) == 1 else f"Start {len(configs)} runs"
+    pressed = st.button(
+        label,
+        type="primary",
+        icon=":material/rocket_launch:",
+        key="start",
+        disabled=bool(missing),
+        help=missing or None,
+    )
+    if pressed:
+        st.session_state["launched"] = []
+        try:
+            with st.spinner("Checking the configuration; a first launch may fetch the model"):
+                for config in configs:
+                    handle = enqueue(dict(config), runs_dir(), key=launch_key(token, config))
+                    st.session_state["launched"].append(handle.id)
+        except DynloraError as error:
+            st.error(markdown_text(error, 2000))
+
+
+def launched() -> list[str]:
+    """Return the ids of the runs that the last press of the button started."""
+    return list(st.session_state.get("launched", []))
+
+
+def show_launched() -> None:
+    """Say which runs the last press of the button started, and let the same form start another."""
+    for run_id in launched():
+        with st.container(horizontal=True, vertical_alignment="center", key=f"launched-{run_id}"):
+            st.success(f"Started as {run_id}.", width="stretch")
+            link("pages/run.py", "Watch it", run=run_id)
+    if launched():
+        st.button("Let the same form start another run", on_click=forget_launched, type="tertiary")
+
+
+def forget_launched() -> None:
+    """Let the same form start another run."""
+    st.session_state["launch_token"] = secrets.token_hex(8)
+    st.session_state["launched"] = []
+
+
+def in_the_queue() -> tuple[int, int]:
+    """Return how many runs of the runs folder are training, and how many wait."""
+    return in_queue(runs_dir())

@@ -1,0 +1,91 @@
+"""The check before a run starts: one button, and what `dynlora preflight` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs import cli_client as asking
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.launch import cost_figures as figures_costs
+from dynlora.viz.launch import cost_model as costs
+from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.ui.cards import card, chart, colours, figures, note, under
+from dynlora.viz.ui.run_picker import is_read_only, runs_dir
+
+KEPT = 4
+"""Checks that a session remembers, so that going back to earlier settings shows theirs again."""
+
+
+def check_button(config: Mapping[str, Any], missing: str = "", training: int = 0) -> None:
+    """Draw the button that checks a configuration; the answer is remembered for `show_check`.
+
+    Args:
+        config: the configuration.
+        missing: what has to be given first, in a sentence; the button waits for it.
+        training: runs that train now, and so slow the check's own steps.
+    """
+    if is_read_only():
+        return
+    pressed = st.button(
+        "Check", icon=":material/fact_check:", key="check", disabled=bool(missing),
+        help=missing or "Loads model and data, takes two steps, and says what the run will cost. Nothing is kept.",
+    )  # fmt: skip
+    if pressed:
+        with st.spinner("Loading model and data and taking two steps; about ten seconds"):
+            try:
+                answer: Any = asking.preflight(dict(config), runs_dir())
+            except DynloraError as error:
+                answer = str(error)
+        known = st.session_state.setdefault("checks", {})
+        known[_key(config)] = (answer, training)
+        while len(known) > KEPT:
+            known.pop(next(iter(known)))
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return launchform.launch_key("check", {**config, "name": None})
+
+
+def show_check(config: Mapping[str, Any]) -> None:
+    """Draw what the check of these settings said; say so when the form has changed since the last one."""
+    known = st.session_state.get("checks", {})
+    answer, training = known.get(_key(config), (None, 0))
+    if answer is None:
+        if known:
+            note("The form has changed since the last check: check again to see what it costs now.")
+    elif isinstance(answer, str):
+        st.error(markdown_text(answer, 2000))
+    else:
+        _draw(answer, training)
+
+
+def _draw(found: Mapping[str, Any], training: int) -> None:
+    """Draw a check's figures, warnings, parameters, schedule and rows."""
+    with card("What will it cost?", "costs"):
+        figures(costs.figures(found), "figures-costs")
+        note(costs.cost_sentence(found, training))
+        for sentence in found["warnings"]:
+            st.warning(markdown_text(sentence, 600), icon=":material/warning:")
+    left, right = st.columns(2)
+    kinds, timeline = costs.kinds_frame(found), costs.timeline(found)
+    with left, card("Where do the trainable parameters lie?", "kinds"):
+        chart(figures_costs.kinds_bars(kinds, colours()), costs.kinds_sentence(found), kinds, "kinds")
+    with right, card("What happens when?", "schedule"):
+        figure = figures_costs.schedule_lanes(timeline, colours())
+        chart(figure, costs.schedule_sentence(found), timeline, "schedule")
+    preview = costs.preview_frame(found)
+    with card("What does the model see?", "preview"):
+        st.dataframe(
+            preview, hide_index=True, width="stretch",
+            column_config={
+                "row": st.column_config.NumberColumn(format="localized", width="small"),
+                "tokens": st.column_config.NumberColumn(width="small"),
+                "text": st.column_config.TextColumn(width="medium"),
+                "what the model sees": st.column_config.TextColumn(width="large"),
+            },
+        )  # fmt: skip
+        under(costs.data_sentence(found), preview, "preview")

@@ -1,0 +1,84 @@
+"""What a launch form starts from: a preset, or another run's configuration and its twins at an equal budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynlora.viz.kit.text import one_line
+from dynlora.viz.launch.form_model import flat
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "Quick look": {"train.steps": 100, "adapter.rank": 4, "data.max_eval": 500},
+    "Teaching": {
+        "train.steps": 80, "train.batch_size": 16, "train.lr": 2e-3, "adapter.rank": 4, "data.max_length": 48,
+        "data.max_train": 2000, "data.max_eval": 200, "log.eval_every": 10, "log.every": 2,
+        "strategy.warmup_steps": 10, "strategy.final_steps": 20, "strategy.allocate_every": 7, "strategy.moves": 12,
+    },
+    "Quality": {"train.steps": 1500, "adapter.rank": 8, "train.lr": 5e-4},
+    "Defaults": {},
+}  # fmt: skip
+"""Starting values of the form, by the name of the preset; a field that a strategy lacks is left out there."""
+
+PRESET_WORDS = {
+    "Quick look": "A hundred steps, to see that everything works.",
+    "Teaching": "A tiny run that shows everything: capacity moves often and much, and each few steps are evaluated.",
+    "Quality": "Long enough to compare methods on.",
+    "Defaults": "The settings of `dynlora train` without any.",
+}
+"""What each preset is for."""
+
+TWINS = {
+    "same": "Same again",
+    "uniform": "Uniform twin",
+    "random": "Random twin",
+}
+"""Name in the address and words of what can be made of another run."""
+
+TWIN_WORDS = {
+    "same": "The other run's settings, ready to be changed.",
+    "uniform": "The same rank, seed, data and steps with one rank for all modules: what dynamic ranks have to beat.",
+    "random": "The same number of moves, drawn by lot: what choosing by importance has to beat.",
+}
+"""What each twin is for."""
+
+UNIFORM = "lora"
+"""The strategy in which every module keeps the same rank: the control at an equal budget."""
+
+_CONTROL = ("allocation", "random")
+"""The field, and its value, by which a strategy offers moves by lot."""
+
+
+def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the starting values of each twin that a run has, by its name in the address.
+
+    Args:
+        config: the run's configuration; it may come from someone else's run.
+        strategies: what the catalogue says of each strategy, by name.
+    """
+    values = {key: value for key, value in flat(config).items() if value is not None}
+    title = one_line(values.get("name") or "a run", 80)
+    found = {"same": values}
+    uniform = _uniform(values, strategies)
+    if uniform is not None:
+        found["uniform"] = uniform | {"name": f"uniform twin of {title}"}
+    key, value = f"strategy.{_CONTROL[0]}", _CONTROL[1]
+    if _has_control(strategies.get(str(values.get("strategy.name")), {})) and values.get(key) != value:
+        found["random"] = values | {key: value, "name": f"random twin of {title}"}
+    return found
+
+
+def _uniform(values: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the values with the uniform strategy and those of its fields that were set; None for its own runs."""
+    if UNIFORM not in strategies:
+        return None
+    kept = {f"strategy.{row['name']}" for row in strategies[UNIFORM].get("fields", [])}
+    found = {key: value for key, value in values.items() if not key.startswith("strategy.") or key in kept}
+    found["strategy.name"] = UNIFORM
+    return None if found == dict(values) else found
+
+
+def _has_control(strategy: Mapping[str, Any]) -> bool:
+    return any(
+        row["name"] == _CONTROL[0] and _CONTROL[1] in row.get("choices", ()) for row in strategy.get("fields", [])
+    )

@@ -1,0 +1,77 @@
+"""What the launch form starts from: a preset or another run, chosen in the address."""
+
+# pyright: reportArgumentType=false
+# (pandas comes without types of its own)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dynlora.config import parse_config
+from dynlora.store import queries
+from dynlora.viz.launch import presets as starts
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.run_picker import find_run, list_all, run_words
+from dynlora.viz.ui.url_state import from_address, put, to_address
+
+
+def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw the choice of preset, or of another run and its twin; return the starting values by dotted key.
+
+    Args:
+        strategies: what the catalogue says of each strategy, by name.
+    """
+    left, right = st.columns([2, 3], vertical_alignment="bottom")
+    with left:
+        run_id = _pick_run()
+    with right:
+        if not run_id:
+            name = _segmented("preset", "preset", list(starts.PRESETS), str)
+            note(starts.PRESET_WORDS[name])
+            return dict(starts.PRESETS[name])
+        with guarded():
+            config = queries.run_summary(find_run(run_id).folder)["config"]
+            parse_config(config)
+        twins = starts.twins(config, strategies)
+        wanted = st.query_params.get("twin")
+        if wanted in starts.TWINS and wanted not in twins:
+            note(f"This run has no {starts.TWINS[wanted].lower()}: it would be the run itself.")
+        name = _segmented("twin", "what to make of that run", list(twins), starts.TWINS.__getitem__)
+        note(starts.TWIN_WORDS[name])
+        return twins[name]
+
+
+def _pick_run() -> str:
+    """Draw the picker of a run to start from; empty for none."""
+    runs = list_all()
+    words = {"": "a preset", **run_words(runs[runs["status"] != "corrupt"])}
+    wanted = st.query_params.get("from", "")
+    if wanted not in words:
+        with guarded():
+            words[find_run(wanted).id] = wanted
+    put("address-from", wanted)
+    return st.selectbox(
+        "start from", list(words), key="address-from", format_func=words.__getitem__,
+        on_change=lambda: _start_anew("from", st.session_state["address-from"]),
+        help="A preset, or the settings of another run to be changed; its twins spend the same budget otherwise.",
+    )  # fmt: skip
+
+
+def _segmented(name: str, label: str, options: list[str], words: Any) -> str:
+    current = from_address(name, options, options[0])
+    put(f"address-{name}", current)
+    chosen = st.segmented_control(
+        label, options, key=f"address-{name}", format_func=words, label_visibility="collapsed",
+        on_change=lambda: _start_anew(name, st.session_state[f"address-{name}"]),
+    )  # fmt: skip
+    return current if chosen is None else chosen
+
+
+def _start_anew(name: str, value: str | None) -> None:
+    """Write the choice to the address and drop what was chosen on top of the one before."""
+    to_address(strategy=None, data=None, upload=None, **{name: value or None})
+    if name == "from":
+        to_address(twin=None, preset=None)

@@ -1,0 +1,87 @@
+"""The form that starts a sweep: a base, lists of values, and how many runs that makes."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import secrets
+import shlex
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
+from dynlora.store import queries
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.launch.form_model import launch_key
+from dynlora.viz.ui.run_picker import find_run, is_read_only, run_words, runs_dir
+
+EXAMPLE = "seed=0..2\nstrategy.name=lora,dynamic"
+
+
+def sweep_form(runs: pd.DataFrame) -> None:
+    """Draw the form; nothing where the dashboard only looks.
+
+    Args:
+        runs: the runs whose settings a sweep can start from, newest first.
+    """
+    if is_read_only():
+        return
+    with st.expander("Start a sweep", icon=":material/account_tree:", key="sweep"):
+        words = run_words(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
+        left, right = st.columns(2)
+        with left:
+            base = st.selectbox(
+                "settings of", ["", *words], key="sweep-base",
+                format_func=lambda run_id: words.get(run_id, "the defaults"),
+                help="What all runs of the sweep share: the settings of a run, or the defaults.",
+            )  # fmt: skip
+            name = st.text_input("name", key="sweep-name", max_chars=120, help="Comes before the values that vary.")
+        with right:
+            lines = st.text_area(
+                "values, one key a line", EXAMPLE, key="sweep-lines", height=122, max_chars=5000,
+                help="key=a,b,c or key=0..4; one run per combination, all checked before the first is queued.",
+            )  # fmt: skip
+        _act(base, name.strip(), lines)
+
+
+def _act(base: str, name: str, lines: str) -> None:
+    """Say how many runs these are and queue them when asked to."""
+    try:
+        lists = listed(lines)
+        n = count(section_choices(dict(lists)))
+        config = dict(queries.run_summary(find_run(base).folder)["config"]) if base else {}
+    except DynloraError as error:
+        st.error(markdown_text(error, 2000))
+        return
+    config["name"] = name or None
+    token = st.session_state.setdefault("sweep_token", secrets.token_hex(8))
+    st.code(_command(base, name, lists), language="bash", wrap_lines=True)
+    if not lists:
+        st.caption("Write one key and its values, such as seed=0..2.")
+    elif st.button(f"Queue {n} run{'' if n == 1 else 's'}", key="sweep-start", type="primary"):
+        _queue(config, lists, launch_key(token, {"config": config, "lists": lists}))
+
+
+def _queue(config: dict[str, object], lists: dict[str, str], key: str) -> None:
+    try:
+        with st.spinner("Checking every run of the sweep; a first one may fetch the model"):
+            ids = enqueue_sweep(config, lists, runs_dir(), key=key)
+    except DynloraError as error:
+        st.error(markdown_text(error, 2000))
+        return
+    st.session_state.pop("sweep_token", None)
+    st.toast(f"{len(ids)} runs queued", icon=":material/check:")
+    st.rerun()
+
+
+def _command(base: str, name: str, lists: dict[str, str]) -> str:
+    parts = ["dynlora", "sweep"]
+    if base:
+        parts += ["--config", str(find_run(base).folder / "config.yaml")]
+    if name:
+        parts += ["--name", name]
+    for key, values in lists.items():
+        parts += ["--set", f"{key}={values}"]
+    return shlex.join([*parts, "--runs-dir", str(runs_dir())])

@@ -1,0 +1,282 @@
+"""The Playground's cards: one text under the lens, and small files."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
+# (pandas comes without types)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.store import queries
+from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit.text import one_line, plural
+from dynlora.viz.playground import figures as figures_playground
+from dynlora.viz.playground import model as playground
+from dynlora.viz.playground import token_view
+from dynlora.viz.playground.model import Task
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
+from dynlora.viz.ui.model_client import ask_model
+from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, list_all, run_words
+from dynlora.viz.ui.url_state import choose, put, to_address
+
+MOST_EXAMPLES = 256
+MOST_LAYERS = 12
+
+LONG = "playground-long"
+"""Where a text is kept that is too long for the address."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants to know.
+
+    Attributes:
+        run: whose model is asked.
+        task: of the run.
+        gated: whether the run has gates.
+        text: the text, empty while there is none.
+        pair: the second text of a pair, None for tasks with one.
+        other: a second run, or None.
+    """
+
+    run: Chosen
+    task: Task
+    gated: bool
+    text: str
+    pair: str | None
+    other: Chosen | None
+
+    @property
+    def voices(self) -> dict[str, tuple[Path, str]]:
+        """Who answers: the run's folder and how its model is asked, by what people call it; the adapter first."""
+        own = self.run.folder
+        frozen = {"gates frozen": (own, "frozen")} if self.gated else {}
+        other = {} if self.other is None else {"the other run": (self.other.folder, "adapter")}
+        return {"adapter": (own, "adapter"), **frozen, "base with head": (own, "base"), **other}
+
+    def answers(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
+        """Return what each voice says of some texts; empty, and the page says why, when the run's own model cannot."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for who, (folder, mode) in self.voices.items():
+            answer = ask_model(folder, "answers", texts=texts, pairs=pairs, mode=mode)
+            if answer is not None:
+                found[who] = answer
+            elif folder == self.run.folder:
+                return {}
+        return found
+
+
+def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -> Asked:
+    """Draw the text field and what is asked beside it, and return what is in the address.
+
+    Args:
+        run: whose model is asked.
+        task: of the run.
+        examples: of the probe set, columns text and text_pair, offered to start from.
+        gated: whether the run has gates.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
+        other = _other_run(run, task)
+        _example(examples)
+    wanted = st.query_params.get("other")
+    if wanted and other is None:
+        note(_why_not(wanted, task))
+    text, pair = st.query_params.get("text", ""), st.query_params.get("pair", "")
+    if not text:
+        text, pair = st.session_state.get(LONG, ("", ""))
+    put("playground-text", text)
+    put("playground-pair", pair)
+    with st.form("playground", border=False):
+        st.text_area("text", max_chars=playground.LIMIT, key="playground-text", height=110)
+        if task.paired:
+            st.text_area("second text", max_chars=playground.LIMIT, key="playground-pair", height=80)
+        st.form_submit_button("Ask the model", type="primary", icon=":material/psychology:", on_click=_asked)
+    if len(text) + len(pair) > playground.MAX_SHARED:
+        note(f"A text of more than {playground.MAX_SHARED:,} characters is not part of the link.")
+    if not text or (task.paired and not pair):
+        note("Type or paste a text and ask; the answer, and why, appear below. The link of this page holds the text.")
+        text = ""
+    return Asked(run, task, gated, text, pair if task.paired else None, other)
+
+
+def _asked() -> None:
+    """Ask what was typed."""
+    _ask(st.session_state["playground-text"].strip(), st.session_state.get("playground-pair", "").strip())
+
+
+def _ask(text: str, pair: str) -> None:
+    """Put a text into the address, or aside where it is too long for one."""
+    short = len(text) + len(pair) <= playground.MAX_SHARED
+    to_address(text=text if text and short else None, pair=pair if pair and short else None)
+    st.session_state[LONG] = ("", "") if short else (text, pair)
+
+
+def run_task(folder: Path) -> Task | None:
+    """Return the task of a run, None where it cannot be read."""
+    try:
+        summary, examples = answers.ask(queries.run_summary, folder), answers.ask(queries.examples_frame, folder)
+    except DynloraError:
+        return None
+    return playground.task_of(summary, examples)
+
+
+def _other_run(run: Chosen, task: Task) -> Chosen | None:
+    """Draw the choice of a second run, one with the same task that kept its adapter, and return it."""
+    runs = list_all()
+    kept = pd.Series([has_model(Path(folder)) for folder in runs["folder"]], index=runs.index, dtype=bool)
+    runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id) & kept]
+    sources = [repr((row["data"], row["config"].get("data"))) for row in runs[["data", "config"]].to_dict("records")]
+    same: dict[str, bool] = {}  # one run tells for all on the same data: there may be a thousand
+    for source, folder in zip(sources, runs["folder"], strict=True):
+        if source not in same:
+            same[source] = run_task(Path(folder)) == task
+    words = run_words(runs.loc[[same[source] for source in sources]])
+    chosen = choose("other", "compare with", ["", *words], "", lambda key: words.get(key, "no other run"), width=320)
+    found = find_run(chosen) if chosen else None
+    return found if found is not None and run_task(found.folder) == task else None
+
+
+def _why_not(run_id: str, task: Task) -> str:
+    """Return the sentence that says why the second run of the address does not answer."""
+    try:
+        return playground.not_comparable(task, run_task(find_run(run_id).folder))
+    except DynloraError as error:
+        return str(error)
+
+
+def _example(examples: pd.DataFrame) -> None:
+    """Draw the choice of an example to start from."""
+    if examples.empty:
+        return
+    shown = examples.head(50)
+    labels = {int(index): f"{text[:70]}" for index, text in zip(shown.index, shown["text"], strict=True)}
+    chosen = st.selectbox(
+        "or an example of the probe set", [None, *labels], key="playground-example", width=360,
+        format_func=lambda index: "choose one" if index is None else safe(labels[index]),
+    )  # fmt: skip
+    if chosen is not None and st.session_state.get("playground-example-used") != chosen:
+        st.session_state["playground-example-used"] = chosen
+        row = shown.loc[chosen]
+        pair = row.get("text_pair")
+        _ask(str(row["text"]), str(pair) if isinstance(pair, str) else "")
+        st.rerun()
+
+
+def answers_card(asked: Asked) -> None:
+    """Draw the answers of base, adapter, adapter with frozen gates, and the second run side by side."""
+    with card("What do they answer?", "answers"):
+        found = asked.answers([asked.text], None if asked.pair is None else [asked.pair])
+        if not found:
+            return
+        frame = playground.side_by_side({who: answer[0] for who, answer in found.items()})
+        chart(figures_playground.answer_bars(frame, colours()), playground.answers_sentence(frame), frame, "answers")
+        if found["adapter"][0].get("unusual"):
+            st.warning("The members disagree more than about 99 of 100 held-out rows: the text is unlike the data.")
+
+
+def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:
+    """Draw what each token, each gate and each module has to do with the answer."""
+    found = ask_model(asked.run.folder, "explain", text=asked.text, pair=asked.pair)
+    if found is None:
+        return
+    unit = "log-odds" if found["labels"] else "number"
+    with card("Which words carry the answer?", "tokens"):
+        token_lines(found, unit)
+    left, right = st.columns(2)
+    with left, card("Which modules carry the answer?", "carry"):
+        frame = playground.without_modules(found, modules)
+        words = playground.modules_sentence(frame, unit)
+        chart(figures_playground.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
+    with right, card("Which gates does it open?", "opened"):
+        if found["gate"] is None:
+            note("This run has no gates: its adapters treat every input alike.")
+        else:
+            places = playground.gates_by_place(found["gate"], modules)
+            told = "Above 1 the adapter of the module counts more for this text, below 1 less."
+            chart(figures_playground.gate_table(places, colours()), told, places.reset_index(names="kind"), "opened")
+    depth_card(found, modules)
+
+
+def token_lines(found: Mapping[str, Any], unit: str) -> None:
+    """Draw the text with each token in the colour of what it adds, for the adapter and the base."""
+    frame = token_view.contributions(found["tokens"], found)
+    lines = {name: found[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
+    lost = "log-odds lost without the word" if unit == "log-odds" else "number less without the word"
+    st.html(token_view.sentence_html(found["tokens"], lines, colours(), token_view.Scale(lost, unit)))
+    told = f"What the answer's {unit} lose when a word is hidden; one scale for both lines."
+    under(f"{told}{token_view.cut_words(found['tokens'])}", frame, "tokens")
+
+
+def token_card(view: InputsView) -> None:
+    """Draw one example of the probe set word by word: its gates or what each word adds, over depth."""
+    if view.examples.empty:
+        return
+    with card("One example, word by word", "token-view"):
+        shown = view.examples.head(MOST_EXAMPLES)
+        labels = {str(index): one_line(text, 70) for index, text in zip(shown.index, shown["text"], strict=True)}
+        wanted = choose("example", "example", ["", *labels], "", lambda key: labels.get(key, "choose one"))
+        if not wanted:
+            note("Colours the words of an example by their gates, or by what each adds to the answer, layer by layer.")
+            return
+        row = shown.loc[int(wanted)]
+        pair = row["text_pair"] if isinstance(row["text_pair"], str) and row["text_pair"] else None
+        found = ask_model(view.folder, "explain", text=row["text"], pair=pair)
+        if found is None:
+            return
+        token_lines(found, "log-odds" if found["labels"] else "number")
+        depth_lines(found, view.modules)
+
+
+def depth_card(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """Draw the text once a layer: each token's gate where gates are one a token, else how far the adapters move it."""
+    with card("The text, layer by layer", "depth-tokens"):
+        depth_lines(found, modules)
+
+
+def depth_lines(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """Draw the text once a layer, at most a dozen of them."""
+    if found["token_gate"] is not None:
+        lines, scale = token_view.by_layer(found["token_gate"], modules), token_view.Scale("gate, a factor", centre=1.0)
+        told = "The mean gate of each token over the modules of a layer; 1 is neutral."
+    elif found["moved"] is not None:
+        lines = token_view.layers_of(found["moved"])
+        scale = token_view.Scale("of its length", "of its length", None)
+        told = "How far the adapters carry each token's state from where the base model has it, after each layer."
+    else:
+        note("This method's forward is its own: its layers are not shown one by one.")
+        return
+    shown = token_view.thinned(lines, MOST_LAYERS)
+    st.html(token_view.sentence_html(found["tokens"], shown, colours(), scale))
+    if len(shown) < len(lines):
+        told = f"{told} {len(shown)} of {len(lines)} layers shown; the table holds all."
+    words = token_view.words(found["tokens"])
+    frame = pd.DataFrame({name: list(values)[: len(words)] for name, values in lines.items()})
+    under(f"{told}{token_view.cut_words(found['tokens'])}", frame.assign(token=words), "depth-tokens")
+
+
+def file_card(asked: Asked) -> None:
+    """Draw the upload of a small file, and what is predicted of its rows by all who are asked."""
+    with card("A small file", "file"):
+        holds = "columns sentence1 and sentence2" if asked.task.paired else "texts, one a line, or a column text"
+        kinds = ["csv", "jsonl"] if asked.task.paired else ["txt", "csv", "jsonl"]
+        upload = st.file_uploader(holds, kinds, max_upload_size=1, key="playground-file")
+        if upload is None:
+            note(f"Up to {plural(playground.MOST_ROWS, 'row')}; dynlora predict takes larger files.")
+            return
+        try:
+            texts = playground.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired)
+        except ConfigError as error:
+            st.error(safe(str(error)))
+            return
+        found = asked.answers(texts.texts, texts.pairs)
+        if found:
+            frame = playground.answer_table(found)
+            st.dataframe(frame.round(3), hide_index=True, width="stretch")
+            under(texts.words, frame, "predictions")

@@ -1,0 +1,103 @@
+"""Figures of the Playground and the shift lab: answers side by side, modules that carry one, gates that move."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# (pandas and plotly come without types of their own)
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.inputs import figures as figures_inputs
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.theme import Palette
+
+
+def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw what each model answers; columns who, label, value (a probability, or the number of label `number`)."""
+    who = list(dict.fromkeys(frame["who"]))
+    labels = list(dict.fromkeys(frame["label"]))
+    numbers = labels == ["number"]
+    drawn = theme.figure(colours, int(np.clip(90 + 44 * len(who), 180, 420)), left=120)
+    style = theme.contrasting(labels)
+    for label in labels:
+        part = frame[frame["label"] == label]
+        drawn.add_bar(
+            y=[plotly_text(name, 40) for name in part["who"]], x=part["value"] if numbers else 100 * part["value"],
+            orientation="h", name=plotly_text(label, 24), marker={"color": style[label][0]},
+            text=[f"{value:.3f}" if numbers else f"{100 * value:.0f} %" for value in part["value"]],
+            textposition="inside", insidetextanchor="middle",
+            hovertemplate="%{y}<br>%{fullData.name}: %{x:.2f}" + ("" if numbers else " %") + "<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(barmode="stack", showlegend=not numbers, bargap=0.35)
+    drawn.update_xaxes(title_text="number" if numbers else "probability, %", range=None if numbers else [0, 100])
+    drawn.update_yaxes(autorange="reversed", showgrid=False)
+    return drawn
+
+
+def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
+    """Draw what each module adds to one answer; columns short, adds, flips. Those that flip it stand out."""
+    drawn = theme.figure(colours, 280)
+    names = [plotly_text(name) for name in frame["short"]]
+    flips = frame["flips"].to_numpy(bool)
+    for part, name, colour in (
+        (~flips, "without it the answer stays", colours.accent),
+        (flips, "without it the answer is another", colours.second),
+    ):
+        places = np.flatnonzero(part)
+        drawn.add_bar(
+            x=places, y=frame["adds"].to_numpy(float)[places], customdata=[names[place] for place in places],
+            name=name, marker={"color": colour},
+            hovertemplate="%{customdata}<br>%{y:+.4f} " + plotly_text(unit) + "<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
+    drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
+    drawn.update_xaxes(**theme.name_axis(names, colours))
+    drawn.update_yaxes(title_text=plotly_text(f"adds to the answer, {unit}"))
+    return drawn
+
+
+def gate_table(table: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the gates one text opens: rows are kinds of modules, columns layers; 1 is neutral."""
+    values = table.to_numpy(float)
+    reach = max(float(np.nanmax(np.abs(values - 1))) if np.isfinite(values).any() else 0.0, 1e-3)
+    drawn = theme.figure(colours, int(np.clip(130 + 32 * len(table), 220, 420)), left=90)
+    drawn.add_heatmap(
+        z=values, x=[int(layer) for layer in table.columns], y=[plotly_text(kind, 24) for kind in table.index],
+        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
+        colorbar={
+            "title": {"text": "gate, factor", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "tickfont": {"size": 11, "color": colours.muted},
+        },
+        hovertemplate="%{y}, layer %{x}<br>gate %{z:.4f}<extra></extra>",
+    )  # fmt: skip
+    drawn.update_xaxes(title_text="layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
+    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return drawn
+
+
+def group_gates(gates: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the mean gate of each input group and module; as `figures_inputs.gate_map` does, which it fills."""
+    drawn = figures_inputs.gate_map(gates, modules, None, colours, hide=False)
+    drawn.update_layout(height=int(np.clip(150 + 34 * len(gates), 220, 600)))
+    drawn.update_traces(colorbar={"len": 1, "y": 0.5, "yanchor": "middle"})
+    drawn.update_yaxes(domain=[0, 1])
+    return drawn
+
+
+def gate_shift(frame: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw each module's mean gate before and after; columns short, before, after."""
+    drawn = theme.figure(colours, 280)
+    x, names = list(range(len(frame))), [plotly_text(name) for name in frame["short"]]
+    for column, colour, symbol in (("before", colours.muted, "circle-open"), ("after", colours.accent, "diamond")):
+        drawn.add_scatter(
+            x=x, y=frame[column], mode="markers", name=column, customdata=names,
+            marker={"color": colour, "symbol": symbol, "size": 8},
+            hovertemplate="%{customdata}<br>" + column + " %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    drawn.update_layout(showlegend=True)
+    drawn.update_xaxes(**theme.name_axis(names, colours))
+    drawn.update_yaxes(title_text="mean gate, factor")
+    return drawn

@@ -1,0 +1,1 @@
+"""One run: training curves and results."""

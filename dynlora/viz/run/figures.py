@@ -1,0 +1,140 @@
+"""Figures of a run over its steps: loss, metrics, learning rate, budget, time; and what an evaluation found."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+# (pandas and plotly come without types of their own)
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.theme import Palette
+
+HEIGHT = 250
+
+
+def smoothed(values: pd.Series) -> pd.Series:
+    """Return an exponential mean over about a fifteenth of the points, at least three."""
+    return values.ewm(span=max(3, len(values) / 15), ignore_na=True).mean()
+
+
+def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the training loss, pale as it is and bold smoothed, and the held-out loss; frames hold step and value."""
+    drawn = theme.figure(colours, HEIGHT)
+    drawn.add_scatter(
+        x=train["step"], y=train["value"], mode="lines", name="each step",
+        line={"color": theme.faded(colours.accent, 0.3), "width": 1},
+        hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
+    )  # fmt: skip
+    drawn.add_scatter(
+        x=train["step"], y=smoothed(train["value"]), mode="lines", name="smoothed",
+        line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
+    )  # fmt: skip
+    if len(validation):
+        drawn.add_scatter(
+            x=validation["step"], y=validation["value"], mode="lines+markers", name="held out",
+            line={"color": colours.second, "width": 1.6}, marker={"size": 7, "symbol": "diamond"},
+            hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=True)
+    return _titled(drawn, "loss, nats")
+
+
+def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the held-out metrics by evaluation; columns name, step, value."""
+    drawn = theme.figure(colours, HEIGHT)
+    names = list(dict.fromkeys(metrics["name"]))
+    style = theme.contrasting(names)
+    for name, part in metrics.groupby("name", sort=False):
+        colour, symbol, dash = style[str(name)]
+        drawn.add_scatter(
+            x=part["step"], y=part["value"], mode="lines+markers", name=plotly_text(name, 40),
+            line={"color": colour, "width": 1.8, "dash": dash}, marker={"size": 7, "symbol": symbol},
+            hovertemplate="step %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=len(names) > 1)
+    return _titled(drawn, "score on held-out rows")
+
+
+def line(
+    series: pd.DataFrame, title: str, colours: Palette, *, limit: float | None = None, zero: bool = True, tick: str = ""
+) -> go.Figure:
+    """Draw one number over the steps; `series` holds step and value, `title` names it with its unit.
+
+    Args:
+        series: columns step and value.
+        title: of the axis.
+        colours: of the mode.
+        limit: a dashed line; None for none.
+        zero: start the axis at zero.
+        tick: format of its numbers, empty for plotly's own.
+    """
+    drawn = theme.figure(colours, HEIGHT)
+    drawn.add_scatter(
+        x=series["step"], y=series["value"], mode="lines", line={"color": colours.accent, "width": 1.8},
+        hovertemplate=f"step %{{x}}<br>{plotly_text(title)}: %{{y:.5g}}<extra></extra>",
+    )  # fmt: skip
+    if limit is not None:
+        drawn.add_hline(y=limit, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    if zero:
+        drawn.update_yaxes(rangemode="tozero")
+    drawn.update_yaxes(exponentformat="power", tickformat=tick)
+    return _titled(drawn, title)
+
+
+def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the time of each step and the strategy's part of it; columns step, step_ms, strategy_ms."""
+    drawn = theme.figure(colours, HEIGHT)
+    for column, name, colour in (
+        ("step_ms", "whole step", colours.accent),
+        ("strategy_ms", "strategy", colours.second),
+    ):
+        drawn.add_scatter(
+            x=times["step"], y=times[column], mode="lines", name=name, line={"color": colour, "width": 1.5},
+            hovertemplate=f"step %{{x}}<br>{name} %{{y:.1f}} ms<extra></extra>",
+        )  # fmt: skip
+    drawn.update_yaxes(rangemode="tozero", tickformat=",")
+    drawn.update_layout(showlegend=True)
+    return _titled(drawn, "time, ms")
+
+
+def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours: Palette) -> go.Figure:
+    """Draw a confusion matrix: rows are the truth, columns the prediction, colour the share of the row."""
+    table = np.asarray(counts, dtype=float)
+    names = [plotly_text(label, 14) for label in labels]
+    totals = table.sum(axis=1, keepdims=True)
+    share = np.divide(100 * table, totals, out=np.zeros_like(table), where=totals > 0)
+    drawn = theme.figure(colours, int(np.clip(110 + 46 * len(names), 220, 640)))
+    drawn.add_heatmap(
+        z=share, x=list(range(len(names))), y=list(range(len(names))), customdata=table, xgap=2, ygap=2,
+        colorscale=colours.sequential_scale, zmin=0, zmax=100, showscale=False,
+        hovertemplate="%{customdata:,} rows, %{z:.1f} % of their class<extra></extra>",
+    )  # fmt: skip
+    if len(names) <= 12:
+        _write_cells(drawn, table, share, colours)
+    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
+    drawn.update_xaxes(**ticks, title_text="predicted", tickangle=0 if len(names) <= 4 else None)
+    drawn.update_yaxes(**ticks, title_text="true", autorange="reversed")
+    return drawn
+
+
+def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours: Palette) -> None:
+    dark_ink, light_ink = (colours.text, colours.panel) if colours.mode == "light" else (colours.panel, colours.text)
+    for row, column in np.ndindex(*table.shape):
+        strong = share[row, column] > 55
+        ink = (light_ink if strong else dark_ink) if colours.mode == "light" else (dark_ink if strong else light_ink)
+        drawn.add_annotation(
+            x=column, y=row, showarrow=False, font={"size": 12, "color": ink},
+            text=f"{table[row, column]:,.0f}<br>{share[row, column]:.0f} %",
+        )  # fmt: skip
+
+
+def _titled(drawn: go.Figure, title: str) -> go.Figure:
+    steps = [step for trace in drawn.data if len(trace.x) for step in (trace.x[0], trace.x[-1])]
+    drawn.update_xaxes(title_text="step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
+    drawn.update_yaxes(title_text=plotly_text(title))
+    return drawn

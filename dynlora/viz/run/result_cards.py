@@ -1,0 +1,116 @@
+"""The Run page's results: what the last evaluation found, and what changed since the first."""
+
+# pyright: reportArgumentType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.viz import sentences
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.run import figures, results
+from dynlora.viz.run import result_figures as figures_results
+from dynlora.viz.run import result_text as sentences_run
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import card, chart, colours, note, table
+from dynlora.viz.ui.run_picker import Chosen
+
+NOT_RECORDED = "Not recorded in this run: the base model is measured on the probe set at the end of newer runs."
+
+
+def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -> None:
+    """Draw scores by class and group, the worst examples, and the probe set before and after.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    evaluated = listing.evaluation(events)
+    if evaluated is None:
+        note("The run has not been evaluated yet. Results appear with the first evaluation.")
+        return
+    step, payload = evaluated
+    labels = [str(label) for label in (payload.get("labels") or [])]
+    metric = summary.get("metric") or listing.main_metric(summary)[0] or "metric"
+    _classes(step, payload)
+    left, right = st.columns([2, 3])
+    with left, card("How does each group of inputs fare?", "groups"):
+        _groups(run.folder, metric)
+    with right, card(f"Where is it most wrong at step {step:,}?", "worst"):
+        worst = listing.worst(payload)
+        st.dataframe(worst, hide_index=True, width="stretch", height=300)
+        table(worst, "worst")
+    unit = "nats" if labels else "squared error"
+    examples = answers.ask_events(queries.examples_frame, run.folder)
+    ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
+    with card("Which examples changed most since the first evaluation?", "changed"):
+        _before_after(ends, ("at the first evaluation", "now"), labels, unit, "changed")
+    base = (_last(run.folder, name) for name in ("base_loss", "base_prediction"))
+    with card("What do the adapters add to the base model?", "base"):
+        ends = results.base_ends(examples, *base)
+        if ends.empty:
+            note(NOT_RECORDED)
+        else:
+            _before_after(ends, ("with the adapters off", "with them on"), labels, unit, "base")
+
+
+def _classes(step: int, payload: Mapping[str, Any]) -> None:
+    found = listing.confusion(payload)
+    if found is None:
+        return
+    left, right = st.columns(2)
+    with left, card("What is taken for what?", "confusion"):
+        frame = listing.confusion_table(*found)
+        chart(figures.confusion(*found, colours()), sentences.confusion(*found, step), frame, "confusion")
+    with right, card("Which classes does it find?", "classes"):
+        scores = results.class_scores(*found)
+        columns = ["precision", "recall", "F1"]
+        figure = figures_results.score_dots(scores, "class", columns, "score, 0 to 1", colours())
+        chart(figure, sentences_run.class_scores(scores), scores, "classes")
+
+
+def _groups(folder: Path, metric: str) -> None:
+    groups = answers.ask_events(queries.groups_frame, folder)
+    if groups.empty or groups["metric"].isna().all():
+        note("The run has no groups of inputs: name a column with data.group_by to have them.")
+        return
+    figure = figures_results.score_dots(groups, "group", ["metric"], metric, colours())
+    chart(figure, sentences_run.group_scores(groups, metric), groups.rename(columns={"metric": metric}), "groups")
+
+
+def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[str], unit: str, key: str) -> None:
+    """Draw the losses of the probe set on two occasions, what became of the answers, and the texts."""
+    if ends.empty:
+        note("The probe set has been evaluated fewer than two times: there is nothing to compare yet.")
+        return
+    before, after = names
+    named = results.answer_names(ends, labels)
+    left, right = st.columns([2, 3])
+    with left:
+        figure = figures_results.before_after(named, f"loss {before}", f"loss {after}", unit, colours())
+        chart(figure, sentences_run.before_after(ends, before, after), results.changed(named, 5000), f"{key}-loss")
+    with right:
+        if labels:
+            counts = results.answers(named)
+            words = sentences_run.answers(counts, before.capitalize(), after)
+            chart(figures_results.answer_bar(counts, colours()), words, counts, f"{key}-answers")
+        rows = results.turned(named) if labels and key == "base" else results.changed(named)
+        st.dataframe(rows, hide_index=True, width="stretch", height=230 if labels else 360)
+
+
+def _probe(folder: Path, name: str) -> pd.DataFrame:
+    """Return a signal of the probe set at all evaluations, empty when the run has none."""
+    try:
+        return answers.ask_events(queries.signal_frame, folder, name)
+    except KeyError:
+        return pd.DataFrame({"step": []})
+
+
+def _last(folder: Path, name: str) -> Any:
+    found = _probe(folder, name)
+    return found.iloc[-1, 1:].to_numpy(float) if len(found) else None

@@ -1,0 +1,143 @@
+"""Figures of what an evaluation found: scores by class and group, answers before and after, the machine in use."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# (pandas and plotly come without types of their own)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.theme import Palette
+
+
+def score_dots(scores: pd.DataFrame, by: str, columns: Sequence[str], title: str, colours: Palette) -> go.Figure:
+    """Draw a row of dots for each class or group.
+
+    Args:
+        scores: one row per class or group.
+        by: the column with its name.
+        columns: the scores to draw.
+        title: of the axis, with its unit.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, int(np.clip(110 + 30 * len(scores), 200, 760)), left=90)
+    rows = list(range(len(scores)))
+    for column, (colour, symbol, _) in theme.contrasting(list(columns)).items():
+        drawn.add_scatter(
+            x=scores[column], y=rows, mode="markers", name=plotly_text(column, 40),
+            marker={"color": colour, "symbol": symbol, "size": 10},
+            hovertemplate=f"%{{y}}<br>{plotly_text(column, 40)} %{{x:.4f}}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=len(columns) > 1)
+    drawn.update_xaxes(title_text=plotly_text(title))
+    names = [plotly_text(name, 22) for name in scores[by]]
+    drawn.update_yaxes(tickmode="array", tickvals=rows, ticktext=names, range=[len(rows) - 0.5, -0.5])
+    return drawn
+
+
+def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw what became of the answers as one divided bar; columns answer and count, in the order they are drawn."""
+    drawn = theme.figure(colours, 150, left=12)
+    shades = (theme.faded(colours.accent, 0.35), colours.accent, colours.second, theme.faded(colours.second, 0.35))
+    inks = (colours.text, colours.panel, colours.panel, colours.text)
+    total = max(1, int(counts["count"].sum()))
+    rows = zip(counts["answer"], counts["count"], shades, inks, strict=True)
+    for answer, count, colour, ink in rows:
+        drawn.add_bar(
+            x=[count], y=[""], orientation="h", name=plotly_text(answer), marker={"color": colour},
+            text=f"{count:,}" if count / total > 0.04 else "", textposition="inside", insidetextanchor="middle",
+            textangle=0, textfont={"color": ink},
+            hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(barmode="stack", bargap=0.3, showlegend=True, legend={"traceorder": "normal"})
+    drawn.update_xaxes(title_text="probe examples", range=[0, total])
+    drawn.update_yaxes(showticklabels=False, showgrid=False)
+    return drawn
+
+
+def before_after(named: pd.DataFrame, before: str, after: str, unit: str, colours: Palette) -> go.Figure:
+    """Draw the loss of each probe example before against after, with the diagonal on which nothing changes.
+
+    Args:
+        named: columns first_loss, last_loss, first, last, label, text.
+        before: title of the first axis, without its unit.
+        after: title of the second.
+        unit: of the loss.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, 320)
+    wide, high = (_reach(named[column].to_numpy(float)) for column in ("first_loss", "last_loss"))
+    top = max(wide[1], high[1])
+    drawn.add_scatter(
+        x=[0, top], y=[0, top], mode="lines", line={"color": colours.muted, "width": 1, "dash": "dot"},
+        hoverinfo="skip", name="no change",
+    )  # fmt: skip
+    right = np.asarray(named["last"].eq(named["label"]), bool)
+    for is_right, name, colour, symbol in (
+        (True, "right", colours.accent, "circle"),
+        (False, "wrong", colours.second, "x"),
+    ):
+        part = named.loc[right == is_right]
+        drawn.add_scatter(
+            x=part["first_loss"], y=part["last_loss"], mode="markers", name=f"{name} after",
+            marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
+            text=[plotly_text(text, 90) for text in part["text"]],
+            hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=True)
+    drawn.update_xaxes(title_text=f"{plotly_text(before)}, {plotly_text(unit)}", range=wide)
+    drawn.update_yaxes(title_text=f"{plotly_text(after)}, {plotly_text(unit)}", range=high)
+    return drawn
+
+
+def _reach(losses: np.ndarray) -> tuple[float, float]:
+    """Return an axis for losses: from zero, unless they all lie close together."""
+    known = losses[np.isfinite(losses)]
+    low, high = float(np.min(known, initial=np.inf)), float(np.max(known, initial=0.1))
+    gap = 0.05 * max(high - low, 0.02) if np.isfinite(low) else 0.0
+    return (low - gap if low > 0.5 * high else 0.0, high + gap)
+
+
+def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours: Palette) -> go.Figure:
+    """Draw readings of the machine over time.
+
+    Args:
+        series: columns name, minutes, value.
+        names: recorded name and what it is called, in the order of the colours.
+        title: of the axis, with its unit.
+        colours: of the mode.
+    """
+    drawn = theme.figure(colours, 230)
+    shown = [name for name in names if (series["name"] == name).any()]
+    for name, (colour, _, dash) in theme.contrasting(shown).items():
+        part = series[series["name"] == name]
+        drawn.add_scatter(
+            x=part["minutes"], y=part["value"], mode="lines" if len(part) > 20 else "lines+markers",
+            name=plotly_text(names[name]),
+            line={"color": colour, "width": 1.8, "dash": dash},
+            hovertemplate=f"%{{x:.1f}} min<br>{plotly_text(names[name])} %{{y:,.0f}}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=len(shown) > 1)
+    drawn.update_xaxes(title_text="minutes since the first reading")
+    drawn.update_yaxes(title_text=plotly_text(title), rangemode="tozero")
+    return drawn
+
+
+def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw how many components each kind of module holds over the steps, stacked; column step, then one per kind."""
+    drawn = theme.figure(colours, 250)
+    for kind, (colour, _, _) in theme.styles([str(name) for name in totals.columns[1:]]).items():
+        drawn.add_scatter(
+            x=totals["step"], y=totals[kind], mode="lines", stackgroup="ranks", name=plotly_text(kind, 24),
+            line={"color": colour, "width": 0.8, "shape": "hv"}, fillcolor=theme.faded(colour, 0.55),
+            hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=True)
+    drawn.update_xaxes(title_text="step")
+    drawn.update_yaxes(title_text="rank, components", rangemode="tozero")
+    return drawn

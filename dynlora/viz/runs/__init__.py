@@ -1,0 +1,1 @@
+"""The list of runs: table, search, filters, bulk actions."""

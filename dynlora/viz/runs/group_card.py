@@ -1,0 +1,33 @@
+"""The card that sets groups of runs side by side."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import pandas as pd
+
+from dynlora.viz.runs import figures as figures_runs, table as runlist
+from dynlora.viz.ui.cards import card, chart, colours, note, rows
+
+
+def group_card(runs: pd.DataFrame, by: str) -> None:
+    """Draw how the finished runs of each group did; nothing when runs are not grouped.
+
+    Args:
+        runs: the runs that are shown.
+        by: a key of `runlist.GROUPS`.
+    """
+    if by == "none":
+        return
+    members = runlist.grouped(runs, by)
+    summary = runlist.group_summary(members)
+    words = runlist.group_words(summary, len(runs) - members["id"].nunique(), by != "data" and runlist.is_mixed(runs))
+    with card(f"How do the groups compare, {runlist.GROUPS[by]}?", "groups"):
+        if summary.empty:
+            note(words)
+            return
+        metrics = summary["metric"].unique()
+        figure = figures_runs.group_strip(members, summary, metrics[0], colours())
+        chart(figure, words, summary, "groups")
+        if len(metrics) > 1:
+            rows(summary)

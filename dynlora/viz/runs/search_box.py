@@ -1,0 +1,124 @@
+"""The search box, what is wrong with what stands in it, and the saved views; the search lives in the address."""
+
+# pyright: reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError, SearchError
+from dynlora.store.search_fields import unset_names
+from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
+from dynlora.viz.runs import table as runlist
+from dynlora.viz.kit.text import listed, markdown_text, one_line
+from dynlora.viz.ui.url_state import put, to_address
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
+
+KEY = "address-q"
+EXAMPLE = "strategy=dynamic and accuracy>0.85"
+HELP = (
+    "Words that a run's name, tags or note contain, and comparisons of anything it was set to or came to: "
+    "`train.lr>=1e-3`, `params.active<50000`, `data~sst`, `tag:paper`. Join them with `and`, `or`, `not` and brackets."
+)
+
+
+def addressed_search() -> str:
+    """Return the search that stands in the address; empty when there is none."""
+    return one_line(st.query_params.get("q", ""), MAX_QUERY_LENGTH)
+
+
+def search_box(label: str = "search") -> str:
+    """Draw the box and return what stands in it."""
+    put(KEY, addressed_search())
+    return st.text_input(
+        label, key=KEY, placeholder=EXAMPLE, max_chars=MAX_QUERY_LENGTH, width=330, icon=":material/search:", help=HELP,
+        on_change=lambda: to_address(q=st.session_state[KEY].strip() or None),
+    ).strip()  # fmt: skip
+
+
+def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
+    """Return the runs that a search fits; None when it cannot be read, after saying where and why.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+        text: the search.
+    """
+    try:
+        found = runlist.searched(runs, text)
+    except SearchError as error:
+        st.error(markdown_text(error, 800), icon=":material/search_off:")
+        st.code(error.picture, language=None)
+        return None
+    unset = unset_names(text, runs[["config"]].to_dict("records"))
+    if unset:
+        note(f"None of these runs sets {listed([one_line(name, 60) for name in unset])}: check the spelling.")
+    return found
+
+
+def compare_link(text: str, found: int) -> None:
+    """Draw the link that compares all runs that a search fits."""
+    if text and found > 1:
+        link("pages/compare.py", f"Compare all {found:,} that the search fits", q=text)
+
+
+def search_line(text: str, said: str, *, is_sound: bool) -> None:
+    """Draw the line under the search: what it found, the saved views as choices, what saves or forgets one.
+
+    Args:
+        text: the search that is shown.
+        said: what it found, in words; empty for nothing.
+        is_sound: whether it can be read.
+    """
+    views = read_views(runs_dir())
+    shown = next((view for view in views if view.query == text), None)
+    can_save = bool(text) and is_sound and shown is None and not is_read_only()
+    if not (said or views or can_save):
+        return
+    with st.container(horizontal=True, gap="small", key="views", vertical_alignment="center"):
+        if said:
+            st.caption(markdown_text(said), width="content")
+        if views:
+            _choices(views, shown)
+        if can_save:
+            _save(text)
+        if shown is not None and not is_read_only():
+            _forget(shown)
+
+
+def _choices(views: Sequence[View], shown: View | None) -> None:
+    key = "address-view"
+    queries = {view.name: view.query for view in views}
+    put(key, None if shown is None else shown.name)
+    st.pills(
+        "saved views", list(queries), key=key, format_func=lambda name: markdown_text(name, MAX_NAME_LENGTH),
+        label_visibility="collapsed", on_change=lambda: to_address(q=queries.get(st.session_state[key] or "")),
+    )  # fmt: skip
+
+
+def _save(text: str) -> None:
+    with st.popover("Save this view", icon=":material/bookmark_add:", type="tertiary", key="save-view"):
+        name = st.text_input("name of the view", key="view-name", max_chars=MAX_NAME_LENGTH)
+        st.caption("Kept in the runs folder, for everyone who opens it.")
+        if st.button("Save", key="view-save", type="primary"):
+            _changed(lambda: save_view(runs_dir(), name, text))
+
+
+def _forget(view: View) -> None:
+    with st.popover("Forget this view", icon=":material/bookmark_remove:", type="tertiary", key="forget-view"):
+        st.caption("The runs stay; only the name and its search go.")
+        if st.button("Forget", key="view-forget", type="primary"):
+            _changed(lambda: delete_view(runs_dir(), view.name))
+
+
+def _changed(change: Callable[[], object]) -> None:
+    """Change the views and draw the page anew; a refusal is shown as its sentence."""
+    try:
+        change()
+    except (DynloraError, OSError) as error:
+        st.error(markdown_text(error, 2000))
+    else:
+        st.rerun()

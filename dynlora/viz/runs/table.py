@@ -1,0 +1,235 @@
+"""The list of runs as the Runs page shows it: filtered, ordered, grouped, and said in words."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportReturnType=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.store import search_fields as fields
+from dynlora.viz.kit.text import listed, one_line, score
+from dynlora.viz.kit.run_summary import budget_share, main_metric, named, strategy_words
+
+SORTS = {
+    "newest": "newest first",
+    "oldest": "oldest first",
+    "highest": "highest result first",
+    "lowest": "lowest result first",
+    "name": "by name",
+    "strategy": "by strategy",
+    "status": "by status",
+    "budget": "by share of the budget",
+}
+"""Orders of the list: key in the address to words."""
+
+GROUPS = {"none": "not grouped", "strategy": "by strategy", "data": "by model and data", "tag": "by tag"}
+"""Groupings of the list: key in the address to words."""
+
+COLUMNS = (
+    "name", "status", "progress", "trend", "result", "metric", "strategy", "seed", "tags", "model", "data",
+    "active parameters", "of budget", "created", "note", "where", "id",
+)  # fmt: skip
+STATUS_WORDS = {"corrupt": "unreadable"}
+"""Statuses that are said otherwise: a run of a newer dynlora cannot be read either, and is not corrupt."""
+
+
+def filtered(runs: pd.DataFrame, statuses: Sequence[str] = (), strategies: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the runs that fit; an empty filter fits all.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+        statuses: statuses of which a run must have one.
+        strategies: strategies of which a run must have one.
+    """
+    fits = pd.Series(True, index=runs.index)
+    if statuses:
+        fits &= runs["status"].isin(statuses)
+    if strategies:
+        fits &= runs["strategy"].isin(strategies)
+    return runs[fits].reset_index(drop=True)
+
+
+def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Return the runs that a search fits; an empty one fits all.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+        text: the search, see docs/SEARCH.md.
+
+    Raises:
+        SearchError: when it cannot be read, or names a field that no run has.
+    """
+    if not text.strip():
+        return runs
+    return runs[fields.fits(text, runs.to_dict("records"))].reset_index(drop=True)
+
+
+def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
+    """Return the table in an order of `SORTS`, strategies without their fidelity; what has no value comes last."""
+    keys = {
+        "newest": ("created", False), "oldest": ("created", True), "highest": ("result", False),
+        "lowest": ("result", True), "name": ("name", True), "strategy": ("strategy", True), "status": ("status", True),
+        "budget": ("of budget", False),
+    }  # fmt: skip
+    column, up = keys[sort]
+    key = {"name": lambda texts: texts.str.casefold(), "strategy": lambda texts: texts.str.partition(" (")[0]}.get(
+        column
+    )
+    return table.sort_values(column, ascending=up, kind="stable", na_position="last", key=key).reset_index(drop=True)
+
+
+def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of the Runs page: one row per run, with the columns `COLUMNS`."""
+    table = pd.DataFrame([_row(row) for row in runs.to_dict("records")], columns=list(COLUMNS))
+    table["created"] = _times(table["created"])
+    return table.astype({"seed": "Int64", "result": float, "of budget": float, "progress": float})
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    params, done, total = row.get("params") or {}, row.get("step"), row.get("max_steps")
+    name, value = main_metric(row)
+    known = not pd.isna(done) and not pd.isna(total) and bool(total)
+    return {
+        "name": one_line(row["name"], 120),
+        "status": STATUS_WORDS.get(row["status"], row["status"]),
+        "progress": 100 * int(done) / int(total) if known else None,
+        "trend": list(row.get("trend") or []),
+        "result": value,
+        "metric": one_line(name, 40),
+        "tags": [one_line(tag, 40) for tag in row.get("tags") or []],
+        "strategy": "" if pd.isna(row["strategy"]) else one_line(strategy_words(row), 120),
+        **{key: "" if pd.isna(row[key]) else one_line(row[key], 120) for key in ("model", "data")},
+        "seed": None if pd.isna(row["seed"]) else row["seed"],
+        "active parameters": params.get("active") if isinstance(params.get("active"), int) else None,
+        "of budget": budget_share(params),
+        "created": row["created"],
+        "note": one_line(row.get("note") or "", 300),
+        "where": "own" if row.get("is_own", True) else "sample",
+        "id": row["id"],
+    }
+
+
+def _times(seconds: pd.Series) -> pd.Series:
+    """Return times of the clock for seconds since the epoch, all at once: one by one they were a third of the page."""
+    finite = pd.to_numeric(seconds, errors="coerce").where(lambda value: np.isfinite(value))
+    return pd.to_datetime(finite.clip(0.0, 4e9) // 1, unit="s")
+
+
+def found_words(shown: int, of: int) -> str:
+    """Return how many runs a filter leaves, in words."""
+    runs = "run" if of == 1 else "runs"
+    if shown == of:
+        return f"{of:,} {runs}."
+    return f"{shown:,} of {of:,} {runs} fit the filter." if shown else f"None of {of:,} {runs} fits the filter."
+
+
+def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return the finished runs with a result, one row per run and group: columns group, metric, value, name, id.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+        by: a key of `GROUPS` but `none`; by tag a run belongs to each of its tags, and a group of a strategy bears the
+            fidelity that its newest run says.
+    """
+    rows: list[dict[str, Any]] = []
+    finished = runs[runs["status"] == "finished"].to_dict("records")
+    words = {str(row["strategy"]): strategy_words(row) for row in reversed(finished)}
+    for row in finished:
+        metric, value = main_metric(row)
+        if metric and value is not None:
+            shared = {"metric": metric, "value": float(value), "name": named(row), "id": row["id"]}
+            rows += [{"group": one_line(group, 80), **shared} for group in _groups_of(row, by, words)]
+    return pd.DataFrame(rows, columns=["group", "metric", "value", "name", "id"]).astype({"value": float})
+
+
+def _groups_of(row: Mapping[str, Any], by: str, words: Mapping[str, str]) -> list[str]:
+    if by == "tag":
+        return list(row["tags"]) or ["no tag"]
+    if by == "data":
+        return [f"{row['model'] or '?'} on {row['data'] or '?'}"]
+    return [words[str(row["strategy"])]]
+
+
+def group_summary(members: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per group and metric: runs, mean, spread (standard deviation over the runs), lowest, highest."""
+    if members.empty:
+        return pd.DataFrame(columns=["group", "metric", "runs", "mean", "spread", "lowest", "highest"])
+    found = members.groupby(["group", "metric"], sort=False)["value"].agg(["size", "mean", "std", "min", "max"])
+    found = found.rename(columns={"size": "runs", "std": "spread", "min": "lowest", "max": "highest"}).reset_index()
+    return found.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
+
+
+def group_words(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
+    """Return what a grouping shows, in words.
+
+    Args:
+        summary: as `group_summary` returns it.
+        unfinished: runs that are not counted.
+        mixed: whether groups hold runs of different models or data.
+    """
+    left = f" {unfinished:,} that are not finished or have no result are left out." if unfinished else ""
+    if summary.empty:
+        return f"No finished run with a result yet.{left}"
+    parts = [
+        f"{row['group']}: {one_line(row['metric'], 40)} {score(row['mean'])}{_spread_words(row['spread'], row['runs'])}"
+        for row in summary.to_dict("records")
+    ]
+    warning = " Runs on different models or data are averaged: filter for one of them to compare." if mixed else ""
+    return f"Mean ± standard deviation over runs. {listed(parts, 4)}.{left}{warning}"
+
+
+def _spread_words(spread: float, runs: int) -> str:
+    return " (1 run)" if runs == 1 else f" ± {score(spread)} ({runs} runs)"
+
+
+def plain_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of runs as plain values, None where a frame holds its own kind of nothing."""
+    return [{key: _plain(value) for key, value in row.items()} for row in runs.to_dict("records")]
+
+
+def export_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of runs as plain values for a file, without what only the page needs."""
+    dropped = {"folder", "reason", "stalled_s", "heartbeat_age_s", "other_host", "is_own"}
+    return [{key: value for key, value in row.items() if key not in dropped} for row in plain_rows(runs)]
+
+
+def export_json(runs: pd.DataFrame) -> str:
+    """Return the rows of runs as a JSON list."""
+    return json.dumps(export_rows(runs), ensure_ascii=False, indent=2) + "\n"
+
+
+def export_frame(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs as a flat table: metrics and the like one column each, lists in one cell."""
+    flat = pd.json_normalize(export_rows(runs))
+    return flat.map(lambda value: "; ".join(map(str, value)) if isinstance(value, list) else value)
+
+
+def export_command(run_id: str, runs_dir: str) -> str:
+    """Return the command that writes a run's adapter for PEFT."""
+    return shlex.join(["dynlora", "export", run_id, "--out", f"adapter-{run_id}", "--runs-dir", runs_dir])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return value
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def is_mixed(runs: pd.DataFrame) -> bool:
+    """Say whether runs were trained on different models or data, whose results are not to be averaged."""
+    finished = runs[runs["status"] == "finished"]
+    return len(finished[["model", "data"]].drop_duplicates()) > 1
+
+
+def all_tags(runs: pd.DataFrame) -> list[str]:
+    """Return the tags of all runs, the most used first."""
+    return pd.Series([tag for tags in runs["tags"] for tag in tags], dtype=object).value_counts().index.tolist()

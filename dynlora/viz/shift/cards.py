@@ -1,0 +1,242 @@
+"""The shift lab of the Inputs page: the trained adapter on other text, and runs that never saw a group."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (pandas comes without types)
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs import launch
+from dynlora.store import queries
+from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit.text import listed, one_line, source_name
+from dynlora.viz.launch.form import from_where_it_started
+from dynlora.viz.launch.form_model import launch_key
+from dynlora.viz.playground import figures as figures_playground
+from dynlora.viz.playground.cards import run_task, token_card
+from dynlora.viz.playground.model import Task
+from dynlora.viz.runs.filters import several
+from dynlora.viz.shift import model as shifts
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.model_client import ask_model
+from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
+from dynlora.viz.ui.url_state import choose, put, segmented, to_address
+
+LABS = {
+    "text": "perturbed text",
+    "group": "group by group",
+    "data": "another data set",
+    "train": "train without a group",
+}
+"""What can be tried, and what people call it."""
+
+MOST_SOURCES = 20
+"""Data sets of other runs that are offered."""
+
+FILE, HERE = "file", "a file of this machine"
+"""What stands for a file in the address, and in the list."""
+
+
+def shift_lab(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, groups: Sequence[str]) -> None:
+    """Draw the lab.
+
+    Args:
+        folder: of the run.
+        summary: as `queries.run_summary` returns it.
+        modules: as `capacity.described` returns them.
+        groups: names of the input groups.
+    """
+    with card("Shift lab: how does it fare where the inputs are others?", "shift"):
+        lab = segmented("lab", "what to try", list(LABS), "text", LABS.__getitem__)
+        if lab == "text":
+            _perturbed(folder, summary, modules)
+        elif lab == "group":
+            _groups(folder, summary, modules)
+        elif lab == "data":
+            _elsewhere(folder, summary, modules)
+        else:
+            _train_without(folder, summary, groups)
+
+
+def model_cards(folder: Path) -> None:
+    """Draw what the Inputs page asks the trained model: one example word by word, and the lab.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    summary = answers.ask(queries.run_summary, folder)
+    if summary["step"]:
+        view = InputsView(folder, summary, answers.modules(folder), summary["step"])
+        token_card(view)
+        shift_lab(folder, summary, view.modules, view.names)
+
+
+def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """Draw a perturbation of the held-out texts and what it does."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="shift-controls"):
+        kind = choose(
+            "kind", "what happens to the texts", list(shifts.KINDS), "cut", shifts.KINDS.__getitem__, width=220
+        )
+        strength = choose(
+            "strength", shifts.STRENGTHS.get(kind, "share of the words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
+            lambda share: f"{100 * share:.0f} %", width=160,
+        )  # fmt: skip
+        if not _switch("tried", "try it"):
+            note("Evaluates the trained adapter on up to 512 held-out rows, as they are and perturbed.")
+            return
+    found = ask_model(folder, "shift", kind=kind, strength=strength)
+    if found is None:
+        return
+    frame = shifts.metric_table({"as they are": found["before"], "perturbed": found["after"]})
+    left, right = st.columns([2, 3])
+    with left:
+        rows(frame.round(4))
+        for example in found["examples"]:
+            st.caption(safe(f"{one_line(example['before'], 90)} → {one_line(example['after'], 90)}"))
+    with right:
+        _gates(found["before"], found["after"], modules, "shift-gates")
+    under(shifts.shift_sentence(found, summary["metric"]), frame, "shift")
+
+
+def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.DataFrame, key: str) -> None:
+    """Draw how the gates move, or say that there are none."""
+    frame = shifts.gate_frame(before, after, modules)
+    if frame.empty:
+        note("This run has no gates that could move.")
+        return
+    told = "The mean gate of each module on the rows as they are, and after."
+    chart(figures_playground.gate_shift(frame, colours()), told, frame, key)
+
+
+def _switch(name: str, label: str) -> bool:
+    """Draw a switch whose state lives in the address, and return it."""
+    key = f"address-{name}"
+    put(key, st.query_params.get(name) == "on")
+    st.toggle(label, key=key, on_change=lambda: to_address(**{name: "on" if st.session_state[key] else None}))
+    return bool(st.session_state[key])
+
+
+def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """List metrics by group on the last adapter, and draw the gates that each group opens."""
+    if not _switch("apart", "evaluate group by group"):
+        note("Evaluates the trained adapter on up to 512 held-out rows, each input group apart.")
+        return
+    found = ask_model(folder, "by_group")
+    if found is None:
+        return
+    rows(shifts.group_table(found, summary).round(4))
+    gates = shifts.group_gates(found, summary, modules)
+    if gates.empty:
+        note("This run has no gates that groups could open." if found["groups"] else "This run knows no input groups.")
+        return
+    figure = figures_playground.group_gates(gates, modules, colours())
+    chart(figure, shifts.group_gates_sentence(gates, modules), inputs.gate_table(gates), "apart-gates")
+
+
+def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """Evaluate on the held-out rows of data that another run was trained on, that is embedded, or that lies here."""
+    task = run_task(folder)
+    if task is None:
+        return
+    sources = other_data(summary, task, list_all())
+    words = {"": "choose", **shifts.source_words(list(sources)), **({} if is_read_only() else {FILE: HERE})}
+    if len(words) == 1:
+        note("Data of other runs can be tried here, if its labels have the same names; there is none yet.")
+        return
+    name = choose("source", "held-out rows of", list(words), "", words.__getitem__)
+    section = _of_file(task, summary) if name == FILE else sources.get(name)
+    if section is None:
+        note(f"Data fits whose labels have the same names: {task.words}.")
+        return
+    found, own = ask_model(folder, "elsewhere", data=section), ask_model(folder, "by_group")
+    if found is None or own is None:
+        return
+    title = one_line(source_name(section.get("path") or section.get("name")), 40)
+    title = title if title != "own data" else "other data"
+    frame = shifts.metric_table({"own data": own["whole"], title: found})
+    rows(frame.round(4))
+    _gates(own["whole"], found, modules, "elsewhere-gates")
+    under(shifts.elsewhere_sentence(own["whole"], found, title, summary["metric"]), frame, "elsewhere")
+
+
+def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Draw the path of a file of this machine and return its section `data`, None while there is none that fits."""
+    put("address-path", st.query_params.get("path", ""))
+    text = st.text_input(
+        "path on this machine", key="address-path", max_chars=500, on_change=_path_changed,
+        help="CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Of one file half the "
+        "rows are looked at, at most 512.",
+    ).strip()  # fmt: skip
+    if not text:
+        return None
+    if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
+        st.error("The path leads to another machine: copy the file to this one.")
+        return None
+    try:
+        return shifts.file_section(from_where_it_started(text), task, (summary.get("config") or {}).get("data") or {})
+    except RuntimeError:
+        st.error("The path begins with a user this machine does not know: write it in full.")
+        return None
+    except DynloraError as error:
+        st.error(safe(str(error)))
+        return None
+
+
+def _path_changed() -> None:
+    to_address(path=st.session_state["address-path"].strip() or None)
+
+
+def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return sections `data` by their source: of other runs with the same task, then embedded; the run's own left out.
+
+    Args:
+        summary: of the run, as `queries.run_summary` returns it.
+        task: of the run.
+        runs: as `queries.list_runs` lists them.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    others = runs[runs["data"].notna() & (runs["data"] != summary.get("data")) & (runs["status"] != "corrupt")]
+    for source, part in others.groupby("data", sort=False):
+        section = part["config"].iloc[0].get("data")
+        if isinstance(section, dict) and run_task(Path(str(part["folder"].iloc[0]))) == task:
+            found[str(source)] = section
+        if len(found) == MOST_SOURCES:
+            break
+    return shifts.embedded_data(task, summary.get("data")) | found
+
+
+def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[str]) -> None:
+    """Queue the same run on some groups alone; the others stay held out and are reported apart."""
+    config = summary.get("config") or {}
+    if len(groups) < 2 or (config.get("data") or {}).get("group_by") == "clusters":
+        note("Needs at least two input groups that are known before training, such as a column of the data.")
+        return
+    if is_read_only():
+        note("This dashboard only shows; runs are started where it runs.")
+        return
+    trained = (config.get("data") or {}).get("train_groups")
+    if trained:
+        note(f"This run was trained on {listed(list(map(str, trained)), 6)} alone; the other groups are new to it.")
+    left_out = several("left", "groups it never sees in training", groups, {}, width="stretch", none="choose")
+    kept = [name for name in groups if name not in left_out]
+    if st.button("Train on the others", icon=":material/rocket_launch:", disabled=not left_out or not kept):
+        values = {**config, "name": f"{summary['name']} without {listed(list(left_out), 3)}"[:200]}
+        values["data"] = {**(config.get("data") or {}), "train_groups": kept}
+        try:
+            with st.spinner("Checking the configuration …"):
+                token = st.session_state.setdefault("shift-token", secrets.token_hex(8))
+                run = launch.enqueue(values, runs_dir(), key=launch_key(token, values))
+        except DynloraError as error:
+            st.error(safe(str(error)))
+            return
+        st.success("Queued. Its Inputs page will show how it fares on what it never saw.")
+        link("pages/run.py", "Watch it", run=run.id)  # on the page one is on the picker keeps its run

@@ -1,0 +1,186 @@
+"""What the shift lab computes before it draws: metrics and gates in two states."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types)
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora import assets
+from dynlora.errors import DataError
+from dynlora.viz.inputs.model import told_apart
+from dynlora.viz.kit.text import one_line, percent, plural, score, source_name
+from dynlora.viz.launch import data_file as datafile
+from dynlora.viz.playground.model import Task
+
+KINDS = {
+    "cut": "cut short",
+    "typos": "typing mistakes",
+    "dropped": "words missing",
+    "upper": "capitals",
+    "negated": "negated",
+}
+"""Perturbations the inference child knows, and what people call them."""
+
+STRENGTHS = {"cut": "share cut", "negated": "share of the texts"}
+"""What the strength of a perturbation is a share of; of the others it is a share of the words."""
+
+FILE_SHARE = 0.5
+"""Share of the rows of a single file that count as held out; the rest is taken for training rows, and left alone."""
+
+
+def metric_table(states: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return metrics as rows, states as columns, with the change where there are two."""
+    names = list(dict.fromkeys(name for state in states.values() for name in state["metrics"]))
+    frame = pd.DataFrame(
+        {title: [state["metrics"].get(name) for name in names] for title, state in states.items()}, dtype=float
+    )
+    frame.insert(0, "metric", names)
+    if len(states) == 2:
+        first, second = states
+        frame["change"] = frame[second] - frame[first]
+    return frame
+
+
+def gate_frame(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
+    """Return each module's mean gate in two states, in the order of `modules`: columns short, before, after."""
+    if before.get("gate") is None or after.get("gate") is None:
+        return pd.DataFrame({"short": [], "before": [], "after": []})
+    order = modules["position"].to_numpy(int)
+    sides = (np.array([np.nan if v is None else v for v in state["gate"]], dtype=float) for state in (before, after))
+    first, second = (side[order] for side in sides)
+    return pd.DataFrame({"short": modules["short"].to_numpy(), "before": first, "after": second})
+
+
+def group_table(found: Mapping[str, Any], summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Return metrics of each input group: columns group, rows and the metrics; groups not trained on are marked."""
+    names = told_apart(list(found["groups"]), summary)
+    parts = [("all", found["whole"]), *zip(names, found["groups"].values(), strict=True)]
+    return pd.DataFrame([{"group": name, "rows": part["rows"], **part["metrics"]} for name, part in parts])
+
+
+def group_gates(found: Mapping[str, Any], summary: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean gate of each group (rows) and module as recorded (columns); no rows without gates."""
+    names = modules.sort_values("position")["name"].tolist()
+    gates = [part["gate"] for part in found["groups"].values()]
+    if not gates or any(gate is None for gate in gates):
+        return pd.DataFrame(columns=names)
+    values = np.array([[np.nan if value is None else value for value in gate] for gate in gates], dtype=float)
+    return pd.DataFrame(values, index=told_apart(list(found["groups"]), summary), columns=names)
+
+
+def group_gates_sentence(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
+    """Return the sentence under the gates of the groups: where they lie furthest apart."""
+    values = gates.to_numpy(float)
+    if len(gates) < 2 or not np.isfinite(values).all():
+        return "The mean gate of each module; 1 is neutral."
+    place = int(np.ptp(values, axis=0).argmax())
+    column = pd.Series(values[:, place], index=gates.index)
+    module = one_line(modules.set_index("position")["short"].get(place, place), 40)
+    return (
+        f"The mean gates of the groups lie furthest apart at {module}: {one_line(column.idxmax(), 40)} "
+        f"{column.max():.4f}, {one_line(column.idxmin(), 40)} {column.min():.4f} (1 is neutral)."
+    )
+
+
+def shift_sentence(found: Mapping[str, Any], metric: str) -> str:
+    """Return the sentence under a perturbation."""
+    before, after = found["before"]["metrics"].get(metric), found["after"]["metrics"].get(metric)
+    words = KINDS.get(str(found["kind"]), str(found["kind"]))
+    gates = gate_distance(found["before"], found["after"])
+    moved = "" if gates is None else f" Gates move by {gates:.4f} in the mean."
+    changed = f"{percent(found['changed'])} of {plural(found['before']['rows'], 'prediction')} change"
+    blind = " Not even the loss moves: the model's tokenizer may not see capitals." if _only_case(found) else ""
+    return (
+        f"{one_line(words.capitalize(), 40)} ({percent(found['strength'], 0)}): {metric} {score(before)} becomes "
+        f"{score(after)}, and {changed}.{moved}{blind}"
+    )
+
+
+def _only_case(found: Mapping[str, Any]) -> bool:
+    """Say whether texts that differ in their case alone leave the model quite unmoved."""
+    pairs = [(example["before"], example["after"]) for example in found.get("examples", [])]
+    case = any(a != b for a, b in pairs) and all(a.casefold() == b.casefold() for a, b in pairs)
+    first, second = (found[state]["metrics"].get("loss") for state in ("before", "after"))
+    same = first is not None and second is not None and abs(first - second) <= 1e-6 * max(1.0, abs(first))
+    return case and same and not found["changed"]
+
+
+def gate_distance(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+    """Return how far the mean gates of two states lie apart, the mean over the modules; None without gates."""
+    if before.get("gate") is None or after.get("gate") is None:
+        return None
+    pairs = [(a, b) for a, b in zip(before["gate"], after["gate"], strict=False) if a is not None and b is not None]
+    return float(np.mean([abs(a - b) for a, b in pairs])) if pairs else None
+
+
+def elsewhere_sentence(own: Mapping[str, Any], other: Mapping[str, Any], name: str, metric: str) -> str:
+    """Return the sentence under other data."""
+    first, second = own["metrics"].get(metric), other["metrics"].get(metric)
+    gates = gate_distance(own, other)
+    moved = "" if gates is None else f" Gates lie {gates:.4f} apart in the mean."
+    return (
+        f"{metric} is {score(first)} on {own['rows']:,} held-out rows of its own data and {score(second)} on "
+        f"{other['rows']:,} of {one_line(name, 40)}.{moved}"
+    )
+
+
+def embedded_data(task: Task, own: str | None) -> dict[str, dict[str, Any]]:
+    """Return the section `data` of each embedded data set that a model could be tried on, by its name.
+
+    Args:
+        task: of the run; where its labels are known they have to be the same.
+        own: the run's own data, which is left out.
+    """
+    return {
+        name: {"name": name}
+        for name, data in assets.DATASETS.items()
+        if name != own and not task.paired and task.kind in (None, "classification")
+        if not task.labels or tuple(sorted(data.label_names)) == task.labels
+    }
+
+
+def source_words(sources: Sequence[str]) -> dict[str, str]:
+    """Return what a list shows for each source of data: its short name, or the whole where two share one."""
+    short = {source: one_line(source_name(source), 60) for source in sources}
+    times = Counter(short.values())
+    return {source: words if times[words] == 1 else one_line(source, 500) for source, words in short.items()}
+
+
+def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `data` for a file or folder of this machine, its columns called as the run's or guessed.
+
+    Args:
+        path: of a table, or of a folder with a training file.
+        task: of the run.
+        own: section `data` of the run.
+
+    Raises:
+        DataError: when there is no table, or none of its columns can be what the model reads.
+    """
+    try:
+        table = datafile.table_of(path)
+        if table is None and not path.exists():
+            raise DataError(f"{path}: is not there; check the path")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); give another path") from None
+    if table is None:
+        raise DataError(
+            f"{path}: is no CSV, TSV, JSON lines or Parquet file, and no folder with a train file; give one"
+        )
+    rows = datafile.first_rows(table)
+    guess = datafile.guessed(rows)
+    found = {key: own[key] if own.get(key) in rows.columns else guess[key] for key in ("text", "text_pair", "label")}
+    found["text_pair"] = found["text_pair"] if task.paired else None
+    missing = [key for key, name in found.items() if name is None and (key != "text_pair" or task.paired)]
+    if missing:
+        raise DataError(f"{path}: has no column for data.{missing[0]}; name one {missing[0]}")
+    return {
+        "path": str(path), **found, "task": task.kind or "auto", "group_by": "none", "eval_fraction": FILE_SHARE,
+    }  # fmt: skip

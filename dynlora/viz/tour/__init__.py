@@ -1,0 +1,1 @@
+"""Rank, importance and gates in six stops."""

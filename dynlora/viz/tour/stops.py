@@ -1,0 +1,223 @@
+"""The guided tour in the browser: which run it shows, its stops, and the way from one to the next."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.store import queries
+from dynlora.viz import sentences
+from dynlora.viz.capacity import map_figure as figures_capacity
+from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import module_figures as figures_modules
+from dynlora.viz.capacity import signals
+from dynlora.viz.capacity.view import CapacityView, capacity_view
+from dynlora.viz.compare import figures as figures_compare
+from dynlora.viz.compare import model as comparison
+from dynlora.viz.compare import seed_groups as grouping
+from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.inputs import figures as figures_inputs
+from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.kit.text import plural
+from dynlora.viz.tour import model as tour
+from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui.cards import card, chart, colours, note, titled, under
+from dynlora.viz.ui.replay import replay
+from dynlora.viz.ui.run_picker import Chosen, find_run, link, list_all
+from dynlora.viz.ui.url_state import chosen_step, segmented
+
+MOST_LOOKED_AT = 60
+"""Runs that are looked at for the tour, the samples first."""
+
+
+@dataclass(frozen=True)
+class Toured:
+    """The run of the tour.
+
+    Attributes:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+        view: of its capacity, over the whole run.
+        alike: ids of the runs it can be set against, its own first.
+    """
+
+    run: Chosen
+    summary: Mapping[str, Any]
+    view: CapacityView
+    alike: list[str]
+
+
+def toured() -> Toured | None:
+    """Return the run that the tour is shown on; None when no run has recorded what the tour shows.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    runs = list_all()
+    finished = runs[runs["status"] == "finished"].sort_values("is_own", kind="stable").head(MOST_LOOKED_AT)
+    places = {
+        run: (run, folder, int(step))
+        for run, folder, step in zip(finished["id"], finished["folder"], finished["step"], strict=True)
+    }
+    found = (
+        _best(tuple(places[run] for run in ids)) for ids in tour.comparable_first(finished.to_dict("records"))
+    )  # the last stop compares: a run that stands alone is the second choice
+    best = next((run for run in found if run is not None), None)
+    if best is None:
+        return None
+    run = find_run(best)
+    summary = queries.run_summary(run.folder)
+    view = capacity_view(run.folder, summary)
+    if view is None:
+        return None
+    step = chosen_step(0, view.last)
+    return Toured(run, summary, replace(view, step=step), tour.alike(runs.to_dict("records"), run.id))
+
+
+@st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
+def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
+    """Return the id of the run with the most to show, the first of equals; runs as (id, folder, last step)."""
+    found: list[tuple[float, str]] = []
+    for run_id, folder, _ in runs:
+        with suppress(DynloraError):  # the list says what is wrong with it
+            reading = RunReading(Path(folder))
+            merit = tour.merit(
+                reading.recorded, reading.event_steps, reading.frame("rank"), reading.frame("importance")
+            )
+            if merit is not None:
+                found.append((merit, run_id))
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def nothing_to_tour() -> None:
+    """Say that there is no run the tour can be shown on, and what to do."""
+    note(
+        "The tour needs a finished run that recorded rank, importance and gates and moved rank a few times: the sample "
+        "runs that come with dynlora hold one. They are missing here, so train one first; the methods say what moves."
+    )
+    with st.container(horizontal=True, gap="small"):
+        link("pages/launch.py", "Launch a run")
+        link("pages/methods.py", "Methods")
+
+
+def show_stop(found: Toured) -> None:
+    """Draw the stop in the address: its words, its chart, and the way on.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    words = {stop.key: stop.short for stop in tour.STOPS}
+    key = segmented("stop", "stop of the tour", list(words), tour.STOPS[0].key, words.__getitem__)
+    stop, before, after, number = tour.neighbours(key)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.subheader(stop.question, anchor=False)
+        for paragraph in stop.words:
+            st.markdown(paragraph)
+        note(f"Stop {number} of {len(tour.STOPS)}.")
+        with st.container(horizontal=True, gap="small", key="tour-way"):
+            if before is not None:
+                link("pages/tour.py", f"← {before.short}", stop=before.key)
+            if after is not None:
+                link("pages/tour.py", f"{after.short} →", stop=after.key)
+    with right:
+        _CHARTS[stop.key](found)
+    if after is None:
+        _goodbye(found)
+
+
+def _goodbye(found: Toured) -> None:
+    """Draw the links out of the tour."""
+    with card("And now?", "tour-end"):
+        note("The run of this tour with all there is to see of it, the comparison, and a run of your own:")
+        with st.container(horizontal=True, gap="small"):
+            for page in ("run", "capacity", "inputs"):
+                link(f"pages/{page}.py", page.capitalize(), run=found.run.id)
+            link("pages/compare.py", "Compare it with its like", runs=",".join(found.alike))
+            link("pages/launch.py", "Launch one like it", **{"from": found.run.id})
+            link("pages/methods.py", "Methods")
+
+
+def head(found: Toured) -> None:
+    """Draw the title and which run this is."""
+    titled("Tour", f"Six short stops on a real run, {found.summary['name']}: {listing.about(found.summary)}.")
+
+
+def _rank(found: Toured) -> None:
+    view = found.view
+    state = view.state()
+    words = sentences.picture(state, signals.uniform_rank(found.summary))
+    with card("The model, step by step", "tour-rank"):
+        replay(view.pictures(words, colours()))
+        under(words, capacity.state_table(state), "tour-rank")
+
+
+def _map(found: Toured, signal: str) -> None:
+    view = replace(found.view, signal=signal, step=found.view.last)
+    heat, rows, budget = view.heat(signal, answers.COLUMNS), view.rows(), view.budget()
+    with card(view.shown.question, f"tour-{signal}"):
+        table = capacity.wide(heat.frame, view.modules)
+        look = replace(view.about_map(heat.unit), step=None)
+        figure = figures_capacity.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
+        chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"tour-{signal}")
+
+
+def _importance(found: Toured) -> None:
+    _map(found, "importance")
+
+
+def _moves(found: Toured) -> None:
+    _map(found, "rank")
+
+
+def _flow(found: Toured) -> None:
+    view = found.view
+    traced, sides = view.traced()
+    flow, ends = view.flow(traced, "kind")
+    words = sentences.flow(traced, sides, len(view.events_shown), view.first, view.last)
+    with card(f"Steps {view.first} to {view.last}", "tour-flow"):
+        chart(figures_modules.rank_flow(flow, ends, colours()), words, flow, "tour-flow")
+
+
+def _gates(found: Toured) -> None:
+    view = InputsView(found.run.folder, found.summary, found.view.modules, found.summary["step"])
+    with card("Which inputs open which gates?", "tour-gates"):
+        figure = figures_inputs.gate_map(view.gates, view.modules, view.effect, colours(), hide=False)
+        words = sentences.gates(view.gates, view.modules, view.effect, view.step)
+        chart(figure, words, inputs.gate_table(view.gates), "tour-gates")
+
+
+def _worth(found: Toured) -> None:
+    folders = {run_id: find_run(run_id).folder for run_id in found.alike}
+    summaries = {run_id: queries.run_summary(folder) for run_id, folder in folders.items()}
+    groups, metric = grouping.grouped(list(summaries.values())), comparison.shared_metric(list(summaries.values()))
+    each = {run_id: _series(folder, metric) for run_id, folder in folders.items()}
+    series = comparison.together(each)
+    bands = grouping.bands(series.assign(x=series["step"]), groups, between=False)
+    table = comparison.by_group(summaries, groups, metric)
+    with card(f"Held-out {metric}, {plural(len(folders), 'run')} at one budget", "tour-worth"):
+        figure = figures_compare.curves(bands, "step", f"{metric}, held out", colours(), marks=True)
+        words = sentences_compare.groups(table, metric, low_is_good=metric in comparison.LOW_IS_GOOD)
+        chart(figure, words, comparison.group_table(table, metric), "tour-worth")
+
+
+def _series(folder: Any, metric: str) -> pd.DataFrame:
+    return listing.series(answers.ask(queries.scalars_frame, folder, metric, "validation", 600), metric, "validation")
+
+
+_CHARTS = {
+    "rank": _rank, "importance": _importance, "moves": _moves, "flow": _flow, "gates": _gates, "worth": _worth,
+}  # fmt: skip
+"""What each stop shows."""

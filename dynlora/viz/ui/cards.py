@@ -1,0 +1,150 @@
+"""Cards: a question as the title, a figure, one computed sentence, and the numbers as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.csv import csv_text
+from dynlora.viz.kit.text import documentation_text, duration, markdown_text, number
+from dynlora.viz.kit.theme import Palette
+
+STATUS_LOOK = {
+    "queued": ("gray", ":material/hourglass_empty:"),
+    "running": ("blue", ":material/play_arrow:"),
+    "finished": ("green", ":material/check:"),
+    "stopped": ("orange", ":material/pause:"),
+    "failed": ("red", ":material/error:"),
+    "interrupted": ("red", ":material/power_off:"),
+    "corrupt": ("red", ":material/broken_image:"),
+}
+"""Colour and icon of each status; the word always stands beside them."""
+
+
+def plot_config(key: str) -> dict[str, Any]:
+    """Return plotly's own settings: under the pointer one button, which saves the figure as SVG."""
+    return {
+        "displaylogo": False,
+        "displayModeBar": "hover",
+        "modeBarButtons": [["toImage"]],
+        "toImageButtonOptions": {"format": "svg", "filename": key},
+        "responsive": True,
+        "scrollZoom": False,
+        "doubleClick": "reset",
+    }
+
+
+def colours() -> Palette:
+    """Return the colours of the mode the page is shown in."""
+    return theme.palette(st.context.theme.type)
+
+
+def titled(title: str, about: str = "") -> None:
+    """Draw the page's title and a line about it; both are plain text."""
+    st.title(markdown_text(title, 120), anchor=False)
+    if about:
+        st.caption(markdown_text(about, 400))
+
+
+@contextmanager
+def card(title: str, key: str) -> Iterator[None]:
+    """Draw a panel with a title; what is drawn inside the block lies in it."""
+    with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"):
+        st.markdown(f"##### {markdown_text(title)}")
+        yield
+
+
+def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> None:
+    """Draw a figure, the sentence under it (also its text for screen readers), and its numbers on demand."""
+    st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
+    under(sentence, frame, key)
+
+
+def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
+    """Draw what stands under a picture: its sentence, and its numbers on demand."""
+    with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
+        st.caption(markdown_text(sentence, 800), width="stretch")
+        table(frame, key)
+
+
+def table(frame: pd.DataFrame, key: str) -> None:
+    """Offer a frame as a table and as a CSV file; both travel only when somebody opens it."""
+    place = st.popover("Table", icon=":material/table:", type="tertiary", key=f"table-{key}", on_change="rerun")
+    if not place.open:
+        return
+    with place:
+        st.dataframe(frame.head(5000), hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)))
+        if len(frame) > 5000:
+            st.caption(f"5,000 of {len(frame):,} rows shown; the file holds all.")
+        st.download_button(
+            "CSV", lambda: csv_text(frame), file_name=f"{key}.csv", mime="text/csv", key=f"csv-{key}",
+            on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
+
+
+def rows(frame: pd.DataFrame) -> None:
+    """Draw a short table for reading, whole numbers with thousands apart."""
+    whole = frame.select_dtypes("integer").columns
+    config = {name: st.column_config.NumberColumn(name, format="localized") for name in whole}
+    st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+
+
+def texts(frame: pd.DataFrame) -> None:
+    """Draw a table of examples, the costliest first, its texts as they are."""
+    st.dataframe(frame, hide_index=True, width="stretch", height=min(400, 38 + 35 * max(len(frame), 1)))
+    table(frame, "texts")
+
+
+def note(text: str) -> None:
+    """Say why a card is empty; plain text."""
+    st.caption(markdown_text(text, 800))
+
+
+def documented(text: str) -> None:
+    """Draw a paragraph of a method's documentation, whole, names in backticks as code."""
+    st.caption(documentation_text(text))
+
+
+def safe(text: str) -> str:
+    """Return text that streamlit's own elements show as it is."""
+    return markdown_text(text, 800)
+
+
+def figures(values: Mapping[str, str], key: str = "figures") -> None:
+    """Draw the figures that matter first, in a row that wraps."""
+    with st.container(horizontal=True, key=key):
+        for label, value in values.items():
+            st.metric(markdown_text(label), markdown_text(value, 60), width="content")
+
+
+def badge(status: str) -> None:
+    """Draw a status as a word with colour and icon."""
+    colour, icon = STATUS_LOOK.get(status, ("gray", ":material/help:"))
+    st.badge(markdown_text(status, 20), color=colour, icon=icon)  # pyright: ignore[reportArgumentType]
+
+
+def status_line(summary: Mapping[str, Any]) -> None:
+    """Say what is wrong with a run, or what it waits for, and what to do about it."""
+    status, error = summary["status"], summary.get("error")
+    if status == "failed":
+        st.error(markdown_text(f"The run failed: {error or 'no reason was recorded'}", 2000))
+    elif status == "interrupted":
+        st.warning("The process that trained this run is gone. Resume goes on from its last checkpoint.")
+    elif status == "queued":
+        st.info("The run waits in the queue; it starts when no other run is training.")
+    elif status == "stopped":
+        st.info(f"Stopped at step {number(summary['step'])}. Resume goes on from there.")
+    elif summary.get("other_host"):
+        st.warning(
+            f"The run trains on another machine; its last sign of life is {duration(summary['heartbeat_age_s'])} old."
+        )
+    elif summary.get("stalled_s"):
+        st.warning(f"The process lives but has been silent for {duration(summary['stalled_s'])}.")
+    elif error:
+        st.warning(markdown_text(error, 2000))

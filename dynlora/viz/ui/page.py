@@ -1,0 +1,63 @@
+"""What surrounds a page: its look, the menu, and errors turned into one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+from streamlit.runtime.pages_manager import PagesManager
+
+from dynlora.errors import DynloraError
+from dynlora.server.host_check import is_own_page
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ui.unlock import unlock
+
+
+def enter() -> None:
+    """Make sure that the page runs inside `app.py`; every page calls it first.
+
+    Until `st.navigation` has run once in a server, streamlit takes the folder `pages/` for an app of its older kind
+    and runs the page of a link alone, without the menu and the look.
+    """
+    if PagesManager.uses_pages_directory:
+        PagesManager.uses_pages_directory = False
+        st.rerun()
+
+
+def prepare() -> None:
+    """Draw what every page shares; called once per run of the script. A page of another origin gets nothing."""
+    host, origin = st.context.headers.get("Host"), st.context.headers.get("Origin")
+    if host is not None and not is_own_page(host, origin):
+        st.stop()
+    st.html(theme.style_sheet(theme.palette(st.context.theme.type)))
+
+
+def menu(pages: Sequence[StreamlitPage]) -> None:
+    """Draw the links to the pages; each keeps the run that is being looked at, so that it is a whole link."""
+    run = st.query_params.get("run") or st.session_state.get("last_run")
+    with st.sidebar:
+        st.markdown("##### dynlora")
+        for page in pages:
+            st.page_link(page, query_params={"run": run} if run else None, width="stretch")
+        unlock()
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Show an error of dynlora's, or of the disk, as its one sentence and end the page."""
+    try:
+        yield
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        st.stop()
+
+
+def refusal(error: Exception) -> str:
+    """Return the one sentence of an error for a page; one of the system names the file."""
+    if isinstance(error, OSError) and not isinstance(error, DynloraError):
+        place = f"{error.filename}: " if error.filename else ""
+        return markdown_text(f"{place}{error.strerror or error}", 2000)
+    return markdown_text(error, 2000)

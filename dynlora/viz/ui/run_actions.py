@@ -1,0 +1,122 @@
+"""What can be done with runs from a page: tick, delete, restore, stop, resume."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs import launch
+from dynlora.viz.ui.page import refusal
+from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
+
+
+def wake() -> None:
+    """Restart a stalled queue, unless the page may only look."""
+    if not is_read_only():
+        launch.wake(runs_dir())
+
+
+def runs_grid(table: pd.DataFrame) -> list[str]:
+    """Draw the table of runs and return the ids of the ticked ones.
+
+    A tick is a position, so another set or order of runs gets another table, with the same runs ticked: no tick ever
+    slips to a neighbour, and none is lost when a run appears.
+    """
+    ids = table["id"].tolist()
+    key = f"runs-{hashlib.sha256(''.join(ids).encode()).hexdigest()[:12]}"
+    known, start = st.session_state.get("grid", ("", []))
+    if known != key:
+        ticked = st.session_state.get("ticked", ())
+        start = [row for row, run_id in enumerate(ids) if run_id in ticked]
+        st.session_state["grid"] = (key, start)
+    state = st.dataframe(
+        table, key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode="multi-row",
+        selection_default={"selection": {"rows": start}}, column_config=_columns(),
+        height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=_used(table),
+    )  # fmt: skip
+    rows = state["selection"]["rows"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
+    st.session_state["ticked"] = [ids[row] for row in rows if row < len(ids)]
+    return st.session_state["ticked"]
+
+
+def _used(table: pd.DataFrame) -> list[str]:
+    """Return the columns that say something: tags and notes take no room while nobody wrote any."""
+    return [name for name in table.columns if name not in ("tags", "note") or bool(table[name].map(len).sum())]
+
+
+def _columns() -> dict[str, Any]:
+    """Return how the columns of the table are drawn."""
+    column = st.column_config
+    return {
+        "name": column.TextColumn("name", pinned=True, width="medium"),
+        "progress": column.ProgressColumn("progress", format="%d %%", min_value=0, max_value=100, width="small"),
+        "trend": column.LineChartColumn(
+            "trend", width="small", help="The last evaluations; before the second one, the training loss."
+        ),
+        "result": column.NumberColumn("result", format="%.3f", help="The deciding metric at the last evaluation."),
+        "tags": column.ListColumn("tags", width="medium"),
+        "seed": column.NumberColumn("seed", format="%d", width="small"),
+        "of budget": column.NumberColumn("of budget, %", format="%.1f"),
+        "active parameters": column.NumberColumn("active parameters", format="localized"),
+        "created": column.DatetimeColumn("created", format="calendar"),
+        "note": column.TextColumn("note", width="medium"),
+    }
+
+
+def unreadable(runs: pd.DataFrame) -> None:
+    """Say which runs cannot be read, and why."""
+    broken = runs[runs["status"] == "corrupt"]
+    if len(broken):
+        with st.expander(f"{len(broken)} unreadable", icon=":material/broken_image:"):
+            st.caption("They are left as they are. Delete moves them to the trash; a newer dynlora may read them.")
+            st.dataframe(broken[["id", "reason"]], hide_index=True, width="stretch")
+
+
+def delete_button(run_ids: Sequence[str]) -> None:
+    """Draw the button that moves runs to the trash, with one question."""
+    if is_read_only():
+        return
+    label = "Delete" if len(run_ids) == 1 else f"Delete {len(run_ids)} runs"
+    with st.popover(label, icon=":material/delete:"):
+        st.caption("The runs move to the trash of the runs folder, from where they can be restored.")
+        if st.button("Move to the trash", key="delete", type="primary"):
+            _each(lambda run_id: launch.delete(runs_dir(), run_id), run_ids)
+
+
+def trash() -> None:
+    """List the trash with a way back for each run."""
+    found = launch.trashed(runs_dir())
+    if found and not is_read_only():
+        with st.expander(f"Trash ({len(found)})", icon=":material/delete:"):
+            chosen = st.multiselect("runs in the trash", found, key="trash")
+            if chosen and st.button("Restore", key="restore"):
+                _each(lambda run_id: launch.restore(runs_dir(), run_id), chosen)
+
+
+def run_buttons(run: Chosen, status: str) -> None:
+    """Draw stop or resume, whichever the run's status allows; samples are read-only."""
+    if not run.is_own or is_read_only():
+        st.caption("read-only" if run.is_own else "sample, read-only")
+    elif status in ("queued", "running"):
+        if st.button("Stop", icon=":material/stop:", key="stop"):
+            _each(lambda run_id: launch.stop(runs_dir(), run_id), [run.id])
+    elif status in ("stopped", "failed", "interrupted") and st.button(
+        "Resume", icon=":material/play_arrow:", key="resume", type="primary"
+    ):
+        _each(lambda run_id: launch.resume(runs_dir(), run_id), [run.id])
+
+
+def _each(action: object, run_ids: Sequence[str]) -> None:
+    """Do something to each run and draw the page anew; a refusal is shown as its sentence."""
+    try:
+        for run_id in run_ids:
+            action(run_id)  # pyright: ignore[reportCallIssue]
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+    else:
+        st.rerun()

@@ -1,0 +1,230 @@
+"""Which runs there are, which one a page shows, and questions to the store that are answered once per change."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (pandas comes without types: a column is taken for a frame and a frame for a column)
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.host_check import is_local
+from dynlora.store import queries, schema
+from dynlora.viz.kit.run_summary import ACTIVE, strategy_words
+from dynlora.viz.kit.text import markdown_text, one_line
+from dynlora.viz.runs.table import STATUS_WORDS
+from dynlora.viz.ui.cards import titled
+from dynlora.viz.ui.url_state import put, to_address
+
+RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
+READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
+UNLOCKED = "unlocked"
+"""Key of the session that has given the token."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run a page shows.
+
+    Attributes:
+        id: its id.
+        folder: its folder, checked to lie in one of the runs folders.
+        is_own: it lies in the runs folder, not among the read-only samples.
+    """
+
+    id: str
+    folder: Path
+    is_own: bool
+
+
+def runs_dir() -> Path:
+    """Return the runs folder: what `dynlora ui --runs-dir` said, else `runs`."""
+    return Path(os.path.realpath(os.environ.get(RUNS_DIR_VARIABLE) or "runs"))
+
+
+def serves_others() -> bool:
+    """Say whether other machines reach the dashboard: `dynlora ui` says so, else the address that streamlit binds.
+
+    Without an address it binds all of the machine's.
+    """
+    return bool(os.environ.get(READ_ONLY_VARIABLE)) or not is_local(str(st.get_option("server.address") or ""))
+
+
+def is_read_only() -> bool:
+    """Say whether the page may only look: where other machines reach it, until a token is given."""
+    return serves_others() and not st.session_state.get(UNLOCKED)
+
+
+def runs_roots() -> list[Path]:
+    """Return the folders that are looked into: the runs folder, then the samples."""
+    try:
+        samples = Path(os.path.realpath(sample_runs_dir()))
+    except FileNotFoundError:
+        return [runs_dir()]
+    return [runs_dir()] if samples == runs_dir() else [runs_dir(), samples]
+
+
+def list_all() -> pd.DataFrame:
+    """Return all runs, newest first, own ones before samples; column `is_own` is added."""
+    runs = queries.list_runs(runs_roots())
+    root = str(runs_dir())
+    runs["is_own"] = [os.path.dirname(folder) == root for folder in runs["folder"]]
+    return runs.sort_values("is_own", ascending=False, kind="stable").drop_duplicates("id").reset_index(drop=True)
+
+
+def has_model(folder: Path) -> bool:
+    """Say whether a run kept an adapter that could be loaded."""
+    return any((folder / name).is_dir() for name in ("adapter", "checkpoint"))
+
+
+def is_active(runs: pd.DataFrame) -> bool:
+    """Say whether any run can change by itself."""
+    return bool(runs["status"].isin(ACTIVE).any())
+
+
+def find_run(run_id: str) -> Chosen:
+    """Return the run of an id that came from an address.
+
+    Raises:
+        ConfigError: when it cannot be the id of a run.
+        RunNotFoundError: when no folder holds it.
+    """
+    for root in runs_roots():
+        try:
+            return Chosen(run_id, schema.run_folder(root, run_id), root == runs_dir())
+        except RunNotFoundError:
+            continue
+    raise RunNotFoundError(f"there is no run {run_id!r}: pick another one")
+
+
+def runs_root_of(run_id: str) -> Path:
+    """Return the runs folder that holds a run whose id came from the list."""
+    return find_run(run_id).folder.parent
+
+
+def run_words(runs: pd.DataFrame) -> dict[str, str]:
+    """Return what a list shows for each run id: name and strategy with its fidelity; no status, which would grow old.
+
+    Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
+    """
+    found = {}
+    for row in runs[["id", "name", "strategy", "fidelity", "status", "is_own"]].to_dict("records"):
+        is_named = isinstance(row["strategy"], str)
+        about = strategy_words(row) if is_named else STATUS_WORDS.get(row["status"], row["status"])
+        sample = "" if row["is_own"] else " · sample"
+        found[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 40)}{sample}"
+    times = Counter(found.values())
+    return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in found.items()}
+
+
+def pick_run(label: str = "run", without: Callable[[], None] | None = None) -> Chosen:
+    """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
+
+    Args:
+        label: of the picker, for screen readers.
+        without: draws what the page can do without any run.
+    """
+    runs = list_all()
+    if runs.empty:
+        empty_store(without)
+    words = run_words(runs)
+    remembered = st.session_state.get("last_run")
+    readable = runs[runs["status"] != "corrupt"]["id"].tolist() or runs["id"].tolist()
+    wanted = st.query_params.get("run") or (remembered if remembered in words else readable[0])
+    chosen, problem = _opened(wanted)
+    if chosen is not None and chosen.id not in words:
+        words = {chosen.id: chosen.id, **words}
+    put("address-run", chosen.id if chosen else None)
+    st.selectbox(
+        label, list(words), key="address-run", format_func=words.__getitem__, label_visibility="collapsed",
+        on_change=_other_run, placeholder="Pick another run",
+    )  # fmt: skip
+    if chosen is None or problem is not None:
+        cannot_open(problem)
+    st.session_state["last_run"] = chosen.id
+    return chosen
+
+
+def _opened(run_id: str) -> tuple[Chosen | None, DynloraError | None]:
+    """Return the run of an id from an address, and what is wrong with it."""
+    chosen = None
+    try:
+        chosen = find_run(run_id)
+        queries.version_key(chosen.folder)
+    except DynloraError as error:
+        return chosen, error
+    return chosen, None
+
+
+def cannot_open(problem: DynloraError | None) -> NoReturn:
+    """Say why a run cannot be opened and where to go from here, then end the page."""
+    missing = isinstance(problem, RunNotFoundError | ConfigError)
+    if missing:
+        titled("There is no such run", "The link may be older than the list: pick another run above.")
+    else:
+        titled("This run cannot be opened", "It is left as it is. Pick another run above.")
+    st.error(markdown_text(problem, 2000), icon=":material/search_off:" if missing else ":material/broken_image:")
+    link("pages/runs.py", "All runs")
+    st.stop()
+
+
+def _other_run() -> None:
+    to_address(run=st.session_state["address-run"], step=None, module=None)
+
+
+def pick_runs(label: str, runs: pd.DataFrame, at_most: int) -> list[str]:
+    """Draw a picker of several runs and return the ids of those chosen; the address holds them.
+
+    Args:
+        label: of the picker.
+        runs: to pick from; the first two are picked when the address says nothing.
+        at_most: runs that can be picked.
+    """
+    words = run_words(runs)
+    wanted = st.query_params.get("runs")
+    ids = wanted.split(",") if wanted is not None else list(words)[:2]
+    put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
+    st.multiselect(
+        label, list(words), key="address-runs", format_func=words.__getitem__, max_selections=at_most,
+        on_change=lambda: to_address(runs=",".join(st.session_state["address-runs"])),
+    )  # fmt: skip
+    return list(st.session_state["address-runs"])
+
+
+def empty_store(without: Callable[[], None] | None = None) -> NoReturn:
+    """Say that there are no runs yet and what to do, then end the page; `without` as in `pick_run`."""
+    no_runs()
+    if without is not None:
+        without()
+    st.stop()
+
+
+def no_runs() -> None:
+    """Say that there are no runs yet and what to do."""
+    st.info("No runs yet. Launch one here, or type `dynlora train` in a terminal: it will appear.")
+    link("pages/launch.py", "Launch a run")
+
+
+def link(page: str, label: str, **params: str) -> None:
+    """Draw a link to a page with values in its address; left out where the pages are not registered."""
+    try:
+        st.page_link(page, label=label, query_params=params or None)
+    except (KeyError, st.errors.StreamlitAPIException):
+        st.caption(label)
+
+
+def links(run_id: str, *, here: str = "") -> None:
+    """Draw the links from a run to its other views."""
+    with st.container(horizontal=True, gap="small"):
+        for page in ("run", "capacity", "inputs", "playground"):
+            if page != here:
+                link(f"pages/{page}.py", page.capitalize(), run=run_id)
+        link("pages/compare.py", "Compare", runs=run_id)

@@ -1,0 +1,30 @@
+"""Where a dashboard that serves other machines asks for its token, once a session."""
+
+from __future__ import annotations
+
+import os
+
+import streamlit as st
+
+from dynlora.server.token import TOKEN_VARIABLE, is_token
+from dynlora.viz.ui.run_picker import UNLOCKED, is_read_only, serves_others
+
+
+def unlock() -> None:
+    """Say in the menu that the dashboard only looks, and ask for the token where there is one; nothing otherwise."""
+    if not serves_others():
+        return
+    if not is_read_only():
+        st.caption("Unlocked for this session: runs can be started and deleted.")
+        return
+    st.caption("Read-only: it serves other machines.")
+    if not os.environ.get(TOKEN_VARIABLE):
+        return
+    with st.form("unlock", clear_on_submit=True, border=False):
+        entered = st.text_input("token", type="password", max_chars=512, autocomplete="off")
+        if st.form_submit_button("Unlock", width="stretch"):
+            st.session_state[UNLOCKED] = is_token(entered)
+            if is_read_only():
+                st.error("That is not the token.")
+            else:
+                st.rerun()

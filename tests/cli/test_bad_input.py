@@ -1,0 +1,277 @@
+"""Wrong input of every kind: one sentence that helps on stderr, exit code 2, and no folder left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dynlora.cli.main import main
+from tests.tiny import tiny_arguments, tiny_rows, write_csv
+
+ROWS = tiny_rows(30)
+NO_LABEL = [{"text": row["text"], "domain": row["domain"]} for row in ROWS]
+
+
+def run(runs_dir: Path, *arguments: str) -> Result:
+    """Run one command in this process."""
+    return CliRunner().invoke(main, [*arguments, "--runs-dir", str(runs_dir)])
+
+
+def is_refused(result: Result, runs_dir: Path, *words: str) -> str:
+    """Check that a command was refused as it should be, and return the sentence."""
+    said = result.stderr.strip().splitlines()
+    assert result.exit_code == 2, result.output
+    assert len(said) == 1, result.stderr
+    assert said[0].startswith("Error: ")
+    assert "Traceback" not in result.output
+    assert len(said[0]) < 600
+    assert not result.stdout
+    for word in words:
+        assert word in said[0], said[0]
+    assert not [path for path in runs_dir.iterdir() if not path.name.startswith(".")]
+    return said[0]
+
+
+SETTINGS: dict[str, tuple[list[str], list[str]]] = {
+    "unknown key": (["train.lrr=1"], ["train.lrr=1", "did you mean train.lr?"]),
+    "unknown section": (["trian.lr=1"], ["trian", "did you mean train"]),
+    "wrong type": (["train.steps=many"], ["train.steps=many", "whole number"]),
+    "wrong type of list": (["adapter.targets=3"], ["adapter.targets=3", "list"]),
+    "steps 0": (["train.steps=0"], ["train.steps=0", "at least 1"]),
+    "rank 0": (["adapter.rank=0"], ["adapter.rank=0", "at least 1"]),
+    "rank below 0": (["adapter.rank=-3"], ["adapter.rank=-3"]),
+    "rate not a number": (["train.lr=nan"], ["train.lr=nan"]),
+    "rate 0": (["train.lr=0"], ["train.lr=0", "more than 0;"]),
+    "dropout 1": (["adapter.dropout=1"], ["adapter.dropout=1", "less than 1"]),
+    "unknown metric": (["data.metric=bleu"], ["data.metric=bleu", "accuracy"]),
+    "unfit metric": (["data.metric=pearson"], ["data.metric=pearson", "classification"]),
+    "unknown schedule": (["train.schedule=step"], ["train.schedule=step", "cosine"]),
+    "unknown precision": (["train.precision=fp8"], ["train.precision=fp8", "bf16"]),
+    "steps and epochs": (["train.epochs=2"], ["train.epochs=2", "not both"]),
+    "name and path": (["data.name=sentiment4"], ["data.path", "data.name", "not both"]),
+    "a section set": (["train=5"], ["train=5", "such as train.steps"]),
+    "a value as section": (["seed.more=5"], ["seed", "not a section"]),
+    "key without value": (["train.steps"], ["--set train.steps", "key=value"]),
+    "value without key": (["=5"], ["--set =5", "key=value"]),
+    "broken yaml value": (["adapter.targets=[a"], ["adapter.targets=[a"]),
+    "true for a number": (["train.steps=true"], ["train.steps=True", "must not be true or false"]),
+    "empty name": (["model.name= "], ["model.name"]),
+    "unknown strategy": (["strategy.name=dynamik"], ["strategy.name=dynamik", "did you mean dynamic?"]),
+    "unknown field": (["strategy.gate=off"], ["strategy.gate", "did you mean strategy.gates?"]),
+    "wrong choice": (["strategy.gates=sometimes"], ["strategy.gates=sometimes", "off, module"]),
+    "field of wrong type": (["strategy.moves=few"], ["strategy.moves=few", "whole number"]),
+    "field out of range": (["strategy.smoothing=1.5"], ["strategy.smoothing=1.5", "less than 1"]),
+    "impossible budget": (["strategy.min_rank=3"], ["strategy.min_rank=3", "adapter.rank=2"]),
+    "contradictory schedule": (
+        ["strategy.warmup_steps=15", "strategy.final_steps=10"],
+        ["strategy.warmup_steps=15", "strategy.final_steps=10", "20 steps"],
+    ),
+    "no room for an event": (["strategy.allocate_every=19"], ["strategy.allocate_every=19"]),
+    "targets match nothing": (["adapter.targets=[nothing]"], ["adapter.targets=nothing", "attention"]),
+    "unknown model": (["model.name=minilmm"], ["minilmm", "did you mean"]),
+    "model not a name": (["model.name=a b"], ["a b", "minilm"]),
+    "model path where nothing is": (["model.name=./nothing/here"], ["nothing/here", "config.json"]),
+    "unknown data set": (["data.path=", "data.name=sentimental"], ["sentimental", "did you mean"]),
+    "missing text column": (["data.text=body"], ["data.text=body", "text, label, domain"]),
+    "missing pair column": (["data.text_pair=second"], ["data.text_pair=second", "text, label, domain"]),
+    "missing label column": (["data.label=stars"], ["data.label=stars", "text, label, domain"]),
+    "missing group column": (["data.group_by=source"], ["data.group_by=source", "text, label, domain"]),
+    "regression on text": (["data.task=regression"], ["data.task=regression", "numbers"]),
+    "too long a text": (["data.max_length=1"], ["data.max_length=1"]),
+    "data path where nothing is": (["data.path=nowhere.csv"], ["nowhere.csv", "no such file"]),
+    "data of unknown kind": (["data.path=data.xlsx"], ["data.xlsx", ".csv"]),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings(case: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    overrides, words = SETTINGS[case]
+    is_refused(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data, *overrides)), runs_dir, *words)
+
+
+FILES: dict[str, tuple[str, bytes | Sequence[Mapping[str, object]], list[str]]] = {
+    "empty": ("d.csv", b"", ["empty"]),
+    "blank": ("d.csv", b"\n\n", ["d.csv"]),
+    "header only": ("d.csv", b"text,label\n", ["no rows"]),
+    "one row": ("d.csv", b"text,label\na,b\n", ["too few rows"]),
+    "one class only": ("d.csv", [{"text": row["text"], "label": "good"} for row in ROWS], ["one class only", "good"]),
+    "no text column": (
+        "d.csv",
+        [{"words": row["text"], "label": row["label"]} for row in ROWS],
+        ["data.text", "words"],
+    ),
+    "no label column": ("d.csv", [*NO_LABEL], ["data.label=label", "text, domain"]),
+    "binary garbage": ("d.csv", bytes(range(256)) * 20, ["d.csv"]),
+    "binary zeros": ("d.csv", bytes(5000), ["d.csv"]),
+    "ragged rows": ("d.csv", b"text,label\na,b\nc,d,e,f,g\n", ["d.csv", "cannot be read"]),
+    "label missing": ("d.csv", [*ROWS, {"text": "the end", "label": "", "domain": "long"}], ["data.label=label", "31"]),
+    "label not a number": ("d.csv", b"text,label\n" + b"a,0.5\nb,1.5\n" * 9 + b"c,nan\n", ["data.label=label", "19"]),
+    "text missing": ("d.csv", [*ROWS, {"text": "", "label": "good", "domain": "long"}], ["data.text=text", "31"]),
+    "half a JSON": ("d.jsonl", b'{"text": "a", "label": "b"}\n{"text": "c"', ["d.jsonl", "cannot be read"]),
+    "garbage as Parquet": ("d.parquet", b"PAR1 and then nothing", ["d.parquet", "cannot be read"]),
+    "labels that are lists": ("d.jsonl", b'{"text": "a", "label": [1]}\n' * 20, ["data.label=label", "list"]),
+    "texts that are lists": (
+        "d.jsonl",
+        b'{"text": ["a"], "label": 1}\n{"text": ["b"], "label": 0}\n' * 9,
+        ["data.text"],
+    ),
+    "hidden labels": ("d.csv", b"text,label\n" + b"a,-1\n" * 20, ["data.label=label", "-1"]),
+    "as many groups as rows": (
+        "d.csv",
+        [{**row, "domain": f"{index} of many"} for index, row in enumerate(ROWS * 20)],
+        ["data.group_by=domain", "too many"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_files(case: str, tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    name, content, words = FILES[case]
+    path = tmp_path / name
+    path.write_bytes(content) if isinstance(content, bytes) else write_csv(path, content)
+    arguments = tiny_arguments(tiny_bert, path, "data.eval_fraction=0.2")
+    # Rows are drawn to either side, so the row a sentence counts is looked for without its number.
+    is_refused(run(runs_dir, "train", *arguments), runs_dir, *[word for word in words if not word.isdigit()])
+
+
+def test_empty_folder_of_data(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    (tmp_path / "data").mkdir()
+    is_refused(run(runs_dir, "train", *tiny_arguments(tiny_bert, tmp_path / "data")), runs_dir, "train.csv")
+
+
+def test_label_of_one_side_only(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    """A column that only the training rows have is told with the side it lacks on."""
+    write_csv(tmp_path / "train.csv", list(ROWS))
+    write_csv(tmp_path / "validation.csv", list(NO_LABEL))
+    is_refused(run(runs_dir, "train", *tiny_arguments(tiny_bert, tmp_path)), runs_dir, "held-out", "data.label=label")
+
+
+CONFIGS = {
+    "broken": (b"train: [1, 2\nseed: 3", ["not YAML", "line 2"]),
+    "a list": (b"- 1\n- 2\n", ["list"]),
+    "a word": (b"dynamic", ["holds text"]),
+    "binary": (bytes(range(200)), ["not YAML"]),
+    "tagged": (b"seed: !!python/object/apply:os.system ['true']\n", ["not YAML"]),
+    "key not text": (b"1: 2\n", ["keys are text"]),
+    "section that is a value": (b"train: 7\n", ["train=7", "section"]),
+    "unknown key": (b"train:\n  lrr: 1\n", ["train.lrr=1", "did you mean train.lr?"]),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_config_files(case: str, tmp_path: Path, runs_dir: Path) -> None:
+    content, words = CONFIGS[case]
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    is_refused(run(runs_dir, "train", "--config", str(path)), runs_dir, *words)
+
+
+def test_config_that_is_not_there(tmp_path: Path, runs_dir: Path) -> None:
+    is_refused(run(runs_dir, "train", "--config", str(tmp_path / "none.yaml")), runs_dir, "--config", "none.yaml")
+    is_refused(run(runs_dir, "train", "--config", str(tmp_path)), runs_dir, "--config")
+
+
+MODELS = {
+    "no config": ({"model.safetensors": b"x", "tokenizer.json": b"{}"}, ["config.json"]),
+    "no weights": ({"config.json": b"{}", "tokenizer.json": b"{}"}, [".safetensors"]),
+    "pickle only": ({"config.json": b"{}", "tokenizer.json": b"{}", "pytorch_model.bin": b"x"}, [".safetensors"]),
+    "no tokenizer": ({"config.json": b"{}", "model.safetensors": b"x"}, ["tokenizer"]),
+    "garbage": (
+        {"config.json": b"garbage", "model.safetensors": b"x", "tokenizer.json": b"{}"},
+        ["cannot be loaded for text classification"],
+    ),
+    "unknown architecture": (
+        {"config.json": b'{"model_type": "abacus"}', "model.safetensors": b"x", "tokenizer.json": b"{}"},
+        ["cannot be loaded for text classification"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_model_folders(case: str, tiny_data: Path, tmp_path: Path, runs_dir: Path) -> None:
+    files, words = MODELS[case]
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    is_refused(run(runs_dir, "train", *tiny_arguments(folder, tiny_data)), runs_dir, *words)
+
+
+def test_weights_that_are_garbage(tiny_bert: Path, tiny_data: Path, tmp_path: Path, runs_dir: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in tiny_bert.iterdir():
+        (folder / path.name).write_bytes(b"garbage" if path.suffix == ".safetensors" else path.read_bytes())
+    is_refused(run(runs_dir, "train", *tiny_arguments(folder, tiny_data)), runs_dir, "cannot be loaded")
+
+
+COMMANDS: dict[str, tuple[list[str], list[str]]] = {
+    "unknown run": (["show", "20200101-000000-00000000"], ["20200101-000000-00000000", "dynlora runs"]),
+    "hostile run": (["show", "../x"], ["'../x'"]),
+    "hostile run to delete": (["delete", "../../home"], ["cannot name a run"]),
+    "hostile run to stop": (["stop", "/etc"], ["cannot name a run"]),
+    "hostile run to resume": (["resume", "a/../../b"], ["cannot name a run"]),
+    "hostile run to export": (["export", "..", "--out", "x"], ["cannot name a run"]),
+    "hostile run to compare": (["compare", "..", "."], ["cannot name a run"]),
+    "nothing to resume": (["resume", "nothing"], ["nothing"]),
+    "nothing to predict with": (["predict", "nothing", "--text", "a"], ["nothing"]),
+    "nothing to evaluate": (["evaluate", "nothing"], ["nothing"]),
+    "nothing to stop": (["stop", "nothing"], ["nothing"]),
+    "signals of nothing": (["signals", "nothing", "--signal", "rank"], ["nothing"]),
+    "sweep of too many": (["sweep", "--set", "seed=0..900"], ["901", "200"]),
+    "sweep backwards": (["sweep", "--set", "seed=4..0"], ["4..0"]),
+    "sweep with one bad value": (["sweep", "--set", "train.steps=5,many"], ["train.steps=many"]),
+    "unknown command": (["trian"], ["trian", "--help"]),
+    "unknown option": (["train", "--sett", "a=b"], ["--sett", "train --help"]),
+    "no run given": (["show"], ["ID", "--help"]),
+    "unknown format": (["signals", "nothing", "--signal", "rank", "--format", "xml"], ["xml", "parquet"]),
+    "queue of a bad config": (["train", "--queue", "--set", "train.lrr=1"], ["train.lrr=1"]),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_commands(case: str, runs_dir: Path) -> None:
+    arguments, words = COMMANDS[case]
+    is_refused(run(runs_dir, *arguments), runs_dir, *words)
+
+
+@pytest.mark.parametrize("overrides", [["train.lrr=1"], ["adapter.targets=[nothing]"], ["data.label=stars"]])
+def test_preflight_refuses_as_train_does(
+    overrides: list[str], tiny_bert: Path, tiny_data: Path, runs_dir: Path
+) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, *overrides)
+    said = is_refused(CliRunner().invoke(main, ["preflight", *arguments]), runs_dir)
+    assert said == is_refused(run(runs_dir, "train", *arguments), runs_dir)
+
+
+def test_runs_folder_that_is_a_file(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("not a folder")
+    for command in (["train", *tiny_arguments(tiny_bert, tiny_data)], ["runs"]):
+        result = run(path, *command)
+        assert result.exit_code == 2
+        assert "--runs-dir" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_sweep_makes_no_run_when_one_cannot_be(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, "data.label=label,stars")
+    is_refused(run(runs_dir, "sweep", *arguments), runs_dir, "data.label=stars")
+
+
+def test_smoke_in_a_process_of_its_own(runs_dir: Path) -> None:
+    """What the other tests see in this process is what a shell sees; torch is not even imported for it."""
+    command = [sys.executable, "-m", "dynlora", "train", "--set", "train.lrr=1", "--json", "--runs-dir", str(runs_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: train.lrr=1: unknown key; did you mean train.lr?\n"
+    listed = subprocess.run(
+        [*command[:3], "runs", "--json", "--runs-dir", str(runs_dir)], capture_output=True, timeout=60
+    )
+    assert json.loads(listed.stdout) == []

@@ -1,0 +1,375 @@
+"""The command line from end to end on tiny models: what each command prints, writes and exits with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import peft
+import pytest
+import torch
+import transformers
+from click.testing import CliRunner
+
+import dynlora
+from dynlora.cli.main import main
+from dynlora.config_files import read_run_config
+from dynlora.engine.evaluation.inference import bake_gates, mean_gates
+from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.peft_adapter import read_adapter
+from dynlora.store.reader import RunReader
+from tests.command_line import document, run
+from tests.tiny import tiny_arguments, tiny_rows, tiny_tokenizer, write_csv
+
+DOCUMENT = (
+    "id", "name", "status", "strategy", "model", "model_path", "data", "seed", "step", "max_steps", "metrics", "best",
+    "params", "ranks", "time", "config",
+)  # fmt: skip
+ROW = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics")
+TEXTS = [row["text"] for row in tiny_rows(24, seed=7)]
+ARCHITECTURES = ("bert", "distilbert", "llama", "gpt2")
+
+
+@pytest.fixture(scope="module")
+def models(request: pytest.FixtureRequest) -> dict[str, Path]:
+    """A folder for each architecture."""
+    return {name: request.getfixturevalue(f"tiny_{name}") for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    models: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A runs folder, and what `train` said of one gated dynamic run of each architecture."""
+    runs_dir = tmp_path_factory.mktemp("trained")
+    said = {}
+    for name, model in models.items():
+        arguments = tiny_arguments(model, tiny_data, "strategy.min_rank=0", "strategy.moves=4")
+        said[name] = document(run(runs_dir, "train", *arguments, "--name", f"tiny {name}", "--json"))
+    return runs_dir, said
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_train_says_all_the_contract_asks_for(
+    architecture: str, trained: tuple[Path, dict[str, dict[str, Any]]], models: dict[str, Path]
+) -> None:
+    said = trained[1][architecture]
+    assert set(DOCUMENT) <= set(said)
+    assert (said["status"], said["step"], said["max_steps"], said["seed"]) == ("finished", 20, 20, 0)
+    assert (said["name"], said["strategy"]) == (f"tiny {architecture}", "dynamic")
+    assert said["model_path"] == str(models[architecture].resolve())
+    params, metrics = said["params"], said["metrics"]
+    assert set(params) == {"budget", "active", "allocated", "gate", "head"}
+    assert params["active"] + params["gate"] <= params["budget"]
+    assert metrics["accuracy"] > 0.8
+    assert said["best"]["accuracy"] >= metrics["accuracy"]
+    assert all(isinstance(value, float) for value in metrics.values())
+    assert {"train_s", "step_ms_median", "strategy_ms_median"} <= set(said["time"])
+    assert said["config"]["adapter"]["rank"] == 2
+    assert len(set(said["ranks"].values())) > 1, "capacity should have moved"
+
+
+def test_show_and_runs_say_the_same(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    runs_dir, said = trained
+    shown = document(run(runs_dir, "show", said["bert"]["id"], "--json"))
+    assert {key: shown[key] for key in DOCUMENT} == {key: said["bert"][key] for key in DOCUMENT}
+    listed = {row["id"]: row for row in document(run(runs_dir, "runs", "--json"))}
+    assert set(listed) == {item["id"] for item in said.values()}
+    assert {key: listed[shown["id"]][key] for key in ROW} == {key: shown[key] for key in ROW}
+    words = run(runs_dir, "show", said["bert"]["id"]).stdout
+    assert "tiny bert" in words
+    assert "finished at step 20/20" in words
+    assert "tiny gpt2" in run(runs_dir, "runs").stdout
+
+
+def test_compare_tells_what_differs(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    runs_dir, said = trained
+    ids = [said["bert"]["id"], said["gpt2"]["id"]]
+    found = document(run(runs_dir, "compare", *ids, "--json"))
+    assert [item["id"] for item in found["runs"]] == ids
+    assert "model.name" in found["config_differences"]
+    assert "train.lr" not in found["config_differences"]
+    assert "model.name" in run(runs_dir, "compare", *ids).stdout
+
+
+@pytest.mark.parametrize("signal_name", ["rank", "importance", "gate", "grad_norm", "delta_norm"])
+def test_signals_are_wide_tables(
+    signal_name: str, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    runs_dir, said = trained
+    frames = {}
+    for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet), ("json", pd.read_json)):
+        arguments = ["signals", said["bert"]["id"], "--signal", signal_name, "--format", kind]
+        result = run(runs_dir, *arguments)
+        assert result.exit_code == 0, result.output
+        frames[kind] = read(io.BytesIO(result.stdout_bytes))
+        out = tmp_path / f"table.{kind}"
+        assert run(runs_dir, *arguments, "--out", str(out)).exit_code == 0
+        assert out.read_bytes() == result.stdout_bytes
+    assert list(frames["csv"].columns) == ["step", *said["bert"]["ranks"]]
+    for frame in frames.values():
+        np.testing.assert_allclose(frame.to_numpy(float), frames["csv"].to_numpy(float), rtol=1e-5)
+    if signal_name == "rank":
+        last = frames["csv"].iloc[-1].drop("step").astype(int).to_dict()
+        assert last == said["bert"]["ranks"]
+        assert frames["csv"]["step"].tolist() == list(range(21))
+
+
+def test_evaluate_repeats_the_last_evaluation(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    runs_dir, said = trained
+    for item in said.values():
+        found = document(run(runs_dir, "evaluate", item["id"], "--json"))
+        assert (found["id"], found["split"], found["rows"], found["baked"]) == (item["id"], "validation", 80, False)
+        assert found["metrics"] == pytest.approx(item["metrics"], abs=1e-6)
+    baked = document(run(runs_dir, "evaluate", said["bert"]["id"], "--baked", "--json"))
+    assert baked["baked"]
+    assert baked["metrics"]["loss"] != said["bert"]["metrics"]["loss"]
+    assert document(run(runs_dir, "evaluate", said["bert"]["id"], "--split", "train", "--json"))["rows"] == 200
+    best = document(run(runs_dir, "evaluate", said["bert"]["id"], "--which", "best", "--json"))
+    assert best["metrics"]["accuracy"] == pytest.approx(said["bert"]["best"]["accuracy"])
+
+
+def test_predict_texts_and_files(trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> None:
+    runs_dir, said = trained
+    run_id = said["llama"]["id"]
+    texts = ["great lovely superb great", "awful dull broken dull"]
+    rows = document(run(runs_dir, "predict", run_id, "--text", texts[0], "--text", texts[1], "--json"))
+    assert [row["text"] for row in rows] == texts
+    assert [row["prediction"] for row in rows] == ["good", "bad"]
+    for row in rows:
+        assert set(row["probabilities"]) == {"bad", "good"}
+        assert sum(row["probabilities"].values()) == pytest.approx(1)
+    (tmp_path / "lines.txt").write_text("\n".join(texts))
+    write_csv(tmp_path / "table.csv", [{"text": text} for text in texts])
+    for name in ("lines.txt", "table.csv"):
+        assert document(run(runs_dir, "predict", run_id, "--file", str(tmp_path / name), "--json")) == rows
+    assert run(runs_dir, "predict", run_id, "--text", texts[0]).stdout == f"good\t{texts[0]}\n"
+
+
+def logits_of(model: Any, folder: Path) -> torch.Tensor:
+    """Return what a plain transformers or PEFT model says of `TEXTS`, with the folder's own tokenizer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    with torch.inference_mode():
+        return model.eval()(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+
+
+def baked_logits(folder: Path) -> torch.Tensor:
+    """Return what the run's own model says of `TEXTS`, its gates at their means."""
+    from dynlora.engine.data.text_data import Rows
+    from dynlora.training.build import read_data
+
+    model, config = load_run(folder), read_run_config(folder)
+    data = read_data(config)
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    return model.logits(model.tokens(Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None)))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_exports_load_elsewhere_and_agree(
+    architecture: str, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    runs_dir, said = trained
+    run_id = said[architecture]["id"]
+    reports = {
+        kind: document(run(runs_dir, "export", run_id, "--out", str(tmp_path / kind), "--format", kind, "--json"))
+        for kind in ("peft", "merged")
+    }
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(said[architecture]["model_path"])
+    adapted = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft"))
+    merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    own = baked_logits(runs_dir / run_id)
+    assert type(dynlora.open_run(runs_dir / run_id).load()) is type(load_run(runs_dir / run_id))
+    assert (logits_of(adapted, tmp_path / "peft") - own).abs().max() < 1e-5
+    assert (logits_of(merged, tmp_path / "merged") - own).abs().max() < 1e-5
+    assert merged.config.id2label == {0: "bad", 1: "good"}
+
+    settings = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    live = {name: rank for name, rank in said[architecture]["ranks"].items() if rank > 0}
+    assert sorted(settings["target_modules"]) == sorted(live)
+    assert settings["rank_pattern"] == live
+    assert set(settings["alpha_pattern"]) == set(live)
+    assert {module.name: module.rank for module in read_adapter(tmp_path / "peft").modules} == live
+    for report in reports.values():
+        assert report["max_abs_logit_gap"] > 0
+        assert report["metrics_before"] == pytest.approx(said[architecture]["metrics"], abs=1e-6)
+        assert set(report["metrics_after"]) == set(report["metrics_before"])
+    assert reports["peft"]["metrics_after"] == reports["merged"]["metrics_after"]
+    with RunReader(runs_dir / run_id) as reader:
+        assert reader.meta()["export_peft_last"]["max_abs_logit_gap"] == reports["peft"]["max_abs_logit_gap"]
+
+
+def test_export_without_gates_moves_nothing(tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.name=lora", "train.steps=10")
+    said = document(run(runs_dir, "train", *arguments, "--json"))
+    report = document(run(runs_dir, "export", said["id"], "--out", str(tmp_path / "out"), "--which", "best", "--json"))
+    assert (report["baked"], report["max_abs_logit_gap"]) == (False, 0.0)
+    assert report["metrics_before"] == report["metrics_after"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep me")
+    for options in (["--out", str(tmp_path / "full")], ["--out", str(tmp_path / "x"), "--format", "onnx"]):
+        refused = run(runs_dir, "export", said["id"], *options)
+        assert refused.exit_code == 2
+        assert len(refused.stderr.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    for command in (
+        ["evaluate", said["id"], "--split", "test"],
+        ["evaluate", said["id"], "--which", "first"],
+        ["predict", said["id"]],
+        ["predict", said["id"], "--text", "a", "--text-pair", "b", "--text-pair", "c"],
+        ["predict", said["id"], "--file", str(tmp_path / "none.txt")],
+        ["signals", said["id"], "--signal", "entropy"],
+        ["resume", said["id"]],
+    ):
+        refused = run(runs_dir, *command)
+        assert (refused.exit_code, len(refused.stderr.splitlines()), refused.stdout) == (2, 1, ""), (command, refused)
+
+
+def test_regression_from_train_to_predict(tiny_bert: Path, runs_dir: Path, tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "label": 0.5 + (row["label"] == "good")} for row in tiny_rows(120)]
+    path = write_csv(tmp_path / "data.csv", rows)
+    said = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, path, "train.steps=30"), "--json"))
+    assert set(said["metrics"]) == {"loss", "pearson", "spearman", "mse"}
+    assert said["metrics"]["pearson"] > 0.5
+    (row,) = document(run(runs_dir, "predict", said["id"], "--text", "great lovely", "--json"))
+    assert set(row) == {"text", "prediction"}
+    assert isinstance(row["prediction"], float)
+    assert run(runs_dir, "export", said["id"], "--out", str(tmp_path / "out"), "--format", "merged").exit_code == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.num_labels == 1
+    assert (logits_of(model, tmp_path / "out") - baked_logits(runs_dir / said["id"])).abs().max() < 1e-5
+
+
+def test_pairs_from_train_to_predict(tiny_bert: Path, runs_dir: Path, tmp_path: Path) -> None:
+    rows = [
+        {"sentence1": row["text"], "sentence2": other["text"], "label": int(row["label"] == other["label"])}
+        for row, other in zip(tiny_rows(60, seed=3), tiny_rows(60, seed=4), strict=True)
+    ]
+    path = write_csv(tmp_path / "pairs.csv", rows)
+    arguments = tiny_arguments(tiny_bert, path, "train.steps=10", "data.max_length=24")
+    said = document(run(runs_dir, "train", *arguments, "--json"))
+    ask = ["predict", said["id"], "--text", "great", "--text-pair", "dull", "--json"]
+    (row,) = document(run(runs_dir, *ask))
+    assert row["text_pair"] == "dull"
+    assert set(row["probabilities"]) == {"0", "1"}
+    assert document(run(runs_dir, "evaluate", said["id"], "--json"))["metrics"] == pytest.approx(
+        said["metrics"], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama", "roberta"])
+def test_texts_longer_than_the_model_takes(
+    architecture: str, models: dict[str, Path], runs_dir: Path, tmp_path: Path
+) -> None:
+    """A tokenizer that sets no limit of its own is held to the positions the model has learned, if it has any."""
+    if architecture == "roberta":
+        config = transformers.RobertaConfig(
+            vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+            max_position_embeddings=66, pad_token_id=1, bos_token_id=2, eos_token_id=3, type_vocab_size=1,
+        )  # fmt: skip
+        transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    else:
+        transformers.AutoModel.from_pretrained(models[architecture]).save_pretrained(tmp_path / "model")
+    tokenizer = tiny_tokenizer(segments=False)
+    tokenizer.model_max_length = int(1e30)
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"text": f"{row['text']} " * 60, "label": row["label"]} for row in tiny_rows(24)]
+    path = write_csv(tmp_path / "long.csv", rows)
+    arguments = tiny_arguments(
+        tmp_path / "model", path, "data.max_length=100", "train.steps=2", "strategy.allocation=none"
+    )
+    found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+    assert (
+        found["tokens"]["train"]["limit"] == found["tokens"]["train"]["max"] == (100 if architecture == "llama" else 64)
+    )
+    assert document(run(runs_dir, "train", *arguments, "--json"))["status"] == "finished"
+
+
+def test_lists_are_json_documents(runs_dir: Path) -> None:
+    for command in ("models", "datasets", "strategies"):
+        result = CliRunner().invoke(main, [command, "--json"])
+        assert document(result)[0]["name"]
+        assert document(result)[0]["name"] in CliRunner().invoke(main, [command]).stdout
+    assert {"lora", "dynamic", "adalora"} <= {
+        row["name"] for row in document(CliRunner().invoke(main, ["strategies", "--json"]))
+    }
+    found = document(run(runs_dir, "doctor", "--json"))
+    assert found["runs_dir_writable"] is True
+    assert (set(found["models"]), found["missing_extras"]) == ({"minilm", "smollm2-135m"}, [])
+    assert document(run(runs_dir, "runs", "--json")) == []
+    assert "dynlora train" in run(runs_dir, "runs").stdout
+
+
+def test_unreachable_hub_is_told_within_seconds(tiny_data: Path, runs_dir: Path) -> None:
+    """Nothing listens where the hub is said to be; the limit is 15 s, Python's own start included."""
+    arguments = tiny_arguments(Path("someone/some-model"), tiny_data)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "dynlora", "train", *arguments, "--runs-dir", str(runs_dir)],
+        capture_output=True, text=True, timeout=60, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert time.monotonic() - start < 15
+    assert "someone/some-model" in done.stderr
+    assert "local folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(runs_dir.iterdir())
+
+
+def test_preflight_counts_what_dropout_keeps(tiny_bert: Path, tiny_data: Path) -> None:
+    kept = []
+    for dropout in (0.0, 0.5):
+        arguments = tiny_arguments(tiny_bert, tiny_data, f"adapter.dropout={dropout}", f"model.dropout={dropout}")
+        found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+        kept.append(found["memory_mib"]["activations"])
+    assert kept[0] < kept[1]
+
+
+def test_preflight_counts_what_train_makes(
+    tiny_bert: Path, tiny_data: Path, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.min_rank=0", "strategy.moves=4")
+    before = sorted(tiny_data.rglob("*"))
+    found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+    assert sorted(tiny_data.rglob("*")) == before
+    params = trained[1]["bert"]["params"]
+    assert {key: found["params"][key] for key in ("budget", "allocated", "gate", "head")} == {
+        key: params[key] for key in ("budget", "allocated", "gate", "head")
+    }
+    assert found["modules"] == len(trained[1]["bert"]["ranks"]) == sum(row["modules"] for row in found["kinds"])
+    assert sum(row["active"] for row in found["kinds"]) == found["params"]["active"]
+    assert (found["tokens"]["train"]["rows"], found["tokens"]["held_out"]["rows"]) == (200, 80)
+    assert found["schedule"]["events"]
+    assert found["schedule"]["evaluations"] == [0, 10, 20]
+    assert (found["precision"], found["device"]) == ("fp32", "cpu")
+    assert found["time"]["step_s"] > 0
+    assert found["memory_mib"]["total"] == pytest.approx(
+        sum(found["memory_mib"][part] for part in ("weights", "gradients_and_moments", "activations"))
+    )
+    preview = found["preview"]
+    assert len(preview) <= 8
+    assert max(len(row["tokens"]) for row in preview) == found["tokens"]["train"]["max"]
+    for row in preview:
+        assert row["tokens"] == ["[CLS]", *row["text"].split(), "[SEP]"]
+        assert (row["cut"], row["text_pair"]) == (False, None)
+        assert row["label"] in ("bad", "good")
+        assert row["group"] in ("short", "long")
+    write_csv(tmp_path / "long.csv", [{"text": "great film " * 20, "label": row["label"]} for row in tiny_rows(20)])
+    short = tiny_arguments(tiny_bert, tmp_path / "long.csv")
+    found = document(CliRunner().invoke(main, ["preflight", *short, "--json"]))
+    assert found["tokens"]["train"]["cut_share"] == 1
+    assert any("cut after 16 tokens" in sentence for sentence in found["warnings"])
+    assert found["preview"]
+    assert all(row["cut"] for row in found["preview"])
+    assert {len(row["tokens"]) for row in found["preview"]} == {16}
+    assert "parameters" in CliRunner().invoke(main, ["preflight", *short]).stdout

@@ -1,0 +1,151 @@
+"""A run's life on the command line: queued, started, stopped, resumed, failed, deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynlora.jobs import launch
+from dynlora.store.reader import RunReader
+from tests.command_line import document, run
+from tests.tiny import tiny_arguments
+
+
+def test_delete_moves_to_the_trash(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=1", "strategy.name=lora")
+    said = document(run(runs_dir, "train", *arguments, "--json"))
+    assert document(run(runs_dir, "delete", said["id"], "--json")) == {"id": said["id"], "status": "deleted"}
+    assert document(run(runs_dir, "runs", "--json")) == []
+    assert run(runs_dir, "show", said["id"]).exit_code == 2
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No queue starts a process: what is queued stays queued."""
+    monkeypatch.setattr(launch, "start_next", lambda runs_dir: None)
+    monkeypatch.setattr(launch, "wake", lambda runs_dir: None)
+
+
+@pytest.mark.usefixtures("still")
+def test_sweep_queues_every_combination(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    arguments = tiny_arguments(
+        tiny_bert, tiny_data, "seed=0..2", "strategy.name=lora,dynamic", "adapter.targets=[query]"
+    )
+    queued = document(run(runs_dir, "sweep", *arguments, "--name", "sweep", "--json"))
+    listed = {row["id"]: row for row in document(run(runs_dir, "runs", "--json"))}
+    assert [item["id"] for item in queued] == sorted(listed, key=[item["id"] for item in queued].index)
+    assert len(queued) == len(listed) == 6
+    assert {row["status"] for row in listed.values()} == {"queued"}
+    assert {(row["seed"], row["strategy"]) for row in listed.values()} == {
+        (seed, name) for seed in range(3) for name in ("lora", "dynamic")
+    }
+    assert listed[queued[0]["id"]]["name"] == "sweep seed=0 strategy.name=lora"
+    stopped = document(run(runs_dir, "stop", queued[0]["id"], "--json"))
+    assert stopped == {"id": queued[0]["id"], "status": "stopped"}
+
+
+@pytest.mark.usefixtures("still")
+def test_queued_run_is_started_by_resume(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths are kept absolute, so that whoever starts a queued run may stand in another folder."""
+    monkeypatch.chdir(tiny_data.parent)
+    arguments = tiny_arguments(tiny_bert, Path(tiny_data.name), "train.steps=5")
+    queued = document(run(runs_dir, "train", *arguments, "--queue", "--json"))
+    assert queued["status"] == "queued"
+    shown = document(run(runs_dir, "show", queued["id"], "--json"))
+    assert (shown["status"], shown["step"], shown["max_steps"], shown["metrics"]) == ("queued", 0, 5, {})
+    assert "queued at step 0/5" in run(runs_dir, "show", queued["id"]).stdout
+    monkeypatch.chdir(tmp_path)
+    done = document(run(runs_dir, "resume", queued["id"], "--json"))
+    assert (done["status"], done["step"]) == ("finished", 5)
+
+
+def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    """In a process of its own; with --json stdout holds one document, whatever is logged goes to stderr."""
+    arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=4000", "strategy.name=lora", "log.eval_every=4000")
+    command = [sys.executable, "-m", "dynlora", "train", *arguments, "--json", "--runs-dir", str(runs_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    try:
+        folder = wait_for_step(runs_dir, 2, process)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, stderr.decode()
+    said = json.loads(stdout)
+    assert (said["id"], said["status"]) == (folder.name, "stopped")
+    assert 2 <= said["step"] < 4000
+    assert b"resume" in stderr
+    assert b"Traceback" not in stderr
+    shown = document(run(runs_dir, "show", folder.name, "--json"))
+    assert (shown["status"], shown["step"]) == ("stopped", said["step"])
+    (folder / "config.yaml").write_text(
+        (folder / "config.yaml").read_text().replace("steps: 4000", f"steps: {said['step'] + 3}")
+    )
+    done = document(run(runs_dir, "resume", folder.name, "--json"))
+    assert (done["status"], done["step"]) == ("finished", said["step"] + 3)
+
+
+def test_interrupted_from_the_keyboard(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynlora.engine.loop.trainer import Trainer
+
+    backward = Trainer._backward
+
+    def interrupted(trainer: Trainer, order: Any, index: int) -> Any:
+        if index == 3:
+            signal.raise_signal(signal.SIGINT)
+        return backward(trainer, order, index)
+
+    monkeypatch.setattr(Trainer, "_backward", interrupted)
+    said = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data), "--json"), code=130)
+    assert (said["status"], said["step"]) == ("stopped", 3)
+
+
+def wait_for_step(runs_dir: Path, step: int, process: subprocess.Popen[bytes]) -> Path:
+    """Return the one run once its store shows a step; fail when the process ends before, or after a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        for folder in runs_dir.glob("2*"):
+            with RunReader(folder) as reader:
+                if reader.status().step >= step:
+                    return folder
+        time.sleep(0.02)
+    pytest.fail(f"no step {step} was seen; {process.poll()=}")
+
+
+def test_a_failing_run_exits_with_1(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynlora.engine.loop.trainer import Trainer
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr(Trainer, "_backward", fail)
+    said = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data), "--json"), code=1)
+    assert (said["status"], said["step"], said["error"]) == ("failed", 0, "RuntimeError: the disk is on fire")
+    monkeypatch.undo()
+    assert document(run(runs_dir, "resume", said["id"], "--json"))["status"] == "finished"
+
+
+def test_a_diverged_run_says_what_to_lower(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    arguments = tiny_arguments(tiny_bert, tiny_data, "train.lr=10", "train.head_lr=10", "train.warmup=0")
+    result = run(runs_dir, "train", *arguments, "--json")
+    said = document(result, code=result.exit_code)
+    if said["status"] == "failed":
+        assert result.exit_code == 1
+        assert "train.lr=10" in said["error"]
+    else:
+        assert (result.exit_code, said["status"]) == (0, "finished")

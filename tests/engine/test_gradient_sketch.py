@@ -1,0 +1,226 @@
+"""Sketches: the leading directions of a weight's gradient, without forming it; resumed, and gone when unused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynlora.engine.edits import Drop, Grow, Listen, apply
+from dynlora.engine.model.gradient_sketch import Directions, GradientSketch
+from dynlora.engine.strategy import Step
+from dynlora.strategies.dynamic.gradient_accumulation import LISTEN_STEPS, Listening, promised
+from dynlora.strategies.dynamic.one_shot import committed_ranks, within_layers
+from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
+
+
+def empty(d_in: int, d_out: int, key: str = "module/1") -> GradientSketch:
+    return GradientSketch.empty(d_in, d_out, seed=0, key=key, device=torch.device("cpu"))
+
+
+def test_low_rank_gradients_are_found_exactly() -> None:
+    torch.manual_seed(0)
+    x, g = torch.randn(50, 3) @ torch.randn(3, 40), torch.randn(50, 3) @ torch.randn(3, 30)
+    sketch = empty(40, 30)
+    sketch.add(x[:20].view(4, 5, 40), g[:20].view(4, 5, 30))
+    sketch.add(x[20:], g[20:])
+    left, value, right = torch.linalg.svd(g.t() @ x / 2)
+    found = sketch.directions(3, steps=2)
+    torch.testing.assert_close(found.value, value[:3], rtol=1e-3, atol=0)
+    torch.testing.assert_close((found.right @ right[:3].t()).abs(), torch.eye(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close((found.left @ left[:, :3]).abs(), torch.eye(3), rtol=0, atol=1e-3)
+
+
+def test_what_it_hears_is_the_gradient_of_the_frozen_weight() -> None:
+    trainer = make_trainer(tiny_config("lora"))
+    apply(trainer.adapters, [Listen((0, 3))], None, step=1)
+    module = trainer.adapters[3]
+    module.base_layer.weight.requires_grad_(True)
+    batch = tiny_tokens().batch(range(8))
+    trainer._loss(batch).backward()
+    gradient = module.base_layer.weight.grad
+    torch.testing.assert_close(module.sketch.forward_sum, gradient @ module.sketch.omega, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(module.sketch.backward_sum, gradient.t() @ module.sketch.psi, rtol=1e-4, atol=1e-7)
+    assert trainer.adapters[1].sketch is None
+
+
+def test_nothing_heard_gives_no_direction() -> None:
+    assert len(empty(6, 5).directions(3, steps=1).value) == 0
+    broken = empty(6, 5)
+    broken.add(torch.full((2, 6), float("nan")), torch.ones(2, 5))
+    assert len(broken.directions(3, steps=1).value) == 0
+
+
+def test_listening_changes_no_weight() -> None:
+    silent, heard = (make_trainer(tiny_config("lora", adapter__dropout=0.1)) for _ in range(2))
+    apply(heard.adapters, [Listen(tuple(range(len(heard.adapters))))], None, step=0)
+    for trainer in (silent, heard):
+        trainer.train(MemoryKeeper())
+    assert same(weights(silent), weights(heard))
+
+
+COMMIT = {"name": "dynamic", "commit": True, "rows": "gradient", "growth": "gradient", "min_rank": 0}
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 9])
+def test_a_resume_in_the_middle_of_listening_is_bit_equal(step: int) -> None:
+    config = tiny_config("dynamic", strategy=COMMIT, log__checkpoint_every=1, train__lr=1e-2)
+    keeper, whole = MemoryKeeper(), make_trainer(config)
+    whole.train(keeper)
+    resumed = make_trainer(config, state=keeper.state(step))
+    resumed.train(MemoryKeeper())
+    assert same(weights(whole), weights(resumed))
+
+
+def test_the_first_event_spends_the_budget_by_what_was_promised() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy={**COMMIT, "moves": 0}, train__lr=1e-2))
+    first = trainer.strategy.events(trainer.total, 2)[0]
+    seen: dict[int, list[int]] = {}
+    trainer.on_step = lambda t: seen.update({t.step: t.adapters.ranks})
+    trainer.train(MemoryKeeper())
+    assert seen[first - 1] == seen[1]
+    assert seen[first] != seen[1]
+    assert seen[first] == seen[trainer.total], "nothing moves after the first event"
+    count = trainer.adapters.adapter_parameter_count()
+    cheapest = min(trainer.adapters.costs)
+    assert count["budget"] - cheapest < count["active"] + count["gate"] <= count["budget"]
+    assert all(module.sketch is None for module in trainer.adapters)
+
+
+@pytest.mark.parametrize("rank", [2, 8, 12])
+def test_the_first_event_leaves_no_budget_unspent_at_any_rank(rank: int) -> None:
+    fields = {**COMMIT, "rows": "random", "gates": "off", "moves": 0}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=rank, train__lr=1e-2))
+    trainer.train(MemoryKeeper())
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["budget"] - max(trainer.adapters.costs) < count["active"] <= count["budget"]
+    assert max(trainer.adapters.ranks) > rank > min(trainer.adapters.ranks), "capacity moved"
+
+
+def test_a_floor_takes_the_first_promises() -> None:
+    gains = [np.array([9.0, 1.0]), np.array([5.0, 4.0])]
+    assert committed_ranks(gains, [1, 1], [2, 2], budget=3, min_rank=1) == [1, 2]
+
+
+def test_nothing_usable_heard_keeps_the_budget_spread() -> None:
+    silent = [np.zeros(0), np.array([np.nan, np.nan]), np.zeros(4)]
+    assert committed_ranks(silent, [3, 3, 3], [4, 4, 4], budget=18, min_rank=0) == [2, 2, 2]
+
+
+def test_within_layers_a_loud_layer_asks_for_no_more_than_a_quiet_one() -> None:
+    quiet, loud = [np.array([4.0, 1.0]), np.array([2.0, 1.0])], [np.array([400.0, 100.0]), np.array([200.0, 100.0])]
+    gains, cost, layers = [*quiet, *loud], [1, 1, 1, 1], [0, 0, 1, 1]
+    assert committed_ranks(gains, cost, [2] * 4, budget=4, min_rank=0) == [0, 0, 2, 2]
+    relative = within_layers(gains, cost, layers)
+    assert committed_ranks(relative, cost, [2] * 4, budget=4, min_rank=0) == [1, 1, 1, 1]
+    for half in (relative[:2], relative[2:]):
+        assert np.concatenate(half).sum() == pytest.approx(2.0), "the mean of a layer is 1 a parameter"
+
+
+def test_within_layers_what_cannot_be_compared_stays_out_of_the_mean() -> None:
+    gains = [np.array([3.0, np.nan]), np.zeros(2), np.array([5.0])]
+    found = within_layers(gains, [3, 2, 5], [0, 1, None])
+    assert found[0][0] == pytest.approx(3.0)
+    assert np.isnan(found[0][1])
+    assert not found[1].any()
+    assert found[2][0] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("promises", ["model", "layer"])
+def test_the_first_event_compares_promises_as_it_is_told(promises: str) -> None:
+    fields = {"name": "dynamic", "gates": "off", "promises": promises}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4))
+    adapters = trainer.adapters
+    layers = np.array([module.info.layer for module in adapters])
+    torch.manual_seed(0)
+    for module in adapters:
+        module.sketch = empty(module.info.d_in, module.info.d_out, module.info.name)
+        x, g = torch.randn(50, module.info.d_in), torch.randn(50, module.info.d_out)
+        module.sketch.add(x, g * (100.0 if module.info.layer == 1 else 1.0))
+    trainer.strategy.listening.steps = 1
+    edits = trainer.strategy._commitment(adapters, np.ones((len(adapters), 8)), Step(4, 20, 1e-2))
+    apply(adapters, edits, None, step=4)
+    quiet, loud = (float(np.mean(np.array(adapters.ranks)[layers == layer])) for layer in (0, 1))
+    count = adapters.adapter_parameter_count()
+    assert count["budget"] - max(adapters.costs) < count["active"] <= count["budget"]
+    assert loud > quiet + 3 if promises == "model" else abs(loud - quiet) < 1
+
+
+def test_a_new_row_points_where_the_edit_says() -> None:
+    adapters = make_trainer(tiny_config("dynamic")).adapters
+    direction = torch.zeros(adapters[0].info.d_in)
+    direction[2] = 5.0
+    usual = adapters[0].lora_A[1].norm()
+    apply(adapters, [Drop(0, 0), Grow(0, direction=direction)], None, step=1)
+    torch.testing.assert_close(adapters[0].lora_A[1, 2].abs(), usual)
+    assert not adapters[0].lora_B[:, 1].any()
+
+
+def test_the_promise_is_the_gain_of_a_signed_step() -> None:
+    torch.manual_seed(1)
+    gradient = torch.outer(torch.randn(7), torch.randn(5))
+    left, value, right = torch.linalg.svd(gradient)
+    found = Directions(left[:, :1].t(), value[:1], right[:1])
+    a, lr, scaling = right[0] / 3**0.5, 1e-3, 2.0
+    slope = scaling * gradient @ a  # ∂L/∂b
+    expected = float(lr * slope.abs().sum()) * 10
+    assert promised(found, scaling=scaling, lr=lr, steps=10)[0] == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 6)), min_size=1, max_size=8),
+    st.integers(0, 200),
+    st.integers(0, 2),
+    st.integers(0, 10_000),
+)
+def test_committed_ranks_fit_budget_and_room(
+    modules: list[tuple[int, int]], budget: int, floor: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cost, room = [c for c, _ in modules], [max(r, floor) for _, r in modules]
+    gains = [rng.choice([np.nan, 0.0, 1.0, rng.random()], r) for r in room]
+    ranks = committed_ranks(gains, cost, room, budget=budget, min_rank=floor)
+    assert sum(r * c for r, c in zip(ranks, cost, strict=True)) <= budget
+    assert all(0 <= r <= limit for r, limit in zip(ranks, room, strict=True))
+
+
+def test_windows_never_overlap_and_end_at_events() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy=COMMIT, train__steps=100))
+    phases, listening = trainer.strategy.phases(100), trainer.strategy.listening
+    open_since = None
+    for step in range(1, 101):
+        for edit in listening.turn(step, phases, 12):
+            if open_since is not None:
+                assert phases.is_event(step)
+                assert step - open_since <= LISTEN_STEPS
+            open_since = step if edit.modules else None
+    assert open_since is None
+    assert trainer.strategy.allocate(trainer.adapters, Step(1, 100, 1e-3)) == []
+
+
+def test_an_event_right_at_the_start_is_listened_for_from_the_first_step() -> None:
+    fields = {"name": "dynamic", "warmup_steps": 0, "allocate_every": 4}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
+    heard: dict[int, int] = {}
+    trainer.on_step = lambda t: heard.update({t.step: t.strategy.listening.steps})
+    ranks: dict[int, list[int]] = {}
+    trainer.strategy.watch = lambda step: ranks.update({step.index - 1: trainer.adapters.ranks})
+    trainer.train(MemoryKeeper())
+    assert [heard[step] for step in (1, 2, 3)] == [1, 2, 3]
+    assert ranks[4] != ranks[3] == ranks[0], "the first event sets the ranks"
+
+
+@pytest.mark.parametrize("total", [20, 44, 100, 160, 400])
+def test_only_the_first_event_is_listened_for(total: int) -> None:
+    phases = make_trainer(tiny_config("dynamic", train__steps=total)).strategy.phases(total)
+    heard, listens = [], False
+    for step in range(1, total + 1):
+        heard += [step] if listens else []
+        for edit in Listening().turn(step, phases, 12, later=False):
+            listens = bool(edit.modules)
+    assert heard
+    assert heard[-1] == phases.first_event
+    assert len(heard) <= LISTEN_STEPS

@@ -1,0 +1,243 @@
+"""The inference child: shared, asked over JSON; it may die, hang, starve or grow idle, and whoever asks is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dynlora.errors import ConfigError, DataError, DynloraError
+from dynlora.inference import client as inference_child
+from dynlora.inference import worker as answers
+from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command, knockout_file, knockout_target
+from dynlora.inference.worker import Answering, saved_at
+from dynlora.store.knockouts import read_knockouts
+
+TEXT = "the film was great"
+ROOT = Path(__file__).resolve().parents[2]
+PARENT = """
+import sys, time
+from dynlora.inference.client import InferenceChild
+child = InferenceChild()
+child.ask("progress", folder="none", which="last")
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+"""A server that has asked its child once."""
+
+
+@pytest.fixture
+def child() -> Iterator[InferenceChild]:
+    """A child of the test's own."""
+    child = InferenceChild()
+    yield child
+    child.stop()
+    assert child.pid is None
+
+
+def asked(child: InferenceChild, run: Path, **more: Any) -> list[dict]:
+    """Ask for the answer to a text."""
+    return child.ask("answers", folder=str(run), which="last", texts=[TEXT], pairs=None, mode="adapter", **more)
+
+
+def ended(pid: int) -> None:
+    """Wait until a process is gone."""
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=30)
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Say whether a process has ended; one that nobody collects has too."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_it_answers_refuses_and_is_there_again_after_it_was_killed_or_hung(
+    child: InferenceChild, trained_run: Path
+) -> None:
+    first = asked(child, trained_run)
+    assert first[0]["text"] == TEXT
+    pid = child.pid
+    assert pid is not None
+    with pytest.raises(ConfigError, match="must be last or best"):
+        child.ask("answers", folder=str(trained_run), which="worst", texts=[TEXT], pairs=None, mode="adapter")
+    with pytest.raises(DynloraError, match="could not be answered"):
+        child.ask("nonsense")
+    assert child.pid == pid, "a refused question costs nothing"
+
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    assert asked(child, trained_run) == first
+    pid = child.pid
+    assert pid is not None
+
+    os.kill(pid, signal.SIGSTOP)
+    long = ["great film " * 1000] * 100  # more than a pipe holds: a child that hangs does not even read it
+    with pytest.raises(DynloraError, match="did not answer within 1 s and was ended"):
+        child.ask(
+            "answers", timeout_s=1, folder=str(trained_run), which="last", texts=long, pairs=None, mode="adapter"
+        )  # fmt: skip
+    assert child.pid is None
+    assert not psutil.pid_exists(pid)
+
+
+def test_it_says_when_memory_is_short(trained_run: Path) -> None:
+    small = InferenceChild(memory=150_000_000)
+    with pytest.raises(
+        DynloraError, match=r"ended for want of memory: close other runs|needs more memory than there is"
+    ):
+        asked(small, trained_run)
+    small.stop()
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("sys.exit('the model is upside down')", r"ended \(exit 1\): the model is upside down"),
+        ("sys.exit(3)", r"ended \(exit 3\): it said nothing"),
+        ("raise MemoryError", "ended for want of memory: close other runs, or take a smaller model"),
+        ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", "ended for want of memory: close"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended by signal 9, perhaps for want of memory: try again"),
+    ],
+    ids=["exit", "silent", "MemoryError", "torch", "signal"],
+)
+def test_a_child_that_ends_while_it_is_asked_is_said_to_have_ended_of_its_own_reason(
+    ending: str, words: str, child: InferenceChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f"import os, signal, sys; sys.stdin.readline(); {ending}"
+    monkeypatch.setattr(inference_child, "answer_command", lambda *_: [sys.executable, "-c", script])
+    with pytest.raises(DynloraError, match=words):
+        child.ask("answers")
+    assert child.pid is None
+
+
+SHORT = "the model needs more memory than there is: close other runs, or take fewer rows"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "is_input"),
+    [
+        (MemoryError(), SHORT, False),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), SHORT, False),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"), SHORT, False),
+        (RuntimeError("shapes do not fit"), "the model could not answer: shapes do not fit", False),
+        (ConfigError("give 1 to 500"), "give 1 to 500", True),
+        (DataError("no such column"), "no such column", False),
+        (ValueError("odd"), "the question could not be answered: ValueError: odd", False),
+        (OSError("gone"), "the question could not be answered: OSError: gone", False),
+    ],
+)
+def test_what_fails_while_a_question_is_answered_is_one_sentence(
+    error: Exception, said: str, is_input: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Answering, folder: str) -> Any:
+        self.examined[folder, "last"] = "a model"  # pyright: ignore[reportArgumentType]
+        raise error
+
+    monkeypatch.setattr(answers, "OPERATIONS", {**answers.OPERATIONS, "stub": failing})
+    answering = Answering()
+    reply = answering.reply(json.dumps({"number": 7, "ask": "stub", "arguments": {"folder": "a run"}}))
+    assert reply == {"number": 7, "ok": False, "error": said, "input": is_input}
+    may_be_broken = isinstance(error, MemoryError | RuntimeError)
+    assert bool(answering.examined) != may_be_broken, "a model that failed so is let go, and its memory with it"
+    after = answering.reply(json.dumps({"number": 8, "ask": "progress", "arguments": {"folder": "", "which": "last"}}))
+    assert after["ok"]
+
+
+def test_a_question_that_is_too_long_is_refused_before_it_is_sent(child: InferenceChild, trained_run: Path) -> None:
+    with pytest.raises(ConfigError, match="too long for the model's process"):
+        child.ask(
+            "answers", folder=str(trained_run), which="last", texts=["x" * MAX_QUESTION], pairs=None, mode="adapter"
+        )
+
+
+def test_it_ends_when_nobody_asks(trained_run: Path) -> None:
+    idle = InferenceChild(idle_s=0.2)
+    first = asked(idle, trained_run)
+    pid = idle.pid
+    if pid is not None:
+        ended(pid)
+    assert idle.pid is None
+    assert asked(idle, trained_run) == first, "the next question starts another"
+    idle.stop()
+
+
+def test_it_ends_when_its_parent_is_killed() -> None:
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as parent:
+        try:
+            assert parent.stdout is not None
+            child = psutil.Process(int(parent.stdout.readline()))
+            assert child.ppid() == parent.pid
+            assert child.cmdline()[1:4] == ["-m", "dynlora", "answer"]
+            assert not is_gone(child)
+        finally:
+            parent.kill()
+    assert parent.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 60  # far less than it waits for a question
+    while not is_gone(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert is_gone(child)
+
+
+def test_nothing_of_a_users_is_on_its_command_line() -> None:
+    assert answer_command()[1:] == ["-m", "dynlora", "answer"]
+    assert answer_command(1.5, 10)[4:] == ["--idle", "1.5", "--memory", "10"]
+
+
+def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path) -> None:
+    answering = Answering()
+    question = {"folder": str(trained_run), "which": "last"}
+    file = tmp_path / "knockout.json"
+    state = answering.model(str(trained_run), "last")
+    started = answering._knockout(str(trained_run), "last", str(file), rows=16)
+    assert started == {"done": 0, "of": len(state.model.adapters), "error": None, "ended": False}
+    answering.advance()
+    answering.advance()
+    assert answering._progress(**question)["done"] == 1
+    assert answering._knockout(str(trained_run), "last", str(file), rows=16)["done"] == 1, "the same: no second one"
+    with pytest.raises(ConfigError, match="another knock-out of this run is under way"):
+        answering._knockout(str(trained_run), "last", str(file), sets=[[0, 1]], rows=16)
+    assert answering._answers(**question, texts=[TEXT], pairs=None, mode="adapter")
+    kept = read_knockouts(file)
+    assert kept is not None
+    assert len(kept.effects) == 1
+    while answering.busy:
+        answering.advance()
+    assert answering._progress(**question)["ended"]
+    kept = read_knockouts(file)
+    assert kept is not None
+    assert len(kept.alone) == kept.n_modules
+
+
+def test_knock_outs_of_a_run_that_cannot_be_written_go_to_the_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert knockout_target(tmp_path) == knockout_file(tmp_path) == tmp_path / "knockout.json"
+    assert not cache.exists(), "who only looks makes no folder"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert knockout_target(tmp_path).is_relative_to(cache)
+    assert knockout_file(tmp_path) == tmp_path / "knockout.json", "nothing is in the cache yet"
+    knockout_target(tmp_path).touch()
+    assert knockout_file(tmp_path) == knockout_target(tmp_path)
+
+
+def test_a_run_that_was_trained_on_is_answered_by_its_new_weights(trained_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained_run, tmp_path / trained_run.name))
+    answering = Answering()
+    first = answering.model(str(folder), "last")
+    assert answering.model(str(folder), "last") is first
+    os.utime(folder / "adapter" / "state.json", ns=(1, time.time_ns() + 10**9))
+    assert answering.model(str(folder), "last") is not first
+    assert saved_at(tmp_path, "last") == saved_at(folder, "worst") == 0

@@ -1,0 +1,236 @@
+"""Knock-outs: equal to taking the module out by hand, kept with the run, read warily, and compared with scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynlora.engine.evaluation.knockout import interval, switched_off
+from dynlora.engine.model.adapters import replace_module
+from dynlora.errors import ConfigError
+from dynlora.inference import session as examining
+from dynlora.inference.load import load_run
+from dynlora.inference.session import Examined
+from dynlora.store.knockouts import (
+    KnockedOut,
+    Knockouts,
+    keep_knockouts,
+    kept_knockouts,
+    read_knockouts,
+    write_knockouts,
+)
+from dynlora.viz.knockout import model as knockouts
+from tests.command_line import document, run
+
+
+@pytest.fixture(scope="module")
+def examined(trained_run: Path) -> Examined:
+    """The trained run under examination."""
+    return Examined(trained_run)
+
+
+@pytest.mark.parametrize("modules", [(0,), (7,), (3, 10)])
+def test_a_knock_out_is_the_loss_without_the_module(
+    modules: tuple[int, ...], examined: Examined, trained_run: Path
+) -> None:
+    *_, found = examined.knockouts([modules], rows=40)
+    effect = found.effects[-1]
+
+    by_hand = load_run(trained_run)
+    sample = examined.sample(40)
+    whole = by_hand.predictions(by_hand.tokens(sample))
+    for index in modules:
+        module = by_hand.adapters[index]
+        replace_module(by_hand.base.model, module.info.name, module.base_layer)
+    without = by_hand.predictions(by_hand.tokens(sample))
+    assert effect.loss == pytest.approx(without.loss.mean(), abs=1e-6)
+    assert effect.delta == pytest.approx((without.loss - whole.loss).mean(), abs=1e-6)
+    assert effect.changed == (without.prediction != whole.prediction).mean()
+    assert effect.low <= effect.delta <= effect.high
+    names = sorted(set(sample.group or ()))
+    by_group = [(without.loss - whole.loss)[np.array(sample.group) == name].mean() for name in names]
+    assert effect.by_group == pytest.approx(by_group, abs=1e-6)
+    assert list(found.groups) == names
+
+
+def test_modules_are_back_after_a_knock_out_that_fails(examined: Examined) -> None:
+    with pytest.raises(RuntimeError), switched_off(examined.model.adapters, [1, 2]):
+        raise RuntimeError
+    assert all(module.enabled for module in examined.model.adapters)
+
+
+def test_what_is_known_is_not_measured_again(examined: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, first = examined.knockouts(rows=24)
+    assert len(first.alone) == first.n_modules == len(examined.model.adapters)
+    monkeypatch.setattr("dynlora.inference.session.knocked_out", None)  # a call would fail
+    *_, again = examined.knockouts(rows=24, known=[first])
+    assert again == first
+    other = replace(first, step=first.step + 1)  # of another adapter: does not count
+    with pytest.raises(TypeError):
+        list(examined.knockouts(rows=24, known=[other]))
+    with pytest.raises(TypeError):
+        list(examined.knockouts(rows=24, known=[first], again=True))
+
+
+@pytest.mark.parametrize("sets", [[(99,)], [()], [(1, 1)], [(-1,)]])
+def test_modules_that_are_not_there_are_refused(sets: list[tuple[int, ...]], examined: Examined) -> None:
+    with pytest.raises(ConfigError, match="modules"):
+        next(examined.knockouts(sets))
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.integers(0, 9))
+def test_an_interval_is_the_same_again_and_lies_in_the_range_of_the_values(values: list[float], seed: int) -> None:
+    low, high = interval(np.array(values), seed)
+    assert (low, high) == interval(np.array(values), seed)
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+EFFECT = KnockedOut((1,), 0.5, 0.1, 0.05, 0.2, 0.25, (0.1, None))
+FOUND = Knockouts("last", 60, 512, 0.4, ("long", "short"), 12, (EFFECT, replace(EFFECT, modules=(1, 2))))
+
+
+def test_knock_outs_survive_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "knockout.json"
+    assert read_knockouts(file) is None
+    write_knockouts(file, FOUND)
+    assert read_knockouts(file) == FOUND
+
+
+WHOLE = replace(FOUND, n_modules=2, effects=tuple(replace(EFFECT, modules=m) for m in [(0,), (1,), (0, 1)]))
+
+CHANGED = WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0))
+
+
+@pytest.mark.parametrize(
+    ("then", "kept"),
+    [
+        (replace(WHOLE, effects=()), WHOLE),  # nothing is known yet
+        (replace(WHOLE, rows=8, effects=WHOLE.effects[:1]), WHOLE),  # other rows, just begun
+        (replace(WHOLE, step=90, effects=WHOLE.effects[2:]), WHOLE),  # a pair on an adapter of later
+        (replace(WHOLE, effects=WHOLE.effects[1:]), WHOLE),  # measured again, just begun
+        (replace(WHOLE, rows=8, effects=WHOLE.effects[:2]), replace(WHOLE, rows=8, effects=WHOLE.effects[:2])),
+        (CHANGED, CHANGED),
+    ],
+)  # fmt: skip
+def test_what_is_whole_is_kept_until_something_whole_replaces_it(
+    then: Knockouts, kept: Knockouts, tmp_path: Path
+) -> None:
+    file = tmp_path / "knockout.json"
+    keep_knockouts(file, WHOLE)
+    keep_knockouts(file, then)
+    assert read_knockouts(file) == kept
+    begun = () if then == kept or not then.effects else (then,)
+    assert kept_knockouts(file) == (*begun, kept)
+
+
+def test_what_was_begun_beside_is_gone_on_with(
+    examined: Examined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "knockout.json"
+    *_, whole = examined.knockouts(rows=8)
+    keep_knockouts(file, whole)
+    _, first, *_ = examined.knockouts(rows=16)
+    keep_knockouts(file, first)
+    calls: list[tuple[int, ...]] = []
+    real = examining.knocked_out
+    monkeypatch.setattr(examining, "knocked_out", lambda *a, **k: calls.append(a[3]) or real(*a, **k))
+    for found in examined.knockouts(rows=16, known=kept_knockouts(file), again=True):
+        keep_knockouts(file, found)
+    assert calls == [(index,) for index in range(1, whole.n_modules)]
+    assert kept_knockouts(file) == (found,)
+    assert found.rows == 16
+
+
+def test_a_pair_is_one_pair_in_either_order(examined: Examined) -> None:
+    *_, found = examined.knockouts([(3, 1)], rows=8)
+    *_, again = examined.knockouts([(1, 3)], rows=8, known=[found])
+    assert [effect.modules for effect in again.effects] == [(1, 3)]
+
+
+def test_rows_of_other_data_come_from_anywhere_in_it(examined: Examined, tmp_path: Path) -> None:
+    lines = [f"the film was great,{'good' if row < 100 else 'bad'}" for row in range(200)]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    found = examined.elsewhere({"path": str(tmp_path), "max_length": 16}, rows=40)
+    assert found["rows"] == 40
+    assert 0.2 < found["metrics"]["accuracy"] < 0.8, "the first 40 rows are all good"
+
+
+@given(
+    st.sampled_from(["format", "which", "step", "rows", "loss", "groups", "n_modules", "effects"]),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-5, 10**20), st.floats(allow_nan=False), st.text(max_size=5),
+        st.lists(st.integers(-2, 3), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    ),
+)  # fmt: skip
+def test_a_file_that_lies_is_no_file(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
+    file = tmp_path_factory.mktemp("lies") / "knockout.json"
+    write_knockouts(file, FOUND)
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {key: value}))
+    found = read_knockouts(file)
+    assert found is None or (
+        0 <= found.n_modules < 2**53 and all(max(e.modules) < found.n_modules for e in found.effects)
+    )
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    write_knockouts(tmp_path / "elsewhere.json", FOUND)
+    (tmp_path / "knockout.json").symlink_to(tmp_path / "elsewhere.json")
+    assert read_knockouts(tmp_path / "knockout.json") is None
+
+
+def table(deltas: list[float]) -> pd.DataFrame:
+    """Return effects of as many modules, all sure."""
+    n = len(deltas)
+    names = [f"query {i}" for i in range(n)]
+    return pd.DataFrame(
+        {
+            "position": range(n), "name": names, "short": names, "label": "query", "layer": range(n), "delta": deltas,
+            "low": deltas, "high": deltas, "changed": 0.0, "sure": True,
+        }
+    )  # fmt: skip
+
+
+def test_agreement_by_hand() -> None:
+    effect = table([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert knockouts.agreement(np.array([1.0, 2, 3, 4, 5]), effect).rho == pytest.approx(1)
+    assert knockouts.agreement(np.array([5.0, 4, 3, 2, 1]), effect).rho == pytest.approx(-1)
+    found = knockouts.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
+    assert found.rho == pytest.approx(0.8)
+    assert found.low <= found.rho <= found.high
+    assert np.isnan(knockouts.agreement(np.ones(5), effect).rho)
+
+
+def test_the_misjudged_come_first() -> None:
+    found = knockouts.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
+    assert found["module"].tolist()[:2] == ["query 0", "query 1"]
+    assert found["verdict"].tolist()[:2] == ["overrated", "underrated"]
+    assert found["place by score"].tolist()[:2] == [1, 4]
+
+
+def test_two_that_stand_in_for_each_other(tmp_path: Path) -> None:
+    alone = [replace(EFFECT, modules=(i,), delta=0.1, by_group=()) for i in range(2)]
+    both = replace(EFFECT, modules=(0, 1), delta=0.7, by_group=())
+    modules = pd.DataFrame({"position": [0, 1], "name": ["a", "b"], "short": ["a 0", "b 0"]})
+    found = knockouts.pairs(Knockouts("last", 1, 9, 0.1, (), 2, (*alone, both)), modules)
+    assert found["beyond"].tolist() == pytest.approx([0.5])
+
+
+def test_the_command_keeps_what_it_found(trained_run: Path) -> None:
+    found = document(run(trained_run.parent, "knockout", trained_run.name, "--rows", "16", "--json"))
+    assert len(found["modules"]) == found["n_modules"]
+    assert {row["score"] for row in found["agreement"]} >= {"importance at the end", "final rank"}
+    kept = read_knockouts(trained_run / "knockout.json")
+    assert kept is not None
+    assert kept.rows == 16
+    refused = run(trained_run.parent, "knockout", trained_run.name, "--together", "a,b")
+    assert refused.exit_code == 2
+    assert "--together a,b: must be positions of modules" in refused.stderr

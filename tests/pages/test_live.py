@@ -1,0 +1,64 @@
+"""A page that follows a run looks more rarely where a look takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dynlora.viz.ui import live as pace
+from dynlora.viz.ui.live import SHARE, SLOWEST_S, Paces
+
+
+@pytest.mark.parametrize(
+    ("took", "pause"),
+    [([], 2), ([9, 9], 2), ([0.1] * 3, 2), ([9, 0.1, 0.1], 2), ([0.5] * 3, 4), ([1.0] * 3, 8), ([99] * 3, SLOWEST_S)],
+)
+def test_a_look_takes_a_fifth_of_the_time_at_most(took: list[float], pause: float) -> None:
+    paces = Paces()
+    for seconds in took:
+        paces.keep("a part", seconds)
+    assert paces.pause("a part", 2) == pause
+    assert paces.pause("another part", 2) == 2
+    assert pause in (2, SLOWEST_S) or sorted(took)[1] * SHARE <= pause
+
+
+def test_it_comes_back_when_looks_are_quick_again() -> None:
+    paces = Paces()
+    for seconds in [3.0] * 9 + [0.1] * 9:
+        paces.keep("a part", seconds)
+    assert paces.pause("a part", 2) == 2
+
+
+class RerunAsked(Exception):
+    """What `st.rerun` does here."""
+
+
+def test_a_part_takes_its_new_pause_with_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float | None] = []
+    clock = iter(range(0, 1000, 2))  # a look takes two seconds
+
+    def fragment(run_every: float | None) -> Callable[[Any], Any]:
+        pauses.append(run_every)
+        return lambda draw: draw
+
+    def rerun() -> None:
+        raise RerunAsked
+
+    monkeypatch.setattr(pace, "PACES", Paces())
+    monkeypatch.setattr(pace.st, "fragment", fragment)
+    monkeypatch.setattr(pace.st, "rerun", rerun)
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
+
+    def draw() -> None:
+        """Nothing."""
+
+    look = pace.following(2, active=True)(draw)
+    look()
+    look()
+    with pytest.raises(RerunAsked):
+        look()
+    pace.following(2, active=True)(draw)()
+    pace.following(2, active=False)(draw)()
+    assert pauses == [2, 16, None]

@@ -1,0 +1,79 @@
+"""A dashboard that serves other machines: it only looks until its token is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit import config
+from streamlit.testing.v1 import AppTest
+
+from dynlora.server import token as access_token
+from dynlora.viz.ui import run_picker as picker
+from tests.pages.app import open_page, words
+
+TOKEN = "0123456789abcdef-token"
+
+
+@pytest.fixture(autouse=True)
+def _served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(access_token.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setattr(access_token, "WRONG_COSTS_S", 0.0)
+
+
+def unlocked_with(app: AppTest, token: str) -> AppTest:
+    app.sidebar.text_input[0].set_value(token)
+    next(button for button in app.sidebar.button if button.label == "Unlock").click().run()
+    return app
+
+
+def labels(app: AppTest) -> list[str]:
+    return [button.label for button in app.button]
+
+
+def test_nothing_starts_before_the_token_and_everything_after_it() -> None:
+    app = open_page("launch")
+    assert "Read-only: it serves other machines." in words(app)
+    assert "Start" not in labels(app)
+    unlocked_with(app, TOKEN[:-1])
+    assert "That is not the token." in words(app)
+    assert "Start" not in labels(app)
+    unlocked_with(app, TOKEN)
+    assert "Unlocked for this session" in words(app)
+    assert "Start" in labels(app)
+    assert TOKEN not in str(app.query_params)
+    assert "Start" not in labels(open_page("launch")), "another session has to give it too"
+
+
+def test_without_a_token_there_is_nothing_to_type(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
+    monkeypatch.delenv(access_token.TOKEN_VARIABLE)
+    app = open_page("runs")
+    assert "Read-only" in words(app)
+    assert not app.sidebar.text_input
+
+
+def test_this_machines_own_dashboard_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(picker.READ_ONLY_VARIABLE)
+    app = open_page("launch")
+    assert "Read-only" not in words(app)
+    assert "Start" in labels(app)
+
+
+@pytest.mark.parametrize(("address", "locked"), [("0.0.0.0", True), (None, True), ("192.0.2.1", True), ("::1", False)])
+def test_streamlit_alone_serves_other_machines_read_only(
+    address: str | None, locked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`streamlit run app.py --server.address=0.0.0.0` let everyone who reached it start and delete runs."""
+    monkeypatch.delenv(picker.READ_ONLY_VARIABLE)
+    before = st.get_option("server.address")
+    config.set_option("server.address", address)
+    try:
+        app = open_page("launch")
+        assert ("Read-only: it serves other machines." in words(app)) is locked
+        assert ("Start" in labels(app)) is not locked
+        if locked:
+            assert "Start" in labels(unlocked_with(app, TOKEN))
+    finally:
+        config.set_option("server.address", before)

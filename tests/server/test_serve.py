@@ -1,0 +1,70 @@
+"""The server's process lives and dies with `dynlora ui`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+UI = """
+import sys
+from pathlib import Path
+from dynlora.jobs import launch
+from dynlora.server import serve as serving
+launch.catalog = lambda: {}
+serving.server_command = lambda host, port: [sys.executable, "-c", sys.argv[2], sys.argv[1]]
+sys.exit(serving.ui(runs_dir=Path(sys.argv[1]), port=1, host="127.0.0.1"))
+"""
+SERVER = """
+import signal, sys, time
+from pathlib import Path
+{how}
+assert sys.stdin.read() == ""
+Path(sys.argv[1], "up").touch()
+time.sleep(60)
+"""
+GENTLE = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))"
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+def started(tmp_path: Path, how: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """Return `dynlora ui` with a stand-in for its server, and that server."""
+    command = [sys.executable, "-c", UI, str(tmp_path), SERVER.format(how=how)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)  # a terminal that never says anything
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "up").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (server,) = psutil.Process(process.pid).children()
+    return process, server
+
+
+def is_gone(server: psutil.Process) -> bool:
+    return not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals")
+@pytest.mark.parametrize(("how", "signals", "code"), [(GENTLE, 1, 0), (DEAF, 2, 128 + signal.SIGKILL)])
+def test_ending_the_command_ends_its_server(how: str, signals: int, code: int, tmp_path: Path) -> None:
+    """SIGTERM ended the command alone: the server went on serving, and the port stayed taken."""
+    process, server = started(tmp_path, how)
+    try:
+        for _ in range(signals):
+            os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.5)
+        assert process.wait(20) == code
+        assert is_gone(server)
+    finally:
+        for one in (server, process):
+            if one.is_running() if isinstance(one, psutil.Process) else one.poll() is None:
+                one.kill()
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()

@@ -1,0 +1,332 @@
+"""What every registered strategy must hold; a new one gets these tests by existing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import dynlora
+from dynlora import strategies
+from dynlora.engine.evaluation.export import peft_adapter
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.strategy import Step, Strategy
+from dynlora.errors import ConfigError, NotMergeableError
+from tests.engine.harness import (
+    ARCHITECTURES,
+    ListRecorder,
+    MemoryKeeper,
+    full_state,
+    make_trainer,
+    same,
+    tiny_config,
+    tiny_model,
+    tiny_tokens,
+    weights,
+)
+
+STRATEGIES = sorted(strategies.registry())
+RESUMED_AT = (0, 5, 15)
+USUAL_SIGNALS = {"rank", "importance", "gate", "grad_norm", "delta_norm", "effective_rank"}
+
+
+def sampled(others: Sequence[Any], suits: Callable[[type[Strategy]], bool] = lambda _: True) -> list[Any]:
+    """Return every strategy that suits beside each of `others`; one of them always, the rest in `make torture`.
+
+    Neighbours in the alphabet get different ones, so that each of `others` is tried with a third of the methods.
+    """
+    return [
+        pytest.param(name, other, marks=() if (i + j) % len(others) == 0 else pytest.mark.torture)
+        for i, name in enumerate(STRATEGIES)
+        for j, other in enumerate(others)
+        if suits(strategies.strategy_class(name))
+    ]
+
+
+def trained(trainer: Trainer) -> Trainer:
+    """Train to the end and return the trainer."""
+    trainer.train(MemoryKeeper())
+    return trainer
+
+
+@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.starts_as_base))
+def test_starts_as_the_base_model(name: str, architecture: str) -> None:
+    batch = tiny_tokens().batch(range(6))
+    base = tiny_model(architecture).eval()
+    adapted = make_trainer(tiny_config(name), architecture).model.eval()
+    with torch.no_grad():
+        assert torch.equal(base(**batch).logits, adapted(**batch).logits)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_learns_and_leaves_the_base_alone(name: str) -> None:
+    trainer = make_trainer(tiny_config(name, train__steps=40, train__lr=1e-2))
+    frozen = {key: value for key, value in weights(trainer).items() if "base_layer" in key or "embeddings" in key}
+    start = trainer.predictions(trainer.tokens).loss.mean()
+    trained(trainer)
+    assert trainer.predictions(trainer.tokens).loss.mean() < start - 0.02
+    after = weights(trainer)
+    if trainer.strategy.base_stays:
+        assert all(torch.equal(value, after[key]) for key, value in frozen.items())
+
+
+@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.as_lora is not None))
+def test_without_its_dynamics_it_is_lora(name: str, architecture: str) -> None:
+    off = {"name": name, **(strategies.strategy_class(name).as_lora or {})}
+    losses = []
+    for strategy in ({"name": "lora"}, off):
+        recorder = ListRecorder()
+        config = tiny_config(name, strategy=strategy, adapter__dropout=0.1, train__lr=1e-2)
+        trained(make_trainer(config, architecture, recorder=recorder))
+        losses.append(list(recorder.scalars["loss", "train"].values()))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_same_seed_same_run_with_or_without_recording(name: str) -> None:
+    config = tiny_config(name, adapter__dropout=0.1)
+    silent = trained(make_trainer(config))
+    recorded = trained(make_trainer(config, recorder=ListRecorder()))
+    assert same(weights(silent), weights(recorded))
+
+
+@pytest.mark.parametrize(("name", "step"), sampled(RESUMED_AT))
+def test_resume_is_bit_equal(name: str, step: int) -> None:
+    config = tiny_config(name, adapter__dropout=0.1, train__steps=20)
+    keeper = MemoryKeeper()
+    whole = make_trainer(config)
+    whole.train(keeper)
+    resumed = make_trainer(config, state=keeper.state(step), model=tiny_model(seed=0))
+    trained(resumed)
+    assert same(weights(whole), weights(resumed))
+    assert [m.rank for m in whole.adapters] == [m.rank for m in resumed.adapters]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_budget_holds_after_every_step_and_events_are_recorded(name: str) -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config(name), recorder=recorder)
+    counts = []
+    trainer.on_step = lambda t: counts.append(t.adapters.adapter_parameter_count())
+    trained(trainer)
+    if trainer.strategy.budget_in == "parameters":
+        assert len(counts) == trainer.total
+        assert all(count["active"] + count["gate"] <= count["budget"] for count in counts)
+    elif trainer.strategy.budget_in == "components":
+        assert sum(trainer.adapters.ranks) <= trainer.adapters.reference_rank * len(trainer.adapters)
+    planned = trainer.strategy.events(trainer.total, trainer.adapters.reference_rank)
+    happened = {step for step, kind, _, _ in recorder.events if kind == "reallocate"}
+    assert happened <= {*planned, trainer.total}
+    if planned:
+        assert happened, "a registered allocator that never moves anything"
+    assert set(recorder.vectors["rank"]) == set(recorder.vectors["importance"]) == set(range(trainer.total + 1))
+    assert all(np.isfinite(vector).all() for vector in recorder.vectors["importance"].values())
+    described = set(trainer.strategy.own_signals)
+    own = {name for name, axis in recorder.axes.items() if axis == "module"} - USUAL_SIGNALS
+    assert own <= described, "pages draw what is described"
+    assert described <= own | {name for name, axis in recorder.axes.items() if axis == "component"}, "and only that"
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_accumulated_gradients_equal_the_larger_batch(name: str) -> None:
+    tokens = tiny_tokens()
+    even = np.full(len(tokens), 8)
+    features = [{key: (value * 3)[:8] for key, value in row.items()} for row in tokens.features]
+    flat = type(tokens)(features, tokens.label, even, tokens.pad)
+
+    config = tiny_config(name, train__batch_size=4, train__grad_accum=2, train__steps=4)
+    parts = make_trainer(config, tokens=flat)
+    whole = make_trainer(tiny_config(name, train__batch_size=8, train__steps=4), tokens=flat)
+    for index in range(4):
+        rows = np.arange(8) + 8 * index
+        first, second = rows[:4], rows[4:]
+        for trainer, order in ((parts, {2 * index: first, 2 * index + 1: second}), (whole, {index: rows})):
+            trainer._advance(order)
+            trainer.optimizer.zero_grad()
+    for key, value in weights(whole).items():
+        assert torch.allclose(value, weights(parts)[key], atol=2e-5), key
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_trains_in_bf16(name: str) -> None:
+    trainer = make_trainer(tiny_config(name, train__precision="bf16", train__lr=2e-2))
+    start = trainer.predictions(trainer.tokens).loss.mean()
+    trained(trainer)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(trainer).values())
+    assert trainer.predictions(trainer.tokens).loss.mean() < start
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_hyper_parameters_round_trip(name: str) -> None:
+    described = strategies.describe(name)
+    defaults = {item["name"]: item["default"] for item in described["fields"]}
+    assert strategies.build(name, defaults) == strategies.build(name, {})
+    assert all(described[key] for key in ("summary", "paper", "formula", "cost"))
+    assert described["fidelity"] in ("code", "description", "reconstruction")
+
+
+WAITS = ("item", "tolist", "nonzero", "__int__", "__float__", "__bool__", "__index__")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_usual_step_never_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one number makes a processor wait for all that was queued before it; events may, other steps may not."""
+    trainer = make_trainer(tiny_config(name, train__lr=1e-2))
+    order, signals = trainer.begin()
+    events = trainer.strategy.events(trainer.total, 2)
+    step = next(step for step in range(16, trainer.total) if step not in events)
+    while trainer.step < step - 1:
+        trainer.take_step(order, signals)
+    waits: list[str] = []
+    with monkeypatch.context() as patch:
+        for word in WAITS:
+            patch.setattr(torch.Tensor, word, _heard(word, getattr(torch.Tensor, word), waits))
+        trainer._advance(order, signals)
+        signals._vectors(Step(step, trainer.total, 1e-2))
+        trainer._numbers()
+        trainer.adapters.active_parameters()
+    assert waits == []
+
+
+def _heard(word: str, method: Callable[..., Any], waits: list[str]) -> Callable[..., Any]:
+    """Return a method that notes from where in our own code it is called."""
+
+    def called(tensor: torch.Tensor, *args: Any) -> Any:
+        frame = sys._getframe(1)
+        if Path(frame.f_code.co_filename).is_relative_to(Path(dynlora.__file__).parent):
+            waits.append(f"{word} in {frame.f_code.co_filename}:{frame.f_lineno}")
+        return method(tensor, *args)
+
+    return called
+
+
+COMMON = (("lr_ratio", 4.0), ("scaling", "other"), ("init", "gaussian"), ("init", "eva"), ("init", "lora_ga"),
+          ("guard", 1e-9))  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "field"), sampled(COMMON))
+def test_a_field_that_all_have_is_honoured_or_refused(
+    name: str, field: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynlora.engine.loss_guard.PATIENCE", 2)
+    key, value = field
+    usual = getattr(strategies.build(name, {}), key)
+    if key == "scaling":
+        value = "standard" if usual == "rank_stabilized" else "rank_stabilized"
+    if value == usual:
+        value = "kaiming"
+    found, refusal = [], ""
+    for fields in ({}, {key: value}):
+        config = tiny_config(name, strategy={"name": name, **fields}, train__steps=10, train__lr=1e-2)
+        try:
+            trainer = make_trainer(config)
+        except ConfigError as error:
+            refusal = str(error)
+            break
+        order, signals = trainer.begin()
+        for _ in range(8):
+            trainer.take_step(order, signals)
+        found.append(weights(trainer))
+    if len(found) == 1:
+        assert f"strategy.{key}={value}" in refusal
+        return
+    assert not same(*found), f"{key}={value} changed nothing and nobody said so"
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_penalties_are_recorded_beside_the_loss(name: str) -> None:
+    recorder = ListRecorder()
+    trainer = trained(make_trainer(tiny_config(name), recorder=recorder))
+    terms = {f"penalty/{term}" for term in trainer.strategy.penalty(trainer.adapters)}
+    found = {series for series, split in recorder.scalars if split == "train" and series.startswith("penalty/")}
+    assert found == terms
+    for term in terms:
+        assert set(recorder.scalars[term, "train"]) == set(range(1, 21))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_state_survives_packing(name: str) -> None:
+    keeper = MemoryKeeper()
+    trainer = make_trainer(tiny_config(name))
+    trainer.train(keeper)
+    kept, live = keeper.state(20)["adapters"]["modules"], full_state(trainer)["adapters"]["modules"]
+    for module in live:
+        assert kept[module]["tied"] == live[module]["tied"]
+        for name in ("lora_A", "lora_B"):
+            before, after = kept[module][name], live[module][name]
+            assert (before is None) == (after is None) == (name in live[module]["tied"])
+            assert before is None or torch.equal(before, after)
+
+
+def as_used(trainer: Trainer) -> AdaptedModel:
+    """Return a trained model as it is used after training, its gates baked into their means."""
+    head = [name for name in ("classifier", "score") if hasattr(trainer.model, name)]
+    base = BaseModel(trainer.model, None, head, Path())  # pyright: ignore[reportArgumentType] - no text is read here
+    model = AdaptedModel(
+        base, trainer.adapters, trainer.strategy, ["no", "yes"], "classification", 16, trainer.autocast
+    )  # fmt: skip
+    bake_gates(model, mean_gates(model, trainer.tokens))
+    return model
+
+
+def refused(attempt: Callable[[], Any]) -> bool:
+    """Say whether a method that cannot be merged refuses, with a sentence that says what to do instead."""
+    try:
+        attempt()
+    except NotMergeableError as error:
+        if len(str(error)) < 30:
+            pytest.fail(f"no sentence: {error}")
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES))
+def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
+    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2), architecture)))
+    before = model.logits(tiny_tokens())
+    if refused(lambda: merge(model)):
+        return
+    assert not any(isinstance(module, LoraLinear) for module in model.base.model.modules())
+    torch.testing.assert_close(model.logits(tiny_tokens()), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_peft_says_what_we_said(name: str, tmp_path: Path) -> None:
+    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2))))
+    before = model.logits(tiny_tokens())
+    made: list[Any] = []
+    if refused(lambda: made.extend(peft_adapter(model, "tiny", lora_alpha=4, rank=2))):
+        return
+    tensors, config = made
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    loaded = peft.PeftModel.from_pretrained(tiny_model(), str(tmp_path)).eval()
+    batch = tiny_tokens().batch(range(len(tiny_tokens())))
+    del batch["labels"]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_saved_and_loaded_it_says_the_same(name: str) -> None:
+    keeper = MemoryKeeper()
+    config = tiny_config(name, train__lr=1e-2)
+    whole = make_trainer(config)
+    whole.train(keeper)
+    loaded = make_trainer(config, state=keeper.state(20))
+    np.testing.assert_array_equal(
+        loaded.predictions(loaded.tokens).loss, whole.predictions(whole.tokens).loss
+    )  # fmt: skip
+    assert loaded.adapters.adapter_parameter_count() == whole.adapters.adapter_parameter_count()

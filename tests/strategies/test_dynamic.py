@@ -1,0 +1,223 @@
+"""Dynamic LoRA: budget after every event, nothing lost when off, capacity found where it was planted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import dynlora
+from dynlora.engine import edits
+from dynlora.engine.edits import Drop, SetScale
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.strategy import Step
+from dynlora.errors import ConfigError
+from dynlora.strategies import build
+from tests.engine.harness import (
+    ListRecorder,
+    MemoryKeeper,
+    make_trainer,
+    same,
+    tiny_config,
+    weights,
+)
+
+
+def test_dynamics_off_is_plain_lora_to_the_bit() -> None:
+    off = {"name": "dynamic", "allocation": "none", "gates": "off"}
+    runs = [
+        make_trainer(tiny_config("lora", adapter__dropout=0.1)),
+        make_trainer(tiny_config("dynamic", strategy=off, adapter__dropout=0.1)),
+    ]
+    for trainer in runs:
+        trainer.train(MemoryKeeper())
+    assert same(weights(runs[0]), weights(runs[1]))
+
+
+@pytest.mark.parametrize("gates", ["off", "module", "rank"])
+def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
+    """One run drops components, which packs the others; its twin sets their scale to 0 where they are."""
+    fields = {"name": "dynamic", "allocation": "none", "gates": gates}
+    config = tiny_config("dynamic", strategy=fields, adapter__rank=4, adapter__dropout=0.1, train__lr=1e-2)
+    recorders = ListRecorder(), ListRecorder()
+    packed, masked = (make_trainer(config, recorder=recorder) for recorder in recorders)
+    for module in masked.adapters:
+        module.use_scale(1.0, trainable=False)
+    gone = {0: [1], 1: [0, 2], 5: [2], 7: [0]}
+    drops = [Drop(m, j) for m, components in gone.items() for j in components]
+    rooms = {m: range(masked.adapters[m].rank) for m in gone}  # some start a component short, to pay for gates
+    masks = [SetScale(m, tuple(float(j not in gone[m]) for j in room)) for m, room in rooms.items()]
+
+    def after(step: int, made: Sequence[edits.Edit]) -> Callable[[Trainer], None]:
+        return lambda t: edits.apply(t.adapters, made, t.optimizer, step=step) if t.step == step else None
+
+    for trainer, made in ((packed, drops), (masked, masks)):
+        trainer.on_step = after(7, made)
+        trainer.train(MemoryKeeper())
+    losses = [list(recorder.scalars["loss", "train"].values()) for recorder in recorders]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert len(losses[0]) == 20
+    assert len(set(packed.adapters.ranks)) > 1
+    for m, (module, twin) in enumerate(zip(packed.adapters, masked.adapters, strict=True)):
+        stay = [j for j in range(twin.rank) if j not in gone.get(m, [])]
+        assert module.rank == len(stay)
+        for ours, theirs in (
+            (module.lora_A[: len(stay)], twin.lora_A[stay]),
+            (module.lora_B[:, : len(stay)], twin.lora_B[:, stay]),
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("gates", ["off", "module"])
+@pytest.mark.parametrize("allocation", ["rank", "random", "both", "scalar"])
+@pytest.mark.parametrize("growth", ["weakest", "probe"])
+@pytest.mark.parametrize("solver", ["swap", "softmax"])
+def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str, solver: str) -> None:
+    how = {"allocation": allocation, "gates": gates, "growth": growth, "solver": solver}
+    fields = {"name": "dynamic", "min_rank": 1, **how}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
+    seen = []
+
+    def look(t: object) -> None:
+        count = trainer.adapters.adapter_parameter_count()
+        seen.append(count["active"] + count["gate"] <= count["budget"])
+        assert all(module.rank >= 1 for module in trainer.adapters)
+
+    trainer.on_step = look
+    trainer.train(MemoryKeeper())
+    assert len(seen) == 20
+    assert all(seen)
+
+
+@pytest.mark.parametrize(("allocation", "alike"), [("random", True), ("rank", False)])
+def test_a_solver_decides_by_importance_and_not_for_the_control_by_lot(allocation: str, alike: bool) -> None:
+    runs = []
+    for solver in ("swap", "softmax"):
+        fields = {"name": "dynamic", "allocation": allocation, "solver": solver, "commit": False}
+        runs.append(make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4, train__lr=1e-2)))
+        runs[-1].train(MemoryKeeper())
+    assert len(set(runs[0].adapters.ranks)) > 1
+    assert same(weights(runs[0]), weights(runs[1])) is alike
+
+
+def test_a_short_run_still_moves_three_times() -> None:
+    for total in range(20, 400, 7):
+        assert len(build("dynamic", {}).events(total, 8)) >= 3
+    for total in range(10, 20):
+        build("dynamic", {}).check(total, 4)
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("dynamic", train__lr=1e-2), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    events = [payload for _, kind, _, payload in recorder.events if kind == "reallocate"]
+    assert len(events) >= 3
+    for payload in events:
+        for row in payload["edits"]:
+            assert row["receiver"] is not None
+            assert row["receiver_score"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"warmup_steps": 15, "final_steps": 10}, "together they must be less"),
+        ({"allocate_every": 100}, "no event fits"),
+        ({"min_rank": 9}, "must not exceed adapter.rank"),
+    ],
+)
+def test_contradictory_schedules_are_refused(fields: dict[str, int], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        build("dynamic", fields).check(20, 4)
+
+
+def test_where_every_module_keeps_its_rank_nothing_listens_and_no_room_is_made() -> None:
+    """At rank 1 the default leaves the ranks as they are; letting modules go is asked for with min_rank=0."""
+    kept, free = build("dynamic", {}), build("dynamic", {"min_rank": 0})
+    assert kept.events(100, 1) == []
+    assert len(free.events(100, 1)) >= 3
+    assert kept.events(100, 2) == free.events(100, 2)
+    assert build("dynamic", {"allocation": "scalar"}).events(100, 1)
+
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("dynamic", adapter__rank=1, strategy={"name": "dynamic", "gates": "off"}),
+                           recorder=recorder)  # fmt: skip
+    trainer.train(MemoryKeeper())
+    assert trainer.adapters.ranks == [1] * len(trainer.adapters)
+    assert [module.max_rank for module in trainer.adapters] == [1] * len(trainer.adapters)
+    assert not any(kind == "reallocate" for _, kind, _, _ in recorder.events)
+
+
+class Planted(nn.Module):
+    """Six linear modules side by side; the target differs from the start in one of them only, by rank 6."""
+
+    def __init__(self, d: int = 24) -> None:
+        """Draw the weights."""
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(d, d, bias=False) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, 6, d) to (batch, 6, d), each module its own slice."""
+        return torch.stack([layer(x[:, i]) for i, layer in enumerate(self.layers)], 1)
+
+
+def planted_loss(strategy: str, seed: int, **fields: object) -> tuple[float, Adapters]:
+    """Train on the planted task at rank 2 a module and return the final loss and the adapters."""
+    torch.manual_seed(seed)
+    model = Planted()
+    teacher = [layer.weight.detach().clone() for layer in model.layers]
+    teacher[3] += 0.3 * torch.randn(24, 6) @ torch.randn(6, 24) / 2
+    attached = dynlora.attach(model, strategy=strategy, budget=2, steps=400, lr=1e-2, seed=seed, **fields)
+    generator = torch.Generator().manual_seed(seed)
+    loss = torch.zeros(())
+    for _ in range(400):
+        x = torch.randn(32, 6, 24, generator=generator)
+        target = torch.stack([x[:, i] @ teacher[i].t() for i in range(6)], 1)
+        loss = ((model(x) - target) ** 2).mean()
+        loss.backward()
+        attached.step()
+    return loss.item(), attached.adapters
+
+
+def test_planted_rank_is_found_and_beats_uniform() -> None:
+    fields = {"gates": "off", "growth_limit": 4.0}
+    found, adapters = planted_loss("dynamic", 0, **fields)
+    uniform, _ = planted_loss("lora", 0)
+    assert adapters.ranks[3] >= 5
+    assert adapters.ranks[3] == max(adapters.ranks)
+    assert found < 0.5 * uniform
+    assert sum(adapters.ranks) <= 12
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 9), st.integers(2, 9)), min_size=2, max_size=6),
+    st.integers(1, 4),
+    st.sampled_from(["random", "equal", "nan", "zero"]),
+    st.integers(0, 10_000),
+)
+def test_budget_holds_for_odd_shapes_and_any_scores(
+    shapes: list[tuple[int, int]], rank: int, kind: str, seed: int
+) -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList(nn.Linear(a, b) for a, b in shapes)
+    attached = dynlora.attach(
+        model, strategy="dynamic", budget=rank, steps=40, gates="off", allocate_every=1, min_rank=0, moves=5, seed=seed
+    )
+    adapters, rng = attached.adapters, np.random.default_rng(seed)
+    for index in range(6, 28):
+        score = {"random": rng.random, "equal": lambda n: np.full(n, 0.5), "zero": np.zeros}.get(kind)
+        worth, age = adapters.track("worth"), adapters.track("age")
+        age.fill_(100)
+        values = rng.choice([0.1, 0.7, np.nan], worth.shape) if score is None else score(worth.shape)
+        worth.copy_(torch.as_tensor(np.asarray(values), dtype=worth.dtype))
+        made = attached.strategy.allocate(adapters, Step(index, 40, 1e-3))
+        dynlora.api.edits.apply(adapters, made, None, step=index)
+        count = adapters.adapter_parameter_count()
+        assert count["active"] <= count["budget"]
+        for module in adapters:
+            assert 0 <= module.rank <= module.max_rank

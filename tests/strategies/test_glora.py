@@ -1,0 +1,191 @@
+"""GLoRA as a method: a super-net of random paths, a search on reserved rows, both exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import dynlora
+from dynlora.config import parse_config
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.errors import ConfigError
+from dynlora.inference.load import export_run, load_run
+from dynlora.strategies import build
+from dynlora.strategies.glora.edits import SettlePaths
+from dynlora.strategies.glora.layer import LORA, GloraLinear
+from dynlora.training import run as training
+from tests.engine.harness import (
+    ListRecorder,
+    MemoryKeeper,
+    make_trainer,
+    same,
+    tiny_config,
+    tiny_model,
+    tiny_tokens,
+    weights,
+)
+from tests.tiny import save_data, save_tiny, tiny_values
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+
+D_IN, D_OUT, RANK = 7, 5, 2
+INFO = ModuleInfo("m", 0, "m", D_IN, D_OUT)
+
+
+def test_the_found_paths_are_those_of_the_reserve_and_within_the_budget() -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("glora", train__lr=1e-2, train__steps=40), recorder=recorder)
+    assert trainer.strategy.bench is not None
+    assert len(trainer.tokens) + len(trainer.strategy.bench.reserve) == len(tiny_tokens())
+    trainer.train(MemoryKeeper())
+    rows = [row for _, kind, _, payload in recorder.events if kind == "reallocate" for row in payload["edits"]]
+    assert [row["edit"] for row in rows] == ["paths"]
+    paths, history = rows[0]["paths"], rows[0]["history"]
+    modules = [m for m in trainer.adapters if isinstance(m, GloraLinear)]
+    assert [module.eval().taken() for module in modules] == paths
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] == history[-1]["parameters"] <= count["budget"]
+    assert count["allocated"] == sum(p.numel() for m in modules for p in m.adapter_parameters().values())
+    assert trainer.strategy.bench.reserve_loss() == pytest.approx(history[-1]["best_loss"], abs=1e-5)
+    assert history[-1]["best_loss"] < max(loss for _, loss in history[0]["population"])
+    forms = np.array([recorder.vectors[f"path_{support}"][40] for support in "ABCDE"]).T.astype(int)
+    assert ["".join("ncvl"[form] for form in row) for row in forms] == paths
+    assert not np.array_equal(recorder.vectors["path_A"][39], recorder.vectors["path_A"][38])
+    losses = recorder.vectors["held_out_loss"]
+    assert losses[40].mean() == pytest.approx(trainer.predictions(trainer.tokens).loss.mean(), abs=1e-6)
+
+
+def test_an_early_search_lets_the_found_paths_train_on() -> None:
+    recorder = ListRecorder()
+    fields = {"name": "glora", "search_after": 0.5, "population": 8, "kept": 4, "rounds": 2}
+    keeper = MemoryKeeper()
+    trainer = make_trainer(tiny_config("glora", strategy=fields, train__lr=1e-2), recorder=recorder)
+    trainer.train(keeper)
+    assert [step for step, kind, _, _ in recorder.events if kind == "reallocate"] == [10]
+    for support in "ABCDE":
+        forms = recorder.vectors[f"path_{support}"]
+        assert all(np.array_equal(forms[step], forms[20]) for step in range(10, 21))
+    assert trainer.predictions(trainer.tokens).loss.mean() < recorder.vectors["held_out_loss"][10].mean()
+    resumed = make_trainer(tiny_config("glora", strategy=fields, train__lr=1e-2), state=keeper.state(15))
+    resumed.train(MemoryKeeper())
+    assert same(weights(trainer), weights(resumed))
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] <= count["budget"]
+
+
+def test_settling_is_for_super_nets() -> None:
+    plain = LoraLinear(nn.Linear(D_IN, D_OUT), INFO, rank=1, max_rank=1, scaling=1)
+    adapters = Adapters([plain], budget=12, reference_rank=1, seed=0)
+    with pytest.raises(TypeError, match="no paths to choose from"):
+        SettlePaths((LORA,)).perform(adapters, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [({"path": "nlnn"}, "five letters"), ({"path": "nlcnn"}, "C of l, v, n"), ({"kept": 30}, "must not exceed")],
+)
+def test_contradictions_are_refused(fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        build("glora", fields).check(20, 4)
+
+
+@pytest.mark.parametrize("path", ["llnnn", "vlvvv", "lnlcc"])
+def test_fixed_paths_stay_within_the_budget_where_a_rank_does(path: str) -> None:
+    config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=4)
+    adapters = make_trainer(config).adapters
+    count = adapters.adapter_parameter_count()
+    assert count["active"] <= count["budget"]
+    assert all(1 <= module.rank < 4 for module in adapters)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "path", "rank", "enough"),
+    [("bert", "nlnnv", 1, 2), ("bert", "llnnn", 1, 2), ("bert", "llnnv", 2, 3), ("llama", "llvvv", 1, 2)],
+)
+def test_a_fixed_path_that_no_rank_fits_into_the_budget_is_refused(
+    architecture: str, path: str, rank: int, enough: int
+) -> None:
+    def made(rank: int) -> Adapters:
+        config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=rank)
+        return make_trainer(config, architecture).adapters
+
+    with pytest.raises(ConfigError, match=rf"strategy.path={path}: takes .* raise adapter.rank to {enough}, or choose"):
+        made(rank)
+    count = made(enough).adapter_parameter_count()
+    assert count["active"] <= count["budget"]
+
+
+@pytest.mark.parametrize(("path", "architecture"), [("nlnnn", "bert"), ("nlvvv", "llama"), ("vnnvn", "bert")])
+def test_a_fixed_path_may_spend_the_whole_budget_at_rank_one(path: str, architecture: str) -> None:
+    config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=1)
+    count = make_trainer(config, architecture).adapters.adapter_parameter_count()
+    assert count["active"] == count["budget"]  # llama's modules have no bias to shift
+
+
+def test_a_run_that_would_exceed_its_budget_leaves_no_folder(tmp_path: Path) -> None:
+    fields = {"name": "glora", "path": "llnnn"}
+    values = tiny_values(save_tiny("bert", tmp_path / "model"), save_data(tmp_path), strategy=fields, adapter__rank=1)
+    for begin in (training.train, lambda config, _: training.plan(config)):
+        with pytest.raises(ConfigError, match=r"raise adapter.rank to 2"):
+            begin(parse_config(values), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture(scope="module", params=["searched", "fixed"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a short run on a tiny model: with found paths, or with one that is no LoRA."""
+    root = tmp_path_factory.mktemp("glora")
+    fields = {"name": "glora"} | ({"path": "vlvcv"} if request.param == "fixed" else {"population": 8, "rounds": 1})
+    values = tiny_values(save_tiny("bert", root / "model"), save_data(root), strategy=fields, adapter__rank=3)
+    outcome = training.train(parse_config(values), root / "runs")
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
+
+
+def test_both_exports_agree_with_the_run(run: Path, tmp_path: Path) -> None:
+    model = load_run(run)
+    batch = model.base.tokenizer(["the film was great", "a dull story"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        expected = model.base.model(**batch).logits
+        export_run(run, tmp_path / "merged", format="merged")
+        plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+        assert torch.allclose(plain(**batch).logits, expected, atol=1e-4)
+        export_run(run, tmp_path / "peft", format="peft")
+        base = transformers.AutoModelForSequenceClassification.from_pretrained(model.base.folder, num_labels=2)
+        theirs = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft")).eval()
+        assert torch.allclose(theirs(**batch).logits, expected, atol=1e-4)
+        with model.adapters.disabled():
+            assert not torch.allclose(model.base.model(**batch).logits, expected, atol=1e-3)
+
+
+def test_a_loop_of_ones_own_has_no_rows_to_search_on() -> None:
+    with pytest.raises(ConfigError, match=r"search for paths needs rows .* set a path, such as nlnnn"):
+        dynlora.attach(tiny_model(), strategy="glora", budget=2, steps=20)
+    attached = dynlora.attach(tiny_model(), strategy="glora", budget=2, steps=20, path="vlnnv")
+    assert not any(module.samples for module in attached.adapters)
+
+
+def test_the_mean_over_processes_decides_between_candidates() -> None:
+    """Each process ranks by its own rounding; were that to decide, they could settle on different paths."""
+    trainer = make_trainer(tiny_config("glora", strategy={"name": "glora", "population": 4, "rounds": 1, "kept": 2}))
+    asked: list[float] = []
+
+    def over_processes(loss: torch.Tensor) -> torch.Tensor:
+        asked.append(float(loss))
+        return torch.tensor(1.0 if len(asked) != 3 else 0.1)  # the others like the third best
+
+    trainer.adapters.over_processes = over_processes
+    (edit,) = trainer.strategy.settled(trainer.adapters)
+    history = edit.history
+    assert len(asked) == history[-1]["tried"]
+    assert history[-1]["best_loss"] == pytest.approx(0.1)
+    assert edit.paths != (LORA,) * len(trainer.adapters)

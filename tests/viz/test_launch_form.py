@@ -1,0 +1,335 @@
+"""The launch form without its widgets: fields, starts, twins, tables to train on, and what a check says."""
+
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynlora.assets import MODELS
+from dynlora.cli import commands
+from dynlora.cli.main import main
+from dynlora.config import config_keys, parse_config
+from dynlora.config_files import yaml_text
+from dynlora.errors import DataError
+from dynlora.viz.kit import theme
+from dynlora.viz.launch import cost_figures as figures_costs
+from dynlora.viz.launch import cost_model as costs
+from dynlora.viz.launch import data_file as datafile
+from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.launch import presets as starts
+from dynlora.viz.methods import model as methods
+from tests.pages.app import CATALOG
+from tests.viz.checked import preflight_document
+
+STRATEGIES = {row["name"]: row for row in CATALOG["strategies"]}
+TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=30)
+
+
+def command_config(command: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the config that a command line means, read by the command line's own parser."""
+    seen: list[Any] = []
+    monkeypatch.setattr(commands, "train", lambda *, queue, progress, runs_dir, **given: (seen.append(given), "", 0))
+    done = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert done.exit_code == 0, done.output
+    return commands.read_config(seen[0]["config"], seen[0]["overrides"], seen[0]["name"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.fixed_dictionaries(
+        {"seed": st.integers(0, 9), "data.path": TEXT.filter(str.strip), "strategy.name": TEXT.filter(str.strip)},
+        optional={
+            "name": TEXT.filter(str.strip), "data.text": TEXT, "train.lr": st.floats(1e-7, 10),
+            "train.steps": st.integers(1, 10_000), "adapter.targets": st.lists(TEXT, min_size=1, max_size=3),
+            "strategy.allocation": st.sampled_from(["no", "1e3", "null", "~", "rank", "[", "{a: b}", "1_0"]),
+        },
+    )
+)  # fmt: skip
+def test_command_and_file_mean_the_same_run(values: dict[str, Any]) -> None:
+    config = launchform.nested(values)
+    expected = parse_config(config)
+    assert parse_config(yaml.safe_load(yaml_text(config))) == expected
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert command_config(launchform.command(config, "some runs; x"), monkeypatch) == expected
+
+
+def test_the_form_holds_every_setting() -> None:
+    drawn = {
+        *launchform.TRAINING, *launchform.ROWS, *launchform.MORE_DATA, *launchform.COLUMNS, *launchform.MORE_TRAINING,
+        *launchform.MORE_ADAPTER, *launchform.RECORDING,
+    }  # fmt: skip
+    of_their_own = {"name", "seed", "model.name", "data.name", "data.path", "strategy.name"}
+    assert drawn | of_their_own == set(config_keys())
+    assert not drawn & of_their_own
+
+
+def test_fields_say_unit_range_default_and_key() -> None:
+    lr = launchform.config_field("train.lr")
+    assert (lr.range, lr.low_open, lr.high_open) == ("more than 0, at most 10", True, False)
+    assert lr.about == (
+        "Peak learning rate of the adapters. Range: more than 0, at most 10. Default: 0.001. Key: train.lr."
+    )
+    assert launchform.config_field("data.max_train").about.endswith("Default: all. Key: data.max_train.")
+    [_, moves] = launchform.strategy_fields(STRATEGIES["dynamic"])
+    assert (moves.label, moves.range) == ("moves, components", "at least 1")
+    assert launchform.field_table(STRATEGIES["dynamic"])[0]["values"] == "rank, random"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fits"),
+    [
+        ("train.lr", 0.5, True), ("train.lr", 11, False), ("train.lr", "<b>", False), ("train.lr", True, False),
+        ("train.lr", None, False), ("train.steps", None, True), ("train.steps", 2.5, False), ("train.steps", 7, True),
+        ("train.schedule", "cosine", True), ("train.schedule", ["x"], False), ("data.text", "a column", True),
+        ("train.lr", float("nan"), False), ("train.steps", float("inf"), False),
+    ],
+)  # fmt: skip
+def test_values_of_other_runs_fit_or_are_left(key: str, value: object, fits: bool) -> None:
+    field = launchform.config_field(key)
+    assert field.fitting(value) == (value if fits else field.default)
+
+
+def test_lists_of_other_runs_are_texts() -> None:
+    assert launchform.config_field("adapter.targets").fitting(["query", 5]) == ("query", "5")
+    assert launchform.config_field("adapter.targets").fitting("query") is None
+
+
+@pytest.mark.parametrize(
+    ("training", "waiting", "new", "said"),
+    [
+        (0, 0, 1, ""),
+        (1, 0, 1, "1 run is training; this one will wait its turn, position 2."),
+        (1, 2, 1, "1 run is training and 2 wait in the queue; this one will wait its turn, position 4."),
+        (0, 1, 3, "1 waits in the queue; these 3 will wait their turn, positions 2 to 4."),
+        (0, 0, 3, "One run trains at a time: the first starts at once, 2 wait their turn."),
+    ],
+)
+def test_the_queue_in_words(training: int, waiting: int, new: int, said: str) -> None:
+    assert launchform.queue_words(training, waiting, new) == said
+
+
+def test_presets_are_configurations() -> None:
+    assert set(starts.PRESETS) == set(starts.PRESET_WORDS)
+    for values in starts.PRESETS.values():
+        config = parse_config(launchform.nested(values))
+        assert config.train.max_steps(0) <= 1500
+
+
+def test_twins_keep_everything_else() -> None:
+    config = parse_config(
+        {
+            "name": "mine", "seed": 7, "adapter": {"rank": 5}, "train": {"steps": 33},
+            "strategy": {"name": "dynamic", "moves": 3, "scaling": "rank_stabilized"},
+        }
+    ).model_dump(mode="json")  # fmt: skip
+    uniform_fields = [{"name": "scaling", "type": "str", "default": "standard"}]
+    strategies = STRATEGIES | {"lora": {**STRATEGIES["lora"], "fields": uniform_fields}}
+    found = starts.twins(config, strategies)
+    assert list(found) == ["same", "uniform", "random"] == list(starts.TWINS) == list(starts.TWIN_WORDS)
+
+    def without(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if not key.startswith("strategy.") and key != "name"}
+
+    assert without(found["uniform"]) == without(found["random"]) == without(found["same"])
+    of_strategy = {
+        name: {key: value for key, value in values.items() if key.startswith("strategy.")}
+        for name, values in found.items()
+    }
+    assert of_strategy["uniform"] == {"strategy.name": "lora", "strategy.scaling": "rank_stabilized"}
+    assert of_strategy["random"] == of_strategy["same"] | {"strategy.allocation": "random"}
+    assert found["uniform"]["name"] == "uniform twin of mine"
+    assert parse_config(launchform.nested(found["same"])) == parse_config(config)
+
+
+def test_a_run_has_no_twin_that_is_itself() -> None:
+    assert list(starts.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same"]
+    assert list(starts.twins({"strategy": {"name": "dynamic", "allocation": "random"}}, STRATEGIES)) == [
+        "same", "uniform",
+    ]  # fmt: skip
+    assert list(starts.twins({"strategy": {"name": "unheard of"}}, {})) == ["same"]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    frame = pd.DataFrame(rows)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", "utf-8")
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
+    rows = [
+        {"review": f"the film was {'good' if i % 2 else 'NA'}", "verdict": i % 2, "source": "web"} for i in range(300)
+    ]
+    found = datafile.first_rows(_write(tmp_path / f"a.{ending}", rows))
+    assert found.shape == (datafile.READ_ROWS, 3)
+    assert found["review"].tolist() == [row["review"] for row in rows[:200]]
+    assert datafile.guessed(found) == {"text": "review", "text_pair": None, "label": "verdict", "group_by": "source"}
+    assert datafile.label_words(found, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"", "cannot be read as csv"), ("a.csv", b"text,label\n", "holds no rows"),
+        ("a.csv", b'text,label\n"a,1\n', "cannot be read as csv"), ("a.csv", b"\xff\xfe\x00,\n\x80,1\n", "a.csv: "),
+        ("a.jsonl", b"[1, 2]\n", "line 1 is no object"), ("a.jsonl", b'{"a": ', "cannot be read as jsonl"),
+        ("a.jsonl", b"[" * 100_000, "cannot be read as jsonl"), ("a.parquet", b"PAR1", "cannot be read as parquet"),
+        ("a.csv", b"x" * (4 * 2**20 + 1), "first line is longer"),
+        ("a.csv", b",".join([b"c"] * 300) + b"\n1", "300 columns are more than 200"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said) as refused:
+        datafile.first_rows(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "guess"),
+    [
+        ({"sentence1": ["a b"], "sentence2": ["c d"], "label": [1]}, ("sentence1", "sentence2", "label", None)),
+        ({"question": ["a"], "sentence": ["b"], "label": [1]}, ("sentence", None, "label", None)),
+        ({"Text": ["a b c"], "Label": ["x"], "domain": ["y"]}, ("Text", None, "Label", "domain")),
+        ({"id": [1, 2], "body": ["a long text", "another"], "kind": ["x", "x"]}, ("body", None, "id", None)),
+        ({"a": [1, 2], "b": [1, 1]}, (None, None, "a", None)),
+        ({"only": ["one"]}, ("only", None, None, None)),
+    ],
+)
+def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -> None:
+    assert tuple(datafile.guessed(pd.DataFrame(columns)).values()) == guess
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.5 * i for i in range(30)], "In its 30 rows the label is a number from 0 to 14.5."),
+        (["x"] * 3, "the label is always x: there is nothing to tell apart"),
+        ([f"text {i}" for i in range(60)], "the label takes 60 values: is it the label?"),
+        (["x", None, "y"], "the label is empty 1 time: fill it or drop the rows."),
+    ],
+)
+def test_the_label_in_words(values: list[Any], said: str) -> None:
+    assert said in datafile.label_words(pd.DataFrame({"label": values}), "label")
+
+
+def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:
+    assert datafile.table_of(tmp_path) is None
+    _write(tmp_path / "validation.csv", [{"text": "a", "label": 1}])
+    train = _write(tmp_path / "train-00000-of-00002.csv", [{"text": "a", "label": 1}])
+    assert datafile.table_of(tmp_path) == datafile.table_of(train) == train
+    assert datafile.table_of(tmp_path / "nothing.csv") is None
+
+
+def test_what_a_check_says_in_numbers_and_sentences() -> None:
+    found = preflight_document()
+    assert costs.figures(found)["parameters trained"] == "64,878"
+    assert costs.figures(found)["time, about"] == "2 min 30 s"
+    assert "64,108 of a budget of 64,512 adapter parameters, 108 of them input gates," in costs.kinds_sentence(found)
+    assert costs.schedule_sentence(found) == (
+        "80 steps, 0.64 passes over the training rows; capacity may move 7 times between steps 17 and 59 and is "
+        "settled for the last 21; 9 evaluations."
+    )
+    assert "capacity never moves" in costs.schedule_sentence(preflight_document(events=[]))
+    assert "A run trains beside the check" in costs.cost_sentence(found, 1)
+    assert "trains beside" not in costs.cost_sentence(found)
+    assert "the classes a fine film and positive, judged by accuracy" in costs.data_sentence(found)
+    assert costs.data_sentence(found).endswith("48 at most; 3.2 % of the rows are cut after 48 tokens.")
+    found["tokens"]["train"]["cut_share"] = 0
+    assert costs.data_sentence(found).endswith("48 at most; none is cut after 48 tokens.")
+    preview = costs.preview_frame(found)
+    assert preview["what the model sees"].tolist() == ["[CLS] a fine film [SEP]", "[CLS] no [SEP]"]
+    assert preview["cut"].tolist() == ["no", "yes"]
+    assert "second text" not in preview
+
+
+def test_the_timeline_holds_every_event_once_and_thins_a_crowd() -> None:
+    timeline = costs.timeline(preflight_document())
+    by_lane = timeline.groupby("what")["start"].agg(list)
+    assert by_lane["capacity moves"] == [17, 24, 31, 38, 45, 52, 59]
+    assert by_lane["evaluation"] == list(range(0, 81, 10))
+    assert by_lane["checkpoint"] == list(range(8, 81, 8))
+    spans = timeline[timeline["end"] > timeline["start"]].set_index("what")[["start", "end"]].T.to_dict("list")
+    assert spans == {"rate rises": [0, 5], "rate falls": [5, 80], "capacity settled": [59, 80]}
+    crowded = costs.timeline(preflight_document(events=list(range(1, 9001)), steps=10_000))
+    moves = crowded[crowded["what"] == "capacity moves"]["start"].tolist()
+    assert (len(moves), moves[0], moves[-1]) == (costs.MARKS, 1, 9000)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
+    figure = figures_costs.schedule_lanes(costs.timeline(preflight_document()), theme.palette(mode))
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces["capacity moves"].x) == [17, 24, 31, 38, 45, 52, 59]
+    assert set(traces["capacity moves"].y) == set(traces["capacity settled"].y) == {"capacity"}
+    assert (list(traces["rate falls"].base), list(traces["rate falls"].x)) == ([5], [75])
+    assert figure.layout.xaxis.title.text == "step"
+    assert "evaluation, step 10" in traces["evaluation"].customdata
+
+
+def test_parameters_are_drawn_by_kind() -> None:
+    kinds = costs.kinds_frame(preflight_document())
+    figure = figures_costs.kinds_bars(kinds, theme.palette("light"))
+    assert [trace.name for trace in figure.data] == ["active", "room to grow"]
+    assert list(figure.data[0].y) == ["query", "ff out"]
+    assert list(figure.data[0].x) == [18_432, 46_080]
+    assert figure.layout.xaxis.title.text == "adapter parameters"
+
+
+def test_methods_in_words() -> None:
+    strategy = {
+        "name": "x", "title": "X", "paper": "Someone 2025, arXiv 2501.14859", "fidelity": "reconstruction",
+        "doc": "h = W x\n\n    How it\n    works.\n\n    More.\n\n    Paper: that one.\n    Differs: in one\n    thing."
+        "\n\n    State.",
+    }  # fmt: skip
+    assert methods.how(strategy) == ["How it works.", "More."]
+    assert methods.departs(strategy) == "In one thing."
+    assert methods.paper_link(strategy) == "https://arxiv.org/abs/2501.14859"
+    assert dict(methods.facts(strategy))["Fidelity"].startswith("reconstruction: fills gaps")
+    assert methods.paper_link({"name": "y"}) is None
+    assert methods.facts({"name": "y"}) == [("Name", "y")]
+    assert methods.overview([strategy])["method"].tolist() == ["X"]
+
+
+@pytest.mark.parametrize("preset", list(starts.PRESETS))
+def test_every_preset_suits_every_strategy(preset: str) -> None:
+    from dynlora import strategies
+
+    for name in strategies.registry():
+        drawn = {field.key: field for field in launchform.strategy_fields(strategies.describe(name))}
+        start = starts.PRESETS[preset]
+        fields = {key.partition(".")[2]: field.fitting(start.get(key, field.default)) for key, field in drawn.items()}
+        config = parse_config(launchform.nested({key: start[key] for key in start if not key.startswith("strategy.")}))
+        strategy = strategies.build(name, fields)
+        total = config.train.max_steps(0)
+        strategy.check(total, config.adapter.rank)
+        assert all(0 < step <= total for step in strategy.events(total, config.adapter.rank))
+
+
+def test_the_form_says_what_an_embedded_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path))
+    said = launchform.model_words("smollm2-135m")
+    assert "135M-Instruct" in said
+    assert "271 MB; fetched at its first use, 93 MB. Licence: Apache-2.0." in said
+    monkeypatch.setattr("dynlora.assets.gguf_llama.can_read", lambda: False)
+    assert "its first use needs pip install 'dynlora[gguf]'" in launchform.model_words("smollm2-135m")
+    MODELS["smollm2-135m"].folder.mkdir(parents=True)
+    (MODELS["smollm2-135m"].folder / "model.safetensors").touch()
+    assert "271 MB, fetched already." in launchform.model_words("smollm2-135m")
+    assert launchform.model_words("owner/model") == "A local folder or a hub id; embedded are minilm, smollm2-135m."
