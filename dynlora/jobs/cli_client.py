@@ -136,12 +136,13 @@ def catalog() -> dict[str, Any]:
 
 
 def _catalog_version() -> str:
-    """Return a digest of everything the catalogue is made of."""
+    """Return a digest of everything the catalogue is made of: a field's choices and help come from any engine file."""
     digest = hashlib.sha256()
     with suppress(PackageNotFoundError):
         digest.update(version("dynlora").encode())
-    for path in (*sorted((_PACKAGE / "strategies").glob("*.py")), _PACKAGE / "engine" / "strategy.py"):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    sources = (path for folder in ("engine", "strategies") for path in (_PACKAGE / folder).rglob("*.py"))
+    for path in sorted(sources):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
