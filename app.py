@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz import ui as widgets
+from dynlora.viz.ui import frame
 
 st.set_page_config(page_title="dynlora", page_icon="📊", layout="wide")
 PAGES = [
@@ -19,6 +19,6 @@ PAGES = [
     st.Page("pages/tour.py", title="Tour", icon=":material/school:"),
 ]
 page = st.navigation(PAGES, position="hidden")
-widgets.prepare()
-widgets.menu(PAGES)
+frame.prepare()
+frame.menu(PAGES)
 page.run()

@@ -25,9 +25,9 @@ from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
 from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 from dynlora.store.score_signals import module_scores
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.capacity.model import spearman
-from dynlora.viz.knockout import model as knockouts
+from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.kit.stats import spearman
+from dynlora.viz.knockout import model as knockout_model
 
 UNIFORM = "lora"
 
@@ -57,19 +57,19 @@ def chosen(runs_dir: Path, strategies: list[str]) -> dict[str, Path]:
 def measured(folder: Path, rows: int) -> pd.DataFrame:
     """Return the effects of a run's modules, measured where they are not known, and kept."""
     file = knockout_target(folder)
-    modules = capacity.described(queries.modules_frame(folder))
+    modules = kit_modules.described(queries.modules_frame(folder))
     for found in kept_knockouts(file):
         if found.rows == rows and len(found.alone) == len(modules):
-            return knockouts.effects(found, modules)
+            return knockout_model.effects(found, modules)
     for found in Examined(folder).knockouts(rows=rows, known=kept_knockouts(file)):
         keep_knockouts(file, found)
-    return knockouts.effects(found, modules)
+    return knockout_model.effects(found, modules)
 
 
 def tried(folder: Path, rows: int, known: pd.DataFrame) -> str:
     """Return how effects on few rows, measured now and not kept, agree with those that are known."""
     *_, found = Examined(folder).knockouts(rows=rows)
-    few = knockouts.effects(found, capacity.described(queries.modules_frame(folder)))
+    few = knockout_model.effects(found, kit_modules.described(queries.modules_frame(folder)))
     rho = spearman(pd.Series(few["delta"]), pd.Series(known["delta"]))
     return f"{rows} rows of {folder.name}, measured now: Spearman {rho:+.2f} with what is known of it"
 
@@ -78,9 +78,9 @@ def compared(folder: Path, own: pd.DataFrame, uniform: pd.DataFrame | None) -> l
     """Return each score's agreement with the run's own effects and with those of the uniform run."""
     found = []
     for name, score in module_scores(folder).items():
-        row: dict[str, Any] = {"score": name, "own": asdict(knockouts.agreement(score, own))}
+        row: dict[str, Any] = {"score": name, "own": asdict(knockout_model.agreement(score, own))}
         if uniform is not None:
-            row["uniform"] = asdict(knockouts.agreement(score, uniform))
+            row["uniform"] = asdict(knockout_model.agreement(score, uniform))
         found.append(row)
     return found
 

@@ -30,10 +30,12 @@ from benchmarks.screen import on_screen
 from dynlora.store import queries
 from dynlora.store.row_cache import LISTING_NAME
 from dynlora.store.writer import RunWriter
-from dynlora.viz import ui as widgets
-from dynlora.viz.capacity import map_figure as figures_capacity
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.kit import theme
+from dynlora.viz.capacity import cards as capacity_cards
+from dynlora.viz.capacity import map_figure
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.kit import module_map, theme
+from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.ui import url_state
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = 400
@@ -78,11 +80,11 @@ def repeated(act: Callable[[], object], repeats: int) -> Spent:
 def heat_map(folder: Path, signal: str = "rank", first: int | None = None, last: int | None = None) -> int:
     """Ask for a heat map, draw it, write it as JSON, and return the JSON's length: what a first view needs."""
     heat = queries.heatmap(folder, signal, COLUMNS, first, last)
-    modules = capacity.ordered(capacity.described(queries.modules_frame(folder)), "kind", np.zeros(0))
+    modules = capacity_model.ordered(kit_modules.described(queries.modules_frame(folder)), "kind", np.zeros(0))
     ranks = queries.heatmap(folder, "rank", COLUMNS, first, last).frame
-    budget = capacity.budget_line(ranks, modules, 0, None)
-    view = figures_capacity.MapView(signal, heat.unit, int(heat.last_step[-1]), None, (), None)
-    figure = figures_capacity.capacity_map(heat.frame, heat.first_step, modules, budget, view, theme.LIGHT)
+    budget = kit_modules.budget_line(ranks, modules, 0, None)
+    view = module_map.MapView(signal, heat.unit, int(heat.last_step[-1]), None, (), None)
+    figure = map_figure.capacity_map(heat.frame, heat.first_step, modules, budget, view, theme.LIGHT)
     return len(figure.to_json() or "")
 
 
@@ -141,7 +143,7 @@ def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) ->
         record(writer, step, 10**9, ranks)
     writer.commit()
     clock: list[tuple[float, float]] = []
-    begin, end = widgets.follow_address, widgets.capacity_now
+    begin, end = url_state.follow_address, capacity_cards.capacity_now
 
     def started(*names: str) -> None:
         clock.append((time.perf_counter(), time.process_time()))
@@ -151,7 +153,10 @@ def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) ->
         end(view)
         clock.append((time.perf_counter(), time.process_time()))
 
-    with mock.patch.object(widgets, "follow_address", started), mock.patch.object(widgets, "capacity_now", ended):
+    with (
+        mock.patch.object(url_state, "follow_address", started),
+        mock.patch.object(capacity_cards, "capacity_now", ended),
+    ):
         drawn(app)
     return Spent(clock[1][0] - clock[0][0], clock[1][1] - clock[0][1])
 

@@ -16,12 +16,14 @@ from torch.optim import AdamW, Optimizer
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine import edits
+from dynlora.engine.adapt import adapt
+from dynlora.engine.context import Step
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.held_back import Bench
 from dynlora.engine.loop.optimizer import peak_rate
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.base_model import BaseModel, adapt, head_names
-from dynlora.engine.strategy import Step, Strategy
+from dynlora.engine.model.base_model import BaseModel, head_names
+from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.store.run import Run, open_run
 

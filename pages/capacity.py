@@ -3,59 +3,62 @@
 from __future__ import annotations
 
 from dynlora.store import queries
-from dynlora.viz import ui as widgets
-from dynlora.viz.adapter import cards as adapter_view
-from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.adapter import cards as adapter_cards
+from dynlora.viz.capacity import cards as capacity_cards
+from dynlora.viz.capacity import view as capacity_view
+from dynlora.viz.kit import run_summary
+from dynlora.viz.knockout import card as knockout_card
+from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
 
-widgets.enter()
-widgets.keep_address()
-if adapter_view.adapter_in_address():
-    adapter_view.adapter_view()
-run = widgets.pick_run(without=adapter_view.adapter_link)
-widgets.remember_address()
-with widgets.guarded():
-    IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
+frame.enter()
+url_state.keep_address()
+if adapter_cards.adapter_in_address():
+    adapter_cards.adapter_view()
+run = run_picker.pick_run(without=adapter_cards.adapter_link)
+url_state.remember_address()
+with frame.guarded():
+    IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
 
 
-@widgets.following(3, active=IS_ACTIVE)
+@live.following(3, active=IS_ACTIVE)
 def show_now() -> None:
     """Draw what changes with every step: the map and the model."""
-    widgets.follow_address("signal", "rows", "flow")
-    with widgets.guarded():
-        summary = widgets.live_summary(run.folder, was_active=IS_ACTIVE)
-        view = widgets.capacity_view(run.folder, summary)
-    widgets.titled(f"Capacity: {summary['name']}", listing.about(summary))
-    widgets.status_line(summary)
+    url_state.follow_address("signal", "rows", "flow")
+    with frame.guarded():
+        summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
+        view = capacity_view.capacity_view(run.folder, summary)
+    cards.titled(f"Capacity: {summary['name']}", run_summary.about(summary))
+    cards.status_line(summary)
     if view is None:
-        widgets.note("No ranks have been recorded yet. The map appears with the first steps.")
+        cards.note("No ranks have been recorded yet. The map appears with the first steps.")
         return
-    widgets.figures(listing.headline(summary, len(view.events)))
-    with widgets.guarded():
-        view = widgets.capacity_controls(view)
-        widgets.capacity_now(view)
+    cards.figures(run_summary.headline(summary, len(view.events)))
+    with frame.guarded():
+        view = capacity_view.capacity_controls(view)
+        capacity_cards.capacity_now(view)
 
 
-@widgets.following(15, active=IS_ACTIVE)
+@live.following(15, active=IS_ACTIVE)
 def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
-    widgets.follow_address("signal", "rows", "flow")
-    with widgets.guarded():
-        view = widgets.capacity_view(run.folder, queries.run_summary(run.folder))
+    url_state.follow_address("signal", "rows", "flow")
+    with frame.guarded():
+        view = capacity_view.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
-        widgets.capacity_decisions(widgets.as_addressed(view))
+        capacity_cards.capacity_decisions(capacity_view.as_addressed(view))
 
 
 def show_knockouts() -> None:
     """Draw what knocking modules out says of the scores; needs the trained model."""
-    with widgets.guarded():
-        summary, modules = queries.run_summary(run.folder), widgets.modules(run.folder)
+    with frame.guarded():
+        summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:
-            widgets.knockout_card(run, summary, modules)
+            knockout_card.knockout_card(run, summary, modules)
 
 
 show_now()
 show_decisions()
 show_knockouts()
-widgets.links(run.id, here="capacity")
-adapter_view.adapter_link()
+run_picker.links(run.id, here="capacity")
+adapter_cards.adapter_link()

@@ -6,41 +6,42 @@ import streamlit as st
 
 from dynlora.config_files import yaml_text
 from dynlora.jobs import launch
-from dynlora.viz import ui as widgets
-from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.launch import data_source, form_model, preflight_card, start_from
+from dynlora.viz.launch import form as launch_form
+from dynlora.viz.ui import cards, frame, run_picker, url_state
 
-widgets.enter()
-widgets.titled("Launch", "Start a real fine-tune in a process of its own; it goes on when this page is closed.")
-with widgets.guarded(), st.spinner("Asking for the strategies"):
+frame.enter()
+cards.titled("Launch", "Start a real fine-tune in a process of its own; it goes on when this page is closed.")
+with frame.guarded(), st.spinner("Asking for the strategies"):
     STRATEGIES = {row["name"]: row for row in launch.catalog()["strategies"]}
 
-with widgets.card("What does it start from?", "start"):
-    start = widgets.pick_start(STRATEGIES)
-with widgets.card("What is learned from?", "data"):
-    source = widgets.pick_source(start)
-with widgets.card("What is trained, and how long?", "what"), widgets.guarded():
-    values, seeds = widgets.what_and_how_long(start)
-with widgets.card("How is capacity spent?", "how"):
-    usual = start.get("strategy.name", launchform.config_field("strategy.name").default)
-    name = widgets.choose(
+with cards.card("What does it start from?", "start"):
+    start = start_from.pick_start(STRATEGIES)
+with cards.card("What is learned from?", "data"):
+    source = data_source.pick_source(start)
+with cards.card("What is trained, and how long?", "what"), frame.guarded():
+    values, seeds = launch_form.what_and_how_long(start)
+with cards.card("How is capacity spent?", "how"):
+    usual = start.get("strategy.name", form_model.config_field("strategy.name").default)
+    name = url_state.choose(
         "strategy", "strategy", list(STRATEGIES), usual if usual in STRATEGIES else next(iter(STRATEGIES))
     )
-    strategy = widgets.how_capacity_is_spent(STRATEGIES[name], start)
+    strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
 
-configs = [launchform.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
-training, waiting = widgets.in_the_queue()
+configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
+training, waiting = launch_form.in_the_queue()
 with st.container(horizontal=True, vertical_alignment="center", key="actions"):
-    widgets.start_button(configs, source.missing)
-    widgets.check_button(configs[0], source.missing, training)
-    widgets.note(source.missing or launchform.queue_words(training, waiting, len(configs)))
-widgets.show_launched()
-widgets.show_check(configs[0])
+    launch_form.start_button(configs, source.missing)
+    preflight_card.check_button(configs[0], source.missing, training)
+    cards.note(source.missing or form_model.queue_words(training, waiting, len(configs)))
+launch_form.show_launched()
+preflight_card.show_check(configs[0])
 
 if not source.missing:
-    with widgets.card("The same on the command line", "command"):
-        commands = [launchform.command(config, str(widgets.runs_dir())) for config in configs]
+    with cards.card("The same on the command line", "command"):
+        commands = [form_model.command(config, str(run_picker.runs_dir())) for config in configs]
         left, right = st.columns([3, 2])
         left.code("\n".join(commands), language="bash", wrap_lines=True)
         right.code(yaml_text(configs[0]), language="yaml", wrap_lines=True)
         if len(configs) > 1:
-            widgets.note(f"The file is that of the first of {len(configs)} runs; in the others only the seed differs.")
+            cards.note(f"The file is that of the first of {len(configs)} runs; in the others only the seed differs.")

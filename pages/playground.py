@@ -5,24 +5,25 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import ui as widgets
-from dynlora.viz.kit import run_summary as listing
-from dynlora.viz.playground import model as playground
+from dynlora.viz.kit import run_summary
+from dynlora.viz.playground import cards as playground_cards
+from dynlora.viz.playground import model as playground_model
+from dynlora.viz.ui import cached_queries, cards, frame, run_picker
 
-widgets.enter()
-run = widgets.pick_run()
-with widgets.guarded():
+frame.enter()
+run = run_picker.pick_run()
+with frame.guarded():
     summary = queries.run_summary(run.folder)
-    modules = widgets.modules(run.folder)
+    modules = cached_queries.modules(run.folder)
     examples = queries.examples_frame(run.folder, summary["step"])
-    signals = widgets.signal_names(run.folder)
-widgets.titled(f"Playground: {summary['name']}", listing.about(summary))
+    signals = cached_queries.signal_names(run.folder)
+cards.titled(f"Playground: {summary['name']}", run_summary.about(summary))
 if not summary["step"] or modules.empty:
-    widgets.note("Nothing has been trained yet: the playground opens with the first checkpoint.")
+    cards.note("Nothing has been trained yet: the playground opens with the first checkpoint.")
     st.stop()
-asked = widgets.text_form(run, playground.task_of(summary, examples), examples, gated="gate" in signals)
+asked = playground_cards.text_form(run, playground_model.task_of(summary, examples), examples, gated="gate" in signals)
 if asked.text:
-    widgets.answers_card(asked)
-    widgets.explained_cards(asked, modules)
-widgets.file_card(asked)
-widgets.links(run.id, here="playground")
+    playground_cards.answers_card(asked)
+    playground_cards.explained_cards(asked, modules)
+playground_cards.file_card(asked)
+run_picker.links(run.id, here="playground")

@@ -5,43 +5,43 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import ui as widgets
 from dynlora.viz.health.card import health_card
-from dynlora.viz.kit import run_summary as listing
-from dynlora.viz.run import live_cards as run_live
+from dynlora.viz.kit import run_summary
+from dynlora.viz.report.button import report_button
+from dynlora.viz.run import live_cards
 from dynlora.viz.run.result_cards import run_results
-from dynlora.viz.ui import ask
-from dynlora.viz.ui.cached_queries import ask_events, one_look
+from dynlora.viz.ui import frame, live, run_picker, url_state
+from dynlora.viz.ui.cached_queries import ask, ask_events, one_look
 
 SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
 POINTS = 600
 """Most points of a series that travel to the browser: least, greatest and last of each bin."""
 
-widgets.enter()
-run = widgets.pick_run()
-with widgets.guarded():
-    IS_ACTIVE = queries.run_summary(run.folder)["status"] in listing.ACTIVE
+frame.enter()
+run = run_picker.pick_run()
+with frame.guarded():
+    IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
 
 
-@widgets.following(2, active=IS_ACTIVE)
+@live.following(2, active=IS_ACTIVE)
 def show_run() -> None:
     """Draw everything that changes while the run trains."""
-    with widgets.guarded(), one_look():
+    with frame.guarded(), one_look():
         summary = queries.run_summary(run.folder)
-        if IS_ACTIVE and summary["status"] not in listing.ACTIVE:
+        if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()
         scalars = ask(queries.scalars_frame, run.folder, None, None, POINTS)
-        times = listing.step_times(scalars)
+        times = run_summary.step_times(scalars)
         events = ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
-        run_live.run_head(run, summary, times, events)
+        live_cards.run_head(run, summary, times, events, report_button)
         health_card(run.folder, summary)
-        section = widgets.segmented("section", "section", list(SECTIONS), "training", SECTIONS.__getitem__)
+        section = url_state.segmented("section", "section", list(SECTIONS), "training", SECTIONS.__getitem__)
         if section == "results":
             run_results(run, summary, events)
         elif section == "machine":
-            run_live.run_machine(run, summary)
+            live_cards.run_machine(run, summary)
         else:
-            run_live.run_training(run, summary, scalars, times)
+            live_cards.run_training(run, summary, scalars, times)
 
 
 show_run()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz import ui as widgets
 from dynlora.viz.tour import stops as tour_stops
+from dynlora.viz.ui import cards, frame, url_state
 
-widgets.enter()
-widgets.keep_address()
-with widgets.guarded(), st.spinner("Looking for a run to show"):
+frame.enter()
+url_state.keep_address()
+with frame.guarded(), st.spinner("Looking for a run to show"):
     found = tour_stops.toured()
 if found is None:
-    widgets.titled("Tour", "What rank is, and what it means that it moves.")
+    cards.titled("Tour", "What rank is, and what it means that it moves.")
     tour_stops.nothing_to_tour()
     st.stop()
 tour_stops.head(found)
-with widgets.guarded():
+with frame.guarded():
     tour_stops.show_stop(found)

@@ -1,4 +1,4 @@
-"""What the commands that examine a run do: each returns a document (plain values) and the words for a person."""
+"""Commands that examine a trained run: knock-outs, and the child process that answers pages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,37 @@ from typing import Any
 
 import click
 
+from dynlora.cli.options import in_runs, reports
 from dynlora.errors import ConfigError
 from dynlora.store.schema import run_folder
 
 
-def knockout(
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--rows", type=click.IntRange(1), default=512, show_default=True, help="Held-out rows to look at.")
+@click.option(
+    "--together", multiple=True, metavar="I,J", help="Modules to switch off together, by position; again for more."
+)
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@click.option("--again", is_flag=True, help="Measure anew what is known already.")
+@in_runs
+@reports
+def knockout(**options: Any) -> Any:
+    """Switch each module off in turn: what do held-out rows lose, and did the allocator know?"""
+    return measure(**options)
+
+
+@click.command(hidden=True)
+@click.option("--idle", type=click.FloatRange(0, min_open=True), default=None, help="Seconds without a question.")
+@click.option("--memory", type=click.IntRange(1), default=None, help="Bytes of memory to stay within.")
+def answer(idle: float | None, memory: int | None) -> None:
+    """Answer questions about trained runs, a line of JSON each; pages start this."""
+    from dynlora.inference.worker import IDLE_S, main
+
+    main(IDLE_S if idle is None else idle, memory)
+
+
+def measure(
     *, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path
 ) -> tuple[Any, str]:
     """Measure knock-outs, keep them with the run, and compare them with every recorded score."""
@@ -48,12 +74,12 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
     """Return knock-outs beside the scores that were recorded."""
     from dynlora.store import queries
     from dynlora.store.score_signals import module_scores
-    from dynlora.viz.capacity import model as capacity
-    from dynlora.viz.knockout import model as knockouts
+    from dynlora.viz.kit import modules as kit_modules
+    from dynlora.viz.knockout import model as knockout_model
 
-    modules = capacity.described(queries.modules_frame(folder))
-    effect = knockouts.effects(found, modules)
-    agreed = knockouts.agreements(module_scores(folder), effect)
+    modules = kit_modules.described(queries.modules_frame(folder))
+    effect = knockout_model.effects(found, modules)
+    agreed = knockout_model.agreements(module_scores(folder), effect)
     alone = effect.drop(columns=["short", "label", "layer"]).to_dict("records")
     document = {
         "id": folder.name,
@@ -62,7 +88,7 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
         "together": [asdict(effect) for effect in found.effects if len(effect.modules) > 1],
         "agreement": agreed.to_dict("records"),
     }
-    lines = [knockouts.effect_sentence(effect, found.n_modules, found.rows)]
+    lines = [knockout_model.effect_sentence(effect, found.n_modules, found.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
         lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  ({row['low']:+.5f} to {row['high']:+.5f})")
     for row in agreed.to_dict("records"):

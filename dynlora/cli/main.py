@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from dynlora.cli import commands
-from dynlora.cli import report as cli_files
-from dynlora.cli.examining import answer, knockout
+from dynlora.cli import report as cli_report
+from dynlora.cli.knockout import answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.errors import DynloraError, SearchError
@@ -287,5 +287,5 @@ def doctor(**options: Any) -> Any:
     return commands.doctor(**options)
 
 
-main.add_command(cli_files.report)
-main.add_command(cli_files.inspect)
+main.add_command(cli_report.report)
+main.add_command(cli_report.inspect)

@@ -54,10 +54,10 @@ def inspect(folder: Path) -> Any:
 
 def _adapter_words(adapter: Adapter) -> str:
     """Return an adapter as a sentence, a line a module, and what the numbers do not show."""
-    from dynlora.viz.adapter import model as adapter_spectra
-    from dynlora.viz.adapter import text as sentences_adapter
+    from dynlora.viz.adapter import model as adapter_model
+    from dynlora.viz.adapter import text as adapter_text
 
-    modules = adapter_spectra.described(adapter)
-    table = adapter_spectra.table(modules).drop(columns="name")
+    modules = adapter_model.described(adapter)
+    table = adapter_model.table(modules).drop(columns="name")
     lines = table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}")
-    return "\n".join([sentences_adapter.overview(adapter, modules), lines, *adapter.notes])
+    return "\n".join([adapter_text.overview(adapter, modules), lines, *adapter.notes])

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import Any
 
-from dynlora.engine.init.initializers import STARTS
-
 
 def setting(
     default: Any,
@@ -29,11 +27,6 @@ def setting(
         "bounds": {k: v for k, v in bounds.items() if v is not None},
     }
     return field(default=default, metadata=metadata)
-
-
-def start_setting(choices: Sequence[str] = tuple(STARTS)) -> Any:
-    """Declare `init`: how A starts, for a method that can take only some of the starts; the first is the default."""
-    return setting(choices[0], f"Start of A: {'; '.join(STARTS[name].help for name in choices)}.", choices=choices)
 
 
 def state(factory: Callable[[], Any]) -> Any:

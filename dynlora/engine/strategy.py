@@ -8,17 +8,18 @@ keep it beside its component. A strategy never changes an adapter itself: it ret
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.data.held_back import Batch, Bench, example_loss
 from dynlora.engine.edits import Edit
-from dynlora.engine.fields import setting, start_setting, state
-from dynlora.engine.init.initializers import STARTS
+from dynlora.engine.fields import setting, state
+from dynlora.engine.init.initializers import STARTS, start_setting
 from dynlora.engine.loss_guard import RateGuard
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -52,46 +53,6 @@ class OwnSignal:
     unit: str = ""
     choices: tuple[str, ...] = ()
     grouping: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where training stands when a hook is called.
-
-    Attributes:
-        index: optimizer steps done, 1 after the first.
-        total: optimizer steps of the run, T.
-        lr: learning rate of this step.
-        loss: of the step's batch, penalties left out, on the device; None before it is known.
-    """
-
-    index: int
-    total: int
-    lr: float
-    loss: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a strategy may look at before the adapters exist.
-
-    Attributes:
-        model: the base model with its head.
-        rank: rank of uniform LoRA.
-        budget: parameters allowed, Σ rank · (d_in + d_out) unless the strategy says otherwise.
-        lora_alpha: alpha of the config; standard scaling is lora_alpha / rank.
-        total: optimizer steps of the run, T.
-        batches: gives n batches of training rows, with labels, on the model's device; none on resume or load.
-        seed: of the run.
-    """
-
-    model: nn.Module
-    rank: int
-    budget: int
-    lora_alpha: float
-    total: int
-    batches: Callable[[int], list[Batch]]
-    seed: int
 
 
 @dataclass

@@ -11,6 +11,7 @@ import torch
 from dynlora import assets, strategies
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
+from dynlora.engine.adapt import adapt
 from dynlora.engine.data.tables import FORMATS as TABLE_FORMATS
 from dynlora.engine.data.tables import read_table
 from dynlora.engine.data.text_data import text_columns
@@ -20,7 +21,7 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
-from dynlora.engine.model.base_model import adapt, head_parameters, load_base
+from dynlora.engine.model.base_model import head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
 from dynlora.training.build import read_data
 

@@ -19,7 +19,7 @@ from dynlora.assets.cache import cache_dir
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, DynloraError, RunBusyError, StorageError
 from dynlora.jobs.spawn import Folder, child_environment, locked, own_folder, runs_root, storing
-from dynlora.store.lifecycle import write_text
+from dynlora.safe_files import write_text
 
 INCOMING_DIR = ".incoming"
 """Folder of a runs folder that holds what is handed to children."""

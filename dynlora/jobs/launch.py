@@ -32,10 +32,11 @@ from dynlora.jobs.queue import (
     start_next,
     wake,
 )
-from dynlora.jobs.spawn import Folder, locked, own_folder, read_json, runs_root, storing
+from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root, storing
 from dynlora.jobs.trash import delete, restore, trashed
+from dynlora.safe_files import read_json, write_text
 from dynlora.store import process, schema
-from dynlora.store.lifecycle import annotate, write_text
+from dynlora.store.lifecycle import annotate
 from dynlora.store.rows import Status
 
 __all__ = [

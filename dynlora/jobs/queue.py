@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynlora.errors import CorruptRunError, DynloraError, RunNotFoundError
-from dynlora.jobs.spawn import Folder, end_child, locked, read_json, reap, runs_root, spawn_detached, tail
+from dynlora.jobs.spawn import Folder, end_child, locked, reap, runs_root, spawn_detached
+from dynlora.safe_files import read_json, tail, write_text
 from dynlora.store import process, schema
 from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
-from dynlora.store.lifecycle import annotate, write_text
+from dynlora.store.lifecycle import annotate
 from dynlora.store.meta import moment, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from dynlora.errors import CorruptRunError, StorageError
-from dynlora.server.token import TOKEN_VARIABLE
+from dynlora.safe_files import NotPlainFileError, open_log
 from dynlora.store.connection import take_lock
 
 Folder = str | os.PathLike[str]
@@ -29,8 +26,9 @@ _KEPT = frozenset((
     "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
     "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
 ))  # fmt: skip
+TOKEN_VARIABLE = "DYNLORA_TOKEN"
+
 _DROPPED = frozenset((TOKEN_VARIABLE,))
-_MAX_JSON_BYTES = 65_536
 _END_S = 5.0
 
 _children: list[subprocess.Popen[bytes]] = []
@@ -73,20 +71,10 @@ def spawn_detached(command: list[str], log: Path) -> int:
 
 
 def _open_log(log: Path) -> int:
-    """Return a descriptor that appends to a log; opening a pipe in its place would wait for ever for a reader."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(log, flags, 0o644)
-    except OSError as error:
-        if os.path.lexists(log) and not stat.S_ISREG(os.lstat(log).st_mode):
-            raise CorruptRunError(f"{log.name} is not a plain file: remove it") from None
-        raise error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise CorruptRunError(f"{log.name} is not a plain file: remove it")
-    if sys.platform != "win32":
-        os.set_blocking(descriptor, True)
-    return descriptor
+        return open_log(log)
+    except NotPlainFileError:
+        raise CorruptRunError(f"{log.name} is not a plain file: remove it") from None
 
 
 def end_child(pid: int) -> None:
@@ -171,25 +159,3 @@ def own_folder(root: Path, name: str) -> Path:
     with storing(f"the folder {folder}"):
         folder.mkdir(exist_ok=True)
     return folder
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a small JSON object, empty when the file is missing, a link, too large or no object."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            found = json.loads(file.read(_MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-
-
-def tail(path: Path, size: int = 4000) -> str:
-    """Return the last `size` bytes of a log as text, empty when it cannot be read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-            return file.read(size).decode("utf-8", "replace").strip()
-    except OSError:
-        return ""

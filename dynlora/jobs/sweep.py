@@ -20,8 +20,8 @@ from dynlora.config_files import parse_value, split_override
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs.cli_client import INCOMING_DIR, json_of
 from dynlora.jobs.queue import wake
-from dynlora.jobs.spawn import Folder, locked, own_folder, read_json, runs_root, storing
-from dynlora.store.lifecycle import write_text
+from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root, storing
+from dynlora.safe_files import read_json, write_text
 from dynlora.store.schema import check_run_id
 
 SECTION = "sweep"

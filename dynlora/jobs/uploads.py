@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from dynlora.errors import CorruptRunError, DataError
 from dynlora.jobs.spawn import Folder, own_folder, runs_root, storing
 from dynlora.peft_adapter import CONFIG_NAME, TENSORS_NAME
+from dynlora.safe_files import write_bytes
 
 UPLOADS_DIR = ".uploads"
 MAX_BYTES = 50 * 2**20
@@ -136,17 +135,4 @@ def _keep_once(path: Path, content: bytes) -> None:
         if path.is_symlink() or (path.exists() and (not path.is_file() or path.read_bytes() != content)):
             raise CorruptRunError(f"{path} is not what was uploaded under that name; remove it and upload again")
         if not path.exists():
-            _write(path, content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, without the right to be run."""
-    aside = path.with_name(f".{secrets.token_hex(4)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+            write_bytes(path, content)

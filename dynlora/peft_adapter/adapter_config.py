@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.plain import open_plain, shown
+from dynlora.peft_adapter.safetensors import open_adapter_file
+from dynlora.safe_files import printable
 
 CONFIG_NAME = "adapter_config.json"
 MAX_BYTES = 4 * 2**20
@@ -87,7 +88,7 @@ def read_settings(folder: Path) -> Settings:
     peft_type = found.get("peft_type")
     if peft_type not in FORMATS:
         raise AdapterError(
-            f"{CONFIG_NAME}: peft_type is {shown(peft_type)!r}; only {' and '.join(FORMATS)} adapters can be opened"
+            f"{CONFIG_NAME}: peft_type is {printable(peft_type)!r}; only {' and '.join(FORMATS)} adapters can be opened"
         )
     rank_key, rank, alpha = _DEFAULTS[peft_type]
     patterns = found.get("alpha_pattern") or {}
@@ -95,7 +96,7 @@ def read_settings(folder: Path) -> Settings:
         raise AdapterError(
             f"{CONFIG_NAME}: alpha_pattern is no object of numbers by module; write it so, or leave it out"
         )
-    alphas = {name: _number(f"alpha_pattern.{shown(name)}", value) for name, value in patterns.items()}
+    alphas = {name: _number(f"alpha_pattern.{printable(name)}", value) for name, value in patterns.items()}
     return Settings(
         peft_type,
         str(found.get("base_model_name_or_path") or ""),
@@ -109,7 +110,7 @@ def read_settings(folder: Path) -> Settings:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    file, size = open_plain(path)
+    file, size = open_adapter_file(path)
     with file:
         if size > MAX_BYTES:
             raise AdapterError(f"{path.name}: {size:,} bytes are more than {MAX_BYTES:,}; give PEFT's own file")
@@ -125,5 +126,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _number(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e9:
-        raise AdapterError(f"{CONFIG_NAME}: {key} is {shown(value)!r}; it must be a number up to a thousand million")
+        raise AdapterError(
+            f"{CONFIG_NAME}: {key} is {printable(value)!r}; it must be a number up to a thousand million"
+        )
     return float(value)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from dynlora.errors import AdapterError
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME, Settings, read_settings
 from dynlora.peft_adapter.module_names import places
-from dynlora.peft_adapter.plain import shown
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
+from dynlora.safe_files import printable
 
 MAX_RANK = 1024
 """Of a module; the singular values of 1,024 components take half a second."""
@@ -110,7 +110,9 @@ def _missing(path: Path, name: str) -> str:
     """Say what is wrong with a folder that lacks a file, as far as its other files tell."""
     pickle = next((item.name for item in sorted(path.iterdir()) if item.name.endswith(PICKLES)), None)
     if name == TENSORS_NAME and pickle:
-        return f"{shown(pickle)} is a pickle, which can run code when it is read; save the adapter as {TENSORS_NAME}"
+        return (
+            f"{printable(pickle)} is a pickle, which can run code when it is read; save the adapter as {TENSORS_NAME}"
+        )
     if (path / "state.json").is_file():
         return "an adapter as a run keeps it; write one for others with `dynlora export ID --out FOLDER`"
     return f"{name} is missing; give a folder that PEFT or `dynlora export` wrote"
@@ -125,7 +127,7 @@ def _factors(infos: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
             module = match[1].removeprefix(_PREFIX)
             if match[2] in found.setdefault(module, {}):
                 raise AdapterError(
-                    f"{TENSORS_NAME}: module {shown(module)} has lora_{match[2]} twice; keep one adapter"
+                    f"{TENSORS_NAME}: module {printable(module)} has lora_{match[2]} twice; keep one adapter"
                 )
             found[module][match[2]] = name
     if not found:
@@ -148,16 +150,16 @@ def _natural(word: str) -> tuple[int, str]:
 def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse a module whose factors do not make an update together."""
     if not {"A", "B"} <= set(shapes):
-        raise AdapterError(f"{TENSORS_NAME}: module {shown(module)} lacks lora_A or lora_B; save the adapter again")
+        raise AdapterError(f"{TENSORS_NAME}: module {printable(module)} lacks lora_A or lora_B; save the adapter again")
     a, b = list(shapes["A"]), list(shapes["B"])
     fits = len(a) >= 2 and len(b) >= 2 and a[0] == b[1] and math.prod(b[2:]) == 1
     if not fits or math.prod(shapes.get("E", a[:1])) != a[0]:
         raise AdapterError(
-            f"{TENSORS_NAME}: the factors of module {shown(module)} have shapes {a} and {b}, which make no "
+            f"{TENSORS_NAME}: the factors of module {printable(module)} have shapes {a} and {b}, which make no "
             "update; save the adapter again"
         )
     if a[0] > MAX_RANK:
-        raise AdapterError(f"{TENSORS_NAME}: module {shown(module)} has rank {a[0]:,}, more than {MAX_RANK:,}")
+        raise AdapterError(f"{TENSORS_NAME}: module {printable(module)} has rank {a[0]:,}, more than {MAX_RANK:,}")
 
 
 def _length(infos: Mapping[str, TensorInfo], found: Mapping[str, Mapping[str, str]]) -> int:
@@ -203,5 +205,5 @@ def _notes(settings: Settings, modules: list[AdaptedModule]) -> tuple[str, ...]:
         )
     broken = [module.name for module in modules if module.norm is None]
     if broken:
-        notes.append(f"{len(broken)} modules hold numbers that are not finite, {shown(broken[0])} first.")
+        notes.append(f"{len(broken)} modules hold numbers that are not finite, {printable(broken[0])} first.")
     return tuple(notes)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.plain import open_plain, shown
+from dynlora.safe_files import NotPlainFileError, open_plain, printable
 
 TENSORS_NAME = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 * 2**20
@@ -65,6 +65,22 @@ class TensorInfo:
         return math.prod(self.shape)
 
 
+def open_adapter_file(path: Path) -> tuple[BinaryIO, int]:
+    """Open a file of an untrusted adapter folder and return it with its size in bytes.
+
+    Raises:
+        AdapterError: when it is missing, a link, or no plain file.
+    """
+    try:
+        return open_plain(path)
+    except NotPlainFileError:
+        kind = "a link, which is not followed" if path.is_symlink() else "not a plain file"
+        raise AdapterError(f"{path}: {kind}; give the folder of a PEFT adapter that holds the file itself") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name cannot be used"
+        raise AdapterError(f"{path}: cannot be opened ({reason}); give the folder of a PEFT adapter") from None
+
+
 class TensorFile:
     """An open file of tensors; use as a context manager.
 
@@ -80,7 +96,7 @@ class TensorFile:
             AdapterError: when it cannot be opened, or its header says what cannot be.
         """
         self.path = path
-        self._file, size = open_plain(path)
+        self._file, size = open_adapter_file(path)
         try:
             self.infos = _checked(path.name, self._file, size)
         except BaseException:
@@ -105,7 +121,7 @@ class TensorFile:
         decode = _DECODERS.get(info.dtype)
         if decode is None:
             raise AdapterError(
-                f"{self.path.name}: tensor {shown(name)} has the type {info.dtype}, which cannot be read; save the "
+                f"{self.path.name}: tensor {printable(name)} has the type {info.dtype}, which cannot be read; save the "
                 f"adapter as one of {', '.join(_DECODERS)}"
             )
         self._file.seek(info.start)
@@ -145,7 +161,7 @@ def _checked(name: str, file: BinaryIO, size: int) -> dict[str, TensorInfo]:
     end = first
     for tensor, info in ordered.items():
         if info.start != end:
-            raise _damaged(name, f"the bytes of tensor {shown(tensor)} do not follow those before it")
+            raise _damaged(name, f"the bytes of tensor {printable(tensor)} do not follow those before it")
         end += info.size
     if end != size:
         raise _damaged(name, f"{size - end:,} bytes at its end belong to no tensor")
@@ -175,17 +191,19 @@ def _no_number(text: str) -> float:
 def _info(name: str, tensor: str, entry: object, first: int, data: int) -> TensorInfo:
     """Return one entry of the header, checked; `data` bytes lie from `first` on."""
     if len(tensor) > MAX_NAME or not isinstance(entry, Mapping) or set(entry) != _ENTRY:
-        raise _damaged(name, f"its header does not say what tensor {shown(tensor)} is")
+        raise _damaged(name, f"its header does not say what tensor {printable(tensor)} is")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise _damaged(name, f"tensor {shown(tensor)} has the unknown type {shown(dtype)}")
+        raise _damaged(name, f"tensor {printable(tensor)} has the unknown type {printable(dtype)}")
     if not _are_lengths(shape, MAX_LENGTH) or len(shape) > MAX_DIMENSIONS:
-        raise _damaged(name, f"tensor {shown(tensor)} has a shape that cannot be")
+        raise _damaged(name, f"tensor {printable(tensor)} has a shape that cannot be")
     if not _are_lengths(offsets, data) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _damaged(name, f"tensor {shown(tensor)} lies outside of the file")
+        raise _damaged(name, f"tensor {printable(tensor)} lies outside of the file")
     start, end = offsets
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
-        raise _damaged(name, f"tensor {shown(tensor)} has {end - start:,} bytes, which its type and shape do not fill")
+        raise _damaged(
+            name, f"tensor {printable(tensor)} has {end - start:,} bytes, which its type and shape do not fill"
+        )
     return TensorInfo(dtype, tuple(shape), first + start, end - start)
 
 

@@ -17,9 +17,10 @@ import click
 
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
+from dynlora.jobs.spawn import TOKEN_VARIABLE
 from dynlora.server.app_files import app_root
 from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
-from dynlora.server.token import TOKEN_VARIABLE, read_token
+from dynlora.server.token import read_token
 
 DEMO = {
     "train.steps": 150,

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from dynlora.errors import ConfigError
+from dynlora.jobs.spawn import TOKEN_VARIABLE
 from dynlora.safe_files import read_plain
 
-TOKEN_VARIABLE = "DYNLORA_TOKEN"
 MIN_LENGTH = 16
 MAX_LENGTH = 512
 WRONG_COSTS_S = 1.0

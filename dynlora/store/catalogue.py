@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import DynloraError
-from dynlora.store import meta as said
+from dynlora.store import meta as store_meta
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
@@ -118,7 +118,7 @@ def _trend(reader: RunReader, meta: dict[str, Any], step: int) -> tuple[str, lis
 
 def deciding_metric(meta: dict[str, Any]) -> str:
     """Return the name of the metric that decides, empty before the first evaluation."""
-    metrics = said.numbers(meta.get("metrics"))
+    metrics = store_meta.numbers(meta.get("metrics"))
     wanted = [name for name in (meta.get("metric"), "accuracy") if isinstance(name, str)]
     names = [name for name in (*wanted, *metrics) if name in metrics and name != "loss"]
     return names[0] if names else ""
@@ -126,28 +126,28 @@ def deciding_metric(meta: dict[str, Any]) -> str:
 
 def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) -> dict[str, Any]:
     meta, status = facts.meta, facts.status
-    texts = {key: said.text(meta.get(key)) for key in ("name", "strategy", "model", "data", "fidelity")}
+    texts = {key: store_meta.text(meta.get(key)) for key in ("name", "strategy", "model", "data", "fidelity")}
     return {
         "id": folder.name,
         **texts,
         "name": texts["name"] or folder.name,
         "status": status["status"],
-        "seed": said.whole(meta.get("seed")),
+        "seed": store_meta.whole(meta.get("seed")),
         "step": status.get("step"),
         "max_steps": status.get("max_steps"),
-        "metrics": said.numbers(meta.get("metrics")),
+        "metrics": store_meta.numbers(meta.get("metrics")),
         "metric": deciding_metric(meta) or None,
-        "created": said.moment(meta.get("created")),
+        "created": store_meta.moment(meta.get("created")),
         "folder": str(folder),
         "error": status.get("error"),
         "reason": reason,
         "heartbeat_age_s": status.get("heartbeat_age_s"),
         "stalled_s": status.get("stalled_s"),
         "other_host": status.get("other_host", False),
-        "best": said.numbers(meta.get("best")),
-        "params": said.counts(meta.get("params")),
-        "time": said.numbers(meta.get("time")),
-        "config": said.config(meta.get("config")),
+        "best": store_meta.numbers(meta.get("best")),
+        "params": store_meta.counts(meta.get("params")),
+        "time": store_meta.numbers(meta.get("time")),
+        "config": store_meta.config(meta.get("config")),
         "tags": list(notes.tags),
         "note": notes.note,
         "trend_of": status.get("trend_of") or None,

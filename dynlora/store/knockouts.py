@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from dynlora.errors import CorruptRunError
-from dynlora.safe_files import read_plain
+from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
-from dynlora.store.lifecycle import write_text
 
 KNOCKOUT_NAME = "knockout.json"
 FORMAT = 1

@@ -8,11 +8,11 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError, CorruptRunError, StorageError
+from dynlora.safe_files import sync, write_text
 from dynlora.store import jsontext, schema
 from dynlora.store.active import mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
@@ -90,7 +90,7 @@ def create_run(
                 f"{root}: no run can be made here ({said}); free some space, or give another --runs-dir"
             ) from None
         raise
-    sync_folder(folder.parent)
+    sync(folder.parent)
     return folder
 
 
@@ -167,27 +167,3 @@ def _write_database(folder: Path, meta: Mapping[str, Any], max_steps: int, state
         connection.execute("COMMIT")
     finally:
         connection.close()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: aside, to the disk, then renamed over the old one."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of files to the disk, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.safe_files import read_plain
+from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
 from dynlora.store.connection import take_lock
-from dynlora.store.lifecycle import write_text
 
 NOTES_NAME = "notes.json"
 LOCK_NAME = ".notes.lock"

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from dynlora.errors import ConfigError, CorruptRunError, SearchError
-from dynlora.safe_files import read_plain
+from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
 from dynlora.store.connection import take_lock
-from dynlora.store.lifecycle import write_text
 from dynlora.store.search import MAX_LENGTH, parse
 
 VIEWS_NAME = ".views.json"

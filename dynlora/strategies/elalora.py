@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.allocation.redistribute import CURRENCIES, Purse, reassign
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
 from dynlora.engine.edits.reset_optimizer import RestartMoments
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, room_to_grow
-from dynlora.engine.randomness import stream
-from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
-from dynlora.strategies.adalora.svd_form import (
+from dynlora.engine.model.svd_form import (
     forget_triplets,
     orthogonality,
     take_sensitivity,
@@ -26,6 +25,8 @@ from dynlora.strategies.adalora.svd_form import (
     triplet_importance,
     triplet_scores,
 )
+from dynlora.engine.randomness import stream
+from dynlora.engine.strategy import Strategy, setting, state
 
 NEWBORN = 1e-13
 """Largest E of a new triplet: b and a have norm one, and the function still stays."""

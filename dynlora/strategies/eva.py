@@ -9,13 +9,14 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
+from dynlora.engine.allocation.greedy import committed_ranks
+from dynlora.engine.context import Probe
 from dynlora.engine.edits import Edit
 from dynlora.engine.init.initializers import STARTS, along, base_modules, looked_at
 from dynlora.engine.init.input_svd import InputComponents, input_directions
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import OwnSignal, Probe, Strategy, setting, state
-from dynlora.strategies.dynamic.one_shot import committed_ranks
+from dynlora.engine.strategy import OwnSignal, Strategy, setting, state
 
 
 @dataclass

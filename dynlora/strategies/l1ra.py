@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.allocation.redistribute import CURRENCIES, Purse, reassign
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow
 from dynlora.engine.edits.reset_optimizer import RestartMoments
 from dynlora.engine.edits.shrink import ShrinkScales, shrunk
@@ -17,7 +18,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, room_to_grow
 from dynlora.engine.randomness import stream
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, own_group, setting
+from dynlora.engine.strategy import OwnSignal, Strategy, own_group, setting
 
 ZERO = 1e-10
 """Below it a factor counts as zero."""

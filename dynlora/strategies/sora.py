@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit
 from dynlora.engine.edits.shrink import ShrinkScales
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.randomness import stream
-from dynlora.engine.strategy import Probe, Step, Strategy, own_group, setting, state
+from dynlora.engine.strategy import Strategy, own_group, setting, state
 
 
 @lru_cache(maxsize=64)

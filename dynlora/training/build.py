@@ -16,6 +16,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dynlora import assets, strategies
 from dynlora.config import RunConfig, parse_config
+from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
 from dynlora.engine.data.batches import BatchOrder, Tokens, look_batches, tokenize
 from dynlora.engine.data.held_back import Bench, set_apart
@@ -27,7 +28,7 @@ from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.base_model import BaseModel, adapt, head_parameters, load_base
+from dynlora.engine.model.base_model import BaseModel, head_parameters, load_base
 from dynlora.engine.recorder import Recorder
 from dynlora.engine.strategy import Batch, Strategy
 from dynlora.errors import ConfigError

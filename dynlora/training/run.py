@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
+from dynlora.engine.adapt import probe_of
 from dynlora.engine.loop.adapter_state import checked_state
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import describe_machine, resolve_precision
 from dynlora.engine.loop.trainer import Trainer, TrainingStopped
-from dynlora.engine.model.base_model import probe_of
 from dynlora.engine.model.modules import find_modules
 from dynlora.engine.recorder import NullRecorder
 from dynlora.errors import ConfigError, DynloraError

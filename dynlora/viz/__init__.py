@@ -1,1 +1,1 @@
-"""Pictures of runs: frames in, plotly figures and sentences out; only `widgets` knows streamlit."""
+"""What pages show, one folder a feature: frames in, figures and captions out; `kit/` is shared, `ui/` is streamlit."""

@@ -24,11 +24,9 @@ from dynlora import config_files
 from dynlora.config import parse_config
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
-from dynlora.store import catalogue, knockouts, notes, queries, schema, search, summary
-from dynlora.store import saved_views as views
-from dynlora.store import search_fields as fields
+from dynlora.store import catalogue, knockouts, notes, queries, saved_views, schema, search, search_fields, summary
 from dynlora.store.reader import RunReader
-from dynlora.viz.launch import data_file as datafile
+from dynlora.viz.launch import data_file
 from tests.peft_adapter.files import small_adapter
 from tests.store.builder import finished_run
 
@@ -160,7 +158,7 @@ class Targets:
     def query(self) -> None:
         """A search."""
         text = self.inputs.text()
-        fields.found_rows(text, self.rows)
+        search_fields.found_rows(text, self.rows)
         assert search.parse(search.written(search.parse(text))) == search.parse(text)
 
     def run_id(self) -> None:
@@ -190,9 +188,9 @@ class Targets:
         table = self.inputs.changed(b'text,label\n"a, b",good\nc,bad\n' if self.inputs.draw.random() < 0.5 else b'{"text": "a", "label": 1}\n{"text": "b", "label": [2]}\n')  # fmt: skip
         path = uploads.keep(self.runs, f"{self.inputs.text()}.{self.inputs.draw.choice(uploads.ENDINGS)}", table)
         try:
-            rows = datafile.first_rows(path)
-            datafile.shown(rows)
-            datafile.label_words(rows, list(rows.columns)[0])
+            rows = data_file.first_rows(path)
+            data_file.shown(rows)
+            data_file.label_words(rows, list(rows.columns)[0])
         finally:
             path.unlink()
             path.parent.rmdir()
@@ -219,7 +217,7 @@ class Targets:
         for path in (self.run / "notes.json", self.runs / ".views.json"):
             path.write_bytes(content)
         notes.read_notes(self.run)
-        views.read_views(self.runs)
+        saved_views.read_views(self.runs)
 
     def store(self) -> None:
         """A run's database: bits, cuts, doubled parts."""

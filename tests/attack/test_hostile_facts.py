@@ -22,8 +22,8 @@ from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from dynlora.viz.capacity import signals
 from dynlora.viz.health import report as health_report
-from dynlora.viz.runs import table as runlist
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.runs import table as runs_table
+from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page
 from tests.pages.conftest import _dashboard  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.store.builder import finished_run
@@ -98,8 +98,8 @@ def test_no_value_of_one_run_hides_the_others(crowded: Path) -> None:
         f"status-{number}" for number in range(len(STATUS))
     }
     frame = queries.list_runs(crowded)
-    assert len(runlist.runs_table(frame)) == len(rows)
-    assert json.loads(runlist.export_json(frame))
+    assert len(runs_table.runs_table(frame)) == len(rows)
+    assert json.loads(runs_table.export_json(frame))
     for args in (["runs"], ["runs", "--json"]):
         done = CliRunner().invoke(main, [*args, "--runs-dir", str(crowded)])
         assert done.exit_code == 0, done.output
@@ -124,7 +124,7 @@ def test_a_run_all_of_whose_facts_are_odd_is_shown(kind: str, original: Path, ru
 
 
 def test_the_runs_page_shows_the_sound_run_among_odd_ones(crowded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(picker.RUNS_DIR_VARIABLE, str(crowded))
+    monkeypatch.setenv(run_picker.RUNS_DIR_VARIABLE, str(crowded))
     app = open_page("runs")
     listed = [frame.value for frame in app.dataframe]
     assert any("id" in frame and "sound" in list(frame["id"]) for frame in listed)

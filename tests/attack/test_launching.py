@@ -18,11 +18,10 @@ from click.testing import CliRunner
 
 from dynlora.cli.main import main
 from dynlora.errors import AssetError, DynloraError
-from dynlora.inference import client as inference_child
-from dynlora.jobs import cli_client as asking
-from dynlora.jobs import launch
+from dynlora.inference import client as inference_client
+from dynlora.jobs import cli_client, launch
 from dynlora.jobs import queue as run_queue
-from dynlora.jobs import sweep as sweep_request
+from dynlora.jobs import sweep as sweep_requests
 from dynlora.server import serve as serving
 from tests.tiny import tiny_arguments
 
@@ -90,8 +89,8 @@ def test_no_configuration_reaches_a_command_line(
     }  # fmt: skip
     for ask in (
         lambda: launch.enqueue(config, runs_dir, key="a"),
-        lambda: asking.preflight(config, runs_dir),
-        lambda: sweep_request.enqueue_sweep(config, {"seed": "0..1", "model.name": text}, runs_dir, key="b"),
+        lambda: cli_client.preflight(config, runs_dir),
+        lambda: sweep_requests.enqueue_sweep(config, {"seed": "0..1", "model.name": text}, runs_dir, key="b"),
     ):
         with pytest.raises(DynloraError):
             ask()
@@ -102,7 +101,7 @@ def test_no_configuration_reaches_a_command_line(
         lambda: launch.stop(runs_dir, text),
         lambda: launch.resume(runs_dir, text),
         lambda: launch.delete(runs_dir, text),
-        lambda: sweep_request.enqueue_sweep({}, {"seed": "0"}, runs_dir, key=text),
+        lambda: sweep_requests.enqueue_sweep({}, {"seed": "0"}, runs_dir, key=text),
     ):
         with pytest.raises(DynloraError):
             refused()
@@ -113,11 +112,11 @@ def test_no_configuration_reaches_a_command_line(
 def test_every_command_is_a_fixed_entry_point(runs_dir: Path) -> None:
     commands = [
         launch.train_command(runs_dir / "a.yaml", runs_dir),
-        asking.strategies_command(),
-        asking.preflight_command(runs_dir / "a.yaml"),
-        sweep_request.sweep_command(runs_dir / "a.yaml", runs_dir),
+        cli_client.strategies_command(),
+        cli_client.preflight_command(runs_dir / "a.yaml"),
+        sweep_requests.sweep_command(runs_dir / "a.yaml", runs_dir),
         run_queue.resume_command("20260101-000000-00000001", runs_dir),
-        inference_child.answer_command(3, 4),
+        inference_client.answer_command(3, 4),
     ]
     assert all(is_ours(command, runs_dir) for command in commands)
     server = serving.server_command("127.0.0.1", 8501)

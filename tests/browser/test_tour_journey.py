@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynlora.viz.tour import model as tour
+from dynlora.viz.tour import model as tour_model
 from tests.peft_adapter.files import small_adapter
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) ->
 
     page.goto(f"{server}/tour")
     expect(page.locator(".replay svg")).to_be_visible(timeout=PATIENCE_MS)
-    for stop in tour.STOPS[1:]:
+    for stop in tour_model.STOPS[1:]:
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
         expect(page.get_by_role("heading", name=stop.question, exact=True)).to_be_visible()
         expect(page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first).to_be_visible()

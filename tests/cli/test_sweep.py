@@ -12,7 +12,7 @@ from dynlora.cli.sweep import combinations
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
-from dynlora.jobs import sweep as sweep_request
+from dynlora.jobs import sweep as sweep_requests
 from dynlora.jobs.sweep import choices_of, count, enqueue_sweep, listed, section_choices
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments
@@ -33,8 +33,8 @@ print(json.dumps(values.get("name") == "odd" and 3 or [{"id": "one"}, {"id": "tw
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sweep_request, "sweep_command", lambda c, r: [sys.executable, "-c", CHILD, str(c), str(r)])
-    monkeypatch.setattr(sweep_request, "wake", lambda _: None)
+    monkeypatch.setattr(sweep_requests, "sweep_command", lambda c, r: [sys.executable, "-c", CHILD, str(c), str(r)])
+    monkeypatch.setattr(sweep_requests, "wake", lambda _: None)
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from dynlora import strategies
 from dynlora.cli.main import main
-from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.launch import form_model
 from tests.command_line import document, run
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from tests.strategies import test_contract as contract
@@ -44,7 +44,7 @@ def test_example_strategy_is_registered_described_and_trains(dropped_in: str) ->
 def test_it_is_on_the_command_line_and_in_the_form(dropped_in: str, runs_dir: Path) -> None:
     listed = {row["name"]: row for row in document(CliRunner().invoke(main, ["strategies", "--json"]))}
     assert {field["name"] for field in listed[dropped_in]["fields"]} >= {"after", "lr_ratio", "init"}
-    fields = {field.key: field for field in launchform.strategy_fields(listed[dropped_in])}
+    fields = {field.key: field for field in form_model.strategy_fields(listed[dropped_in])}
     after = fields["strategy.after"]
     assert (after.kind, after.default, after.low, after.high) == ("float", 0.3, 0, 1)
     refused = run(runs_dir, "train", "--set", f"strategy.name={dropped_in}", "--set", "strategy.after=1.5")

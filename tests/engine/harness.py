@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
+from dynlora.engine.adapt import adapt
 from dynlora.engine.data.batches import Tokens, look_batches
 from dynlora.engine.data.held_back import Bench, set_apart
 from dynlora.engine.evaluation.evaluate import Evaluation
@@ -27,7 +28,7 @@ from dynlora.engine.loop.checkpoint import load_optimizer_state, optimizer_state
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
-from dynlora.engine.model.base_model import BaseModel, adapt, freeze, head_parameters
+from dynlora.engine.model.base_model import BaseModel, freeze, head_parameters
 from dynlora.engine.recorder import NullRecorder
 
 VOCABULARY, WIDTH = 60, 32

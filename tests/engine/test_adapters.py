@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dynlora.engine import edits
-from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation import scores
 from dynlora.engine.edits.moments import component_tensors
 from dynlora.engine.loop.step_signals import spectrum
 from dynlora.engine.model.adapters import Adapters
@@ -64,7 +64,7 @@ def test_saliency_is_the_derivative_of_a_factor_on_the_component() -> None:
         return ((module(x) - target) ** 2).mean()
 
     loss().backward()
-    found = scoring.saliency(module)
+    found = scores.saliency(module)
     of_a = (module.lora_A.detach()[:3] * module.lora_A.grad[:3]).sum(1)
     assert torch.allclose(found, of_a, atol=1e-12)
     for j in range(3):
@@ -84,9 +84,9 @@ def test_component_sensitivity_is_the_absolute_saliency() -> None:
     for module in modules:
         module(torch.randn(5, module.info.d_in)).pow(2).sum().backward()
     with torch.no_grad():
-        found = scoring.component_sensitivity(modules, torch.ones(2, 6))
-    assert torch.allclose(found[0, :3], scoring.saliency(modules[0]).abs())
-    assert torch.allclose(found[1, :2], scoring.saliency(modules[1]).abs())
+        found = scores.component_sensitivity(modules, torch.ones(2, 6))
+    assert torch.allclose(found[0, :3], scores.saliency(modules[0]).abs())
+    assert torch.allclose(found[1, :2], scores.saliency(modules[1]).abs())
     assert not found[0, 3:].any()
     assert not found[1, 2:].any()
 
@@ -145,7 +145,7 @@ def test_probe_row_sees_the_gradients_energy() -> None:
         edits.apply(adapters, [edits.SetProbe((0,))], None, step=step)
         module.zero_grad()
         (module(x) * weight).sum().backward()
-        gradient = scoring.probe_gradient(module)
+        gradient = scores.probe_gradient(module)
         energies.append(float(gradient.square().sum()))
     assert np.mean(energies) == pytest.approx(float(full.square().sum()) / 40, rel=0.1)
     adapters.clear_probe_gradients()

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynlora.engine.allocation.greedy import committed_ranks
+from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, Listen, apply
 from dynlora.engine.model.gradient_sketch import Directions, GradientSketch
-from dynlora.engine.strategy import Step
 from dynlora.strategies.dynamic.gradient_accumulation import LISTEN_STEPS, Listening, promised
-from dynlora.strategies.dynamic.one_shot import committed_ranks, within_layers
+from dynlora.strategies.dynamic.one_shot import within_layers
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 
 

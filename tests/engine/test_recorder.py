@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation import scores
+from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.evaluation.metrics import calibration_metrics
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.strategy import Step
 from dynlora.training.system_stats import Readings
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
@@ -77,7 +77,7 @@ def test_importance_at_an_event_is_that_of_the_components_before_it(name: str, m
 
     def weighed_first(adapters: Adapters, step: Step) -> list[Edit]:
         widest = torch.zeros(len(adapters), max(module.max_rank for module in adapters))
-        worth = scoring.component_sensitivity(adapters.modules, widest).sum(1)
+        worth = scores.component_sensitivity(adapters.modules, widest).sum(1)
         seen[step.index] = (worth / torch.tensor([max(1, m.rank) * m.info.cost for m in adapters])).numpy()
         return allocate(adapters, step)
 

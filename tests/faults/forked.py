@@ -160,12 +160,12 @@ def _watch(board: Board) -> None:
     from dynlora.engine.loop import trainer
     from dynlora.store.recorder import Recording
     from dynlora.store.writer import RunWriter
-    from dynlora.training import checkpoints as keeping
+    from dynlora.training import checkpoints
 
     for owner, name, place in (
         (trainer.Trainer, "take_step", Place.STEP),
         (edits, "apply", Place.REALLOCATION),
-        (keeping, "write_checkpoint", Place.CHECKPOINT),
+        (checkpoints, "write_checkpoint", Place.CHECKPOINT),
         (trainer.Trainer, "predictions", Place.EVALUATION),
         (evaluate.Evaluation, "record", Place.EVALUATION),
         (Recording, "_commit", Place.TRANSACTION),

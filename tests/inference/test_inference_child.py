@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from dynlora.errors import ConfigError, DataError, DynloraError
-from dynlora.inference import client as inference_child
-from dynlora.inference import worker as answers
+from dynlora.inference import client as inference_client
+from dynlora.inference import worker as inference_worker
 from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command, knockout_file, knockout_target
 from dynlora.inference.worker import Answering, saved_at
 from dynlora.store.knockouts import read_knockouts
@@ -116,7 +116,7 @@ def test_a_child_that_ends_while_it_is_asked_is_said_to_have_ended_of_its_own_re
     ending: str, words: str, child: InferenceChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = f"import os, signal, sys; sys.stdin.readline(); {ending}"
-    monkeypatch.setattr(inference_child, "answer_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(inference_client, "answer_command", lambda *_: [sys.executable, "-c", script])
     with pytest.raises(DynloraError, match=words):
         child.ask("answers")
     assert child.pid is None
@@ -145,7 +145,7 @@ def test_what_fails_while_a_question_is_answered_is_one_sentence(
         self.examined[folder, "last"] = "a model"  # pyright: ignore[reportArgumentType]
         raise error
 
-    monkeypatch.setattr(answers, "OPERATIONS", {**answers.OPERATIONS, "stub": failing})
+    monkeypatch.setattr(inference_worker, "OPERATIONS", {**inference_worker.OPERATIONS, "stub": failing})
     answering = Answering()
     reply = answering.reply(json.dumps({"number": 7, "ask": "stub", "arguments": {"folder": "a run"}}))
     assert reply == {"number": 7, "ok": False, "error": said, "input": is_input}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dynlora.engine.evaluation.knockout import interval, switched_off
 from dynlora.engine.model.adapters import replace_module
 from dynlora.errors import ConfigError
-from dynlora.inference import session as examining
+from dynlora.inference import session as inference_session
 from dynlora.inference.load import load_run
 from dynlora.inference.session import Examined
 from dynlora.store.knockouts import (
@@ -26,7 +26,7 @@ from dynlora.store.knockouts import (
     read_knockouts,
     write_knockouts,
 )
-from dynlora.viz.knockout import model as knockouts
+from dynlora.viz.knockout import model as knockout_model
 from tests.command_line import document, run
 
 
@@ -139,8 +139,8 @@ def test_what_was_begun_beside_is_gone_on_with(
     _, first, *_ = examined.knockouts(rows=16)
     keep_knockouts(file, first)
     calls: list[tuple[int, ...]] = []
-    real = examining.knocked_out
-    monkeypatch.setattr(examining, "knocked_out", lambda *a, **k: calls.append(a[3]) or real(*a, **k))
+    real = inference_session.knocked_out
+    monkeypatch.setattr(inference_session, "knocked_out", lambda *a, **k: calls.append(a[3]) or real(*a, **k))
     for found in examined.knockouts(rows=16, known=kept_knockouts(file), again=True):
         keep_knockouts(file, found)
     assert calls == [(index,) for index in range(1, whole.n_modules)]
@@ -201,16 +201,16 @@ def table(deltas: list[float]) -> pd.DataFrame:
 
 def test_agreement_by_hand() -> None:
     effect = table([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert knockouts.agreement(np.array([1.0, 2, 3, 4, 5]), effect).rho == pytest.approx(1)
-    assert knockouts.agreement(np.array([5.0, 4, 3, 2, 1]), effect).rho == pytest.approx(-1)
-    found = knockouts.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
+    assert knockout_model.agreement(np.array([1.0, 2, 3, 4, 5]), effect).rho == pytest.approx(1)
+    assert knockout_model.agreement(np.array([5.0, 4, 3, 2, 1]), effect).rho == pytest.approx(-1)
+    found = knockout_model.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
     assert found.rho == pytest.approx(0.8)
     assert found.low <= found.rho <= found.high
-    assert np.isnan(knockouts.agreement(np.ones(5), effect).rho)
+    assert np.isnan(knockout_model.agreement(np.ones(5), effect).rho)
 
 
 def test_the_misjudged_come_first() -> None:
-    found = knockouts.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
+    found = knockout_model.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
     assert found["module"].tolist()[:2] == ["query 0", "query 1"]
     assert found["verdict"].tolist()[:2] == ["overrated", "underrated"]
     assert found["place by score"].tolist()[:2] == [1, 4]
@@ -220,7 +220,7 @@ def test_two_that_stand_in_for_each_other(tmp_path: Path) -> None:
     alone = [replace(EFFECT, modules=(i,), delta=0.1, by_group=()) for i in range(2)]
     both = replace(EFFECT, modules=(0, 1), delta=0.7, by_group=())
     modules = pd.DataFrame({"position": [0, 1], "name": ["a", "b"], "short": ["a 0", "b 0"]})
-    found = knockouts.pairs(Knockouts("last", 1, 9, 0.1, (), 2, (*alone, both)), modules)
+    found = knockout_model.pairs(Knockouts("last", 1, 9, 0.1, (), 2, (*alone, both)), modules)
     assert found["beyond"].tolist() == pytest.approx([0.5])
 
 

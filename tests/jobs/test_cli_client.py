@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client as asking
+from dynlora.jobs import cli_client
 from tests.tiny import tiny_values
 
 
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
-    asking.catalog.cache_clear()
+    cli_client.catalog.cache_clear()
     yield
-    asking.catalog.cache_clear()
+    cli_client.catalog.cache_clear()
 
 
 def _said(found: object) -> list[str]:
@@ -28,64 +28,66 @@ def _said(found: object) -> list[str]:
 def test_the_catalog_is_asked_for_once_over_processes(
     monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(asking, "strategies_command", lambda: _said([{"name": "lora"}]))
-    assert asking.catalog() is asking.catalog()
-    assert asking.catalog() == {"strategies": [{"name": "lora"}]}
-    asking.catalog.cache_clear()
-    monkeypatch.setattr(asking, "strategies_command", lambda: [sys.executable, "-c", "exit('not asked again')"])
-    assert asking.catalog() == {"strategies": [{"name": "lora"}]}
+    monkeypatch.setattr(cli_client, "strategies_command", lambda: _said([{"name": "lora"}]))
+    assert cli_client.catalog() is cli_client.catalog()
+    assert cli_client.catalog() == {"strategies": [{"name": "lora"}]}
+    cli_client.catalog.cache_clear()
+    monkeypatch.setattr(cli_client, "strategies_command", lambda: [sys.executable, "-c", "exit('not asked again')"])
+    assert cli_client.catalog() == {"strategies": [{"name": "lora"}]}
     [kept] = cache.glob("strategies-*.json")
     kept.write_text("[[[")
-    asking.catalog.cache_clear()
+    cli_client.catalog.cache_clear()
     with pytest.raises(DynloraError, match="cannot be listed"):
-        asking.catalog()
+        cli_client.catalog()
 
 
 def test_another_source_is_another_catalog(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(asking, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(cli_client, "_PACKAGE", tmp_path)
     (tmp_path / "engine").mkdir()
     (tmp_path / "strategies").mkdir()
     (tmp_path / "engine" / "strategy.py").write_text("")
-    before = asking._catalog_version()
+    before = cli_client._catalog_version()
     (tmp_path / "strategies" / "new.py").write_text("x = 1")
-    assert asking._catalog_version() != before
+    assert cli_client._catalog_version() != before
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(asking, "strategies_command", lambda: _said([]))
-    assert asking.catalog() == {"strategies": []}
+    monkeypatch.setattr(cli_client, "strategies_command", lambda: _said([]))
+    assert cli_client.catalog() == {"strategies": []}
 
 
 def test_no_choice_of_a_user_is_on_the_command_line() -> None:
-    assert asking.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
+    assert cli_client.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
         "-m", "dynlora", "preflight", "--config", "/r/.incoming/check-1.yaml", "--json",
     ]  # fmt: skip
 
 
 def test_a_check_leaves_nothing_and_hands_the_refusal_on(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"^train.lr=99: must be at most 10; "):
-        asking.preflight({"train": {"lr": 99}, "name": "; touch x"}, runs_dir)
+        cli_client.preflight({"train": {"lr": 99}, "name": "; touch x"}, runs_dir)
     assert [item.name for item in (runs_dir / ".incoming").iterdir()] in ([], ["check.lock"])
-    monkeypatch.setattr(asking, "preflight_command", lambda _: [sys.executable, "-c", "exit('it fell over')"])
+    monkeypatch.setattr(cli_client, "preflight_command", lambda _: [sys.executable, "-c", "exit('it fell over')"])
     with pytest.raises(DynloraError, match=r"^the configuration was not checked \(exit 1\): it fell over"):
-        asking.preflight({}, runs_dir)
-    monkeypatch.setattr(asking, "preflight_command", lambda _: [sys.executable, "-c", "import time; time.sleep(60)"])
+        cli_client.preflight({}, runs_dir)
+    monkeypatch.setattr(
+        cli_client, "preflight_command", lambda _: [sys.executable, "-c", "import time; time.sleep(60)"]
+    )
     with pytest.raises(DynloraError, match="took longer"):
-        asking.preflight({}, runs_dir, timeout_s=0.5)
+        cli_client.preflight({}, runs_dir, timeout_s=0.5)
 
 
 def test_a_link_in_the_runs_folder_is_not_written_through(runs_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (runs_dir / ".incoming").symlink_to(tmp_path / "outside", target_is_directory=True)
     with pytest.raises(DynloraError, match="is a link"):
-        asking.preflight({}, runs_dir)
+        cli_client.preflight({}, runs_dir)
     assert list((tmp_path / "outside").iterdir()) == []
 
 
 @pytest.mark.slow
 def test_a_real_check_of_a_tiny_run(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    found = asking.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
+    found = cli_client.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
     assert found["params"]["budget"] > 0
     assert found["preview"][0]["tokens"][0] == "[CLS]"

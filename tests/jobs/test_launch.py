@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from dynlora import safe_files
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
-from dynlora.jobs import launch, trash
+from dynlora.jobs import launch, spawn, trash
 from dynlora.jobs import queue as run_queue
-from dynlora.jobs import spawn as children
 from dynlora.store import process
 from dynlora.store.active import active_ids, mark_active
 from dynlora.store.lifecycle import annotate
@@ -73,10 +73,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(launch, "train_command", lambda c, r: [sys.executable, "-c", TRAIN, str(c), str(r)])
     yield tmp_path
     (tmp_path / "wait").unlink(missing_ok=True)
-    for child in list(children._children):
+    for child in list(spawn._children):
         child.kill()
         child.wait()
-    children.reap()
+    spawn.reap()
 
 
 def status(root: Path, run_id: str) -> str:
@@ -316,7 +316,7 @@ def test_children_inherit_what_they_need_and_no_more() -> None:
         "PATH": "p", "DYNLORA_X": "1", "XDG_CACHE_HOME": "x", "AWS_SECRET_ACCESS_KEY": "s", "LD_PRELOAD": "evil.so",
         "STREAMLIT_SERVER_PORT": "1", "RANK": "0",
     }  # fmt: skip
-    kept = children.child_environment(given)
+    kept = spawn.child_environment(given)
     assert set(given) - set(kept) == {"AWS_SECRET_ACCESS_KEY", "LD_PRELOAD", "STREAMLIT_SERVER_PORT", "RANK"}
 
 
@@ -331,13 +331,13 @@ def test_no_choice_of_a_user_is_on_a_command_line() -> None:
 
 
 def test_small_files_are_read_with_care(tmp_path: Path) -> None:
-    assert children.read_json(tmp_path / "none") == {}
+    assert safe_files.read_json(tmp_path / "none") == {}
     (tmp_path / "list").write_text("[1]")
     (tmp_path / "deep").write_text("[" * 60000)
     (tmp_path / "real").write_text('{"pid": "x"}')
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert [children.read_json(tmp_path / name) for name in ("list", "deep", "link")] == [{}] * 3
-    assert children.tail(tmp_path / "link") == ""
+    assert [safe_files.read_json(tmp_path / name) for name in ("list", "deep", "link")] == [{}] * 3
+    assert safe_files.tail(tmp_path / "link") == ""
     assert run_queue.read_launch(tmp_path).pid is None
     annotate(new_run(tmp_path, "one", "queued"), state="failed", error="x")
     assert run_queue.start_next(tmp_path / "missing") is None

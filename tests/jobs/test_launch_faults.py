@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
+from dynlora import safe_files
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, StorageError
 from dynlora.inference.client import InferenceChild
-from dynlora.jobs import cli_client as asking
-from dynlora.jobs import launch, uploads
+from dynlora.jobs import cli_client, launch, spawn, uploads
 from dynlora.jobs import queue as run_queue
-from dynlora.jobs import spawn as children
+from dynlora.safe_files import write_text
 from dynlora.store import process
-from dynlora.store.lifecycle import write_text
 from dynlora.store.writer import RunWriter
 from tests.jobs.test_launch import queued, status, wait
 from tests.jobs.test_launch import root as root
@@ -69,7 +68,7 @@ def test_a_log_that_is_no_plain_file_is_refused(kind: str, tmp_path: Path) -> No
         os.mkfifo(log)
         reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(CorruptRunError, match=r"train.log is not a plain file"):
-        children.spawn_detached(SLEEP, log)
+        spawn.spawn_detached(SLEEP, log)
     assert not (tmp_path / "elsewhere").exists()
     if reader is not None:
         os.close(reader)
@@ -77,9 +76,9 @@ def test_a_log_that_is_no_plain_file_is_refused(kind: str, tmp_path: Path) -> No
 
 def test_a_log_is_waited_for_like_any_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import os; print(os.get_blocking(1))"]
-    pid = children.spawn_detached(command, tmp_path / "train.log")
-    next(child for child in children._children if child.pid == pid).wait()
-    assert children.tail(tmp_path / "train.log") == "True"
+    pid = spawn.spawn_detached(command, tmp_path / "train.log")
+    next(child for child in spawn._children if child.pid == pid).wait()
+    assert safe_files.tail(tmp_path / "train.log") == "True"
 
 
 def failing_at(count: int, error: BaseException) -> Any:
@@ -127,14 +126,14 @@ def test_who_dies_between_starting_and_writing_down_does_not_start_the_run_twice
         with pytest.raises(KilledHere):
             run_queue.start_next(root)
     assert json.loads((root / run / "launch.json").read_text())["pid"] is None
-    assert len(children._children) == 1
+    assert len(spawn._children) == 1
     assert run_queue.start_next(root) is None
-    assert len(children._children) == 1
+    assert len(spawn._children) == 1
     assert launch.is_alive(root, run)
     with pytest.raises(RunBusyError, match="is running"):
         launch.delete(root, run)
     assert launch.stop(root, run) == "stopped"
-    children._children[0].wait(10)
+    spawn._children[0].wait(10)
     assert run_queue.start_next(root) == second
 
 
@@ -242,9 +241,9 @@ def test_a_full_disk_is_a_sentence_where_a_run_is_checked_and_a_file_kept(
     def refused(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(asking, "write_text", refused)
+    monkeypatch.setattr(cli_client, "write_text", refused)
     with pytest.raises(StorageError, match="the configuration to check cannot be written"):
-        asking.preflight({"seed": 1}, tmp_path)
+        cli_client.preflight({"seed": 1}, tmp_path)
     monkeypatch.setattr(uploads, "_write", refused)
     with pytest.raises(StorageError, match=r"upload a.csv cannot be written \(No space left on device\)"):
         uploads.keep(tmp_path, "a.csv", b"text,label\n")
@@ -261,4 +260,4 @@ def test_a_child_that_cannot_be_started_is_a_sentence(tmp_path: Path, monkeypatc
     with pytest.raises(DynloraError, match=r"the model's process cannot be started \(Resource temporarily"):
         InferenceChild().ask("anything")
     with pytest.raises(DynloraError, match="the configuration was not checked: .* cannot be started"):
-        asking.preflight({"seed": 1}, tmp_path)
+        cli_client.preflight({"seed": 1}, tmp_path)

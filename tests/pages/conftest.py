@@ -12,9 +12,8 @@ from streamlit.runtime.caching import cache_data
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.jobs import launch
-from dynlora.viz.knockout import card as knockouts
-from dynlora.viz.ui import model_client as model_answers
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.knockout import card as knockout_card
+from dynlora.viz.ui import model_client, run_picker
 from tests.pages.app import CATALOG
 from tests.pages.trained import Here
 
@@ -24,8 +23,8 @@ _INIT = PagesManager.__init__
 @pytest.fixture(autouse=True)
 def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A runs folder of the test's own, no samples, no child process."""
-    monkeypatch.setenv(picker.RUNS_DIR_VARIABLE, str(runs_dir))
-    monkeypatch.setattr(picker, "sample_runs_dir", lambda: tmp_path / "samples")
+    monkeypatch.setenv(run_picker.RUNS_DIR_VARIABLE, str(runs_dir))
+    monkeypatch.setattr(run_picker, "sample_runs_dir", lambda: tmp_path / "samples")
     monkeypatch.setattr(launch, "catalog", lambda: CATALOG)
     monkeypatch.setattr(launch, "wake", lambda _: None)
     monkeypatch.setattr(PagesManager, "__init__", _init_as_in_a_warm_server)
@@ -38,7 +37,7 @@ def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """Let pages ask this process."""
     child = Here()
-    for module in (model_answers, knockouts):
+    for module in (model_client, knockout_card):
         monkeypatch.setattr(module, "shared", lambda: child)
     return child
 

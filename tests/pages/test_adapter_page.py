@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.jobs import uploads
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.peft_adapter.files import lora, small_adapter, write_adapter
 from tests.viz.runs import HOSTILE, make_run
@@ -78,7 +78,7 @@ def test_without_runs_there_is_a_link_and_a_dashboard_that_only_looks_takes_noth
     links = [link.proto.label for link in open_page("capacity").get("page_link")]
     assert "Open an adapter folder" in links
     digest = kept(runs_dir, small_adapter(tmp_path / "adapter"))
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     app = open_page("capacity", adapter="send")
     assert not app.get("file_uploader")
     assert "only looks" in words(app)

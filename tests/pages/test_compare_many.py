@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.viz.compare import run_selection as selection
+from dynlora.viz.compare import run_selection
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import finished_run, new_run
 
@@ -112,8 +112,8 @@ def test_one_configuration_has_nothing_to_sweep(section: str, runs_dir: Path) ->
 def test_of_many_runs_the_newest_are_opened_and_all_are_counted(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "MOST_READ", 3)
-    monkeypatch.setattr(selection, "MOST_LISTED", 5)
+    monkeypatch.setattr(run_selection, "MOST_READ", 3)
+    monkeypatch.setattr(run_selection, "MOST_LISTED", 5)
     first = finished_run(runs_dir, 10, ids(1)[0])
     for run_id in ids(7)[1:]:
         shutil.copytree(first, runs_dir / run_id)

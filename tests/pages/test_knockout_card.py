@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.inference.client import knockout_file
 from dynlora.store.knockouts import Knockouts, read_knockouts
-from dynlora.viz.knockout import card as knockouts
-from dynlora.viz.knockout import model as numbers
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.knockout import card as knockout_card
+from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain
 
@@ -108,7 +108,7 @@ def test_a_sample_stays_as_it_came(
     came = (run / "knockout.json").read_bytes()
     samples, empty = run.parent, tmp_path / "own"
     empty.mkdir()
-    monkeypatch.setattr(picker, "sample_runs_dir", lambda: samples)
+    monkeypatch.setattr(run_picker, "sample_runs_dir", lambda: samples)
     monkeypatch.setenv("DYNLORA_RUNS_DIR", str(empty))
     app = open_page("capacity", run=run.name)
     assert "Spearman" in plain(app)
@@ -138,8 +138,8 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
     found = Knockouts("last", 60, 512, 0.4, (), 12)
-    assert numbers.adapter_sentence(found, 60) == "Measured on the last adapter, of step 60."
-    assert "The run is at step 90: knock out again" in numbers.adapter_sentence(found, 90)
+    assert knockout_model.adapter_sentence(found, 60) == "Measured on the last adapter, of step 60."
+    assert "The run is at step 90: knock out again" in knockout_model.adapter_sentence(found, 90)
 
 
 LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_signals": {}}
@@ -156,7 +156,7 @@ LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_sig
     ],
 )
 def test_lora_as_it_is_is_a_uniform_twin(more: dict[str, Any], is_uniform: bool) -> None:
-    assert knockouts.is_uniform(LORA | more) is is_uniform
+    assert knockout_card.is_uniform(LORA | more) is is_uniform
 
 
 def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,14 +167,14 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
         [{**same, "seed": 0, "id": key, "folder": str(tmp_path / key)} | row for key, row in other.items()]
     )
     monkeypatch.setattr(
-        knockouts.answers, "ask", lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {})
+        knockout_card.answers, "ask", lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {})
     )
-    found = knockouts.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
+    found = knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
     assert found["id"].tolist() == ["seed1", "seed3"]
 
 
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
-    found = numbers.Agreement(0.5, 0.2, 0.7, 12)
-    said = numbers.agreement_sentence("importance", found, numbers.Agreement(0.3, -0.1, 0.6, 12))
+    found = knockout_model.Agreement(0.5, 0.2, 0.7, 12)
+    said = knockout_model.agreement_sentence("importance", found, knockout_model.Agreement(0.3, -0.1, 0.6, 12))
     assert "in the uniform twin, where no rank moved: +0.30 (-0.10 to +0.60)" in said
     assert words(open_page("capacity", run=run.name))

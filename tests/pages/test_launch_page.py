@@ -15,10 +15,9 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError
-from dynlora.jobs import cli_client as asking
-from dynlora.jobs import uploads
+from dynlora.jobs import cli_client, uploads
 from dynlora.store.lifecycle import annotate
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import CATALOG, ROOT, charts, open_page, words
 from tests.viz.checked import preflight_document
 from tests.viz.runs import HOSTILE, config, make_run
@@ -220,7 +219,7 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
         asked.append(values)
         return preflight_document(HOSTILE[0])
 
-    monkeypatch.setattr(asking, "preflight", preflight)
+    monkeypatch.setattr(cli_client, "preflight", preflight)
     app = open_page("launch")
     app.button(key="check").click().run()
     assert not app.exception
@@ -244,7 +243,7 @@ def test_a_refused_check_is_its_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object) -> None:
         raise ConfigError("strategy.moves=<b>0</b>: must be at least 1")
 
-    monkeypatch.setattr(asking, "preflight", refuse)
+    monkeypatch.setattr(cli_client, "preflight", refuse)
     app = open_page("launch")
     app.button(key="check").click().run()
     assert "must be at least 1" in app.error[0].value.replace("\\", "")
@@ -252,7 +251,7 @@ def test_a_refused_check_is_its_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     for kind in ("upload", "file"):
         app = open_page("launch", data=kind, upload=uploaded)
         assert not app.dataframe
@@ -262,7 +261,7 @@ def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.Mo
 
 def test_form_and_methods_are_drawn_without_torch(uploaded: str, runs_dir: Path, cache: Path) -> None:
     cache.mkdir()
-    (cache / f"strategies-{asking._catalog_version()}.json").write_text(json.dumps(CATALOG))
+    (cache / f"strategies-{cli_client._catalog_version()}.json").write_text(json.dumps(CATALOG))
     program = (
         "import sys\n"
         "from streamlit.testing.v1 import AppTest\n"
@@ -274,7 +273,7 @@ def test_form_and_methods_are_drawn_without_torch(uploaded: str, runs_dir: Path,
         "    assert len(app.dataframe) > 0\n"
         "sys.exit(', '.join({'torch', 'transformers', 'datasets'} & set(sys.modules)) or 0)\n"
     )
-    environment = {**os.environ, picker.RUNS_DIR_VARIABLE: str(runs_dir)}
+    environment = {**os.environ, run_picker.RUNS_DIR_VARIABLE: str(runs_dir)}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 

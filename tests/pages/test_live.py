@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dynlora.viz.ui import live as pace
+from dynlora.viz.ui import live
 from dynlora.viz.ui.live import SHARE, SLOWEST_S, Paces
 
 
@@ -46,19 +46,19 @@ def test_a_part_takes_its_new_pause_with_a_whole_run(monkeypatch: pytest.MonkeyP
     def rerun() -> None:
         raise RerunAsked
 
-    monkeypatch.setattr(pace, "PACES", Paces())
-    monkeypatch.setattr(pace.st, "fragment", fragment)
-    monkeypatch.setattr(pace.st, "rerun", rerun)
-    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(live, "PACES", Paces())
+    monkeypatch.setattr(live.st, "fragment", fragment)
+    monkeypatch.setattr(live.st, "rerun", rerun)
+    monkeypatch.setattr(live.time, "perf_counter", lambda: next(clock))
 
     def draw() -> None:
         """Nothing."""
 
-    look = pace.following(2, active=True)(draw)
+    look = live.following(2, active=True)(draw)
     look()
     look()
     with pytest.raises(RerunAsked):
         look()
-    pace.following(2, active=True)(draw)()
-    pace.following(2, active=False)(draw)()
+    live.following(2, active=True)(draw)()
+    live.following(2, active=False)(draw)()
     assert pauses == [2, 16, None]

@@ -7,7 +7,7 @@ import pytest
 from dynlora import strategies
 from dynlora.jobs import launch
 from dynlora.viz.kit.text import documentation_text
-from dynlora.viz.methods import model as methods
+from dynlora.viz.methods import model as methods_model
 from tests.pages.app import open_page
 
 
@@ -18,7 +18,7 @@ def test_every_method_is_explained_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not [text for text in shown if text.endswith("…")], "nothing is cut"
     assert not [text for text in shown if "\\`" in text], "what stands in backticks is code"
     for strategy in described:
-        for paragraph in methods.how(strategy):
+        for paragraph in methods_model.how(strategy):
             assert documentation_text(paragraph) in shown
-        departs = methods.departs(strategy)
+        departs = methods_model.departs(strategy)
         assert not departs or any(text.endswith(documentation_text(departs)) for text in shown)

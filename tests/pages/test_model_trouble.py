@@ -11,9 +11,9 @@ import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.inference import client as inference_child
+from dynlora.inference import client as inference_client
 from dynlora.inference.client import InferenceChild
-from dynlora.viz.ui import model_client as model_answers
+from dynlora.viz.ui import model_client
 from tests.pages.app import open_page, words
 
 PATIENCE_S = 240
@@ -31,14 +31,14 @@ CHATTERS = "import sys; sys.stdin.readline(); print('no JSON', flush=True)"
 def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceChild]:
     """The child that the page asks, of the test's own."""
     child = InferenceChild()
-    monkeypatch.setattr(model_answers, "shared", lambda: child)
+    monkeypatch.setattr(model_client, "shared", lambda: child)
     yield child
     child.stop()
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Put a script in the place of the child, and be impatient with one that never answers."""
-    monkeypatch.setattr(inference_child, "answer_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(inference_client, "answer_command", lambda *_: [sys.executable, "-c", script])
     if script in (HANGS, READS_NOTHING):
         be_impatient(monkeypatch)
 

@@ -14,7 +14,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import PAGES, ROOT, RUN_PAGES, charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
@@ -129,7 +129,7 @@ def test_a_refused_launch_shows_its_sentence(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_read_only_server_offers_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     make_run(runs_dir, run_id="20260101-000000-00000001", state="stopped", steps=5)
     assert not open_page("run").button
     assert "only looks" in words(open_page("launch"))
@@ -162,6 +162,6 @@ def test_the_whole_app_runs_without_torch(runs_dir: Path) -> None:
         "    assert not app.exception, app.exception\n"
         "sys.exit(', '.join({'torch', 'transformers', 'datasets'} & set(sys.modules)) or 0)\n"
     )
-    environment = {**os.environ, picker.RUNS_DIR_VARIABLE: str(runs_dir)}
+    environment = {**os.environ, run_picker.RUNS_DIR_VARIABLE: str(runs_dir)}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

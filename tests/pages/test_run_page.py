@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
@@ -85,7 +85,7 @@ def test_hostile_text_is_text_in_every_section(text: str, section: str, runs_dir
 
 def test_a_page_that_only_looks_has_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(runs_dir, run_id=RUN, state="stopped", steps=7)
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     assert [button.label for button in open_page("run", run=RUN).button] == []
 
 

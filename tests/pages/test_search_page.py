@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.store.notes import annotate_notes
 from dynlora.store.saved_views import VIEWS_NAME, View, read_views, save_view
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import finished_run
 
@@ -95,7 +95,7 @@ def test_names_of_views_are_text_and_a_wild_file_is_no_harm(runs: Path) -> None:
 
 def test_a_dashboard_that_only_looks_offers_views_and_changes_none(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_view(runs, "mine", "tag:paper")
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     for query in ("tag:paper", "run"):
         app = open_page("runs", q=query)
         assert app.pills(key="address-view").options == ["mine"]

@@ -9,9 +9,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store import queries
-from dynlora.viz.playground.model import Task
+from dynlora.viz.kit.task import Task
 from dynlora.viz.shift.cards import other_data
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page
 from tests.pages.trained import Here, plain, save_rows, train
 from tests.tiny import save_data
@@ -152,7 +152,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(path: str, told: str, here: He
 def test_files_are_not_read_for_other_machines(
     here: Here, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     app = open_page("inputs", run=run.name, lab="data", source="file", path=str(tmp_path))
     assert not app.text_input
     assert "there is none yet" in plain(app)

@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.notes import annotate_notes
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
@@ -148,7 +148,7 @@ SAMPLES = sorted(path.name for path in sample_runs_dir().iterdir() if (path / "r
     ],
 )
 def test_sample_runs_are_shown(page: str, address: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picker, "sample_runs_dir", sample_runs_dir)
+    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
     app = open_page(page, **address)
     assert not app.error
     assert charts(app)
@@ -180,7 +180,7 @@ def test_a_store_of_unreadable_runs_only(page: str, runs_dir: Path) -> None:
 @pytest.mark.parametrize("state", ["finished", "failed", "queued", "newer"])
 @pytest.mark.parametrize("page", ["runs", "run"])
 def test_a_dashboard_that_only_looks(page: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     make(runs_dir, state)
     assert not open_page(page, run=RUN_ID).button
 

@@ -8,15 +8,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.server.app_files import sample_runs_dir
-from dynlora.viz.tour import model as tour
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.tour import model as tour_model
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import make_run
 
 
 @pytest.fixture
 def _samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picker, "sample_runs_dir", sample_runs_dir)
+    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
 
 
 def way(app: AppTest) -> list[tuple[str, str]]:
@@ -26,14 +26,14 @@ def way(app: AppTest) -> list[tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("_samples")
-@pytest.mark.parametrize("stop", tour.STOPS, ids=lambda stop: stop.key)
-def test_every_stop_shows_its_chart(stop: tour.Stop) -> None:
+@pytest.mark.parametrize("stop", tour_model.STOPS, ids=lambda stop: stop.key)
+def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
     app = open_page("tour", stop=stop.key)
     assert not app.error
     assert stop.question in [element.value for element in app.subheader]
     assert len(charts(app)) == (stop.key != "rank")
     assert len(app.get("bidi_component")) == (stop.key == "rank")
-    _, before, after, number = tour.neighbours(stop.key)
+    _, before, after, number = tour_model.neighbours(stop.key)
     assert f"Stop {number} of 6" in words(app)
     expected = [f"stop={one.key}" for one in (before, after) if one]
     assert [query for _, query in way(app) if query.startswith("stop=")] == expected

@@ -9,8 +9,9 @@ import streamlit as st
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
+from dynlora.jobs import spawn
 from dynlora.server import token as access_token
-from dynlora.viz.ui import run_picker as picker
+from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 
 TOKEN = "0123456789abcdef-token"
@@ -18,8 +19,8 @@ TOKEN = "0123456789abcdef-token"
 
 @pytest.fixture(autouse=True)
 def _served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(picker.READ_ONLY_VARIABLE, "1")
-    monkeypatch.setenv(access_token.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
+    monkeypatch.setenv(spawn.TOKEN_VARIABLE, TOKEN)
     monkeypatch.setattr(access_token, "WRONG_COSTS_S", 0.0)
 
 
@@ -48,14 +49,14 @@ def test_nothing_starts_before_the_token_and_everything_after_it() -> None:
 
 
 def test_without_a_token_there_is_nothing_to_type(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
-    monkeypatch.delenv(access_token.TOKEN_VARIABLE)
+    monkeypatch.delenv(spawn.TOKEN_VARIABLE)
     app = open_page("runs")
     assert "Read-only" in words(app)
     assert not app.sidebar.text_input
 
 
 def test_this_machines_own_dashboard_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(picker.READ_ONLY_VARIABLE)
+    monkeypatch.delenv(run_picker.READ_ONLY_VARIABLE)
     app = open_page("launch")
     assert "Read-only" not in words(app)
     assert "Start" in labels(app)
@@ -66,7 +67,7 @@ def test_streamlit_alone_serves_other_machines_read_only(
     address: str | None, locked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`streamlit run app.py --server.address=0.0.0.0` let everyone who reached it start and delete runs."""
-    monkeypatch.delenv(picker.READ_ONLY_VARIABLE)
+    monkeypatch.delenv(run_picker.READ_ONLY_VARIABLE)
     before = st.get_option("server.address")
     config.set_option("server.address", address)
     try:

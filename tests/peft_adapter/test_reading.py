@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter import read as reading
+from dynlora.peft_adapter import read as peft_adapter_read
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
@@ -164,7 +164,7 @@ def test_links_and_large_settings_are_refused(tmp_path: Path, monkeypatch: pytes
     config.write_bytes(b"{" + b" " * (4 * 2**20) + b"}")
     with pytest.raises(AdapterError, match="are more than"):
         read_adapter(folder)
-    monkeypatch.setattr(reading, "MAX_MODULES", 1)
+    monkeypatch.setattr(peft_adapter_read, "MAX_MODULES", 1)
     with pytest.raises(AdapterError, match="6 modules are more than 1"):
         read_adapter(small_adapter(tmp_path / "c"))
 

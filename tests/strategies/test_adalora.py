@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dynlora.engine import edits
+from dynlora.engine.context import Step
 from dynlora.engine.loop.schedule import Phases
-from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.adalora.edits import MaskScales

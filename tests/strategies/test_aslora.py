@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from dynlora.engine.context import Step
 from dynlora.engine.edits import apply, describe
 from dynlora.engine.loop.adapter_state import adapter_state
-from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.aslora.edits import Tie

@@ -11,9 +11,9 @@ from torch import nn
 
 import dynlora
 from dynlora.engine import edits
+from dynlora.engine.context import Step
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.beamlora.edits import CopyComponent, TakeSnapshot

@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 
 import dynlora
 from dynlora import strategies
+from dynlora.engine.context import Step
 from dynlora.engine.evaluation.export import peft_adapter
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.strategy import Step, Strategy
+from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError
 from tests.engine.harness import (
     ARCHITECTURES,

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from dynlora import attach, strategies
 from dynlora.engine import edits
+from dynlora.engine.adapt import adapt
+from dynlora.engine.context import Step
 from dynlora.engine.data.held_back import Bench
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.base_model import BaseModel, adapt
+from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies.diffora.edits import Look, TakeIn, Weigh
 from dynlora.strategies.diffora.selection import Choice, adam_step

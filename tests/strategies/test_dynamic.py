@@ -13,10 +13,10 @@ from torch import nn
 
 import dynlora
 from dynlora.engine import edits
+from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, SetScale
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from tests.engine.harness import (

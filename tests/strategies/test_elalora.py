@@ -11,10 +11,10 @@ from torch import nn
 import dynlora
 from dynlora.api import Attached
 from dynlora.engine import edits
-from dynlora.engine.strategy import Step
+from dynlora.engine.context import Step
+from dynlora.engine.model.svd_form import take_sensitivity, triplet_scores
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.adalora.svd_form import take_sensitivity, triplet_scores
 from dynlora.strategies.elalora import exchange
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from dynlora.engine.allocation.greedy import committed_ranks
+from dynlora.engine.context import Probe
 from dynlora.engine.init.initializers import looked_at
 from dynlora.engine.init.weight_gradients import weight_gradients
 from dynlora.engine.loop.trainer import Trainer
-from dynlora.engine.strategy import Probe
-from dynlora.strategies.dynamic import initial_ranks as first_ranks
-from dynlora.strategies.dynamic.one_shot import committed_ranks
+from dynlora.strategies.dynamic import initial_ranks
 from tests.engine.harness import ARCHITECTURES, MemoryKeeper, make_trainer, same, tiny_config, weights
 
 
@@ -52,7 +52,7 @@ def test_a_resume_looks_at_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = MemoryKeeper()
     whole = dynamic("gradients")
     whole.train(keeper)
-    monkeypatch.setattr(first_ranks, "looked_at", lambda *_, **__: pytest.fail("looked again"))
+    monkeypatch.setattr(initial_ranks, "looked_at", lambda *_, **__: pytest.fail("looked again"))
     config = tiny_config("dynamic", strategy={"name": "dynamic", "first_ranks": "gradients"}, adapter__rank=4)
     resumed = make_trainer(config, state=keeper.state(10))
     resumed.train(MemoryKeeper())
@@ -67,7 +67,7 @@ def test_gradients_rank_by_what_a_component_promises(monkeypatch: pytest.MonkeyP
         seen.append(probe)
         return looked_at(probe, n, labels=labels)
 
-    monkeypatch.setattr(first_ranks, "looked_at", spy)
+    monkeypatch.setattr(initial_ranks, "looked_at", spy)
     trainer = dynamic("gradients", gates="off", min_rank=0)
     (probe,) = seen
     names = [module.info.name for module in trainer.adapters]

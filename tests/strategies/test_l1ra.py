@@ -12,9 +12,9 @@ import dynlora
 from dynlora.api import Attached
 from dynlora.engine import edits
 from dynlora.engine.allocation.redistribute import Purse, reassign
+from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, Move
 from dynlora.engine.loop.optimizer import set_lr
-from dynlora.engine.strategy import Step
 from dynlora.strategies import build
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 

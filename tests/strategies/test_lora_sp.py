@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import dynlora
+from dynlora.engine.context import Step
 from dynlora.engine.loop.optimizer import clip
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import Step
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.lora_sp.layer import PartialLinear

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from dynlora.peft_adapter import AdaptedModule, Adapter, read_adapter
-from dynlora.viz.adapter import figures as figures_adapter
-from dynlora.viz.adapter import model as adapter_spectra
-from dynlora.viz.adapter import text as sentences_adapter
+from dynlora.viz.adapter import figures as adapter_figures
+from dynlora.viz.adapter import model as adapter_model
+from dynlora.viz.adapter import text as adapter_text
 from dynlora.viz.kit import theme
 from tests.peft_adapter.files import small_adapter
 
@@ -36,32 +36,32 @@ def odd() -> Adapter:
 
 
 def test_frames(tmp_path: Path) -> None:
-    modules = adapter_spectra.described(read_adapter(small_adapter(tmp_path)))
+    modules = adapter_model.described(read_adapter(small_adapter(tmp_path)))
     assert modules["short"].tolist()[:3] == ["query 0", "query 1", "query 2"]
     assert float(modules["share"].to_numpy(float).sum()) == pytest.approx(100)
-    grid = adapter_spectra.over_depth(modules, "rank")
+    grid = adapter_model.over_depth(modules, "rank")
     assert grid.index.tolist() == ["query", "ff out"]
     assert grid.columns.tolist() == ["0", "1", "2"]
     assert grid.loc["ff out"].tolist() == [2, 3, 4]
-    values = adapter_spectra.spectra(modules)
+    values = adapter_model.spectra(modules)
     assert values.shape == (6, 4)
     assert np.isnan(values.to_numpy()[0, 1:]).all()
-    assert len(adapter_spectra.spectra_table(modules)) == int(modules["rank"].sum())
-    assert "share of squared norms, %" in adapter_spectra.table(modules)
+    assert len(adapter_model.spectra_table(modules)) == int(modules["rank"].sum())
+    assert "share of squared norms, %" in adapter_model.table(modules)
 
 
 def test_layers_are_in_order_and_what_lies_outside_comes_last() -> None:
-    grid = adapter_spectra.over_depth(adapter_spectra.described(odd()), "norm")
+    grid = adapter_model.over_depth(adapter_model.described(odd()), "norm")
     assert grid.columns.tolist() == ["0", "1", "11", "outside"]
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
 def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette) -> None:
-    modules = adapter_spectra.described(odd())
-    grid, values = adapter_spectra.over_depth(modules, "norm"), adapter_spectra.spectra(modules)
+    modules = adapter_model.described(odd())
+    grid, values = adapter_model.over_depth(modules, "norm"), adapter_model.spectra(modules)
     drawn = [
-        figures_adapter.depth_map(grid, "norm", "Frobenius norm", colours), figures_adapter.norm_lines(grid, colours),
-        figures_adapter.spectra_map(values, modules, colours),
+        adapter_figures.depth_map(grid, "norm", "Frobenius norm", colours), adapter_figures.norm_lines(grid, colours),
+        adapter_figures.spectra_map(values, modules, colours),
     ]  # fmt: skip
     allowed = set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.CATEGORICAL)
     for figure in drawn:
@@ -76,27 +76,27 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
 
 def test_sentences(tmp_path: Path) -> None:
     adapter = read_adapter(small_adapter(tmp_path))
-    modules = adapter_spectra.described(adapter)
-    assert sentences_adapter.overview(adapter, modules) == (
+    modules = adapter_model.described(adapter)
+    assert adapter_text.overview(adapter, modules) == (
         "LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components together."
     )
-    said = sentences_adapter.over_depth(modules, "rank", "rank")
+    said = adapter_text.over_depth(modules, "rank", "rank")
     assert said == "The rank is highest in ff out 2, query 2 and ff out 1 (4 at most) and lowest in query 0 (1)."
-    assert "of the sum of squared norms" in sentences_adapter.norms(modules)
-    assert "of the 15 there are" in sentences_adapter.spectra(modules, 6)
-    assert "4 of 6 modules shown" in sentences_adapter.spectra(modules, 4)
-    nothing = adapter_spectra.described(Adapter("LORA", "", (module("l.0.q", 0, "q", (0.0,), 0.0),), 0, ()))
-    assert "Every update is zero" in sentences_adapter.spectra(nothing, 1)
-    assert "No update moves" in sentences_adapter.norms(nothing)
-    assert sentences_adapter.over_depth(nothing, "rank", "rank") == "All 1 module have the same rank, 1."
+    assert "of the sum of squared norms" in adapter_text.norms(modules)
+    assert "of the 15 there are" in adapter_text.spectra(modules, 6)
+    assert "4 of 6 modules shown" in adapter_text.spectra(modules, 4)
+    nothing = adapter_model.described(Adapter("LORA", "", (module("l.0.q", 0, "q", (0.0,), 0.0),), 0, ()))
+    assert "Every update is zero" in adapter_text.spectra(nothing, 1)
+    assert "No update moves" in adapter_text.norms(nothing)
+    assert adapter_text.over_depth(nothing, "rank", "rank") == "All 1 module have the same rank, 1."
 
 
 def test_a_large_adapter_is_drawn_in_part() -> None:
     modules = tuple(module(f"l.{i}.q", i, "q", (1.0,) * 300, 300**0.5) for i in range(450))
-    frame = adapter_spectra.described(Adapter("LORA", "", modules, 0, ()))
-    values = adapter_spectra.spectra(frame)
-    assert values.shape == (adapter_spectra.MOST_ROWS, adapter_spectra.MOST_COMPONENTS)
-    assert figures_adapter.spectra_map(values, frame, theme.LIGHT).layout.height <= 900
-    grid = adapter_spectra.over_depth(frame, "rank")
+    frame = adapter_model.described(Adapter("LORA", "", modules, 0, ()))
+    values = adapter_model.spectra(frame)
+    assert values.shape == (adapter_model.MOST_ROWS, adapter_model.MOST_COMPONENTS)
+    assert adapter_figures.spectra_map(values, frame, theme.LIGHT).layout.height <= 900
+    grid = adapter_model.over_depth(frame, "rank")
     assert isinstance(grid, pd.DataFrame)
-    assert not figures_adapter.depth_map(grid, "rank", "components", theme.LIGHT).layout.annotations
+    assert not adapter_figures.depth_map(grid, "rank", "components", theme.LIGHT).layout.annotations

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from dynlora.viz.capacity import components
-from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.component_figures import all_components, component_map
-from dynlora.viz.capacity.map_figure import MapView
 from dynlora.viz.capacity.signals import About
+from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import MapView
 
 MODULES = pd.DataFrame({"position": [1, 0], "name": ["b", "a"], "short": ["b 0", "a 0"], "max_rank": [3, 2]})
 
@@ -90,7 +91,7 @@ SHARE = About("trained share", "Components: their trained share")
 def layers() -> pd.DataFrame:
     """Return two modules with room for three and two components, as pages describe them."""
     rows = [("l.0.value", 0, "value", 4, 4, 3), ("l.0.query", 0, "query", 4, 4, 2)]
-    return capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:
@@ -123,7 +124,7 @@ def test_all_components_stand_in_the_row_of_their_module() -> None:
     assert values.to_numpy().tolist() == [[0.1, 0.2], [0.4, 0.5]], "rows as recorded, no column that nobody uses"
     assert components.by_module(np.zeros(4), modules).empty
     assert components.by_module(np.full(5, np.nan), modules).empty
-    rows = capacity.ordered(modules, "kind", np.ones(2))
+    rows = capacity_model.ordered(modules, "kind", np.ones(2))
     look = MapView("trained share", "trained share", module="l.0.query")
     figure: Any = all_components(values, rows, values, look, theme.LIGHT)
     z = np.array(figure.data[0].z, float)

@@ -12,12 +12,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dynlora.viz.capacity import map_figure as figures_capacity
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.capacity import module_figures as figures_modules
-from dynlora.viz.compare import figures as figures_compare
-from dynlora.viz.inputs import figures as figures_inputs
-from dynlora.viz.kit import theme
+from dynlora.viz.capacity import map_figure, module_figures
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.compare import figures as compare_figures
+from dynlora.viz.inputs import figures as inputs_figures
+from dynlora.viz.kit import lines as kit_lines
+from dynlora.viz.kit import module_map, theme
+from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.run import figures
 
 HOSTILE = "<img src=x>$x$%{y}"
@@ -26,19 +27,19 @@ MODES = [theme.LIGHT, theme.DARK]
 
 def modules() -> pd.DataFrame:
     rows = [(f"layer.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(2) for kind in ("query", "key")]
-    return capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def state() -> pd.DataFrame:
-    return capacity.module_state(modules(), np.array([4.0, 4, 3, 5]), np.array([1e-6, 2e-6, 0, 4e-6]))
+    return capacity_model.module_state(modules(), np.array([4.0, 4, 3, 5]), np.array([1e-6, 2e-6, 0, 4e-6]))
 
 
-def map_figure(colours: theme.Palette, **more: object) -> go.Figure:
+def drawn_map(colours: theme.Palette, **more: object) -> go.Figure:
     steps = pd.DataFrame(np.arange(12).reshape(4, 3), columns=[0, 1, 2])
-    line = capacity.budget_line(steps, modules(), 0, 1000)
-    view = figures_capacity.MapView("rank", "components", **more)
-    rows = capacity.ordered(modules(), "kind", np.full(4, 4.0))
-    return figures_capacity.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
+    line = kit_modules.budget_line(steps, modules(), 0, 1000)
+    view = module_map.MapView("rank", "components", **more)
+    rows = capacity_model.ordered(modules(), "kind", np.full(4, 4.0))
+    return map_figure.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
 
 
 def series() -> pd.DataFrame:
@@ -52,21 +53,21 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
     probe = pd.DataFrame({"text": [HOSTILE] * 2, "group": ["a", "b"], "x": [0, 1], "y": [0, 1], "loss": [0.1, np.nan]})
     ranks = pd.DataFrame({HOSTILE: [4.0, 4, 3, 5], "b": 4.0}, index=modules()["name"])
     return {
-        "map": map_figure(colours, step=1, module="layer.1.key", events=[1]),
-        "flow": figures_modules.rank_flow(some_flows(), [HOSTILE, "key"], colours),
-        "steady": figures_modules.steadiness(agreement, colours),
-        "scatter": figures_modules.importance_scatter(state(), None, colours),
-        "module": figures_modules.module_lines(series(), HOSTILE, "factor", 2, colours),
+        "map": drawn_map(colours, step=1, module="layer.1.key", events=[1]),
+        "flow": module_figures.rank_flow(some_flows(), [HOSTILE, "key"], colours),
+        "steady": module_figures.steadiness(agreement, colours),
+        "scatter": module_figures.importance_scatter(state(), None, colours),
+        "module": module_figures.module_lines(series(), HOSTILE, "factor", 2, colours),
         "loss": figures.loss_lines(series(), series(), colours),
         "metric": figures.metric_lines(series().assign(name=HOSTILE), colours),
-        "line": figures.line(series(), "learning rate, per step", colours, limit=1.0),
+        "line": kit_lines.line(series(), "learning rate, per step", colours, limit=1.0),
         "time": figures.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
         "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
-        "gates": figures_inputs.gate_map(gates, modules(), None, colours),
-        "groups": figures_inputs.group_lines(groups, "accuracy", colours),
-        "probe": figures_inputs.probe_scatter(probe, "group", colours),
-        "probe by loss": figures_inputs.probe_scatter(probe, "loss", colours),
-        "ranks": figures_compare.final_ranks(ranks, modules(), colours),
+        "gates": inputs_figures.gate_map(gates, modules(), None, colours),
+        "groups": inputs_figures.group_lines(groups, "accuracy", colours),
+        "probe": inputs_figures.probe_scatter(probe, "group", colours),
+        "probe by loss": inputs_figures.probe_scatter(probe, "loss", colours),
+        "ranks": compare_figures.final_ranks(ranks, modules(), colours),
     }
 
 
@@ -97,7 +98,7 @@ def test_axes_say_what_they_are(name: str) -> None:
 
 
 def test_map_has_a_gap_between_kinds_and_names_every_row() -> None:
-    figure = map_figure(theme.LIGHT)
+    figure = drawn_map(theme.LIGHT)
     heat = figure.data[0]
     assert np.asarray(heat.z).shape == (5, 3)
     assert np.isnan(np.asarray(heat.z, dtype=float)[2]).all()
@@ -107,8 +108,8 @@ def test_map_has_a_gap_between_kinds_and_names_every_row() -> None:
 
 
 def test_map_from_zero_and_around_a_neutral_value() -> None:
-    assert map_figure(theme.LIGHT).data[0].zmin == 0
-    heat = map_figure(theme.LIGHT, centre=1.0).data[0]
+    assert drawn_map(theme.LIGHT).data[0].zmin == 0
+    heat = drawn_map(theme.LIGHT, centre=1.0).data[0]
     assert (heat.zmin + heat.zmax) / 2 == 1.0
 
 
@@ -121,9 +122,9 @@ def test_zero_looks_like_the_panel() -> None:
 def test_a_group_has_one_colour_in_every_chart() -> None:
     probe = pd.DataFrame({"text": "t", "group": ["b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
     lines = pd.DataFrame({"step": [1, 1], "group": ["a", "b"], "value": [0.5, 0.6]})
-    points = figures_inputs.probe_scatter(probe, "group", theme.LIGHT, ["a", "b"]).data
+    points = inputs_figures.probe_scatter(probe, "group", theme.LIGHT, ["a", "b"]).data
     by_group = {
-        trace.name: trace.line.color for trace in figures_inputs.group_lines(lines, "loss, nats", theme.LIGHT).data
+        trace.name: trace.line.color for trace in inputs_figures.group_lines(lines, "loss, nats", theme.LIGHT).data
     }
     assert {trace.name: trace.marker.color for trace in points} == by_group
 
@@ -132,17 +133,17 @@ def test_a_group_has_one_colour_in_every_chart() -> None:
 def test_short_series_draw(values: list[float]) -> None:
     frame = pd.DataFrame({"step": range(len(values)), "value": values}, dtype=float)
     figures.loss_lines(frame, frame, theme.LIGHT)
-    figures.line(frame, "x", theme.LIGHT)
+    kit_lines.line(frame, "x", theme.LIGHT)
 
 
 def test_a_large_map_stays_readable() -> None:
     rows = [(f"l.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(32) for kind in "abcdefg"]
-    many = capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    many = kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
     ranks = pd.DataFrame(np.ones((224, 2)), columns=[0, 1])
-    line = capacity.budget_line(ranks, many, 0, None)
-    view = figures_capacity.MapView("rank")
-    rows = capacity.ordered(many, "depth", np.ones(224))
-    figure = figures_capacity.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
+    line = kit_modules.budget_line(ranks, many, 0, None)
+    view = module_map.MapView("rank")
+    rows = capacity_model.ordered(many, "depth", np.ones(224))
+    figure = map_figure.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
     assert figure.layout.height <= 900
 
 

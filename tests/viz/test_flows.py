@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.viz import sentences
 from dynlora.viz.capacity import flows
-from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.flows import OUTSIDE
+from dynlora.viz.kit import modules as kit_modules
 
 COLUMNS = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
 Q0, K0, Q1, K1 = ("layer.0.query", "layer.0.key", "layer.1.query", "layer.1.key")
@@ -25,7 +25,7 @@ def modules(layers: int = 2, wide: int = 8) -> pd.DataFrame:
         for layer in range(layers)
         for kind in ("query", "key")
     ]
-    return capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def moves(*rows: tuple[int, str | None, str | None]) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def test_what_came_back_is_not_drawn() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4], s20=[4, 4, 4, 4])
     traced = flows.trace(modules(), moves((10, Q0, K0), (20, K0, Q0)), held)
     assert amounts(traced) == {(m, m): 64 for m in range(4)}
-    assert "No capacity changed hands" in sentences.flow(traced, flows.balance(traced, modules(), held), 2, 0, 20)
+    assert "No capacity changed hands" in capacity_text.flow(traced, flows.balance(traced, modules(), held), 2, 0, 20)
 
 
 def test_what_is_given_beyond_the_price_is_released() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import sentences
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.inputs import figures as figures_inputs
-from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs import figures as inputs_figures
+from dynlora.viz.inputs import model as inputs_model
+from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.gate_effect import gate_effect, served
+from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import theme
 
 GROUPS = ["a", "b", "c", "d"]
@@ -20,7 +20,7 @@ GROUPS = ["a", "b", "c", "d"]
 
 def modules(n: int = 6) -> pd.DataFrame:
     rows = [(f"layer.{i}.query", i, "query", 8, 8, 8) for i in range(n)]
-    return capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def drawn(n: int = 256, seed: int = 0, shift: float = 0.0, width: int = 6) -> tuple[np.ndarray, list[str]]:
@@ -69,8 +69,8 @@ def test_the_map_hides_what_may_be_chance() -> None:
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
     gates = pd.DataFrame(np.ones((4, 6)), index=GROUPS)
-    hidden = figures_inputs.gate_map(gates, modules(), effect, theme.LIGHT)
-    shown = figures_inputs.gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
+    hidden = inputs_figures.gate_map(gates, modules(), effect, theme.LIGHT)
+    shown = inputs_figures.gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
     assert np.isfinite(np.asarray(hidden.data[0].z, float)).any(axis=0).tolist() == effect.found.tolist()
     assert np.isfinite(np.asarray(shown.data[0].z, float)).all()
     assert np.asarray(hidden.data[1].y).tolist() == pytest.approx((100 * effect.share).tolist())
@@ -81,28 +81,28 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     gates.iloc[3, 2] = 1.02
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
-    words = sentences.gates(gates, modules(), effect, 40)
+    words = inputs_text.gates(gates, modules(), effect, 40)
     assert words.startswith("At step 40 1 of 6 gates tell the groups apart beyond chance, most at query 2: d 1.020")
     table = served(gates, modules(), effect, pd.DataFrame({"group": GROUPS, "loss": 0.5, "metric": 0.9}))
     assert table["opens"].tolist() == ["none beyond chance"] * 3 + ["query 2 +0.015"]
     assert table["closes"].tolist() == ["query 2 -0.005"] * 3 + ["none beyond chance"]
     nothing = gate_effect(*drawn())
-    assert "no gate tells the groups apart beyond chance" in sentences.gates(gates, modules(), nothing, 40)
+    assert "no gate tells the groups apart beyond chance" in inputs_text.gates(gates, modules(), nothing, 40)
 
 
 def test_gates_over_depth_of_chosen_examples() -> None:
     gates, _ = drawn(n=8)
-    depth = inputs.over_depth(pd.DataFrame(gates), modules(), [1, 5, 99])
+    depth = inputs_model.over_depth(pd.DataFrame(gates), modules(), [1, 5, 99])
     assert depth["example"].unique().tolist() == ["example 1", "example 5"]
     assert depth["layer"].tolist() == [*range(6)] * 2
     assert depth["gate"].tolist() == pytest.approx([*gates[1], *gates[5]])
-    assert "2 examples; their mean gates differ most in layer" in sentences.depth(depth)
-    figure = figures_inputs.gates_over_depth(depth, theme.DARK)
+    assert "2 examples; their mean gates differ most in layer" in inputs_text.depth(depth)
+    figure = inputs_figures.gates_over_depth(depth, theme.DARK)
     assert [trace.name for trace in figure.data] == ["example 1", "example 5"]
 
 
 def test_selected_points_stay_and_the_others_fade() -> None:
     probe = pd.DataFrame({"text": "t", "group": ["a", "b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
-    figure = figures_inputs.probe_scatter(probe, "group", theme.LIGHT, chosen=[2])
+    figure = inputs_figures.probe_scatter(probe, "group", theme.LIGHT, chosen=[2])
     assert [list(trace.selectedpoints) for trace in figure.data] == [[1], []]
     assert all(trace.unselected.marker.opacity < 0.5 for trace in figure.data)

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from dynlora.store import queries
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.health import checks as health
+from dynlora.viz.health import checks
 from dynlora.viz.health import report as health_report
 from dynlora.viz.health.checks import NOTICE, PROBLEM, Evidence, Finding
 from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.kit import modules as kit_modules
 
 N = 8
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
@@ -49,7 +49,9 @@ def well(**changes: object) -> Evidence:
     moved[0], moved[1] = 5, 3
     found = Evidence(
         step=100, max_steps=100, warmup=12, planned_events=3, budget=1000,
-        modules=capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])),
+        modules=kit_modules.described(
+            pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
+        ),
         line=line([980, 990]), ranks=table([np.full(N, 4.0), moved]), importance=table([order] * 24),
         gates=table([np.linspace(0.9, 1.1, N)] * 2), group_gates=pd.DataFrame([[0.9] * N, [1.1] * N]),
         reallocations=events([[{"edit": "move"}]] * 3), loss=loss(list(np.linspace(0.7, 0.3, 40))),
@@ -62,20 +64,20 @@ STARVED = np.array([4.0, 4, 4, 4, 4, 4, 4, 1])
 NOISE = [np.random.default_rng(i // 3).random(N) for i in range(24)]
 
 CASES: list[tuple[str, Callable[[Evidence], Finding | None], dict[str, object], str, str]] = [
-    ("never ran", health.allocator, {"reallocations": events([])}, PROBLEM, "3 reallocations are planned and none"),
-    ("frozen", health.frozen, {"ranks": table([[4] * N] * 3)}, NOTICE, "3 reallocations were made, 3 of them"),
-    ("exceeded", health.budget, {"line": line([990, 1100])}, PROBLEM, "100 parameters (10.0 %) above the budget"),
-    ("exceeded once", health.budget, {"line": line([1500, 990])}, NOTICE, "Up to step 0"),
-    ("unused", health.budget, {"line": line([990, 800])}, NOTICE, "200 of 1,000 parameters (20.0 %)"),
-    ("starved", health.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is among"),
-    ("collapsed", health.gates, {"gates": table([[1.0002] * N])}, NOTICE, "within 0.001 of 1"),
-    ("alike", health.gates, {"group_gates": pd.DataFrame([[0.9] * N] * 2)}, NOTICE, "treat all inputs alike"),
-    ("saturated", health.gates, {"gates": table([[1.0] * (N - 1) + [1.99]])}, PROBLEM, "1 of 8 gates"),
-    ("noise", health.noise, {"importance": table(NOISE)}, NOTICE, "rank correlation"),
-    ("not a number", health.loss, {"loss": loss([0.7, np.nan, 0.6])}, PROBLEM, "first at step 1"),
-    ("diverged", health.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "above 1.5 times"),
-    ("majority", health.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out rows"),
-    ("data", health.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
+    ("never ran", checks.allocator, {"reallocations": events([])}, PROBLEM, "3 reallocations are planned and none"),
+    ("frozen", checks.frozen, {"ranks": table([[4] * N] * 3)}, NOTICE, "3 reallocations were made, 3 of them"),
+    ("exceeded", checks.budget, {"line": line([990, 1100])}, PROBLEM, "100 parameters (10.0 %) above the budget"),
+    ("exceeded once", checks.budget, {"line": line([1500, 990])}, NOTICE, "Up to step 0"),
+    ("unused", checks.budget, {"line": line([990, 800])}, NOTICE, "200 of 1,000 parameters (20.0 %)"),
+    ("starved", checks.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is among"),
+    ("collapsed", checks.gates, {"gates": table([[1.0002] * N])}, NOTICE, "within 0.001 of 1"),
+    ("alike", checks.gates, {"group_gates": pd.DataFrame([[0.9] * N] * 2)}, NOTICE, "treat all inputs alike"),
+    ("saturated", checks.gates, {"gates": table([[1.0] * (N - 1) + [1.99]])}, PROBLEM, "1 of 8 gates"),
+    ("noise", checks.noise, {"importance": table(NOISE)}, NOTICE, "rank correlation"),
+    ("not a number", checks.loss, {"loss": loss([0.7, np.nan, 0.6])}, PROBLEM, "first at step 1"),
+    ("diverged", checks.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "above 1.5 times"),
+    ("majority", checks.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out rows"),
+    ("data", checks.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
 ]  # fmt: skip
 
 

@@ -22,12 +22,8 @@ from dynlora.config import config_keys, parse_config
 from dynlora.config_files import yaml_text
 from dynlora.errors import DataError
 from dynlora.viz.kit import theme
-from dynlora.viz.launch import cost_figures as figures_costs
-from dynlora.viz.launch import cost_model as costs
-from dynlora.viz.launch import data_file as datafile
-from dynlora.viz.launch import form_model as launchform
-from dynlora.viz.launch import presets as starts
-from dynlora.viz.methods import model as methods
+from dynlora.viz.launch import cost_figures, cost_model, data_file, form_model, presets
+from dynlora.viz.methods import model as methods_model
 from tests.pages.app import CATALOG
 from tests.viz.checked import preflight_document
 
@@ -56,17 +52,17 @@ def command_config(command: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 )  # fmt: skip
 def test_command_and_file_mean_the_same_run(values: dict[str, Any]) -> None:
-    config = launchform.nested(values)
+    config = form_model.nested(values)
     expected = parse_config(config)
     assert parse_config(yaml.safe_load(yaml_text(config))) == expected
     with pytest.MonkeyPatch.context() as monkeypatch:
-        assert command_config(launchform.command(config, "some runs; x"), monkeypatch) == expected
+        assert command_config(form_model.command(config, "some runs; x"), monkeypatch) == expected
 
 
 def test_the_form_holds_every_setting() -> None:
     drawn = {
-        *launchform.TRAINING, *launchform.ROWS, *launchform.MORE_DATA, *launchform.COLUMNS, *launchform.MORE_TRAINING,
-        *launchform.MORE_ADAPTER, *launchform.RECORDING,
+        *form_model.TRAINING, *form_model.ROWS, *form_model.MORE_DATA, *form_model.COLUMNS, *form_model.MORE_TRAINING,
+        *form_model.MORE_ADAPTER, *form_model.RECORDING,
     }  # fmt: skip
     of_their_own = {"name", "seed", "model.name", "data.name", "data.path", "strategy.name"}
     assert drawn | of_their_own == set(config_keys())
@@ -74,15 +70,15 @@ def test_the_form_holds_every_setting() -> None:
 
 
 def test_fields_say_unit_range_default_and_key() -> None:
-    lr = launchform.config_field("train.lr")
+    lr = form_model.config_field("train.lr")
     assert (lr.range, lr.low_open, lr.high_open) == ("more than 0, at most 10", True, False)
     assert lr.about == (
         "Peak learning rate of the adapters. Range: more than 0, at most 10. Default: 0.001. Key: train.lr."
     )
-    assert launchform.config_field("data.max_train").about.endswith("Default: all. Key: data.max_train.")
-    [_, moves] = launchform.strategy_fields(STRATEGIES["dynamic"])
+    assert form_model.config_field("data.max_train").about.endswith("Default: all. Key: data.max_train.")
+    [_, moves] = form_model.strategy_fields(STRATEGIES["dynamic"])
     assert (moves.label, moves.range) == ("moves, components", "at least 1")
-    assert launchform.field_table(STRATEGIES["dynamic"])[0]["values"] == "rank, random"
+    assert form_model.field_table(STRATEGIES["dynamic"])[0]["values"] == "rank, random"
 
 
 @pytest.mark.parametrize(
@@ -95,13 +91,13 @@ def test_fields_say_unit_range_default_and_key() -> None:
     ],
 )  # fmt: skip
 def test_values_of_other_runs_fit_or_are_left(key: str, value: object, fits: bool) -> None:
-    field = launchform.config_field(key)
+    field = form_model.config_field(key)
     assert field.fitting(value) == (value if fits else field.default)
 
 
 def test_lists_of_other_runs_are_texts() -> None:
-    assert launchform.config_field("adapter.targets").fitting(["query", 5]) == ("query", "5")
-    assert launchform.config_field("adapter.targets").fitting("query") is None
+    assert form_model.config_field("adapter.targets").fitting(["query", 5]) == ("query", "5")
+    assert form_model.config_field("adapter.targets").fitting("query") is None
 
 
 @pytest.mark.parametrize(
@@ -115,13 +111,13 @@ def test_lists_of_other_runs_are_texts() -> None:
     ],
 )
 def test_the_queue_in_words(training: int, waiting: int, new: int, said: str) -> None:
-    assert launchform.queue_words(training, waiting, new) == said
+    assert form_model.queue_words(training, waiting, new) == said
 
 
 def test_presets_are_configurations() -> None:
-    assert set(starts.PRESETS) == set(starts.PRESET_WORDS)
-    for values in starts.PRESETS.values():
-        config = parse_config(launchform.nested(values))
+    assert set(presets.PRESETS) == set(presets.PRESET_WORDS)
+    for values in presets.PRESETS.values():
+        config = parse_config(form_model.nested(values))
         assert config.train.max_steps(0) <= 1500
 
 
@@ -134,8 +130,8 @@ def test_twins_keep_everything_else() -> None:
     ).model_dump(mode="json")  # fmt: skip
     uniform_fields = [{"name": "scaling", "type": "str", "default": "standard"}]
     strategies = STRATEGIES | {"lora": {**STRATEGIES["lora"], "fields": uniform_fields}}
-    found = starts.twins(config, strategies)
-    assert list(found) == ["same", "uniform", "random"] == list(starts.TWINS) == list(starts.TWIN_WORDS)
+    found = presets.twins(config, strategies)
+    assert list(found) == ["same", "uniform", "random"] == list(presets.TWINS) == list(presets.TWIN_WORDS)
 
     def without(values: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if not key.startswith("strategy.") and key != "name"}
@@ -148,15 +144,15 @@ def test_twins_keep_everything_else() -> None:
     assert of_strategy["uniform"] == {"strategy.name": "lora", "strategy.scaling": "rank_stabilized"}
     assert of_strategy["random"] == of_strategy["same"] | {"strategy.allocation": "random"}
     assert found["uniform"]["name"] == "uniform twin of mine"
-    assert parse_config(launchform.nested(found["same"])) == parse_config(config)
+    assert parse_config(form_model.nested(found["same"])) == parse_config(config)
 
 
 def test_a_run_has_no_twin_that_is_itself() -> None:
-    assert list(starts.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same"]
-    assert list(starts.twins({"strategy": {"name": "dynamic", "allocation": "random"}}, STRATEGIES)) == [
+    assert list(presets.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same"]
+    assert list(presets.twins({"strategy": {"name": "dynamic", "allocation": "random"}}, STRATEGIES)) == [
         "same", "uniform",
     ]  # fmt: skip
-    assert list(starts.twins({"strategy": {"name": "unheard of"}}, {})) == ["same"]
+    assert list(presets.twins({"strategy": {"name": "unheard of"}}, {})) == ["same"]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -175,11 +171,11 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
     rows = [
         {"review": f"the film was {'good' if i % 2 else 'NA'}", "verdict": i % 2, "source": "web"} for i in range(300)
     ]
-    found = datafile.first_rows(_write(tmp_path / f"a.{ending}", rows))
-    assert found.shape == (datafile.READ_ROWS, 3)
+    found = data_file.first_rows(_write(tmp_path / f"a.{ending}", rows))
+    assert found.shape == (data_file.READ_ROWS, 3)
     assert found["review"].tolist() == [row["review"] for row in rows[:200]]
-    assert datafile.guessed(found) == {"text": "review", "text_pair": None, "label": "verdict", "group_by": "source"}
-    assert datafile.label_words(found, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
+    assert data_file.guessed(found) == {"text": "review", "text_pair": None, "label": "verdict", "group_by": "source"}
+    assert data_file.label_words(found, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
 
 
 @pytest.mark.parametrize(
@@ -197,7 +193,7 @@ def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, s
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=said) as refused:
-        datafile.first_rows(path)
+        data_file.first_rows(path)
     assert "\n" not in str(refused.value)
 
 
@@ -213,7 +209,7 @@ def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, s
     ],
 )
 def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -> None:
-    assert tuple(datafile.guessed(pd.DataFrame(columns)).values()) == guess
+    assert tuple(data_file.guessed(pd.DataFrame(columns)).values()) == guess
 
 
 @pytest.mark.parametrize(
@@ -226,55 +222,57 @@ def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -
     ],
 )
 def test_the_label_in_words(values: list[Any], said: str) -> None:
-    assert said in datafile.label_words(pd.DataFrame({"label": values}), "label")
+    assert said in data_file.label_words(pd.DataFrame({"label": values}), "label")
 
 
 def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:
-    assert datafile.table_of(tmp_path) is None
+    assert data_file.table_of(tmp_path) is None
     _write(tmp_path / "validation.csv", [{"text": "a", "label": 1}])
     train = _write(tmp_path / "train-00000-of-00002.csv", [{"text": "a", "label": 1}])
-    assert datafile.table_of(tmp_path) == datafile.table_of(train) == train
-    assert datafile.table_of(tmp_path / "nothing.csv") is None
+    assert data_file.table_of(tmp_path) == data_file.table_of(train) == train
+    assert data_file.table_of(tmp_path / "nothing.csv") is None
 
 
 def test_what_a_check_says_in_numbers_and_sentences() -> None:
     found = preflight_document()
-    assert costs.figures(found)["parameters trained"] == "64,878"
-    assert costs.figures(found)["time, about"] == "2 min 30 s"
-    assert "64,108 of a budget of 64,512 adapter parameters, 108 of them input gates," in costs.kinds_sentence(found)
-    assert costs.schedule_sentence(found) == (
+    assert cost_model.figures(found)["parameters trained"] == "64,878"
+    assert cost_model.figures(found)["time, about"] == "2 min 30 s"
+    assert "64,108 of a budget of 64,512 adapter parameters, 108 of them input gates," in cost_model.kinds_sentence(
+        found
+    )
+    assert cost_model.schedule_sentence(found) == (
         "80 steps, 0.64 passes over the training rows; capacity may move 7 times between steps 17 and 59 and is "
         "settled for the last 21; 9 evaluations."
     )
-    assert "capacity never moves" in costs.schedule_sentence(preflight_document(events=[]))
-    assert "A run trains beside the check" in costs.cost_sentence(found, 1)
-    assert "trains beside" not in costs.cost_sentence(found)
-    assert "the classes a fine film and positive, judged by accuracy" in costs.data_sentence(found)
-    assert costs.data_sentence(found).endswith("48 at most; 3.2 % of the rows are cut after 48 tokens.")
+    assert "capacity never moves" in cost_model.schedule_sentence(preflight_document(events=[]))
+    assert "A run trains beside the check" in cost_model.cost_sentence(found, 1)
+    assert "trains beside" not in cost_model.cost_sentence(found)
+    assert "the classes a fine film and positive, judged by accuracy" in cost_model.data_sentence(found)
+    assert cost_model.data_sentence(found).endswith("48 at most; 3.2 % of the rows are cut after 48 tokens.")
     found["tokens"]["train"]["cut_share"] = 0
-    assert costs.data_sentence(found).endswith("48 at most; none is cut after 48 tokens.")
-    preview = costs.preview_frame(found)
+    assert cost_model.data_sentence(found).endswith("48 at most; none is cut after 48 tokens.")
+    preview = cost_model.preview_frame(found)
     assert preview["what the model sees"].tolist() == ["[CLS] a fine film [SEP]", "[CLS] no [SEP]"]
     assert preview["cut"].tolist() == ["no", "yes"]
     assert "second text" not in preview
 
 
 def test_the_timeline_holds_every_event_once_and_thins_a_crowd() -> None:
-    timeline = costs.timeline(preflight_document())
+    timeline = cost_model.timeline(preflight_document())
     by_lane = timeline.groupby("what")["start"].agg(list)
     assert by_lane["capacity moves"] == [17, 24, 31, 38, 45, 52, 59]
     assert by_lane["evaluation"] == list(range(0, 81, 10))
     assert by_lane["checkpoint"] == list(range(8, 81, 8))
     spans = timeline[timeline["end"] > timeline["start"]].set_index("what")[["start", "end"]].T.to_dict("list")
     assert spans == {"rate rises": [0, 5], "rate falls": [5, 80], "capacity settled": [59, 80]}
-    crowded = costs.timeline(preflight_document(events=list(range(1, 9001)), steps=10_000))
+    crowded = cost_model.timeline(preflight_document(events=list(range(1, 9001)), steps=10_000))
     moves = crowded[crowded["what"] == "capacity moves"]["start"].tolist()
-    assert (len(moves), moves[0], moves[-1]) == (costs.MARKS, 1, 9000)
+    assert (len(moves), moves[0], moves[-1]) == (cost_model.MARKS, 1, 9000)
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
-    figure = figures_costs.schedule_lanes(costs.timeline(preflight_document()), theme.palette(mode))
+    figure = cost_figures.schedule_lanes(cost_model.timeline(preflight_document()), theme.palette(mode))
     traces = {trace.name: trace for trace in figure.data}
     assert list(traces["capacity moves"].x) == [17, 24, 31, 38, 45, 52, 59]
     assert set(traces["capacity moves"].y) == set(traces["capacity settled"].y) == {"capacity"}
@@ -284,8 +282,8 @@ def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
 
 
 def test_parameters_are_drawn_by_kind() -> None:
-    kinds = costs.kinds_frame(preflight_document())
-    figure = figures_costs.kinds_bars(kinds, theme.palette("light"))
+    kinds = cost_model.kinds_frame(preflight_document())
+    figure = cost_figures.kinds_bars(kinds, theme.palette("light"))
     assert [trace.name for trace in figure.data] == ["active", "room to grow"]
     assert list(figure.data[0].y) == ["query", "ff out"]
     assert list(figure.data[0].x) == [18_432, 46_080]
@@ -298,24 +296,24 @@ def test_methods_in_words() -> None:
         "doc": "h = W x\n\n    How it\n    works.\n\n    More.\n\n    Paper: that one.\n    Differs: in one\n    thing."
         "\n\n    State.",
     }  # fmt: skip
-    assert methods.how(strategy) == ["How it works.", "More."]
-    assert methods.departs(strategy) == "In one thing."
-    assert methods.paper_link(strategy) == "https://arxiv.org/abs/2501.14859"
-    assert dict(methods.facts(strategy))["Fidelity"].startswith("reconstruction: fills gaps")
-    assert methods.paper_link({"name": "y"}) is None
-    assert methods.facts({"name": "y"}) == [("Name", "y")]
-    assert methods.overview([strategy])["method"].tolist() == ["X"]
+    assert methods_model.how(strategy) == ["How it works.", "More."]
+    assert methods_model.departs(strategy) == "In one thing."
+    assert methods_model.paper_link(strategy) == "https://arxiv.org/abs/2501.14859"
+    assert dict(methods_model.facts(strategy))["Fidelity"].startswith("reconstruction: fills gaps")
+    assert methods_model.paper_link({"name": "y"}) is None
+    assert methods_model.facts({"name": "y"}) == [("Name", "y")]
+    assert methods_model.overview([strategy])["method"].tolist() == ["X"]
 
 
-@pytest.mark.parametrize("preset", list(starts.PRESETS))
+@pytest.mark.parametrize("preset", list(presets.PRESETS))
 def test_every_preset_suits_every_strategy(preset: str) -> None:
     from dynlora import strategies
 
     for name in strategies.registry():
-        drawn = {field.key: field for field in launchform.strategy_fields(strategies.describe(name))}
-        start = starts.PRESETS[preset]
+        drawn = {field.key: field for field in form_model.strategy_fields(strategies.describe(name))}
+        start = presets.PRESETS[preset]
         fields = {key.partition(".")[2]: field.fitting(start.get(key, field.default)) for key, field in drawn.items()}
-        config = parse_config(launchform.nested({key: start[key] for key in start if not key.startswith("strategy.")}))
+        config = parse_config(form_model.nested({key: start[key] for key in start if not key.startswith("strategy.")}))
         strategy = strategies.build(name, fields)
         total = config.train.max_steps(0)
         strategy.check(total, config.adapter.rank)
@@ -324,12 +322,12 @@ def test_every_preset_suits_every_strategy(preset: str) -> None:
 
 def test_the_form_says_what_an_embedded_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path))
-    said = launchform.model_words("smollm2-135m")
+    said = form_model.model_words("smollm2-135m")
     assert "135M-Instruct" in said
     assert "271 MB; fetched at its first use, 93 MB. Licence: Apache-2.0." in said
     monkeypatch.setattr("dynlora.assets.gguf_llama.can_read", lambda: False)
-    assert "its first use needs pip install 'dynlora[gguf]'" in launchform.model_words("smollm2-135m")
+    assert "its first use needs pip install 'dynlora[gguf]'" in form_model.model_words("smollm2-135m")
     MODELS["smollm2-135m"].folder.mkdir(parents=True)
     (MODELS["smollm2-135m"].folder / "model.safetensors").touch()
-    assert "271 MB, fetched already." in launchform.model_words("smollm2-135m")
-    assert launchform.model_words("owner/model") == "A local folder or a hub id; embedded are minilm, smollm2-135m."
+    assert "271 MB, fetched already." in form_model.model_words("smollm2-135m")
+    assert form_model.model_words("owner/model") == "A local folder or a hub id; embedded are minilm, smollm2-135m."

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import sentences
-from dynlora.viz.capacity import decision_log as decisions
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.capacity import signals
-from dynlora.viz.capacity.map_figure import MapView, capacity_map
-from dynlora.viz.kit import run_summary as listing
-from dynlora.viz.kit import theme
+from dynlora.viz.capacity import decision_log, signals
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import text as capacity_text
+from dynlora.viz.capacity.map_figure import capacity_map
+from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.kit import run_summary, theme
+from dynlora.viz.kit.module_map import MapView
+from dynlora.viz.run import text as run_text
 
 OWN = {
     "group": {"title": "sharing groups", "question": "Which layers share", "choices": [], "grouping": True},
@@ -25,13 +26,13 @@ OWN = {
 def modules() -> pd.DataFrame:
     """Return two layers of two kinds."""
     rows = [(f"layer.{i}.{kind}", i, kind, 4, 4, 2) for i in range(2) for kind in ("query", "value")]
-    return capacity.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def drawn(values: list[list[float]], view: MapView) -> Any:
     """Return the heat map of values, one row a module and one column a step."""
     frame = pd.DataFrame(values, columns=[0, 5])
-    rows = capacity.ordered(modules(), "kind", np.ones(4))
+    rows = capacity_model.ordered(modules(), "kind", np.ones(4))
     budget = pd.DataFrame({"step": [0, 5], "parameters": [1, 1], "share": [1.0, 1.0]})
     return capacity_map(frame, np.array([0, 1]), rows, budget, view, theme.LIGHT).data[0]
 
@@ -72,14 +73,14 @@ def test_groups_are_renumbered_so_that_neighbours_tell_apart() -> None:
 
 
 def test_sentences_count_groups_and_choices() -> None:
-    assert sentences.groups_at(np.array([0, 1, 0, 1.0]), 5) == (
+    assert capacity_text.groups_at(np.array([0, 1, 0, 1.0]), 5) == (
         "At step 5 4 modules form 2 groups; the largest holds 2. Neighbouring rows of one colour share."
     )
-    assert sentences.groups_at(np.arange(3.0), 0).endswith("3 groups: each stands alone.")
-    assert sentences.choices_at(np.array([0, 1, 1, np.nan]), ("none", "low rank"), 3) == (
+    assert capacity_text.groups_at(np.arange(3.0), 0).endswith("3 groups: each stands alone.")
+    assert capacity_text.choices_at(np.array([0, 1, 1, np.nan]), ("none", "low rank"), 3) == (
         "At step 3: 2 low rank and 1 none."
     )
-    assert "No choice" in sentences.choices_at(np.full(2, np.nan), ("a",), 3)
+    assert "No choice" in capacity_text.choices_at(np.full(2, np.nan), ("a",), 3)
 
 
 def test_decisions_beside_moves_are_listed_in_words() -> None:
@@ -88,28 +89,28 @@ def test_decisions_beside_moves_are_listed_in_words() -> None:
         {"edits": "nonsense"},
         {"edits": [{"edit": "<b>copy</b>", "module": 3, "from": [1, 2]}, 7]},
     ]
-    found = decisions.decisions(pd.DataFrame({"step": [4, 5, 6], "payload": payloads}), modules())
+    found = decision_log.decisions(pd.DataFrame({"step": [4, 5, 6], "payload": payloads}), modules())
     assert found["step"].tolist() == [4, 6]
     assert found.iloc[0].tolist()[1:] == ["tie", "query 0, query 1", "distance 0.25"]
     assert found.iloc[1]["modules"] == "value 1"
-    assert decisions.summary(found).startswith("2 decisions at 2 steps: 1 × tie")
+    assert decision_log.summary(found).startswith("2 decisions at 2 steps: 1 × tie")
 
 
 def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:
     names = ["loss", "lr", "threshold", "penalty/norm", "adapter_parameters", "optimizer_bytes", "threshold"]
     frame = pd.DataFrame({"name": names, "split": "train", "step": 1, "value": 1.0})
-    assert listing.own_numbers(frame) == ["penalty/norm", "threshold"]
+    assert run_summary.own_numbers(frame) == ["penalty/norm", "threshold"]
 
 
 def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
     times = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
     kept = pd.DataFrame({"step": [0, 10], "value": [0.0, 3 * 2.0**20]})
-    assert sentences.step_time(times, kept).endswith("the strategy takes 1.0 % of it; the optimizer keeps 3.00 MiB.")
-    assert sentences.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of it.")
+    assert run_text.step_time(times, kept).endswith("the strategy takes 1.0 % of it; the optimizer keeps 3.00 MiB.")
+    assert run_text.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of it.")
 
 
 def test_the_budget_line_prefers_what_was_counted() -> None:
     series = pd.DataFrame({"step": [0, 5, 9], "value": [10.0, 12.0, 12.0]})
-    line = capacity.recorded_line(series, 24, 1, 8)
+    line = kit_modules.recorded_line(series, 24, 1, 8)
     assert line.to_dict("list") == {"step": [5], "parameters": [12.0], "share": [0.5]}
-    assert np.isnan(capacity.recorded_line(series, None, None, None)["share"].to_numpy(float)).all()
+    assert np.isnan(kit_modules.recorded_line(series, None, None, None)["share"].to_numpy(float)).all()

@@ -10,15 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.compare import figures as figures_compare
-from dynlora.viz.compare import model as comparison
-from dynlora.viz.compare import paired_difference as pairing
-from dynlora.viz.compare import seed_groups as grouping
-from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.compare import figures as compare_figures
+from dynlora.viz.compare import model as compare_model
+from dynlora.viz.compare import paired_difference, seed_groups
+from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit import run_summary as listing
-from dynlora.viz.kit import theme
+from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.kit import run_summary, theme
 from tests.viz.runs import HOSTILE
 
 
@@ -40,7 +38,7 @@ def series(run: str, steps: list[int], values: list[float]) -> pd.DataFrame:
 
 def test_runs_that_differ_in_seed_and_name_are_one_group() -> None:
     runs = [summary("a"), summary("b", 1), summary("c", 0, allocation="random"), summary("d", 0, "lora")]
-    groups = grouping.grouped(runs)
+    groups = seed_groups.grouped(runs)
     assert [group.runs for group in groups] == [("a", "b"), ("c",), ("d",)]
     assert [group.title for group in groups] == [
         "dynamic (from its code), n = 2", "dynamic (from its code), allocation random, n = 1",
@@ -50,29 +48,31 @@ def test_runs_that_differ_in_seed_and_name_are_one_group() -> None:
 
 def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     both = pd.concat([series("a", [0, 10, 20], [1.0, 2.0, 3.0]), series("b", [0, 10], [3.0, 4.0])])
-    found = grouping.bands(both, [Group("g", ("a", "b"))], between=False)
+    found = seed_groups.bands(both, [Group("g", ("a", "b"))], between=False)
     assert found[["step", "mean", "low", "high", "n"]].to_numpy().tolist() == [
         [0, 2, 1, 3, 2], [10, 3, 2, 4, 2], [20, 3, 3, 3, 1],
     ]  # fmt: skip
-    figure = figures_compare.curves(found, "step", "loss, nats", theme.LIGHT)
+    figure = compare_figures.curves(found, "step", "loss, nats", theme.LIGHT)
     assert [trace.name for trace in figure.data] == ["g, n = 2, band", "g, n = 2"]
     assert list(figure.data[0].y) == [3, 4, 3, 3, 2, 1]
-    assert "The band runs" in sentences_compare.curves(found, low_is_good=True)
+    assert "The band runs" in compare_text.curves(found, low_is_good=True)
 
 
 def test_values_between_steps_only_where_asked_and_never_beyond_a_runs_end() -> None:
     both = pd.concat([series("a", [0, 10, 20], [0.0, 1.0, 2.0]), series("b", [0, 5, 10], [0.0, 0.5, 1.0])])
     groups = [Group("g", ("a", "b"))]
-    assert grouping.bands(both, groups, between=True)["n"].tolist() == [2, 2, 2, 1]
-    assert grouping.bands(both, groups, between=False)["n"].tolist() == [2, 1, 2, 1]
+    assert seed_groups.bands(both, groups, between=True)["n"].tolist() == [2, 2, 2, 1]
+    assert seed_groups.bands(both, groups, between=False)["n"].tolist() == [2, 1, 2, 1]
     long = pd.concat([series("a", list(range(5000)), [0.0] * 5000)])
-    assert len(grouping.bands(long, groups, between=True)) <= grouping.GRID
+    assert len(seed_groups.bands(long, groups, between=True)) <= seed_groups.GRID
 
 
 def test_single_runs_have_no_band_and_fifty_no_legend() -> None:
     names = {f"r{i}": f"run {i} {HOSTILE[0]}" for i in range(50)}
     runs = pd.concat([series(run, [0, 1], [1.0, 2.0]) for run in names])
-    figure = figures_compare.curves(grouping.bands(runs, grouping.alone(names), between=True), "step", "x", theme.DARK)
+    figure = compare_figures.curves(
+        seed_groups.bands(runs, seed_groups.alone(names), between=True), "step", "x", theme.DARK
+    )
     assert len(figure.data) == 50
     assert figure.layout.showlegend is False
     assert "<img" not in str(figure.to_json())
@@ -85,108 +85,110 @@ def test_single_runs_have_no_band_and_fifty_no_legend() -> None:
 def test_what_the_axis_counts_at_step_five(kind: str, wanted: float) -> None:
     times = pd.DataFrame({"step": range(1, 11), "value": 100.0})
     line = pd.DataFrame({"step": [2, 10], "parameters": [100.0, 125.0]})
-    clock = grouping.clock(kind, summary("a"), times, line)
-    runs = grouping.placed(series("a", [5], [1.0]).drop(columns="x"), {"a": clock})
+    clock = seed_groups.clock(kind, summary("a"), times, line)
+    runs = seed_groups.placed(series("a", [5], [1.0]).drop(columns="x"), {"a": clock})
     counted = {"parameter-steps": 200 + 3 * 125.0}.get(kind, wanted)
     assert runs["x"].tolist() == pytest.approx([counted])
 
 
 def test_a_run_without_a_clock_is_left_out_and_named() -> None:
     empty = pd.DataFrame({"step": [], "value": [], "parameters": []})
-    assert grouping.clock("seconds", summary("a"), empty, empty) is None
-    assert grouping.clock("rows", {"step": 5, "config": {}}, empty, empty) is None
+    assert seed_groups.clock("seconds", summary("a"), empty, empty) is None
+    assert seed_groups.clock("rows", {"step": 5, "config": {}}, empty, empty) is None
     both = pd.concat([series("a", [1], [1.0]), series("b", [1], [1.0])]).drop(columns="x")
     clocks = {"a": None, "b": pd.DataFrame({"step": [0, 1], "x": [0.0, 7.0]})}
-    assert grouping.placed(both, clocks)["run"].tolist() == ["b"]
-    assert "Not shown" in sentences_compare.left_out(["a"], "rows read")
+    assert seed_groups.placed(both, clocks)["run"].tolist() == ["b"]
+    assert "Not shown" in compare_text.left_out(["a"], "rows read")
 
 
 def test_pareto_set() -> None:
     cost, value = pd.Series([1, 2, 3, 2, np.nan]), pd.Series([0.5, 0.7, 0.7, 0.6, 0.9])
-    assert comparison.pareto(cost, value) == [True, True, False, False, False]
-    assert comparison.pareto(cost, value, low_is_good=True) == [True, False, False, False, False]
+    assert compare_model.pareto(cost, value) == [True, True, False, False, False]
+    assert compare_model.pareto(cost, value, low_is_good=True) == [True, False, False, False, False]
 
 
 def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
     summaries = {run["id"]: run for run in (summary("a"), summary("b", 1), summary("c", 0, "lora"))}
     summaries["c"]["params"] = {"active": 90}
-    table = comparison.by_group(summaries, grouping.grouped(list(summaries.values())), "accuracy")
+    table = compare_model.by_group(summaries, seed_groups.grouped(list(summaries.values())), "accuracy")
     assert table[["n", "mean", "low", "high", "active", "pareto"]].to_numpy().tolist() == [
         [2, pytest.approx(0.805), 0.8, 0.81, 104, True], [1, 0.8, 0.8, 0.8, 90, True],
     ]  # fmt: skip
-    figure = figures_compare.frontier(table, "accuracy", theme.LIGHT)
+    figure = compare_figures.frontier(table, "accuracy", theme.LIGHT)
     assert list(figure.data[0].x) == [90, 104]
-    assert "2 points of 3 runs" in sentences_compare.frontier(table, "accuracy")
-    assert "chance may decide" in sentences_compare.groups(table, "accuracy", low_is_good=False)
+    assert "2 points of 3 runs" in compare_text.frontier(table, "accuracy")
+    assert "chance may decide" in compare_text.groups(table, "accuracy", low_is_good=False)
 
 
 def test_pairs_share_seed_data_and_sizes() -> None:
     runs = {run["id"]: run for run in (summary("a0"), summary("a1", 1), summary("b0"), summary("b1", 1))}
     first, second = Group("a", ("a0", "a1")), Group("b", ("b0", "b1"))
-    assert pairing.pairs(runs, first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
+    assert paired_difference.pairs(runs, first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
     runs["b1"]["data_size"] = {"train": 9, "held_out": 5}
-    kept, why = pairing.pairs(runs, first, second)
+    kept, why = paired_difference.pairs(runs, first, second)
     assert (len(kept), why) == (1, "1 of 2 shared seeds have other data or other data sizes.")
     runs["b0"]["seed"] = runs["b1"]["seed"] = 7
-    assert pairing.pairs(runs, first, second) == ([], "The two groups share no seed.")
+    assert paired_difference.pairs(runs, first, second) == ([], "The two groups share no seed.")
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     hits = 0
     for number in range(60):
         draw = np.random.default_rng(number)
-        found = pairing.interval([draw.normal(0.1, 1, 300) for _ in range(5)], draws=300)
+        found = paired_difference.interval([draw.normal(0.1, 1, 300) for _ in range(5)], draws=300)
         hits += found.low <= 0.1 <= found.high
     assert hits >= 53
-    assert pairing.interval([np.ones(5)] * 2) == pairing.Difference(1, 1, 1, 2, 5)
+    assert paired_difference.interval([np.ones(5)] * 2) == paired_difference.Difference(1, 1, 1, 2, 5)
 
 
 def test_many_examples_in_blocks_keep_the_width() -> None:
     values = np.random.default_rng(0).normal(0, 1, 40_000)
-    found = pairing.interval([values], draws=1000)
+    found = paired_difference.interval([values], draws=1000)
     assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(len(values)), rel=0.15)
 
 
 def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
-    rows = pairing.forest({0: np.full(20, -0.5) + np.arange(20) / 100, 3: np.full(20, -0.4) + np.arange(20) / 100})
+    rows = paired_difference.forest(
+        {0: np.full(20, -0.5) + np.arange(20) / 100, 3: np.full(20, -0.4) + np.arange(20) / 100}
+    )
     assert rows["row"].tolist() == ["seed 0", "seed 3", "all, n = 2"]
-    figure = figures_compare.forest(rows, "difference of loss, nats", theme.LIGHT)
+    figure = compare_figures.forest(rows, "difference of loss, nats", theme.LIGHT)
     assert [len(trace.x) for trace in figure.data] == [2, 1]
-    words = sentences_compare.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
+    words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
     assert "dynamic minus lora: -0.355 nats" in words
     assert "that is better. Paired over 2 shared seeds and 20 examples" in words
-    assert list(pairing.same_length({0: np.ones(3), 1: np.ones(2), 2: np.array([1, np.nan, 1])})) == [0]
+    assert list(paired_difference.same_length({0: np.ones(3), 1: np.ones(2), 2: np.array([1, np.nan, 1])})) == [0]
 
 
 def test_is_an_allocation_reproducible() -> None:
     table = pd.DataFrame({"a": [1.0, 2, 3, 4], "b": [1.0, 2, 3, 4], "c": [4.0, 3, 2, 1]}, index=list("wxyz"))
     names = {"1": "a", "2": "b", "3": "c"}
     groups = [Group("alike", ("1", "2")), Group("all", ("1", "2", "3")), Group("one", ("3",))]
-    found = comparison.reproducibility(table, names, groups)
+    found = compare_model.reproducibility(table, names, groups)
     assert found["spearman"].tolist() == pytest.approx([1, -1 / 3])
     assert found["deviation"].tolist()[0] == 0
-    spread = comparison.group_ranks(table, names, groups, spread=True)
+    spread = compare_model.group_ranks(table, names, groups, spread=True)
     assert list(spread) == ["alike, n = 2", "all, n = 3"]
-    assert comparison.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
-    rows = capacity.described(
+    assert compare_model.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
+    rows = kit_modules.described(
         pd.DataFrame([(name, 0, "query", 8, 8, 8) for name in "wxyz"],
                      columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
     )  # fmt: skip
-    figure = figures_compare.final_ranks(spread, rows, theme.LIGHT, "standard deviation of rank, components")
+    figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "standard deviation of rank, components")
     assert figure.data[0].colorbar.title.text == "standard deviation of rank, components"
-    assert "mean rank correlation" in sentences_compare.reproducible(found)
+    assert "mean rank correlation" in compare_text.reproducible(found)
 
 
 def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> None:
     runs = [summary("lora on x", 0, "lora"), summary("dynamic, again", 1), summary("mine", 2)]
-    names = comparison.distinct_names(runs)
+    names = compare_model.distinct_names(runs)
     assert list(names.values()) == ["lora (from its code) on x", "dynamic (from its code), again", "mine"]
-    table = comparison.config_difference(runs, names)
+    table = compare_model.config_difference(runs, names)
     assert table.to_numpy().tolist() == [
         ["seed", "0", "1", "2"],
         ["strategy.name", "lora (from its code)", "dynamic (from its code)", "dynamic (from its code)"],
     ]
-    assert comparison.config_difference(runs[1:], names)["setting"].tolist() == ["seed"]
+    assert compare_model.config_difference(runs[1:], names)["setting"].tolist() == ["seed"]
 
 
 @pytest.mark.parametrize(
@@ -195,9 +197,9 @@ def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> 
      ("lora (odd) too", "lora", "lora (odd) too"), ("a.c, abc", "a.c", "a.c (odd), abc"), ("\\1", "\\1", "\\1 (odd)")],
 )  # fmt: skip
 def test_only_a_strategy_that_stands_in_a_name_gets_its_fidelity(name: str, strategy: str | None, words: str) -> None:
-    assert listing.named({"name": name, "strategy": strategy, "fidelity": "odd"}) == words
+    assert run_summary.named({"name": name, "strategy": strategy, "fidelity": "odd"}) == words
 
 
 def test_what_a_row_does_not_say_is_not_said() -> None:
-    assert listing.strategy_words({"strategy": "lora", "fidelity": float("nan")}) == "lora"
-    assert listing.strategy_words({"strategy": float("nan"), "fidelity": None}) == "no strategy"
+    assert run_summary.strategy_words({"strategy": "lora", "fidelity": float("nan")}) == "lora"
+    assert run_summary.strategy_words({"strategy": float("nan"), "fidelity": None}) == "no strategy"

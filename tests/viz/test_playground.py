@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError
+from dynlora.viz.kit import task as kit_task
 from dynlora.viz.kit import theme
-from dynlora.viz.playground import figures as figures_playground
-from dynlora.viz.playground import model as playground
+from dynlora.viz.playground import figures as playground_figures
+from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
 
 MODULES = pd.DataFrame(
@@ -23,26 +24,28 @@ MODULES = pd.DataFrame(
 
 
 def test_files_of_each_kind() -> None:
-    assert playground.texts_of("a.txt", b"one\n\n two \n") == playground.Texts(["one", "two"], None, 2)
-    assert playground.texts_of("a.CSV", b'label,text\n1,one\n0,"t,wo"\n') == playground.Texts(["one", "t,wo"], None, 2)
-    pairs = playground.texts_of("a.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n', paired=True)
-    assert pairs == playground.Texts(["a"], ["b"], 1)
+    assert playground_model.texts_of("a.txt", b"one\n\n two \n") == playground_model.Texts(["one", "two"], None, 2)
+    assert playground_model.texts_of("a.CSV", b'label,text\n1,one\n0,"t,wo"\n') == playground_model.Texts(
+        ["one", "t,wo"], None, 2
+    )
+    pairs = playground_model.texts_of("a.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n', paired=True)
+    assert pairs == playground_model.Texts(["a"], ["b"], 1)
     assert pairs.words == "1 row."
 
 
 def test_a_file_of_more_rows_says_how_many_are_left_out() -> None:
-    found = playground.texts_of("a.txt", b"x\n" * 900)
-    assert len(found.texts) == playground.MOST_ROWS
+    found = playground_model.texts_of("a.txt", b"x\n" * 900)
+    assert len(found.texts) == playground_model.MOST_ROWS
     assert found.words.startswith("The first 200 of 900 rows")
 
 
 def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
     both = b"sentence1,sentence2\na,b\n"
     with pytest.raises(ConfigError, match=r"holds second texts \(sentence2\), but this run reads single ones"):
-        playground.texts_of("a.csv", both)
+        playground_model.texts_of("a.csv", both)
     for name, data in (("a.txt", b"one\n"), ("a.csv", b"text\none\n")):
         with pytest.raises(ConfigError, match="this run reads pairs of texts"):
-            playground.texts_of(name, data, paired=True)
+            playground_model.texts_of(name, data, paired=True)
 
 
 @pytest.mark.parametrize(
@@ -55,28 +58,30 @@ def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
 )
 def test_a_row_that_cannot_be_asked_is_named(row: bytes, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        playground.texts_of("a.csv", b"sentence1,sentence2\na,b\n" + row + b"\n", paired=True)
+        playground_model.texts_of("a.csv", b"sentence1,sentence2\na,b\n" + row + b"\n", paired=True)
 
 
 def test_a_row_with_more_cells_than_columns_breaks_nothing() -> None:
     with pytest.raises(ConfigError, match="needs a column text or sentence or sentence1; it has words"):
-        playground.texts_of("a.csv", b"words\none,two,three\n")
+        playground_model.texts_of("a.csv", b"words\none,two,three\n")
 
 
 def test_everyone_has_a_column_in_the_table_of_a_file() -> None:
     yes = {"text": "a", "prediction": "good", "probabilities": {"bad": 0.25, "good": 0.75}}
-    frame = playground.answer_table({"adapter": [yes], "base with head": [{**yes, "prediction": "bad"}]})
+    frame = playground_model.answer_table({"adapter": [yes], "base with head": [{**yes, "prediction": "bad"}]})
     assert frame.to_dict("records") == [
         {"text": "a", "prediction": "good", "certainty": 0.75, "base with head": "bad"}
     ]  # fmt: skip
-    numbers = playground.answer_table({"adapter": [{"text": "a", "prediction": 0.5}]})
+    numbers = playground_model.answer_table({"adapter": [{"text": "a", "prediction": 0.5}]})
     assert numbers["prediction"].tolist() == [0.5]
 
 
-def task(**more: Any) -> playground.Task:
+def task(**more: Any) -> kit_task.Task:
     """Return the task of a run."""
     examples = pd.DataFrame({"text_pair": [None]})
-    return playground.task_of({"task": "classification", "labels": ["good", "bad"], "config": {}} | more, examples)
+    return playground_model.task_of(
+        {"task": "classification", "labels": ["good", "bad"], "config": {}} | more, examples
+    )
 
 
 def test_answers_are_compared_where_the_task_is_the_same() -> None:
@@ -87,12 +92,12 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
         task(config={"data": {"text_pair": "question2"}}),
     ):  # fmt: skip
         assert other != own
-    assert playground.not_comparable(own, task(labels=["negative", "positive"])) == (
+    assert playground_model.not_comparable(own, task(labels=["negative", "positive"])) == (
         "The other run of the link was trained on single texts, answered with negative and positive; "
         "this one on single texts, answered with bad and good: pick another one."
     )
-    assert "answered with a number" in playground.not_comparable(own, task(task="regression", labels=[]))
-    assert "cannot be read" in playground.not_comparable(own, None)
+    assert "answered with a number" in playground_model.not_comparable(own, task(task="regression", labels=[]))
+    assert "cannot be read" in playground_model.not_comparable(own, None)
     assert task(task=None).kind == "classification", "runs of earlier versions"
 
 
@@ -104,18 +109,18 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
         ("a.csv", b"words\nx\n", "needs a column text"),
         ("a.jsonl", b"{", "is no JSONL"),
         ("a.jsonl", b"[1]", "no JSON object"),
-        ("a.txt", b"x" * (playground.MAX_FILE_BYTES + 1), "at most"),
+        ("a.txt", b"x" * (playground_model.MAX_FILE_BYTES + 1), "at most"),
     ],
 )
 def test_files_that_cannot_be_read_say_why(name: str, data: bytes, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        playground.texts_of(name, data)
+        playground_model.texts_of(name, data)
 
 
 @given(st.sampled_from(["a.csv", "a.jsonl", "a.txt"]), st.binary(max_size=200), st.booleans())
 def test_any_file_is_read_or_refused(name: str, data: bytes, paired: bool) -> None:
     try:
-        found = playground.texts_of(name, data, paired=paired)
+        found = playground_model.texts_of(name, data, paired=paired)
     except ConfigError:
         return
     assert found.texts
@@ -126,28 +131,30 @@ def test_any_file_is_read_or_refused(name: str, data: bytes, paired: bool) -> No
 def test_who_agrees() -> None:
     yes = {"prediction": "good", "probabilities": {"bad": 0.25, "good": 0.75}}
     no = {"prediction": "bad", "probabilities": {"bad": 0.9, "good": 0.1}}
-    frame = playground.side_by_side({"adapter": yes, "base": no})
-    assert playground.answers_sentence(frame) == "adapter says good (75.0 %); base says bad (90.0 %). They disagree."
-    numbers = playground.side_by_side({"adapter": {"prediction": 0.5}})
-    assert playground.answers_sentence(numbers) == "adapter: 0.500."
+    frame = playground_model.side_by_side({"adapter": yes, "base": no})
+    assert (
+        playground_model.answers_sentence(frame) == "adapter says good (75.0 %); base says bad (90.0 %). They disagree."
+    )
+    numbers = playground_model.side_by_side({"adapter": {"prediction": 0.5}})
+    assert playground_model.answers_sentence(numbers) == "adapter: 0.500."
 
 
 def test_modules_that_carry_an_answer() -> None:
     found = {"margin": 2.0, "without": [1.5, -1.0], "flipped": [False, True]}
-    frame = playground.without_modules(found, MODULES)
+    frame = playground_model.without_modules(found, MODULES)
     assert frame["adds"].tolist() == [3.0, 0.5]
     assert frame["flips"].tolist() == [True, False]
-    said = playground.modules_sentence(frame, "log-odds")
+    said = playground_model.modules_sentence(frame, "log-odds")
     assert "Without key 0 the answer is another (1 module, in orange)" in said
-    drawn: Any = figures_playground.module_bars(frame, "log-odds", theme.LIGHT)
+    drawn: Any = playground_figures.module_bars(frame, "log-odds", theme.LIGHT)
     assert drawn.layout.showlegend
     assert {bars.name: (list(bars.x), list(bars.y)) for bars in drawn.data} == {
         "without it the answer stays": ([1], [0.5]),
         "without it the answer is another": ([0], [3.0]),
     }
     still = frame.assign(flips=False)
-    assert "No single module carries the answer" in playground.modules_sentence(still, "log-odds")
-    drawn = figures_playground.module_bars(still, "log-odds", theme.LIGHT)
+    assert "No single module carries the answer" in playground_model.modules_sentence(still, "log-odds")
+    drawn = playground_figures.module_bars(still, "log-odds", theme.LIGHT)
     assert not drawn.layout.showlegend
 
 
@@ -155,7 +162,7 @@ def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
     more = pd.DataFrame(
         {"position": [3, 1, 0, 2], "label": ["key", "key", "query", "query"], "layer": [1, 0, 0, 1]}
     )  # fmt: skip
-    found = playground.gates_by_place([1.1, 0.9, None, 1.2], more)
+    found = playground_model.gates_by_place([1.1, 0.9, None, 1.2], more)
     assert found.columns.tolist() == [0, 1]
     assert found.loc["key"].tolist() == [0.9, 1.2]
     assert found.loc["query", 0] == 1.1

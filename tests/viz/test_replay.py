@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz import sentences
-from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.replay_frames import Look, frames
 from dynlora.viz.kit import theme
 from tests.viz.test_flows import modules
@@ -51,7 +51,7 @@ def test_a_picture_without_importance_says_so() -> None:
 
 def test_rows_by_kind_depth_and_rank() -> None:
     ranks = np.array([4.0, 2, 4, 6])
-    by = {order: capacity.ordered(modules(), order, ranks) for order in capacity.ORDERS}
+    by = {order: capacity_model.ordered(modules(), order, ranks) for order in capacity_model.ORDERS}
     assert by["kind"]["group"].tolist() == ["query", "query", "key", "key"]
     assert by["kind"]["side"].tolist() == ["0", "1", "0", "1"]
     assert by["depth"]["group"].tolist() == ["layer 0", "layer 0", "layer 1", "layer 1"]
@@ -61,10 +61,10 @@ def test_rows_by_kind_depth_and_rank() -> None:
 
 def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
     same = table([[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]], [5, 10, 15])
-    found = capacity.steadiness(same, [5, 10, 15])
+    found = capacity_model.steadiness(same, [5, 10, 15])
     assert found["step"].tolist() == [10, 15]
     assert found["value"].tolist() == pytest.approx([1.0, 1.0])
-    assert "steady: Spearman 1.00" in sentences.steadiness(found)
+    assert "steady: Spearman 1.00" in capacity_text.steadiness(found)
     noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
-    assert "mostly noise" in sentences.steadiness(capacity.steadiness(noise, [5, 10]))
-    assert "nothing to compare" in sentences.steadiness(capacity.steadiness(noise, [5]))
+    assert "mostly noise" in capacity_text.steadiness(capacity_model.steadiness(noise, [5, 10]))
+    assert "nothing to compare" in capacity_text.steadiness(capacity_model.steadiness(noise, [5]))

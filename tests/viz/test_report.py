@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 from dynlora.inference.client import knockout_file
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
-from dynlora.viz.report import comparison_report, run_report
-from dynlora.viz.report import knockouts_part as of_knockouts
+from dynlora.viz.report import comparison_report, knockouts_part, run_report
 from dynlora.viz.report.charts import differences, script_json
 from dynlora.viz.report.comparing import shared
 from tests.command_line import document, run
@@ -245,7 +244,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
     for content in ("", "[]", "{", '{"format": 1}', file.read_text().replace("512", '"512"')):
         file.write_text(content)
         assert run_report(folder) == plain
-    monkeypatch.setattr(of_knockouts, "knockout_file", nowhere)
+    monkeypatch.setattr(knockouts_part, "knockout_file", nowhere)
     assert run_report(folder) == plain
 
 

@@ -10,9 +10,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from dynlora.viz.kit import theme
-from dynlora.viz.run import progress, results
-from dynlora.viz.run import result_figures as figures_results
-from dynlora.viz.run import result_text as sentences_run
+from dynlora.viz.run import progress, result_figures, result_text, results
 from tests.viz.runs import HOSTILE
 
 LABELS = ["negative", "positive"]
@@ -41,7 +39,7 @@ def test_class_scores_are_sklearns() -> None:
     found = results.class_scores(counts, ["a", "b", "c"])
     for column, values in zip(("precision", "recall", "F1", "rows"), wanted, strict=True):
         assert found[column].tolist() == pytest.approx(list(values))
-    assert "F1 is highest for b" in sentences_run.class_scores(found)
+    assert "F1 is highest for b" in result_text.class_scores(found)
 
 
 def test_most_changed_examples() -> None:
@@ -53,9 +51,9 @@ def test_most_changed_examples() -> None:
     assert results.turned(named)["answer after"].tolist() == ["negative", "positive"]
     counts = results.answers(named)
     assert counts["count"].tolist() == [1, 1, 1, 1]
-    words = sentences_run.answers(counts, "At first", "now")
+    words = result_text.answers(counts, "At first", "now")
     assert words == "At first 50.0 % of 4 probe examples are right, now 50.0 %: 1 answers turned right, 1 turned wrong."
-    assert "on 2 of 4 probe examples" in sentences_run.before_after(ends, "at first", "now")
+    assert "on 2 of 4 probe examples" in result_text.before_after(ends, "at first", "now")
 
 
 def test_too_few_evaluations_or_other_sizes_are_empty() -> None:
@@ -85,11 +83,11 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
     readings = pd.DataFrame({"name": ["rss_mib"] * 2, "minutes": [0.0, 1.0], "value": [500.0, 600.0]})
     totals = pd.DataFrame({"step": [0, 1], HOSTILE[0]: [4, 3], "key": [4, 5]})
     drawn = {
-        "dots": figures_results.score_dots(scores, "class", ["precision", "F1"], "score", colours),
-        "answers": figures_results.answer_bar(results.answers(named), colours),
-        "ends": figures_results.before_after(named, "loss off", "loss on", "nats", colours),
-        "machine": figures_results.readings(readings, {"rss_mib": "process", "gpu": "GPU"}, "memory, MiB", colours),
-        "kinds": figures_results.ranks_by_kind(totals, colours),
+        "dots": result_figures.score_dots(scores, "class", ["precision", "F1"], "score", colours),
+        "answers": result_figures.answer_bar(results.answers(named), colours),
+        "ends": result_figures.before_after(named, "loss off", "loss on", "nats", colours),
+        "machine": result_figures.readings(readings, {"rss_mib": "process", "gpu": "GPU"}, "memory, MiB", colours),
+        "kinds": result_figures.ranks_by_kind(totals, colours),
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
     assert all(figure.layout.xaxis.title.text for figure in drawn.values())
@@ -106,7 +104,7 @@ def test_components_by_kind() -> None:
     totals = progress.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
     words = "At step 10 the adapters hold 12 components; key gained most (+2), query lost most (-2)."
-    assert sentences_run.by_kind(totals) == words
+    assert result_text.by_kind(totals) == words
     assert progress.components_by_kind(ranks.head(2), modules).empty
 
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.compare import results_table as paper
-from dynlora.viz.compare import scatter_text as sentences_relations
+from dynlora.viz.compare import results_table, scatter_text
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
 
@@ -23,24 +22,27 @@ ROWS = [
 
 
 def test_rows_are_methods_and_columns_data_sets() -> None:
-    table = paper.paper(ROWS, "method")
+    table = results_table.paper(ROWS, "method")
     assert table.columns == ("sst2 (accuracy)", "cola.csv (accuracy)")
     assert [line.label for line in table.lines] == ["dynamic (from its code)", "lora (from its code)"]
-    assert [paper.parameter_words(line) for line in table.lines] == ["3,964", "7,924"]
-    assert [[paper.cell_words(cell, bold="[{}]") for cell in line.cells] for line in table.lines] == [
+    assert [results_table.parameter_words(line) for line in table.lines] == ["3,964", "7,924"]
+    assert [[results_table.cell_words(cell, bold="[{}]") for cell in line.cells] for line in table.lines] == [
         ["[0.810 ± 0.010] (3)", "[0.500] (1)"], ["0.705 ± 0.007 (2)", "[0.500] (1)"],
     ]  # fmt: skip
     assert (table.left_out, table.cut, table.chosen) == (1, 0, ())
-    assert "1 run not finished or without a result left out" in sentences_relations.paper(table)
+    assert "1 run not finished or without a result left out" in scatter_text.paper(table)
 
 
 def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None:
     rows = swept_rows()
-    table = paper.paper(rows, "method")
-    assert [paper.cell_words(line.cells[0]) for line in table.lines] == ["0.830 ± 0.010 (3)", "0.810 ± 0.010 (3)"]
+    table = results_table.paper(rows, "method")
+    assert [results_table.cell_words(line.cells[0]) for line in table.lines] == [
+        "0.830 ± 0.010 (3)",
+        "0.810 ± 0.010 (3)",
+    ]
     assert table.chosen == ("dynamic (from its code)", "lora (from its code)")
-    assert "which flatters" in sentences_relations.paper(table)
-    every = paper.paper(rows, "configuration")
+    assert "which flatters" in scatter_text.paper(table)
+    every = results_table.paper(rows, "configuration")
     assert len(every.lines) == 12
     assert "lora (from its code), rank 2, lr 0.002" in [line.label for line in every.lines]
     assert sum(cell is not None and cell.is_best for line in every.lines for cell in line.cells) == 1
@@ -51,15 +53,15 @@ def test_what_was_trained_on_other_rows_is_another_column() -> None:
     for row in rows:
         row["config"]["data"]["max_length"] = 128
     rows[1]["config"]["data"]["max_train"] = 100
-    assert paper.paper(rows, "method").columns == (
+    assert results_table.paper(rows, "method").columns == (
         "sst2 (accuracy)", "sst2 (accuracy), max_train 100", "x (accuracy) 3", "x (accuracy) 4",
     )  # fmt: skip
 
 
 def test_a_control_is_a_method_of_its_own() -> None:
     rows = [listed(1, lr=1e-3), listed(2, lr=2e-3, accuracy=0.9), listed(3, allocation="random", accuracy=0.95)]
-    table = paper.paper(rows, "method")
-    assert [(line.label, paper.cell_words(line.cells[0])) for line in table.lines] == [
+    table = results_table.paper(rows, "method")
+    assert [(line.label, results_table.cell_words(line.cells[0])) for line in table.lines] == [
         ("dynamic (from its code)", "0.900 (1)"), ("dynamic (from its code), allocation random", "0.950 (1)"),
     ]  # fmt: skip
     assert table.chosen == ("dynamic (from its code)",)
@@ -68,11 +70,14 @@ def test_a_control_is_a_method_of_its_own() -> None:
 def test_of_an_error_the_lowest_is_best() -> None:
     rows = [listed(i, strategy=name, accuracy=None) | {"metric": "mse", "metrics": {"mse": value}}
             for i, (name, value) in enumerate((("a", 0.2), ("b", 0.1)))]  # fmt: skip
-    assert [line.cells[0].is_best for line in paper.paper(rows, "method").lines if line.cells[0]] == [False, True]
+    assert [line.cells[0].is_best for line in results_table.paper(rows, "method").lines if line.cells[0]] == [
+        False,
+        True,
+    ]
 
 
 def test_latex() -> None:
-    text = paper.latex(paper.paper(ROWS, "method"))
+    text = results_table.latex(results_table.paper(ROWS, "method"))
     assert text.splitlines()[1:] == [
         r"\begin{tabular}{lrcc}",
         r"  \toprule",
@@ -86,31 +91,31 @@ def test_latex() -> None:
 
 
 def test_markdown() -> None:
-    lines = paper.markdown(paper.paper(ROWS, "method")).splitlines()
+    lines = results_table.markdown(results_table.paper(ROWS, "method")).splitlines()
     assert lines[1] == "| --- | ---: | :---: | :---: |"
     assert lines[2] == r"| dynamic \(from its code\) | 3,964 | **0.810 ± 0.010** (3) | **0.500** (1) |"
 
 
 def test_no_finished_run_is_an_empty_table() -> None:
-    assert paper.paper([listed(1, status="queued", accuracy=None)], "method").lines == ()
+    assert results_table.paper([listed(1, status="queued", accuracy=None)], "method").lines == ()
 
 
 def test_more_than_there_is_room_for_is_counted() -> None:
     rows = [listed(i, strategy=f"s{i}", data=f"d{i}") for i in range(70)]
-    table = paper.paper(rows, "configuration")
+    table = results_table.paper(rows, "configuration")
     assert (len(table.lines), len(table.columns), table.cut) == (60, 12, 10 + 58)
-    assert "68 rows or columns more" in sentences_relations.paper(table)
+    assert "68 rows or columns more" in scatter_text.paper(table)
 
 
 def test_the_file_holds_the_numbers() -> None:
-    frame = paper.frame(paper.paper(ROWS, "method"))
+    frame = results_table.frame(results_table.paper(ROWS, "method"))
     assert frame["sst2 (accuracy), n"].tolist() == [3, 2]
     assert frame["sst2 (accuracy), mean"].tolist() == pytest.approx([0.81, 0.705])
 
 
 @given(st.text(max_size=40))
 def test_no_text_commands_latex(text: str) -> None:
-    found = paper.latex_escaped(text)
+    found = results_table.latex_escaped(text)
     plain = re.sub(
         r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|ldots)\{\}", "", found
     )
@@ -120,7 +125,7 @@ def test_no_text_commands_latex(text: str) -> None:
 
 @given(st.text(max_size=40))
 def test_no_text_is_a_mark_in_markdown(text: str) -> None:
-    found = paper.markdown_escaped(text)
+    found = results_table.markdown_escaped(text)
     assert "\n" not in found
     assert not set(re.sub(r"\\[^a-zA-Z0-9\s]", "", found)) & set("\\`*_{}[]()<>#+!|~$&")
 
@@ -128,8 +133,8 @@ def test_no_text_is_a_mark_in_markdown(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_names_stay_one_cell(text: str) -> None:
     rows = [listed(i, strategy=f"{text}|&{i}", data=f"{text}|&") for i in range(2)]
-    table = paper.paper(rows, "method")
-    for line in paper.markdown(table).splitlines():
+    table = results_table.paper(rows, "method")
+    for line in results_table.markdown(table).splitlines():
         assert len(re.findall(r"(?<!\\)\|", line)) == 4
-    for line in paper.latex(table).splitlines()[4:7:2]:
+    for line in results_table.latex(table).splitlines()[4:7:2]:
         assert len(re.findall(r"(?<!\\)&", line)) in (0, 2)

@@ -15,8 +15,8 @@ from dynlora.store.notes import annotate_notes
 from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.csv import csv_text
-from dynlora.viz.runs import figures as figures_runs
-from dynlora.viz.runs import table as runlist
+from dynlora.viz.runs import figures as runs_figures
+from dynlora.viz.runs import table as runs_table
 from tests.store.builder import new_run
 
 
@@ -54,12 +54,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     ],
 )  # fmt: skip
 def test_filter(runs: pd.DataFrame, query: str, statuses: list[str], strategies: list[str], found: str) -> None:
-    left = runlist.filtered(runlist.searched(runs, query), statuses, strategies)
+    left = runs_table.filtered(runs_table.searched(runs, query), statuses, strategies)
     assert " ".join(sorted(left["id"])) == found
 
 
 def test_plain_rows_hold_no_nothing_of_a_frame(runs: pd.DataFrame) -> None:
-    rows = {row["id"]: row for row in runlist.plain_rows(runs)}
+    rows = {row["id"]: row for row in runs_table.plain_rows(runs)}
     assert (rows["r5"]["seed"], rows["r5"]["strategy"], rows["r5"]["step"]) == (None, None, None)
     assert type(rows["r1"]["seed"]) is int
 
@@ -69,18 +69,18 @@ def test_plain_rows_hold_no_nothing_of_a_frame(runs: pd.DataFrame) -> None:
     [("newest", "r4"), ("oldest", "r1"), ("highest", "r2"), ("lowest", "r3"), ("name", "r1"), ("budget", "r3")],
 )
 def test_order(runs: pd.DataFrame, sort: str, first: str) -> None:
-    table = runlist.ordered(runlist.runs_table(runs), sort)
+    table = runs_table.ordered(runs_table.runs_table(runs), sort)
     assert table["id"].iloc[0] == first
     assert len(table) == 5
 
 
 def test_every_order_is_one(runs: pd.DataFrame) -> None:
-    for sort in runlist.SORTS:
-        assert sorted(runlist.ordered(runlist.runs_table(runs), sort)["id"]) == ["r1", "r2", "r3", "r4", "r5"]
+    for sort in runs_table.SORTS:
+        assert sorted(runs_table.ordered(runs_table.runs_table(runs), sort)["id"]) == ["r1", "r2", "r3", "r4", "r5"]
 
 
 def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
-    table = runlist.runs_table(runs).set_index("id")
+    table = runs_table.runs_table(runs).set_index("id")
     assert table.loc["r2", ["result", "metric", "trend", "tags", "progress"]].tolist() == [
         0.9, "accuracy", [0.45, 0.9], ["good", "late"], 100.0,
     ]  # fmt: skip
@@ -91,28 +91,28 @@ def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
 
 
 def test_groups_give_count_mean_and_spread(runs: pd.DataFrame) -> None:
-    summary = runlist.group_summary(runlist.grouped(runs, "strategy")).set_index("group")
+    summary = runs_table.group_summary(runs_table.grouped(runs, "strategy")).set_index("group")
     assert summary.loc["lora", "runs"] == 2
     assert summary.loc["lora", "mean"] == pytest.approx(0.85)
     assert summary.loc["lora", "spread"] == pytest.approx(0.0707, abs=1e-4)
     assert summary.loc["dynamic", "runs"] == 1
-    assert set(runlist.grouped(runs, "tag")["group"]) == {"good", "late", "no tag"}
-    assert set(runlist.grouped(runs, "data")["group"]) == {"minilm on sentiment4", "other on sentiment4"}
+    assert set(runs_table.grouped(runs, "tag")["group"]) == {"good", "late", "no tag"}
+    assert set(runs_table.grouped(runs, "data")["group"]) == {"minilm on sentiment4", "other on sentiment4"}
 
 
 def test_groups_in_words(runs: pd.DataFrame) -> None:
-    summary = runlist.group_summary(runlist.grouped(runs, "strategy"))
-    words = runlist.group_words(summary, 2, runlist.is_mixed(runs))
+    summary = runs_table.group_summary(runs_table.grouped(runs, "strategy"))
+    words = runs_table.group_words(summary, 2, runs_table.is_mixed(runs))
     assert "lora: accuracy 0.850 ± 0.071 (2 runs) and dynamic: accuracy 0.700 (1 run)" in words
     assert "2 that are not finished" in words
     assert "Runs on different models or data are averaged" in words
-    none = runlist.grouped(runs[runs["status"] == "queued"], "tag")
-    assert runlist.group_words(runlist.group_summary(none), 1, False).startswith("No finished run")
+    none = runs_table.grouped(runs[runs["status"] == "queued"], "tag")
+    assert runs_table.group_words(runs_table.group_summary(none), 1, False).startswith("No finished run")
 
 
 def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
-    members = runlist.grouped(runs, "strategy")
-    figure = figures_runs.group_strip(members, runlist.group_summary(members), "accuracy", theme.LIGHT)
+    members = runs_table.grouped(runs, "strategy")
+    figure = runs_figures.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT)
     dots, means = figure.data
     assert sorted(dots.x) == pytest.approx([0.7, 0.8, 0.9])
     assert list(means.x) == pytest.approx([0.85, 0.7])
@@ -122,35 +122,35 @@ def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
 
 def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:
     finished(tmp_path, "r1", 0.8, name="<img src=x>", strategy="<b>$x$</b>")
-    members = runlist.grouped(queries.list_runs(tmp_path), "strategy")
-    figure = figures_runs.group_strip(members, runlist.group_summary(members), "accuracy", theme.DARK)
+    members = runs_table.grouped(queries.list_runs(tmp_path), "strategy")
+    figure = runs_figures.group_strip(members, runs_table.group_summary(members), "accuracy", theme.DARK)
     drawn = str(figure.to_json()).replace("\\u003c", "<")
     assert "<b>" not in drawn
     assert "<img" not in drawn
 
 
 def test_found_words() -> None:
-    assert runlist.found_words(1, 1) == "1 run."
-    assert runlist.found_words(2, 1200) == "2 of 1,200 runs fit the filter."
-    assert runlist.found_words(0, 3) == "None of 3 runs fits the filter."
+    assert runs_table.found_words(1, 1) == "1 run."
+    assert runs_table.found_words(2, 1200) == "2 of 1,200 runs fit the filter."
+    assert runs_table.found_words(0, 3) == "None of 3 runs fits the filter."
 
 
 def test_export_holds_the_rows_and_runs_no_formula(runs: pd.DataFrame) -> None:
     runs = runs.assign(note="=cmd()")
-    rows = {row["id"]: row for row in json.loads(runlist.export_json(runs))}
+    rows = {row["id"]: row for row in json.loads(runs_table.export_json(runs))}
     assert rows["r1"]["note"] == "=cmd()"
     assert rows["r2"]["metrics"] == {"accuracy": 0.9}
     assert rows["r5"]["status"] == "corrupt"
-    frame = runlist.export_frame(runs).set_index("id")
+    frame = runs_table.export_frame(runs).set_index("id")
     assert frame.loc["r2", "metrics.accuracy"] == 0.9
     assert frame.loc["r2", "tags"] == "good; late"
     assert ",'=cmd()" in csv_text(frame.reset_index())
-    assert runlist.export_command("r1", "/a b") == "dynlora export r1 --out adapter-r1 --runs-dir '/a b'"
+    assert runs_table.export_command("r1", "/a b") == "dynlora export r1 --out adapter-r1 --runs-dir '/a b'"
 
 
 def test_tags_by_use(runs: pd.DataFrame) -> None:
-    assert runlist.all_tags(runs) == ["good", "late"]
-    assert runlist.all_tags(runs[runs["status"] == "corrupt"]) == []
+    assert runs_table.all_tags(runs) == ["good", "late"]
+    assert runs_table.all_tags(runs[runs["status"] == "corrupt"]) == []
 
 
 def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path) -> None:
@@ -160,16 +160,16 @@ def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path)
         name = f"{strategy} on x, seed {number}"
         finished(tmp_path, f"r{number}", 0.5 + number / 10, name=name, strategy=strategy, fidelity=fidelity)
     found = queries.list_runs(tmp_path)
-    table = runlist.ordered(runlist.runs_table(found), "strategy")
+    table = runs_table.ordered(runs_table.runs_table(found), "strategy")
     assert table["strategy"].tolist() == [
         "lora (from its code)", "lora (from its code)", "lora_sp (from its description)", "lora_sp (reconstruction)",
     ]  # fmt: skip
     assert table["id"].tolist() == ["r3", "r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
-    assert set(runlist.filtered(found, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
-    assert set(runlist.searched(found, "strategy=lora_sp")["id"]) == {"r0", "r2"}
-    members = runlist.grouped(found, "strategy")
-    summary = runlist.group_summary(members).set_index("group")
+    assert set(runs_table.filtered(found, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
+    assert set(runs_table.searched(found, "strategy=lora_sp")["id"]) == {"r0", "r2"}
+    members = runs_table.grouped(found, "strategy")
+    summary = runs_table.group_summary(members).set_index("group")
     assert summary["runs"].to_dict() == {"lora (from its code)": 2, "lora_sp (from its description)": 2}
     assert "lora_sp (reconstruction) on x, seed 0" in members["name"].tolist()
-    figure = figures_runs.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
+    figure = runs_figures.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
     assert list(figure.layout.yaxis.ticktext) == ["lora_sp<br>(from its description)", "lora (from its code)"]

@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.compare import scatter_figures as figures_relations
-from dynlora.viz.compare import scatter_model as relations
-from dynlora.viz.compare import scatter_text as sentences_relations
+from dynlora.viz.compare import scatter_figures, scatter_model, scatter_text
 from dynlora.viz.kit import theme
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
@@ -23,90 +21,92 @@ ROWS = swept_rows()
 
 
 def test_the_numbers_of_a_run_are_results_then_costs_then_settings() -> None:
-    table = relations.number_table([listed(1), listed(2, accuracy=None, status="queued")])
+    table = scatter_model.number_table([listed(1), listed(2, accuracy=None, status="queued")])
     assert list(table) == [
         "id", "name", "strategy", "accuracy", "loss", "best.accuracy", "params.used", "params.budget", "params.active",
         "params.gate", "time.train_s", "step", "seed", "adapter.rank", "train.lr", "train.steps",
     ]  # fmt: skip
     assert table["params.used"].tolist() == [3964, 3964]
     assert np.isnan(table["accuracy"].iloc[1])
-    assert relations.varying(table) == ["time.train_s"]
+    assert scatter_model.varying(table) == ["time.train_s"]
 
 
 def test_what_is_no_finite_number_is_none() -> None:
     row = listed(1, merge=True, depth=10**400, init="eva") | {"metrics": {"a": None, "b": float("nan")}, "seed": None}
-    assert {"a", "b", "seed", "strategy.depth", "strategy.merge", "strategy.init"}.isdisjoint(relations.numbers(row))
+    assert {"a", "b", "seed", "strategy.depth", "strategy.merge", "strategy.init"}.isdisjoint(
+        scatter_model.numbers(row)
+    )
 
 
 def test_swept_settings_the_most_varied_first() -> None:
-    found = relations.swept(ROWS)
+    found = scatter_model.swept(ROWS)
     assert list(found) == ["train.lr", "adapter.rank", "strategy.name"]
     assert found["adapter.rank"][:6] == [2, 2, 2, 4, 4, 4]
     assert set(found["strategy.name"]) == {"dynamic (from its code)", "lora (from its code)"}
-    odd = relations.swept([listed(1), listed(2, merge=True), listed(3, merge=False, data="/home/x/my data")])
+    odd = scatter_model.swept([listed(1), listed(2, merge=True), listed(3, merge=False, data="/home/x/my data")])
     assert odd["strategy.merge"] == [None, "yes", "no"]
     assert odd["data.name"] == ["sst2", "sst2", "my data"]
-    assert relations.in_order([None, "b", 10, "a", 2, 2]) == [None, 2, 10, "a", "b"]
+    assert scatter_model.in_order([None, "b", 10, "a", 2, 2]) == [None, 2, 10, "a", "b"]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-9, 9), st.floats(1e-6, 1e6), st.sampled_from("abc")), min_size=1))
 def test_places_lie_on_the_axis_and_keep_the_order_of_numbers(values: list[float | str | None]) -> None:
-    found = relations.axis("x", values)
+    found = scatter_model.axis("x", values)
     known = [place for place in found.places if not math.isnan(place)]
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in known)
     assert len(found.places) == len(found.words) == len(values)
-    assert 0 < len(found.ticks) <= relations.TICKS or all(value is None for value in values)
+    assert 0 < len(found.ticks) <= scatter_model.TICKS or all(value is None for value in values)
     if all(isinstance(value, int | float) for value in values):
         order = sorted(range(len(values)), key=lambda i: values[i])
         assert [found.places[i] for i in order] == pytest.approx(sorted(known), abs=1e-9)
 
 
 def test_numbers_that_reach_far_are_placed_by_their_logarithm() -> None:
-    assert relations.axis("lr", [1e-4, 1e-3, 1e-2]).places == pytest.approx((0, 0.5, 1))
-    assert relations.axis("rank", [2, 4, 6]).places == pytest.approx((0, 0.5, 1))
-    assert relations.axis("lr", [1e-4, 1e-3]).ticks == ((0, "0.0001"), (1, "0.001"))
+    assert scatter_model.axis("lr", [1e-4, 1e-3, 1e-2]).places == pytest.approx((0, 0.5, 1))
+    assert scatter_model.axis("rank", [2, 4, 6]).places == pytest.approx((0, 0.5, 1))
+    assert scatter_model.axis("lr", [1e-4, 1e-3]).ticks == ((0, "0.0001"), (1, "0.001"))
 
 
 def test_quarters_by_result() -> None:
-    best, second, third, last, none = relations.QUARTERS
-    assert relations.quarters([0.1, 0.2, 0.3, 0.4, None], low_is_good=False) == [last, third, second, best, none]
-    assert relations.quarters([0.1, 0.2, 0.3, 0.4], low_is_good=True) == [best, second, third, last]
-    assert relations.quarters([0.5, 0.5], low_is_good=False) == [best, best]
+    best, second, third, last, none = scatter_model.QUARTERS
+    assert scatter_model.quarters([0.1, 0.2, 0.3, 0.4, None], low_is_good=False) == [last, third, second, best, none]
+    assert scatter_model.quarters([0.1, 0.2, 0.3, 0.4], low_is_good=True) == [best, second, third, last]
+    assert scatter_model.quarters([0.5, 0.5], low_is_good=False) == [best, best]
 
 
 def test_the_scatter_shows_every_run_in_the_look_of_its_strategy() -> None:
-    numbers = relations.number_table(ROWS)
+    numbers = scatter_model.number_table(ROWS)
     points = numbers[["name", "strategy"]].assign(x=numbers["train.lr"], y=numbers["accuracy"])
-    figure = figures_relations.scatter(points, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=(True, False))
+    figure = scatter_figures.scatter(points, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=(True, False))
     assert [trace.name for trace in figure.data] == ["dynamic (from its code)", "lora (from its code)"]
     assert sum(len(trace.x) for trace in figure.data) == 36
     assert figure.layout.xaxis.type == "log"
-    said = sentences_relations.scatter(points, ("learning rate", "accuracy"), 40)
+    said = scatter_text.scatter(points, ("learning rate", "accuracy"), 40)
     assert said.startswith("36 of 40 runs shown; accuracy rises with learning rate (rank correlation 0.")
-    assert "too few" in sentences_relations.scatter(points.head(2), ("a", "b"), 2)
+    assert "too few" in scatter_text.scatter(points.head(2), ("a", "b"), 2)
 
 
 def test_the_lines_of_the_best_quarter_lie_on_top_and_are_described() -> None:
-    shown = relations.axes(ROWS, ["train.lr", "strategy.name"], ["accuracy"])
-    lines = relations.lines(ROWS, shown, "accuracy", low_is_good=False)
-    figure = figures_relations.parallel(lines, shown, theme.DARK)
+    shown = scatter_model.axes(ROWS, ["train.lr", "strategy.name"], ["accuracy"])
+    lines = scatter_model.lines(ROWS, shown, "accuracy", low_is_good=False)
+    figure = scatter_figures.parallel(lines, shown, theme.DARK)
     assert [trace.name for trace in figure.data] == ["last quarter", "third quarter", "second quarter", "best quarter"]
     assert sum(len(trace.x) for trace in figure.data) == 36 * 4
     assert list(lines.columns) == ["name", "quarter", "learning rate", "strategy", "accuracy"]
-    said = sentences_relations.parallel(lines, ["learning rate", "strategy"], "accuracy")
+    said = scatter_text.parallel(lines, ["learning rate", "strategy"], "accuracy")
     assert said == "36 runs. The 9 of the best quarter in accuracy share learning rate 0.004."
-    assert "too few for quarters" in sentences_relations.parallel(lines.head(2), [], "accuracy")
+    assert "too few for quarters" in scatter_text.parallel(lines.head(2), [], "accuracy")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_name_in_a_figure_is_text(text: str) -> None:
     rows = [listed(i, strategy=text, name=text, data=text, init=f"{text}{i}", accuracy=0.1 * i) for i in range(5)]
-    numbers = relations.number_table(rows)
+    numbers = scatter_model.number_table(rows)
     points = numbers[["name", "strategy"]].assign(x=numbers["time.train_s"], y=numbers["accuracy"])
-    shown = relations.axes(rows, list(relations.swept(rows)), ["accuracy"])
-    lines = relations.lines(rows, shown, "accuracy", low_is_good=False)
-    for figure in (figures_relations.scatter(points, (text, text), theme.LIGHT),
-                   figures_relations.parallel(lines, shown, theme.LIGHT)):  # fmt: skip
+    shown = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
+    lines = scatter_model.lines(rows, shown, "accuracy", low_is_good=False)
+    for figure in (scatter_figures.scatter(points, (text, text), theme.LIGHT),
+                   scatter_figures.parallel(lines, shown, theme.LIGHT)):  # fmt: skip
         drawn = str(figure.to_json()).replace("\\u003c", "<")
         assert "<img" not in drawn
         assert "$x" not in drawn
@@ -115,11 +115,11 @@ def test_a_name_in_a_figure_is_text(text: str) -> None:
 
 def test_hundreds_of_runs_are_few_traces() -> None:
     rows = [listed(i, seed=i, strategy=f"s{i % 40}", lr=1e-3 * (i + 1), accuracy=i / 500) for i in range(500)]
-    numbers = relations.number_table(rows)
+    numbers = scatter_model.number_table(rows)
     points = numbers[["name", "strategy"]].assign(x=numbers["train.lr"], y=numbers["accuracy"])
-    figure = figures_relations.scatter(points, ("a", "b"), theme.LIGHT)
+    figure = scatter_figures.scatter(points, ("a", "b"), theme.LIGHT)
     assert (len(figure.data), figure.layout.showlegend) == (40, False)
-    shown = relations.axes(rows, list(relations.swept(rows)), ["accuracy"])
-    lines = relations.lines(rows, shown, "accuracy", low_is_good=False)
-    assert len(figures_relations.parallel(lines, shown, theme.LIGHT).data) == 4
+    shown = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
+    lines = scatter_model.lines(rows, shown, "accuracy", low_is_good=False)
+    assert len(scatter_figures.parallel(lines, shown, theme.LIGHT).data) == 4
     assert isinstance(lines, pd.DataFrame)

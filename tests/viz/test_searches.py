@@ -13,10 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz import sentences
-from dynlora.viz.capacity import decision_log as decisions
-from dynlora.viz.capacity import search_figure as figures_searches
-from dynlora.viz.capacity import searches
+from dynlora.viz.capacity import decision_log, search_figure, searches
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.searches import Search
 from dynlora.viz.kit import theme
 
@@ -77,13 +75,13 @@ def test_what_the_log_does_not_say_is_not_drawn() -> None:
     history = [{"round": "x", "population": [[1, 0.5], [2, 0.4]], "best_loss": float("nan"), "parameters": 10**400}]
     search = found({"history": history, "budget": 10**400}, config={"strategy": {"limit": "x"}})
     assert (search.limit, search.chosen, search.tried["round"].tolist()) == (None, None, [0, 0])
-    figure = figures_searches.search_scatter(search, "loss", theme.DARK)
+    figure = search_figure.search_scatter(search, "loss", theme.DARK)
     assert [trace.name for trace in figure.data] == ["Pareto set", "a candidate"]
 
 
 def test_the_figure_shows_candidates_limit_and_choice() -> None:
     search = found(paths(HISTORY))
-    figure = figures_searches.search_scatter(search, "loss <b>of</b> the candidate, nats", theme.LIGHT)
+    figure = search_figure.search_scatter(search, "loss <b>of</b> the candidate, nats", theme.LIGHT)
     traces = {trace.name: trace for trace in figure.data}
     assert list(traces["Pareto set"].x) == [50, 80]
     assert list(traces["a candidate"].marker.color) == [0, 0, 1, 1, 1]
@@ -93,7 +91,7 @@ def test_the_figure_shows_candidates_limit_and_choice() -> None:
 
 
 def test_what_a_search_says() -> None:
-    words = sentences.search(found(paths(HISTORY), paths(HISTORY)), 4)
+    words = capacity_text.search(found(paths(HISTORY), paths(HISTORY)), 4)
     assert words == (
         "The search after step 11 tried 5 candidates in 2 rounds and chose one with 80 parameters, 80.0 % of the limit "
         "of 100, at a loss of 0.500; the best of the first round had 0.700. The Pareto set holds 2: no other candidate "
@@ -101,7 +99,7 @@ def test_what_a_search_says() -> None:
         "of 2 searches."
     )
     none = found(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
-    assert sentences.search(none, 0) == "No candidate of the search after step 10 has a loss that is a number."
+    assert capacity_text.search(none, 0) == "No candidate of the search after step 10 has a loss that is a number."
     assert searches.loss_title({"labels": ["a"]}).endswith("nats")
     assert searches.loss_title({}) == "loss of the candidate"
 
@@ -127,6 +125,6 @@ def test_the_pareto_set_by_definition(points: list[tuple[int, int]]) -> None:
 
 def test_the_decision_is_listed_without_its_candidates() -> None:
     modules = pd.DataFrame({"position": [0], "short": ["query 0"]})
-    listed = decisions.decisions(log(paths(HISTORY)), modules)
+    listed = decision_log.decisions(log(paths(HISTORY)), modules)
     assert listed["detail"].tolist() == ["paths n"]
     assert "population" not in json.dumps(listed.to_dict("list"))

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from dynlora.errors import DataError
-from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.kit import theme
-from dynlora.viz.playground import figures as figures_playground
-from dynlora.viz.playground.model import Task
-from dynlora.viz.shift import model as shifts
+from dynlora.viz.kit.task import Task
+from dynlora.viz.playground import figures as playground_figures
+from dynlora.viz.shift import model as shift_model
 
 MODULES = pd.DataFrame(
     {"position": [1, 0], "name": ["l.0.key", "l.0.query"], "short": ["key 0", "query 0"], "layer": [0, 0]}
@@ -33,32 +33,36 @@ def found(first: Any, second: Any) -> dict[str, Any]:
 
 def test_metrics_of_two_states_and_their_change() -> None:
     states = {"a": {"metrics": {"loss": 1.0}}, "b": {"metrics": {"loss": 1.5, "accuracy": None}}}
-    frame = shifts.metric_table(states)
+    frame = shift_model.metric_table(states)
     assert frame["metric"].tolist() == ["loss", "accuracy"]
     assert frame["change"].iloc[0] == 0.5
-    assert shifts.gate_distance({"gate": [1.0, None]}, {"gate": [1.5, 1.0]}) == 0.5
-    assert shifts.gate_distance({"gate": None}, {"gate": [1.0]}) is None
+    assert shift_model.gate_distance({"gate": [1.0, None]}, {"gate": [1.5, 1.0]}) == 0.5
+    assert shift_model.gate_distance({"gate": None}, {"gate": [1.0]}) is None
 
 
 def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
-    gates = shifts.group_gates(found([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
+    gates = shift_model.group_gates(found([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
     assert gates.columns.tolist() == ["l.0.query", "l.0.key"]
     assert gates.index.tolist() == ["short", "long (not trained on)"]
-    assert shifts.group_gates_sentence(gates, MODULES) == (
+    assert shift_model.group_gates_sentence(gates, MODULES) == (
         "The mean gates of the groups lie furthest apart at key 0: short 1.1000, long (not trained on) 0.9000 "
         "(1 is neutral)."
     )
-    drawn: Any = figures_playground.group_gates(gates, MODULES, theme.LIGHT)
+    drawn: Any = playground_figures.group_gates(gates, MODULES, theme.LIGHT)
     assert drawn.data[0].z.tolist() == [[1.1, 1.0], [0.9, 1.02]]
-    assert shifts.group_gates(found(None, None), SUMMARY, MODULES).empty
-    assert shifts.group_table(found([1], [1]), SUMMARY)["group"].tolist() == ["all", "short", "long (not trained on)"]
+    assert shift_model.group_gates(found(None, None), SUMMARY, MODULES).empty
+    assert shift_model.group_table(found([1], [1]), SUMMARY)["group"].tolist() == [
+        "all",
+        "short",
+        "long (not trained on)",
+    ]
 
 
 @pytest.mark.parametrize(
     "config", [None, {}, {"data": None}, {"data": {"train_groups": None}}, {"data": {"train_groups": 3}}]
 )
 def test_groups_are_marked_only_where_some_were_left_out(config: Any) -> None:
-    assert inputs.told_apart(["a", "b"], {"config": config}) == ["a", "b"]
+    assert inputs_model.told_apart(["a", "b"], {"config": config}) == ["a", "b"]
 
 
 def shifted(after: str, loss: float, changed: float = 0.0) -> str:
@@ -66,7 +70,7 @@ def shifted(after: str, loss: float, changed: float = 0.0) -> str:
     states = {"before": {"rows": 8, "metrics": {"loss": 0.5, "accuracy": 1.0}, "gate": None},
               "after": {"rows": 8, "metrics": {"loss": loss, "accuracy": 1.0}, "gate": None}}  # fmt: skip
     examples = [{"before": "good film", "after": after}, {"before": "it", "after": "it"}]
-    return shifts.shift_sentence(
+    return shift_model.shift_sentence(
         {**states, "changed": changed, "kind": "upper", "strength": 0.5, "examples": examples}, "accuracy"
     )
 
@@ -82,27 +86,27 @@ def test_capitals_that_move_nothing_may_not_be_seen() -> None:
 
 def test_embedded_data_is_offered_where_its_labels_fit() -> None:
     fits = Task("classification", ("negative", "positive"), paired=False)
-    assert shifts.embedded_data(fits, "other.csv") == {"sentiment4": {"name": "sentiment4"}}
-    assert shifts.embedded_data(Task(None, (), paired=False), None) == {"sentiment4": {"name": "sentiment4"}}
-    assert shifts.embedded_data(fits, "sentiment4") == {}
+    assert shift_model.embedded_data(fits, "other.csv") == {"sentiment4": {"name": "sentiment4"}}
+    assert shift_model.embedded_data(Task(None, (), paired=False), None) == {"sentiment4": {"name": "sentiment4"}}
+    assert shift_model.embedded_data(fits, "sentiment4") == {}
     for task in (GOOD, Task("regression", (), paired=False), Task("classification", fits.labels, paired=True)):
-        assert shifts.embedded_data(task, None) == {}
+        assert shift_model.embedded_data(task, None) == {}
 
 
 def test_sources_are_short_unless_two_are_called_the_same() -> None:
-    words = shifts.source_words(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
+    words = shift_model.source_words(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
     assert list(words.values()) == ["/a/reviews.csv", "/b/reviews.csv", "tweets.csv", "nyu-mll/glue:sst2"]
 
 
 def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("review,verdict\nthe film was great,good\nthe plot was dull,bad\n")
-    section = shifts.file_section(path, GOOD, {"text": "review", "label": "verdict"})
+    section = shift_model.file_section(path, GOOD, {"text": "review", "label": "verdict"})
     assert section == {
         "path": str(path), "text": "review", "text_pair": None, "label": "verdict", "task": "classification",
         "group_by": "none", "eval_fraction": 0.5,
     }  # fmt: skip
-    assert shifts.file_section(path, GOOD, {"text": None, "label": "label"}) == section
+    assert shift_model.file_section(path, GOOD, {"text": None, "label": "label"}) == section
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_a_file_that_does_not_fit_says_why(name: str, content: str | None, told:
     if content is not None:
         path.write_text(content)
     with pytest.raises(DataError, match=told) as caught:
-        shifts.file_section(path, GOOD, {})
+        shift_model.file_section(path, GOOD, {})
     assert "\n" not in str(caught.value)
 
 
@@ -128,7 +132,7 @@ def test_pairs_need_a_column_of_second_texts(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("sentence1,sentence2,label\na b,c d,good\n")
     pairs = Task("classification", ("bad", "good"), paired=True)
-    assert shifts.file_section(path, pairs, {})["text_pair"] == "sentence2"
+    assert shift_model.file_section(path, pairs, {})["text_pair"] == "sentence2"
     path.write_text("text,label\na b,good\n")
     with pytest.raises(DataError, match="no column for data.text_pair"):
-        shifts.file_section(path, pairs, {})
+        shift_model.file_section(path, pairs, {})

@@ -7,9 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynlora.viz.compare import scatter_text as sentences_relations
-from dynlora.viz.compare import sweep_figures as figures_sweeps
-from dynlora.viz.compare import sweep_model as sweeps
+from dynlora.viz.compare import scatter_text, sweep_figures, sweep_model
 from dynlora.viz.kit import theme
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
@@ -19,7 +17,7 @@ ONE = ROWS[:18]
 
 
 def test_a_cell_is_the_mean_over_seeds_with_its_spread_and_n() -> None:
-    cells = sweeps.grid(ONE, "train.lr", "adapter.rank", "accuracy").set_index(["down", "across"])
+    cells = sweep_model.grid(ONE, "train.lr", "adapter.rank", "accuracy").set_index(["down", "across"])
     assert len(cells) == 6
     cell = cells.loc[("4", "0.004")]
     assert cell["mean"] == pytest.approx(0.72 + 0.08 + 0.01 + 0.02)
@@ -33,53 +31,53 @@ def test_a_pair_that_was_not_run_is_empty_and_values_stay_in_order() -> None:
         listed(3, lr=1e-4, rank=8),
         listed(4, lr=1e-4, rank=16),
     ]
-    cells = sweeps.grid(rows, "train.lr", "adapter.rank", "accuracy")
+    cells = sweep_model.grid(rows, "train.lr", "adapter.rank", "accuracy")
     assert cells["across"].tolist()[:3] == ["0.0001", "0.001", "0.01"]
     assert cells["n"].tolist() == [1, 1, 0, 1, 0, 1]
-    figure = figures_sweeps.grid(cells, ("lr", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
+    figure = sweep_figures.grid(cells, ("lr", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
     assert np.isnan(figure.data[0].z[0][2])
     assert [one != "" for one in np.ravel(figure.data[0].text)] == [True, True, False, True, False, True]
 
 
 def test_a_cell_says_what_was_measured_with_its_sign() -> None:
     rows = [listed(1, lr=1e-3, rank=8), listed(2, lr=1e-2, rank=16)]
-    cells = sweeps.grid(rows, "train.lr", "adapter.rank", "accuracy")
+    cells = sweep_model.grid(rows, "train.lr", "adapter.rank", "accuracy")
     cells["mean"] = cells["mean"].where(cells["mean"].isna(), [-0.02, np.nan, np.nan, 0.31])
-    figure = figures_sweeps.grid(cells, ("lr", "rank", "matthews"), theme.LIGHT, low_is_good=False)
+    figure = sweep_figures.grid(cells, ("lr", "rank", "matthews"), theme.LIGHT, low_is_good=False)
     assert np.ravel(figure.data[0].text).tolist() == ["-0.020<br>n = 1", "", "", "0.310<br>n = 1"]
 
 
 def test_what_a_mean_hides_is_said() -> None:
-    assert sweeps.averaged_over(ONE, ("train.lr", "adapter.rank")) == []
-    assert sweeps.averaged_over(ROWS, ("train.lr", "adapter.rank")) == ["strategy.name"]
-    cells = sweeps.grid(ROWS, "train.lr", "adapter.rank", "accuracy")
+    assert sweep_model.averaged_over(ONE, ("train.lr", "adapter.rank")) == []
+    assert sweep_model.averaged_over(ROWS, ("train.lr", "adapter.rank")) == ["strategy.name"]
+    cells = sweep_model.grid(ROWS, "train.lr", "adapter.rank", "accuracy")
     keys = ("train.lr", "adapter.rank")
-    said = sentences_relations.grid(cells, keys, "accuracy", ["strategy.name"], low_is_good=False)
+    said = scatter_text.grid(cells, keys, "accuracy", ["strategy.name"], low_is_good=False)
     assert said.startswith(
         "Best accuracy: 0.820 at learning rate 0.004 and rank 4, n = 6. 6 of 6 pairs were run, 36 runs"
     )
     assert "Cells average over strategy too" in said
-    assert "at learning rate 0.001 and rank 2" in sentences_relations.grid(cells, keys, "loss", [], low_is_good=True)
+    assert "at learning rate 0.001 and rank 2" in scatter_text.grid(cells, keys, "loss", [], low_is_good=True)
 
 
 def test_methods_of_a_grid_bear_their_fidelity_and_many_are_turned() -> None:
     for many, names in ((2, "long method 1<br>(from its code)"), (12, "long method 1 (from its code)")):
         rows = [listed(i, strategy=f"long method {i % many}", rank=2 + i // many) for i in range(2 * many)]
-        cells = sweeps.grid(rows, "strategy.name", "adapter.rank", "accuracy")
-        figure = figures_sweeps.grid(cells, ("strategy", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
+        cells = sweep_model.grid(rows, "strategy.name", "adapter.rank", "accuracy")
+        figure = sweep_figures.grid(cells, ("strategy", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
         assert names in figure.layout.xaxis.ticktext
-        assert (figure.layout.xaxis.tickangle == -60) == (many > figures_sweeps.UPRIGHT)
+        assert (figure.layout.xaxis.tickangle == -60) == (many > sweep_figures.UPRIGHT)
 
 
 def test_the_best_cell_is_framed() -> None:
-    cells = sweeps.grid(ONE, "train.lr", "adapter.rank", "accuracy")
+    cells = sweep_model.grid(ONE, "train.lr", "adapter.rank", "accuracy")
     for low_is_good, place in ((False, (1.52, 0.52)), (True, (-0.48, -0.48))):
-        figure = figures_sweeps.grid(cells, ("lr", "rank", "accuracy"), theme.DARK, low_is_good=low_is_good)
+        figure = sweep_figures.grid(cells, ("lr", "rank", "accuracy"), theme.DARK, low_is_good=low_is_good)
         assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].y0) == pytest.approx(place)
 
 
 def test_a_line_holds_what_differs_in_the_axis_and_the_seed_alone() -> None:
-    lines = sweeps.curves(ROWS, "train.lr", "accuracy")
+    lines = sweep_model.curves(ROWS, "train.lr", "accuracy")
     assert lines["group"].nunique() == 4
     first = lines[lines["group"] == "dynamic (from its code), rank 2"]
     assert first["x"].tolist() == [1e-3, 2e-3, 4e-3]
@@ -88,23 +86,23 @@ def test_a_line_holds_what_differs_in_the_axis_and_the_seed_alone() -> None:
 
 
 def test_a_line_a_method_is_its_best_at_each_value() -> None:
-    lines = sweeps.best_of_each(sweeps.curves(ROWS, "params.budget", "accuracy"), low_is_good=False)
+    lines = sweep_model.best_of_each(sweep_model.curves(ROWS, "params.budget", "accuracy"), low_is_good=False)
     assert lines[["group", "x", "n"]].to_numpy().tolist() == [
         ["dynamic (from its code)", 2000, 3], ["dynamic (from its code)", 4000, 3],
         ["lora (from its code)", 2000, 3], ["lora (from its code)", 4000, 3],
     ]  # fmt: skip
     assert lines["mean"].tolist() == pytest.approx([0.82, 0.83, 0.80, 0.81])
-    said = sentences_relations.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
+    said = scatter_text.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
     assert "which flatters" in said
 
 
 def test_rank_and_budget_are_axes_too() -> None:
-    assert sweeps.ways(ROWS) == ["train.lr", "adapter.rank", "params.budget"]
-    assert sweeps.ways(ROWS[:3]) == []
-    by_budget = sweeps.curves(ROWS, "params.budget", "accuracy")
+    assert sweep_model.ways(ROWS) == ["train.lr", "adapter.rank", "params.budget"]
+    assert sweep_model.ways(ROWS[:3]) == []
+    by_budget = sweep_model.curves(ROWS, "params.budget", "accuracy")
     assert by_budget["x"].unique().tolist() == [2000, 4000]
     assert by_budget["group"].nunique() == 6
-    assert sweeps.curves(ROWS, "adapter.rank", "loss")["mean"].max() < 0.3
+    assert sweep_model.curves(ROWS, "adapter.rank", "loss")["mean"].max() < 0.3
 
 
 def test_only_finished_runs_with_the_metric_count() -> None:
@@ -114,19 +112,19 @@ def test_only_finished_runs_with_the_metric_count() -> None:
         listed(3, accuracy=None),
         listed(4) | {"metrics": {"accuracy": "x"}},
     ]
-    assert [row["id"][-1] for row in sweeps.ended(rows, "accuracy")] == ["1"]
-    assert sweeps.metrics_of(rows) == ["accuracy", "loss"]
+    assert [row["id"][-1] for row in sweep_model.ended(rows, "accuracy")] == ["1"]
+    assert sweep_model.metrics_of(rows) == ["accuracy", "loss"]
 
 
 def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
-    lines = sweeps.curves(ONE, "train.lr", "accuracy")
-    figure = figures_sweeps.along(lines, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=True)
+    lines = sweep_model.curves(ONE, "train.lr", "accuracy")
+    figure = sweep_figures.along(lines, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=True)
     assert [trace.name for trace in figure.data] == [
         "dynamic (from its code), rank 2, band", "dynamic (from its code), rank 2",
         "dynamic (from its code), rank 4, band", "dynamic (from its code), rank 4",
     ]  # fmt: skip
     assert list(figure.layout.xaxis.tickvals) == [1e-3, 2e-3, 4e-3]
-    said = sentences_relations.along(lines, 2, 2, "train.lr", low_is_good=False)
+    said = scatter_text.along(lines, 2, 2, "train.lr", low_is_good=False)
     assert said.startswith(
         "Best: dynamic (from its code), rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge"
     )
@@ -135,20 +133,20 @@ def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
 
 def test_many_lines_are_cut_to_those_with_the_most_points() -> None:
     rows = [listed(i, rank=i % 70, lr=1e-3 * (1 + i // 70), accuracy=0.5) for i in range(75)]
-    lines = sweeps.curves(rows, "train.lr", "accuracy")
-    shown, of = sweeps.most_lines(lines)
-    assert (shown["group"].nunique(), of) == (sweeps.MOST_LINES, 70)
+    lines = sweep_model.curves(rows, "train.lr", "accuracy")
+    shown, of = sweep_model.most_lines(lines)
+    assert (shown["group"].nunique(), of) == (sweep_model.MOST_LINES, 70)
     assert set(shown.groupby("group").size().nlargest(5)) == {2}
-    assert "40 of 70 lines shown" in sentences_relations.along(lines, 40, 70, "train.lr", low_is_good=False)
+    assert "40 of 70 lines shown" in scatter_text.along(lines, 40, 70, "train.lr", low_is_good=False)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_value_in_a_figure_is_text(text: str) -> None:
     rows = [listed(i, strategy=text, lr=1e-3 * (i + 1), init=f"{i}{text}") for i in range(3)]
-    cells = sweeps.grid(rows, "strategy.init", "train.lr", "accuracy")
-    lines = sweeps.curves(rows, "train.lr", "accuracy")
-    for figure in (figures_sweeps.grid(cells, (text, text, text), theme.LIGHT, low_is_good=False),
-                   figures_sweeps.along(lines, (text, text), theme.LIGHT, logarithmic=False)):  # fmt: skip
+    cells = sweep_model.grid(rows, "strategy.init", "train.lr", "accuracy")
+    lines = sweep_model.curves(rows, "train.lr", "accuracy")
+    for figure in (sweep_figures.grid(cells, (text, text, text), theme.LIGHT, low_is_good=False),
+                   sweep_figures.along(lines, (text, text), theme.LIGHT, logarithmic=False)):  # fmt: skip
         drawn = str(figure.to_json()).replace("\\u003c", "<")
         assert "<img" not in drawn
         assert "$x" not in drawn

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from dynlora.errors import ConfigError
-from dynlora.viz import sentences
 from dynlora.viz.capacity import flows
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.kit import run_summary as listing
-from dynlora.viz.kit import text as labels
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import text as capacity_text
+from dynlora.viz.kit import config_fields, run_summary
+from dynlora.viz.kit import text as kit_text
 from dynlora.viz.kit.csv import csv_text
-from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.launch import form_model
 from tests.viz.test_figures import modules
 from tests.viz.test_flows import moves, ranks
 
@@ -23,52 +23,52 @@ from tests.viz.test_flows import moves, ranks
     [(None, "–"), (float("nan"), "–"), (165888, "165,888"), (0.743, "0.743"), (1.79e-5, "1.79e-05"), (0, "0")],
 )  # fmt: skip
 def test_numbers(value: float | None, words: str) -> None:
-    assert labels.number(value) == words
+    assert kit_text.number(value) == words
 
 
 def test_small_words() -> None:
-    assert labels.spans([5, 0, 1, 2, 2]) == "0-2, 5"
-    assert labels.listed(["a", "b", "c", "d"], limit=2) == "a, b and 2 more"
-    assert labels.listed([]) == "none"
-    assert labels.duration(3725) == "1 h 2 min"
-    assert labels.percent(0.9949) == "99.5 %"
+    assert kit_text.spans([5, 0, 1, 2, 2]) == "0-2, 5"
+    assert kit_text.listed(["a", "b", "c", "d"], limit=2) == "a, b and 2 more"
+    assert kit_text.listed([]) == "none"
+    assert kit_text.duration(3725) == "1 h 2 min"
+    assert kit_text.percent(0.9949) == "99.5 %"
 
 
 def test_kinds_get_short_and_distinct_words() -> None:
     kinds = ["attention.self.query", "attention.output.dense", "output.dense", "mlp.down_proj", "strange.thing"]
-    assert list(labels.kind_labels(kinds).values()) == [
+    assert list(kit_text.kind_labels(kinds).values()) == [
         "query",
         "attn out",
         "output.dense",
         "mlp.down_proj",
         "strange.thing",
     ]
-    assert labels.kind_labels(["attention.output.dense", "output.dense"])["output.dense"] == "ff out"
+    assert kit_text.kind_labels(["attention.output.dense", "output.dense"])["output.dense"] == "ff out"
 
 
 def test_hostile_text() -> None:
-    assert "<" not in labels.plotly_text("<b>$x$%{y}</b>").replace("&lt;", "")
-    assert "$" not in labels.plotly_text("$x$")
-    assert ":material/" not in labels.markdown_text(":material/home:")
-    assert "\n" not in labels.markdown_text("a\nb\u202ec")
-    assert len(labels.one_line("x" * 500, 50)) == 50
-    assert "<b>" not in labels.plotly_lines("<b>" * 40, 20).replace("<br>", "")
+    assert "<" not in kit_text.plotly_text("<b>$x$%{y}</b>").replace("&lt;", "")
+    assert "$" not in kit_text.plotly_text("$x$")
+    assert ":material/" not in kit_text.markdown_text(":material/home:")
+    assert "\n" not in kit_text.markdown_text("a\nb\u202ec")
+    assert len(kit_text.one_line("x" * 500, 50)) == 50
+    assert "<b>" not in kit_text.plotly_lines("<b>" * 40, 20).replace("<br>", "")
 
 
 def test_documentation_shows_names_as_code_and_nothing_else_of_markdown() -> None:
     said = "λ is 0 (8e-4: `travel` 4/3); `schedule: fixed` is *published*, `<b>` and `:red[x]` are not"
-    shown = labels.documentation_text(said)
+    shown = kit_text.documentation_text(said)
     assert "`travel` 4/3" in shown
     assert "`schedule: fixed` is " in shown
-    assert labels.markdown_text("*published*, `<b>` and `:red[x]` are not") in shown
-    assert labels.documentation_text("x" * 3000).endswith("xxx"), "whole, not cut"
+    assert kit_text.markdown_text("*published*, `<b>` and `:red[x]` are not") in shown
+    assert kit_text.documentation_text("x" * 3000).endswith("xxx"), "whole, not cut"
 
 
 def test_long_words_of_a_figure_stand_in_lines_of_their_own() -> None:
-    assert labels.plotly_lines("lora (from its code)", 22) == "lora (from its code)"
-    assert labels.plotly_lines("lora_sp (reconstruction)", 22) == "lora_sp<br>(reconstruction)"
-    assert labels.plotly_lines("some model on some data", 12) == "some model<br>on some data"
-    assert labels.plotly_lines("", 12) == ""
+    assert kit_text.plotly_lines("lora (from its code)", 22) == "lora (from its code)"
+    assert kit_text.plotly_lines("lora_sp (reconstruction)", 22) == "lora_sp<br>(reconstruction)"
+    assert kit_text.plotly_lines("some model on some data", 12) == "some model<br>on some data"
+    assert kit_text.plotly_lines("", 12) == ""
 
 
 def test_csv_holds_no_formula() -> None:
@@ -78,60 +78,60 @@ def test_csv_holds_no_formula() -> None:
 
 def test_where_rank_moved() -> None:
     start, end = np.full(4, 4.0), np.array([3.0, 4, 4, 5])
-    words = sentences.rank_moved(modules(), start, end, 30, [10])
+    words = capacity_text.rank_moved(modules(), start, end, 30, [10])
     assert words == "By step 30 rank moved from query in layer 0 to key in layer 1; nothing has moved since step 10."
-    assert "keeps its rank" in sentences.rank_moved(modules(), start, start, 30, [])
-    assert "first reallocation came after step 10" in sentences.rank_moved(modules(), start, start, 5, [10])
-    assert "was taken from" in sentences.rank_moved(modules(), start, start - 1, 5, [5])
+    assert "keeps its rank" in capacity_text.rank_moved(modules(), start, start, 30, [])
+    assert "first reallocation came after step 10" in capacity_text.rank_moved(modules(), start, start, 5, [10])
+    assert "was taken from" in capacity_text.rank_moved(modules(), start, start - 1, 5, [5])
 
 
 def test_flow_and_scatter_words() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4])
     traced = flows.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
-    words = sentences.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
+    words = capacity_text.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
     assert words.startswith("After 1 reallocation 16 parameters work elsewhere than at step 0")
     assert "Both sides add up: 256 in use and 0 free before, 256 in use and 0 released after." in words
-    state = capacity.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
-    assert sentences.followed(state) == "Spearman 0.95. Asks for more: key 0. Holds idle rank: query 0."
-    assert "No importance" in sentences.followed(capacity.module_state(modules(), np.ones(4), None))
+    state = capacity_model.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
+    assert capacity_text.followed(state) == "Spearman 0.95. Asks for more: key 0. Holds idle rank: query 0."
+    assert "No importance" in capacity_text.followed(capacity_model.module_state(modules(), np.ones(4), None))
 
 
 def test_remaining_time_counts_this_process_only() -> None:
     times = pd.DataFrame({"step": [1, 2, 3, 4], "step_ms": [9000.0, 9000, 100, 100], "strategy_ms": 0.0})
     summary = {"status": "running", "step": 4, "max_steps": 14}
-    assert listing.remaining_s(summary, times, 2) == 1.0
-    assert listing.remaining_s(summary, times, 4) is None
-    assert listing.remaining_s({**summary, "status": "stopped"}, times, 0) is None
+    assert run_summary.remaining_s(summary, times, 2) == 1.0
+    assert run_summary.remaining_s(summary, times, 4) is None
+    assert run_summary.remaining_s({**summary, "status": "stopped"}, times, 0) is None
 
 
 @pytest.mark.parametrize("payload", [{}, {"confusion": [[1]], "labels": ["a", "b"]}, {"confusion": "x", "labels": []},
                                      {"confusion": [["a", 1], [1, 2]], "labels": ["a", "b"]}])  # fmt: skip
 def test_a_broken_confusion_matrix_is_none(payload: dict) -> None:
-    assert listing.confusion(payload) is None
+    assert run_summary.confusion(payload) is None
 
 
 def test_worst_examples_survive_nonsense() -> None:
-    assert listing.worst({"worst": [1, {"text": 5, "loss": "x"}]})["text"].tolist() == ["5"]
-    assert listing.worst({}).empty
+    assert run_summary.worst({"worst": [1, {"text": 5, "loss": "x"}]})["text"].tolist() == ["5"]
+    assert run_summary.worst({}).empty
 
 
 @pytest.mark.parametrize(("text", "found"), [("0", [0]), ("0-2", [0, 1, 2]), ("0..2", [0, 1, 2]), ("3, 1,1", [1, 3])])
 def test_seeds(text: str, found: list[int]) -> None:
-    assert launchform.seeds(text) == found
+    assert form_model.seeds(text) == found
 
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "1-", "0-999999999", "5-2", "1,,2", "²"])
 def test_wrong_seeds_are_one_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match="seed"):
-        launchform.seeds(text)
+        form_model.seeds(text)
 
 
 def test_fields_come_from_the_schema() -> None:
-    lr = launchform.config_field("train.lr")
+    lr = form_model.config_field("train.lr")
     assert (lr.kind, lr.default, lr.low, lr.high, lr.optional) == ("float", 1e-3, 0, 10, False)
-    steps = launchform.config_field("train.steps")
+    steps = form_model.config_field("train.steps")
     assert (steps.kind, steps.default, steps.optional) == ("int", None, True)
-    assert launchform.config_field("train.schedule").choices == ("linear", "cosine", "constant")
+    assert form_model.config_field("train.schedule").choices == ("linear", "cosine", "constant")
     assert "Key: train.lr." in lr.about
 
 
@@ -141,10 +141,10 @@ def test_the_command_line_is_safe_and_starts_the_same_run() -> None:
     from dynlora.config import parse_config
     from dynlora.config_files import load_config
 
-    config = launchform.nested(
+    config = form_model.nested(
         {"name": "a; rm -rf / '$x'", "train.steps": 20, "seed": 0, "data.name": "sentiment4", "train.lr": None}
     )
-    parts = shlex.split(launchform.command(config, "some runs"))
+    parts = shlex.split(form_model.command(config, "some runs"))
     assert parts[:4] == ["dynlora", "train", "--name", "a; rm -rf / '$x'"]
     overrides = [parts[i + 1] for i, part in enumerate(parts) if part == "--set"]
     assert load_config(None, overrides).train == parse_config(config).train
@@ -152,9 +152,9 @@ def test_the_command_line_is_safe_and_starts_the_same_run() -> None:
 
 
 def test_one_form_has_one_key() -> None:
-    config = launchform.nested({"seed": 0})
-    assert launchform.launch_key("a", config) == launchform.launch_key("a", dict(config))
-    assert launchform.launch_key("a", config) != launchform.launch_key("a", {"seed": 1})
+    config = form_model.nested({"seed": 0})
+    assert config_fields.launch_key("a", config) == config_fields.launch_key("a", dict(config))
+    assert config_fields.launch_key("a", config) != config_fields.launch_key("a", {"seed": 1})
 
 
 @pytest.mark.parametrize(
@@ -165,4 +165,4 @@ def test_one_form_has_one_key() -> None:
     ],
 )  # fmt: skip
 def test_a_path_is_called_by_its_last_part(source: str, name: str) -> None:
-    assert labels.source_name(source) == name
+    assert kit_text.source_name(source) == name

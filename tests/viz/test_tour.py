@@ -7,28 +7,28 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from dynlora.viz.tour import model as tour
+from dynlora.viz.tour import model as tour_model
 
 
 def test_stops_have_neighbours() -> None:
-    assert len(tour.STOPS) == 6
-    first, before, after, number = tour.neighbours("nonsense")
+    assert len(tour_model.STOPS) == 6
+    first, before, after, number = tour_model.neighbours("nonsense")
     assert (first.key, before, after and after.key, number) == ("rank", None, "importance", 1)
-    last, before, after, number = tour.neighbours("worth")
+    last, before, after, number = tour_model.neighbours("worth")
     assert (last.key, before and before.key, after, number) == ("worth", "gates", None, 6)
 
 
 def test_words_are_short_and_plain() -> None:
-    for stop in tour.STOPS:
+    for stop in tour_model.STOPS:
         assert 20 < len(" ".join(stop.words).split()) < 110
         assert not set("*_`<>[]$:") & set(" ".join(stop.words).replace(": ", " "))
 
 
-def merit(won: list[float], events: int = 5, recorded: tuple[str, ...] = tour.NEEDED) -> float | None:
+def merit(won: list[float], events: int = 5, recorded: tuple[str, ...] = tour_model.NEEDED) -> float | None:
     """Return the merit of a run in which modules of importance 1, 2, 3 and 4, before a move, won these ranks."""
     ranks = pd.DataFrame({0: 4.0, 10: [4.0 + rank for rank in won]})
     importance = pd.DataFrame({0: [1.0, 2, 3, 4], 10: [40.0, 3, 2, 1]})
-    return tour.merit(recorded, range(5, 5 + events), ranks, importance)
+    return tour_model.merit(recorded, range(5, 5 + events), ranks, importance)
 
 
 def test_a_run_that_moved_by_merit_is_picked_and_one_that_moved_by_chance_is_not() -> None:
@@ -39,8 +39,8 @@ def test_a_run_that_moved_by_merit_is_picked_and_one_that_moved_by_chance_is_not
     assert merit([2, 1, -1, -2]) is None
     assert merit([0, 0, 0, 0]) is None
     assert merit([-2, -1, 1, 2], events=2) is None
-    assert merit([-2, -1, 1, 2], recorded=tour.NEEDED[1:]) is None
-    assert tour.merit(tour.NEEDED, [5, 6, 7], pd.DataFrame({0: [1.0]}), pd.DataFrame()) is None
+    assert merit([-2, -1, 1, 2], recorded=tour_model.NEEDED[1:]) is None
+    assert tour_model.merit(tour_model.NEEDED, [5, 6, 7], pd.DataFrame({0: [1.0]}), pd.DataFrame()) is None
 
 
 @pytest.mark.parametrize("difference", [{"model": "b"}, {"max_steps": 3}, {"params": {"budget": 2}}, {"metrics": {}}])
@@ -48,8 +48,8 @@ def test_runs_are_alike_at_the_same_terms(difference: dict[str, object]) -> None
     own = {"id": "a", "model": "m", "data": "d", "max_steps": 9, "params": {"budget": 1}, "is_own": False,
            "metrics": {"accuracy": 0.5}, "metric": "accuracy"}  # fmt: skip
     rows = [own, {**own, "id": "b"}, {**own, "id": "c", **difference}]
-    assert tour.alike(rows, "a") == ["a", "b"]
-    assert tour.alike(rows, "a", at_most=1) == ["a"]
+    assert tour_model.alike(rows, "a") == ["a", "b"]
+    assert tour_model.alike(rows, "a", at_most=1) == ["a"]
 
 
 def test_a_run_that_can_be_compared_comes_before_one_that_stands_alone() -> None:
@@ -57,5 +57,5 @@ def test_a_run_that_can_be_compared_comes_before_one_that_stands_alone() -> None
            "metrics": {"accuracy": 0.5}, "metric": "accuracy", "strategy": "dynamic"}  # fmt: skip
     sample = {**own, "id": "b", "is_own": False}
     rows = [own, {**own, "id": "e"}, sample, {**sample, "id": "c", "strategy": "lora"}]
-    assert tour.comparable_first(rows) == (["b", "c"], ["a", "e"])
-    assert tour.comparable_first(rows[:2]) == ([], ["a", "e"])
+    assert tour_model.comparable_first(rows) == (["b", "c"], ["a", "e"])
+    assert tour_model.comparable_first(rows[:2]) == ([], ["a", "e"])

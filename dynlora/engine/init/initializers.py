@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.edits.set_start import StartAt
 from dynlora.engine.edits.values import Edit
+from dynlora.engine.fields import setting
 from dynlora.engine.init.input_svd import InputComponents, input_directions
 from dynlora.engine.init.svd import leading
 from dynlora.engine.init.weight_gradients import weight_gradients
@@ -22,7 +23,7 @@ from dynlora.engine.randomness import stream
 from dynlora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dynlora.engine.strategy import Probe
+    from dynlora.engine.context import Probe
 
 BATCHES = 8
 """Training batches that gradients are averaged over, and the most that input directions are found in."""
@@ -150,3 +151,8 @@ STARTS: dict[str, Start] = {
     "lora_ga": Start("lora_ga: A and B along the gradient", OffsetLinear, place=along_gradients),
 }
 """By the value of `strategy.init`."""
+
+
+def start_setting(choices: Sequence[str] = tuple(STARTS)) -> Any:
+    """Declare `init`: how A starts, for a method that can take only some of the starts; the first is the default."""
+    return setting(choices[0], f"Start of A: {'; '.join(STARTS[name].help for name in choices)}.", choices=choices)

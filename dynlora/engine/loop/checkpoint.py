@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dynlora.errors import CorruptRunError
+from dynlora.safe_files import sync
 
 FORMAT = 1
 MAX_JSON_BYTES = 50_000_000
@@ -87,8 +87,8 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         packed["tensors"] = _digest(aside / "tensors.safetensors")
         (aside / "state.json").write_text(json.dumps(packed), "utf-8")
         for name in ("tensors.safetensors", "state.json"):
-            _sync(aside / name)
-        _sync(aside)
+            sync(aside / name)
+        sync(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -125,7 +125,7 @@ def _swap(aside: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -223,15 +223,3 @@ def copy_into(target: Tensor, source: Tensor) -> None:
         )
     with torch.no_grad():
         target.copy_(source)
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or a folder's entries, safe from a crash; some systems cannot open folders."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation import scores
+from dynlora.engine.context import Step
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream
 from dynlora.engine.recorder import Recorder
-from dynlora.engine.strategy import Step, Strategy
+from dynlora.engine.strategy import Strategy
 
 if TYPE_CHECKING:
     from dynlora.engine.loop.timing import Timing
@@ -206,7 +207,7 @@ class StepSignals:
         """
         widest = max(module.max_rank for module in self.adapters)
         out = torch.zeros(len(self.adapters), widest, device=self.adapters[0].lora_A.device)
-        total = scoring.component_sensitivity(self.adapters.modules, out).sum(1)
+        total = scores.component_sensitivity(self.adapters.modules, out).sum(1)
         size = torch.tensor([max(1, m.rank) * m.info.cost for m in self.adapters], device=total.device)
         return total / size
 

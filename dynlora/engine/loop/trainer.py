@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from dynlora.config import RunConfig
 from dynlora.engine import edits
+from dynlora.engine.context import Step
 from dynlora.engine.data.batches import BatchOrder, Tokens
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
@@ -26,7 +27,7 @@ from dynlora.engine.loop.timing import Timing
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recorder import Recorder
-from dynlora.engine.strategy import Step, Strategy
+from dynlora.engine.strategy import Strategy
 from dynlora.errors import DynloraError
 
 

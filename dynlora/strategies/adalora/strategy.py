@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, SetScale
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
-from dynlora.errors import ConfigError
-from dynlora.strategies.adalora.edits import MaskScales
-from dynlora.strategies.adalora.svd_form import (
+from dynlora.engine.model.svd_form import (
     forget_triplets,
     orthogonality,
     take_sensitivity,
@@ -24,6 +22,9 @@ from dynlora.strategies.adalora.svd_form import (
     triplet_importance,
     triplet_scores,
 )
+from dynlora.engine.strategy import Strategy, setting, state
+from dynlora.errors import ConfigError
+from dynlora.strategies.adalora.edits import MaskScales
 
 EPSILON = 1e-5
 """Added to the divisor of the scaling, as the published code does."""

@@ -11,12 +11,13 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
+from dynlora.engine.strategy import OwnSignal, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.aslora.edits import Tie
 from dynlora.strategies.aslora.sharing import closest_groups, distances, groups_of, kinds_of, merge_jump, nearest

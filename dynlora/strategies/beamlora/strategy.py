@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.randomness import stream
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, own_group, setting, start_setting, state
+from dynlora.engine.strategy import OwnSignal, Strategy, own_group, setting, start_setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.beamlora.edits import CopyComponent, TakeSnapshot
 from dynlora.strategies.beamlora.layer import BeamLinear, factors_of, jump, pairing, pruned

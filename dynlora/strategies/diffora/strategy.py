@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dynlora.engine.allocation.greedy import committed_ranks, toward_ranks
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Strategy, setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.diffora.edits import Look, TakeIn, Weigh
 from dynlora.strategies.diffora.selection import Choice, adam_step
-from dynlora.strategies.dynamic.one_shot import committed_ranks, toward_ranks
 
 LEAST_STEPS = 3
 """Steps a search takes at least: while B is zero nothing can be told apart."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation import scores
 from dynlora.engine.edits import SetProbe
 from dynlora.engine.model.adapters import Adapters
 
@@ -37,7 +37,7 @@ class ProbeRota:
     def observe(self, adapters: Adapters) -> None:
         """Add the gradients of live probes."""
         for m, module in enumerate(adapters):
-            gradient = scoring.probe_gradient(module)
+            gradient = scores.probe_gradient(module)
             if gradient is not None:
                 self.total[m] = self.total[m] + gradient if m in self.total else gradient.clone()
                 self.steps[m] = self.steps.get(m, 0) + 1

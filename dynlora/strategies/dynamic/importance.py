@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation import scores
 from dynlora.engine.model.adapters import Adapters
 
 SCORES = ("saliency", "signal", "uncertain", "magnitude")
@@ -39,7 +39,7 @@ class Worth:
 
     def observe(self, adapters: Adapters) -> None:
         """Take every component's worth from the gradients of this step into the averages."""
-        now = scoring.component_pull(adapters.modules, adapters.track("now"))
+        now = scores.component_pull(adapters.modules, adapters.track("now"))
         if self.score == "signal":
             adapters.track("pull").lerp_(now, 1 - self.smoothing)
         worth = adapters.track("worth").lerp_(now.abs_(), 1 - self.smoothing)
@@ -50,7 +50,7 @@ class Worth:
     def of(self, adapters: Adapters) -> Tensor:
         """Return what each component is worth, (n_modules, widest max_rank), zero where inactive."""
         if self.score == "magnitude":
-            return scoring.component_magnitude(adapters.modules, torch.zeros_like(adapters.track("worth")))
+            return scores.component_magnitude(adapters.modules, torch.zeros_like(adapters.track("worth")))
         worth, spread, pull, age = (adapters.track(name) for name in ("worth", "spread", "pull", "age"))
         correction = 1 - self.smoothing ** age.clamp_min(1)
         if self.score == "uncertain":

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dynlora.engine.allocation.greedy import committed_ranks
 from dynlora.engine.allocation.solvers import trimmed_ranks
+from dynlora.engine.context import Probe
 from dynlora.engine.init.initializers import BATCHES, base_modules, looked_at
 from dynlora.engine.init.input_svd import input_directions
 from dynlora.engine.init.svd import leading
@@ -15,9 +17,7 @@ from dynlora.engine.model.gates import gate_numbers
 from dynlora.engine.model.gradient_sketch import Directions
 from dynlora.engine.model.modules import ModuleInfo, room_to_grow
 from dynlora.engine.randomness import stream
-from dynlora.engine.strategy import Probe
 from dynlora.strategies.dynamic.gradient_accumulation import promised
-from dynlora.strategies.dynamic.one_shot import committed_ranks
 
 FIRST_RANKS = ("uniform", "inputs", "gradients")
 

@@ -9,12 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from dynlora.engine.allocation.solvers import drawn, standing_of, swap, target_ranks, toward, weighted
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gates import MODES
 from dynlora.engine.model.modules import ModuleInfo, room_to_grow
-from dynlora.engine.strategy import Probe, Step, Strategy, setting, state
+from dynlora.engine.strategy import Strategy, setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.dynamic.gradient_accumulation import Listening
 from dynlora.strategies.dynamic.growth_probes import ProbeRota

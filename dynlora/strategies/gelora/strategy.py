@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation import scores
+from dynlora.engine.allocation.greedy import toward_ranks
 from dynlora.engine.allocation.solvers import proportional_ranks
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.data.batches import LOOK
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.edits import Edit
 from dynlora.engine.init.initializers import looked_at
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, state
+from dynlora.engine.strategy import OwnSignal, Strategy, setting, state
 from dynlora.errors import ConfigError
-from dynlora.strategies.dynamic.one_shot import toward_ranks
 from dynlora.strategies.gelora.hidden_states import layer_states
 from dynlora.strategies.gelora.two_nn import intrinsic_dimension
 
@@ -153,7 +154,7 @@ class GeLora(Strategy):
         room = [module.max_rank for module in adapters]
         ranks = self.asked_for([module.info for module in adapters], adapters.spendable, room)
         shape = (len(adapters), max(room))
-        size = scoring.component_magnitude(adapters.modules, torch.zeros(shape, device=adapters[0].lora_A.device))
+        size = scores.component_magnitude(adapters.modules, torch.zeros(shape, device=adapters[0].lora_A.device))
         return toward_ranks(adapters, size.cpu().numpy(), ranks, [np.zeros(0)] * len(adapters), None)
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:

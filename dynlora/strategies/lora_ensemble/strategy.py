@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import Batch, OwnSignal, Probe, Strategy, setting, start_setting
+from dynlora.engine.strategy import Batch, OwnSignal, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
 from dynlora.strategies.lora_ensemble.layer import (
     MemberLinear,

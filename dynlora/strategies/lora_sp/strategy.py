@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting
+from dynlora.engine.strategy import OwnSignal, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
 from dynlora.strategies.lora_sp.edits import ChooseAnew, ReadParts, WriteBack
 from dynlora.strategies.lora_sp.layer import MASKS, SIDES, PartialLinear

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo, check_weights
 from dynlora.engine.randomness import stream_seed
-from dynlora.engine.strategy import OwnSignal, Probe, Step, Strategy, setting, start_setting, state
+from dynlora.engine.strategy import OwnSignal, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.xgblora.edits import NextBooster
 from dynlora.strategies.xgblora.layer import BoostedLinear, booster_norm, likeness

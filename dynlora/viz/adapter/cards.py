@@ -8,12 +8,12 @@ import streamlit as st
 
 from dynlora.jobs import uploads
 from dynlora.peft_adapter import Adapter, read_adapter
-from dynlora.viz.adapter import figures as figures_adapter
-from dynlora.viz.adapter import model as adapter_spectra
-from dynlora.viz.adapter import text as sentences_adapter
+from dynlora.viz.adapter import figures as adapter_figures
+from dynlora.viz.adapter import model as adapter_model
+from dynlora.viz.adapter import text as adapter_text
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
-from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.frame import guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
 
@@ -95,30 +95,30 @@ def _read(folder: str, changed: tuple[int, ...]) -> Adapter:
 def _show(folder: Path) -> None:
     """Draw an adapter."""
     adapter = _read(str(folder), _changed(folder))
-    modules = adapter_spectra.described(adapter)
-    titled("An adapter", one_line(sentences_adapter.overview(adapter, modules), 300))
+    modules = adapter_model.described(adapter)
+    titled("An adapter", one_line(adapter_text.overview(adapter, modules), 300))
     for words in adapter.notes:
         note(words)
-    figures(adapter_spectra.headline(adapter, modules))
-    table = adapter_spectra.table(modules)
+    figures(adapter_model.headline(adapter, modules))
+    table = adapter_model.table(modules)
     with card("Where does its capacity sit?", "adapter-map"):
         column = segmented(
-            "number", "what the map shows", list(adapter_spectra.NUMBERS), "rank",
-            lambda name: adapter_spectra.NUMBERS[name][0],
+            "number", "what the map shows", list(adapter_model.NUMBERS), "rank",
+            lambda name: adapter_model.NUMBERS[name][0],
         )  # fmt: skip
-        title, unit = adapter_spectra.NUMBERS[column]
-        grid = adapter_spectra.over_depth(modules, column)
-        words = sentences_adapter.over_depth(modules, column, title)
-        chart(figures_adapter.depth_map(grid, title, unit, colours()), words, table, f"adapter-{column}")
-    values = adapter_spectra.spectra(modules)
-    spectra = figures_adapter.spectra_map(values, modules, colours())
+        title, unit = adapter_model.NUMBERS[column]
+        grid = adapter_model.over_depth(modules, column)
+        words = adapter_text.over_depth(modules, column, title)
+        chart(adapter_figures.depth_map(grid, title, unit, colours()), words, table, f"adapter-{column}")
+    values = adapter_model.spectra(modules)
+    spectra = adapter_figures.spectra_map(values, modules, colours())
     left, right = st.columns(2)
     with left, card("Where does it move the weights?", "adapter-norms"):
-        norms = adapter_spectra.over_depth(modules, "norm")
-        figure = figures_adapter.norm_lines(norms, colours(), min(spectra.layout.height, 520))
-        chart(figure, sentences_adapter.norms(modules), table, "adapter-norms")
+        norms = adapter_model.over_depth(modules, "norm")
+        figure = adapter_figures.norm_lines(norms, colours(), min(spectra.layout.height, 520))
+        chart(figure, adapter_text.norms(modules), table, "adapter-norms")
     with right, card("How many components carry each update?", "adapter-spectra"):
-        words = sentences_adapter.spectra(modules, len(values))
-        chart(spectra, words, adapter_spectra.spectra_table(modules), "adapter-spectra")
+        words = adapter_text.spectra(modules, len(values))
+        chart(spectra, words, adapter_model.spectra_table(modules), "adapter-spectra")
     with st.expander("Open another adapter", icon=":material/upload_file:"):
         _take(folder.name)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.peft_adapter import Adapter
-from dynlora.viz.capacity import model as capacity
+from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit.text import KIND_WORDS, kind_labels, number, one_line
 
 NUMBERS = {
@@ -38,7 +38,7 @@ def described(adapter: Adapter) -> pd.DataFrame:
     rows = pd.DataFrame([vars(module) for module in adapter.modules])
     turns = rows["kind"].map(kind_labels(rows["kind"])).map(_TURNS).fillna(len(_TURNS))
     rows = rows.iloc[turns.argsort(kind="stable")].reset_index(drop=True)  # as in a block, not as in the alphabet
-    found = capacity.described(rows.astype({"layer": "Int64", "norm": float, "effective_rank": float}))
+    found = kit_modules.described(rows.astype({"layer": "Int64", "norm": float, "effective_rank": float}))
     squares = np.square(found["norm"] / max(float(found["norm"].max()), 1e-300))
     found["share"] = 100 * squares / squares.sum() if squares.sum() > 0 else np.nan
     return found.rename(columns={"singular_values": "values"})

@@ -9,16 +9,21 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz import sentences
-from dynlora.viz.capacity import component_figures as figures_components
-from dynlora.viz.capacity import components, flows, searches, signals
-from dynlora.viz.capacity import decision_log as decisions
-from dynlora.viz.capacity import map_figure as figures_capacity
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.capacity import module_figures as figures_modules
-from dynlora.viz.capacity import search_figure as figures_searches
-from dynlora.viz.capacity.map_figure import MapView
+from dynlora.viz.capacity import (
+    component_figures,
+    components,
+    decision_log,
+    flows,
+    map_figure,
+    module_figures,
+    search_figure,
+    searches,
+    signals,
+)
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view import CapacityView
+from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.cards import card, chart, colours, note, under
 from dynlora.viz.ui.replay import replay
@@ -60,26 +65,26 @@ def _map(view: CapacityView, place: Any) -> None:
     """Draw the chosen signal over modules and steps."""
     heat, rows, budget = view.heat(view.signal, 400), view.rows(), view.budget()
     with place, card(one_line(view.shown.question, 100), "map"):
-        look, table = view.about_map(heat.unit), capacity.wide(heat.frame, view.modules)
-        figure = figures_capacity.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
+        look, table = view.about_map(heat.unit), capacity_model.wide(heat.frame, view.modules)
+        figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
         chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}")
 
 
 def _model(view: CapacityView, place: Any) -> None:
     """Draw the model as a picture that plays through the steps shown."""
     state = view.state()
-    words = sentences.picture(state, signals.uniform_rank(view.summary))
+    words = capacity_text.picture(state, signals.uniform_rank(view.summary))
     with place, card("The model, step by step", "picture"):
         replay(view.pictures(words, colours()))
-        under(words, capacity.state_table(state), "picture")
+        under(words, capacity_model.state_table(state), "picture")
 
 
 def _module(view: CapacityView, module: str) -> None:
     """Draw one module's row of the map as a line."""
     heat, title = view.heat(view.signal, 400), view.shown.word
     with card(f"{view.short[module]} over the steps", "module"):
-        series = capacity.one_module(heat.frame, view.modules, module)
-        figure = figures_modules.module_lines(series, title, heat.unit, view.step, colours())
+        series = capacity_model.one_module(heat.frame, view.modules, module)
+        figure = module_figures.module_lines(series, title, heat.unit, view.step, colours())
         chart(figure, f"{view.short[module]} is {module}.", series, "module")
 
 
@@ -89,8 +94,8 @@ def _flow(view: CapacityView, place: Any) -> None:
         by = segmented("flow", "ends of the flow", list(flows.BY), "kind", flows.BY.__getitem__)
         traced, sides = view.traced()
         found, ends = view.flow(traced, by)
-        words = sentences.flow(traced, sides, len(view.events_shown), view.first, view.last)
-        chart(figures_modules.rank_flow(found, ends, colours()), words, found, "flow")
+        words = capacity_text.flow(traced, sides, len(view.events_shown), view.first, view.last)
+        chart(module_figures.rank_flow(found, ends, colours()), words, found, "flow")
 
 
 def _components(view: CapacityView) -> None:
@@ -104,7 +109,7 @@ def _components(view: CapacityView) -> None:
             left, right = st.columns(2)
             with left:
                 rows = view.rows()
-                figure = figures_components.all_components(now, rows, whole, look, colours())
+                figure = component_figures.all_components(now, rows, whole, look, colours())
                 words = components.spread(now, view.modules, about, view.step, neutral=look.centre)
                 chart(figure, words, components.table(now, rows), f"components-all-{place}")
             with right:
@@ -121,7 +126,7 @@ def _of_one_module(
     own = copied[(copied["module"] == module) & is_factor]
     words = components.sentence(rows, own, short) if is_factor else components.over_steps(rows, short, about)
     hint = "" if view.module else " Choose a module to follow above to see another."
-    figure = figures_components.component_map(rows, own, whole, look, colours())
+    figure = component_figures.component_map(rows, own, whole, look, colours())
     chart(figure, words + hint, rows.T.reset_index(names="step"), key)
     if len(own):
         under("Who descends from whom.", components.lineage(own, len(rows)), "lineage")
@@ -133,11 +138,11 @@ def _search(view: CapacityView) -> None:
     if found is None:
         return
     with card("What did the search try, and what did it choose?", "search"):
-        words = sentences.search(found, len(searches.drawn(found.tried)))
+        words = capacity_text.search(found, len(searches.drawn(found.tried)))
         if found.tried.empty:
             note(words)
             return
-        figure = figures_searches.search_scatter(found, searches.loss_title(view.summary), colours())
+        figure = search_figure.search_scatter(found, searches.loss_title(view.summary), colours())
         chart(figure, words, searches.table(found), "search")
 
 
@@ -145,20 +150,20 @@ def _decisions(decided: pd.DataFrame) -> None:
     """Draw what was decided beside moves of rank."""
     with card("What else was decided", "decisions"):
         st.dataframe(decided.tail(200), hide_index=True, width="stretch", height=min(260, 38 + 35 * len(decided)))
-        under(decisions.summary(decided), decided, "decisions")
+        under(decision_log.summary(decided), decided, "decisions")
 
 
 def _agreement(view: CapacityView, place: Any) -> None:
     """Draw rank against importance."""
     state = view.state()
     with place, card(f"Did rank follow importance, at step {view.step}?", "scatter"):
-        figure = figures_modules.importance_scatter(state, view.module, colours())
-        chart(figure, sentences.followed(state), capacity.state_table(state), "scatter")
+        figure = module_figures.importance_scatter(state, view.module, colours())
+        chart(figure, capacity_text.followed(state), capacity_model.state_table(state), "scatter")
 
 
 def _steadiness(view: CapacityView) -> None:
     """Draw how well the order of importance agrees from one reallocation to the next."""
     with card("Is importance steady from one reallocation to the next?", "steady"):
-        steady = capacity.steadiness(view.heat_of("importance"), view.events)
-        figure = figures_modules.steadiness(steady, colours())
-        chart(figure, sentences.steadiness(steady), steady, "steady")
+        steady = capacity_model.steadiness(view.heat_of("importance"), view.events)
+        figure = module_figures.steadiness(steady, colours())
+        chart(figure, capacity_text.steadiness(steady), steady, "steady")

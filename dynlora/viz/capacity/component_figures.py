@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.capacity.map_figure import MapView, colour_of, label_rows, row_edges, with_gaps
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import MapView, colour_of, label_rows, row_edges, with_gaps
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from dynlora.viz.capacity.decision_log import edits_of
 from dynlora.viz.capacity.signals import About, own
+from dynlora.viz.capacity.text import choices_at
 from dynlora.viz.kit.text import number, one_line, plural, spans
-from dynlora.viz.sentences import choices_at
 
 FACTOR = "factor"
 """The signal over components: e, what each component's part of the update is multiplied by."""

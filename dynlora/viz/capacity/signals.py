@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store.meta import section, table
-from dynlora.viz import sentences
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.kit.text import one_line
 
 WORDS = {
@@ -90,7 +90,7 @@ def rank_sentence(
     """Return the sentence under the map of ranks; arrays as recorded, at the first step and at `step`."""
     if values is None:
         return f"No rank was recorded up to step {step}."
-    return sentences.rank_moved(modules, start, values, step, events)
+    return capacity_text.rank_moved(modules, start, values, step, events)
 
 
 def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, step: int) -> str:
@@ -98,10 +98,10 @@ def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, ste
     if values is None:
         return f"No {one_line(about.word, 40)} was recorded up to step {step}."
     if about.grouping:
-        return sentences.groups_at(values, step)
+        return capacity_text.groups_at(values, step)
     if about.choices:
-        return sentences.choices_at(values, about.choices, step)
-    return sentences.signal_at(modules, values, one_line(about.word, 40), step)
+        return capacity_text.choices_at(values, about.choices, step)
+    return capacity_text.signal_at(modules, values, one_line(about.word, 40), step)
 
 
 def binned(heat: Any) -> str:

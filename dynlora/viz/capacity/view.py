@@ -12,15 +12,14 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz.capacity import components, flows, searches, signals
-from dynlora.viz.capacity import decision_log as decisions
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.capacity.map_figure import MapView
+from dynlora.viz.capacity import components, decision_log, flows, searches, signals
+from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.replay_frames import MOST_FRAMES, Look, frames
-from dynlora.viz.health.run_data import recorded_over
+from dynlora.viz.kit.module_map import MapView
+from dynlora.viz.kit.recorded import recorded_over
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
 
 
@@ -66,13 +65,13 @@ class CapacityView:
     @property
     def moves_shown(self) -> pd.DataFrame:
         """What was moved within the steps shown, as `queries.rank_moves` returns it."""
-        moves = answers.ask(queries.rank_moves, self.folder)
+        moves = cached_queries.ask(queries.rank_moves, self.folder)
         return moves[(moves["step"] > self.first) & (moves["step"] <= self.last)]
 
     def ranks_over_events(self) -> pd.DataFrame:
         """Return the ranks at the first step shown, at every reallocation after it and at the last step."""
         steps = sorted({self.first, *self.events_shown, self.last})
-        return answers.ask(queries.signal_at, self.folder, "rank", tuple(steps))
+        return cached_queries.ask(queries.signal_at, self.folder, "rank", tuple(steps))
 
     def traced(self) -> tuple[pd.DataFrame, flows.Balance]:
         """Return what moved in the steps shown, as `flows.trace` does, and the check of both sides."""
@@ -87,16 +86,16 @@ class CapacityView:
 
     def rows(self) -> pd.DataFrame:
         """Return the modules in the order of the map's rows."""
-        return capacity.ordered(self.modules, self.order, self.ranks(self.last))
+        return capacity_model.ordered(self.modules, self.order, self.ranks(self.last))
 
     def heat(self, signal: str, columns: int) -> Any:
         """Return a signal of the steps shown in at most `columns` bins, as `queries.heatmap` does."""
-        return answers.ask(queries.heatmap, self.folder, signal, columns, self.first, self.last + 1)
+        return cached_queries.ask(queries.heatmap, self.folder, signal, columns, self.first, self.last + 1)
 
     def heat_of(self, signal: str) -> pd.DataFrame:
         """Return a signal of the whole run in bins, without columns when it was never recorded."""
         try:
-            return answers.ask(queries.heatmap, self.folder, signal, answers.COLUMNS).frame
+            return cached_queries.ask(queries.heatmap, self.folder, signal, cached_queries.COLUMNS).frame
         except KeyError:
             return pd.DataFrame()
 
@@ -112,15 +111,15 @@ class CapacityView:
 
     def ranks(self, step: int) -> np.ndarray:
         """Return the ranks at a step, by module as recorded."""
-        return answers.ranks(self.folder, step)
+        return cached_queries.ranks(self.folder, step)
 
     def values(self, signal: str, step: int) -> np.ndarray | None:
         """Return a signal's last values up to a step, by module as recorded; None when it was never recorded."""
-        return answers.at_step(self.folder, signal, step)
+        return cached_queries.at_step(self.folder, signal, step)
 
     def state(self) -> pd.DataFrame:
         """Return the modules at the chosen step, as `capacity.module_state` does."""
-        return capacity.module_state(self.modules, self.ranks(self.step), self.values("importance", self.step))
+        return capacity_model.module_state(self.modules, self.ranks(self.step), self.values("importance", self.step))
 
     def about_map(self, unit: str) -> MapView:
         """Return what the map shows beside its values."""
@@ -149,18 +148,20 @@ class CapacityView:
     def pictures(self, about: str, colours: Palette) -> dict[str, Any]:
         """Return the model at up to `MOST_FRAMES` of the steps shown, as the replay element takes them."""
         ranks, importance = (self.frames_of(name, MOST_FRAMES) for name in ("rank", "importance"))
-        version = repr((answers.version(self.folder), self.first, self.last, self.step, self.module, colours.mode))
+        version = repr(
+            (cached_queries.version(self.folder), self.first, self.last, self.step, self.module, colours.mode)
+        )
         look = Look(self.step, signals.uniform_rank(self.summary), self.module, about, version)
         return frames(self.modules, ranks, importance, look, colours)
 
     def reallocations(self) -> pd.DataFrame:
         """Return the reallocations in the steps shown, as `queries.events_frame` does."""
-        events = answers.ask(queries.events_frame, self.folder, ("reallocate",))
+        events = cached_queries.ask(queries.events_frame, self.folder, ("reallocate",))
         return events[(events["step"] > self.first) & (events["step"] <= self.last)]
 
     def decisions(self) -> pd.DataFrame:
-        """Return what was decided in the steps shown but moves of rank, as `decisions.decisions` does."""
-        return decisions.decisions(self.reallocations(), self.modules)
+        """Return what was decided in the steps shown but moves of rank, as `decision_log.decisions` does."""
+        return decision_log.decisions(self.reallocations(), self.modules)
 
     def search(self) -> searches.Search | None:
         """Return the last search in the steps shown, as `searches.last_search` does."""
@@ -181,7 +182,7 @@ class CapacityView:
 
     def budget(self) -> pd.DataFrame:
         """Return the use of the budget over the steps shown, as `capacity.budget_line` does."""
-        return answers.budget(self.folder, self.summary, self.first, self.last)
+        return cached_queries.budget(self.folder, self.summary, self.first, self.last)
 
 
 def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | None:
@@ -191,10 +192,10 @@ def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | No
         DynloraError: when the run cannot be read.
     """
     names = list(recorded_over(folder, "module"))
-    modules = answers.modules(folder)
+    modules = cached_queries.modules(folder)
     if modules.empty or "rank" not in names:
         return None
-    events = capacity.event_steps(answers.ask(queries.events_frame, folder, ("reallocate",)))
+    events = capacity_model.event_steps(cached_queries.ask(queries.events_frame, folder, ("reallocate",)))
     shown = signals.known(summary, names)
     return CapacityView(folder, summary, modules, shown, events, last=summary["step"], step=summary["step"])
 
@@ -203,7 +204,7 @@ def capacity_controls(view: CapacityView) -> CapacityView:
     """Draw the controls and return the view as they set it; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
         segmented("signal", "signal", list(view.signals), "rank", lambda name: one_line(view.signals[name].word, 40))
-        segmented("rows", "order of the rows", list(capacity.ORDERS), "kind", capacity.ORDERS.__getitem__)
+        segmented("rows", "order of the rows", list(capacity_model.ORDERS), "kind", capacity_model.ORDERS.__getitem__)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         step_range(view.summary["step"])
@@ -222,6 +223,6 @@ def as_addressed(view: CapacityView) -> CapacityView:
         last=last,
         step=chosen_step(first, last),
         signal=from_address("signal", list(view.signals), "rank"),
-        order=from_address("rows", list(capacity.ORDERS), "kind"),
+        order=from_address("rows", list(capacity_model.ORDERS), "kind"),
         module=from_address("module", list(view.short), None),
     )

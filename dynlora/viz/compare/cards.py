@@ -13,15 +13,14 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz.compare import figures as figures_compare
-from dynlora.viz.compare import model as comparison
-from dynlora.viz.compare import paired_difference as pairing
-from dynlora.viz.compare import seed_groups as grouping
-from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.compare import figures as compare_figures
+from dynlora.viz.compare import model as compare_model
+from dynlora.viz.compare import paired_difference, seed_groups
+from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit import run_summary as listing
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.kit import run_summary
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note
 from dynlora.viz.ui.run_picker import Chosen
 from dynlora.viz.ui.url_state import choose, segmented
@@ -58,13 +57,13 @@ def compared(runs: Sequence[Chosen]) -> Compared:
         DynloraError: when a run cannot be read.
     """
     summaries = {run.id: queries.run_summary(run.folder) for run in runs}
-    names = comparison.distinct_names(list(summaries.values()))
-    groups = grouping.grouped(list(summaries.values()))
+    names = compare_model.distinct_names(list(summaries.values()))
+    groups = seed_groups.grouped(list(summaries.values()))
     words = {"groups": "Mean and band", "runs": "Each run"}
     usual = "groups" if len(groups) < len(runs) else "runs"
     shown = segmented("group", "runs of one configuration", list(words), usual, words.__getitem__)
-    metric = comparison.shared_metric(list(summaries.values()))
-    chosen = groups if shown == "groups" else grouping.alone(names)
+    metric = compare_model.shared_metric(list(summaries.values()))
+    chosen = groups if shown == "groups" else seed_groups.alone(names)
     return Compared({run.id: run.folder for run in runs}, summaries, names, metric, chosen)
 
 
@@ -74,10 +73,10 @@ def compared_curves(found: Compared) -> None:
     Raises:
         DynloraError: when a run cannot be read.
     """
-    kind = segmented("x", "x axis", list(grouping.CLOCKS), "step", _short)
+    kind = segmented("x", "x axis", list(seed_groups.CLOCKS), "step", _short)
     clocks = {run: _clock(kind, found, run) for run in found.folders}
     missing = [found.names[run] for run, one in clocks.items() if one is None]
-    more = sentences_compare.left_out(missing, grouping.CLOCKS[kind])
+    more = compare_text.left_out(missing, seed_groups.CLOCKS[kind])
     left, right = st.columns(2)
     for place, question, split, name, title, key in (
         (left, "Who learns faster?", "train", "loss", "training loss, smoothed, nats", "loss"),
@@ -85,40 +84,40 @@ def compared_curves(found: Compared) -> None:
          f"{found.metric}, held out", "metric"),
     ):  # fmt: skip
         is_train = split == "train"
-        series = comparison.together({run: _series(found, run, name, split) for run in clocks}, smooth=is_train)
-        bands = grouping.bands(grouping.placed(series, clocks), found.groups, between=is_train)
+        series = compare_model.together({run: _series(found, run, name, split) for run in clocks}, smooth=is_train)
+        bands = seed_groups.bands(seed_groups.placed(series, clocks), found.groups, between=is_train)
         with place, card(question, key):
-            figure = figures_compare.curves(bands, grouping.CLOCKS[kind], title, colours(), marks=not is_train)
-            low = is_train or found.metric in comparison.LOW_IS_GOOD
-            words = sentences_compare.curves(bands, low_is_good=low)
+            figure = compare_figures.curves(bands, seed_groups.CLOCKS[kind], title, colours(), marks=not is_train)
+            low = is_train or found.metric in compare_model.LOW_IS_GOOD
+            words = compare_text.curves(bands, low_is_good=low)
             chart(figure, f"{words} {more}".strip(), bands, f"overlay-{key}")
 
 
 def _short(kind: str) -> str:
-    return "by " + grouping.CLOCKS[kind].partition(",")[0]
+    return "by " + seed_groups.CLOCKS[kind].partition(",")[0]
 
 
 def _series(found: Compared, run: str, name: str, split: str) -> pd.DataFrame:
-    frame = answers.ask(queries.scalars_frame, found.folders[run], name, split, POINTS)
-    return listing.series(frame, name, split)
+    frame = cached_queries.ask(queries.scalars_frame, found.folders[run], name, split, POINTS)
+    return run_summary.series(frame, name, split)
 
 
 def _clock(kind: str, found: Compared, run: str) -> pd.DataFrame | None:
     folder, empty = found.folders[run], pd.DataFrame({"step": [], "value": [], "parameters": []})
     each = line = empty
     if name := {"seconds": "step_ms", "tokens": "tokens"}.get(kind):
-        each = listing.series(answers.ask(queries.scalars_frame, folder, name, "train"), name, "train")
+        each = run_summary.series(cached_queries.ask(queries.scalars_frame, folder, name, "train"), name, "train")
     elif kind == "parameter-steps":
-        line = answers.budget(folder, found.summaries[run])
-    return grouping.clock(kind, found.summaries[run], each, line)
+        line = cached_queries.budget(folder, found.summaries[run])
+    return seed_groups.clock(kind, found.summaries[run], each, line)
 
 
 def compared_frontier(found: Compared) -> None:
     """Draw quality against parameters."""
-    points = comparison.by_group(found.summaries, found.groups, found.metric)
+    points = compare_model.by_group(found.summaries, found.groups, found.metric)
     with card("What does quality cost in parameters?", "frontier"):
-        figure = figures_compare.frontier(points, found.metric, colours())
-        chart(figure, sentences_compare.frontier(points, found.metric), points, "frontier")
+        figure = compare_figures.frontier(points, found.metric, colours())
+        chart(figure, compare_text.frontier(points, found.metric), points, "frontier")
 
 
 def compared_pairs(found: Compared) -> None:
@@ -127,7 +126,7 @@ def compared_pairs(found: Compared) -> None:
     Raises:
         DynloraError: when a run cannot be read.
     """
-    groups = {group.label: group for group in grouping.grouped(list(found.summaries.values()))}
+    groups = {group.label: group for group in seed_groups.grouped(list(found.summaries.values()))}
     labels = list(groups)
     with card("Is the difference more than chance?", "paired"):
         if len(labels) < 2:
@@ -138,7 +137,7 @@ def compared_pairs(found: Compared) -> None:
             second = choose("second", "this", labels, labels[1])
         with right:
             first = choose("first", "minus this", labels, labels[0])
-        pairs, why = pairing.pairs(found.summaries, groups[first], groups[second])
+        pairs, why = paired_difference.pairs(found.summaries, groups[first], groups[second])
         if first == second:
             note("Choose two different groups.")
         elif not pairs:
@@ -148,16 +147,16 @@ def compared_pairs(found: Compared) -> None:
 
 
 def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
-    sides = RunPairs(found.folders, found.summaries, answers.ask_events).differences(pairs)
+    sides = RunPairs(found.folders, found.summaries, cached_queries.ask_events).differences(pairs)
     if not sides[0].differences:
         note("These runs have recorded no losses of shared examples yet: they come with the last evaluation.")
         return
     for place, side in zip(st.columns(2), sides, strict=True):
         if side.differences:
-            rows = pairing.forest(side.differences)
-            words = sentences_compare.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
+            rows = paired_difference.forest(side.differences)
+            words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
             with place:
-                figure = figures_compare.forest(rows, side.title, colours())
+                figure = compare_figures.forest(rows, side.title, colours())
                 chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
 
 
@@ -168,21 +167,25 @@ def compared_ranks(found: Compared) -> None:
         DynloraError: when a run cannot be read.
     """
     summaries = list(found.summaries.values())
-    modules = {run: answers.modules(folder) for run, folder in found.folders.items()}
-    table, rows = comparison.rank_table(summaries, modules, found.names)
+    modules = {run: cached_queries.modules(folder) for run, folder in found.folders.items()}
+    table, rows = compare_model.rank_table(summaries, modules, found.names)
     with card("Where did they put their capacity?", "ranks"):
         if rows.empty:
             note("No ranks have been recorded yet.")
             return
         shown = segmented("ranks", "what is shown of the ranks", list(RANKS), "mean", RANKS.__getitem__)
-        by_config = grouping.grouped(summaries)
+        by_config = seed_groups.grouped(summaries)
         is_spread = shown == "spread"
-        drawn = comparison.group_ranks(table, found.names, by_config if is_spread else found.groups, spread=is_spread)
+        drawn = compare_model.group_ranks(
+            table, found.names, by_config if is_spread else found.groups, spread=is_spread
+        )
         if drawn.empty:
             note("No configuration has two runs, so there is no spread over seeds.")
             return
         title = "standard deviation of rank, components" if is_spread else "rank, components"
-        alike = sentences_compare.reproducible(comparison.reproducibility(table, found.names, by_config))
+        alike = compare_text.reproducible(compare_model.reproducibility(table, found.names, by_config))
         read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
-        words = f"{sentences_compare.allocation(read, is_spread)} {alike}"
-        chart(figures_compare.final_ranks(drawn, rows, colours(), title), words, comparison.named_rows(drawn), "ranks")
+        words = f"{compare_text.allocation(read, is_spread)} {alike}"
+        chart(
+            compare_figures.final_ranks(drawn, rows, colours(), title), words, compare_model.named_rows(drawn), "ranks"
+        )

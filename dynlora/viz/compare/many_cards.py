@@ -8,18 +8,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dynlora.viz.compare import model as comparison
-from dynlora.viz.compare import results_table as papers
-from dynlora.viz.compare import scatter_figures as figures_relations
-from dynlora.viz.compare import scatter_model as relations
-from dynlora.viz.compare import scatter_text as sentences_relations
-from dynlora.viz.compare import sweep_figures as figures_sweeps
-from dynlora.viz.compare import sweep_model as sweeps
+from dynlora.viz.compare import model as compare_model
+from dynlora.viz.compare import results_table, scatter_figures, scatter_model, scatter_text, sweep_figures, sweep_model
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.scatter_model import Row, title
 from dynlora.viz.kit.text import markdown_text, one_line
-from dynlora.viz.runs.filters import several
 from dynlora.viz.ui.cards import card, chart, colours, note, under
+from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.url_state import choose, segmented
 
 MOST_AXES = 5
@@ -28,15 +23,15 @@ MOST_AXES = 5
 
 def two_numbers(rows: Sequence[Row]) -> None:
     """Draw any two numbers of the runs against each other."""
-    numbers = relations.number_table(rows)
+    numbers = scatter_model.number_table(rows)
     names = list(numbers.columns[3:])
     with card("How do two numbers go together?", "scatter"):
         if not names:
             note("None of these runs has a number yet.")
             return
-        vary = relations.varying(numbers)
-        metric = comparison.shared_metric(rows)
-        usual = next((name for name in ("train.lr", relations.USED, "time.train_s") if name in vary), names[0])
+        vary = scatter_model.varying(numbers)
+        metric = compare_model.shared_metric(rows)
+        usual = next((name for name in ("train.lr", scatter_model.USED, "time.train_s") if name in vary), names[0])
         left, right = st.columns(2)
         with left:
             across = choose("across", "across", names, usual, _title)
@@ -44,33 +39,33 @@ def two_numbers(rows: Sequence[Row]) -> None:
             up = choose("up", "up", names, metric if metric in names else names[0], _title)
         points = numbers[["name", "strategy"]].assign(x=numbers[across], y=numbers[up]).dropna(subset=["x", "y"])
         titles = (title(across), title(up))
-        logs = tuple(relations.is_logarithmic(points[one].tolist()) for one in ("x", "y"))
-        figure = figures_relations.scatter(points, titles, colours(), logarithmic=logs)
-        chart(figure, sentences_relations.scatter(points, titles, len(rows)), points, "scatter")
+        logs = tuple(scatter_model.is_logarithmic(points[one].tolist()) for one in ("x", "y"))
+        figure = scatter_figures.scatter(points, titles, colours(), logarithmic=logs)
+        chart(figure, scatter_text.scatter(points, titles, len(rows)), points, "scatter")
 
 
 def many_numbers(rows: Sequence[Row]) -> None:
     """Draw a line for each run over what was varied and what came of it."""
     with card("Which settings do the best runs share?", "parallel"):
-        settings = list(relations.swept(rows))
+        settings = list(scatter_model.swept(rows))
         if not settings:
             note("All these runs have the same settings but for the seed.")
             return
-        metric = comparison.shared_metric(rows)
+        metric = compare_model.shared_metric(rows)
         words = {key: title(key) for key in settings}
         chosen = several("axes", "settings", settings, words, "stretch", "the most varied")
-        shown = relations.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
+        shown = scatter_model.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
         low = metric in LOW_IS_GOOD
-        lines = relations.lines(rows, shown, metric, low_is_good=low)
+        lines = scatter_model.lines(rows, shown, metric, low_is_good=low)
         names = [words[key] for key in chosen or settings[:MOST_AXES]]
-        said = sentences_relations.parallel(lines, names, metric)
-        chart(figures_relations.parallel(lines, shown, colours()), said, lines, "parallel")
+        said = scatter_text.parallel(lines, names, metric)
+        chart(scatter_figures.parallel(lines, shown, colours()), said, lines, "parallel")
 
 
 def _results(rows: Sequence[Row], metric: str) -> list[str]:
     """Return the results that end the picture: what was used where it varies, then the metric."""
-    vary = relations.varying(relations.number_table(rows))
-    return [name for name in (relations.USED,) if name in vary] + [metric]
+    vary = scatter_model.varying(scatter_model.number_table(rows))
+    return [name for name in (scatter_model.USED,) if name in vary] + [metric]
 
 
 def _title(field: str) -> str:
@@ -80,7 +75,7 @@ def _title(field: str) -> str:
 def sweep_grid(rows: Sequence[Row], metric: str) -> None:
     """Draw the mean result over two settings."""
     with card("Which pair of settings does best?", "grid"):
-        settings = list(relations.swept(rows))
+        settings = list(scatter_model.swept(rows))
         if len(settings) < 2:
             note("A grid needs two settings that differ between runs besides the seed.")
             return
@@ -92,17 +87,17 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
         if top == side:
             note("Choose two different settings.")
             return
-        cells = sweeps.grid(rows, top, side, metric)
+        cells = sweep_model.grid(rows, top, side, metric)
         low = metric in LOW_IS_GOOD
-        figure = figures_sweeps.grid(cells, (title(top), title(side), metric), colours(), low_is_good=low)
-        hidden = sweeps.averaged_over(rows, (top, side))
-        words = sentences_relations.grid(cells, (top, side), metric, hidden, low_is_good=low)
+        figure = sweep_figures.grid(cells, (title(top), title(side), metric), colours(), low_is_good=low)
+        hidden = sweep_model.averaged_over(rows, (top, side))
+        words = scatter_text.grid(cells, (top, side), metric, hidden, low_is_good=low)
         chart(figure, words, cells, "grid")
 
 
 def sweep_curves(rows: Sequence[Row], metric: str) -> None:
     """Draw a line for each method over the learning rate, the budget or another setting."""
-    ways = sweeps.ways(rows)
+    ways = sweep_model.ways(rows)
     with card("How does it change along one setting?", "along"):
         if not ways:
             note("No setting that is a number differs between these runs.")
@@ -111,29 +106,31 @@ def sweep_curves(rows: Sequence[Row], metric: str) -> None:
         with left:
             along = choose("along", "along", ways, ways[0], _title)
         with right:
-            per = segmented("lines", "what a line stands for", list(sweeps.LINES), "method", sweeps.LINES.__getitem__)
+            per = segmented(
+                "lines", "what a line stands for", list(sweep_model.LINES), "method", sweep_model.LINES.__getitem__
+            )
         low = metric in LOW_IS_GOOD
-        every = sweeps.curves(rows, along, metric)
-        lines = every if per == "configuration" else sweeps.best_of_each(every, low_is_good=low)
-        shown, of = sweeps.most_lines(lines)
+        every = sweep_model.curves(rows, along, metric)
+        lines = every if per == "configuration" else sweep_model.best_of_each(every, low_is_good=low)
+        shown, of = sweep_model.most_lines(lines)
         titles = (title(along), f"{title(metric)}, held out" if metric != "loss" else title(metric))
-        is_log = relations.is_logarithmic(shown["x"].tolist())
-        figure = figures_sweeps.along(shown, titles, colours(), logarithmic=is_log)
+        is_log = scatter_model.is_logarithmic(shown["x"].tolist())
+        figure = sweep_figures.along(shown, titles, colours(), logarithmic=is_log)
         drawn = shown["group"].nunique()
         is_chosen = len(lines) < len(every)
-        words = sentences_relations.along(lines, drawn, of, along, low_is_good=low, is_chosen=is_chosen)
+        words = scatter_text.along(lines, drawn, of, along, low_is_good=low, is_chosen=is_chosen)
         chart(figure, words, lines, "along")
 
 
 def sweep_parts(rows: Sequence[Row]) -> None:
     """Draw both views of a sweep, over the finished runs."""
-    names = sweeps.metrics_of(rows)
+    names = sweep_model.metrics_of(rows)
     if not names:
         note("None of these runs has a result yet.")
         return
-    usual = comparison.shared_metric(rows)
+    usual = compare_model.shared_metric(rows)
     metric = choose("of", "result", names, usual if usual in names else names[0], _title, width=240)
-    done = sweeps.ended(rows, metric)
+    done = sweep_model.ended(rows, metric)
     if len(done) < len(rows):
         note(f"{len(done):,} of {len(rows):,} runs shown: the others are not finished or have no such result.")
     sweep_curves(done, metric)
@@ -143,16 +140,19 @@ def sweep_parts(rows: Sequence[Row]) -> None:
 def paper_table(rows: Sequence[Row]) -> None:
     """Draw the table of a paper, and offer it as LaTeX and Markdown."""
     with card("What would the table of the paper be?", "paper"):
-        per = segmented("per", "what a row stands for", list(papers.ROWS), "method", papers.ROWS.__getitem__)
-        made = papers.paper(rows, per)
+        per = segmented(
+            "per", "what a row stands for", list(results_table.ROWS), "method", results_table.ROWS.__getitem__
+        )
+        made = results_table.paper(rows, per)
         if not made.lines:
             note("None of these runs has finished with a result yet.")
             return
-        st.markdown(papers.markdown(made, lambda text: markdown_text(text, 120)))
-        under(sentences_relations.paper(made), papers.frame(made), "paper")
+        st.markdown(results_table.markdown(made, lambda text: markdown_text(text, 120)))
+        under(scatter_text.paper(made), results_table.frame(made), "paper")
     for name, text, ending, language in (
-        ("LaTeX", papers.latex(made), "tex", "latex"), ("Markdown", papers.markdown(made), "md", "markdown"),
-    ):  # fmt: skip
+        ("LaTeX", results_table.latex(made), "tex", "latex"),
+        ("Markdown", results_table.markdown(made), "md", "markdown"),
+    ):
         with st.expander(f"The table as {name}", icon=":material/content_copy:", key=f"paper-{ending}"):
             st.code(text, language=language)
             st.download_button(

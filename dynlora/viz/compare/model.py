@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity.model import spearman
 from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.kit.config_fields import flat
+from dynlora.viz.kit.lines import smoothed
 from dynlora.viz.kit.run_summary import main_metric, named, strategy_words
+from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import number, one_line
-from dynlora.viz.launch.form_model import flat
-from dynlora.viz.run.figures import smoothed
 
 METHOD = "strategy.name"
 """The setting whose value is shown with its fidelity."""

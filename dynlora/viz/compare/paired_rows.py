@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dynlora.store import queries
-from dynlora.viz.compare import paired_difference as pairing
+from dynlora.viz.compare import paired_difference
 from dynlora.viz.run import results
 
 Ask = Callable[..., Any]
@@ -114,4 +114,4 @@ class RunPairs:
 
 def _part(differences: Mapping[int, _Both | None], part: int) -> BySeed:
     known = {seed: both[part] for seed, both in differences.items() if both is not None}
-    return pairing.same_length({seed: values for seed, values in known.items() if values is not None})
+    return paired_difference.same_length({seed: values for seed, values in known.items() if values is not None})

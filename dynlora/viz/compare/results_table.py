@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.store import search_fields as fields
+from dynlora.store import search_fields
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.scatter_model import USED, Row, numbers
 from dynlora.viz.compare.seed_groups import grouped, methods
@@ -98,7 +98,7 @@ def paper(rows: Sequence[Row], per: str) -> Paper:
     done = [row for row in rows if row["status"] == "finished" and main_metric(row)[1] is not None]
     columns = _columns(done)
     keys = list(columns)
-    ignoring = {key for row in done for key in fields.settings(row) if key.startswith("data.")}
+    ignoring = {key for row in done for key in search_fields.settings(row) if key.startswith("data.")}
     by_id = {row["id"]: row for row in done}
     groups = grouped(done, ignoring)
     found = [(group, _cells([by_id[run] for run in group.runs], keys)) for group in groups]
@@ -119,7 +119,7 @@ _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 def _key(row: Row) -> _Key:
-    settings = {key.removeprefix("data."): value for key, value in fields.settings(row).items()}
+    settings = {key.removeprefix("data."): value for key, value in search_fields.settings(row).items()}
     other = [(key, str(settings[key])) for key in SETTINGS_OF_DATA if settings.get(key) is not None]
     return str(row["data"]), main_metric(row)[0], tuple(other)
 

@@ -11,10 +11,10 @@ from typing import Any
 import streamlit as st
 
 from dynlora.viz.kit.text import plural
-from dynlora.viz.runs import search_box as search
-from dynlora.viz.runs import table as runlist
+from dynlora.viz.runs import search_box
+from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.frame import guarded
 from dynlora.viz.ui.run_picker import Chosen, empty_store, find_run, list_all, pick_runs
 
 MOST_READ = 50
@@ -44,18 +44,18 @@ def select_runs() -> Selection:
         empty_store()
     readable = listed[listed["status"] != "corrupt"]
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
-        text = search.search_box("search, instead of picking")
+        text = search_box.search_box("search, instead of picking")
         ids = [] if text else pick_runs("runs to compare", readable, MOST_READ)
-    found = search.searched(readable, text)
+    found = search_box.searched(readable, text)
     said = _words(len(found), len(readable)) if text and found is not None else ""
-    search.search_line(text, said, is_sound=found is not None)
+    search_box.search_line(text, said, is_sound=found is not None)
     if found is None:
         st.stop()
     if text:
         ids = found["id"].tolist()[:MOST_LISTED]
     chosen = readable.set_index("id", drop=False).loc[ids]
     with guarded():
-        return Selection(runlist.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
+        return Selection(runs_table.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
 
 
 def _words(found: int, of: int) -> str:

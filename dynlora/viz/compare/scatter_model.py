@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.store import search_fields as fields
+from dynlora.store import search_fields
 from dynlora.viz.compare.model import METHOD, distinct_names
+from dynlora.viz.kit.config_fields import LABELS
 from dynlora.viz.kit.run_summary import strategy_words
 from dynlora.viz.kit.text import number, one_line, source_name
-from dynlora.viz.launch.form_model import LABELS
 
 Row = Mapping[str, Any]
 
@@ -68,7 +68,7 @@ def numbers(row: Row) -> dict[str, float]:
         f"{group}.{name}": value for group in ("params", "time") for name, value in (row.get(group) or {}).items()
     }
     found |= {"step": row.get("step"), "seed": row.get("seed")}
-    found |= {key: value for key, value in fields.settings(row).items() if key not in NOT_SETTINGS}
+    found |= {key: value for key, value in search_fields.settings(row).items() if key not in NOT_SETTINGS}
     return {str(name): float(value) for name, value in found.items() if _is_number(value)}
 
 
@@ -105,7 +105,7 @@ def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     The most varied come first, numbers before text. None stands where a run does not set it. A strategy stands with its
     fidelity.
     """
-    settings = [fields.settings(row) for row in rows]
+    settings = [search_fields.settings(row) for row in rows]
     keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_SETTINGS)
     columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
     if METHOD in columns:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from dynlora.viz.capacity.model import spearman
 from dynlora.viz.compare.results_table import Paper
 from dynlora.viz.compare.scatter_model import QUARTERS, title, value_words
 from dynlora.viz.compare.sweep_model import MOST_LINES
+from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, score
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.viz.kit.config_fields import flat
 from dynlora.viz.kit.run_summary import strategy_words
 from dynlora.viz.kit.text import one_line
-from dynlora.viz.launch.form_model import flat
 
 CLOCKS = {
     "step": "step",

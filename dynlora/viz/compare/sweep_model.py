@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.store import search_fields as fields
+from dynlora.store import search_fields
 from dynlora.viz.compare.scatter_model import NOT_SETTINGS, Row, in_order, swept, value_words
 from dynlora.viz.compare.seed_groups import grouped, methods
 
@@ -70,7 +70,7 @@ def averaged_over(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
     first: dict[str, Mapping[str, Any]] = {}
     found: dict[str, None] = {}
     for row in rows:
-        one = fields.settings(row)
+        one = search_fields.settings(row)
         base = first.setdefault(str([one.get(key) for key in shown]), one)
         found |= dict.fromkeys(key for key in [*base, *one] if base.get(key) != one.get(key))
     return [key for key in found if key not in (*NOT_SETTINGS, *shown)]
@@ -120,7 +120,7 @@ def best_of_each(lines: pd.DataFrame, *, low_is_good: bool) -> pd.DataFrame:
 
 
 def _place(row: Row, along: str) -> float | None:
-    value: Any = (row.get("params") or {}).get("budget") if along == BUDGET else fields.value_of(row, along)
+    value: Any = (row.get("params") or {}).get("budget") if along == BUDGET else search_fields.value_of(row, along)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

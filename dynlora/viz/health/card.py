@@ -12,7 +12,7 @@ from dynlora.viz.health import report as health_report
 from dynlora.viz.health.checks import PROBLEM, Finding
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.run_picker import link
 
@@ -50,7 +50,7 @@ def _row(finding: Finding, number: int, run_id: str) -> None:
 
 def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what changes only now and then while a run trains, so that a refresh does not check it each time."""
-    event, step, state, opened = answers.version(folder)
+    event, step, state, opened = cached_queries.version(folder)
     return event, step * STEPS_AT_ONCE // max(1, summary["max_steps"]), min(step, 1), state, opened
 
 

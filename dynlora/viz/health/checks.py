@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity.model import event_steps, spearman
+from dynlora.viz.capacity.model import event_steps
+from dynlora.viz.kit.lines import smoothed
+from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, number, one_line, percent
-from dynlora.viz.run.figures import smoothed
 
 PROBLEM, NOTICE = "problem", "notice"
 """The levels of a finding: something to repair, something to know."""

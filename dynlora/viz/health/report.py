@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynlora.store.meta import section
-from dynlora.viz.health import checks as health
+from dynlora.viz.health import checks
 from dynlora.viz.health.checks import PROBLEM, Evidence, Finding
 from dynlora.viz.kit.text import listed
 
@@ -34,15 +34,15 @@ def _has_plan(found: Evidence) -> bool:
 
 
 CHECKS = (
-    Check(health.loss, "the loss stays finite and near or below its start", lambda e: len(e.loss) > 0, "the loss"),
-    Check(health.majority, "it beats the majority class", lambda e: e.confusion is not None, "answers by class"),
-    Check(health.budget, "the budget holds and is used", lambda e: bool(e.budget) and len(e.line) > 0, "a budget"),
-    Check(health.allocator, "the allocator runs when planned", _has_plan, "planned reallocations"),
-    Check(health.frozen, "ranks follow reallocations", lambda e: e.ranks.size > 0, "ranks"),
-    Check(health.starved, "no important module is starved", lambda e: e.importance.size > 0, "importance"),
-    Check(health.noise, "importance keeps its order", lambda e: e.importance.size > 0, "importance"),
-    Check(health.gates, "gates are alive", lambda e: e.gates.size > 0, "gates"),
-    Check(health.data, "nothing was odd about the data", lambda e: True, "the data"),
+    Check(checks.loss, "the loss stays finite and near or below its start", lambda e: len(e.loss) > 0, "the loss"),
+    Check(checks.majority, "it beats the majority class", lambda e: e.confusion is not None, "answers by class"),
+    Check(checks.budget, "the budget holds and is used", lambda e: bool(e.budget) and len(e.line) > 0, "a budget"),
+    Check(checks.allocator, "the allocator runs when planned", _has_plan, "planned reallocations"),
+    Check(checks.frozen, "ranks follow reallocations", lambda e: e.ranks.size > 0, "ranks"),
+    Check(checks.starved, "no important module is starved", lambda e: e.importance.size > 0, "importance"),
+    Check(checks.noise, "importance keeps its order", lambda e: e.importance.size > 0, "importance"),
+    Check(checks.gates, "gates are alive", lambda e: e.gates.size > 0, "gates"),
+    Check(checks.data, "nothing was odd about the data", lambda e: True, "the data"),
 )  # fmt: skip
 """All checks, what matters most first."""
 

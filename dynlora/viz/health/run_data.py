@@ -4,7 +4,6 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import queries
-from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.viz.capacity import flows, signals
-from dynlora.viz.capacity import model as capacity
+from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.health import report as health_report
 from dynlora.viz.health.checks import Evidence
-from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.recorded import recorded_over
 
 POINTS = 600
 """Most points of a number's series."""
@@ -52,7 +52,7 @@ class RunReading:
     @cached_property
     def modules(self) -> pd.DataFrame:
         """As `capacity.described` returns them."""
-        return capacity.described(queries.modules_frame(self.folder))
+        return kit_modules.described(queries.modules_frame(self.folder))
 
     @cached_property
     def recorded(self) -> list[str]:
@@ -82,7 +82,7 @@ class RunReading:
     @cached_property
     def event_steps(self) -> list[int]:
         """Steps of the reallocations that moved something."""
-        return capacity.event_steps(self.reallocations)
+        return capacity_model.event_steps(self.reallocations)
 
     @cached_property
     def columns(self) -> int:
@@ -118,11 +118,11 @@ class RunReading:
     def budget(self) -> pd.DataFrame:
         """Use of the budget by step, as `capacity.budget_line` returns it."""
         params = self.summary["params"]
-        counted = listing.series(self.scalars, "adapter_parameters", "train")
+        counted = run_summary.series(self.scalars, "adapter_parameters", "train")
         if len(counted):
-            return capacity.recorded_line(counted, params.get("budget"), None, None)
+            return kit_modules.recorded_line(counted, params.get("budget"), None, None)
         gates = int(params.get("gate") or 0)
-        return capacity.budget_line(self.frame("rank"), self.modules, gates, params.get("budget"))
+        return kit_modules.budget_line(self.frame("rank"), self.modules, gates, params.get("budget"))
 
     def traced(self) -> tuple[pd.DataFrame, flows.Balance]:
         """Return what moved in the whole run, as `flows.trace` does, and the check of both sides."""
@@ -139,8 +139,8 @@ class RunReading:
     def evidence(self) -> Evidence:
         """What the health checks ask for."""
         summary = self.summary
-        evaluated = listing.evaluation(self.evaluations)
-        counts = listing.confusion(evaluated[1]) if evaluated else None
+        evaluated = run_summary.evaluation(self.evaluations)
+        counts = run_summary.confusion(evaluated[1]) if evaluated else None
         planned, warnings = summary.get("planned_events"), summary.get("data_warnings")
         return Evidence(
             step=summary["step"],
@@ -155,24 +155,8 @@ class RunReading:
             gates=self.frame("gate", CHECKED_COLUMNS),
             group_gates=queries.gates_by_group(self.folder),
             reallocations=self.reallocations,
-            loss=listing.series(queries.scalars_frame(self.folder, "loss", "train", 1000), "loss", "train"),
+            loss=run_summary.series(queries.scalars_frame(self.folder, "loss", "train", 1000), "loss", "train"),
             confusion=counts[0] if counts else None,
             evaluated_at=evaluated[0] if evaluated else 0,
             data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
         )
-
-
-def recorded_over(folder: Path, axis: str) -> dict[str, str]:
-    """Return the signals that hold anything and run over modules, components or another axis: name to unit.
-
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
-    with RunReader(folder) as reader:
-        rows = reader.signals()
-        return {name: rows[name].unit for name in reader.recorded() if rows[name].axis == axis}
-
-
-def machine(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return the versions and the machine that a run was made with, in words."""
-    return {str(key).replace("_", " "): str(value) for key, value in (summary.get("machine") or {}).items()}

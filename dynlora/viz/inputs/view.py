@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs.gate_effect import GateEffect, gate_effect
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import plot_config
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.url_state import choose, segmented, to_address
@@ -52,32 +52,32 @@ class InputsView:
     @cached_property
     def gates(self) -> pd.DataFrame:
         """Mean gate by group and module, as `queries.gates_by_group` returns it; groups not trained on are marked."""
-        found = answers.ask(queries.gates_by_group, self.folder, self.step)
-        return found.set_axis(inputs.told_apart(found.index.tolist(), self.summary), axis=0)
+        found = cached_queries.ask(queries.gates_by_group, self.folder, self.step)
+        return found.set_axis(inputs_model.told_apart(found.index.tolist(), self.summary), axis=0)
 
     @cached_property
     def names(self) -> list[str]:
         """Names of the groups as recorded."""
-        return answers.ask(queries.groups_frame, self.folder, self.step)["group"].tolist()
+        return cached_queries.ask(queries.groups_frame, self.folder, self.step)["group"].tolist()
 
     @cached_property
     def groups(self) -> pd.DataFrame:
         """Groups with loss and metric, as `queries.groups_frame` returns them; groups not trained on are marked."""
-        found = answers.ask(queries.groups_frame, self.folder, self.step)
-        return found.assign(group=inputs.told_apart(found["group"].tolist(), self.summary))
+        found = cached_queries.ask(queries.groups_frame, self.folder, self.step)
+        return found.assign(group=inputs_model.told_apart(found["group"].tolist(), self.summary))
 
     @cached_property
     def examples(self) -> pd.DataFrame:
         """The probe set with names for groups, labels and predictions; groups not trained on are marked."""
-        frame = answers.ask(queries.examples_frame, self.folder, self.step)
-        found = inputs.named(frame, self.names, list(self.summary["labels"]))
+        frame = cached_queries.ask(queries.examples_frame, self.folder, self.step)
+        found = inputs_model.named(frame, self.names, list(self.summary["labels"]))
         marked = dict(zip(self.names, self.groups["group"], strict=True))
         return found.assign(group=[marked.get(name, name) for name in found["group"]])
 
     @cached_property
     def probe_gates(self) -> pd.DataFrame:
         """Gate of each module on each probe example, as `queries.probe_gates` returns it."""
-        return answers.ask(queries.probe_gates, self.folder, self.step)
+        return cached_queries.ask(queries.probe_gates, self.folder, self.step)
 
     @cached_property
     def effect(self) -> GateEffect | None:
@@ -91,8 +91,8 @@ class InputsView:
 
     def over_steps(self, kind: str) -> pd.DataFrame:
         """Return `metric` or `loss` of each group over the evaluations: columns step, group, value."""
-        frame = answers.ask(queries.signal_frame, self.folder, f"group_{kind}")
-        return inputs.over_steps(frame, self.groups["group"].tolist())
+        frame = cached_queries.ask(queries.signal_frame, self.folder, f"group_{kind}")
+        return inputs_model.over_steps(frame, self.groups["group"].tolist())
 
     def gate_of(self, module: str) -> np.ndarray:
         """Return one module's gate on each probe example, NaN where none was recorded."""

@@ -19,9 +19,9 @@ from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.kit.text import number
-from dynlora.viz.knockout import figures as figures_knockouts
-from dynlora.viz.knockout import model as knockouts
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.knockout import figures as knockout_figures
+from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_words
 from dynlora.viz.ui.url_state import choose
@@ -64,22 +64,22 @@ def _draw(
     if said and state is None:
         st.error(safe(f"The knock-out ended early: {said}"))
     _controls(run, summary, found, state)
-    effect = knockouts.effects(found, modules)
+    effect = knockout_model.effects(found, modules)
     if found is None or effect.empty:
         note(
             "Switches the adapter of one module off at a time and measures what held-out rows lose: the truth that "
             "an allocator's score only guesses at. Takes about a forward pass over the rows for each module."
         )
         return
-    words = knockouts.effect_sentence(effect, len(modules), found.rows)
-    chart(figures_knockouts.effect_bars(effect, colours()), words, effect.drop(columns="position"), "effects")
-    note(knockouts.adapter_sentence(found, summary["step"]))
+    words = knockout_model.effect_sentence(effect, len(modules), found.rows)
+    chart(knockout_figures.effect_bars(effect, colours()), words, effect.drop(columns="position"), "effects")
+    note(knockout_model.adapter_sentence(found, summary["step"]))
     _against_scores(folder, effect, modules, twins)
-    groups = knockouts.by_group(found, modules)
+    groups = knockout_model.by_group(found, modules)
     if len(groups) > 1:
         st.markdown("**What each input group loses without each module**")
         told = "Toward the one colour the module helps the group, toward the other it harms; one adapter can do both."
-        chart(figures_knockouts.group_effects(groups, colours()), told, groups.reset_index(names="group"), "by-group")
+        chart(knockout_figures.group_effects(groups, colours()), told, groups.reset_index(names="group"), "by-group")
     _pairs(run, found, modules, summary["step"])
 
 
@@ -112,28 +112,28 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
 def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
     """Draw a recorded score against the effects, beside its agreement with those of a uniform twin."""
     scores = module_scores(folder)
-    if not scores or len(effect) < knockouts.LEAST:
+    if not scores or len(effect) < knockout_model.LEAST:
         return
     name = choose("score", "score", list(scores), next(iter(scores)))
-    found = knockouts.agreement(scores[name], effect)
+    found = knockout_model.agreement(scores[name], effect)
     twin, title, uniform = _twin(twins, modules)
-    other = None if uniform is None else knockouts.agreement(scores[name], uniform)
+    other = None if uniform is None else knockout_model.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
-        figure = figures_knockouts.score_against_effect(effect, scores[name], name, colours())
-        words = knockouts.agreement_sentence(name, found, other)
+        figure = knockout_figures.score_against_effect(effect, scores[name], name, colours())
+        words = knockout_model.agreement_sentence(name, found, other)
         chart(figure, words, effect.assign(score=scores[name][effect["position"]]), "against")
     with right:
         st.markdown("**Every score against the effects**")
-        rows(knockouts.agreements(scores, effect).round(3))
+        rows(knockout_model.agreements(scores, effect).round(3))
         if uniform is not None:
             st.markdown(f"**… and against those in {safe(title)}**")
-            rows(knockouts.agreements(scores, uniform).round(3))
+            rows(knockout_model.agreements(scores, uniform).round(3))
         elif twin:
             note(f"{title} spreads the same budget evenly: knock it out too, and the scores can be tried on it.")
             link("pages/capacity.py", "Open it", run=twin)
         st.markdown("**Misjudged most**")
-        wrong = knockouts.misjudged(np.asarray(scores[name]), effect)
+        wrong = knockout_model.misjudged(np.asarray(scores[name]), effect)
         rows(wrong.assign(score=[number(value) for value in wrong["score"]]).round(4))
 
 
@@ -142,7 +142,7 @@ def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.Data
     words = run_words(twins) if len(twins) else {}
     able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:
-        effect = knockouts.effects(read_knockouts(knockout_file(find_run(run).folder)), modules)
+        effect = knockout_model.effects(read_knockouts(knockout_file(find_run(run).folder)), modules)
         if len(effect) == len(modules):
             return run, words[run], effect
     return (able[0], words[able[0]], None) if able else ("", "", None)
@@ -159,7 +159,7 @@ def _pairs(run: Chosen, found: Knockouts, modules: pd.DataFrame, step: int) -> N
             )
             if st.button("Measure the pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
                 _start(run, [sorted(int(one) for one in chosen)], found.rows)
-        measured = knockouts.pairs(found, modules)
+        measured = knockout_model.pairs(found, modules)
         if len(measured):
             rows(measured.round(5))
             note("`beyond` above zero: together they are worth more than apart, so each can stand in for the other.")
@@ -203,7 +203,9 @@ def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) 
     same = same.loc[_mask(same, [(params or {}).get("budget") == budget_of(summary) for params in same["params"]])]
     apart = (pd.to_numeric(same["seed"], errors="coerce") - (summary.get("seed") or 0)).abs()
     near = same.assign(apart=apart).sort_values("apart", kind="stable").head(MOST_TWINS)
-    return near.loc[_mask(near, [is_uniform(answers.ask(queries.run_summary, Path(path))) for path in near["folder"]])]
+    return near.loc[
+        _mask(near, [is_uniform(cached_queries.ask(queries.run_summary, Path(path))) for path in near["folder"]])
+    ]
 
 
 def _mask(rows: pd.DataFrame, kept: list[bool]) -> pd.Series:

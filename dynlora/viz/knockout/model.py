@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from dynlora.store.knockouts import Knockouts
-from dynlora.viz.capacity.model import spearman
+from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural
 
 DRAWS = 1000

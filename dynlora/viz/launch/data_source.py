@@ -16,11 +16,11 @@ import streamlit as st
 from dynlora import assets
 from dynlora.jobs import uploads
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import data_file as datafile
-from dynlora.viz.launch import form_model as launchform
-from dynlora.viz.launch.form import config_grid, from_where_it_started
+from dynlora.viz.launch import data_file, form_model
+from dynlora.viz.launch.form import config_grid
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
 
@@ -57,9 +57,9 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     )
     pick = {"embedded": _embedded, "upload": _uploaded, "file": _local, "hub": _from_hub}[kind]
     source = pick(start)
-    rows = config_grid(launchform.ROWS, start, 3)
+    rows = config_grid(form_model.ROWS, start, 3)
     with st.expander("More about the data", icon=":material/tune:"):
-        more = config_grid(launchform.MORE_DATA, start, 4)
+        more = config_grid(form_model.MORE_DATA, start, 4)
     return Source(source.values | rows | more, source.missing)
 
 
@@ -96,7 +96,7 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     value = str(wanted) if wanted and wanted not in assets.DATASETS else ""
     about = "Such as nyu-mll/glue:sst2: repository, and after a colon the part of it. Key: data.name."
     name = st.text_input("id on the hub", value, key=f"hub-{value}", max_chars=500, help=about).strip()
-    values = config_grid(launchform.COLUMNS, start, 4)
+    values = config_grid(form_model.COLUMNS, start, 4)
     if not name:
         return Source(values, "Give the id of a data set on the hub first.")
     return Source({"data.name": name} | values)
@@ -134,16 +134,16 @@ def _local(start: Mapping[str, Any]) -> Source:
     if not text:
         return Source(missing="Give the path of a file or folder first.")
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
-        return Source({"data.path": text} | config_grid(launchform.COLUMNS, start, 4))
+        return Source({"data.path": text} | config_grid(form_model.COLUMNS, start, 4))
     path = from_where_it_started(text)
     try:
-        table = datafile.table_of(path)
+        table = data_file.table_of(path)
     except (OSError, ValueError) as error:
         return Source(missing=f"{text}: cannot be read ({error}); give another path.")
     if table is None:
         if not path.exists():
             note(f"{path} is not there; check the path.")
-        return Source({"data.path": str(path)} | config_grid(launchform.COLUMNS, start, 4))
+        return Source({"data.path": str(path)} | config_grid(form_model.COLUMNS, start, 4))
     return _table(path, table, start)
 
 
@@ -153,19 +153,19 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     with guarded():
         rows = _first_rows(str(table), about.st_mtime_ns, about.st_size)
     is_same = start.get("data.path") == str(path)
-    guess = datafile.guessed(rows)
+    guess = data_file.guessed(rows)
     wanted = {key: start.get(f"data.{key}") if is_same else guess[key] for key in guess}
     values = _columns(rows, wanted, hashlib.sha256(str(table).encode()).hexdigest()[:12])
     label = values["data.label"]
-    note(f"{table.name}, {rows.shape[1]} columns. {datafile.label_words(rows, label)} Its first rows:")
-    st.dataframe(datafile.shown(rows), hide_index=True, width="stretch")
+    note(f"{table.name}, {rows.shape[1]} columns. {data_file.label_words(rows, label)} Its first rows:")
+    st.dataframe(data_file.shown(rows), hide_index=True, width="stretch")
     return Source({"data.path": str(path)} | values)
 
 
 def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Draw the choice of columns and return it by dotted key."""
     names: list[Any] = list(rows.columns)
-    groups = [name for name in datafile.groupable(rows) if name not in GROUPINGS]
+    groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS]
     choices: dict[str, tuple[str, list[Any]]] = {
         "text": ("column of the text", names),
         "text_pair": ("column of the second text", [None, *names]),
@@ -176,7 +176,7 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
     for place, (role, (label, options)) in zip(
         st.columns(4, vertical_alignment="bottom"), choices.items(), strict=True
     ):
-        about = launchform.config_field(f"data.{role}").about
+        about = form_model.config_field(f"data.{role}").about
         start = options.index(wanted[role]) if wanted[role] in options else 0
         words = GROUPINGS if role == "group_by" else {None: "none"}
         with place:
@@ -184,11 +184,11 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
                 label, options, index=start, key=f"column-{role}-{key}-{start}", help=markdown_text(about, 600),
                 format_func=lambda name, words=words: words.get(name, str(name)),
             )  # fmt: skip
-    usual = launchform.config_field("data.label").default
+    usual = form_model.config_field("data.label").default
     return found | {"data.label": found["data.label"] or usual}
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
 def _first_rows(path: str, changed: int, size: int) -> pd.DataFrame:
     """Return the first rows of a file as it is now."""
-    return datafile.first_rows(Path(path))
+    return data_file.first_rows(Path(path))

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs.launch import enqueue, in_queue
+from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import form_model as launchform
-from dynlora.viz.launch.form_model import Field, launch_key
+from dynlora.viz.launch import form_model
+from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
-
-STARTED_IN_VARIABLE = "DYNLORA_STARTED_IN"
-"""Folder that `dynlora ui` was started in."""
 
 
 def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
@@ -78,12 +75,7 @@ def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int =
 
 def config_grid(keys: Sequence[str], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
     """Draw fields of the configuration, named by their keys, as `field_grid` does."""
-    return field_grid([launchform.config_field(key) for key in keys], start, columns)
-
-
-def from_where_it_started(text: str) -> Path:
-    """Return a path as it is meant in the folder that the dashboard was started in; children start elsewhere."""
-    return Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(text).expanduser()
+    return field_grid([form_model.config_field(key) for key in keys], start, columns)
 
 
 def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
@@ -107,12 +99,12 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
     with third:
         about = "One number, a span such as 0-4, or a list such as 1, 5. One run each. Key: seed."
         seeds = st.text_input("seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
-    note(launchform.model_words(str(model or launchform.config_field("model.name").default)))
-    values |= config_grid(launchform.TRAINING, start, 4)
+    note(form_model.model_words(str(model or form_model.config_field("model.name").default)))
+    values |= config_grid(form_model.TRAINING, start, 4)
     with st.expander("More about training, adapters and recording", icon=":material/tune:"):
-        for keys in (launchform.MORE_TRAINING, launchform.MORE_ADAPTER, launchform.RECORDING):
+        for keys in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):
             values |= config_grid(keys, start, 4)
-    return values, launchform.seeds(seeds)
+    return values, form_model.seeds(seeds)
 
 
 def how_capacity_is_spent(strategy: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +112,7 @@ def how_capacity_is_spent(strategy: Mapping[str, Any], start: Mapping[str, Any])
     note(strategy.get("summary", ""))
     note(f"Cost: {strategy.get('cost') or 'none'}. Fidelity: {strategy.get('fidelity', '?')}.")
     with st.expander(f"Fields of {strategy['name']}", icon=":material/tune:"):
-        return {"strategy.name": strategy["name"]} | field_grid(launchform.strategy_fields(strategy), start)
+        return {"strategy.name": strategy["name"]} | field_grid(form_model.strategy_fields(strategy), start)
 
 
 def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import types
 import typing
@@ -17,29 +15,12 @@ from dynlora.assets import MODELS
 from dynlora.config import RunConfig
 from dynlora.config_files import value_text
 from dynlora.errors import ConfigError
+from dynlora.viz.kit.config_fields import LABELS, flat
 
 MAX_SEEDS = 20
 RULES = ("ge", "gt", "le", "lt")
 KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "yes or no", "tuple": "texts"}
 
-LABELS = {
-    "name": "name of the run", "model.name": "model", "model.dropout": "model dropout, probability",
-    "train.steps": "steps", "train.epochs": "epochs, instead of steps", "adapter.rank": "rank, components",
-    "adapter.alpha": "alpha, scaling is alpha / rank", "adapter.targets": "modules to adapt",
-    "train.lr": "learning rate", "train.head_lr": "learning rate of the head", "train.batch_size": "batch, examples",
-    "train.weight_decay": "weight decay, per step", "train.max_grad_norm": "clip the gradient's norm at",
-    "train.grad_accum": "batches a step", "train.precision": "precision of numbers",
-    "data.max_length": "longest text, tokens", "data.max_eval": "held-out rows, at most",
-    "data.max_train": "training rows, at most", "data.eval_fraction": "held out where nothing is, share of rows",
-    "data.task": "task", "data.metric": "metric that decides", "data.group_by": "input groups by",
-    "data.train_groups": "groups to train on",
-    "data.text": "column of the text", "data.text_pair": "column of the second text",
-    "data.label": "column of the label", "adapter.dropout": "adapter dropout, probability",
-    "train.warmup": "warm-up, share of steps", "train.schedule": "learning rate falls",
-    "log.eval_every": "evaluate every, steps", "log.checkpoint_every": "checkpoint every, steps",
-    "log.every": "gradient norms every, steps",
-}  # fmt: skip
-"""What people call the configuration's fields, with the unit, where the key alone does not say it."""
 
 EMPTY = {
     "data.max_train": "all", "data.max_eval": "all", "data.train_groups": "all", "adapter.targets": "all",
@@ -236,14 +217,6 @@ def command(config: Mapping[str, Any], runs_dir: str) -> str:
     return " ".join(shlex.quote(part) for part in [*parts, "--runs-dir", runs_dir])
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a configuration with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
 def model_words(name: str) -> str:
     """Say what an embedded model is, how large, and what its first use takes; for other names, which are embedded."""
     model = MODELS.get(name)
@@ -275,9 +248,3 @@ def queue_words(training: int, waiting: int, new: int = 1) -> str:
     if new == 1:
         return f"{' and '.join(first)}; this one will wait its turn, position {ahead + 1:,}."
     return f"{' and '.join(first)}; these {new} will wait their turn, positions {ahead + 1:,} to {ahead + new:,}."
-
-
-def launch_key(token: str, config: Mapping[str, Any]) -> str:
-    """Return the idempotency key of a configuration in a session: the same form starts one run."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{token}-{digest[:20]}"

@@ -8,11 +8,10 @@ from typing import Any
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.jobs import cli_client as asking
+from dynlora.jobs import cli_client
+from dynlora.viz.kit import config_fields
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import cost_figures as figures_costs
-from dynlora.viz.launch import cost_model as costs
-from dynlora.viz.launch import form_model as launchform
+from dynlora.viz.launch import cost_figures, cost_model
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, under
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
@@ -37,7 +36,7 @@ def check_button(config: Mapping[str, Any], missing: str = "", training: int = 0
     if pressed:
         with st.spinner("Loading model and data and taking two steps; about ten seconds"):
             try:
-                answer: Any = asking.preflight(dict(config), runs_dir())
+                answer: Any = cli_client.preflight(dict(config), runs_dir())
             except DynloraError as error:
                 answer = str(error)
         known = st.session_state.setdefault("checks", {})
@@ -47,7 +46,7 @@ def check_button(config: Mapping[str, Any], missing: str = "", training: int = 0
 
 
 def _key(config: Mapping[str, Any]) -> str:
-    return launchform.launch_key("check", {**config, "name": None})
+    return config_fields.launch_key("check", {**config, "name": None})
 
 
 def show_check(config: Mapping[str, Any]) -> None:
@@ -66,18 +65,18 @@ def show_check(config: Mapping[str, Any]) -> None:
 def _draw(found: Mapping[str, Any], training: int) -> None:
     """Draw a check's figures, warnings, parameters, schedule and rows."""
     with card("What will it cost?", "costs"):
-        figures(costs.figures(found), "figures-costs")
-        note(costs.cost_sentence(found, training))
+        figures(cost_model.figures(found), "figures-costs")
+        note(cost_model.cost_sentence(found, training))
         for sentence in found["warnings"]:
             st.warning(markdown_text(sentence, 600), icon=":material/warning:")
     left, right = st.columns(2)
-    kinds, timeline = costs.kinds_frame(found), costs.timeline(found)
+    kinds, timeline = cost_model.kinds_frame(found), cost_model.timeline(found)
     with left, card("Where do the trainable parameters lie?", "kinds"):
-        chart(figures_costs.kinds_bars(kinds, colours()), costs.kinds_sentence(found), kinds, "kinds")
+        chart(cost_figures.kinds_bars(kinds, colours()), cost_model.kinds_sentence(found), kinds, "kinds")
     with right, card("What happens when?", "schedule"):
-        figure = figures_costs.schedule_lanes(timeline, colours())
-        chart(figure, costs.schedule_sentence(found), timeline, "schedule")
-    preview = costs.preview_frame(found)
+        figure = cost_figures.schedule_lanes(timeline, colours())
+        chart(figure, cost_model.schedule_sentence(found), timeline, "schedule")
+    preview = cost_model.preview_frame(found)
     with card("What does the model see?", "preview"):
         st.dataframe(
             preview, hide_index=True, width="stretch",
@@ -88,4 +87,4 @@ def _draw(found: Mapping[str, Any], training: int) -> None:
                 "what the model sees": st.column_config.TextColumn(width="large"),
             },
         )  # fmt: skip
-        under(costs.data_sentence(found), preview, "preview")
+        under(cost_model.data_sentence(found), preview, "preview")

@@ -11,9 +11,9 @@ import streamlit as st
 
 from dynlora.config import parse_config
 from dynlora.store import queries
-from dynlora.viz.launch import presets as starts
+from dynlora.viz.launch import presets
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.page import guarded
+from dynlora.viz.ui.frame import guarded
 from dynlora.viz.ui.run_picker import find_run, list_all, run_words
 from dynlora.viz.ui.url_state import from_address, put, to_address
 
@@ -29,18 +29,18 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         run_id = _pick_run()
     with right:
         if not run_id:
-            name = _segmented("preset", "preset", list(starts.PRESETS), str)
-            note(starts.PRESET_WORDS[name])
-            return dict(starts.PRESETS[name])
+            name = _segmented("preset", "preset", list(presets.PRESETS), str)
+            note(presets.PRESET_WORDS[name])
+            return dict(presets.PRESETS[name])
         with guarded():
             config = queries.run_summary(find_run(run_id).folder)["config"]
             parse_config(config)
-        twins = starts.twins(config, strategies)
+        twins = presets.twins(config, strategies)
         wanted = st.query_params.get("twin")
-        if wanted in starts.TWINS and wanted not in twins:
-            note(f"This run has no {starts.TWINS[wanted].lower()}: it would be the run itself.")
-        name = _segmented("twin", "what to make of that run", list(twins), starts.TWINS.__getitem__)
-        note(starts.TWIN_WORDS[name])
+        if wanted in presets.TWINS and wanted not in twins:
+            note(f"This run has no {presets.TWINS[wanted].lower()}: it would be the run itself.")
+        name = _segmented("twin", "what to make of that run", list(twins), presets.TWINS.__getitem__)
+        note(presets.TWIN_WORDS[name])
         return twins[name]
 
 

@@ -13,8 +13,8 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
+from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch.form_model import launch_key
 from dynlora.viz.ui.run_picker import find_run, is_read_only, run_words, runs_dir
 
 EXAMPLE = "seed=0..2\nstrategy.name=lora,dynamic"

@@ -15,12 +15,12 @@ import streamlit as st
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.store import queries
 from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import one_line, plural
-from dynlora.viz.playground import figures as figures_playground
-from dynlora.viz.playground import model as playground
+from dynlora.viz.playground import figures as playground_figures
+from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
-from dynlora.viz.playground.model import Task
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, list_all, run_words
@@ -94,12 +94,12 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
     put("playground-text", text)
     put("playground-pair", pair)
     with st.form("playground", border=False):
-        st.text_area("text", max_chars=playground.LIMIT, key="playground-text", height=110)
+        st.text_area("text", max_chars=playground_model.LIMIT, key="playground-text", height=110)
         if task.paired:
-            st.text_area("second text", max_chars=playground.LIMIT, key="playground-pair", height=80)
+            st.text_area("second text", max_chars=playground_model.LIMIT, key="playground-pair", height=80)
         st.form_submit_button("Ask the model", type="primary", icon=":material/psychology:", on_click=_asked)
-    if len(text) + len(pair) > playground.MAX_SHARED:
-        note(f"A text of more than {playground.MAX_SHARED:,} characters is not part of the link.")
+    if len(text) + len(pair) > playground_model.MAX_SHARED:
+        note(f"A text of more than {playground_model.MAX_SHARED:,} characters is not part of the link.")
     if not text or (task.paired and not pair):
         note("Type or paste a text and ask; the answer, and why, appear below. The link of this page holds the text.")
         text = ""
@@ -113,7 +113,7 @@ def _asked() -> None:
 
 def _ask(text: str, pair: str) -> None:
     """Put a text into the address, or aside where it is too long for one."""
-    short = len(text) + len(pair) <= playground.MAX_SHARED
+    short = len(text) + len(pair) <= playground_model.MAX_SHARED
     to_address(text=text if text and short else None, pair=pair if pair and short else None)
     st.session_state[LONG] = ("", "") if short else (text, pair)
 
@@ -121,10 +121,13 @@ def _ask(text: str, pair: str) -> None:
 def run_task(folder: Path) -> Task | None:
     """Return the task of a run, None where it cannot be read."""
     try:
-        summary, examples = answers.ask(queries.run_summary, folder), answers.ask(queries.examples_frame, folder)
+        summary, examples = (
+            cached_queries.ask(queries.run_summary, folder),
+            cached_queries.ask(queries.examples_frame, folder),
+        )
     except DynloraError:
         return None
-    return playground.task_of(summary, examples)
+    return playground_model.task_of(summary, examples)
 
 
 def _other_run(run: Chosen, task: Task) -> Chosen | None:
@@ -146,7 +149,7 @@ def _other_run(run: Chosen, task: Task) -> Chosen | None:
 def _why_not(run_id: str, task: Task) -> str:
     """Return the sentence that says why the second run of the address does not answer."""
     try:
-        return playground.not_comparable(task, run_task(find_run(run_id).folder))
+        return playground_model.not_comparable(task, run_task(find_run(run_id).folder))
     except DynloraError as error:
         return str(error)
 
@@ -175,8 +178,10 @@ def answers_card(asked: Asked) -> None:
         found = asked.answers([asked.text], None if asked.pair is None else [asked.pair])
         if not found:
             return
-        frame = playground.side_by_side({who: answer[0] for who, answer in found.items()})
-        chart(figures_playground.answer_bars(frame, colours()), playground.answers_sentence(frame), frame, "answers")
+        frame = playground_model.side_by_side({who: answer[0] for who, answer in found.items()})
+        chart(
+            playground_figures.answer_bars(frame, colours()), playground_model.answers_sentence(frame), frame, "answers"
+        )
         if found["adapter"][0].get("unusual"):
             st.warning("The members disagree more than about 99 of 100 held-out rows: the text is unlike the data.")
 
@@ -191,16 +196,16 @@ def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:
         token_lines(found, unit)
     left, right = st.columns(2)
     with left, card("Which modules carry the answer?", "carry"):
-        frame = playground.without_modules(found, modules)
-        words = playground.modules_sentence(frame, unit)
-        chart(figures_playground.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
+        frame = playground_model.without_modules(found, modules)
+        words = playground_model.modules_sentence(frame, unit)
+        chart(playground_figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
     with right, card("Which gates does it open?", "opened"):
         if found["gate"] is None:
             note("This run has no gates: its adapters treat every input alike.")
         else:
-            places = playground.gates_by_place(found["gate"], modules)
+            places = playground_model.gates_by_place(found["gate"], modules)
             told = "Above 1 the adapter of the module counts more for this text, below 1 less."
-            chart(figures_playground.gate_table(places, colours()), told, places.reset_index(names="kind"), "opened")
+            chart(playground_figures.gate_table(places, colours()), told, places.reset_index(names="kind"), "opened")
     depth_card(found, modules)
 
 
@@ -268,15 +273,15 @@ def file_card(asked: Asked) -> None:
         kinds = ["csv", "jsonl"] if asked.task.paired else ["txt", "csv", "jsonl"]
         upload = st.file_uploader(holds, kinds, max_upload_size=1, key="playground-file")
         if upload is None:
-            note(f"Up to {plural(playground.MOST_ROWS, 'row')}; dynlora predict takes larger files.")
+            note(f"Up to {plural(playground_model.MOST_ROWS, 'row')}; dynlora predict takes larger files.")
             return
         try:
-            texts = playground.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired)
+            texts = playground_model.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired)
         except ConfigError as error:
             st.error(safe(str(error)))
             return
         found = asked.answers(texts.texts, texts.pairs)
         if found:
-            frame = playground.answer_table(found)
+            frame = playground_model.answer_table(found)
             st.dataframe(frame.round(3), hide_index=True, width="stretch")
             under(texts.words, frame, "predictions")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.errors import ConfigError
+from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import listed, one_line, percent, plural
 
 MOST_ROWS = 200
@@ -29,30 +30,6 @@ LIMIT = 20_000
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1")
 PAIR_COLUMNS = ("text_pair", "sentence2")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a model is asked and what it may answer; the answers of models with the same task can be compared.
-
-    Attributes:
-        kind: classification or regression, None where it was not recorded.
-        labels: names of the classes in alphabetical order, none for numbers.
-        paired: whether a question is a pair of texts.
-    """
-
-    kind: str | None
-    labels: tuple[str, ...]
-    paired: bool
-
-    @property
-    def words(self) -> str:
-        """The task in words."""
-        asked = "pairs of texts" if self.paired else "single texts"
-        if self.kind is None:
-            return f"{asked}, with answers that were not recorded"
-        said = listed([one_line(name, 24) for name in self.labels], 6) if self.labels else "a number"
-        return f"{asked}, answered with {said}"
 
 
 def task_of(summary: Mapping[str, Any], examples: pd.DataFrame) -> Task:

@@ -10,19 +10,16 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import queries
-from dynlora.viz import sentences
-from dynlora.viz.capacity import decision_log as decisions
-from dynlora.viz.capacity import flows, searches
-from dynlora.viz.capacity import map_figure as figures_capacity
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.capacity import module_figures as figures_modules
-from dynlora.viz.capacity import search_figure as figures_searches
-from dynlora.viz.capacity import signals as signal_words
-from dynlora.viz.capacity.map_figure import MapView
+from dynlora.viz.capacity import decision_log, flows, map_figure, module_figures, search_figure, searches
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import signals as capacity_signals
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.health.run_data import RunReading
-from dynlora.viz.inputs import figures as figures_inputs
-from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs import figures as inputs_figures
+from dynlora.viz.inputs import model as inputs_model
+from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.gate_effect import gate_effect
+from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.report.document import Block, Chart, Part, Table
 
 USUAL = ("rank", "importance", "gate")
@@ -43,19 +40,19 @@ def capacity_part(run: RunReading) -> Part:
         blocks += [_flow(run), *_followed(run)]
         importance = run.frame("importance")
         if len(run.event_steps) > 1 and len(importance):
-            steady = capacity.steadiness(importance, run.event_steps)
-            drawn = partial(figures_modules.steadiness, steady)
+            steady = capacity_model.steadiness(importance, run.event_steps)
+            drawn = partial(module_figures.steadiness, steady)
             title = "Is importance steady from one reallocation to the next?"
-            blocks.append(Chart(title, drawn, sentences.steadiness(steady), steady))
+            blocks.append(Chart(title, drawn, capacity_text.steadiness(steady), steady))
     found = searches.last_search(run.reallocations, run.summary["config"])
     if found is not None and len(found.tried):
-        words = sentences.search(found, len(searches.drawn(found.tried)))
-        drawn = partial(figures_searches.search_scatter, found, searches.loss_title(run.summary))
+        words = capacity_text.search(found, len(searches.drawn(found.tried)))
+        drawn = partial(search_figure.search_scatter, found, searches.loss_title(run.summary))
         title = "What did the search try, and what did it choose?"
         blocks.append(Chart(title, drawn, words, searches.table(found)))
-    decided = decisions.decisions(run.reallocations, run.modules)
+    decided = decision_log.decisions(run.reallocations, run.modules)
     if len(decided):
-        blocks.append(Table("What else was decided", decided.tail(200), decisions.summary(decided), is_wide=True))
+        blocks.append(Table("What else was decided", decided.tail(200), decision_log.summary(decided), is_wide=True))
     return Part("Capacity", blocks)
 
 
@@ -67,7 +64,7 @@ def _map(run: RunReading, name: str) -> Chart | None:
     first, last = ends
     step = run.summary["step"]
     ranks = run.at_ends("rank")
-    rows = capacity.ordered(run.modules, "kind", last if ranks is None else ranks[1])
+    rows = capacity_model.ordered(run.modules, "kind", last if ranks is None else ranks[1])
     look = MapView(
         about.word,
         heat.unit,
@@ -77,13 +74,13 @@ def _map(run: RunReading, name: str) -> Chart | None:
         grouping=about.grouping,
     )
     words = (
-        signal_words.rank_sentence(run.modules, first, last, step, run.event_steps)
+        capacity_signals.rank_sentence(run.modules, first, last, step, run.event_steps)
         if name == "rank"
-        else signal_words.sentence(about, run.modules, last, step)
+        else capacity_signals.sentence(about, run.modules, last, step)
     )
-    drawn = partial(figures_capacity.capacity_map, heat.frame, heat.first_step, rows, run.budget, look)
+    drawn = partial(map_figure.capacity_map, heat.frame, heat.first_step, rows, run.budget, look)
     table = _ends_table(heat.frame, run.modules, first, last)
-    return Chart(about.question, drawn, f"{words} {signal_words.binned(heat)}".strip(), table, is_wide=True)
+    return Chart(about.question, drawn, f"{words} {capacity_signals.binned(heat)}".strip(), table, is_wide=True)
 
 
 def _ends_table(values: pd.DataFrame, modules: pd.DataFrame, first: np.ndarray, last: np.ndarray) -> pd.DataFrame:
@@ -105,8 +102,8 @@ def _flow(run: RunReading) -> Chart:
     moves = queries.rank_moves(run.folder)
     band = flows.bands(run.modules, "kind", moves)
     found, ends = flows.flows(run.modules, traced, band), flows.band_order(run.modules, band, "kind")
-    words = sentences.flow(traced, sides, len(run.event_steps), 0, run.summary["step"])
-    return Chart("Who gave to whom?", partial(figures_modules.rank_flow, found, ends), words, found)
+    words = capacity_text.flow(traced, sides, len(run.event_steps), 0, run.summary["step"])
+    return Chart("Who gave to whom?", partial(module_figures.rank_flow, found, ends), words, found)
 
 
 def _followed(run: RunReading) -> list[Block]:
@@ -114,9 +111,11 @@ def _followed(run: RunReading) -> list[Block]:
     importance, ranks = run.at_ends("importance"), run.at_ends("rank")
     if importance is None or ranks is None:
         return []
-    state = capacity.module_state(run.modules, ranks[1], importance[1])
-    drawn = partial(figures_modules.importance_scatter, state, None)
-    return [Chart("Did rank follow importance?", drawn, sentences.followed(state), capacity.state_table(state))]
+    state = capacity_model.module_state(run.modules, ranks[1], importance[1])
+    drawn = partial(module_figures.importance_scatter, state, None)
+    return [
+        Chart("Did rank follow importance?", drawn, capacity_text.followed(state), capacity_model.state_table(state))
+    ]
 
 
 def inputs_part(run: RunReading) -> Part:
@@ -127,8 +126,8 @@ def inputs_part(run: RunReading) -> Part:
     probe, examples = queries.probe_gates(run.folder), queries.examples_frame(run.folder)
     fits = not probe.empty and len(probe) == len(examples)
     effect = gate_effect(probe.to_numpy(float), examples["group"].tolist()) if fits else None
-    drawn = partial(figures_inputs.gate_map, gates, run.modules, effect, hide=False)
-    words = sentences.gates(gates, run.modules, effect, run.summary["step"])
+    drawn = partial(inputs_figures.gate_map, gates, run.modules, effect, hide=False)
+    words = inputs_text.gates(gates, run.modules, effect, run.summary["step"])
     return Part(
-        "Inputs", [Chart("Which inputs open which gates?", drawn, words, inputs.gate_table(gates), is_wide=True)]
+        "Inputs", [Chart("Which inputs open which gates?", drawn, words, inputs_model.gate_table(gates), is_wide=True)]
     )

@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 
 from dynlora.config_files import yaml_text
-from dynlora.viz.compare import figures as figures_compare
-from dynlora.viz.compare import model as comparison
-from dynlora.viz.compare import paired_difference as pairing
-from dynlora.viz.compare import seed_groups as grouping
-from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.compare import figures as compare_figures
+from dynlora.viz.compare import model as compare_model
+from dynlora.viz.compare import paired_difference, seed_groups
+from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.health.run_data import RunReading, machine
-from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import plural
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
 
@@ -46,18 +46,18 @@ class Compared:
     @cached_property
     def names(self) -> dict[str, str]:
         """Distinct display names by id."""
-        return comparison.distinct_names(list(self.summaries.values()))
+        return compare_model.distinct_names(list(self.summaries.values()))
 
     @cached_property
     def groups(self) -> list[Group]:
         """The runs by configuration; each alone where no two share one."""
-        found = grouping.grouped(list(self.summaries.values()))
-        return found if len(found) < len(self.runs) else grouping.alone(self.names)
+        found = seed_groups.grouped(list(self.summaries.values()))
+        return found if len(found) < len(self.runs) else seed_groups.alone(self.names)
 
     @cached_property
     def metric(self) -> str:
         """The one that decides."""
-        return comparison.shared_metric(list(self.summaries.values()))
+        return compare_model.shared_metric(list(self.summaries.values()))
 
 
 def comparison_document(runs: Sequence[RunReading]) -> Document:
@@ -67,7 +67,7 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
         DynloraError: when a run cannot be read.
     """
     found = Compared(runs)
-    configurations = grouping.grouped(list(found.summaries.values()))
+    configurations = seed_groups.grouped(list(found.summaries.values()))
     facts = {
         "runs": f"{len(runs)}",
         "configurations": f"{len(configurations)}",
@@ -82,24 +82,24 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
     ]
     title = f"Comparison of {plural(len(runs), 'run')}"
     return Document(title, "Runs that differ in their seed alone are shown as one, with a band.", facts, parts,
-                    comparison.warnings(list(found.summaries.values())))  # fmt: skip
+                    compare_model.warnings(list(found.summaries.values())))  # fmt: skip
 
 
 def _ended(found: Compared) -> Part:
     summaries = list(found.summaries.values())
-    points = comparison.by_group(found.summaries, found.groups, found.metric)
-    low = found.metric in comparison.LOW_IS_GOOD
+    points = compare_model.by_group(found.summaries, found.groups, found.metric)
+    low = found.metric in compare_model.LOW_IS_GOOD
     return Part(
         "How they ended",
         [
             Table(
-                "By configuration", comparison.group_table(points, found.metric),
-                sentences_compare.groups(points, found.metric, low_is_good=low), is_wide=True,
+                "By configuration", compare_model.group_table(points, found.metric),
+                compare_text.groups(points, found.metric, low_is_good=low), is_wide=True,
             ),
-            Table("Each run", comparison.final_table(summaries, found.names, found.metric), is_wide=True),
+            Table("Each run", compare_model.final_table(summaries, found.names, found.metric), is_wide=True),
             Chart(
-                "What does quality cost in parameters?", partial(figures_compare.frontier, points, found.metric),
-                sentences_compare.frontier(points, found.metric), points, is_wide=True,
+                "What does quality cost in parameters?", partial(compare_figures.frontier, points, found.metric),
+                compare_text.frontier(points, found.metric), points, is_wide=True,
             ),
         ],
     )  # fmt: skip
@@ -118,12 +118,12 @@ def _learned(found: Compared) -> Part:
         ),
     ):
         is_train = split == "train"
-        each = {run.summary["id"]: listing.series(run.scalars, name, split) for run in found.runs}
-        series = comparison.together(each, smooth=is_train)
-        bands = grouping.bands(series.assign(x=series["step"]), found.groups, between=is_train)
+        each = {run.summary["id"]: run_summary.series(run.scalars, name, split) for run in found.runs}
+        series = compare_model.together(each, smooth=is_train)
+        bands = seed_groups.bands(series.assign(x=series["step"]), found.groups, between=is_train)
         if len(bands):
-            words = sentences_compare.curves(bands, low_is_good=is_train or found.metric in comparison.LOW_IS_GOOD)
-            drawn = partial(figures_compare.curves, bands, "step", title, marks=not is_train)
+            words = compare_text.curves(bands, low_is_good=is_train or found.metric in compare_model.LOW_IS_GOOD)
+            drawn = partial(compare_figures.curves, bands, "step", title, marks=not is_train)
             blocks.append(Chart(question, drawn, words, bands))
     return Part("How they learned", blocks)
 
@@ -135,18 +135,18 @@ def _paired(found: Compared, groups: Sequence[Group]) -> Part:
     blocks: list[Block] = []
     notes: list[str] = []
     for second in groups[1 : 1 + MOST_PAIRED]:
-        pairs, why = pairing.pairs(found.summaries, groups[0], second)
+        pairs, why = paired_difference.pairs(found.summaries, groups[0], second)
         sides = [side for side in rows.differences(pairs) if side.differences] if pairs else []
         if not sides:
             notes.append(f"{second.label} cannot be paired with {groups[0].label}: {why or 'no shared rows.'}")
         for side in sides:
-            forest = pairing.forest(side.differences)
-            words = sentences_compare.paired(
+            forest = paired_difference.forest(side.differences)
+            words = compare_text.paired(
                 forest, groups[0].label, second.label, side.what, low_is_good=side.low_is_good, digits=side.digits
             )
             title = f"{second.label} minus {groups[0].label}: {side.key}"
             blocks.append(
-                Chart(title, partial(figures_compare.forest, forest, side.title), f"{words} {why}".strip(), forest)
+                Chart(title, partial(compare_figures.forest, forest, side.title), f"{words} {why}".strip(), forest)
             )
     return Part("Is the difference more than chance?", blocks, notes)
 
@@ -154,23 +154,23 @@ def _paired(found: Compared, groups: Sequence[Group]) -> Part:
 def _ranks(found: Compared, configurations: Sequence[Group]) -> Part:
     """Return the last ranks by module and group."""
     modules = {run.summary["id"]: run.modules for run in found.runs}
-    table, rows = comparison.rank_table(list(found.summaries.values()), modules, found.names)
+    table, rows = compare_model.rank_table(list(found.summaries.values()), modules, found.names)
     if rows.empty:
         return Part("Capacity", [])
-    drawn = comparison.group_ranks(table, found.names, found.groups)
-    alike = sentences_compare.reproducible(comparison.reproducibility(table, found.names, configurations))
+    drawn = compare_model.group_ranks(table, found.names, found.groups)
+    alike = compare_text.reproducible(compare_model.reproducibility(table, found.names, configurations))
     read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
-    words = f"{sentences_compare.allocation(read, False)} {alike}"
-    figure = partial(figures_compare.final_ranks, drawn, rows)
+    words = f"{compare_text.allocation(read, False)} {alike}"
+    figure = partial(compare_figures.final_ranks, drawn, rows)
     return Part(
-        "Capacity", [Chart("Where did they put their capacity?", figure, words, comparison.named_rows(drawn), True)]
+        "Capacity", [Chart("Where did they put their capacity?", figure, words, compare_model.named_rows(drawn), True)]
     )
 
 
 def _made(found: Compared) -> Part:
     """Return what was set differently and what alike, and the versions and machines of the runs."""
     summaries = list(found.summaries.values())
-    difference = comparison.config_difference(summaries, found.names)
+    difference = compare_model.config_difference(summaries, found.names)
     machines = {found.names[summary["id"]]: machine(summary) for summary in summaries}
     keys = list(dict.fromkeys(key for one in machines.values() for key in one))
     versions = pd.DataFrame(

@@ -13,8 +13,8 @@ from dynlora.inference.client import knockout_file
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.health.run_data import RunReading
-from dynlora.viz.knockout import figures as figures_knockouts
-from dynlora.viz.knockout import model as knockouts
+from dynlora.viz.knockout import figures as knockout_figures
+from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.report.document import Block, Chart, Part, Table
 
 TITLE = "Knock-outs"
@@ -23,14 +23,16 @@ TITLE = "Knock-outs"
 def knockouts_part(run: RunReading) -> Part:
     """Return what held-out rows lose without each module, and which recorded scores knew it."""
     found = None if run.modules.empty else _kept(run.folder)
-    effect = knockouts.effects(found, run.modules)
+    effect = knockout_model.effects(found, run.modules)
     if found is None or effect.empty:
         return Part(TITLE, [])
-    words = knockouts.effect_sentence(effect, len(run.modules), found.rows)
-    drawn = partial(figures_knockouts.effect_bars, effect)
+    words = knockout_model.effect_sentence(effect, len(run.modules), found.rows)
+    drawn = partial(knockout_figures.effect_bars, effect)
     title = "Was importance right? Each module knocked out in turn"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
-    return Part(TITLE, [*blocks, *_agreements(run, effect)], [knockouts.adapter_sentence(found, run.summary["step"])])
+    return Part(
+        TITLE, [*blocks, *_agreements(run, effect)], [knockout_model.adapter_sentence(found, run.summary["step"])]
+    )
 
 
 def _kept(folder: Path) -> Knockouts | None:
@@ -55,7 +57,7 @@ def _table(effect: pd.DataFrame) -> pd.DataFrame:
 def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
     """Return how well each recorded score ranks the modules; a score of another width is none of this run's."""
     scores = {name: score for name, score in module_scores(run.folder).items() if len(score) == len(run.modules)}
-    agreed = knockouts.agreements(scores, effect)
+    agreed = knockout_model.agreements(scores, effect)
     if agreed.empty:
         return []
     rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0

@@ -12,19 +12,19 @@ from typing import Any
 import pandas as pd
 
 from dynlora.config_files import yaml_text
-from dynlora.viz import sentences
-from dynlora.viz.capacity import model as capacity
 from dynlora.viz.health import report as health_report
-from dynlora.viz.health.run_data import RunReading, machine
-from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.kit import lines as kit_lines
+from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import number, one_line
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
 from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
-from dynlora.viz.run import figures, progress
-from dynlora.viz.run import result_figures as figures_results
-from dynlora.viz.run import result_text as sentences_run
+from dynlora.viz.run import figures, progress, result_figures, result_text
+from dynlora.viz.run import text as run_text
 
 
 def run_document(run: RunReading) -> Document:
@@ -45,8 +45,8 @@ def run_document(run: RunReading) -> Document:
     ]
     return Document(
         one_line(summary["name"], 120),
-        listing.about(summary),
-        {"status": _status(summary), **listing.headline(summary, len(run.event_steps))},
+        run_summary.about(summary),
+        {"status": _status(summary), **run_summary.headline(summary, len(run.event_steps))},
         found,
         _health(run),
     )
@@ -70,15 +70,18 @@ def _health(run: RunReading) -> list[str]:
 
 def learning_part(run: RunReading) -> Part:
     """Return what the run learned, step by step."""
-    train, held_out = (listing.series(run.scalars, "loss", split) for split in ("train", "validation"))
+    train, held_out = (run_summary.series(run.scalars, "loss", split) for split in ("train", "validation"))
     if train.empty:
         return Part("Learning", [], ["Nothing has been recorded yet."])
-    metrics, name = listing.held_out(run.scalars), run.summary.get("metric") or listing.main_metric(run.summary)[0]
+    metrics, name = (
+        run_summary.held_out(run.scalars),
+        run.summary.get("metric") or run_summary.main_metric(run.summary)[0],
+    )
     blocks: list[Block] = [
-        Chart("Does it learn?", partial(figures.loss_lines, train, held_out), sentences.loss(train, held_out), train)
+        Chart("Does it learn?", partial(figures.loss_lines, train, held_out), run_text.loss(train, held_out), train)
     ]
     if len(metrics):
-        words = sentences.metric(listing.series(run.scalars, name, "validation"), name)
+        words = run_text.metric(run_summary.series(run.scalars, name, "validation"), name)
         drawn = partial(figures.metric_lines, metrics)
         blocks.append(Chart("How good is it on rows it has not seen?", drawn, words, metrics))
     return Part("Learning", blocks)
@@ -89,35 +92,35 @@ def cost_part(run: RunReading) -> Part:
     blocks: list[Block] = []
     limit, line = run.summary["params"].get("budget"), run.budget
     if len(line):
-        used = capacity.parameters(line)
+        used = kit_modules.parameters(line)
         title = "adapter parameters in use"
-        drawn = partial(figures.line, used, title, limit=limit, zero=False, tick=",")
-        blocks.append(Chart("Does it stay within the budget?", drawn, sentences.budget(line, limit), line))
+        drawn = partial(kit_lines.line, used, title, limit=limit, zero=False, tick=",")
+        blocks.append(Chart("Does it stay within the budget?", drawn, run_text.budget(line, limit), line))
     ranks = run.frame("rank")
     if len(ranks):
         totals = progress.components_by_kind(ranks, run.modules)
-        drawn = partial(figures_results.ranks_by_kind, totals)
-        blocks.append(Chart("Which kinds of modules hold the ranks?", drawn, sentences_run.by_kind(totals), totals))
-    times = listing.step_times(run.scalars)
+        drawn = partial(result_figures.ranks_by_kind, totals)
+        blocks.append(Chart("Which kinds of modules hold the ranks?", drawn, result_text.by_kind(totals), totals))
+    times = run_summary.step_times(run.scalars)
     if len(times):
-        words = sentences.step_time(times, listing.series(run.scalars, "optimizer_bytes", "train"))
+        words = run_text.step_time(times, run_summary.series(run.scalars, "optimizer_bytes", "train"))
         blocks.append(Chart("What does a step cost?", partial(figures.step_time, times), words, times))
-    rate = listing.series(run.scalars, "lr", "train")
+    rate = run_summary.series(run.scalars, "lr", "train")
     if len(rate):
-        drawn = partial(figures.line, rate, "learning rate, per step")
-        blocks.append(Chart("How fast is it told to learn?", drawn, sentences.learning_rate(rate), rate))
+        drawn = partial(kit_lines.line, rate, "learning rate, per step")
+        blocks.append(Chart("How fast is it told to learn?", drawn, run_text.learning_rate(rate), rate))
     return Part("Cost", [*blocks, *_own_numbers(run)])
 
 
 def _own_numbers(run: RunReading) -> list[Block]:
     """Return the numbers that only this run's method records."""
     blocks: list[Block] = []
-    for name in listing.own_numbers(run.scalars):
-        series = listing.series(run.scalars, name, "train")
+    for name in run_summary.own_numbers(run.scalars):
+        series = run_summary.series(run.scalars, name, "train")
         word = one_line(name.replace("_", " ").replace("/", ": "), 60)
         words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
         blocks.append(
-            Chart(f"The method's own: {word}", partial(figures.line, series, word, zero=False), words, series)
+            Chart(f"The method's own: {word}", partial(kit_lines.line, series, word, zero=False), words, series)
         )
     return blocks
 
@@ -126,7 +129,7 @@ def made_part(run: RunReading) -> Part:
     """Return how the run was made: its configuration, and the versions and machine it was made with."""
     summary = run.summary
     created = summary.get("created")
-    facts = {"id": summary["id"], "strategy": listing.strategy_words(summary)}
+    facts = {"id": summary["id"], "strategy": run_summary.strategy_words(summary)}
     if isinstance(created, int | float) and 0 <= created < 4e9:
         facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
     facts |= {

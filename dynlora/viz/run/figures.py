@@ -11,15 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.lines import HEIGHT, smoothed, titled
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
-
-HEIGHT = 250
-
-
-def smoothed(values: pd.Series) -> pd.Series:
-    """Return an exponential mean over about a fifteenth of the points, at least three."""
-    return values.ewm(span=max(3, len(values) / 15), ignore_na=True).mean()
 
 
 def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -41,7 +35,7 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
             hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=True)
-    return _titled(drawn, "loss, nats")
+    return titled(drawn, "loss, nats")
 
 
 def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -57,33 +51,7 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
             hovertemplate="step %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(names) > 1)
-    return _titled(drawn, "score on held-out rows")
-
-
-def line(
-    series: pd.DataFrame, title: str, colours: Palette, *, limit: float | None = None, zero: bool = True, tick: str = ""
-) -> go.Figure:
-    """Draw one number over the steps; `series` holds step and value, `title` names it with its unit.
-
-    Args:
-        series: columns step and value.
-        title: of the axis.
-        colours: of the mode.
-        limit: a dashed line; None for none.
-        zero: start the axis at zero.
-        tick: format of its numbers, empty for plotly's own.
-    """
-    drawn = theme.figure(colours, HEIGHT)
-    drawn.add_scatter(
-        x=series["step"], y=series["value"], mode="lines", line={"color": colours.accent, "width": 1.8},
-        hovertemplate=f"step %{{x}}<br>{plotly_text(title)}: %{{y:.5g}}<extra></extra>",
-    )  # fmt: skip
-    if limit is not None:
-        drawn.add_hline(y=limit, line={"color": colours.muted, "width": 1, "dash": "dot"})
-    if zero:
-        drawn.update_yaxes(rangemode="tozero")
-    drawn.update_yaxes(exponentformat="power", tickformat=tick)
-    return _titled(drawn, title)
+    return titled(drawn, "score on held-out rows")
 
 
 def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -99,7 +67,7 @@ def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
         )  # fmt: skip
     drawn.update_yaxes(rangemode="tozero", tickformat=",")
     drawn.update_layout(showlegend=True)
-    return _titled(drawn, "time, ms")
+    return titled(drawn, "time, ms")
 
 
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours: Palette) -> go.Figure:
@@ -131,10 +99,3 @@ def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours
             x=column, y=row, showarrow=False, font={"size": 12, "color": ink},
             text=f"{table[row, column]:,.0f}<br>{share[row, column]:.0f} %",
         )  # fmt: skip
-
-
-def _titled(drawn: go.Figure, title: str) -> go.Figure:
-    steps = [step for trace in drawn.data if len(trace.x) for step in (trace.x[0], trace.x[-1])]
-    drawn.update_xaxes(title_text="step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
-    drawn.update_yaxes(title_text=plotly_text(title))
-    return drawn

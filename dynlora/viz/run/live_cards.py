@@ -4,22 +4,20 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import sentences
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.kit import lines as kit_lines
+from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import number, one_line
-from dynlora.viz.report.button import report_button
-from dynlora.viz.run import figures, progress
-from dynlora.viz.run import result_figures as figures_results
-from dynlora.viz.run import result_text as sentences_run
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.run import figures, progress, result_figures, result_text
+from dynlora.viz.run import text as run_text
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line, titled
 from dynlora.viz.ui.run_actions import run_buttons
 from dynlora.viz.ui.run_picker import Chosen, link, links
@@ -31,11 +29,17 @@ PROCESSOR = {"cpu_percent": "process"}
 """Readings of the processor, in percent of one core."""
 
 
-def run_head(run: Chosen, summary: Mapping[str, Any], times: pd.DataFrame, events: pd.DataFrame) -> None:
+def run_head(
+    run: Chosen,
+    summary: Mapping[str, Any],
+    times: pd.DataFrame,
+    events: pd.DataFrame,
+    report_button: Callable[[Sequence[Chosen]], None],
+) -> None:
     """Draw name, status, progress, the buttons, and the links to other views and to runs like this one."""
-    resumed_at = listing.resumed_at(events)
+    resumed_at = run_summary.resumed_at(events)
     remaining = progress.remaining_s(summary, times, events, resumed_at)
-    titled(summary["name"], listing.about(summary))
+    titled(summary["name"], run_summary.about(summary))
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         badge(summary["status"])
         run_buttons(run, summary["status"])
@@ -45,7 +49,7 @@ def run_head(run: Chosen, summary: Mapping[str, Any], times: pd.DataFrame, event
             link("pages/launch.py", "Uniform twin: same budget, spread evenly", **{"from": run.id, "twin": "uniform"})
             link("pages/launch.py", "Random twin: same moves, by chance", **{"from": run.id, "twin": "random"})
         report_button([run])
-    st.progress(listing.progress_share(summary), text=progress.words(summary, remaining))
+    st.progress(run_summary.progress_share(summary), text=progress.words(summary, remaining))
     status_line(summary)
 
 
@@ -58,52 +62,52 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame,
     if scalars.empty:
         note("Nothing has been recorded yet: charts appear with the first steps.")
         return
-    mode, rate = colours(), listing.series(scalars, "lr", "train")
-    train, held_out = listing.series(scalars, "loss", "train"), listing.series(scalars, "loss", "validation")
-    metrics, name = listing.held_out(scalars), summary.get("metric") or listing.main_metric(summary)[0]
+    mode, rate = colours(), run_summary.series(scalars, "lr", "train")
+    train, held_out = run_summary.series(scalars, "loss", "train"), run_summary.series(scalars, "loss", "validation")
+    metrics, name = run_summary.held_out(scalars), summary.get("metric") or run_summary.main_metric(summary)[0]
     left, right = st.columns(2)
     with left, card("Does it learn?", "loss"):
-        chart(figures.loss_lines(train, held_out, mode), sentences.loss(train, held_out), train, "loss")
+        chart(figures.loss_lines(train, held_out, mode), run_text.loss(train, held_out), train, "loss")
     with right, card("How good is it on rows it has not seen?", "metric"):
-        words = sentences.metric(listing.series(scalars, name, "validation"), name)
+        words = run_text.metric(run_summary.series(scalars, name, "validation"), name)
         chart(figures.metric_lines(metrics, mode), words, metrics, "metric")
     left, right = st.columns(2)
     with left, card("Does it stay within the budget?", "budget"):
-        limit, line = summary["params"].get("budget"), answers.budget(run.folder, summary)
-        used = capacity.parameters(line)
-        figure = figures.line(used, "adapter parameters in use", mode, limit=limit, zero=False, tick=",")
-        chart(figure, sentences.budget(line, limit), line, "budget")
+        limit, line = summary["params"].get("budget"), cached_queries.budget(run.folder, summary)
+        used = kit_modules.parameters(line)
+        figure = kit_lines.line(used, "adapter parameters in use", mode, limit=limit, zero=False, tick=",")
+        chart(figure, run_text.budget(line, limit), line, "budget")
     with right, card("Which kinds of modules hold the ranks?", "kinds"):
         _kinds(run)
     left, right = st.columns(2)
     with left, card("How fast is it told to learn?", "lr"):
-        chart(figures.line(rate, "learning rate, per step", mode), sentences.learning_rate(rate), rate, "lr")
+        chart(kit_lines.line(rate, "learning rate, per step", mode), run_text.learning_rate(rate), rate, "lr")
     with right, card("What does a step cost, and the strategy's part of it?", "time"):
-        words = sentences.step_time(times, listing.series(scalars, "optimizer_bytes", "train"))
+        words = run_text.step_time(times, run_summary.series(scalars, "optimizer_bytes", "train"))
         chart(figures.step_time(times, mode), words, times, "time")
     _own_numbers(scalars)
 
 
 def _own_numbers(scalars: pd.DataFrame) -> None:
     """Draw the numbers that only this method counts, two in a row."""
-    found = listing.own_numbers(scalars)
+    found = run_summary.own_numbers(scalars)
     for start in range(0, len(found), 2):
         for place, name in zip(st.columns(2), found[start : start + 2], strict=False):
-            series = listing.series(scalars, name, "train")
+            series = run_summary.series(scalars, name, "train")
             word = one_line(name.replace("_", " ").replace("/", ": "), 60)
             with place, card(f"The method's own: {word}", f"own-{start}-{name}"):
                 words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
-                chart(figures.line(series, word, colours(), zero=False), words, series, f"own-{name}")
+                chart(kit_lines.line(series, word, colours(), zero=False), words, series, f"own-{name}")
 
 
 def _kinds(run: Chosen) -> None:
     try:
-        ranks = answers.ask(queries.heatmap, run.folder, "rank", answers.COLUMNS, None, None).frame
+        ranks = cached_queries.ask(queries.heatmap, run.folder, "rank", cached_queries.COLUMNS, None, None).frame
     except KeyError:
         note("No ranks have been recorded yet.")
         return
-    totals = progress.components_by_kind(ranks, answers.modules(run.folder))
-    chart(figures_results.ranks_by_kind(totals, colours()), sentences_run.by_kind(totals), totals, "kinds")
+    totals = progress.components_by_kind(ranks, cached_queries.modules(run.folder))
+    chart(result_figures.ranks_by_kind(totals, colours()), result_text.by_kind(totals), totals, "kinds")
 
 
 def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
@@ -112,7 +116,7 @@ def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    readings = progress.minutes(answers.ask(queries.system_frame, run.folder))
+    readings = progress.minutes(cached_queries.ask(queries.system_frame, run.folder))
     left, right = st.columns(2)
     for place, title, names, unit, key in (
         (left, "How much memory does it hold?", MEMORY, "MiB", "memory"),
@@ -124,8 +128,8 @@ def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
                 note("Not recorded in this run: the machine is read about every five seconds of training.")
             else:
                 label = f"memory, {unit}" if names is MEMORY else f"use, {unit}"
-                figure = figures_results.readings(shown, names, label, colours())
+                figure = result_figures.readings(shown, names, label, colours())
                 chart(figure, progress.machine_words(shown, names, unit.split(" of")[0]), shown, key)
     with card("What does its log say?", "log"):
-        lines = listing.log_text(answers.ask(queries.logs_frame, run.folder, 200))
+        lines = run_summary.log_text(cached_queries.ask(queries.logs_frame, run.folder, 200))
         st.code(lines or "The log is empty.", language=None, wrap_lines=True)

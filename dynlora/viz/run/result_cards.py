@@ -12,12 +12,10 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz import sentences
-from dynlora.viz.kit import run_summary as listing
-from dynlora.viz.run import figures, results
-from dynlora.viz.run import result_figures as figures_results
-from dynlora.viz.run import result_text as sentences_run
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.kit import run_summary
+from dynlora.viz.run import figures, result_figures, result_text, results
+from dynlora.viz.run import text as run_text
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, table
 from dynlora.viz.ui.run_picker import Chosen
 
@@ -30,23 +28,23 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
     Raises:
         DynloraError: when the run cannot be read.
     """
-    evaluated = listing.evaluation(events)
+    evaluated = run_summary.evaluation(events)
     if evaluated is None:
         note("The run has not been evaluated yet. Results appear with the first evaluation.")
         return
     step, payload = evaluated
     labels = [str(label) for label in (payload.get("labels") or [])]
-    metric = summary.get("metric") or listing.main_metric(summary)[0] or "metric"
+    metric = summary.get("metric") or run_summary.main_metric(summary)[0] or "metric"
     _classes(step, payload)
     left, right = st.columns([2, 3])
     with left, card("How does each group of inputs fare?", "groups"):
         _groups(run.folder, metric)
     with right, card(f"Where is it most wrong at step {step:,}?", "worst"):
-        worst = listing.worst(payload)
+        worst = run_summary.worst(payload)
         st.dataframe(worst, hide_index=True, width="stretch", height=300)
         table(worst, "worst")
     unit = "nats" if labels else "squared error"
-    examples = answers.ask_events(queries.examples_frame, run.folder)
+    examples = cached_queries.ask_events(queries.examples_frame, run.folder)
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
     with card("Which examples changed most since the first evaluation?", "changed"):
         _before_after(ends, ("at the first evaluation", "now"), labels, unit, "changed")
@@ -60,27 +58,27 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
 
 
 def _classes(step: int, payload: Mapping[str, Any]) -> None:
-    found = listing.confusion(payload)
+    found = run_summary.confusion(payload)
     if found is None:
         return
     left, right = st.columns(2)
     with left, card("What is taken for what?", "confusion"):
-        frame = listing.confusion_table(*found)
-        chart(figures.confusion(*found, colours()), sentences.confusion(*found, step), frame, "confusion")
+        frame = run_summary.confusion_table(*found)
+        chart(figures.confusion(*found, colours()), run_text.confusion(*found, step), frame, "confusion")
     with right, card("Which classes does it find?", "classes"):
         scores = results.class_scores(*found)
         columns = ["precision", "recall", "F1"]
-        figure = figures_results.score_dots(scores, "class", columns, "score, 0 to 1", colours())
-        chart(figure, sentences_run.class_scores(scores), scores, "classes")
+        figure = result_figures.score_dots(scores, "class", columns, "score, 0 to 1", colours())
+        chart(figure, result_text.class_scores(scores), scores, "classes")
 
 
 def _groups(folder: Path, metric: str) -> None:
-    groups = answers.ask_events(queries.groups_frame, folder)
+    groups = cached_queries.ask_events(queries.groups_frame, folder)
     if groups.empty or groups["metric"].isna().all():
         note("The run has no groups of inputs: name a column with data.group_by to have them.")
         return
-    figure = figures_results.score_dots(groups, "group", ["metric"], metric, colours())
-    chart(figure, sentences_run.group_scores(groups, metric), groups.rename(columns={"metric": metric}), "groups")
+    figure = result_figures.score_dots(groups, "group", ["metric"], metric, colours())
+    chart(figure, result_text.group_scores(groups, metric), groups.rename(columns={"metric": metric}), "groups")
 
 
 def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[str], unit: str, key: str) -> None:
@@ -92,13 +90,13 @@ def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[s
     named = results.answer_names(ends, labels)
     left, right = st.columns([2, 3])
     with left:
-        figure = figures_results.before_after(named, f"loss {before}", f"loss {after}", unit, colours())
-        chart(figure, sentences_run.before_after(ends, before, after), results.changed(named, 5000), f"{key}-loss")
+        figure = result_figures.before_after(named, f"loss {before}", f"loss {after}", unit, colours())
+        chart(figure, result_text.before_after(ends, before, after), results.changed(named, 5000), f"{key}-loss")
     with right:
         if labels:
             counts = results.answers(named)
-            words = sentences_run.answers(counts, before.capitalize(), after)
-            chart(figures_results.answer_bar(counts, colours()), words, counts, f"{key}-answers")
+            words = result_text.answers(counts, before.capitalize(), after)
+            chart(result_figures.answer_bar(counts, colours()), words, counts, f"{key}-answers")
         rows = results.turned(named) if labels and key == "base" else results.changed(named)
         st.dataframe(rows, hide_index=True, width="stretch", height=230 if labels else 360)
 
@@ -106,7 +104,7 @@ def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[s
 def _probe(folder: Path, name: str) -> pd.DataFrame:
     """Return a signal of the probe set at all evaluations, empty when the run has none."""
     try:
-        return answers.ask_events(queries.signal_frame, folder, name)
+        return cached_queries.ask_events(queries.signal_frame, folder, name)
     except KeyError:
         return pd.DataFrame({"step": []})
 

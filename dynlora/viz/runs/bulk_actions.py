@@ -12,7 +12,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
-from dynlora.viz.runs import table as runlist
+from dynlora.viz.runs import table as runs_table
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.run_actions import delete_button
@@ -28,16 +28,16 @@ def export_button(runs: pd.DataFrame) -> None:
         st.caption("The rows of the ticked runs:")
         with st.container(horizontal=True):
             st.download_button(
-                "CSV", lambda: csv_text(runlist.export_frame(runs)), "runs.csv", "text/csv", key="export-csv",
+                "CSV", lambda: csv_text(runs_table.export_frame(runs)), "runs.csv", "text/csv", key="export-csv",
                 on_click="ignore",
             )  # fmt: skip
             st.download_button(
-                "JSON", lambda: runlist.export_json(runs), "runs.json", "application/json", key="export-json",
+                "JSON", lambda: runs_table.export_json(runs), "runs.json", "application/json", key="export-json",
                 on_click="ignore",
             )  # fmt: skip
         st.caption("The adapter of each, for `peft.PeftModel.from_pretrained`, in a terminal:")
         chosen = runs["id"].tolist()[:MAX_COMMANDS]
-        commands = [runlist.export_command(run_id, str(runs_root_of(run_id))) for run_id in chosen]
+        commands = [runs_table.export_command(run_id, str(runs_root_of(run_id))) for run_id in chosen]
         st.code("\n".join(commands), language="bash", wrap_lines=True)
         if len(runs) > MAX_COMMANDS:
             st.caption(f"The first {MAX_COMMANDS} of {len(runs):,} are shown.")

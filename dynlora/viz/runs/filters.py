@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dynlora.viz.ui.multiselect import several
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz.runs import table as runlist
+from dynlora.viz.runs import table as runs_table
+from dynlora.viz.kit import status as kit_status
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.url_state import choose, put
 from dynlora.viz.runs.search_box import search_box
@@ -40,34 +43,12 @@ def list_controls(runs: pd.DataFrame) -> ListView:
     strategies = sorted(name for name in runs["strategy"].unique() if isinstance(name, str))
     with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
         query = search_box()
-        chosen = several("status", "status", statuses, runlist.STATUS_WORDS)
+        chosen = several("status", "status", statuses, kit_status.STATUS_WORDS)
         methods = several("strategy", "strategy", strategies, {})
-        sort = choose("sort", "order", list(runlist.SORTS), "newest", runlist.SORTS.__getitem__, width=170)
-        group = choose("group", "group", list(runlist.GROUPS), "none", runlist.GROUPS.__getitem__, width=160)
+        sort = choose("sort", "order", list(runs_table.SORTS), "newest", runs_table.SORTS.__getitem__, width=170)
+        group = choose("group", "group", list(runs_table.GROUPS), "none", runs_table.GROUPS.__getitem__, width=160)
     return ListView(query, chosen, methods, sort, group)
 
 
-def several(
-    name: str,
-    label: str,
-    options: Sequence[str],
-    words: Mapping[str, str],
-    width: Any = 160,
-    none: str = "all",
-) -> tuple[str, ...]:
-    """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
-    key = f"address-{name}"
-    wanted = set(st.query_params.get_all(name))
-    put(key, [option for option in options if option in wanted])
-    chosen = st.multiselect(
-        label, options, key=key, placeholder=none, width=width, on_change=_several_changed, args=(name, key),
-        format_func=lambda option: one_line(words.get(option, option), 40),
-    )  # fmt: skip
-    return tuple(chosen)
 
 
-def _several_changed(name: str, key: str) -> None:
-    if st.session_state[key]:
-        st.query_params[name] = list(st.session_state[key])
-    else:
-        st.query_params.pop(name, None)

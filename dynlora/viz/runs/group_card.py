@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.runs import figures as figures_runs, table as runlist
+from dynlora.viz.runs import figures as runs_figures, table as runs_table
 from dynlora.viz.ui.cards import card, chart, colours, note, rows
 
 
@@ -19,15 +19,15 @@ def group_card(runs: pd.DataFrame, by: str) -> None:
     """
     if by == "none":
         return
-    members = runlist.grouped(runs, by)
-    summary = runlist.group_summary(members)
-    words = runlist.group_words(summary, len(runs) - members["id"].nunique(), by != "data" and runlist.is_mixed(runs))
-    with card(f"How do the groups compare, {runlist.GROUPS[by]}?", "groups"):
+    members = runs_table.grouped(runs, by)
+    summary = runs_table.group_summary(members)
+    words = runs_table.group_words(summary, len(runs) - members["id"].nunique(), by != "data" and runs_table.is_mixed(runs))
+    with card(f"How do the groups compare, {runs_table.GROUPS[by]}?", "groups"):
         if summary.empty:
             note(words)
             return
         metrics = summary["metric"].unique()
-        figure = figures_runs.group_strip(members, summary, metrics[0], colours())
+        figure = runs_figures.group_strip(members, summary, metrics[0], colours())
         chart(figure, words, summary, "groups")
         if len(metrics) > 1:
             rows(summary)

@@ -12,7 +12,7 @@ import streamlit as st
 from dynlora.errors import DynloraError, SearchError
 from dynlora.store.search_fields import unset_names
 from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
-from dynlora.viz.runs import table as runlist
+from dynlora.viz.runs import table as runs_table
 from dynlora.viz.kit.text import listed, markdown_text, one_line
 from dynlora.viz.ui.url_state import put, to_address
 from dynlora.viz.ui.cards import note
@@ -48,7 +48,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
         text: the search.
     """
     try:
-        found = runlist.searched(runs, text)
+        found = runs_table.searched(runs, text)
     except SearchError as error:
         st.error(markdown_text(error, 800), icon=":material/search_off:")
         st.code(error.picture, language=None)

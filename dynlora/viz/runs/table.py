@@ -5,6 +5,8 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
+from dynlora.viz.kit.status import STATUS_WORDS
+
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.store import search_fields as fields
+from dynlora.store import search_fields
 from dynlora.viz.kit.text import listed, one_line, score
 from dynlora.viz.kit.run_summary import budget_share, main_metric, named, strategy_words
 
@@ -36,8 +38,6 @@ COLUMNS = (
     "name", "status", "progress", "trend", "result", "metric", "strategy", "seed", "tags", "model", "data",
     "active parameters", "of budget", "created", "note", "where", "id",
 )  # fmt: skip
-STATUS_WORDS = {"corrupt": "unreadable"}
-"""Statuses that are said otherwise: a run of a newer dynlora cannot be read either, and is not corrupt."""
 
 
 def filtered(runs: pd.DataFrame, statuses: Sequence[str] = (), strategies: Sequence[str] = ()) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
     """
     if not text.strip():
         return runs
-    return runs[fields.fits(text, runs.to_dict("records"))].reset_index(drop=True)
+    return runs[search_fields.fits(text, runs.to_dict("records"))].reset_index(drop=True)
 
 
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:

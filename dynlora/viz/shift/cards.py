@@ -15,19 +15,19 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.store import queries
-from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit.config_fields import launch_key
+from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import listed, one_line, source_name
-from dynlora.viz.launch.form import from_where_it_started
-from dynlora.viz.launch.form_model import launch_key
-from dynlora.viz.playground import figures as figures_playground
+from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
-from dynlora.viz.playground.model import Task
-from dynlora.viz.runs.filters import several
-from dynlora.viz.shift import model as shifts
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.shift import model as shift_model
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
+from dynlora.viz.ui.multiselect import several
+from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import choose, put, segmented, to_address
 
@@ -73,9 +73,9 @@ def model_cards(folder: Path) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    summary = answers.ask(queries.run_summary, folder)
+    summary = cached_queries.ask(queries.run_summary, folder)
     if summary["step"]:
-        view = InputsView(folder, summary, answers.modules(folder), summary["step"])
+        view = InputsView(folder, summary, cached_queries.modules(folder), summary["step"])
         token_card(view)
         shift_lab(folder, summary, view.modules, view.names)
 
@@ -84,10 +84,15 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     """Draw a perturbation of the held-out texts and what it does."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="shift-controls"):
         kind = choose(
-            "kind", "what happens to the texts", list(shifts.KINDS), "cut", shifts.KINDS.__getitem__, width=220
+            "kind",
+            "what happens to the texts",
+            list(shift_model.KINDS),
+            "cut",
+            shift_model.KINDS.__getitem__,
+            width=220,
         )
         strength = choose(
-            "strength", shifts.STRENGTHS.get(kind, "share of the words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
+            "strength", shift_model.STRENGTHS.get(kind, "share of the words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
             lambda share: f"{100 * share:.0f} %", width=160,
         )  # fmt: skip
         if not _switch("tried", "try it"):
@@ -96,7 +101,7 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     found = ask_model(folder, "shift", kind=kind, strength=strength)
     if found is None:
         return
-    frame = shifts.metric_table({"as they are": found["before"], "perturbed": found["after"]})
+    frame = shift_model.metric_table({"as they are": found["before"], "perturbed": found["after"]})
     left, right = st.columns([2, 3])
     with left:
         rows(frame.round(4))
@@ -104,17 +109,17 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
             st.caption(safe(f"{one_line(example['before'], 90)} → {one_line(example['after'], 90)}"))
     with right:
         _gates(found["before"], found["after"], modules, "shift-gates")
-    under(shifts.shift_sentence(found, summary["metric"]), frame, "shift")
+    under(shift_model.shift_sentence(found, summary["metric"]), frame, "shift")
 
 
 def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.DataFrame, key: str) -> None:
     """Draw how the gates move, or say that there are none."""
-    frame = shifts.gate_frame(before, after, modules)
+    frame = shift_model.gate_frame(before, after, modules)
     if frame.empty:
         note("This run has no gates that could move.")
         return
     told = "The mean gate of each module on the rows as they are, and after."
-    chart(figures_playground.gate_shift(frame, colours()), told, frame, key)
+    chart(playground_figures.gate_shift(frame, colours()), told, frame, key)
 
 
 def _switch(name: str, label: str) -> bool:
@@ -133,13 +138,13 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
     found = ask_model(folder, "by_group")
     if found is None:
         return
-    rows(shifts.group_table(found, summary).round(4))
-    gates = shifts.group_gates(found, summary, modules)
+    rows(shift_model.group_table(found, summary).round(4))
+    gates = shift_model.group_gates(found, summary, modules)
     if gates.empty:
         note("This run has no gates that groups could open." if found["groups"] else "This run knows no input groups.")
         return
-    figure = figures_playground.group_gates(gates, modules, colours())
-    chart(figure, shifts.group_gates_sentence(gates, modules), inputs.gate_table(gates), "apart-gates")
+    figure = playground_figures.group_gates(gates, modules, colours())
+    chart(figure, shift_model.group_gates_sentence(gates, modules), inputs_model.gate_table(gates), "apart-gates")
 
 
 def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
@@ -148,7 +153,7 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     if task is None:
         return
     sources = other_data(summary, task, list_all())
-    words = {"": "choose", **shifts.source_words(list(sources)), **({} if is_read_only() else {FILE: HERE})}
+    words = {"": "choose", **shift_model.source_words(list(sources)), **({} if is_read_only() else {FILE: HERE})}
     if len(words) == 1:
         note("Data of other runs can be tried here, if its labels have the same names; there is none yet.")
         return
@@ -162,10 +167,10 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
         return
     title = one_line(source_name(section.get("path") or section.get("name")), 40)
     title = title if title != "own data" else "other data"
-    frame = shifts.metric_table({"own data": own["whole"], title: found})
+    frame = shift_model.metric_table({"own data": own["whole"], title: found})
     rows(frame.round(4))
     _gates(own["whole"], found, modules, "elsewhere-gates")
-    under(shifts.elsewhere_sentence(own["whole"], found, title, summary["metric"]), frame, "elsewhere")
+    under(shift_model.elsewhere_sentence(own["whole"], found, title, summary["metric"]), frame, "elsewhere")
 
 
 def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -182,7 +187,9 @@ def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
         st.error("The path leads to another machine: copy the file to this one.")
         return None
     try:
-        return shifts.file_section(from_where_it_started(text), task, (summary.get("config") or {}).get("data") or {})
+        return shift_model.file_section(
+            from_where_it_started(text), task, (summary.get("config") or {}).get("data") or {}
+        )
     except RuntimeError:
         st.error("The path begins with a user this machine does not know: write it in full.")
         return None
@@ -211,7 +218,7 @@ def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> di
             found[str(source)] = section
         if len(found) == MOST_SOURCES:
             break
-    return shifts.embedded_data(task, summary.get("data")) | found
+    return shift_model.embedded_data(task, summary.get("data")) | found
 
 
 def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[str]) -> None:

@@ -15,9 +15,9 @@ import pandas as pd
 from dynlora import assets
 from dynlora.errors import DataError
 from dynlora.viz.inputs.model import told_apart
+from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import one_line, percent, plural, score, source_name
-from dynlora.viz.launch import data_file as datafile
-from dynlora.viz.playground.model import Task
+from dynlora.viz.launch import data_file
 
 KINDS = {
     "cut": "cut short",
@@ -165,7 +165,7 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
         DataError: when there is no table, or none of its columns can be what the model reads.
     """
     try:
-        table = datafile.table_of(path)
+        table = data_file.table_of(path)
         if table is None and not path.exists():
             raise DataError(f"{path}: is not there; check the path")
     except (OSError, ValueError) as error:
@@ -174,8 +174,8 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
         raise DataError(
             f"{path}: is no CSV, TSV, JSON lines or Parquet file, and no folder with a train file; give one"
         )
-    rows = datafile.first_rows(table)
-    guess = datafile.guessed(rows)
+    rows = data_file.first_rows(table)
+    guess = data_file.guessed(rows)
     found = {key: own[key] if own.get(key) in rows.columns else guess[key] for key in ("text", "text_pair", "label")}
     found["text_pair"] = found["text_pair"] if task.paired else None
     missing = [key for key, name in found.items() if name is None and (key != "text_pair" or task.paired)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.capacity.model import spearman
 from dynlora.viz.kit.run_summary import main_metric
+from dynlora.viz.kit.stats import spearman
 
 NEEDED = ("rank", "importance", "gate", "group_gate")
 """Signals that a run must have recorded for every stop to have its chart."""

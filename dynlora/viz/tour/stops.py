@@ -15,24 +15,23 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.viz import sentences
-from dynlora.viz.capacity import map_figure as figures_capacity
-from dynlora.viz.capacity import model as capacity
-from dynlora.viz.capacity import module_figures as figures_modules
-from dynlora.viz.capacity import signals
+from dynlora.viz.capacity import map_figure, module_figures, signals
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view import CapacityView, capacity_view
-from dynlora.viz.compare import figures as figures_compare
-from dynlora.viz.compare import model as comparison
-from dynlora.viz.compare import seed_groups as grouping
-from dynlora.viz.compare import text as sentences_compare
+from dynlora.viz.compare import figures as compare_figures
+from dynlora.viz.compare import model as compare_model
+from dynlora.viz.compare import seed_groups
+from dynlora.viz.compare import text as compare_text
 from dynlora.viz.health.run_data import RunReading
-from dynlora.viz.inputs import figures as figures_inputs
-from dynlora.viz.inputs import model as inputs
+from dynlora.viz.inputs import figures as inputs_figures
+from dynlora.viz.inputs import model as inputs_model
+from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.view import InputsView
-from dynlora.viz.kit import run_summary as listing
+from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import plural
-from dynlora.viz.tour import model as tour
-from dynlora.viz.ui import cached_queries as answers
+from dynlora.viz.tour import model as tour_model
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, titled, under
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, link, list_all
@@ -72,7 +71,7 @@ def toured() -> Toured | None:
         for run, folder, step in zip(finished["id"], finished["folder"], finished["step"], strict=True)
     }
     found = (
-        _best(tuple(places[run] for run in ids)) for ids in tour.comparable_first(finished.to_dict("records"))
+        _best(tuple(places[run] for run in ids)) for ids in tour_model.comparable_first(finished.to_dict("records"))
     )  # the last stop compares: a run that stands alone is the second choice
     best = next((run for run in found if run is not None), None)
     if best is None:
@@ -83,7 +82,7 @@ def toured() -> Toured | None:
     if view is None:
         return None
     step = chosen_step(0, view.last)
-    return Toured(run, summary, replace(view, step=step), tour.alike(runs.to_dict("records"), run.id))
+    return Toured(run, summary, replace(view, step=step), tour_model.alike(runs.to_dict("records"), run.id))
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
@@ -93,7 +92,7 @@ def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
     for run_id, folder, _ in runs:
         with suppress(DynloraError):  # the list says what is wrong with it
             reading = RunReading(Path(folder))
-            merit = tour.merit(
+            merit = tour_model.merit(
                 reading.recorded, reading.event_steps, reading.frame("rank"), reading.frame("importance")
             )
             if merit is not None:
@@ -118,15 +117,15 @@ def show_stop(found: Toured) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    words = {stop.key: stop.short for stop in tour.STOPS}
-    key = segmented("stop", "stop of the tour", list(words), tour.STOPS[0].key, words.__getitem__)
-    stop, before, after, number = tour.neighbours(key)
+    words = {stop.key: stop.short for stop in tour_model.STOPS}
+    key = segmented("stop", "stop of the tour", list(words), tour_model.STOPS[0].key, words.__getitem__)
+    stop, before, after, number = tour_model.neighbours(key)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader(stop.question, anchor=False)
         for paragraph in stop.words:
             st.markdown(paragraph)
-        note(f"Stop {number} of {len(tour.STOPS)}.")
+        note(f"Stop {number} of {len(tour_model.STOPS)}.")
         with st.container(horizontal=True, gap="small", key="tour-way"):
             if before is not None:
                 link("pages/tour.py", f"← {before.short}", stop=before.key)
@@ -152,25 +151,25 @@ def _goodbye(found: Toured) -> None:
 
 def head(found: Toured) -> None:
     """Draw the title and which run this is."""
-    titled("Tour", f"Six short stops on a real run, {found.summary['name']}: {listing.about(found.summary)}.")
+    titled("Tour", f"Six short stops on a real run, {found.summary['name']}: {run_summary.about(found.summary)}.")
 
 
 def _rank(found: Toured) -> None:
     view = found.view
     state = view.state()
-    words = sentences.picture(state, signals.uniform_rank(found.summary))
+    words = capacity_text.picture(state, signals.uniform_rank(found.summary))
     with card("The model, step by step", "tour-rank"):
         replay(view.pictures(words, colours()))
-        under(words, capacity.state_table(state), "tour-rank")
+        under(words, capacity_model.state_table(state), "tour-rank")
 
 
 def _map(found: Toured, signal: str) -> None:
     view = replace(found.view, signal=signal, step=found.view.last)
-    heat, rows, budget = view.heat(signal, answers.COLUMNS), view.rows(), view.budget()
+    heat, rows, budget = view.heat(signal, cached_queries.COLUMNS), view.rows(), view.budget()
     with card(view.shown.question, f"tour-{signal}"):
-        table = capacity.wide(heat.frame, view.modules)
+        table = capacity_model.wide(heat.frame, view.modules)
         look = replace(view.about_map(heat.unit), step=None)
-        figure = figures_capacity.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
+        figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
         chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"tour-{signal}")
 
 
@@ -186,35 +185,40 @@ def _flow(found: Toured) -> None:
     view = found.view
     traced, sides = view.traced()
     flow, ends = view.flow(traced, "kind")
-    words = sentences.flow(traced, sides, len(view.events_shown), view.first, view.last)
+    words = capacity_text.flow(traced, sides, len(view.events_shown), view.first, view.last)
     with card(f"Steps {view.first} to {view.last}", "tour-flow"):
-        chart(figures_modules.rank_flow(flow, ends, colours()), words, flow, "tour-flow")
+        chart(module_figures.rank_flow(flow, ends, colours()), words, flow, "tour-flow")
 
 
 def _gates(found: Toured) -> None:
     view = InputsView(found.run.folder, found.summary, found.view.modules, found.summary["step"])
     with card("Which inputs open which gates?", "tour-gates"):
-        figure = figures_inputs.gate_map(view.gates, view.modules, view.effect, colours(), hide=False)
-        words = sentences.gates(view.gates, view.modules, view.effect, view.step)
-        chart(figure, words, inputs.gate_table(view.gates), "tour-gates")
+        figure = inputs_figures.gate_map(view.gates, view.modules, view.effect, colours(), hide=False)
+        words = inputs_text.gates(view.gates, view.modules, view.effect, view.step)
+        chart(figure, words, inputs_model.gate_table(view.gates), "tour-gates")
 
 
 def _worth(found: Toured) -> None:
     folders = {run_id: find_run(run_id).folder for run_id in found.alike}
     summaries = {run_id: queries.run_summary(folder) for run_id, folder in folders.items()}
-    groups, metric = grouping.grouped(list(summaries.values())), comparison.shared_metric(list(summaries.values()))
+    groups, metric = (
+        seed_groups.grouped(list(summaries.values())),
+        compare_model.shared_metric(list(summaries.values())),
+    )
     each = {run_id: _series(folder, metric) for run_id, folder in folders.items()}
-    series = comparison.together(each)
-    bands = grouping.bands(series.assign(x=series["step"]), groups, between=False)
-    table = comparison.by_group(summaries, groups, metric)
+    series = compare_model.together(each)
+    bands = seed_groups.bands(series.assign(x=series["step"]), groups, between=False)
+    table = compare_model.by_group(summaries, groups, metric)
     with card(f"Held-out {metric}, {plural(len(folders), 'run')} at one budget", "tour-worth"):
-        figure = figures_compare.curves(bands, "step", f"{metric}, held out", colours(), marks=True)
-        words = sentences_compare.groups(table, metric, low_is_good=metric in comparison.LOW_IS_GOOD)
-        chart(figure, words, comparison.group_table(table, metric), "tour-worth")
+        figure = compare_figures.curves(bands, "step", f"{metric}, held out", colours(), marks=True)
+        words = compare_text.groups(table, metric, low_is_good=metric in compare_model.LOW_IS_GOOD)
+        chart(figure, words, compare_model.group_table(table, metric), "tour-worth")
 
 
 def _series(folder: Any, metric: str) -> pd.DataFrame:
-    return listing.series(answers.ask(queries.scalars_frame, folder, metric, "validation", 600), metric, "validation")
+    return run_summary.series(
+        cached_queries.ask(queries.scalars_frame, folder, metric, "validation", 600), metric, "validation"
+    )
 
 
 _CHARTS = {

@@ -15,7 +15,7 @@ import streamlit as st
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 from dynlora.store.run import open_run
-from dynlora.viz.capacity import model as capacity
+from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit.run_summary import ACTIVE
 
 COLUMNS = 400
@@ -104,7 +104,7 @@ def modules(folder: Path) -> pd.DataFrame:
 
 @st.cache_data(max_entries=300, ttl=3600, show_spinner=False)
 def _described(folder: str, version: tuple[Any, ...]) -> pd.DataFrame:
-    return capacity.described(queries.modules_frame(folder))
+    return kit_modules.described(queries.modules_frame(folder))
 
 
 def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:
@@ -147,9 +147,9 @@ def budget(folder: Path, summary: Mapping[str, Any], first: int | None = None, l
     params = summary["params"]
     counted = ask(queries.scalars_frame, folder, "adapter_parameters", "train", COLUMNS)
     if len(counted):
-        return capacity.recorded_line(counted, params.get("budget"), first, last)
+        return kit_modules.recorded_line(counted, params.get("budget"), first, last)
     try:  # runs of earlier versions: what components cost in plain LoRA
         ranks = ask(queries.heatmap, folder, "rank", COLUMNS, first, None if last is None else last + 1).frame
     except KeyError:
         ranks = pd.DataFrame()
-    return capacity.budget_line(ranks, modules(folder), int(params.get("gate") or 0), params.get("budget"))
+    return kit_modules.budget_line(ranks, modules(folder), int(params.get("gate") or 0), params.get("budget"))

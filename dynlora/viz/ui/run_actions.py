@@ -11,7 +11,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
-from dynlora.viz.ui.page import refusal
+from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 
 

@@ -19,8 +19,8 @@ from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
 from dynlora.viz.kit.run_summary import ACTIVE, strategy_words
+from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import markdown_text, one_line
-from dynlora.viz.runs.table import STATUS_WORDS
 from dynlora.viz.ui.cards import titled
 from dynlora.viz.ui.url_state import put, to_address
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation import scores as scoring
+from dynlora.engine.allocation.scores import elementwise_sensitivity
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
@@ -57,7 +57,7 @@ def take_sensitivity(
         beta2: share of the old deviation that stays.
     """
     heard = {
-        f"{module.info.name}.{name}": scoring.elementwise_sensitivity(tensor, tensor.grad)
+        f"{module.info.name}.{name}": elementwise_sensitivity(tensor, tensor.grad)
         for module in adapters
         for name, tensor in module.adapter_parameters().items()
         if tensor.grad is not None

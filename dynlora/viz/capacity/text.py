@@ -1,10 +1,5 @@
-"""The one plain sentence under each chart, computed from what the chart shows.
+"""Captions of the Capacity page: what each chart shows, in a sentence."""
 
-Sentences are plain text with names of an untrusted run in them: whoever shows one escapes it.
-"""
-
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,11 +8,9 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.capacity.flows import Balance
-from dynlora.viz.capacity.model import spearman
 from dynlora.viz.capacity.searches import Search
-from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, number, one_line, percent, plural, score, spans
-from dynlora.viz.run.figures import smoothed
 
 
 def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: int, events: Sequence[int]) -> str:
@@ -155,142 +148,3 @@ def followed(state: pd.DataFrame) -> str:
     more, idle = rows.loc[gap.idxmax(), "short"], rows.loc[gap.idxmin(), "short"]
     first = "All ranks are equal, so rank did not follow" if not np.isfinite(rho) else f"Spearman {rho:.2f}"
     return f"{first}. Asks for more: {one_line(more, 40)}. Holds idle rank: {one_line(idle, 40)}."
-
-
-def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
-    """Say how far the loss fell."""
-    known = train.dropna(subset=["value"])
-    if known.empty:
-        return "No loss has been recorded yet."
-    smooth = smoothed(known["value"])
-    first, last = float(smooth.iloc[0]), float(smooth.iloc[-1])
-    verb = "fell" if last < first else "rose"
-    words = f"The smoothed training loss {verb} from {first:.3f} to {last:.3f} over {int(known['step'].iloc[-1])} steps"
-    if len(validation):
-        words += f"; held out it was {validation['value'].iloc[-1]:.3f} at step {int(validation['step'].iloc[-1])}"
-    return words + "."
-
-
-def metric(series: pd.DataFrame, name: str) -> str:
-    """Say the last and the best value of a held-out metric; `series` holds step and value."""
-    known = series.dropna(subset=["value"])
-    if known.empty:
-        return "The run has not been evaluated yet."
-    last, best = known.iloc[-1], known.loc[known["value"].idxmax()]
-    return (
-        f"{one_line(name, 40)} {score(last['value'])} at step {int(last['step'])}; "
-        f"highest {score(best['value'])} at step {int(best['step'])}."
-    )
-
-
-def learning_rate(series: pd.DataFrame) -> str:
-    """Say where the learning rate peaked and stands."""
-    if series.empty:
-        return "No learning rate has been recorded yet."
-    peak = series.loc[series["value"].idxmax()]
-    return f"Peak {number(peak['value'])} at step {int(peak['step'])}, now {number(float(series['value'].iloc[-1]))}."
-
-
-def budget(line: pd.DataFrame, limit: int | None) -> str:
-    """Say how much of the budget is in use, and whether it was ever exceeded."""
-    known = line.dropna(subset=["parameters"])
-    if known.empty or not limit:
-        return "The budget is not known yet."
-    now, most = float(known["parameters"].iloc[-1]), float(known["parameters"].max())
-    over = "never exceeded" if most <= limit else f"exceeded by {number(int(most - limit))}"
-    return f"{number(int(now))} of {number(limit)} parameters in use ({percent(now / limit)}); {over}."
-
-
-def step_time(times: pd.DataFrame, kept: pd.DataFrame) -> str:
-    """Say what a step takes, the strategy's part of it, and what the optimizer keeps.
-
-    Args:
-        times: columns step, step_ms, strategy_ms.
-        kept: bytes of the optimizer's state, columns step and value; empty in runs of earlier versions.
-    """
-    if times.empty:
-        return "No step has been timed yet."
-    total = times["step_ms"].sum()
-    share = times["strategy_ms"].sum() / total if total else float("nan")
-    words = f"A step takes {times['step_ms'].median():,.0f} ms in the median; the strategy takes {percent(share)} of it"
-    most = 0.0 if kept.empty else float(kept["value"].max())
-    return f"{words}; the optimizer keeps {most / 2**20:.2f} MiB." if most > 0 else f"{words}."
-
-
-def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:
-    """Say the share of right answers and the most frequent mistake."""
-    table = np.asarray(counts, dtype=float)
-    total = table.sum()
-    if not total:
-        return "Nothing was evaluated."
-    wrong = table - np.diag(np.diag(table))
-    truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    words = f"At step {step} {percent(np.trace(table) / total)} of {number(int(total))} held-out rows were right"
-    if not wrong.max():
-        return words + "."
-    return (
-        f"{words}; the most frequent mistake is {one_line(labels[int(truth)], 40)} taken for "
-        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} rows)."
-    )
-
-
-def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
-    """Say whether groups open gates differently beyond chance, and where most; `table` is groups by modules."""
-    values = table.to_numpy(float)
-    if not values.size or not np.isfinite(values).any():
-        return "No gates were recorded up to this step."
-    if effect is None:
-        return f"At step {step} there is nothing to tell apart: fewer than two groups have examples in the probe set."
-    chance = (
-        f"the baseline of chance is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
-        "groups, shuffled)"
-    )
-    if not effect.found.any():
-        return f"At step {step} no gate tells the groups apart beyond chance; {chance}."
-    module = int(effect.share.argmax())
-    column = pd.Series(values[:, module], index=table.index)
-    name = one_line(modules.set_index("position")["short"].get(module, module), 40)
-    return (
-        f"At step {step} {int(effect.found.sum())} of {len(effect.found)} gates tell the groups apart beyond chance, "
-        f"most at {name}: {one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} "
-        f"{column.min():.3f} (1 is neutral); the groups explain {percent(effect.share[module])} of its variation, "
-        f"{chance}."
-    )
-
-
-def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
-    """Say which group does best and worst at the last evaluation; `series` holds step, group, value."""
-    known = series.dropna(subset=["value"])
-    if known.empty:
-        return "No group has been evaluated yet."
-    last = known[known["step"] == known["step"].max()]
-    best, worst = last.loc[last["value"].idxmax()], last.loc[last["value"].idxmin()]
-    if low_is_good:
-        best, worst = worst, best
-    return (
-        f"At step {int(last['step'].iloc[0])} {one_line(name, 40)} is best on {one_line(best['group'], 40)} "
-        f"({score(best['value'])}) and worst on {one_line(worst['group'], 40)} ({score(worst['value'])})."
-    )
-
-
-def probe(examples: pd.DataFrame) -> str:
-    """Say how many probe examples are shown and how many the model gets wrong."""
-    known = examples.dropna(subset=["loss"])
-    if known.empty:
-        return f"{len(examples)} examples, not yet evaluated."
-    hardest = known.loc[known["loss"].idxmax()]
-    return (
-        f"{len(examples)} fixed held-out examples, mean loss {known['loss'].mean():.3f} nats; "
-        f"the hardest costs {hardest['loss']:.2f}."
-    )
-
-
-def depth(lines: pd.DataFrame) -> str:
-    """Say where the gates of the chosen examples differ most over depth; columns example, layer, gate."""
-    spread = lines.groupby("layer")["gate"].agg(lambda values: values.max() - values.min())
-    count = lines["example"].nunique()
-    if count < 2:
-        return (
-            f"One example; its mean gate runs from {lines['gate'].min():.3f} to {lines['gate'].max():.3f} over depth."
-        )
-    return f"{count} examples; their mean gates differ most in layer {spread.idxmax()}, by {spread.max():.3f}."

@@ -1,0 +1,116 @@
+"""Adapters into a base model: ranks from the strategy, modules replaced, gates attached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from dynlora.engine import edits
+from dynlora.engine.context import Probe
+from dynlora.engine.model.adapters import Adapters, replace_module
+from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.model.dropout import use_sparse_dropout
+from dynlora.engine.model.gates import Gates
+from dynlora.engine.model.modules import ModuleInfo, find_modules
+from dynlora.engine.strategy import Batch, Strategy
+
+
+def nothing(n: int) -> list[Batch]:
+    """Return no batches: where a strategy may look at none."""
+    return []
+
+
+def probe_of(
+    base: BaseModel,
+    strategy: Strategy,
+    modules: Sequence[ModuleInfo],
+    *,
+    rank: int,
+    lora_alpha: float,
+    total: int,
+    seed: int,
+    batches: Callable[[int], list[Batch]] = nothing,
+) -> Probe:
+    """Return what a strategy may look at before it adapts these modules; see `adapt`."""
+    budget = strategy.parameter_budget(sum(rank * info.cost for info in modules))
+    return Probe(base.model, rank, budget, lora_alpha, total, batches, seed)
+
+
+def adapt(  # noqa: PLR0913 - what a config says, named
+    base: BaseModel,
+    strategy: Strategy,
+    *,
+    rank: int,
+    lora_alpha: float,
+    dropout: float,
+    targets: tuple[str, ...] | None,
+    total: int,
+    seed: int,
+    batches: Callable[[int], list[Batch]],
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> Adapters:
+    """Put the strategy's adapters into the base model and return them.
+
+    Args:
+        base: model and head; its linear modules are replaced in place.
+        strategy: says how large each adapter is and makes it.
+        rank: of uniform LoRA; sets the budget.
+        lora_alpha: sets the scaling.
+        dropout: on the adapters' inputs.
+        targets: endings of module names; None adapts every linear module of the blocks.
+        total: optimizer steps of the run.
+        seed: of the run.
+        batches: gives n batches of training rows to strategies that look at data before they start.
+        sizes: saved (rank, max_rank) by module name, instead of the strategy's start.
+
+    Raises:
+        ConfigError: when the targets match nothing, or the method cannot adapt the model.
+    """
+    infos = find_modules(base.model, targets, base.head)
+    fresh = sizes is None
+    probe = probe_of(
+        base, strategy, infos, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
+        batches=batches if fresh else nothing,
+    )  # fmt: skip
+    if fresh:
+        strategy.check_model(infos, probe)
+        ranks = strategy.ranks(infos, probe)
+        sizes = {i.name: (r, strategy.max_rank(i, r, probe)) for i, r in zip(infos, ranks, strict=True)}
+    modules = []
+    for info in infos:
+        adapter = strategy.adapter(info, base.model.get_submodule(info.name), *sizes[info.name], probe)
+        replace_module(base.model, info.name, adapter)
+        modules.append(adapter)
+    _replace_heads(base, strategy, probe)
+    adapters = Adapters(modules, budget=probe.budget, reference_rank=rank, seed=seed, total=total)
+    adapters.set_dropout(dropout)
+    use_sparse_dropout(base.model)
+    mode = strategy.gate_mode()
+    if mode is not None:
+        adapters.attach_gates(_gates(base.model, adapters, mode))
+    if fresh:
+        edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
+    return adapters
+
+
+def _replace_heads(base: BaseModel, strategy: Strategy, probe: Probe) -> None:
+    """Let the strategy put something else in the place of the head's linear modules."""
+    for part in base.head:
+        owner = base.model.get_submodule(part)
+        found = [(f"{part}.{name}".rstrip("."), m) for name, m in owner.named_modules() if isinstance(m, nn.Linear)]
+        for name, module in found:
+            if (own := strategy.head(name, module, probe)) is not module:
+                replace_module(base.model, name, own)
+
+
+def _gates(model: PreTrainedModel, adapters: Adapters, mode: str) -> Gates:
+    """Return gates hooked to the model's embedding; they become its child, so that they move and save with it."""
+    embedding = model.get_input_embeddings()
+    width = int(embedding.weight.shape[1])  # pyright: ignore
+    widest = max(module.max_rank for module in adapters)
+    device = next(model.parameters()).device
+    gates = Gates(len(adapters), width, adapters.seed, device=device, mode=mode, max_rank=widest)
+    gates.install(model, getattr(model, "base_model", model), embedding)
+    return gates

@@ -1,0 +1,86 @@
+"""Ranks by greedy choice: components go where the next one reduces the loss most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dynlora.engine.edits import Drop, Edit, Grow, Move
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.gradient_sketch import Directions
+
+
+def committed_ranks(
+    gains: Sequence[np.ndarray], cost: Sequence[int], room: Sequence[int], *, budget: int, min_rank: int
+) -> list[int]:
+    """Return ranks that take the components which promise most per parameter, until the budget is spent.
+
+    Args:
+        gains: per module, what its first, second, ... component promises, falling, (n,).
+        cost: parameters of one component, by module.
+        room: largest rank, by module.
+        budget: parameters in all.
+        min_rank: components every module gets before any promise counts, as far as the budget goes.
+
+    What no promise asks for goes round the modules evenly: a budget is there to be spent.
+    """
+    ranks, left = [0] * len(cost), budget
+    every = range(len(cost))
+    floors = [m for _ in range(min_rank) for m in every]
+    promises = sorted(
+        (-gain / cost[m], m)
+        for m in every
+        for gain in gains[m][min_rank:]
+        if np.isfinite(gain) and gain > 0
+    )  # fmt: skip
+    rounds = [m for _ in range(max(room, default=0)) for m in every]
+    for m in [*floors, *(m for _, m in promises), *rounds]:
+        if ranks[m] < room[m] and cost[m] <= left:
+            ranks[m] += 1
+            left -= cost[m]
+    return ranks
+
+
+def toward_ranks(
+    adapters: Adapters,
+    worth: np.ndarray,
+    ranks: Sequence[int],
+    gains: Sequence[np.ndarray],
+    directions: Sequence[Directions] | None,
+) -> list[Edit]:
+    """Return the edits that give every module its rank at once; what goes pays for what comes.
+
+    Args:
+        adapters: the adapted modules.
+        worth: of each component, (n_modules, widest max_rank); the least go first.
+        ranks: wanted, by module.
+        gains: per module, what each further component promises.
+        directions: where new rows of A point; every component starts anew along them. None keeps what a module has
+            and draws what it lacks.
+    """
+    drops: list[Drop] = []
+    grown: list[Grow] = []
+    for m, (module, rank) in enumerate(zip(adapters, ranks, strict=True)):
+        order = np.argsort(worth[m, : module.rank], kind="stable")
+        going = order if directions is not None else order[: max(0, module.rank - rank)]
+        drops += [Drop(m, int(j), float(worth[m, j])) for j in going]
+        for j in range(module.rank - len(going), rank):
+            along = directions is not None and j < len(directions[m].value)
+            promise = float(gains[m][j]) if j < len(gains[m]) else 0.0
+            grown.append(Grow(m, promise, directions[m].right[j] if along and directions is not None else None))
+    return _paired(drops, grown, adapters.costs, adapters.slack)
+
+
+def _paired(drops: list[Drop], grown: list[Grow], costs: Sequence[int], slack: int) -> list[Edit]:
+    """Return moves in which the components that go, in order, pay for those that come; what is left over is dropped."""
+    waiting = list(drops)
+    edits: list[Edit] = []
+    for grow in grown:
+        payers: list[Drop] = []
+        while slack < costs[grow.module] and waiting:
+            payers.append(waiting.pop(0))
+            slack += costs[payers[-1].module]
+        slack -= costs[grow.module]
+        edits.append(Move(tuple(payers), grow))
+    return [*edits, *waiting]

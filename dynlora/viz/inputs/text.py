@@ -1,0 +1,71 @@
+"""Captions of the Inputs page: what each chart shows, in a sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.viz.kit.text import one_line, percent, score
+
+
+def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
+    """Say whether groups open gates differently beyond chance, and where most; `table` is groups by modules."""
+    values = table.to_numpy(float)
+    if not values.size or not np.isfinite(values).any():
+        return "No gates were recorded up to this step."
+    if effect is None:
+        return f"At step {step} there is nothing to tell apart: fewer than two groups have examples in the probe set."
+    chance = (
+        f"the baseline of chance is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
+        "groups, shuffled)"
+    )
+    if not effect.found.any():
+        return f"At step {step} no gate tells the groups apart beyond chance; {chance}."
+    module = int(effect.share.argmax())
+    column = pd.Series(values[:, module], index=table.index)
+    name = one_line(modules.set_index("position")["short"].get(module, module), 40)
+    return (
+        f"At step {step} {int(effect.found.sum())} of {len(effect.found)} gates tell the groups apart beyond chance, "
+        f"most at {name}: {one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} "
+        f"{column.min():.3f} (1 is neutral); the groups explain {percent(effect.share[module])} of its variation, "
+        f"{chance}."
+    )
+
+
+def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
+    """Say which group does best and worst at the last evaluation; `series` holds step, group, value."""
+    known = series.dropna(subset=["value"])
+    if known.empty:
+        return "No group has been evaluated yet."
+    last = known[known["step"] == known["step"].max()]
+    best, worst = last.loc[last["value"].idxmax()], last.loc[last["value"].idxmin()]
+    if low_is_good:
+        best, worst = worst, best
+    return (
+        f"At step {int(last['step'].iloc[0])} {one_line(name, 40)} is best on {one_line(best['group'], 40)} "
+        f"({score(best['value'])}) and worst on {one_line(worst['group'], 40)} ({score(worst['value'])})."
+    )
+
+
+def probe(examples: pd.DataFrame) -> str:
+    """Say how many probe examples are shown and how many the model gets wrong."""
+    known = examples.dropna(subset=["loss"])
+    if known.empty:
+        return f"{len(examples)} examples, not yet evaluated."
+    hardest = known.loc[known["loss"].idxmax()]
+    return (
+        f"{len(examples)} fixed held-out examples, mean loss {known['loss'].mean():.3f} nats; "
+        f"the hardest costs {hardest['loss']:.2f}."
+    )
+
+
+def depth(lines: pd.DataFrame) -> str:
+    """Say where the gates of the chosen examples differ most over depth; columns example, layer, gate."""
+    spread = lines.groupby("layer")["gate"].agg(lambda values: values.max() - values.min())
+    count = lines["example"].nunique()
+    if count < 2:
+        return (
+            f"One example; its mean gate runs from {lines['gate'].min():.3f} to {lines['gate'].max():.3f} over depth."
+        )
+    return f"{count} examples; their mean gates differ most in layer {spread.idxmax()}, by {spread.max():.3f}."

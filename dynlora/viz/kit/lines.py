@@ -1,0 +1,51 @@
+"""Line charts over steps."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.theme import Palette
+
+HEIGHT = 250
+
+
+def smoothed(values: pd.Series) -> pd.Series:
+    """Return an exponential mean over about a fifteenth of the points, at least three."""
+    return values.ewm(span=max(3, len(values) / 15), ignore_na=True).mean()
+
+
+def line(
+    series: pd.DataFrame, title: str, colours: Palette, *, limit: float | None = None, zero: bool = True, tick: str = ""
+) -> go.Figure:
+    """Draw one number over the steps; `series` holds step and value, `title` names it with its unit.
+
+    Args:
+        series: columns step and value.
+        title: of the axis.
+        colours: of the mode.
+        limit: a dashed line; None for none.
+        zero: start the axis at zero.
+        tick: format of its numbers, empty for plotly's own.
+    """
+    drawn = theme.figure(colours, HEIGHT)
+    drawn.add_scatter(
+        x=series["step"], y=series["value"], mode="lines", line={"color": colours.accent, "width": 1.8},
+        hovertemplate=f"step %{{x}}<br>{plotly_text(title)}: %{{y:.5g}}<extra></extra>",
+    )  # fmt: skip
+    if limit is not None:
+        drawn.add_hline(y=limit, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    if zero:
+        drawn.update_yaxes(rangemode="tozero")
+    drawn.update_yaxes(exponentformat="power", tickformat=tick)
+    return titled(drawn, title)
+
+
+def titled(drawn: go.Figure, title: str) -> go.Figure:
+    """Title the axes: steps below, `title` at the side; few steps get a tick each."""
+    steps = [step for trace in drawn.data if len(trace.x) for step in (trace.x[0], trace.x[-1])]
+    drawn.update_xaxes(title_text="step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
+    drawn.update_yaxes(title_text=plotly_text(title))
+    return drawn

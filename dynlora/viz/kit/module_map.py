@@ -1,0 +1,125 @@
+"""Rows and colours of a map of modules over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.theme import Palette
+
+GAP = 0.45
+"""Space between groups of rows, in rows."""
+
+
+@dataclass(frozen=True)
+class MapView:
+    """What a map of modules and steps shows beside its values.
+
+    Attributes:
+        title: what the colour means, for the bar.
+        unit: its unit.
+        step: the chosen step, a line through everything; None for none.
+        module: name of the module to mark; None for none.
+        events: steps of the reallocations.
+        centre: the neutral value of a diverging scale; None for a scale from zero.
+        choices: names of the values 0, 1, 2, ... where they are choices, a colour each; empty for amounts.
+        grouping: whether equal values mean that modules belong together: a colour a group, and no scale.
+    """
+
+    title: str
+    unit: str = ""
+    step: int | None = None
+    module: str | None = None
+    events: Sequence[int] = ()
+    centre: float | None = None
+    choices: Sequence[str] = ()
+    grouping: bool = False
+
+
+def row_edges(labels: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return (edges of all rows and gaps, centres of the rows) of rows in groups by label, from 0 downward."""
+    breaks = (labels.ne(labels.shift()).to_numpy()) & (np.arange(len(labels)) > 0)
+    edges, centres = [0.0], []
+    for is_new in breaks:
+        if is_new:
+            edges.append(edges[-1] + GAP)
+        centres.append(edges[-1] + 0.5)
+        edges.append(edges[-1] + 1)
+    return np.array(edges), np.array(centres)
+
+
+def with_gaps(rows: np.ndarray, labels: pd.Series) -> np.ndarray:
+    """Return rows of a map with an empty one between groups, as `row_edges` leaves room for."""
+    breaks = np.flatnonzero(labels.ne(labels.shift()).to_numpy())[1:]
+    return np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows
+
+
+def grouped(values: pd.DataFrame) -> pd.DataFrame:
+    """Return groups as small numbers: what stands alone is 0, the others count from 1 by their first member."""
+    found = values.to_numpy(float).copy()
+    for column in found.T:
+        names, place, sizes = np.unique(column, return_inverse=True, return_counts=True)
+        shared = np.cumsum(sizes > 1) * (sizes > 1)
+        column[:] = np.where(np.isfinite(names[place]), shared[place], np.nan)
+    return pd.DataFrame(found, values.index, values.columns)
+
+
+def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palette) -> dict[str, object]:
+    """Return a colour for each of the values 0 to `highest`, named on the bar; 0 is the quiet one."""
+    steps = [colours.sunken, *(theme.CATEGORICAL[i % len(theme.CATEGORICAL)] for i in range(highest))]
+    edges = np.linspace(0, 1, len(steps) + 1)
+    scale = [[edge, colour] for i, colour in enumerate(steps) for edge in (edges[i], edges[i + 1])]
+    bar = {
+        "title": {"text": plotly_text(view.title), "side": "right", "font": {"size": 11}}, "thickness": 9,
+        "len": 0.6, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015, "tickmode": "array",
+        "tickvals": list(range(len(names))), "ticktext": [plotly_text(name, 24) for name in names],
+        "tickfont": {"size": 11, "color": colours.muted},
+    }  # fmt: skip
+    return {"colorscale": scale, "zmin": -0.5, "zmax": highest + 0.5, "colorbar": bar}
+
+
+def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str, object]:
+    """Return the scale of a map and its bar: a colour each for choices and groups, else from zero or about a centre."""
+    finite = values.to_numpy(float)
+    finite = finite[np.isfinite(finite)]
+    high = float(finite.max()) if len(finite) else 1.0
+    if view.choices:
+        return _discrete(max(len(view.choices) - 1, int(high)), view.choices, view, colours)
+    if view.grouping:
+        return _discrete(max(1, int(high)), ("alone",), view, colours)
+    bar = {
+        "title": {"text": plotly_text(view.unit or view.title), "side": "right", "font": {"size": 11}},
+        "thickness": 9, "len": 0.5, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015,
+        "tickfont": {"size": 11, "color": colours.muted}, "nticks": 5, "exponentformat": "power",
+    }  # fmt: skip
+    if view.centre is None:
+        return {"colorscale": colours.sequential_scale, "zmin": 0, "zmax": high if high > 0 else 1.0, "colorbar": bar}
+    reach = max(float(np.abs(finite - view.centre).max()) if len(finite) else 0.0, 1e-3)
+    low, high = view.centre - reach, view.centre + reach
+    return {"colorscale": colours.diverging_scale, "zmin": low, "zmax": high, "colorbar": bar}
+
+
+def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, colours: Palette) -> None:
+    """Name every row for the pointer (as ticks that are not shown) and every group for the eye."""
+    names = [
+        f"{plotly_text(short)}<br>{plotly_text(name)}"
+        for short, name in zip(modules["short"], modules["name"], strict=True)
+    ]
+    drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False)
+    places = pd.DataFrame({"group": modules["group"], "side": modules["side"], "y": centres})
+    place = {"x": 0, "xref": "paper", "xanchor": "right", "yref": "y", "showarrow": False}
+    words: list[dict[str, Any]] = []  # added at once: plotly checks all it has again with each one that is added
+    for label, part in places.groupby("group", sort=False):
+        font = {"size": 12, "color": colours.text}
+        words.append({**place, "xshift": -20, "y": part["y"].mean(), "text": plotly_text(label, 24), "font": font})
+        for row in part[part["side"] != ""].iloc[[0, -1] if (part["side"] != "").any() else []].itertuples():
+            font = {"size": 9, "color": colours.muted}
+            words.append({**place, "xshift": -5, "y": row.y, "text": plotly_text(row.side, 6), "font": font})
+    drawn.update_layout(annotations=words)

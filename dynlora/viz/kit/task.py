@@ -1,0 +1,31 @@
+"""What a trained model predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dynlora.viz.kit.text import listed, one_line
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is asked and what it may answer; the answers of models with the same task can be compared.
+
+    Attributes:
+        kind: classification or regression, None where it was not recorded.
+        labels: names of the classes in alphabetical order, none for numbers.
+        paired: whether a question is a pair of texts.
+    """
+
+    kind: str | None
+    labels: tuple[str, ...]
+    paired: bool
+
+    @property
+    def words(self) -> str:
+        """The task in words."""
+        asked = "pairs of texts" if self.paired else "single texts"
+        if self.kind is None:
+            return f"{asked}, with answers that were not recorded"
+        said = listed([one_line(name, 24) for name in self.labels], 6) if self.labels else "a number"
+        return f"{asked}, answered with {said}"

@@ -1,0 +1,88 @@
+"""Captions of the Run page: what each chart shows, in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.kit.lines import smoothed
+from dynlora.viz.kit.text import number, one_line, percent, score
+
+
+def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
+    """Say how far the loss fell."""
+    known = train.dropna(subset=["value"])
+    if known.empty:
+        return "No loss has been recorded yet."
+    smooth = smoothed(known["value"])
+    first, last = float(smooth.iloc[0]), float(smooth.iloc[-1])
+    verb = "fell" if last < first else "rose"
+    words = f"The smoothed training loss {verb} from {first:.3f} to {last:.3f} over {int(known['step'].iloc[-1])} steps"
+    if len(validation):
+        words += f"; held out it was {validation['value'].iloc[-1]:.3f} at step {int(validation['step'].iloc[-1])}"
+    return words + "."
+
+
+def metric(series: pd.DataFrame, name: str) -> str:
+    """Say the last and the best value of a held-out metric; `series` holds step and value."""
+    known = series.dropna(subset=["value"])
+    if known.empty:
+        return "The run has not been evaluated yet."
+    last, best = known.iloc[-1], known.loc[known["value"].idxmax()]
+    return (
+        f"{one_line(name, 40)} {score(last['value'])} at step {int(last['step'])}; "
+        f"highest {score(best['value'])} at step {int(best['step'])}."
+    )
+
+
+def learning_rate(series: pd.DataFrame) -> str:
+    """Say where the learning rate peaked and stands."""
+    if series.empty:
+        return "No learning rate has been recorded yet."
+    peak = series.loc[series["value"].idxmax()]
+    return f"Peak {number(peak['value'])} at step {int(peak['step'])}, now {number(float(series['value'].iloc[-1]))}."
+
+
+def budget(line: pd.DataFrame, limit: int | None) -> str:
+    """Say how much of the budget is in use, and whether it was ever exceeded."""
+    known = line.dropna(subset=["parameters"])
+    if known.empty or not limit:
+        return "The budget is not known yet."
+    now, most = float(known["parameters"].iloc[-1]), float(known["parameters"].max())
+    over = "never exceeded" if most <= limit else f"exceeded by {number(int(most - limit))}"
+    return f"{number(int(now))} of {number(limit)} parameters in use ({percent(now / limit)}); {over}."
+
+
+def step_time(times: pd.DataFrame, kept: pd.DataFrame) -> str:
+    """Say what a step takes, the strategy's part of it, and what the optimizer keeps.
+
+    Args:
+        times: columns step, step_ms, strategy_ms.
+        kept: bytes of the optimizer's state, columns step and value; empty in runs of earlier versions.
+    """
+    if times.empty:
+        return "No step has been timed yet."
+    total = times["step_ms"].sum()
+    share = times["strategy_ms"].sum() / total if total else float("nan")
+    words = f"A step takes {times['step_ms'].median():,.0f} ms in the median; the strategy takes {percent(share)} of it"
+    most = 0.0 if kept.empty else float(kept["value"].max())
+    return f"{words}; the optimizer keeps {most / 2**20:.2f} MiB." if most > 0 else f"{words}."
+
+
+def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:
+    """Say the share of right answers and the most frequent mistake."""
+    table = np.asarray(counts, dtype=float)
+    total = table.sum()
+    if not total:
+        return "Nothing was evaluated."
+    wrong = table - np.diag(np.diag(table))
+    truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    words = f"At step {step} {percent(np.trace(table) / total)} of {number(int(total))} held-out rows were right"
+    if not wrong.max():
+        return words + "."
+    return (
+        f"{words}; the most frequent mistake is {one_line(labels[int(truth)], 40)} taken for "
+        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} rows)."
+    )
