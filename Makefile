@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test check lint format types supply bench bench-quick bench-trackers torture browser clean
+.PHONY: help demo test check lint format types supply docs wheel bench bench-quick bench-trackers torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -27,7 +27,7 @@ demo: $(VENV)/.installed  ## start a real dynamic fine-tune and serve the dashbo
 test: $(VENV)/.installed-test browser  ## run the tests, browser included
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not torture" $(ARGS)
 
-check: lint types supply test  ## everything that must pass before a commit lands
+check: lint types supply docs test  ## everything that must pass before a commit lands
 
 lint: $(VENV)/.installed-dev  ## ruff, without changing anything
 	$(BIN)/ruff check .
@@ -58,8 +58,14 @@ torture: $(VENV)/.installed-test  ## the full products of what `make test` sampl
 browser: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.browser.chromium
 
+docs: $(VENV)/.installed-docs  ## build the documentation into site/, strict; `dynlora docs` serves it
+	$(BIN)/python -m tools.docs
+
+wheel: $(VENV)/.installed-dev docs  ## build the wheel with the documentation in it
+	$(BIN)/python -m build --wheel
+
 clean:  ## remove the environment and every cache; runs are kept
-	rm -rf $(VENV) .venv-trackers build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-trackers build dist site .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -77,7 +83,11 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(INSTALL) --editable '.[dev]'
-	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-docs $(VENV)/.installed-test
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	$(INSTALL) --editable '.[bench]'

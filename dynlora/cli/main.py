@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +277,18 @@ def demo(runs_dir: Path, port: int) -> None:
     from dynlora.server.serve import demo as serve
 
     sys.exit(serve(runs_dir=runs_dir, port=port))
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8502, show_default=True, help="0 takes any free port.")
+def docs(port: int) -> None:
+    """Serve the documentation on 127.0.0.1; needs no network."""
+    from dynlora.server import docs_site
+
+    with docs_site.server(docs_site.ready(), port) as server:
+        click.echo(f"documentation on http://127.0.0.1:{server.server_port}; Ctrl-C ends it", err=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @main.command()

@@ -1,0 +1,109 @@
+"""The documentation site: where it is, building it in a checkout, and serving it to this machine alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+
+from dynlora.errors import DynloraError
+from dynlora.server.app_files import app_root
+from dynlora.server.host_check import LOCAL, is_welcome
+
+NOT_BUILT = (
+    "the documentation is not built here; run `make docs` in a checkout, or `pip install 'dynlora[docs]'` "
+    "and `dynlora docs` again"
+)
+MOUNTED_AT = "/docs"
+"""The path under which the dashboard serves the site."""
+
+SOURCES = ("mkdocs.yml", "docs/**/*", "tools/docs/*.py", "dynlora/strategies/**/*.py", "dynlora/cli/*.py", "*.md")
+"""What a built site is made from, as patterns in the checkout."""
+
+
+def docs_url(page: str = "index", section: str = "") -> str:
+    """Return the link from the dashboard to a page of the documentation.
+
+    Args:
+        page: path of the page without its ending, such as `methods/dynamic` or `RESULTS`.
+        section: id of a heading on it.
+    """
+    return f"{MOUNTED_AT}/{page}.html{f'#{section}' if section else ''}"
+
+
+def site_dir() -> Path:
+    """Return the folder of the built site; it may be missing."""
+    return app_root() / "site"
+
+
+def is_built() -> bool:
+    """Say whether there is a site to serve."""
+    return (site_dir() / "index.html").is_file()
+
+
+def can_build() -> bool:
+    """Say whether this is a checkout with the packages that build the site."""
+    return (
+        (app_root() / "mkdocs.yml").is_file() and find_spec("mkdocs") is not None and find_spec("material") is not None
+    )
+
+
+def is_older_than_sources() -> bool:
+    """Say whether a source of the site was changed after it was built."""
+    built = (site_dir() / "index.html").stat().st_mtime
+    root = app_root()
+    return any(path.stat().st_mtime > built for pattern in SOURCES for path in root.glob(pattern))
+
+
+def build() -> None:
+    """Build the site in this checkout; a warning is an error.
+
+    Raises:
+        DynloraError: MkDocs refused; its output is on stderr.
+    """
+    done = subprocess.run([sys.executable, "-m", "tools.docs"], cwd=app_root(), stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise DynloraError("the documentation could not be built; the lines above say why")
+
+
+def ready() -> Path:
+    """Return the folder of the site, built first where it is missing or old and can be built.
+
+    Raises:
+        DynloraError: there is no site and it cannot be built.
+    """
+    if can_build() and not (is_built() and not is_older_than_sources()):
+        build()
+    if not is_built():
+        raise DynloraError(NOT_BUILT)
+    return site_dir()
+
+
+class Pages(SimpleHTTPRequestHandler):
+    """Serves files to pages of this machine's own name; writes no log."""
+
+    def send_head(self):  # type: ignore[no-untyped-def]
+        """Refuse a request under another name, as a rebound one would be."""
+        hosts = self.headers.get_all("Host") or [""]
+        if len(hosts) != 1 or not is_welcome(hosts[0], None, LOCAL):
+            self.send_error(403, "Forbidden", f"The documentation answers under {', '.join(LOCAL)} only.")
+            return None
+        return super().send_head()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Write nothing."""
+
+
+def server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """Return a server of a folder on 127.0.0.1.
+
+    Raises:
+        DynloraError: the port is taken.
+    """
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(Pages, directory=str(folder)))
+    except OSError as error:
+        raise DynloraError(f"--port {port}: {error.strerror}; give another port, or 0 for any free one") from None

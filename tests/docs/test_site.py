@@ -1,0 +1,145 @@
+"""The site has a page or an entry for everything a user can name, and asks no other machine."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from dynlora import config, strategies
+from dynlora.cli.main import main
+from dynlora.server import docs_site
+from tools.docs import pages
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[str, str]:
+    return pages.generated()
+
+
+@pytest.mark.parametrize("name", strategies.registry())
+def test_every_method_has_its_page_with_formula_and_every_setting(name: str, generated: dict[str, str]) -> None:
+    page, described = generated[f"methods/{name}.md"], strategies.describe(name)
+    assert described["formula"] in page
+    assert described["summary"] in page
+    assert [field["name"] for field in described["fields"] if f"| `{field['name']}` |" not in page] == []
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_command_and_option_is_on_the_page_of_the_command_line(name: str, generated: dict[str, str]) -> None:
+    section = re.split(r"^## ", generated["reference/cli.md"].split(f"\n## {name}\n", 1)[1], flags=re.MULTILINE)[0]
+    options = [option for parameter in main.commands[name].params for option in parameter.opts if option[:1] == "-"]
+    assert [option for option in options if option not in section] == []
+
+
+@pytest.mark.parametrize("key", config.config_keys())
+def test_every_setting_is_on_the_page_of_the_configuration(key: str, generated: dict[str, str]) -> None:
+    expected = r"\| `strategy\.name` \|" if key.startswith("strategy.") else rf"\| `{re.escape(key)}` \| [^|]+ \| [^|]"
+    assert re.search(expected, generated["reference/config.md"])
+
+
+def test_the_overview_of_methods_lists_each_one() -> None:
+    listed = set(re.findall(r"^\| \[?`(\w+)`", (ROOT / "docs" / "METHODS.md").read_text("utf-8"), re.MULTILINE))
+    assert set(strategies.registry()) <= listed
+
+
+def test_notes_belong_to_methods() -> None:
+    assert {path.stem for path in pages.NOTES.glob("*.md")} <= set(strategies.registry())
+
+
+class _Fetched(HTMLParser):
+    """Addresses that a browser asks for by itself: everything but links to follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {"a": (), "link": ("href",)}.get(tag, ("src", "srcset", "href", "data", "poster"))
+        self.found += [value for name, value in attrs if name in names and value]
+
+
+@pytest.mark.slow
+def test_no_page_or_style_names_another_machine_to_fetch_from(site: Path) -> None:
+    broken = []
+    for path in site.rglob("*.html"):
+        parser = _Fetched()
+        parser.feed(path.read_text("utf-8"))
+        broken += [f"{path.name}: {address}" for address in parser.found if re.match(r"(https?:)?//", address)]
+    for path in site.rglob("*.css"):
+        broken += [f"{path.name}: {found}" for found in re.findall(r"url\([\"']?(?:https?:)?//[^)]+", path.read_text())]
+    assert broken == []
+
+
+@pytest.mark.slow
+def test_formulas_are_drawn_and_none_is_left_as_source(site: Path) -> None:
+    for name in strategies.registry():
+        text = (site / "methods" / f"{name}.html").read_text("utf-8")
+        assert "<math" in text, name
+        assert "$$" not in text, name
+        assert "<merror" not in text, name
+
+
+@pytest.fixture
+def served(site: Path) -> Iterator[int]:
+    with docs_site.server(site, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browser, served: int) -> None:
+    origin = f"http://127.0.0.1:{served}"
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in ("index", "methods/dynamic", "RESULTS", "reference/python"):
+        page.goto(f"{origin}/{path}.html", wait_until="networkidle")
+    page.goto(f"{origin}/index.html")
+    page.get_by_label("Search").first.fill("reallocation")
+    page.locator(".md-search-result__item").first.wait_for()
+    assert [url for url in asked if not url.startswith((origin, "data:", "blob:"))] == []
+    page.close()
+
+
+@pytest.mark.slow
+def test_it_is_served_under_this_machines_own_name_only(served: int) -> None:
+    for host, expected in ((f"127.0.0.1:{served}", 200), ("localhost", 200), ("rebound.example", 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", served, timeout=10)
+        connection.request("GET", "/index.html", headers={"Host": host})
+        assert connection.getresponse().status == expected
+        connection.close()
+
+
+def test_a_site_that_is_not_there_is_one_sentence_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs_site, "app_root", lambda: tmp_path)
+    result = CliRunner().invoke(main, ["docs"])
+    assert result.exit_code == 2
+    assert result.output.splitlines() == [f"Error: {docs_site.NOT_BUILT}"]
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with docs_site.server(tmp_path, 0) as first, pytest.raises(docs_site.DynloraError, match="give another port"):
+        docs_site.server(tmp_path, first.server_port)
+
+
+def test_links_from_the_dashboard_reach_pages() -> None:
+    assert docs_site.docs_url("methods/dynamic", "settings") == "/docs/methods/dynamic.html#settings"
