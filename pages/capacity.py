@@ -1,4 +1,4 @@
-"""Where does capacity sit, step by step, and who gave to whom?"""
+"""Rank by module over time, and the rank transfers between modules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def show_now() -> None:
     cards.titled(f"Capacity: {summary['name']}", run_summary.about(summary))
     cards.status_line(summary)
     if view is None:
-        cards.note("No ranks have been recorded yet. The map appears with the first steps.")
+        cards.note("No ranks have been recorded yet. The map appears after the first steps.")
         return
     cards.figures(run_summary.headline(summary, len(view.events)))
     with frame.guarded():

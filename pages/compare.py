@@ -26,7 +26,7 @@ chosen = run_selection.select_runs()
 if len(chosen.rows) < 2:
     cards.note("Pick two runs or more.")
     st.stop()
-section = url_state.segmented("section", "section", list(SECTIONS), "results", SECTIONS.__getitem__)
+section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
 
 def show_results() -> None:

@@ -1,4 +1,4 @@
-"""Which inputs open which gates, and how does each group of inputs fare?"""
+"""Gates, results and probe examples by input group."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs import view as inputs_view
 from dynlora.viz.inputs.gate_effect import served
 from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.text import sentence_case
 from dynlora.viz.shift import cards as shift_cards
 from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
 
@@ -33,7 +34,7 @@ def show_inputs() -> None:
         if "probe_loss" not in names and "group_loss" not in names:
             cards.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
             return
-        step = url_state.step_slider(summary["step"], "last evaluation up to step")
+        step = url_state.step_slider(summary["step"], "Step (the last evaluation up to it is shown)")
         view = inputs_view.InputsView(run.folder, summary, cached_queries.modules(run.folder), step)
         show_gates(view)
         kinds = [kind for kind in inputs_model.GROUP_NUMBERS if f"group_{kind}" in names]
@@ -45,14 +46,15 @@ def show_inputs() -> None:
 
 def show_gates(view: Any) -> None:
     """Draw the mean gate by group and module, and whether that is more than chance."""
-    with cards.card("Which inputs open which gates?", "gates"):
+    with cards.card("Gates by input group", "gates"):
         if view.gates.empty:
             cards.note(
-                "This run has no gates: its adapters treat every input alike. Strategies with gates draw a map here."
+                "This run has no gates, so its adapters treat every input alike. For strategies with gates, a "
+                "map appears here."
             )
             return
-        words = {"beyond": "beyond chance", "all": "all gates"}
-        shown = url_state.segmented("gates", "gates shown", list(words), "beyond", words.__getitem__)
+        words = {"beyond": "Significant gates", "all": "All gates"}
+        shown = url_state.segmented("gates", "Gates shown", list(words), "beyond", words.__getitem__)
         hide = shown == "beyond"
         figure = inputs_figures.gate_map(view.gates, view.modules, view.effect, cards.colours(), hide=hide)
         table = inputs_model.gate_table(view.gates)
@@ -63,7 +65,7 @@ def show_group_lines(view: Any, kind: str, place: Any) -> None:
     """Draw how each group fares over the evaluations."""
     series = view.over_steps(kind)
     title, low_is_good = inputs_model.group_title(kind, view.summary["metric"])
-    with place, cards.card(f"How does each group fare, by {inputs_model.group_words(kind)}?", f"group-{kind}"):
+    with place, cards.card(f"{sentence_case(inputs_model.group_words(kind))} by input group", f"group-{kind}"):
         words = inputs_text.groups(series, title.partition(",")[0], low_is_good=low_is_good)
         cards.chart(inputs_figures.group_lines(series, title, cards.colours()), words, series, f"group-{kind}")
 
@@ -71,18 +73,18 @@ def show_group_lines(view: Any, kind: str, place: Any) -> None:
 def show_served(view: Any) -> None:
     """List the groups with the modules that open and close for them."""
     if len(view.groups):
-        with cards.card("Which modules serve which group?", "served"):
+        with cards.card("Modules by input group", "served"):
             cards.rows(served(view.gates, view.modules, view.effect, view.groups).round(4))
-            cards.note("Gate minus its mean over the groups; only what is beyond chance is named.")
+            cards.note("Values: gate minus its mean over the groups. Only differences beyond chance are listed.")
 
 
 def show_probe(view: Any) -> None:
     """Draw the probe set, and the examples that were selected in it."""
     if view.examples.empty:
-        cards.note("The run keeps no probe set.")
+        cards.note("This run has no probe set.")
         return
     chosen = inputs_view.chosen_examples()
-    with cards.card("Where do the probe examples lie?", "probe"):
+    with cards.card("Map of the probe examples", "probe"):
         kinds = inputs_model.colourings(view.examples, gated=len(view.probe_gates) > 0)
         by, module = inputs_view.colour_choice(kinds, view.short)
         points, axes = inputs_view.placed(view)
@@ -92,7 +94,7 @@ def show_probe(view: Any) -> None:
         figure = inputs_figures.probe_scatter(points, by, cards.colours(), names, **look)
         inputs_view.selectable(figure, inputs_text.probe(view.examples), "probe")
         cards.under(inputs_text.probe(view.examples), points, "probe")
-    with cards.card(f"{len(chosen)} selected examples" if chosen else "The examples, the hardest first", "listed"):
+    with cards.card(f"Selected examples: {len(chosen)}" if chosen else "Probe examples by loss", "listed"):
         cards.texts(inputs_model.listed(view.examples, chosen))
         depth = inputs_model.over_depth(view.probe_gates, view.modules, chosen)
         if len(depth):

@@ -35,7 +35,7 @@ def show_run() -> None:
         events = ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
         live_cards.run_head(run, summary, times, events, report_button)
         health_card(run.folder, summary)
-        section = url_state.segmented("section", "section", list(SECTIONS), "training", SECTIONS.__getitem__)
+        section = url_state.segmented("section", "Section", list(SECTIONS), "training", SECTIONS.__getitem__)
         if section == "results":
             run_results(run, summary, events)
         elif section == "machine":

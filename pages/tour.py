@@ -9,10 +9,10 @@ from dynlora.viz.ui import cards, frame, url_state
 
 frame.enter()
 url_state.keep_address()
-with frame.guarded(), st.spinner("Looking for a run to show"):
+with frame.guarded(), st.spinner("Selecting a run"):
     found = tour_stops.toured()
 if found is None:
-    cards.titled("Tour", "What rank is, and what it means that it moves.")
+    cards.titled("Tour", "What rank is, and how it moves between modules during training.")
     tour_stops.nothing_to_tour()
     st.stop()
 tour_stops.head(found)

@@ -58,7 +58,7 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
     step = int(re.findall(r"step=(\d+)", page.url)[0])
     assert 0 < step < 40
     assert len(sent) >= 1
-    expect(page.get_by_role("heading", name=f"Did rank follow importance, at step {step}?")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Rank and importance at step {step}")).to_be_visible()
 
     again = page.context.new_page()
     again.goto(page.url)
@@ -79,14 +79,14 @@ def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, l
     _open(page, f"{server}/capacity?run={long_run}")
     expect(page.get_by_text("400 of 1,201 recorded steps shown")).to_be_visible()
     assert columns() == 400
-    handle = page.get_by_role("slider", name="steps shown").first
+    handle = page.get_by_role("slider", name="Steps shown").first
     handle.focus()
     for _ in range(9):
         handle.press("PageUp")
     expect(page).to_have_url(re.compile(r"steps=1080-"))
     first = int(re.findall(r"steps=(\d+)-", page.url)[0])
     expect(page.get_by_text("recorded steps shown")).to_have_count(0)
-    expect(page.get_by_role("heading", name=f"Who gave to whom, steps {first} to 1200")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Rank transfers, steps {first} to 1200")).to_be_visible()
     page.wait_for_function(
         "n => document.querySelector('[class*=\"st-key-card-map\"] .js-plotly-plot')._fullData[0].x.length - 1 === n",
         arg=1200 - first + 1,
@@ -100,7 +100,7 @@ def test_the_flow_adds_up_between_two_steps(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 
     _open(page, f"{server}/capacity?run={OTHER}&steps=5-30")
-    expect(page.get_by_text("Both sides add up")).to_be_visible()
+    expect(page.get_by_text("The totals match")).to_be_visible()
     plot = page.locator('[class*="st-key-card-flow"] .js-plotly-plot')
     sides = plot.evaluate(
         """plot => {
@@ -115,6 +115,6 @@ def test_the_flow_adds_up_between_two_steps(server: str, page: Page) -> None:
     given = sum(value for name, value in sides.items() if name.startswith("from ") and name != "from free")
     received = sum(value for name, value in sides.items() if name.startswith("to ") and name != "to released")
     assert given + sides.get("from free", 0) == pytest.approx(received + sides.get("to released", 0))
-    page.get_by_text("by module", exact=True).click()
+    page.get_by_text("By module", exact=True).click()
     expect(page).to_have_url(re.compile("flow=module"))
-    expect(page.get_by_text("Both sides add up")).to_be_visible()
+    expect(page.get_by_text("The totals match")).to_be_visible()

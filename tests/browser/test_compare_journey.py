@@ -61,11 +61,11 @@ def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, artif
 
     expect.set_options(timeout=PATIENCE_MS)
     page.goto(f"{server}/run?run={OTHER}")
-    expect(page.get_by_text("Importance is noisier than its signal")).to_be_visible()
+    expect(page.get_by_text("Importance is mostly noise")).to_be_visible()
     page.get_by_text("Results", exact=True).click()
-    expect(page.get_by_role("heading", name="Which classes does it find?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Scores by class")).to_be_visible()
     assert "section=results" in page.url
     page.screenshot(path=artifacts / "run-results.png", full_page=True)
-    page.get_by_test_id("stMain").get_by_role("link", name="See it").last.click()
-    expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible()
+    page.get_by_test_id("stMain").get_by_role("link", name="Show").last.click()
+    expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible()
     assert f"run={OTHER}&signal=importance" in page.url

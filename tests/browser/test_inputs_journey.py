@@ -26,7 +26,7 @@ def test_a_point_of_the_probe_set_leads_to_its_text(server: str, page: Page, art
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page).to_have_url(re.compile(r"points=\d+"))
-    expect(page.get_by_role("heading", name="1 selected examples")).to_be_visible()
+    expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
     chosen = re.findall(r"points=(\d+)", page.url)[0]
     expect(page.get_by_text(f"example {chosen}").first).to_be_attached()
     page.screenshot(path=artifacts / "inputs-point.png", full_page=True)
@@ -39,5 +39,5 @@ def test_a_point_of_the_probe_set_leads_to_its_text(server: str, page: Page, art
 
     again = page.context.new_page()
     again.goto(page.url)
-    expect(again.get_by_role("heading", name="1 selected examples")).to_be_visible()
+    expect(again.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
     again.close()

@@ -55,7 +55,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     to_capacity = page.get_by_test_id("stMain").get_by_role("link", name="Capacity")
     expect(to_capacity).to_have_count(1)  # streamlit shows what was drawn before until the page is drawn anew
     to_capacity.click()
-    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
     expect(page.locator(".js-plotly-plot .heatmaplayer").first).to_be_attached()
     assert f"run={run_id}" in page.url
     page.screenshot(path=artifacts / "4-capacity.png", full_page=True)
@@ -160,13 +160,13 @@ def test_back_returns_to_the_view_before(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/capacity?run={OTHER}")
-    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
     expect(page.locator(".replay svg")).to_be_visible()
     page.get_by_role("button", name="importance").or_(page.get_by_role("radio", name="importance")).first.click()
-    expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible()
+    expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible()
     assert "signal=importance" in page.url
     page.go_back()
-    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
 
 
 def test_the_pointer_is_told_the_whole_name(server: str, page: Page) -> None:

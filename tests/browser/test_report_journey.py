@@ -97,7 +97,7 @@ def test_a_run_and_a_comparison_open_from_disk(
 @pytest.mark.parametrize(
     ("address", "parts"),
     [
-        (f"run?run={OTHER}", ("Learning", "Capacity", "Knock-outs", "How it was made")),
+        (f"run?run={OTHER}", ("Training", "Capacity", "Knock-outs", "Setup")),
         (f"compare?runs={OTHER},{OTHER[:-1]}2", ("How they ended", "How they were made")),
     ],
     ids=["run", "compare"],

@@ -84,9 +84,7 @@ def test_a_killed_server_comes_back_to_the_same_run_and_view(
     server = Server(port, runs_dir)
     try:
         page.goto(view)
-        expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible(
-            timeout=PATIENCE_MS
-        )
+        expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible(timeout=PATIENCE_MS)
         before = queries.run_summary(runs_dir / trained)
         pid = trainer(runs_dir, trained)
         server.kill()
@@ -94,9 +92,7 @@ def test_a_killed_server_comes_back_to_the_same_run_and_view(
         server = Server(port, runs_dir)
 
         page.goto(view)
-        expect(page.get_by_role("heading", name="Where the loss hangs on the adapter")).to_be_visible(
-            timeout=PATIENCE_MS
-        )
+        expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible(timeout=PATIENCE_MS)
         assert "signal=importance" in page.url
         after = queries.run_summary(runs_dir / trained)
         assert after["status"] == "running"

@@ -22,13 +22,13 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) ->
     expect(page.locator(".replay svg")).to_be_visible(timeout=PATIENCE_MS)
     for stop in tour_model.STOPS[1:]:
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
-        expect(page.get_by_role("heading", name=stop.question, exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
         expect(page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first).to_be_visible()
         expect(page).to_have_url(re.compile(f"stop={stop.key}"))
         page.screenshot(path=artifacts / f"tour-{stop.key}.png", full_page=True)
-    expect(page.get_by_role("link", name="Launch one like it")).to_be_visible()
+    expect(page.get_by_role("link", name="Launch a similar run")).to_be_visible()
     page.go_back()
-    expect(page.get_by_role("heading", name="What do gates do?", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="Gates", exact=True)).to_be_visible()
 
 
 def test_an_adapter_is_brought_along(
@@ -60,5 +60,5 @@ def test_an_adapter_is_brought_along(
     narrow.context.close()
 
     page.get_by_role("link", name="Capacity of a run").click()
-    expect(page.get_by_role("heading", name="Where capacity sits, step by step")).to_be_visible()
+    expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
     expect(page).not_to_have_url(re.compile("adapter="))

@@ -28,9 +28,9 @@ def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
     app = open_page("capacity", run=RUN, signal="importance", rows="depth", step="5", steps="2-30", module=name)
     assert app.slider(key="address-steps").value == (2, 30)
     assert app.selectbox(key="address-module").value == name
-    assert "key 1 over the steps" in words(app)
-    assert "At step 5 importance is highest" in words(app)
-    assert "Did rank follow importance, at step 5" in words(app).replace("\\", "")
+    assert "key 1: importance over time" in words(app).replace("\u200b", "")
+    assert "At step 5, importance is highest" in words(app)
+    assert "Rank and importance at step 5" in words(app).replace("\\", "")
     found = replay(app)
     assert found["steps"][found["frame"]] == 5
     assert [module["name"] for module in found["modules"] if module["marked"]] == [name]
@@ -44,15 +44,15 @@ def test_a_changed_range_goes_to_the_address(runs_dir: Path) -> None:
     app.slider(key="address-steps").set_range(12, 20).run()
     assert not app.exception
     assert app.query_params["steps"] in ("12-20", ["12-20"])
-    assert "Who gave to whom, steps 12 to 20" in words(app).replace("\\", "")
-    assert "No capacity changed hands between step 12 and step 20" in words(app).replace("\\", "")
+    assert "Rank transfers, steps 12 to 20" in words(app).replace("\\", "")
+    assert "No rank moved between step 12 and step 20" in words(app).replace("\\", "")
 
 
 def test_the_flow_adds_up_by_kind_depth_and_module(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     for by in ("kind", "depth", "module"):
         app = open_page("capacity", run=RUN, flow=by)
-        assert "Both sides add up" in words(app), by
+        assert "The totals match" in words(app), by
 
 
 def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
@@ -77,8 +77,8 @@ def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: P
 def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text="sharing groups")
     app = open_page("capacity", run=RUN, signal="group")
-    assert "12 modules form 6 groups; the largest holds 2" in words(app)
-    assert "What else was decided" in words(app)
+    assert "12 modules form 6 groups. The largest group has 2 modules" in words(app).replace("\\", "")
+    assert "Other decisions" in words(app)
     assert "6 decisions at 1 step: 6 × tie" in words(app).replace("\u200b", "")
     assert app.dataframe[0].value["modules"].tolist()[0] == "query 0, key 0"
     app = open_page("capacity", run=RUN, signal="path")
@@ -90,27 +90,27 @@ def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(run
     make_run(runs_dir, run_id=RUN, own=True, text="which rows learn")
     app = open_page("capacity", run=RUN, step="20", module="bert.encoder.layer.1.attention.self.key")
     said = words(app).replace("\\", "").replace("\u200b", "")
-    assert "Components: their kept part share" in said
-    assert "At step 20 kept part share runs from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in said
-    assert "key 1: 8 components at the end, kept part share 0.5 to 0.52; the same at every step." in said
+    assert "Components: kept part share" in said
+    assert "At step 20, kept part share ranges from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in said
+    assert "key 1: 8 components at the end, kept part share 0.5 to 0.52; constant over all steps." in said
     assert "key 1: At step 40: 4 which rows learn and 4 trained" in said
     offered = [option for one in app.segmented_control for option in one.options]
     assert "kept part share" not in offered, "the map shows what runs over modules"
-    assert offered.count("which rows learn") == 1, "the groups, not the mask of the same title"
+    assert offered.count("Which rows learn") == 1, "the groups, not the mask of the same title"
 
 
 def test_a_search_is_drawn_without_knowing_the_method(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True)
     said = words(open_page("capacity", run=RUN)).replace("\\", "").replace("\u200b", "")
-    assert "What did the search try, and what did it choose?" in said
+    assert "Search candidates" in said
     assert "tried 3 candidates in 2 rounds and chose one with 1,000 parameters, 86.8 % of the limit of 1,152" in said
-    assert "What did the search try" not in words(open_page("capacity", run=RUN, steps="0-10")), "it came later"
+    assert "Search candidates" not in words(open_page("capacity", run=RUN, steps="0-10")), "it came later"
 
 
 def test_a_title_is_made_safe_once(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text="low-rank [A]")
     titles = [one.value for one in open_page("capacity", run=RUN, signal="group").markdown]
-    assert "##### low\\-rank \\[A\\]" in titles, "twice, and people would read the backslashes"
+    assert "##### Low\\-rank \\[A\\] by module over time" in titles, "twice, and people would read the backslashes"
 
 
 @pytest.mark.parametrize("text", HOSTILE)

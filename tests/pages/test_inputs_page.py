@@ -16,14 +16,14 @@ RUN = "20260101-000000-00000001"
 def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     said = words(open_page("inputs", run=RUN)).replace("\\", "")
-    assert "1 of 12 gates tell the groups apart beyond chance" in said
-    assert "most at key 0" in said
+    assert "1 of 12 gates differ between groups beyond chance" in said
+    assert "The largest difference is in key 0" in said
 
 
 def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("inputs", run=RUN, points="3,7")
-    assert "2 selected examples" in words(app)
+    assert "Selected examples: 2" in words(app).replace("\u200b", "")
     tables = [
         frame.value for frame in app.dataframe if "example" in frame.value.columns and "text" in frame.value.columns
     ]
@@ -38,7 +38,7 @@ def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
     app = open_page("inputs", run=RUN, colour=colour)
     scatter = json.dumps(charts(app)[-1])
     assert scatter.count('"selectedpoints"') == 0
-    assert ("gate of" in scatter) == (colour == "gate")
+    assert ("Gate of" in scatter) == (colour == "gate")
 
 
 @pytest.mark.parametrize("points", ["x", "-1", "99999", "1,,2;3", ",".join(map(str, range(999)))])
@@ -55,9 +55,9 @@ def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) ->
     make_run(runs_dir, run_id=RUN, extras=True)
     app = open_page("inputs", run=RUN, colour="disagreement")
     said = words(app).replace("\\", "")
-    assert "How does each group fare, by disagreement?" in said
-    assert "disagreement is best on fine (0.010) and worst on tweets (0.200)" in said
-    assert json.dumps(charts(app)[-1]).count('"disagreement"') == 1
+    assert "Disagreement by input group" in said
+    assert "disagreement is best for fine (0.010) and worst for tweets (0.200)" in said
+    assert json.dumps(charts(app)[-1]).count('"Disagreement"') == 1
     assert any("disagreement" in frame.value.columns for frame in app.dataframe)
 
 
@@ -72,8 +72,8 @@ def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) 
     make_run(runs_dir, run_id=RUN, extras=True)
     app = open_page("inputs", run=RUN)
     said = words(app)
-    assert "How does each group fare, by calibration error?" in said
-    assert "How does each group fare, by Brier score?" in said
+    assert "Calibration error by input group" in said
+    assert "Brier score by input group" in said
     served = next(frame.value for frame in app.dataframe if "calibration error" in frame.value.columns)
     assert served["calibration error"].tolist() == pytest.approx([0.02, 0.3])
     assert served["Brier score"].tolist() == pytest.approx([0.1, 0.4])

@@ -77,8 +77,8 @@ def test_only_runs_with_the_same_task_are_offered_beside(
     assert "gates frozen says" in said
     assert "the other run says" in said
     for kind, told in (
-        ("other", "answered with negative and positive; this one on"),
-        ("numbers", "answered with a number"),
+        ("other", "with the labels negative and positive; this one on"),
+        ("numbers", "with a number as the label"),
     ):
         app = open_page("playground", run=own, text="dull plot", other=other_runs[kind].name)
         said = plain(app)

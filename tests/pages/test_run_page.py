@@ -27,9 +27,9 @@ def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
     assert len(charts(app)) == count
     said = plain(app)
     if section == "results":
-        assert "Not recorded in this run: the base model" in said
+        assert "Not recorded in this run. Newer runs" in said
     if section == "machine":
-        assert said.count("Not recorded in this run: the machine") == 2
+        assert said.count("Not recorded in this run. Memory") == 2
 
 
 def test_a_chosen_section_goes_to_the_address(runs_dir: Path) -> None:
@@ -52,9 +52,9 @@ def test_what_newer_runs_record_is_shown(runs_dir: Path) -> None:
 def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)
-    assert "Importance is noisier than its signal" in plain(app)
-    assert "Checked and well" in plain(app)
-    links = [link.proto for link in app.get("page_link") if link.proto.label == "See it"]
+    assert "Importance is mostly noise" in plain(app)
+    assert "Passed" in plain(app)
+    links = [link.proto for link in app.get("page_link") if link.proto.label == "Show"]
     assert [(link.page, link.query_string) for link in links] == [
         ("run", f"run={RUN}"), ("capacity", f"run={RUN}&signal=importance"),
     ]  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_run_without_records_is_calm(runs_dir: Path) -> None:
     for section in ("training", "results", "machine"):
         app = open_page("run", run=RUN, section=section)
         assert not app.error
-    assert "all good" in words(app)
+    assert "No problems" in words(app)
 
 
 def test_the_ways_to_run_it_again(runs_dir: Path) -> None:
@@ -93,8 +93,8 @@ def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True)
     app = open_page("run", run=RUN, section="training")
     assert len(charts(app)) == 7
-    assert "The method's own: threshold" in plain(app)
-    assert "threshold, from 0 to 1" in plain(app)
+    assert "Method metric: threshold" in plain(app)
+    assert "Threshold changed from 0 to 1" in plain(app)
 
 
 @pytest.mark.parametrize(("page", "address"), [("run", {"run": RUN}), ("compare", {"runs": f"{RUN},{RUN[:-1]}2"})])

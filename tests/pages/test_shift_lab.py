@@ -109,7 +109,7 @@ def test_a_link_leads_to_data_of_another_run(
     train(tiny_bert, save_data(_made(tmp_path / "fits")), runs_dir)
     app = open_page("inputs", run=run.name, lab="data")
     assert metrics(app) == []
-    assert "single texts, answered with bad and good" in plain(app)
+    assert "single texts, with the labels bad and good" in plain(app)
     box = next(box for box in app.selectbox if box.label == "held-out rows of")
     assert box.options == ["choose", "fits", "a file of this machine"]
     box.select_index(1).run(timeout=60)

@@ -65,12 +65,12 @@ def nothing(folder: Path) -> None:
 
 
 STATES: dict[str, tuple[str, int, Callable[[Path], None], str]] = {
-    "queued": ("queued", 0, nothing, "waits in the queue"),
+    "queued": ("queued", 0, nothing, "is in the queue"),
     "begun": ("running", 0, nothing, ""),
     "running": ("running", 17, nothing, ""),
-    "stalled": ("running", 17, stalled, "has been silent for 1 min"),
+    "stalled": ("running", 17, stalled, "has recorded nothing for 1 min"),
     "elsewhere": ("running", 17, elsewhere, "another machine"),
-    "interrupted": ("running", 17, interrupted, "is gone"),
+    "interrupted": ("running", 17, interrupted, "ended unexpectedly"),
     "failed": ("failed", 17, nothing, "the disk is full"),
     "stopped": ("stopped", 17, nothing, "Stopped at step 17"),
     "finished": ("finished", 40, nothing, ""),

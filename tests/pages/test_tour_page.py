@@ -30,7 +30,7 @@ def way(app: AppTest) -> list[tuple[str, str]]:
 def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
     app = open_page("tour", stop=stop.key)
     assert not app.error
-    assert stop.question in [element.value for element in app.subheader]
+    assert stop.short in [element.value for element in app.subheader]
     assert len(charts(app)) == (stop.key != "rank")
     assert len(app.get("bidi_component")) == (stop.key == "rank")
     _, before, after, number = tour_model.neighbours(stop.key)
@@ -38,13 +38,13 @@ def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
     expected = [f"stop={one.key}" for one in (before, after) if one]
     assert [query for _, query in way(app) if query.startswith("stop=")] == expected
     labels = [link.proto.label for link in app.get("page_link")]
-    assert ("Launch one like it" in labels) == (after is None)
+    assert ("Launch a similar run" in labels) == (after is None)
 
 
 @pytest.mark.usefixtures("_samples")
 def test_nonsense_in_the_address_starts_at_the_first_stop() -> None:
     app = open_page("tour", stop="<b>", step="x")
-    assert "What is rank?" in [element.value for element in app.subheader]
+    assert "Rank" in [element.value for element in app.subheader]
 
 
 @pytest.mark.parametrize("gates", [True, False])

@@ -81,11 +81,11 @@ def test_the_map_shows_factors_and_an_arrow_a_copy() -> None:
     assert len(figure.layout.annotations) == 1
     assert figure.layout.annotations[0].ay == 0
     words = components.sentence(rows, found, "b 0")
-    assert words == "b 0: 1 component at the end; after 1 copy all descend from 1 slot (0)."
-    assert "no factors" in components.sentence(rows.iloc[:0], found, "b 0")
+    assert words == "b 0: 1 component at the end; after 1 copy, all descend from 1 slot (0)."
+    assert "No factors" in components.sentence(rows.iloc[:0], found, "b 0")
 
 
-SHARE = About("trained share", "Components: their trained share")
+SHARE = About("trained share")
 
 
 def layers() -> pd.DataFrame:
@@ -99,7 +99,7 @@ def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:
     found = components.known(said, {"trained_part": "share", "kept": "share", "factor": "factor"})
     assert list(found) == ["factor", "trained_part", "kept"]
     assert found["kept"] == About("kept rows", "Which rows are kept", unit="share")
-    assert found["trained_part"].question == "Components: their trained part share"
+    assert found["trained_part"].word == "trained part share"
     assert components.known({"own_signals": {"kept": {"title": 3}}}, {"kept": ""})["kept"].word == "kept"
     assert components.known({}, {}) == {}
     assert len(components.known({}, {f"s{i}": "" for i in range(100)})) == components.MOST_SIGNALS
@@ -141,8 +141,8 @@ def test_what_components_say_in_words() -> None:
     modules = layers()
     values = components.by_module(np.array([0.0, 0.2, 0.3, 0.4, 0.5]), modules)
     assert components.spread(values, modules, SHARE, 7, neutral=0.3) == (
-        "At step 7 trained share runs from 0 (value 0, component 0) to 0.5 (query 0, component 1), 0.28 in the mean of "
-        "5 components of 2 modules; 1 is at zero. Colours tell which side of 0.3 a component lies on."
+        "At step 7, trained share ranges from 0 (value 0, component 0) to 0.5 (query 0, component 1); mean 0.28 over "
+        "5 components of 2 modules; 1 is 0. Colours show whether a component is above or below 0.3."
     )
     same = components.by_module(np.ones(5), modules)
     assert components.spread(same, modules, SHARE, 7).endswith("is 1 in all 5 components of 2 modules.")
@@ -152,7 +152,7 @@ def test_what_components_say_in_words() -> None:
     )
     rows = pd.DataFrame([[0.5, 0.5], [0.4, 0.4]], columns=[0, 10])
     assert components.over_steps(rows, "b 0", SHARE) == (
-        "b 0: 2 components at the end, trained share 0.4 to 0.5; the same at every step."
+        "b 0: 2 components at the end, trained share 0.4 to 0.5; constant over all steps."
     )
     assert components.over_steps(rows + [0, 0.1], "b 0", SHARE).endswith("0.5 to 0.6.")
     assert "At step 10" in components.over_steps(pd.DataFrame([[0, 1.0]], columns=[0, 10]), "b 0", mask)

@@ -52,7 +52,7 @@ def test_what_came_back_is_not_drawn() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4], s20=[4, 4, 4, 4])
     traced = flows.trace(modules(), moves((10, Q0, K0), (20, K0, Q0)), held)
     assert amounts(traced) == {(m, m): 64 for m in range(4)}
-    assert "No capacity changed hands" in capacity_text.flow(traced, flows.balance(traced, modules(), held), 2, 0, 20)
+    assert "No rank moved between" in capacity_text.flow(traced, flows.balance(traced, modules(), held), 2, 0, 20)
 
 
 def test_what_is_given_beyond_the_price_is_released() -> None:

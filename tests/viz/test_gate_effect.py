@@ -82,12 +82,14 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
     words = inputs_text.gates(gates, modules(), effect, 40)
-    assert words.startswith("At step 40 1 of 6 gates tell the groups apart beyond chance, most at query 2: d 1.020")
+    assert words.startswith(
+        "At step 40, 1 of 6 gates differ between groups beyond chance. The largest difference is in query 2: d 1.020"
+    )
     table = served(gates, modules(), effect, pd.DataFrame({"group": GROUPS, "loss": 0.5, "metric": 0.9}))
-    assert table["opens"].tolist() == ["none beyond chance"] * 3 + ["query 2 +0.015"]
-    assert table["closes"].tolist() == ["query 2 -0.005"] * 3 + ["none beyond chance"]
+    assert table["larger gates"].tolist() == ["none significant"] * 3 + ["query 2 +0.015"]
+    assert table["smaller gates"].tolist() == ["query 2 -0.005"] * 3 + ["none significant"]
     nothing = gate_effect(*drawn())
-    assert "no gate tells the groups apart beyond chance" in inputs_text.gates(gates, modules(), nothing, 40)
+    assert "no gate differs between groups beyond chance" in inputs_text.gates(gates, modules(), nothing, 40)
 
 
 def test_gates_over_depth_of_chosen_examples() -> None:
@@ -98,7 +100,7 @@ def test_gates_over_depth_of_chosen_examples() -> None:
     assert depth["gate"].tolist() == pytest.approx([*gates[1], *gates[5]])
     assert "2 examples; their mean gates differ most in layer" in inputs_text.depth(depth)
     figure = inputs_figures.gates_over_depth(depth, theme.DARK)
-    assert [trace.name for trace in figure.data] == ["example 1", "example 5"]
+    assert [trace.name for trace in figure.data] == ["Example 1", "Example 5"]
 
 
 def test_selected_points_stay_and_the_others_fade() -> None:

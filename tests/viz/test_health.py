@@ -64,19 +64,19 @@ STARVED = np.array([4.0, 4, 4, 4, 4, 4, 4, 1])
 NOISE = [np.random.default_rng(i // 3).random(N) for i in range(24)]
 
 CASES: list[tuple[str, Callable[[Evidence], Finding | None], dict[str, object], str, str]] = [
-    ("never ran", checks.allocator, {"reallocations": events([])}, PROBLEM, "3 reallocations are planned and none"),
-    ("frozen", checks.frozen, {"ranks": table([[4] * N] * 3)}, NOTICE, "3 reallocations were made, 3 of them"),
+    ("never ran", checks.allocator, {"reallocations": events([])}, PROBLEM, "3 reallocations are planned, but none"),
+    ("frozen", checks.frozen, {"ranks": table([[4] * N] * 3)}, NOTICE, "There were 3 reallocations, 3 of them"),
     ("exceeded", checks.budget, {"line": line([990, 1100])}, PROBLEM, "100 parameters (10.0 %) above the budget"),
     ("exceeded once", checks.budget, {"line": line([1500, 990])}, NOTICE, "Up to step 0"),
     ("unused", checks.budget, {"line": line([990, 800])}, NOTICE, "200 of 1,000 parameters (20.0 %)"),
-    ("starved", checks.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is among"),
+    ("starved", checks.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is in the top quarter"),
     ("collapsed", checks.gates, {"gates": table([[1.0002] * N])}, NOTICE, "within 0.001 of 1"),
     ("alike", checks.gates, {"group_gates": pd.DataFrame([[0.9] * N] * 2)}, NOTICE, "treat all inputs alike"),
     ("saturated", checks.gates, {"gates": table([[1.0] * (N - 1) + [1.99]])}, PROBLEM, "1 of 8 gates"),
     ("noise", checks.noise, {"importance": table(NOISE)}, NOTICE, "rank correlation"),
     ("not a number", checks.loss, {"loss": loss([0.7, np.nan, 0.6])}, PROBLEM, "first at step 1"),
-    ("diverged", checks.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "above 1.5 times"),
-    ("majority", checks.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out rows"),
+    ("diverged", checks.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "more than 1.5 times"),
+    ("majority", checks.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out predictions"),
     ("data", checks.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
 ]  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_a_finding_appears_and_only_then(
 def test_all_good_is_said_with_what_was_checked() -> None:
     assert health_report.findings(well()) == []
     words = health_report.summary(well(planned_events=None, gates=pd.DataFrame()))
-    assert "the budget holds and is used" in words
+    assert "the budget is used and not exceeded" in words
     assert words.endswith("Not recorded in this run: planned reallocations and gates.")
 
 
@@ -134,4 +134,4 @@ def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
     found = {finding.title for finding in health_report.findings(RunReading(folder).evidence)}
     assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & found
     used = summary["params"]["active"] + summary["params"]["gate"]
-    assert ("Budget is unused" in found) <= (used < 0.95 * summary["params"]["budget"])
+    assert ("Part of the budget is unused" in found) <= (used < 0.95 * summary["params"]["budget"])

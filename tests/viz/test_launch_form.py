@@ -104,10 +104,10 @@ def test_lists_of_other_runs_are_texts() -> None:
     ("training", "waiting", "new", "said"),
     [
         (0, 0, 1, ""),
-        (1, 0, 1, "1 run is training; this one will wait its turn, position 2."),
-        (1, 2, 1, "1 run is training and 2 wait in the queue; this one will wait its turn, position 4."),
-        (0, 1, 3, "1 waits in the queue; these 3 will wait their turn, positions 2 to 4."),
-        (0, 0, 3, "One run trains at a time: the first starts at once, 2 wait their turn."),
+        (1, 0, 1, "1 run is training; this run gets position 2."),
+        (1, 2, 1, "1 run is training and 2 are in the queue; this run gets position 4."),
+        (0, 1, 3, "1 is in the queue; these 3 runs get positions 2 to 4."),
+        (0, 0, 3, "One run trains at a time: the first starts at once, 2 wait in the queue."),
     ],
 )
 def test_the_queue_in_words(training: int, waiting: int, new: int, said: str) -> None:

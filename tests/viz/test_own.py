@@ -74,9 +74,10 @@ def test_groups_are_renumbered_so_that_neighbours_tell_apart() -> None:
 
 def test_sentences_count_groups_and_choices() -> None:
     assert capacity_text.groups_at(np.array([0, 1, 0, 1.0]), 5) == (
-        "At step 5 4 modules form 2 groups; the largest holds 2. Neighbouring rows of one colour share."
+        "At step 5, 4 modules form 2 groups. The largest group has 2 modules. Neighbouring rows of one colour "
+        "are one group."
     )
-    assert capacity_text.groups_at(np.arange(3.0), 0).endswith("3 groups: each stands alone.")
+    assert capacity_text.groups_at(np.arange(3.0), 0).endswith("3 groups of one module each.")
     assert capacity_text.choices_at(np.array([0, 1, 1, np.nan]), ("none", "low rank"), 3) == (
         "At step 3: 2 low rank and 1 none."
     )
@@ -105,8 +106,10 @@ def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:
 def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
     times = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
     kept = pd.DataFrame({"step": [0, 10], "value": [0.0, 3 * 2.0**20]})
-    assert run_text.step_time(times, kept).endswith("the strategy takes 1.0 % of it; the optimizer keeps 3.00 MiB.")
-    assert run_text.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of it.")
+    assert run_text.step_time(times, kept).endswith(
+        "the strategy takes 1.0 % of all step time; the optimizer state takes 3.00 MiB."
+    )
+    assert run_text.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of all step time.")
 
 
 def test_the_budget_line_prefers_what_was_counted() -> None:

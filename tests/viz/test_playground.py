@@ -93,10 +93,10 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
     ):  # fmt: skip
         assert other != own
     assert playground_model.not_comparable(own, task(labels=["negative", "positive"])) == (
-        "The other run of the link was trained on single texts, answered with negative and positive; "
-        "this one on single texts, answered with bad and good: pick another one."
+        "The other run of the link was trained on single texts, with the labels negative and positive; "
+        "this one on single texts, with the labels bad and good: pick another one."
     )
-    assert "answered with a number" in playground_model.not_comparable(own, task(task="regression", labels=[]))
+    assert "with a number as the label" in playground_model.not_comparable(own, task(task="regression", labels=[]))
     assert "cannot be read" in playground_model.not_comparable(own, None)
     assert task(task=None).kind == "classification", "runs of earlier versions"
 

@@ -64,7 +64,7 @@ def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
     found = capacity_model.steadiness(same, [5, 10, 15])
     assert found["step"].tolist() == [10, 15]
     assert found["value"].tolist() == pytest.approx([1.0, 1.0])
-    assert "steady: Spearman 1.00" in capacity_text.steadiness(found)
+    assert "stable: median Spearman correlation 1.00" in capacity_text.steadiness(found)
     noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
     assert "mostly noise" in capacity_text.steadiness(capacity_model.steadiness(noise, [5, 10]))
-    assert "nothing to compare" in capacity_text.steadiness(capacity_model.steadiness(noise, [5]))
+    assert "fewer than two reallocations" in capacity_text.steadiness(capacity_model.steadiness(noise, [5]))

@@ -99,9 +99,10 @@ def page(sample: Path) -> bytes:
 def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path) -> None:
     read = Read(page)
     assert len(page) < MOST_BYTES
-    for words in ("Does it learn?", "Where capacity sits", "Where the loss hangs", "Who gave to whom?", "Configuration",
-                  "Does it stay within the budget?", "What is taken for what?", "Versions, machine and size", "torch",
-                  "How fast is it told to learn?", "Which inputs open which gates?"):  # fmt: skip
+    for words in ("Training loss", "Rank by module over time", "Importance by module over "
+        "time", "Rank transfers", "Configuration",
+                  "Parameter budget", "Confusion matrix", "Versions, machine and size", "torch",
+                  "Learning rate", "Gates by input group"):  # fmt: skip
         assert words in read.said, words
     assert len(read.charts) == page.count(b'class="plot"') > 12
     assert page == run_report(sample), "the same run must give the same bytes"
@@ -149,7 +150,7 @@ def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Pat
     assert state in read.said
     assert "Configuration" in read.said
     assert bool(read.charts) == (state != "queued")
-    assert ("Does it learn?" in read.said) == (steps > 0)
+    assert ("Training loss" in read.said) == (steps > 0)
 
 
 def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir: Path) -> None:

@@ -37,7 +37,7 @@ def test_class_scores_are_sklearns() -> None:
     guess = np.repeat([0, 1, 0, 1, 2], [30, 5, 2, 40, 1])
     wanted = precision_recall_fscore_support(truth, guess, labels=[0, 1, 2], zero_division=0)
     found = results.class_scores(counts, ["a", "b", "c"])
-    for column, values in zip(("precision", "recall", "F1", "rows"), wanted, strict=True):
+    for column, values in zip(("precision", "recall", "F1", "examples"), wanted, strict=True):
         assert found[column].tolist() == pytest.approx(list(values))
     assert "F1 is highest for b" in result_text.class_scores(found)
 
@@ -48,11 +48,13 @@ def test_most_changed_examples() -> None:
     )
     named = results.answer_names(ends, LABELS)
     assert results.changed(named)["loss change"].tolist() == [-0.6, -0.5, 0.2, 0.1]
-    assert results.turned(named)["answer after"].tolist() == ["negative", "positive"]
+    assert results.turned(named)["prediction after"].tolist() == ["negative", "positive"]
     counts = results.answers(named)
     assert counts["count"].tolist() == [1, 1, 1, 1]
     words = result_text.answers(counts, "At first", "now")
-    assert words == "At first 50.0 % of 4 probe examples are right, now 50.0 %: 1 answers turned right, 1 turned wrong."
+    assert words == (
+        "At first 50.0 % of 4 probe predictions are correct, now 50.0 %: 1 predictions became correct, 1 became wrong."
+    )
     assert "on 2 of 4 probe examples" in result_text.before_after(ends, "at first", "now")
 
 
@@ -103,7 +105,7 @@ def test_components_by_kind() -> None:
     ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
     totals = progress.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
-    words = "At step 10 the adapters hold 12 components; key gained most (+2), query lost most (-2)."
+    words = "At step 10, the adapters have 12 components; key gained most (+2), query lost most (-2)."
     assert result_text.by_kind(totals) == words
     assert progress.components_by_kind(ranks.head(2), modules).empty
 
@@ -117,11 +119,11 @@ def test_remaining_time_counts_evaluations_of_this_process() -> None:
     assert progress.remaining_s(summary, times, events, 4) == pytest.approx(2.5 + 3 * 5)
     assert progress.remaining_s(summary, times, events.head(3), 4) == pytest.approx(2.5)
     assert progress.remaining_s(summary, times, events, 20) is None
-    assert "after this process's first step" in progress.words(summary, None)
+    assert "after the first step of this process" in progress.words(summary, None)
 
 
 def test_machine_words() -> None:
     system = pd.DataFrame({"name": ["rss_mib"] * 2, "time": [100.0, 160.0], "value": [600.0, 512.0]})
     words = progress.machine_words(progress.minutes(system), {"rss_mib": "process"}, "MiB")
-    assert words == "Process 512 MiB now, 600 MiB at most, over 1 min 0 s."
+    assert words == "Process 512 MiB now, maximum 600 MiB, over 1 min 0 s."
     assert progress.machine_words(progress.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith("Not rec")

@@ -76,7 +76,7 @@ def test_what_the_log_does_not_say_is_not_drawn() -> None:
     search = found({"history": history, "budget": 10**400}, config={"strategy": {"limit": "x"}})
     assert (search.limit, search.chosen, search.tried["round"].tolist()) == (None, None, [0, 0])
     figure = search_figure.search_scatter(search, "loss", theme.DARK)
-    assert [trace.name for trace in figure.data] == ["Pareto set", "a candidate"]
+    assert [trace.name for trace in figure.data] == ["Pareto set", "Candidate"]
 
 
 def test_the_figure_shows_candidates_limit_and_choice() -> None:
@@ -84,9 +84,9 @@ def test_the_figure_shows_candidates_limit_and_choice() -> None:
     figure = search_figure.search_scatter(search, "loss <b>of</b> the candidate, nats", theme.LIGHT)
     traces = {trace.name: trace for trace in figure.data}
     assert list(traces["Pareto set"].x) == [50, 80]
-    assert list(traces["a candidate"].marker.color) == [0, 0, 1, 1, 1]
-    assert list(traces["limit"].x) == [100, 100]
-    assert (list(traces["chosen"].x), list(traces["chosen"].y)) == ([80], [0.5])
+    assert list(traces["Candidate"].marker.color) == [0, 0, 1, 1, 1]
+    assert list(traces["Limit"].x) == [100, 100]
+    assert (list(traces["Chosen"].x), list(traces["Chosen"].y)) == ([80], [0.5])
     assert "<b>of" not in str(figure.to_json()).replace("\\u003c", "<")
 
 
@@ -94,12 +94,13 @@ def test_what_a_search_says() -> None:
     words = capacity_text.search(found(paths(HISTORY), paths(HISTORY)), 4)
     assert words == (
         "The search after step 11 tried 5 candidates in 2 rounds and chose one with 80 parameters, 80.0 % of the limit "
-        "of 100, at a loss of 0.500; the best of the first round had 0.700. The Pareto set holds 2: no other candidate "
-        "has as low a loss with as few parameters. 4 of 5 shown. 1 more had a loss that is no number. It is the last "
+        "of 100 and a loss of 0.500. The best loss of the first round was 0.700. The Pareto set has 2 "
+        "candidates: no other candidate "
+        "has as low a loss with as few parameters. 4 of 5 shown. 1 more had no finite loss. This is the last "
         "of 2 searches."
     )
     none = found(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
-    assert capacity_text.search(none, 0) == "No candidate of the search after step 10 has a loss that is a number."
+    assert capacity_text.search(none, 0) == "No candidate of the search after step 10 has a finite loss."
     assert searches.loss_title({"labels": ["a"]}).endswith("nats")
     assert searches.loss_title({}) == "loss of the candidate"
 

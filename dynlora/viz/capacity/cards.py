@@ -64,7 +64,7 @@ def capacity_decisions(view: CapacityView) -> None:
 def _map(view: CapacityView, place: Any) -> None:
     """Draw the chosen signal over modules and steps."""
     heat, rows, budget = view.heat(view.signal, 400), view.rows(), view.budget()
-    with place, card(one_line(view.shown.question, 100), "map"):
+    with place, card(view.shown.title, "map", view.shown.question):
         look, table = view.about_map(heat.unit), capacity_model.wide(heat.frame, view.modules)
         figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
         chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}")
@@ -74,7 +74,7 @@ def _model(view: CapacityView, place: Any) -> None:
     """Draw the model as a picture that plays through the steps shown."""
     state = view.state()
     words = capacity_text.picture(state, signals.uniform_rank(view.summary))
-    with place, card("The model, step by step", "picture"):
+    with place, card("Rank and importance in the model", "picture"):
         replay(view.pictures(words, colours()))
         under(words, capacity_model.state_table(state), "picture")
 
@@ -82,16 +82,16 @@ def _model(view: CapacityView, place: Any) -> None:
 def _module(view: CapacityView, module: str) -> None:
     """Draw one module's row of the map as a line."""
     heat, title = view.heat(view.signal, 400), view.shown.word
-    with card(f"{view.short[module]} over the steps", "module"):
+    with card(f"{view.short[module]}: {one_line(title, 60)} over time", "module"):
         series = capacity_model.one_module(heat.frame, view.modules, module)
         figure = module_figures.module_lines(series, title, heat.unit, view.step, colours())
-        chart(figure, f"{view.short[module]} is {module}.", series, "module")
+        chart(figure, f"{view.short[module]} is the module {module}.", series, "module")
 
 
 def _flow(view: CapacityView, place: Any) -> None:
     """Draw who gave to whom in the steps shown."""
-    with place, card(f"Who gave to whom, steps {view.first} to {view.last}", "flow"):
-        by = segmented("flow", "ends of the flow", list(flows.BY), "kind", flows.BY.__getitem__)
+    with place, card(f"Rank transfers, steps {view.first} to {view.last}", "flow"):
+        by = segmented("flow", "Group transfers", list(flows.BY), "kind", flows.BY.__getitem__)
         traced, sides = view.traced()
         found, ends = view.flow(traced, by)
         words = capacity_text.flow(traced, sides, len(view.events_shown), view.first, view.last)
@@ -105,7 +105,7 @@ def _components(view: CapacityView) -> None:
         if whole.empty or now.empty:
             continue
         look = view.about_components(about, components.centre(whole, about, is_factor=name == components.FACTOR))
-        with card(one_line(about.question, 100), f"components-{place}"):
+        with card(f"Components: {one_line(about.word, 60)}", f"components-{place}", about.question):
             left, right = st.columns(2)
             with left:
                 rows = view.rows()
@@ -125,11 +125,15 @@ def _of_one_module(
     rows, copied = components.of_module(whole, view.modules, module), view.copies()
     own = copied[(copied["module"] == module) & is_factor]
     words = components.sentence(rows, own, short) if is_factor else components.over_steps(rows, short, about)
-    hint = "" if view.module else " Choose a module to follow above to see another."
+    hint = "" if view.module else " Select a module above to see its components."
     figure = component_figures.component_map(rows, own, whole, look, colours())
     chart(figure, words + hint, rows.T.reset_index(names="step"), key)
     if len(own):
-        under("Who descends from whom.", components.lineage(own, len(rows)), "lineage")
+        under(
+            "Lineage of the components: the slot each one was copied from.",
+            components.lineage(own, len(rows)),
+            "lineage",
+        )
 
 
 def _search(view: CapacityView) -> None:
@@ -137,7 +141,7 @@ def _search(view: CapacityView) -> None:
     found = view.search()
     if found is None:
         return
-    with card("What did the search try, and what did it choose?", "search"):
+    with card("Search candidates", "search"):
         words = capacity_text.search(found, len(searches.drawn(found.tried)))
         if found.tried.empty:
             note(words)
@@ -148,7 +152,7 @@ def _search(view: CapacityView) -> None:
 
 def _decisions(decided: pd.DataFrame) -> None:
     """Draw what was decided beside moves of rank."""
-    with card("What else was decided", "decisions"):
+    with card("Other decisions", "decisions"):
         st.dataframe(decided.tail(200), hide_index=True, width="stretch", height=min(260, 38 + 35 * len(decided)))
         under(decision_log.summary(decided), decided, "decisions")
 
@@ -156,14 +160,14 @@ def _decisions(decided: pd.DataFrame) -> None:
 def _agreement(view: CapacityView, place: Any) -> None:
     """Draw rank against importance."""
     state = view.state()
-    with place, card(f"Did rank follow importance, at step {view.step}?", "scatter"):
+    with place, card(f"Rank and importance at step {view.step}", "scatter"):
         figure = module_figures.importance_scatter(state, view.module, colours())
         chart(figure, capacity_text.followed(state), capacity_model.state_table(state), "scatter")
 
 
 def _steadiness(view: CapacityView) -> None:
     """Draw how well the order of importance agrees from one reallocation to the next."""
-    with card("Is importance steady from one reallocation to the next?", "steady"):
+    with card("Importance stability between reallocations", "steady"):
         steady = capacity_model.steadiness(view.heat_of("importance"), view.events)
         figure = module_figures.steadiness(steady, colours())
         chart(figure, capacity_text.steadiness(steady), steady, "steady")

@@ -45,9 +45,9 @@ def component_map(
     _draw_copies(drawn, copies, colours)
     if look.step is not None and len(rows.columns) > 1:
         drawn.add_vline(x=look.step, line={"color": colours.text, "width": 1.4})
-    drawn.update_xaxes(title_text="step", showgrid=False)
+    drawn.update_xaxes(title_text="Step", showgrid=False)
     drawn.update_yaxes(
-        title_text="component", autorange="reversed", showgrid=False, dtick=1 if len(rows) <= FEW else None
+        title_text="Component", autorange="reversed", showgrid=False, dtick=1 if len(rows) <= FEW else None
     )
     return drawn
 
@@ -92,7 +92,7 @@ def all_components(
     )  # fmt: skip
     label_rows(drawn, modules, centres, colours)
     drawn.update_xaxes(
-        title_text="component", showgrid=False, dtick=1 if columns <= FEW else None, range=[-0.5, columns - 0.5]
+        title_text="Component", showgrid=False, dtick=1 if columns <= FEW else None, range=[-0.5, columns - 0.5]
     )
     drawn.update_yaxes(range=[edges[-1], edges[0]], showgrid=False)
     for centre in centres[(modules["name"] == look.module).to_numpy()][:1]:

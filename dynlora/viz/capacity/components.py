@@ -36,10 +36,10 @@ def known(summary: Mapping[str, Any], recorded: Mapping[str, str]) -> dict[str, 
         recorded: name to unit.
     """
     named = own(summary)
-    found = {FACTOR: About("factor", "Components: their factors and lineage")} if FACTOR in recorded else {}
+    found = {FACTOR: About("factor")} if FACTOR in recorded else {}
     for name, unit in recorded.items():
         word = one_line(f"{name.replace('_', ' ')} {unit}", 40)
-        found.setdefault(name, named.get(name) or About(word, f"Components: their {word}"))
+        found.setdefault(name, named.get(name) or About(word))
     return dict(list(found.items())[:MOST_SIGNALS])
 
 
@@ -154,24 +154,24 @@ def spread(
     finite = values.to_numpy(float)
     known = finite[np.isfinite(finite)]
     if about.choices:
-        return f"{choices_at(known, about.choices, step)} Rows are modules, columns their components."
+        return f"{choices_at(known, about.choices, step)} Rows are modules, columns are components."
     many = f"{plural(len(known), 'component')} of {plural(len(values), 'module')}"
     low, high = (np.unravel_index(find(finite), finite.shape) for find in (np.nanargmin, np.nanargmax))
     if finite[low] == finite[high]:
-        return f"At step {step} {word} is {number(float(finite[low]))} in all {many}."
+        return f"At step {step}, {word} is {number(float(finite[low]))} in all {many}."
     ends = [f"{number(float(finite[at]))} ({one_line(short[at[0]], 40)}, component {at[1]})" for at in (low, high)]
     zero = int((known == 0).sum())
-    some = f"; {zero:,} {'is' if zero == 1 else 'are'} at zero" if zero else ""
+    some = f"; {zero:,} {'is' if zero == 1 else 'are'} 0" if zero else ""
     mean = number(float(known.mean()))
-    told = f" Colours tell which side of {number(neutral)} a component lies on." if neutral else ""
-    return f"At step {step} {word} runs from {ends[0]} to {ends[1]}, {mean} in the mean of {many}{some}.{told}"
+    told = f" Colours show whether a component is above or below {number(neutral)}." if neutral else ""
+    return f"At step {step}, {word} ranges from {ends[0]} to {ends[1]}; mean {mean} over {many}{some}.{told}"
 
 
 def over_steps(rows: pd.DataFrame, module: str, about: About) -> str:
     """Return the sentence under a signal of one module's components; `rows` as `of_module` returns them."""
     word = one_line(about.word, 40)
     if rows.empty:
-        return f"No {word} was recorded of the components of {module}."
+        return f"No {word} was recorded for the components of {module}."
     if about.choices:
         return f"{module}: {choices_at(rows.iloc[:, -1].to_numpy(float), about.choices, int(rows.columns[-1]))}"
     last = rows.iloc[:, -1].dropna()
@@ -181,22 +181,22 @@ def over_steps(rows: pd.DataFrame, module: str, about: About) -> str:
     ends = number(float(last.min())), number(float(last.max()))
     words = f"{many}, {word} {ends[0]}" + (f" to {ends[1]}" if ends[0] != ends[1] else "")
     is_still = (rows.nunique(axis=1) <= 1).all() and rows.shape[1] > 1
-    return f"{words}; the same at every step." if is_still else f"{words}."
+    return f"{words}; constant over all steps." if is_still else f"{words}."
 
 
 def sentence(rows: pd.DataFrame, found: pd.DataFrame, module: str) -> str:
     """Return the sentence under the factors of a module's components; `rows` as `of_module` returns them."""
     if rows.empty:
-        return f"{module} has no factors on its components."
+        return f"No factors were recorded for the components of {module}."
     last = rows.iloc[:, -1]
     zero, lived = int((last == 0).sum()), int(last.notna().sum())
     words = f"{module}: {plural(lived, 'component')} at the end"
-    words += f", {zero} of them at factor zero" if zero else ""
+    words += f", {zero} with factor 0" if zero else ""
     if found.empty:
         return f"{words}."
     founders = sorted(set(lineage(found, len(rows))["founder"]))
     many = "1 copy" if len(found) == 1 else f"{len(found):,} copies"
-    return f"{words}; after {many} all descend from {plural(len(founders), 'slot')} ({spans(founders)})."
+    return f"{words}; after {many}, all descend from {plural(len(founders), 'slot')} ({spans(founders)})."
 
 
 _PLACES = ("donor_component", "receiver_component")

@@ -41,7 +41,7 @@ def decisions(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
 def summary(found: pd.DataFrame) -> str:
     """Say how many decisions there were, of which kinds."""
     if found.empty:
-        return "Nothing was decided but moves of rank."
+        return "There are no decisions other than rank transfers."
     counts = found["decision"].value_counts()
     kinds = ", ".join(f"{count} × {one_line(kind, 40)}" for kind, count in counts.items())
     many, steps = len(found), found["step"].nunique()

@@ -1,4 +1,4 @@
-"""Who gave capacity to whom between two steps: by kind, by depth or by module, both sides adding up."""
+"""Rank transfers between two steps: by kind, by depth or by module, with equal totals on both sides."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -24,7 +24,7 @@ OTHERS = "all others"
 MOST_BANDS = 12
 """Ends that a flow names on each side; more turn into hair."""
 
-BY = {"kind": "by kind", "depth": "by depth", "module": "by module"}
+BY = {"kind": "By kind", "depth": "By depth", "module": "By module"}
 """How the ends of a flow can be put together."""
 
 

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from dynlora.viz.kit.stats import spearman
 
-ORDERS = {"kind": "rows by kind", "depth": "by depth", "rank": "by rank"}
+ORDERS = {"kind": "By kind", "depth": "By depth", "rank": "By rank"}
 """The orders of a map's rows, and what people call them."""
 
 
@@ -106,7 +106,7 @@ def state_table(state: pd.DataFrame) -> pd.DataFrame:
     """Return the state of the modules as a table that people read."""
     found = state[["short", "name", "rank", "rank_share", "importance", "importance_share"]]
     return found.rename(
-        columns={"short": "module", "rank_share": "share of rank, %", "importance_share": "share of importance, %"}
+        columns={"short": "module", "rank_share": "rank (% of total)", "importance_share": "importance (% of total)"}
     )
 
 

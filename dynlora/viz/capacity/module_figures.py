@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz.capacity.flows import FREE, OTHERS, RELEASED
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 
@@ -58,7 +58,7 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
 def _flow_words(row: pd.Series) -> str:
     amount = f"{row['parameters']:,.0f} parameters"
     if row["kept"]:
-        return f"{plotly_text(row['source'])}: {amount} stayed where they were"
+        return f"{plotly_text(row['source'])}: {amount} were not moved"
     return f"{plotly_text(row['source'])} → {plotly_text(row['target'])}<br>{amount}"
 
 
@@ -97,8 +97,8 @@ def importance_scatter(state: pd.DataFrame, module: str | None, colours: Palette
             hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{x:.2f} % of importance"
             "<br>%{y:.2f} % of rank (%{customdata[2]} components)<extra></extra>",
         )  # fmt: skip
-    drawn.update_xaxes(title_text="share of importance, %", rangemode="tozero")
-    drawn.update_yaxes(title_text="share of rank, %", rangemode="tozero")
+    drawn.update_xaxes(title_text="Importance (% of total)", rangemode="tozero")
+    drawn.update_yaxes(title_text="Rank (% of total)", rangemode="tozero")
     drawn.update_layout(showlegend=True)
     return drawn
 
@@ -110,8 +110,10 @@ def module_lines(series: pd.DataFrame, title: str, unit: str, step: int | None, 
         x=series["step"], y=series["value"], mode="lines", line={"color": colours.accent, "width": 1.8, "shape": "hv"},
         hovertemplate=f"step %{{x}}<br>{plotly_text(title)} %{{y:.4g}}<extra></extra>",
     )  # fmt: skip
-    drawn.update_xaxes(title_text="step")
-    drawn.update_yaxes(title_text=plotly_text(f"{title}, {unit}" if unit else title), rangemode="tozero")
+    drawn.update_xaxes(title_text="Step")
+    drawn.update_yaxes(
+        title_text=plotly_text(sentence_case(f"{title} ({unit})" if unit else title)), rangemode="tozero"
+    )
     if step is not None:
         drawn.add_vline(x=step, line={"color": colours.text, "width": 1.2})
     return drawn
@@ -127,10 +129,11 @@ def steadiness(agreement: pd.DataFrame, colours: Palette) -> go.Figure:
     drawn = theme.figure(colours, 230)
     drawn.add_scatter(
         x=agreement["step"], y=agreement["value"], mode="lines+markers", line={"color": colours.accent, "width": 1.6},
-        marker={"size": 6}, hovertemplate="step %{x}<br>Spearman %{y:.2f} with the event before<extra></extra>",
+        marker={"size": 6}, hovertemplate=("step %{x}<br>Spearman %{y:.2f} with the previous "
+            "reallocation<extra></extra>"),
     )  # fmt: skip
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
     low = float(agreement["value"].min()) if len(agreement) else 0.0
-    drawn.update_xaxes(title_text="step")
-    drawn.update_yaxes(title_text="Spearman with the event before", range=[min(-0.05, low - 0.1), 1.05])
+    drawn.update_xaxes(title_text="Step")
+    drawn.update_yaxes(title_text="Spearman correlation", range=[min(-0.05, low - 0.1), 1.05])
     return drawn

@@ -35,7 +35,7 @@ def search_scatter(found: Search, loss: str, colours: Palette) -> go.Figure:
         line={"color": colours.muted, "width": 1.2, "dash": "dot"},
     )  # fmt: skip
     figure.add_scatter(
-        x=shown["parameters"], y=shown["loss"], mode="markers", name="a candidate", showlegend=False,
+        x=shown["parameters"], y=shown["loss"], mode="markers", name="Candidate", showlegend=False,
         customdata=shown["round"],
         marker={
             "color": shown["round"], "size": 8, "line": {"width": 0.6, "color": colours.panel},
@@ -53,17 +53,17 @@ def search_scatter(found: Search, loss: str, colours: Palette) -> go.Figure:
     )  # fmt: skip
     if found.limit is not None:
         figure.add_scatter(
-            x=[found.limit] * 2, y=[shown["loss"].min(), shown["loss"].max()], mode="lines", name="limit",
+            x=[found.limit] * 2, y=[shown["loss"].min(), shown["loss"].max()], mode="lines", name="Limit",
             line={"color": colours.text, "width": 1.2, "dash": "dash"},
-            hovertemplate="limit: %{x:,.0f} parameters<extra></extra>",
+            hovertemplate="Limit: %{x:,.0f} parameters<extra></extra>",
         )  # fmt: skip
     if found.chosen is not None:
         figure.add_scatter(
-            x=[found.chosen[0]], y=[found.chosen[1]], mode="markers", name="chosen",
+            x=[found.chosen[0]], y=[found.chosen[1]], mode="markers", name="Chosen",
             marker={"color": colours.second, "size": 14, "symbol": "star", "line": {"width": 1, "color": colours.text}},
-            hovertemplate=f"chosen<br>%{{x:,.0f}} parameters<br>{plotly_text(loss)} %{{y:.4f}}<extra></extra>",
+            hovertemplate=f"Chosen<br>%{{x:,.0f}} parameters<br>{plotly_text(loss)} %{{y:.4f}}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(showlegend=True)
-    figure.update_xaxes(title_text="parameters of the candidate", tickformat=",", nticks=6)
+    figure.update_xaxes(title_text="Parameters of the candidate", tickformat=",", nticks=6)
     figure.update_yaxes(title_text=plotly_text(loss))
     return figure

@@ -130,4 +130,4 @@ def table(found: Search) -> pd.DataFrame:
 
 def loss_title(summary: Mapping[str, Any]) -> str:
     """Return what a candidate's loss is called, with its unit where that is known: classifiers lose nats."""
-    return "loss of the candidate, nats" if summary.get("labels") else "loss of the candidate"
+    return "Loss of the candidate (nats)" if summary.get("labels") else "Loss of the candidate"

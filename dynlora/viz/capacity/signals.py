@@ -1,4 +1,4 @@
-"""The signals over modules that pages can show: their words, their questions, their sentence."""
+"""The signals over modules that pages can show: their names, titles and captions."""
 
 from __future__ import annotations
 
@@ -11,27 +11,17 @@ import pandas as pd
 
 from dynlora.store.meta import section, table
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import one_line, sentence_case
 
 WORDS = {
     "rank": "rank",
     "importance": "importance",
     "gate": "gate",
-    "grad_norm": "gradient",
-    "delta_norm": "delta norm",
+    "grad_norm": "gradient norm",
+    "delta_norm": "update norm",
     "effective_rank": "effective rank",
 }
 """Recorded name of each signal, and what people call it."""
-
-QUESTIONS = {
-    "rank": "Where capacity sits, step by step",
-    "importance": "Where the loss hangs on the adapter",
-    "gate": "Which gates the inputs open",
-    "grad_norm": "Where gradients are large",
-    "delta_norm": "Where the adapter moved the weights",
-    "effective_rank": "How many components carry the update",
-}
-"""The question each signal's map answers, its title."""
 
 _CENTRES = {"gate": 1.0}
 _MOST_CHOICES = 64
@@ -43,7 +33,7 @@ class About:
 
     Attributes:
         word: what people call it.
-        question: what its map answers, its title.
+        question: what its map answers, the subtitle; empty for none.
         centre: the neutral value; None when its scale starts at zero.
         choices: names of the values 0, 1, 2, ... where they are choices; empty for amounts.
         grouping: whether equal values mean that modules belong together, and the values nothing else.
@@ -51,11 +41,16 @@ class About:
     """
 
     word: str
-    question: str
+    question: str = ""
     centre: float | None = None
     choices: tuple[str, ...] = ()
     grouping: bool = False
     unit: str = ""
+
+    @property
+    def title(self) -> str:
+        """Title of its map over modules."""
+        return f"{one_line(sentence_case(self.word), 60)} by module over time"
 
 
 def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, About]:
@@ -63,7 +58,7 @@ def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, Abou
 
     What a run says of its method's own signals is not trusted: what is no text is left out.
     """
-    found = {name: About(word, QUESTIONS[name], _CENTRES.get(name)) for name, word in WORDS.items()}
+    found = {name: About(word, centre=_CENTRES.get(name)) for name, word in WORDS.items()}
     found |= {name: about for name, about in own(summary).items() if name not in found}
     return {name: about for name, about in found.items() if name in recorded}
 
@@ -76,7 +71,7 @@ def own(summary: Mapping[str, Any]) -> dict[str, About]:
             choices = said.get("choices")
             names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
             question = said.get("question")
-            words = question if isinstance(question, str) and question else said["title"]
+            words = question if isinstance(question, str) else ""
             unit, grouping = said.get("unit"), said.get("grouping") is True
             found[name] = About(
                 said["title"], words, None, tuple(names), grouping, unit if isinstance(unit, str) else ""
@@ -107,7 +102,11 @@ def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, ste
 def binned(heat: Any) -> str:
     """Say how many of the recorded steps a heat map shows; empty when it shows them all."""
     shown = heat.frame.shape[1]
-    return "" if shown >= heat.points else f"{shown:,} of {heat.points:,} recorded steps shown, the last of each bin."
+    return (
+        ""
+        if shown >= heat.points
+        else (f"{shown:,} of {heat.points:,} recorded steps shown: the last step of each bin.")
+    )
 
 
 def uniform_rank(summary: Mapping[str, Any]) -> int | None:

@@ -18,16 +18,16 @@ def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: 
     change = pd.Series((end - start)[modules["position"]])
     if not change.abs().sum():
         if not events:
-            return f"Every module keeps its rank up to step {step}: nothing was moved."
-        return f"Up to step {step} nothing has moved; the first reallocation came after step {min(events)}."
+            return f"No rank has moved up to step {step}."
+        return f"No rank has moved up to step {step}; the first reallocation is after step {min(events)}."
     past = [event for event in events if event <= step]
-    since = f"; nothing has moved since step {past[-1]}" if past and past[-1] < step else ""
+    since = f"; the last reallocation was after step {past[-1]}" if past and past[-1] < step else ""
     lost, won = modules[(change < 0).to_numpy()], modules[(change > 0).to_numpy()]
     source = _places(lost, change[(change < 0).to_numpy()].abs())
     target = _places(won, change[(change > 0).to_numpy()])
     if not len(won):
-        return f"By step {step} rank was taken from {source}{since}."
-    return f"By step {step} rank moved from {source} to {target}{since}."
+        return f"Up to step {step}, rank was removed from {source}{since}."
+    return f"Up to step {step}, rank moved from {source} to {target}{since}."
 
 
 def _places(modules: pd.DataFrame, amount: pd.Series) -> str:
@@ -51,13 +51,13 @@ def signal_at(modules: pd.DataFrame, values: np.ndarray, title: str, step: int) 
     if found.empty:
         return f"No {title} was recorded up to step {step}."
     top = found.nlargest(3)
-    words = f"At step {step} {title} is highest in {listed([one_line(name, 40) for name in top.index])}"
+    words = f"At step {step}, {title} is highest in {listed([one_line(name, 40) for name in top.index])}"
     total, tenth = found.clip(lower=0).sum(), max(1, round(len(found) / 10))
     if title != "gate" and total > 0:
         share = found.nlargest(tenth).clip(lower=0).sum() / total
-        modules_word = "module holds" if tenth == 1 else f"{tenth} modules hold"
-        return f"{words}; the top {modules_word} {percent(share, 0)} of the sum over all {len(found)}."
-    return f"{words}; it runs from {number(found.min())} to {number(found.max())}."
+        modules_word = "module has" if tenth == 1 else f"{tenth} modules have"
+        return f"{words}; the top {modules_word} {percent(share, 0)} of the total over {len(found)} modules."
+    return f"{words}; the values range from {number(found.min())} to {number(found.max())}."
 
 
 def groups_at(values: np.ndarray, step: int) -> str:
@@ -66,11 +66,14 @@ def groups_at(values: np.ndarray, step: int) -> str:
     if not len(sizes):
         return f"No groups were recorded up to step {step}."
     alone = int((sizes == 1).sum())
-    words = f"At step {step} {int(sizes.sum())} modules form {len(sizes)} groups"
+    words = f"At step {step}, {int(sizes.sum())} modules form {len(sizes)} groups"
     if alone == len(sizes):
-        return f"{words}: each stands alone."
-    rest = f", {alone} stand alone" if alone else ""
-    return f"{words}; the largest holds {int(sizes.max())}{rest}. Neighbouring rows of one colour share."
+        return f"{words} of one module each."
+    rest = f", and {alone} have one module" if alone else ""
+    return (
+        f"{words}. The largest group has {int(sizes.max())} modules{rest}. Neighbouring rows of one colour "
+        "are one group."
+    )
 
 
 def choices_at(values: np.ndarray, choices: Sequence[str], step: int) -> str:
@@ -85,66 +88,71 @@ def picture(state: pd.DataFrame, uniform: int | None) -> str:
     """Explain the marks of the model picture, and name the widest module."""
     order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)
     widest = state.loc[state["rank"].idxmax()] if len(state) else None
-    tick = f" Dashed: uniform rank {uniform}." if uniform else ""
-    most = f" Widest: {one_line(widest['short'], 40)}, rank {int(widest['rank'])}." if widest is not None else ""
-    return f"Bar: rank. Shade: importance.{tick}{most} In each block from the top: {order}."
+    tick = f" Dashed line: uniform rank {uniform}." if uniform else ""
+    most = f" Highest rank: {int(widest['rank'])} in {one_line(widest['short'], 40)}." if widest is not None else ""
+    return f"Bar length: rank. Colour: importance.{tick}{most} Each block from top to bottom: {order}."
 
 
 def flow(traced: pd.DataFrame, sides: Balance, events: int, first: int, last: int) -> str:
-    """Say how much changed hands between two steps, and whether both sides add up."""
+    """Say how much rank moved between two steps, and whether the totals match."""
     moved = traced[(traced["origin"] != traced["holder"]) & (traced["holder"] >= 0)]
     if moved.empty and not sides.released:
-        return f"No capacity changed hands between step {first} and step {last}."
-    check = "Both sides add up" if sides.adds_up else f"Both sides differ by {number(round(sides.gap))}"
+        return f"No rank moved between step {first} and step {last}."
+    check = "The totals match" if sides.adds_up else f"The totals differ by {number(round(sides.gap))}"
     amount = number(round(moved["parameters"].sum()))
     return (
-        f"After {events} reallocation{'s' if events != 1 else ''} {amount} parameters "
-        f"work elsewhere than at step {first}; what came back in between is not drawn, pale bands stayed. {check}: "
-        f"{number(round(sides.held_before))} in use and {number(round(sides.free))} free before, "
-        f"{number(round(sides.held_after))} in use and {number(round(sides.released))} released after."
+        f"After {plural(events, 'reallocation')}, {amount} parameters are in other modules than at step {first}. "
+        f"Pale bands did not move; moves that were undone are not shown. {check}: before, "
+        f"{number(round(sides.held_before))} in use and {number(round(sides.free))} free; after, "
+        f"{number(round(sides.held_after))} in use and {number(round(sides.released))} released."
     )
 
 
 def search(found: Search, drawn: int) -> str:
-    """Say what a search tried and chose, and how much came of its rounds; `drawn` of its candidates are shown."""
+    """Say what a search tried and chose, and how much its rounds gained; `drawn` of its candidates are shown."""
     tried, rounds = found.tried, found.tried["round"].nunique()
     if tried.empty:
-        return f"No candidate of the search after step {found.step} has a loss that is a number."
+        return f"No candidate of the search after step {found.step} has a finite loss."
     words = f"The search after step {found.step} tried {plural(len(tried), 'candidate')} in {plural(rounds, 'round')}"
     if found.chosen is not None:
         used, loss_ = found.chosen
         share = f", {percent(used / found.limit)} of the limit of {number(int(found.limit))}" if found.limit else ""
-        words += f" and chose one with {number(int(used))} parameters{share}, at a loss of {score(loss_)}"
+        words += f" and chose one with {number(int(used))} parameters{share} and a loss of {score(loss_)}"
     first = tried.loc[tried["round"] == tried["round"].min(), "loss"].min()
     pareto = int(tried["pareto"].sum())
     cut = f" {drawn:,} of {len(tried):,} shown." if drawn < len(tried) else ""
-    failed = f" {found.failed} more had a loss that is no number." if found.failed else ""
-    other = f" It is the last of {found.searches} searches." if found.searches > 1 else ""
+    failed = f" {found.failed} more had no finite loss." if found.failed else ""
+    other = f" This is the last of {found.searches} searches." if found.searches > 1 else ""
     return (
-        f"{words}; the best of the first round had {score(first)}. The Pareto set holds {pareto}: no other candidate "
-        f"has as low a loss with as few parameters.{cut}{failed}{other}"
+        f"{words}. The best loss of the first round was {score(first)}. The Pareto set has "
+        f"{plural(pareto, 'candidate')}: "
+        f"no other candidate has as low a loss with as few parameters.{cut}{failed}{other}"
     )
 
 
 def steadiness(agreement: pd.DataFrame) -> str:
     """Say how far the order of importance can be trusted from one reallocation to the next."""
     if agreement.empty:
-        return "Fewer than two reallocations: nothing to compare yet."
+        return "There are fewer than two reallocations to compare."
     middle = float(agreement["value"].median())
-    verdict = "steady" if middle >= 0.8 else "fairly steady" if middle >= 0.5 else "mostly noise"
+    verdict = "stable" if middle >= 0.8 else "fairly stable" if middle >= 0.5 else "mostly noise"
     return (
-        f"Between one reallocation and the next the order of importance is {verdict}: Spearman {middle:.2f} in the "
-        f"median of {len(agreement)}, {agreement['value'].min():.2f} at the lowest."
+        f"The order of importance from one reallocation to the next is {verdict}: median Spearman correlation "
+        f"{middle:.2f} over {len(agreement)} pairs, minimum {agreement['value'].min():.2f}."
     )
 
 
 def followed(state: pd.DataFrame) -> str:
-    """Say whether rank followed importance, and who stands farthest from the diagonal."""
+    """Say whether rank followed importance, and which modules are farthest from the diagonal."""
     rows = state.dropna(subset=["importance_share", "rank_share"])
     if rows.empty or not rows["importance_share"].sum():
         return "No importance was recorded up to this step."
     rho = spearman(rows["importance_share"], rows["rank_share"])
     gap = rows["importance_share"] - rows["rank_share"]
     more, idle = rows.loc[gap.idxmax(), "short"], rows.loc[gap.idxmin(), "short"]
-    first = "All ranks are equal, so rank did not follow" if not np.isfinite(rho) else f"Spearman {rho:.2f}"
-    return f"{first}. Asks for more: {one_line(more, 40)}. Holds idle rank: {one_line(idle, 40)}."
+    first = (
+        ("All ranks are equal, so there is no correlation")
+        if not np.isfinite(rho)
+        else f"Spearman correlation {rho:.2f}"
+    )
+    return f"{first}. Most importance for its rank: {one_line(more, 40)}. Least: {one_line(idle, 40)}."

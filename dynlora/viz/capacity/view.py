@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.replay_frames import MOST_FRAMES, Look, frames
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.kit.recorded import recorded_over
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
@@ -130,7 +130,7 @@ class CapacityView:
 
     def about_components(self, about: signals.About, centre: float | None) -> MapView:
         """Return what the maps of a signal over components show beside its values."""
-        unit = f"{about.word}, {about.unit}" if about.unit else about.word
+        unit = f"{about.word} ({about.unit})" if about.unit else about.word
         return MapView(about.word, unit, self.step, self.module, centre=centre, choices=about.choices)
 
     @property
@@ -203,15 +203,22 @@ def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | No
 def capacity_controls(view: CapacityView) -> CapacityView:
     """Draw the controls and return the view as they set it; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
-        segmented("signal", "signal", list(view.signals), "rank", lambda name: one_line(view.signals[name].word, 40))
-        segmented("rows", "order of the rows", list(capacity_model.ORDERS), "kind", capacity_model.ORDERS.__getitem__)
+        segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
+        segmented(
+            "rows", "Order of the modules", list(capacity_model.ORDERS), "kind", capacity_model.ORDERS.__getitem__
+        )
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         step_range(view.summary["step"])
     with right:
         short = view.short
-        choose("module", "module to follow", ["", *short], "", lambda name: short.get(name, "none"))
+        choose("module", "Module", ["", *short], "", lambda name: short.get(name, "None"))
     return as_addressed(view)
+
+
+def _signal_name(view: CapacityView) -> Callable[[str], str]:
+    """Return what names the signals in the list of signals."""
+    return lambda name: sentence_case(one_line(view.signals[name].word, 40))
 
 
 def as_addressed(view: CapacityView) -> CapacityView:

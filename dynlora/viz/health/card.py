@@ -27,11 +27,11 @@ def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
         DynloraError: when the run cannot be read.
     """
     found, well = _report(folder, dict(summary), _version(folder, summary))
-    with card("Is anything wrong?", "health"):
+    with card("Health checks", "health"):
         if not found:
             with st.container(horizontal=True, vertical_alignment="center", key="health-good"):
-                st.badge("all good", color="green", icon=":material/check:")
-                note("No check finds anything to repair or to know.")
+                st.badge("No problems", color="green", icon=":material/check:")
+                note("No check found a problem or a notice.")
         for number, finding in enumerate(found):
             _row(finding, number, folder.name)
         note(well)
@@ -45,7 +45,7 @@ def _row(finding: Finding, number: int, run_id: str) -> None:
             icon=":material/error:" if is_problem else ":material/info:",
         )  # fmt: skip
         st.markdown(f"**{markdown_text(finding.title)}.** {markdown_text(finding.words, 800)}", width="stretch")
-        link(f"pages/{finding.page}.py", "See it", run=run_id, **finding.address)
+        link(f"pages/{finding.page}.py", "Show", run=run_id, **finding.address)
 
 
 def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -51,7 +51,7 @@ class Finding:
     Attributes:
         level: `PROBLEM` or `NOTICE`.
         title: in a few words.
-        words: one or two plain sentences, with numbers; text of the run's author may stand in them.
+        words: one or two plain sentences, with numbers; they may hold text of the run's author.
         page: file in pages/ that shows the evidence.
         address: what the address of that page holds besides the run.
     """
@@ -111,7 +111,7 @@ def allocator(found: Evidence) -> Finding | None:
         return None
     return Finding(
         PROBLEM, "The allocator never ran",
-        f"{found.planned_events} reallocations are planned and none was recorded up to step {found.step:,}.",
+        f"{found.planned_events} reallocations are planned, but none was recorded up to step {found.step:,}.",
         "capacity", {"signal": "rank"},
     )  # fmt: skip
 
@@ -124,8 +124,8 @@ def frozen(found: Evidence) -> Finding | None:
     edits = len(event_steps(found.reallocations))
     return Finding(
         NOTICE, "The ranks are frozen",
-        f"{events} reallocations were made, {edits} of them with an edit, and every module still has the rank it "
-        "began with.", "capacity", {"signal": "rank"},
+        f"There were {events} reallocations, {edits} of them with an edit, but every module still has its "
+        "initial rank.", "capacity", {"signal": "rank"},
     )  # fmt: skip
 
 
@@ -140,18 +140,19 @@ def budget(found: Evidence) -> Finding | None:
         over_now = last - found.budget
         words = f"{number(int(over_now))} parameters ({percent(over_now / found.budget)}) above the budget"
         return Finding(
-            PROBLEM, "The budget is exceeded", f"The adapters hold {words} of {number(found.budget)}.", "run"
+            PROBLEM, "The budget is exceeded", f"The adapters have {words} of {number(found.budget)}.", "run"
         )
     if len(over):
         words = (
-            f"Up to step {int(over.iloc[-1]):,} the adapters held up to {number(int(most - found.budget))} parameters "
-            f"({percent(most / found.budget - 1, 0)}) more than the budget; since then they stay within it."
+            f"Up to step {int(over.iloc[-1]):,}, the adapters exceeded the budget by up to "
+            f"{number(int(most - found.budget))} "
+            f"parameters ({percent(most / found.budget - 1, 0)}). Since then they are within the budget."
         )
-        return Finding(NOTICE, "The budget was exceeded for a time", words, "run")
+        return Finding(NOTICE, "The budget was temporarily exceeded", words, "run")
     if last < UNUSED_BELOW * found.budget:
         left = found.budget - last
         words = f"{number(int(left))} of {number(found.budget)} parameters ({percent(left / found.budget)})"
-        return Finding(NOTICE, "Budget is unused", f"{words} are in no adapter.", "run")
+        return Finding(NOTICE, "Part of the budget is unused", f"{words} are not used by any adapter.", "run")
     return None
 
 
@@ -168,8 +169,9 @@ def starved(found: Evidence) -> Finding | None:
     names = listed([one_line(name, 40) for name in rows["short"]])
     verb = "is" if len(rows) == 1 else "are"
     return Finding(
-        NOTICE, "A module is starved" if len(rows) == 1 else f"{len(rows)} modules are starved",
-        f"{names} {verb} among the quarter of highest importance and {'has' if verb == 'is' else 'have'} rank "
+        NOTICE, "An important module has a very low rank" if len(rows) == 1 else (f"{len(rows)} important "
+            "modules have a very low rank"),
+        f"{names} {verb} in the top quarter by importance but {'has' if verb == 'is' else 'have'} rank "
         f"{STARVED_RANK} or less.", "capacity", {"signal": "importance", "module": str(rows["name"].iloc[0])},
     )  # fmt: skip
 
@@ -182,15 +184,15 @@ def gates(found: Evidence) -> Finding | None:
     last = values[:, -1]
     edge = int(((last < GATE_EDGE) | (last > 2 - GATE_EDGE)).sum())
     if edge:
-        words = f"{edge} of {len(last)} gates are within {GATE_EDGE:g} of 0 or 2, the ends of their range."
+        words = f"{edge} of {len(last)} gates are within {GATE_EDGE:g} of 0 or 2, the limits of their range."
         return Finding(PROBLEM, "Gates are saturated", words, "capacity", {"signal": "gate"})
     if np.nanmax(np.abs(last - 1)) <= GATE_IDLE:
-        words = f"All {len(last)} gates are within {GATE_IDLE:g} of 1 at step {found.step:,}: they do nothing."
-        return Finding(NOTICE, "The gates have collapsed", words, "capacity", {"signal": "gate"})
+        words = f"All {len(last)} gates are within {GATE_IDLE:g} of 1 at step {found.step:,}, so they have no effect."
+        return Finding(NOTICE, "The gates have no effect", words, "capacity", {"signal": "gate"})
     groups = found.group_gates.to_numpy(float)
     if len(groups) > 1 and np.nanmax(np.nanmax(groups, 0) - np.nanmin(groups, 0)) <= GATE_IDLE:
-        words = f"No gate differs by more than {GATE_IDLE:g} between groups of inputs: they treat all inputs alike."
-        return Finding(NOTICE, "The gates do not tell inputs apart", words, "inputs")
+        words = f"No gate differs by more than {GATE_IDLE:g} between input groups, so they treat all inputs alike."
+        return Finding(NOTICE, "The gates do not distinguish input groups", words, "inputs")
     return None
 
 
@@ -202,9 +204,9 @@ def noise(found: Evidence) -> Finding | None:
     if len(known) < 3 or np.median(known) >= NOISY_BELOW:
         return None
     return Finding(
-        NOTICE, "Importance is noisier than its signal",
-        f"From one {len(pairs) + 1}th of the run to the next the order of the modules by importance has a rank "
-        f"correlation of {np.median(known):.2f} in the median; below {NOISY_BELOW:g} it is chance more than order.",
+        NOTICE, "Importance is mostly noise",
+        f"Over {len(pairs) + 1} equal parts of the run, the order of the modules by importance has a median rank "
+        f"correlation of {np.median(known):.2f} between neighbouring parts. Below {NOISY_BELOW:g} counts as noise.",
         "capacity", {"signal": "importance"},
     )  # fmt: skip
 
@@ -213,7 +215,7 @@ def loss(found: Evidence) -> Finding | None:
     """Find a loss that is not a number, or that ends far above where it began."""
     bad = found.loss.loc[~np.isfinite(found.loss["value"].astype(float)), "step"]
     if len(bad):
-        words = f"It is not a finite number at {len(bad):,} of the steps shown, first at step {int(bad.iloc[0]):,}."
+        words = f"The loss is not finite at {len(bad):,} of the steps shown, first at step {int(bad.iloc[0]):,}."
         return Finding(PROBLEM, "The loss diverged", words, "run")
     if len(found.loss) < 5:
         return None
@@ -221,7 +223,7 @@ def loss(found: Evidence) -> Finding | None:
     first, last = float(smooth.iloc[: max(1, len(smooth) // 20)].mean()), float(smooth.iloc[-1])
     if not last > DIVERGED_ABOVE * first:
         return None
-    words = f"Smoothed it went from {first:.3f} to {last:.3f} nats; above {DIVERGED_ABOVE:g} times the start counts."
+    words = f"The smoothed loss rose from {first:.3f} to {last:.3f} nats, more than {DIVERGED_ABOVE:g} times the start."
     return Finding(PROBLEM, "The loss diverged", words, "run")
 
 
@@ -234,8 +236,8 @@ def majority(found: Evidence) -> Finding | None:
     if not total or np.trace(table) > table.sum(1).max():
         return None
     words = (
-        f"At step {found.evaluated_at:,} {percent(np.trace(table) / total)} of the held-out rows are right; naming the "
-        f"most frequent class each time gets {percent(table.sum(1).max() / total)}."
+        f"At step {found.evaluated_at:,}, {percent(np.trace(table) / total)} of the held-out predictions are correct. "
+        f"Always predicting the most frequent class reaches {percent(table.sum(1).max() / total)}."
     )
     return Finding(PROBLEM, "No better than the majority class", words, "run", {"section": "results"})
 
@@ -245,7 +247,7 @@ def data(found: Evidence) -> Finding | None:
     if not found.data_warnings:
         return None
     words = " ".join(one_line(words, 200).rstrip(".") + "." for words in list(found.data_warnings)[:3])
-    return Finding(NOTICE, "Look at the data", words, "run", {"section": "machine"})
+    return Finding(NOTICE, "The data has warnings", words, "run", {"section": "machine"})
 
 
 def _windows(values: pd.DataFrame) -> np.ndarray:

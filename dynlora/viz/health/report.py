@@ -34,15 +34,17 @@ def _has_plan(found: Evidence) -> bool:
 
 
 CHECKS = (
-    Check(checks.loss, "the loss stays finite and near or below its start", lambda e: len(e.loss) > 0, "the loss"),
-    Check(checks.majority, "it beats the majority class", lambda e: e.confusion is not None, "answers by class"),
-    Check(checks.budget, "the budget holds and is used", lambda e: bool(e.budget) and len(e.line) > 0, "a budget"),
-    Check(checks.allocator, "the allocator runs when planned", _has_plan, "planned reallocations"),
-    Check(checks.frozen, "ranks follow reallocations", lambda e: e.ranks.size > 0, "ranks"),
-    Check(checks.starved, "no important module is starved", lambda e: e.importance.size > 0, "importance"),
-    Check(checks.noise, "importance keeps its order", lambda e: e.importance.size > 0, "importance"),
-    Check(checks.gates, "gates are alive", lambda e: e.gates.size > 0, "gates"),
-    Check(checks.data, "nothing was odd about the data", lambda e: True, "the data"),
+    Check(checks.loss, "the loss is finite and does not diverge", lambda e: len(e.loss) > 0, "the loss"),
+    Check(checks.majority, "accuracy is above the majority "
+        "class", lambda e: e.confusion is not None, "predictions by class"),
+    Check(checks.budget, "the budget is used and not "
+        "exceeded", lambda e: bool(e.budget) and len(e.line) > 0, "a budget"),
+    Check(checks.allocator, "the allocator runs as planned", _has_plan, "planned reallocations"),
+    Check(checks.frozen, "reallocations change the ranks", lambda e: e.ranks.size > 0, "ranks"),
+    Check(checks.starved, "no important module has a very low rank", lambda e: e.importance.size > 0, "importance"),
+    Check(checks.noise, "the order of importance is stable", lambda e: e.importance.size > 0, "importance"),
+    Check(checks.gates, "the gates have an effect", lambda e: e.gates.size > 0, "gates"),
+    Check(checks.data, "the data has no warnings", lambda e: True, "the data"),
 )  # fmt: skip
 """All checks, what matters most first."""
 
@@ -57,7 +59,7 @@ def summary(found: Evidence) -> str:
     """Say which checks found nothing, and which could not be made."""
     well = [check.well for check in CHECKS if check.is_recorded(found) and check.find(found) is None]
     missing = list(dict.fromkeys(check.missing for check in CHECKS if not check.is_recorded(found)))
-    words = f"Checked and well: {listed(well, limit=len(well))}." if well else "Nothing could be checked yet."
+    words = f"Passed: {listed(well, limit=len(well))}." if well else "No check could run yet."
     return words + (f" Not recorded in this run: {listed(missing, limit=len(missing))}." if missing else "")
 
 

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz.inputs.gate_effect import GateEffect
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 
@@ -40,12 +40,12 @@ def gate_map(
         zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
         customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
         colorbar={
-            "title": {"text": "gate, factor", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": "Gate (factor)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted}, "len": 0.72, "y": 0, "yanchor": "bottom",
         },
         hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
     )  # fmt: skip
-    drawn.update_xaxes(**theme.name_axis(short, colours), title_text="module, by kind and depth")
+    drawn.update_xaxes(**theme.name_axis(short, colours), title_text="Module (by kind and depth)")
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, domain=[0, 0.7])
     if effect is not None:
         _draw_effect(drawn, effect, order, whole, colours)
@@ -60,7 +60,7 @@ def _draw_effect(
     drawn.add_bar(
         x=list(range(len(share))), y=share, yaxis="y2", customdata=list(names),
         marker={"color": [colours.accent if found else colours.muted for found in effect.found[order]]},
-        hovertemplate="%{customdata}<br>groups explain %{y:.1f} % of its variation<extra></extra>",
+        hovertemplate="%{customdata}<br>the groups explain %{y:.1f} % of its variation<extra></extra>",
     )  # fmt: skip
     drawn.add_shape(
         type="line", xref="paper", x0=0, x1=1, yref="y2", y0=100 * effect.baseline, y1=100 * effect.baseline,
@@ -69,7 +69,7 @@ def _draw_effect(
     drawn.update_layout(
         yaxis2={
             **theme.axis(colours), "domain": [0.78, 1], "anchor": "x", "rangemode": "tozero", "nticks": 4,
-            "title": {"text": "explained, %", "font": {"size": 11, "color": colours.muted}},
+            "title": {"text": "Explained (%)", "font": {"size": 11, "color": colours.muted}},
         }
     )  # fmt: skip
 
@@ -86,8 +86,8 @@ def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure
             hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text="step")
-    drawn.update_yaxes(title_text=plotly_text(title))
+    drawn.update_xaxes(title_text="Step")
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)))
     return drawn
 
 
@@ -99,7 +99,7 @@ def probe_scatter(
     *,
     chosen: Sequence[int] = (),
     title: str = "",
-    axes: tuple[str, str] = ("first principal component", "second principal component"),
+    axes: tuple[str, str] = ("First principal component", "Second principal component"),
 ) -> go.Figure:
     """Draw the probe set in the plane.
 
@@ -125,7 +125,11 @@ def probe_scatter(
         scale = colours.diverging_scale if is_gate else colours.sequential_scale
         reach = max(float((examples[by] - 1).abs().max()), 1e-3) if is_gate else 0.0
         marker = {"colorscale": scale, "showscale": True, "color": examples[by], "cmin": 1 - reach if is_gate else 0}
-        bar = {"title": {"text": plotly_text(title or by), "side": "right"}, "thickness": 9, "outlinewidth": 0}
+        bar = {
+            "title": {"text": plotly_text(sentence_case(title or by)), "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+        }
         drawn.add_scatter(**_points(examples), marker={**marker, "colorbar": bar})
         if is_gate:
             drawn.update_traces(marker={"cmax": 1 + reach})
@@ -159,14 +163,14 @@ def gates_over_depth(depth: pd.DataFrame, colours: Palette) -> go.Figure:
     for example, part in depth.groupby("example", sort=False):
         colour, symbol, dash = style[str(example)]
         drawn.add_scatter(
-            x=part["layer"], y=part["gate"], mode="lines+markers", name=plotly_text(example, 32),
+            x=part["layer"], y=part["gate"], mode="lines+markers", name=plotly_text(sentence_case(example), 32),
             line={"color": colour, "width": 1.6, "dash": dash}, marker={"symbol": symbol, "size": 7},
             hovertemplate="%{fullData.name}<br>layer %{x}: gate %{y:.4f}<extra></extra>",
         )  # fmt: skip
     drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
     drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text="layer", dtick=1 if depth["layer"].nunique() <= 16 else None)
-    drawn.update_yaxes(title_text="mean gate, factor")
+    drawn.update_xaxes(title_text="Layer", dtick=1 if depth["layer"].nunique() <= 16 else None)
+    drawn.update_yaxes(title_text="Mean gate (factor)")
     return drawn
 
 

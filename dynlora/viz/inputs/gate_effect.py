@@ -74,7 +74,7 @@ def _explained(member: np.ndarray, values: np.ndarray, total: np.ndarray) -> np.
 
 
 def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per group: how it fares, and which modules open and close for it beyond chance.
+    """Return one row per group: its results, and the modules whose gates are larger or smaller for it beyond chance.
 
     Args:
         gates: one row per group, one column per module as recorded; no rows without gates.
@@ -89,7 +89,7 @@ def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None
     short = modules.sort_values("position")["short"].to_numpy()
     against = gates.to_numpy(float) - np.nanmean(gates.to_numpy(float), axis=0)
     beyond = np.flatnonzero(effect.found)
-    for column, sign in (("opens", 1), ("closes", -1)):
+    for column, sign in (("larger gates", 1), ("smaller gates", -1)):
         found[column] = [_named(row, sign, beyond, short) for row in against]
     return found
 
@@ -97,4 +97,4 @@ def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None
 def _named(row: np.ndarray, sign: int, beyond: np.ndarray, short: np.ndarray) -> str:
     """Return the three modules whose gate differs most in one direction, with the difference."""
     order = sorted((m for m in beyond if sign * row[m] > 0), key=lambda m: -sign * row[m])[:3]
-    return ", ".join(f"{short[m]} {row[m]:+.3f}" for m in order) or "none beyond chance"
+    return ", ".join(f"{short[m]} {row[m]:+.3f}" for m in order) or "none significant"

@@ -10,25 +10,26 @@ from dynlora.viz.kit.text import one_line, percent, score
 
 
 def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
-    """Say whether groups open gates differently beyond chance, and where most; `table` is groups by modules."""
+    """Say whether gates differ between groups beyond chance, and where most; `table` is groups by modules."""
     values = table.to_numpy(float)
     if not values.size or not np.isfinite(values).any():
         return "No gates were recorded up to this step."
     if effect is None:
-        return f"At step {step} there is nothing to tell apart: fewer than two groups have examples in the probe set."
+        return f"At step {step}, groups cannot be compared: fewer than two have examples in the probe set."
     chance = (
-        f"the baseline of chance is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
-        "groups, shuffled)"
+        f"the chance level is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
+        "groups, shuffled labels)"
     )
     if not effect.found.any():
-        return f"At step {step} no gate tells the groups apart beyond chance; {chance}."
+        return f"At step {step}, no gate differs between groups beyond chance; {chance}."
     module = int(effect.share.argmax())
     column = pd.Series(values[:, module], index=table.index)
     name = one_line(modules.set_index("position")["short"].get(module, module), 40)
     return (
-        f"At step {step} {int(effect.found.sum())} of {len(effect.found)} gates tell the groups apart beyond chance, "
-        f"most at {name}: {one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} "
-        f"{column.min():.3f} (1 is neutral); the groups explain {percent(effect.share[module])} of its variation, "
+        f"At step {step}, {int(effect.found.sum())} of {len(effect.found)} gates differ between groups beyond chance. "
+        f"The largest difference is in {name}: {one_line(column.idxmax(), 40)} {column.max():.3f}, "
+        f"{one_line(column.idxmin(), 40)} "
+        f"{column.min():.3f} (1 is neutral). The groups explain {percent(effect.share[module])} of its variation; "
         f"{chance}."
     )
 
@@ -43,8 +44,8 @@ def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str
     if low_is_good:
         best, worst = worst, best
     return (
-        f"At step {int(last['step'].iloc[0])} {one_line(name, 40)} is best on {one_line(best['group'], 40)} "
-        f"({score(best['value'])}) and worst on {one_line(worst['group'], 40)} ({score(worst['value'])})."
+        f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is best for {one_line(best['group'], 40)} "
+        f"({score(best['value'])}) and worst for {one_line(worst['group'], 40)} ({score(worst['value'])})."
     )
 
 
@@ -55,8 +56,8 @@ def probe(examples: pd.DataFrame) -> str:
         return f"{len(examples)} examples, not yet evaluated."
     hardest = known.loc[known["loss"].idxmax()]
     return (
-        f"{len(examples)} fixed held-out examples, mean loss {known['loss'].mean():.3f} nats; "
-        f"the hardest costs {hardest['loss']:.2f}."
+        f"{len(examples)} fixed held-out examples: mean loss {known['loss'].mean():.3f} nats; "
+        f"highest loss {hardest['loss']:.2f}."
     )
 
 
@@ -66,6 +67,7 @@ def depth(lines: pd.DataFrame) -> str:
     count = lines["example"].nunique()
     if count < 2:
         return (
-            f"One example; its mean gate runs from {lines['gate'].min():.3f} to {lines['gate'].max():.3f} over depth."
+            f"One example; its mean gate ranges from {lines['gate'].min():.3f} to {lines['gate'].max():.3f} "
+            "over the layers."
         )
     return f"{count} examples; their mean gates differ most in layer {spread.idxmax()}, by {spread.max():.3f}."

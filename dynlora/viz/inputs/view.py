@@ -1,4 +1,4 @@
-"""What the Inputs page looks at: groups, gates and the probe set of one run at one step."""
+"""What the Inputs page shows: groups, gates and the probe set of one run at one step."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ def colour_choice(kinds: list[str], modules: Mapping[str, str]) -> tuple[str, st
         kinds: what can colour it.
         modules: short name of each module.
     """
-    by = segmented("colour", "colour", kinds, "group", "colour by {}".format)
+    by = segmented("colour", "Colour", kinds, "group", "Colour by {}".format)
     if by != "gate":
         return by, ""
-    return by, choose("module", "module", list(modules), next(iter(modules)), modules.__getitem__)
+    return by, choose("module", "Module", list(modules), next(iter(modules)), modules.__getitem__)
 
 
 def placed(view: InputsView) -> tuple[pd.DataFrame, tuple[str, str]]:
@@ -120,13 +120,13 @@ def placed(view: InputsView) -> tuple[pd.DataFrame, tuple[str, str]]:
     PCA was recorded; UMAP is asked of the model, and stays PCA when it cannot answer.
     """
     examples = view.examples
-    if segmented("plane", "plane", ["PCA", "UMAP"], "PCA") == "UMAP":
+    if segmented("plane", "Projection", ["PCA", "UMAP"], "PCA") == "UMAP":
         pairs = list(examples["text_pair"]) if bool(examples["text_pair"].notna().to_numpy().all()) else None
         found = ask_model(view.folder, "neighbours", texts=examples["text"].tolist(), pairs=pairs)
         if found is not None:
             x, y = np.array(found, dtype=float).T
-            return examples.assign(x=x, y=y), ("UMAP, first", "UMAP, second")
-    return examples, ("first principal component", "second principal component")
+            return examples.assign(x=x, y=y), ("UMAP dimension 1", "UMAP dimension 2")
+    return examples, ("First principal component", "Second principal component")
 
 
 def chosen_examples() -> list[int]:

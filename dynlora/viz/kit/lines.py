@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 HEIGHT = 250
@@ -46,6 +46,6 @@ def line(
 def titled(drawn: go.Figure, title: str) -> go.Figure:
     """Title the axes: steps below, `title` at the side; few steps get a tick each."""
     steps = [step for trace in drawn.data if len(trace.x) for step in (trace.x[0], trace.x[-1])]
-    drawn.update_xaxes(title_text="step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
-    drawn.update_yaxes(title_text=plotly_text(title))
+    drawn.update_xaxes(title_text="Step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)))
     return drawn

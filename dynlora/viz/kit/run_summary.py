@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
-from dynlora.viz.kit.text import duration, one_line, percent, score, source_name
+from dynlora.viz.kit.text import duration, one_line, percent, score, sentence_case, source_name
 
 ACTIVE = ("queued", "running")
 """States in which a run can change by itself."""
@@ -66,11 +66,11 @@ def headline(summary: Mapping[str, Any], reallocations: int) -> dict[str, str]:
     whole, part = (_finite((summary.get("time") or {}).get(key)) for key in ("step_ms_median", "strategy_ms_median"))
     active = params.get("active")
     return {
-        name or "metric": score(value),
-        "adapter parameters in use": f"{active:,}" if isinstance(active, int) else "–",
-        "of the budget": percent(None if share is None else share / 100),
-        "reallocations": f"{reallocations}",
-        "of step time for the strategy": percent(part / whole if whole and part is not None else None),
+        sentence_case(name or "metric"): score(value),
+        "Adapter parameters in use": f"{active:,}" if isinstance(active, int) else "–",
+        "Budget used": percent(None if share is None else share / 100),
+        "Reallocations": f"{reallocations}",
+        "Step time used by the strategy": percent(part / whole if whole and part is not None else None),
     }
 
 
@@ -122,7 +122,7 @@ def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int
 def progress_words(summary: Mapping[str, Any], remaining: float | None) -> str:
     """Return where a run stands, in words."""
     words = f"step {summary['step']:,} of {summary['max_steps']:,}"
-    return words if remaining is None else f"{words}, about {duration(remaining)} to go"
+    return words if remaining is None else f"{words}, about {duration(remaining)} remaining"
 
 
 def evaluation(events: pd.DataFrame) -> tuple[int, dict[str, Any]] | None:

@@ -9,7 +9,7 @@ from dynlora.viz.kit.text import listed, one_line
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is asked and what it may answer; the answers of models with the same task can be compared.
+    """What a model takes and what it may predict; predictions of models with the same task can be compared.
 
     Attributes:
         kind: classification or regression, None where it was not recorded.
@@ -26,6 +26,6 @@ class Task:
         """The task in words."""
         asked = "pairs of texts" if self.paired else "single texts"
         if self.kind is None:
-            return f"{asked}, with answers that were not recorded"
+            return f"{asked}, with unknown labels"
         said = listed([one_line(name, 24) for name in self.labels], 6) if self.labels else "a number"
-        return f"{asked}, answered with {said}"
+        return f"{asked}, with the labels {said}" if self.labels else f"{asked}, with {said} as the label"

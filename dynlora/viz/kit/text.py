@@ -143,6 +143,11 @@ def listed(words: Sequence[str], limit: int = 3) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
 
 
+def sentence_case(text: str) -> str:
+    """Return text with a capital at its start; the rest stays, so that names keep theirs."""
+    return text[:1].upper() + text[1:]
+
+
 def plural(n: int, word: str) -> str:
     """Return a count with its word: 1 row, 2 rows."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"

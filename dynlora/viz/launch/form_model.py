@@ -242,9 +242,9 @@ def queue_words(training: int, waiting: int, new: int = 1) -> str:
     """
     ahead = training + waiting
     if not ahead:
-        return "" if new == 1 else f"One run trains at a time: the first starts at once, {new - 1} wait their turn."
+        return "" if new == 1 else f"One run trains at a time: the first starts at once, {new - 1} wait in the queue."
     first = [f"{training:,} run{' is' if training == 1 else 's are'} training"] if training else []
-    first += [f"{waiting:,} wait{'s' if waiting == 1 else ''} in the queue"] if waiting else []
+    first += [f"{waiting:,} {'is' if waiting == 1 else 'are'} in the queue"] if waiting else []
     if new == 1:
-        return f"{' and '.join(first)}; this one will wait its turn, position {ahead + 1:,}."
-    return f"{' and '.join(first)}; these {new} will wait their turn, positions {ahead + 1:,} to {ahead + new:,}."
+        return f"{' and '.join(first)}; this run gets position {ahead + 1:,}."
+    return f"{' and '.join(first)}; these {new} runs get positions {ahead + 1:,} to {ahead + new:,}."

@@ -1,4 +1,4 @@
-"""The part of a run's report about where capacity sat, who gave to whom, and which inputs open which gates."""
+"""The part of a run's report about its ranks, rank transfers and gates."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -42,17 +42,17 @@ def capacity_part(run: RunReading) -> Part:
         if len(run.event_steps) > 1 and len(importance):
             steady = capacity_model.steadiness(importance, run.event_steps)
             drawn = partial(module_figures.steadiness, steady)
-            title = "Is importance steady from one reallocation to the next?"
+            title = "Importance stability between reallocations"
             blocks.append(Chart(title, drawn, capacity_text.steadiness(steady), steady))
     found = searches.last_search(run.reallocations, run.summary["config"])
     if found is not None and len(found.tried):
         words = capacity_text.search(found, len(searches.drawn(found.tried)))
         drawn = partial(search_figure.search_scatter, found, searches.loss_title(run.summary))
-        title = "What did the search try, and what did it choose?"
+        title = "Search candidates"
         blocks.append(Chart(title, drawn, words, searches.table(found)))
     decided = decision_log.decisions(run.reallocations, run.modules)
     if len(decided):
-        blocks.append(Table("What else was decided", decided.tail(200), decision_log.summary(decided), is_wide=True))
+        blocks.append(Table("Other decisions", decided.tail(200), decision_log.summary(decided), is_wide=True))
     return Part("Capacity", blocks)
 
 
@@ -80,7 +80,7 @@ def _map(run: RunReading, name: str) -> Chart | None:
     )
     drawn = partial(map_figure.capacity_map, heat.frame, heat.first_step, rows, run.budget, look)
     table = _ends_table(heat.frame, run.modules, first, last)
-    return Chart(about.question, drawn, f"{words} {capacity_signals.binned(heat)}".strip(), table, is_wide=True)
+    return Chart(about.title, drawn, f"{words} {capacity_signals.binned(heat)}".strip(), table, is_wide=True)
 
 
 def _ends_table(values: pd.DataFrame, modules: pd.DataFrame, first: np.ndarray, last: np.ndarray) -> pd.DataFrame:
@@ -97,13 +97,13 @@ def _ends_table(values: pd.DataFrame, modules: pd.DataFrame, first: np.ndarray, 
 
 
 def _flow(run: RunReading) -> Chart:
-    """Return who gave to whom over the whole run, by kind."""
+    """Return the rank transfers over the whole run, by kind."""
     traced, sides = run.traced()
     moves = queries.rank_moves(run.folder)
     band = flows.bands(run.modules, "kind", moves)
     found, ends = flows.flows(run.modules, traced, band), flows.band_order(run.modules, band, "kind")
     words = capacity_text.flow(traced, sides, len(run.event_steps), 0, run.summary["step"])
-    return Chart("Who gave to whom?", partial(module_figures.rank_flow, found, ends), words, found)
+    return Chart("Rank transfers", partial(module_figures.rank_flow, found, ends), words, found)
 
 
 def _followed(run: RunReading) -> list[Block]:
@@ -113,13 +113,11 @@ def _followed(run: RunReading) -> list[Block]:
         return []
     state = capacity_model.module_state(run.modules, ranks[1], importance[1])
     drawn = partial(module_figures.importance_scatter, state, None)
-    return [
-        Chart("Did rank follow importance?", drawn, capacity_text.followed(state), capacity_model.state_table(state))
-    ]
+    return [Chart("Rank and importance", drawn, capacity_text.followed(state), capacity_model.state_table(state))]
 
 
 def inputs_part(run: RunReading) -> Part:
-    """Return which inputs open which gates, for runs that have gates."""
+    """Return the gates by input group, for runs that have gates."""
     gates = queries.gates_by_group(run.folder)
     if gates.empty:
         return Part("Inputs", [])
@@ -128,6 +126,4 @@ def inputs_part(run: RunReading) -> Part:
     effect = gate_effect(probe.to_numpy(float), examples["group"].tolist()) if fits else None
     drawn = partial(inputs_figures.gate_map, gates, run.modules, effect, hide=False)
     words = inputs_text.gates(gates, run.modules, effect, run.summary["step"])
-    return Part(
-        "Inputs", [Chart("Which inputs open which gates?", drawn, words, inputs_model.gate_table(gates), is_wide=True)]
-    )
+    return Part("Inputs", [Chart("Gates by input group", drawn, words, inputs_model.gate_table(gates), is_wide=True)])

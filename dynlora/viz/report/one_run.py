@@ -18,7 +18,7 @@ from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.recorded import machine
-from dynlora.viz.kit.text import number, one_line
+from dynlora.viz.kit.text import number, one_line, sentence_case
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
 from dynlora.viz.report.knockouts_part import knockouts_part
@@ -72,19 +72,19 @@ def learning_part(run: RunReading) -> Part:
     """Return what the run learned, step by step."""
     train, held_out = (run_summary.series(run.scalars, "loss", split) for split in ("train", "validation"))
     if train.empty:
-        return Part("Learning", [], ["Nothing has been recorded yet."])
+        return Part("Training", [], ["No data has been recorded yet."])
     metrics, name = (
         run_summary.held_out(run.scalars),
         run.summary.get("metric") or run_summary.main_metric(run.summary)[0],
     )
     blocks: list[Block] = [
-        Chart("Does it learn?", partial(figures.loss_lines, train, held_out), run_text.loss(train, held_out), train)
+        Chart("Training loss", partial(figures.loss_lines, train, held_out), run_text.loss(train, held_out), train)
     ]
     if len(metrics):
         words = run_text.metric(run_summary.series(run.scalars, name, "validation"), name)
         drawn = partial(figures.metric_lines, metrics)
-        blocks.append(Chart("How good is it on rows it has not seen?", drawn, words, metrics))
-    return Part("Learning", blocks)
+        blocks.append(Chart("Held-out metrics", drawn, words, metrics))
+    return Part("Training", blocks)
 
 
 def cost_part(run: RunReading) -> Part:
@@ -93,22 +93,22 @@ def cost_part(run: RunReading) -> Part:
     limit, line = run.summary["params"].get("budget"), run.budget
     if len(line):
         used = kit_modules.parameters(line)
-        title = "adapter parameters in use"
+        title = "Adapter parameters in use"
         drawn = partial(kit_lines.line, used, title, limit=limit, zero=False, tick=",")
-        blocks.append(Chart("Does it stay within the budget?", drawn, run_text.budget(line, limit), line))
+        blocks.append(Chart("Parameter budget", drawn, run_text.budget(line, limit), line))
     ranks = run.frame("rank")
     if len(ranks):
         totals = progress.components_by_kind(ranks, run.modules)
         drawn = partial(result_figures.ranks_by_kind, totals)
-        blocks.append(Chart("Which kinds of modules hold the ranks?", drawn, result_text.by_kind(totals), totals))
+        blocks.append(Chart("Rank by module kind over time", drawn, result_text.by_kind(totals), totals))
     times = run_summary.step_times(run.scalars)
     if len(times):
         words = run_text.step_time(times, run_summary.series(run.scalars, "optimizer_bytes", "train"))
-        blocks.append(Chart("What does a step cost?", partial(figures.step_time, times), words, times))
+        blocks.append(Chart("Step time", partial(figures.step_time, times), words, times))
     rate = run_summary.series(run.scalars, "lr", "train")
     if len(rate):
-        drawn = partial(kit_lines.line, rate, "learning rate, per step")
-        blocks.append(Chart("How fast is it told to learn?", drawn, run_text.learning_rate(rate), rate))
+        drawn = partial(kit_lines.line, rate, "Learning rate")
+        blocks.append(Chart("Learning rate", drawn, run_text.learning_rate(rate), rate))
     return Part("Cost", [*blocks, *_own_numbers(run)])
 
 
@@ -118,10 +118,11 @@ def _own_numbers(run: RunReading) -> list[Block]:
     for name in run_summary.own_numbers(run.scalars):
         series = run_summary.series(run.scalars, name, "train")
         word = one_line(name.replace("_", " ").replace("/", ": "), 60)
-        words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
-        blocks.append(
-            Chart(f"The method's own: {word}", partial(kit_lines.line, series, word, zero=False), words, series)
+        words = (
+            f"{sentence_case(word)} changed from {number(series['value'].iloc[0])} to "
+            f"{number(series['value'].iloc[-1])}."
         )
+        blocks.append(Chart(f"Method metric: {word}", partial(kit_lines.line, series, word, zero=False), words, series))
     return blocks
 
 
@@ -136,7 +137,7 @@ def made_part(run: RunReading) -> Part:
         f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
     }
     return Part(
-        "How it was made",
+        "Setup",
         [
             Text("Configuration", yaml_text(summary["config"])),
             Table("Versions, machine and size", facts_frame(facts | machine(summary))),

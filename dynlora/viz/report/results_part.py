@@ -25,7 +25,7 @@ def results_part(run: RunReading) -> Part:
     worst = run_summary.worst(payload)
     blocks = [*_classes(step, payload), *_groups(run), *_base(run, payload)]
     if len(worst):
-        blocks.append(Table(f"Where is it most wrong at step {step:,}?", worst, is_wide=True))
+        blocks.append(Table(f"Highest-loss examples at step {step:,}", worst, is_wide=True))
     return Part("Results", blocks)
 
 
@@ -34,11 +34,11 @@ def _classes(step: int, payload: Mapping[str, Any]) -> list[Block]:
     if found is None:
         return []
     scores, columns = results.class_scores(*found), ["precision", "recall", "F1"]
-    dots = partial(result_figures.score_dots, scores, "class", columns, "score, 0 to 1")
+    dots = partial(result_figures.score_dots, scores, "class", columns, "Score (0 to 1)")
     words, table = run_text.confusion(*found, step), run_summary.confusion_table(*found)
     return [
-        Chart("What is taken for what?", partial(figures.confusion, *found), words, table),
-        Chart("Which classes does it find?", dots, result_text.class_scores(scores), scores),
+        Chart("Confusion matrix", partial(figures.confusion, *found), words, table),
+        Chart("Scores by class", dots, result_text.class_scores(scores), scores),
     ]
 
 
@@ -49,7 +49,7 @@ def _groups(run: RunReading) -> list[Block]:
     metric = run.summary.get("metric") or run_summary.main_metric(run.summary)[0] or "metric"
     drawn = partial(result_figures.score_dots, groups, "group", ["metric"], metric)
     words = result_text.group_scores(groups, metric)
-    return [Chart("How does each group of inputs fare?", drawn, words, groups.rename(columns={"metric": metric}))]
+    return [Chart("Results by input group", drawn, words, groups.rename(columns={"metric": metric}))]
 
 
 def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
@@ -58,12 +58,12 @@ def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
     if ends.empty:
         return []
     labels = [str(label) for label in (payload.get("labels") or [])]
-    before, after = "with the adapters off", "with them on"
+    before, after = "with adapters off", "with adapters on"
     named = results.answer_names(ends, labels)
     unit = "nats" if labels else "squared error"
-    drawn = partial(result_figures.before_after, named, f"loss {before}", f"loss {after}", unit)
+    drawn = partial(result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit)
     words = result_text.before_after(ends, before, after)
-    blocks: list[Block] = [Chart("What do the adapters add?", drawn, words, results.changed(named))]
+    blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, results.changed(named))]
     return blocks + _answers(named, labels, before, after)
 
 
@@ -72,4 +72,4 @@ def _answers(named: Any, labels: Sequence[str], before: str, after: str) -> list
         return []
     counts = results.answers(named)
     words = result_text.answers(counts, before.capitalize(), after)
-    return [Chart("What became of the answers?", partial(result_figures.answer_bar, counts), words, counts)]
+    return [Chart("Changed predictions", partial(result_figures.answer_bar, counts), words, counts)]

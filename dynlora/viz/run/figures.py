@@ -20,22 +20,22 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
     """Draw the training loss, pale as it is and bold smoothed, and the held-out loss; frames hold step and value."""
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
-        x=train["step"], y=train["value"], mode="lines", name="each step",
+        x=train["step"], y=train["value"], mode="lines", name="Each step",
         line={"color": theme.faded(colours.accent, 0.3), "width": 1},
         hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
     )  # fmt: skip
     drawn.add_scatter(
-        x=train["step"], y=smoothed(train["value"]), mode="lines", name="smoothed",
+        x=train["step"], y=smoothed(train["value"]), mode="lines", name="Smoothed",
         line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
     )  # fmt: skip
     if len(validation):
         drawn.add_scatter(
-            x=validation["step"], y=validation["value"], mode="lines+markers", name="held out",
+            x=validation["step"], y=validation["value"], mode="lines+markers", name="Held-out",
             line={"color": colours.second, "width": 1.6}, marker={"size": 7, "symbol": "diamond"},
             hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=True)
-    return titled(drawn, "loss, nats")
+    return titled(drawn, "Loss (nats)")
 
 
 def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -51,15 +51,15 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
             hovertemplate="step %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(names) > 1)
-    return titled(drawn, "score on held-out rows")
+    return titled(drawn, "Score on held-out examples")
 
 
 def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the time of each step and the strategy's part of it; columns step, step_ms, strategy_ms."""
     drawn = theme.figure(colours, HEIGHT)
     for column, name, colour in (
-        ("step_ms", "whole step", colours.accent),
-        ("strategy_ms", "strategy", colours.second),
+        ("step_ms", "Whole step", colours.accent),
+        ("strategy_ms", "Strategy", colours.second),
     ):
         drawn.add_scatter(
             x=times["step"], y=times[column], mode="lines", name=name, line={"color": colour, "width": 1.5},
@@ -67,7 +67,7 @@ def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
         )  # fmt: skip
     drawn.update_yaxes(rangemode="tozero", tickformat=",")
     drawn.update_layout(showlegend=True)
-    return titled(drawn, "time, ms")
+    return titled(drawn, "Time (ms)")
 
 
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours: Palette) -> go.Figure:
@@ -80,13 +80,13 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours:
     drawn.add_heatmap(
         z=share, x=list(range(len(names))), y=list(range(len(names))), customdata=table, xgap=2, ygap=2,
         colorscale=colours.sequential_scale, zmin=0, zmax=100, showscale=False,
-        hovertemplate="%{customdata:,} rows, %{z:.1f} % of their class<extra></extra>",
+        hovertemplate="%{customdata:,} examples, %{z:.1f} % of their class<extra></extra>",
     )  # fmt: skip
     if len(names) <= 12:
         _write_cells(drawn, table, share, colours)
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
-    drawn.update_xaxes(**ticks, title_text="predicted", tickangle=0 if len(names) <= 4 else None)
-    drawn.update_yaxes(**ticks, title_text="true", autorange="reversed")
+    drawn.update_xaxes(**ticks, title_text="Predicted", tickangle=0 if len(names) <= 4 else None)
+    drawn.update_yaxes(**ticks, title_text="True", autorange="reversed")
     return drawn
 
 

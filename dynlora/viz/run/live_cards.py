@@ -14,7 +14,7 @@ from dynlora.store import queries
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import number, one_line
+from dynlora.viz.kit.text import number, one_line, sentence_case
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
 from dynlora.viz.ui import cached_queries
@@ -22,10 +22,10 @@ from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line,
 from dynlora.viz.ui.run_actions import run_buttons
 from dynlora.viz.ui.run_picker import Chosen, link, links
 
-MEMORY = {"rss_mib": "process", "gpu_memory_mib": "GPU"}
+MEMORY = {"rss_mib": "Process", "gpu_memory_mib": "GPU"}
 """Readings of memory, in MiB, and what they are called."""
 
-PROCESSOR = {"cpu_percent": "process"}
+PROCESSOR = {"cpu_percent": "Process"}
 """Readings of the processor, in percent of one core."""
 
 
@@ -46,8 +46,8 @@ def run_head(
         links(run.id, here="run")
         with st.popover("Run again", icon=":material/content_copy:", type="tertiary", key="again"):
             link("pages/launch.py", "Duplicate with changes", **{"from": run.id})
-            link("pages/launch.py", "Uniform twin: same budget, spread evenly", **{"from": run.id, "twin": "uniform"})
-            link("pages/launch.py", "Random twin: same moves, by chance", **{"from": run.id, "twin": "random"})
+            link("pages/launch.py", "Uniform baseline: same budget, equal ranks", **{"from": run.id, "twin": "uniform"})
+            link("pages/launch.py", "Random control: same moves, at random", **{"from": run.id, "twin": "random"})
         report_button([run])
     st.progress(run_summary.progress_share(summary), text=progress.words(summary, remaining))
     status_line(summary)
@@ -60,29 +60,29 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame,
         DynloraError: when the run cannot be read.
     """
     if scalars.empty:
-        note("Nothing has been recorded yet: charts appear with the first steps.")
+        note("No data has been recorded yet. Charts appear after the first steps.")
         return
     mode, rate = colours(), run_summary.series(scalars, "lr", "train")
     train, held_out = run_summary.series(scalars, "loss", "train"), run_summary.series(scalars, "loss", "validation")
     metrics, name = run_summary.held_out(scalars), summary.get("metric") or run_summary.main_metric(summary)[0]
     left, right = st.columns(2)
-    with left, card("Does it learn?", "loss"):
+    with left, card("Training loss", "loss"):
         chart(figures.loss_lines(train, held_out, mode), run_text.loss(train, held_out), train, "loss")
-    with right, card("How good is it on rows it has not seen?", "metric"):
+    with right, card("Held-out metrics", "metric"):
         words = run_text.metric(run_summary.series(scalars, name, "validation"), name)
         chart(figures.metric_lines(metrics, mode), words, metrics, "metric")
     left, right = st.columns(2)
-    with left, card("Does it stay within the budget?", "budget"):
+    with left, card("Parameter budget", "budget"):
         limit, line = summary["params"].get("budget"), cached_queries.budget(run.folder, summary)
         used = kit_modules.parameters(line)
-        figure = kit_lines.line(used, "adapter parameters in use", mode, limit=limit, zero=False, tick=",")
+        figure = kit_lines.line(used, "Adapter parameters in use", mode, limit=limit, zero=False, tick=",")
         chart(figure, run_text.budget(line, limit), line, "budget")
-    with right, card("Which kinds of modules hold the ranks?", "kinds"):
+    with right, card("Rank by module kind over time", "kinds"):
         _kinds(run)
     left, right = st.columns(2)
-    with left, card("How fast is it told to learn?", "lr"):
-        chart(kit_lines.line(rate, "learning rate, per step", mode), run_text.learning_rate(rate), rate, "lr")
-    with right, card("What does a step cost, and the strategy's part of it?", "time"):
+    with left, card("Learning rate", "lr"):
+        chart(kit_lines.line(rate, "Learning rate", mode), run_text.learning_rate(rate), rate, "lr")
+    with right, card("Step time", "time"):
         words = run_text.step_time(times, run_summary.series(scalars, "optimizer_bytes", "train"))
         chart(figures.step_time(times, mode), words, times, "time")
     _own_numbers(scalars)
@@ -95,8 +95,11 @@ def _own_numbers(scalars: pd.DataFrame) -> None:
         for place, name in zip(st.columns(2), found[start : start + 2], strict=False):
             series = run_summary.series(scalars, name, "train")
             word = one_line(name.replace("_", " ").replace("/", ": "), 60)
-            with place, card(f"The method's own: {word}", f"own-{start}-{name}"):
-                words = f"{word}, from {number(series['value'].iloc[0])} to {number(series['value'].iloc[-1])}."
+            with place, card(f"Method metric: {word}", f"own-{start}-{name}"):
+                words = (
+                    f"{sentence_case(word)} changed from {number(series['value'].iloc[0])} to "
+                    f"{number(series['value'].iloc[-1])}."
+                )
                 chart(kit_lines.line(series, word, colours(), zero=False), words, series, f"own-{name}")
 
 
@@ -119,17 +122,17 @@ def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
     readings = progress.minutes(cached_queries.ask(queries.system_frame, run.folder))
     left, right = st.columns(2)
     for place, title, names, unit, key in (
-        (left, "How much memory does it hold?", MEMORY, "MiB", "memory"),
-        (right, "How busy is the processor?", PROCESSOR, "% of one core", "processor"),
+        (left, "Memory use", MEMORY, "MiB", "memory"),
+        (right, "CPU use", PROCESSOR, "% of one core", "processor"),
     ):
         shown = readings[readings["name"].isin(names)]
         with place, card(title, key):
             if shown.empty:
-                note("Not recorded in this run: the machine is read about every five seconds of training.")
+                note("Not recorded in this run. Memory and CPU use are recorded about every five seconds of training.")
             else:
-                label = f"memory, {unit}" if names is MEMORY else f"use, {unit}"
+                label = f"Memory ({unit})" if names is MEMORY else f"CPU use ({unit})"
                 figure = result_figures.readings(shown, names, label, colours())
                 chart(figure, progress.machine_words(shown, names, unit.split(" of")[0]), shown, key)
-    with card("What does its log say?", "log"):
+    with card("Log", "log"):
         lines = run_summary.log_text(cached_queries.ask(queries.logs_frame, run.folder, 200))
         st.code(lines or "The log is empty.", language=None, wrap_lines=True)

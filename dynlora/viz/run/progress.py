@@ -16,8 +16,8 @@ from dynlora.viz.kit.text import duration
 def evaluation_s(events: pd.DataFrame, times: pd.DataFrame, resumed_at: int) -> tuple[float, int] | None:
     """Return (seconds an evaluation takes, steps between two), from the last two of this process; None when unknown.
 
-    The store holds the time of each evaluation and the milliseconds of each step, so an evaluation took what lies
-    between two of them beyond their steps.
+    The store holds the time of each evaluation and the milliseconds of each step, so an evaluation took the time
+    between two of them minus their steps.
 
     Args:
         events: with kinds `evaluate`, columns step, kind, time.
@@ -49,7 +49,7 @@ def words(summary: Mapping[str, Any], remaining: float | None) -> str:
     """Return where a run stands; a running one without a step of its own yet says so."""
     found = progress_words(summary, remaining)
     if summary["status"] == "running" and remaining is None:
-        return f"{found}, time left known after this process's first step"
+        return f"{found}; the remaining time is known after the first step of this process"
     return found
 
 
@@ -80,7 +80,7 @@ def machine_words(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -
     for name, called in names.items():
         values = readings.loc[readings["name"] == name, "value"].dropna()
         if len(values):
-            parts.append(f"{called} {values.iloc[-1]:,.0f} {unit} now, {values.max():,.0f} {unit} at most")
+            parts.append(f"{called} {values.iloc[-1]:,.0f} {unit} now, maximum {values.max():,.0f} {unit}")
     length = readings["minutes"].max() if len(readings) else 0.0
     if not parts:
         return "Not recorded in this run."

@@ -19,7 +19,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, table
 from dynlora.viz.ui.run_picker import Chosen
 
-NOT_RECORDED = "Not recorded in this run: the base model is measured on the probe set at the end of newer runs."
+NOT_RECORDED = "Not recorded in this run. Newer runs evaluate the base model on the probe set at their end."
 
 
 def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -> None:
@@ -37,24 +37,24 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
     metric = summary.get("metric") or run_summary.main_metric(summary)[0] or "metric"
     _classes(step, payload)
     left, right = st.columns([2, 3])
-    with left, card("How does each group of inputs fare?", "groups"):
+    with left, card("Results by input group", "groups"):
         _groups(run.folder, metric)
-    with right, card(f"Where is it most wrong at step {step:,}?", "worst"):
+    with right, card(f"Highest-loss examples at step {step:,}", "worst"):
         worst = run_summary.worst(payload)
         st.dataframe(worst, hide_index=True, width="stretch", height=300)
         table(worst, "worst")
     unit = "nats" if labels else "squared error"
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
-    with card("Which examples changed most since the first evaluation?", "changed"):
+    with card("Changes since the first evaluation", "changed"):
         _before_after(ends, ("at the first evaluation", "now"), labels, unit, "changed")
     base = (_last(run.folder, name) for name in ("base_loss", "base_prediction"))
-    with card("What do the adapters add to the base model?", "base"):
+    with card("Effect of the adapters", "base"):
         ends = results.base_ends(examples, *base)
         if ends.empty:
             note(NOT_RECORDED)
         else:
-            _before_after(ends, ("with the adapters off", "with them on"), labels, unit, "base")
+            _before_after(ends, ("with adapters off", "with adapters on"), labels, unit, "base")
 
 
 def _classes(step: int, payload: Mapping[str, Any]) -> None:
@@ -62,20 +62,20 @@ def _classes(step: int, payload: Mapping[str, Any]) -> None:
     if found is None:
         return
     left, right = st.columns(2)
-    with left, card("What is taken for what?", "confusion"):
+    with left, card("Confusion matrix", "confusion"):
         frame = run_summary.confusion_table(*found)
         chart(figures.confusion(*found, colours()), run_text.confusion(*found, step), frame, "confusion")
-    with right, card("Which classes does it find?", "classes"):
+    with right, card("Scores by class", "classes"):
         scores = results.class_scores(*found)
         columns = ["precision", "recall", "F1"]
-        figure = result_figures.score_dots(scores, "class", columns, "score, 0 to 1", colours())
+        figure = result_figures.score_dots(scores, "class", columns, "Score (0 to 1)", colours())
         chart(figure, result_text.class_scores(scores), scores, "classes")
 
 
 def _groups(folder: Path, metric: str) -> None:
     groups = cached_queries.ask_events(queries.groups_frame, folder)
     if groups.empty or groups["metric"].isna().all():
-        note("The run has no groups of inputs: name a column with data.group_by to have them.")
+        note("This run has no input groups. Set data.group_by to a column to get them.")
         return
     figure = result_figures.score_dots(groups, "group", ["metric"], metric, colours())
     chart(figure, result_text.group_scores(groups, metric), groups.rename(columns={"metric": metric}), "groups")
@@ -84,13 +84,13 @@ def _groups(folder: Path, metric: str) -> None:
 def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[str], unit: str, key: str) -> None:
     """Draw the losses of the probe set on two occasions, what became of the answers, and the texts."""
     if ends.empty:
-        note("The probe set has been evaluated fewer than two times: there is nothing to compare yet.")
+        note("The probe set has been evaluated fewer than two times, so there is no comparison yet.")
         return
     before, after = names
     named = results.answer_names(ends, labels)
     left, right = st.columns([2, 3])
     with left:
-        figure = result_figures.before_after(named, f"loss {before}", f"loss {after}", unit, colours())
+        figure = result_figures.before_after(named, f"Loss {before}", f"Loss {after}", unit, colours())
         chart(figure, result_text.before_after(ends, before, after), results.changed(named, 5000), f"{key}-loss")
     with right:
         if labels:

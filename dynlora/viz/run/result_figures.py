@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 
@@ -34,14 +34,14 @@ def score_dots(scores: pd.DataFrame, by: str, columns: Sequence[str], title: str
             hovertemplate=f"%{{y}}<br>{plotly_text(column, 40)} %{{x:.4f}}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(columns) > 1)
-    drawn.update_xaxes(title_text=plotly_text(title))
+    drawn.update_xaxes(title_text=plotly_text(sentence_case(title)))
     names = [plotly_text(name, 22) for name in scores[by]]
     drawn.update_yaxes(tickmode="array", tickvals=rows, ticktext=names, range=[len(rows) - 0.5, -0.5])
     return drawn
 
 
 def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw what became of the answers as one divided bar; columns answer and count, in the order they are drawn."""
+    """Draw how the predictions changed as one divided bar; columns answer and count, in the order they are drawn."""
     drawn = theme.figure(colours, 150, left=12)
     shades = (theme.faded(colours.accent, 0.35), colours.accent, colours.second, theme.faded(colours.second, 0.35))
     inks = (colours.text, colours.panel, colours.panel, colours.text)
@@ -55,7 +55,7 @@ def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
             hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(barmode="stack", bargap=0.3, showlegend=True, legend={"traceorder": "normal"})
-    drawn.update_xaxes(title_text="probe examples", range=[0, total])
+    drawn.update_xaxes(title_text="Probe examples", range=[0, total])
     drawn.update_yaxes(showticklabels=False, showgrid=False)
     return drawn
 
@@ -75,23 +75,23 @@ def before_after(named: pd.DataFrame, before: str, after: str, unit: str, colour
     top = max(wide[1], high[1])
     drawn.add_scatter(
         x=[0, top], y=[0, top], mode="lines", line={"color": colours.muted, "width": 1, "dash": "dot"},
-        hoverinfo="skip", name="no change",
+        hoverinfo="skip", name="No change",
     )  # fmt: skip
     right = np.asarray(named["last"].eq(named["label"]), bool)
     for is_right, name, colour, symbol in (
-        (True, "right", colours.accent, "circle"),
-        (False, "wrong", colours.second, "x"),
+        (True, "Correct", colours.accent, "circle"),
+        (False, "Wrong", colours.second, "x"),
     ):
         part = named.loc[right == is_right]
         drawn.add_scatter(
-            x=part["first_loss"], y=part["last_loss"], mode="markers", name=f"{name} after",
+            x=part["first_loss"], y=part["last_loss"], mode="markers", name=name,
             marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
             text=[plotly_text(text, 90) for text in part["text"]],
             hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text=f"{plotly_text(before)}, {plotly_text(unit)}", range=wide)
-    drawn.update_yaxes(title_text=f"{plotly_text(after)}, {plotly_text(unit)}", range=high)
+    drawn.update_xaxes(title_text=f"{plotly_text(before)} ({plotly_text(unit)})", range=wide)
+    drawn.update_yaxes(title_text=f"{plotly_text(after)} ({plotly_text(unit)})", range=high)
     return drawn
 
 
@@ -123,7 +123,7 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
             hovertemplate=f"%{{x:.1f}} min<br>{plotly_text(names[name])} %{{y:,.0f}}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(shown) > 1)
-    drawn.update_xaxes(title_text="minutes since the first reading")
+    drawn.update_xaxes(title_text="Minutes since the first reading")
     drawn.update_yaxes(title_text=plotly_text(title), rangemode="tozero")
     return drawn
 
@@ -138,6 +138,6 @@ def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
             hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text="step")
-    drawn.update_yaxes(title_text="rank, components", rangemode="tozero")
+    drawn.update_xaxes(title_text="Step")
+    drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")
     return drawn

@@ -1,7 +1,4 @@
-"""The sentences under the charts of the Run page's results, computed from what the charts show.
-
-As in `sentences`, whoever shows one escapes it.
-"""
+"""Captions of the Run page's results, computed from what the charts show; whoever shows one escapes it."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -9,7 +6,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import number, one_line, percent, score
+from dynlora.viz.kit.text import number, one_line, percent, plural, score, sentence_case
 
 
 def by_kind(totals: pd.DataFrame) -> str:
@@ -18,9 +15,9 @@ def by_kind(totals: pd.DataFrame) -> str:
         return "No ranks have been recorded yet."
     first, last = totals.iloc[0, 1:], totals.iloc[-1, 1:]
     change = (last - first).astype(float)
-    words = f"At step {int(totals['step'].iloc[-1]):,} the adapters hold {number(int(last.sum()))} components"
+    words = f"At step {int(totals['step'].iloc[-1]):,}, the adapters have {number(int(last.sum()))} components"
     if not change.abs().max():
-        return f"{words}, each kind as many as at the start."
+        return f"{words}; no kind changed since the start."
     won, lost = change.idxmax(), change.idxmin()
     parts = []
     if change.max() > 0:
@@ -36,23 +33,25 @@ def class_scores(scores: pd.DataFrame) -> str:
     if len(scores) < 2:
         return f"One class, F1 {score(best['F1'])}."
     high, low = (
-        f"{one_line(row['class'], 40)} ({score(row['F1'])}, {number(int(row['rows']))} rows)" for row in (best, worst)
+        f"{one_line(row['class'], 40)} ({score(row['F1'])}, {plural(int(row['examples']), 'example')})"
+        for row in (best, worst)
     )
     return (
         f"F1 is highest for {high} and lowest for {low}. "
-        "Precision: right among predicted. Recall: right among true. F1: their harmonic mean."
+        "Precision: correct among predicted. Recall: correct among true. F1: their harmonic mean."
     )
 
 
 def group_scores(groups: pd.DataFrame, metric: str) -> str:
-    """Say how far the groups lie apart."""
+    """Say how far apart the groups are."""
     known = groups.dropna(subset=["metric"])
     if known.empty:
         return "No group has been evaluated yet."
     best, worst = known.loc[known["metric"].idxmax()], known.loc[known["metric"].idxmin()]
     return (
-        f"{one_line(metric, 40)} is highest for {one_line(best['group'], 40)} ({score(best['metric'])}) and lowest for "
-        f"{one_line(worst['group'], 40)} ({score(worst['metric'])}), {best['metric'] - worst['metric']:.3f} apart."
+        f"{one_line(sentence_case(metric), 40)} is highest for {one_line(best['group'], 40)} "
+        f"({score(best['metric'])}) and lowest for "
+        f"{one_line(worst['group'], 40)} ({score(worst['metric'])}); difference {best['metric'] - worst['metric']:.3f}."
     )
 
 
@@ -60,7 +59,7 @@ def before_after(ends: pd.DataFrame, before: str, after: str) -> str:
     """Say on how many probe examples the loss fell, and its means."""
     fell = int((ends["change"] < 0).sum())
     return (
-        f"The loss is lower {after} than {before} on {fell} of {len(ends)} probe examples; its mean went from "
+        f"The loss is lower {after} than {before} on {fell} of {len(ends)} probe examples; the mean changed from "
         f"{ends['first_loss'].mean():.3f} to {ends['last_loss'].mean():.3f}."
     )
 
@@ -70,8 +69,8 @@ def answers(counts: pd.DataFrame, before: str, after: str) -> str:
     kept, won, lost, _ = (int(count) for count in counts["count"])
     total = int(counts["count"].sum())
     if not total:
-        return "The run keeps no probe set."
+        return "This run has no probe set."
     return (
-        f"{before} {percent((kept + lost) / total)} of {total} probe examples are right, {after} "
-        f"{percent((kept + won) / total)}: {won} answers turned right, {lost} turned wrong."
+        f"{before} {percent((kept + lost) / total)} of {total} probe predictions are correct, {after} "
+        f"{percent((kept + won) / total)}: {won} predictions became correct, {lost} became wrong."
     )

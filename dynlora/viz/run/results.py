@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-ANSWERS = ("right both times", "wrong, now right", "right, now wrong", "wrong both times")
+ANSWERS = ("Correct in both", "Wrong, then correct", "Correct, then wrong", "Wrong in both")
 """What can become of an answer between two models, in the order of the figures."""
 
 
 def class_scores(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd.DataFrame:
-    """Return precision, recall and F1 of each class, and its rows; 0 where a score is undefined.
+    """Return precision, recall and F1 of each class, and its number of examples; 0 where a score is undefined.
 
     precision = right / predicted, recall = right / true, F1 = 2 · right / (predicted + true).
 
@@ -31,7 +31,7 @@ def class_scores(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd
     return pd.DataFrame(
         {
             "class": [str(label) for label in labels], "precision": share(right, predicted),
-            "recall": share(right, true), "F1": share(2 * right, predicted + true), "rows": true.astype(int),
+            "recall": share(right, true), "F1": share(2 * right, predicted + true), "examples": true.astype(int),
         }
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def turned(named: pd.DataFrame) -> pd.DataFrame:
 def _read(rows: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "change": "loss change", "first_loss": "loss before", "last_loss": "loss after", "label": "true",
-        "first": "answer before", "last": "answer after", "text": "text", "text_pair": "second text",
+        "first": "prediction before", "last": "prediction after", "text": "text", "text_pair": "second text",
     }  # fmt: skip
     found = rows[list(columns)].rename(columns=columns)
     found[["loss change", "loss before", "loss after"]] = found[["loss change", "loss before", "loss after"]].round(3)

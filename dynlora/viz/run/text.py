@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.kit.lines import smoothed
-from dynlora.viz.kit.text import number, one_line, percent, score
+from dynlora.viz.kit.text import number, one_line, percent, score, sentence_case
 
 
 def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
@@ -21,7 +21,9 @@ def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
     verb = "fell" if last < first else "rose"
     words = f"The smoothed training loss {verb} from {first:.3f} to {last:.3f} over {int(known['step'].iloc[-1])} steps"
     if len(validation):
-        words += f"; held out it was {validation['value'].iloc[-1]:.3f} at step {int(validation['step'].iloc[-1])}"
+        words += (
+            f"; the held-out loss was {validation['value'].iloc[-1]:.3f} at step {int(validation['step'].iloc[-1])}"
+        )
     return words + "."
 
 
@@ -32,17 +34,20 @@ def metric(series: pd.DataFrame, name: str) -> str:
         return "The run has not been evaluated yet."
     last, best = known.iloc[-1], known.loc[known["value"].idxmax()]
     return (
-        f"{one_line(name, 40)} {score(last['value'])} at step {int(last['step'])}; "
-        f"highest {score(best['value'])} at step {int(best['step'])}."
+        f"{one_line(sentence_case(name), 40)} is {score(last['value'])} at step {int(last['step'])}; "
+        f"the highest value is {score(best['value'])} at step {int(best['step'])}."
     )
 
 
 def learning_rate(series: pd.DataFrame) -> str:
-    """Say where the learning rate peaked and stands."""
+    """Say where the learning rate peaked, and its present value."""
     if series.empty:
         return "No learning rate has been recorded yet."
     peak = series.loc[series["value"].idxmax()]
-    return f"Peak {number(peak['value'])} at step {int(peak['step'])}, now {number(float(series['value'].iloc[-1]))}."
+    return (
+        f"Peak {number(peak['value'])} at step {int(peak['step'])}; current value "
+        f"{number(float(series['value'].iloc[-1]))}."
+    )
 
 
 def budget(line: pd.DataFrame, limit: int | None) -> str:
@@ -56,7 +61,7 @@ def budget(line: pd.DataFrame, limit: int | None) -> str:
 
 
 def step_time(times: pd.DataFrame, kept: pd.DataFrame) -> str:
-    """Say what a step takes, the strategy's part of it, and what the optimizer keeps.
+    """Say what a step takes, the strategy's part of it, and the size of the optimizer state.
 
     Args:
         times: columns step, step_ms, strategy_ms.
@@ -66,9 +71,12 @@ def step_time(times: pd.DataFrame, kept: pd.DataFrame) -> str:
         return "No step has been timed yet."
     total = times["step_ms"].sum()
     share = times["strategy_ms"].sum() / total if total else float("nan")
-    words = f"A step takes {times['step_ms'].median():,.0f} ms in the median; the strategy takes {percent(share)} of it"
+    words = (
+        f"The median step takes {times['step_ms'].median():,.0f} ms; the strategy takes {percent(share)} of "
+        "all step time"
+    )
     most = 0.0 if kept.empty else float(kept["value"].max())
-    return f"{words}; the optimizer keeps {most / 2**20:.2f} MiB." if most > 0 else f"{words}."
+    return f"{words}; the optimizer state takes {most / 2**20:.2f} MiB." if most > 0 else f"{words}."
 
 
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:
@@ -79,10 +87,12 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: in
         return "Nothing was evaluated."
     wrong = table - np.diag(np.diag(table))
     truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    words = f"At step {step} {percent(np.trace(table) / total)} of {number(int(total))} held-out rows were right"
+    words = (
+        f"At step {step}, {percent(np.trace(table) / total)} of {number(int(total))} held-out predictions are correct"
+    )
     if not wrong.max():
         return words + "."
     return (
-        f"{words}; the most frequent mistake is {one_line(labels[int(truth)], 40)} taken for "
-        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} rows)."
+        f"{words}; the most frequent error is {one_line(labels[int(truth)], 40)} predicted as "
+        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} examples)."
     )

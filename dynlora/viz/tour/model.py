@@ -29,9 +29,9 @@ class Stop:
 
     Attributes:
         key: its name in the address.
-        short: a word or two for the list of stops.
-        question: its title.
-        words: the text, a paragraph each.
+        short: its title, a word or two.
+        question: what it answers, the subtitle.
+        words: the text, one paragraph per string.
     """
 
     key: str
@@ -46,11 +46,11 @@ STOPS = (
         "Rank",
         "What is rank?",
         (
-            "A transformer is a stack of large tables of numbers. LoRA leaves them as they are and adds to each a "
-            "small correction, the product of two thin tables. How thin is the rank: the number of components in the "
-            "correction. Each one costs parameters and can learn one more direction.",
-            "Plain LoRA gives every module the same rank. Press play: here the bars, one a module, change length "
-            "while the model trains, and together they stay within one budget.",
+            "A transformer is a stack of large weight matrices. LoRA freezes them and adds a small update to each: the "
+            "product of two thin matrices. The rank is the number of components in this update. Each component costs "
+            "parameters and can learn one more direction.",
+            "Plain LoRA gives every module the same rank. Press play: one bar per module shows its rank while the "
+            "model trains. All ranks together stay within one parameter budget.",
         ),
     ),
     Stop(
@@ -58,31 +58,32 @@ STOPS = (
         "Importance",
         "What is importance?",
         (
-            "If a component were taken away, how much would the loss change? The gradient, which training computes "
-            "anyway, answers that to first order. Averaged over steps this is a module's importance.",
-            "The map shows it for every module (a row) at every step (from left to right). Strong colour is where the "
-            "loss hangs on the correction. One step is noise; a row that stays strong is not.",
+            "Importance estimates how much the loss would change without a component. Training computes the gradient "
+            "anyway, and the gradient gives this estimate to first order. The importance of a module is averaged over "
+            "steps.",
+            "The map shows the importance of every module (rows) at every step (columns). Strong colour: the loss "
+            "depends on the update of this module. One step is noisy; a row that stays strong is not.",
         ),
     ),
     Stop(
         "moves",
-        "Moves",
+        "Reallocation",
         "When does rank move?",
         (
-            "Now and then the allocator compares: does a component do more for the loss elsewhere? If so it moves, "
-            "within a fixed budget of parameters. The ticks above the map are these events.",
-            "The line above the map is the share of the budget in use. It never rises above 100 %: what one module "
-            "wins, others have given.",
+            "At some steps the allocator compares modules: would a component reduce the loss more in another module? "
+            "If so, it moves there, within a fixed parameter budget. The ticks above the map mark these steps.",
+            "The line above the map shows the fraction of the budget in use. It never exceeds 100 %: when one module "
+            "gains rank, other modules lose rank.",
         ),
     ),
     Stop(
         "flow",
-        "Who gave",
-        "Who gave to whom?",
+        "Rank transfers",
+        "Which modules gave rank to which?",
         (
-            "Every parameter is followed from the module that held it first, on the left, to the one that holds it "
-            "last, on the right. Strong bands changed hands, pale ones stayed where they were.",
-            "Both sides add up. When they did not, the picture would say so.",
+            "The chart follows every parameter from its first module (left) to its last module (right). Strong bands "
+            "moved between modules. Pale bands did not move.",
+            "The totals on both sides match. If they did not, the caption would say so.",
         ),
     ),
     Stop(
@@ -90,21 +91,21 @@ STOPS = (
         "Gates",
         "What do gates do?",
         (
-            "Rank decides how much a module can say; a gate decides how loudly, and it listens to the input. 1 is "
-            "neutral, above it the correction is louder for these inputs, below quieter.",
-            "Rows are groups of inputs. The bars above say how much of a gate's variation the groups explain; the "
-            "dashed line is what chance alone reaches. Only bars above it are a finding.",
+            "Rank limits what a module can learn. A gate scales the update of a module for each input. 1 is neutral. "
+            "Above 1 the update counts more for these inputs, below 1 less.",
+            "Rows are input groups. The bars show how much of the variation of a gate the groups explain. The dashed "
+            "line is the level that chance alone reaches. Only bars above it are a finding.",
         ),
     ),
     Stop(
         "worth",
-        "Worth it?",
-        "Was it worth it?",
+        "Results",
+        "Do dynamic ranks improve the result?",
         (
-            "A picture of moving rank is not a result. What counts is how good the model is on rows it has not seen, "
-            "against plain LoRA with the same number of parameters, over several seeds.",
-            "A line is the mean of runs that differ in their seed alone, the band runs from the lowest to the "
-            "highest. Where bands overlap, nothing is decided: then more seeds or another task must decide.",
+            "Moving ranks are not a result by themselves. The result is the quality on held-out examples, compared "
+            "with plain LoRA at the same number of parameters, over several seeds.",
+            "A line is the mean of runs that differ only in the seed. The band covers the lowest to the highest run. "
+            "Where bands overlap, the comparison is inconclusive: it needs more seeds or another task.",
         ),
     ),
 )

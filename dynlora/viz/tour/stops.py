@@ -103,8 +103,8 @@ def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
 def nothing_to_tour() -> None:
     """Say that there is no run the tour can be shown on, and what to do."""
     note(
-        "The tour needs a finished run that recorded rank, importance and gates and moved rank a few times: the sample "
-        "runs that come with dynlora hold one. They are missing here, so train one first; the methods say what moves."
+        "The tour needs a finished run that recorded rank, importance and gates, and that moved rank a few times. The "
+        "sample runs include one, but they are missing here. Train such a run first; see Methods for what moves rank."
     )
     with st.container(horizontal=True, gap="small"):
         link("pages/launch.py", "Launch a run")
@@ -118,11 +118,12 @@ def show_stop(found: Toured) -> None:
         DynloraError: when the run cannot be read.
     """
     words = {stop.key: stop.short for stop in tour_model.STOPS}
-    key = segmented("stop", "stop of the tour", list(words), tour_model.STOPS[0].key, words.__getitem__)
+    key = segmented("stop", "Stop", list(words), tour_model.STOPS[0].key, words.__getitem__)
     stop, before, after, number = tour_model.neighbours(key)
     left, right = st.columns([2, 3], gap="large")
     with left:
-        st.subheader(stop.question, anchor=False)
+        st.subheader(stop.short, anchor=False)
+        st.caption(stop.question)
         for paragraph in stop.words:
             st.markdown(paragraph)
         note(f"Stop {number} of {len(tour_model.STOPS)}.")
@@ -139,26 +140,26 @@ def show_stop(found: Toured) -> None:
 
 def _goodbye(found: Toured) -> None:
     """Draw the links out of the tour."""
-    with card("And now?", "tour-end"):
-        note("The run of this tour with all there is to see of it, the comparison, and a run of your own:")
+    with card("Next steps", "tour-end"):
+        note("Open the run of this tour, compare it, or train your own:")
         with st.container(horizontal=True, gap="small"):
             for page in ("run", "capacity", "inputs"):
                 link(f"pages/{page}.py", page.capitalize(), run=found.run.id)
-            link("pages/compare.py", "Compare it with its like", runs=",".join(found.alike))
-            link("pages/launch.py", "Launch one like it", **{"from": found.run.id})
+            link("pages/compare.py", "Compare with similar runs", runs=",".join(found.alike))
+            link("pages/launch.py", "Launch a similar run", **{"from": found.run.id})
             link("pages/methods.py", "Methods")
 
 
 def head(found: Toured) -> None:
     """Draw the title and which run this is."""
-    titled("Tour", f"Six short stops on a real run, {found.summary['name']}: {run_summary.about(found.summary)}.")
+    titled("Tour", f"Six short stops with a real run, {found.summary['name']}: {run_summary.about(found.summary)}.")
 
 
 def _rank(found: Toured) -> None:
     view = found.view
     state = view.state()
     words = capacity_text.picture(state, signals.uniform_rank(found.summary))
-    with card("The model, step by step", "tour-rank"):
+    with card("Rank and importance in the model", "tour-rank"):
         replay(view.pictures(words, colours()))
         under(words, capacity_model.state_table(state), "tour-rank")
 
@@ -166,7 +167,7 @@ def _rank(found: Toured) -> None:
 def _map(found: Toured, signal: str) -> None:
     view = replace(found.view, signal=signal, step=found.view.last)
     heat, rows, budget = view.heat(signal, cached_queries.COLUMNS), view.rows(), view.budget()
-    with card(view.shown.question, f"tour-{signal}"):
+    with card(view.shown.title, f"tour-{signal}"):
         table = capacity_model.wide(heat.frame, view.modules)
         look = replace(view.about_map(heat.unit), step=None)
         figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
@@ -186,13 +187,13 @@ def _flow(found: Toured) -> None:
     traced, sides = view.traced()
     flow, ends = view.flow(traced, "kind")
     words = capacity_text.flow(traced, sides, len(view.events_shown), view.first, view.last)
-    with card(f"Steps {view.first} to {view.last}", "tour-flow"):
+    with card(f"Rank transfers, steps {view.first} to {view.last}", "tour-flow"):
         chart(module_figures.rank_flow(flow, ends, colours()), words, flow, "tour-flow")
 
 
 def _gates(found: Toured) -> None:
     view = InputsView(found.run.folder, found.summary, found.view.modules, found.summary["step"])
-    with card("Which inputs open which gates?", "tour-gates"):
+    with card("Gates by input group", "tour-gates"):
         figure = inputs_figures.gate_map(view.gates, view.modules, view.effect, colours(), hide=False)
         words = inputs_text.gates(view.gates, view.modules, view.effect, view.step)
         chart(figure, words, inputs_model.gate_table(view.gates), "tour-gates")
@@ -209,8 +210,8 @@ def _worth(found: Toured) -> None:
     series = compare_model.together(each)
     bands = seed_groups.bands(series.assign(x=series["step"]), groups, between=False)
     table = compare_model.by_group(summaries, groups, metric)
-    with card(f"Held-out {metric}, {plural(len(folders), 'run')} at one budget", "tour-worth"):
-        figure = compare_figures.curves(bands, "step", f"{metric}, held out", colours(), marks=True)
+    with card(f"Held-out {metric} of {plural(len(folders), 'run')} with the same budget", "tour-worth"):
+        figure = compare_figures.curves(bands, "step", f"{metric} (held-out)", colours(), marks=True)
         words = compare_text.groups(table, metric, low_is_good=metric in compare_model.LOW_IS_GOOD)
         chart(figure, words, compare_model.group_table(table, metric), "tour-worth")
 

@@ -1,4 +1,4 @@
-"""Cards: a question as the title, a figure, one computed sentence, and the numbers as a table."""
+"""Cards: a label as the title, a figure, one computed caption, and the numbers as a table."""
 
 from __future__ import annotations
 
@@ -53,10 +53,12 @@ def titled(title: str, about: str = "") -> None:
 
 
 @contextmanager
-def card(title: str, key: str) -> Iterator[None]:
-    """Draw a panel with a title; what is drawn inside the block lies in it."""
+def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
+    """Draw a panel with a title; what is drawn inside the block is inside the panel. Title and subtitle are plain."""
     with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"):
         st.markdown(f"##### {markdown_text(title)}")
+        if subtitle:
+            st.caption(markdown_text(subtitle))
         yield
 
 
@@ -81,7 +83,7 @@ def table(frame: pd.DataFrame, key: str) -> None:
     with place:
         st.dataframe(frame.head(5000), hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)))
         if len(frame) > 5000:
-            st.caption(f"5,000 of {len(frame):,} rows shown; the file holds all.")
+            st.caption(f"The first 5,000 of {len(frame):,} rows. The CSV file has all rows.")
         st.download_button(
             "CSV", lambda: csv_text(frame), file_name=f"{key}.csv", mime="text/csv", key=f"csv-{key}",
             on_click="ignore", icon=":material/download:",
@@ -135,16 +137,16 @@ def status_line(summary: Mapping[str, Any]) -> None:
     if status == "failed":
         st.error(markdown_text(f"The run failed: {error or 'no reason was recorded'}", 2000))
     elif status == "interrupted":
-        st.warning("The process that trained this run is gone. Resume goes on from its last checkpoint.")
+        st.warning("The training process ended unexpectedly. Resume continues from the last checkpoint.")
     elif status == "queued":
-        st.info("The run waits in the queue; it starts when no other run is training.")
+        st.info("The run is in the queue. It starts when no other run is training.")
     elif status == "stopped":
-        st.info(f"Stopped at step {number(summary['step'])}. Resume goes on from there.")
+        st.info(f"Stopped at step {number(summary['step'])}. Resume continues from this step.")
     elif summary.get("other_host"):
         st.warning(
-            f"The run trains on another machine; its last sign of life is {duration(summary['heartbeat_age_s'])} old."
+            f"The run trains on another machine. Its last heartbeat was {duration(summary['heartbeat_age_s'])} ago."
         )
     elif summary.get("stalled_s"):
-        st.warning(f"The process lives but has been silent for {duration(summary['stalled_s'])}.")
+        st.warning(f"The process is alive but has recorded nothing for {duration(summary['stalled_s'])}.")
     elif error:
         st.warning(markdown_text(error, 2000))

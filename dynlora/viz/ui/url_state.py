@@ -75,7 +75,7 @@ def choose(
     )
 
 
-def step_slider(last: int, label: str = "step") -> int:
+def step_slider(last: int, label: str = "Step") -> int:
     """Draw the step control and return the chosen step; without one in the address it is the last."""
     if last < 1:
         return last
@@ -84,7 +84,7 @@ def step_slider(last: int, label: str = "step") -> int:
     put("address-step", current)
     return st.slider(
         label, 0, last, key="address-step", on_change=_changed, args=("step", "address-step", last),
-        help="The line in the map, the picture, the flow and the scatter all show this step.",
+        help="The line in the map, the model view and the scatter plot show this step.",
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def addressed_range(last: int) -> tuple[int, int]:
     return first, max(end, first + 1)
 
 
-def step_range(last: int, label: str = "steps shown") -> None:
+def step_range(last: int, label: str = "Steps shown") -> None:
     """Draw the range of steps that a map shows; `addressed_range` reads it.
 
     The address keeps the end open while it is the last step, so that a view of a running run goes on growing.
@@ -108,7 +108,7 @@ def step_range(last: int, label: str = "steps shown") -> None:
     put("address-steps", addressed_range(last))
     st.slider(
         label, 0, last, key="address-steps", on_change=_range_changed, args=(last,),
-        help="The map shows these steps at the full resolution they were recorded in, and the flow what moved in them.",
+        help="The map and the rank transfers show these steps, at the full recorded resolution.",
     )  # fmt: skip
 
 
