@@ -19,7 +19,7 @@ from dynlora.engine import edits
 from dynlora.engine.adapt import adapt
 from dynlora.engine.context import Step
 from dynlora.engine.data.batches import Tokens
-from dynlora.engine.data.held_back import Bench
+from dynlora.engine.data.held_back import HeldBack
 from dynlora.engine.loop.optimizer import peak_rate
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, head_names
@@ -151,7 +151,7 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
     rows = Tokens([], np.zeros(0, np.int64), np.zeros(0, np.int64), {})
-    method.meet(Bench(model, method.forward, rows, 1, nullcontext))
+    method.attach_held_back(HeldBack(model, method.forward, rows, 1, nullcontext))
     method.start(adapters)
     return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
 
@@ -165,9 +165,9 @@ def _check(method: Strategy, steps: int, budget: int) -> None:
     if steps < 1 or budget < 1:
         raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
     method.check(steps, budget)
-    if method.guard:
+    if method.lr_backoff:
         raise ConfigError(
-            f"strategy.guard={method.guard}: the guard turns down the rate of dynlora's own loop; set it to 0, or "
+            f"strategy.lr_backoff={method.lr_backoff}: backoff acts in dynlora's own loop; set it to 0, or "
             "train with dynlora.train"
         )
 

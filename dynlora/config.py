@@ -6,7 +6,8 @@ rule. Importing this file pulls in neither torch nor streamlit.
 
 from __future__ import annotations
 
-import difflib
+import functools
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,29 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, explain, keys_of, nearest, refuse_booleans, section_in
+
+logger = logging.getLogger(__name__)
+
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "": {"guard": "lr_backoff"},
+    "dynamic": {
+        "lot": "allocation_seed",
+        "first_ranks": "initial_ranks",
+        "commit": "one_shot",
+        "promises": "gain_scope",
+        "rows": "new_row_init",
+    },
+    "elalora": {"counted_in": "budget_unit", "restart": "reset_optimizer"},
+    "l1ra": {"counted_in": "budget_unit", "restart": "reset_optimizer"},
+    "eva": {"budget": "budget_unit"},
+}
+"""Old names of a method's settings, and of every method's under the empty name, which are still accepted."""
+
+RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "dynamic": {"score": {"signal": "signed", "uncertain": "uncertainty"}},
+}
+"""Old names of values of a method's settings, which are still accepted."""
 
 NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
@@ -111,10 +134,55 @@ class StrategyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     name: Name = Field("dynamic", description="One of `dynlora strategies`.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_today(cls, values: Any) -> Any:
+        """Take settings and values under the names they had before."""
+        return today(values) if isinstance(values, Mapping) else values
+
     @property
     def fields(self) -> dict[str, Any]:
         """The method's own settings, unchecked."""
         return dict(self.__pydantic_extra__ or {})
+
+
+def today(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy section with its settings under today's names, and tell the log of each old one.
+
+    Raises:
+        ConfigError: when a setting is given under its old and its new name.
+    """
+    found = renamed(strategy)
+    for key, value in strategy.items():
+        new = _new_name(str(strategy.get("name", "dynamic")), str(key))
+        if new != key and new in strategy:
+            raise ConfigError(f"strategy.{key}={value}: is the old name of strategy.{new}, also given; drop it")
+        if new != key or found[new] != value:
+            _say_once(f"strategy.{key}={value}", f"strategy.{new}={found[new]}")
+    return found
+
+
+def renamed(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy section, of whatever version, with settings and values under today's names."""
+    method = str(strategy.get("name", "dynamic"))
+    values = RENAMED_VALUES.get(method, {})
+    found: dict[str, Any] = {}
+    for key, value in strategy.items():
+        new = _new_name(method, str(key))
+        if new == key or new not in strategy:
+            found[new] = values.get(new, {}).get(value, value) if isinstance(value, str) else value
+    return found
+
+
+def _new_name(method: str, key: str) -> str:
+    """Return today's name of a method's setting."""
+    return {**RENAMED[""], **RENAMED.get(method, {})}.get(key, key)
+
+
+@functools.cache
+def _say_once(old: str, new: str) -> None:
+    """Tell the log of an old name, once in the life of a process."""
+    logger.warning("%s is now called %s; the old name is still accepted", old, new)
 
 
 class TrainConfig(Section):
@@ -187,105 +255,27 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
         ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
     """
     given = {key: value for key, value in values.items() if value is not None or section_of(str(key)) is None}
-    for section, keys in given.items():
-        for key, value in keys.items() if isinstance(keys, Mapping) and section != "strategy" else ((None, keys),):
-            if isinstance(value, bool):  # pydantic would read it as 1 or 0
-                name = f"{section}.{key}" if key else str(section)
-                raise ConfigError(f"{name}={value}: must not be true or false; {_meaning(name)}")
+    refuse_booleans(given, RunConfig)
+    for name, keys in given.items():
+        section = section_of(str(name))
+        if section is not None and section is not StrategyConfig and isinstance(keys, Mapping):
+            refuse_booleans(keys, section, f"{name}.")
     try:
         return RunConfig.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+        raise ConfigError(explain(error, RunConfig)) from None
 
 
 def section_of(name: str) -> type[BaseModel] | None:
     """Return the section of that name, or None when the name is that of a plain value or of nothing."""
-    field = RunConfig.model_fields.get(name)
-    kind = None if field is None else field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return section_in(RunConfig, name)
 
 
 def config_keys() -> list[str]:
     """Every dotted key a config may hold, the strategies' own fields excepted."""
-    keys = []
-    for name in RunConfig.model_fields:
-        section = section_of(name)
-        keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
-    return keys
+    return keys_of(RunConfig)
 
 
 def nearest_key(key: str, keys: Iterable[str] | None = None) -> str:
     """Return "did you mean ...?" with the nearest valid key, or the list of keys when none is near."""
-    options = list(config_keys() if keys is None else keys)
-    near = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
-    if keys is None and "." not in key:
-        near = difflib.get_close_matches(key, list(RunConfig.model_fields), n=1, cutoff=0.6) or near
-    if near:
-        return f"did you mean {near[0]}?"
-    return "valid keys: " + ", ".join(options)
-
-
-def explain(error: ValidationError) -> str:
-    """Turn the first pydantic error into one sentence: key, value, rule, remedy."""
-    first = error.errors(include_url=False)[0]
-    kind, value = first["type"], first.get("input")
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    shown = f"{key}: " if isinstance(value, Mapping) else f"{key}={_short(value)}: "
-    if kind == "extra_forbidden":
-        return f"{shown}unknown key; {nearest_key(key)}"
-    if kind == "invalid_key":
-        return f"{key}: keys are text; {nearest_key(key)}"
-    if kind == "value_error":
-        return str(first.get("ctx", {}).get("error", first["msg"]))
-    if (section := section_of(key)) is not None:
-        return f"{shown}{key} is a section; set its keys, such as {key}.{next(iter(section.model_fields))}"
-    if isinstance(value, Mapping):
-        return f"{key}: a value is wanted, not a section; {_meaning(key)}"
-    return f"{shown}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {_meaning(key)}"
-
-
-RULES = {
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a smaller whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
-    "string_type": "text",
-    "string_too_short": "text that is not empty",
-    "string_too_long": "text of at most {max_length} characters",
-    "string_pattern_mismatch": "text without a NUL character",
-    "tuple_type": "a list, such as [query, value]",
-    "literal_error": "{expected}",
-}
-"""What each kind of pydantic's errors asks for, in words."""
-
-
-def _rule(kind: str, context: Mapping[str, Any], message: str) -> str:
-    """Return what a value must be."""
-    if kind not in RULES:
-        return message
-    words = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in context.items()}
-    return RULES[kind].format(**words).replace("'", "")
-
-
-def _meaning(key: str) -> str:
-    """Return what a key means and its default, for the end of an error sentence."""
-    name, *rest = key.split(".")
-    section = section_of(name)
-    field = RunConfig.model_fields.get(name) if section is None else section.model_fields.get(rest[0] if rest else "")
-    if field is None:
-        return nearest_key(key)
-    default = "empty" if field.default is None else field.default
-    return f"{(field.description or 'see the README').rstrip('.')} (default {default})"
-
-
-def _short(value: Any) -> str:
-    """Return a value for a message, cut after 80 characters."""
-    text = "empty" if value is None else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return nearest(key, config_keys() if keys is None else keys)

@@ -1,6 +1,18 @@
-"""The errors a user can meet; each message names the argument, its value, the rule and the remedy."""
+"""The errors a user can meet; each message names the argument, its value, the rule and the remedy.
+
+`explain` builds that message for every setting, those of the config and those of a method alike: both are checked by
+pydantic, and a person sees one kind of sentence.
+"""
 
 from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 
 class DynloraError(Exception):
@@ -74,3 +86,118 @@ def _picture(text: str, place: int) -> str:
     start = max(0, place - _SHOWN // 2)
     before, after = "…" if start else "", "…" if len(text) > start + _SHOWN else ""
     return f"{before}{printable[start : start + _SHOWN]}{after}\n{' ' * (len(before) + place - start)}^"
+
+
+RULES = {
+    "bool_type": "true or false",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_pattern_mismatch": "text without a NUL character",
+    "tuple_type": "a list, such as [query, value]",
+    "literal_error": "one of {expected}",
+}
+"""What each kind of pydantic's errors asks for."""
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """Turn the first pydantic error into one sentence: key, value, rule, remedy.
+
+    Args:
+        error: what pydantic found.
+        model: that was being filled.
+        prefix: of its keys, such as `strategy.`.
+    """
+    first = error.errors(include_url=False)[0]
+    kind, value = first["type"], first.get("input")
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    name = prefix + key
+    shown = f"{name}: " if isinstance(value, Mapping) else f"{name}={_short(value)}: "
+    if kind == "extra_forbidden":
+        return f"{shown}unknown key; {nearest(key, keys_of(model), prefix)}"
+    if kind == "invalid_key":
+        return f"{name}: keys are text; {nearest(key, keys_of(model), prefix)}"
+    if kind == "value_error":
+        return str(first.get("ctx", {}).get("error", first["msg"]))
+    if (section := section_in(model, key)) is not None:
+        return f"{shown}{name} is a section; set its keys, such as {name}.{next(iter(section.model_fields))}"
+    if isinstance(value, Mapping):
+        return f"{name}: a value is wanted, not a section; {meaning_of(model, key, prefix)}"
+    return f"{shown}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {meaning_of(model, key, prefix)}"
+
+
+def refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> None:
+    """Refuse true and false where a setting is no switch: pydantic would read them as 1 and 0.
+
+    Raises:
+        ConfigError: naming the first such key.
+    """
+    for key, value in values.items():
+        field = model.model_fields.get(key)
+        kind = None if field is None else field.annotation
+        if isinstance(value, bool) and kind is not bool and typing.get_origin(kind) is not Literal:
+            meaning = meaning_of(model, str(key), prefix)
+            raise ConfigError(f"{prefix}{key}={value}: must not be true or false; {meaning}")
+
+
+def section_in(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the section of that name, or None when the name is that of a plain value or of nothing."""
+    field = model.model_fields.get(name)
+    kind = None if field is None else field.annotation
+    return kind if isinstance(kind, type) and hasattr(kind, "model_fields") else None  # pyright: ignore
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Return every dotted key that a model holds."""
+    keys = []
+    for name in model.model_fields:
+        section = section_in(model, name)
+        keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
+    return keys
+
+
+def nearest(key: str, options: Iterable[str], prefix: str = "") -> str:
+    """Return "did you mean ...?" with the nearest valid key, or the list of keys when none is near."""
+    options = list(options)
+    near = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
+    if "." not in key:
+        near = difflib.get_close_matches(key, {option.partition(".")[0]: 0 for option in options}, n=1) or near
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
+    return "valid keys: " + ", ".join(prefix + option for option in options)
+
+
+def meaning_of(model: type[BaseModel], key: str, prefix: str = "") -> str:
+    """Return what a key means, its unit and its default, for the end of an error's sentence."""
+    name, _, rest = key.partition(".")
+    section = section_in(model, name)
+    field = model.model_fields.get(name) if section is None else section.model_fields.get(rest)
+    if field is None:
+        return nearest(key, keys_of(model), prefix)
+    default = "empty" if field.default is None else field.default
+    return f"{(field.description or 'see the reference').rstrip('.')} (default {default})"
+
+
+def _rule(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """Return what a value must be."""
+    if kind not in RULES:
+        return message
+    words = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in context.items()}
+    return RULES[kind].format(**words).replace("'", "")
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, cut after 80 characters."""
+    text = "empty" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -87,8 +87,10 @@ class Job:
             rows = np.arange(limit)
             data = dataclasses.replace(data, train=data.train.take(rows), held_out=data.held_out.take(rows))
         method = method_of(self.method)
-        if method.fields.get("allocation") == "random":  # no two tasks share a lot
-            method = dataclasses.replace(method, fields={**method.fields, "lot": zlib.crc32(self.task.encode())})
+        if method.fields.get("allocation") == "random":  # no two tasks share an allocation seed
+            method = dataclasses.replace(
+                method, fields={**method.fields, "allocation_seed": zlib.crc32(self.task.encode())}
+            )
         return finished_run(self, method, data)
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from dynlora.engine.context import Probe, Step
-from dynlora.engine.data.held_back import Batch, Bench, example_loss
+from dynlora.engine.data.held_back import Batch, HeldBack, example_loss
 from dynlora.engine.edits import Edit
-from dynlora.engine.fields import setting, state
+from dynlora.engine.fields import saved_name, setting, state
 from dynlora.engine.init.initializers import STARTS, start_setting
-from dynlora.engine.loss_guard import RateGuard
+from dynlora.engine.lr_backoff import LearningRateBackoff
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
@@ -82,7 +82,7 @@ class Strategy:
     as_lora: ClassVar[Mapping[str, Any] | None] = None
     own_signals: ClassVar[Mapping[str, OwnSignal]] = {}
 
-    bench: ClassVar[Bench | None] = None
+    held_back: ClassVar[HeldBack | None] = None
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(
@@ -90,19 +90,19 @@ class Strategy:
     )
     init: str = start_setting()
 
-    guard: float = setting(
+    lr_backoff: float = setting(
         0.0,
-        "Share of the first loss by which the smoothed loss may climb above its best before the adapters' rate is "
-        "halved. 0: no guard.",
+        "Halve the adapters' learning rate on a loss spike: when the smoothed loss exceeds its best by this fraction "
+        "of the first loss; 0: never.",
         ge=0,
     )
 
-    rates: RateGuard = state(RateGuard)
+    rates: LearningRateBackoff = state(LearningRateBackoff)
 
     def watch(self, step: Step) -> None:
-        """Let the guard see the loss; reading it waits for the device, so only where there is a guard."""
-        if self.guard > 0 and step.loss is not None:
-            self.rates.see(float(step.loss), self.guard)
+        """Let the backoff see the loss; reading it waits for the device, so only where it is on."""
+        if self.lr_backoff > 0 and step.loss is not None:
+            self.rates.see(float(step.loss), self.lr_backoff)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse explicitly set values that contradict each other or the run's length, before anything is made.
@@ -197,9 +197,9 @@ class Strategy:
         """Return the share of the training rows that is kept from training, for what the method tries on `bench`."""
         return 0.0
 
-    def meet(self, bench: Bench) -> None:
+    def attach_held_back(self, held_back: HeldBack) -> None:
         """Be handed the model and the reserved rows; before `start`, and again on resume."""
-        self.bench = bench  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
+        self.held_back = held_back  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits, (batch, n_labels), of a batch without its labels.
@@ -247,12 +247,16 @@ class Strategy:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state fields by name; a dataclass among them as the values of its fields."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.init}
+        """Return the state fields by their saved names; a dataclass among them as the values of its fields."""
+        values = {saved_name(f): getattr(self, f.name) for f in self._state_fields()}
         return {name: vars(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
         """Set the state fields from what `state_dict` returned."""
-        for name, value in values.items():
-            kept = getattr(self, name)
-            setattr(self, name, type(kept)(**value) if dataclasses.is_dataclass(kept) else value)
+        names = {saved_name(f): f.name for f in self._state_fields()}
+        for saved, value in values.items():
+            kept = getattr(self, names[saved])
+            setattr(self, names[saved], type(kept)(**value) if dataclasses.is_dataclass(kept) else value)
+
+    def _state_fields(self) -> list[dataclasses.Field[Any]]:
+        return [f for f in dataclasses.fields(self) if not f.init]

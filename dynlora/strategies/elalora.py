@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.redistribute import CURRENCIES, Purse, reassign
+from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Prices, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
 from dynlora.engine.edits.reset_optimizer import RestartMoments
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.model.modules import ModuleInfo, room_to_grow
+from dynlora.engine.model.modules import ModuleInfo, rank_limit
 from dynlora.engine.model.svd_form import (
     forget_triplets,
     orthogonality,
@@ -68,11 +68,13 @@ class ElaLora(Strategy):
     beta1: float = setting(0.85, "Smoothing of the sensitivity.", gt=0, lt=1)
     beta2: float = setting(0.85, "Smoothing of its deviation.", gt=0, lt=1)
     orth_reg_weight: float = setting(0.1, "Weight of the orthogonality penalty.", ge=0)
-    counted_in: str = setting(
+    budget_unit: str = setting(
         "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
-        choices=CURRENCIES,
+        choices=BUDGET_UNITS,
     )  # fmt: skip
-    restart: bool = setting(False, "Whether all moments begin anew at an event that moves something, as published.")
+    reset_optimizer: bool = setting(
+        False, "Whether a reallocation resets all of Adam's moments, as published; off keeps those of what stays."
+    )
     growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
     warmup_steps: int | None = setting(None, "Steps before the first exchange. Empty: 12 %.", unit="steps", ge=0)
     final_steps: int | None = setting(None, "Steps after the last exchange. Empty: 30 %.", unit="steps", ge=0)
@@ -107,7 +109,7 @@ class ElaLora(Strategy):
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow."""
-        return room_to_grow(module, rank, probe.rank, self.growth_limit)
+        return rank_limit(module, rank, probe.rank, self.growth_limit)
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with A, B ~ N(0, 0.02²) and a trained E = 0."""
@@ -125,7 +127,7 @@ class ElaLora(Strategy):
             return []
         scores = [s.tolist() for s in triplet_scores(adapters, self.sensitivity, self.uncertainty)]
         edits = self._exchanged(adapters, scores, step)
-        return [*edits, RestartMoments()] if edits and self.restart else edits
+        return [*edits, RestartMoments()] if edits and self.reset_optimizer else edits
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the triplets each module holds, and their mean score as its importance."""
@@ -161,7 +163,7 @@ class ElaLora(Strategy):
         claimants = [m for m, _ in claims]
         claimants += [m for _ in range(max(room)) for m in dict.fromkeys(claimants)]  # for what the first round leaves
         able = [m for place, m in enumerate(claimants) if claimants[:place].count(m) < room[m]]
-        edits = reassign(drops, able, Purse.of(adapters, self.counted_in), grow)
+        edits = redistribute(drops, able, Prices.of(adapters, self.budget_unit), grow)
         for m, components in going.items():
             for averages in (self.sensitivity, self.uncertainty):
                 forget_triplets(adapters[m], averages, components)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from dynlora.engine.allocation.greedy import committed_ranks
+from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.context import Probe
 from dynlora.engine.edits import Edit
 from dynlora.engine.init.initializers import STARTS, along, base_modules, looked_at
@@ -55,7 +55,7 @@ class Eva(Strategy):
     rho: float = setting(2.0, "Largest rank of a module, in uniform ranks; 1 leaves all ranks alike.", ge=1, le=64)
     tau: float = setting(0.99, "Cosine between two batches' components from which they count as found.", gt=0, le=1)
     max_batches: int = setting(32, "Training batches that are looked at, at most.", unit="batches", ge=1, le=4096)
-    budget: str = setting(
+    budget_unit: str = setting(
         "parameters",
         "What uniform LoRA's are held to: parameters, or components as published.",
         choices=("parameters", "components"),
@@ -111,9 +111,9 @@ class Eva(Strategy):
 
     def _earned(self, modules: Sequence[ModuleInfo], probe: Probe, seen: Sequence[InputComponents]) -> list[int]:
         """Return how many components of each module are among those that explain most, within the budget."""
-        counted = self.budget == "components"
+        counted = self.budget_unit == "components"
         cost = [1 if counted else info.cost for info in modules]
         shares = [one.ratio.cpu().numpy()[: info.d_out] for one, info in zip(seen, modules, strict=True)]
         budget = probe.rank * len(modules) if counted else probe.budget
         gains = [share * price for share, price in zip(shares, cost, strict=True)]
-        return committed_ranks(gains, cost, [len(share) for share in shares], budget=budget, min_rank=0)
+        return greedy_ranks(gains, cost, [len(share) for share in shares], budget=budget, min_rank=0)

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.redistribute import CURRENCIES, Purse, reassign
+from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Prices, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow
 from dynlora.engine.edits.reset_optimizer import RestartMoments
 from dynlora.engine.edits.shrink import ShrinkScales, shrunk
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.model.modules import ModuleInfo, room_to_grow
+from dynlora.engine.model.modules import ModuleInfo, rank_limit
 from dynlora.engine.randomness import stream
 from dynlora.engine.strategy import OwnSignal, Strategy, own_group, setting
 
@@ -68,11 +68,13 @@ class L1ra(Strategy):
         None, "Decoupled L1 pull λ, a step takes η_c · λ off every factor. Empty: 0.001, at least 1 / T.", ge=0
     )
     event_share: float = setting(0.1, "Share of the steps between events.", gt=0, le=0.5)
-    counted_in: str = setting(
+    budget_unit: str = setting(
         "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
-        choices=CURRENCIES,
+        choices=BUDGET_UNITS,
     )  # fmt: skip
-    restart: bool = setting(False, "Whether all moments begin anew at an event that moves something, as published.")
+    reset_optimizer: bool = setting(
+        False, "Whether a reallocation resets all of Adam's moments, as published; off keeps those of what stays."
+    )
     growth_limit: float = setting(2.0, "Largest rank of a module, in uniform ranks; at least 4 in all.", ge=1, le=64)
 
     def rate(self, total: int) -> float:
@@ -94,7 +96,7 @@ class L1ra(Strategy):
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave room to grow."""
-        return room_to_grow(module, rank, probe.rank, self.growth_limit) if self.c_lr != 0 else rank
+        return rank_limit(module, rank, probe.rank, self.growth_limit) if self.c_lr != 0 else rank
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
         """Return an adapter with trained factors of one, its scale."""
@@ -119,7 +121,7 @@ class L1ra(Strategy):
             return edits
         factors = [shrunk(c, pull).clamp(0, 1).tolist() for c in self._factors(adapters)]
         moves = self._handed_on(adapters, factors, step)
-        return [*edits, *moves, *([RestartMoments()] if moves and self.restart else [])]
+        return [*edits, *moves, *([RestartMoments()] if moves and self.reset_optimizer else [])]
 
     def finish(self, adapters: Adapters) -> list[Edit]:
         """Take the components off whose factor is zero; the function stays as it is."""
@@ -162,4 +164,4 @@ class L1ra(Strategy):
             row = draw / adapters.reference_rank
             return Grow(m, min(factors[m]), direction=row, length=float(row.norm()), scale=1.0)
 
-        return reassign(drops, claims, Purse.of(adapters, self.counted_in), grow)
+        return redistribute(drops, claims, Prices.of(adapters, self.budget_unit), grow)

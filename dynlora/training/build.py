@@ -19,7 +19,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
 from dynlora.engine.data.batches import BatchOrder, Tokens, look_batches, tokenize
-from dynlora.engine.data.held_back import Bench, set_apart
+from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.data.text_data import Rows, TextData, load_data
 from dynlora.engine.evaluation.evaluate import PROBE, Evaluation
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
@@ -64,7 +64,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     Raises:
         ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
     """
-    config = anchored(config)
+    config = with_absolute_paths(config)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     if config.train.epochs is None:
         strategy.check(config.train.max_steps(0), config.adapter.rank)
@@ -82,7 +82,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     return Inputs(config, strategy, data, base, total)
 
 
-def anchored(config: RunConfig) -> RunConfig:
+def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return the config with local paths made absolute: a resume, or a queued run, starts in another folder."""
     values = config.model_dump()
     if config.data.path:
@@ -130,7 +130,9 @@ def build_trainer(
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
     model = accelerator.prepare_model(base.model)
-    inputs.strategy.meet(Bench(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast))
+    inputs.strategy.attach_held_back(
+        HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast)
+    )
     head = head_parameters(base)
     optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train)
     if state is not None:

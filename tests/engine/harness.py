@@ -15,7 +15,7 @@ from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data.batches import Tokens, look_batches
-from dynlora.engine.data.held_back import Bench, set_apart
+from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.evaluation.evaluate import Evaluation
 from dynlora.engine.loop.adapter_state import (
     adapter_state,
@@ -160,7 +160,7 @@ def make_trainer(
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
     autocast = autocast_context(config.train.precision, torch.device("cpu"))
-    strategy.meet(Bench(model, strategy.forward, reserve, config.train.batch_size, autocast))
+    strategy.attach_held_back(HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast))
     head = head_parameters(base)
     optimizer = build_optimizer(strategy, adapters, head.values(), config.train)
     if state is None:

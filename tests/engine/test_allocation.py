@@ -7,18 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.engine.allocation.solvers import Standing, drawn, scalar_weights, swap, target_ranks, toward, trimmed_ranks
+from dynlora.engine.allocation.solvers import (
+    AllocationState,
+    drawn,
+    scalar_weights,
+    swap,
+    target_ranks,
+    toward,
+    trimmed_ranks,
+)
 
 scores = st.floats(0, 1) | st.sampled_from([0.0, 0.5, 0.5, float("nan"), float("inf")])
 
 
 @st.composite
-def standings(draw: st.DrawFn) -> Standing:
+def standings(draw: st.DrawFn) -> AllocationState:
     """Return any state of adapters: odd shapes, ties, NaN, equal scores, rank 0, no slack or some."""
     n = draw(st.integers(1, 6))
     max_rank = [draw(st.integers(1, 6)) for _ in range(n)]
     rank = [draw(st.integers(0, m)) for m in max_rank]
-    return Standing(
+    return AllocationState(
         [np.array([draw(scores) for _ in range(r)]) for r in rank],
         [np.array([draw(st.booleans()) for _ in range(r)], dtype=bool) for r in rank],
         np.array([draw(scores) for _ in range(n)]),
@@ -29,7 +37,7 @@ def standings(draw: st.DrawFn) -> Standing:
     )
 
 
-def check(standing: Standing, moves: list, most: int, per_module: int) -> None:
+def check(standing: AllocationState, moves: list, most: int, per_module: int) -> None:
     """Hold every limit against what the moves add up to."""
     rank, cost = standing.rank, standing.cost
     gave, got = np.zeros(len(rank), int), np.zeros(len(rank), int)
@@ -52,7 +60,7 @@ def check(standing: Standing, moves: list, most: int, per_module: int) -> None:
 
 @settings(max_examples=300)
 @given(standings(), st.integers(1, 5), st.integers(1, 3), st.floats(0, 2))
-def test_swap_keeps_every_limit(standing: Standing, moves: int, per_module: int, hysteresis: float) -> None:
+def test_swap_keeps_every_limit(standing: AllocationState, moves: int, per_module: int, hysteresis: float) -> None:
     found = swap(standing, moves=moves, per_module=per_module, hysteresis=hysteresis)
     check(standing, found, moves, per_module)
     for move in found:
@@ -63,7 +71,7 @@ def test_swap_keeps_every_limit(standing: Standing, moves: int, per_module: int,
 
 @settings(max_examples=300)
 @given(standings(), st.integers(1, 5), st.integers(1, 3), st.floats(0.1, 5))
-def test_toward_keeps_every_limit(standing: Standing, moves: int, per_module: int, temperature: float) -> None:
+def test_toward_keeps_every_limit(standing: AllocationState, moves: int, per_module: int, temperature: float) -> None:
     budget = int(standing.rank @ standing.cost) + standing.slack
     importance = np.array([score.sum() for score in standing.scores])
     target = target_ranks(importance, standing, budget=budget, temperature=temperature)
@@ -73,13 +81,13 @@ def test_toward_keeps_every_limit(standing: Standing, moves: int, per_module: in
 
 
 @given(standings(), st.integers(0, 100))
-def test_random_control_keeps_the_limits_and_moves_by_chance(standing: Standing, seed: int) -> None:
+def test_random_control_keeps_the_limits_and_moves_by_chance(standing: AllocationState, seed: int) -> None:
     found = swap(drawn(standing, seed), moves=4, per_module=2, hysteresis=0.0)
     check(drawn(standing, seed), found, 4, 2)
 
 
 def test_swap_takes_the_least_and_gives_to_the_most() -> None:
-    standing = Standing(
+    standing = AllocationState(
         [np.array([5.0, 1.0]), np.array([9.0, 8.0]), np.array([3.0, 4.0])],
         [np.ones(2, bool)] * 3,
         np.array([1.0, 8.0, 3.0]),
@@ -93,7 +101,7 @@ def test_swap_takes_the_least_and_gives_to_the_most() -> None:
 
 
 def test_cheap_donors_pay_for_a_dear_component_and_slack_is_spent_first() -> None:
-    standing = Standing(
+    standing = AllocationState(
         [np.array([1.0, 1.0, 1.0]), np.array([50.0])],
         [np.ones(3, bool), np.ones(1, bool)],
         np.array([1.0, 50.0]),

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.engine.allocation.greedy import committed_ranks
+from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.context import Step
-from dynlora.engine.edits import Drop, Grow, Listen, apply
+from dynlora.engine.edits import Drop, Grow, SketchGradients, apply
 from dynlora.engine.model.gradient_sketch import Directions, GradientSketch
-from dynlora.strategies.dynamic.gradient_accumulation import LISTEN_STEPS, Listening, promised
+from dynlora.strategies.dynamic.gradient_accumulation import ACCUMULATED_STEPS, GradientAccumulation, predicted_gain
 from dynlora.strategies.dynamic.one_shot import within_layers
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 
@@ -36,7 +36,7 @@ def test_low_rank_gradients_are_found_exactly() -> None:
 
 def test_what_it_hears_is_the_gradient_of_the_frozen_weight() -> None:
     trainer = make_trainer(tiny_config("lora"))
-    apply(trainer.adapters, [Listen((0, 3))], None, step=1)
+    apply(trainer.adapters, [SketchGradients((0, 3))], None, step=1)
     module = trainer.adapters[3]
     module.base_layer.weight.requires_grad_(True)
     batch = tiny_tokens().batch(range(8))
@@ -56,13 +56,13 @@ def test_nothing_heard_gives_no_direction() -> None:
 
 def test_listening_changes_no_weight() -> None:
     silent, heard = (make_trainer(tiny_config("lora", adapter__dropout=0.1)) for _ in range(2))
-    apply(heard.adapters, [Listen(tuple(range(len(heard.adapters))))], None, step=0)
+    apply(heard.adapters, [SketchGradients(tuple(range(len(heard.adapters))))], None, step=0)
     for trainer in (silent, heard):
         trainer.train(MemoryKeeper())
     assert same(weights(silent), weights(heard))
 
 
-COMMIT = {"name": "dynamic", "commit": True, "rows": "gradient", "growth": "gradient", "min_rank": 0}
+COMMIT = {"name": "dynamic", "one_shot": True, "new_row_init": "gradient", "growth": "gradient", "min_rank": 0}
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 9])
@@ -92,7 +92,7 @@ def test_the_first_event_spends_the_budget_by_what_was_promised() -> None:
 
 @pytest.mark.parametrize("rank", [2, 8, 12])
 def test_the_first_event_leaves_no_budget_unspent_at_any_rank(rank: int) -> None:
-    fields = {**COMMIT, "rows": "random", "gates": "off", "moves": 0}
+    fields = {**COMMIT, "new_row_init": "random", "gates": "off", "moves": 0}
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=rank, train__lr=1e-2))
     trainer.train(MemoryKeeper())
     count = trainer.adapters.adapter_parameter_count()
@@ -102,20 +102,20 @@ def test_the_first_event_leaves_no_budget_unspent_at_any_rank(rank: int) -> None
 
 def test_a_floor_takes_the_first_promises() -> None:
     gains = [np.array([9.0, 1.0]), np.array([5.0, 4.0])]
-    assert committed_ranks(gains, [1, 1], [2, 2], budget=3, min_rank=1) == [1, 2]
+    assert greedy_ranks(gains, [1, 1], [2, 2], budget=3, min_rank=1) == [1, 2]
 
 
 def test_nothing_usable_heard_keeps_the_budget_spread() -> None:
     silent = [np.zeros(0), np.array([np.nan, np.nan]), np.zeros(4)]
-    assert committed_ranks(silent, [3, 3, 3], [4, 4, 4], budget=18, min_rank=0) == [2, 2, 2]
+    assert greedy_ranks(silent, [3, 3, 3], [4, 4, 4], budget=18, min_rank=0) == [2, 2, 2]
 
 
 def test_within_layers_a_loud_layer_asks_for_no_more_than_a_quiet_one() -> None:
     quiet, loud = [np.array([4.0, 1.0]), np.array([2.0, 1.0])], [np.array([400.0, 100.0]), np.array([200.0, 100.0])]
     gains, cost, layers = [*quiet, *loud], [1, 1, 1, 1], [0, 0, 1, 1]
-    assert committed_ranks(gains, cost, [2] * 4, budget=4, min_rank=0) == [0, 0, 2, 2]
+    assert greedy_ranks(gains, cost, [2] * 4, budget=4, min_rank=0) == [0, 0, 2, 2]
     relative = within_layers(gains, cost, layers)
-    assert committed_ranks(relative, cost, [2] * 4, budget=4, min_rank=0) == [1, 1, 1, 1]
+    assert greedy_ranks(relative, cost, [2] * 4, budget=4, min_rank=0) == [1, 1, 1, 1]
     for half in (relative[:2], relative[2:]):
         assert np.concatenate(half).sum() == pytest.approx(2.0), "the mean of a layer is 1 a parameter"
 
@@ -129,9 +129,9 @@ def test_within_layers_what_cannot_be_compared_stays_out_of_the_mean() -> None:
     assert found[2][0] == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize("promises", ["model", "layer"])
-def test_the_first_event_compares_promises_as_it_is_told(promises: str) -> None:
-    fields = {"name": "dynamic", "gates": "off", "promises": promises}
+@pytest.mark.parametrize("gain_scope", ["model", "layer"])
+def test_the_first_reallocation_compares_gains_in_its_scope(gain_scope: str) -> None:
+    fields = {"name": "dynamic", "gates": "off", "gain_scope": gain_scope}
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4))
     adapters = trainer.adapters
     layers = np.array([module.info.layer for module in adapters])
@@ -140,13 +140,13 @@ def test_the_first_event_compares_promises_as_it_is_told(promises: str) -> None:
         module.sketch = empty(module.info.d_in, module.info.d_out, module.info.name)
         x, g = torch.randn(50, module.info.d_in), torch.randn(50, module.info.d_out)
         module.sketch.add(x, g * (100.0 if module.info.layer == 1 else 1.0))
-    trainer.strategy.listening.steps = 1
-    edits = trainer.strategy._commitment(adapters, np.ones((len(adapters), 8)), Step(4, 20, 1e-2))
+    trainer.strategy.accumulation.steps = 1
+    edits = trainer.strategy._one_shot(adapters, np.ones((len(adapters), 8)), Step(4, 20, 1e-2))
     apply(adapters, edits, None, step=4)
     quiet, loud = (float(np.mean(np.array(adapters.ranks)[layers == layer])) for layer in (0, 1))
     count = adapters.adapter_parameter_count()
     assert count["budget"] - max(adapters.costs) < count["active"] <= count["budget"]
-    assert loud > quiet + 3 if promises == "model" else abs(loud - quiet) < 1
+    assert loud > quiet + 3 if gain_scope == "model" else abs(loud - quiet) < 1
 
 
 def test_a_new_row_points_where_the_edit_says() -> None:
@@ -167,7 +167,7 @@ def test_the_promise_is_the_gain_of_a_signed_step() -> None:
     a, lr, scaling = right[0] / 3**0.5, 1e-3, 2.0
     slope = scaling * gradient @ a  # ∂L/∂b
     expected = float(lr * slope.abs().sum()) * 10
-    assert promised(found, scaling=scaling, lr=lr, steps=10)[0] == pytest.approx(expected, rel=1e-5)
+    assert predicted_gain(found, scaling=scaling, lr=lr, steps=10)[0] == pytest.approx(expected, rel=1e-5)
 
 
 @settings(max_examples=80, deadline=None)
@@ -183,20 +183,20 @@ def test_committed_ranks_fit_budget_and_room(
     rng = np.random.default_rng(seed)
     cost, room = [c for c, _ in modules], [max(r, floor) for _, r in modules]
     gains = [rng.choice([np.nan, 0.0, 1.0, rng.random()], r) for r in room]
-    ranks = committed_ranks(gains, cost, room, budget=budget, min_rank=floor)
+    ranks = greedy_ranks(gains, cost, room, budget=budget, min_rank=floor)
     assert sum(r * c for r, c in zip(ranks, cost, strict=True)) <= budget
     assert all(0 <= r <= limit for r, limit in zip(ranks, room, strict=True))
 
 
 def test_windows_never_overlap_and_end_at_events() -> None:
     trainer = make_trainer(tiny_config("dynamic", strategy=COMMIT, train__steps=100))
-    phases, listening = trainer.strategy.phases(100), trainer.strategy.listening
+    phases, listening = trainer.strategy.phases(100), trainer.strategy.accumulation
     open_since = None
     for step in range(1, 101):
         for edit in listening.turn(step, phases, 12):
             if open_since is not None:
                 assert phases.is_event(step)
-                assert step - open_since <= LISTEN_STEPS
+                assert step - open_since <= ACCUMULATED_STEPS
             open_since = step if edit.modules else None
     assert open_since is None
     assert trainer.strategy.allocate(trainer.adapters, Step(1, 100, 1e-3)) == []
@@ -206,7 +206,7 @@ def test_an_event_right_at_the_start_is_listened_for_from_the_first_step() -> No
     fields = {"name": "dynamic", "warmup_steps": 0, "allocate_every": 4}
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
     heard: dict[int, int] = {}
-    trainer.on_step = lambda t: heard.update({t.step: t.strategy.listening.steps})
+    trainer.on_step = lambda t: heard.update({t.step: t.strategy.accumulation.steps})
     ranks: dict[int, list[int]] = {}
     trainer.strategy.watch = lambda step: ranks.update({step.index - 1: trainer.adapters.ranks})
     trainer.train(MemoryKeeper())
@@ -220,8 +220,8 @@ def test_only_the_first_event_is_listened_for(total: int) -> None:
     heard, listens = [], False
     for step in range(1, total + 1):
         heard += [step] if listens else []
-        for edit in Listening().turn(step, phases, 12, later=False):
+        for edit in GradientAccumulation().turn(step, phases, 12, later=False):
             listens = bool(edit.modules)
     assert heard
     assert heard[-1] == phases.first_event
-    assert len(heard) <= LISTEN_STEPS
+    assert len(heard) <= ACCUMULATED_STEPS

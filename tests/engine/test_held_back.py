@@ -33,15 +33,15 @@ def test_no_share_reserves_nothing() -> None:
 
 def test_batches_go_round_the_reserve_and_the_loss_is_its_mean() -> None:
     trainer = make_trainer(tiny_config("lora"))
-    bench = trainer.strategy.bench
-    object.__setattr__(bench, "reserve", tiny_tokens().take(np.arange(12)))
-    labels = np.concatenate([bench.batch(number)["labels"].numpy() for number in range(3)])
+    held_back = trainer.strategy.held_back
+    object.__setattr__(held_back, "reserve", tiny_tokens().take(np.arange(12)))
+    labels = np.concatenate([held_back.batch(number)["labels"].numpy() for number in range(3)])
     expected = tiny_tokens().label[:12]
     assert labels.tolist() == [*expected, *expected[:12]][: len(labels)]
     trainer.model.train()
     whole = trainer.predictions(tiny_tokens().take(np.arange(12))).loss
-    assert bench.reserve_loss() == pytest.approx(float(whole.mean()), rel=1e-5), "each row once"
-    assert bench.reserve_loss(batches=1) == pytest.approx(float(whole[:8].mean()), rel=1e-5)
+    assert held_back.reserve_loss() == pytest.approx(float(whole.mean()), rel=1e-5), "each row once"
+    assert held_back.reserve_loss(batches=1) == pytest.approx(float(whole[:8].mean()), rel=1e-5)
     assert trainer.model.training
-    assert bench.batch_loss(bench.batch(0)).requires_grad
-    assert torch.isfinite(bench.batch_loss(bench.batch(0)))
+    assert held_back.batch_loss(held_back.batch(0)).requires_grad
+    assert torch.isfinite(held_back.batch_loss(held_back.batch(0)))

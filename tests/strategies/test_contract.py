@@ -213,14 +213,14 @@ def _heard(word: str, method: Callable[..., Any], waits: list[str]) -> Callable[
 
 
 COMMON = (("lr_ratio", 4.0), ("scaling", "other"), ("init", "gaussian"), ("init", "eva"), ("init", "lora_ga"),
-          ("guard", 1e-9))  # fmt: skip
+          ("lr_backoff", 1e-9))  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "field"), sampled(COMMON))
 def test_a_field_that_all_have_is_honoured_or_refused(
     name: str, field: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dynlora.engine.loss_guard.PATIENCE", 2)
+    monkeypatch.setattr("dynlora.engine.lr_backoff.PATIENCE", 2)
     key, value = field
     usual = getattr(strategies.build(name, {}), key)
     if key == "scaling":

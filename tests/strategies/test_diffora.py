@@ -18,7 +18,7 @@ from dynlora import attach, strategies
 from dynlora.engine import edits
 from dynlora.engine.adapt import adapt
 from dynlora.engine.context import Step
-from dynlora.engine.data.held_back import Bench
+from dynlora.engine.data.held_back import HeldBack
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.modules import ModuleInfo
@@ -78,7 +78,7 @@ class Rows:
         return {"x": self.x[np.asarray(rows)], "labels": self.y[np.asarray(rows)]}
 
 
-def planted(total: int, **fields: Any) -> tuple[Any, Adapters, Bench, nn.Module]:
+def planted(total: int, **fields: Any) -> tuple[Any, Adapters, HeldBack, nn.Module]:
     """Return the method on the model of parallel modules, met and started."""
     torch.manual_seed(0)
     model = Parallel()
@@ -87,21 +87,21 @@ def planted(total: int, **fields: Any) -> tuple[Any, Adapters, Bench, nn.Module]
         BaseModel(model, None, [], Path()), strategy, rank=1, lora_alpha=2, dropout=0.0, targets=None, total=total,
         seed=0, batches=lambda n: [],
     )  # fmt: skip
-    bench = Bench(model, lambda model, batch: model(**batch), Rows(64, 1), 32, nullcontext)
-    strategy.meet(bench)
+    held_back = HeldBack(model, lambda model, batch: model(**batch), Rows(64, 1), 32, nullcontext)
+    strategy.attach_held_back(held_back)
     strategy.start(adapters)
-    return strategy, adapters, bench, model
+    return strategy, adapters, held_back, model
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_a_planted_task_selects_the_modules_it_needs(scope: str) -> None:
     total, rows = 120, Rows(128, 2)
     share = {"search_share": 0.5, "keep": 1 / 3, "growth_limit": 6.0, "search_lr": 0.05, "scope": scope}
-    strategy, adapters, bench, model = planted(total, **share)
+    strategy, adapters, held_back, model = planted(total, **share)
     optimizer = torch.optim.AdamW([p for m in adapters for p in m.adapter_parameters().values()], lr=1e-2)
     for index in range(1, total + 1):
         batch = rows.batch(np.arange(index * 32, index * 32 + 32) % len(rows))
-        bench.batch_loss(batch).backward()
+        held_back.batch_loss(batch).backward()
         optimizer.step()
         with torch.no_grad():
             made = strategy.allocate(adapters, Step(index, total, 1e-2))
@@ -111,11 +111,11 @@ def test_a_planted_task_selects_the_modules_it_needs(scope: str) -> None:
     assert kept == set(PLANTED)
     assert adapters.slack == 0  # 6 components of 12 parameters, 3 a module
     assert [module.rank for module in adapters if module.rank] == [3, 3]
-    assert bench.reserve_loss() < 0.1 * strategy.gap[0]
+    assert held_back.reserve_loss() < 0.1 * strategy.gap[0]
 
 
 def test_the_logits_gradient_is_that_of_the_loss() -> None:
-    strategy, adapters, bench, _ = planted(20)
+    strategy, adapters, held_back, _ = planted(20)
     choice, draw = strategy.choice, torch.Generator().manual_seed(3)
     logits = torch.randn(len(adapters), generator=draw)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_the_logits_gradient_is_that_of_the_loss() -> None:
 
     def loss(values: Tensor) -> float:
         edits.apply(adapters, [Weigh(choice.weights(values))], None, step=1)
-        return float(bench.batch_loss(bench.batch(0)).detach())
+        return float(held_back.batch_loss(held_back.batch(0)).detach())
 
     slopes = []
     for index in range(len(adapters)):
@@ -133,7 +133,7 @@ def test_the_logits_gradient_is_that_of_the_loss() -> None:
         slopes.append((loss(logits + step) - loss(logits - step)) / 2e-2)
     loss(logits)
     up = [module.lora_B for module in adapters]
-    found, gradients = bench.gradients(bench.batch(0), up)
+    found, gradients = held_back.gradients(held_back.batch(0), up)
     pull = torch.stack([(b * g).sum() for b, g in zip(up, gradients, strict=True)]).detach()
     assert float(found) == pytest.approx(loss(logits))
     assert choice.logit_gradient(pull, choice.weights(logits)).tolist() == pytest.approx(slopes, rel=1e-2, abs=1e-3)
@@ -215,7 +215,7 @@ def test_a_look_comes_after_the_edits_before_it() -> None:
 def test_what_is_left_is_lora_on_the_chosen_modules() -> None:
     recorder = ListRecorder()
     trainer = make_trainer(tiny_config("diffora", train__lr=1e-2), recorder=recorder)
-    reserved = len(trainer.strategy.bench.reserve)
+    reserved = len(trainer.strategy.held_back.reserve)
     assert (reserved, len(trainer.tokens)) == (10, 86)
     trainer.train(MemoryKeeper())
     kept = recorder.vectors["selection"][20].astype(bool)
@@ -238,7 +238,7 @@ def test_what_is_left_is_lora_on_the_chosen_modules() -> None:
 
 
 def test_flips_count_each_module_that_comes_in_once() -> None:
-    strategy, adapters, bench, _ = planted(20, keep=1 / 3, search_lr=1.0)
+    strategy, adapters, held_back, _ = planted(20, keep=1 / 3, search_lr=1.0)
     pulls = torch.tensor([0.0, 0.0, -1.0, 0.0, 0.0, 0.0])  # the third module of the first layer overtakes the first
     with torch.no_grad():
         for module, pull in zip(adapters, pulls, strict=True):
@@ -248,7 +248,7 @@ def test_flips_count_each_module_that_comes_in_once() -> None:
         batch=lambda number: {},
         gradients=lambda batch, tensors: (torch.tensor(1.0), [torch.full_like(m.lora_B, m.pull) for m in adapters]),
     )
-    strategy.meet(fake)
+    strategy.attach_held_back(fake)
     before = strategy.best(strategy.choice, strategy.search["weights"])
     strategy.sought(adapters, 1)
     after = strategy.best(strategy.choice, strategy.search["weights"])
@@ -289,7 +289,7 @@ def test_while_all_weights_are_one_it_is_lora() -> None:
 
 def test_logits_learn_from_reserved_rows_alone() -> None:
     trainer = make_trainer(tiny_config("diffora"))
-    kept = {tuple(row["input_ids"]) for row in trainer.strategy.bench.reserve.features}
+    kept = {tuple(row["input_ids"]) for row in trainer.strategy.held_back.reserve.features}
     assert not kept & {tuple(row["input_ids"]) for row in trainer.tokens.features}
 
 

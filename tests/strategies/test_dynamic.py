@@ -99,7 +99,7 @@ def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str,
 def test_a_solver_decides_by_importance_and_not_for_the_control_by_lot(allocation: str, alike: bool) -> None:
     runs = []
     for solver in ("swap", "softmax"):
-        fields = {"name": "dynamic", "allocation": allocation, "solver": solver, "commit": False}
+        fields = {"name": "dynamic", "allocation": allocation, "solver": solver, "one_shot": False}
         runs.append(make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4, train__lr=1e-2)))
         runs[-1].train(MemoryKeeper())
     assert len(set(runs[0].adapters.ranks)) > 1

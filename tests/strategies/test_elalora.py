@@ -121,10 +121,10 @@ def test_starts_as_adalora_does_and_without_exchange_stays_it() -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)  # the scalings differ by 1e-5
 
 
-@pytest.mark.parametrize("counted_in", ["parameters", "components"])
-def test_a_run_keeps_its_budget_and_exchanges(counted_in: str) -> None:
+@pytest.mark.parametrize("budget_unit", ["parameters", "components"])
+def test_a_run_keeps_its_budget_and_exchanges(budget_unit: str) -> None:
     recorder = ListRecorder()
-    fields = {"name": "elalora", "counted_in": counted_in}
+    fields = {"name": "elalora", "budget_unit": budget_unit}
     trainer = make_trainer(tiny_config("elalora", strategy=fields, adapter__rank=3), recorder=recorder)
     held: list[tuple[int, int]] = []
     trainer.on_step = lambda t: held.append(
@@ -135,7 +135,7 @@ def test_a_run_keeps_its_budget_and_exchanges(counted_in: str) -> None:
     assert any(row["edit"] == "move" for row in moved)
     assert len(set(trainer.adapters.ranks)) > 1
     assert min(trainer.adapters.ranks) >= 1
-    if counted_in == "components":
+    if budget_unit == "components":
         assert {components for components, _ in held} == {3 * 12}
     else:
         assert max(parameters for _, parameters in held) <= trainer.adapters.budget
@@ -147,9 +147,9 @@ def assert_stands_alone(rows: torch.Tensor, place: int) -> None:
     assert torch.allclose(rows[:place] @ rows[place], torch.zeros(place), atol=1e-5)
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_new_triplet_is_orthogonal_keeps_the_function_and_all_else_follows(restart: bool) -> None:
-    attached = on_blocks((12, 9), (12, 9), (12, 9), steps=11, exchanged=2, restart=restart)
+@pytest.mark.parametrize("reset_optimizer", [False, True])
+def test_a_new_triplet_is_orthogonal_keeps_the_function_and_all_else_follows(reset_optimizer: bool) -> None:
+    attached = on_blocks((12, 9), (12, 9), (12, 9), steps=11, exchanged=2, reset_optimizer=reset_optimizer)
     adapters, strategy = attached.adapters, attached.strategy
     gradients(attached)
     before = {m.info.name: (m.lora_A.detach().clone(), m.lora_B.detach().clone()) for m in adapters}
@@ -191,8 +191,8 @@ def test_a_new_triplet_is_orthogonal_keeps_the_function_and_all_else_follows(res
         now = strategy.sensitivity[key]
         assert now.shape == averages[key].shape
         state = attached.optimizer.state.get(module.lora_A, {})
-        assert bool(state) != restart
-        if not restart:
+        assert bool(state) != reset_optimizer
+        if not reset_optimizer:
             assert torch.equal(state["exp_avg_sq"][: len(stay)], moments[module.info.name][stay])
     train(attached, 1)
 
@@ -216,9 +216,9 @@ def test_averages_are_packed_as_the_triplets_are() -> None:
         assert not found[f"{name}.scale"][2:].any()
 
 
-@pytest.mark.parametrize(("counted_in", "grown"), [("parameters", 3), ("components", 1)])
-def test_what_a_large_triplet_leaves_over_goes_round_the_receivers(counted_in: str, grown: int) -> None:
-    attached = on_blocks((20, 20), (6, 6), rank=3, steps=0, exchanged=1, decay=False, counted_in=counted_in)
+@pytest.mark.parametrize(("budget_unit", "grown"), [("parameters", 3), ("components", 1)])
+def test_what_a_large_triplet_leaves_over_goes_round_the_receivers(budget_unit: str, grown: int) -> None:
+    attached = on_blocks((20, 20), (6, 6), rank=3, steps=0, exchanged=1, decay=False, budget_unit=budget_unit)
     scores = [[1.0, 5.0, 6.0], [8.0, 9.0, 10.0]]
     with torch.no_grad():
         made = attached.strategy._exchanged(attached.adapters, scores, Step(50, 100, 1e-2))

@@ -178,7 +178,7 @@ def test_estimates_while_training_move_rank_within_the_budget_and_resume() -> No
     config = tiny_config("gelora", strategy=gelora(estimate_every=5), train__lr=2e-2)
     keeper, recorder = MemoryKeeper(), ListRecorder()
     trainer = make_trainer(config, recorder=recorder, tokens=tiny_tokens(400))
-    assert len(trainer.strategy.bench.reserve) == 40
+    assert len(trainer.strategy.held_back.reserve) == 40
     trainer.train(keeper)
     assert len({tuple(v) for v in recorder.vectors["dimension"].values()}) == 3  # the start, after 5, after 10 steps
     count = trainer.adapters.adapter_parameter_count()

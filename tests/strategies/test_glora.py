@@ -44,8 +44,8 @@ INFO = ModuleInfo("m", 0, "m", D_IN, D_OUT)
 def test_the_found_paths_are_those_of_the_reserve_and_within_the_budget() -> None:
     recorder = ListRecorder()
     trainer = make_trainer(tiny_config("glora", train__lr=1e-2, train__steps=40), recorder=recorder)
-    assert trainer.strategy.bench is not None
-    assert len(trainer.tokens) + len(trainer.strategy.bench.reserve) == len(tiny_tokens())
+    assert trainer.strategy.held_back is not None
+    assert len(trainer.tokens) + len(trainer.strategy.held_back.reserve) == len(tiny_tokens())
     trainer.train(MemoryKeeper())
     rows = [row for _, kind, _, payload in recorder.events if kind == "reallocate" for row in payload["edits"]]
     assert [row["edit"] for row in rows] == ["paths"]
@@ -55,7 +55,7 @@ def test_the_found_paths_are_those_of_the_reserve_and_within_the_budget() -> Non
     count = trainer.adapters.adapter_parameter_count()
     assert count["active"] == history[-1]["parameters"] <= count["budget"]
     assert count["allocated"] == sum(p.numel() for m in modules for p in m.adapter_parameters().values())
-    assert trainer.strategy.bench.reserve_loss() == pytest.approx(history[-1]["best_loss"], abs=1e-5)
+    assert trainer.strategy.held_back.reserve_loss() == pytest.approx(history[-1]["best_loss"], abs=1e-5)
     assert history[-1]["best_loss"] < max(loss for _, loss in history[0]["population"])
     forms = np.array([recorder.vectors[f"path_{support}"][40] for support in "ABCDE"]).T.astype(int)
     assert ["".join("ncvl"[form] for form in row) for row in forms] == paths

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynlora.engine.allocation.greedy import committed_ranks
+from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.context import Probe
 from dynlora.engine.init.initializers import looked_at
 from dynlora.engine.init.weight_gradients import weight_gradients
@@ -18,7 +18,7 @@ from tests.engine.harness import ARCHITECTURES, MemoryKeeper, make_trainer, same
 
 
 def dynamic(way: str, architecture: str = "bert", **fields: object) -> Trainer:
-    strategy = {"name": "dynamic", "first_ranks": way, **fields}
+    strategy = {"name": "dynamic", "initial_ranks": way, **fields}
     return make_trainer(tiny_config("dynamic", strategy=strategy, adapter__rank=4), architecture)
 
 
@@ -53,7 +53,7 @@ def test_a_resume_looks_at_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dynamic("gradients")
     whole.train(keeper)
     monkeypatch.setattr(initial_ranks, "looked_at", lambda *_, **__: pytest.fail("looked again"))
-    config = tiny_config("dynamic", strategy={"name": "dynamic", "first_ranks": "gradients"}, adapter__rank=4)
+    config = tiny_config("dynamic", strategy={"name": "dynamic", "initial_ranks": "gradients"}, adapter__rank=4)
     resumed = make_trainer(config, state=keeper.state(10))
     resumed.train(MemoryKeeper())
     assert same(weights(resumed), weights(whole))
@@ -77,7 +77,7 @@ def test_gradients_rank_by_what_a_component_promises(monkeypatch: pytest.MonkeyP
     for name in names:
         u, value, _ = torch.linalg.svd(gradients[name].double(), full_matrices=False)
         gains.append((value * u.abs().sum(0)).numpy())
-    wanted = committed_ranks(gains, trainer.adapters.costs, [8] * len(names), budget=probe.budget, min_rank=0)
+    wanted = greedy_ranks(gains, trainer.adapters.costs, [8] * len(names), budget=probe.budget, min_rank=0)
     assert trainer.adapters.ranks == wanted
 
 

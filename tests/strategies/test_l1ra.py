@@ -11,7 +11,7 @@ from torch import nn
 import dynlora
 from dynlora.api import Attached
 from dynlora.engine import edits
-from dynlora.engine.allocation.redistribute import Purse, reassign
+from dynlora.engine.allocation.redistribute import Prices, redistribute
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, Move
 from dynlora.engine.loop.optimizer import set_lr
@@ -112,9 +112,9 @@ def trained(attached: Attached) -> None:
         attached.step()
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_new_component_keeps_the_function_and_others_their_moments(restart: bool) -> None:
-    attached = blocks((64, 5), (64, 5), restart=restart)
+@pytest.mark.parametrize("reset_optimizer", [False, True])
+def test_a_new_component_keeps_the_function_and_others_their_moments(reset_optimizer: bool) -> None:
+    attached = blocks((64, 5), (64, 5), reset_optimizer=reset_optimizer)
     trained(attached)
     set_factors(attached, [0.0, 1.0, 1.0], [1.0, 1.0, 1.0])
     taker = attached.adapters[1]
@@ -129,41 +129,41 @@ def test_a_new_component_keeps_the_function_and_others_their_moments(restart: bo
     assert float(taker.scale[3].detach()) == pytest.approx(1, abs=2 * PULL)
     assert float(taker.lora_A[3].detach().std()) == pytest.approx(1 / 3, rel=0.3)
     state = attached.optimizer.state.get(taker.lora_A, {})
-    assert bool(state) != restart
-    if not restart:
+    assert bool(state) != reset_optimizer
+    if not reset_optimizer:
         assert torch.equal(state["exp_avg"][:3], first)
         assert torch.allclose(state["exp_avg_sq"][3], state["exp_avg_sq"][:3].mean(0))
         assert not state["exp_avg"][3].any()
     trained(attached)  # goes on
 
 
-@pytest.mark.parametrize("counted_in", ["parameters", "components"])
-def test_the_budget_holds_in_its_currency(counted_in: str) -> None:
-    attached = blocks((6, 5), (20, 30), (6, 5), counted_in=counted_in)
+@pytest.mark.parametrize("budget_unit", ["parameters", "components"])
+def test_the_budget_holds_in_its_currency(budget_unit: str) -> None:
+    attached = blocks((6, 5), (20, 30), (6, 5), budget_unit=budget_unit)
     set_factors(attached, [0.0, 0.0, 0.9], [1.0, 1.0, 1.0], [0.5, 0.5, 0.5])
     event(attached)
     ranks = [module.rank for module in attached.adapters]
-    if counted_in == "components":
+    if budget_unit == "components":
         assert ranks == [1, 4, 4]
     else:  # 2 · 11 parameters are free, a component of the second takes 50
         assert ranks == [1, 3, 5]
         assert attached.adapters.slack == 0
 
 
-@pytest.mark.parametrize("counted_in", ["parameters", "components"])
-def test_a_run_never_exceeds_its_budget(counted_in: str) -> None:
+@pytest.mark.parametrize("budget_unit", ["parameters", "components"])
+def test_a_run_never_exceeds_its_budget(budget_unit: str) -> None:
     recorder = ListRecorder()
-    fields = {"name": "l1ra", "counted_in": counted_in}
+    fields = {"name": "l1ra", "budget_unit": budget_unit}
     trainer = make_trainer(tiny_config("l1ra", strategy=fields, seed=2), recorder=recorder)
     held = []
 
     def look(t: object) -> None:
         spent = sum(m.rank * m.info.cost for m in trainer.adapters)
-        held.append(spent if counted_in == "parameters" else sum(m.rank for m in trainer.adapters))
+        held.append(spent if budget_unit == "parameters" else sum(m.rank for m in trainer.adapters))
 
     trainer.on_step = look
     trainer.train(MemoryKeeper())
-    allowed = trainer.adapters.budget if counted_in == "parameters" else 2 * 12
+    allowed = trainer.adapters.budget if budget_unit == "parameters" else 2 * 12
     assert max(held) <= allowed
     moved = [row for _, kind, _, p in recorder.events if kind == "reallocate" for row in p["edits"]]
     assert moved
@@ -181,7 +181,7 @@ def test_reassigning_spends_no_more_than_there_is(
 ) -> None:
     drops = [Drop(m % len(prices), j) for j, m in enumerate(going)]
     asked = [m % len(prices) for m in claims]
-    made = reassign(drops, asked, Purse(prices, free), lambda m, nth: Grow(m, score=nth))
+    made = redistribute(drops, asked, Prices(prices, free), lambda m, nth: Grow(m, score=nth))
     paid = [drop for edit in made if isinstance(edit, Move) for drop in edit.donors]
     left = [edit for edit in made if isinstance(edit, Drop)]
     assert sorted(drop.component for drop in [*paid, *left]) == sorted(drop.component for drop in drops)

@@ -11,32 +11,32 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gradient_sketch import Directions
 
 
-def committed_ranks(
-    gains: Sequence[np.ndarray], cost: Sequence[int], room: Sequence[int], *, budget: int, min_rank: int
+def greedy_ranks(
+    gains: Sequence[np.ndarray], cost: Sequence[int], max_ranks: Sequence[int], *, budget: int, min_rank: int
 ) -> list[int]:
-    """Return ranks that take the components which promise most per parameter, until the budget is spent.
+    """Return ranks that take the components with the largest predicted gain per parameter, until the budget is spent.
 
     Args:
-        gains: per module, what its first, second, ... component promises, falling, (n,).
+        gains: per module, the predicted gain of its first, second, ... component, falling, (n,).
         cost: parameters of one component, by module.
-        room: largest rank, by module.
+        max_ranks: largest rank, by module.
         budget: parameters in all.
-        min_rank: components every module gets before any promise counts, as far as the budget goes.
+        min_rank: minimum rank of every module, as far as the budget allows.
 
-    What no promise asks for goes round the modules evenly: a budget is there to be spent.
+    What no predicted gain asks for is spread over the modules evenly: a budget is there to be spent.
     """
     ranks, left = [0] * len(cost), budget
     every = range(len(cost))
-    floors = [m for _ in range(min_rank) for m in every]
-    promises = sorted(
+    minimum = [m for _ in range(min_rank) for m in every]
+    predicted = sorted(
         (-gain / cost[m], m)
         for m in every
         for gain in gains[m][min_rank:]
         if np.isfinite(gain) and gain > 0
     )  # fmt: skip
-    rounds = [m for _ in range(max(room, default=0)) for m in every]
-    for m in [*floors, *(m for _, m in promises), *rounds]:
-        if ranks[m] < room[m] and cost[m] <= left:
+    rounds = [m for _ in range(max(max_ranks, default=0)) for m in every]
+    for m in [*minimum, *(m for _, m in predicted), *rounds]:
+        if ranks[m] < max_ranks[m] and cost[m] <= left:
             ranks[m] += 1
             left -= cost[m]
     return ranks
@@ -44,7 +44,7 @@ def committed_ranks(
 
 def toward_ranks(
     adapters: Adapters,
-    worth: np.ndarray,
+    importance: np.ndarray,
     ranks: Sequence[int],
     gains: Sequence[np.ndarray],
     directions: Sequence[Directions] | None,
@@ -53,22 +53,22 @@ def toward_ranks(
 
     Args:
         adapters: the adapted modules.
-        worth: of each component, (n_modules, widest max_rank); the least go first.
+        importance: of each component, (n_modules, widest max_rank); the least important go first.
         ranks: wanted, by module.
-        gains: per module, what each further component promises.
+        gains: per module, the predicted gain of each further component.
         directions: where new rows of A point; every component starts anew along them. None keeps what a module has
             and draws what it lacks.
     """
     drops: list[Drop] = []
     grown: list[Grow] = []
     for m, (module, rank) in enumerate(zip(adapters, ranks, strict=True)):
-        order = np.argsort(worth[m, : module.rank], kind="stable")
+        order = np.argsort(importance[m, : module.rank], kind="stable")
         going = order if directions is not None else order[: max(0, module.rank - rank)]
-        drops += [Drop(m, int(j), float(worth[m, j])) for j in going]
+        drops += [Drop(m, int(j), float(importance[m, j])) for j in going]
         for j in range(module.rank - len(going), rank):
             along = directions is not None and j < len(directions[m].value)
-            promise = float(gains[m][j]) if j < len(gains[m]) else 0.0
-            grown.append(Grow(m, promise, directions[m].right[j] if along and directions is not None else None))
+            gain = float(gains[m][j]) if j < len(gains[m]) else 0.0
+            grown.append(Grow(m, gain, directions[m].right[j] if along and directions is not None else None))
     return _paired(drops, grown, adapters.costs, adapters.slack)
 
 

@@ -1,4 +1,4 @@
-"""Reassigning: what components that go were worth to the budget pays for components elsewhere, in a given order."""
+"""Redistribution: the parameters of components that go pay for components elsewhere, in a given order."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from dynlora.engine.edits import Drop, Edit, Grow, Move
 from dynlora.engine.model.adapters import Adapters
 
-CURRENCIES = ("parameters", "components")
+BUDGET_UNITS = ("parameters", "components")
 """What a budget can be counted in."""
 
 
 @dataclass(frozen=True)
-class Purse:
+class Prices:
     """Prices and what is free.
 
     Attributes:
@@ -26,7 +26,7 @@ class Purse:
     free: int
 
     @classmethod
-    def of(cls, adapters: Adapters, currency: str) -> Purse:
+    def of(cls, adapters: Adapters, currency: str) -> Prices:
         """Return prices in parameters, or in components of which Σ reference rank may be held."""
         if currency == "parameters":
             return cls(adapters.costs, adapters.slack)
@@ -34,10 +34,10 @@ class Purse:
         return cls([1] * len(adapters), adapters.reference_rank * len(adapters) - held)
 
 
-def reassign(
-    drops: Sequence[Drop], claims: Iterable[int], purse: Purse, grow: Callable[[int, int], Grow]
+def redistribute(
+    drops: Sequence[Drop], claims: Iterable[int], purse: Prices, grow: Callable[[int, int], Grow]
 ) -> list[Edit]:
-    """Return moves from what goes to who claims, and the drops that paid for nothing.
+    """Return moves from what goes to what claims, and the drops that paid for nothing.
 
     Args:
         drops: components that go, those that pay first in front.

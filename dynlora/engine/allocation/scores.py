@@ -30,10 +30,10 @@ def component_sensitivity(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
 
     The absolute value is taken for each batch: the signed mean vanishes where training converges.
     """
-    return component_pull(modules, out).abs_()
+    return signed_saliency(modules, out).abs_()
 
 
-def component_pull(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
+def signed_saliency(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
     """Write ⟨b_j, ∂L/∂b_j⟩ of every component into `out`, (n_modules, widest max_rank), zero where inactive."""
     out.zero_()
     live = [(row, module) for row, module in enumerate(modules) if module.rank and module.lora_B.grad is not None]

@@ -1,6 +1,6 @@
-"""Who gives and who gets: solvers that move components under a budget in parameters; arrays in, moves out.
+"""Rank transfers: solvers that move components between modules under a budget of parameters; arrays in, moves out.
 
-A solver sees scores only. It never exceeds the budget, never takes a module below its floor or above its room, and
+A solver sees scores only. It never exceeds the budget, keeps every module between its minimum and its maximum rank, and
 leaves modules whose scores are not finite alone.
 """
 
@@ -18,16 +18,16 @@ from dynlora.engine.randomness import stream_seed
 
 
 @dataclass(frozen=True)
-class Standing:
+class AllocationState:
     """The state of the adapters as a solver sees it.
 
     Attributes:
-        scores: per module, what each active component is worth, (rank,).
+        scores: per module, the importance of each active component, (rank,).
         may_go: per module, which components may be taken, (rank,) bool; fresh ones may not.
-        benefit: what one more component is worth, (n_modules,).
+        benefit: of one more component, (n_modules,).
         cost: parameters of one component, (n_modules,).
-        max_rank: room of each module, (n_modules,).
-        min_rank: floor of every module.
+        max_rank: largest rank of each module, (n_modules,).
+        min_rank: minimum rank of every module.
         slack: parameters of the budget that are free.
     """
 
@@ -45,45 +45,46 @@ class Standing:
         return np.array([len(score) for score in self.scores])
 
 
-def standing_of(
-    adapters: Adapters, worth: np.ndarray, benefit: np.ndarray | None, *, fresh: int, min_rank: int
-) -> Standing:
+def allocation_state_of(
+    adapters: Adapters, importance: np.ndarray, benefit: np.ndarray | None, *, fresh: int, min_rank: int
+) -> AllocationState:
     """Return scores and limits of adapters that track the `age` of their components.
 
     Args:
         adapters: the adapted modules.
-        worth: of each component, (n_modules, widest max_rank).
-        benefit: of one more component, (n_modules,); None takes what the module's weakest grown-up component is worth.
-        fresh: components younger than so many steps neither go nor speak for their module.
-        min_rank: floor of every module.
+        importance: of each component, (n_modules, widest max_rank).
+        benefit: of one more component, (n_modules,); None takes that of the module's weakest
+            component that is not fresh.
+        fresh: components younger than so many steps neither go nor count for their module.
+        min_rank: minimum rank of every module.
     """
     age = adapters.track("age").cpu().numpy()
-    scores = [worth[m, : module.rank] for m, module in enumerate(adapters)]
+    scores = [importance[m, : module.rank] for m, module in enumerate(adapters)]
     grown_up = [age[m, : module.rank] >= fresh for m, module in enumerate(adapters)]
     if benefit is None:
         benefit = np.array([s[g].min() if g.any() else np.nan for s, g in zip(scores, grown_up, strict=True)])
-    room = np.array([module.max_rank for module in adapters])
-    return Standing(scores, grown_up, benefit, np.array(adapters.costs), room, min_rank, adapters.slack)
+    max_ranks = np.array([module.max_rank for module in adapters])
+    return AllocationState(scores, grown_up, benefit, np.array(adapters.costs), max_ranks, min_rank, adapters.slack)
 
 
 class Ledger:
     """Keeps the limits while moves are found one by one."""
 
-    def __init__(self, standing: Standing, *, moves: int, per_module: int) -> None:
-        """Open the books: `moves` components at most, `per_module` given or got by any one module."""
-        self.standing = standing
+    def __init__(self, state: AllocationState, *, moves: int, per_module: int) -> None:
+        """Allow `moves` components at most, `per_module` given or received by any one module."""
+        self.state = state
         self.left = moves
         self.per_module = per_module
-        self.slack = standing.slack
+        self.slack = state.slack
         self.gave: Counter[int] = Counter()
         self.got: Counter[int] = Counter()
         self.moves: list[Move] = []
-        self._donors = _cheapest_first(standing)
+        self._donors = _cheapest_first(state)
 
     def may_receive(self, module: int) -> bool:
-        """Say whether a module has room, and has not given in this event."""
-        room = self.standing.rank[module] + self.got[module] < self.standing.max_rank[module]
-        return bool(room) and self.left > 0 and self.got[module] < self.per_module and not self.gave[module]
+        """Say whether a module has spare components, and has not given in this reallocation."""
+        max_ranks = self.state.rank[module] + self.got[module] < self.state.max_rank[module]
+        return bool(max_ranks) and self.left > 0 and self.got[module] < self.per_module and not self.gave[module]
 
     def payers(self, receiver: int, limit: np.ndarray | None = None) -> list[Drop] | None:
         """Return the cheapest donors that pay for one component of `receiver`, or None when there are not enough.
@@ -92,7 +93,7 @@ class Ledger:
             receiver: module that would grow; it never pays itself.
             limit: components each module may give, (n_modules,); None is `per_module` for all.
         """
-        need = int(self.standing.cost[receiver]) - self.slack
+        need = int(self.state.cost[receiver]) - self.slack
         chosen: list[Drop] = []
         giving: Counter[int] = Counter()
         for drop in self._donors:
@@ -101,65 +102,65 @@ class Ledger:
             m = drop.module
             given = self.gave[m] + giving[m]
             most = self.per_module if limit is None else min(self.per_module, int(limit[m]))
-            floor = self.standing.rank[m] - given <= self.standing.min_rank
+            floor = self.state.rank[m] - given <= self.state.min_rank
             if m == receiver or self.got[m] or floor or given >= most:
                 continue
             chosen.append(drop)
             giving[m] += 1
-            need -= int(self.standing.cost[m])
+            need -= int(self.state.cost[m])
         return chosen if need <= 0 else None
 
     def book(self, payers: list[Drop], receiver: int) -> None:
-        """Write down one move."""
+        """Record one move."""
         for drop in payers:
             self.gave[drop.module] += 1
-            self.slack += int(self.standing.cost[drop.module])
+            self.slack += int(self.state.cost[drop.module])
         paid = {(drop.module, drop.component) for drop in payers}
         self._donors = [drop for drop in self._donors if (drop.module, drop.component) not in paid]
-        self.slack -= int(self.standing.cost[receiver])
+        self.slack -= int(self.state.cost[receiver])
         self.got[receiver] += 1
         self.left -= 1
-        self.moves.append(Move(tuple(payers), Grow(receiver, float(self.standing.benefit[receiver]))))
+        self.moves.append(Move(tuple(payers), Grow(receiver, float(self.state.benefit[receiver]))))
 
 
-def swap(standing: Standing, *, moves: int, per_module: int, hysteresis: float) -> list[Move]:
-    """Move the components worth least per parameter to the modules where one more is worth most per parameter.
+def swap(state: AllocationState, *, moves: int, per_module: int, hysteresis: float) -> list[Move]:
+    """Move the least important components per parameter to the modules where one more helps most per parameter.
 
-    A move happens when benefit > (1 + hysteresis) × what the donors lose. Several cheap donors may pay for one dear
+    A move happens when benefit > (1 + hysteresis) × what the donors lose. Several cheap donors may pay for one large
     component; what is left over becomes slack, and slack is spent first.
 
     Args:
-        standing: scores and limits.
-        moves: components grown at most in this event.
-        per_module: components a module gives, or gets, at most in this event.
-        hysteresis: share by which the benefit must exceed the loss.
+        state: scores and limits.
+        moves: components grown at most in this reallocation.
+        per_module: components a module gives, or receives, at most in this reallocation.
+        hysteresis: fraction by which the benefit must exceed the loss.
     """
-    ledger = Ledger(standing, moves=moves, per_module=per_module)
-    worth = standing.benefit / standing.cost
-    wanting = [m for m in range(len(worth)) if np.isfinite(worth[m]) and worth[m] > 0]
-    for receiver in sorted(wanting, key=lambda m: (-worth[m], m)):
+    ledger = Ledger(state, moves=moves, per_module=per_module)
+    importance = state.benefit / state.cost
+    wanting = [m for m in range(len(importance)) if np.isfinite(importance[m]) and importance[m] > 0]
+    for receiver in sorted(wanting, key=lambda m: (-importance[m], m)):
         while ledger.may_receive(receiver):
             payers = ledger.payers(receiver)
             if payers is None:
                 break
             loss = sum(drop.score for drop in payers)
-            if not standing.benefit[receiver] > (1 + hysteresis) * loss:
+            if not state.benefit[receiver] > (1 + hysteresis) * loss:
                 break
             ledger.book(payers, receiver)
     return ledger.moves
 
 
-def toward(standing: Standing, target: np.ndarray, *, moves: int, per_module: int) -> list[Move]:
+def toward(state: AllocationState, target: np.ndarray, *, moves: int, per_module: int) -> list[Move]:
     """Move components from modules above their target rank to modules below it, the largest gaps first.
 
     Args:
-        standing: scores and limits.
+        state: scores and limits.
         target: wanted rank of each module, (n_modules,).
-        moves: components grown at most in this event.
-        per_module: components a module gives, or gets, at most in this event.
+        moves: components grown at most in this reallocation.
+        per_module: components a module gives, or receives, at most in this reallocation.
     """
-    ledger = Ledger(standing, moves=moves, per_module=per_module)
-    gap = target - standing.rank
+    ledger = Ledger(state, moves=moves, per_module=per_module)
+    gap = target - state.rank
     spare = np.maximum(-gap, 0)
     for receiver in sorted(np.flatnonzero(gap > 0).tolist(), key=lambda m: (-gap[m], m)):
         while ledger.may_receive(receiver) and ledger.got[receiver] < gap[receiver]:
@@ -170,7 +171,7 @@ def toward(standing: Standing, target: np.ndarray, *, moves: int, per_module: in
     return ledger.moves
 
 
-def target_ranks(importance: np.ndarray, standing: Standing, *, budget: int, temperature: float) -> np.ndarray:
+def target_ranks(importance: np.ndarray, state: AllocationState, *, budget: int, temperature: float) -> np.ndarray:
     """Return ranks in proportion to softmax(log importance / temperature) that fit the budget, (n_modules,).
 
     Shares are rounded down, then the largest remainders get the next component while it fits. A module whose
@@ -179,17 +180,17 @@ def target_ranks(importance: np.ndarray, standing: Standing, *, budget: int, tem
     usable = np.isfinite(importance) & (importance > 0)
     logs = np.log(np.where(usable, importance, importance[usable].min() if usable.any() else 1.0)) / temperature
     weight = np.exp(logs - logs.max())
-    exact = budget * (weight / weight.sum()) / standing.cost
-    target = np.clip(np.floor(exact), standing.min_rank, standing.max_rank).astype(int)
-    while (spent := int(target @ standing.cost)) > budget:
-        above = np.flatnonzero(target > standing.min_rank)
+    exact = budget * (weight / weight.sum()) / state.cost
+    target = np.clip(np.floor(exact), state.min_rank, state.max_rank).astype(int)
+    while (spent := int(target @ state.cost)) > budget:
+        above = np.flatnonzero(target > state.min_rank)
         if not len(above):
             break
         target[above[np.argmax((target - exact)[above])]] -= 1
     for m in np.argsort(-(exact - np.floor(exact)), kind="stable"):
-        if target[m] < standing.max_rank[m] and spent + standing.cost[m] <= budget:
+        if target[m] < state.max_rank[m] and spent + state.cost[m] <= budget:
             target[m] += 1
-            spent += int(standing.cost[m])
+            spent += int(state.cost[m])
     return target
 
 
@@ -199,14 +200,14 @@ def proportional_ranks(
     """Return ranks in proportion to `wanted` between the limits, one factor on all chosen so that the budget is spent.
 
     Ranks are rounded down, then the largest remainders get the next component while it fits, and so on until nothing
-    does. Where even the floors exceed the budget, they are lowered one by one, the dearest first.
+    does. Where even the minimum ranks exceed the budget, they are lowered one by one, the most expensive first.
 
     Args:
         wanted: what the ranks are to be in proportion to, (n_modules,); what is not finite or not positive counts as 0.
         cost: parameters of one component, (n_modules,).
         budget: parameters in all.
-        least: floor of each rank, (n_modules,).
-        most: ceiling of each rank, (n_modules,).
+        least: minimum of each rank, (n_modules,).
+        most: maximum of each rank, (n_modules,).
     """
     wanted = np.where(np.isfinite(wanted) & (wanted > 0), wanted, 0.0).astype(float)
     least = np.minimum(least, most)
@@ -228,13 +229,13 @@ def proportional_ranks(
         spent += int(cost[best])
 
 
-def drawn(standing: Standing, seed: int, *lot: object) -> Standing:
-    """Return the same limits with scores drawn by lot from the seed's stream: chance says who gives and who gets."""
-    rng = np.random.default_rng(stream_seed(seed, *lot))
-    n = len(standing.cost)
-    scores = [rng.random(len(score)) * cost for score, cost in zip(standing.scores, standing.cost, strict=True)]
-    benefit = (1 + rng.random(n)) * standing.cost * 1e9  # above any loss, so that hysteresis never holds a move back
-    return replace(standing, scores=scores, benefit=benefit)
+def drawn(state: AllocationState, seed: int, *key: object) -> AllocationState:
+    """Return the same limits with scores drawn at random from the seed's stream: the control of random allocation."""
+    rng = np.random.default_rng(stream_seed(seed, *key))
+    n = len(state.cost)
+    scores = [rng.random(len(score)) * cost for score, cost in zip(state.scores, state.cost, strict=True)]
+    benefit = (1 + rng.random(n)) * state.cost * 1e9  # above any loss, so that hysteresis never holds a move back
+    return replace(state, scores=scores, benefit=benefit)
 
 
 def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
@@ -245,7 +246,7 @@ def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def weighted(adapters: Adapters, importance: np.ndarray, temperature: float) -> list[Edit]:
-    """Return the edits that move one scale a module halfway to its share of the importance, (n_modules,)."""
+    """Return the edits that move one scale a module halfway to its fraction of the importance, (n_modules,)."""
     edits: list[Edit] = []
     for m, weight in enumerate(scalar_weights(importance, temperature)):
         module = adapters[m]
@@ -257,7 +258,7 @@ def weighted(adapters: Adapters, importance: np.ndarray, temperature: float) -> 
 def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:
     """Return uniform ranks, less components of the cheapest modules, round by round, until they fit a budget.
 
-    Among modules of one cost those that go first lie evenly over the model.
+    Among modules of one cost those that go first are spread evenly over the model.
     """
     ranks = [rank] * len(cost)
     over = sum(r * c for r, c in zip(ranks, cost, strict=True)) - budget
@@ -271,13 +272,13 @@ def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:
     return ranks
 
 
-def _cheapest_first(standing: Standing) -> list[Drop]:
-    """Return the components that may go, worth least per parameter first; ties by module, then position."""
+def _cheapest_first(state: AllocationState) -> list[Drop]:
+    """Return the components that may go, the least important per parameter first; ties by module, then position."""
     found = [
-        (score / standing.cost[m], m, j, float(score))
-        for m, scores in enumerate(standing.scores)
+        (score / state.cost[m], m, j, float(score))
+        for m, scores in enumerate(state.scores)
         if np.isfinite(scores).all()
         for j, score in enumerate(scores)
-        if standing.may_go[m][j]
+        if state.may_go[m][j]
     ]
     return [Drop(m, j, score) for _, m, j, score in sorted(found)]

@@ -1,4 +1,4 @@
-"""The bench: the model and rows nobody trains on, for methods that try something beside the loop's own step."""
+"""Held-back examples: the model and examples that are not trained on, for methods that try something of their own."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def set_apart(tokens: Tokens, share: float, seed: int) -> tuple[Tokens, Tokens]:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What a method may try on.
+class HeldBack:
+    """The model and the examples that a method may try something on.
 
     Attributes:
         model: the adapted model.
         forward: the method's forward.
-        reserve: the rows kept from training by `Strategy.reserved_share`; empty without one.
+        reserve: the examples kept from training by `Strategy.reserved_share`; empty without one.
         batch_size: rows a batch.
         autocast: makes the precision's context.
     """

@@ -11,15 +11,15 @@ from dynlora.engine.edits.values import (
     Drop,
     Edit,
     Grow,
-    Listen,
     Move,
     SetProbe,
     SetScale,
+    SketchGradients,
     describe,
     is_logged,
 )
 
 __all__ = [
-    "Change", "Drop", "Edit", "Grow", "Listen", "Move", "SetProbe", "SetScale", "apply", "describe", "is_logged",
-    "new_row", "orthogonal_draw",
+    "Change", "Drop", "Edit", "Grow", "Move", "SetProbe", "SetScale", "SketchGradients", "apply", "describe",
+    "is_logged", "new_row", "orthogonal_draw",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from dynlora.engine.edits.components import drop, grow_component
 from dynlora.engine.edits.probes import end_probes, listen, start_probes
-from dynlora.engine.edits.values import Change, Drop, Edit, Grow, Listen, Move, SetProbe, SetScale
+from dynlora.engine.edits.values import Change, Drop, Edit, Grow, Move, SetProbe, SetScale, SketchGradients
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 
@@ -46,7 +46,7 @@ def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int) -> No
     for edit in edits:
         if isinstance(edit, SetProbe):
             start_probes(adapters, edit.modules, step)
-        elif isinstance(edit, Listen):
+        elif isinstance(edit, SketchGradients):
             listen(adapters, edit.modules, step)
 
 

@@ -14,7 +14,7 @@ from dynlora.engine.model.adapters import Adapters
 
 @dataclass(frozen=True)
 class Drop:
-    """Take component `component` (its current position) off module `module`; `score` is what it was worth."""
+    """Take component `component` (its current position) off module `module`; `score` is its importance."""
 
     module: int
     component: int
@@ -23,11 +23,11 @@ class Drop:
 
 @dataclass(frozen=True)
 class Grow:
-    """Give module `module` one component: b = 0, so the function stays; `score` is what it promises.
+    """Give module `module` one component: b = 0, so the function stays; `score` is its predicted gain.
 
     Attributes:
         module: index of the module.
-        score: what the component promises.
+        score: predicted gain of the component.
         direction: where its row of A points, (d_in,); None draws one that is orthogonal to its siblings.
         length: norm of that row; None is its siblings' mean.
         column: its column of B, (d_out,), where that is not zero; the function then moves by scale · column.
@@ -44,7 +44,7 @@ class Grow:
 
 @dataclass(frozen=True)
 class Move:
-    """Take components off `donors` to give one to `receiver`; several cheap ones may pay for a dear one."""
+    """Take components off `donors` to give one to `receiver`; several cheap ones may pay for a large one."""
 
     donors: tuple[Drop, ...]
     receiver: Grow
@@ -60,13 +60,13 @@ class SetScale:
 
 @dataclass(frozen=True)
 class SetProbe:
-    """Keep a probe row alive on exactly these modules; a module without room stays without."""
+    """Keep a probe row alive on exactly these modules; a module at its maximum rank stays without."""
 
     modules: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Listen:
+class SketchGradients:
     """Sketch the gradient of exactly these modules' frozen weights from the next step on; an empty list ends it."""
 
     modules: tuple[int, ...]
@@ -84,7 +84,7 @@ class Change:
         return None
 
 
-Edit = Drop | Grow | Move | SetScale | SetProbe | Listen | Change
+Edit = Drop | Grow | Move | SetScale | SetProbe | SketchGradients | Change
 
 
 def is_logged(edit: Edit) -> bool:

@@ -100,7 +100,7 @@ def input_directions(
     seen: dict[str, InputComponents] = {}
     owner: dict[str, str] = {}
 
-    def meet(name: str, rows: Tensor) -> None:
+    def record(name: str, rows: Tensor) -> None:
         """Take a module's first input in, unless another module had the same."""
         first = owner[name] = digests.setdefault(_digest(rows), name)
         if first == name:
@@ -110,7 +110,7 @@ def input_directions(
     digests: dict[str, str] = {}
     for batch in batches:
         if not seen:
-            _feed(model, modules, batch, meet)
+            _feed(model, modules, batch, record)
             continue
         demand = wanted({name: seen[first] for name, first in owner.items()})
         watched = {first for name, first in owner.items() if not seen[first].settled(demand[name])}

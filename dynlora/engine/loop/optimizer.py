@@ -25,7 +25,7 @@ def build_optimizer(
     groups: list[dict[str, Any]] = [
         {
             "weight_decay": config.weight_decay,
-            "guarded": True,
+            "backs_off": True,
             **group,
             "peak_lr": peak_rate(group, config.lr),
         }
@@ -35,7 +35,7 @@ def build_optimizer(
     head = list(head)
     if head:
         peak = config.lr if config.head_lr is None else config.head_lr
-        groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "guarded": False})
+        groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "backs_off": False})
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return AdamW(groups, lr=config.lr, fused=devices <= FUSED)
 
@@ -45,13 +45,13 @@ def peak_rate(group: Mapping[str, Any], lr: float) -> float:
     return group.get("peak_lr", max(lr * group.get("lr_factor", 1.0), group.get("least_lr", 0.0)))
 
 
-def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, guard: float = 1.0) -> float:
-    """Set every group's rate for step 1 .. total and return the adapters' rate, which `guard` multiplies."""
+def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, backoff: float = 1.0) -> float:
+    """Set every group's rate for step 1 .. total and return the adapters' rate, which `backoff` multiplies."""
     factor = lr_factor(step, total, config.warmup, config.schedule)
     for group in optimizer.param_groups:
         shape = 1.0 if group.get("constant") else factor
-        group["lr"] = group["peak_lr"] * shape * (guard if group.get("guarded") else 1.0)
-    return config.lr * factor * guard
+        group["lr"] = group["peak_lr"] * shape * (backoff if group.get("backs_off") else 1.0)
+    return config.lr * factor * backoff
 
 
 def clip(optimizer: Optimizer, max_norm: float | None) -> None:

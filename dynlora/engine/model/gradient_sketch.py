@@ -1,4 +1,4 @@
-"""Sketches: which way the loss pulls a frozen weight, without ever forming that weight's gradient.
+"""Gradient sketches: the leading directions of a frozen weight's gradient, without ever forming that gradient.
 
 A module maps x to y = W x; its gradient G = ∂L/∂W = Σ g xᵀ over all tokens is as large as W. Two thin products are
 kept instead, Y = G Ω and Z = Gᵀ Ψ with fixed random Ω and Ψ, summed over a few steps. The leading singular triplets of
@@ -73,7 +73,7 @@ class GradientSketch:
         """Return what a checkpoint keeps; Ω and Ψ are drawn again."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def hear(self, x: Tensor, output: Tensor) -> None:
+    def record(self, x: Tensor, output: Tensor) -> None:
         """Add this forward pass once its backward reaches `output`.
 
         Args:
@@ -94,7 +94,7 @@ class GradientSketch:
 
     @torch.no_grad()
     def directions(self, n: int, steps: int, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Directions:
-        """Return at most `n` leading triplets of the mean gradient; none when nothing usable was heard.
+        """Return at most `n` leading triplets of the mean gradient; none when nothing usable was accumulated.
 
         Args:
             n: triplets wanted, at most the width.

@@ -111,7 +111,7 @@ class LoraLinear(nn.Module):
             return self.base_layer(x)
         output = self._adapted(x)
         if self.sketch is not None and self.training:
-            self.sketch.hear(x, output)
+            self.sketch.record(x, output)
         return output
 
     def _adapted(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class ModuleInfo:
         return self.d_in + self.d_out
 
 
-def room_to_grow(module: ModuleInfo, rank: int, uniform: int, growth_limit: float) -> int:
+def rank_limit(module: ModuleInfo, rank: int, uniform: int, growth_limit: float) -> int:
     """Return how many components a module may come to hold: its own, or `growth_limit` uniform ranks, at least `ROOM`.
 
     Never more than the smaller of its dimensions can tell apart, unless it starts with more.

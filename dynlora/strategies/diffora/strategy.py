@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.greedy import committed_ranks, toward_ranks
+from dynlora.engine.allocation.greedy import greedy_ranks, toward_ranks
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
@@ -115,7 +115,7 @@ class DiffoRa(Strategy):
         Raises:
             ConfigError: when there are no rows to seek on.
         """
-        if self.search_share and (self.bench is None or not len(self.bench.reserve)):
+        if self.search_share and (self.held_back is None or not len(self.held_back.reserve)):
             raise ConfigError(
                 f"strategy.search_share={self.search_share}: a search needs rows that are kept from training, and "
                 "there are none; set it to 0, or train with dynlora's own loop"
@@ -135,10 +135,10 @@ class DiffoRa(Strategy):
 
     def sought(self, adapters: Adapters, number: int) -> Tensor:
         """Take step `number` on the logits with a reserved batch, and return the weights they give."""
-        bench, choice = self.bench, self.choice
-        assert bench is not None  # `start` made sure
+        held_back, choice = self.held_back, self.choice
+        assert held_back is not None  # `start` made sure
         up = [module.lora_B for module in adapters]
-        loss, gradients = bench.gradients(bench.batch(number - 1), up)
+        loss, gradients = held_back.gradients(held_back.batch(number - 1), up)
         pull = torch.stack([product.sum() for product in torch._foreach_mul(up, gradients)])  # pyright: ignore
         pull = adapters.over_processes(pull)  # the same batch in all of them, but not always the same rounding
         before, weights = self.search["logits"], self.search["weights"]
@@ -156,14 +156,14 @@ class DiffoRa(Strategy):
         self.moments = {}
         room = [module.max_rank if stays else 0 for module, stays in zip(adapters, kept.tolist(), strict=True)]
         nothing = [np.zeros(0)] * len(adapters)
-        ranks = committed_ranks(nothing, adapters.costs, room, budget=adapters.spendable, min_rank=0)
+        ranks = greedy_ranks(nothing, adapters.costs, room, budget=adapters.spendable, min_rank=0)
         worth = np.zeros((len(adapters), max(module.max_rank for module in adapters)))
         self.measure()
         return [*toward_ranks(adapters, worth, ranks, nothing, None), TakeIn(), Look(self.measure)]
 
     def measure(self) -> None:
         """Note the loss on the reserve: once before the modules are chosen, once after."""
-        self.gap = [*self.gap, 0.0 if self.bench is None else self.bench.reserve_loss(GAP_BATCHES)]
+        self.gap = [*self.gap, 0.0 if self.held_back is None else self.held_back.reserve_loss(GAP_BATCHES)]
 
     def best(self, choice: Choice, weights: Tensor) -> Tensor:
         """Return which modules would stay."""

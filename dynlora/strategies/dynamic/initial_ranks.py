@@ -1,4 +1,4 @@
-"""First ranks: where a run begins to spend its budget, evenly or by a look at training rows before the first step."""
+"""Initial ranks: uniform, or by what training examples say before the first step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dynlora.engine.allocation.greedy import committed_ranks
+from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.allocation.solvers import trimmed_ranks
 from dynlora.engine.context import Probe
 from dynlora.engine.init.initializers import BATCHES, base_modules, looked_at
@@ -15,65 +15,65 @@ from dynlora.engine.init.svd import leading
 from dynlora.engine.init.weight_gradients import weight_gradients
 from dynlora.engine.model.gates import gate_numbers
 from dynlora.engine.model.gradient_sketch import Directions
-from dynlora.engine.model.modules import ModuleInfo, room_to_grow
+from dynlora.engine.model.modules import ModuleInfo, rank_limit
 from dynlora.engine.randomness import stream
-from dynlora.strategies.dynamic.gradient_accumulation import promised
+from dynlora.strategies.dynamic.gradient_accumulation import predicted_gain
 
-FIRST_RANKS = ("uniform", "inputs", "gradients")
+INITIAL_RANKS = ("uniform", "inputs", "gradients")
 
 
-def first_ranks(
+def initial_ranks(
     way: str, modules: Sequence[ModuleInfo], probe: Probe, gates: str | None, *, limit: float, min_rank: int
 ) -> list[int]:
     """Return ranks that, with the gates, fit the budget of uniform LoRA.
 
     - uniform: the same everywhere, a few components short where gates have to be paid;
-    - inputs: the components along which inputs vary most, by their share of the module's variance, as EVA (Paischer et
-      al. 2024, arXiv 2410.07170) ranks them;
-    - gradients: the components that promise most per parameter, as at the first event, of the frozen weights'
+    - inputs: the components along which inputs vary most, by their fraction of the module's variance, as EVA ranks
+      them (Paischer et al. 2024, arXiv 2410.07170);
+    - gradients: the largest predicted gains per parameter, as at the first reallocation, of the frozen weights'
       gradients over a few batches (Wang et al. 2024, arXiv 2407.05000, and He et al. 2025, arXiv 2502.12171, look at
       these gradients too).
 
     Args:
-        way: one of `FIRST_RANKS`.
+        way: one of `INITIAL_RANKS`.
         modules: that are adapted.
         probe: the model, its training rows and the budget.
         gates: how the adapters react to the input; see `gates.gate_numbers`.
         limit: largest rank of a module, in uniform ranks.
-        min_rank: components every module gets before anything else counts.
+        min_rank: minimum rank, before anything else counts.
 
     Raises:
-        ConfigError: when rows are to be looked at and there are none.
+        ConfigError: when training examples are needed and there are none.
     """
     gate = gate_numbers(gates)
     own, shared = (gate, 0) if gates == "rank" else (0, gate * len(modules))
     cost, budget = [info.cost + own for info in modules], probe.budget - shared
     if way == "uniform":
         return trimmed_ranks(probe.rank, cost, budget)
-    room = [room_to_grow(info, 0, probe.rank, limit) for info in modules]
-    look = _explained if way == "inputs" else _promised
-    gains = [gain * c for gain, c in zip(look(modules, probe, room), cost, strict=True)]
-    return committed_ranks(gains, cost, room, budget=budget, min_rank=min_rank)
+    max_ranks = [rank_limit(info, 0, probe.rank, limit) for info in modules]
+    look = _explained if way == "inputs" else _predicted
+    gains = [gain * c for gain, c in zip(look(modules, probe, max_ranks), cost, strict=True)]
+    return greedy_ranks(gains, cost, max_ranks, budget=budget, min_rank=min_rank)
 
 
-def _explained(modules: Sequence[ModuleInfo], probe: Probe, room: Sequence[int]) -> list[np.ndarray]:
-    """Return the share of its inputs' variance that each component of a module explains, falling."""
+def _explained(modules: Sequence[ModuleInfo], probe: Probe, max_ranks: Sequence[int]) -> list[np.ndarray]:
+    """Return the fraction of its inputs' variance that each component of a module explains, falling."""
     names = [info.name for info in modules]
-    wanted = dict(zip(names, room, strict=True))
+    wanted = dict(zip(names, max_ranks, strict=True))
     found = input_directions(
         probe.model, base_modules(probe.model, names), looked_at(probe, BATCHES), lambda _: wanted,
-        limit=max(room), seed=probe.seed,
+        limit=max(max_ranks), seed=probe.seed,
     )  # fmt: skip
     return [found[info.name].ratio.double().cpu().numpy()[: wanted[info.name]] for info in modules]
 
 
-def _promised(modules: Sequence[ModuleInfo], probe: Probe, room: Sequence[int]) -> list[np.ndarray]:
-    """Return what components along each weight's gradient promise per parameter, falling; see `listening.promised`."""
+def _predicted(modules: Sequence[ModuleInfo], probe: Probe, max_ranks: Sequence[int]) -> list[np.ndarray]:
+    """Return predicted gains per parameter along each weight's gradient, falling; see `predicted_gain`."""
     frozen = base_modules(probe.model, [info.name for info in modules])
     gradients = weight_gradients(probe.model, frozen, looked_at(probe, BATCHES, labels=True))
     found = []
-    for info, most in zip(modules, room, strict=True):
+    for info, most in zip(modules, max_ranks, strict=True):
         left, value, right = leading(gradients[info.name].float(), most, stream(probe.seed, info.name, "first ranks"))
         directions = Directions(left.t(), value, right)
-        found.append(promised(directions, scaling=1.0, lr=1.0, steps=1) / info.cost)
+        found.append(predicted_gain(directions, scaling=1.0, lr=1.0, steps=1) / info.cost)
     return found

@@ -1,8 +1,8 @@
-"""Commitment: after a few steps of looking, all ranks are set at once, by what the gradients promise per parameter.
+"""One-shot allocation: after a few steps, all ranks are set at once, by predicted loss reduction per parameter.
 
 For the first steps every module holds what uniform LoRA gives it, while the head learns to read the model: before it
-does, gradients point at the last layers. Then the leading directions of each frozen weight's mean gradient say what a
-further component there would take off the loss, and the budget goes to the components that promise most.
+does, gradients point at the last layers. Then the leading directions of each frozen weight's mean gradient predict, to
+first order, how much a further component there reduces the loss, and the budget goes to the largest predicted gains.
 """
 
 from __future__ import annotations
@@ -12,70 +12,72 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dynlora.engine.allocation.greedy import committed_ranks, toward_ranks
+from dynlora.engine.allocation.greedy import greedy_ranks, toward_ranks
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gradient_sketch import Directions
 from dynlora.engine.randomness import stream_seed
-from dynlora.strategies.dynamic.gradient_accumulation import promised
+from dynlora.strategies.dynamic.gradient_accumulation import predicted_gain
 
-PROMISES = ("model", "layer")
-"""What promises are compared across: as they are, or each in units of its layer's mean."""
+GAIN_SCOPES = ("model", "layer")
+"""Where predicted gains are compared: in the whole model, or each in units of its layer's mean."""
 
 
-def commitment(
+def one_shot_allocation(
     adapters: Adapters,
-    heard: Sequence[Directions],
-    worth: np.ndarray,
+    directions: Sequence[Directions],
+    importance: np.ndarray,
     step: Step,
-    promises: str,
+    gain_scope: str,
     *,
     min_rank: int,
     along: bool,
-    lot: int | None,
+    allocation_seed: int | None,
 ) -> list[Edit]:
-    """Return the edits that set all ranks anew; none when nothing was heard.
+    """Return the edits that set all ranks anew; none when no gradient was accumulated.
 
     Args:
         adapters: the adapted modules.
-        heard: the leading directions of each module's gradient.
-        worth: of each component, (n_modules, widest max_rank); where a module shrinks, the least goes.
-        step: where training stands; a promise counts for the steps that are left.
-        promises: one of `PROMISES`.
-        min_rank: components every module keeps, as far as the budget goes.
+        directions: the leading directions of each module's gradient.
+        importance: of each component, (n_modules, widest max_rank); where a module shrinks, the least goes.
+        step: where training is; a gain is predicted for the steps that are left.
+        gain_scope: one of `GAIN_SCOPES`.
+        min_rank: minimum rank of every module, as far as the budget allows.
         along: new rows of A point along the directions, and every component starts anew; False keeps what there is.
-        lot: promises are drawn from this lot, the control; None takes those that were heard.
+        allocation_seed: draws the gains at random instead, the control; None takes the predicted ones.
     """
-    if len(heard) < len(adapters):
+    if len(directions) < len(adapters):
         return []
     left = step.total - step.index
-    gains = [promised(d, scaling=m.scaling, lr=step.lr, steps=left) for d, m in zip(heard, adapters, strict=True)]
-    if lot is not None:
-        rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot", lot))
+    pairs = zip(directions, adapters, strict=True)
+    gains = [predicted_gain(d, scaling=m.scaling, lr=step.lr, steps=left) for d, m in pairs]
+    if allocation_seed is not None:
+        # The stream keeps the name it was first drawn under: another name would be another random allocation.
+        rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot", allocation_seed))
         gains = [np.sort(rng.random(m.max_rank))[::-1] * c for m, c in zip(adapters, adapters.costs, strict=True)]
-    elif promises == "layer":
+    elif gain_scope == "layer":
         gains = within_layers(gains, adapters.costs, [module.info.layer for module in adapters])
-    room = [module.max_rank for module in adapters]
-    ranks = committed_ranks(gains, adapters.costs, room, budget=adapters.spendable, min_rank=min_rank)
-    return toward_ranks(adapters, worth, ranks, gains, heard if along else None)
+    max_ranks = [module.max_rank for module in adapters]
+    ranks = greedy_ranks(gains, adapters.costs, max_ranks, budget=adapters.spendable, min_rank=min_rank)
+    return toward_ranks(adapters, importance, ranks, gains, directions if along else None)
 
 
 def within_layers(gains: Sequence[np.ndarray], cost: Sequence[int], layers: Sequence[int | None]) -> list[np.ndarray]:
-    """Return promises over the mean promise per parameter of their layer, so that each layer asks for about as much.
+    """Return predicted gains over the mean gain per parameter of their layer, so that layers compete on equal terms.
 
-    A promise is of first order. Where everything after a layer hangs on it, its gradient is large, but so is what bends
-    the loss back: between the layers of a deep model the sum of gradients says more about depth than about need.
+    The prediction is of first order. Where everything after a layer depends on it, its gradient is large, but so is the
+    curvature: between the layers of a deep model the sum of gradients says more about depth than about need.
 
     Args:
-        gains: per module, what its components promise, in loss, (n,); what is not finite stays out of the mean.
+        gains: per module, the predicted gains of its components, in nats, (n,); the mean leaves out what is not finite.
         cost: parameters of one component, by module.
         layers: of each module; those outside of blocks, None, count as one layer.
     """
-    promised_by: Counter[int | None] = Counter()
+    gain_by_layer: Counter[int | None] = Counter()
     parameters: Counter[int | None] = Counter()
     for gain, c, layer in zip(gains, cost, layers, strict=True):
-        promised_by[layer] += gain[np.isfinite(gain)].sum()
+        gain_by_layer[layer] += gain[np.isfinite(gain)].sum()
         parameters[layer] += c
-    mean = {layer: total / parameters[layer] for layer, total in promised_by.items()}
+    mean = {layer: total / parameters[layer] for layer, total in gain_by_layer.items()}
     return [gain / (mean[layer] or 1.0) for gain, layer in zip(gains, layers, strict=True)]

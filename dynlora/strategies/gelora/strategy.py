@@ -98,7 +98,7 @@ class GeLora(Strategy):
         Raises:
             ConfigError: when estimates are asked for and no rows are kept from training.
         """
-        if self.estimate_every is not None and (self.bench is None or not len(self.bench.reserve)):
+        if self.estimate_every is not None and (self.held_back is None or not len(self.held_back.reserve)):
             raise ConfigError(
                 f"strategy.estimate_every={self.estimate_every}: estimates need rows that are kept from training, and "
                 "there are none; leave it empty, or train with dynlora's own loop"
@@ -143,12 +143,16 @@ class GeLora(Strategy):
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Estimate again where it is time, on the adapted model and rows kept from training, and move the rank."""
-        bench = self.bench
-        if step.index not in self.events(step.total, adapters.reference_rank) or bench is None or not bench.reserve:
+        held_back = self.held_back
+        if (
+            step.index not in self.events(step.total, adapters.reference_rank)
+            or held_back is None
+            or not held_back.reserve
+        ):
             return []
-        count = min(self.samples, len(bench.reserve))
-        with bench.autocast():
-            self.estimate(bench.model, (bench.batch(i) for i in range(math.ceil(count / bench.batch_size))))
+        count = min(self.samples, len(held_back.reserve))
+        with held_back.autocast():
+            self.estimate(held_back.model, (held_back.batch(i) for i in range(math.ceil(count / held_back.batch_size))))
         known = torch.tensor(self.dimension, device=adapters[0].lora_A.device)
         self.dimension = adapters.over_processes(known).tolist()  # which must all come to the same ranks
         room = [module.max_rank for module in adapters]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.engine.data.held_back import Bench
+from dynlora.engine.data.held_back import HeldBack
 from dynlora.engine.evaluation.evaluate import predict
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.strategies.glora.layer import GloraLinear, path_cost
@@ -118,11 +118,11 @@ def evolve(
     return min(losses, key=lambda candidate: (losses[candidate], space.cost(candidate))), history
 
 
-def loss_of(bench: Bench, modules: Sequence[GloraLinear], candidate: Candidate, rows: int) -> float:
+def loss_of(held_back: HeldBack, modules: Sequence[GloraLinear], candidate: Candidate, rows: int) -> float:
     """Return the mean loss of a candidate on the first of the reserved rows, each counted once."""
-    tokens = bench.reserve.take(np.arange(min(rows, len(bench.reserve))))
+    tokens = held_back.reserve.take(np.arange(min(rows, len(held_back.reserve))))
     with ExitStack() as stack:
         for module, path in zip(modules, candidate, strict=True):
             stack.enter_context(module.trying(path))
-        found = predict(bench.model, bench.forward, tokens, batch_size=BATCH, autocast=bench.autocast)
+        found = predict(held_back.model, held_back.forward, tokens, batch_size=BATCH, autocast=held_back.autocast)
     return float(found.loss.mean())

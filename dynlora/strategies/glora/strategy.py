@@ -126,7 +126,7 @@ class Glora(Strategy):
         Raises:
             ConfigError: when paths are to be searched for and no rows are kept from training.
         """
-        if self.path is None and (self.bench is None or not len(self.bench.reserve)):
+        if self.path is None and (self.held_back is None or not len(self.held_back.reserve)):
             raise ConfigError(
                 f"strategy.path=: the search for paths needs rows that are kept from training, and there are none; set "
                 f"a path, such as {LORA}, or train with dynlora's own loop"
@@ -158,9 +158,9 @@ class Glora(Strategy):
 
     def settled(self, adapters: Adapters) -> list[Edit]:
         """Search, where a super-net trains and there are rows to search on, and return the best paths found."""
-        bench = self.bench
+        held_back = self.held_back
         modules = [module for module in adapters if isinstance(module, GloraLinear) and module.samples]
-        if not modules or bench is None or len(bench.reserve) == 0:
+        if not modules or held_back is None or len(held_back.reserve) == 0:
             return []
         infos, ranks = [module.info for module in modules], [module.rank for module in modules]
         space = Space(infos, [module.paths for module in modules], ranks, int(self.limit * adapters.budget))
@@ -169,7 +169,7 @@ class Glora(Strategy):
 
         def loss(candidate: Candidate) -> float:
             """Return a candidate's loss, the mean over the processes: they must all come to the same choice."""
-            found = loss_of(bench, modules, candidate, self.search_rows)
+            found = loss_of(held_back, modules, candidate, self.search_rows)
             return float(adapters.over_processes(torch.tensor(found, device=device)))
 
         best, history = evolve(

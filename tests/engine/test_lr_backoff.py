@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import dynlora
-from dynlora.engine.loss_guard import PATIENCE, RateGuard
+from dynlora.engine.lr_backoff import PATIENCE, LearningRateBackoff
 from dynlora.errors import ConfigError
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_model, weights
 
 
-def watched(losses: np.ndarray, tolerance: float = 0.3) -> RateGuard:
+def watched(losses: np.ndarray, tolerance: float = 0.3) -> LearningRateBackoff:
     """Return a guard that saw these losses."""
-    guard = RateGuard()
+    guard = LearningRateBackoff()
     for loss in losses:
         guard.see(float(loss), tolerance)
     return guard
@@ -38,7 +38,7 @@ def test_nothing_is_believed_before_the_average_has_seen_enough() -> None:
 
 @pytest.mark.parametrize("strategy", ["lora", "dynamic"])
 def test_the_halved_rate_reaches_the_adapters_and_not_the_head(strategy: str) -> None:
-    trainer = make_trainer(tiny_config(strategy, strategy={"name": strategy, "guard": 0.3}, train__lr=1e-2))
+    trainer = make_trainer(tiny_config(strategy, strategy={"name": strategy, "lr_backoff": 0.3}, train__lr=1e-2))
     trainer.strategy.rates.factor = 0.25
     keeper = MemoryKeeper()
     trainer.train(keeper)
@@ -51,7 +51,7 @@ def test_the_halved_rate_reaches_the_adapters_and_not_the_head(strategy: str) ->
 
 
 def test_a_guarded_run_resumes_bit_equal() -> None:
-    strategy = {"name": "lora", "lr_ratio": 64.0, "guard": 0.05}
+    strategy = {"name": "lora", "lr_ratio": 64.0, "lr_backoff": 0.05}
     config = tiny_config("lora", strategy=strategy, train__lr=0.1, train__steps=60, log__checkpoint_every=1)
     keeper, whole = MemoryKeeper(), make_trainer(config)
     whole.train(keeper)
@@ -63,5 +63,5 @@ def test_a_guarded_run_resumes_bit_equal() -> None:
 
 
 def test_a_loop_of_ones_own_has_no_guard() -> None:
-    with pytest.raises(ConfigError, match=r"strategy.guard=0.5: the guard turns down the rate of dynlora's own loop"):
-        dynlora.attach(tiny_model(), strategy="lora", budget=2, steps=20, guard=0.5)
+    with pytest.raises(ConfigError, match=r"strategy.lr_backoff=0.5: backoff acts in dynlora's own loop"):
+        dynlora.attach(tiny_model(), strategy="lora", budget=2, steps=20, lr_backoff=0.5)

@@ -1,4 +1,4 @@
-"""A guard against divergence: the adapters' rate is halved when the loss climbs away from its best."""
+"""Learning-rate backoff: the adapters' rate is halved on a loss spike, when the loss climbs away from its best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PATIENCE = 10
 
 
 @dataclass
-class RateGuard:
+class LearningRateBackoff:
     """Watches the smoothed loss of the batches.
 
     The rate is halved when mean loss > best + tolerance · first, where `first` is the mean loss of the first steps, so

@@ -1,0 +1,108 @@
+"""Settings under the names they had before: accepted, told to the log once, and equal to the bit."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynlora import config as config_module
+from dynlora.config import RENAMED, RENAMED_VALUES, RunConfig, parse_config
+from dynlora.engine.fields import settings_of
+from dynlora.errors import ConfigError
+from dynlora.store import meta
+from dynlora.strategies import registry, strategy_class
+from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, weights
+
+OLD = {
+    "dynamic": {"lot": 3, "first_ranks": "gradients", "commit": True, "promises": "layer", "rows": "gradient",
+                "score": "signal", "guard": 0.3},
+    "elalora": {"counted_in": "components", "restart": True, "guard": 0.3},
+    "l1ra": {"counted_in": "components", "restart": True},
+    "eva": {"budget": "components"},
+    "lora": {"guard": 0.3},
+}  # fmt: skip
+NEW = {
+    "dynamic": {"allocation_seed": 3, "initial_ranks": "gradients", "one_shot": True, "gain_scope": "layer",
+                "new_row_init": "gradient", "score": "signed", "lr_backoff": 0.3},
+    "elalora": {"budget_unit": "components", "reset_optimizer": True, "lr_backoff": 0.3},
+    "l1ra": {"budget_unit": "components", "reset_optimizer": True},
+    "eva": {"budget_unit": "components"},
+    "lora": {"lr_backoff": 0.3},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _told_anew() -> None:
+    config_module._say_once.cache_clear()
+
+
+def trained(fields: dict[str, object]) -> tuple[dict[str, Any], list[int]]:
+    trainer = make_trainer(tiny_config(str(fields["name"]), strategy=fields, adapter__rank=4, train__steps=24))
+    trainer.train(MemoryKeeper())
+    return weights(trainer), [module.rank for module in trainer.adapters]
+
+
+def test_every_old_name_is_tried_here() -> None:
+    tried = {(name, key) for name, fields in OLD.items() for key in fields}
+    assert {(name, key) for name, keys in RENAMED.items() if name for key in keys} <= tried
+    assert {("lora", key) for key in RENAMED[""]} <= tried
+    assert {(name, key) for name, keys in RENAMED_VALUES.items() for key in keys} <= tried
+
+
+def test_new_names_are_settings_and_old_ones_are_not() -> None:
+    for name in registry():
+        there = settings_of(strategy_class(name))
+        for old, new in {**RENAMED[""], **RENAMED.get(name, {})}.items():
+            assert new in there
+            assert old not in there
+
+
+@pytest.mark.parametrize("name", list(OLD))
+def test_a_config_of_old_names_trains_to_the_same_bits(name: str) -> None:
+    (before, ranks), (after, ranks_after) = trained({"name": name, **OLD[name]}), trained({"name": name, **NEW[name]})
+    assert same(before, after)
+    assert ranks == ranks_after
+
+
+@pytest.mark.parametrize("name", list(OLD))
+def test_a_config_is_read_under_the_names_of_today(name: str) -> None:
+    config = parse_config({"strategy": {"name": name, **OLD[name]}})
+    assert config.strategy.fields == NEW[name]
+    assert RunConfig.model_validate(config.model_dump()) == config
+
+
+def test_the_log_says_each_old_name_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            parse_config({"strategy": {"name": "dynamic", "lot": 3, "score": "uncertain"}})
+    assert [record.getMessage() for record in caplog.records] == [
+        "strategy.lot=3 is now called strategy.allocation_seed=3; the old name is still accepted",
+        "strategy.score=uncertain is now called strategy.score=uncertainty; the old name is still accepted",
+    ]
+
+
+def test_both_names_at_once_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"strategy.lot=1: is the old name of strategy.allocation_seed, also given"):
+        parse_config({"strategy": {"name": "dynamic", "lot": 1, "allocation_seed": 2}})
+
+
+@pytest.mark.parametrize("name", list(OLD))
+def test_a_run_written_before_shows_the_names_of_today(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert meta.config({"strategy": {"name": name, **OLD[name]}})["strategy"] == {"name": name, **NEW[name]}
+    assert not caplog.records, "a page that reads old runs says nothing"
+
+
+@pytest.mark.parametrize("strategy", [{"name": []}, {"name": "dynamic", "score": {}}, {"lot": 1, "allocation_seed": 2}])
+def test_what_no_version_wrote_is_read_without_a_complaint(strategy: dict[str, object]) -> None:
+    assert isinstance(json.dumps(meta.config({"strategy": strategy})), str)
+
+
+def test_a_method_of_ones_own_may_use_an_old_name(tmp_path: Path) -> None:
+    assert parse_config({"strategy": {"name": "mine", "rows": 3, "budget": 1}}).strategy.fields == {
+        "rows": 3,
+        "budget": 1,
+    }
