@@ -59,6 +59,7 @@ browser: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.browser.chromium
 
 docs: $(VENV)/.installed-docs  ## build the documentation into site/, strict; `dynlora docs` serves it
+	$(BIN)/python -m tools.docs.tables --check
 	$(BIN)/python -m tools.docs
 
 wheel: $(VENV)/.installed-dev docs  ## build the wheel with the documentation in it

@@ -1,4 +1,4 @@
-"""The tables of `docs/BENCHMARKS.md` from the figures of `tables.summary`."""
+"""The tables of `docs/research/` from the figures of `tables.summary`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def label(name: str) -> str:
 
 
 def interval(difference: Mapping[str, Any], verdict: str) -> str:
-    """Return a difference with Student's interval, bold where both intervals are clear of zero."""
-    text = f"{difference['mean']:+.4f} [{difference['wide_low']:+.4f}, {difference['wide_high']:+.4f}]"
+    """Return a difference with Student's interval, bold where both intervals exclude 0."""
+    text = f"{difference['mean']:+.4f} [{difference['wide_low']:+.4f}, {difference['wide_high']:+.4f}]".replace(
+        "-", "−"
+    )
     if difference["seeds"] < 2:
-        return f"{difference['mean']:+.4f}, one seed"
+        return f"{difference['mean']:+.4f}, one seed".replace("-", "−")
     return text if verdict == "open" else f"**{text}**"
 
 
@@ -29,7 +31,7 @@ def quality_table(cell: Mapping[str, Any], against: Sequence[str]) -> Iterator[s
     """Yield the lines of a cell's table: a row a method, a column of losses less those of each it is held against."""
     differences = {(row["method"], row["against"]): row for row in cell["differences"]}
     against = [name for name in against if any(other == name for _, other in differences)]
-    columns = ["method", "rate", "seeds", "held-out loss", "accuracy"]
+    columns = ["method", "learning rate", "seeds", "held-out loss", "accuracy"]
     columns += [] if cell["metric"] == "accuracy" else [cell["metric"]]
     columns += [f"minus {method_of(name).label}" for name in against]
     yield "| " + " | ".join(columns) + " |"
@@ -53,7 +55,7 @@ def methods_table(figures: Mapping[str, Any]) -> Iterator[str]:
         cell["task"]: {row["method"]: row for row in cell["differences"] if row["against"] == "lora"} for cell in cells
     }
     names = [name for name in figures["costs"] if all(name in found for found in rows.values())]
-    columns = ["method", "rate"]
+    columns = ["method", "learning rate"]
     columns += [column for task in rows for column in (f"{task}: loss", "accuracy", "minus LoRA")]
     columns += ["parameters", "allocated", "step / LoRA's", "sum of steps", "once, s", "memory, MiB"]
     yield "| " + " | ".join(columns) + " |"

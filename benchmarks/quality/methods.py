@@ -44,8 +44,8 @@ RATIO = 4.0
 """Rate of B over that of A in `lora-ratio`, as in LoRA+."""
 
 ENDINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "-by-layer": ("promises compared within layers", {"gain_scope": "layer"}),
-    "-no-floor": ("modules down to rank 0", {"min_rank": 0}),
+    "-by-layer": ("gains compared within layers", {"gain_scope": "layer"}),
+    "-no-floor": ("minimum rank 0", {"min_rank": 0}),
 }
 """Endings of a method's name: the same method, but for what the label and the fields say."""
 
@@ -54,42 +54,46 @@ TUNED = "dynamic-no-floor"
 
 METHODS = {
     "lora": Method("LoRA", strategy="lora"),
-    "lora-ratio": Method("LoRA, B at 4 x the rate", strategy="lora", fields={"lr_ratio": RATIO}),
+    "lora-ratio": Method("LoRA, B at 4 × the learning rate", strategy="lora", fields={"lr_ratio": RATIO}),
     "peft-lora": Method("PEFT LoRA", engine="peft", strategy="lora"),
     "peft-adalora": Method("PEFT AdaLoRA", engine="peft", strategy="adalora"),
     "dynamic": Method("dynamic", rates_of=TUNED),
-    "random": Method("dynamic, moves at random", fields={"allocation": "random"}, rates_of=TUNED),
+    "random": Method("dynamic, random reallocation", fields={"allocation": "random"}, rates_of=TUNED),
     "dynamic-no-gates": Method("dynamic without gates", fields={"gates": "off"}, rates_of=TUNED),
-    "dynamic-token-gates": Method("dynamic, a gate a token", fields={"gates": "token"}, rates_of=TUNED),
-    "dynamic-rank-gates": Method("dynamic, a gate a component", fields={"gates": "rank"}, rates_of=TUNED),
-    "dynamic-signal": Method("dynamic, worth with its sign kept", fields={"score": "signed"}, rates_of=TUNED),
-    "dynamic-uncertain": Method("dynamic, worth times its spread", fields={"score": "uncertainty"}, rates_of=TUNED),
-    "dynamic-magnitude": Method("dynamic, worth by norms", fields={"score": "magnitude"}, rates_of=TUNED),
+    "dynamic-token-gates": Method("dynamic, one gate per token", fields={"gates": "token"}, rates_of=TUNED),
+    "dynamic-rank-gates": Method("dynamic, one gate per component", fields={"gates": "rank"}, rates_of=TUNED),
+    "dynamic-signal": Method("dynamic, signed importance", fields={"score": "signed"}, rates_of=TUNED),
+    "dynamic-uncertain": Method("dynamic, importance × uncertainty", fields={"score": "uncertainty"}, rates_of=TUNED),
+    "dynamic-magnitude": Method("dynamic, importance by norms", fields={"score": "magnitude"}, rates_of=TUNED),
     "dynamic-probe": Method("dynamic, growth by probe rows", fields={"growth": "probe"}, rates_of=TUNED),
     "dynamic-gradient": Method("dynamic, growth by the gradients", fields={"growth": "gradient"}, rates_of=TUNED),
-    "dynamic-softmax": Method("dynamic, toward softmax shares", fields={"solver": "softmax"}, rates_of=TUNED),
+    "dynamic-softmax": Method("dynamic, toward softmax ranks", fields={"solver": "softmax"}, rates_of=TUNED),
     "dynamic-stabilized": Method("dynamic, rank-stabilized scaling", fields={"scaling": "rank_stabilized"}),
-    "dynamic-ratio": Method("dynamic, B at 4 x the rate, guarded", fields={"lr_ratio": RATIO, "lr_backoff": 0.3}),
+    "dynamic-ratio": Method(
+        "dynamic, B at 4 × the learning rate, with back-off", fields={"lr_ratio": RATIO, "lr_backoff": 0.3}
+    ),
     "dynamic-no-moves": Method("dynamic without reallocation", fields={"allocation": "none"}, rates_of=TUNED),
-    "dynamic-commit-only": Method("dynamic, first event only", fields={"moves": 0}, rates_of=TUNED),
+    "dynamic-commit-only": Method("dynamic, one-shot reallocation only", fields={"moves": 0}, rates_of=TUNED),
     "random-commit-only": Method(
-        "dynamic, first event only, at random", fields={"allocation": "random", "moves": 0}, rates_of=TUNED
+        "dynamic, one-shot reallocation only, at random", fields={"allocation": "random", "moves": 0}, rates_of=TUNED
     ),
     "dynamic-no-commit": Method("dynamic, saliency swaps only", fields={"one_shot": False}, rates_of=TUNED),
     "dynamic-bounded": Method(  # halves around a budget of rank 4
         "dynamic, ranks 2 to 6", fields={"min_rank": 2, "growth_limit": 1.5}, rates_of=TUNED
     ),
-    "dynamic-along": Method("dynamic, rows along the gradient", fields={"new_row_init": "gradient"}, rates_of=TUNED),
+    "dynamic-along": Method(
+        "dynamic, new rows along the gradient", fields={"new_row_init": "gradient"}, rates_of=TUNED
+    ),
     "dynamic-scalar": Method("dynamic, scalar weights", fields={"allocation": "scalar"}, rates_of=TUNED),
     "dynamic-eva": Method("dynamic, start along the inputs", fields={"init": "eva"}),
     "dynamic-ga": Method("dynamic, start along the gradients", fields={"init": "lora_ga"}),
     "dynamic-early": Method(
-        "dynamic, first ranks from gradients instead of the first event",
+        "dynamic, initial ranks from gradients instead of one-shot",
         fields={"initial_ranks": "gradients", "one_shot": False},
         rates_of=TUNED,
     ),
     "dynamic-early-inputs": Method(
-        "dynamic, first ranks from inputs instead of the first event",
+        "dynamic, initial ranks from inputs instead of one-shot",
         fields={"initial_ranks": "inputs", "one_shot": False},
         rates_of=TUNED,
     ),
@@ -99,7 +103,7 @@ METHODS = {
     "dynamic-half-budget": Method("dynamic, half the parameters", fields={"budget_share": 0.5}, rates_of=TUNED),
     "dynamic-quarter": Method("dynamic, a quarter of the parameters", fields={"budget_share": 0.25}),
     "random-quarter": Method(
-        "the same, by lot", fields={"budget_share": 0.25, "allocation": "random"}, rates_of="dynamic-quarter"
+        "the same, at random", fields={"budget_share": 0.25, "allocation": "random"}, rates_of="dynamic-quarter"
     ),
     "lora-qv": Method("LoRA on query and value", strategy="lora", targets=("query", "value", "q_proj", "v_proj")),
 }

@@ -70,7 +70,7 @@ def test_students_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_endings_of_a_name_add_up_and_keep_the_rates_of_what_they_end() -> None:
     method = method_of("dynamic-no-gates-no-floor-by-layer")
     assert method.fields == {"gates": "off", "min_rank": 0, "gain_scope": "layer"}
-    assert method.label == "dynamic without gates, modules down to rank 0, promises compared within layers"
+    assert method.label == "dynamic without gates, minimum rank 0, gains compared within layers"
     for name in ("dynamic-no-gates-by-layer", "random-no-floor", "dynamic-by-layer", f"{TUNED}-by-layer", TUNED):
         assert rates_source(name) == TUNED
     assert rates_source("dynamic-ratio-by-layer") == "dynamic-ratio-by-layer", "what has a grid of its own"
@@ -157,8 +157,8 @@ def test_a_task_judged_by_another_metric_shows_it(tmp_path: Path) -> None:
         metrics = {"loss": 0.5, "accuracy": 0.7, "matthews": 0.2}
         keep(tmp_path, "lora", 100, [500, 500], task=task, metrics=metrics)
     shown = {cell["task"]: list(quality_table(cell, ())) for cell in tables.summary(tmp_path)["cells"]}
-    assert shown["sst2"][0] == "| method | rate | seeds | held-out loss | accuracy |"
-    assert shown["cola"][0] == "| method | rate | seeds | held-out loss | accuracy | matthews |"
+    assert shown["sst2"][0] == "| method | learning rate | seeds | held-out loss | accuracy |"
+    assert shown["cola"][0] == "| method | learning rate | seeds | held-out loss | accuracy | matthews |"
     assert shown["cola"][2] == "| LoRA | 0.001 | 1 | 0.5000 | 70.0 % | 0.200 |"
 
 
@@ -178,7 +178,7 @@ def test_the_table_of_all_methods_has_a_row_a_method_against_lora(tmp_path: Path
     figures = {"cells": tables.summary(tmp_path)["cells"], "costs": {"lora": cost, "sora": cost}}
     header, _, best, last = methods_table(figures)
     assert header.count("|") == best.count("|") == last.count("|")
-    assert best.startswith("| SoRA (code) | 0.001 | 0.4400 | 50.0 % | **-0.0100 [")
+    assert best.startswith("| SoRA (code) | 0.001 | 0.4400 | 50.0 % | **−0.0100 [")
     assert best.endswith("| 1 | 1,234 | 1.25 | 1.50 | +1.5 | +12 |")
     assert last.startswith("| LoRA |"), "eva was not timed and has no row"
 

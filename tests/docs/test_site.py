@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from dynlora import config, strategies
 from dynlora.cli.main import main
 from dynlora.server import docs_site
-from tools.docs import pages
+from tools.docs import pages, tables
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -57,6 +57,12 @@ def test_the_overview_of_methods_lists_each_one() -> None:
 
 def test_notes_belong_to_methods() -> None:
     assert {path.stem for path in pages.NOTES.glob("*.md")} <= set(strategies.registry())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_result_tables_are_those_of_the_benchmarks(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert tables.renewed(text) == text, "python -m tools.docs.tables writes them again"
 
 
 class _Fetched(HTMLParser):

@@ -56,9 +56,7 @@ def method(described: Mapping[str, Any]) -> str:
         parts += ["## Recorded signals", table(("name", "unit", "meaning"), _signals(described["signals"]))]
     if notes.is_file():
         parts.append(notes.read_text("utf-8").strip())
-    parts.append(
-        "[All methods](../METHODS.md) · [Results of every method](../BENCHMARKS.md#every-method-at-equal-budget)"
-    )
+    parts.append("[All methods](../METHODS.md) · [Results of every method](../research/methods.md)")
     return "\n\n".join(parts) + "\n"
 
 

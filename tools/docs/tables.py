@@ -1,0 +1,77 @@
+"""The result tables of the documentation, from the figures that the benchmarks wrote.
+
+python -m tools.docs.tables          write every table between its marks again
+python -m tools.docs.tables --check  say which are old; exit 1 if any
+
+A mark is `<!-- table: quality TASK RANK against=METHODS [without=METHODS] -->` or `<!-- table: methods -->`, and the
+table ends at `<!-- /table -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.markdown import methods_table, quality_table
+from benchmarks.quality.methods import ENDINGS, METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKED = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+@cache
+def figures(name: str) -> dict[str, Any]:
+    """Return the figures of one benchmark."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))["figures"]
+
+
+def table(mark: str) -> Iterator[str]:
+    """Yield the lines of the table that a mark asks for."""
+    kind, *words = mark.split()
+    if kind == "methods":
+        yield from methods_table(figures("methods"))
+        return
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    task, rank = [word for word in words if "=" not in word]
+    cell = max(
+        (cell for cell in figures("quality")["cells"] if (cell["task"], str(cell["rank"])) == (task, rank)),
+        key=lambda cell: cell["steps"],
+    )
+    yield from quality_table(_compared(cell, options.get("without", "").split(",")), options["against"].split(","))
+
+
+def _compared(cell: Mapping[str, Any], without: list[str]) -> dict[str, Any]:
+    """Return a cell with the methods of this comparison; every other strategy is in the table of all methods."""
+    rows = [row for row in cell["methods"] if row["method"] not in without and _is_compared(row["method"])]
+    return {**cell, "methods": rows}
+
+
+def _is_compared(name: str) -> bool:
+    return name in METHODS or name.endswith(tuple(ENDINGS))
+
+
+def renewed(text: str) -> str:
+    """Return a document with every marked table as the figures have it now."""
+    return MARKED.sub(lambda found: found[1] + "".join(f"{line}\n" for line in table(found[2])) + found[3], text)
+
+
+def main() -> int:
+    """Write the tables again, or check them; returns the exit code."""
+    old = []
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        text = path.read_text("utf-8")
+        if (new := renewed(text)) != text:
+            old.append(path.relative_to(ROOT).as_posix())
+            if "--check" not in sys.argv:
+                path.write_text(new, "utf-8")
+    print("\n".join(old) or "every table is current")
+    return int("--check" in sys.argv and bool(old))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
