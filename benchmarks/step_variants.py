@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from dynlora import assets
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.data.batches import BatchOrder, Tokens, tokenize
-from dynlora.engine.data.held_back import example_loss
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.engine.model.modules import find_modules
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
+from dynlora.tasks.classification import Classification
 from dynlora.training.build import Inputs, build_trainer, load_inputs
 from dynlora.training.checkpoints import RunKeeper
 from dynlora.training.system_stats import Readings
 
+TASK = Classification(("bad", "good"))
 WORDS = ("the", "film", "story", "was", "great", "dull", "and", "music", "very", "end", "plot", "cast", "is", "good")
 TRAIN_ROWS, HELD_OUT_ROWS = 256, 32
 
@@ -152,7 +153,7 @@ class PlainStep:
         labels = batch.pop("labels")
         with self.autocast():
             logits = self.model(**batch).logits
-        return example_loss(logits, labels).mean()
+        return TASK.example_loss(logits, labels).mean()
 
     def after(self, step: int) -> None:
         """Do what a method does after the optimizer."""
@@ -182,7 +183,7 @@ class PeftAdaLoraStep(PlainStep):
 def _base(setting: Setting) -> BaseModel:
     """Return the frozen base model with its head, dropout as the setting has it."""
     return load_base(
-        Path(setting.model), labels=["bad", "good"], task="classification", seed=0,
+        Path(setting.model), task=TASK, seed=0,
         dropout=None if setting.dropout else 0.0,
     )  # fmt: skip
 

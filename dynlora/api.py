@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from dynlora import strategies
+from dynlora import strategies, tasks
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine import edits
 from dynlora.engine.adapt import adapt
@@ -136,7 +136,7 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     for name in head:
         model.get_submodule(name).requires_grad_(True)
     batches = [dict(batch) for batch in calibration]
-    base = BaseModel(model, None, head, Path())  # pyright: ignore
+    base = BaseModel(model, None, head, Path(), tasks.of_model(model))  # pyright: ignore
     adapters = adapt(
         base,
         method,
@@ -151,7 +151,7 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
     rows = Tokens([], np.zeros(0, np.int64), np.zeros(0, np.int64), {})
-    method.attach_held_back(HeldBack(model, method.forward, rows, 1, nullcontext))
+    method.attach_held_back(HeldBack(model, method.forward, rows, 1, nullcontext, base.task.example_loss))
     method.start(adapters)
     return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
 

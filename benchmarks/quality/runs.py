@@ -96,7 +96,7 @@ class Job:
 
 def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
     """Train a method on rows and return its metrics, size and every held-out row's loss as plain values."""
-    base = load_base(assets.resolve_model(job.model), labels=data.labels, task=data.task, seed=job.seed)
+    base = load_base(assets.resolve_model(job.model), task=data.task, seed=job.seed)
     config = _config(job, TASKS[job.task], method, base)
     start = time.perf_counter()
     side = _train_peft if method.engine == "peft" else _train_ours
@@ -112,7 +112,7 @@ def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
         return about | DIVERGED
     if not np.isfinite(predictions.loss).all():  # PEFT's plain loop goes on with losses that are no number
         return about | DIVERGED
-    found = summarise(predictions, data.held_out.label, data.labels)
+    found = summarise(predictions, data.held_out.label, data.task)
     return {
         **about,
         "metrics": {name: round(value, 6) for name, value in found.items()},
@@ -191,7 +191,9 @@ def _train_peft(
     autocast = autocast_context(resolve_precision(config.train.precision, device), device)
     _peft_loop(config, model, tokens, optimizer, autocast)
     held_out = tokenize(base.tokenizer, data.held_out, config.data.max_length)
-    predictions = predict(model, lambda net, batch: net(**batch).logits, held_out, batch_size=64, autocast=autocast)
+    predictions = predict(
+        model, lambda net, batch: net(**batch).logits, held_out, data.task, batch_size=64, autocast=autocast
+    )
     budget = sum(config.adapter.rank * info.cost for info in infos)
     return predictions, {"budget": budget, "active": _active(model, budget), "gate": 0}, {}
 

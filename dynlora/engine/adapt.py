@@ -35,7 +35,7 @@ def probe_of(
 ) -> Probe:
     """Return what a strategy may look at before it adapts these modules; see `adapt`."""
     budget = strategy.parameter_budget(sum(rank * info.cost for info in modules))
-    return Probe(base.model, rank, budget, lora_alpha, total, batches, seed)
+    return Probe(base.model, rank, budget, lora_alpha, total, batches, seed, base.task)
 
 
 def adapt(  # noqa: PLR0913 - what a config says, named
@@ -68,6 +68,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     Raises:
         ConfigError: when the targets match nothing, or the method cannot adapt the model.
     """
+    strategy.attach_task(base.task)
     infos = find_modules(base.model, targets, base.head)
     fresh = sizes is None
     probe = probe_of(

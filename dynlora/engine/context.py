@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dynlora.engine.data.held_back import Batch
+from dynlora.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Probe:
         total: optimizer steps of the run, T.
         batches: gives n batches of training rows, with labels, on the model's device; none on resume or load.
         seed: of the run.
+        task: what the model learns.
     """
 
     model: nn.Module
@@ -48,3 +50,4 @@ class Probe:
     total: int
     batches: Callable[[int], list[Batch]]
     seed: int
+    task: Task

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from dynlora.engine.context import Probe, Step
-from dynlora.engine.data.held_back import Batch, HeldBack, example_loss
+from dynlora.engine.data.held_back import Batch, HeldBack
 from dynlora.engine.edits import Edit
 from dynlora.engine.fields import saved_name, setting, state
 from dynlora.engine.init.initializers import STARTS, start_setting
@@ -24,6 +24,7 @@ from dynlora.engine.lr_backoff import LearningRateBackoff
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
+from dynlora.tasks import Task
 
 Fidelity = Literal["code", "description", "reconstruction"]
 
@@ -67,7 +68,8 @@ class Strategy:
         base_stays: whether the frozen weights are the base model's throughout.
         own_signals: what `signals` records beside the loop's own, by name.
         as_lora: hyper-parameters with which the method is plain LoRA, step by step; None where there are none.
-        bench: the model and the reserved rows, set by `meet`.
+        held_back: the model and the reserved examples, set by `attach_held_back`.
+        task: what the model learns, set by `attach_task`.
     """
 
     title: ClassVar[str] = ""
@@ -83,6 +85,7 @@ class Strategy:
     own_signals: ClassVar[Mapping[str, OwnSignal]] = {}
 
     held_back: ClassVar[HeldBack | None] = None
+    task: ClassVar[Task]
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(
@@ -197,6 +200,10 @@ class Strategy:
         """Return the share of the training rows that is kept from training, for what the method tries on `bench`."""
         return 0.0
 
+    def attach_task(self, task: Task) -> None:
+        """Be handed what the model learns; before the adapters are made, and again on resume."""
+        self.task = task  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
+
     def attach_held_back(self, held_back: HeldBack) -> None:
         """Be handed the model and the reserved rows; before `start`, and again on resume."""
         self.held_back = held_back  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
@@ -210,7 +217,7 @@ class Strategy:
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of what `forward` returned while training."""
-        return example_loss(output, labels).mean()
+        return self.task.example_loss(output, labels).mean()
 
     def disagreement(self) -> Tensor | None:
         """Return how far the members of a method that has some disagree about the last forward's rows, (batch,)."""

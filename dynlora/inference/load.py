@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from dynlora import assets, strategies
+from dynlora import assets, strategies, tasks
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data.tables import FORMATS as TABLE_FORMATS
 from dynlora.engine.data.tables import read_table
 from dynlora.engine.data.text_data import text_columns
-from dynlora.engine.evaluation.evaluate import UNUSUAL, answered, summarise
+from dynlora.engine.evaluation.evaluate import UNUSUAL, from_logits, summarise
 from dynlora.engine.evaluation.export import export_merged, export_peft
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
@@ -45,9 +45,8 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     """
     config = read_run_config(folder)
     state = _trained_state(folder, which)
-    base = load_base(
-        assets.resolve_model(config.model.name), labels=state["labels"], task=state["task"], seed=config.seed
-    )
+    task = tasks.build(state["task"], state["labels"])
+    base = load_base(assets.resolve_model(config.model.name), task=task, seed=config.seed)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     adapters = adapt(
         base,
@@ -69,8 +68,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         base=base,
         adapters=adapters,
         strategy=strategy,
-        labels=state["labels"],
-        task=state["task"],
+        task=task,
         max_length=config.data.max_length,
         autocast=context,
         unusual=state.get("metrics", {}).get(UNUSUAL),
@@ -122,7 +120,8 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     after = model.logits(held_out) if gated else before  # without gates nothing was baked
     metrics_before, metrics_after = (
-        summarise(answered(logits, held_out.label), held_out.label, model.labels) for logits in (before, after)
+        summarise(from_logits(logits, held_out.label, model.task), held_out.label, model.task)
+        for logits in (before, after)
     )
     if format == "peft":
         export_peft(model, out, str(model.base.folder), config.adapter.lora_alpha, config.adapter.rank)

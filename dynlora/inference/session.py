@@ -181,15 +181,13 @@ class Examined:
         """
         config = parse_config(self.config.model_dump() | {"data": dict(data)})
         other = read_data(config)
-        if other.task != self.model.task or sorted(other.labels) != sorted(self.model.labels):
+        if not self.model.task.matches(other.task):
             raise ConfigError(
-                f"data={config.data.source}: its labels are {', '.join(other.labels) or 'numbers'}, the run's "
-                f"{', '.join(self.model.labels) or 'numbers'}; take data with the same"
+                f"data={config.data.source}: its labels are {other.task.said_labels()}, the run's "
+                f"{self.model.task.said_labels()}; take data with the same"
             )
         held = drawn_rows(other.held_out, rows, self.config.seed)
-        if self.model.labels:
-            place = np.array([self.model.labels.index(name) for name in other.labels])
-            held = Rows(held.text, held.text_pair, place[held.label], held.group)
+        held = Rows(held.text, held.text_pair, self.model.task.translate(held.label, other.task), held.group)
         return self._summary(held, self._predicted(held)) | {"source": config.data.source}
 
     def by_group(self, rows: int = ROWS) -> dict[str, Any]:
@@ -222,7 +220,7 @@ class Examined:
             ) from None
         if len(texts) < LEAST_NEIGHBOURS:
             raise ConfigError(f"UMAP: {len(texts)} texts are too few; at least {LEAST_NEIGHBOURS}")
-        rows = Rows(list(texts), None if pairs is None else list(pairs), np.zeros(len(texts), np.int64), None)
+        rows = Rows(list(texts), None if pairs is None else list(pairs), self.model.task.no_labels(len(texts)), None)
         with self.model.adapters.disabled():
             everything = np.arange(len(rows))
             found = embed(self.model.base.model, self.model.tokens(rows), everything, 64, self.model.autocast)
@@ -249,7 +247,7 @@ class Examined:
     def _summary(self, rows: Rows, found: Predictions) -> dict[str, Any]:
         """Return the number of rows, metrics and the mean gate of each module."""
         gate = None if found.gate is None else found.gate.mean(0)
-        metrics = summarise(found, rows.label, self.model.labels)
+        metrics = summarise(found, rows.label, self.model.task)
         return {"rows": len(rows), "metrics": {name: finite(value) for name, value in metrics.items()}} | {
             "gate": plain(gate)
         }

@@ -85,7 +85,9 @@ class Gora(Strategy):
         """Take the gradients, and return the ranks that the modules' importance earns."""
         frozen = base_modules(probe.model, [info.name for info in modules])
         self.gradients.clear()
-        self.gradients.update(weight_gradients(probe.model, frozen, looked_at(probe, self.batches, labels=True)))
+        self.gradients.update(
+            weight_gradients(probe.model, frozen, looked_at(probe, self.batches, labels=True), probe.task)
+        )
         worth = [mean_product(frozen[info.name], self.gradients[info.name]) for info in modules]
         importance = torch.stack(worth).double().cpu().numpy()
         self.importance = (importance / max(importance.sum(), 1e-300)).tolist()

@@ -74,7 +74,6 @@ def load_inputs(config: RunConfig) -> Inputs:
     _check_batch(config)
     base = load_base(
         assets.resolve_model(config.model.name),
-        labels=data.labels,
         task=data.task,
         seed=config.seed,
         dropout=config.model.dropout,
@@ -131,7 +130,7 @@ def build_trainer(
         load_adapter_state(adapters, state["adapters"])
     model = accelerator.prepare_model(base.model)
     inputs.strategy.attach_held_back(
-        HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast)
+        HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast, data.task.example_loss)
     )
     head = head_parameters(base)
     optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train)
@@ -215,7 +214,7 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any) -> tuple[Evaluatio
     probe = groups.probe_rows(tokens.label, group, PROBE, config.seed)
     embedding = groups.embed(base.model, tokens, probe, 64, autocast)
     evaluation = Evaluation(
-        tokens, data.held_out.text, data.held_out.text_pair, group, names, data.labels, probe, data.metric
+        tokens, data.held_out.text, data.held_out.text_pair, group, names, data.task, probe, data.metric
     )
     return evaluation, groups.plane(embedding)
 

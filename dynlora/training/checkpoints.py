@@ -95,7 +95,7 @@ def trained_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
         "adapters": adapter_state(trainer.adapters),
         "head": head_state(head_parameters(inputs.base)),
         "labels": inputs.data.labels,
-        "task": inputs.data.task,
+        "task": inputs.data.task.name,
         "metrics": trainer.metrics,
     }
 

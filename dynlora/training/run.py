@@ -162,7 +162,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "data_size": {"train": len(inputs.data.train), "held_out": len(inputs.data.held_out)},
         "metric": inputs.data.metric,
         "labels": inputs.data.labels,
-        "task": inputs.data.task,
+        "task": inputs.data.task.name,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),

@@ -25,6 +25,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.model.base_model import load_base
 from dynlora.engine.model.modules import find_modules
 from dynlora.errors import AssetError
+from dynlora.tasks.classification import Classification
 from tests.cli.test_commands import baked_logits, logits_of
 from tests.command_line import document, run
 from tests.packages_on_disk import WHEEL, files_below, pin_for, wheel_bytes
@@ -152,7 +153,17 @@ class TestTokenizer:
 
 def assert_padding_changes_nothing(folder: Path, atol: float) -> None:
     """A text alone, and beside a longer one, is told the same of: the last token of its own is pooled."""
-    base = load_base(folder, labels=["a", "b", "c"], task="classification", seed=0)
+    base = load_base(
+        folder,
+        task=Classification(
+            (
+                "a",
+                "b",
+                "c",
+            )
+        ),
+        seed=0,
+    )
     tokens = tokenize(base.tokenizer, Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None), 64)
     assert len(set(tokens.length.tolist())) == len(TEXTS)
     with torch.inference_mode():
@@ -306,7 +317,16 @@ class TestSmolLM2:
 
     @pytest.mark.slow
     def test_it_classifies(self, smollm2: Path) -> None:
-        base = load_base(smollm2, labels=["a", "b"], task="classification", seed=0)
+        base = load_base(
+            smollm2,
+            task=Classification(
+                (
+                    "a",
+                    "b",
+                )
+            ),
+            seed=0,
+        )
         modules = find_modules(base.model, None, base.head)
         assert (len(modules), len({module.kind for module in modules}), base.head) == (210, 7, ["score"])
         assert base.tokenizer.pad_token_id == base.model.config.pad_token_id == 2

@@ -23,6 +23,7 @@ from dynlora.jobs import cli_client, launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs import sweep as sweep_requests
 from dynlora.server import serve as serving
+from dynlora.tasks.classification import Classification
 from tests.tiny import tiny_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -221,7 +222,16 @@ def test_code_beside_the_weights_never_runs(
     change_json(folder / "config.json", **HOSTILE_CONFIGS[case])
     change_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": AUTO_MAP["AutoTokenizer"]})
     with suppress(AssetError):
-        load_base(folder, labels=["a", "b"], task="classification", seed=0)
+        load_base(
+            folder,
+            task=Classification(
+                (
+                    "a",
+                    "b",
+                )
+            ),
+            seed=0,
+        )
     assert not marker.exists()
     assert "evil" not in sys.modules
 
@@ -248,7 +258,16 @@ def test_a_config_names_no_kernel_to_fetch(tiny_bert: Path, tmp_path: Path) -> N
 
     folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
     change_json(folder / "config.json", attn_implementation="kernels-community/flash-attn3")
-    model = load_base(folder, labels=["a", "b"], task="classification", seed=0).model
+    model = load_base(
+        folder,
+        task=Classification(
+            (
+                "a",
+                "b",
+            )
+        ),
+        seed=0,
+    ).model
     assert model.config._attn_implementation in ("sdpa", "eager")
 
 

@@ -30,8 +30,10 @@ from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import BaseModel, freeze, head_parameters
 from dynlora.engine.recorder import NullRecorder
+from dynlora.tasks.classification import Classification
 
 VOCABULARY, WIDTH = 60, 32
+TASK = Classification(("no", "yes"))
 ARCHITECTURES = ("bert", "llama", "gpt2")
 
 
@@ -140,7 +142,7 @@ def make_trainer(
     """Return a trainer on a tiny model, fresh or from a saved state."""
     tokens = tokens or tiny_tokens()
     model = model if model is not None else tiny_model(architecture)
-    base: BaseModel = freeze(model, None, [], Path())  # pyright: ignore
+    base: BaseModel = freeze(model, None, [], Path(), TASK)  # pyright: ignore
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     total = config.train.max_steps(len(tokens))
     strategy.check(total, config.adapter.rank)
@@ -160,7 +162,9 @@ def make_trainer(
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
     autocast = autocast_context(config.train.precision, torch.device("cpu"))
-    strategy.attach_held_back(HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast))
+    strategy.attach_held_back(
+        HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast, TASK.example_loss)
+    )
     head = head_parameters(base)
     optimizer = build_optimizer(strategy, adapters, head.values(), config.train)
     if state is None:
@@ -172,9 +176,7 @@ def make_trainer(
         load_optimizer_state(optimizer, state["optimizer"])
         strategy.load_state_dict(state["strategy"])
     group = np.arange(len(tokens)) % 2
-    evaluation = Evaluation(
-        tokens, ["text"] * len(tokens), None, group, ["a", "b"], ["no", "yes"], np.arange(8), "accuracy"
-    )
+    evaluation = Evaluation(tokens, ["text"] * len(tokens), None, group, ["a", "b"], TASK, np.arange(8), "accuracy")
     recorder = recorder or NullRecorder()
     evaluation.define(recorder, len(adapters), np.zeros((8, 2)), adapters.gates is not None)
     trainer = Trainer(

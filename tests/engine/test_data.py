@@ -72,7 +72,7 @@ def test_every_kind_of_file_says_the_same(ending: str, tmp_path: Path) -> None:
     WRITERS[".csv"](tmp_path / "other.csv", ROWS)
     found, other = load(tmp_path / f"rows{ending}"), load(tmp_path / "other.csv")
     assert found.digest == other.digest
-    assert (found.task, found.labels, found.metric) == ("classification", ["bad", "good"], "accuracy")
+    assert (found.task.name, found.labels, found.metric) == ("classification", ["bad", "good"], "accuracy")
     assert (len(found.train), len(found.held_out)) == (36, 4)
     assert sorted(found.train.text + found.held_out.text) == sorted(row["text"] for row in ROWS)
     truth = {row["text"]: row["label"] for row in ROWS}
@@ -162,7 +162,7 @@ def test_texts_and_classes_may_be_called_na(tmp_path: Path) -> None:
 def test_names_of_classes(values: Sequence[Any], labels: list[str], tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"text": f"t {i}", "label": values[i % len(values)]} for i in range(12)])
     found = load(tmp_path / "rows.jsonl")
-    assert (found.task, found.labels) == ("classification", labels)
+    assert (found.task.name, found.labels) == ("classification", labels)
 
 
 def test_names_kept_in_the_file_are_used(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_one_class_on_one_side_written_in_two_ways(tmp_path: Path) -> None:
 def test_fractions_are_a_regression(task: str, expected: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"text": f"t {i}", "label": i / 4} for i in range(20)])
     found = load(tmp_path / "rows.jsonl", task=task)
-    assert (found.task, found.labels, found.metric) == (expected, [], "pearson")
+    assert (found.task.name, found.labels, found.metric) == (expected, [], "pearson")
     assert found.train.label.dtype == np.float32
     assert load(tmp_path / "rows.jsonl", metric="mse").metric == "mse"
 

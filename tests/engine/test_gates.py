@@ -7,7 +7,7 @@ import torch
 
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
-from tests.engine.harness import MemoryKeeper, make_trainer, tiny_config, tiny_tokens
+from tests.engine.harness import TASK, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
 
 def gated():
@@ -20,9 +20,8 @@ def gated():
 def adapted(trainer) -> AdaptedModel:
     """Return a trainer's model as it is used after training."""
     base = type("Base", (), {"model": trainer.model})()
-    labels = ["no", "yes"]
     return AdaptedModel(
-        base, trainer.adapters, trainer.strategy, labels, "classification", 16, trainer.autocast
+        base, trainer.adapters, trainer.strategy, TASK, 16, trainer.autocast
     )  # fmt: skip
 
 

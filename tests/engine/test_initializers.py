@@ -13,7 +13,6 @@ from transformers.pytorch_utils import Conv1D
 
 from dynlora import attach
 from dynlora.engine.data.batches import BatchOrder, look_batches
-from dynlora.engine.data.held_back import example_loss
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.edits.set_start import StartAt
 from dynlora.engine.init.initializers import BATCHES, gradient_pair, gradient_step
@@ -26,6 +25,7 @@ from dynlora.engine.model.offset_linear import OffsetLinear
 from dynlora.errors import ConfigError
 from tests.engine.harness import (
     ARCHITECTURES,
+    TASK,
     MemoryKeeper,
     make_trainer,
     same,
@@ -132,15 +132,15 @@ def test_weight_gradients_are_those_of_the_mean_loss(architecture: str) -> None:
     model = tiny_model(architecture).requires_grad_(False)
     name, module = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D))
     batches = [tiny_tokens().batch(range(8)), tiny_tokens().batch(range(8, 16))]
-    found = weight_gradients(model, {name: module}, batches)[name]
+    found = weight_gradients(model, {name: module}, batches, TASK)[name]
     module.weight.requires_grad_(True)
     for batch in batches:
-        (example_loss(model(**batch).logits, batch["labels"]).mean() / 2).backward()
+        (TASK.example_loss(model(**batch).logits, batch["labels"]).mean() / 2).backward()
     expected = module.weight.grad if isinstance(module, nn.Linear) else module.weight.grad.t()
     assert torch.allclose(found, expected, atol=1e-7)
     module.weight.grad = None
     module.weight.requires_grad_(False)
-    weight_gradients(model, {name: module}, batches)
+    weight_gradients(model, {name: module}, batches, TASK)
     assert module.weight.grad is None
     assert not module.weight.requires_grad
     weight = module.weight if isinstance(module, nn.Linear) else module.weight.t()
@@ -317,7 +317,7 @@ def test_lora_ga_follows_peft(architecture: str) -> None:
 
     def backward() -> None:
         for batch in look:
-            example_loss(model(**batch).logits, batch["labels"]).mean().backward()
+            TASK.example_loss(model(**batch).logits, batch["labels"]).mean().backward()
 
     torch.manual_seed(0)
     peft.tuners.lora.loraga.preprocess_loraga(model, theirs_config, backward)
@@ -345,7 +345,7 @@ def test_lora_ga_follows_peft(architecture: str) -> None:
         set_lr(optimizer, config.train, index, 20)
         batch = tiny_tokens().batch(order[index - 1])
         labels = batch.pop("labels")
-        loss = example_loss(theirs(**batch).logits, labels).mean()
+        loss = TASK.example_loss(theirs(**batch).logits, labels).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

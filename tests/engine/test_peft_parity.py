@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from dynlora import strategies
 from dynlora.engine.data.batches import BatchOrder
-from dynlora.engine.data.held_back import example_loss
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import replace_module
 from dynlora.engine.model.dropout import DropoutStreams
-from tests.engine.harness import make_trainer, tiny_config, tiny_model, tiny_tokens
+from tests.engine.harness import TASK, make_trainer, tiny_config, tiny_model, tiny_tokens
 
 STEPS = 20
 
@@ -66,7 +65,7 @@ def losses_of_theirs(
         labels = batch.pop("labels")
         if streams is not None:
             streams.at(index, 0, 0)
-        loss = example_loss(model(**batch).logits, labels).mean()
+        loss = TASK.example_loss(model(**batch).logits, labels).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

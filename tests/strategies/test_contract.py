@@ -26,6 +26,7 @@ from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError
 from tests.engine.harness import (
     ARCHITECTURES,
+    TASK,
     ListRecorder,
     MemoryKeeper,
     full_state,
@@ -273,9 +274,9 @@ def test_state_survives_packing(name: str) -> None:
 def as_used(trainer: Trainer) -> AdaptedModel:
     """Return a trained model as it is used after training, its gates baked into their means."""
     head = [name for name in ("classifier", "score") if hasattr(trainer.model, name)]
-    base = BaseModel(trainer.model, None, head, Path())  # pyright: ignore[reportArgumentType] - no text is read here
+    base = BaseModel(trainer.model, None, head, Path(), TASK)  # pyright: ignore[reportArgumentType] - no text is read here
     model = AdaptedModel(
-        base, trainer.adapters, trainer.strategy, ["no", "yes"], "classification", 16, trainer.autocast
+        base, trainer.adapters, trainer.strategy, TASK, 16, trainer.autocast
     )  # fmt: skip
     bake_gates(model, mean_gates(model, trainer.tokens))
     return model

@@ -25,6 +25,7 @@ from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies.diffora.edits import Look, TakeIn, Weigh
 from dynlora.strategies.diffora.selection import Choice, adam_step
+from dynlora.tasks.regression import Regression
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 
 WIDTH, LAYERS, KINDS = 6, 2, ("q", "k", "v")
@@ -84,10 +85,11 @@ def planted(total: int, **fields: Any) -> tuple[Any, Adapters, HeldBack, nn.Modu
     model = Parallel()
     strategy = strategies.build("diffora", fields)
     adapters = adapt(
-        BaseModel(model, None, [], Path()), strategy, rank=1, lora_alpha=2, dropout=0.0, targets=None, total=total,
-        seed=0, batches=lambda n: [],
+        BaseModel(model, None, [], Path(), Regression()), strategy, rank=1, lora_alpha=2, dropout=0.0, targets=None,
+        total=total, seed=0, batches=lambda n: [],
     )  # fmt: skip
-    held_back = HeldBack(model, lambda model, batch: model(**batch), Rows(64, 1), 32, nullcontext)
+    loss = Regression().example_loss
+    held_back = HeldBack(model, lambda model, batch: model(**batch), Rows(64, 1), 32, nullcontext, loss)
     strategy.attach_held_back(held_back)
     strategy.start(adapters)
     return strategy, adapters, held_back, model

@@ -72,7 +72,7 @@ def test_gradients_rank_by_what_a_component_promises(monkeypatch: pytest.MonkeyP
     (probe,) = seen
     names = [module.info.name for module in trainer.adapters]
     frozen = {module.info.name: module.base_layer for module in trainer.adapters}
-    gradients = weight_gradients(probe.model, frozen, looked_at(probe, 8, labels=True))
+    gradients = weight_gradients(probe.model, frozen, looked_at(probe, 8, labels=True), probe.task)
     gains = []
     for name in names:
         u, value, _ = torch.linalg.svd(gradients[name].double(), full_matrices=False)

@@ -27,9 +27,9 @@ from dynlora.strategies.lora_ensemble.layer import (
     MemberLinear,
     MemberLoraLinear,
     Team,
-    distance_of_answers,
-    mean_answer,
 )
+from dynlora.tasks.classification import Classification
+from dynlora.tasks.regression import Regression
 from dynlora.training import run as training
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 from tests.tiny import save_data, save_tiny, tiny_values
@@ -108,7 +108,7 @@ def test_members_train_as_if_each_were_alone() -> None:
     each = torch.stack([F.cross_entropy(member, labels) for member in output])
     loss = trainer.strategy.loss(output, labels)
     assert float(loss) == pytest.approx(float(each.mean()), abs=1e-6)
-    together = F.nll_loss(mean_answer(output)[0], labels)
+    together = F.nll_loss(Classification().pool_members(output)[0], labels)
     assert float(together) < float(loss) - 1e-5, "the loss of the mean answer is another one"
 
 
@@ -129,7 +129,7 @@ def test_members_start_alike_up_to_their_heads() -> None:
 
 def test_mean_of_probabilities_and_mutual_information_by_hand() -> None:
     p = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]])
-    together, apart = mean_answer(p.log())
+    together, apart = Classification().pool_members(p.log())
     assert together.exp().tolist()[0] == pytest.approx([0.7, 0.3])
     # H(.7, .3) = 0.610864; (H(.9, .1) + H(.5, .5)) / 2 = (0.325083 + 0.693147) / 2
     assert float(apart) == pytest.approx(0.610864 - 0.509115, abs=1e-5)
@@ -139,7 +139,7 @@ def test_mean_of_probabilities_and_mutual_information_by_hand() -> None:
 
 
 def test_numbers_are_averaged_and_spread_by_their_deviation() -> None:
-    mean, apart = mean_answer(torch.tensor([[[1.0]], [[2.0]], [[6.0]]]))
+    mean, apart = Regression().pool_members(torch.tensor([[[1.0]], [[2.0]], [[6.0]]]))
     assert mean.tolist() == [[3.0]]
     assert float(apart) == pytest.approx(math.sqrt(14 / 3))
 
@@ -148,21 +148,21 @@ def test_numbers_are_averaged_and_spread_by_their_deviation() -> None:
 @given(st.integers(1, 5), st.integers(2, 5), st.integers(0, 10_000), st.sampled_from([0.1, 3.0, 80.0]))
 def test_answers_are_probabilities_whatever_the_members_say(count: int, n_labels: int, seed: int, width: float) -> None:
     logits = width * torch.randn(count, 6, n_labels, generator=torch.Generator().manual_seed(seed))
-    together, apart = mean_answer(logits)
+    together, apart = Classification().pool_members(logits)
     assert torch.allclose(together.exp().sum(-1), torch.ones(6), atol=1e-5)
     assert torch.allclose(together.softmax(-1), logits.softmax(-1).mean(0), atol=1e-5)
     assert bool((apart >= 0).all())
     assert bool((apart <= math.log(min(count, n_labels)) + 1e-4).all())
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    assert torch.allclose(mean_answer(logits[order])[0], together, atol=1e-5)
-    assert torch.allclose(mean_answer(logits[order])[1], apart, atol=1e-5)
-    alike = mean_answer(logits[:1].expand(count, -1, -1))[1]
+    assert torch.allclose(Classification().pool_members(logits[order])[0], together, atol=1e-5)
+    assert torch.allclose(Classification().pool_members(logits[order])[1], apart, atol=1e-5)
+    alike = Classification().pool_members(logits[:1].expand(count, -1, -1))[1]
     assert torch.allclose(alike, torch.zeros(6), atol=1e-5)
 
 
 def test_probabilities_of_zero_disagree_by_a_number() -> None:
     sure = torch.tensor([[[0.0, -torch.inf]], [[-torch.inf, 0.0]]])
-    assert float(mean_answer(sure)[1]) == pytest.approx(math.log(2))
+    assert float(Classification().pool_members(sure)[1]) == pytest.approx(math.log(2))
 
 
 @torch.no_grad()
@@ -280,9 +280,9 @@ def test_members_disagree_more_about_words_they_never_saw() -> None:
 
 def test_the_distance_of_answers_by_hand() -> None:
     p = torch.tensor([[[0.9, 0.1], [0.5, 0.5]], [[0.7, 0.3], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]]])
-    assert float(distance_of_answers(p.log())) == pytest.approx((0.2 + 0.5 + 0.3) / 3 / 2)
+    assert float(Classification().member_distance(p.log())) == pytest.approx((0.2 + 0.5 + 0.3) / 3 / 2)
     numbers = torch.tensor([[[1.0]], [[4.0]]])
-    assert float(distance_of_answers(numbers)) == pytest.approx(3.0)
+    assert float(Regression().member_distance(numbers)) == pytest.approx(3.0)
     recorder = ListRecorder()
     make_trainer(tiny_config("lora_ensemble"), recorder=recorder).train(MemoryKeeper())
     apart = recorder.scalars["function_distance", "train"]

@@ -72,7 +72,7 @@ def test_a_best_adapter_that_was_not_kept_is_not_named_the_best(
         write_checkpoint(folder, state)
 
     monkeypatch.setattr("dynlora.training.checkpoints.write_checkpoint", refusing_later_ones)
-    monkeypatch.setattr("dynlora.engine.loop.trainer.is_better", lambda *_: True)
+    monkeypatch.setattr("dynlora.tasks.base.Task.is_better", lambda *_: True)
     outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "finished"
     with RunReader(outcome.folder) as reader:

@@ -10,20 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.randomness import stream_seed
 
 Batch = Mapping[str, Tensor]
-
-
-def example_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each example, (batch,): cross entropy, or the squared error for float labels."""
-    if labels.is_floating_point():
-        return F.mse_loss(logits.squeeze(-1).float(), labels, reduction="none")
-    return F.cross_entropy(logits.float(), labels, reduction="none")
 
 
 def set_apart(tokens: Tokens, share: float, seed: int) -> tuple[Tokens, Tokens]:
@@ -48,6 +40,7 @@ class HeldBack:
         reserve: the examples kept from training by `Strategy.reserved_share`; empty without one.
         batch_size: rows a batch.
         autocast: makes the precision's context.
+        example_loss: the task's loss of each example, (batch,), from logits and labels.
     """
 
     model: nn.Module
@@ -55,6 +48,7 @@ class HeldBack:
     reserve: Tokens
     batch_size: int
     autocast: Callable[[], Any]
+    example_loss: Callable[[Tensor, Tensor], Tensor]
 
     def batch(self, number: int) -> dict[str, Tensor]:
         """Return batch `number` of the reserve, which is gone through again and again in its own order."""
@@ -66,7 +60,7 @@ class HeldBack:
         """Return the mean loss of a batch with its labels, part of the graph; the model stays in its mode."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with self.autocast():
-            return example_loss(self.forward(self.model, inputs), batch["labels"]).mean()
+            return self.example_loss(self.forward(self.model, inputs), batch["labels"]).mean()
 
     def gradients(self, batch: Mapping[str, Tensor], tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the loss of a batch in eval mode and its gradient for each of `tensors`; nothing is left on them.

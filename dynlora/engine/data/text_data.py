@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel, Dataset
 
+from dynlora import tasks
 from dynlora.config import DataConfig
-from dynlora.engine.data.labels import label_text, task_and_classes
 from dynlora.engine.data.tables import limited, read_splits
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
+from dynlora.tasks import LabelColumn, Task
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "question1", "question", "premise", "review", "content")
 PAIR_COLUMNS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "question": "sentence"}
@@ -30,7 +30,7 @@ class Rows:
     Attributes:
         text: first texts.
         text_pair: second texts, or None.
-        label: class index, (n,), int64; or the target number, float32.
+        label: as the task encodes it, (n,): class index, int64; or the target number, float32.
         group: name of each row's input group, or None.
     """
 
@@ -60,8 +60,7 @@ class TextData:
 
     Attributes:
         train, held_out: the two sides.
-        task: classification or regression.
-        labels: names of the classes, in order of their index; empty for regression.
+        task: what is learned, with the names of its classes.
         metric: the number that decides which checkpoint is best.
         digest: of everything above, to recognise the same data at a resume.
         warnings: what a person should know, in sentences.
@@ -69,11 +68,15 @@ class TextData:
 
     train: Rows
     held_out: Rows
-    task: str
-    labels: list[str]
+    task: Task
     metric: str
     digest: str
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, in order of their index; empty for a task without."""
+        return list(self.task.labels)
 
     def train_sample(self, n: int, seed: int) -> Rows:
         """Return at most `n` training rows, drawn by key."""
@@ -103,16 +106,16 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
     columns = _columns(config, train)
     for split, table in (("training", train), ("held-out", held_out)):
         _check_columns(columns, table, split)
-    task, labels = task_and_classes(config, train, held_out)
-    metric = _metric(config.metric, task, folder, labels)
+    task = tasks.choose(config.task, LabelColumn.read(config.label, train, held_out))
+    metric = task.deciding_metric(config.metric, folder.name)
     sides = (
-        _rows(train, columns, config.label, task, labels, "training"),
-        _rows(held_out, columns, config.label, task, labels, "held-out"),
+        _rows(train, columns, config.label, task, "training"),
+        _rows(held_out, columns, config.label, task, "held-out"),
     )
     _check_groups(columns["group"], sides[1])
     if config.train_groups is not None:
         sides = (of_groups(sides[0], config.train_groups), sides[1])
-    return TextData(*sides, task, labels, metric, _digest(sides), _warnings(sides, labels))
+    return TextData(*sides, task, metric, _digest(sides), _warnings(sides, task))
 
 
 def of_groups(rows: Rows, groups: Sequence[str]) -> Rows:
@@ -190,20 +193,12 @@ def _check_groups(group: str | None, held_out: Rows) -> None:
         )
 
 
-def _rows(
-    table: Dataset, columns: dict[str, str | None], label_column: str, task: str, labels: list[str], split: str
-) -> Rows:
+def _rows(table: Dataset, columns: dict[str, str | None], label_column: str, task: Task, split: str) -> Rows:
     """Return one side as plain lists and an array."""
     text = _texts(table, columns["text"], split)
     pair = _texts(table, columns["text_pair"], split) if columns["text_pair"] else None
-    values = table[label_column][:]
-    if task == "regression":
-        label = np.asarray(values, dtype=np.float32)
-    else:
-        names = getattr(table.features.get(label_column), "names", None)
-        index = {name: position for position, name in enumerate(labels)}
-        label = np.array([index[str(names[v]) if names else label_text(v)] for v in values], dtype=np.int64)
-    return Rows(text, pair, label, _groups(table, columns["group"], text, label, labels))
+    label = task.encode(table[label_column][:], getattr(table.features.get(label_column), "names", None))
+    return Rows(text, pair, label, _groups(table, columns["group"], text, label, task))
 
 
 def _texts(table: Dataset, column: str | None, split: str) -> list[str]:
@@ -217,14 +212,12 @@ def _texts(table: Dataset, column: str | None, split: str) -> list[str]:
     return [str(value) for value in values]
 
 
-def _groups(
-    table: Dataset, group: str | None, text: Sequence[str], label: np.ndarray, labels: Sequence[str]
-) -> list[str] | None:
+def _groups(table: Dataset, group: str | None, text: Sequence[str], label: np.ndarray, task: Task) -> list[str] | None:
     """Return the input group of each row, or None when groups come later or are off."""
     if group in ("clusters", "none", None):
         return None
     if group == "label":
-        return [labels[int(value)] if labels else f"{value:.0f}" for value in label]
+        return [task.group_of(value) for value in label]
     if group == "length":
         return [_length_group(len(item)) for item in text]
     return [str(value) for value in table[group][:]]
@@ -239,23 +232,6 @@ def _length_group(characters: int) -> str:
     return f"over {bounds[-1]} characters"
 
 
-def _metric(metric: str, task: str, folder: Path, labels: Sequence[str]) -> str:
-    """Return the deciding metric: the one named, GLUE's own for its tasks, else accuracy or Pearson's r."""
-    if metric != "auto":
-        wants_numbers = metric in ("pearson", "spearman", "mse")
-        if wants_numbers != (task == "regression"):
-            raise DataError(f"data.metric={metric}: does not fit data.task={task}; leave it at auto")
-        if metric == "f1" and len(labels) != 2:
-            raise DataError(f"data.metric=f1: needs two classes, the data has {len(labels)}; use accuracy")
-        return metric
-    if task == "regression":
-        return "pearson"
-    name = folder.name.lower()
-    if len(labels) == 2 and name in ("mrpc", "qqp"):
-        return "f1"
-    return "matthews" if name == "cola" else "accuracy"
-
-
 def _digest(sides: Sequence[Rows]) -> str:
     """Return a SHA-256 over all rows, in order."""
     digest = hashlib.sha256()
@@ -265,18 +241,10 @@ def _digest(sides: Sequence[Rows]) -> str:
     return digest.hexdigest()
 
 
-def _warnings(sides: Sequence[Rows], labels: Sequence[str]) -> list[str]:
+def _warnings(sides: Sequence[Rows], task: Task) -> list[str]:
     """Return what a person should know about the data: classes missing or rare, rows repeated or on both sides."""
     train, held_out = sides
-    found = []
-    if labels:
-        counts = Counter(train.label.tolist())
-        most = max(counts.values())
-        rare = [labels[index] for index in range(len(labels)) if counts.get(index, 0) * 20 < most]
-        if rare:
-            found.append(f"Imbalanced: {', '.join(rare[:5])} is less than a twentieth of the commonest class.")
-        if len(set(held_out.label.tolist())) < 2:
-            found.append("The held-out rows hold one class only: accuracy says little.")
+    found = task.warnings(train.label, held_out.label)
     repeats = len(train) - len(set(zip(train.text, train.text_pair or train.text, strict=True)))
     if repeats * 20 > len(train):
         found.append(f"{repeats:,} of {len(train):,} training rows repeat the text of another.")

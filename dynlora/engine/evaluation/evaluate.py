@@ -12,19 +12,16 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from dynlora.engine.data.batches import Tokens, sorted_batches
-from dynlora.engine.data.held_back import Batch, example_loss
-from dynlora.engine.evaluation import metrics
+from dynlora.engine.data.held_back import Batch
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
+from dynlora.tasks import Task
 
 WORST = 50
 """How many of the worst examples an evaluation keeps."""
 
 PROBE = 256
 """Size of the fixed probe set."""
-
-CALIBRATION = ("ece", "brier")
-"""What is recorded of how far probabilities can be believed, beside the loss; see `metrics.calibration_metrics`."""
 
 UNUSUAL = "disagreement_p99"
 """The disagreement that one held-out row in a hundred exceeds: a text above it is unlike what the members know."""
@@ -36,7 +33,7 @@ class Predictions:
 
     Attributes:
         loss: per example, (n,).
-        output: class probabilities (n, n_labels), or the predicted number (n, 1).
+        output: what the task makes of the logits, (n, k): class probabilities, or the predicted number.
         prediction: class index, or the number, (n,).
         gate: (n, n_modules), or None without gates.
         disagreement: how far members disagree, (n,), or None for a method without members.
@@ -55,10 +52,11 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict(
+def predict(  # noqa: PLR0913 - what a prediction depends on, named
     model: nn.Module,
     forward: Callable[[nn.Module, Batch], Tensor],
     tokens: Tokens,
+    task: Task,
     *,
     batch_size: int,
     gates: Gates | None = None,
@@ -72,6 +70,7 @@ def predict(
         model: in any mode; it is evaluated in eval mode and put back.
         forward: the strategy's forward.
         tokens: the rows.
+        task: makes losses and predictions of the logits.
         batch_size: rows a forward pass.
         gates: whose values are kept.
         disagreement: the strategy's, of the last forward.
@@ -92,29 +91,29 @@ def predict(
             with autocast():
                 logits = forward(model, batch)
             beside = (gates.values if gates is not None else None, disagreement())
-            parts.append((indices, *_outputs(logits, labels), *(_array(values) for values in beside)))
+            parts.append((indices, *_outputs(logits, labels, task), *(_array(values) for values in beside)))
     finally:
         model.train(training)
     if world > 1:
         parts = gather_object(parts)
-    return _ordered(parts, len(tokens))
+    return _ordered(parts, len(tokens), task)
 
 
-def _outputs(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return loss and probabilities (or the number) of a batch as arrays."""
-    logits = logits.float()
-    output = logits if labels.is_floating_point() else logits.softmax(-1)
-    return example_loss(logits, labels).cpu().numpy(), output.cpu().numpy()
+def _outputs(logits: Tensor, labels: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return losses and outputs of a batch as arrays."""
+    return task.example_loss(logits, labels).cpu().numpy(), task.output(logits).cpu().numpy()
 
 
-def answered(logits: Tensor, label: np.ndarray) -> Predictions:
+def from_logits(logits: Tensor, label: np.ndarray, task: Task) -> Predictions:
     """Return predictions for rows whose logits, (n, n_labels) or (n, 1), are known already; without gates.
 
     Args:
         logits: in the rows' order.
         label: class index or number of each row, (n,).
+        task: makes losses and predictions of the logits.
     """
-    return _ordered([(np.arange(len(label)), *_outputs(logits, torch.from_numpy(label)), None, None)], len(label))
+    parts = [(np.arange(len(label)), *_outputs(logits, torch.from_numpy(label), task), None, None)]
+    return _ordered(parts, len(label), task)
 
 
 def _array(values: Tensor | None) -> np.ndarray | None:
@@ -122,7 +121,7 @@ def _array(values: Tensor | None) -> np.ndarray | None:
     return None if values is None else values.float().cpu().numpy()
 
 
-def _ordered(parts: Sequence[tuple[Any, ...]], n: int) -> Predictions:
+def _ordered(parts: Sequence[tuple[Any, ...]], n: int, task: Task) -> Predictions:
     """Put the parts back into the rows' order."""
     order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
     columns = [
@@ -131,18 +130,13 @@ def _ordered(parts: Sequence[tuple[Any, ...]], n: int) -> Predictions:
     ]
     loss, output = np.asarray(columns[0]), np.asarray(columns[1])
     gate, disagreement = columns[2:]
-    prediction = output[:, 0] if output.shape[1] == 1 else output.argmax(1)
-    return Predictions(loss, output, prediction, gate, disagreement)
+    return Predictions(loss, output, task.prediction(output), gate, disagreement)
 
 
-def summarise(predictions: Predictions, label: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+def summarise(predictions: Predictions, label: np.ndarray, task: Task) -> dict[str, float]:
     """Return loss and metrics of predictions; of members that disagree, the mean of it and what few rows exceed."""
     found = {"loss": float(predictions.loss.mean())}
-    if labels:
-        found |= metrics.classification_metrics(label, predictions.prediction, len(labels))
-        found |= metrics.calibration_metrics(label, predictions.output)
-    else:
-        found |= metrics.regression_metrics(label, predictions.prediction)
+    found |= task.evaluate(label, predictions.prediction, predictions.output)
     if predictions.disagreement is not None:
         found["disagreement"] = float(predictions.disagreement.mean())
         found[UNUSUAL] = float(np.percentile(predictions.disagreement, 99))
@@ -158,7 +152,7 @@ class Evaluation:
         text, text_pair: their texts.
         group: index of each row's group, (n,), or None.
         group_names: names of the groups.
-        labels: names of the classes, empty for regression.
+        task: what is learned.
         probe: row indices of the probe set.
         metric: the number that decides.
     """
@@ -168,16 +162,14 @@ class Evaluation:
     text_pair: Sequence[str] | None
     group: np.ndarray | None
     group_names: Sequence[str]
-    labels: Sequence[str]
+    task: Task
     probe: np.ndarray
     metric: str
 
     def define(self, recorder: Recorder, n_modules: int, position: np.ndarray, gated: bool) -> None:
         """Announce groups, probe set and signals; `position` places the probe examples in the plane, (n_probe, 2)."""
         n_groups, n_probe = len(self.group_names), len(self.probe)
-        loss, answer, output = (
-            ("nats", "class", "probability") if self.labels else ("squared error", "number", "number")
-        )
+        loss, answer, output = self.task.loss_unit, self.task.prediction_unit, self.task.output_unit
         recorder.define_groups(self.group_names)
         for name, unit in (("held_out_loss", loss), ("held_out_prediction", answer), ("held_out_label", answer)):
             recorder.define_signal(name, "example", unit, len(self.tokens))
@@ -185,7 +177,7 @@ class Evaluation:
         if n_groups:
             recorder.define_signal("group_loss", "group", loss, n_groups)
             recorder.define_signal("group_metric", "group", self.metric, n_groups)
-            for name in CALIBRATION if self.labels else ():
+            for name in self.task.group_metrics:
                 recorder.define_signal(f"group_{name}", "group", "", n_groups)
         for name, unit in (("probe_loss", loss), ("probe_prediction", answer), ("probe_probability", output)):
             recorder.define_signal(name, "example", unit, n_probe)
@@ -198,7 +190,7 @@ class Evaluation:
 
     def record(self, recorder: Recorder, step: int, predictions: Predictions) -> dict[str, float]:
         """Record an evaluation and return its metrics."""
-        found = summarise(predictions, self.tokens.label, self.labels)
+        found = summarise(predictions, self.tokens.label, self.task)
         for name, value in found.items():
             recorder.scalar(name, "validation", step, value)
         self._record_groups(recorder, step, predictions)
@@ -224,7 +216,7 @@ class Evaluation:
 
     def _record_disagreement(self, recorder: Recorder, step: int, disagreement: np.ndarray) -> None:
         """Record how far members disagree about each row, each probe example and, in the mean, each group."""
-        unit = "nats" if self.labels else "number"
+        unit = self.task.disagreement_unit
         by = [
             ("held_out_disagreement", "example", disagreement),
             ("probe_disagreement", "example", disagreement[self.probe]),
@@ -245,12 +237,12 @@ class Evaluation:
         for index in range(len(self.group_names)):
             rows = np.flatnonzero(self.group == index)
             part = predictions.take(rows)
-            found.append(summarise(part, self.tokens.label[rows], self.labels) if len(rows) else {})
+            found.append(summarise(part, self.tokens.label[rows], self.task) if len(rows) else {})
             if predictions.gate is not None:
                 gates.append(
                     predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan)
                 )
-        numbers = {"loss": "loss", "metric": self.metric, **{name: name for name in CALIBRATION if self.labels}}
+        numbers = {"loss": "loss", "metric": self.metric, **{name: name for name in self.task.group_metrics}}
         for name, key in numbers.items():
             recorder.vector(f"group_{name}", step, np.array([of_group.get(key, np.nan) for of_group in found]))
         if gates:
@@ -259,22 +251,19 @@ class Evaluation:
     def _payload(self, found: dict[str, float], predictions: Predictions) -> dict[str, Any]:
         """Return what an evaluation event holds: metrics, confusion table and the worst examples."""
         worst = np.argsort(-predictions.loss, kind="stable")[:WORST]
-        payload: dict[str, Any] = {
+        return {
             "metrics": found,
-            "labels": list(self.labels),
+            "labels": list(self.task.labels),
             "worst": [self._worst(int(row), predictions) for row in worst],
+            **self.task.details(self.tokens.label, predictions.prediction),
         }
-        if self.labels:
-            table = metrics.confusion(self.tokens.label, predictions.prediction, len(self.labels))
-            payload["confusion"] = table.tolist() if len(self.labels) <= 50 else None
-        return payload
 
     def _example(self, row: int, position: np.ndarray) -> dict[str, Any]:
         """Return one probe example as the store keeps it."""
         return {
             "text": self.text[row],
             "text_pair": None if self.text_pair is None else self.text_pair[row],
-            "label": self._label(self.tokens.label[row]),
+            "label": self.task.describe(self.tokens.label[row]),
             "group": None if self.group is None else int(self.group[row]),
             "x": float(position[0]),
             "y": float(position[1]),
@@ -286,11 +275,7 @@ class Evaluation:
             "row": row,
             "text": self.text[row][:2000],
             "text_pair": None if self.text_pair is None else self.text_pair[row][:2000],
-            "label": self._label(self.tokens.label[row]),
-            "prediction": self._label(predictions.prediction[row]),
+            "label": self.task.describe(self.tokens.label[row]),
+            "prediction": self.task.describe(predictions.prediction[row]),
             "loss": float(predictions.loss[row]),
         }
-
-    def _label(self, value: Any) -> str | float:
-        """Return a label for people: the class name, or the number."""
-        return self.labels[int(value)] if self.labels else float(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,6 @@ from dynlora.engine.evaluation.evaluate import Predictions
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.engine.strategy import Strategy
-
-CERTAIN = 1e-6
-"""Probabilities closer to 0 or 1 than this count as this far away: their log-odds would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +69,19 @@ def explain(model: AdaptedModel, text: str, text_pair: str | None = None) -> Exp
     A token is hidden by the tokenizer's mask token, or from attention where it has none. Costs one forward a token,
     with the adapters and without, and one a module.
     """
-    dtype = np.int64 if model.labels else np.float32
-    rows = Rows([text], None if text_pair is None else [text_pair], np.zeros(1, dtype), None)
+    rows = Rows([text], None if text_pair is None else [text_pair], model.task.no_labels(1), None)
     tokens = model.tokens(rows)
     pieces = pieces_of(model, text, text_pair)
     whole = model.predictions(tokens)
-    column = int(whole.prediction[0]) if model.labels else 0
-    margin = margins(model, whole, column)[0]
+    said = whole.prediction[0]
+    margin = margins(model, whole, said)[0]
     hidden, places = hiding(model, tokens, pieces)
     contribution, base_contribution = (np.full(len(pieces), np.nan) for _ in range(2))
-    contribution[places] = margin - margins(model, model.predictions(hidden), column)
+    contribution[places] = margin - margins(model, model.predictions(hidden), said)
     with model.adapters.disabled():
-        bare = margins(model, model.predictions(tokens), column)[0]
-        base_contribution[places] = bare - margins(model, model.predictions(hidden), column)
-    without, flipped = _without(model, tokens, whole, column)
+        bare = margins(model, model.predictions(tokens), said)[0]
+        base_contribution[places] = bare - margins(model, model.predictions(hidden), said)
+    without, flipped = _without(model, tokens, whole)
     return Explanation(
         pieces=pieces,
         answer=whole.output[0],
@@ -99,13 +96,9 @@ def explain(model: AdaptedModel, text: str, text_pair: str | None = None) -> Exp
     )
 
 
-def margins(model: AdaptedModel, found: Predictions, column: int) -> np.ndarray:
-    """Return the log-odds log(p / (1 - p)) of one class, or the number, of every row, (n,)."""
-    values = found.output[:, column].astype(float)
-    if not model.labels:
-        return values
-    certain = np.clip(values, CERTAIN, 1 - CERTAIN)
-    return np.log(certain) - np.log1p(-certain)
+def margins(model: AdaptedModel, found: Predictions, prediction: Any) -> np.ndarray:
+    """Return how strongly every row speaks for one prediction, (n,): the log-odds of its class, or the number."""
+    return model.task.margins(found.output, prediction)
 
 
 def pieces_of(model: AdaptedModel, text: str, text_pair: str | None) -> list[Piece]:
@@ -171,12 +164,12 @@ def moved(model: AdaptedModel, tokens: Tokens) -> np.ndarray | None:
     return ((adapted - base).norm(dim=-1) / base.norm(dim=-1).clamp_min(1e-12)).cpu().numpy()
 
 
-def _without(model: AdaptedModel, tokens: Tokens, whole: Predictions, column: int) -> tuple[np.ndarray, np.ndarray]:
+def _without(model: AdaptedModel, tokens: Tokens, whole: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return the margin with one module off after the other, and whether the prediction is another then."""
-    found, flipped = [], []
+    said, found, flipped = whole.prediction[0], [], []
     for index in range(len(model.adapters)):
         with switched_off(model.adapters, [index]) if model.adapters[index].rank else nullcontext():
             one = model.predictions(tokens)
-        found.append(margins(model, one, column)[0])
-        flipped.append(bool(model.labels) and one.prediction[0] != whole.prediction[0])
+        found.append(margins(model, one, said)[0])
+        flipped.append(model.task.flips(one.prediction[0], said))
     return np.array(found), np.array(flipped)

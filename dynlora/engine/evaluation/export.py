@@ -56,7 +56,7 @@ def peft_adapter(
     named |= {PREFIX + name: tensor for name, tensor in head_parameters(model.base).items()}
     config = {
         "peft_type": kind,
-        "task_type": "SEQ_CLS",
+        "task_type": model.task.peft_task_type,
         "base_model_name_or_path": base_name,
         "target_modules": [module.info.name for module in live],
         "modules_to_save": list(model.base.head),

@@ -18,6 +18,7 @@ from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
+from dynlora.tasks import Task
 
 
 @dataclass
@@ -28,8 +29,7 @@ class AdaptedModel:
         base: model, tokenizer and head; the model carries the adapters.
         adapters: of the model.
         strategy: the method, whose forward is used.
-        labels: names of the classes, empty for regression.
-        task: classification or regression.
+        task: what it predicts, with the names of the classes.
         max_length: texts are cut after so many tokens.
         autocast: makes the precision's context.
         unusual: how far members disagree about one held-out row in a hundred; None for a method without members.
@@ -39,12 +39,16 @@ class AdaptedModel:
     base: BaseModel
     adapters: Adapters
     strategy: Strategy
-    labels: list[str]
-    task: str
+    task: Task
     max_length: int
     autocast: Callable[[], Any]
     unusual: float | None = None
     step: int = 0
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, empty for a task without."""
+        return list(self.task.labels)
 
     def tokens(self, rows: Rows) -> Tokens:
         """Return rows as tokens."""
@@ -52,8 +56,8 @@ class AdaptedModel:
 
     def predict(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> Predictions:
         """Return predictions for texts; their loss means nothing."""
-        dtype = np.int64 if self.labels else np.float32
-        rows = Rows(list(text), None if text_pair is None else list(text_pair), np.zeros(len(text), dtype), None)
+        pair = None if text_pair is None else list(text_pair)
+        rows = Rows(list(text), pair, self.task.no_labels(len(text)), None)
         return self.predictions(self.tokens(rows))
 
     def answers(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -66,11 +70,7 @@ class AdaptedModel:
         rows: list[dict[str, Any]] = []
         for index, item in enumerate(text):
             row: dict[str, Any] = {"text": item} | ({} if text_pair is None else {"text_pair": text_pair[index]})
-            if self.labels:
-                row["prediction"] = self.labels[int(found.prediction[index])]
-                row["probabilities"] = dict(zip(self.labels, found.output[index].tolist(), strict=True))
-            else:
-                row["prediction"] = float(found.prediction[index])
+            row |= self.task.answer(found.prediction[index], found.output[index])
             if found.disagreement is not None:
                 row["disagreement"] = float(found.disagreement[index])
                 row["unusual"] = None if self.unusual is None else row["disagreement"] > self.unusual
@@ -83,6 +83,7 @@ class AdaptedModel:
             self.base.model,
             self.strategy.forward,
             tokens,
+            self.task,
             batch_size=batch_size,
             gates=self.adapters.gates,
             disagreement=self.strategy.disagreement,
@@ -91,7 +92,7 @@ class AdaptedModel:
 
     def evaluate(self, rows: Rows) -> dict[str, float]:
         """Return loss and metrics on labelled rows."""
-        return summarise(self.predictions(self.tokens(rows)), rows.label, self.labels)
+        return summarise(self.predictions(self.tokens(rows)), rows.label, self.task)
 
     @torch.inference_mode()
     def logits(self, tokens: Tokens, batch_size: int = 64) -> Tensor:

@@ -95,7 +95,7 @@ def along_gradients(adapters: Adapters, probe: Probe) -> list[Edit]:
             "weight; choose another start"
         )
     modules = {module.info.name: module.base_layer for module in adapters}
-    gradients = weight_gradients(probe.model, modules, looked_at(probe, BATCHES, labels=True))
+    gradients = weight_gradients(probe.model, modules, looked_at(probe, BATCHES, labels=True), probe.task)
     edits: list[Edit] = []
     for index, module in enumerate(adapters):
         name, gradient = module.info.name, gradients[module.info.name]

@@ -1,4 +1,4 @@
-"""What the loss asks of the frozen weights: their whole gradients, from a few batches before training."""
+"""Whole gradients of the frozen weights, from a few batches before training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.data.held_back import Batch, example_loss
+from dynlora.engine.data.held_back import Batch
+from dynlora.tasks import Task
 
 
-def weight_gradients(model: nn.Module, modules: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, Tensor]:
+def weight_gradients(
+    model: nn.Module, modules: Mapping[str, nn.Module], batches: Sequence[Batch], task: Task
+) -> dict[str, Tensor]:
     """Return the mean gradient of the loss for every module's weight, (d_out, d_in), over `batches`.
 
     The model is in eval mode meanwhile and keeps no gradient. All gradients together are as large as the weights.
@@ -19,6 +22,7 @@ def weight_gradients(model: nn.Module, modules: Mapping[str, nn.Module], batches
         model: with `logits` in what it returns.
         modules: linear modules by name; Conv1D's transposed weight comes back as (d_out, d_in) too.
         batches: with labels.
+        task: whose loss it is.
     """
     weights: list[Tensor] = [module.weight for module in modules.values()]  # pyright: ignore - linear by construction
     asked = [weight.requires_grad for weight in weights]
@@ -31,7 +35,7 @@ def weight_gradients(model: nn.Module, modules: Mapping[str, nn.Module], batches
         with torch.enable_grad():
             for batch in batches:
                 inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-                loss = example_loss(model(**inputs).logits, batch["labels"]).mean()
+                loss = task.example_loss(model(**inputs).logits, batch["labels"]).mean()
                 found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
                 sums = list(found) if not sums else torch._foreach_add(sums, found)  # pyright: ignore
     finally:
@@ -47,7 +51,7 @@ def weight_gradients(model: nn.Module, modules: Mapping[str, nn.Module], batches
 
 @torch.no_grad()
 def mean_product(module: nn.Module, gradient: Tensor) -> Tensor:
-    """Return mean |W0 ⊙ G|, a number: to first order, what a weight of the module is worth to the loss.
+    """Return mean |W0 ⊙ G|, a number: to first order, how much a weight of the module matters to the loss.
 
     Args:
         module: linear, its weight as (d_out, d_in) or, in Conv1D, (d_in, d_out).

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynlora import tasks
 from dynlora.engine.loop.checkpoint import copy_into
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gradient_sketch import GradientSketch
@@ -117,7 +118,7 @@ _PARTS = {
     "adapters": _is_adapters,
     "head": lambda value: isinstance(value, dict) and all(isinstance(item, Tensor) for item in value.values()),
     "labels": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
-    "task": lambda value: isinstance(value, str) and value in ("classification", "regression"),
+    "task": lambda value: isinstance(value, str) and value in tasks.registry(),
     "metrics": lambda value: isinstance(value, dict) and all(_is_number(item) for item in value.values()),
 }
 """Parts of a saved state, and whether a value can be one."""

@@ -20,7 +20,6 @@ from dynlora.engine.context import Step
 from dynlora.engine.data.batches import BatchOrder, Tokens
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
-from dynlora.engine.evaluation.metrics import HIGHER_IS_BETTER
 from dynlora.engine.loop.optimizer import clip, set_lr
 from dynlora.engine.loop.step_signals import StepSignals
 from dynlora.engine.loop.timing import Timing
@@ -266,7 +265,7 @@ class Trainer:
         self.recorder.scalar("optimizer_bytes", "train", self.step, float(state_bytes(self.optimizer)))
         predictions = self.predictions(self.evaluation.tokens)
         self.metrics = self.evaluation.record(self.recorder, self.step, predictions)
-        if is_better(self.evaluation.metric, self.metrics, self.best):
+        if self.evaluation.task.is_better(self.evaluation.metric, self.metrics, self.best):
             self.best = {**self.metrics, "step": self.step}
             keeper.best(self, self.metrics)
         if self.step == self.total:
@@ -289,6 +288,7 @@ class Trainer:
             self.model,
             self.strategy.forward,
             tokens,
+            self.evaluation.task,
             batch_size=max(64, self.config.train.batch_size),
             gates=self.adapters.gates,
             disagreement=self.strategy.disagreement,
@@ -305,12 +305,3 @@ def eval_every(config: RunConfig, total: int) -> int:
 def checkpoint_every(config: RunConfig, total: int) -> int:
     """Return the steps between checkpoints: as set, or a tenth of the run, at most 500."""
     return config.log.checkpoint_every or min(500, max(1, math.ceil(total / 10)))
-
-
-def is_better(metric: str, new: dict[str, float], old: dict[str, float]) -> bool:
-    """Say whether an evaluation beats the best so far by the deciding metric, ties by the lower loss."""
-    if not old:
-        return True
-    sign = 1 if HIGHER_IS_BETTER[metric] else -1
-    here, there = sign * new[metric], sign * old[metric]
-    return here > there or (here == there and new["loss"] < old["loss"])

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from dynlora.engine.model.modules import head_names
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.errors import AssetError
+from dynlora.tasks import Task
 
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 """What tables of learned positions are called."""
@@ -30,28 +30,30 @@ DROPOUT_KEYS = ("dropout", "dropout_prob", "_dropout", "_pdrop", "_drop")
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A pretrained transformer with a classification or regression head.
+    """A pretrained transformer with the head of its task.
 
     Attributes:
         model: its weights are frozen, the head's are not.
         tokenizer: of the same folder.
         head: dotted names of the modules trained in full.
         folder: where it was loaded from.
+        task: what the head is for.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     head: list[str]
     folder: Path
+    task: Task
 
 
-def load_base(folder: Path, *, labels: list[str], task: str, seed: int, dropout: float | None = None) -> BaseModel:
+def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = None) -> BaseModel:
     """Load model and tokenizer from a local folder; a new head is drawn from the run's own stream.
 
     Only safetensors are read, and no code of the folder is run.
 
     Raises:
-        AssetError: when the folder does not hold a transformer that can classify text.
+        AssetError: when the folder does not hold a transformer that can learn the task.
     """
     transformers_logging.disable_progress_bar()
     verbosity = transformers_logging.get_verbosity()
@@ -59,8 +61,8 @@ def load_base(folder: Path, *, labels: list[str], task: str, seed: int, dropout:
     seed_global_stream(seed, "head")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        _configure(config, labels, task, dropout)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        _configure(config, task, dropout)
+        model, report = task.model_class().from_pretrained(
             folder,
             config=config,
             local_files_only=True,
@@ -82,7 +84,7 @@ def load_base(folder: Path, *, labels: list[str], task: str, seed: int, dropout:
         SafetensorError,
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"model.name={folder}: cannot be loaded for text classification ({reason[:200]})") from None
+        raise AssetError(f"model.name={folder}: cannot be loaded for {task.name} ({reason[:200]})") from None
     finally:
         transformers_logging.set_verbosity(verbosity)
     if tokenizer.pad_token is None:
@@ -95,7 +97,7 @@ def load_base(folder: Path, *, labels: list[str], task: str, seed: int, dropout:
     if (positions := _positions(model)) is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
-    return freeze(model, tokenizer, fresh, folder)
+    return freeze(model, tokenizer, fresh, folder, task)
 
 
 def _positions(model: PreTrainedModel) -> int | None:
@@ -109,13 +111,15 @@ def _positions(model: PreTrainedModel) -> int | None:
     return None
 
 
-def freeze(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fresh: list[str], folder: Path) -> BaseModel:
+def freeze(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fresh: list[str], folder: Path, task: Task
+) -> BaseModel:
     """Freeze all weights but the head's."""
     model.requires_grad_(False)
     head = head_names(model, fresh)
     for name in head:
         model.get_submodule(name).requires_grad_(True)
-    return BaseModel(model, tokenizer, head, folder)
+    return BaseModel(model, tokenizer, head, folder, task)
 
 
 def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:
@@ -127,18 +131,14 @@ def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:
     }
 
 
-def _configure(config, labels: list[str], task: str, dropout: float | None) -> None:
-    """Write labels and task into the model's config, and the dropout where one is asked for.
+def _configure(config, task: Task, dropout: float | None) -> None:
+    """Write the task into the model's config, and the dropout where one is asked for.
 
     Which code computes attention is not the folder's to say: a name such as `owner/kernel` would fetch and run it.
     """
     config._attn_implementation = None  # the library's own choice, for the parts of the model too
     config._experts_implementation = None
-    config.num_labels = max(1, len(labels))
-    if labels:
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = "regression" if task == "regression" else "single_label_classification"
+    task.configure(config)
     if dropout is None:
         return
     for key, value in vars(config).items():

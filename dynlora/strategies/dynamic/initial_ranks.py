@@ -70,7 +70,7 @@ def _explained(modules: Sequence[ModuleInfo], probe: Probe, max_ranks: Sequence[
 def _predicted(modules: Sequence[ModuleInfo], probe: Probe, max_ranks: Sequence[int]) -> list[np.ndarray]:
     """Return predicted gains per parameter along each weight's gradient, falling; see `predicted_gain`."""
     frozen = base_modules(probe.model, [info.name for info in modules])
-    gradients = weight_gradients(probe.model, frozen, looked_at(probe, BATCHES, labels=True))
+    gradients = weight_gradients(probe.model, frozen, looked_at(probe, BATCHES, labels=True), probe.task)
     found = []
     for info, most in zip(modules, max_ranks, strict=True):
         left, value, right = leading(gradients[info.name].float(), most, stream(probe.seed, info.name, "first ranks"))

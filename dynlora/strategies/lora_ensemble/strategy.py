@@ -18,8 +18,6 @@ from dynlora.strategies.lora_ensemble.layer import (
     MemberLinear,
     MemberLoraLinear,
     Team,
-    distance_of_answers,
-    mean_answer,
 )
 
 USUAL = 4
@@ -118,14 +116,14 @@ class LoraEnsemble(Strategy):
         logits = logits.view(self.team.count, -1, logits.shape[-1])
         if model.training:
             return logits
-        together, self.apart = mean_answer(logits)
+        together, self.apart = self.task.pool_members(logits)
         return together
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over members of their own losses."""
         if output.dim() == 2:
             return super().loss(output, labels)
-        self.between = distance_of_answers(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
+        self.between = self.task.member_distance(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
         return super().loss(output.flatten(0, 1), labels.repeat(len(output)))
 
     def disagreement(self) -> Tensor | None:

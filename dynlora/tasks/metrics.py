@@ -6,9 +6,6 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-HIGHER_IS_BETTER = {"accuracy": True, "f1": True, "matthews": True, "pearson": True, "spearman": True, "mse": False}
-"""Every metric that can decide, and which way it points."""
-
 
 def confusion(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> np.ndarray:
     """Return counts (n_labels, n_labels): rows are the truth, columns the prediction."""

@@ -1,0 +1,64 @@
+"""Tasks: what a model learns, one file each; a file here that defines a `Task` is registered by existing.
+
+Everything that depends on the task is behind `base.Task`. To add one, add a file: nothing else asks for a task's name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import Any
+
+from dynlora.tasks.base import Task
+from dynlora.tasks.labels import LabelColumn
+
+
+@functools.cache
+def registry() -> dict[str, type[Task]]:
+    """Return every task class by its name, those that claim data first in front."""
+    found = []
+    for item in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{item.name}")
+        found += [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
+        ]
+    concrete = [cls for cls in found if cls is not Task]
+    return {cls.name: cls for cls in sorted(concrete, key=lambda cls: (cls.order, cls.name))}
+
+
+def build(name: str, labels: Sequence[str] = ()) -> Task:
+    """Return the task that a checkpoint, or a run, names.
+
+    Args:
+        name: of the task.
+        labels: names of its classes; none for a task without.
+    """
+    return registry()[name](tuple(labels))
+
+
+def choose(name: str, column: LabelColumn) -> Task:
+    """Return the task of labelled data: the one named, or the first that claims the labels.
+
+    Args:
+        name: of a task, or `auto`.
+        column: the labels of both sides.
+
+    Raises:
+        DataError: when the labels do not fit the task.
+    """
+    kinds = registry()
+    kind = kinds[name] if name != "auto" else next(cls for cls in kinds.values() if cls.claims(column))
+    return kind.of(column)
+
+
+def of_model(model: Any) -> Task:
+    """Return the task that a model of one's own was made for, by its config; classification where that says nothing."""
+    config = getattr(model, "config", None)
+    return next(cls(()) for cls in registry().values() if cls.made(config))
+
+
+__all__ = ["LabelColumn", "Task", "build", "choose", "of_model", "registry"]

@@ -1,0 +1,99 @@
+"""A column of labels: checked values of both sides, before a task makes numbers of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from dynlora.errors import DataError
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The labels of both sides.
+
+    Attributes:
+        name: of the column.
+        train, held_out: usable values: text or finite numbers.
+        class_names: what whole numbers mean, where the data says so.
+    """
+
+    name: str
+    train: list[Any]
+    held_out: list[Any]
+    class_names: list[str] | None
+
+    @classmethod
+    def read(cls, name: str, train: Dataset, held_out: Dataset) -> LabelColumn:
+        """Return the column of two tables.
+
+        Raises:
+            DataError: for a gap, a hidden label, or a value that is neither text nor a number.
+        """
+        sides = (usable_labels(train, name, "training"), usable_labels(held_out, name, "held-out"))
+        return cls(name, *sides, getattr(train.features.get(name), "names", None))
+
+    @property
+    def values(self) -> list[Any]:
+        """The values of both sides."""
+        return self.train + self.held_out
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+
+    @property
+    def is_fractional(self) -> bool:
+        """Whether all values are numbers, and some are fractions."""
+        return self.is_numeric and any(not float(value).is_integer() for value in self.values)
+
+
+def label_text(value: Any) -> str:
+    """Return a class as text; 1.0 from a CSV with gaps reads as 1."""
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+def finite_number(text: str) -> float | None:
+    """Return the finite number a text is, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def refuse_mixed_numbers(label: str, kinds: Sequence[Any]) -> None:
+    """Refuse fractions with some text among them, such as NA: each would be taken for a class.
+
+    Raises:
+        DataError: naming the text.
+    """
+    numbers = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is not None]
+    words = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is None]
+    if words and len(numbers) > len(words) and any(not float(number).is_integer() for number in numbers):
+        raise DataError(f"data.label={label}: holds numbers and the text {words[0][:40]!r}; fix or drop such rows")
+
+
+def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
+    """Return the labels of the rows, refusing gaps and GLUE's hidden -1.
+
+    Raises:
+        DataError: naming the first row that cannot be used.
+    """
+    values = table[label][:]
+    for number, value in enumerate(values):
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            raise DataError(f"data.label={label}: {split} row {number + 1} has none; fill it or drop the row")
+        if not isinstance(value, int | float | str):
+            raise DataError(
+                f"data.label={label}: {split} row {number + 1} holds a {type(value).__name__}; give text or numbers"
+            )
+    classes = getattr(table.features.get(label), "names", None)
+    if values and (all(value == -1 for value in values) or (classes and any(value == -1 for value in values))):
+        raise DataError(f"data.label={label}: {split} rows are -1, a hidden label; use a split that has labels")
+    return list(values)
