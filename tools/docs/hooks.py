@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from dynlora import strategies
 from tools.docs import pages
@@ -27,8 +28,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Let links to pages at the top of the repository reach their copies in the site."""
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Let links to pages at the top of the repository reach their copies in the site; Results gets the whole width."""
+    if page.file.src_uri == "RESULTS.md":
+        page.meta["hide"] = ["navigation", "toc"]
     for name in pages.COPIED:
         markdown = markdown.replace(f"](../{name}", f"]({name}")
     return markdown

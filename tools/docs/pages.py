@@ -43,7 +43,7 @@ def method(described: Mapping[str, Any]) -> str:
     parts = [f"# {described['title']}", described["summary"]]
     if described["formula"]:
         parts.append(f"$$\n{described['formula']}\n$$")
-    parts.append(table(("", ""), methods_model.facts(described)))
+    parts.append(table(("property", "value"), _facts(described)))
     parts += [_flat(paragraph) for paragraph in methods_model.how(described)]
     if departs := methods_model.departs(described):
         parts.append(f"**Differences from the source.** {_flat(departs)}")
@@ -58,6 +58,13 @@ def method(described: Mapping[str, Any]) -> str:
         parts.append(notes.read_text("utf-8").strip())
     parts.append("[All methods](../METHODS.md) · [Results of every method](../research/methods.md)")
     return "\n\n".join(parts) + "\n"
+
+
+def _facts(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is known of a method in a word or two; its paper is a link."""
+    for name, value in methods_model.facts(described):
+        link = methods_model.paper_link(described) if name == "Paper" else None
+        yield name, f"[{value}]({link})" if link else value
 
 
 def overview(described: Sequence[Mapping[str, Any]]) -> str:
