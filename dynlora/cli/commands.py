@@ -107,10 +107,17 @@ def show(*, run_id: str, runs_dir: Path) -> Report:
     return document, summary_words(document)
 
 
-def stop(*, run_id: str, runs_dir: Path) -> Report:
-    """Ask a run to stop."""
-    status = launch.stop(runs_dir, run_id)
-    return {"id": run_id, "status": status}, f"{run_id}: {status}"
+def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
+    """Ask a run to stop, or end it at once."""
+    if not now:
+        status = launch.stop(runs_dir, run_id)
+        saving = "; it finishes its step and saves its state, asking again changes nothing"
+        return {"id": run_id, "status": status}, f"{run_id}: {status}{saving if status == 'stopping' else ''}"
+    status = launch.end_now(runs_dir, run_id)
+    kept = run_summary(run_folder(runs_dir, run_id))
+    lost = max(0, kept["step"] - (kept["checkpoint_step"] or 0)) if status == "interrupted" else 0
+    words = f"; {lost} steps since the checkpoint of step {kept['checkpoint_step'] or 0} are lost" if lost else ""
+    return {"id": run_id, "status": status, "lost_steps": lost}, f"{run_id}: {status}{words}"
 
 
 def delete(*, run_id: str, runs_dir: Path) -> Report:

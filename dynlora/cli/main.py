@@ -102,10 +102,11 @@ def resume(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("run_id", metavar="ID")
+@click.option("--now", is_flag=True, help="End the process at once; steps since the last checkpoint are lost.")
 @in_runs
 @reports
 def stop(**options: Any) -> Any:
-    """Ask a running run to stop; its state is kept."""
+    """Stop a run: it finishes its step and saves its state; asking again changes nothing."""
     return commands.stop(**options)
 
 

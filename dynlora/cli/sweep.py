@@ -17,6 +17,9 @@ from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
+OPEN = ("queued", "running", "stopping")
+"""States of a run that is not over."""
+
 
 def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool) -> Report:
     """Queue one run per combination of the listed values; `--set` wins over the file's section `sweep`."""
@@ -63,4 +66,4 @@ def _wait(runs_dir: Path, ids: list[str]) -> None:
     while open_ids:
         time.sleep(1)
         launch.wake(runs_dir)
-        open_ids = {i for i in open_ids if run_summary(run_folder(runs_dir, i))["status"] in ("queued", "running")}
+        open_ids = {i for i in open_ids if run_summary(run_folder(runs_dir, i))["status"] in OPEN}

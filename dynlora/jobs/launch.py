@@ -32,17 +32,19 @@ from dynlora.jobs.queue import (
     start_next,
     wake,
 )
-from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root, storing
+from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root, storing
 from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.safe_files import read_json, write_text
 from dynlora.store import process, schema
 from dynlora.store.lifecycle import annotate
 from dynlora.store.rows import Status
+from dynlora.store.stop_request import forget_stop, request_stop
 
 __all__ = [
     "RunHandle",
     "catalog",
     "delete",
+    "end_now",
     "enqueue",
     "in_queue",
     "is_alive",
@@ -56,6 +58,7 @@ __all__ = [
 
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 _STARTING_STOP_S = 10.0
+_ENDED_S = 10.0
 LEFT_AFTER_S = 86_400.0
 """Age, seconds, at which what a killed start left behind is removed."""
 
@@ -147,8 +150,10 @@ def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
 def stop(runs_dir: Folder, run_id: str) -> str:
     """Ask a run to stop: its process saves a checkpoint and ends. A queued run leaves the queue.
 
+    Asking any number of times is one stop.
+
     Returns:
-        The status right after: `stopped` for a queued run, `running` for one that is now ending.
+        The status right after: `stopped` for a queued run, `stopping` for one that is now saving its state.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -161,20 +166,47 @@ def stop(runs_dir: Folder, run_id: str) -> str:
         status = read_status(folder)
         if status.status == "queued":
             status = _stop_queued(folder, status)
-            if status.status != "running":
+            if not status.is_running:
                 return status.status
     if status.other_host:
         raise RunBusyError(f"run {run_id} is training on host {status.host}: stop it there")
-    if status.status != "running":
+    if not status.is_running:
         raise ConfigError(f"run {run_id} is {status.status}: only a queued or running run can be stopped")
-    _terminate(run_id, status.pid, status.process_start)
+    if status.status == "running":
+        request_stop(folder, status.pid, status.process_start)
+        _signal(run_id, status.pid, status.process_start, signal.SIGTERM)
+    return read_status(folder).status
+
+
+def end_now(runs_dir: Folder, run_id: str) -> str:
+    """End a run's process at once: what it trained since its last checkpoint is lost. A queued run leaves the queue.
+
+    Returns:
+        The status right after: `stopped` for a queued run, `interrupted` for one that was training.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when it runs on another machine, or its process is not one of dynlora's.
+        ConfigError: when it is neither queued nor running.
+    """
+    folder = schema.run_folder(runs_root(runs_dir), run_id)
+    status = read_status(folder)
+    if not status.is_running or status.other_host:
+        return stop(runs_dir, run_id)
+    _signal(run_id, status.pid, status.process_start, getattr(signal, "SIGKILL", signal.SIGTERM))
+    deadline = time.monotonic() + _ENDED_S
+    while process.is_alive(status.pid, status.process_start) and time.monotonic() < deadline:
+        reap()
+        time.sleep(0.02)
+    forget_stop(folder)
+    start_next(runs_root(runs_dir))
     return read_status(folder).status
 
 
 def _stop_queued(folder: Path, status: Status) -> Status:
     launch = read_launch(folder)
     if launch.opened == status.opened and launch.is_alive:
-        _terminate(folder.name, launch.pid, launch.start)
+        _signal(folder.name, launch.pid, launch.start, signal.SIGTERM)
         deadline = time.monotonic() + _STARTING_STOP_S
         while launch.is_alive and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -184,14 +216,14 @@ def _stop_queued(folder: Path, status: Status) -> Status:
     return read_status(folder)
 
 
-def _terminate(run_id: str, pid: int | None, start: float | None) -> None:
-    """Send SIGTERM to exactly the process that wrote the run, if it is one of ours; a pid alone is not trusted."""
+def _signal(run_id: str, pid: int | None, start: float | None, number: int) -> None:
+    """Send a signal to exactly the process that wrote the run, if it is one of ours; a pid alone is not trusted."""
     if pid is None or not process.is_alive(pid, start):
         return
     if pid == os.getpid() or not process.is_ours(process.command_line(pid)):
         raise RunBusyError(f"run {run_id}: process {pid} is not one that dynlora started, so it was left alone")
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
         if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it goes on
             os.kill(pid, signal.SIGCONT)
 
@@ -219,7 +251,7 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
         status = read_status(folder)
         if status.status == "finished":
             raise ConfigError(f"run {run_id} is finished: there is nothing to resume")
-        if status.status == "running" and not (status.other_host and force):
+        if status.is_running and not (status.other_host and force):
             where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
             raise RunBusyError(f"run {run_id} is running{where}")
         if status.status != "queued":

@@ -120,9 +120,10 @@ def in_queue(runs_dir: Folder) -> tuple[int, int]:
     root, found = runs_root(runs_dir), {"running": 0, "queued": 0}
     for run_id in active_ids(root):
         with suppress(DynloraError):
-            status = read_status(schema.run_folder(root, run_id)).status
-            if status in found:
-                found[status] += 1
+            status = read_status(schema.run_folder(root, run_id))
+            name = "running" if status.is_running else status.status
+            if name in found:
+                found[name] += 1
     return found["running"], found["queued"]
 
 
@@ -135,7 +136,7 @@ def _is_training(root: Path, run_id: str) -> bool:
 
 def _holds_queue(status: Status) -> bool:
     gone = status.other_host and status.heartbeat_age_s > FOREIGN_GONE_S
-    return status.status == "running" and not gone
+    return status.is_running and not gone
 
 
 def _waiting(root: Path) -> list[str]:
@@ -156,7 +157,7 @@ def _waiting(root: Path) -> list[str]:
             queued.append((status.heartbeat, run_id))
         elif status.status == "queued":
             busy = _is_starting(folder) or busy
-        elif status.status == "running":
+        elif status.is_running:
             busy = _holds_queue(status) or busy
         else:
             _settle(folder, status)
@@ -229,4 +230,4 @@ def is_alive(runs_dir: Folder, run_id: str) -> bool:
     if status.status == "queued":
         launch = read_launch(folder)
         return launch.opened == status.opened and launch.is_alive
-    return status.status == "running" and process.is_alive(status.pid, status.process_start)
+    return status.is_running and process.is_alive(status.pid, status.process_start)

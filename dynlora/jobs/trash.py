@@ -90,4 +90,4 @@ def _state(folder: Path) -> str | None:
 
 def _is_busy(folder: Path) -> bool:
     state = _state(folder)
-    return state == "running" or (state == "queued" and read_launch(folder).is_alive)
+    return state in ("running", "stopping") or (state == "queued" and read_launch(folder).is_alive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,7 @@ from dynlora.store.rows import (
     Status,
     SystemSeries,
 )
+from dynlora.store.stop_request import stop_requested
 
 STALLED_AFTER_S = 15.0
 """Silence of a living process, seconds, after which a run is shown as stalled."""
@@ -79,7 +81,11 @@ class RunReader:
         )
         if len(rows) != 1:
             raise self._corrupt("its status is missing")
-        return derive_status(rows[0], self._corrupt)
+        found = derive_status(rows[0], self._corrupt)
+        is_local = found.status == "running" and not found.other_host
+        if is_local and stop_requested(self.folder, found.pid, found.process_start):
+            return replace(found, status="stopping")
+        return found
 
     def last_step(self) -> int:
         """Return the last completed step that is visible."""

@@ -61,7 +61,7 @@ class Status:
     """Where a run stands; `status` is derived from the process, `state` is what the writer stored.
 
     Attributes:
-        status: queued, running, finished, failed, stopped or interrupted.
+        status: queued, running, stopping, finished, failed, stopped or interrupted.
         state: the stored state, never `interrupted`.
         step: last completed step that is visible.
         max_steps: steps of the whole run.
@@ -89,6 +89,11 @@ class Status:
     host: str | None
     error: str | None
     opened: int
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process trains the run, also one that was asked to stop and is saving its state."""
+        return self.status in ("running", "stopping")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
     best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, own_signals (what the
     method records beside the usual), metric (the one that decides), labels (names of the classes), task, planned_events
-    (reallocations the schedule plans, or null), data_size, data_warnings, machine, error, stalled_s, heartbeat_age_s,
+    (reallocations the schedule plans, or null), data_size, data_warnings, machine, checkpoint_step
+    (what a hard end falls back to), error, stalled_s, heartbeat_age_s,
     other_host, folder.
 
     Raises:
@@ -54,6 +55,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),
         "machine": table(meta.get("machine")),
+        "checkpoint_step": whole(meta.get("checkpoint_step")),
         "error": status.error,
         "stalled_s": status.stalled_s,
         "heartbeat_age_s": status.heartbeat_age_s,

@@ -52,7 +52,7 @@ class RunWriter(Recording):
         """
         folder = Path(os.path.realpath(folder))
         with RunReader(folder) as reader:
-            ending = reader.status().status != "running"
+            ending = not reader.status().is_running
         lock = lock_run(folder, LET_GO_S if ending else 0.0)
         connection: sqlite3.Connection | None = None
         try:

@@ -34,7 +34,8 @@ class RunKeeper:
         except OSError as error:  # a checkpoint ahead of the store would leave steps that nobody recorded
             self._not_kept("checkpoint", trainer, str(error), must=trainer.step == 0)
             return
-        self._keep("checkpoint", training_state(trainer, self.inputs), trainer, must=trainer.step == 0)
+        if self._keep("checkpoint", training_state(trainer, self.inputs), trainer, must=trainer.step == 0):
+            self.writer.set_meta("checkpoint_step", trainer.step)
 
     def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Keep the adapter of the best evaluation so far; the run names it the best only where it was kept."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from dynlora.engine.recorder import NullRecorder
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.store.meta import table, whole
+from dynlora.store.process import this_process
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
+from dynlora.store.stop_request import forget_stop, request_stop
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import Inputs, build_trainer, load_inputs, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
@@ -139,12 +142,12 @@ def _check_resumable(run_id: str, status: Any, force: bool) -> None:
     """Refuse to go on with a run that is finished, running, or may be running elsewhere."""
     if status.status == "finished":
         raise ConfigError(f"resume {run_id}: the run is finished; start a new one with a longer train.steps")
-    if status.status == "running" and status.other_host and not force:
+    if status.is_running and status.other_host and not force:
         raise ConfigError(
             f"resume {run_id}: the run was last written on host {status.host}, {status.heartbeat_age_s:.0f} s ago; "
             "make sure it has ended there, then add --force"
         )
-    if status.status == "running" and not status.other_host:
+    if status.is_running and not status.other_host:
         raise ConfigError(f"resume {run_id}: the run is running (process {status.pid}); stop it first")
 
 
@@ -196,7 +199,8 @@ def _run(
     """Train in a run folder, and leave it in the state the run ended in."""
     if not accelerator.is_main_process:
         return _follow(inputs, folder, accelerator, state)
-    with RunWriter.open(folder, resume_from=None if state is None else state["step"]) as writer, StopRequest() as stop:
+    resume_from = None if state is None else state["step"]
+    with RunWriter.open(folder, resume_from=resume_from) as writer, _stop_of(folder) as stop:
         writer.set_meta("machine", describe_machine(accelerator.device, _precision(inputs, accelerator)))
         for warning in inputs.data.warnings:
             writer.log("warning", warning)
@@ -213,6 +217,17 @@ def _run(
             raise
         writer.finish(outcome.state)
     return outcome
+
+
+@contextmanager
+def _stop_of(folder: Path) -> Iterator[StopRequest]:
+    """Remember a stop of the run that this process trains, and make it visible to others, inside the block."""
+    me = this_process()
+    try:
+        with StopRequest(folder.name, lambda: request_stop(folder, me.pid, me.start)) as stop:
+            yield stop
+    finally:
+        forget_stop(folder)
 
 
 def _train_in(

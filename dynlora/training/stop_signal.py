@@ -1,10 +1,11 @@
-"""A stop that was asked for: remembered until the step is done."""
+"""A stop that was asked for: remembered until the step is done; asking again changes nothing."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -14,17 +15,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """Remembers a SIGINT or SIGTERM until the step is done; a second one ends the process at once.
+    """Remembers a SIGINT or SIGTERM until the step is done; further ones are answered, and change nothing.
+
+    A person who presses Ctrl-C again is impatient, and a supervisor that sends SIGTERM again is careful: neither means
+    to lose what was trained since the last checkpoint. `dynlora stop ID --now` does, and says what is lost.
 
     Attributes:
+        run_id: of the run, for the message.
+        on_request: called once, when the first signal comes.
         signal: number of the signal that came, 0 for none.
     """
 
+    run_id: str = ""
+    on_request: Callable[[], None] = lambda: None
     signal: int = 0
     _before: dict[int, Any] = field(default_factory=dict)
 
     def __enter__(self) -> StopRequest:
-        """Listen; signals reach the main thread only."""
+        """Take the signals over; they reach the main thread only."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._remember)
@@ -40,6 +48,14 @@ class StopRequest:
         return self.signal != 0
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
+        """Note the first signal and say what happens; say of every further one that it changes nothing."""
+        end_now = f"`dynlora stop {self.run_id} --now` ends it at once and loses the steps since the last checkpoint"
+        if self.signal:
+            logger.warning("already stopping: the step is finished and saved first; %s", end_now)
+            return
         self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        logger.warning("stopping after this step; the state is kept, `dynlora resume` goes on from it")
+        logger.warning(
+            "stopping: this step is finished and saved, then `dynlora resume %s` continues; "
+            "asking again changes nothing; %s", self.run_id, end_now,
+        )  # fmt: skip
+        self.on_request()

@@ -15,6 +15,7 @@ import pytest
 
 from dynlora.jobs import launch
 from dynlora.store.reader import RunReader
+from dynlora.store.stop_request import STOP_NAME, request_stop
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments
 
@@ -94,6 +95,75 @@ def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_
     )
     done = document(run(runs_dir, "resume", folder.name, "--json"))
     assert (done["status"], done["step"]) == ("finished", said["step"] + 3)
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_again_and_again_is_one_stop(
+    again: signal.Signals, tiny_bert: Path, tiny_data: Path, runs_dir: Path
+) -> None:
+    """Asked four times within a step, by signals and by commands: the state is saved, nothing is lost."""
+    process = in_the_background(tiny_bert, tiny_data, runs_dir)
+    try:
+        folder = wait_for_step(runs_dir, 2, process)
+        process.send_signal(signal.SIGSTOP)  # so that all four come before the step is done
+        process.send_signal(again)
+        process.send_signal(again)
+        for _ in range(2):
+            said = document(run(runs_dir, "stop", folder.name, "--json"))
+            assert said["status"] in ("stopping", "stopped")
+        stdout, stderr = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode in (128 + again, 128 + signal.SIGTERM), stderr.decode()  # whichever was handed over first
+    ended = json.loads(stdout)
+    assert ended["status"] == "stopped"
+    assert ended["checkpoint_step"] == ended["step"], "nothing is lost"
+    assert b"asking again changes nothing" in stderr
+    assert f"dynlora stop {folder.name} --now".encode() in stderr
+    assert not (folder / STOP_NAME).exists()
+
+
+def test_a_stop_is_seen_while_the_state_is_saved(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    process = in_the_background(tiny_bert, tiny_data, runs_dir)
+    try:
+        folder = wait_for_step(runs_dir, 2, process)
+        process.send_signal(signal.SIGSTOP)
+        with RunReader(folder) as reader:
+            status = reader.status()
+        request_stop(folder, status.pid, status.process_start)
+        assert document(run(runs_dir, "show", folder.name, "--json"))["status"] == "stopping"
+        assert [row["status"] for row in document(run(runs_dir, "runs", "--json"))] == ["stopping"]
+        assert document(run(runs_dir, "stop", folder.name, "--json")) == {"id": folder.name, "status": "stopping"}
+        assert run(runs_dir, "delete", folder.name).exit_code == 2
+        assert run(runs_dir, "resume", folder.name).exit_code == 2
+        request_stop(folder, status.pid, 1.0)  # another process of the same number
+        assert document(run(runs_dir, "show", folder.name, "--json"))["status"] == "running"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_ending_now_says_what_is_lost(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    process = in_the_background(tiny_bert, tiny_data, runs_dir)
+    try:
+        folder = wait_for_step(runs_dir, 2, process)
+        said = document(run(runs_dir, "stop", folder.name, "--now", "--json"))
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert said["status"] == "interrupted"
+    shown = document(run(runs_dir, "show", folder.name, "--json"))
+    assert (shown["status"], shown["checkpoint_step"]) == ("interrupted", 0)
+    assert said["lost_steps"] == shown["step"] >= 2
+    assert run(runs_dir, "stop", folder.name, "--now").exit_code == 2
+
+
+def in_the_background(model: Path, data: Path, runs_dir: Path) -> subprocess.Popen[bytes]:
+    """Return a process that trains for long and keeps its only checkpoint at step 0."""
+    arguments = tiny_arguments(model, data, "train.steps=4000", "strategy.name=lora", "log.eval_every=4000")
+    command = [sys.executable, "-m", "dynlora", "train", *arguments, "--json", "--runs-dir", str(runs_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
 def test_interrupted_from_the_keyboard(

@@ -191,7 +191,7 @@ def test_a_running_run_stops_and_goes_on(root: Path) -> None:
         launch.resume(root, run)
     with pytest.raises(RunBusyError, match="stop it first"):
         launch.delete(root, run)
-    assert launch.stop(root, run) in ("running", "stopped")
+    assert launch.stop(root, run) in ("stopping", "stopped")
     wait(lambda: status(root, run) == "stopped")
     with pytest.raises(ConfigError, match="is stopped"):
         launch.stop(root, run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -181,7 +182,7 @@ def test_a_process_that_took_over_the_pid_is_not_signalled(
             writer = RunWriter.open(run, resume_from=None)
             with pytest.raises(ConfigError, match="only a queued or running run can be stopped"):
                 launch.stop(root, "one")
-            launch._terminate("one", sleeper.pid, start)
+            launch._signal("one", sleeper.pid, start, signal.SIGTERM)
             writer.close()
     assert sleeper.poll() is None
 
@@ -244,7 +245,7 @@ def test_a_full_disk_is_a_sentence_where_a_run_is_checked_and_a_file_kept(
     monkeypatch.setattr(cli_client, "write_text", refused)
     with pytest.raises(StorageError, match="the configuration to check cannot be written"):
         cli_client.preflight({"seed": 1}, tmp_path)
-    monkeypatch.setattr(uploads, "_write", refused)
+    monkeypatch.setattr(uploads, "write_bytes", refused)
     with pytest.raises(StorageError, match=r"upload a.csv cannot be written \(No space left on device\)"):
         uploads.keep(tmp_path, "a.csv", b"text,label\n")
     (tmp_path / "file").write_text("in the way")

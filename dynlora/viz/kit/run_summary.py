@@ -14,7 +14,7 @@ import pandas as pd
 from dynlora.store.catalogue import deciding_metric
 from dynlora.viz.kit.text import duration, one_line, percent, score, sentence_case, source_name
 
-ACTIVE = ("queued", "running")
+ACTIVE = ("queued", "running", "stopping")
 """States in which a run can change by itself."""
 
 
@@ -114,7 +114,7 @@ def step_times(scalars: pd.DataFrame) -> pd.DataFrame:
 def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int) -> float | None:
     """Return the seconds a running run still needs, from up to 50 steps of this process; None when unknown."""
     recent = times[times["step"] > resumed_at].tail(50)
-    if summary["status"] != "running" or recent.empty:
+    if summary["status"] not in ("running", "stopping") or recent.empty:
         return None
     return float(recent["step_ms"].median()) * (summary["max_steps"] - summary["step"]) / 1000
 

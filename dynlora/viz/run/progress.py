@@ -37,7 +37,7 @@ def evaluation_s(events: pd.DataFrame, times: pd.DataFrame, resumed_at: int) -> 
 def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, events: pd.DataFrame, resumed_at: int) -> float | None:
     """Return the seconds a running run still needs, steps and evaluations; None before this process made a step."""
     recent = times[times["step"] > resumed_at].tail(50)
-    if summary["status"] != "running" or recent.empty:
+    if summary["status"] not in ("running", "stopping") or recent.empty:
         return None
     steps = max(0, summary["max_steps"] - summary["step"])
     seconds = float(recent["step_ms"].median()) * steps / 1000

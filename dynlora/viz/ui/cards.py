@@ -18,6 +18,7 @@ from dynlora.viz.kit.theme import Palette
 STATUS_LOOK = {
     "queued": ("gray", ":material/hourglass_empty:"),
     "running": ("blue", ":material/play_arrow:"),
+    "stopping": ("orange", ":material/hourglass_top:"),
     "finished": ("green", ":material/check:"),
     "stopped": ("orange", ":material/pause:"),
     "failed": ("red", ":material/error:"),

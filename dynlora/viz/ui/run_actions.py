@@ -11,6 +11,9 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
+from dynlora.store import queries
+from dynlora.viz.kit.text import plural
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 
@@ -102,6 +105,8 @@ def run_buttons(run: Chosen, status: str) -> None:
     """Draw stop or resume, whichever the run's status allows; samples are read-only."""
     if not run.is_own or is_read_only():
         st.caption("read-only" if run.is_own else "sample, read-only")
+    elif status == "stopping":
+        _end_now_button(run)
     elif status in ("queued", "running"):
         if st.button("Stop", icon=":material/stop:", key="stop"):
             _each(lambda run_id: launch.stop(runs_dir(), run_id), [run.id])
@@ -109,6 +114,20 @@ def run_buttons(run: Chosen, status: str) -> None:
         "Resume", icon=":material/play_arrow:", key="resume", type="primary"
     ):
         _each(lambda run_id: launch.resume(runs_dir(), run_id), [run.id])
+
+
+def _end_now_button(run: Chosen) -> None:
+    """Draw the button that ends a run at once, and what is lost by it."""
+    summary = cached_queries.ask(queries.run_summary, run.folder)
+    kept = summary["checkpoint_step"] or 0
+    lost = max(0, (summary["step"] or 0) - kept)
+    with st.popover("End now", icon=":material/dangerous:"):
+        st.caption(
+            "The run finishes its step and saves its state; this takes a moment after an evaluation. Ending it now "
+            f"loses the {plural(lost, 'step')} since the checkpoint of step {kept}."
+        )
+        if st.button("End now", key="end-now", type="primary"):
+            _each(lambda run_id: launch.end_now(runs_dir(), run_id), [run.id])
 
 
 def _each(action: object, run_ids: Sequence[str]) -> None:
