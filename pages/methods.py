@@ -30,5 +30,6 @@ for strategy in strategies:
         with right:
             facts.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
             run_picker.link("pages/launch.py", "Launch it", strategy=strategy["name"])
+            frame.documentation("Full description", f"methods/{strategy['name']}")
         with st.expander("Hyper-parameters", icon=":material/tune:"):
             st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")

@@ -10,6 +10,7 @@ from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.errors import DynloraError
+from dynlora.server.docs_site import docs_url
 from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import markdown_text
@@ -42,7 +43,14 @@ def menu(pages: Sequence[StreamlitPage]) -> None:
         st.markdown("##### dynlora")
         for page in pages:
             st.page_link(page, query_params={"run": run} if run else None, width="stretch")
+        documentation("Documentation")
         unlock()
+
+
+def documentation(label: str, page: str = "index", section: str = "") -> None:
+    """Draw a link to a page of the documentation, which the same server has; it opens beside the dashboard."""
+    address = docs_url(page, section)
+    st.link_button(label, address, icon=":material/open_in_new:", type="tertiary", key=f"docs-{page}-{section}")
 
 
 @contextmanager
