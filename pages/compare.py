@@ -1,4 +1,4 @@
-"""Which of these runs is better, what did they set differently, and where did they put their capacity?"""
+"""Results, settings and ranks of several runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dynlora.viz.ui.cached_queries import one_look
 SECTIONS = {
     "results": "Results",
     "capacity": "Capacity and settings",
-    "numbers": "Numbers",
+    "numbers": "Scatter plots",
     "sweeps": "Sweeps",
-    "paper": "Paper table",
+    "paper": "Results table",
 }
 
 frame.enter()
-cards.titled("Compare", "Runs side by side, two or hundreds; runs that differ in seed alone as one.")
+cards.titled("Compare", "Compare two to hundreds of runs. Runs that differ only in the seed form one group.")
 chosen = run_selection.select_runs()
 if len(chosen.rows) < 2:
-    cards.note("Pick two runs or more.")
+    cards.note("Select two or more runs.")
     st.stop()
 section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
@@ -37,11 +37,11 @@ def show_results() -> None:
     summaries, metric = list(found.summaries.values()), found.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
-    with cards.card("How did they end?", "final"):
+    with cards.card("Final results", "final"):
         table = compare_model.by_group(found.summaries, found.groups, metric)
         cards.rows(compare_model.group_table(table, metric))
         cards.note(compare_text.groups(table, metric, low_is_good=metric in compare_model.LOW_IS_GOOD))
-        with st.expander("Each run: status, steps, best, time", icon=":material/table_rows:"):
+        with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
             cards.rows(compare_model.final_table(summaries, found.names, metric))
     compare_cards.compared_curves(found)
     compare_cards.compared_pairs(found)
@@ -53,10 +53,10 @@ def show_capacity() -> None:
     run_selection.say_how_many(chosen)
     found = compare_cards.compared(chosen.runs)
     compare_cards.compared_ranks(found)
-    with cards.card("What was set differently?", "settings"):
+    with cards.card("Settings that differ", "settings"):
         difference = compare_model.config_difference(list(found.summaries.values()), found.names)
         if difference.empty:
-            cards.note("Nothing: the configurations are the same.")
+            cards.note("The configurations are the same.")
         else:
             st.dataframe(difference, hide_index=True, width="stretch")
             cards.table(difference, "settings")

@@ -1,4 +1,4 @@
-"""What should be trained next? A form from the configuration's schema; the same as `dynlora train`."""
+"""A form from the configuration's schema that starts a run, as `dynlora train` does."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dynlora.viz.launch import form as launch_form
 from dynlora.viz.ui import cards, frame, run_picker, url_state
 
 frame.enter()
-cards.titled("Launch", "Start a real fine-tune in a process of its own; it goes on when this page is closed.")
-with frame.guarded(), st.spinner("Asking for the strategies"):
+cards.titled("Launch", "Start a fine-tuning run in its own process. It continues when this page is closed.")
+with frame.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = {row["name"]: row for row in launch.catalog()["strategies"]}
 
-with cards.card("What does it start from?", "start"):
+with cards.card("Starting settings", "start"):
     start = start_from.pick_start(STRATEGIES)
-with cards.card("What is learned from?", "data"):
+with cards.card("Data", "data"):
     source = data_source.pick_source(start)
-with cards.card("What is trained, and how long?", "what"), frame.guarded():
+with cards.card("Model and training", "what"), frame.guarded():
     values, seeds = launch_form.what_and_how_long(start)
-with cards.card("How is capacity spent?", "how"):
+with cards.card("Strategy", "how"):
     usual = start.get("strategy.name", form_model.config_field("strategy.name").default)
     name = url_state.choose(
-        "strategy", "strategy", list(STRATEGIES), usual if usual in STRATEGIES else next(iter(STRATEGIES))
+        "strategy", "Strategy", list(STRATEGIES), usual if usual in STRATEGIES else next(iter(STRATEGIES))
     )
     strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
 
@@ -38,10 +38,10 @@ launch_form.show_launched()
 preflight_card.show_check(configs[0])
 
 if not source.missing:
-    with cards.card("The same on the command line", "command"):
+    with cards.card("Command line", "command"):
         commands = [form_model.command(config, str(run_picker.runs_dir())) for config in configs]
         left, right = st.columns([3, 2])
         left.code("\n".join(commands), language="bash", wrap_lines=True)
         right.code(yaml_text(configs[0]), language="yaml", wrap_lines=True)
         if len(configs) > 1:
-            cards.note(f"The file is that of the first of {len(configs)} runs; in the others only the seed differs.")
+            cards.note(f"The file is for the first of {len(configs)} runs. The other runs differ only in the seed.")

@@ -1,4 +1,4 @@
-"""Which methods are there, what do they do, and how sure is it that they do what their paper says?"""
+"""All methods: what they do, their papers, and how faithful they are to them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dynlora.viz.methods import model as methods_model
 from dynlora.viz.ui import cards, facts, frame, run_picker
 
 frame.enter()
-cards.titled("Methods", "Every strategy that can be launched: what it does, from which paper, at what cost.")
-with frame.guarded(), st.spinner("Asking for the strategies"):
+cards.titled("Methods", "All strategies: what they do, their papers and their cost.")
+with frame.guarded(), st.spinner("Loading the strategies"):
     strategies = launch.catalog()["strategies"]
 
-with cards.card("Which methods are there?", "overview"):
+with cards.card("Overview", "overview"):
     cards.rows(methods_model.overview(strategies))
 for strategy in strategies:
     with cards.card(strategy.get("title") or strategy["name"], f"method-{strategy['name']}"):
@@ -26,10 +26,10 @@ for strategy in strategies:
             for paragraph in methods_model.how(strategy):
                 cards.documented(paragraph)
             if departs := methods_model.departs(strategy):
-                cards.documented(f"Departs from its source: {departs}")
+                cards.documented(f"Differences from the source: {departs}")
         with right:
             facts.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
-            run_picker.link("pages/launch.py", "Launch it", strategy=strategy["name"])
+            run_picker.link("pages/launch.py", "Launch", strategy=strategy["name"])
             frame.documentation("Full description", f"methods/{strategy['name']}")
-        with st.expander("Hyper-parameters", icon=":material/tune:"):
+        with st.expander("Hyperparameters", icon=":material/tune:"):
             st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")

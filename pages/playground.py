@@ -1,4 +1,4 @@
-"""What does the trained model say of a text, and which words, gates and modules is it owed to?"""
+"""Predictions for a text, and their attribution to words, gates and modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with frame.guarded():
     signals = cached_queries.signal_names(run.folder)
 cards.titled(f"Playground: {summary['name']}", run_summary.about(summary))
 if not summary["step"] or modules.empty:
-    cards.note("Nothing has been trained yet: the playground opens with the first checkpoint.")
+    cards.note("The run has not trained any step yet. The playground is available after the first checkpoint.")
     st.stop()
 asked = playground_cards.text_form(run, playground_model.task_of(summary, examples), examples, gated="gate" in signals)
 if asked.text:

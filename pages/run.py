@@ -1,4 +1,4 @@
-"""How does this run go, what has it learned, and is anything wrong with it?"""
+"""One run: training curves, results, machine and log."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cards, frame, live, run_actions, run_picker
 
 frame.enter()
-cards.titled("Runs", "Every run in the runs folder, and the samples that come with dynlora (read-only).")
+cards.titled("Runs", "All runs in the runs folder, and the read-only sample runs of dynlora.")
 RUNS = run_picker.list_all()
 ACTIVE = run_picker.is_active(RUNS)
 
@@ -47,7 +47,7 @@ def show_list(runs: Any) -> None:
     if chosen:
         bulk_actions.ticked_runs(shown, chosen, runs_table.all_tags(runs))
     else:
-        cards.note("Tick one run to open it, two or more to compare them.")
+        cards.note("Select one run to open it, or several runs to compare them.")
 
 
 show_runs()

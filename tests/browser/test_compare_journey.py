@@ -33,9 +33,9 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
     expect(card.locator(".legendtext").first).to_contain_text("n = 3")
     assert card.locator(".legendtext").count() == 2
     expect(card.locator(".scatterlayer .js-fill, .scatterlayer .fills path").first).to_be_attached()
-    expect(page.get_by_text("Paired over 3 shared seeds and 40 examples").first).to_be_visible()
-    page.get_by_text("by adapter parameters × steps").click()
-    expect(card.locator(".xtitle")).to_have_text(["adapter parameters × steps"])
+    expect(page.get_by_text("Paired over 3 common seeds and 40 examples").first).to_be_visible()
+    page.get_by_text("By adapter parameters × steps").click()
+    expect(card.locator(".xtitle")).to_have_text(["Adapter parameters × steps"])
     page.get_by_text("Each run", exact=True).click()
     expect(card.locator(".legendtext")).to_have_count(6)
     assert "x=parameter-steps" in page.url
@@ -46,7 +46,7 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
     again = context.new_page()
     again.goto(page.url)
     card = again.locator('[class*="st-key-card-loss"]')
-    expect(card.locator(".xtitle")).to_have_text(["adapter parameters × steps"])
+    expect(card.locator(".xtitle")).to_have_text(["Adapter parameters × steps"])
     expect(card.locator(".legendtext")).to_have_count(6)
     main = again.get_by_test_id("stMain")
     assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0

@@ -32,7 +32,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     run_id = _launch(page, server)
     page.screenshot(path=artifacts / "1-launched.png", full_page=True)
 
-    page.get_by_role("link", name="Watch it").click()
+    page.get_by_role("link", name="Open run").click()
     progress = page.get_by_text(re.compile(r"step \d+ of 20"))
     expect(progress).to_be_visible(timeout=60_000)
     loads: list[str] = []
@@ -64,7 +64,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     for card in ("loss", "metric", "frontier"):
         expect(page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot')).to_be_visible()
     page.get_by_text("Capacity and settings", exact=True).click()
-    expect(page.get_by_role("heading", name="Where did they put their capacity?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Rank by module")).to_be_visible()
     expect(page.locator('[class*="st-key-card-ranks"] .js-plotly-plot')).to_be_visible()
     page.screenshot(path=artifacts / "5-compare.png", full_page=True)
 
@@ -74,13 +74,13 @@ def _launch(page: Page, server: str) -> str:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/launch")
-    expect(page.get_by_role("heading", name="The same on the command line")).to_be_visible(timeout=120_000)
+    expect(page.get_by_role("heading", name="Command line")).to_be_visible(timeout=120_000)
     command = page.locator('[class*="st-key-card-command"] code').first
     for label, value, shown in (
-        ("steps", "20", "train.steps=20"),
-        ("batch, examples", "64", "train.batch_size=64"),
-        ("longest text, tokens", "32", "data.max_length=32"),
-        ("held-out rows, at most", "100", "data.max_eval=100"),
+        ("Steps", "20", "train.steps=20"),
+        ("Batch size (examples)", "64", "train.batch_size=64"),
+        ("Maximum length (tokens)", "32", "data.max_length=32"),
+        ("Maximum held-out examples", "100", "data.max_eval=100"),
     ):
         box = page.get_by_label(label, exact=True)
         box.fill(value)
@@ -138,7 +138,7 @@ def test_what_the_model_says_fits_a_telephone(
     for name, address, shown in (
         ("playground", f"playground?{of_run}&text=the+film+was+great+and+the+plot+{'lovely' * 12}", said),
         ("inputs", f"inputs?{of_run}&example=2", said),
-        ("capacity", f"capacity?{of_run}", page.get_by_role("button", name="Knock out every module")),
+        ("capacity", f"capacity?{of_run}", page.get_by_role("button", name="Measure all modules")),
         ("tour", "tour", page.locator(".replay svg")),
         ("tour-gates", "tour?stop=gates", page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first),
     ):

@@ -37,18 +37,18 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     from playwright.sync_api import expect
 
     page.goto(f"{server}/capacity?run={slow_run.name}&heldout=2048")
-    page.get_by_role("button", name="Knock out every module").click()
-    bar = page.get_by_text(re.compile(r"\d+ of 12 knocked out"))
+    page.get_by_role("button", name="Measure all modules").click()
+    bar = page.get_by_text(re.compile(r"\d+ of 12 modules measured"))
     expect(bar).to_be_visible()
     other = page.context.new_page()
     other.goto(page.url)
-    expect(other.get_by_text(re.compile(r"\d+ of 12 knocked out"))).to_be_visible()
+    expect(other.get_by_text(re.compile(r"\d+ of 12 modules measured"))).to_be_visible()
 
     os.kill(inference_child().pid, signal.SIGKILL)
-    ended = re.compile("The knock-out ended early")
+    ended = re.compile("The ablation ended early")
     expect(page.get_by_text(ended)).to_be_visible()
     expect(other.get_by_text(ended)).to_be_visible()
-    page.get_by_role("button", name=re.compile("Knock out")).click()
+    page.get_by_role("button", name=re.compile("Measure all modules|Measure again")).click()
     expect(page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
     found = read_knockouts(slow_run / "knockout.json")
     assert found is not None

@@ -36,18 +36,18 @@ def test_upload_check_train(
     expect(page.get_by_text("In its 60 rows the label is")).to_be_visible()
     command = page.locator('[class*="st-key-card-command"] code').first
     expect(command).to_contain_text("data.text=review")
-    _fill(page, {"model": str(tiny_bert), "steps": "6", "batch, examples": "8", "longest text, tokens": "16"})
+    _fill(page, {"Model": str(tiny_bert), "Steps": "6", "Batch size (examples)": "8", "Maximum length (tokens)": "16"})
     expect(command).to_contain_text("max_length=16")
 
     page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.get_by_role("heading", name="What does the model see?")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_role("heading", name="Tokenized examples")).to_be_visible(timeout=PATIENCE_MS)
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     page.screenshot(path=artifacts / "launch-checked.png", full_page=True)
 
     page.get_by_role("button", name="Start", exact=True).dblclick()
     started = page.get_by_text(re.compile(r"Started as \S+\."))
     expect(started).to_be_visible(timeout=PATIENCE_MS)
-    page.get_by_role("link", name="Watch it").click()
+    page.get_by_role("link", name="Open run").click()
     expect(page.get_by_text("step 6 of 6").first).to_be_visible(timeout=PATIENCE_MS)
     expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible(timeout=PATIENCE_MS)
     page.screenshot(path=artifacts / "launch-finished.png", full_page=True)
@@ -88,12 +88,12 @@ def test_the_form_and_the_methods_fit(server: str, browser: Browser, artifacts: 
     for scheme, width in (("light", 1280), ("dark", 375)):
         context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
         page = context.new_page()
-        for name, heading in (("launch", "The same on the command line"), ("methods", "LoRA")):
+        for name, heading in (("launch", "Command line"), ("methods", "LoRA")):
             page.goto(f"{server}/{name}")
             expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=PATIENCE_MS)
             main = page.get_by_test_id("stMain")
             assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, (name, width)
             page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")
-        page.get_by_role("link", name="Launch it").first.click()
+        page.get_by_role("link", name="Launch").first.click()
         expect(page).to_have_url(re.compile("/launch.*strategy="))
         context.close()

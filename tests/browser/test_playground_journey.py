@@ -46,11 +46,11 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     folder = runs_dir / trained_run.name
     shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
     page.goto(f"{server}/playground?run={folder.name}")
-    page.get_by_label("text", exact=True).fill("the film was great")
-    page.get_by_role("button", name="Ask the model").click()
-    expect(page.get_by_text(re.compile("adapter says (good|bad)"))).to_be_visible()
-    expect(page.get_by_role("heading", name="The text, layer by layer")).to_be_visible()
-    expect(page.get_by_text("log-odds lost without the word")).to_be_visible()
+    page.get_by_label("Text", exact=True).fill("the film was great")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_text(re.compile("adapter predicts (good|bad)"))).to_be_visible()
+    expect(page.get_by_role("heading", name="Words by layer")).to_be_visible()
+    expect(page.get_by_text("log-odds decrease without the word")).to_be_visible()
     expect(page).to_have_url(re.compile("text=the"))
     page.screenshot(path=artifacts / "playground.png", full_page=True)
 
@@ -58,24 +58,24 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     by_word = page.locator('[class*="st-key-card-token-view"]')
     pick_second(page, by_word.get_by_role("combobox"))
     expect(by_word.get_by_title(re.compile("log-odds")).first).to_be_visible()
-    expect(by_word.get_by_title(re.compile("of its length")).first).to_be_visible()
+    expect(by_word.get_by_title(re.compile("of its norm")).first).to_be_visible()
     expect(page).to_have_url(re.compile(r"example=\d+"))
     page.screenshot(path=artifacts / "inputs-words.png", full_page=True)
     page.goto(f"{server}/playground?run={folder.name}")
 
     child = inference_child()
     os.kill(child.pid, signal.SIGKILL)
-    page.get_by_label("text", exact=True).fill("the plot was dull")
-    page.get_by_role("button", name="Ask the model").click()
+    page.get_by_label("Text", exact=True).fill("the plot was dull")
+    page.get_by_role("button", name="Predict").click()
     expect(page.get_by_title(re.compile("log-odds")).filter(has_text="dull").first).to_be_visible()
 
     page.goto(f"{server}/capacity?run={folder.name}")
-    page.get_by_role("button", name="Knock out every module").click()
+    page.get_by_role("button", name="Measure all modules").click()
     expect(page.get_by_text(re.compile("help and .* harm"))).to_be_visible()
-    expect(page.get_by_role("button", name="Knock out again")).to_be_visible()
+    expect(page.get_by_role("button", name="Measure again")).to_be_visible()
     # while a page is drawn anew, what moved on it stands there twice
     expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
-    expect(page.get_by_text("Every score against the effects")).to_be_visible()
+    expect(page.get_by_text("Rank correlation of each score")).to_be_visible()
     found = read_knockouts(folder / "knockout.json")
     assert found is not None
     assert len(found.alone) == found.n_modules

@@ -97,8 +97,8 @@ def test_a_run_and_a_comparison_open_from_disk(
 @pytest.mark.parametrize(
     ("address", "parts"),
     [
-        (f"run?run={OTHER}", ("Training", "Capacity", "Knock-outs", "Setup")),
-        (f"compare?runs={OTHER},{OTHER[:-1]}2", ("How they ended", "How they were made")),
+        (f"run?run={OTHER}", ("Training", "Capacity", "Module ablation", "Setup")),
+        (f"compare?runs={OTHER},{OTHER[:-1]}2", ("Final results", "Setup")),
     ],
     ids=["run", "compare"],
 )
@@ -124,7 +124,7 @@ def test_the_button_gives_a_report_that_opens_without_the_server(
     assert set(parts) <= set(found.page.locator("h2").all_inner_texts())
     assert found.page.get_by_text("minilm").first.is_visible(), "the configuration is in it"
     if "Knock-outs" in parts:
-        knocked = found.page.locator("section", has=found.page.get_by_role("heading", name="Knock-outs"))
+        knocked = found.page.locator("section", has=found.page.get_by_role("heading", name="Module ablation"))
         assert knocked.locator(".plot .barlayer .point").count() == N_MODULES
         knocked.screenshot(path=artifacts / "report-knockouts.png")
     found.page.screenshot(path=artifacts / f"report-downloaded-{name}.png")

@@ -30,7 +30,7 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     card = page.locator('[class*="st-key-card-shift"]')
 
     page.goto(f"{server}/inputs?run={folder.name}&kind=negated&strength=1.0")
-    card.get_by_text("try it").click()
+    card.get_by_text("Evaluate perturbed text").click()
     expect(card.get_by_text(re.compile(r"→ .*\bnot\b")).first).to_be_visible(timeout=PATIENCE_MS)
     expect(card.get_by_text(re.compile(r"Negated \(100 %\)"))).to_be_visible()
     expect(card.locator(".js-plotly-plot")).to_have_count(1)
@@ -38,13 +38,13 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     page.screenshot(path=artifacts / "shift-text.png", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=group")
-    card.get_by_text("evaluate group by group").click()
+    card.get_by_text("Evaluate each group").click()
     expect(card.get_by_test_id("stDataFrame")).to_be_visible(timeout=PATIENCE_MS)
     expect(card.locator(".js-plotly-plot")).to_have_count(1)
     page.screenshot(path=artifacts / "shift-groups.png", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=train")
-    button = card.get_by_role("button", name="Train on the others")
+    button = card.get_by_role("button", name="Train on the other groups")
     expect(button).to_be_disabled()
     expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
     wanted = card.get_by_test_id("stMultiSelect").locator("input")
@@ -56,7 +56,7 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     expect(page).to_have_url(re.compile("left=long"))
     button.click()
     expect(card.get_by_text("Queued.")).to_be_visible(timeout=PATIENCE_MS)
-    card.get_by_role("link", name="Watch it").click()
+    card.get_by_role("link", name="Open run").click()
     expect(page).to_have_url(re.compile(r"/run\?run=(?!" + folder.name + ")"))
     (started,) = set(queries.list_runs(runs_dir)["id"]) - {OTHER, folder.name}
     config = queries.run_summary(runs_dir / started)["config"]

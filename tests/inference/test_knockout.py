@@ -213,7 +213,7 @@ def test_the_misjudged_come_first() -> None:
     found = knockout_model.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
     assert found["module"].tolist()[:2] == ["query 0", "query 1"]
     assert found["verdict"].tolist()[:2] == ["overrated", "underrated"]
-    assert found["place by score"].tolist()[:2] == [1, 4]
+    assert found["rank by score"].tolist()[:2] == [1, 4]
 
 
 def test_two_that_stand_in_for_each_other(tmp_path: Path) -> None:

@@ -37,26 +37,30 @@ def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
     ]  # fmt: skip
     assert len(traces(app, 0)) == 4
     said = words(app).replace("\\", "")
-    assert "The band runs from the lowest to the highest run" in said
-    assert "Paired over 3 shared seeds and 40 examples" in said
-    assert re.search(r"lora \(reconstruction\) minus dynamic .*nats of loss on held-out rows.*that is worse", said)
+    assert "The band covers the lowest to the highest run" in said
+    assert "Paired over 3 common seeds and 40 examples" in said
+    assert re.search(
+        r"lora \(reconstruction\) minus dynamic .*nats of loss on held-out examples.*significantly "
+        r"worse",
+        said,
+    )
     app = open_page("compare", runs=",".join(ids(6)), section="capacity")
-    assert "Is the allocation reproducible over seeds?" in words(app)
+    assert "Reproducibility over seeds:" in words(app)
 
 
 def test_the_address_restores_axis_grouping_and_pair(runs_dir: Path) -> None:
     runs = seeds(runs_dir, steps=11)
     app = open_page("compare", runs=runs, x="seconds", group="runs", first="lora (reconstruction)")
-    assert charts(app)[0]["layout"]["xaxis"]["title"]["text"] == "training time, s"
+    assert charts(app)[0]["layout"]["xaxis"]["title"]["text"] == "Training time (s)"
     assert len(charts(app)[0]["data"]) == 6
     assert app.selectbox(key="address-first").value == "lora (reconstruction)"
     app = open_page("compare", runs=runs, section="capacity", ranks="spread")
-    assert "standard deviation" in json.dumps(charts(app)[-1])
+    assert "Standard deviation" in json.dumps(charts(app)[-1])
 
 
 def test_an_axis_that_was_not_recorded_says_so(runs_dir: Path) -> None:
     said = words(open_page("compare", runs=seeds(runs_dir, steps=3), x="rows")).replace("\\", "")
-    assert "Not shown, because they have not recorded rows read" in said
+    assert "Not shown because training examples is not recorded" in said
 
 
 def test_a_changed_axis_goes_to_the_address(runs_dir: Path) -> None:
@@ -77,7 +81,7 @@ def test_one_configuration_or_no_shared_seed_says_why_nothing_is_paired(runs_dir
     make_run(runs_dir, run_id=first)
     make_run(runs_dir, run_id=second, seed=1)
     make_run(runs_dir, run_id=third, seed=2, strategy="lora")
-    assert "a paired difference needs two" in words(open_page("compare", runs=f"{first},{second}"))
+    assert "A paired difference needs two" in words(open_page("compare", runs=f"{first},{second}"))
     assert "share no seed" in words(open_page("compare", runs=f"{first},{third}"))
 
 

@@ -43,9 +43,9 @@ def measured(folder: Path) -> Knockouts:
 def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path) -> None:
     here.pace = 1
     app = open_page("capacity", run=run.name)
-    press(app, "Knock out every module")
+    press(app, "Measure all modules")
     other = open_page("capacity", run=run.name)
-    assert "of 12 knocked out" in str(other.get("progress")[0].proto)
+    assert "of 12 modules measured" in str(other.get("progress")[0].proto)
     press(other, "Stop")
     assert not other.get("progress")
     app.run()
@@ -54,46 +54,46 @@ def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path
     assert found is not None
     assert 0 < len(found.alone) < found.n_modules
     here.pace = 5
-    press(app, "Knock out again")
+    press(app, "Measure again")
     watched(app)
     assert measured(run).alone[0] == found.alone[0]
 
 
 def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, run: Path) -> None:
     app = open_page("capacity", run=run.name)
-    press(app, "Knock out every module")
+    press(app, "Measure all modules")
     watched(app)
     whole = measured(run)
     app.selectbox(key="address-heldout").set_value(128)
-    press(app, "Knock out again")
+    press(app, "Measure again")
     press(app, "Stop")
     assert measured(run) == whole
-    press(app, "Knock out again")
+    press(app, "Measure again")
     watched(app)
     assert measured(run).rows == min(128, whole.rows)
 
 
 def test_a_pair_is_measured_on_the_page(here: Here, run: Path) -> None:
     app = open_page("capacity", run=run.name)
-    press(app, "Knock out every module")
+    press(app, "Measure all modules")
     watched(app)
     app.multiselect(key="knockout-pair").set_value([4, 1]).run()
-    press(app, "Measure the pair")
+    press(app, "Measure pair")
     said = watched(app, 3)
-    assert "so each can stand in for the other" in said
+    assert "each can replace the other" in said
     assert [effect.modules for effect in measured(run).effects][-1] == (1, 4)
 
 
 def test_a_child_that_dies_in_the_middle_is_told(here: Here, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = open_page("capacity", run=run.name)
-    press(app, "Knock out every module")
+    press(app, "Measure all modules")
     monkeypatch.setattr(Here, "pid", property(lambda self: None))
     app.run()
-    assert "The knock-out ended early: the model's process ended; what was measured is kept" in plain(app)
+    assert "The ablation ended early: the model's process ended; what was measured is kept" in plain(app)
     assert not app.get("progress")
     assert "ended early" in plain(open_page("capacity", run=run.name)), "others are told too"
     monkeypatch.setattr(Here, "pid", property(lambda self: 2))
-    press(app, "Knock out again")
+    press(app, "Measure again")
     assert "ended early" not in plain(app)
     watched(app)
     measured(run)
@@ -103,7 +103,7 @@ def test_a_sample_stays_as_it_came(
     here: Here, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
     app = open_page("capacity", run=run.name)
-    press(app, "Knock out every module")
+    press(app, "Measure all modules")
     watched(app)
     came = (run / "knockout.json").read_bytes()
     samples, empty = run.parent, tmp_path / "own"
@@ -113,10 +113,10 @@ def test_a_sample_stays_as_it_came(
     app = open_page("capacity", run=run.name)
     assert "Spearman" in plain(app)
     app.selectbox(key="address-heldout").set_value(128)
-    press(app, "Knock out again")
+    press(app, "Measure again")
     press(app, "Stop")
     assert "Spearman" in plain(app)
-    press(app, "Knock out again")
+    press(app, "Measure again")
     watched(app)
     assert (run / "knockout.json").read_bytes() == came
     assert knockout_file(run).is_relative_to(cache)
@@ -125,21 +125,21 @@ def test_a_sample_stays_as_it_came(
 
 def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: Here, run: Path) -> None:
     app = open_page("capacity", run=run.name)
-    press(app, "Knock out every module")
+    press(app, "Measure all modules")
     watched(app)
     for name in ("adapter", "checkpoint"):
         shutil.rmtree(run / name, ignore_errors=True)
     app = open_page("capacity", run=run.name)
     said = plain(app)
-    assert "This run kept no adapter" in said
+    assert "This run has no saved adapter" in said
     assert "Spearman" in said
-    assert "Knock out again" not in [button.label for button in app.button]
+    assert "Measure again" not in [button.label for button in app.button]
 
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
     found = Knockouts("last", 60, 512, 0.4, (), 12)
-    assert knockout_model.adapter_sentence(found, 60) == "Measured on the last adapter, of step 60."
-    assert "The run is at step 90: knock out again" in knockout_model.adapter_sentence(found, 90)
+    assert knockout_model.adapter_sentence(found, 60) == "Measured with the last adapter of step 60."
+    assert "The run is now at step 90; measure again" in knockout_model.adapter_sentence(found, 90)
 
 
 LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_signals": {}}
@@ -167,7 +167,9 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
         [{**same, "seed": 0, "id": key, "folder": str(tmp_path / key)} | row for key, row in other.items()]
     )
     monkeypatch.setattr(
-        knockout_card.answers, "ask", lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {})
+        knockout_card.cached_queries,
+        "ask",
+        lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {}),
     )
     found = knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
     assert found["id"].tolist() == ["seed1", "seed3"]
@@ -176,5 +178,5 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
     found = knockout_model.Agreement(0.5, 0.2, 0.7, 12)
     said = knockout_model.agreement_sentence("importance", found, knockout_model.Agreement(0.3, -0.1, 0.6, 12))
-    assert "in the uniform twin, where no rank moved: +0.30 (-0.10 to +0.60)" in said
+    assert "of the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in said
     assert words(open_page("capacity", run=run.name))

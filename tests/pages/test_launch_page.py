@@ -63,7 +63,8 @@ def test_a_run_can_be_repeated_and_twinned_from_a_link(twin: str, runs_dir: Path
     annotate(folder, meta={"config": values})
     shown = shown_config(open_page("launch", **{"from": RUN, "twin": twin}))
     assert (shown["seed"], shown["adapter"], shown["train"]) == (3, {"rank": 4}, {"steps": 40})
-    assert shown["name"] == {"same": "first"}.get(twin, f"{twin} twin of first")
+    prefix = {"uniform": "uniform baseline of ", "random": "random control of "}.get(twin, "")
+    assert shown["name"] == f"{prefix}first"
     expected = {"same": {"moves": 5}, "random": {"allocation": "random", "moves": 5}, "uniform": {}}[twin]
     assert shown["strategy"] == {"name": "lora" if twin == "uniform" else "dynamic"} | expected
 
@@ -71,7 +72,7 @@ def test_a_run_can_be_repeated_and_twinned_from_a_link(twin: str, runs_dir: Path
 def test_a_link_to_a_twin_that_a_run_lacks_says_so(runs_dir: Path) -> None:
     annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0)})
     app = open_page("launch", **{"from": RUN, "twin": "random"})
-    assert "This run has no random twin" in said(app)
+    assert "This run has no random control" in said(app)
     assert shown_config(app)["strategy"] == {"name": "lora"}
 
 
@@ -118,7 +119,7 @@ def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> 
     assert shown_config(app)["data"] == {
         "path": str(path), "text": "review", "label": "verdict", "group_by": "source", "max_eval": 500,
     }  # fmt: skip
-    next(box for box in app.selectbox if box.label == "column of the second text").set_value("source").run()
+    next(box for box in app.selectbox if box.label == "Second text column").set_value("source").run()
     assert shown_config(app)["data"]["text_pair"] == "source"
     assert app.dataframe[0].value["review"].tolist()[0] == "the film was great"
 
@@ -163,20 +164,20 @@ def test_hostile_tables_are_text(runs_dir: Path) -> None:
 def test_a_file_of_this_machine_and_a_missing_one(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
-    assert "Give the path of a file or folder first." in said(app)
-    box = next(box for box in app.text_input if box.label == "path on this machine")
+    assert "Enter the path of a file or folder first." in said(app)
+    box = next(box for box in app.text_input if box.label == "Path on this machine")
     box.set_value(str(tmp_path)).run()
     shown = shown_config(app)["data"]
     assert (shown["path"], shown["text"], shown["label"]) == (str(tmp_path), "review", "verdict")
     box.set_value(str(tmp_path / "no.csv")).run()
-    assert "is not there; check the path" in said(app)
+    assert "does not exist; check the path" in said(app)
 
 
 def test_paths_are_meant_where_the_dashboard_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNLORA_STARTED_IN", str(tmp_path))
     (tmp_path / "mine.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
-    for label, value in (("path on this machine", "mine.csv"), ("model", "./model")):
+    for label, value in (("Path on this machine", "mine.csv"), ("Model", "./model")):
         next(box for box in app.text_input if box.label == label).set_value(value).run()
     shown = shown_config(app)
     assert (shown["data"]["path"], shown["model"]["name"]) == (str(tmp_path / "mine.csv"), str(tmp_path / "model"))
@@ -194,8 +195,8 @@ def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, m
 
 def test_a_hub_id_can_be_given() -> None:
     app = open_page("launch", data="hub")
-    assert "Give the id of a data set on the hub first." in said(app)
-    next(box for box in app.text_input if box.label == "id on the hub").set_value("nyu-mll/glue:sst2").run()
+    assert "Enter the hub id of a data set first." in said(app)
+    next(box for box in app.text_input if box.label == "Hub id").set_value("nyu-mll/glue:sst2").run()
     assert shown_config(app)["data"]["name"] == "nyu-mll/glue:sst2"
 
 
@@ -203,12 +204,12 @@ def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, state="queued")
     app = open_page("launch")
     assert "1 is in the queue; this run gets position 2." in said(app)
-    next(box for box in app.text_input if box.label == "seeds").set_value("3-5").run()
+    next(box for box in app.text_input if box.label == "Seeds").set_value("3-5").run()
     assert app.button(key="start").label == "Start 3 runs"
     assert "positions 2 to 4" in said(app)
     commands = next(code.value for code in app.code if code.language == "bash").splitlines()
     assert [f"seed={seed} " in line for seed, line in zip((3, 4, 5), commands, strict=True)] == [True] * 3
-    next(box for box in app.text_input if box.label == "seeds").set_value("x").run()
+    next(box for box in app.text_input if box.label == "Seeds").set_value("x").run()
     assert len(app.error) == 1
 
 
@@ -226,7 +227,7 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert asked == [shown_config(app)]
     assert not (runs_dir / RUN).exists()
     assert len(charts(app)) == 2
-    assert "capacity may move 7 times between steps 17 and 59" in said(app)
+    assert "7 possible reallocations between steps 17 and 59" in said(app)
     assert app.metric[0].value.replace("\\", "") == "64,878"
     assert "64% of the training rows" in said(app)
     assert any("[CLS]" in str(frame.value) for frame in app.dataframe)
@@ -288,6 +289,6 @@ def test_the_methods_page_tells_each_method() -> None:
 def test_an_embedded_model_is_described() -> None:
     app = open_page("launch")
     assert "BERT encoder, 6 layers" in said(app)
-    next(box for box in app.text_input if box.label == "model").set_value("smollm2-135m").run()
+    next(box for box in app.text_input if box.label == "Model").set_value("smollm2-135m").run()
     assert "Llama decoder, 30 layers" in said(app)
     assert shown_config(app)["model"] == {"name": "smollm2-135m"}

@@ -83,8 +83,8 @@ def test_the_page_says_what_became_of_the_model_and_goes_on(
     said = plain(app)
     assert sentence in said
     assert len(app.error) == 2, "one for the answers, one for the explanation"
-    assert "A small file" in said, "the rest of the page is there"
-    assert "adapter says" not in said
+    assert "Predict a file" in said, "the rest of the page is there"
+    assert "adapter predicts" not in said
     assert child.pid is None
     assert children() <= before, "none is left behind"
 
@@ -99,13 +99,13 @@ def test_the_next_question_finds_a_new_child(child: InferenceChild, run: Path, m
     app.run(timeout=PATIENCE_S)
     assert not app.exception
     assert not app.error
-    assert "adapter says" in plain(app)
-    assert "base with head says" in plain(app)
+    assert "adapter predicts" in plain(app)
+    assert "base model with head predicts" in plain(app)
     answered = child.pid
     assert answered is not None
 
     app.text_area[0].set_value("dull plot")
-    next(button for button in app.button if "Ask the model" in button.label).click().run(timeout=PATIENCE_S)
+    next(button for button in app.button if "Predict" in button.label).click().run(timeout=PATIENCE_S)
     assert not app.error
     assert any("plot</span>" in element.proto.body for element in app.get("html"))
     assert child.pid == answered
@@ -117,10 +117,10 @@ def test_a_child_that_hangs_after_it_has_answered_is_replaced(
 ) -> None:
     """The real one is stopped in its tracks while the page asks it."""
     app = open_page("playground", run=run.name)
-    ask = "Ask the model"
+    ask = "Predict"
     app.text_area[0].set_value("great film")
     next(button for button in app.button if ask in button.label).click().run(timeout=PATIENCE_S)
-    assert "adapter says" in plain(app)
+    assert "adapter predicts" in plain(app)
     first = child.pid
     assert first is not None
     psutil.Process(first).suspend()
@@ -133,5 +133,5 @@ def test_a_child_that_hangs_after_it_has_answered_is_replaced(
     assert not psutil.pid_exists(first)
     app.run(timeout=PATIENCE_S)
     assert not app.error
-    assert "adapter says" in plain(app)
+    assert "adapter predicts" in plain(app)
     assert child.pid not in (None, first)

@@ -24,7 +24,7 @@ COLD_INIT = PagesManager.__init__
 @pytest.mark.parametrize("page", PAGES)
 def test_empty_store_says_what_to_do(page: str) -> None:
     app = open_page(page)
-    assert "No runs yet" in words(app) or page in ("launch", "methods", "tour")
+    assert "There are no runs yet" in words(app) or page in ("launch", "methods", "tour")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -132,7 +132,7 @@ def test_a_read_only_server_offers_no_buttons(runs_dir: Path, monkeypatch: pytes
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     make_run(runs_dir, run_id="20260101-000000-00000001", state="stopped", steps=5)
     assert not open_page("run").button
-    assert "only looks" in words(open_page("launch"))
+    assert "is read-only" in words(open_page("launch"))
 
 
 def test_samples_are_read_only(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_samples_are_read_only(tmp_path: Path) -> None:
     make_run(samples, run_id="20260101-000000-00000001", state="stopped", steps=5)
     app = open_page("run")
     assert not app.button
-    assert "sample, read-only" in words(app)
+    assert "Sample, read-only" in words(app)
 
 
 def test_many_runs_are_listed(runs_dir: Path) -> None:

@@ -50,7 +50,7 @@ def lent(folder: Path, runs_dir: Path) -> str:
 
 def offered(app: AppTest) -> list[str]:
     """Return the second runs that can be chosen."""
-    return next(box for box in app.selectbox if box.label == "compare with").options
+    return next(box for box in app.selectbox if box.label == "Compare with").options
 
 
 def sent(app: AppTest, name: str, content: str) -> AppTest:
@@ -74,17 +74,17 @@ def test_only_runs_with_the_same_task_are_offered_beside(
     app = open_page("playground", run=own, text="dull plot", other=same)
     assert len(offered(app)) == 2
     said = plain(app)
-    assert "gates frozen says" in said
-    assert "the other run says" in said
+    assert "gates frozen predicts" in said
+    assert "the other run predicts" in said
     for kind, told in (
-        ("other", "with the labels negative and positive; this one on"),
+        ("other", "with the labels negative and positive, this run on"),
         ("numbers", "with a number as the label"),
     ):
         app = open_page("playground", run=own, text="dull plot", other=other_runs[kind].name)
         said = plain(app)
         assert told in said
-        assert "the other run says" not in said
-        assert "adapter says" in said
+        assert "the other run predicts" not in said
+        assert "adapter predicts" in said
     assert "pairs of texts" in plain(open_page("playground", run=own, other=pair_run.name))
     assert "there is no run" in plain(open_page("playground", run=own, other="20990101-000000-00000000"))
 
@@ -92,11 +92,13 @@ def test_only_runs_with_the_same_task_are_offered_beside(
 def test_a_run_without_gates_has_none_to_freeze(here: Here, ungated_run: Path, runs_dir: Path) -> None:
     app = open_page("playground", run=lent(ungated_run, runs_dir), text="dull plot")
     said = plain(app)
-    assert "adapter says" in said
+    assert "adapter predicts" in said
     assert "gates frozen" not in said
     assert "gates frozen" not in json.dumps(charts(app))
     assert "This run has no gates" in said
-    assert predictions(sent(app, "a.txt", "great film\n")) == [["text", "prediction", "certainty", "base with head"]]
+    assert predictions(sent(app, "a.txt", "great film\n")) == [
+        ["text", "prediction", "certainty", "base model with head"]
+    ]
 
 
 def test_numbers_are_answered_with_numbers(here: Here, other_runs: dict[str, Path], runs_dir: Path) -> None:
@@ -111,7 +113,7 @@ def test_everyone_answers_for_a_file(here: Here, trained_run: Path, ungated_run:
     own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
     app = sent(open_page("playground", run=own, other=same), "films.csv", "text\ngreat film\ndull plot\n")
     (frame,) = [frame.value for frame in app.dataframe if "prediction" in frame.value.columns]
-    asked = ["gates frozen", "base with head", "the other run"]
+    asked = ["gates frozen", "base model with head", "the other run"]
     assert list(frame.columns) == ["text", "prediction", "certainty", *asked]
     assert frame["text"].tolist() == ["great film", "dull plot"]
     assert set(frame[asked].to_numpy().ravel()) <= {"good", "bad"}
@@ -125,23 +127,23 @@ def test_a_long_file_says_what_is_left_out_and_a_broken_one_what_is_wrong(
     assert "The first 200 of 230 rows" in plain(sent(app, "a.txt", "great film\n" * 230))
     sent(app, "a.csv", "sentence1,sentence2\na,b\n")
     (error,) = app.error
-    assert "but this run reads single ones" in error.value
+    assert "but this run reads single texts" in error.value
     assert predictions(app) == []
 
 
 def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run: Path, runs_dir: Path) -> None:
     app = open_page("playground", run=lent(pair_run, runs_dir), text="great film")
-    assert "Type or paste a text" in words(app)
+    assert "Enter a text" in words(app)
     app.text_area(key="playground-pair").set_value("dull plot")
-    next(button for button in app.button if "Ask the model" in button.label).click().run()
+    next(button for button in app.button if "Predict" in button.label).click().run()
     assert not app.exception
     assert app.query_params["pair"] in ("dull plot", ["dull plot"])
-    assert "adapter says" in plain(app)
+    assert "adapter predicts" in plain(app)
     html = "".join(element.proto.body for element in app.get("html"))
     assert "plot</span>" in html
 
     app = sent(app, "a.jsonl", '{"sentence1": "great film", "sentence2": "dull plot"}\n')
-    assert predictions(app) == [["text", "second text", "prediction", "certainty", "base with head"]]
+    assert predictions(app) == [["text", "second text", "prediction", "certainty", "base model with head"]]
     app = sent(app, "b.csv", "sentence1,sentence2\ngreat film,\n")
     (error,) = app.error
     assert "row 1 has no second text" in plain(app)
@@ -157,18 +159,18 @@ def test_an_example_too_long_for_the_address_is_asked_whole(
     read = queries.examples_frame
     monkeypatch.setattr(queries, "examples_frame", lambda *about: read(*about).assign(text=LONG))
     app = open_page("playground", run=lent(trained_run, runs_dir))
-    next(box for box in app.selectbox if "example" in box.label).select_index(1).run(timeout=60)
+    next(box for box in app.selectbox if "Example" in box.label).select_index(1).run(timeout=60)
     assert not app.exception
     assert app.text_area[0].value == LONG
     assert "text" not in app.query_params
-    assert "adapter says" in plain(app)
+    assert "adapter predicts" in plain(app)
 
 
 def test_the_key_of_the_colours_says_what_they_mean(here: Here, trained_run: Path, runs_dir: Path) -> None:
     app = open_page("playground", run=lent(trained_run, runs_dir), text="the film was great")
     words_html, depth_html = (element.proto.body for element in app.get("html") if "colours" in element.proto.body)
-    assert "log-odds lost without the word" in words_html
-    assert "of its length" in depth_html.partition(">colours<")[2]
+    assert "log-odds decrease without the word" in words_html
+    assert "fraction of its norm" in depth_html.partition(">colours<")[2]
 
 
 def test_a_run_that_kept_no_adapter_is_not_offered_beside(
@@ -180,5 +182,5 @@ def test_a_run_that_kept_no_adapter_is_not_offered_beside(
     app = open_page("playground", run=own, text="dull plot", other=other)
     assert len(offered(app)) == 1
     said = plain(app)
-    assert "kept no adapter, or is this one: pick another one" in said
-    assert "adapter says" in said
+    assert "has no saved adapter, or is this run; select another run" in said
+    assert "adapter predicts" in said

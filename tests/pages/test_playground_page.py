@@ -22,10 +22,10 @@ HOSTILE = "<img src=x onerror=alert(1)> great $x$ film"
 def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
     app = open_page("playground", run=run.name, text="the film was great")
     said = plain(app)
-    assert "adapter says" in said
-    assert "base with head says" in said
-    assert "gates frozen says" in said
-    assert "most comes from" in said.lower()
+    assert "adapter predicts" in said
+    assert "base model with head predicts" in said
+    assert "gates frozen predicts" in said
+    assert "the largest contributions are from" in said.lower()
     assert len(charts(app)) == 3
     html = "".join(element.proto.body for element in app.get("html"))
     assert "great" in html
@@ -41,19 +41,19 @@ def test_a_hostile_text_stays_text(here: Here, run: Path) -> None:
 
 def test_a_text_too_long_for_the_address_is_answered_all_the_same(here: Here, run: Path) -> None:
     app = open_page("playground", run=run.name)
-    assert "Type or paste a text" in words(app)
+    assert "Enter a text" in words(app)
     app.text_area[0].set_value("great film " * 200)
-    next(button for button in app.button if "Ask the model" in button.label).click().run()
+    next(button for button in app.button if "Predict" in button.label).click().run()
     assert not app.exception
     assert "text" not in app.query_params
-    assert "adapter says" in words(app)
+    assert "adapter predicts" in words(app)
 
 
 def test_one_text_after_the_other_is_answered(here: Here, run: Path) -> None:
     app = open_page("playground", run=run.name)
     for text in ("great film", "dull plot", "lovely music"):
         app.text_area[0].set_value(text)
-        next(button for button in app.button if "Ask the model" in button.label).click().run()
+        next(button for button in app.button if "Predict" in button.label).click().run()
         assert app.query_params["text"] in (text, [text])
         html = "".join(element.proto.body for element in app.get("html"))
         assert f"{text.split()[1]}</span>" in html
@@ -63,17 +63,17 @@ def test_a_second_run_answers_beside(here: Here, run: Path, trained_run: Path, r
     other = runs_dir / f"{trained_run.name[:-8]}0000000f"
     shutil.copytree(trained_run, other)
     app = open_page("playground", run=run.name, text="dull plot", other=other.name)
-    assert "the other run says" in plain(app)
+    assert "the other run predicts" in plain(app)
 
 
 def test_a_child_that_fails_is_one_sentence_and_the_page_goes_on(here: Here, run: Path) -> None:
     here.broken = "the model's process was ended by signal 9, perhaps for want of memory: try again"
     app = open_page("playground", run=run.name, text="great film")
     assert "ended by signal 9" in plain(app)
-    assert "A small file" in words(app)
+    assert "Predict a file" in words(app)
     here.broken = None
     app.run()
-    assert "adapter says" in plain(app)
+    assert "adapter predicts" in plain(app)
 
 
 @pytest.mark.parametrize("page", ["playground", "inputs", "capacity"])
@@ -81,7 +81,7 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
     make_run(runs_dir, run_id=RUN)
     app = open_page(page, run=RUN, text="great", example="1")
     assert not app.exception
-    said = {"capacity": "kept no adapter"}.get(
+    said = {"capacity": "no saved adapter"}.get(
         page, "holds no last adapter; it was not kept, or nothing was trained yet"
     )
     assert said in plain(app)
@@ -89,9 +89,9 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
 
 def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
     app = open_page("capacity", run=run.name)
-    assert "Was importance right?" in words(app)
+    assert "Module ablation" in words(app)
     before = len(charts(app))
-    next(button for button in app.button if button.label == "Knock out every module").click().run()
+    next(button for button in app.button if button.label == "Measure all modules").click().run()
     for _ in range(12):
         app.run()
     found = read_knockouts(run / "knockout.json")
@@ -101,17 +101,17 @@ def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
     assert "help and" in said
     assert "Spearman" in said
     assert len(charts(app)) == before + 3
-    assert "Knock out again" in [button.label for button in app.button]
+    assert "Measure again" in [button.label for button in app.button]
 
 
 def test_texts_can_be_perturbed_and_groups_told_apart(here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name, kind="cut", strength="0.75")
-    next(toggle for toggle in app.toggle if toggle.label == "try it").set_value(True).run()
+    next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(True).run()
     said = plain(app)
-    assert "Cut short (75 %): accuracy" in said
+    assert "Truncated (75 %): accuracy" in said
     app = open_page("inputs", run=run.name, lab="group")
-    next(toggle for toggle in app.toggle if "group by group" in toggle.label).set_value(True).run()
-    assert any({"group", "rows", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
+    next(toggle for toggle in app.toggle if "Evaluate each group" in toggle.label).set_value(True).run()
+    assert any({"group", "examples", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
 
 
 def test_an_example_is_shown_word_by_word(here: Here, run: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_link_restores_the_list(runs: Path, address: dict[str, str], shown: st
     app = open_page("runs", **address)
     assert ", ".join(names(app)) == shown
     if not shown:
-        assert "None of 4 runs fits" in words(app)
+        assert "None of 4 runs matches" in words(app)
 
 
 def test_the_controls_write_the_address(runs: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_trash_is_there_when_the_list_is_empty(runs_dir: Path) -> None:
     finished_run(runs_dir, 5, IDS[0])
     launch.delete(runs_dir, IDS[0])
     app = open_page("runs")
-    assert "No runs yet" in words(app)
+    assert "There are no runs yet" in words(app)
     app.multiselect(key="trash").set_value([IDS[0]]).run()
     app.button(key="restore").click().run()
     assert not app.exception

@@ -39,7 +39,7 @@ def metrics(app: AppTest) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("typos", "Typing mistakes (100 %): accuracy"), ("upper", "Capitals (100 %): accuracy")]
+    ("kind", "told"), [("typos", "Typing errors (100 %): accuracy"), ("upper", "Upper case (100 %): accuracy")]
 )
 def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, told: str, here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name, kind=kind, strength="1.0", tried="on")
@@ -48,14 +48,14 @@ def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, told: str, here:
     (before, after) = next(line for line in said.splitlines() if "→" in line).split(" → ")
     assert after != before
     assert (after == before.upper()) == (kind == "upper")
-    assert ("may not see capitals" in said) == (kind == "upper"), "the tiny tokenizer makes all letters small"
+    assert ("may ignore upper case" in said) == (kind == "upper"), "the tiny tokenizer makes all letters small"
 
 
 def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name)
-    next(toggle for toggle in app.toggle if toggle.label == "try it").set_value(True).run()
+    next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(True).run()
     assert address(app, "tried") == ["on"]
-    next(toggle for toggle in app.toggle if toggle.label == "try it").set_value(False).run()
+    next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(False).run()
     assert address(app, "tried") == []
 
 
@@ -63,8 +63,8 @@ def test_the_gates_of_each_group_are_drawn(here: Here, run: Path) -> None:
     before = len(charts(open_page("inputs", run=run.name, lab="group")))
     app = open_page("inputs", run=run.name, lab="group", apart="on")
     assert len(charts(app)) == before + 1
-    assert "The mean gates of the groups lie furthest apart at" in plain(app)
-    assert any({"group", "rows", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
+    assert "The mean gates of the groups differ most in" in plain(app)
+    assert any({"group", "examples", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
 
 
 def test_groups_that_were_not_trained_on_are_marked(here: Here, short_run: Path, runs_dir: Path) -> None:
@@ -72,7 +72,7 @@ def test_groups_that_were_not_trained_on_are_marked(here: Here, short_run: Path,
     app = open_page("inputs", run=short_run.name, lab="group", apart="on")
     served = next(frame.value for frame in app.dataframe if "held-out loss" in frame.value.columns)
     assert set(served["group"]) == {"short", "long (not trained on)"}
-    apart = next(frame.value for frame in app.dataframe if "rows" in frame.value.columns)
+    apart = next(frame.value for frame in app.dataframe if "examples" in frame.value.columns)
     assert set(apart["group"]) == {"all", "short", "long (not trained on)"}
     assert any("long (not trained on)" in str(chart["data"]) for chart in charts(app))
     listed = next(frame.value for frame in app.dataframe if "example" in frame.value.columns)
@@ -84,7 +84,7 @@ def test_groups_that_were_not_trained_on_are_marked(here: Here, short_run: Path,
 def test_groups_that_are_left_out_are_part_of_the_link(here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name, lab="train", left="short")
     assert app.multiselect(key="address-left").value == ["short"]
-    assert not next(button for button in app.button if button.label == "Train on the others").disabled
+    assert not next(button for button in app.button if button.label == "Train on the other groups").disabled
     app.multiselect(key="address-left").set_value(["long"]).run()
     assert address(app, "left") == ["long"]
 
@@ -110,13 +110,13 @@ def test_a_link_leads_to_data_of_another_run(
     app = open_page("inputs", run=run.name, lab="data")
     assert metrics(app) == []
     assert "single texts, with the labels bad and good" in plain(app)
-    box = next(box for box in app.selectbox if box.label == "held-out rows of")
-    assert box.options == ["choose", "fits", "a file of this machine"]
+    box = next(box for box in app.selectbox if box.label == "Held-out examples of")
+    assert box.options == ["Choose data", "fits", "A file on this machine"]
     box.select_index(1).run(timeout=60)
     assert not app.exception
     assert address(app, "source") == [str(tmp_path / "fits")]
     assert metrics(app) == [["metric", "own data", "fits", "change"]]
-    assert "held-out rows of its own data and" in plain(app)
+    assert "held-out examples of its own data and" in plain(app)
     again = open_page("inputs", run=run.name, lab="data", source=str(tmp_path / "fits"))
     assert metrics(again) == metrics(app)
 
@@ -135,9 +135,9 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/nowhere/at/all.csv", "is not there"),
-        ("~nobody-is-called-this/a.csv", "write it in full"),
-        ("//elsewhere/share/a.csv", "leads to another machine"),
+        ("/nowhere/at/all.csv", "does not exist"),
+        ("~nobody-is-called-this/a.csv", "Write the full path"),
+        ("//elsewhere/share/a.csv", "is on another machine"),
         ("{here}/stars.csv", "its labels are one, two, the run's bad, good"),
     ],
 )
@@ -155,7 +155,7 @@ def test_files_are_not_read_for_other_machines(
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     app = open_page("inputs", run=run.name, lab="data", source="file", path=str(tmp_path))
     assert not app.text_input
-    assert "there is none yet" in plain(app)
+    assert "No data of other runs" in plain(app)
 
 
 def _made(folder: Path) -> Path:

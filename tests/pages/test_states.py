@@ -192,7 +192,7 @@ def test_a_run_that_vanishes_while_it_is_looked_at(runs_dir: Path) -> None:
     shutil.rmtree(folder)
     app.run()
     assert not app.exception
-    assert "There is no such run" in words(app)
+    assert "Run not found" in words(app)
 
 
 def test_hostile_tags_are_text_in_the_list(runs_dir: Path) -> None:

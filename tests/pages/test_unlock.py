@@ -36,10 +36,10 @@ def labels(app: AppTest) -> list[str]:
 
 def test_nothing_starts_before_the_token_and_everything_after_it() -> None:
     app = open_page("launch")
-    assert "Read-only: it serves other machines." in words(app)
+    assert "Read-only, because it serves other machines." in words(app)
     assert "Start" not in labels(app)
     unlocked_with(app, TOKEN[:-1])
-    assert "That is not the token." in words(app)
+    assert "Wrong token." in words(app)
     assert "Start" not in labels(app)
     unlocked_with(app, TOKEN)
     assert "Unlocked for this session" in words(app)
@@ -72,7 +72,7 @@ def test_streamlit_alone_serves_other_machines_read_only(
     config.set_option("server.address", address)
     try:
         app = open_page("launch")
-        assert ("Read-only: it serves other machines." in words(app)) is locked
+        assert ("Read-only, because it serves other machines." in words(app)) is locked
         assert ("Start" in labels(app)) is not locked
         if locked:
             assert "Start" in labels(unlocked_with(app, TOKEN))

@@ -47,7 +47,7 @@ def test_frames(tmp_path: Path) -> None:
     assert values.shape == (6, 4)
     assert np.isnan(values.to_numpy()[0, 1:]).all()
     assert len(adapter_model.spectra_table(modules)) == int(modules["rank"].sum())
-    assert "share of squared norms, %" in adapter_model.table(modules)
+    assert "squared norm (% of total)" in adapter_model.table(modules)
 
 
 def test_layers_are_in_order_and_what_lies_outside_comes_last() -> None:
@@ -78,16 +78,16 @@ def test_sentences(tmp_path: Path) -> None:
     adapter = read_adapter(small_adapter(tmp_path))
     modules = adapter_model.described(adapter)
     assert adapter_text.overview(adapter, modules) == (
-        "LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components together."
+        "LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total."
     )
     said = adapter_text.over_depth(modules, "rank", "rank")
-    assert said == "The rank is highest in ff out 2, query 2 and ff out 1 (4 at most) and lowest in query 0 (1)."
-    assert "of the sum of squared norms" in adapter_text.norms(modules)
-    assert "of the 15 there are" in adapter_text.spectra(modules, 6)
+    assert said == "The rank is highest in ff out 2, query 2 and ff out 1 (maximum 4) and lowest in query 0 (1)."
+    assert "of the total squared norm" in adapter_text.norms(modules)
+    assert "of 15 components" in adapter_text.spectra(modules, 6)
     assert "4 of 6 modules shown" in adapter_text.spectra(modules, 4)
     nothing = adapter_model.described(Adapter("LORA", "", (module("l.0.q", 0, "q", (0.0,), 0.0),), 0, ()))
     assert "Every update is zero" in adapter_text.spectra(nothing, 1)
-    assert "No update moves" in adapter_text.norms(nothing)
+    assert "No update changes" in adapter_text.norms(nothing)
     assert adapter_text.over_depth(nothing, "rank", "rank") == "All 1 module have the same rank, 1."
 
 

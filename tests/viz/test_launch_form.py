@@ -77,7 +77,7 @@ def test_fields_say_unit_range_default_and_key() -> None:
     )
     assert form_model.config_field("data.max_train").about.endswith("Default: all. Key: data.max_train.")
     [_, moves] = form_model.strategy_fields(STRATEGIES["dynamic"])
-    assert (moves.label, moves.range) == ("moves, components", "at least 1")
+    assert (moves.label, moves.range) == ("Moves (components)", "at least 1")
     assert form_model.field_table(STRATEGIES["dynamic"])[0]["values"] == "rank, random"
 
 
@@ -107,7 +107,7 @@ def test_lists_of_other_runs_are_texts() -> None:
         (1, 0, 1, "1 run is training; this run gets position 2."),
         (1, 2, 1, "1 run is training and 2 are in the queue; this run gets position 4."),
         (0, 1, 3, "1 is in the queue; these 3 runs get positions 2 to 4."),
-        (0, 0, 3, "One run trains at a time: the first starts at once, 2 wait in the queue."),
+        (0, 0, 3, "One run trains at a time: the first starts now, 2 wait in the queue."),
     ],
 )
 def test_the_queue_in_words(training: int, waiting: int, new: int, said: str) -> None:
@@ -143,7 +143,7 @@ def test_twins_keep_everything_else() -> None:
     }
     assert of_strategy["uniform"] == {"strategy.name": "lora", "strategy.scaling": "rank_stabilized"}
     assert of_strategy["random"] == of_strategy["same"] | {"strategy.allocation": "random"}
-    assert found["uniform"]["name"] == "uniform twin of mine"
+    assert found["uniform"]["name"] == "uniform baseline of mine"
     assert parse_config(form_model.nested(found["same"])) == parse_config(config)
 
 
@@ -181,9 +181,9 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", b"", "cannot be read as csv"), ("a.csv", b"text,label\n", "holds no rows"),
+        ("a.csv", b"", "cannot be read as csv"), ("a.csv", b"text,label\n", "has no rows"),
         ("a.csv", b'text,label\n"a,1\n', "cannot be read as csv"), ("a.csv", b"\xff\xfe\x00,\n\x80,1\n", "a.csv: "),
-        ("a.jsonl", b"[1, 2]\n", "line 1 is no object"), ("a.jsonl", b'{"a": ', "cannot be read as jsonl"),
+        ("a.jsonl", b"[1, 2]\n", "line 1 is not a JSON object"), ("a.jsonl", b'{"a": ', "cannot be read as jsonl"),
         ("a.jsonl", b"[" * 100_000, "cannot be read as jsonl"), ("a.parquet", b"PAR1", "cannot be read as parquet"),
         ("a.csv", b"x" * (4 * 2**20 + 1), "first line is longer"),
         ("a.csv", b",".join([b"c"] * 300) + b"\n1", "300 columns are more than 200"),
@@ -216,9 +216,9 @@ def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -
     ("values", "said"),
     [
         ([0.5 * i for i in range(30)], "In its 30 rows the label is a number from 0 to 14.5."),
-        (["x"] * 3, "the label is always x: there is nothing to tell apart"),
-        ([f"text {i}" for i in range(60)], "the label takes 60 values: is it the label?"),
-        (["x", None, "y"], "the label is empty 1 time: fill it or drop the rows."),
+        (["x"] * 3, "the label is always x, so there is nothing to learn"),
+        ([f"text {i}" for i in range(60)], "the label has 60 values; check that it is the label."),
+        (["x", None, "y"], "the label is empty 1 time; fill it or remove the rows."),
     ],
 )
 def test_the_label_in_words(values: list[Any], said: str) -> None:
@@ -235,38 +235,38 @@ def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:
 
 def test_what_a_check_says_in_numbers_and_sentences() -> None:
     found = preflight_document()
-    assert cost_model.figures(found)["parameters trained"] == "64,878"
-    assert cost_model.figures(found)["time, about"] == "2 min 30 s"
-    assert "64,108 of a budget of 64,512 adapter parameters, 108 of them input gates," in cost_model.kinds_sentence(
+    assert cost_model.figures(found)["Trainable parameters"] == "64,878"
+    assert cost_model.figures(found)["Estimated time"] == "2 min 30 s"
+    assert "64,108 of the budget of 64,512 adapter parameters, 108 of them input gates," in cost_model.kinds_sentence(
         found
     )
     assert cost_model.schedule_sentence(found) == (
-        "80 steps, 0.64 passes over the training rows; capacity may move 7 times between steps 17 and 59 and is "
-        "settled for the last 21; 9 evaluations."
+        "80 steps, 0.64 epochs; 7 possible reallocations between steps 17 and 59, then fixed "
+        "ranks for the last 21 steps; 9 evaluations."
     )
-    assert "capacity never moves" in cost_model.schedule_sentence(preflight_document(events=[]))
-    assert "A run trains beside the check" in cost_model.cost_sentence(found, 1)
-    assert "trains beside" not in cost_model.cost_sentence(found)
-    assert "the classes a fine film and positive, judged by accuracy" in cost_model.data_sentence(found)
-    assert cost_model.data_sentence(found).endswith("48 at most; 3.2 % of the rows are cut after 48 tokens.")
+    assert "no reallocation" in cost_model.schedule_sentence(preflight_document(events=[]))
+    assert "Another run is training" in cost_model.cost_sentence(found, 1)
+    assert "Another run" not in cost_model.cost_sentence(found)
+    assert "the classes a fine film and positive; the metric is accuracy" in cost_model.data_sentence(found)
+    assert cost_model.data_sentence(found).endswith("at most 48; 3.2 % are truncated after 48 tokens.")
     found["tokens"]["train"]["cut_share"] = 0
-    assert cost_model.data_sentence(found).endswith("48 at most; none is cut after 48 tokens.")
+    assert cost_model.data_sentence(found).endswith("at most 48; none is truncated after 48 tokens.")
     preview = cost_model.preview_frame(found)
-    assert preview["what the model sees"].tolist() == ["[CLS] a fine film [SEP]", "[CLS] no [SEP]"]
-    assert preview["cut"].tolist() == ["no", "yes"]
+    assert preview["model input"].tolist() == ["[CLS] a fine film [SEP]", "[CLS] no [SEP]"]
+    assert preview["truncated"].tolist() == ["no", "yes"]
     assert "second text" not in preview
 
 
 def test_the_timeline_holds_every_event_once_and_thins_a_crowd() -> None:
     timeline = cost_model.timeline(preflight_document())
     by_lane = timeline.groupby("what")["start"].agg(list)
-    assert by_lane["capacity moves"] == [17, 24, 31, 38, 45, 52, 59]
-    assert by_lane["evaluation"] == list(range(0, 81, 10))
-    assert by_lane["checkpoint"] == list(range(8, 81, 8))
+    assert by_lane["Rank reallocation"] == [17, 24, 31, 38, 45, 52, 59]
+    assert by_lane["Evaluation"] == list(range(0, 81, 10))
+    assert by_lane["Checkpoint"] == list(range(8, 81, 8))
     spans = timeline[timeline["end"] > timeline["start"]].set_index("what")[["start", "end"]].T.to_dict("list")
-    assert spans == {"rate rises": [0, 5], "rate falls": [5, 80], "capacity settled": [59, 80]}
+    assert spans == {"Learning rate rises": [0, 5], "Learning rate falls": [5, 80], "Ranks fixed": [59, 80]}
     crowded = cost_model.timeline(preflight_document(events=list(range(1, 9001)), steps=10_000))
-    moves = crowded[crowded["what"] == "capacity moves"]["start"].tolist()
+    moves = crowded[crowded["what"] == "Rank reallocation"]["start"].tolist()
     assert (len(moves), moves[0], moves[-1]) == (cost_model.MARKS, 1, 9000)
 
 
@@ -274,20 +274,20 @@ def test_the_timeline_holds_every_event_once_and_thins_a_crowd() -> None:
 def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
     figure = cost_figures.schedule_lanes(cost_model.timeline(preflight_document()), theme.palette(mode))
     traces = {trace.name: trace for trace in figure.data}
-    assert list(traces["capacity moves"].x) == [17, 24, 31, 38, 45, 52, 59]
-    assert set(traces["capacity moves"].y) == set(traces["capacity settled"].y) == {"capacity"}
-    assert (list(traces["rate falls"].base), list(traces["rate falls"].x)) == ([5], [75])
-    assert figure.layout.xaxis.title.text == "step"
-    assert "evaluation, step 10" in traces["evaluation"].customdata
+    assert list(traces["Rank reallocation"].x) == [17, 24, 31, 38, 45, 52, 59]
+    assert set(traces["Rank reallocation"].y) == set(traces["Ranks fixed"].y) == {"Rank"}
+    assert (list(traces["Learning rate falls"].base), list(traces["Learning rate falls"].x)) == ([5], [75])
+    assert figure.layout.xaxis.title.text == "Step"
+    assert "Evaluation, step 10" in traces["Evaluation"].customdata
 
 
 def test_parameters_are_drawn_by_kind() -> None:
     kinds = cost_model.kinds_frame(preflight_document())
     figure = cost_figures.kinds_bars(kinds, theme.palette("light"))
-    assert [trace.name for trace in figure.data] == ["active", "room to grow"]
+    assert [trace.name for trace in figure.data] == ["Active", "Space to grow"]
     assert list(figure.data[0].y) == ["query", "ff out"]
     assert list(figure.data[0].x) == [18_432, 46_080]
-    assert figure.layout.xaxis.title.text == "adapter parameters"
+    assert figure.layout.xaxis.title.text == "Adapter parameters"
 
 
 def test_methods_in_words() -> None:
@@ -324,10 +324,10 @@ def test_the_form_says_what_an_embedded_model_is(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path))
     said = form_model.model_words("smollm2-135m")
     assert "135M-Instruct" in said
-    assert "271 MB; fetched at its first use, 93 MB. Licence: Apache-2.0." in said
+    assert "271 MB; the first use downloads 93 MB. Licence: Apache-2.0." in said
     monkeypatch.setattr("dynlora.assets.gguf_llama.can_read", lambda: False)
-    assert "its first use needs pip install 'dynlora[gguf]'" in form_model.model_words("smollm2-135m")
+    assert "the first use needs pip install 'dynlora[gguf]'" in form_model.model_words("smollm2-135m")
     MODELS["smollm2-135m"].folder.mkdir(parents=True)
     (MODELS["smollm2-135m"].folder / "model.safetensors").touch()
-    assert "271 MB, fetched already." in form_model.model_words("smollm2-135m")
-    assert form_model.model_words("owner/model") == "A local folder or a hub id; embedded are minilm, smollm2-135m."
+    assert "271 MB, downloaded." in form_model.model_words("smollm2-135m")
+    assert form_model.model_words("owner/model") == "A local folder or a hub id. Built-in models: minilm, smollm2-135m."

@@ -55,7 +55,7 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     figure = compare_figures.curves(found, "step", "loss, nats", theme.LIGHT)
     assert [trace.name for trace in figure.data] == ["g, n = 2, band", "g, n = 2"]
     assert list(figure.data[0].y) == [3, 4, 3, 3, 2, 1]
-    assert "The band runs" in compare_text.curves(found, low_is_good=True)
+    assert "The band covers" in compare_text.curves(found, low_is_good=True)
 
 
 def test_values_between_steps_only_where_asked_and_never_beyond_a_runs_end() -> None:
@@ -117,7 +117,7 @@ def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
     figure = compare_figures.frontier(table, "accuracy", theme.LIGHT)
     assert list(figure.data[0].x) == [90, 104]
     assert "2 points of 3 runs" in compare_text.frontier(table, "accuracy")
-    assert "chance may decide" in compare_text.groups(table, "accuracy", low_is_good=False)
+    assert "the difference may be chance" in compare_text.groups(table, "accuracy", low_is_good=False)
 
 
 def test_pairs_share_seed_data_and_sizes() -> None:
@@ -126,7 +126,7 @@ def test_pairs_share_seed_data_and_sizes() -> None:
     assert paired_difference.pairs(runs, first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
     runs["b1"]["data_size"] = {"train": 9, "held_out": 5}
     kept, why = paired_difference.pairs(runs, first, second)
-    assert (len(kept), why) == (1, "1 of 2 shared seeds have other data or other data sizes.")
+    assert (len(kept), why) == (1, "1 of 2 shared seeds have different data or data sizes.")
     runs["b0"]["seed"] = runs["b1"]["seed"] = 7
     assert paired_difference.pairs(runs, first, second) == ([], "The two groups share no seed.")
 
@@ -155,8 +155,8 @@ def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
     figure = compare_figures.forest(rows, "difference of loss, nats", theme.LIGHT)
     assert [len(trace.x) for trace in figure.data] == [2, 1]
     words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
-    assert "dynamic minus lora: -0.355 nats" in words
-    assert "that is better. Paired over 2 shared seeds and 20 examples" in words
+    assert "dynamic minus lora: −0.355 nats" in words
+    assert "significantly better. Paired over 2 common seeds and 20 examples" in words
     assert list(paired_difference.same_length({0: np.ones(3), 1: np.ones(2), 2: np.array([1, np.nan, 1])})) == [0]
 
 
@@ -174,8 +174,8 @@ def test_is_an_allocation_reproducible() -> None:
         pd.DataFrame([(name, 0, "query", 8, 8, 8) for name in "wxyz"],
                      columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
     )  # fmt: skip
-    figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "standard deviation of rank, components")
-    assert figure.data[0].colorbar.title.text == "standard deviation of rank, components"
+    figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "Standard deviation of rank (components)")
+    assert figure.data[0].colorbar.title.text == "Standard deviation of rank (components)"
     assert "mean rank correlation" in compare_text.reproducible(found)
 
 

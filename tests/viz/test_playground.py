@@ -41,7 +41,7 @@ def test_a_file_of_more_rows_says_how_many_are_left_out() -> None:
 
 def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
     both = b"sentence1,sentence2\na,b\n"
-    with pytest.raises(ConfigError, match=r"holds second texts \(sentence2\), but this run reads single ones"):
+    with pytest.raises(ConfigError, match=r"holds second texts \(sentence2\), but this run reads single texts"):
         playground_model.texts_of("a.csv", both)
     for name, data in (("a.txt", b"one\n"), ("a.csv", b"text\none\n")):
         with pytest.raises(ConfigError, match="this run reads pairs of texts"):
@@ -68,9 +68,9 @@ def test_a_row_with_more_cells_than_columns_breaks_nothing() -> None:
 
 def test_everyone_has_a_column_in_the_table_of_a_file() -> None:
     yes = {"text": "a", "prediction": "good", "probabilities": {"bad": 0.25, "good": 0.75}}
-    frame = playground_model.answer_table({"adapter": [yes], "base with head": [{**yes, "prediction": "bad"}]})
+    frame = playground_model.answer_table({"adapter": [yes], "base model with head": [{**yes, "prediction": "bad"}]})
     assert frame.to_dict("records") == [
-        {"text": "a", "prediction": "good", "certainty": 0.75, "base with head": "bad"}
+        {"text": "a", "prediction": "good", "certainty": 0.75, "base model with head": "bad"}
     ]  # fmt: skip
     numbers = playground_model.answer_table({"adapter": [{"text": "a", "prediction": 0.5}]})
     assert numbers["prediction"].tolist() == [0.5]
@@ -93,8 +93,8 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
     ):  # fmt: skip
         assert other != own
     assert playground_model.not_comparable(own, task(labels=["negative", "positive"])) == (
-        "The other run of the link was trained on single texts, with the labels negative and positive; "
-        "this one on single texts, with the labels bad and good: pick another one."
+        "The other run of the link was trained on single texts, with the labels negative and positive, "
+        "this run on single texts, with the labels bad and good; select another run."
     )
     assert "with a number as the label" in playground_model.not_comparable(own, task(task="regression", labels=[]))
     assert "cannot be read" in playground_model.not_comparable(own, None)
@@ -107,8 +107,8 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
         ("a.txt", b"\xff\xfe", "UTF-8"),
         ("a.txt", b"\n \n", "holds no text"),
         ("a.csv", b"words\nx\n", "needs a column text"),
-        ("a.jsonl", b"{", "is no JSONL"),
-        ("a.jsonl", b"[1]", "no JSON object"),
+        ("a.jsonl", b"{", "not valid JSONL"),
+        ("a.jsonl", b"[1]", "not a JSON object"),
         ("a.txt", b"x" * (playground_model.MAX_FILE_BYTES + 1), "at most"),
     ],
 )
@@ -132,8 +132,8 @@ def test_who_agrees() -> None:
     yes = {"prediction": "good", "probabilities": {"bad": 0.25, "good": 0.75}}
     no = {"prediction": "bad", "probabilities": {"bad": 0.9, "good": 0.1}}
     frame = playground_model.side_by_side({"adapter": yes, "base": no})
-    assert (
-        playground_model.answers_sentence(frame) == "adapter says good (75.0 %); base says bad (90.0 %). They disagree."
+    assert playground_model.answers_sentence(frame) == (
+        "adapter predicts good (75.0 %); base predicts bad (90.0 %). They disagree."
     )
     numbers = playground_model.side_by_side({"adapter": {"prediction": 0.5}})
     assert playground_model.answers_sentence(numbers) == "adapter: 0.500."
@@ -145,15 +145,15 @@ def test_modules_that_carry_an_answer() -> None:
     assert frame["adds"].tolist() == [3.0, 0.5]
     assert frame["flips"].tolist() == [True, False]
     said = playground_model.modules_sentence(frame, "log-odds")
-    assert "Without key 0 the answer is another (1 module, in orange)" in said
+    assert "Without key 0 the prediction changes (1 module, in orange)" in said
     drawn: Any = playground_figures.module_bars(frame, "log-odds", theme.LIGHT)
     assert drawn.layout.showlegend
     assert {bars.name: (list(bars.x), list(bars.y)) for bars in drawn.data} == {
-        "without it the answer stays": ([1], [0.5]),
-        "without it the answer is another": ([0], [3.0]),
+        "Prediction does not change without it": ([1], [0.5]),
+        "Prediction changes without it": ([0], [3.0]),
     }
     still = frame.assign(flips=False)
-    assert "No single module carries the answer" in playground_model.modules_sentence(still, "log-odds")
+    assert "No single module decides the prediction" in playground_model.modules_sentence(still, "log-odds")
     drawn = playground_figures.module_bars(still, "log-odds", theme.LIGHT)
     assert not drawn.layout.showlegend
 

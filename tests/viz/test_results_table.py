@@ -30,7 +30,7 @@ def test_rows_are_methods_and_columns_data_sets() -> None:
         ["[0.810 ± 0.010] (3)", "[0.500] (1)"], ["0.705 ± 0.007 (2)", "[0.500] (1)"],
     ]  # fmt: skip
     assert (table.left_out, table.cut, table.chosen) == (1, 0, ())
-    assert "1 run not finished or without a result left out" in scatter_text.paper(table)
+    assert "1 run not finished or without a result not included" in scatter_text.paper(table)
 
 
 def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None:
@@ -41,7 +41,7 @@ def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None
         "0.810 ± 0.010 (3)",
     ]
     assert table.chosen == ("dynamic (from its code)", "lora (from its code)")
-    assert "which flatters" in scatter_text.paper(table)
+    assert "which is optimistic" in scatter_text.paper(table)
     every = results_table.paper(rows, "configuration")
     assert len(every.lines) == 12
     assert "lora (from its code), rank 2, lr 0.002" in [line.label for line in every.lines]
@@ -104,7 +104,7 @@ def test_more_than_there_is_room_for_is_counted() -> None:
     rows = [listed(i, strategy=f"s{i}", data=f"d{i}") for i in range(70)]
     table = results_table.paper(rows, "configuration")
     assert (len(table.lines), len(table.columns), table.cut) == (60, 12, 10 + 58)
-    assert "68 rows or columns more" in scatter_text.paper(table)
+    assert "68 more rows or columns" in scatter_text.paper(table)
 
 
 def test_the_file_holds_the_numbers() -> None:

@@ -104,10 +104,10 @@ def test_groups_in_words(runs: pd.DataFrame) -> None:
     summary = runs_table.group_summary(runs_table.grouped(runs, "strategy"))
     words = runs_table.group_words(summary, 2, runs_table.is_mixed(runs))
     assert "lora: accuracy 0.850 ± 0.071 (2 runs) and dynamic: accuracy 0.700 (1 run)" in words
-    assert "2 that are not finished" in words
-    assert "Runs on different models or data are averaged" in words
+    assert "Not included: 2 runs not finished" in words
+    assert "The runs have different models or data" in words
     none = runs_table.grouped(runs[runs["status"] == "queued"], "tag")
-    assert runs_table.group_words(runs_table.group_summary(none), 1, False).startswith("No finished run")
+    assert runs_table.group_words(runs_table.group_summary(none), 1, False).startswith("There is no finished run")
 
 
 def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
@@ -131,8 +131,8 @@ def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:
 
 def test_found_words() -> None:
     assert runs_table.found_words(1, 1) == "1 run."
-    assert runs_table.found_words(2, 1200) == "2 of 1,200 runs fit the filter."
-    assert runs_table.found_words(0, 3) == "None of 3 runs fits the filter."
+    assert runs_table.found_words(2, 1200) == "2 of 1,200 runs match the filter."
+    assert runs_table.found_words(0, 3) == "None of 3 runs matches the filter."
 
 
 def test_export_holds_the_rows_and_runs_no_formula(runs: pd.DataFrame) -> None:

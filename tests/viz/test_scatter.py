@@ -90,11 +90,11 @@ def test_the_lines_of_the_best_quarter_lie_on_top_and_are_described() -> None:
     shown = scatter_model.axes(ROWS, ["train.lr", "strategy.name"], ["accuracy"])
     lines = scatter_model.lines(ROWS, shown, "accuracy", low_is_good=False)
     figure = scatter_figures.parallel(lines, shown, theme.DARK)
-    assert [trace.name for trace in figure.data] == ["last quarter", "third quarter", "second quarter", "best quarter"]
+    assert [trace.name for trace in figure.data] == ["Last quarter", "Third quarter", "Second quarter", "Best quarter"]
     assert sum(len(trace.x) for trace in figure.data) == 36 * 4
     assert list(lines.columns) == ["name", "quarter", "learning rate", "strategy", "accuracy"]
     said = scatter_text.parallel(lines, ["learning rate", "strategy"], "accuracy")
-    assert said == "36 runs. The 9 of the best quarter in accuracy share learning rate 0.004."
+    assert said == "36 runs. The 9 runs of the best quarter by accuracy share learning rate 0.004."
     assert "too few for quarters" in scatter_text.parallel(lines.head(2), [], "accuracy")
 
 

@@ -101,8 +101,8 @@ def test_what_a_search_says() -> None:
     )
     none = found(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
     assert capacity_text.search(none, 0) == "No candidate of the search after step 10 has a finite loss."
-    assert searches.loss_title({"labels": ["a"]}).endswith("nats")
-    assert searches.loss_title({}) == "loss of the candidate"
+    assert searches.loss_title({"labels": ["a"]}).endswith("(nats)")
+    assert searches.loss_title({}) == "Loss of the candidate"
 
 
 def test_of_very_many_candidates_the_pareto_set_is_always_drawn() -> None:

@@ -45,8 +45,7 @@ def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
     assert gates.columns.tolist() == ["l.0.query", "l.0.key"]
     assert gates.index.tolist() == ["short", "long (not trained on)"]
     assert shift_model.group_gates_sentence(gates, MODULES) == (
-        "The mean gates of the groups lie furthest apart at key 0: short 1.1000, long (not trained on) 0.9000 "
-        "(1 is neutral)."
+        "The mean gates of the groups differ most in key 0: short 1.1000, long (not trained on) 0.9000 (1 is neutral)."
     )
     drawn: Any = playground_figures.group_gates(gates, MODULES, theme.LIGHT)
     assert drawn.data[0].z.tolist() == [[1.1, 1.0], [0.9, 1.02]]
@@ -76,7 +75,7 @@ def shifted(after: str, loss: float, changed: float = 0.0) -> str:
 
 
 def test_capitals_that_move_nothing_may_not_be_seen() -> None:
-    told = "the model's tokenizer may not see capitals"
+    told = "the tokenizer may ignore upper case"
     assert told in shifted("GOOD film", 0.5)
     assert told not in shifted("GOOD film", 0.6), "the loss moves: they are seen"
     assert told not in shifted("GOOD film", 0.5, changed=0.1)
@@ -112,9 +111,9 @@ def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_p
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("none.csv", None, "is not there"),
-        ("text.md", "words", "is no CSV"),
-        ("empty.csv", "text,label\n", "holds no rows"),
+        ("none.csv", None, "does not exist"),
+        ("text.md", "words", "is not a CSV"),
+        ("empty.csv", "text,label\n", "has no rows"),
         ("broken.jsonl", "{", "cannot be read as jsonl"),
         ("single.csv", "text\nwords\n", "has no column for data.label"),
     ],

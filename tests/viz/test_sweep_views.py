@@ -56,7 +56,7 @@ def test_what_a_mean_hides_is_said() -> None:
     assert said.startswith(
         "Best accuracy: 0.820 at learning rate 0.004 and rank 4, n = 6. 6 of 6 pairs were run, 36 runs"
     )
-    assert "Cells average over strategy too" in said
+    assert "Cells also average over strategy" in said
     assert "at learning rate 0.001 and rank 2" in scatter_text.grid(cells, keys, "loss", [], low_is_good=True)
 
 
@@ -93,7 +93,7 @@ def test_a_line_a_method_is_its_best_at_each_value() -> None:
     ]  # fmt: skip
     assert lines["mean"].tolist() == pytest.approx([0.82, 0.83, 0.80, 0.81])
     said = scatter_text.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
-    assert "which flatters" in said
+    assert "which is optimistic" in said
 
 
 def test_rank_and_budget_are_axes_too() -> None:
@@ -128,7 +128,7 @@ def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
     assert said.startswith(
         "Best: dynamic (from its code), rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge"
     )
-    assert "The band runs from the lowest to the highest seed." in said
+    assert "The band covers the lowest to the highest seed." in said
 
 
 def test_many_lines_are_cut_to_those_with_the_most_points() -> None:

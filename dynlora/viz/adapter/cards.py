@@ -11,7 +11,7 @@ from dynlora.peft_adapter import Adapter, read_adapter
 from dynlora.viz.adapter import figures as adapter_figures
 from dynlora.viz.adapter import model as adapter_model
 from dynlora.viz.adapter import text as adapter_text
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
 from dynlora.viz.ui.frame import guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
@@ -27,7 +27,7 @@ SEND = "send"
 def adapter_link() -> None:
     """Draw the link to where an adapter folder is opened."""
     if not is_read_only():
-        link("pages/capacity.py", "Open an adapter folder", **{ADDRESS: SEND})
+        link("pages/capacity.py", "Open adapter", **{ADDRESS: SEND})
 
 
 def adapter_in_address() -> bool:
@@ -46,31 +46,31 @@ def adapter_view() -> None:
             _show(folder)
     with st.container(horizontal=True, gap="small"):
         link("pages/capacity.py", "Capacity of a run")
-        link("pages/tour.py", "What is rank?")
+        link("pages/tour.py", "Tour: what is rank")
     st.stop()
 
 
 def _none_yet(wanted: str) -> None:
     """Ask for the files of an adapter."""
-    titled("Open an adapter folder", "Ranks, norms and spectra of a PEFT LoRA or AdaLoRA adapter, without a run.")
+    titled("Open adapter", "Ranks, norms and spectra of any PEFT LoRA or AdaLoRA adapter.")
     if wanted != SEND:
-        st.warning("No adapter is kept under this address: send its two files again.")
+        st.warning("There is no adapter at this address. Upload its two files again.")
     _take(wanted)
-    with card("The same on the command line", "adapter-command"):
+    with card("Command line", "adapter-command"):
         st.code("dynlora inspect FOLDER", language="bash", wrap_lines=True)
-        note("There the folder may be of any size. A run's own adapter is written with `dynlora export ID`.")
+        note("The command has no size limit. To write the adapter of a run, use `dynlora export ID`.")
 
 
 def _take(shown: str) -> None:
     """Draw the upload; what is sent is kept by its digest, which goes to the address in place of what is shown."""
     if is_read_only():
-        note("This dashboard only looks: adapters are sent to one that serves its own machine.")
+        note("This dashboard is read-only. Upload adapters to a dashboard on your own machine.")
         return
     names = " and ".join(uploads.ADAPTER_FILES.values())
     sent = st.file_uploader(
-        f"{names}, both at once, at most {uploads.MAX_BYTES // 2**20} MiB each", type=list(uploads.ADAPTER_FILES),
+        f"{names}, both together, at most {uploads.MAX_BYTES // 2**20} MiB each", type=list(uploads.ADAPTER_FILES),
         accept_multiple_files=True, key=f"adapter-files-{shown[:12]}",
-        help="Kept in the runs folder, read as numbers, never run.",
+        help="Saved in the runs folder, read as numbers, never executed.",
     )  # fmt: skip
     if not sent:
         return
@@ -96,15 +96,15 @@ def _show(folder: Path) -> None:
     """Draw an adapter."""
     adapter = _read(str(folder), _changed(folder))
     modules = adapter_model.described(adapter)
-    titled("An adapter", one_line(adapter_text.overview(adapter, modules), 300))
+    titled("Adapter", one_line(adapter_text.overview(adapter, modules), 300))
     for words in adapter.notes:
         note(words)
     figures(adapter_model.headline(adapter, modules))
     table = adapter_model.table(modules)
-    with card("Where does its capacity sit?", "adapter-map"):
+    with card("Map by module kind and layer", "adapter-map"):
         column = segmented(
-            "number", "what the map shows", list(adapter_model.NUMBERS), "rank",
-            lambda name: adapter_model.NUMBERS[name][0],
+            "number", "Value shown", list(adapter_model.NUMBERS), "rank",
+            lambda name: sentence_case(adapter_model.NUMBERS[name][0]),
         )  # fmt: skip
         title, unit = adapter_model.NUMBERS[column]
         grid = adapter_model.over_depth(modules, column)
@@ -113,11 +113,11 @@ def _show(folder: Path) -> None:
     values = adapter_model.spectra(modules)
     spectra = adapter_figures.spectra_map(values, modules, colours())
     left, right = st.columns(2)
-    with left, card("Where does it move the weights?", "adapter-norms"):
+    with left, card("Update norm by layer", "adapter-norms"):
         norms = adapter_model.over_depth(modules, "norm")
         figure = adapter_figures.norm_lines(norms, colours(), min(spectra.layout.height, 520))
         chart(figure, adapter_text.norms(modules), table, "adapter-norms")
-    with right, card("How many components carry each update?", "adapter-spectra"):
+    with right, card("Singular values of the updates", "adapter-spectra"):
         words = adapter_text.spectra(modules, len(values))
         chart(spectra, words, adapter_model.spectra_table(modules), "adapter-spectra")
     with st.expander("Open another adapter", icon=":material/upload_file:"):

@@ -42,7 +42,7 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
     layers = [plotly_text(name, 12) for name in grid.columns]
     every = max(1, len(layers) // 24)
     drawn.update_xaxes(**ticks, tickvals=list(range(0, len(layers), every)), ticktext=layers[::every])
-    drawn.update_xaxes(title_text="layer")
+    drawn.update_xaxes(title_text="Layer")
     drawn.update_yaxes(
         **ticks, tickvals=list(range(len(grid))), ticktext=[plotly_text(kind, 24) for kind in grid.index],
         autorange="reversed",
@@ -81,7 +81,7 @@ def norm_lines(grid: pd.DataFrame, colours: Palette, height: int = 300) -> go.Fi
     drawn.update_layout(showlegend=len(grid) <= 16)
     every = max(1, len(places) // 24)
     layers = [plotly_text(name, 12) for name in grid.columns]
-    drawn.update_xaxes(title_text="layer", tickmode="array", tickvals=places[::every], ticktext=layers[::every])
+    drawn.update_xaxes(title_text="Layer", tickmode="array", tickvals=places[::every], ticktext=layers[::every])
     drawn.update_yaxes(title_text="Frobenius norm of the update", rangemode="tozero")
     return drawn
 
@@ -123,7 +123,7 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
         ]
     )  # fmt: skip
     drawn.update_xaxes(
-        title_text="component, the largest first", showgrid=False, dtick=1 if len(values.columns) < 13 else None
+        title_text="Component (largest first)", showgrid=False, dtick=1 if len(values.columns) < 13 else None
     )
     return drawn
 

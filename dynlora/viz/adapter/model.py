@@ -13,7 +13,7 @@ from dynlora.viz.kit.text import KIND_WORDS, kind_labels, number, one_line
 
 NUMBERS = {
     "rank": ("rank", "components"),
-    "norm": ("norm of the update", "Frobenius norm"),
+    "norm": ("update norm", "Frobenius norm"),
     "effective_rank": ("effective rank", "components"),
 }
 """What a map over depth and kind can show of an adapter: column, what people call it, its unit."""
@@ -69,7 +69,7 @@ def table(modules: pd.DataFrame) -> pd.DataFrame:
         found[column] = [one_line(value, 200) for value in found[column]]
     return found.rename(
         columns={
-            "short": "module", "max_rank": "components stored", "share": "share of squared norms, %",
+            "short": "module", "max_rank": "components stored", "share": "squared norm (% of total)",
             "effective_rank": "effective rank",
         }
     ).reset_index(drop=True)  # fmt: skip
@@ -91,9 +91,9 @@ def headline(adapter: Adapter, modules: pd.DataFrame) -> dict[str, str]:
     norms = modules["norm"].to_numpy(float)
     whole = float(np.sqrt(np.nansum(np.square(norms)))) if np.isfinite(norms).any() else None
     return {
-        "modules": f"{len(modules):,}",
-        "components": f"{int(modules['rank'].sum()):,}",
-        "adapter parameters": f"{parameters:,}",
-        "norm of all updates": number(whole),
-        "trained beside them": f"{adapter.other_parameters:,}",
+        "Modules": f"{len(modules):,}",
+        "Components": f"{int(modules['rank'].sum()):,}",
+        "Adapter parameters": f"{parameters:,}",
+        "Total update norm": number(whole),
+        "Other trained parameters": f"{adapter.other_parameters:,}",
     }

@@ -1,4 +1,4 @@
-"""The Compare page's parts: curves by group, the frontier, paired differences, who got which ranks."""
+"""The Compare page's parts: curves by group, the frontier, paired differences, final ranks."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -28,7 +28,7 @@ from dynlora.viz.ui.url_state import choose, segmented
 POINTS = 600
 """Most points of a run's series that are read."""
 
-RANKS = {"mean": "last rank", "spread": "spread over seeds"}
+RANKS = {"mean": "Final rank", "spread": "Spread over seeds"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def compared(runs: Sequence[Chosen]) -> Compared:
     groups = seed_groups.grouped(list(summaries.values()))
     words = {"groups": "Mean and band", "runs": "Each run"}
     usual = "groups" if len(groups) < len(runs) else "runs"
-    shown = segmented("group", "runs of one configuration", list(words), usual, words.__getitem__)
+    shown = segmented("group", "Runs of one configuration", list(words), usual, words.__getitem__)
     metric = compare_model.shared_metric(list(summaries.values()))
     chosen = groups if shown == "groups" else seed_groups.alone(names)
     return Compared({run.id: run.folder for run in runs}, summaries, names, metric, chosen)
@@ -73,20 +73,20 @@ def compared_curves(found: Compared) -> None:
     Raises:
         DynloraError: when a run cannot be read.
     """
-    kind = segmented("x", "x axis", list(seed_groups.CLOCKS), "step", _short)
+    kind = segmented("x", "X axis", list(seed_groups.CLOCKS), "step", _short)
     clocks = {run: _clock(kind, found, run) for run in found.folders}
     missing = [found.names[run] for run, one in clocks.items() if one is None]
     more = compare_text.left_out(missing, seed_groups.CLOCKS[kind])
     left, right = st.columns(2)
-    for place, question, split, name, title, key in (
-        (left, "Who learns faster?", "train", "loss", "training loss, smoothed, nats", "loss"),
-        (right, f"Who does better on held-out rows? ({found.metric})", "validation", found.metric,
-         f"{found.metric}, held out", "metric"),
+    for place, label, split, name, title, key in (
+        (left, "Training loss", "train", "loss", "Smoothed training loss (nats)", "loss"),
+        (right, f"Held-out {found.metric}", "validation", found.metric,
+         f"{found.metric} (held-out)", "metric"),
     ):  # fmt: skip
         is_train = split == "train"
         series = compare_model.together({run: _series(found, run, name, split) for run in clocks}, smooth=is_train)
         bands = seed_groups.bands(seed_groups.placed(series, clocks), found.groups, between=is_train)
-        with place, card(question, key):
+        with place, card(label, key):
             figure = compare_figures.curves(bands, seed_groups.CLOCKS[kind], title, colours(), marks=not is_train)
             low = is_train or found.metric in compare_model.LOW_IS_GOOD
             words = compare_text.curves(bands, low_is_good=low)
@@ -94,7 +94,7 @@ def compared_curves(found: Compared) -> None:
 
 
 def _short(kind: str) -> str:
-    return "by " + seed_groups.CLOCKS[kind].partition(",")[0]
+    return "By " + seed_groups.CLOCKS[kind].partition(" (")[0]
 
 
 def _series(found: Compared, run: str, name: str, split: str) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def _clock(kind: str, found: Compared, run: str) -> pd.DataFrame | None:
 def compared_frontier(found: Compared) -> None:
     """Draw quality against parameters."""
     points = compare_model.by_group(found.summaries, found.groups, found.metric)
-    with card("What does quality cost in parameters?", "frontier"):
+    with card("Quality against parameters", "frontier"):
         figure = compare_figures.frontier(points, found.metric, colours())
         chart(figure, compare_text.frontier(points, found.metric), points, "frontier")
 
@@ -128,20 +128,20 @@ def compared_pairs(found: Compared) -> None:
     """
     groups = {group.label: group for group in seed_groups.grouped(list(found.summaries.values()))}
     labels = list(groups)
-    with card("Is the difference more than chance?", "paired"):
+    with card("Paired difference", "paired"):
         if len(labels) < 2:
-            note("All these runs share one configuration: a paired difference needs two.")
+            note("All these runs have the same configuration. A paired difference needs two configurations.")
             return
         left, right = st.columns(2)
         with left:
-            second = choose("second", "this", labels, labels[1])
+            second = choose("second", "Group", labels, labels[1])
         with right:
-            first = choose("first", "minus this", labels, labels[0])
+            first = choose("first", "Minus group", labels, labels[0])
         pairs, why = paired_difference.pairs(found.summaries, groups[first], groups[second])
         if first == second:
-            note("Choose two different groups.")
+            note("Select two different groups.")
         elif not pairs:
-            note(f"Nothing to pair: {why}")
+            note(f"There are no pairs: {why}")
         else:
             _differences(found, pairs, (first, second), why)
 
@@ -149,7 +149,7 @@ def compared_pairs(found: Compared) -> None:
 def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
     sides = RunPairs(found.folders, found.summaries, cached_queries.ask_events).differences(pairs)
     if not sides[0].differences:
-        note("These runs have recorded no losses of shared examples yet: they come with the last evaluation.")
+        note("These runs have no losses of shared examples yet. The last evaluation records them.")
         return
     for place, side in zip(st.columns(2), sides, strict=True):
         if side.differences:
@@ -169,11 +169,11 @@ def compared_ranks(found: Compared) -> None:
     summaries = list(found.summaries.values())
     modules = {run: cached_queries.modules(folder) for run, folder in found.folders.items()}
     table, rows = compare_model.rank_table(summaries, modules, found.names)
-    with card("Where did they put their capacity?", "ranks"):
+    with card("Rank by module", "ranks"):
         if rows.empty:
             note("No ranks have been recorded yet.")
             return
-        shown = segmented("ranks", "what is shown of the ranks", list(RANKS), "mean", RANKS.__getitem__)
+        shown = segmented("ranks", "Ranks shown", list(RANKS), "mean", RANKS.__getitem__)
         by_config = seed_groups.grouped(summaries)
         is_spread = shown == "spread"
         drawn = compare_model.group_ranks(
@@ -182,7 +182,7 @@ def compared_ranks(found: Compared) -> None:
         if drawn.empty:
             note("No configuration has two runs, so there is no spread over seeds.")
             return
-        title = "standard deviation of rank, components" if is_spread else "rank, components"
+        title = "Standard deviation of rank (components)" if is_spread else "Rank (components)"
         alike = compare_text.reproducible(compare_model.reproducibility(table, found.names, by_config))
         read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
         words = f"{compare_text.allocation(read, is_spread)} {alike}"

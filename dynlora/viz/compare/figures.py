@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import row_edges
-from dynlora.viz.kit.text import one_line, plotly_lines, plotly_text
+from dynlora.viz.kit.text import one_line, plotly_lines, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 NAMED_COLUMNS = 12
@@ -21,7 +21,7 @@ NAMED_COLUMNS = 12
 
 
 def final_ranks(
-    ranks: pd.DataFrame, modules: pd.DataFrame, colours: Palette, title: str = "rank, components"
+    ranks: pd.DataFrame, modules: pd.DataFrame, colours: Palette, title: str = "Rank (components)"
 ) -> go.Figure:
     """Draw the last ranks, modules by runs, rows in groups by kind.
 
@@ -89,8 +89,8 @@ def curves(bands: pd.DataFrame, x_title: str, title: str, colours: Palette, *, m
             "%{customdata[3]:.4f}, n = %{customdata[1]}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
-    drawn.update_xaxes(title_text=plotly_text(x_title))
-    drawn.update_yaxes(title_text=plotly_text(title))
+    drawn.update_xaxes(title_text=plotly_text(sentence_case(x_title)))
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)))
     return drawn
 
 
@@ -135,8 +135,8 @@ def frontier(points: pd.DataFrame, metric: str, colours: Palette) -> go.Figure:
                 f"{', in the Pareto set' if row['pareto'] else ''}<extra></extra>",
             )  # fmt: skip
     drawn.update_layout(showlegend=len(known) <= NAMED_COLUMNS)
-    drawn.update_xaxes(title_text="adapter parameters in use", tickformat=",")
-    drawn.update_yaxes(title_text=plotly_text(metric))
+    drawn.update_xaxes(title_text="Adapter parameters in use", tickformat=",")
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(metric)))
     return drawn
 
 
@@ -160,11 +160,11 @@ def forest(rows: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
                 "type": "data", "symmetric": False, "array": part["high"] - part["mean"],
                 "arrayminus": part["mean"] - part["low"], "color": colour, "thickness": 2 if chosen else 1.2,
             },
-            customdata=part[["low", "high", "examples"]].to_numpy(), name="all" if chosen else "one seed",
+            customdata=part[["low", "high", "examples"]].to_numpy(), name="all" if chosen else "One seed",
             hovertemplate="%{y}<br>%{x:.4f}, from %{customdata[0]:.4f} to %{customdata[1]:.4f}<br>"
             "%{customdata[2]:,} examples<extra></extra>",
         )  # fmt: skip
-    drawn.update_xaxes(title_text=plotly_text(title))
+    drawn.update_xaxes(title_text=plotly_text(sentence_case(title)))
     names = [plotly_text(name, 24) for name in rows["row"]]
     drawn.update_yaxes(tickmode="array", tickvals=places, ticktext=names, range=[len(rows) - 0.5, -0.5])
     return drawn

@@ -1,4 +1,4 @@
-"""The Compare page's parts that take hundreds of runs: two numbers, many numbers, sweeps, the table of a paper."""
+"""The Compare page's parts that take hundreds of runs: scatter plots, sweeps, the results table."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -12,7 +12,7 @@ from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import results_table, scatter_figures, scatter_model, scatter_text, sweep_figures, sweep_model
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.scatter_model import Row, title
-from dynlora.viz.kit.text import markdown_text, one_line
+from dynlora.viz.kit.text import markdown_text, one_line, sentence_case
 from dynlora.viz.ui.cards import card, chart, colours, note, under
 from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.url_state import choose, segmented
@@ -25,18 +25,18 @@ def two_numbers(rows: Sequence[Row]) -> None:
     """Draw any two numbers of the runs against each other."""
     numbers = scatter_model.number_table(rows)
     names = list(numbers.columns[3:])
-    with card("How do two numbers go together?", "scatter"):
+    with card("Scatter plot", "scatter"):
         if not names:
-            note("None of these runs has a number yet.")
+            note("None of these runs has recorded values yet.")
             return
         vary = scatter_model.varying(numbers)
         metric = compare_model.shared_metric(rows)
         usual = next((name for name in ("train.lr", scatter_model.USED, "time.train_s") if name in vary), names[0])
         left, right = st.columns(2)
         with left:
-            across = choose("across", "across", names, usual, _title)
+            across = choose("across", "X axis", names, usual, _title)
         with right:
-            up = choose("up", "up", names, metric if metric in names else names[0], _title)
+            up = choose("up", "Y axis", names, metric if metric in names else names[0], _title)
         points = numbers[["name", "strategy"]].assign(x=numbers[across], y=numbers[up]).dropna(subset=["x", "y"])
         titles = (title(across), title(up))
         logs = tuple(scatter_model.is_logarithmic(points[one].tolist()) for one in ("x", "y"))
@@ -45,15 +45,15 @@ def two_numbers(rows: Sequence[Row]) -> None:
 
 
 def many_numbers(rows: Sequence[Row]) -> None:
-    """Draw a line for each run over what was varied and what came of it."""
-    with card("Which settings do the best runs share?", "parallel"):
+    """Draw a line for each run over what was varied and its results."""
+    with card("Settings and results", "parallel"):
         settings = list(scatter_model.swept(rows))
         if not settings:
-            note("All these runs have the same settings but for the seed.")
+            note("All these runs have the same settings except the seed.")
             return
         metric = compare_model.shared_metric(rows)
         words = {key: title(key) for key in settings}
-        chosen = several("axes", "settings", settings, words, "stretch", "the most varied")
+        chosen = several("axes", "Settings", settings, words, "stretch", "The most varied settings")
         shown = scatter_model.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
         low = metric in LOW_IS_GOOD
         lines = scatter_model.lines(rows, shown, metric, low_is_good=low)
@@ -69,23 +69,23 @@ def _results(rows: Sequence[Row], metric: str) -> list[str]:
 
 
 def _title(field: str) -> str:
-    return one_line(title(field), 60)
+    return sentence_case(one_line(title(field), 60))
 
 
 def sweep_grid(rows: Sequence[Row], metric: str) -> None:
     """Draw the mean result over two settings."""
-    with card("Which pair of settings does best?", "grid"):
+    with card("Grid of two settings", "grid"):
         settings = list(scatter_model.swept(rows))
         if len(settings) < 2:
-            note("A grid needs two settings that differ between runs besides the seed.")
+            note("A grid needs two settings, other than the seed, that differ between runs.")
             return
         left, right = st.columns(2)
         with left:
-            top = choose("top", "columns", settings, settings[0], _title)
+            top = choose("top", "Columns", settings, settings[0], _title)
         with right:
-            side = choose("side", "rows", settings, settings[1], _title)
+            side = choose("side", "Rows", settings, settings[1], _title)
         if top == side:
-            note("Choose two different settings.")
+            note("Select two different settings.")
             return
         cells = sweep_model.grid(rows, top, side, metric)
         low = metric in LOW_IS_GOOD
@@ -98,22 +98,20 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
 def sweep_curves(rows: Sequence[Row], metric: str) -> None:
     """Draw a line for each method over the learning rate, the budget or another setting."""
     ways = sweep_model.ways(rows)
-    with card("How does it change along one setting?", "along"):
+    with card("Effect of one setting", "along"):
         if not ways:
-            note("No setting that is a number differs between these runs.")
+            note("No numeric setting differs between these runs.")
             return
         left, right = st.columns(2, vertical_alignment="bottom")
         with left:
-            along = choose("along", "along", ways, ways[0], _title)
+            along = choose("along", "Setting", ways, ways[0], _title)
         with right:
-            per = segmented(
-                "lines", "what a line stands for", list(sweep_model.LINES), "method", sweep_model.LINES.__getitem__
-            )
+            per = segmented("lines", "Lines", list(sweep_model.LINES), "method", sweep_model.LINES.__getitem__)
         low = metric in LOW_IS_GOOD
         every = sweep_model.curves(rows, along, metric)
         lines = every if per == "configuration" else sweep_model.best_of_each(every, low_is_good=low)
         shown, of = sweep_model.most_lines(lines)
-        titles = (title(along), f"{title(metric)}, held out" if metric != "loss" else title(metric))
+        titles = (title(along), f"{title(metric)} (held-out)" if metric != "loss" else title(metric))
         is_log = scatter_model.is_logarithmic(shown["x"].tolist())
         figure = sweep_figures.along(shown, titles, colours(), logarithmic=is_log)
         drawn = shown["group"].nunique()
@@ -129,23 +127,21 @@ def sweep_parts(rows: Sequence[Row]) -> None:
         note("None of these runs has a result yet.")
         return
     usual = compare_model.shared_metric(rows)
-    metric = choose("of", "result", names, usual if usual in names else names[0], _title, width=240)
+    metric = choose("of", "Result", names, usual if usual in names else names[0], _title, width=240)
     done = sweep_model.ended(rows, metric)
     if len(done) < len(rows):
-        note(f"{len(done):,} of {len(rows):,} runs shown: the others are not finished or have no such result.")
+        note(f"{len(done):,} of {len(rows):,} runs shown. The others are not finished or have no such result.")
     sweep_curves(done, metric)
     sweep_grid(done, metric)
 
 
 def paper_table(rows: Sequence[Row]) -> None:
     """Draw the table of a paper, and offer it as LaTeX and Markdown."""
-    with card("What would the table of the paper be?", "paper"):
-        per = segmented(
-            "per", "what a row stands for", list(results_table.ROWS), "method", results_table.ROWS.__getitem__
-        )
+    with card("Results table", "paper"):
+        per = segmented("per", "Rows", list(results_table.ROWS), "method", results_table.ROWS.__getitem__)
         made = results_table.paper(rows, per)
         if not made.lines:
-            note("None of these runs has finished with a result yet.")
+            note("None of these runs is finished and has a result.")
             return
         st.markdown(results_table.markdown(made, lambda text: markdown_text(text, 120)))
         under(scatter_text.paper(made), results_table.frame(made), "paper")
@@ -153,7 +149,7 @@ def paper_table(rows: Sequence[Row]) -> None:
         ("LaTeX", results_table.latex(made), "tex", "latex"),
         ("Markdown", results_table.markdown(made), "md", "markdown"),
     ):
-        with st.expander(f"The table as {name}", icon=":material/content_copy:", key=f"paper-{ending}"):
+        with st.expander(f"{name} table", icon=":material/content_copy:", key=f"paper-{ending}"):
             st.code(text, language=language)
             st.download_button(
                 f"Save as {name}", text, file_name=f"table.{ending}", mime="text/plain", key=f"paper-save-{ending}",

@@ -74,11 +74,11 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
                 "seed": summary.get("seed"), "steps": summary["step"], metric: summary["metrics"].get(metric),
                 f"best {metric}": best.get(metric), "held-out loss": summary["metrics"].get("loss"),
                 "active parameters": params.get("active"), "budget": params.get("budget"),
-                "step, ms": time.get("step_ms_median"), "strategy, ms": time.get("strategy_ms_median"),
+                "step time (ms)": time.get("step_ms_median"), "strategy time (ms)": time.get("strategy_ms_median"),
             }
         )  # fmt: skip
     return pd.DataFrame(rows).round(
-        {metric: 4, f"best {metric}": 4, "held-out loss": 4, "step, ms": 1, "strategy, ms": 2}
+        {metric: 4, f"best {metric}": 4, "held-out loss": 4, "step time (ms)": 1, "strategy time (ms)": 2}
     )
 
 

@@ -54,7 +54,7 @@ def pairs(
     if not found:
         return [], "The two groups share no seed."
     if len(kept) < len(found):
-        return kept, f"{len(found) - len(kept)} of {len(found)} shared seeds have other data or other data sizes."
+        return kept, f"{len(found) - len(kept)} of {len(found)} shared seeds have different data or data sizes."
     return kept, ""
 
 

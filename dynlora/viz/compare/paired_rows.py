@@ -70,8 +70,8 @@ class RunPairs:
         held, probe = ({seed: ask(a, b) for seed, a, b in pairs} for ask in (self._held_out, self._probe))
         losses, rights = ([_part(source, part) for source in (held, probe)] for part in (0, 1))
         right = {seed: 100 * values for seed, values in (rights[0] or rights[1]).items()}
-        where = ["held-out rows" if part[0] else "the probe set" for part in (losses, rights)]
-        titles = "difference of loss, nats (left is better)", "difference of accuracy, points (right is better)"
+        where = ["held-out examples" if part[0] else "the probe set" for part in (losses, rights)]
+        titles = "Loss difference (nats; left is better)", "Accuracy difference (points; right is better)"
         return [
             Side("loss", losses[0] or losses[1], f"nats of loss on {where[0]}", titles[0], True, 4),
             Side("accuracy", right, f"points of accuracy on {where[1]}", titles[1], False, 1),

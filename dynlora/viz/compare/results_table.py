@@ -22,7 +22,7 @@ from dynlora.viz.compare.seed_groups import grouped, methods
 from dynlora.viz.kit.run_summary import main_metric
 from dynlora.viz.kit.text import one_line, source_name
 
-ROWS = {"method": "A row a method", "configuration": "A row a configuration"}
+ROWS = {"method": "One row per method", "configuration": "One row per configuration"}
 """What a row can stand for: name in the address, and words."""
 
 SETTINGS_OF_DATA = ("task", "text", "text_pair", "label", "eval_fraction", "max_train", "max_eval", "max_length")

@@ -44,8 +44,8 @@ def select_runs() -> Selection:
         empty_store()
     readable = listed[listed["status"] != "corrupt"]
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
-        text = search_box.search_box("search, instead of picking")
-        ids = [] if text else pick_runs("runs to compare", readable, MOST_READ)
+        text = search_box.search_box("Search")
+        ids = [] if text else pick_runs("Runs to compare", readable, MOST_READ)
     found = search_box.searched(readable, text)
     said = _words(len(found), len(readable)) if text and found is not None else ""
     search_box.search_line(text, said, is_sound=found is not None)
@@ -60,14 +60,14 @@ def select_runs() -> Selection:
 
 def _words(found: int, of: int) -> str:
     if found > MOST_LISTED:
-        return f"The newest {MOST_LISTED} of {found:,} runs that fit are compared; {of:,} runs in all."
-    return f"{plural(found, 'run')} of {of:,} fit and are compared."
+        return f"The newest {MOST_LISTED} of {found:,} matching runs are compared; {of:,} runs in total."
+    return f"{found:,} of {plural(of, 'run')} match and are compared."
 
 
 def say_how_many(selection: Selection) -> None:
     """Say that not all chosen runs are shown where files have to be opened."""
     if len(selection.rows) > len(selection.runs):
         note(
-            f"The newest {len(selection.runs)} of {len(selection.rows)} runs are shown here, because each has to be "
-            "opened. Numbers, Sweeps and Paper table show all."
+            f"The newest {len(selection.runs)} of {len(selection.rows)} runs are shown here, because each file has to "
+            "be opened. Scatter plots, Sweeps and Results table show all."
         )

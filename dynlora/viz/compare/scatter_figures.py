@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from dynlora.viz.compare.figures import NAMED_COLUMNS
 from dynlora.viz.compare.scatter_model import APART, QUARTERS, Axis, value_words
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_lines, plotly_text
+from dynlora.viz.kit.text import plotly_lines, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 FEW = 8
@@ -35,7 +35,7 @@ def scatter(
     """
     names = [str(name) for name in dict.fromkeys(points["strategy"])]
     drawn = theme.figure(colours, 330 + 20 * (len(names) if len(names) <= NAMED_COLUMNS else 2))
-    what = [plotly_text(one, 60) for one in titles]
+    what = [plotly_text(sentence_case(one), 60) for one in titles]
     for name, (colour, symbol, _) in theme.contrasting(names).items():
         part = points[points["strategy"] == name]
         drawn.add_scatter(
@@ -114,7 +114,7 @@ def _uprights(drawn: go.Figure, axes: Sequence[Axis], colours: Palette) -> None:
                 xanchor="left", align="left", font={"size": 11, "color": colours.text}, borderpad=0,
                 bgcolor=theme.faded(colours.panel, 0.8),
             )  # fmt: skip
-    titles = ["<br>".join(plotly_text(part) for part in textwrap.wrap(one.title, 12)) for one in axes]
+    titles = ["<br>".join(plotly_text(part) for part in textwrap.wrap(sentence_case(one.title), 12)) for one in axes]
     drawn.update_xaxes(
         tickmode="array", tickvals=list(range(len(axes))), ticktext=titles, showgrid=False,
         range=[-0.2, len(axes) - 0.85], ticklabeloverflow="allow",

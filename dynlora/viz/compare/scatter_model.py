@@ -28,11 +28,11 @@ USED = "params.used"
 """Adapter parameters in use, gates included; counted here, in no row by itself."""
 
 WORDS = {
-    "loss": "held-out loss, nats", "seed": "seed", "step": "steps done", USED: "adapter parameters in use",
-    "params.budget": "budget, parameters", "params.active": "active parameters", "params.gate": "gate parameters",
-    "params.allocated": "allocated parameters", "params.head": "parameters of the head",
-    "time.train_s": "training time, s", "time.step_ms_median": "step, ms",
-    "time.strategy_ms_median": "strategy's part of a step, ms", "ece": "calibration error (ece)",
+    "loss": "held-out loss (nats)", "seed": "seed", "step": "steps done", USED: "adapter parameters in use",
+    "params.budget": "budget (parameters)", "params.active": "active parameters", "params.gate": "gate parameters",
+    "params.allocated": "allocated parameters", "params.head": "head parameters",
+    "time.train_s": "training time (s)", "time.step_ms_median": "step time (ms)",
+    "time.strategy_ms_median": "strategy time per step (ms)", "ece": "calibration error (ece)",
     "brier": "Brier score", "adapter.rank": "rank", METHOD: "strategy", "model.name": "model",
     "data.name": "data", "data.path": "data file",
 }  # fmt: skip
@@ -231,7 +231,7 @@ def axes(rows: Sequence[Row], settings: Sequence[str], results: Sequence[str]) -
     return left + [axis(title(name), [one.get(name) for one in found]) for name in results]
 
 
-QUARTERS = ("best quarter", "second quarter", "third quarter", "last quarter", "no result")
+QUARTERS = ("Best quarter", "Second quarter", "Third quarter", "Last quarter", "No result")
 
 
 def quarters(values: Sequence[float | None], *, low_is_good: bool) -> list[str]:

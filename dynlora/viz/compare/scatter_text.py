@@ -1,7 +1,4 @@
-"""The sentences under the charts that set the numbers of many runs side by side, computed from what the charts show.
-
-As in `sentences`, whoever shows one escapes it.
-"""
+"""Captions of the charts over many runs, computed from what the charts show; whoever shows one escapes it."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -19,7 +16,7 @@ from dynlora.viz.kit.text import listed, one_line, plural, score
 
 
 def scatter(points: pd.DataFrame, titles: tuple[str, str], of: int) -> str:
-    """Say how closely two numbers go together, over how many runs.
+    """Say how closely two numbers are related, over how many runs.
 
     Args:
         points: columns x and y, one row for each run that has both.
@@ -28,19 +25,19 @@ def scatter(points: pd.DataFrame, titles: tuple[str, str], of: int) -> str:
     """
     shown = f"{len(points):,} of {plural(of, 'run')} shown" if len(points) < of else f"{plural(of, 'run')} shown"
     if len(points) < 3 or points["x"].nunique() < 2 or points["y"].nunique() < 2:
-        return f"{shown}: too few that differ to say how the two go together."
+        return f"{shown}: too few different values for a correlation."
     rho = spearman(points["x"], points["y"])
     way = "rises" if rho > 0 else "falls"
     strength = "hardly changes" if abs(rho) < 0.2 else f"{way} weakly" if abs(rho) < 0.5 else way
     return (
         f"{shown}; {_plain(titles[1])} {strength} with {_plain(titles[0])} (rank correlation {rho:.2f}). "
-        "Runs differ in more than these two, so neither need be the cause."
+        "The runs also differ in other settings, so this is not evidence of a cause."
     )
 
 
 def _plain(words: str) -> str:
     """Return what an axis shows without its unit."""
-    return one_line(words.partition(", ")[0], 60)
+    return one_line(words.partition(" (")[0], 60)
 
 
 def parallel(lines: pd.DataFrame, settings: Sequence[str], metric: str) -> str:
@@ -50,8 +47,8 @@ def parallel(lines: pd.DataFrame, settings: Sequence[str], metric: str) -> str:
     if len(best) < 2 or known < 4:
         return f"{plural(len(lines), 'run')}, {known} with a result in {one_line(metric, 40)}: too few for quarters."
     alike = [f"{one_line(name, 40)} {best[name].iloc[0]}" for name in settings if best[name].nunique() == 1]
-    words = f"share {listed(alike)}" if alike else "have no one value in common"
-    return f"{plural(len(lines), 'run')}. The {len(best)} of the best quarter in {one_line(metric, 40)} {words}."
+    words = f"share {listed(alike)}" if alike else "have no value in common"
+    return f"{plural(len(lines), 'run')}. The {len(best)} runs of the best quarter by {one_line(metric, 40)} {words}."
 
 
 def grid(cells: pd.DataFrame, keys: tuple[str, str], metric: str, hidden: Sequence[str], *, low_is_good: bool) -> str:
@@ -69,16 +66,16 @@ def grid(cells: pd.DataFrame, keys: tuple[str, str], metric: str, hidden: Sequen
     warning = "Cells average over seeds."
     if hidden:
         names = listed([one_line(title(key), 40) for key in hidden])
-        warning = f"Cells average over {names} too: search for one value of it to tell them apart."
+        warning = f"Cells also average over {names}; search for one value of it to separate them."
     return (
         f"Best {one_line(metric, 40)}: {score(best['mean'])} at {one_line(title(keys[0]), 40)} {best['across']} and "
         f"{one_line(title(keys[1]), 40)} {best['down']}, n = {best['n']}. {len(known)} of {len(cells)} pairs were run, "
-        f"{plural(int(known['n'].sum()), 'run')} in all. {warning}"
+        f"{plural(int(known['n'].sum()), 'run')} in total. {warning}"
     )
 
 
 def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: bool, is_chosen: bool = False) -> str:
-    """Say where the best point lies, and whether at an end of what was tried.
+    """Say where the best point is, and whether at an end of what was tried.
 
     Args:
         lines: as `sweeps.curves` returns them.
@@ -96,25 +93,29 @@ def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: b
         f"{score(best['mean'])} over {plural(int(best['n']), 'run')}"
     )
     if len(own) > 1 and best["x"] in ends:
-        words += ", at the edge of what was tried, so a better value may lie beyond"
-    band = " The band runs from the lowest to the highest seed." if (lines["n"] > 1).any() else ""
+        words += ", at the edge of the tried range, so the best value may be outside it"
+    band = " The band covers the lowest to the highest seed." if (lines["n"] > 1).any() else ""
     cut = f" {drawn} of {of} lines shown, those with the most points (at most {MOST_LINES})." if drawn < of else ""
-    chosen = " Of several configurations of a method the best at each value is shown, which flatters." * is_chosen
+    chosen = (
+        " For methods with several configurations, the best one at each value is shown, which is optimistic."
+    ) * is_chosen
     return f"{words}.{band}{chosen}{cut}"
 
 
 def paper(table: Paper) -> str:
     """Say what the table's numbers are and what it leaves out."""
-    parts = ["Mean ± standard deviation over runs of one configuration, number of runs in brackets, best mean in bold."]
+    parts = [
+        "Mean ± standard deviation over the runs of one configuration, number of runs in brackets, best mean in bold."
+    ]
     if table.chosen:
         parts.append(
-            f"Of several configurations of {listed(table.chosen)} the best on held-out rows is shown, which flatters: "
-            "choose a row a configuration to see all."
+            f"For {listed(table.chosen)}, the best of several configurations by held-out result is shown, which is "
+            "optimistic. Select one row per configuration to see all."
         )
     if table.left_out:
-        parts.append(f"{plural(table.left_out, 'run')} not finished or without a result left out.")
+        parts.append(f"{plural(table.left_out, 'run')} not finished or without a result not included.")
     if table.cut:
-        parts.append(f"{table.cut} rows or columns more are left out for room.")
+        parts.append(f"{table.cut} more rows or columns are not shown.")
     if any(cell is not None and cell.n == 1 for line in table.lines for cell in line.cells):
-        parts.append("One run alone says little: differences between seeds are of that size.")
+        parts.append("A single run is weak evidence: seeds alone can differ by as much.")
     return " ".join(parts)

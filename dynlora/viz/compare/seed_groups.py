@@ -18,9 +18,9 @@ from dynlora.viz.kit.text import one_line
 
 CLOCKS = {
     "step": "step",
-    "tokens": "tokens read",
-    "rows": "rows read",
-    "seconds": "training time, s",
+    "tokens": "training tokens",
+    "rows": "training examples",
+    "seconds": "training time (s)",
     "parameter-steps": "adapter parameters × steps",
 }
 """What the x axis can count, and its title."""

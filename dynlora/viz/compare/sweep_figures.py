@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dynlora.viz.compare.figures import NAMED_COLUMNS, add_band
 from dynlora.viz.compare.scatter_figures import scale
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_lines, plotly_text, score
+from dynlora.viz.kit.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 WRITTEN_CELLS = 120
@@ -62,11 +62,11 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
     ticks = {"tickmode": "array", "showgrid": False}
     drawn.update_xaxes(
         **ticks, tickvals=list(range(len(columns))), ticktext=tops, tickangle=-60 if is_turned else None,
-        title_text=plotly_text(titles[0], 60),
+        title_text=plotly_text(sentence_case(titles[0]), 60),
     )  # fmt: skip
     drawn.update_yaxes(
         **ticks, tickvals=list(range(len(sides))), ticktext=[plotly_lines(one, 22, 60) for one in sides],
-        title_text=plotly_text(titles[1], 60), autorange="reversed",
+        title_text=plotly_text(sentence_case(titles[1]), 60), autorange="reversed",
     )  # fmt: skip
     return drawn
 
@@ -103,6 +103,6 @@ def along(lines: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, log
             "%{customdata[1]:.4f} to %{customdata[2]:.4f}, n = %{customdata[0]}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
-    drawn.update_xaxes(title_text=what[0], **scale(lines["x"], logarithmic=logarithmic))
-    drawn.update_yaxes(title_text=what[1])
+    drawn.update_xaxes(title_text=sentence_case(what[0]), **scale(lines["x"], logarithmic=logarithmic))
+    drawn.update_yaxes(title_text=sentence_case(what[1]))
     return drawn

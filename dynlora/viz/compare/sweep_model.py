@@ -21,7 +21,7 @@ SIZE_OF = {BUDGET: ("adapter.rank", "adapter.alpha"), "adapter.rank": ("adapter.
 MOST_VALUES = 24
 """Most values of a setting in a grid; of more the first are shown."""
 
-LINES = {"method": "A line a method", "configuration": "A line a configuration"}
+LINES = {"method": "One line per method", "configuration": "One line per configuration"}
 """What a line can stand for: name in the address, and words."""
 
 MOST_LINES = 40

@@ -1,7 +1,4 @@
-"""The sentences under the charts of the Compare page, computed from what the charts show.
-
-As in `sentences`, whoever shows one escapes it.
-"""
+"""Captions of the Compare page, computed from what the charts show; whoever shows one escapes it."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
@@ -9,19 +6,19 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import listed, number, one_line, score
+from dynlora.viz.kit.text import listed, number, one_line, plural, score, signed
 
-BAND = "The band runs from the lowest to the highest run of a group."
+BAND = "The band covers the lowest to the highest run of a group."
 
 
 def curves(bands: pd.DataFrame, *, low_is_good: bool) -> str:
     """Say which group ends best, and what the band is."""
     if bands.empty:
-        return "None of these runs has recorded it yet."
+        return "None of these runs has recorded this value yet."
     last = bands.drop_duplicates("group", keep="last")
     best = last.loc[last["mean"].idxmin() if low_is_good else last["mean"].idxmax()]
     side = "Lowest" if low_is_good else "Highest"
-    words = f"{side} at its last step: {one_line(best['group'], 80)}, {best['mean']:.3f} at step {int(best['step']):,}"
+    words = f"{side} at the last step: {one_line(best['group'], 80)}, {best['mean']:.3f} at step {int(best['step']):,}"
     if best["n"] > 1:
         words += f" (from {best['low']:.3f} to {best['high']:.3f})"
     return f"{words}." + (f" {BAND}" if (bands["n"] > 1).any() else "")
@@ -31,37 +28,37 @@ def left_out(named: list[str], x_title: str) -> str:
     """Say which runs cannot be placed on an axis; empty when all can."""
     if not named:
         return ""
-    return f"Not shown, because they have not recorded {x_title}: {listed([one_line(name, 40) for name in named])}."
+    return f"Not shown because {x_title} is not recorded: {listed([one_line(name, 40) for name in named])}."
 
 
 def groups(table: pd.DataFrame, metric: str, *, low_is_good: bool) -> str:
-    """Say which group leads, by how much, and how far its runs lie apart; `table` as `comparison.by_group`."""
+    """Say which group leads, by how much, and how far apart its runs are; `table` as `comparison.by_group`."""
     known = table.dropna(subset=["mean"]).sort_values("mean", ascending=low_is_good)
     if len(known) < 2:
-        return f"Fewer than two groups have a last {one_line(metric, 40)}."
+        return f"Fewer than two groups have a final {one_line(metric, 40)}."
     first, second = known.iloc[0], known.iloc[1]
     lead = abs(first["mean"] - second["mean"])
     words = (
-        f"{one_line(first['group'], 80)} leads with {one_line(metric, 40)} {score(first['mean'])}, {lead:.3f} ahead of "
-        f"{one_line(second['group'], 80)}"
+        f"{one_line(first['group'], 80)} has the best mean {one_line(metric, 40)}, {score(first['mean'])}, better by "
+        f"{lead:.3f} than {one_line(second['group'], 80)}"
     )
     if min(first["n"], second["n"]) < 2:
-        return f"{words}; one run on a side, so chance may decide."
+        return f"{words}. With a single run on one side, the difference may be chance."
     spread = max(first["high"] - first["low"], second["high"] - second["low"])
     verdict = "less than" if lead < spread else "more than"
-    return f"{words}, {verdict} the {spread:.3f} that runs of one group lie apart."
+    return f"{words}. This is {verdict} the range of {spread:.3f} between runs of one group."
 
 
 def frontier(table: pd.DataFrame, metric: str) -> str:
     """Say which groups make up the Pareto set."""
     known = table.dropna(subset=["active", "mean"])
     if known.empty:
-        return "None of these runs has both a metric and a count of parameters."
+        return "None of these runs has both a metric and a parameter count."
     best = known[known["pareto"]].sort_values("active")
     names = listed([one_line(name, 60) for name in best["group"]], limit=5)
     return (
-        f"The Pareto set, outlined: {names}. None beats them in {one_line(metric, 40)} with as few parameters. "
-        f"{len(known)} points of {number(int(known['n'].sum()))} runs; whiskers run from the lowest to the highest run."
+        f"Pareto set (outlined): {names}. No other point has a better {one_line(metric, 40)} with as few parameters. "
+        f"{len(known)} points of {number(int(known['n'].sum()))} runs; whiskers cover the lowest to the highest run."
     )
 
 
@@ -72,40 +69,41 @@ def allocation(ranks: pd.DataFrame, is_spread: bool) -> str:
         if known.empty:
             return "There is no spread over seeds."
         most = one_line(known.idxmax(), 80)
-        return f"Between seeds {most} differs most, by a deviation of {known.max():.2f} components."
+        return f"The rank of {most} varies most between seeds: standard deviation {known.max():.2f} components."
     if ranks.shape[1] < 2:
-        return "One column has nothing to differ from."
+        return "There is only one column, so there is no comparison."
     spread = (ranks.max(axis=1) - ranks.min(axis=1)).dropna()
     if spread.empty:
-        return "The runs share no modules."
+        return "The runs have no common modules."
     if not spread.max():
-        return f"All {len(spread)} shared modules end with the same rank in every column."
+        return f"All {len(spread)} common modules have the same final rank in every column."
     differ = int((spread > 0).sum())
-    return f"{differ} of {len(spread)} shared modules end with different ranks, by up to {spread.max():.3g}."
+    return f"{differ} of {len(spread)} common modules have different final ranks, by up to {spread.max():.3g}."
 
 
 def reproducible(table: pd.DataFrame) -> str:
     """Say whether runs of a group end with alike ranks; `table` as `comparison.reproducibility`."""
     if table.empty:
-        return "Whether an allocation is reproducible shows with two seeds or more of one configuration."
+        return "Reproducibility over seeds needs two or more seeds of one configuration."
     parts = []
     for row in table.to_dict("records"):
         rho = row["spearman"]
         words = f"mean rank correlation {rho:.2f}" if pd.notna(rho) else "all ranks equal"
-        parts.append(f"{one_line(row['group'], 60)}: {words}, deviation {row['deviation']:.2f} components")
-    return f"Is the allocation reproducible over seeds? {'; '.join(parts)}."
+        parts.append(f"{one_line(row['group'], 60)}: {words}, standard deviation {row['deviation']:.2f} components")
+    return f"Reproducibility over seeds: {'; '.join(parts)}."
 
 
 def paired(rows: pd.DataFrame, first: str, second: str, what: str, *, low_is_good: bool, digits: int) -> str:
-    """Say the paired difference with its interval, and whether it can be told from zero; `rows` as `pairing.forest`."""
+    """Say the paired difference with its interval, and whether the interval excludes zero; `rows` as in a forest."""
     whole = rows.iloc[-1]
     better = (whole["mean"] < 0) == low_is_good
-    told = whole["low"] > 0 or whole["high"] < 0
+    excludes_0 = whole["low"] > 0 or whole["high"] < 0
     seeds = len(rows) - 1
-    verdict = f"that is {'better' if better else 'worse'}" if told else "that cannot be told from no difference"
+    verdict = f"significantly {'better' if better else 'worse'}" if excludes_0 else "inconclusive (the CI includes 0)"
+    mean, low, high = (signed(whole[column], digits) for column in ("mean", "low", "high"))
     words = (
-        f"{one_line(second, 60)} minus {one_line(first, 60)}: {whole['mean']:+.{digits}f} {what}, 95 % interval "
-        f"{whole['low']:+.{digits}f} to {whole['high']:+.{digits}f}: {verdict}. Paired over {seeds} shared "
-        f"seed{'s' if seeds != 1 else ''} and {number(int(whole['examples']))} examples, bootstrap over both"
+        f"{one_line(second, 60)} minus {one_line(first, 60)}: {mean} {what} (95 % CI {low} to {high}, "
+        f"{plural(seeds, 'seed')}): {verdict}. Paired over {plural(seeds, 'common seed')} and "
+        f"{number(int(whole['examples']))} examples; bootstrap over both"
     )
-    return words + ("; one seed, so the interval covers the examples alone." if seeds == 1 else ".")
+    return words + (". With one seed, the CI covers the examples only." if seeds == 1 else ".")

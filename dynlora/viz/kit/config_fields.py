@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from typing import Any
 
 LABELS = {
-    "name": "name of the run", "model.name": "model", "model.dropout": "model dropout, probability",
-    "train.steps": "steps", "train.epochs": "epochs, instead of steps", "adapter.rank": "rank, components",
-    "adapter.alpha": "alpha, scaling is alpha / rank", "adapter.targets": "modules to adapt",
-    "train.lr": "learning rate", "train.head_lr": "learning rate of the head", "train.batch_size": "batch, examples",
-    "train.weight_decay": "weight decay, per step", "train.max_grad_norm": "clip the gradient's norm at",
-    "train.grad_accum": "batches a step", "train.precision": "precision of numbers",
-    "data.max_length": "longest text, tokens", "data.max_eval": "held-out rows, at most",
-    "data.max_train": "training rows, at most", "data.eval_fraction": "held out where nothing is, share of rows",
-    "data.task": "task", "data.metric": "metric that decides", "data.group_by": "input groups by",
-    "data.train_groups": "groups to train on",
-    "data.text": "column of the text", "data.text_pair": "column of the second text",
-    "data.label": "column of the label", "adapter.dropout": "adapter dropout, probability",
-    "train.warmup": "warm-up, share of steps", "train.schedule": "learning rate falls",
-    "log.eval_every": "evaluate every, steps", "log.checkpoint_every": "checkpoint every, steps",
-    "log.every": "gradient norms every, steps",
+    "name": "run name", "model.name": "model", "model.dropout": "model dropout (probability)",
+    "train.steps": "steps", "train.epochs": "epochs (instead of steps)", "adapter.rank": "rank (components)",
+    "adapter.alpha": "alpha (scaling = alpha / rank)", "adapter.targets": "target modules",
+    "train.lr": "learning rate", "train.head_lr": "head learning rate", "train.batch_size": "batch size (examples)",
+    "train.weight_decay": "weight decay (per step)", "train.max_grad_norm": "gradient clipping (norm)",
+    "train.grad_accum": "gradient accumulation (batches)", "train.precision": "precision",
+    "data.max_length": "maximum length (tokens)", "data.max_eval": "maximum held-out examples",
+    "data.max_train": "maximum training examples", "data.eval_fraction": "held-out fraction (without own split)",
+    "data.task": "task", "data.metric": "deciding metric", "data.group_by": "input groups",
+    "data.train_groups": "training groups",
+    "data.text": "text column", "data.text_pair": "second text column",
+    "data.label": "label column", "adapter.dropout": "adapter dropout (probability)",
+    "train.warmup": "warm-up (fraction of steps)", "train.schedule": "learning rate schedule",
+    "log.eval_every": "evaluate every (steps)", "log.checkpoint_every": "checkpoint every (steps)",
+    "log.every": "gradient norms every (steps)",
 }  # fmt: skip
-"""What people call the configuration's fields, with the unit, where the key alone does not say it."""
+"""Names of the configuration's fields, with the unit, where the key alone does not say it; a label capitalizes them."""
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

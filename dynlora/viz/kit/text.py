@@ -119,6 +119,11 @@ def score(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign, a true minus where it is negative."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as a percentage with `digits` decimals."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"

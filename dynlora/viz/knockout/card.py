@@ -46,10 +46,10 @@ def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame
 
     @st.fragment(run_every=1.5 if under_way else None)
     def live() -> None:
-        with card("Was importance right? Each module knocked out in turn", "knockout"):
+        with card("Module ablation (knock-out)", "knockout"):
             state = _progress(run.folder)
             if under_way and state is None and not shared().is_under_way(run.folder):
-                st.rerun()  # it has ended: there is no more need to look again
+                st.rerun()  # it has ended: there is no more need to refresh
             _draw(run, summary, modules, twins, state)
 
     live()
@@ -62,13 +62,13 @@ def _draw(
     found = read_knockouts(knockout_file(folder))
     said = shared().ended_early(folder)
     if said and state is None:
-        st.error(safe(f"The knock-out ended early: {said}"))
+        st.error(safe(f"The ablation ended early: {said}"))
     _controls(run, summary, found, state)
     effect = knockout_model.effects(found, modules)
     if found is None or effect.empty:
         note(
-            "Switches the adapter of one module off at a time and measures what held-out rows lose: the truth that "
-            "an allocator's score only guesses at. Takes about a forward pass over the rows for each module."
+            "Turns off the adapter of one module at a time and measures the change in held-out loss. Importance scores "
+            "estimate this change. Each module needs about one forward pass over the held-out examples."
         )
         return
     words = knockout_model.effect_sentence(effect, len(modules), found.rows)
@@ -77,8 +77,8 @@ def _draw(
     _against_scores(folder, effect, modules, twins)
     groups = knockout_model.by_group(found, modules)
     if len(groups) > 1:
-        st.markdown("**What each input group loses without each module**")
-        told = "Toward the one colour the module helps the group, toward the other it harms; one adapter can do both."
+        st.markdown("**Loss change by input group**")
+        told = "One colour: the module helps the group. The other colour: it harms the group. One adapter can do both."
         chart(knockout_figures.group_effects(groups, colours()), told, groups.reset_index(names="group"), "by-group")
     _pairs(run, found, modules, summary["step"])
 
@@ -87,24 +87,26 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
     """Draw what starts and stops a knock-out, and how far the one under way has come."""
     if state is not None:
         done, of = state["done"], max(1, state["of"])
-        st.progress(min(1.0, done / of), f"{done} of {of} knocked out")
+        st.progress(min(1.0, done / of), f"{done} of {of} modules measured")
         if st.button("Stop", icon=":material/stop:", key="knockout-stop"):
             with _said_on_the_page():
                 shared().leave_off(run.folder)
             st.rerun()
         return
     if is_read_only():
-        note("This dashboard only shows; knock-outs are started where it runs, or with dynlora knockout.")
+        note(
+            "This dashboard is read-only. Start the ablation on the machine of the dashboard, or with dynlora knockout."
+        )
         return
     if not summary["step"]:
-        note("Nothing has been trained yet.")
+        note("The run has not trained any step yet.")
         return
     if not has_model(run.folder):
-        note("This run kept no adapter, so nothing can be measured anew.")
+        note("This run has no saved adapter, so no new measurement is possible.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
-        size = choose("heldout", "held-out rows", SIZES, SIZES[1], width=160)
-        words = "Knock out every module" if found is None else "Knock out again"
+        size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)
+        words = "Measure all modules" if found is None else "Measure again"
         if st.button(words, icon=":material/science:", key="knockout-start"):
             _start(run, None, int(size))
 
@@ -114,7 +116,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
     scores = module_scores(folder)
     if not scores or len(effect) < knockout_model.LEAST:
         return
-    name = choose("score", "score", list(scores), next(iter(scores)))
+    name = choose("score", "Score", list(scores), next(iter(scores)))
     found = knockout_model.agreement(scores[name], effect)
     twin, title, uniform = _twin(twins, modules)
     other = None if uniform is None else knockout_model.agreement(scores[name], uniform)
@@ -124,15 +126,18 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
         words = knockout_model.agreement_sentence(name, found, other)
         chart(figure, words, effect.assign(score=scores[name][effect["position"]]), "against")
     with right:
-        st.markdown("**Every score against the effects**")
+        st.markdown("**Rank correlation of each score with the loss change**")
         rows(knockout_model.agreements(scores, effect).round(3))
         if uniform is not None:
-            st.markdown(f"**… and against those in {safe(title)}**")
+            st.markdown(f"**The same for {safe(title)}**")
             rows(knockout_model.agreements(scores, uniform).round(3))
         elif twin:
-            note(f"{title} spreads the same budget evenly: knock it out too, and the scores can be tried on it.")
-            link("pages/capacity.py", "Open it", run=twin)
-        st.markdown("**Misjudged most**")
+            note(
+                f"{title} has the same budget and equal ranks. Measure it too, to compare the scores with its "
+                "loss changes."
+            )
+            link("pages/capacity.py", "Open the baseline run", run=twin)
+        st.markdown("**Largest rank errors**")
         wrong = knockout_model.misjudged(np.asarray(scores[name]), effect)
         rows(wrong.assign(score=[number(value) for value in wrong["score"]]).round(4))
 
@@ -150,24 +155,26 @@ def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.Data
 
 def _pairs(run: Chosen, found: Knockouts, modules: pd.DataFrame, step: int) -> None:
     """Draw the pairs measured so far and what measures another."""
-    with st.expander("Pairs: do two modules stand in for each other?"):
+    with st.expander("Pairs of modules"):
         names = {int(p): short for p, short in zip(modules["position"], modules["short"], strict=True)}
         able = has_model(run.folder) and not is_read_only() and found.step == step
         with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-pairs"):
             chosen = st.multiselect(
-                "two modules", list(names), format_func=names.__getitem__, max_selections=2, key="knockout-pair"
+                "Two modules", list(names), format_func=names.__getitem__, max_selections=2, key="knockout-pair"
             )
-            if st.button("Measure the pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
+            if st.button("Measure pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
                 _start(run, [sorted(int(one) for one in chosen)], found.rows)
         measured = knockout_model.pairs(found, modules)
         if len(measured):
             rows(measured.round(5))
-            note("`beyond` above zero: together they are worth more than apart, so each can stand in for the other.")
+            note(
+                "If `beyond` is above zero, the pair matters more than both modules alone: each can replace the other."
+            )
 
 
 def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> None:
     """Ask the child for a knock-out, and say why it could not start."""
-    with _said_on_the_page(), st.spinner("The model is being loaded …"):
+    with _said_on_the_page(), st.spinner("Loading the model"):
         file = knockout_target(run.folder, is_own=run.is_own)
         shared().knock_out(run.folder, file, sets=sets, rows=size, again=True)
         st.rerun()

@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
-LOST = "loss without it − with it, nats"
+LOST = "Loss without − with the module (nats)"
 
 
 def effect_bars(effect: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -51,7 +51,7 @@ def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
         zmin=-reach, zmax=reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
         customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
         colorbar={
-            "title": {"text": "nats lost", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": "Loss change (nats)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
         },
         hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f} nats<extra></extra>",
@@ -76,10 +76,10 @@ def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, co
                 "type": "data", "symmetric": False, "array": part["high"] - part["delta"],
                 "arrayminus": part["delta"] - part["low"], "thickness": 0.8, "width": 0, "color": colours.muted,
             },
-            hovertemplate="%{customdata}<br>score %{x:.4g}<br>%{y:+.5f} nats lost without it<extra></extra>",
+            hovertemplate="%{customdata}<br>score %{x:.4g}<br>%{y:+.5f} nats without the module<extra></extra>",
         )  # fmt: skip
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text=plotly_text(title, 60), exponentformat="power")
+    drawn.update_xaxes(title_text=plotly_text(sentence_case(title), 60), exponentformat="power")
     drawn.update_yaxes(title_text=LOST)
     return drawn

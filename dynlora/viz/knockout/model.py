@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from dynlora.store.knockouts import Knockouts
 from dynlora.viz.kit.stats import spearman
-from dynlora.viz.kit.text import listed, one_line, plural
+from dynlora.viz.kit.text import listed, one_line, plural, signed
 
 DRAWS = 1000
 """Resamplings of the modules behind an interval."""
@@ -39,10 +39,10 @@ class Agreement:
 
 
 def effects(found: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:
-    """Return what each module alone is worth, in the order of `modules`, those not yet measured left out.
+    """Return the effect of each module alone, in the order of `modules`, those not yet measured left out.
 
-    Columns: position, name, short, label, layer, delta (nats lost without it), low, high, changed (share of the
-    predictions that are others), sure (whether the interval is clear of zero).
+    Columns: position, name, short, label, layer, delta (nats lost without it), low, high, changed (fraction of the
+    predictions that change), sure (whether the interval excludes zero).
     """
     alone = {} if found is None or found.n_modules != len(modules) else found.alone
     rows = [
@@ -72,7 +72,7 @@ def by_group(found: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
 def pairs(found: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs that were measured: modules, delta together, the sum of each alone, and what is left.
 
-    Above zero, `beyond` says that the two stand in for each other: together they are worth more than apart.
+    Above zero, `beyond` says that each can replace the other: together they matter more than alone.
     """
     short = {int(position): name for position, name in zip(modules["position"], modules["short"], strict=True)}
     alone = found.alone
@@ -133,9 +133,9 @@ def misjudged(score: np.ndarray, effect: pd.DataFrame, most: int = 6) -> pd.Data
         {
             "module": worst["short"].to_numpy(),
             "score": worst["score"].to_numpy(),
-            "loss without it, nats": worst["delta"].to_numpy(),
-            "place by score": worst["by_score"].to_numpy(int),
-            "place by effect": worst["by_effect"].to_numpy(int),
+            "loss change (nats)": worst["delta"].to_numpy(),
+            "rank by score": worst["by_score"].to_numpy(int),
+            "rank by loss change": worst["by_effect"].to_numpy(int),
             "verdict": verdict,
         }
     )
@@ -144,16 +144,16 @@ def misjudged(score: np.ndarray, effect: pd.DataFrame, most: int = 6) -> pd.Data
 def effect_sentence(effect: pd.DataFrame, of: int, rows: int) -> str:
     """Return the sentence under the chart of effects."""
     if effect.empty:
-        return "No module has been knocked out yet."
+        return "No module has been measured yet."
     worst = effect.sort_values("delta", ascending=False)
     sure = int((effect["sure"] & (effect["delta"] > 0)).sum())
     harm = int((effect["sure"] & (effect["delta"] < 0)).sum())
     part = "" if len(effect) == of else f" {len(effect)} of {of} measured."
     names = listed([one_line(name, 30) for name in worst["short"].head(3)])
-    most = f"the most is lost without {names}, {worst['delta'].iloc[0]:+.4f} nats for the first"
+    most = f"The loss rises most without {names}, by {signed(worst['delta'].iloc[0], 4)} nats for the first"
     return (
-        f"Of {plural(len(effect), 'module')}, {sure} help and {harm} harm, each with a 95 % interval clear of zero, on "
-        f"{rows:,} held-out rows; {most}.{part}"
+        f"Of {plural(len(effect), 'module')}, {sure} help and {harm} harm (95 % CI excludes 0), on {rows:,} held-out "
+        f"examples. {most}.{part}"
     )
 
 
@@ -164,10 +164,10 @@ def adapter_sentence(found: Knockouts, step: int) -> str:
         found: the knock-outs.
         step: of the run.
     """
-    words = f"Measured on the {found.which} adapter, of step {found.step:,}."
+    words = f"Measured with the {found.which} adapter of step {found.step:,}."
     if found.step == step or found.which == "best":
         return words
-    return f"{words} The run is at step {step:,}: knock out again to see the modules as they are now."
+    return f"{words} The run is now at step {step:,}; measure again for the current modules."
 
 
 def agreement_sentence(name: str, found: Agreement, uniform: Agreement | None) -> str:
@@ -176,16 +176,19 @@ def agreement_sentence(name: str, found: Agreement, uniform: Agreement | None) -
     Args:
         name: of the score.
         found: of the run itself.
-        uniform: of the same score against the effects in a uniform twin, None without one.
+        uniform: of the same score against the effects in a uniform baseline run, None without one.
     """
     if not np.isfinite(found.rho):
-        return f"Too little is measured to compare {one_line(name, 40)} with what knocking modules out does."
-    told = "clear of zero" if found.low > 0 or found.high < 0 else "not clear of zero"
-    reach = f"95 % interval {found.low:+.2f} to {found.high:+.2f} over {found.n} modules"
-    first = f"Spearman {found.rho:+.2f}, {reach}, {told}."
+        return f"There are too few measurements to compare {one_line(name, 40)} with the loss changes."
+    told = "excludes 0" if found.low > 0 or found.high < 0 else "includes 0"
+    first = (
+        f"Spearman correlation {signed(found.rho, 2)} (95 % CI {signed(found.low, 2)} to {signed(found.high, 2)}, "
+        f"{found.n} modules); "
+        f"the CI {told}."
+    )
     if uniform is None or not np.isfinite(uniform.rho):
         return first
     return (
-        f"{first} Against the effects in the uniform twin, where no rank moved: {uniform.rho:+.2f} "
-        f"({uniform.low:+.2f} to {uniform.high:+.2f})."
+        f"{first} With the loss changes of the uniform baseline, where no rank moved: {signed(uniform.rho, 2)} (95 % "
+        f"CI {signed(uniform.low, 2)} to {signed(uniform.high, 2)})."
     )

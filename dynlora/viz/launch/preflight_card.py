@@ -1,4 +1,4 @@
-"""The check before a run starts: one button, and what `dynlora preflight` says."""
+"""The check before a run starts: one button, and the result of `dynlora preflight`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_button(config: Mapping[str, Any], missing: str = "", training: int = 0
         return
     pressed = st.button(
         "Check", icon=":material/fact_check:", key="check", disabled=bool(missing),
-        help=missing or "Loads model and data, takes two steps, and says what the run will cost. Nothing is kept.",
+        help=missing or "Loads model and data, takes two steps, and estimates the cost of the run. Saves nothing.",
     )  # fmt: skip
     if pressed:
         with st.spinner("Loading model and data and taking two steps; about ten seconds"):
@@ -55,7 +55,7 @@ def show_check(config: Mapping[str, Any]) -> None:
     answer, training = known.get(_key(config), (None, 0))
     if answer is None:
         if known:
-            note("The form has changed since the last check: check again to see what it costs now.")
+            note("The form has changed since the last check. Check again for the present cost.")
     elif isinstance(answer, str):
         st.error(markdown_text(answer, 2000))
     else:
@@ -64,27 +64,27 @@ def show_check(config: Mapping[str, Any]) -> None:
 
 def _draw(found: Mapping[str, Any], training: int) -> None:
     """Draw a check's figures, warnings, parameters, schedule and rows."""
-    with card("What will it cost?", "costs"):
+    with card("Cost estimate", "costs"):
         figures(cost_model.figures(found), "figures-costs")
         note(cost_model.cost_sentence(found, training))
         for sentence in found["warnings"]:
             st.warning(markdown_text(sentence, 600), icon=":material/warning:")
     left, right = st.columns(2)
     kinds, timeline = cost_model.kinds_frame(found), cost_model.timeline(found)
-    with left, card("Where do the trainable parameters lie?", "kinds"):
+    with left, card("Trainable parameters by module kind", "kinds"):
         chart(cost_figures.kinds_bars(kinds, colours()), cost_model.kinds_sentence(found), kinds, "kinds")
-    with right, card("What happens when?", "schedule"):
+    with right, card("Schedule", "schedule"):
         figure = cost_figures.schedule_lanes(timeline, colours())
         chart(figure, cost_model.schedule_sentence(found), timeline, "schedule")
     preview = cost_model.preview_frame(found)
-    with card("What does the model see?", "preview"):
+    with card("Tokenized examples", "preview"):
         st.dataframe(
             preview, hide_index=True, width="stretch",
             column_config={
                 "row": st.column_config.NumberColumn(format="localized", width="small"),
                 "tokens": st.column_config.NumberColumn(width="small"),
                 "text": st.column_config.TextColumn(width="medium"),
-                "what the model sees": st.column_config.TextColumn(width="large"),
+                "model input": st.column_config.TextColumn(width="large"),
             },
         )  # fmt: skip
         under(cost_model.data_sentence(found), preview, "preview")

@@ -21,24 +21,24 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Starting values of the form, by the name of the preset; a field that a strategy lacks is left out there."""
 
 PRESET_WORDS = {
-    "Quick look": "A hundred steps, to see that everything works.",
-    "Teaching": "A tiny run that shows everything: capacity moves often and much, and each few steps are evaluated.",
-    "Quality": "Long enough to compare methods on.",
-    "Defaults": "The settings of `dynlora train` without any.",
+    "Quick look": "100 steps, to check that everything works.",
+    "Teaching": "A tiny run for learning: frequent rank transfers, and an evaluation every few steps.",
+    "Quality": "Long enough to compare methods.",
+    "Defaults": "The default settings of `dynlora train`.",
 }
 """What each preset is for."""
 
 TWINS = {
-    "same": "Same again",
-    "uniform": "Uniform twin",
-    "random": "Random twin",
+    "same": "Same settings",
+    "uniform": "Uniform baseline",
+    "random": "Random control",
 }
 """Name in the address and words of what can be made of another run."""
 
 TWIN_WORDS = {
-    "same": "The other run's settings, ready to be changed.",
-    "uniform": "The same rank, seed, data and steps with one rank for all modules: what dynamic ranks have to beat.",
-    "random": "The same number of moves, drawn by lot: what choosing by importance has to beat.",
+    "same": "The settings of the other run, for changes.",
+    "uniform": "The same rank, seed, data and steps, with one rank for all modules: the baseline for dynamic ranks.",
+    "random": "The same number of moves, chosen at random: the control for importance-based moves.",
 }
 """What each twin is for."""
 
@@ -46,7 +46,7 @@ UNIFORM = "lora"
 """The strategy in which every module keeps the same rank: the control at an equal budget."""
 
 _CONTROL = ("allocation", "random")
-"""The field, and its value, by which a strategy offers moves by lot."""
+"""The field, and its value, by which a strategy offers random moves."""
 
 
 def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -61,10 +61,10 @@ def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]
     found = {"same": values}
     uniform = _uniform(values, strategies)
     if uniform is not None:
-        found["uniform"] = uniform | {"name": f"uniform twin of {title}"}
+        found["uniform"] = uniform | {"name": f"uniform baseline of {title}"}
     key, value = f"strategy.{_CONTROL[0]}", _CONTROL[1]
     if _has_control(strategies.get(str(values.get("strategy.name")), {})) and values.get(key) != value:
-        found["random"] = values | {key: value, "name": f"random twin of {title}"}
+        found["random"] = values | {key: value, "name": f"random control of {title}"}
     return found
 
 

@@ -29,7 +29,7 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         run_id = _pick_run()
     with right:
         if not run_id:
-            name = _segmented("preset", "preset", list(presets.PRESETS), str)
+            name = _segmented("preset", "Preset", list(presets.PRESETS), str)
             note(presets.PRESET_WORDS[name])
             return dict(presets.PRESETS[name])
         with guarded():
@@ -38,8 +38,8 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         twins = presets.twins(config, strategies)
         wanted = st.query_params.get("twin")
         if wanted in presets.TWINS and wanted not in twins:
-            note(f"This run has no {presets.TWINS[wanted].lower()}: it would be the run itself.")
-        name = _segmented("twin", "what to make of that run", list(twins), presets.TWINS.__getitem__)
+            note(f"This run has no {presets.TWINS[wanted].lower()}: the settings would be the same.")
+        name = _segmented("twin", "Use of this run", list(twins), presets.TWINS.__getitem__)
         note(presets.TWIN_WORDS[name])
         return twins[name]
 
@@ -47,16 +47,16 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _pick_run() -> str:
     """Draw the picker of a run to start from; empty for none."""
     runs = list_all()
-    words = {"": "a preset", **run_words(runs[runs["status"] != "corrupt"])}
+    words = {"": "A preset", **run_words(runs[runs["status"] != "corrupt"])}
     wanted = st.query_params.get("from", "")
     if wanted not in words:
         with guarded():
             words[find_run(wanted).id] = wanted
     put("address-from", wanted)
     return st.selectbox(
-        "start from", list(words), key="address-from", format_func=words.__getitem__,
+        "Start from", list(words), key="address-from", format_func=words.__getitem__,
         on_change=lambda: _start_anew("from", st.session_state["address-from"]),
-        help="A preset, or the settings of another run to be changed; its twins spend the same budget otherwise.",
+        help="A preset, or the settings of another run. Its baseline and control use the same budget.",
     )  # fmt: skip
 
 

@@ -33,15 +33,17 @@ def sweep_form(runs: pd.DataFrame) -> None:
         left, right = st.columns(2)
         with left:
             base = st.selectbox(
-                "settings of", ["", *words], key="sweep-base",
-                format_func=lambda run_id: words.get(run_id, "the defaults"),
-                help="What all runs of the sweep share: the settings of a run, or the defaults.",
+                "Settings of", ["", *words], key="sweep-base",
+                format_func=lambda run_id: words.get(run_id, "Defaults"),
+                help="Settings that all runs of the sweep share: those of a run, or the defaults.",
             )  # fmt: skip
-            name = st.text_input("name", key="sweep-name", max_chars=120, help="Comes before the values that vary.")
+            name = st.text_input(
+                "Name", key="sweep-name", max_chars=120, help=("Prefix of the run names, before the values that vary.")
+            )
         with right:
             lines = st.text_area(
-                "values, one key a line", EXAMPLE, key="sweep-lines", height=122, max_chars=5000,
-                help="key=a,b,c or key=0..4; one run per combination, all checked before the first is queued.",
+                "Values, one key per line", EXAMPLE, key="sweep-lines", height=122, max_chars=5000,
+                help="key=a,b,c or key=0..4. One run per combination. All are checked before the first is queued.",
             )  # fmt: skip
         _act(base, name.strip(), lines)
 
@@ -66,7 +68,7 @@ def _act(base: str, name: str, lines: str) -> None:
 
 def _queue(config: dict[str, object], lists: dict[str, str], key: str) -> None:
     try:
-        with st.spinner("Checking every run of the sweep; a first one may fetch the model"):
+        with st.spinner("Checking every run of the sweep; the first may download the model"):
             ids = enqueue_sweep(config, lists, runs_dir(), key=key)
     except DynloraError as error:
         st.error(markdown_text(error, 2000))

@@ -13,7 +13,7 @@ from dynlora.viz.kit.text import one_line
 FIDELITY = {
     "code": "checked against published code",
     "description": "follows a full description in its paper",
-    "reconstruction": "fills gaps of its paper with our own choices, so losing says nothing about the paper",
+    "reconstruction": "fills gaps of its paper with our own choices, so a bad result says nothing about the paper",
 }
 """What each word for fidelity means."""
 

@@ -59,7 +59,7 @@ class Asked:
         own = self.run.folder
         frozen = {"gates frozen": (own, "frozen")} if self.gated else {}
         other = {} if self.other is None else {"the other run": (self.other.folder, "adapter")}
-        return {"adapter": (own, "adapter"), **frozen, "base with head": (own, "base"), **other}
+        return {"adapter": (own, "adapter"), **frozen, "base model with head": (own, "base"), **other}
 
     def answers(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
         """Return what each voice says of some texts; empty, and the page says why, when the run's own model cannot."""
@@ -94,14 +94,17 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
     put("playground-text", text)
     put("playground-pair", pair)
     with st.form("playground", border=False):
-        st.text_area("text", max_chars=playground_model.LIMIT, key="playground-text", height=110)
+        st.text_area("Text", max_chars=playground_model.LIMIT, key="playground-text", height=110)
         if task.paired:
-            st.text_area("second text", max_chars=playground_model.LIMIT, key="playground-pair", height=80)
-        st.form_submit_button("Ask the model", type="primary", icon=":material/psychology:", on_click=_asked)
+            st.text_area("Second text", max_chars=playground_model.LIMIT, key="playground-pair", height=80)
+        st.form_submit_button("Predict", type="primary", icon=":material/psychology:", on_click=_asked)
     if len(text) + len(pair) > playground_model.MAX_SHARED:
-        note(f"A text of more than {playground_model.MAX_SHARED:,} characters is not part of the link.")
+        note(f"The link does not include texts of more than {playground_model.MAX_SHARED:,} characters.")
     if not text or (task.paired and not pair):
-        note("Type or paste a text and ask; the answer, and why, appear below. The link of this page holds the text.")
+        note(
+            "Enter a text and predict. The prediction and its explanation appear below. The link of this page "
+            "includes the text."
+        )
         text = ""
     return Asked(run, task, gated, text, pair if task.paired else None, other)
 
@@ -141,7 +144,7 @@ def _other_run(run: Chosen, task: Task) -> Chosen | None:
         if source not in same:
             same[source] = run_task(Path(folder)) == task
     words = run_words(runs.loc[[same[source] for source in sources]])
-    chosen = choose("other", "compare with", ["", *words], "", lambda key: words.get(key, "no other run"), width=320)
+    chosen = choose("other", "Compare with", ["", *words], "", lambda key: words.get(key, "No other run"), width=320)
     found = find_run(chosen) if chosen else None
     return found if found is not None and run_task(found.folder) == task else None
 
@@ -161,8 +164,8 @@ def _example(examples: pd.DataFrame) -> None:
     shown = examples.head(50)
     labels = {int(index): f"{text[:70]}" for index, text in zip(shown.index, shown["text"], strict=True)}
     chosen = st.selectbox(
-        "or an example of the probe set", [None, *labels], key="playground-example", width=360,
-        format_func=lambda index: "choose one" if index is None else safe(labels[index]),
+        "Example of the probe set", [None, *labels], key="playground-example", width=360,
+        format_func=lambda index: "Choose an example" if index is None else safe(labels[index]),
     )  # fmt: skip
     if chosen is not None and st.session_state.get("playground-example-used") != chosen:
         st.session_state["playground-example-used"] = chosen
@@ -174,7 +177,7 @@ def _example(examples: pd.DataFrame) -> None:
 
 def answers_card(asked: Asked) -> None:
     """Draw the answers of base, adapter, adapter with frozen gates, and the second run side by side."""
-    with card("What do they answer?", "answers"):
+    with card("Predictions", "answers"):
         found = asked.answers([asked.text], None if asked.pair is None else [asked.pair])
         if not found:
             return
@@ -183,7 +186,10 @@ def answers_card(asked: Asked) -> None:
             playground_figures.answer_bars(frame, colours()), playground_model.answers_sentence(frame), frame, "answers"
         )
         if found["adapter"][0].get("unusual"):
-            st.warning("The members disagree more than about 99 of 100 held-out rows: the text is unlike the data.")
+            st.warning(
+                "The ensemble members disagree more than on about 99 % of held-out examples: the text is "
+                "unlike the data."
+            )
 
 
 def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:
@@ -192,16 +198,16 @@ def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:
     if found is None:
         return
     unit = "log-odds" if found["labels"] else "number"
-    with card("Which words carry the answer?", "tokens"):
+    with card("Attribution by word", "tokens"):
         token_lines(found, unit)
     left, right = st.columns(2)
-    with left, card("Which modules carry the answer?", "carry"):
+    with left, card("Attribution by module", "carry"):
         frame = playground_model.without_modules(found, modules)
         words = playground_model.modules_sentence(frame, unit)
         chart(playground_figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
-    with right, card("Which gates does it open?", "opened"):
+    with right, card("Gates for this text", "opened"):
         if found["gate"] is None:
-            note("This run has no gates: its adapters treat every input alike.")
+            note("This run has no gates, so its adapters treat every input alike.")
         else:
             places = playground_model.gates_by_place(found["gate"], modules)
             told = "Above 1 the adapter of the module counts more for this text, below 1 less."
@@ -213,9 +219,9 @@ def token_lines(found: Mapping[str, Any], unit: str) -> None:
     """Draw the text with each token in the colour of what it adds, for the adapter and the base."""
     frame = token_view.contributions(found["tokens"], found)
     lines = {name: found[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
-    lost = "log-odds lost without the word" if unit == "log-odds" else "number less without the word"
+    lost = "log-odds decrease without the word" if unit == "log-odds" else "number decrease without the word"
     st.html(token_view.sentence_html(found["tokens"], lines, colours(), token_view.Scale(lost, unit)))
-    told = f"What the answer's {unit} lose when a word is hidden; one scale for both lines."
+    told = f"Decrease of the {unit} of the prediction when a word is hidden. Both lines have the same scale."
     under(f"{told}{token_view.cut_words(found['tokens'])}", frame, "tokens")
 
 
@@ -223,12 +229,12 @@ def token_card(view: InputsView) -> None:
     """Draw one example of the probe set word by word: its gates or what each word adds, over depth."""
     if view.examples.empty:
         return
-    with card("One example, word by word", "token-view"):
+    with card("Example by word", "token-view"):
         shown = view.examples.head(MOST_EXAMPLES)
         labels = {str(index): one_line(text, 70) for index, text in zip(shown.index, shown["text"], strict=True)}
-        wanted = choose("example", "example", ["", *labels], "", lambda key: labels.get(key, "choose one"))
+        wanted = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
         if not wanted:
-            note("Colours the words of an example by their gates, or by what each adds to the answer, layer by layer.")
+            note("Colours the words of an example by gate, or by contribution to the prediction, for each layer.")
             return
         row = shown.loc[int(wanted)]
         pair = row["text_pair"] if isinstance(row["text_pair"], str) and row["text_pair"] else None
@@ -241,26 +247,26 @@ def token_card(view: InputsView) -> None:
 
 def depth_card(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the text once a layer: each token's gate where gates are one a token, else how far the adapters move it."""
-    with card("The text, layer by layer", "depth-tokens"):
+    with card("Words by layer", "depth-tokens"):
         depth_lines(found, modules)
 
 
 def depth_lines(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the text once a layer, at most a dozen of them."""
     if found["token_gate"] is not None:
-        lines, scale = token_view.by_layer(found["token_gate"], modules), token_view.Scale("gate, a factor", centre=1.0)
+        lines, scale = token_view.by_layer(found["token_gate"], modules), token_view.Scale("gate (factor)", centre=1.0)
         told = "The mean gate of each token over the modules of a layer; 1 is neutral."
     elif found["moved"] is not None:
         lines = token_view.layers_of(found["moved"])
-        scale = token_view.Scale("of its length", "of its length", None)
-        told = "How far the adapters carry each token's state from where the base model has it, after each layer."
+        scale = token_view.Scale("fraction of its norm", "of its norm", None)
+        told = "Distance of each hidden state from that of the base model after each layer, as a fraction of its norm."
     else:
-        note("This method's forward is its own: its layers are not shown one by one.")
+        note("This method has its own forward pass, so single layers are not shown.")
         return
     shown = token_view.thinned(lines, MOST_LAYERS)
     st.html(token_view.sentence_html(found["tokens"], shown, colours(), scale))
     if len(shown) < len(lines):
-        told = f"{told} {len(shown)} of {len(lines)} layers shown; the table holds all."
+        told = f"{told} {len(shown)} of {len(lines)} layers shown; the table has all."
     words = token_view.words(found["tokens"])
     frame = pd.DataFrame({name: list(values)[: len(words)] for name, values in lines.items()})
     under(f"{told}{token_view.cut_words(found['tokens'])}", frame.assign(token=words), "depth-tokens")
@@ -268,12 +274,12 @@ def depth_lines(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
 
 def file_card(asked: Asked) -> None:
     """Draw the upload of a small file, and what is predicted of its rows by all who are asked."""
-    with card("A small file", "file"):
-        holds = "columns sentence1 and sentence2" if asked.task.paired else "texts, one a line, or a column text"
+    with card("Predict a file", "file"):
+        holds = "Columns sentence1 and sentence2" if asked.task.paired else "One text per line, or a column text"
         kinds = ["csv", "jsonl"] if asked.task.paired else ["txt", "csv", "jsonl"]
         upload = st.file_uploader(holds, kinds, max_upload_size=1, key="playground-file")
         if upload is None:
-            note(f"Up to {plural(playground_model.MOST_ROWS, 'row')}; dynlora predict takes larger files.")
+            note(f"Up to {plural(playground_model.MOST_ROWS, 'row')}. Use dynlora predict for larger files.")
             return
         try:
             texts = playground_model.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired)

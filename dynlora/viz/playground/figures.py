@@ -31,7 +31,7 @@ def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
             hovertemplate="%{y}<br>%{fullData.name}: %{x:.2f}" + ("" if numbers else " %") + "<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(barmode="stack", showlegend=not numbers, bargap=0.35)
-    drawn.update_xaxes(title_text="number" if numbers else "probability, %", range=None if numbers else [0, 100])
+    drawn.update_xaxes(title_text="Number" if numbers else "Probability (%)", range=None if numbers else [0, 100])
     drawn.update_yaxes(autorange="reversed", showgrid=False)
     return drawn
 
@@ -42,8 +42,8 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
     names = [plotly_text(name) for name in frame["short"]]
     flips = frame["flips"].to_numpy(bool)
     for part, name, colour in (
-        (~flips, "without it the answer stays", colours.accent),
-        (flips, "without it the answer is another", colours.second),
+        (~flips, "Prediction does not change without it", colours.accent),
+        (flips, "Prediction changes without it", colours.second),
     ):
         places = np.flatnonzero(part)
         drawn.add_bar(
@@ -54,7 +54,7 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
     drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_xaxes(**theme.name_axis(names, colours))
-    drawn.update_yaxes(title_text=plotly_text(f"adds to the answer, {unit}"))
+    drawn.update_yaxes(title_text=plotly_text(f"Contribution ({unit})"))
     return drawn
 
 
@@ -67,12 +67,12 @@ def gate_table(table: pd.DataFrame, colours: Palette) -> go.Figure:
         z=values, x=[int(layer) for layer in table.columns], y=[plotly_text(kind, 24) for kind in table.index],
         zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
         colorbar={
-            "title": {"text": "gate, factor", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": "Gate (factor)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
         },
         hovertemplate="%{y}, layer %{x}<br>gate %{z:.4f}<extra></extra>",
     )  # fmt: skip
-    drawn.update_xaxes(title_text="layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
+    drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return drawn
 
@@ -99,5 +99,5 @@ def gate_shift(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(**theme.name_axis(names, colours))
-    drawn.update_yaxes(title_text="mean gate, factor")
+    drawn.update_yaxes(title_text="Mean gate (factor)")
     return drawn

@@ -16,7 +16,7 @@ import pandas as pd
 
 from dynlora.errors import ConfigError
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import listed, one_line, percent, plural
+from dynlora.viz.kit.text import listed, one_line, percent, plural, sentence_case
 
 MOST_ROWS = 200
 """Rows of a small file that are predicted."""
@@ -49,10 +49,10 @@ def task_of(summary: Mapping[str, Any], examples: pd.DataFrame) -> Task:
 def not_comparable(own: Task, other: Task | None) -> str:
     """Return the sentence that says why another run does not answer beside this one."""
     if other is None:
-        return "The other run of the link cannot be read: pick another one."
+        return "The other run of the link cannot be read; select another run."
     if other == own:
-        return "The other run of the link has not finished, kept no adapter, or is this one: pick another one."
-    return f"The other run of the link was trained on {other.words}; this one on {own.words}: pick another one."
+        return "The other run of the link is not finished, has no saved adapter, or is this run; select another run."
+    return f"The other run of the link was trained on {other.words}, this run on {own.words}; select another run."
 
 
 def side_by_side(answers: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def answers_sentence(frame: pd.DataFrame) -> str:
     if (frame["label"] == "number").all():
         return "; ".join(f"{row.who}: {row.value:.3f}" for row in first.itertuples()) + "."
     own = frame[frame["label"] == frame["answer"]].drop_duplicates("who")
-    words = [f"{row.who} says {one_line(row.answer, 24)} ({percent(row.value)})" for row in own.itertuples()]
+    words = [f"{row.who} predicts {one_line(row.answer, 24)} ({percent(row.value)})" for row in own.itertuples()]
     return f"{'; '.join(words)}. {'All agree.' if first['answer'].nunique() == 1 else 'They disagree.'}"
 
 
@@ -90,11 +90,14 @@ def modules_sentence(frame: pd.DataFrame, unit: str) -> str:
     """Return the sentence under the modules."""
     flips = frame[frame["flips"]]
     order = frame.sort_values("adds", ascending=False)
-    most = f"most comes from {listed([one_line(name, 30) for name in order['short'].head(3)])}"
+    most = f"the largest contributions are from {listed([one_line(name, 30) for name in order['short'].head(3)])}"
     if flips.empty:
-        return f"No single module carries the answer: taking any one away leaves it. {most.capitalize()}, in {unit}."
+        return (
+            "No single module decides the prediction: it does not change without any one module. "
+            f"{sentence_case(most)} ({unit})."
+        )
     names = listed([one_line(name, 30) for name in flips["short"]], 6)
-    return f"Without {names} the answer is another ({plural(len(flips), 'module')}, in orange); {most}, in {unit}."
+    return f"Without {names} the prediction changes ({plural(len(flips), 'module')}, in orange); {most} ({unit})."
 
 
 def gates_by_place(gate: Sequence[float | None], modules: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +126,7 @@ class Texts:
     def words(self) -> str:
         """How many rows are shown, in a sentence."""
         if self.of > len(self.texts):
-            return f"The first {len(self.texts)} of {plural(self.of, 'row')}; dynlora predict takes larger files."
+            return f"The first {len(self.texts)} of {plural(self.of, 'row')}. Use dynlora predict for larger files."
         return f"{plural(self.of, 'row')}."
 
 
@@ -141,7 +144,9 @@ def texts_of(name: str, data: bytes, *, paired: bool = False) -> Texts:
         ConfigError: when it is too large, no UTF-8, lacks a column of texts, or does not hold what the model reads.
     """
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"file of {len(data):,} bytes: at most {MAX_FILE_BYTES:,}; use dynlora predict --file")
+        raise ConfigError(
+            f"file: has {len(data):,} bytes, at most {MAX_FILE_BYTES:,} are allowed; use dynlora predict --file"
+        )
     try:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -156,7 +161,7 @@ def texts_of(name: str, data: bytes, *, paired: bool = False) -> Texts:
             "file: this run reads pairs of texts; give a CSV or JSONL file with the columns sentence1 and sentence2"
         )
     if column is not None and not paired:
-        raise ConfigError(f"file: holds second texts ({column}), but this run reads single ones; leave that column out")
+        raise ConfigError(f"file: holds second texts ({column}), but this run reads single texts; remove that column")
     kept = [(number, row) for number, row in enumerate(rows, 1) if row[0].strip() or (row[1] or "").strip()]
     if not kept:
         raise ConfigError("file: holds no text; give one text a line")
@@ -204,7 +209,7 @@ def _check_row(number: int, row: tuple[str, str | None]) -> None:
     """Refuse a row that a model cannot be asked about."""
     for text, which in zip(row, ("text", "second text"), strict=True):
         if text is not None and not text.strip():
-            raise ConfigError(f"file: row {number} has no {which}; fill it, or leave the row out")
+            raise ConfigError(f"file: row {number} has no {which}; fill it or remove the row")
         if text is not None and len(text) > LIMIT:
             raise ConfigError(f"file: the {which} of row {number} has {len(text):,} characters; at most {LIMIT:,}")
 
@@ -213,14 +218,14 @@ def _csv_rows(content: str) -> list[dict[str, Any]]:
     try:
         return list(csv.DictReader(io.StringIO(content)))
     except csv.Error as error:
-        raise ConfigError(f"file: is no CSV ({error}); save it again") from None
+        raise ConfigError(f"file: is not valid CSV ({error}); save it again") from None
 
 
 def _json_rows(content: str) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in content.splitlines() if line.strip()]
     except (ValueError, RecursionError):
-        raise ConfigError("file: is no JSONL; put one JSON object on each line") from None
+        raise ConfigError("file: is not valid JSONL; write one JSON object per line") from None
     if not all(isinstance(row, dict) for row in rows):
-        raise ConfigError("file: a line is no JSON object; put one on each line")
+        raise ConfigError("file: a line is not a JSON object; write one JSON object per line")
     return rows

@@ -69,9 +69,9 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
     found = Compared(runs)
     configurations = seed_groups.grouped(list(found.summaries.values()))
     facts = {
-        "runs": f"{len(runs)}",
-        "configurations": f"{len(configurations)}",
-        "deciding metric": found.metric,
+        "Runs": f"{len(runs)}",
+        "Configurations": f"{len(configurations)}",
+        "Deciding metric": found.metric,
     }
     parts = [
         _ended(found),
@@ -81,7 +81,7 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
         _made(found),
     ]
     title = f"Comparison of {plural(len(runs), 'run')}"
-    return Document(title, "Runs that differ in their seed alone are shown as one, with a band.", facts, parts,
+    return Document(title, "Runs that differ only in the seed are shown as one group, with a band.", facts, parts,
                     compare_model.warnings(list(found.summaries.values())))  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def _ended(found: Compared) -> Part:
     points = compare_model.by_group(found.summaries, found.groups, found.metric)
     low = found.metric in compare_model.LOW_IS_GOOD
     return Part(
-        "How they ended",
+        "Final results",
         [
             Table(
                 "By configuration", compare_model.group_table(points, found.metric),
@@ -98,7 +98,7 @@ def _ended(found: Compared) -> Part:
             ),
             Table("Each run", compare_model.final_table(summaries, found.names, found.metric), is_wide=True),
             Chart(
-                "What does quality cost in parameters?", partial(compare_figures.frontier, points, found.metric),
+                "Quality against parameters", partial(compare_figures.frontier, points, found.metric),
                 compare_text.frontier(points, found.metric), points, is_wide=True,
             ),
         ],
@@ -108,13 +108,13 @@ def _ended(found: Compared) -> Part:
 def _learned(found: Compared) -> Part:
     """Return the curves of loss and metric by step."""
     blocks: list[Block] = []
-    for question, split, name, title in (
-        ("Who learns faster?", "train", "loss", "training loss, smoothed, nats"),
+    for label, split, name, title in (
+        ("Training loss", "train", "loss", "Smoothed training loss (nats)"),
         (
-            f"Who does better on held-out rows? ({found.metric})",
+            f"Held-out {found.metric}",
             "validation",
             found.metric,
-            f"{found.metric}, held out",
+            f"{found.metric} (held-out)",
         ),
     ):
         is_train = split == "train"
@@ -124,8 +124,8 @@ def _learned(found: Compared) -> Part:
         if len(bands):
             words = compare_text.curves(bands, low_is_good=is_train or found.metric in compare_model.LOW_IS_GOOD)
             drawn = partial(compare_figures.curves, bands, "step", title, marks=not is_train)
-            blocks.append(Chart(question, drawn, words, bands))
-    return Part("How they learned", blocks)
+            blocks.append(Chart(label, drawn, words, bands))
+    return Part("Training", blocks)
 
 
 def _paired(found: Compared, groups: Sequence[Group]) -> Part:
@@ -138,7 +138,9 @@ def _paired(found: Compared, groups: Sequence[Group]) -> Part:
         pairs, why = paired_difference.pairs(found.summaries, groups[0], second)
         sides = [side for side in rows.differences(pairs) if side.differences] if pairs else []
         if not sides:
-            notes.append(f"{second.label} cannot be paired with {groups[0].label}: {why or 'no shared rows.'}")
+            notes.append(
+                f"{second.label} cannot be paired with {groups[0].label}: {why or 'they have no common examples.'}"
+            )
         for side in sides:
             forest = paired_difference.forest(side.differences)
             words = compare_text.paired(
@@ -148,7 +150,7 @@ def _paired(found: Compared, groups: Sequence[Group]) -> Part:
             blocks.append(
                 Chart(title, partial(compare_figures.forest, forest, side.title), f"{words} {why}".strip(), forest)
             )
-    return Part("Is the difference more than chance?", blocks, notes)
+    return Part("Paired differences", blocks, notes)
 
 
 def _ranks(found: Compared, configurations: Sequence[Group]) -> Part:
@@ -162,9 +164,7 @@ def _ranks(found: Compared, configurations: Sequence[Group]) -> Part:
     read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
     words = f"{compare_text.allocation(read, False)} {alike}"
     figure = partial(compare_figures.final_ranks, drawn, rows)
-    return Part(
-        "Capacity", [Chart("Where did they put their capacity?", figure, words, compare_model.named_rows(drawn), True)]
-    )
+    return Part("Capacity", [Chart("Rank by module", figure, words, compare_model.named_rows(drawn), True)])
 
 
 def _made(found: Compared) -> Part:
@@ -176,13 +176,13 @@ def _made(found: Compared) -> Part:
     versions = pd.DataFrame(
         {"run": list(machines), **{key: [one.get(key) for one in machines.values()] for key in keys}}
     )
-    same = "" if len(difference) else "Nothing: the configurations are the same."
+    same = "" if len(difference) else "The configurations are the same."
     alike = shared([summary["config"] for summary in summaries])
     return Part(
-        "How they were made",
+        "Setup",
         [
-            Table("What was set differently?", difference, same, is_wide=True),
-            Text("Configuration that all share", yaml_text(alike) if alike else "Nothing.", is_wide=True),
+            Table("Settings that differ", difference, same, is_wide=True),
+            Text("Common configuration", yaml_text(alike) if alike else "There are no common settings.", is_wide=True),
             Table("Versions and machine", versions, is_wide=True),
         ],
     )

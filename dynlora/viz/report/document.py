@@ -186,7 +186,7 @@ def grid(frame: pd.DataFrame) -> str:
         "<tr>" + "".join(_cell(value, is_number) for value, is_number in zip(row, numeric, strict=True)) + "</tr>\n"
         for row in shown.itertuples(index=False, name=None)
     )
-    cut = f"<p>{len(shown):,} of {len(frame):,} rows.</p>" if len(shown) < len(frame) else ""
+    cut = f"<p>{len(shown):,} of {len(frame):,} rows shown.</p>" if len(shown) < len(frame) else ""
     return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table></div>{cut}'
 
 

@@ -17,18 +17,18 @@ from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.report.document import Block, Chart, Part, Table
 
-TITLE = "Knock-outs"
+TITLE = "Module ablation"
 
 
 def knockouts_part(run: RunReading) -> Part:
-    """Return what held-out rows lose without each module, and which recorded scores knew it."""
+    """Return the loss change without each module, and how well recorded scores predict it."""
     found = None if run.modules.empty else _kept(run.folder)
     effect = knockout_model.effects(found, run.modules)
     if found is None or effect.empty:
         return Part(TITLE, [])
     words = knockout_model.effect_sentence(effect, len(run.modules), found.rows)
     drawn = partial(knockout_figures.effect_bars, effect)
-    title = "Was importance right? Each module knocked out in turn"
+    title = "Module ablation (knock-out)"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
     return Part(
         TITLE, [*blocks, *_agreements(run, effect)], [knockout_model.adapter_sentence(found, run.summary["step"])]
@@ -47,9 +47,9 @@ def _table(effect: pd.DataFrame) -> pd.DataFrame:
     """Return the numbers behind the chart of effects, with names that need no page beside them."""
     return pd.DataFrame(
         {
-            "module": effect["short"], "loss without it, nats": effect["delta"], "low": effect["low"],
-            "high": effect["high"], "predictions that change, %": 100 * effect["changed"],
-            "clear of zero": ["yes" if sure else "no" for sure in effect["sure"]], "name": effect["name"],
+            "module": effect["short"], "loss change (nats)": effect["delta"], "low": effect["low"],
+            "high": effect["high"], "changed predictions (%)": 100 * effect["changed"],
+            "CI excludes 0": ["yes" if sure else "no" for sure in effect["sure"]], "name": effect["name"],
         }
     )  # fmt: skip
 
@@ -61,5 +61,5 @@ def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
     if agreed.empty:
         return []
     rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0
-    words = "Spearman's correlation with the loss without each module; low and high are a 95 % interval over modules."
-    return [Table("Every score against the effects", agreed.assign(**rounded), words, is_wide=True)]
+    words = "Spearman correlation with the loss change; low and high are the 95 % CI over modules."
+    return [Table("Rank correlation of each score with the loss change", agreed.assign(**rounded), words, is_wide=True)]

@@ -51,4 +51,4 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:  # a checkout on the path, not installed
-        return "of a checkout"
+        return "(checkout)"

@@ -12,9 +12,9 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
-from dynlora.viz.runs import table as runs_table
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.run_actions import delete_button
 from dynlora.viz.ui.run_picker import find_run, is_read_only, link, links, runs_root_of
 
@@ -25,7 +25,7 @@ MAX_COMPARED = 50
 def export_button(runs: pd.DataFrame) -> None:
     """Offer the rows of runs as files, and the command that writes each one's adapter."""
     with st.popover("Export", icon=":material/download:"):
-        st.caption("The rows of the ticked runs:")
+        st.caption("Table of the selected runs:")
         with st.container(horizontal=True):
             st.download_button(
                 "CSV", lambda: csv_text(runs_table.export_frame(runs)), "runs.csv", "text/csv", key="export-csv",
@@ -35,12 +35,12 @@ def export_button(runs: pd.DataFrame) -> None:
                 "JSON", lambda: runs_table.export_json(runs), "runs.json", "application/json", key="export-json",
                 on_click="ignore",
             )  # fmt: skip
-        st.caption("The adapter of each, for `peft.PeftModel.from_pretrained`, in a terminal:")
+        st.caption("Commands that export the adapters for `peft.PeftModel.from_pretrained`:")
         chosen = runs["id"].tolist()[:MAX_COMMANDS]
         commands = [runs_table.export_command(run_id, str(runs_root_of(run_id))) for run_id in chosen]
         st.code("\n".join(commands), language="bash", wrap_lines=True)
         if len(runs) > MAX_COMMANDS:
-            st.caption(f"The first {MAX_COMMANDS} of {len(runs):,} are shown.")
+            st.caption(f"The first {MAX_COMMANDS} of {len(runs):,} are listed.")
 
 
 def tags_button(ticked: pd.DataFrame, known: Sequence[str]) -> None:
@@ -57,12 +57,12 @@ def tags_button(ticked: pd.DataFrame, known: Sequence[str]) -> None:
         before = list(ticked["tags"].iloc[0]) if one else []
         key = ticked["id"].iloc[0] if one else "many"
         tags = st.multiselect(
-            "tags", list(dict.fromkeys([*before, *known])), before, key=f"tags-{key}", accept_new_options=True,
-            max_selections=MAX_TAGS, placeholder="type a tag and press Enter",
+            "Tags", list(dict.fromkeys([*before, *known])), before, key=f"tags-{key}", accept_new_options=True,
+            max_selections=MAX_TAGS, placeholder="Type a tag and press Enter",
         )  # fmt: skip
         note = None
         if one:
-            note = st.text_area("note", ticked["note"].iloc[0], key=f"note-{key}", max_chars=MAX_NOTE_LENGTH)
+            note = st.text_area("Note", ticked["note"].iloc[0], key=f"note-{key}", max_chars=MAX_NOTE_LENGTH)
         if st.button("Save", key="save-notes", type="primary"):
             gone = [tag for tag in before if tag not in tags]
             _save([find_run(run_id).folder for run_id in ticked["id"]], tags, gone, note)

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_lines, plotly_text, score
+from dynlora.viz.kit.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 MAX_GROUPS = 30
@@ -31,22 +31,23 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
     drawn = theme.figure(colours, 96 + 34 * len(order), left=150)
     dots = members[(members["metric"] == metric) & members["group"].isin(order)]
     drawn.add_scatter(
-        x=dots["value"], y=[places[group] for group in dots["group"]], mode="markers", name="a run",
+        x=dots["value"], y=[places[group] for group in dots["group"]], mode="markers", name="Single run",
         marker={"color": theme.faded(colours.accent, 0.45), "size": 9, "line": {"width": 0}},
         customdata=[plotly_text(name, 80) for name in dots["name"]],
         hovertemplate="%{customdata}<br>%{x:.3f}<extra></extra>",
     )  # fmt: skip
     drawn.add_scatter(
-        x=shown["mean"], y=[places[group] for group in shown["group"]], mode="markers", name="mean and spread",
+        x=shown["mean"], y=[places[group] for group in shown["group"]], mode="markers", name=("Mean and standard "
+            "deviation"),
         marker={"color": colours.second, "size": 11, "symbol": "diamond"},
         error_x={"type": "data", "array": shown["spread"].fillna(0.0), "color": colours.second, "thickness": 1.6},
         customdata=[f"{score(mean)}, {n} run{'' if n == 1 else 's'}" for mean, n in _pairs(shown)],
-        hovertemplate="mean %{customdata}<extra></extra>",
+        hovertemplate="Mean %{customdata}<extra></extra>",
     )  # fmt: skip
     drawn.update_yaxes(
         tickvals=list(range(len(order))), ticktext=labels, range=[-0.6, len(order) - 0.4], showgrid=False
     )
-    drawn.update_xaxes(title_text=f"{plotly_text(metric, 40)}, held out", nticks=6)
+    drawn.update_xaxes(title_text=f"{plotly_text(sentence_case(metric), 40)} (held-out)", nticks=6)
     drawn.update_layout(showlegend=True)
     return drawn
 

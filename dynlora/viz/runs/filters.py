@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dynlora.viz.ui.multiselect import several
-
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz.runs import table as runs_table
 from dynlora.viz.kit import status as kit_status
-from dynlora.viz.kit.text import one_line
-from dynlora.viz.ui.url_state import choose, put
+from dynlora.viz.runs import table as runs_table
 from dynlora.viz.runs.search_box import search_box
+from dynlora.viz.ui.multiselect import several
+from dynlora.viz.ui.url_state import choose
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,8 @@ def list_controls(runs: pd.DataFrame) -> ListView:
     strategies = sorted(name for name in runs["strategy"].unique() if isinstance(name, str))
     with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
         query = search_box()
-        chosen = several("status", "status", statuses, kit_status.STATUS_WORDS)
-        methods = several("strategy", "strategy", strategies, {})
-        sort = choose("sort", "order", list(runs_table.SORTS), "newest", runs_table.SORTS.__getitem__, width=170)
-        group = choose("group", "group", list(runs_table.GROUPS), "none", runs_table.GROUPS.__getitem__, width=160)
+        chosen = several("status", "Status", statuses, kit_status.STATUS_WORDS)
+        methods = several("strategy", "Strategy", strategies, {})
+        sort = choose("sort", "Sort", list(runs_table.SORTS), "newest", runs_table.SORTS.__getitem__, width=170)
+        group = choose("group", "Group", list(runs_table.GROUPS), "none", runs_table.GROUPS.__getitem__, width=160)
     return ListView(query, chosen, methods, sort, group)
-
-
-
-

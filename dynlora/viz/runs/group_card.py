@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.runs import figures as runs_figures, table as runs_table
+from dynlora.viz.runs import figures as runs_figures
+from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import card, chart, colours, note, rows
 
 
@@ -21,8 +22,10 @@ def group_card(runs: pd.DataFrame, by: str) -> None:
         return
     members = runs_table.grouped(runs, by)
     summary = runs_table.group_summary(members)
-    words = runs_table.group_words(summary, len(runs) - members["id"].nunique(), by != "data" and runs_table.is_mixed(runs))
-    with card(f"How do the groups compare, {runs_table.GROUPS[by]}?", "groups"):
+    words = runs_table.group_words(
+        summary, len(runs) - members["id"].nunique(), by != "data" and runs_table.is_mixed(runs)
+    )
+    with card(f"Results {runs_table.GROUPS[by].lower()}", "groups"):
         if summary.empty:
             note(words)
             return

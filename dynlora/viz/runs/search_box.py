@@ -10,19 +10,19 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.errors import DynloraError, SearchError
-from dynlora.store.search_fields import unset_names
 from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
-from dynlora.viz.runs import table as runs_table
+from dynlora.store.search_fields import unset_names
 from dynlora.viz.kit.text import listed, markdown_text, one_line
-from dynlora.viz.ui.url_state import put, to_address
+from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
+from dynlora.viz.ui.url_state import put, to_address
 
 KEY = "address-q"
 EXAMPLE = "strategy=dynamic and accuracy>0.85"
 HELP = (
-    "Words that a run's name, tags or note contain, and comparisons of anything it was set to or came to: "
-    "`train.lr>=1e-3`, `params.active<50000`, `data~sst`, `tag:paper`. Join them with `and`, `or`, `not` and brackets."
+    "Words in the name, tags or note of a run, and comparisons of its settings and results: `train.lr>=1e-3`, "
+    "`params.active<50000`, `data~sst`, `tag:paper`. Combine them with `and`, `or`, `not` and brackets."
 )
 
 
@@ -31,7 +31,7 @@ def addressed_search() -> str:
     return one_line(st.query_params.get("q", ""), MAX_QUERY_LENGTH)
 
 
-def search_box(label: str = "search") -> str:
+def search_box(label: str = "Search") -> str:
     """Draw the box and return what stands in it."""
     put(KEY, addressed_search())
     return st.text_input(
@@ -55,14 +55,14 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
         return None
     unset = unset_names(text, runs[["config"]].to_dict("records"))
     if unset:
-        note(f"None of these runs sets {listed([one_line(name, 60) for name in unset])}: check the spelling.")
+        note(f"None of these runs has {listed([one_line(name, 60) for name in unset])}; check the spelling.")
     return found
 
 
 def compare_link(text: str, found: int) -> None:
     """Draw the link that compares all runs that a search fits."""
     if text and found > 1:
-        link("pages/compare.py", f"Compare all {found:,} that the search fits", q=text)
+        link("pages/compare.py", f"Compare all {found:,} matching runs", q=text)
 
 
 def search_line(text: str, said: str, *, is_sound: bool) -> None:
@@ -94,23 +94,23 @@ def _choices(views: Sequence[View], shown: View | None) -> None:
     queries = {view.name: view.query for view in views}
     put(key, None if shown is None else shown.name)
     st.pills(
-        "saved views", list(queries), key=key, format_func=lambda name: markdown_text(name, MAX_NAME_LENGTH),
+        "Saved views", list(queries), key=key, format_func=lambda name: markdown_text(name, MAX_NAME_LENGTH),
         label_visibility="collapsed", on_change=lambda: to_address(q=queries.get(st.session_state[key] or "")),
     )  # fmt: skip
 
 
 def _save(text: str) -> None:
-    with st.popover("Save this view", icon=":material/bookmark_add:", type="tertiary", key="save-view"):
-        name = st.text_input("name of the view", key="view-name", max_chars=MAX_NAME_LENGTH)
-        st.caption("Kept in the runs folder, for everyone who opens it.")
+    with st.popover("Save view", icon=":material/bookmark_add:", type="tertiary", key="save-view"):
+        name = st.text_input("View name", key="view-name", max_chars=MAX_NAME_LENGTH)
+        st.caption("Saved in the runs folder, for everyone who opens it.")
         if st.button("Save", key="view-save", type="primary"):
             _changed(lambda: save_view(runs_dir(), name, text))
 
 
 def _forget(view: View) -> None:
-    with st.popover("Forget this view", icon=":material/bookmark_remove:", type="tertiary", key="forget-view"):
-        st.caption("The runs stay; only the name and its search go.")
-        if st.button("Forget", key="view-forget", type="primary"):
+    with st.popover("Delete view", icon=":material/bookmark_remove:", type="tertiary", key="forget-view"):
+        st.caption("Deletes only the name and its search, not the runs.")
+        if st.button("Delete", key="view-forget", type="primary"):
             _changed(lambda: delete_view(runs_dir(), view.name))
 
 

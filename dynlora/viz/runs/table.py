@@ -5,8 +5,6 @@
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-from dynlora.viz.kit.status import STATUS_WORDS
-
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,22 +14,23 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import search_fields
-from dynlora.viz.kit.text import listed, one_line, score
 from dynlora.viz.kit.run_summary import budget_share, main_metric, named, strategy_words
+from dynlora.viz.kit.status import STATUS_WORDS
+from dynlora.viz.kit.text import listed, one_line, plural, score
 
 SORTS = {
-    "newest": "newest first",
-    "oldest": "oldest first",
-    "highest": "highest result first",
-    "lowest": "lowest result first",
-    "name": "by name",
-    "strategy": "by strategy",
-    "status": "by status",
-    "budget": "by share of the budget",
+    "newest": "Newest first",
+    "oldest": "Oldest first",
+    "highest": "Highest result first",
+    "lowest": "Lowest result first",
+    "name": "By name",
+    "strategy": "By strategy",
+    "status": "By status",
+    "budget": "By budget used",
 }
 """Orders of the list: key in the address to words."""
 
-GROUPS = {"none": "not grouped", "strategy": "by strategy", "data": "by model and data", "tag": "by tag"}
+GROUPS = {"none": "Not grouped", "strategy": "By strategy", "data": "By model and data", "tag": "By tag"}
 """Groupings of the list: key in the address to words."""
 
 COLUMNS = (
@@ -127,7 +126,7 @@ def found_words(shown: int, of: int) -> str:
     runs = "run" if of == 1 else "runs"
     if shown == of:
         return f"{of:,} {runs}."
-    return f"{shown:,} of {of:,} {runs} fit the filter." if shown else f"None of {of:,} {runs} fits the filter."
+    return f"{shown:,} of {of:,} {runs} match the filter." if shown else f"None of {of:,} {runs} matches the filter."
 
 
 def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -174,14 +173,14 @@ def group_words(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
         unfinished: runs that are not counted.
         mixed: whether groups hold runs of different models or data.
     """
-    left = f" {unfinished:,} that are not finished or have no result are left out." if unfinished else ""
+    left = f" Not included: {plural(unfinished, 'run')} not finished or without a result." if unfinished else ""
     if summary.empty:
-        return f"No finished run with a result yet.{left}"
+        return f"There is no finished run with a result yet.{left}"
     parts = [
         f"{row['group']}: {one_line(row['metric'], 40)} {score(row['mean'])}{_spread_words(row['spread'], row['runs'])}"
         for row in summary.to_dict("records")
     ]
-    warning = " Runs on different models or data are averaged: filter for one of them to compare." if mixed else ""
+    warning = " The runs have different models or data; filter for one of them to compare." if mixed else ""
     return f"Mean ± standard deviation over runs. {listed(parts, 4)}.{left}{warning}"
 
 

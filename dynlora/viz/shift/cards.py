@@ -1,4 +1,4 @@
-"""The shift lab of the Inputs page: the trained adapter on other text, and runs that never saw a group."""
+"""Robustness tests of the Inputs page: the trained adapter on other text, and runs without a group."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # (pandas comes without types)
@@ -32,17 +32,17 @@ from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import choose, put, segmented, to_address
 
 LABS = {
-    "text": "perturbed text",
-    "group": "group by group",
-    "data": "another data set",
-    "train": "train without a group",
+    "text": "Perturbed text",
+    "group": "Input groups",
+    "data": "Other data",
+    "train": "Train without a group",
 }
 """What can be tried, and what people call it."""
 
 MOST_SOURCES = 20
 """Data sets of other runs that are offered."""
 
-FILE, HERE = "file", "a file of this machine"
+FILE, HERE = "file", "A file on this machine"
 """What stands for a file in the address, and in the list."""
 
 
@@ -55,8 +55,8 @@ def shift_lab(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, g
         modules: as `capacity.described` returns them.
         groups: names of the input groups.
     """
-    with card("Shift lab: how does it fare where the inputs are others?", "shift"):
-        lab = segmented("lab", "what to try", list(LABS), "text", LABS.__getitem__)
+    with card("Robustness and distribution shift", "shift"):
+        lab = segmented("lab", "Test", list(LABS), "text", LABS.__getitem__)
         if lab == "text":
             _perturbed(folder, summary, modules)
         elif lab == "group":
@@ -85,23 +85,23 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     with st.container(horizontal=True, vertical_alignment="bottom", key="shift-controls"):
         kind = choose(
             "kind",
-            "what happens to the texts",
+            "Perturbation",
             list(shift_model.KINDS),
             "cut",
             shift_model.KINDS.__getitem__,
             width=220,
         )
         strength = choose(
-            "strength", shift_model.STRENGTHS.get(kind, "share of the words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
+            "strength", shift_model.STRENGTHS.get(kind, "Fraction of words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
             lambda share: f"{100 * share:.0f} %", width=160,
         )  # fmt: skip
-        if not _switch("tried", "try it"):
-            note("Evaluates the trained adapter on up to 512 held-out rows, as they are and perturbed.")
+        if not _switch("tried", "Evaluate perturbed text"):
+            note("Evaluates the trained adapter on up to 512 held-out examples, original and perturbed.")
             return
     found = ask_model(folder, "shift", kind=kind, strength=strength)
     if found is None:
         return
-    frame = shift_model.metric_table({"as they are": found["before"], "perturbed": found["after"]})
+    frame = shift_model.metric_table({"original": found["before"], "perturbed": found["after"]})
     left, right = st.columns([2, 3])
     with left:
         rows(frame.round(4))
@@ -116,9 +116,9 @@ def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.Data
     """Draw how the gates move, or say that there are none."""
     frame = shift_model.gate_frame(before, after, modules)
     if frame.empty:
-        note("This run has no gates that could move.")
+        note("This run has no gates.")
         return
-    told = "The mean gate of each module on the rows as they are, and after."
+    told = "Mean gate of each module on the original and the changed inputs."
     chart(playground_figures.gate_shift(frame, colours()), told, frame, key)
 
 
@@ -132,8 +132,8 @@ def _switch(name: str, label: str) -> bool:
 
 def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """List metrics by group on the last adapter, and draw the gates that each group opens."""
-    if not _switch("apart", "evaluate group by group"):
-        note("Evaluates the trained adapter on up to 512 held-out rows, each input group apart.")
+    if not _switch("apart", "Evaluate each group"):
+        note("Evaluates the trained adapter on up to 512 held-out examples, separately for each input group.")
         return
     found = ask_model(folder, "by_group")
     if found is None:
@@ -141,7 +141,7 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
     rows(shift_model.group_table(found, summary).round(4))
     gates = shift_model.group_gates(found, summary, modules)
     if gates.empty:
-        note("This run has no gates that groups could open." if found["groups"] else "This run knows no input groups.")
+        note("This run has no gates." if found["groups"] else "This run has no input groups.")
         return
     figure = playground_figures.group_gates(gates, modules, colours())
     chart(figure, shift_model.group_gates_sentence(gates, modules), inputs_model.gate_table(gates), "apart-gates")
@@ -153,14 +153,14 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     if task is None:
         return
     sources = other_data(summary, task, list_all())
-    words = {"": "choose", **shift_model.source_words(list(sources)), **({} if is_read_only() else {FILE: HERE})}
+    words = {"": "Choose data", **shift_model.source_words(list(sources)), **({} if is_read_only() else {FILE: HERE})}
     if len(words) == 1:
-        note("Data of other runs can be tried here, if its labels have the same names; there is none yet.")
+        note("No data of other runs has the same label names as this run.")
         return
-    name = choose("source", "held-out rows of", list(words), "", words.__getitem__)
+    name = choose("source", "Held-out examples of", list(words), "", words.__getitem__)
     section = _of_file(task, summary) if name == FILE else sources.get(name)
     if section is None:
-        note(f"Data fits whose labels have the same names: {task.words}.")
+        note(f"Only data with the same label names can be used: {task.words}.")
         return
     found, own = ask_model(folder, "elsewhere", data=section), ask_model(folder, "by_group")
     if found is None or own is None:
@@ -177,21 +177,21 @@ def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Draw the path of a file of this machine and return its section `data`, None while there is none that fits."""
     put("address-path", st.query_params.get("path", ""))
     text = st.text_input(
-        "path on this machine", key="address-path", max_chars=500, on_change=_path_changed,
-        help="CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Of one file half the "
-        "rows are looked at, at most 512.",
+        "Path on this machine", key="address-path", max_chars=500, on_change=_path_changed,
+        help="CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Of a single "
+        "file, half of the examples are used, at most 512.",
     ).strip()  # fmt: skip
     if not text:
         return None
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
-        st.error("The path leads to another machine: copy the file to this one.")
+        st.error("The path is on another machine. Copy the file to this machine.")
         return None
     try:
         return shift_model.file_section(
             from_where_it_started(text), task, (summary.get("config") or {}).get("data") or {}
         )
     except RuntimeError:
-        st.error("The path begins with a user this machine does not know: write it in full.")
+        st.error("The path starts with an unknown user. Write the full path.")
         return None
     except DynloraError as error:
         st.error(safe(str(error)))
@@ -225,25 +225,28 @@ def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[st
     """Queue the same run on some groups alone; the others stay held out and are reported apart."""
     config = summary.get("config") or {}
     if len(groups) < 2 or (config.get("data") or {}).get("group_by") == "clusters":
-        note("Needs at least two input groups that are known before training, such as a column of the data.")
+        note("This needs at least two input groups that are known before training, such as a column of the data.")
         return
     if is_read_only():
-        note("This dashboard only shows; runs are started where it runs.")
+        note("This dashboard is read-only. Start runs on the machine of the dashboard.")
         return
     trained = (config.get("data") or {}).get("train_groups")
     if trained:
-        note(f"This run was trained on {listed(list(map(str, trained)), 6)} alone; the other groups are new to it.")
-    left_out = several("left", "groups it never sees in training", groups, {}, width="stretch", none="choose")
+        note(
+            f"This run was trained on {listed(list(map(str, trained)), 6)} only; it has not seen the other "
+            "groups in training."
+        )
+    left_out = several("left", "Groups to leave out of training", groups, {}, width="stretch", none="Choose groups")
     kept = [name for name in groups if name not in left_out]
-    if st.button("Train on the others", icon=":material/rocket_launch:", disabled=not left_out or not kept):
+    if st.button("Train on the other groups", icon=":material/rocket_launch:", disabled=not left_out or not kept):
         values = {**config, "name": f"{summary['name']} without {listed(list(left_out), 3)}"[:200]}
         values["data"] = {**(config.get("data") or {}), "train_groups": kept}
         try:
-            with st.spinner("Checking the configuration …"):
+            with st.spinner("Checking the configuration"):
                 token = st.session_state.setdefault("shift-token", secrets.token_hex(8))
                 run = launch.enqueue(values, runs_dir(), key=launch_key(token, values))
         except DynloraError as error:
             st.error(safe(str(error)))
             return
-        st.success("Queued. Its Inputs page will show how it fares on what it never saw.")
-        link("pages/run.py", "Watch it", run=run.id)  # on the page one is on the picker keeps its run
+        st.success("The run is queued. Its Inputs page will show the results on the groups it was not trained on.")
+        link("pages/run.py", "Open run", run=run.id)  # on the page one is on the picker keeps its run

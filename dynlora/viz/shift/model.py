@@ -20,16 +20,16 @@ from dynlora.viz.kit.text import one_line, percent, plural, score, source_name
 from dynlora.viz.launch import data_file
 
 KINDS = {
-    "cut": "cut short",
-    "typos": "typing mistakes",
-    "dropped": "words missing",
-    "upper": "capitals",
-    "negated": "negated",
+    "cut": "Truncated",
+    "typos": "Typing errors",
+    "dropped": "Missing words",
+    "upper": "Upper case",
+    "negated": "Negated",
 }
 """Perturbations the inference child knows, and what people call them."""
 
-STRENGTHS = {"cut": "share cut", "negated": "share of the texts"}
-"""What the strength of a perturbation is a share of; of the others it is a share of the words."""
+STRENGTHS = {"cut": "Fraction removed", "negated": "Fraction of texts"}
+"""What the strength of a perturbation is a fraction of; of the others it is a fraction of the words."""
 
 FILE_SHARE = 0.5
 """Share of the rows of a single file that count as held out; the rest is taken for training rows, and left alone."""
@@ -62,7 +62,7 @@ def group_table(found: Mapping[str, Any], summary: Mapping[str, Any]) -> pd.Data
     """Return metrics of each input group: columns group, rows and the metrics; groups not trained on are marked."""
     names = told_apart(list(found["groups"]), summary)
     parts = [("all", found["whole"]), *zip(names, found["groups"].values(), strict=True)]
-    return pd.DataFrame([{"group": name, "rows": part["rows"], **part["metrics"]} for name, part in parts])
+    return pd.DataFrame([{"group": name, "examples": part["rows"], **part["metrics"]} for name, part in parts])
 
 
 def group_gates(found: Mapping[str, Any], summary: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
@@ -76,7 +76,7 @@ def group_gates(found: Mapping[str, Any], summary: Mapping[str, Any], modules: p
 
 
 def group_gates_sentence(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
-    """Return the sentence under the gates of the groups: where they lie furthest apart."""
+    """Return the sentence under the gates of the groups: where they differ most."""
     values = gates.to_numpy(float)
     if len(gates) < 2 or not np.isfinite(values).all():
         return "The mean gate of each module; 1 is neutral."
@@ -84,7 +84,7 @@ def group_gates_sentence(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
     column = pd.Series(values[:, place], index=gates.index)
     module = one_line(modules.set_index("position")["short"].get(place, place), 40)
     return (
-        f"The mean gates of the groups lie furthest apart at {module}: {one_line(column.idxmax(), 40)} "
+        f"The mean gates of the groups differ most in {module}: {one_line(column.idxmax(), 40)} "
         f"{column.max():.4f}, {one_line(column.idxmin(), 40)} {column.min():.4f} (1 is neutral)."
     )
 
@@ -94,12 +94,13 @@ def shift_sentence(found: Mapping[str, Any], metric: str) -> str:
     before, after = found["before"]["metrics"].get(metric), found["after"]["metrics"].get(metric)
     words = KINDS.get(str(found["kind"]), str(found["kind"]))
     gates = gate_distance(found["before"], found["after"])
-    moved = "" if gates is None else f" Gates move by {gates:.4f} in the mean."
+    moved = "" if gates is None else f" Gates change by {gates:.4f} on average."
     changed = f"{percent(found['changed'])} of {plural(found['before']['rows'], 'prediction')} change"
-    blind = " Not even the loss moves: the model's tokenizer may not see capitals." if _only_case(found) else ""
+    blind = " The loss does not change: the tokenizer may ignore upper case." if _only_case(found) else ""
     return (
-        f"{one_line(words.capitalize(), 40)} ({percent(found['strength'], 0)}): {metric} {score(before)} becomes "
-        f"{score(after)}, and {changed}.{moved}{blind}"
+        f"{one_line(words.capitalize(), 40)} ({percent(found['strength'], 0)}): {metric} changes from "
+        f"{score(before)} to "
+        f"{score(after)}; {changed}.{moved}{blind}"
     )
 
 
@@ -124,9 +125,9 @@ def elsewhere_sentence(own: Mapping[str, Any], other: Mapping[str, Any], name: s
     """Return the sentence under other data."""
     first, second = own["metrics"].get(metric), other["metrics"].get(metric)
     gates = gate_distance(own, other)
-    moved = "" if gates is None else f" Gates lie {gates:.4f} apart in the mean."
+    moved = "" if gates is None else f" Gates differ by {gates:.4f} on average."
     return (
-        f"{metric} is {score(first)} on {own['rows']:,} held-out rows of its own data and {score(second)} on "
+        f"{metric} is {score(first)} on {own['rows']:,} held-out examples of its own data and {score(second)} on "
         f"{other['rows']:,} of {one_line(name, 40)}.{moved}"
     )
 
@@ -166,13 +167,14 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
     """
     try:
         table = data_file.table_of(path)
-        if table is None and not path.exists():
-            raise DataError(f"{path}: is not there; check the path")
+        is_missing = table is None and not path.exists()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); give another path") from None
+    if is_missing:
+        raise DataError(f"{path}: does not exist; check the path")
     if table is None:
         raise DataError(
-            f"{path}: is no CSV, TSV, JSON lines or Parquet file, and no folder with a train file; give one"
+            f"{path}: is not a CSV, TSV, JSON lines or Parquet file or a folder with a train file; give one of these"
         )
     rows = data_file.first_rows(table)
     guess = data_file.guessed(rows)
@@ -180,7 +182,7 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
     found["text_pair"] = found["text_pair"] if task.paired else None
     missing = [key for key, name in found.items() if name is None and (key != "text_pair" or task.paired)]
     if missing:
-        raise DataError(f"{path}: has no column for data.{missing[0]}; name one {missing[0]}")
+        raise DataError(f"{path}: has no column for data.{missing[0]}; rename a column to {missing[0]}")
     return {
         "path": str(path), **found, "task": task.kind or "auto", "group_by": "none", "eval_fraction": FILE_SHARE,
     }  # fmt: skip

@@ -28,7 +28,7 @@ def ask_model(folder: Path, ask: str, **arguments: Any) -> Any:
         arguments: JSON values; `which` is the last adapter unless it says otherwise.
     """
     try:
-        with st.spinner("Asking the model …"):
+        with st.spinner("Running the model"):
             said = json.dumps({"which": "last", **arguments}, sort_keys=True)
             return _answer(str(folder), version(folder), ask, said)
     except DynloraError as error:

@@ -56,18 +56,22 @@ def _columns() -> dict[str, Any]:
     """Return how the columns of the table are drawn."""
     column = st.column_config
     return {
-        "name": column.TextColumn("name", pinned=True, width="medium"),
-        "progress": column.ProgressColumn("progress", format="%d %%", min_value=0, max_value=100, width="small"),
+        "name": column.TextColumn("Name", pinned=True, width="medium"),
+        "progress": column.ProgressColumn("Progress", format="%d %%", min_value=0, max_value=100, width="small"),
         "trend": column.LineChartColumn(
-            "trend", width="small", help="The last evaluations; before the second one, the training loss."
+            "Trend", width="small", help="The last evaluations. Before the second evaluation: the training loss."
         ),
-        "result": column.NumberColumn("result", format="%.3f", help="The deciding metric at the last evaluation."),
-        "tags": column.ListColumn("tags", width="medium"),
-        "seed": column.NumberColumn("seed", format="%d", width="small"),
-        "of budget": column.NumberColumn("of budget, %", format="%.1f"),
-        "active parameters": column.NumberColumn("active parameters", format="localized"),
-        "created": column.DatetimeColumn("created", format="calendar"),
-        "note": column.TextColumn("note", width="medium"),
+        "result": column.NumberColumn("Result", format="%.3f", help="The deciding metric at the last evaluation."),
+        "tags": column.ListColumn("Tags", width="medium"),
+        "seed": column.NumberColumn("Seed", format="%d", width="small"),
+        "of budget": column.NumberColumn("Budget used (%)", format="%.1f"),
+        "active parameters": column.NumberColumn("Active parameters", format="localized"),
+        "created": column.DatetimeColumn("Created", format="calendar"),
+        "note": column.TextColumn("Note", width="medium"),
+        **{
+            name: column.TextColumn(name.capitalize())
+            for name in ("status", "metric", "strategy", "model", "data", "where")
+        },
     }
 
 
@@ -76,7 +80,9 @@ def unreadable(runs: pd.DataFrame) -> None:
     broken = runs[runs["status"] == "corrupt"]
     if len(broken):
         with st.expander(f"{len(broken)} unreadable", icon=":material/broken_image:"):
-            st.caption("They are left as they are. Delete moves them to the trash; a newer dynlora may read them.")
+            st.caption(
+                "They are not changed. Delete moves them to the trash. A newer version of dynlora may read them."
+            )
             st.dataframe(broken[["id", "reason"]], hide_index=True, width="stretch")
 
 
@@ -86,8 +92,8 @@ def delete_button(run_ids: Sequence[str]) -> None:
         return
     label = "Delete" if len(run_ids) == 1 else f"Delete {len(run_ids)} runs"
     with st.popover(label, icon=":material/delete:"):
-        st.caption("The runs move to the trash of the runs folder, from where they can be restored.")
-        if st.button("Move to the trash", key="delete", type="primary"):
+        st.caption("Moves the runs to the trash of the runs folder. They can be restored.")
+        if st.button("Move to trash", key="delete", type="primary"):
             _each(lambda run_id: launch.delete(runs_dir(), run_id), run_ids)
 
 
@@ -96,7 +102,7 @@ def trash() -> None:
     found = launch.trashed(runs_dir())
     if found and not is_read_only():
         with st.expander(f"Trash ({len(found)})", icon=":material/delete:"):
-            chosen = st.multiselect("runs in the trash", found, key="trash")
+            chosen = st.multiselect("Runs in the trash", found, key="trash")
             if chosen and st.button("Restore", key="restore"):
                 _each(lambda run_id: launch.restore(runs_dir(), run_id), chosen)
 
@@ -104,7 +110,7 @@ def trash() -> None:
 def run_buttons(run: Chosen, status: str) -> None:
     """Draw stop or resume, whichever the run's status allows; samples are read-only."""
     if not run.is_own or is_read_only():
-        st.caption("read-only" if run.is_own else "sample, read-only")
+        st.caption("Read-only" if run.is_own else "Sample, read-only")
     elif status == "stopping":
         _end_now_button(run)
     elif status in ("queued", "running"):
@@ -131,7 +137,7 @@ def _end_now_button(run: Chosen) -> None:
 
 
 def _each(action: object, run_ids: Sequence[str]) -> None:
-    """Do something to each run and draw the page anew; a refusal is shown as its sentence."""
+    """Do something to each run and draw the page again; an error is shown as its message."""
     try:
         for run_id in run_ids:
             action(run_id)  # pyright: ignore[reportCallIssue]

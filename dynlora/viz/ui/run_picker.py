@@ -102,7 +102,7 @@ def find_run(run_id: str) -> Chosen:
             return Chosen(run_id, schema.run_folder(root, run_id), root == runs_dir())
         except RunNotFoundError:
             continue
-    raise RunNotFoundError(f"there is no run {run_id!r}: pick another one")
+    raise RunNotFoundError(f"there is no run {run_id!r}: select another run")
 
 
 def runs_root_of(run_id: str) -> Path:
@@ -125,7 +125,7 @@ def run_words(runs: pd.DataFrame) -> dict[str, str]:
     return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in found.items()}
 
 
-def pick_run(label: str = "run", without: Callable[[], None] | None = None) -> Chosen:
+def pick_run(label: str = "Run", without: Callable[[], None] | None = None) -> Chosen:
     """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
 
     Args:
@@ -145,7 +145,7 @@ def pick_run(label: str = "run", without: Callable[[], None] | None = None) -> C
     put("address-run", chosen.id if chosen else None)
     st.selectbox(
         label, list(words), key="address-run", format_func=words.__getitem__, label_visibility="collapsed",
-        on_change=_other_run, placeholder="Pick another run",
+        on_change=_other_run, placeholder="Select another run",
     )  # fmt: skip
     if chosen is None or problem is not None:
         cannot_open(problem)
@@ -168,9 +168,9 @@ def cannot_open(problem: DynloraError | None) -> NoReturn:
     """Say why a run cannot be opened and where to go from here, then end the page."""
     missing = isinstance(problem, RunNotFoundError | ConfigError)
     if missing:
-        titled("There is no such run", "The link may be older than the list: pick another run above.")
+        titled("Run not found", "The link may be out of date. Select another run above.")
     else:
-        titled("This run cannot be opened", "It is left as it is. Pick another run above.")
+        titled("This run cannot be opened", "It is not changed. Select another run above.")
     st.error(markdown_text(problem, 2000), icon=":material/search_off:" if missing else ":material/broken_image:")
     link("pages/runs.py", "All runs")
     st.stop()
@@ -209,7 +209,7 @@ def empty_store(without: Callable[[], None] | None = None) -> NoReturn:
 
 def no_runs() -> None:
     """Say that there are no runs yet and what to do."""
-    st.info("No runs yet. Launch one here, or type `dynlora train` in a terminal: it will appear.")
+    st.info("There are no runs yet. Launch a run here, or run `dynlora train` in a terminal.")
     link("pages/launch.py", "Launch a run")
 
 

@@ -16,16 +16,16 @@ def unlock() -> None:
     if not serves_others():
         return
     if not is_read_only():
-        st.caption("Unlocked for this session: runs can be started and deleted.")
+        st.caption("Unlocked for this session. Runs can be started and deleted.")
         return
-    st.caption("Read-only: it serves other machines.")
+    st.caption("Read-only, because it serves other machines.")
     if not os.environ.get(TOKEN_VARIABLE):
         return
     with st.form("unlock", clear_on_submit=True, border=False):
-        entered = st.text_input("token", type="password", max_chars=512, autocomplete="off")
+        entered = st.text_input("Token", type="password", max_chars=512, autocomplete="off")
         if st.form_submit_button("Unlock", width="stretch"):
             st.session_state[UNLOCKED] = is_token(entered)
             if is_read_only():
-                st.error("That is not the token.")
+                st.error("Wrong token. Enter the token of the token file of dynlora ui.")
             else:
                 st.rerun()
