@@ -54,11 +54,6 @@ def component_magnitude(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
     return out
 
 
-def elementwise_sensitivity(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return |w ⊙ ∂L/∂w|, the shape of the parameter (AdaLoRA, eq. 8)."""
-    return (parameter * gradient).abs_()
-
-
 def probe_gradient(module: LoraLinear) -> Tensor | None:
     """Return ∂L/∂b of the module's probe row, (d_out,), or None where no probe is alive."""
     if not module.probes or module.lora_B.grad is None:

@@ -1,1 +1,1 @@
-"""What a model is worth: evaluation, metrics, predictions, knock-outs, export."""
+"""How good a model is: evaluation, predictions, explanations, module ablations, export."""

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.scores import elementwise_sensitivity
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
@@ -101,3 +100,8 @@ def forget_triplets(module: LoraLinear, averages: dict[str, Tensor], going: Iter
             packed = kept.index_select(dim, keep.to(kept.device))
             kept.zero_()
             kept.narrow(dim, 0, len(keep)).copy_(packed)
+
+
+def elementwise_sensitivity(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return |w ⊙ ∂L/∂w|, the shape of the parameter (AdaLoRA, eq. 8)."""
+    return (parameter * gradient).abs_()

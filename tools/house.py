@@ -1,0 +1,196 @@
+"""The map of the house: every folder, what it is for, and what it may import; one line a folder.
+
+`python -m tools.house` writes the map into docs/ARCHITECTURE.md; `tests/test_architecture.py` holds the code to the
+rules and the document to the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "ARCHITECTURE.md"
+BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- map: end -->"
+
+_METHOD = "config errors engine engine/model engine/data engine/edits engine/init engine/allocation engine/loop"
+_FEATURE = "errors store viz/kit viz/ui"
+
+RULES: dict[str, str] = {
+    "errors": "",
+    "safe_files": "",
+    "config": "errors",
+    "config_files": "config errors",
+    "assets": "errors",
+    "peft_adapter": "errors safe_files",
+    "store": "config errors safe_files",
+    "jobs": "assets config_files errors peft_adapter safe_files store",
+    "tasks": "errors",
+    "engine": "config tasks engine/model engine/data engine/edits engine/init",
+    "engine/model": "errors tasks engine",
+    "engine/data": "config errors tasks engine",
+    "engine/edits": "engine engine/model",
+    "engine/init": "errors tasks engine engine/model engine/data engine/edits",
+    "engine/allocation": "engine engine/model engine/edits",
+    "engine/evaluation": "errors tasks engine engine/model engine/data",
+    "engine/loop": "config errors safe_files tasks engine engine/model engine/data engine/edits engine/allocation "
+    "engine/evaluation",
+    "strategies": _METHOD,
+    "strategies/*": f"{_METHOD} engine/evaluation",
+    "training": "assets config config_files errors store jobs tasks engine engine/* strategies",
+    "inference": "assets config config_files errors store jobs tasks engine engine/* strategies training",
+    "server": "errors jobs safe_files",
+    "cli": "assets config config_files errors store jobs peft_adapter server strategies training inference "
+    "engine/loop viz/kit viz/knockout viz/adapter viz/report",
+    "api": "config errors store tasks engine engine/* strategies training",
+    "viz/kit": "store",
+    "viz/ui": "errors store jobs inference server viz/kit",
+    "viz/ui/replay": "viz/ui",
+    "viz/runs": _FEATURE,
+    "viz/run": _FEATURE,
+    "viz/capacity": f"{_FEATURE} viz/ui/replay",
+    "viz/inputs": _FEATURE,
+    "viz/health": f"{_FEATURE} viz/capacity",
+    "viz/knockout": f"{_FEATURE} inference",
+    "viz/adapter": f"{_FEATURE} jobs peft_adapter",
+    "viz/methods": "viz/kit",
+    "viz/launch": f"{_FEATURE} assets config config_files jobs",
+    "viz/playground": f"{_FEATURE} viz/inputs",
+    "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
+    "viz/compare": f"{_FEATURE} viz/run viz/runs",
+    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
+    "viz/report": f"{_FEATURE} config_files inference viz/capacity viz/compare viz/health viz/inputs "
+    "viz/knockout viz/run",
+    "pages": "config_files store jobs viz/*",
+}
+"""What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
+
+_GROUND = "config config_files errors safe_files assets peft_adapter"
+_ENGINE = "tasks engine engine/* strategies strategies/*"
+
+FREE_OF: dict[str, str] = {
+    "torch": f"{_GROUND} store jobs server viz/* pages",
+    "streamlit": f"{_GROUND} store jobs {_ENGINE} training inference cli api viz/kit viz/methods",
+    "plotly": f"{_GROUND} store jobs {_ENGINE} training inference server cli api pages",
+    "pandas": f"{_GROUND} jobs {_ENGINE} training",
+    "sqlite3": f"{_GROUND} jobs {_ENGINE} training inference server cli api viz/* pages",
+}
+"""Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
+
+TORCH = ("torch", "transformers", "accelerate", "datasets", "peft", "safetensors")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Return every module of the package and every page, by its dotted name."""
+    found: dict[str, Path] = {}
+    for path in sorted((*ROOT.glob("dynlora/**/*.py"), *ROOT.glob("pages/*.py"))):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return a file's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room_of(name: str) -> str:
+    """Return the folder a module is in; a module at the top of the package is a folder of its own."""
+    path = modules()[name].relative_to(ROOT)
+    if path.parts[0] == "dynlora" and len(path.parts) == 2:
+        return path.stem
+    return "/".join(path.parts[:-1]).removeprefix("dynlora/")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield every dotted name a file imports, also inside functions and for a type checker alone."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in modules() else node.module
+
+
+@cache
+def edges() -> dict[str, frozenset[str]]:
+    """Return the modules of ours that each module imports."""
+    return {
+        name: frozenset(target for target in imported(path) if target in modules() and target != name)
+        for name, path in modules().items()
+    }
+
+
+def matches(room: str, patterns: str) -> bool:
+    """Say whether a folder is among those listed; `engine/*` is every folder directly inside of `engine`."""
+    return any(
+        room == pattern or (pattern.endswith("/*") and room.startswith(pattern[:-1])) for pattern in patterns.split()
+    )
+
+
+def rule_of(room: str) -> str | None:
+    """Return what a folder may import, None where there is no rule for it."""
+    if room in RULES:
+        return RULES[room]
+    return next((rule for pattern, rule in RULES.items() if pattern.endswith("/*") and matches(room, pattern)), None)
+
+
+def purpose_of(room: str) -> str:
+    """Return what a folder is for: the first line of its `__init__` or, of a single file, of the file."""
+    place = ROOT / room if room == "pages" else ROOT / "dynlora" / room
+    path = place.with_suffix(".py") if place.with_suffix(".py").exists() else place / "__init__.py"
+    if not path.exists():
+        return "One file per question a person asks: pick, query, draw."
+    return (ast.get_docstring(tree(path)) or "").partition("\n")[0]
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Return (folder, what it is for, what it may import) from the ground floor up."""
+    rooms = {room_of(name) for name in modules()}
+    found = []
+    for pattern, rule in RULES.items():
+        chosen = [pattern] if pattern in rooms else sorted(room for room in rooms if matches(room, pattern))
+        allowed = ", ".join(f"`{name}`" for name in rule.split()) or "nothing of ours"
+        found += [(room, purpose_of(room), allowed if index == 0 else "as above") for index, room in enumerate(chosen)]
+    return found
+
+
+def table() -> str:
+    """Return the map as Markdown."""
+    lines = ["| folder | what it is for | may import |", "|---|---|---|"]
+    for room, purpose, allowed in rows():
+        shown = f"`{room}/`" if (ROOT / "dynlora" / room).is_dir() or room == "pages" else f"`{room}.py`"
+        lines.append(f"| {shown} | {purpose} | {allowed} |")
+    return "\n".join(lines)
+
+
+def with_map(text: str) -> str:
+    """Return a document with the map as it is now."""
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n\n{table()}\n\n{END}{tail}"
+
+
+def main() -> int:
+    """Write the map, or say whether it is as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the map is out of date")
+    before = PAGE.read_text("utf-8")
+    after = with_map(before)
+    if parser.parse_args().check:
+        if after != before:
+            print(f"{PAGE.relative_to(ROOT)}: the map is out of date; run python -m tools.house", file=sys.stderr)
+        return int(after != before)
+    PAGE.write_text(after, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
