@@ -168,7 +168,7 @@ class Strategy:
         return STARTS[self.init].place(adapters, probe)
 
     def head(self, name: str, module: nn.Linear, probe: Probe) -> nn.Module:
-        """Return what stands in for a linear module of the head, trained in full; called after all of `adapter`."""
+        """Return the replacement of a linear module of the head, trained in full; called after all of `adapter`."""
         return module
 
     def gate_mode(self) -> str | None:

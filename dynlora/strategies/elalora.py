@@ -36,19 +36,19 @@ NEWBORN = 1e-13
 class ElaLora(Strategy):
     """h = W0 x + alpha / r · B(E ⊙ A x), with triplets pruned and grown at once, as many in all as at the start.
 
-    At an event every module puts up its k lowest triplets (`per_module`, never all), scored as AdaLoRA does. Of all
-    that were put up, the b lowest are pruned, and the modules that put up the b highest get one more for each of them:
-    its row of A and column of B random, orthogonal to their siblings, of norm one, and E = min(least |E| of the module,
-    1e-13). b falls as 1 - progress³, to one.
+    At an event every module nominates its k lowest triplets (`per_module`, never all), scored as AdaLoRA does. Of all
+    nominated, the b lowest are pruned. The modules that nominated the b highest get one more for each of them. Its row
+    of A and column of B are random, orthogonal to the module's others, of norm one, and E = min(smallest |E| of the
+    module, 1e-13). b falls as 1 - progress³, to one.
 
     Paper: Chang et al. 2025, ElaLoRA: Elastic & Learnable Low-Rank Adaptation, arXiv 2504.00254.
-    Differs: b ends at one, not zero: in a short run the last of few events would move nothing. The moments of all other
-    triplets stay and a new one's second moment is its siblings' mean; `restart: true` begins all anew as published. The
-    budget is counted in parameters: a pruned triplet of a small module does not pay for one of a large module, and what
-    a large one's leaves over goes round the same modules once more; `counted_in: components` is as published. A module
-    holds at most `growth_limit` uniform ranks. The phases are shares of the run; the published script for RTE has a
-    warm-up of 300 steps, an event every 50 and 500 last steps without. The penalty for orthogonality is AdaLoRA's, the
-    published weight was not read.
+    Differs: b ends at one, not zero, because in a short run the last of few events would move nothing. The moments of
+    all other triplets stay, and a new one's second moment is the mean of the module's others; `reset_optimizer: true`
+    resets all, as published. The budget is counted in parameters: a pruned triplet of a small module does not pay for
+    one of a large module. What a large one leaves over is offered to the same modules once more. `budget_unit:
+    components` is as published. A module holds at most `growth_limit` uniform ranks. The phases are fractions of the
+    run; the published script for RTE has a warm-up of 300 steps, an event every 50 and 500 last steps without. The
+    orthogonality penalty is AdaLoRA's; we did not read the published weight.
     """
 
     title = "ElaLoRA"
@@ -63,7 +63,7 @@ class ElaLora(Strategy):
 
     init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     exchanged: int = setting(4, "Triplets pruned and grown at the first event, b.", unit="components", ge=0)
-    per_module: int = setting(2, "Triplets a module puts up at an event, k.", unit="components", ge=1)
+    per_module: int = setting(2, "Triplets a module nominates at an event, k.", unit="components", ge=1)
     decay: bool = setting(True, "Whether b falls, to one until the last phase.")
     beta1: float = setting(0.85, "Smoothing of the sensitivity.", gt=0, lt=1)
     beta2: float = setting(0.85, "Smoothing of its deviation.", gt=0, lt=1)

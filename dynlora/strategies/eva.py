@@ -23,41 +23,45 @@ from dynlora.engine.strategy import OwnSignal, Strategy, setting, state
 class Eva(Strategy):
     """h = W0 x + s · B A x with A = the leading right singular vectors of the module's inputs, and B = 0.
 
-    Before training, batches go through the base model, and each module keeps the principal components v_k of its inputs
-    (padding left out) until those in demand have stopped turning. The share of the inputs' variance along each,
-    σ_k² / Σσ², is pooled over all modules, and the largest shares get a component each; a module has at most ρ · r, and
-    may have none. Modules with the same input share one decomposition.
+    Before training, batches pass through the base model. Each module keeps the principal components v_k of its inputs
+    (padding left out) until the needed ones have converged. The explained fractions of the inputs' variance, σ_k² /
+    Σσ², are pooled over all modules, and the largest get one component each. A module has at most ρ · r, and may have
+    none. Modules with the same input share one decomposition.
 
     Paper: Paischer et al. 2024, One Initialization to Rule them All: Fine-tuning via Explained Variance Adaptation,
     arXiv 2410.07170.
-    Differs: nothing from PEFT's code in directions and, with `budget` components, ranks. By default the shares are
-    taken in the same order while their components fit into uniform LoRA's parameters: counted in components the wide
+    Differs: not from PEFT's code in directions and, with `budget_unit` components, ranks. By default the fractions are
+    taken in the same order while their components fit into uniform LoRA's parameters. Counted in components, the wide
     modules, whose components cost more, may exceed them. Reading stops after `max_batches`, converged or not.
     """
 
     title = "EVA"
     summary = (
-        "Looks at what goes into each module before training: A starts along the directions the inputs vary most in, "
-        "and modules whose inputs lie in few directions get their rank from the others' budget."
+        "Reads the inputs of each module before training. A starts along the directions in which the inputs vary most. "
+        "Modules whose inputs need many directions get more of the budget."
     )
     formula = (
         r"A = V_{1:r}^\top,\; B = 0, \quad r_m = \#\{k : \sigma_{mk}^2 / \|\sigma_m\|^2 \text{ among the largest}\}"
     )
     paper = "Paischer et al. 2024, arXiv 2410.07170"
     fidelity = "code"
-    cost = "none a step; up to max_batches forward passes before training"
+    cost = "none per step; up to max_batches forward passes before training"
     as_lora = {"rho": 1.0, "init": "kaiming"}
     own_signals = {
-        "explained": OwnSignal("variance explained", "How much of its inputs a module's components carry", "share")
+        "explained": OwnSignal(
+            "variance explained", "Fraction of its inputs' variance that a module's components explain", "fraction"
+        )
     }
 
-    init: str = setting("eva", "Start of A; the ranks are set by the inputs in any case.", choices=tuple(STARTS))
+    init: str = setting("eva", "Start of A; the inputs set the ranks in any case.", choices=tuple(STARTS))
     rho: float = setting(2.0, "Largest rank of a module, in uniform ranks; 1 leaves all ranks alike.", ge=1, le=64)
-    tau: float = setting(0.99, "Cosine between two batches' components from which they count as found.", gt=0, le=1)
-    max_batches: int = setting(32, "Training batches that are looked at, at most.", unit="batches", ge=1, le=4096)
+    tau: float = setting(
+        0.99, "Cosine between two batches' components above which they count as converged.", gt=0, le=1
+    )
+    max_batches: int = setting(32, "Training batches read, at most.", unit="batches", ge=1, le=4096)
     budget_unit: str = setting(
         "parameters",
-        "What uniform LoRA's are held to: parameters, or components as published.",
+        "What the budget counts: parameters, or components as published.",
         choices=("parameters", "components"),
     )
     adjust: bool = setting(

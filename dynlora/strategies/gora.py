@@ -26,30 +26,30 @@ from dynlora.errors import ConfigError
 class Gora(Strategy):
     """h = W0 x + alpha / √r_m · B A x with r_m by importance, and B such that B A is a step down the gradient.
 
-    With G the mean gradient ∂L/∂W0 of a few batches, a module's importance is mean |W0 ⊙ G|, as a share of all. Ranks
-    are in proportion to importance / (d_in + d_out), between `smallest_rank` and `largest_rank`. A is drawn, and
-    B = -ξ G Aᵀ (A Aᵀ)⁻¹, the least-squares fit of -ξ G, with ξ such that ‖s B A‖ = gora_lr · ‖G‖.
+    With G the mean gradient ∂L/∂W0 of a few batches, a module's importance is mean |W0 ⊙ G|, as a fraction of the
+    total. Ranks are in proportion to importance / (d_in + d_out), between `smallest_rank` and `largest_rank`. A is
+    drawn, and B = -ξ G Aᵀ (A Aᵀ)⁻¹, the least-squares fit of -ξ G, with ξ such that ‖s B A‖ = gora_lr · ‖G‖.
 
     Paper: He et al. 2025, GoRA: Gradient-driven Adaptive Low Rank Adaptation, NeurIPS, arXiv 2502.12171.
-    Differs: the size of the first step is set from norms that are measured; the published code uses their expectation.
-    Ranks between the limits are scaled so that the budget is spent and never exceeded: published, clipping does
-    either. Eight batches by default, 32 published. The model is in eval mode while gradients are taken. As published,
-    s = alpha / √r_m depends on the module's own rank, where other methods here keep that of the uniform one: ranks do
-    not move afterwards, so nothing jumps. The published script trains B at 16 times the rate of A (`lr_ratio` 16, as in
-    LoRA+); here both have one rate by default. The start is not the base model's function.
+    Differs: the size of the first step is set from measured norms; the published code uses their expectation. Ranks
+    between the limits are scaled so that the budget is spent and never exceeded; published clipping does either. Eight
+    batches by default, 32 published. The model is in evaluation mode while gradients are taken. As published, s = alpha
+    / √r_m depends on the module's own rank, where other methods here keep that of the uniform one. Ranks do not move
+    afterwards, so nothing jumps. The published script trains B at 16 times the learning rate of A (`lr_ratio` 16, as in
+    LoRA+); here both have one by default. The start is not the base model's function.
     """
 
     title = "GoRA"
     summary = (
         "Takes the gradient of every frozen weight before training: modules whose weights matter to the loss get more "
-        "rank, and the adapters start one step down that gradient instead of at nothing."
+        "rank, and the adapters start one step down that gradient instead of at zero."
     )
     formula = r"B_0 = -\xi\, G A_0^\top (A_0 A_0^\top)^{-1}, \quad r_m \propto \overline{|W_0 \odot G|}_m"
     paper = "He et al. 2025, arXiv 2502.12171"
     fidelity = "description"
-    cost = "none a step; gradients of all adapted weights for a few batches, and as much memory, before training"
+    cost = "none per step; gradients of all adapted weights for a few batches, and as much memory, before training"
     own_signals = {
-        "gradient_importance": OwnSignal("share of importance", "Where the first gradients weigh most", "share")
+        "gradient_importance": OwnSignal("fraction of importance", "Where the first gradients are largest", "fraction")
     }
     starts_as_base = False
 
@@ -61,8 +61,8 @@ class Gora(Strategy):
     init: str = setting(
         "kaiming", "Start of A: kaiming uniform, or gaussian with deviation 1 / rank.", choices=("kaiming", "gaussian")
     )
-    gora_lr: float = setting(0.05, "Length of the step down the gradient that B starts with; 0: B = 0.", ge=0, le=100)
-    batches: int = setting(8, "Training batches the gradient is averaged over.", unit="batches", ge=1, le=4096)
+    gora_lr: float = setting(0.05, "Size of the step down the gradient that B starts with; 0: B = 0.", ge=0, le=100)
+    batches: int = setting(8, "Training batches over which the gradient is averaged.", unit="batches", ge=1, le=4096)
     smallest_rank: int | None = setting(None, "Smallest rank. Empty: half the uniform one.", unit="components", ge=0)
     largest_rank: int | None = setting(None, "Largest rank. Empty: four uniform ones.", unit="components", ge=1)
 

@@ -35,22 +35,22 @@ class L1ra(Strategy):
     """h = W0 x + alpha / r · B(c ⊙ A x), c in [0, 1], with c ← clamp(c - η_c λ, 0, 1) after every step of Adam.
 
     The factors c start at one and have a constant learning rate η_c of their own. Every tenth of the run, components
-    whose factor is below 1e-10 go (one stays in each module), and what they free goes round the modules in the order of
-    their smallest factor, the largest first, but not to those that just lost some. A new component has a ~ N(0, 1/r²),
-    b = 0 and c = 1, so that the function stays.
+    whose factor is below 1e-10 are dropped (one stays in each module). What they free is given to the modules in the
+    order of their smallest factor, the largest first, but not to those that just lost some. A new component has a ~
+    N(0, 1/r²), b = 0 and c = 1, so that the function does not change.
 
     Paper: Singh et al. 2025, L1RA: Dynamic Rank Assignment in LoRA Fine-Tuning, arXiv 2509.04884.
-    Differs: the moments of all other components stay, `restart: true` begins them anew as the published code does. The
-    budget is counted in parameters, `counted_in: components` is as published. c is clamped after the step instead of in
-    the forward, so that a factor at zero hears its gradient. In runs of fewer than 500 steps η_c is raised to 10 / T,
-    of fewer than 1,000 λ to 1 / T: factors would hardly reach zero. A module holds at most `growth_limit` uniform
-    ranks. The factors are not counted, they fold into B.
+    Differs: the moments of all other components stay; `reset_optimizer: true` resets them, as the published code does.
+    The budget is counted in parameters; `budget_unit: components` is as published. c is clamped after the step instead
+    of in the forward pass, so that a factor at zero gets its gradient. In runs of fewer than 500 steps η_c is raised to
+    10 / T, of fewer than 1,000 λ to 1 / T, because factors would hardly reach zero. A module holds at most
+    `growth_limit` uniform ranks. The factors are not counted, because they fold into B.
     """
 
     title = "L1RA"
     summary = (
-        "Every component has a factor between zero and one that an L1 penalty pulls down. Ranks whose factor reaches "
-        "zero are handed to the modules that use all of theirs."
+        "Every component has a factor between zero and one that an L1 penalty reduces. Components whose factor reaches "
+        "zero are given to the modules that use all of theirs."
     )
     formula = (
         r"h = W_0 x + \tfrac{\alpha}{r} B\,(c \odot A x), \quad c \leftarrow \mathrm{clamp}(c - \eta_c\lambda, 0, 1)"
@@ -58,16 +58,16 @@ class L1ra(Strategy):
     paper = "Singh et al. 2025, arXiv 2509.04884"
     fidelity = "code"
     as_lora = {"c_lr": 0.0}
-    cost = "one number a component; one shrinkage a step"
+    cost = "one number per component; one shrinkage per step"
     own_signals = {"least_factor": OwnSignal("smallest factor", "Which modules are next to lose a component")}
 
     c_lr: float | None = setting(
         None, "Constant learning rate η_c of the factors; 0 holds them. Empty: 0.02, at least 10 / T.", ge=0, le=1
     )
     l1: float | None = setting(
-        None, "Decoupled L1 pull λ, a step takes η_c · λ off every factor. Empty: 0.001, at least 1 / T.", ge=0
+        None, "Decoupled L1 penalty λ: a step reduces every factor by η_c · λ. Empty: 0.001, at least 1 / T.", ge=0
     )
-    event_share: float = setting(0.1, "Share of the steps between events.", gt=0, le=0.5)
+    event_share: float = setting(0.1, "Fraction of the steps between events.", gt=0, le=0.5)
     budget_unit: str = setting(
         "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
         choices=BUDGET_UNITS,

@@ -43,31 +43,31 @@ def whole(total: int, stages: int, dense_share: float) -> float:
 class Sora(Strategy):
     """h = W0 x + alpha / r · B(g ⊙ A x), with g ← sign(g) max(|g| - ξ, 0) after every step.
 
-    The gates g, one number a component, start as N(0, 1) and are trained at a rate of their own; the loss may get λ
-    times their mean size. Gates at zero no longer reach the output, and may come back while training; those that are
-    zero after the last step are taken off. There are never more parameters than uniform LoRA has; the gates are not
-    counted among them, they fold into B.
+    The gates g, one number per component, start as N(0, 1) and have their own learning rate. The loss may get λ times
+    their mean size. Gates at zero no longer reach the output, and may return while training; those that are zero after
+    the last step are removed. There are never more parameters than uniform LoRA has. The gates are not counted, because
+    they fold into B.
 
     Paper: Ding et al. 2023, SoRA: Sparse Low-rank Adaptation of Pre-trained Language Models, EMNLP, arXiv 2311.11696.
-    Differs: `prox` is the proximal map itself; `official` is the published code, which also zeroes what lies below 2ξ.
-    The published schedule from dense to sparse trains ξ = 0 for 50 epochs and then 7 stages of 15, keeping a checkpoint
-    of each; here the stages share one run, and ξ is chosen so that a run takes `shrinkage` off a gate in all, however
+    Differs: `prox` is the proximal map itself; `official` is the published code, which also zeroes values below 2ξ. The
+    published schedule from dense to sparse trains ξ = 0 for 50 epochs and then 7 stages of 15, with a checkpoint of
+    each. Here the stages share one run, and ξ is chosen so that a run takes `shrinkage` off a gate in total, however
     long it is. `schedule: fixed` with `xi: 3e-4` and `sparsity: 10` are the published values without a schedule. The
-    gates' optimizer is the run's AdamW without weight decay; its rate is raised where a gate could not outrun the
-    shrinkage, to the published proportion (8e-4, falling linearly, against 3e-4 a step: `travel` 4/3). λ is 0 where
-    1e-3 is published with a schedule: as long as B is zero Adam makes full steps of it, which decide a short run.
+    gates' optimizer is the run's AdamW without weight decay. Its rate is raised where a gate could not outrun the
+    shrinkage, to the published proportion (8e-4, falling linearly, against 3e-4 per step: `travel` 4/3). λ is 0 where
+    1e-3 is published with a schedule: while B is zero Adam makes full steps of it, which decide a short run.
     """
 
     title = "SoRA"
     summary = (
-        "Every component has a learned gate that loses a little of its size at every step. Components whose gate the "
-        "loss does not hold up reach zero and are taken off."
+        "Every component has a learned gate that shrinks a little at every step. Components whose gate the loss does "
+        "not support reach zero and are removed."
     )
     formula = r"h = W_0 x + \tfrac{\alpha}{r} B\,(g \odot A x), \quad g \leftarrow \mathrm{sign}(g)\max(|g| - \xi, 0)"
     paper = "Ding et al. 2023, arXiv 2311.11696"
     fidelity = "code"
     as_lora = {"gate_start": "ones", "gate_lr_ratio": 0.0, "shrinkage": 0.0, "sparsity": 0.0}
-    cost = "one number a component; one shrinkage a step"
+    cost = "one number per component; one shrinkage per step"
 
     prox: str = setting(
         "exact", "exact: the proximal map; official: as the published code, zero below 2ξ.",
@@ -78,18 +78,18 @@ class Sora(Strategy):
         choices=("stages", "fixed"),
     )  # fmt: skip
     xi: float | None = setting(
-        None, "Largest threshold ξ, what a gate loses a step. Empty: as `shrinkage` asks.", unit="per step", ge=0
+        None, "Largest threshold ξ: how much a gate shrinks per step. Empty: from `shrinkage`.", unit="per step", ge=0
     )
     shrinkage: float = setting(
-        0.5, "What a run takes off every gate in all where xi is empty; gates start with deviation 1.", ge=0
+        0.5, "Total shrinkage of every gate in a run, where xi is empty; gates start with deviation 1.", ge=0
     )
     stages: int = setting(7, "Stages from dense to sparse.", ge=1, le=1000)
-    dense_share: float = setting(0.3, "Share of the steps without shrinkage before the stages.", ge=0, lt=1)
+    dense_share: float = setting(0.3, "Fraction of the steps without shrinkage before the stages.", ge=0, lt=1)
     sparsity: float = setting(0.0, "Weight λ of the gates' mean size in the loss.", ge=0)
     gate_start: str = setting("normal", "Start of the gates: normal, N(0, 1); or ones.", choices=("normal", "ones"))
     gate_lr_ratio: float = setting(1.0, "Learning rate of the gates over that of A; 0 holds them.", ge=0, le=1024)
     travel: float = setting(
-        4 / 3, "How far the gates' rate lets one travel at least, in what the run takes off it; 0: no matter.", ge=0
+        4 / 3, "Least distance a gate can move in a run, relative to its total shrinkage; 0: no minimum.", ge=0
     )
 
     last_threshold: float = state(float)

@@ -34,15 +34,15 @@ EPSILON = 1e-5
 class AdaLora(Strategy):
     """h = W0 x + alpha / (init_r + 1e-5) · B(E ⊙ A x), with E pruned from init_r to the budget's rank.
 
-    Sensitivity |w ⊙ ∂L/∂w| of every entry of A, B and E, smoothed (beta1) and multiplied by its smoothed deviation
-    (beta2); a triplet's score is that of E plus the means over its row of A and column of B. At an event the lowest
-    are set to zero; until the last phase they may come back.
+    Sensitivity |w ⊙ ∂L/∂w| of every entry of A, B and E is smoothed (beta1) and multiplied by its smoothed deviation
+    (beta2). A triplet's score is that of E plus the means over its row of A and column of B. At an event the lowest are
+    set to zero. Until the last phase they may return.
 
     Paper: Zhang et al. 2023, AdaLoRA, ICLR, arXiv 2303.10512 (equations 5 to 12).
-    Differs: nothing from PEFT's code step by step, with repairs around it: the default schedule follows the
-    run's length, equal scores prune no more than was asked for where PEFT prunes all of them, and the masked triplets
-    are taken off after the last step. The budget at the end is that of uniform LoRA, counted in triplets as
-    published, or all there are where narrow modules start with fewer; before, it is exceeded by design.
+    Differs: not from PEFT's code, step by step. Around it, the default schedule follows the run's length. Equal scores
+    prune as many as requested, where PEFT prunes all of them. Masked triplets are removed after the last step. The
+    final budget is that of uniform LoRA, counted in triplets as published, or all there are where narrow modules start
+    with fewer. Before that it is exceeded by design.
     """
 
     title = "AdaLoRA"

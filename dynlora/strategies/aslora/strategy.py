@@ -27,12 +27,12 @@ from dynlora.strategies.aslora.sharing import closest_groups, distances, groups_
 class AsLora(Strategy):
     """h_l = W_l x + s · B_g(l) A_kind x: A is shared by every layer, B by the layers of a group.
 
-    All modules of a kind share one A from the start. While training, those of a kind whose B lie nearest to each other,
-    d_ij = ‖B_i - B_j‖ / (‖B_i‖ + ‖B_j‖), come to share one B: the mean, weighted by how many layers use each, with the
-    moments of the sum of their gradients; until a share of the layers is left as groups.
+    All modules of a kind share one A from the start. During training, the two B of a kind with the smallest distance
+    d_ij = ‖B_i - B_j‖ / (‖B_i‖ + ‖B_j‖) become one. It is their mean, weighted by how many layers use each, with the
+    moments of the sum of their gradients. This continues until a fraction of the layers is left as groups.
 
     Paper: Mu et al. 2024, ASLoRA, arXiv 2412.10135.
-    Differs: the abstract is what could be read (A shared globally, B merged adaptively, less than a quarter of the
+    Differs: only the abstract was available (A shared globally, B merged adaptively, less than a quarter of the
     parameters). Distance, schedule and number of groups are a reconstruction. The rank is raised until the budget of
     uniform LoRA is spent before B merges (`rank_factor` 1 is LoRA's rank, as published). What merging saves after that
     is not spent again.
@@ -40,22 +40,24 @@ class AsLora(Strategy):
 
     title = "ASLoRA"
     summary = (
-        "All layers share one A for each kind of module, which pays for a higher rank, and layers whose B look alike "
-        "come to share it too: the adapter shrinks while it trains."
+        "All layers share one A for each kind of module, which pays for a higher rank. Layers with similar B are "
+        "merged to share it too, so the adapter shrinks while it trains."
     )
     formula = r"h_l = W_l x + s\,B_{g(l)} A x, \quad d_{ij} = \|B_i - B_j\| \,/\, (\|B_i\| + \|B_j\|)"
     paper = "Mu et al. 2024, arXiv 2412.10135"
     fidelity = "reconstruction"
-    cost = "none a step; distances between the B of a kind at a merge"
+    cost = "none per step; distances between the B of a kind at a merge"
     own_signals = {
         "group": OwnSignal("sharing groups", "Which layers share one B", grouping=True),
-        "distance": OwnSignal("distance to the nearest B", "Which layers were next to share one, at the last merge"),
+        "distance": OwnSignal(
+            "distance to the nearest B", "Which layers were closest to sharing one, at the last merge"
+        ),
     }
 
     init: str = start_setting(("kaiming", "gaussian"))
-    group_share: float = setting(0.5, "Groups of B that are left at the end, in layers.", gt=0, le=1)
+    group_share: float = setting(0.5, "Groups of B left at the end, as a fraction of the layers.", gt=0, le=1)
     rank_factor: float | None = setting(
-        None, "Rank in those of uniform LoRA. Empty: as large as its parameters allow.", ge=0.25, le=64
+        None, "Rank, in uniform ranks. Empty: as large as uniform LoRA's parameters allow.", ge=0.25, le=64
     )
     warmup_steps: int | None = setting(None, "Steps before the first merge. Empty: 12 %.", unit="steps", ge=0)
     final_steps: int | None = setting(None, "Steps after the last merge. Empty: 30 %.", unit="steps", ge=0)

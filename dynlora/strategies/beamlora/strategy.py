@@ -24,16 +24,17 @@ from dynlora.strategies.beamlora.layer import BeamLinear, factors_of, jump, pair
 class BeamLora(Strategy):
     """h = W0 x + alpha / r · B(r · softmax(q / τ) ⊙ A x), with weak components overwritten by copies of strong ones.
 
-    The scores q start at zero, so that it starts as LoRA, and are trained along. Every `allocate_every` steps the
-    factors of all modules are sorted; what lies past a share p of their sum is pruned, and in each module as many of
-    the strongest components take the pruned slots, as they and their moments were half a window ago. Rank and
-    parameters never change. The scores are not counted, the factors fold into B.
+    The scores q start at zero, so that it starts as LoRA, and are trained with the adapter. Every `allocate_every`
+    steps the factors of all modules are sorted. Components beyond a fraction p of their sum are pruned. In each module
+    as many of the strongest components take the pruned slots, as they and their moments were half a window ago. Rank
+    and parameters never change. The scores are not counted, because the factors fold into B.
 
     Paper: Gu et al. 2025, BeamLoRA: Beam-Constraint Low-Rank Adaptation, ACL, arXiv 2502.13604.
-    Differs: the moments are moved; the published code writes them into a temporary. Where more than half of a module is
-    pruned, only as many slots are taken as components stay. Intervals are shares of the run: 8 % between events and p
-    at 1 after two thirds, as 3,000 and 24,688 steps are of the published 37,000. A note on the paper says that pruning
-    begins gently; the code does the opposite and is followed, `direction: rising` is the other. `copy: halved` is ours.
+    Differs: the moments are moved; the published code writes them into a temporary tensor. Where more than half of a
+    module is pruned, only as many slots are taken as components stay. Intervals are fractions of the run: 8 % between
+    events and p at 1 after two thirds, as 3,000 and 24,688 steps are of the published 37,000. A note on the paper says
+    that pruning begins gently. The code does the opposite and is followed; `direction: rising` is the other. `copy:
+    halved` is ours.
     """
 
     title = "BeamLoRA"
@@ -45,16 +46,18 @@ class BeamLora(Strategy):
     paper = "Gu et al. 2025, arXiv 2502.13604"
     fidelity = "code"
     as_lora = {"top_p": 1.0, "score_lr_ratio": 0.0}
-    cost = "one number a component; a copy of the adapters and their moments for half an interval"
-    own_signals = {"copied": OwnSignal("slots overwritten", "Which modules copied over components of no use", "copies")}
+    cost = "one number per component; a copy of the adapters and their moments for half an interval"
+    own_signals = {"copied": OwnSignal("slots overwritten", "Which modules overwrote unused components", "copies")}
 
     init: str = start_setting(("kaiming", "gaussian", "eva"))
-    temperature: float = setting(0.05, "Temperature τ; the authors take 0.03 for rates below 1e-4.", gt=0)
-    top_p: float = setting(0.95, "Share of all factors that is kept where pruning is strongest; 1: never.", gt=0, le=1)
+    temperature: float = setting(0.05, "Temperature τ; the authors use 0.03 for learning rates below 1e-4.", gt=0)
+    top_p: float = setting(
+        0.95, "Fraction of all factors kept where pruning is strongest; 1: never prunes.", gt=0, le=1
+    )
     direction: str = setting(
         "fading", "fading: p goes from top_p to 1; rising: from 1 to top_p.", choices=("fading", "rising")
     )
-    moving_share: float = setting(2 / 3, "Share of the steps over which p moves.", gt=0, le=1)
+    moving_share: float = setting(2 / 3, "Fraction of the steps over which p changes.", gt=0, le=1)
     allocate_every: int | None = setting(None, "Steps between events. Empty: 8 %.", unit="steps", ge=2)
     copy: str = setting(
         "published", "published: a copy from half an interval ago, the function jumps; halved: the source is split.",

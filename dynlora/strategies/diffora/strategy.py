@@ -31,43 +31,44 @@ GAP_BATCHES = 16
 class DiffoRa(Strategy):
     """h = W0 x + ā_m · s B A x, ā = n · softmax(λ) over the n modules of a layer, while searching; then ā is 0 or 1.
 
-    In the first quarter of the steps the adapters of all modules are trained as ever, each step followed by one of Adam
-    on the logits λ with a batch that is kept from training: ∂L/∂λ_k = ⟨B_k, ∂L/∂B_k⟩ - ā_k / n · Σ_i ⟨B_i, ∂L/∂B_i⟩.
-    Then the modules of largest ā in each layer stay, with what they learnt (ā is taken into B), the others go, and what
-    they held goes into higher ranks. λ are one number a module beside the budget, as long as the search lasts.
+    In the first quarter of the steps the adapters of all modules are trained as usual. Each step is followed by one of
+    Adam on the logits λ, with a batch that is kept from training: ∂L/∂λ_k = ⟨B_k, ∂L/∂B_k⟩ - ā_k / n · Σ_i ⟨B_i,
+    ∂L/∂B_i⟩. Then the modules of largest ā in each layer stay, with what they learned (ā is multiplied into B). The
+    others are removed, and their budget goes into higher ranks. λ is one additional number per module during the
+    search.
 
     Paper: Jiang et al. 2025, DiffoRA, arXiv 2502.08905.
-    Differs: the abstract is what could be read: a 0/1 matrix of layers and kinds, relaxed, trained and discretised.
-    Parametrisation, first-order alternation, rates, shares and the inheritance of weights are a reconstruction. Its
-    weight sharing between modules while searching is left out. Rank of the kept modules rises until the budget of
-    uniform LoRA is spent.
+    Differs: only the abstract was available: a 0/1 matrix of layers and kinds, relaxed, trained and discretised.
+    Parametrisation, first-order alternation, learning rates, fractions and the inheritance of weights are a
+    reconstruction. Its weight sharing between modules while searching is left out. Rank of the chosen modules rises
+    until the budget of uniform LoRA is spent.
     """
 
     title = "DiffoRA"
     summary = (
-        "Trains all adapters for a while, and beside them how much each counts in its layer, on rows kept apart. "
+        "Trains all adapters for a while, and learns a weight for each within its layer, on reserved examples. "
         "Then half of the modules stay, and get the rank of the others."
     )
     formula = r"h = W_0 x + \bar a_m\, s\, B A x, \quad \bar a = n \cdot \mathrm{softmax}(\lambda) \;\to\; \{0, 1\}"
     paper = "Jiang et al. 2025, arXiv 2502.08905"
     fidelity = "reconstruction"
     as_lora = {"search_share": 0.0}
-    cost = "a second forward and backward pass in the steps of the search; a tenth of the training rows"
+    cost = "a second forward and backward pass in the steps of the search; a tenth of the training examples"
     own_signals = {
         "selection": OwnSignal(
             "weight in the search", "Which modules are chosen: 0 without an adapter, 1 with one", "weight"
         ),
-        "logit": OwnSignal("logit of the search", "How the search leans"),
+        "logit": OwnSignal("logit of the search", "Which modules the search prefers"),
     }
 
-    search_share: float = setting(0.25, "Share of the steps in which modules are sought; 0: no search.", ge=0, le=0.9)
-    keep: float = setting(0.5, "Share of the modules that stay.", gt=0, le=1)
+    search_share: float = setting(0.25, "Fraction of the steps used for the search; 0: no search.", ge=0, le=0.9)
+    keep: float = setting(0.5, "Fraction of the modules that stay.", gt=0, le=1)
     scope: str = setting(
-        "layer", "layer: that share of every layer's modules stays; global: of all.", choices=("layer", "global")
+        "layer", "layer: that fraction of every layer's modules stays; global: of all.", choices=("layer", "global")
     )
-    search_lr: float = setting(0.01, "Rate of Adam on the logits.", gt=0, le=10)
-    search_every: int = setting(1, "Steps of training for one on the logits.", unit="steps", ge=1)
-    reserve: float = setting(0.1, "Share of the training rows that only the logits see.", gt=0, le=0.5)
+    search_lr: float = setting(0.01, "Learning rate of Adam on the logits.", gt=0, le=10)
+    search_every: int = setting(1, "Training steps per step on the logits.", unit="steps", ge=1)
+    reserve: float = setting(0.1, "Fraction of the training examples that only the logits see.", gt=0, le=0.5)
     growth_limit: float = setting(4.0, "Largest rank of a module that stays, in uniform ranks.", ge=1, le=64)
 
     search: dict[str, Tensor] = state(dict)

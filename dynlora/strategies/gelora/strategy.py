@@ -37,12 +37,12 @@ class GeLora(Strategy):
     """h = W0 x + s · B A x with r_l = max(round(d_{l+1} - d_l), 0) + 1 for every module of block l.
 
     d_l is the intrinsic dimension of the hidden states that enter block l of the base model, d_{l+1} of those that
-    leave it, each averaged over a row's tokens, as TwoNN estimates it from the distances to the two nearest neighbours.
-    A block that adds degrees of freedom needs that many more directions to be adapted. By default these ranks are
-    scaled to spend what uniform LoRA may; s = alpha / rank of the uniform one.
+    leave it. Each state is averaged over an example's tokens. TwoNN estimates the dimension from the distances to the
+    two nearest neighbours. A block that adds degrees of freedom needs that many more directions to be adapted. By
+    default these ranks are scaled to spend uniform LoRA's budget; s = alpha / rank of the uniform one.
 
     Paper: Ed-dib et al. 2024, GeLoRA, arXiv 2412.09250.
-    Differs: what could be read is the lower bound max(d_{l+1} - d_l, 0), not the algorithm: pooling, rounding, the one
+    Differs: only the lower bound max(d_{l+1} - d_l, 0) was available, not the algorithm. Pooling, rounding, the one
     added, the constant scaling and `normalise` are a reconstruction. The largest 10 % of the neighbours' ratios count
     as no less than the next, which leaves the estimate unbiased, where they are usually discarded. `estimate_every`,
     off by default, moves rank while training.
@@ -51,29 +51,33 @@ class GeLora(Strategy):
     title = "GeLoRA"
     summary = (
         "Measures how many degrees of freedom the texts have before and after each block of the base model. Blocks "
-        "that add some get more rank; where nothing is added, little is needed."
+        "that add some get more rank."
     )
     formula = (
         r"r_l \propto \max(\mathrm{round}(d_{l+1} - d_l), 0) + 1, \quad \hat d = N \,/\, \textstyle\sum \ln (r_2 / r_1)"
     )
     paper = "Ed-dib et al. 2024, arXiv 2412.09250"
     fidelity = "reconstruction"
-    cost = "none a step; forward passes over the samples and their distances before training"
+    cost = "none per step; forward passes over the samples and their distances before training"
     own_signals = {
         "dimension": OwnSignal(
             "intrinsic dimension", "How many dimensions the states leaving each block have", "dimensions"
         ),
         "dimension_growth": OwnSignal("dimensions added", "What each block adds to the dimension", "dimensions"),
-        "dimension_error": OwnSignal("standard error", "How sure the dimensions are", "dimensions"),
+        "dimension_error": OwnSignal("standard error", "Uncertainty of the dimensions", "dimensions"),
     }
 
-    samples: int = setting(1000, "Training rows whose states are compared, at most.", unit="rows", ge=16, le=4096)
-    discard: float = setting(0.1, "Share of the largest neighbour ratios that do not count in full.", ge=0, le=0.5)
+    samples: int = setting(
+        1000, "Training examples whose states are compared, at most.", unit="examples", ge=16, le=4096
+    )
+    discard: float = setting(
+        0.1, "Fraction of the neighbour ratios, the largest ones, that do not count in full.", ge=0, le=0.5
+    )
     normalise: bool = setting(True, "Whether ranks are scaled to uniform LoRA's parameters; off: as they are.")
     estimate_every: int | None = setting(
         None, "Steps between estimates on the adapted model, which move rank. Empty: never.", unit="steps", ge=1
     )
-    growth_limit: float = setting(4.0, "Largest rank a move may lead to, in uniform ranks.", ge=1, le=64)
+    growth_limit: float = setting(4.0, "Largest rank after a move, in uniform ranks.", ge=1, le=64)
 
     dimension: list[float] = state(list)
     error: list[float] = state(list)

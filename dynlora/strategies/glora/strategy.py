@@ -32,31 +32,32 @@ class Glora(Strategy):
     """W = W0 + W0 ⊙ A + s · B, b = b0 + b0 ⊙ D + E + W0 C, each support low-rank, a vector, a constant or none.
 
     Every training step draws one of 432 paths for each module and trains what it uses: a super-net whose forms are
-    slices of shared tensors. After the last step an evolutionary search on reserved rows of the training data finds one
-    path a module that uses no more parameters than uniform LoRA. The result is folded into weight and bias. Until then
+    slices of shared tensors. After the last step an evolutionary search on reserved training examples finds one path
+    per module that uses no more parameters than uniform LoRA. The result is folded into weight and bias. Until then
     evaluations take LoRA's path, which costs exactly the budget. With `search_after` below 1 the search comes earlier,
-    and the found paths train on.
+    and the chosen paths train on.
 
     Paper: Chavan et al. 2023, One-for-All: Generalized LoRA for Parameter-Efficient Fine-tuning, arXiv 2306.07967, with
     the authors' published code; PEFT's GLoRA on the same tensors gives the same output.
-    Differs: candidates are ranked on rows kept from training, the published code ranks them on the test set; B carries
-    LoRA's s and dropout, so that the path nlnnn is LoRA; up factors are drawn as LoRA's A, not xavier; where a module
-    has no bias C, D and E are none; the limit is uniform LoRA's parameters, the search is smaller (20 candidates, 5
-    rounds, where the paper takes 50 and 20), half of a round crossed and half mutated; what breaks the limit is made
-    to fit instead of drawn again; LoRA's path is among the first candidates; a super-net's AdamW has ε = 1e-6, not
-    1e-8, under which forms that cannot change the function would take steps of the full rate on rounding noise.
+    Differs: candidates are ranked on examples kept from training; the published code ranks them on the test set. B
+    carries LoRA's s and dropout, so that the path nlnnn is LoRA, and up factors are drawn as LoRA's A, not xavier.
+    Where a module has no bias, C, D and E are none. The limit is uniform LoRA's parameters. The search is smaller (20
+    candidates, 5 rounds, where the paper takes 50 and 20), half of a round crossed and half mutated. A candidate over
+    the limit is made to fit instead of drawn again, and LoRA's path is among the first candidates. A super-net's AdamW
+    has ε = 1e-6, not 1e-8, under which forms that cannot change the function would take steps of the full learning rate
+    on rounding noise.
     """
 
     title = "GLoRA"
     summary = (
-        "Scales and shifts the frozen weights and biases, each in one of four forms; trains all forms at once and then "
-        "searches the best one for every module. Nothing is left to compute at inference."
+        "Scales and shifts the frozen weights and biases, each in one of four forms. Trains all forms at once and then "
+        "searches the best one for every module. Inference costs nothing extra."
     )
     formula = r"W = W_0 + W_0 \odot A + s B, \quad b = b_0 + b_0 \odot D + E + W_0 C"
     paper = "Chavan et al. 2023, arXiv 2306.07967"
     fidelity = "code"
     cost = "2.5 + 1 / r times LoRA's numbers, twice without biases; three products of the weight's size where A is "
-    cost += "low-rank (a quarter of the modules a step); after training about 120 evaluations of 256 rows"
+    cost += "low-rank (a quarter of the modules per step); after training about 120 evaluations of 256 examples"
     as_lora = {"path": LORA}
     own_signals = {
         f"path_{support}": OwnSignal(
@@ -74,15 +75,17 @@ class Glora(Strategy):
         "c constant, n none. Empty: sampled while training, then searched.",
     )
     search_after: float = setting(
-        1.0, "Share of the steps after which the search is made; the found paths train on to the end.", gt=0, le=1
+        1.0, "Fraction of the steps after which the search runs; the chosen paths train on to the end.", gt=0, le=1
     )
-    limit: float = setting(1.0, "Parameters that the found paths may use, of uniform LoRA's.", gt=0, le=1)
-    reserve: float = setting(0.05, "Share of the training rows kept for the search.", gt=0, le=0.5)
-    search_rows: int = setting(256, "Reserved rows that rank a candidate, at most.", unit="rows", ge=1)
-    population: int = setting(20, "Candidates a round.", ge=2, le=1000)
+    limit: float = setting(
+        1.0, "Parameters that the chosen paths may use, as a fraction of uniform LoRA's.", gt=0, le=1
+    )
+    reserve: float = setting(0.05, "Fraction of the training examples reserved for the search.", gt=0, le=0.5)
+    search_rows: int = setting(256, "Reserved examples that rank a candidate, at most.", unit="examples", ge=1)
+    population: int = setting(20, "Candidates per round.", ge=2, le=1000)
     rounds: int = setting(5, "Rounds of crossing and mutation after the first population.", ge=0, le=1000)
     kept: int = setting(6, "Best candidates that the next are bred from.", ge=1, le=1000)
-    mutation: float = setting(0.2, "Probability that a mutation draws a module's path anew.", gt=0, le=1)
+    mutation: float = setting(0.2, "Probability that a mutation redraws a module's path.", gt=0, le=1)
 
     def check(self, total: int, rank: int) -> None:
         """Refuse what is no path, and more parents than there are candidates."""

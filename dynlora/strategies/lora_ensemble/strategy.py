@@ -28,30 +28,30 @@ USUAL = 4
 class LoraEnsemble(Strategy):
     """p(y | x) = 1/M Σ_i softmax(f_i(x)), member i with h = W0 x + s · B_i A_i x and a head of its own.
 
-    All members see every batch, in one forward of M times its rows; the loss is the mean of their losses, so each
-    trains as if it were alone. What they disagree about is recorded, row by row: it is how an ensemble tells what it
-    does not know from what is ambiguous.
+    All members see every batch, in one forward pass of M times its examples. The loss is the mean of their losses, so
+    each trains as if it were alone. Their disagreement is recorded per example. It shows what the ensemble does not
+    know, apart from what is ambiguous.
 
-    Paper: Mühlematter et al. 2024, LoRA-Ensemble: Efficient Uncertainty Modelling for Self-Attention Networks,
-    arXiv 2405.14438, with the authors' published code.
+    Paper: Mühlematter et al. 2024, LoRA-Ensemble: Efficient Uncertainty Modelling for Self-Attention Networks, arXiv
+    2405.14438, with the authors' published code.
     Differs: 4 members by default, 16 published (`members`). They share the parameters of uniform LoRA, rank r // M,
-    where every published member has rank r (`member_budget` each); s = alpha / r of the uniform rank, where the paper
-    has no factor; every linear module of the blocks is adapted, not the attention's four; A is drawn as LoRA draws it
-    times `spread`, where the paper draws it xavier-uniform with gain 10, 24 times as wide at d_in = 768: with s = 2 and
+    where every published member has rank r (`member_budget` each). s = alpha / r of the uniform rank, where the paper
+    has no factor. Every linear module of the blocks is adapted, not the attention's four. A is drawn as LoRA draws it
+    times `spread`, where the paper draws it xavier-uniform with gain 10, 24 times as wide at d_in = 768. With s = 2 and
     LoRA's learning rate, ten times higher than the paper's, such steps are too large, and the heads already make
-    members differ; the first member's head is the model's own, the others are drawn as wide.
+    members differ. The first member's head is the model's own; the others are drawn as wide.
     """
 
     title = "LoRA-Ensemble"
     summary = (
-        "Several members with adapters and a head of their own share one frozen model; their probabilities are "
-        "averaged. Where they disagree, the model does not know: texts unlike the training data stand out."
+        "Several members with their own adapters and heads share one frozen model, and their probabilities are "
+        "averaged. Their disagreement shows uncertainty: it is larger on texts unlike the training data."
     )
     formula = r"p(y \mid x) = \tfrac{1}{M} \sum_i \mathrm{softmax}(f_i(x)), \quad h_i = W_0 x + s B_i A_i x"
     paper = "Mühlematter et al. 2024, arXiv 2405.14438"
     fidelity = "code"
-    cost = "M forward and backward passes a step, M forward passes a prediction; M heads"
-    own_signals = {"member_distance": OwnSignal("distance of members", "Where the members' updates lie apart", "norm")}
+    cost = "M forward and backward passes per step, M forward passes per prediction; M heads"
+    own_signals = {"member_distance": OwnSignal("distance of members", "Where the members' updates differ", "norm")}
     starts_as_base = False
     as_lora = {"members": 1}
 

@@ -22,22 +22,22 @@ from dynlora.strategies.lora_sp.layer import MASKS, SIDES, PartialLinear
 class LoraSp(Strategy):
     """h = W0 x + s · B A x with (A, B) = M ⊙ (A, B)_trained + (1 - M) ⊙ (A, B)_0 for a random mask M.
 
-    Half of the numbers of A and B are drawn to be trained; the others keep their start and have no moments, which
+    Half of the numbers of A and B are drawn to be trained. The others keep their start and have no moments, which
     halves the optimizer's memory. A mask is of single entries, of rows of A (components) and B (outputs), or of whole
-    matrices. What of B is frozen stays zero; what of A is frozen is a random projection that B can use all the same.
-    Entries and rows are gathered from whole gradients, only a matrix that is frozen whole has none; so at its peak a
+    matrices. The frozen part of B stays zero; the frozen part of A is a random projection that B can still use. Entries
+    and rows are gathered from whole gradients; only a matrix that is frozen completely has none. So at its peak a
     number of the adapter takes 16 bytes with entries, as in LoRA, 14 with rows and 10 with matrices (d_in = d_out).
 
     Paper: Wu et al. 2024, LoRA-SP: Streamlined Partial Parameter Adaptation, arXiv 2403.08822.
-    Differs: the abstract is what could be read (half of the parameters, drawn at random), all else is a reconstruction.
-    The masks are ours; of whole matrices it is A that freezes, since a module whose B stays zero could never learn.
-    Choosing anew (`resample_every`) is an option of ours, off by default.
+    Differs: only the abstract was available (half of the parameters, drawn at random); all else is a reconstruction.
+    The masks are ours; of whole matrices it is A that is frozen, because a module whose B stays zero could never learn.
+    Drawing again (`resample_every`) is our option, off by default.
     """
 
     title = "LoRA-SP"
     summary = (
-        "Trains a random half of every adapter and leaves the rest as it was drawn. As much adapter as LoRA, half of "
-        "it trained: the optimizer needs half the memory."
+        "Trains a random half of every adapter and leaves the rest as it was drawn. The adapter is as large as LoRA's, "
+        "and the optimizer needs half the memory."
     )
     formula = r"h = W_0 x + s\,(M_B \odot B)\,(M_A \odot A + (1 - M_A) \odot A_0)\,x"
     paper = "Wu et al. 2024, arXiv 2403.08822"
@@ -45,14 +45,14 @@ class LoraSp(Strategy):
     cost = "half the optimizer's memory; entries gathered and written back each step"
     as_lora = {"share": 1.0}
     own_signals = {
-        "trained_A": OwnSignal("trained share of A", "How much of A is trained", "share"),
-        "trained_B": OwnSignal("trained share of B", "How much of B is trained", "share"),
-        "trained": OwnSignal("trained share of each component", "What is frozen, component by component", "share"),
+        "trained_A": OwnSignal("trained fraction of A", "How much of A is trained", "fraction"),
+        "trained_B": OwnSignal("trained fraction of B", "How much of B is trained", "fraction"),
+        "trained": OwnSignal("trained fraction of each component", "What is frozen, per component", "fraction"),
     }
 
     init: str = start_setting(("kaiming", "gaussian", "eva"))
-    mask: str = setting("entry", "What freezes: entries, rows of A and B, or all of A (matrix).", choices=MASKS)
-    share: float = setting(0.5, "Share of the numbers that is trained; matrix trains B whole.", gt=0, le=1)
+    mask: str = setting("entry", "What is frozen: entries, rows of A and B, or all of A (matrix).", choices=MASKS)
+    share: float = setting(0.5, "Fraction of the numbers that is trained; matrix trains all of B.", gt=0, le=1)
     resample_every: int | None = setting(
         None, "Steps after which others are drawn. Empty: the same throughout.", unit="steps", ge=1
     )

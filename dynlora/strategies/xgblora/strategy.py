@@ -28,29 +28,29 @@ LEAST_STEPS = 4
 class XgbLora(Strategy):
     """W ← W + s · b aᵀ, round after round: one component on each module of a few random layers, then the next.
 
-    Every round draws its layers, begins a component with b = 0 and fresh moments on each of their modules, trains it
-    for T / rounds steps and folds it into the frozen weight. What was folded is kept as a list, so that the base can be
-    had back and all boosters exported as one LoRA. The norms of A and B are penalised.
+    Every round draws its layers and starts a component with b = 0 and new moments on each of their modules. It trains
+    the component for T / rounds steps and merges it into the frozen weight. The merged components are kept as a list.
+    So the base model can be restored, and all boosters exported as one LoRA. The norms of A and B are penalised.
 
     Paper: Zhang et al. 2024, XGBLoRA, arXiv 2410.19694.
-    Differs: the abstract and the reviews are what could be read, the rest is a reconstruction: lengths of rounds, how
-    layers are drawn, weight and form of the penalty are ours. There are as many rounds as the parameters of uniform
-    LoRA pay for with all boosters together (r / `layer_share`), where the paper counts those of a round; the ensemble's
-    rate is 1; the run's learning rate falls over all rounds, it does not begin anew with each.
+    Differs: only the abstract and the reviews were available; the rest is a reconstruction. Lengths of rounds, how
+    layers are drawn, and weight and form of the penalty are ours. There are as many rounds as the parameters of uniform
+    LoRA pay for with all boosters together (r / `layer_share`), where the paper counts those of a round. The ensemble's
+    rate is 1. The run's learning rate falls over all rounds and does not restart with each.
     """
 
     title = "XGBLoRA"
     summary = (
-        "Trains one component at a time on a few random layers, folds it into the weights and begins the next: "
-        "boosting with the weakest learners there are. The list of boosters is kept, so nothing is lost."
+        "Trains one component at a time on a few random layers, merges it into the weights and starts the next: "
+        "boosting with rank-1 learners. The list of boosters is kept, so nothing is lost."
     )
     formula = r"W \leftarrow W + s\,b_t a_t^\top, \quad t = 1 \dots n, \; l \in S_t \subset \{1 \dots L\}"
     paper = "Zhang et al. 2024, arXiv 2410.19694"
     fidelity = "reconstruction"
-    cost = "less than LoRA a step: one component on a part of the layers; a fold a round"
+    cost = "less than LoRA per step: one component on a part of the layers; one merge per round"
     base_stays = False
     own_signals = {
-        "boosting": OwnSignal("boosting now", "Which modules each round trains", choices=("resting", "training"))
+        "boosting": OwnSignal("trained now", "Which modules each round trains", choices=("resting", "training"))
     }
 
     init: str = start_setting(("kaiming", "gaussian"))
@@ -60,7 +60,7 @@ class XgbLora(Strategy):
         ge=1,
         le=4096,
     )
-    layer_share: float = setting(0.5, "Share of the layers that a round trains, rounded up.", gt=0, le=1)
+    layer_share: float = setting(0.5, "Fraction of the layers that a round trains, rounded up.", gt=0, le=1)
     norm_penalty: float = setting(1e-4, "Weight of ‖A‖² + ‖B‖², mean over the trained modules, in the loss.", ge=0)
 
     paid: int = state(int)
