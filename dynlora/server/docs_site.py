@@ -11,12 +11,8 @@ from pathlib import Path
 
 from dynlora.errors import DynloraError
 from dynlora.server.app_files import app_root
-from dynlora.server.host_check import LOCAL, is_welcome
+from dynlora.server.host_check import LOCAL, Receive, Scope, Send, is_welcome
 
-NOT_BUILT = (
-    "the documentation is not built here; run `make docs` in a checkout, or `pip install 'dynlora[docs]'` "
-    "and `dynlora docs` again"
-)
 MOUNTED_AT = "/docs"
 """The path under which the dashboard serves the site."""
 
@@ -42,6 +38,16 @@ def site_dir() -> Path:
 def is_built() -> bool:
     """Say whether there is a site to serve."""
     return (site_dir() / "index.html").is_file()
+
+
+def not_built() -> str:
+    """Return why there is no site, and what to do."""
+    if (app_root() / "mkdocs.yml").is_file():
+        return "the documentation is not built yet; run `make docs`, or `pip install -e '.[docs]'` and `dynlora docs`"
+    return (
+        "this installation was built without the documentation; install a wheel made by `make wheel`, or read the "
+        "folder docs/ of the source"
+    )
 
 
 def can_build() -> bool:
@@ -78,8 +84,22 @@ def ready() -> Path:
     if can_build() and not (is_built() and not is_older_than_sources()):
         build()
     if not is_built():
-        raise DynloraError(NOT_BUILT)
+        raise DynloraError(not_built())
     return site_dir()
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request to the dashboard with a file of the site, or with how to build it."""
+    from starlette.responses import PlainTextResponse
+    from starlette.staticfiles import StaticFiles
+    from starlette.websockets import WebSocketClose
+
+    if scope["type"] != "http":
+        await WebSocketClose()(scope, receive, send)
+    elif is_built():
+        await StaticFiles(directory=site_dir(), html=True)(scope, receive, send)
+    else:
+        await PlainTextResponse(f"{not_built()}.\n", status_code=404)(scope, receive, send)
 
 
 class Pages(SimpleHTTPRequestHandler):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dynlora import strategies
+from tools.docs import pages
+
 ROOT = Path(__file__).resolve().parents[2]
 AT_THE_TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 DOCUMENTS = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in AT_THE_TOP)])
@@ -76,3 +79,9 @@ def test_sentences_are_short(path: Path) -> None:
     found = sentences(path.read_text("utf-8"))
     assert [f"{words(one)}: {one}" for one in found if words(one) > LONGEST] == []
     assert sum(map(words, found)) / max(1, len(found)) <= MEAN
+
+
+@pytest.mark.parametrize("name", strategies.registry())
+def test_pages_of_methods_keep_to_the_same_words(name: str) -> None:
+    text = re.sub(r"`[^`\n]*`", "", pages.method(strategies.describe(name)))
+    assert [match[0] for pattern in NOT_OURS for match in re.finditer(pattern, text)] == []

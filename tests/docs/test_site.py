@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from dynlora import config, strategies
 from dynlora.cli.main import main
@@ -139,12 +142,24 @@ def test_a_site_that_is_not_there_is_one_sentence_with_the_remedy(
     monkeypatch.setattr(docs_site, "app_root", lambda: tmp_path)
     result = CliRunner().invoke(main, ["docs"])
     assert result.exit_code == 2
-    assert result.output.splitlines() == [f"Error: {docs_site.NOT_BUILT}"]
+    assert result.output.splitlines() == [f"Error: {docs_site.not_built()}"]
 
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     with docs_site.server(tmp_path, 0) as first, pytest.raises(docs_site.DynloraError, match="give another port"):
         docs_site.server(tmp_path, first.server_port)
+
+
+@pytest.mark.slow
+def test_the_dashboard_serves_it_too(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = TestClient(Starlette(routes=[Mount(docs_site.MOUNTED_AT, docs_site.answer)]))
+    monkeypatch.setattr(docs_site, "site_dir", lambda: site)
+    assert "<math" in client.get(docs_site.docs_url("methods/dynamic")).text
+    assert client.get("/docs/").status_code == 200
+    assert client.get("/docs/nothing.html").status_code == 404
+    monkeypatch.setattr(docs_site, "site_dir", lambda: site / "nowhere")
+    answered = client.get("/docs/index.html")
+    assert (answered.status_code, answered.text) == (404, f"{docs_site.not_built()}.\n")
 
 
 def test_links_from_the_dashboard_reach_pages() -> None:
