@@ -58,6 +58,18 @@ def test_the_overview_of_methods_lists_each_one() -> None:
     assert set(strategies.registry()) <= listed
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_and_pictures_at_the_top_of_the_repository_are_there(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    found = re.findall(r"\]\(([^)#]+)", text) + re.findall(r'src="([^"]+)"', text)
+    assert [path for path in found if "://" not in path and not (ROOT / path).exists()] == []
+
+
+def test_pictures_are_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "images").iterdir()}
+    assert [name for name, size in sizes.items() if size > 3_000_000] == []
+
+
 def test_notes_belong_to_methods() -> None:
     assert {path.stem for path in pages.NOTES.glob("*.md")} <= set(strategies.registry())
 
