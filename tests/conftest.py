@@ -1,27 +1,51 @@
-"""What every test shares: no hub, one thread per worker, a runs folder of its own."""
+"""What every test shares: no hub, one thread per process, a runs folder of its own."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Before anything imports torch, transformers or the hub's client, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["MKL_NUM_THREADS"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every process that a test starts would compile dynlora anew
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
+from tests.scheduling import kinship, rank
 from tests.tiny import save_data, save_tiny, tiny_config
 
 settings.register_profile("dynlora", deadline=None)  # no test is a test of this machine's speed
 settings.load_profile("dynlora")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let tests that share something share a worker; xdist's own groups go by a node's id, which pytest 9 keeps."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByKinship(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return kinship(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByKinship(config, log)
 
 
 @pytest.fixture
@@ -40,43 +64,75 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+class Once:
+    """Makes what takes long once for all workers of a test run; whoever needs to change it takes a copy."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep everything in a folder that the workers share."""
+        self.folder = folder
+
+    def made(self, name: str, make: Callable[[Path], Path]) -> Path:
+        """Return what `make` returned for an empty folder, in whichever worker came first."""
+        said = self.folder / f"{name}.txt"
+        with FileLock(self.folder / f"{name}.lock"):
+            if not said.exists():
+                place = self.folder / name
+                shutil.rmtree(place, ignore_errors=True)  # of a worker that failed half way
+                place.mkdir()
+                said.write_text(str(make(place)), "utf-8")
+        return Path(said.read_text("utf-8"))
+
+
 @pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What is made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    folder.mkdir(exist_ok=True)
+    return Once(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(once: Once) -> Path:
     """Folder of a tiny random BERT."""
-    return save_tiny("bert", tmp_path_factory.mktemp("bert"))
+    return once.made("bert", lambda folder: save_tiny("bert", folder))
 
 
 @pytest.fixture(scope="session")
-def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_distilbert(once: Once) -> Path:
     """Folder of a tiny random DistilBERT."""
-    return save_tiny("distilbert", tmp_path_factory.mktemp("distilbert"))
+    return once.made("distilbert", lambda folder: save_tiny("distilbert", folder))
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_llama(once: Once) -> Path:
     """Folder of a tiny random Llama."""
-    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+    return once.made("llama", lambda folder: save_tiny("llama", folder))
 
 
 @pytest.fixture(scope="session")
-def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_gpt2(once: Once) -> Path:
     """Folder of a tiny random GPT-2, whose linear modules are Conv1D."""
-    return save_tiny("gpt2", tmp_path_factory.mktemp("gpt2"))
+    return once.made("gpt2", lambda folder: save_tiny("gpt2", folder))
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_data(once: Once) -> Path:
     """Folder with train.csv and validation.csv: text, label, domain."""
-    return save_data(tmp_path_factory.mktemp("data"))
+    return once.made("data", save_data)
 
 
 @pytest.fixture(scope="session")
-def trained_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tiny_bert: Path, tiny_data: Path, once: Once) -> Path:
     """Folder of a finished run of `dynamic` with gates on the tiny BERT; tests only read it."""
-    import dynlora
 
-    config = tiny_config(tiny_bert, tiny_data, train__steps=60, strategy={"name": "dynamic", "gates": "module"})
-    return dynlora.train(config, tmp_path_factory.mktemp("trained"), progress=False).folder
+    def train(folder: Path) -> Path:
+        import dynlora
+
+        config = tiny_config(tiny_bert, tiny_data, train__steps=60, strategy={"name": "dynamic", "gates": "module"})
+        return dynlora.train(config, folder, progress=False).folder
+
+    return once.made("trained", train)
 
 
 @pytest.fixture

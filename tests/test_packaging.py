@@ -42,7 +42,7 @@ def test_the_wheel_finds_its_files_anywhere(wheel: Path, tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     app, samples = map(Path, done.stdout.split())

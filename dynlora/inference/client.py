@@ -39,6 +39,7 @@ MAX_QUESTION = 4_000_000
 """Most characters of a question."""
 
 MAX_ANSWER_BYTES = 64_000_000
+ENDING_S = 5.0  # for a child that stopped talking to end of its own reason
 _SHORT_OF_MEMORY = ("memoryerror", "allocate memory", "out of memory", "can't start new thread")
 """What a process says that has no memory left; a thread's stack is memory too."""
 _LAST_WORDS = 2000
@@ -225,7 +226,7 @@ class InferenceChild:
         process = self._process
         if process is not None:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(5)  # its output ended: let it end by itself, so that the reason is its own
+                process.wait(ENDING_S)  # its output ended: let it end by itself, so that the reason is its own
         self._kill()
         code = None if process is None else process.returncode
         said = next((line for line in reversed(self._said) if line.strip()), "it said nothing")

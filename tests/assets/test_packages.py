@@ -261,7 +261,7 @@ class TestDownload:
             started = time.monotonic()
             with pytest.raises(UnavailableError, match="no answer") as caught:
                 packages.download(pin, tmp_path / "out")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60
         assert "secret" not in str(caught.value)
 
     def test_nothing_to_ask(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

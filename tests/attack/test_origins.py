@@ -132,8 +132,9 @@ def test_a_socket_gets_no_headers_of_a_page() -> None:
 
 def test_the_server_itself_sends_the_headers() -> None:
     """What streamlit serves of its own, and what it refuses, carries them too."""
-    from dashboard import app
     from starlette.testclient import TestClient
+
+    from dynlora.server.asgi import app
 
     client = TestClient(app, base_url=f"http://{HERE}")
     for path in ("/", "/_stcore/health", "/nothing/at/all.js"):

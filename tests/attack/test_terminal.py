@@ -45,12 +45,12 @@ import sys
 heard = []
 sys.addaudithook(lambda event, _: heard.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
 from click.testing import CliRunner
-from dynlora.cli import main
+from dynlora.cli.main import main
 codes = [CliRunner().invoke(main, [*a, "--runs-dir", sys.argv[1]]).exit_code for a in (["runs"], ["show", sys.argv[2]])]
 import json
 print(json.dumps([codes, heard]))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(runs_dir), RUN], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program, str(runs_dir), RUN], capture_output=True, text=True, check=True, timeout=300
     )
     assert json.loads(done.stdout) == [[0, 0], []]

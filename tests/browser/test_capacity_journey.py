@@ -31,7 +31,7 @@ def _open(page: Page, address: str) -> list[str | bytes]:
     sent: list[str | bytes] = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda message: sent.append(message)))
     page.goto(address)
-    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible(timeout=60_000)
+    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible()
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
     sent.clear()
     return sent

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.conftest import OTHER
+from tests.browser.conftest import OTHER, Window
 from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-PATIENCE_MS = 30_000
+    from playwright.sync_api import Page
 
 
 def _seeds(runs_dir: Path) -> str:
@@ -23,11 +21,10 @@ def _seeds(runs_dir: Path) -> str:
 
 
 def test_three_seeds_another_axis_and_a_link_that_restores_it(
-    server: str, page: Page, browser: Browser, artifacts: Path, runs_dir: Path
+    server: str, page: Page, window: Window, artifacts: Path, runs_dir: Path
 ) -> None:
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=PATIENCE_MS)
     page.goto(f"{server}/compare?runs={_seeds(runs_dir)}")
     card = page.locator('[class*="st-key-card-loss"]')
     expect(card.locator(".legendtext").first).to_contain_text("n = 3")
@@ -42,7 +39,7 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
     assert "group=runs" in page.url
     page.screenshot(path=artifacts / "compare-seeds.png", full_page=True)
 
-    context = browser.new_context(viewport={"width": 375, "height": 900}, color_scheme="dark")
+    context = window(375, 900, color_scheme="dark")
     again = context.new_page()
     again.goto(page.url)
     card = again.locator('[class*="st-key-card-loss"]')
@@ -59,7 +56,6 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
 def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, artifacts: Path) -> None:
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=PATIENCE_MS)
     page.goto(f"{server}/run?run={OTHER}")
     expect(page.get_by_text("Importance is mostly noise")).to_be_visible()
     page.get_by_text("Results", exact=True).click()

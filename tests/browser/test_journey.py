@@ -12,45 +12,41 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER
+from tests.browser.conftest import OTHER, Window, settled
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import ConsoleMessage, Page
 
 PROBED = re.compile(r"/\w+/_stcore/(health|host-config)$")
 """Where streamlit looks for its server first, below the page's own path; it is not there."""
-
-TRAIN_MS = 400_000
-"""Patience with a small run on a busy machine, in milliseconds."""
 
 
 @pytest.mark.slow
 def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifacts: Path, runs_dir: Path) -> None:
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=30_000)
     run_id = _launch(page, server)
     page.screenshot(path=artifacts / "1-launched.png", full_page=True)
 
     page.get_by_role("link", name="Open run").click()
-    progress = page.get_by_text(re.compile(r"step \d+ of 20"))
-    expect(progress).to_be_visible(timeout=60_000)
+    progress = page.get_by_text(re.compile(r"step \d+ of 40"))
+    expect(progress).to_be_visible()
     loads: list[str] = []
     page.on("load", lambda: loads.append(page.url))
-    expect(page.get_by_text(re.compile(r"step ([1-9]|1\d) of 20"))).to_be_visible(timeout=TRAIN_MS)
+    expect(page.get_by_text(re.compile(r"step ([1-9]|[123]\d) of 40"))).to_be_visible()
     page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_text(re.compile(r"Stopped at step \d+"))).to_be_visible(timeout=TRAIN_MS)
+    expect(page.get_by_text(re.compile(r"Stopped at step \d+"))).to_be_visible()
     page.screenshot(path=artifacts / "2-stopped.png", full_page=True)
     stopped_at = queries.run_summary(runs_dir / run_id)["step"]
-    assert 1 <= stopped_at < 20
+    assert 1 <= stopped_at < 40
 
     page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_text("step 20 of 20")).to_be_visible(timeout=TRAIN_MS)
-    expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible(timeout=TRAIN_MS)
+    expect(page.get_by_text("step 40 of 40")).to_be_visible()
+    expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible()
     assert loads == [], "progress must appear without loading the page again"
     page.screenshot(path=artifacts / "3-finished.png", full_page=True)
     losses = queries.scalars_frame(runs_dir / run_id, "loss", "train")
-    assert losses["step"].tolist() == list(range(1, 21))
+    assert losses["step"].tolist() == list(range(1, 41))
 
     to_capacity = page.get_by_test_id("stMain").get_by_role("link", name="Capacity")
     expect(to_capacity).to_have_count(1)  # streamlit shows what was drawn before until the page is drawn anew
@@ -74,13 +70,14 @@ def _launch(page: Page, server: str) -> str:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/launch")
-    expect(page.get_by_role("heading", name="Command line")).to_be_visible(timeout=120_000)
+    expect(page.get_by_role("heading", name="Command line")).to_be_visible()
+    settled(page)
     command = page.locator('[class*="st-key-card-command"] code').first
     for label, value, shown in (
-        ("Steps", "20", "train.steps=20"),
-        ("Batch size (examples)", "64", "train.batch_size=64"),
-        ("Maximum length (tokens)", "32", "data.max_length=32"),
-        ("Maximum held-out examples", "100", "data.max_eval=100"),
+        ("Steps", "40", "train.steps=40"),
+        ("Batch size (examples)", "8", "train.batch_size=8"),
+        ("Maximum length (tokens)", "16", "data.max_length=16"),
+        ("Maximum held-out examples", "50", "data.max_eval=50"),
     ):
         box = page.get_by_label(label, exact=True)
         box.fill(value)
@@ -88,24 +85,24 @@ def _launch(page: Page, server: str) -> str:
         expect(command).to_contain_text(shown)
     page.get_by_role("button", name="Start", exact=True).click()
     started = page.get_by_text(re.compile(r"Started as \S+\."))
-    expect(started).to_be_visible(timeout=TRAIN_MS)
+    expect(started).to_be_visible()
     return re.sub(r".*Started as (\S+)\..*", r"\1", started.inner_text(), flags=re.S)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 375])
 def test_every_page_fits_and_follows_the_mode(
-    server: str, browser: Browser, artifacts: Path, scheme: str, width: int
+    server: str, window: Window, artifacts: Path, scheme: str, width: int
 ) -> None:
     from playwright.sync_api import expect
 
-    context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+    context = window(width, 1000, color_scheme=scheme)
     page = context.new_page()
     for name in ("capacity", "run", "inputs", "compare", "runs"):
         page.goto(f"{server}/{'' if name == 'runs' else name}?run={OTHER}")
-        expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
         if name != "runs":
-            expect(page.locator(".js-plotly-plot, [data-testid=stAlert]").first).to_be_visible(timeout=30_000)
+            expect(page.locator(".js-plotly-plot, [data-testid=stAlert]").first).to_be_visible()
         main = page.get_by_test_id("stMain")
         assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, name
         assert page.locator("[data-testid=stException]").count() == 0
@@ -122,13 +119,13 @@ def is_trouble(message: ConsoleMessage) -> bool:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_the_model_says_fits_a_telephone(
-    server: str, browser: Browser, artifacts: Path, scheme: str, runs_dir: Path, trained_run: Path
+    server: str, window: Window, artifacts: Path, scheme: str, runs_dir: Path, trained_run: Path
 ) -> None:
     from playwright.sync_api import expect
 
     folder = runs_dir / trained_run.name
     shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
-    context = browser.new_context(viewport={"width": 375, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+    context = window(375, 1000, color_scheme=scheme)
     page = context.new_page()
     troubles: list[str] = []
     page.on("console", lambda message: troubles.append(message.text) if is_trouble(message) else None)
@@ -143,7 +140,7 @@ def test_what_the_model_says_fits_a_telephone(
         ("tour-gates", "tour?stop=gates", page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first),
     ):
         page.goto(f"{server}/{address}")
-        expect(shown).to_be_visible(timeout=120_000)
+        expect(shown).to_be_visible()
         expect(page.locator(".js-plotly-plot, .replay svg").first).to_be_visible()
         expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)  # nothing is still being drawn
         main = page.get_by_test_id("stMain")
@@ -174,7 +171,7 @@ def test_the_pointer_is_told_the_whole_name(server: str, page: Page) -> None:
 
     page.goto(f"{server}/capacity?run={OTHER}")
     plot = page.locator('[class*="st-key-card-map"] .js-plotly-plot .nsewdrag').first
-    expect(plot).to_be_visible(timeout=30_000)
+    expect(plot).to_be_visible()
     box = plot.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store.knockouts import read_knockouts
+from tests.browser.conftest import settled
 from tests.browser.test_playground_journey import inference_child
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     from playwright.sync_api import expect
 
     page.goto(f"{server}/capacity?run={slow_run.name}&heldout=2048")
+    settled(page)
     page.get_by_role("button", name="Measure all modules").click()
     bar = page.get_by_text(re.compile(r"\d+ of 12 modules measured"))
     expect(bar).to_be_visible()

@@ -9,28 +9,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER
+from tests.browser.conftest import OTHER, Window
 from tests.tiny import tiny_rows, write_csv
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-PATIENCE_MS = 120_000
-"""For a child process with torch on a busy machine, in milliseconds."""
+    from playwright.sync_api import Page
 
 
 @pytest.mark.slow
 def test_upload_check_train(
-    server: str, page: Page, browser: Browser, artifacts: Path, runs_dir: Path, tmp_path: Path, tiny_bert: Path
+    server: str, page: Page, window: Window, artifacts: Path, runs_dir: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=30_000)
     rows = [{"review": row["text"], "verdict": row["label"], "source": row["domain"]} for row in tiny_rows(60)]
     table = write_csv(tmp_path / "my reviews.csv", rows)
 
     page.goto(f"{server}/launch?data=upload")
-    expect(page.get_by_text("Upload a file first.").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("Upload a file first.").first).to_be_visible()
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(table)
     expect(page.get_by_text("In its 60 rows the label is")).to_be_visible()
@@ -40,16 +36,16 @@ def test_upload_check_train(
     expect(command).to_contain_text("max_length=16")
 
     page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.get_by_role("heading", name="Tokenized examples")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_role("heading", name="Tokenized examples")).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     page.screenshot(path=artifacts / "launch-checked.png", full_page=True)
 
     page.get_by_role("button", name="Start", exact=True).dblclick()
     started = page.get_by_text(re.compile(r"Started as \S+\."))
-    expect(started).to_be_visible(timeout=PATIENCE_MS)
+    expect(started).to_be_visible()
     page.get_by_role("link", name="Open run").click()
-    expect(page.get_by_text("step 6 of 6").first).to_be_visible(timeout=PATIENCE_MS)
-    expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("step 6 of 6").first).to_be_visible()
+    expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible()
     page.screenshot(path=artifacts / "launch-finished.png", full_page=True)
 
     runs = queries.list_runs(runs_dir)
@@ -60,9 +56,9 @@ def test_upload_check_train(
     assert kept.relative_to(runs_dir.resolve()).parts[0] == ".uploads"
     assert kept.read_bytes() == table.read_bytes()
 
-    other = browser.new_context().new_page()  # a link in another browser restores the view
+    other = window().new_page()  # a link in another browser restores the view
     other.goto(f"{server}/launch?data=upload&upload={kept.parent.name}")
-    expect(other.get_by_text("In its 60 rows the label is")).to_be_visible(timeout=PATIENCE_MS)
+    expect(other.get_by_text("In its 60 rows the label is")).to_be_visible()
     other.goto(f"{server}/launch?from={run_id}&twin=uniform")
     again = other.locator('[class*="st-key-card-command"] code').first
     expect(again).to_contain_text("strategy.name=lora")
@@ -82,15 +78,15 @@ def _fill(page: Page, values: dict[str, str]) -> None:
         expect(command).to_contain_text(value)
 
 
-def test_the_form_and_the_methods_fit(server: str, browser: Browser, artifacts: Path) -> None:
+def test_the_form_and_the_methods_fit(server: str, window: Window, artifacts: Path) -> None:
     from playwright.sync_api import expect
 
     for scheme, width in (("light", 1280), ("dark", 375)):
-        context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+        context = window(width, 1000, color_scheme=scheme)
         page = context.new_page()
         for name, heading in (("launch", "Command line"), ("methods", "LoRA")):
             page.goto(f"{server}/{name}")
-            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=PATIENCE_MS)
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
             main = page.get_by_test_id("stMain")
             assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, (name, width)
             page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")

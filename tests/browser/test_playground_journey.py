@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dynlora.store.knockouts import read_knockouts
+from tests.browser.conftest import settled
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
 
 def inference_child() -> psutil.Process:
@@ -22,20 +23,6 @@ def inference_child() -> psutil.Process:
     mine = psutil.Process().children(recursive=True)
     (found,) = [process for process in mine if "answer" in process.cmdline()[3:4]]
     return found
-
-
-def pick_second(page: Page, box: Locator) -> None:
-    """Pick the second option of a list; on a busy machine what is still drawn above it closes the list again."""
-    from playwright.sync_api import TimeoutError as NotThere
-
-    for _ in range(6):
-        box.click()
-        try:
-            page.get_by_role("option").nth(1).click(timeout=5000)
-            return
-        except NotThere:
-            page.keyboard.press("Escape")
-    raise AssertionError("the list does not stay open")
 
 
 def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
@@ -46,6 +33,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     folder = runs_dir / trained_run.name
     shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
     page.goto(f"{server}/playground?run={folder.name}")
+    settled(page)
     page.get_by_label("Text", exact=True).fill("the film was great")
     page.get_by_role("button", name="Predict").click()
     expect(page.get_by_text(re.compile("adapter predicts (good|bad)"))).to_be_visible()
@@ -56,7 +44,9 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
 
     page.goto(f"{server}/inputs?run={folder.name}")
     by_word = page.locator('[class*="st-key-card-token-view"]')
-    pick_second(page, by_word.get_by_role("combobox"))
+    settled(page)
+    by_word.get_by_role("combobox").click()
+    page.get_by_role("option").nth(1).click()
     expect(by_word.get_by_title(re.compile("log-odds")).first).to_be_visible()
     expect(by_word.get_by_title(re.compile("of its norm")).first).to_be_visible()
     expect(page).to_have_url(re.compile(r"example=\d+"))
@@ -65,6 +55,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
 
     child = inference_child()
     os.kill(child.pid, signal.SIGKILL)
+    settled(page)
     page.get_by_label("Text", exact=True).fill("the plot was dull")
     page.get_by_role("button", name="Predict").click()
     expect(page.get_by_title(re.compile("log-odds")).filter(has_text="dull").first).to_be_visible()
@@ -73,8 +64,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     page.get_by_role("button", name="Measure all modules").click()
     expect(page.get_by_text(re.compile("help and .* harm"))).to_be_visible()
     expect(page.get_by_role("button", name="Measure again")).to_be_visible()
-    # while a page is drawn anew, what moved on it stands there twice
-    expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
+    settled(page)  # while a page is drawn anew, what moved on it stands there twice
     expect(page.get_by_text("Rank correlation of each score")).to_be_visible()
     found = read_knockouts(folder / "knockout.json")
     assert found is not None

@@ -12,11 +12,11 @@ import pytest
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import comparison_report, run_report
-from tests.browser.conftest import OTHER
+from tests.browser.conftest import OTHER, Window
 from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import BrowserContext, Page
 
 DARK_MUTED, LIGHT_MUTED = ("rgb({}, {}, {})".format(*bytes.fromhex(colours.muted[1:])) for colours in (DARK, LIGHT))
 BREAK_OUT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -35,9 +35,9 @@ class Opened(NamedTuple):
 
 
 @pytest.fixture
-def offline(browser: Browser) -> Iterator[BrowserContext]:
+def offline(window: Window) -> Iterator[BrowserContext]:
     """A browser without a network."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000}, offline=True)
+    context = window(1280, 1000, offline=True)
     yield context
     context.close()
 
@@ -131,10 +131,10 @@ def test_the_button_gives_a_report_that_opens_without_the_server(
     assert found.troubles == []
 
 
-def test_without_javascript_the_tables_remain(browser: Browser, runs_dir: Path, tmp_path: Path) -> None:
+def test_without_javascript_the_tables_remain(window: Window, runs_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.html"
     path.write_bytes(run_report(make_run(runs_dir, run_id="20260101-000000-00000001")))
-    context = browser.new_context(offline=True, java_script_enabled=False)
+    context = window(offline=True, java_script_enabled=False)
     page = context.new_page()
     page.goto(path.as_uri())
     assert "The charts need JavaScript" in page.inner_text("body")

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.browser.conftest import settled
 from tests.store.builder import finished_run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Window
 
 
 def _sweep(runs_dir: Path) -> None:
@@ -24,13 +27,14 @@ def _sweep(runs_dir: Path) -> None:
 
 
 def test_from_a_search_to_the_table_of_the_paper(
-    server: str, page: Page, browser: Browser, artifacts: Path, runs_dir: Path
+    server: str, page: Page, window: Window, artifacts: Path, runs_dir: Path
 ) -> None:
     from playwright.sync_api import expect
 
     _sweep(runs_dir)
     page.goto(server)
     box = page.get_by_label("Search", exact=True)
+    settled(page)
     box.fill("swept and acuracy>0.02")
     box.press("Enter")
     expect(page.get_by_text("did you mean accuracy?")).to_be_visible()
@@ -55,7 +59,7 @@ def test_from_a_search_to_the_table_of_the_paper(
     assert "section=paper" in page.url
     address = page.url
 
-    context = browser.new_context(viewport={"width": 375, "height": 900}, color_scheme="dark")
+    context = window(375, 900, color_scheme="dark")
     narrow = context.new_page()
     for section in ("paper", "sweeps"):
         narrow.goto(address.replace("section=paper", f"section={section}"))

@@ -9,8 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,16 +16,17 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from dynlora.config import parse_config
 from dynlora.jobs import launch
 from dynlora.store import queries
-from tests.browser.conftest import OTHER, ROOT
+from dynlora.training.run import plan
+from tests.browser.conftest import OTHER, ROOT, answers
 from tests.tiny import tiny_values
 from tests.viz.runs import make_run
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-PATIENCE_MS = 60_000
 
 
 @pytest.fixture
@@ -43,12 +42,12 @@ def trained(runs_dir: Path, tiny_bert: Path, tiny_data: Path) -> Iterator[str]:
     config = tiny_values(tiny_bert, tiny_data)
     config["train"] = {**config["train"], "steps": 100_000}
     config["log"] = {"eval_every": 100_000, "checkpoint_every": 100_000}
-    run_id = launch.enqueue(config, runs_dir, key="restart").id
+    run_id = plan(parse_config(config)).create(runs_dir, "queued").name
+    launch.wake(runs_dir)
+    until(lambda: queries.run_summary(runs_dir / run_id)["step"], "a first step")
     yield run_id
     launch.stop(runs_dir, run_id)
-    deadline = time.monotonic() + 30
-    while launch.is_alive(runs_dir, run_id) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(lambda: not launch.is_alive(runs_dir, run_id), "the end of the run")
 
 
 class Server:
@@ -58,20 +57,12 @@ class Server:
         command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), f"--server.port={port}"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "DYNLORA_RUNS_DIR": str(runs_dir)}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, "the dashboard's server ended"
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        pytest.fail("the dashboard did not come up within a minute")
+        until(lambda: answers(f"http://127.0.0.1:{port}/_stcore/health", self.process), "the dashboard")
 
     def kill(self) -> None:
         """End it as a crash does: nothing is cleaned up."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait()
 
 
 def test_a_killed_server_comes_back_to_the_same_run_and_view(
@@ -84,7 +75,7 @@ def test_a_killed_server_comes_back_to_the_same_run_and_view(
     server = Server(port, runs_dir)
     try:
         page.goto(view)
-        expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible()
         before = queries.run_summary(runs_dir / trained)
         pid = trainer(runs_dir, trained)
         server.kill()
@@ -92,15 +83,15 @@ def test_a_killed_server_comes_back_to_the_same_run_and_view(
         server = Server(port, runs_dir)
 
         page.goto(view)
-        expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible()
         assert "signal=importance" in page.url
         after = queries.run_summary(runs_dir / trained)
         assert after["status"] == "running"
-        assert after["step"] > before["step"]
+        until(lambda: queries.run_summary(runs_dir / trained)["step"] > before["step"], "another step")
         assert trainer(runs_dir, trained) == pid, "the run must go on in the process it began in"
 
         page.goto(f"http://127.0.0.1:{port}/run?run={trained}")
-        expect(page.locator('[class*="st-key-head"]').get_by_text("running")).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator('[class*="st-key-head"]').get_by_text("running")).to_be_visible()
         expect(page.get_by_text(re.compile(r"step [\d,]+ of 100,000"))).to_be_visible()
         page.screenshot(path=artifacts / "restarted.png", full_page=True)
     finally:

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER
+from tests.browser.conftest import OTHER, settled
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-PATIENCE_MS = 120_000
-"""For child processes with torch on a busy machine, in milliseconds."""
 
 
 @pytest.mark.slow
@@ -30,23 +27,25 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     card = page.locator('[class*="st-key-card-shift"]')
 
     page.goto(f"{server}/inputs?run={folder.name}&kind=negated&strength=1.0")
+    settled(page)
     card.get_by_text("Evaluate perturbed text").click()
-    expect(card.get_by_text(re.compile(r"→ .*\bnot\b")).first).to_be_visible(timeout=PATIENCE_MS)
+    expect(card.get_by_text(re.compile(r"→ .*\bnot\b")).first).to_be_visible()
     expect(card.get_by_text(re.compile(r"Negated \(100 %\)"))).to_be_visible()
     expect(card.locator(".js-plotly-plot")).to_have_count(1)
     expect(page).to_have_url(re.compile("tried=on"))
     page.screenshot(path=artifacts / "shift-text.png", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=group")
+    settled(page)
     card.get_by_text("Evaluate each group").click()
-    expect(card.get_by_test_id("stDataFrame")).to_be_visible(timeout=PATIENCE_MS)
+    expect(card.get_by_test_id("stDataFrame")).to_be_visible()
     expect(card.locator(".js-plotly-plot")).to_have_count(1)
     page.screenshot(path=artifacts / "shift-groups.png", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=train")
     button = card.get_by_role("button", name="Train on the other groups")
     expect(button).to_be_disabled()
-    expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
+    settled(page)
     wanted = card.get_by_test_id("stMultiSelect").locator("input")
     wanted.press("ArrowDown")
     wanted.press_sequentially("long")
@@ -55,7 +54,7 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     expect(button).to_be_enabled()
     expect(page).to_have_url(re.compile("left=long"))
     button.click()
-    expect(card.get_by_text("Queued.")).to_be_visible(timeout=PATIENCE_MS)
+    expect(card.get_by_text("Queued.")).to_be_visible()
     card.get_by_role("link", name="Open run").click()
     expect(page).to_have_url(re.compile(r"/run\?run=(?!" + folder.name + ")"))
     (started,) = set(queries.list_runs(runs_dir)["id"]) - {OTHER, folder.name}

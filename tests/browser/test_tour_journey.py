@@ -10,16 +10,16 @@ from dynlora.viz.tour import model as tour_model
 from tests.peft_adapter.files import small_adapter
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
-PATIENCE_MS = 30_000
+    from tests.browser.conftest import Window
 
 
 def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/tour")
-    expect(page.locator(".replay svg")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator(".replay svg")).to_be_visible()
     for stop in tour_model.STOPS[1:]:
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
         expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
@@ -31,17 +31,15 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) ->
     expect(page.get_by_role("heading", name="Gates", exact=True)).to_be_visible()
 
 
-def test_an_adapter_is_brought_along(
-    server: str, page: Page, browser: Browser, artifacts: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_is_brought_along(server: str, page: Page, window: Window, artifacts: Path, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
     folder = small_adapter(tmp_path / "adapter", layers=6)
     page.goto(f"{server}/capacity")
-    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible()
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
     page.get_by_role("link", name="Open adapter").click()
-    expect(page.get_by_role("heading", name="Open adapter")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_role("heading", name="Open adapter")).to_be_visible()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(sorted(folder.iterdir()))
     expect(page.get_by_text("12 modules, of ranks 1 to 7")).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(3)
@@ -51,9 +49,9 @@ def test_an_adapter_is_brought_along(
     page.screenshot(path=artifacts / "adapter.png", full_page=True)
     shown = page.url
 
-    narrow = browser.new_context(viewport={"width": 375, "height": 900}, color_scheme="dark").new_page()
+    narrow = window(375, 900, color_scheme="dark").new_page()
     narrow.goto(shown)
-    expect(narrow.locator(".js-plotly-plot")).to_have_count(3, timeout=PATIENCE_MS)
+    expect(narrow.locator(".js-plotly-plot")).to_have_count(3)
     main = narrow.get_by_test_id("stMain")
     assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
     narrow.screenshot(path=artifacts / "adapter-narrow.png", full_page=True)

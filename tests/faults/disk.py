@@ -62,7 +62,7 @@ def at_step(runs_dir: Path, step: int, child: Child) -> Path:
     """Return the run once its store shows a step."""
     from dynlora.store.reader import RunReader
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and child.poll() is None:
         folder = only_run(runs_dir)
         if folder is not None:

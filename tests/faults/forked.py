@@ -85,7 +85,7 @@ class Child:
             self.code = None if done == 0 else os.waitstatus_to_exitcode(status)
         return self.code
 
-    def wait(self, timeout_s: float = 120) -> int | None:
+    def wait(self, timeout_s: float = 600) -> int | None:
         """Return the exit code once there is one, None when there is none in time."""
         deadline = time.monotonic() + timeout_s
         while self.poll() is None and time.monotonic() < deadline:

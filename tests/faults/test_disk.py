@@ -21,7 +21,7 @@ def on_small_disks(tally: Callable[[str, int, int], None], *names: str) -> None:
     """Carry out trials, all where none is named; what cannot be tried here is left out, and said."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.faults.disk", *names]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=3600)
     assert done.stdout, done.stderr.decode()[-2000:]
     found = json.loads(done.stdout)
     tried = {name: outcome for name, outcome in found.items() if not outcome.startswith("not tried")}

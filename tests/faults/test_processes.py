@@ -18,9 +18,10 @@ from dynlora.jobs import queue as run_queue
 from dynlora.store import reader
 from dynlora.store.writer import RunWriter
 from tests.command_line import run as command
-from tests.jobs.test_launch import queued, status, wait
+from tests.jobs.test_launch import queued, status
 from tests.jobs.test_launch import root as root
 from tests.store.builder import new_run
+from tests.waiting import until
 
 SIGNALS = pytest.mark.skipif(
     not hasattr(signal, "SIGSTOP"), reason="a process is suspended or killed by a signal of POSIX"
@@ -95,26 +96,26 @@ def test_a_suspended_trainer_is_shown_as_stalled_and_can_be_stopped(
 ) -> None:
     first = queued(root, "one")
     run_queue.start_next(root)
-    wait(lambda: status(root, first) == "running")
+    until(lambda: status(root, first) == "running")
     monkeypatch.setattr(reader, "STALLED_AFTER_S", 0.2)
-    wait(lambda: run_queue.read_status(root / first).stalled_s is None)
+    until(lambda: run_queue.read_status(root / first).stalled_s is None)
     os.kill(trained_by(root, first), signal.SIGSTOP)
-    wait(lambda: run_queue.read_status(root / first).stalled_s is not None)
+    until(lambda: run_queue.read_status(root / first).stalled_s is not None)
     assert launch.wake(root) is None, "it is not over: nothing starts beside it"
     launch.stop(root, first)
-    wait(lambda: status(root, first) == "stopped")
+    until(lambda: status(root, first) == "stopped")
 
 
 @SIGNALS
 def test_a_killed_trainer_is_interrupted_and_the_next_one_starts(root: Path) -> None:
     first, second = queued(root, "one"), queued(root, "two")
     run_queue.start_next(root)
-    wait(lambda: status(root, first) == "running")
+    until(lambda: status(root, first) == "running")
     os.kill(trained_by(root, first), signal.SIGKILL)
-    wait(lambda: status(root, first) == "interrupted")
+    until(lambda: status(root, first) == "interrupted")
     assert launch.wake(root) == second
     (root / "go").touch()
-    wait(lambda: status(root, second) == "finished")
+    until(lambda: status(root, second) == "finished")
 
 
 def test_whoever_dies_with_the_queue_in_hand_lets_it_go(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +129,7 @@ def test_whoever_dies_with_the_queue_in_hand_lets_it_go(root: Path, monkeypatch:
         holder.wait()
         assert run_queue.start_next(root) == first
     (root / "go").touch()
-    wait(lambda: status(root, first) == "finished")
+    until(lambda: status(root, first) == "finished")
 
 
 def test_a_second_process_may_not_write_a_run(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_two_dashboards_on_one_folder_start_every_run_once_and_one_at_a_time(tmp
     script.write_text(JOURNALLED)
     runs = [queued(tmp_path, f"run-{number}") for number in range(6)]
     with started(DASHBOARD, str(tmp_path), str(script)), started(DASHBOARD, str(tmp_path), str(script)):
-        wait(lambda: [status(tmp_path, run) for run in runs] == ["finished"] * len(runs), 60)
+        until(lambda: [status(tmp_path, run) for run in runs] == ["finished"] * len(runs))
         (tmp_path / "over").touch()
     lines = (tmp_path / "journal").read_text().split("\n")[:-1]
     assert lines == [f"{what} {run}" for run in runs for what in ("begin", "end")]

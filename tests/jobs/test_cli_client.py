@@ -72,7 +72,7 @@ def test_a_check_leaves_nothing_and_hands_the_refusal_on(monkeypatch: pytest.Mon
     with pytest.raises(DynloraError, match=r"^the configuration was not checked \(exit 1\): it fell over"):
         cli_client.preflight({}, runs_dir)
     monkeypatch.setattr(
-        cli_client, "preflight_command", lambda _: [sys.executable, "-c", "import time; time.sleep(60)"]
+        cli_client, "preflight_command", lambda _: [sys.executable, "-c", "import time; time.sleep(3600)"]
     )
     with pytest.raises(DynloraError, match="took longer"):
         cli_client.preflight({}, runs_dir, timeout_s=0.5)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from dynlora.store.active import active_ids, mark_active
 from dynlora.store.lifecycle import annotate
 from dynlora.store.writer import RunWriter
 from tests.store.builder import finished_run, new_run
+from tests.waiting import until
 
 RESUME = """
 import signal, sys, time
@@ -83,13 +83,6 @@ def status(root: Path, run_id: str) -> str:
     return run_queue.read_status(root / run_id).status
 
 
-def wait(claim: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
-
-
 def queued(root: Path, run_id: str) -> str:
     return new_run(root, run_id, "queued").name
 
@@ -98,14 +91,14 @@ def test_the_oldest_starts_and_each_starts_the_next(root: Path) -> None:
     first, second, third = queued(root, "c"), queued(root, "b"), queued(root, "a")
     assert run_queue.start_next(root) == first
     assert run_queue.start_next(root) is None
-    wait(lambda: status(root, first) == "running")
+    until(lambda: status(root, first) == "running")
     assert launch.is_alive(root, first)
     assert not launch.is_alive(root, second)
     assert launch.wake(root) is None
     assert status(root, second) == "queued"
     (root / "go").touch()
-    wait(lambda: [status(root, run) for run in (first, second, third)] == ["finished"] * 3)
-    wait(lambda: active_ids(root) == [])
+    until(lambda: [status(root, run) for run in (first, second, third)] == ["finished"] * 3)
+    until(lambda: active_ids(root) == [])
     assert launch.wake(root) is None
 
 
@@ -117,9 +110,9 @@ def test_the_queue_is_counted_without_opening_what_is_over(root: Path) -> None:
     mark_active(root, "gone")
     assert launch.in_queue(root) == (0, 2)
     run_queue.start_next(root)
-    wait(lambda: launch.in_queue(root) == (1, 1))
+    until(lambda: launch.in_queue(root) == (1, 1))
     (root / "go").touch()
-    wait(lambda: launch.in_queue(root) == (0, 0))
+    until(lambda: launch.in_queue(root) == (0, 0))
 
 
 def test_a_starting_run_holds_the_queue(root: Path) -> None:
@@ -132,22 +125,22 @@ def test_a_starting_run_holds_the_queue(root: Path) -> None:
         launch.delete(root, first)
     (root / "wait").unlink()
     (root / "go").touch()
-    wait(lambda: status(root, second) == "finished")
+    until(lambda: status(root, second) == "finished")
 
 
 def test_a_run_that_cannot_start_fails_and_the_next_goes_on(root: Path) -> None:
     (root / "die").touch()
     first, second = queued(root, "one"), queued(root, "two")
     assert launch.wake(root) == first
-    wait(lambda: not launch.is_alive(root, first))
+    until(lambda: not launch.is_alive(root, first))
     (root / "die").unlink()
     (root / "go").touch()
     assert launch.wake(root) == second
     found = run_queue.read_status(root / first)
     assert (found.status, found.error) == ("failed", "no model called nothing")
-    wait(lambda: status(root, second) == "finished")
+    until(lambda: status(root, second) == "finished")
     assert launch.resume(root, first) == "queued"
-    wait(lambda: status(root, first) == "finished")
+    until(lambda: status(root, first) == "finished")
 
 
 def test_a_command_that_does_not_exist_fails_its_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +167,11 @@ def test_an_interrupted_run_does_not_hold_the_queue_and_is_resumed(root: Path) -
     RunWriter.open(run, resume_from=None).close()
     second = queued(root, "two")
     assert launch.wake(root) == second
-    wait(lambda: status(root, second) == "running")
+    until(lambda: status(root, second) == "running")
     assert launch.resume(root, "one") == "queued"
     assert status(root, "one") == "queued"
     (root / "go").touch()
-    wait(lambda: status(root, "one") == "finished")
+    until(lambda: status(root, "one") == "finished")
     with pytest.raises(ConfigError, match="nothing to resume"):
         launch.resume(root, "one")
 
@@ -186,25 +179,25 @@ def test_an_interrupted_run_does_not_hold_the_queue_and_is_resumed(root: Path) -
 def test_a_running_run_stops_and_goes_on(root: Path) -> None:
     run = queued(root, "one")
     launch.wake(root)
-    wait(lambda: status(root, run) == "running")
+    until(lambda: status(root, run) == "running")
     with pytest.raises(RunBusyError, match="is running"):
         launch.resume(root, run)
     with pytest.raises(RunBusyError, match="stop it first"):
         launch.delete(root, run)
     assert launch.stop(root, run) in ("stopping", "stopped")
-    wait(lambda: status(root, run) == "stopped")
+    until(lambda: status(root, run) == "stopped")
     with pytest.raises(ConfigError, match="is stopped"):
         launch.stop(root, run)
     (root / "go").touch()
     assert launch.resume(root, run) == "queued"
-    wait(lambda: status(root, run) == "finished")
+    until(lambda: status(root, run) == "finished")
 
 
 def test_a_queued_run_stops_at_once_starting_or_not(root: Path) -> None:
     (root / "wait").touch()
     first, second = queued(root, "one"), queued(root, "two")
     launch.wake(root)
-    wait(lambda: (root / first / "launch.json").exists())
+    until(lambda: (root / first / "launch.json").exists())
     assert launch.stop(root, second) == "stopped"
     assert launch.stop(root, first) == "stopped"
     assert not launch.is_alive(root, first)
@@ -212,7 +205,7 @@ def test_a_queued_run_stops_at_once_starting_or_not(root: Path) -> None:
 
 
 def test_only_our_own_process_is_signalled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     try:
         run = new_run(root, "one")
         start = process.start_time(other.pid)
@@ -245,7 +238,7 @@ def test_a_key_launches_once(root: Path) -> None:
     handle = launch.enqueue({"seed": 1, "name": "ümlaut"}, root, key="k-1")
     assert launch.enqueue({"seed": 2}, root, key="k-1") == handle
     assert (root / "calls").read_text() == "x"
-    wait(lambda: handle.status().status == "finished")
+    until(lambda: handle.status().status == "finished")
     assert launch.enqueue({"seed": 1}, root, key="k-2").id != handle.id
 
 
@@ -261,7 +254,7 @@ def test_a_bad_configuration_is_a_sentence_and_may_be_mended(root: Path) -> None
 
 
 def test_a_check_that_hangs_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "train_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(launch, "train_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(3600)"])
     with pytest.raises(DynloraError, match="took longer"):
         launch.enqueue({}, root, key="k", timeout_s=0.5)
 

@@ -23,11 +23,12 @@ from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import process
 from dynlora.store.writer import RunWriter
-from tests.jobs.test_launch import queued, status, wait
+from tests.jobs.test_launch import queued, status
 from tests.jobs.test_launch import root as root
 from tests.store.builder import new_run
+from tests.waiting import PATIENCE_S, until
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)", "dynlora", "resume"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(3600)", "dynlora", "resume"]
 
 
 class KilledHere(BaseException):
@@ -51,7 +52,7 @@ def test_a_log_that_is_a_pipe_fails_its_run_and_not_the_queue(root: Path) -> Non
     started: list[str | None] = []
     thread = threading.Thread(target=lambda: started.append(run_queue.start_next(root)), daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert started == [second]
     found = run_queue.read_status(root / first)
     assert found.status == "failed"
@@ -134,7 +135,7 @@ def test_who_dies_between_starting_and_writing_down_does_not_start_the_run_twice
     with pytest.raises(RunBusyError, match="is running"):
         launch.delete(root, run)
     assert launch.stop(root, run) == "stopped"
-    spawn._children[0].wait(10)
+    spawn._children[0].wait(PATIENCE_S)
     assert run_queue.start_next(root) == second
 
 
@@ -152,7 +153,7 @@ def test_who_dies_before_starting_leaves_the_run_in_the_queue(root: Path, monkey
     assert status(root, run) == "queued"
     (root / "go").touch()
     assert run_queue.start_next(root) == run
-    wait(lambda: status(root, run) == "finished")
+    until(lambda: status(root, run) == "finished")
 
 
 def test_a_launch_file_that_is_a_folder_is_a_sentence(root: Path) -> None:

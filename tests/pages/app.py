@@ -7,6 +7,8 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "playground", "methods", "tour")
 RUN_PAGES = ("run", "capacity", "inputs", "playground")
@@ -30,7 +32,7 @@ CATALOG = {
 
 def open_page(page: str, **address: str) -> AppTest:
     """Open a page inside the app, as a link does."""
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE_S)
     for name, value in address.items():
         app.query_params[name] = value
     app.switch_page(f"pages/{page}.py").run()

@@ -267,7 +267,7 @@ def test_form_and_methods_are_drawn_without_torch(uploaded: str, runs_dir: Path,
         "import sys\n"
         "from streamlit.testing.v1 import AppTest\n"
         "for page in ('launch', 'methods'):\n"
-        "    app = AppTest.from_file('app.py', default_timeout=30)\n"
+        "    app = AppTest.from_file('app.py', default_timeout=300)\n"
         f"    app.query_params.update(data='upload', upload='{uploaded}')\n"
         "    app.switch_page(f'pages/{page}.py').run()\n"
         "    assert not app.exception, app.exception\n"

@@ -15,9 +15,7 @@ from dynlora.inference import client as inference_client
 from dynlora.inference.client import InferenceChild
 from dynlora.viz.ui import model_client
 from tests.pages.app import open_page, words
-
-PATIENCE_S = 240
-"""For a real child, which imports torch, on a busy machine."""
+from tests.waiting import PATIENCE_S
 
 HANGS = "import sys, time; sys.stdin.readline(); time.sleep(600)"
 READS_NOTHING = "import time; time.sleep(600)"
@@ -31,6 +29,7 @@ CHATTERS = "import sys; sys.stdin.readline(); print('no JSON', flush=True)"
 def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceChild]:
     """The child that the page asks, of the test's own."""
     child = InferenceChild()
+    monkeypatch.setattr(inference_client, "ENDING_S", PATIENCE_S)
     monkeypatch.setattr(model_client, "shared", lambda: child)
     yield child
     child.stop()
@@ -89,14 +88,22 @@ def test_the_page_says_what_became_of_the_model_and_goes_on(
     assert children() <= before, "none is left behind"
 
 
+def ask(app: AppTest, text: str) -> AppTest:
+    """Type a text and ask the model."""
+    app.text_area[0].set_value(text)
+    return next(button for button in app.button if "Predict" in button.label).click().run()
+
+
 @pytest.mark.slow
-def test_the_next_question_finds_a_new_child(child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
+    child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as spoilt:
         for script, sentence in ((HANGS, "did not answer"), (KILLED, "signal 9"), (STARVES, "for want of memory")):
             spoil(spoilt, script)
             app = open_page("playground", run=run.name, text="great film")
             assert sentence in plain(app)
-    app.run(timeout=PATIENCE_S)
+    app.run()
     assert not app.exception
     assert not app.error
     assert "adapter predicts" in plain(app)
@@ -104,34 +111,19 @@ def test_the_next_question_finds_a_new_child(child: InferenceChild, run: Path, m
     answered = child.pid
     assert answered is not None
 
-    app.text_area[0].set_value("dull plot")
-    next(button for button in app.button if "Predict" in button.label).click().run(timeout=PATIENCE_S)
+    ask(app, "dull plot")
     assert not app.error
     assert any("plot</span>" in element.proto.body for element in app.get("html"))
     assert child.pid == answered
 
-
-@pytest.mark.slow
-def test_a_child_that_hangs_after_it_has_answered_is_replaced(
-    child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The real one is stopped in its tracks while the page asks it."""
-    app = open_page("playground", run=run.name)
-    ask = "Predict"
-    app.text_area[0].set_value("great film")
-    next(button for button in app.button if ask in button.label).click().run(timeout=PATIENCE_S)
-    assert "adapter predicts" in plain(app)
-    first = child.pid
-    assert first is not None
-    psutil.Process(first).suspend()
-    app.text_area[0].set_value("dull plot")
+    psutil.Process(answered).suspend()  # the real one, in its tracks while the page asks it
     with monkeypatch.context() as impatient:
         be_impatient(impatient)
-        next(button for button in app.button if ask in button.label).click().run(timeout=PATIENCE_S)
+        ask(app, "great plot")
     assert "did not answer within 1 s and was ended" in plain(app)
     assert not app.exception
-    assert not psutil.pid_exists(first)
-    app.run(timeout=PATIENCE_S)
+    assert not psutil.pid_exists(answered)
+    app.run()
     assert not app.error
     assert "adapter predicts" in plain(app)
-    assert child.pid not in (None, first)
+    assert child.pid not in (None, answered)

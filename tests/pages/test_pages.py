@@ -87,7 +87,7 @@ def test_hostile_text_is_text(page: str, text: str, runs_dir: Path) -> None:
 def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PagesManager, "__init__", COLD_INIT)
     make_run(runs_dir, run_id="20260101-000000-00000001")
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=3000)
     app.switch_page("pages/capacity.py").run()
     assert not app.exception
     assert "dynlora" in [element.value.strip("# ") for element in app.sidebar.markdown]
@@ -157,7 +157,7 @@ def test_the_whole_app_runs_without_torch(runs_dir: Path) -> None:
         "import sys\n"
         "from streamlit.testing.v1 import AppTest\n"
         "for page in ('runs', 'run', 'capacity', 'inputs', 'compare'):\n"
-        "    app = AppTest.from_file('app.py', default_timeout=30)\n"
+        "    app = AppTest.from_file('app.py', default_timeout=300)\n"
         "    app.switch_page(f'pages/{page}.py').run()\n"
         "    assert not app.exception, app.exception\n"
         "sys.exit(', '.join({'torch', 'transformers', 'datasets'} & set(sys.modules)) or 0)\n"

@@ -55,7 +55,7 @@ def offered(app: AppTest) -> list[str]:
 
 def sent(app: AppTest, name: str, content: str) -> AppTest:
     """Send a small file."""
-    app.file_uploader(key=FILE).set_value((name, content.encode(), "text/plain")).run(timeout=60)
+    app.file_uploader(key=FILE).set_value((name, content.encode(), "text/plain")).run()
     assert not app.exception, [str(error.value) for error in app.exception]
     return app
 
@@ -159,7 +159,7 @@ def test_an_example_too_long_for_the_address_is_asked_whole(
     read = queries.examples_frame
     monkeypatch.setattr(queries, "examples_frame", lambda *about: read(*about).assign(text=LONG))
     app = open_page("playground", run=lent(trained_run, runs_dir))
-    next(box for box in app.selectbox if "Example" in box.label).select_index(1).run(timeout=60)
+    next(box for box in app.selectbox if "Example" in box.label).select_index(1).run()
     assert not app.exception
     assert app.text_area[0].value == LONG
     assert "text" not in app.query_params

@@ -112,7 +112,7 @@ def test_a_link_leads_to_data_of_another_run(
     assert "single texts, with the labels bad and good" in plain(app)
     box = next(box for box in app.selectbox if box.label == "Held-out examples of")
     assert box.options == ["Choose data", "fits", "A file on this machine"]
-    box.select_index(1).run(timeout=60)
+    box.select_index(1).run()
     assert not app.exception
     assert address(app, "source") == [str(tmp_path / "fits")]
     assert metrics(app) == [["metric", "own data", "fits", "change"]]
@@ -125,7 +125,7 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
     path = tmp_path / "reviews.csv"
     path.write_text("review,verdict\n" + "the film was great,good\nthe plot was dull,bad\n" * 10)
     app = open_page("inputs", run=run.name, lab="data", source="file")
-    app.text_input(key="address-path").set_value(str(path)).run(timeout=60)
+    app.text_input(key="address-path").set_value(str(path)).run()
     assert not app.exception
     assert address(app, "path") == [str(path)]
     assert metrics(app) == [["metric", "own data", "reviews.csv", "change"]]

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
 from dynlora.store.writer import RunWriter
 from tests.store.builder import define, new_run, record
+from tests.waiting import PATIENCE_S, until
 
 CHILD = """
 import sys, time
@@ -39,13 +39,6 @@ def status(folder: Path) -> Status:
         return reader.status()
 
 
-def wait(claim: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
-
-
 def store(folder: Path, **columns: object) -> None:
     connection = sqlite3.connect(folder / "run.db")
     for name, value in columns.items():
@@ -62,10 +55,9 @@ def test_a_run_is_read_while_another_process_writes_it(tmp_path: Path) -> None:
     folder = new_run(tmp_path)
     child = start(folder)
     try:
-        wait(lambda: status(folder).step > 0)
+        until(lambda: status(folder).step > 0)
         last, key = 0, (0, 0, "", 0)
-        deadline = time.monotonic() + 20
-        while last < 600 and time.monotonic() < deadline:
+        while last < 600:
             with RunReader(folder) as reader:
                 before, key = key, reader.version_key()
                 found = reader.status()
@@ -78,7 +70,6 @@ def test_a_run_is_read_while_another_process_writes_it(tmp_path: Path) -> None:
             assert len(steps) >= found.step
             last = found.step
             time.sleep(0.05)
-        assert last >= 600
     finally:
         child.kill()
         child.wait()
@@ -98,9 +89,9 @@ def test_a_zombie_is_gone(tmp_path: Path) -> None:
     folder = new_run(tmp_path)
     child = start(folder)
     try:
-        wait(lambda: status(folder).step > 0)
+        until(lambda: status(folder).step > 0)
         child.kill()
-        wait(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
         assert status(folder).status == "interrupted"
     finally:
         child.kill()
@@ -112,8 +103,8 @@ def test_rows_become_visible_while_a_step_takes_long(tmp_path: Path) -> None:
     with RunWriter.open(folder, resume_from=None) as writer:
         define(writer)
         record(writer, 1, 7)
-        wait(lambda: status(folder).step == 7, 5.0)
-        wait(lambda: not writer._pending, 5.0)
+        until(lambda: status(folder).step == 7)
+        until(lambda: not writer._pending)
 
 
 def test_a_silent_process_is_stalled_not_interrupted(tmp_path: Path) -> None:
@@ -122,7 +113,8 @@ def test_a_silent_process_is_stalled_not_interrupted(tmp_path: Path) -> None:
     store(folder, heartbeat=time.time() - 100)
     found = status(folder)
     assert found.status == "running"
-    assert found.stalled_s == pytest.approx(100, abs=5)
+    assert found.stalled_s is not None
+    assert 99 < found.stalled_s < 99 + PATIENCE_S
 
 
 def test_a_reused_pid_is_not_the_run(tmp_path: Path) -> None:
@@ -193,7 +185,7 @@ def test_a_process_that_only_names_dynlora_is_not_taken_for_one_of_ours(command:
 
 
 def test_a_process_is_found_by_what_it_runs() -> None:
-    command = [sys.executable, "-c", "import time; time.sleep(60)", "a mark of its own"]
+    command = [sys.executable, "-c", "import time; time.sleep(3600)", "a mark of its own"]
     assert process.find(command) is None
     other = subprocess.Popen(command)
     try:

@@ -1,10 +1,15 @@
-"""What every registered strategy must hold; a new one gets these tests by existing."""
+"""What every registered strategy must hold; a new one gets these tests by existing.
+
+Tests of one method share a worker and, where they only read it, one trained run: see `whole`.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from safetensors.torch import save_file
 
 import dynlora
 from dynlora import strategies
+from dynlora.config import RunConfig
 from dynlora.engine.context import Step
 from dynlora.engine.evaluation.export import peft_adapter
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
@@ -62,6 +68,39 @@ def trained(trainer: Trainer) -> Trainer:
     return trainer
 
 
+@dataclass
+class Whole:
+    """A run that nothing disturbed, everything recorded and kept; whoever needs to change it takes a `copy`."""
+
+    name: str
+    architecture: str
+    recorder: ListRecorder = field(default_factory=ListRecorder)
+    keeper: MemoryKeeper = field(default_factory=MemoryKeeper)
+    counts: list[dict[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Train to the end."""
+        self.trainer = make_trainer(self.config, self.architecture, recorder=self.recorder)
+        self.trainer.on_step = lambda trainer: self.counts.append(trainer.adapters.adapter_parameter_count())
+        self.trainer.train(self.keeper)
+        self.weights = weights(self.trainer)
+
+    @property
+    def config(self) -> RunConfig:
+        return tiny_config(self.name, adapter__dropout=0.1, train__lr=1e-2)
+
+    def copy(self, step: int = 20) -> Trainer:
+        """Return a trainer made anew from what was kept at a step."""
+        model = tiny_model(self.architecture, seed=0)
+        return make_trainer(self.config, self.architecture, state=self.keeper.state(step), model=model)
+
+
+@functools.lru_cache(maxsize=4)
+def whole(name: str, architecture: str = "bert") -> Whole:
+    """Return the one run of a method that its tests share."""
+    return Whole(name, architecture)
+
+
 @pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.starts_as_base))
 def test_starts_as_the_base_model(name: str, architecture: str) -> None:
     batch = tiny_tokens().batch(range(6))
@@ -85,43 +124,38 @@ def test_learns_and_leaves_the_base_alone(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.as_lora is not None))
 def test_without_its_dynamics_it_is_lora(name: str, architecture: str) -> None:
+    recorder = ListRecorder()
     off = {"name": name, **(strategies.strategy_class(name).as_lora or {})}
-    losses = []
-    for strategy in ({"name": "lora"}, off):
-        recorder = ListRecorder()
-        config = tiny_config(name, strategy=strategy, adapter__dropout=0.1, train__lr=1e-2)
-        trained(make_trainer(config, architecture, recorder=recorder))
-        losses.append(list(recorder.scalars["loss", "train"].values()))
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    config = tiny_config(name, strategy=off, adapter__dropout=0.1, train__lr=1e-2)
+    trained(make_trainer(config, architecture, recorder=recorder))
+    losses = list(recorder.scalars["loss", "train"].values())
+    assert len(losses) == 20
+    np.testing.assert_allclose(losses, plain_losses(architecture), rtol=1e-5, atol=1e-6)
+
+
+@functools.cache
+def plain_losses(architecture: str) -> list[float]:
+    """Return the losses of plain LoRA."""
+    return list(Whole("lora", architecture).recorder.scalars["loss", "train"].values())
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_same_seed_same_run_with_or_without_recording(name: str) -> None:
-    config = tiny_config(name, adapter__dropout=0.1)
-    silent = trained(make_trainer(config))
-    recorded = trained(make_trainer(config, recorder=ListRecorder()))
-    assert same(weights(silent), weights(recorded))
+    silent = trained(make_trainer(whole(name).config))
+    assert same(weights(silent), whole(name).weights)
 
 
 @pytest.mark.parametrize(("name", "step"), sampled(RESUMED_AT))
 def test_resume_is_bit_equal(name: str, step: int) -> None:
-    config = tiny_config(name, adapter__dropout=0.1, train__steps=20)
-    keeper = MemoryKeeper()
-    whole = make_trainer(config)
-    whole.train(keeper)
-    resumed = make_trainer(config, state=keeper.state(step), model=tiny_model(seed=0))
-    trained(resumed)
-    assert same(weights(whole), weights(resumed))
-    assert [m.rank for m in whole.adapters] == [m.rank for m in resumed.adapters]
+    resumed = trained(whole(name).copy(step))
+    assert same(whole(name).weights, weights(resumed))
+    assert [m.rank for m in whole(name).trainer.adapters] == [m.rank for m in resumed.adapters]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_budget_holds_after_every_step_and_events_are_recorded(name: str) -> None:
-    recorder = ListRecorder()
-    trainer = make_trainer(tiny_config(name), recorder=recorder)
-    counts = []
-    trainer.on_step = lambda t: counts.append(t.adapters.adapter_parameter_count())
-    trained(trainer)
+    run = whole(name)
+    recorder, trainer, counts = run.recorder, run.trainer, run.counts
     if trainer.strategy.budget_in == "parameters":
         assert len(counts) == trainer.total
         assert all(count["active"] + count["gate"] <= count["budget"] for count in counts)
@@ -228,28 +262,40 @@ def test_a_field_that_all_have_is_honoured_or_refused(
         value = "standard" if usual == "rank_stabilized" else "rank_stabilized"
     if value == usual:
         value = "kaiming"
-    found, refusal = [], ""
-    for fields in ({}, {key: value}):
-        config = tiny_config(name, strategy={"name": name, **fields}, train__steps=10, train__lr=1e-2)
-        try:
-            trainer = make_trainer(config)
-        except ConfigError as error:
-            refusal = str(error)
-            break
-        order, signals = trainer.begin()
-        for _ in range(8):
-            trainer.take_step(order, signals)
-        found.append(weights(trainer))
-    if len(found) == 1:
-        assert f"strategy.{key}={value}" in refusal
+    config = with_fields(name, {key: value})
+    try:
+        trainer = make_trainer(config)
+    except ConfigError as error:
+        refusal = str(error)
+    else:
+        found = after_eight_steps(trainer)
+        assert not same(found, usually_after_eight_steps(name)), f"{key}={value} changed nothing and nobody said so"
         return
-    assert not same(*found), f"{key}={value} changed nothing and nobody said so"
+    assert f"strategy.{key}={value}" in refusal
+
+
+def with_fields(name: str, fields: dict[str, Any]) -> RunConfig:
+    """Return the config of a short run with fields of its strategy set."""
+    return tiny_config(name, strategy={"name": name, **fields}, train__steps=10, train__lr=1e-2)
+
+
+def after_eight_steps(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return the weights after eight steps."""
+    order, signals = trainer.begin()
+    for _ in range(8):
+        trainer.take_step(order, signals)
+    return weights(trainer)
+
+
+@functools.lru_cache(maxsize=4)
+def usually_after_eight_steps(name: str) -> dict[str, torch.Tensor]:
+    """Return the weights of the same with every field as it usually is."""
+    return after_eight_steps(make_trainer(with_fields(name, {})))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_penalties_are_recorded_beside_the_loss(name: str) -> None:
-    recorder = ListRecorder()
-    trainer = trained(make_trainer(tiny_config(name), recorder=recorder))
+    recorder, trainer = whole(name).recorder, whole(name).trainer
     terms = {f"penalty/{term}" for term in trainer.strategy.penalty(trainer.adapters)}
     found = {series for series, split in recorder.scalars if split == "train" and series.startswith("penalty/")}
     assert found == terms
@@ -259,10 +305,8 @@ def test_penalties_are_recorded_beside_the_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_state_survives_packing(name: str) -> None:
-    keeper = MemoryKeeper()
-    trainer = make_trainer(tiny_config(name))
-    trainer.train(keeper)
-    kept, live = keeper.state(20)["adapters"]["modules"], full_state(trainer)["adapters"]["modules"]
+    run = whole(name)
+    kept, live = run.keeper.state(20)["adapters"]["modules"], full_state(run.trainer)["adapters"]["modules"]
     for module in live:
         assert kept[module]["tied"] == live[module]["tied"]
         for name in ("lora_A", "lora_B"):
@@ -295,7 +339,7 @@ def refused(attempt: Callable[[], Any]) -> bool:
 
 @pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES))
 def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
-    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2), architecture)))
+    model = as_used(whole(name, architecture).copy())
     before = model.logits(tiny_tokens())
     if refused(lambda: merge(model)):
         return
@@ -306,7 +350,7 @@ def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_peft_says_what_we_said(name: str, tmp_path: Path) -> None:
-    model = as_used(trained(make_trainer(tiny_config(name, train__lr=1e-2))))
+    model = as_used(whole(name).copy())
     before = model.logits(tiny_tokens())
     made: list[Any] = []
     if refused(lambda: made.extend(peft_adapter(model, "tiny", lora_alpha=4, rank=2))):
@@ -323,12 +367,8 @@ def test_peft_says_what_we_said(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_saved_and_loaded_it_says_the_same(name: str) -> None:
-    keeper = MemoryKeeper()
-    config = tiny_config(name, train__lr=1e-2)
-    whole = make_trainer(config)
-    whole.train(keeper)
-    loaded = make_trainer(config, state=keeper.state(20))
+    loaded, trained_once = whole(name).copy(), whole(name).trainer
     np.testing.assert_array_equal(
-        loaded.predictions(loaded.tokens).loss, whole.predictions(whole.tokens).loss
+        loaded.predictions(loaded.tokens).loss, trained_once.predictions(trained_once.tokens).loss
     )  # fmt: skip
-    assert loaded.adapters.adapter_parameter_count() == whole.adapters.adapter_parameter_count()
+    assert loaded.adapters.adapter_parameter_count() == trained_once.adapters.adapter_parameter_count()

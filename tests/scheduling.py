@@ -1,0 +1,39 @@
+"""Which tests share a worker: those that share something made once, so that it is made once.
+
+A file's tests stay together; all browser tests have one browser and one dashboard; the contract's tests of one method
+read one trained run. What takes longest begins first, so that no worker is left alone with it at the end.
+"""
+
+from __future__ import annotations
+
+import re
+
+FIRST = (
+    "tests/browser/", "tests/faults/", "tests/inference/", "tests/training/", "tests/pages/test_model_trouble.py",
+    "tests/docs/", "tests/strategies/test_contract.py", "tests/assets/", "tests/cli/", "tests/jobs/", "tests/pages/",
+    "tests/strategies/", "tests/attack/", "tests/viz/", "tests/engine/",
+)  # fmt: skip
+"""Files and folders in the order in which they begin, the longest first; all else comes last."""
+
+BROWSER = "tests/browser/"
+BY_METHOD = "tests/strategies/test_contract.py"
+"""Its tests of one method share one run."""
+
+ALONE = ("tests/pages/test_pages.py", "tests/pages/test_states.py", "tests/strategies/test_dynamic.py",
+         "tests/inference/test_inference_child.py", "tests/training/test_survival.py")  # fmt: skip
+"""Long files whose tests share nothing: each goes to whoever is free."""
+
+
+def rank(nodeid: str) -> int:
+    """Return the place of a test in the order of beginning."""
+    return next((place for place, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
+
+
+def kinship(nodeid: str) -> str:
+    """Return what a test shares with others; those with the same run in one worker, one after the other."""
+    file, _, test = nodeid.partition("::")
+    if file.startswith(BROWSER):
+        return BROWSER
+    if file == BY_METHOD and (found := re.search(r"\[(\w+)", test)):
+        return f"{file}[{found[1]}"
+    return nodeid if file in ALONE else file
