@@ -37,7 +37,7 @@ def prose(text: str) -> str:
     """Return running text: no code, tables, headings, links' addresses or HTML."""
     text = re.sub(r"```.*?```|\$\$.*?\$\$|<!--.*?-->", "", text, flags=re.DOTALL)
     lines = [line for line in text.split("\n") if not re.match(r"\s*(\||#|!\[|:::)", line)]
-    text = re.sub(r"\]\([^)]*\)", "]", "\n".join(lines))
+    text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"<[^>]+>", "", "\n".join(lines)))
     text = re.sub(r"`[^`]*`|\$[^$\n]+\$", "CODE", text)
     return re.sub(r"^\s*(?:[-*]|\d+\.)\s", "\n\n", text, flags=re.MULTILINE)
 
