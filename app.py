@@ -20,5 +20,5 @@ PAGES = [
 ]
 page = st.navigation(PAGES, position="hidden")
 frame.prepare()
-frame.menu(PAGES)
+frame.menu(PAGES, page)
 page.run()

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from dynlora import config, strategies
 from dynlora.cli.main import main
 from dynlora.server import docs_site
+from dynlora.viz.ui.frame import EXPLAINED_BY
 from tools.docs import pages, tables
 
 if TYPE_CHECKING:
@@ -174,5 +175,8 @@ def test_the_dashboard_serves_it_too(site: Path, monkeypatch: pytest.MonkeyPatch
     assert (answered.status_code, answered.text) == (404, f"{docs_site.not_built()}.\n")
 
 
-def test_links_from_the_dashboard_reach_pages() -> None:
+@pytest.mark.slow
+def test_links_from_the_dashboard_reach_pages(site: Path) -> None:
     assert docs_site.docs_url("methods/dynamic", "settings") == "/docs/methods/dynamic.html#settings"
+    assert [page for page in EXPLAINED_BY.values() if not (site / f"{page}.html").is_file()] == []
+    assert set(EXPLAINED_BY) <= {path.stem for path in (ROOT / "pages").glob("*.py")}

@@ -16,6 +16,17 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.unlock import unlock
 
+EXPLAINED_BY = {
+    "capacity": "methods/dynamic",
+    "compare": "guides/compare",
+    "inputs": "research/gates",
+    "launch": "guides/own-data",
+    "methods": "METHODS",
+    "playground": "guides/own-data",
+    "run": "guides/read-the-store",
+}
+"""The page of the documentation that the menu leads to, by the page it is opened on; the start for all others."""
+
 
 def enter() -> None:
     """Make sure that the page runs inside `app.py`; every page calls it first.
@@ -36,14 +47,14 @@ def prepare() -> None:
     st.html(theme.style_sheet(theme.palette(st.context.theme.type)))
 
 
-def menu(pages: Sequence[StreamlitPage]) -> None:
+def menu(pages: Sequence[StreamlitPage], current: StreamlitPage) -> None:
     """Draw the links to the pages; each keeps the run that is being looked at, so that it is a whole link."""
     run = st.query_params.get("run") or st.session_state.get("last_run")
     with st.sidebar:
         st.markdown("##### dynlora")
         for page in pages:
             st.page_link(page, query_params={"run": run} if run else None, width="stretch")
-        documentation("Documentation")
+        documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
         unlock()
 
 
