@@ -89,7 +89,7 @@ def ready() -> Path:
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request to the dashboard with a file of the site, or with how to build it."""
+    """Answer a request to the dashboard with a file of the site; without one, with how to build it and the source."""
     from starlette.responses import PlainTextResponse
     from starlette.staticfiles import StaticFiles
     from starlette.websockets import WebSocketClose
@@ -99,7 +99,16 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     elif is_built():
         await StaticFiles(directory=site_dir(), html=True)(scope, receive, send)
     else:
-        await PlainTextResponse(f"{not_built()}.\n", status_code=404)(scope, receive, send)
+        source = sources().get(scope["path"].rpartition(f"{MOUNTED_AT}/")[2] or "index.html")
+        text = f"\n{source.read_text('utf-8')}" if source else ""
+        status = 200 if source else 404
+        await PlainTextResponse(f"{not_built()}.\n{text}", status_code=status)(scope, receive, send)
+
+
+def sources() -> dict[str, Path]:
+    """Return the Markdown of each page in a checkout, by the page's path in the site."""
+    docs = app_root() / "docs"
+    return {path.relative_to(docs).with_suffix(".html").as_posix(): path for path in docs.rglob("*.md")}
 
 
 class Pages(SimpleHTTPRequestHandler):

@@ -171,8 +171,12 @@ def test_the_dashboard_serves_it_too(site: Path, monkeypatch: pytest.MonkeyPatch
     assert client.get("/docs/").status_code == 200
     assert client.get("/docs/nothing.html").status_code == 404
     monkeypatch.setattr(docs_site, "site_dir", lambda: site / "nowhere")
-    answered = client.get("/docs/index.html")
-    assert (answered.status_code, answered.text) == (404, f"{docs_site.not_built()}.\n")
+    answered = client.get("/docs/guides/compare.html")
+    assert (
+        answered.text == f"{docs_site.not_built()}.\n\n{(ROOT / 'docs' / 'guides' / 'compare.md').read_text('utf-8')}"
+    )
+    for path in ("/docs/nothing.html", "/docs/%2e%2e/pyproject.html", "/docs/..%2fSECURITY.html"):
+        assert client.get(path).status_code == 404
 
 
 @pytest.mark.slow
