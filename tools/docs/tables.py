@@ -3,45 +3,42 @@
 python -m tools.docs.tables          write every table between its marks again
 python -m tools.docs.tables --check  say which are old; exit 1 if any
 
-A mark is `<!-- table: quality TASK RANK against=METHODS [without=METHODS] -->` or `<!-- table: methods -->`, and the
-table ends at `<!-- /table -->`.
+A mark is `<!-- table: quality TASK RANK against=METHODS [without=METHODS] -->`, or `<!-- table: NAME -->` for the other
+tables; the table ends at `<!-- /table -->`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.markdown import methods_table, quality_table
 from benchmarks.quality.methods import ENDINGS, METHODS
+from tools.docs import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
-@cache
-def figures(name: str) -> dict[str, Any]:
-    """Return the figures of one benchmark."""
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))["figures"]
+KINDS = {"results": measured.results, "gates": measured.gates, "steps": measured.steps, "ablation": measured.ablation}
+"""Tables that need no more than their name."""
 
 
 def table(mark: str) -> Iterator[str]:
     """Yield the lines of the table that a mark asks for."""
     kind, *words = mark.split()
+    if kind in KINDS:
+        yield from KINDS[kind]()
+        return
     if kind == "methods":
-        yield from methods_table(figures("methods"))
+        yield from methods_table(measured.figures("methods"))
         return
     options = dict(word.split("=", 1) for word in words if "=" in word)
     task, rank = [word for word in words if "=" not in word]
-    cell = max(
-        (cell for cell in figures("quality")["cells"] if (cell["task"], str(cell["rank"])) == (task, rank)),
-        key=lambda cell: cell["steps"],
-    )
+    cell = measured.cell(task, int(rank))
     yield from quality_table(_compared(cell, options.get("without", "").split(",")), options["against"].split(","))
 
 

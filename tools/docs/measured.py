@@ -1,0 +1,152 @@
+"""The tables of the documentation whose figures are not those of one cell of the quality benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CELLS = (
+    ("SST-2, rank 4", "sst2", 4, "dynamic", "random"),
+    ("`sentiment4`, rank 4", "sentiment4", 4, "dynamic", "random"),
+    ("MRPC, rank 4", "mrpc", 4, "dynamic", "random"),
+    ("SmolLM2-135M, rank 4, learning rate 0.002", "sentiment4-few", 4, "dynamic", "random"),
+    ("SST-2, rank 1, `min_rank=0`", "sst2", 1, "dynamic-no-floor", "random-no-floor"),
+)
+"""Label, task, rank, method and random control of each row of Results."""
+
+DOMAINS = {"amazon": "Amazon reviews", "movies": "movie reviews", "nyt": "editorials", "tweets": "tweets"}
+GATES = {"module": "one gate per module", "rank": "one gate per component", "token": "one gate per token"}
+SCORES = (
+    "importance at the end",
+    "importance at the first decision",
+    "importance at the last decision",
+    "final rank",
+    "norm of the update",
+    "gradient at the end",
+)
+
+
+@cache
+def figures(name: str) -> dict[str, Any]:
+    """Return the figures of one benchmark."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))["figures"]
+
+
+def cell(task: str, rank: int) -> dict[str, Any]:
+    """Return the longest runs of a task and rank."""
+    found = [one for one in figures("quality")["cells"] if (one["task"], one["rank"]) == (task, rank)]
+    return max(found, key=lambda one: one["steps"])
+
+
+def row(*cells: str) -> str:
+    """Return one line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def head(*names: str) -> list[str]:
+    """Return the first two lines of a Markdown table."""
+    return [row(*names), "|---" * len(names) + "|"]
+
+
+def signed(value: float) -> str:
+    """Return a difference with a true minus; no sign where it is positive."""
+    return f"{value:.4f}".replace("-", "−")
+
+
+def results() -> Iterator[str]:
+    """Yield the table of Results: `dynamic` against the random control and against PEFT LoRA."""
+    yield from head("`dynamic` minus", "random reallocation", "PEFT LoRA")
+    for label, task, rank, method, control in CELLS:
+        found = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
+        yield row(label, *(_difference(found[method, other]) for other in (control, "peft-lora")))
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    """Return a difference with interval and seeds, bold where both intervals exclude 0."""
+    loss = found["loss"]
+    mean = signed(loss["mean"]) if found["verdict"] == "open" else f"**{signed(loss['mean'])}**"
+    return f"{mean} (95 % CI {signed(loss['wide_low'])} to {signed(loss['wide_high'])}, {loss['seeds']} seeds)"
+
+
+def gates() -> Iterator[str]:
+    """Yield the table of input gates: held-out loss by domain, and what gates change in it."""
+    by_domain = {(one["trained_without"], one["domain"], one["gates"]): one for one in figures("domains")["by_domain"]}
+    overall = {one["gates"]: one for one in figures("domains")["overall"]}
+    yield from head("evaluated on", "trained on", "without gates", *GATES.values())
+    for left_out, domain in chain((("all", name) for name in DOMAINS), ((name, name) for name in DOMAINS)):
+        found = [by_domain[left_out, domain, gate]["loss_difference"] for gate in GATES]
+        trained_on = "all four" if left_out == "all" else "the other three"
+        loss = f"{by_domain[left_out, domain, 'off']['loss']:.4f}"
+        yield row(DOMAINS[domain], trained_on, loss, *map(_bracketed, found))
+    for key, label, trained_on in (
+        ("seen", "all examples", "all four"),
+        ("unseen", "all examples", "the other three"),
+        ("between", "how much more on the unseen", ""),
+    ):
+        yield row(label, trained_on, "", *(_bracketed(overall[gate][key]) for gate in GATES))
+
+
+def _bracketed(found: Mapping[str, float]) -> str:
+    """Return a mean with Student's interval in brackets."""
+    return f"{found['mean']:+.4f} [{found['wide_low']:+.4f}, {found['wide_high']:+.4f}]".replace("-", "−")
+
+
+def steps() -> Iterator[str]:
+    """Yield the table of the time of a training step."""
+    goals = figures("step_time")["goals"]
+    peft, least = goals["dynamic/peft-lora"], goals["dynamic/floor"]
+    yield from head(
+        "precision, tokens, dropout",
+        f"`dynamic` (reconstruction) / PEFT LoRA (goal {peft:.2f})",
+        f"`dynamic` / lower bound (goal {least:.2f})",
+        "`dynamic` / our `lora`",
+        "a step that feeds sketches / `lora`",
+        "PEFT LoRA / lower bound",
+    )
+    for one in (*figures("step_time")["settings"], *figures("step_time-no-dropout")["settings"]):
+        ratios = one["ratios"]
+        yield row(
+            f"{one['precision']}, {one['length']}, {'default' if one['dropout'] else 'none'}",
+            f"{_ratio(ratios['dynamic/peft-lora'])} {_met(ratios['dynamic/peft-lora'], peft)}",
+            f"{_ratio(ratios['dynamic/floor'])} {_met(ratios['dynamic/floor'], least)}",
+            _ratio(ratios["dynamic/lora"]),
+            f"{one['listening_step_over_lora']:.2f}",
+            f"{ratios['peft-lora/floor']['median']:.3f}",
+        )
+
+
+def _ratio(found: Mapping[str, float]) -> str:
+    return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def _met(found: Mapping[str, float], goal: float) -> str:
+    return "met" if found["median"] <= goal else "**not met**"
+
+
+def ablation() -> Iterator[str]:
+    """Yield the table of module ablation: how each score agrees with the effects."""
+    runs = figures("knockouts")["runs"]
+    found = {name: {one["score"]: one for one in run["scores"]} for name, run in runs.items()}
+    against = "the same against `lora`'s effects"
+    yield from head("score", "`lora`", "`dynamic` (reconstruction)", against, "`adalora`", against)
+    for score in SCORES:
+        lora, dynamic, adalora = (found[name].get(score, {}) for name in ("lora", "dynamic", "adalora"))
+        cells = [_correlation(one.get(key)) for one in (dynamic, adalora) for key in ("own", "uniform")]
+        yield row(score, "all equal" if score == "final rank" else _correlation(lora.get("own")), *cells)
+    helps = {name: f"{run['helps']} of {run['modules']}" for name, run in runs.items()}
+    label = "modules that help, interval excludes 0"
+    yield row(label, helps["lora"], helps["dynamic"], "", helps["adalora"], "")
+
+
+def _correlation(found: Mapping[str, float] | None) -> str:
+    """Return a correlation with its interval, bold where that excludes 0."""
+    if not found:
+        return ""
+    text = f"{found['rho']:.2f} [{found['low']:.2f}, {found['high']:.2f}]".replace("-", "−")
+    return f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text
