@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results
+from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality.methods import GRIDS, METHODS, REPORTING_SEEDS
 from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT, Job, finished_run
@@ -29,7 +30,7 @@ from benchmarks.quality.side_by_side import carry_out
 from benchmarks.quality.tasks import TASKS, task_data
 from dynlora.engine.data.text_data import Rows, TextData
 
-KEPT = results.RESULTS / "domains"
+KEPT = KeptRuns.of("domains")
 GATES = ("off", "module", "rank", "token")
 EVERYTHING = "all"
 
@@ -176,7 +177,7 @@ def main() -> None:
     kept, limit, steps, gates = KEPT, None, arguments.steps, GATES
     left_out = [EVERYTHING, *domains(task_data(TASKS["sentiment4"], None, "report").held_out)]
     if arguments.quick:
-        kept, limit, steps = results.emptied("domains"), 300, 12
+        kept, limit, steps = KeptRuns.below(results.emptied("domains")), 300, 12
         arguments.seeds, left_out, gates = 1, left_out[:2], GATES[:2]
     seeds = range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds)
     jobs = [DomainJob(g, out, seed, steps) for seed, out, g in itertools.product(seeds, left_out, gates)]

@@ -29,6 +29,7 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks import results
+from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality import tables
 from benchmarks.quality.markdown import methods_table
 from benchmarks.quality.methods import GRIDS, REPORTING_SEEDS, method_of, rates_source
@@ -38,7 +39,7 @@ from benchmarks.step_variants import OurStep, Setting, model_folder, write_data
 from dynlora import strategies
 from dynlora.training.build import make_accelerator
 
-KEPT = results.RESULTS / "quality"
+KEPT = KeptRuns.of("quality")
 LENGTH, WARM_UP = 64, 3
 SCHEDULE = 60
 """Steps that phases of a method span where steps are timed."""
@@ -178,14 +179,14 @@ def first_cell(arguments: argparse.Namespace) -> Job:
     return Job("tune", task, "", arguments.rank, 0, 0.0, steps=arguments.steps)
 
 
-def rates_of(names: Sequence[str], arguments: argparse.Namespace, kept: Path) -> dict[str, float]:
+def rates_of(names: Sequence[str], arguments: argparse.Namespace, kept: KeptRuns) -> dict[str, float]:
     """Return the rate that each method chose, the grid's middle one where nothing was tuned."""
     cell = first_cell(arguments)
     chosen = {name: tables.chosen_rate(kept, replace(cell, method=rates_source(name))) for name in names}
     return {name: GRIDS[arguments.rank][1] if lr is None else lr for name, lr in chosen.items()}
 
 
-def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit: int | None) -> None:
+def train(names: Sequence[str], arguments: argparse.Namespace, kept: KeptRuns, limit: int | None) -> None:
     """Choose every method's rate on the first task and train what is reported with it."""
     cell = first_cell(arguments)
     if limit is None:
@@ -200,7 +201,7 @@ def train(names: Sequence[str], arguments: argparse.Namespace, kept: Path, limit
     carry_out(jobs, kept, arguments.data, arguments.workers, limit)
 
 
-def table_cells(arguments: argparse.Namespace, kept: Path) -> list[dict[str, Any]]:
+def table_cells(arguments: argparse.Namespace, kept: KeptRuns) -> list[dict[str, Any]]:
     """Return the cells of `tables.summary` that were asked for, every method in them."""
     seeds = range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds)
     summary = tables.summary(kept, rates_of(sorted(strategies.registry()), arguments, kept), seeds)
@@ -279,7 +280,7 @@ def main() -> None:
     names = arguments.methods.split(",") if arguments.methods else sorted(strategies.registry())
     kept, limit = KEPT, None
     if arguments.quick:
-        kept, limit, names = results.emptied("methods"), 300, ["lora", "dynamic"]
+        kept, limit, names = KeptRuns.below(results.emptied("methods")), 300, ["lora", "dynamic"]
         arguments.tasks, arguments.seeds, arguments.steps, arguments.rounds = "sentiment4", 1, 12, 3
         arguments.batch_size = 8
     train(names, arguments, kept, limit)

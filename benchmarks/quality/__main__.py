@@ -5,7 +5,7 @@ python -m benchmarks.quality --data GLUE report    train with the chosen rates, 
 python -m benchmarks.quality table                 print what the finished runs say, write quality.json
 
 GLUE is a folder with the folders sst2 and mrpc (train.parquet, and test.parquet or validation.parquet); `sentiment4`
-needs none. Every run is a file in results/quality and is not trained again. Two runs go side by side, a thread each.
+needs none. Every run is a row of results/quality.parquet and is not trained again. Two runs go side by side, a thread each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality import tables
 from benchmarks.quality.markdown import quality_table
 from benchmarks.quality.methods import CORE, GRIDS, METHODS, REPORTING_SEEDS, rates_source
@@ -26,12 +27,12 @@ from benchmarks.quality.runs import Job
 from benchmarks.quality.side_by_side import carry_out
 from benchmarks.quality.tasks import TASKS
 
-KEPT = results.RESULTS / "quality"
+KEPT = KeptRuns.of("quality")
 QUICK = {"tasks": "sentiment4", "ranks": "4", "methods": "lora,peft-lora,dynamic,random", "seeds": 1}
 QUICK_STEPS, QUICK_ROWS = 24, 400
 
 
-def jobs(arguments: argparse.Namespace, kept: Path) -> Iterator[Job]:
+def jobs(arguments: argparse.Namespace, kept: KeptRuns) -> Iterator[Job]:
     """Yield the runs that are asked for, the cheapest questions first."""
     for seed in range(arguments.seeds):
         for rank in (int(text) for text in arguments.ranks.split(",")):
@@ -41,7 +42,7 @@ def jobs(arguments: argparse.Namespace, kept: Path) -> Iterator[Job]:
                 )
 
 
-def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: Path) -> Iterator[Job]:
+def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: KeptRuns) -> Iterator[Job]:
     """Yield the runs of one cell: one for each method and rate of the grid, or one with the rate a method chose.
 
     Raises:
@@ -62,7 +63,7 @@ def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: Path) -> Iterator[J
         yield replace(report, lr=GRIDS[cell.rank][1] if lr is None else lr)
 
 
-def _beyond(arguments: argparse.Namespace, kept: Path) -> Iterator[Job]:
+def _beyond(arguments: argparse.Namespace, kept: KeptRuns) -> Iterator[Job]:
     """Yield a run with the next rate for each cell whose best rate lies at the edge of what was tried."""
     for job in dict.fromkeys(replace(job, lr=0.0) for job in jobs(arguments, kept)):
         lr = tables.rate_beyond(kept, job)
@@ -122,7 +123,8 @@ def main() -> None:
     arguments.seeds = arguments.seeds or (1 if arguments.stage == "tune" else 5)
     kept, limit = KEPT, None
     if arguments.quick:
-        arguments.stage, arguments.steps, kept, limit = "report", QUICK_STEPS, results.emptied("quality"), QUICK_ROWS
+        kept, limit = KeptRuns.below(results.emptied("quality")), QUICK_ROWS
+        arguments.stage, arguments.steps = "report", QUICK_STEPS
         for name, value in QUICK.items():
             setattr(arguments, name, value)
     if arguments.stage != "table":

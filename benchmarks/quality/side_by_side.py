@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from benchmarks.kept_runs import KeptRuns
 
 
 class Job(Protocol):
@@ -24,7 +25,7 @@ class Job(Protocol):
         ...
 
 
-def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None:
+def work(waiting: Any, kept: KeptRuns, data: Path | None, limit: int | None) -> None:
     """Take runs off the queue until it is empty or nobody waits; one thread, so that two of them fill two cores."""
     import torch
 
@@ -37,21 +38,18 @@ def work(waiting: Any, kept: Path, data: Path | None, limit: int | None) -> None
         metrics = made["metrics"]
         said = f"loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}" if metrics["loss"] else "diverged"
         print(f"{job.file_name:66} {said}  {made['train_s']:.0f} s", flush=True)
-        partial = kept / f"{job.file_name}.partial"
-        partial.write_text(json.dumps(made), "utf-8")
-        partial.replace(kept / job.file_name)
+        kept.keep(job.file_name, made)
 
 
 def carry_out(
-    found: Sequence[Job], kept: Path, data: Path | None, workers: int, limit: int | None
+    found: Sequence[Job], kept: KeptRuns, data: Path | None, workers: int, limit: int | None
 ) -> list[dict[str, Any]]:
     """Train what is missing, several runs side by side, and return all that were asked for.
 
     Raises:
         SystemExit: when a worker failed.
     """
-    kept.mkdir(parents=True, exist_ok=True)
-    missing = [job for job in found if not (kept / job.file_name).exists()]
+    missing = [job for job in found if job.file_name not in kept]
     print(f"{len(found)} runs, {len(missing)} of them to be trained")
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
     context = multiprocessing.get_context("spawn")
@@ -65,4 +63,5 @@ def carry_out(
         child.join()
     if any(child.exitcode for child in children):
         sys.exit("a run failed; what is finished is kept, and the command goes on from there")
-    return [json.loads((kept / job.file_name).read_text("utf-8")) for job in found]
+    kept.pack()
+    return [kept[job.file_name] for job in found]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality.methods import METHODS, method_of, rates_source
 from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT, Job
@@ -31,29 +30,24 @@ Runs = dict[int, dict[str, Any]]
 """Runs of one cell by seed."""
 
 
-def finished(kept: Path, purpose: str) -> list[dict[str, Any]]:
-    """Return the finished runs of a purpose, diverged ones too: their loss is None."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(kept.glob(f"{purpose}-*.json"))]
-
-
 MOST_RATES = 4
 """A method whose best rate lies at the edge of its grid tries further, until it has tried more than so many."""
 
 
-def chosen_rate(kept: Path, cell: Job) -> float | None:
+def chosen_rate(kept: KeptRuns, cell: Job) -> float | None:
     """Return the rate with the least mean loss on the tuning rows, None when nothing was tuned.
 
     A run that diverged counts with an infinite loss.
 
     Args:
-        kept: folder of the runs.
+        kept: the finished runs.
         cell: a run of the method, task, rank, model and length in question; its rate and seed do not matter.
     """
     losses = _tuned(kept, cell)
     return min(losses, key=lambda lr: losses[lr]) if losses else None
 
 
-def rate_beyond(kept: Path, cell: Job) -> float | None:
+def rate_beyond(kept: KeptRuns, cell: Job) -> float | None:
     """Return the rate to try next where the best one lies at the edge of those that were tried, else None."""
     losses = _tuned(kept, cell)
     best = chosen_rate(kept, cell)
@@ -62,15 +56,15 @@ def rate_beyond(kept: Path, cell: Job) -> float | None:
     return best / 2 if best == min(losses) else best * 2
 
 
-def tried(kept: Path, cell: Job) -> set[float]:
+def tried(kept: KeptRuns, cell: Job) -> set[float]:
     """Return the rates that were tried on the tuning rows, see `chosen_rate`."""
     return set(_tuned(kept, cell))
 
 
-def _tuned(kept: Path, cell: Job) -> dict[float, float]:
+def _tuned(kept: KeptRuns, cell: Job) -> dict[float, float]:
     """Return the mean loss on the tuning rows by rate."""
     losses: dict[float, list[float]] = defaultdict(list)
-    for made in finished(kept, "tune"):
+    for made in kept.finished("tune"):
         job = made["job"]
         if _cell_of(job) == (cell.model, cell.task, cell.rank, cell.full_steps) and job["method"] == cell.method:
             loss = made["metrics"]["loss"]
@@ -82,17 +76,17 @@ def _cell_of(job: Mapping[str, Any]) -> tuple[str, str, int, int]:
     return job["model"], job["task"], job["rank"], job["steps"]
 
 
-def summary(kept: Path, rates: Mapping[str, float] | None = None, seeds: range | None = None) -> dict[str, Any]:
+def summary(kept: KeptRuns, rates: Mapping[str, float] | None = None, seeds: range | None = None) -> dict[str, Any]:
     """Return every cell (model, task, rank, steps) with its methods and their differences, as plain values.
 
     Args:
-        kept: folder of the runs.
+        kept: the finished runs.
         rates: the rate of each method that counts; without them, the one that it chose on the cell's tuning rows, and
             where it chose none, the one with the most runs.
         seeds: runs of others are left out.
     """
     cells: dict[tuple[str, str, int, int], dict[str, dict[float, Runs]]] = defaultdict(lambda: defaultdict(dict))
-    for made in finished(kept, "report"):
+    for made in kept.finished("report"):
         job = made["job"]
         if seeds is not None and job["seed"] not in seeds:
             continue
@@ -110,7 +104,7 @@ def summary(kept: Path, rates: Mapping[str, float] | None = None, seeds: range |
     return {"cells": found, "rates": _rates(kept)}
 
 
-def _counting(kept: Path, cell: Job, runs: Mapping[float, Runs], rate: float | None) -> float:
+def _counting(kept: KeptRuns, cell: Job, runs: Mapping[float, Runs], rate: float | None) -> float:
     """Return the rate whose runs count, see `summary`."""
     wanted = chosen_rate(kept, cell) if rate is None else rate
     return wanted if wanted is not None and wanted in runs else max(runs, key=lambda lr: len(runs[lr]))
@@ -201,12 +195,12 @@ def _right(runs: Sequence[dict[str, Any]]) -> list[np.ndarray]:
     return [np.array(list(made["right"]), float) for made in runs]
 
 
-def _rates(kept: Path) -> list[dict[str, Any]]:
+def _rates(kept: KeptRuns) -> list[dict[str, Any]]:
     """Return what the tuning runs measured."""
     found = [
         {**{key: made["job"][key] for key in ("model", "task", "rank", "method", "lr", "seed")}}
         | {"loss": made["metrics"]["loss"]}
-        for made in finished(kept, "tune")
+        for made in kept.finished("tune")
     ]
     return sorted(found, key=lambda row: tuple(str(row[key]) for key in ("model", "task", "rank", "method")))
 

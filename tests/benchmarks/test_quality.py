@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality import tables
 from benchmarks.quality.markdown import methods_table, quality_table
@@ -83,7 +83,7 @@ def keep(
     job = Job(purpose, task, method, rank, seed, lr)
     about = {"job": vars(job) | {"steps": job.full_steps}, "steps": job.full_steps}
     if losses is None:
-        (folder / job.file_name).write_text(json.dumps(about | DIVERGED), "utf-8")
+        KeptRuns.below(folder).keep(job.file_name, about | DIVERGED)
         return
     made: dict[str, Any] = {
         **about,
@@ -93,7 +93,7 @@ def keep(
         "right": "10" * (len(losses) // 2),
         **changed,
     }
-    (folder / job.file_name).write_text(json.dumps(made), "utf-8")
+    KeptRuns.below(folder).keep(job.file_name, made)
 
 
 def test_the_summary_pairs_shared_seeds_only(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_summary_pairs_shared_seeds_only(tmp_path: Path) -> None:
         keep(tmp_path, "peft-lora", seed, [400, 500, 600, 700])
     for seed in (100, 101, 102, 103):
         keep(tmp_path, "dynamic", seed, [390, 490, 590, 690])
-    (cell,) = tables.summary(tmp_path)["cells"]
+    (cell,) = tables.summary(KeptRuns.below(tmp_path))["cells"]
     assert [row["method"] for row in cell["methods"]] == ["peft-lora", "dynamic"]
     (row,) = [row for row in cell["differences"] if (row["method"], row["against"]) == ("dynamic", "peft-lora")]
     assert row["loss"]["seeds"] == 3
@@ -114,13 +114,15 @@ def cell_of(method: str, steps: int = 0) -> Job:
 
 
 def test_a_rate_that_diverges_is_not_chosen(tmp_path: Path) -> None:
-    assert tables.chosen_rate(tmp_path, cell_of("lora")) is None
+    assert tables.chosen_rate(KeptRuns.below(tmp_path), cell_of("lora")) is None
     keep(tmp_path, "lora", 0, None, "tune", 1e-3)
     for lr, loss in ((2e-3, 320), (4e-3, 300), (8e-3, 9000)):
         keep(tmp_path, "lora", 0, [loss] * 4, "tune", lr)
     keep(tmp_path, "dynamic", 0, [1] * 4, "tune", 2e-3)
-    assert tables.chosen_rate(tmp_path, cell_of("lora")) == 4e-3
-    assert tables.chosen_rate(tmp_path, cell_of("lora", steps=60)) is None, "another length chooses for itself"
+    assert tables.chosen_rate(KeptRuns.below(tmp_path), cell_of("lora")) == 4e-3
+    assert tables.chosen_rate(KeptRuns.below(tmp_path), cell_of("lora", steps=60)) is None, (
+        "another length chooses for itself"
+    )
 
 
 def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) 
     keep(tmp_path, "dynamic", 101, None, lr=4e-3)
 
     def rows(rates: dict[str, float] | None = None) -> dict[str, Any]:
-        (cell,) = tables.summary(tmp_path, rates)["cells"]
+        (cell,) = tables.summary(KeptRuns.below(tmp_path), rates)["cells"]
         assert cell["diverged"] == {"dynamic": [101]}
         return {row["method"]: (row["lr"], len(row["seeds"])) for row in cell["methods"]}
 
@@ -144,7 +146,7 @@ def test_a_table_holds_runs_of_one_rate_and_says_which_diverged(tmp_path: Path) 
 def test_ranks_are_summed_up_by_depth_and_by_what_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, ranks in ((100, [4] * 10 + [0] * 10), (101, [2] * 20)):
         keep(tmp_path, "dynamic", seed, [400, 500], rank=4, ranks=ranks)
-    figures = tables.summary(tmp_path)
+    figures = tables.summary(KeptRuns.below(tmp_path))
     (row,) = figures["cells"][0]["methods"]
     assert row["moved_by_seed"] == [40, 40]
     assert row["rank_by_depth"] == [3.0] * 5 + [1.0] * 5
@@ -156,7 +158,7 @@ def test_a_task_judged_by_another_metric_shows_it(tmp_path: Path) -> None:
     for task in ("sst2", "cola"):
         metrics = {"loss": 0.5, "accuracy": 0.7, "matthews": 0.2}
         keep(tmp_path, "lora", 100, [500, 500], task=task, metrics=metrics)
-    shown = {cell["task"]: list(quality_table(cell, ())) for cell in tables.summary(tmp_path)["cells"]}
+    shown = {cell["task"]: list(quality_table(cell, ())) for cell in tables.summary(KeptRuns.below(tmp_path))["cells"]}
     assert shown["sst2"][0] == "| method | learning rate | seeds | held-out loss | accuracy |"
     assert shown["cola"][0] == "| method | learning rate | seeds | held-out loss | accuracy | matthews |"
     assert shown["cola"][2] == "| LoRA | 0.001 | 1 | 0.5000 | 70.0 % | 0.200 |"
@@ -175,7 +177,7 @@ def test_the_table_of_all_methods_has_a_row_a_method_against_lora(tmp_path: Path
         "peak_over_lora_mib": 12.0,
         "allocated": 1234.0,
     }
-    figures = {"cells": tables.summary(tmp_path)["cells"], "costs": {"lora": cost, "sora": cost}}
+    figures = {"cells": tables.summary(KeptRuns.below(tmp_path))["cells"], "costs": {"lora": cost, "sora": cost}}
     header, _, best, last = methods_table(figures)
     assert header.count("|") == best.count("|") == last.count("|")
     assert best.startswith("| SoRA (code) | 0.001 | 0.4400 | 50.0 % | **−0.0100 [")
@@ -189,7 +191,7 @@ def test_rates_that_are_named_are_shown_and_leave_the_written_table_alone(
     keep(tmp_path, "lora", 100, [400, 500], lr=2e-3)
     keep(tmp_path, "lora", 100, [300, 400], lr=4e-3)
     keep(tmp_path, "lora", 0, [300], "tune", 2e-3)
-    monkeypatch.setattr(quality, "KEPT", tmp_path)
+    monkeypatch.setattr(quality, "KEPT", KeptRuns.below(tmp_path))
     words = ["quality", "table", "--tasks", "sst2", "--ranks", "1", "--rates", "lora=0.004"]
     monkeypatch.setattr("sys.argv", words)
     quality.main()
@@ -203,7 +205,7 @@ def test_a_table_can_end_at_a_seed_and_leaves_the_written_one_alone(
 ) -> None:
     for seed in (100, 101, 102, 103):
         keep(tmp_path, "lora", seed, [400, 500])
-    monkeypatch.setattr(quality, "KEPT", tmp_path)
+    monkeypatch.setattr(quality, "KEPT", KeptRuns.below(tmp_path))
     words = ["quality", "table", "--tasks", "sst2", "--ranks", "1", "--from-seed", "101", "--to-seed", "102"]
     monkeypatch.setattr("sys.argv", words)
     quality.main()
@@ -217,7 +219,7 @@ def test_a_table_can_be_cut_to_the_methods_that_are_asked_for(tmp_path: Path) ->
         for seed in (100, 101):
             keep(tmp_path, name, seed, [400, 500])
     keep(tmp_path, "eva", 102, None)
-    (cell,) = tables.summary(tmp_path)["cells"]
+    (cell,) = tables.summary(KeptRuns.below(tmp_path))["cells"]
     cut = tables.among(cell, ["lora", "sora"])
     assert [row["method"] for row in cut["methods"]] == ["lora", "sora"]
     assert {row["method"] for row in cut["differences"]} <= {"lora", "sora"}
@@ -259,7 +261,7 @@ def test_a_task_without_its_folder_says_so() -> None:
 
 def test_a_best_rate_at_the_edge_asks_for_the_next_and_stops_in_the_end(tmp_path: Path) -> None:
     def beyond() -> float | None:
-        return tables.rate_beyond(tmp_path, cell_of("dynamic"))
+        return tables.rate_beyond(KeptRuns.below(tmp_path), cell_of("dynamic"))
 
     assert beyond() is None, "nothing was tuned"
     for lr, loss in ((2e-3, 500), (4e-3, 400), (8e-3, 300)):

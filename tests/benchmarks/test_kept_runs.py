@@ -1,0 +1,50 @@
+"""Finished runs in one file: what goes in comes out, loose or packed, and the tables of the documents print from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kept_runs import KeptRuns
+from benchmarks.quality.runs import DIVERGED, Job
+
+RUN = {
+    "job": vars(Job("report", "sst2", "lora", 4, 100, 1e-3)), "steps": 300, "precision": "bf16",
+    "made_with": {"processor": "x", "torch": "2"}, "metrics": {"loss": 0.25, "accuracy": 0.75},
+    "parameters": {"budget": 3, "active": 2, "gate": 1}, "train_s": 1.5, "ranks": [1, 2, 3], "loss": [100, 400],
+    "right": "10",
+}  # fmt: skip
+
+
+def test_a_packed_run_is_what_was_kept(tmp_path: Path) -> None:
+    kept = KeptRuns.below(tmp_path)
+    runs = {"report-a.json": RUN, "report-b.json": {**RUN, **DIVERGED}, "tune-a.json": {"job": RUN["job"], "steps": 3}}
+    for name, made in runs.items():
+        kept.keep(name, made)
+    loose = {name: kept[name] for name in runs}
+    kept.pack()
+    assert loose == runs == {name: kept[name] for name in runs}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs.parquet"]
+    assert kept.finished("report") == [runs["report-a.json"], runs["report-b.json"]]
+    kept.keep("report-c.json", RUN)
+    assert len(kept.finished("report")) == 3
+    kept.pack()
+    assert "report-c.json" in kept
+    assert "report-d.json" not in kept
+
+
+def test_what_no_column_keeps_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    kept = KeptRuns.below(tmp_path)
+    kept.keep("report-a.json", {**RUN, "mood": "good"})
+    with pytest.raises(ValueError, match="nothing keeps mood"):
+        kept.pack()
+    assert kept["report-a.json"]["mood"] == "good"
+
+
+@pytest.mark.parametrize(("name", "least"), [("quality", 947), ("domains", 60)])
+def test_the_committed_runs_are_there(name: str, least: int) -> None:
+    kept = KeptRuns.of(name)
+    made = kept.finished("report") + kept.finished("tune") if name == "quality" else kept.finished("without")
+    assert len(made) >= least
+    assert all(len(run["loss"]) == len(run["right"]) for run in made)
