@@ -74,6 +74,21 @@ def _difference(found: Mapping[str, Any]) -> str:
     return f"{mean} (95 % CI {signed(loss['wide_low'])} to {signed(loss['wide_high'])}, {loss['seeds']} seeds)"
 
 
+TASKS = {"mrpc": "MRPC", "sentiment4": "`sentiment4`"}
+
+
+def against_lora(method: str) -> list[str]:
+    """Return how a method did against LoRA in the comparison of every method, a sentence per task; empty if not run."""
+    said = []
+    for one in figures("methods")["cells"]:
+        for found in one["differences"]:
+            if (found["method"], found["against"]) == (method, "lora"):
+                worse = "worse" if found["loss"]["mean"] > 0 else "better"
+                verdict = "not significantly different" if found["verdict"] == "open" else worse
+                said.append(f"{TASKS[one['task']]}: {_difference(found)}, {verdict}.")
+    return said
+
+
 def gates() -> Iterator[str]:
     """Yield the table of input gates: held-out loss by domain, and what gates change in it."""
     by_domain = {(one["trained_without"], one["domain"], one["gates"]): one for one in figures("domains")["by_domain"]}
