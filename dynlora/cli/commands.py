@@ -25,7 +25,7 @@ COMPARED = (
 )  # fmt: skip
 """What `compare` shows of each run."""
 
-UNUSUAL = "\t(unusual: the members disagree)"
+UNUSUAL = "\t(unusual: the ensemble members disagree)"
 """What is said of a text that is unlike the data."""
 
 
@@ -83,7 +83,7 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
     try:
         document = show_document(outcome.folder)
     except RunNotFoundError:
-        said = outcome.error or "its folder was removed while it trained"
+        said = outcome.error or "its folder was removed during training"
         return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
     code = {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
     words = summary_words(document)
@@ -150,7 +150,7 @@ def runs(*, where: str, runs_dir: Path) -> Report:
         f"{method_words(row):28} {metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
         for row in found
     ]
-    said = f"none of {len(there)} runs fits" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
+    said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
     return rows, "\n".join(lines) or said
 
 
@@ -197,8 +197,9 @@ def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) 
     except (DynloraError, OSError) as error:
         found["not_stored"] = str(error)
     return found, (
-        f"wrote {out} ({format_}, {which}); baking the gates moved logits by at most {found['max_abs_logit_gap']:.2e}; "
-        f"held out: {metric_words(found['metrics_before'])} before, {metric_words(found['metrics_after'])} after"
+        f"wrote {out} ({format_}, {which}); averaging the gates changed logits by at most "
+        f"{found['max_abs_logit_gap']:.2e}; "
+        f"held-out: {metric_words(found['metrics_before'])} before, {metric_words(found['metrics_after'])} after"
     )
 
 
@@ -211,10 +212,10 @@ def predict(
 
     folder = run_folder(runs_dir, run_id)
     if text_pair and len(text_pair) != len(text):
-        raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each")
+        raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each --text")
     texts, pairs = (list(text), list(text_pair) or None) if path is None else texts_of(path, read_run_config(folder))
     if not texts or not all(item.strip() for item in texts):
-        raise ConfigError("--text: nothing to predict; give a text that is not empty, or --file")
+        raise ConfigError("--text: is empty; give a text or --file")
     rows = load_run(folder, which).answers(texts, pairs)
     lines = [f"{row['prediction']}\t{row['text']}{UNUSUAL if row.get('unusual') else ''}" for row in rows]
     return rows, "\n".join(lines)
@@ -225,7 +226,7 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
     from dynlora.inference.load import evaluate_run
 
     found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
-    return {"id": run_id, **found}, f"{split}, {found['rows']:,} rows: {metric_words(found['metrics'])}"
+    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {metric_words(found['metrics'])}"
 
 
 def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:
@@ -261,7 +262,7 @@ def _catalogue(items: Any) -> Report:
 
 def _at_hand(row: dict[str, Any]) -> str:
     """Return whether an embedded asset is here, or what has to be installed first."""
-    return "cached" if row["cached"] else f"needs [{row['needs']}]" if row["needs"] else "not fetched"
+    return "cached" if row["cached"] else f"needs [{row['needs']}]" if row["needs"] else "not downloaded"
 
 
 def _plain(value: Any) -> Any:

@@ -16,24 +16,27 @@ from dynlora.store.schema import run_folder
 
 @click.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--rows", type=click.IntRange(1), default=512, show_default=True, help="Held-out rows to look at.")
+@click.option("--rows", type=click.IntRange(1), default=512, show_default=True, help="Number of held-out examples.")
 @click.option(
-    "--together", multiple=True, metavar="I,J", help="Modules to switch off together, by position; again for more."
+    "--together",
+    multiple=True,
+    metavar="I,J",
+    help=("Modules to turn off together, by position; repeat the option for more."),
 )
 @click.option("--which", default="last", show_default=True, help="last or best.")
-@click.option("--again", is_flag=True, help="Measure anew what is known already.")
+@click.option("--again", is_flag=True, help="Measure again what is already measured.")
 @in_runs
 @reports
 def knockout(**options: Any) -> Any:
-    """Switch each module off in turn: what do held-out rows lose, and did the allocator know?"""
+    """Module ablation (knock-out): the held-out loss without each module, compared with the recorded scores."""
     return measure(**options)
 
 
 @click.command(hidden=True)
-@click.option("--idle", type=click.FloatRange(0, min_open=True), default=None, help="Seconds without a question.")
-@click.option("--memory", type=click.IntRange(1), default=None, help="Bytes of memory to stay within.")
+@click.option("--idle", type=click.FloatRange(0, min_open=True), default=None, help="Seconds without a request.")
+@click.option("--memory", type=click.IntRange(1), default=None, help="Memory limit in bytes.")
 def answer(idle: float | None, memory: int | None) -> None:
-    """Answer questions about trained runs, a line of JSON each; pages start this."""
+    """Answer requests about trained runs, one JSON line each; pages start this."""
     from dynlora.inference.worker import IDLE_S, main
 
     main(IDLE_S if idle is None else idle, memory)
@@ -56,9 +59,9 @@ def measure(
     for done, found in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
         keep_knockouts(file, found)
         if sys.stderr.isatty():
-            click.echo(f"\r{done} of {of} knocked out", nl=done == of, err=True)
+            click.echo(f"\r{done} of {of} modules measured", nl=done == of, err=True)
     if found is None:
-        raise ConfigError(f"run {run_id}: has no modules to knock out")
+        raise ConfigError(f"run {run_id}: has no modules to measure")
     return _report(folder, found)
 
 
@@ -66,7 +69,7 @@ def _positions(text: str) -> list[int]:
     """Return the positions in a text such as 3,17."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and len(part) < 7 for part in parts):
-        raise ConfigError(f"--together {text}: must be positions of modules with commas between, such as 3,17")
+        raise ConfigError(f"--together {text}: must be positions of modules separated by commas, such as 3,17")
     return [int(part) for part in parts]
 
 
@@ -90,7 +93,9 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
     }
     lines = [knockout_model.effect_sentence(effect, found.n_modules, found.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
-        lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  ({row['low']:+.5f} to {row['high']:+.5f})")
+        lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
     for row in agreed.to_dict("records"):
-        lines.append(f"Spearman with {row['score']}: {row['spearman']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})")
+        lines.append(
+            f"Spearman with {row['score']}: {row['spearman']:+.2f} (95 % CI {row['low']:+.2f} to {row['high']:+.2f})"
+        )
     return document, "\n".join(lines)

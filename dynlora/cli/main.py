@@ -76,12 +76,14 @@ def exit_with(code: int) -> Any:
 @main.command()
 @configured
 @in_runs
-@click.option("--queue", is_flag=True, help="Check, make the run and let the queue start it, instead of training here.")
+@click.option(
+    "--queue", is_flag=True, help=("Check the config, create the run and put it in the queue, instead of training now.")
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def train(as_json: bool, queue: bool, **options: Any) -> None:
     """Train a run.
 
-    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state kept.
+    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
     """
     document, words, code = commands.train(queue=queue, progress=not queue and sys.stderr.isatty(), **options)
     with exit_with(code):
@@ -91,10 +93,10 @@ def train(as_json: bool, queue: bool, **options: Any) -> None:
 @main.command()
 @click.argument("run_id", metavar="ID")
 @in_runs
-@click.option("--force", is_flag=True, help="Go on although another host may still write the run.")
+@click.option("--force", is_flag=True, help="Resume even if another host may still write the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def resume(as_json: bool, **options: Any) -> None:
-    """Go on with a stopped, failed or interrupted run, or start a queued one."""
+    """Resume a stopped, failed or interrupted run, or start a queued run."""
     document, words, code = commands.resume(progress=sys.stderr.isatty(), **options)
     with exit_with(code):
         tell(document, words, as_json=as_json)
@@ -106,7 +108,7 @@ def resume(as_json: bool, **options: Any) -> None:
 @in_runs
 @reports
 def stop(**options: Any) -> Any:
-    """Stop a run: it finishes its step and saves its state; asking again changes nothing."""
+    """Stop a run: it finishes its step and saves its state. A second stop changes nothing."""
     return commands.stop(**options)
 
 
@@ -115,28 +117,28 @@ def stop(**options: Any) -> Any:
 @in_runs
 @reports
 def delete(**options: Any) -> Any:
-    """Move a run to the trash folder of the runs."""
+    """Move a run to the trash of the runs folder."""
     return commands.delete(**options)
 
 
 @main.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--add", multiple=True, metavar="TAG", help="Add a tag; give it again for more.")
-@click.option("--remove", multiple=True, metavar="TAG", help="Take a tag away; give it again for more.")
-@click.option("--note", default=None, help="Text beside the run; an empty one removes it.")
+@click.option("--add", multiple=True, metavar="TAG", help="Add a tag; repeat the option for more.")
+@click.option("--remove", multiple=True, metavar="TAG", help="Remove a tag; repeat the option for more.")
+@click.option("--note", default=None, help="Note of the run; an empty text removes it.")
 @in_runs
 @reports
 def tag(**options: Any) -> Any:
-    """Change a run's tags and note, also while it trains; without options, show them."""
+    """Change the tags and note of a run, also while it trains; without options, show them."""
     return commands.tag(**options)
 
 
 @main.command()
-@click.option("--where", default="", metavar="QUERY", help="Only runs that fit, such as 'accuracy>0.85 or tag:paper'.")
+@click.option("--where", default="", metavar="QUERY", help="Only matching runs, such as 'accuracy>0.85 or tag:paper'.")
 @in_runs
 @reports
 def runs(**options: Any) -> Any:
-    """List the runs, all or those that a search finds."""
+    """List all runs, or the runs that match a search."""
     return commands.runs(**options)
 
 
@@ -154,17 +156,17 @@ def show(**options: Any) -> Any:
 @in_runs
 @reports
 def compare(**options: Any) -> Any:
-    """Compare runs: what was set differently, and what came of it."""
+    """Compare the settings and results of runs."""
     return commands.compare(**options)
 
 
 @main.command()
 @configured
 @in_runs
-@click.option("--wait", is_flag=True, help="Wait until all runs have ended.")
+@click.option("--wait", is_flag=True, help="Wait for all runs to end.")
 @reports
 def sweep(**options: Any) -> Any:
-    """Queue one run per combination: --set key=a,b,c; numbers also as 0..4."""
+    """Queue one run per combination of values: --set key=a,b,c, or key=0..4 for whole numbers."""
     from dynlora.cli.sweep import sweep as queue_all
 
     return queue_all(**options)
@@ -172,9 +174,16 @@ def sweep(**options: Any) -> Any:
 
 @main.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--signal", required=True, help="rank, importance, gate, grad_norm, delta_norm or another recorded one.")
+@click.option(
+    "--signal", required=True, help=("rank, importance, gate, grad_norm, delta_norm or another recorded signal.")
+)
 @click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File; empty is stdout.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help=("File to write; the default is stdout."),
+)
 @in_runs
 def signals(**options: Any) -> None:
     """Write one signal as a wide table: column step, then one per module."""
@@ -183,40 +192,40 @@ def signals(**options: Any) -> None:
 
 @main.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New or empty folder.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder.")
 @click.option("--format", "format_", default="peft", show_default=True, help="peft or merged.")
 @click.option("--which", default="last", show_default=True, help="last or best.")
 @in_runs
 @reports
 def export(**options: Any) -> Any:
-    """Write the adapter for others to load; says what baking the gates changed."""
+    """Export the adapter for PEFT, or merged into the model; reports the error from averaging the gates."""
     return commands.export(**options)
 
 
 @main.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--text", multiple=True, help="A text; give it again for more.")
-@click.option("--text-pair", multiple=True, help="The second text of a pair, once per --text.")
+@click.option("--text", multiple=True, help="A text; repeat the option for more.")
+@click.option("--text-pair", multiple=True, help="The second text of a pair, one per --text.")
 @click.option(
-    "--file", "path", type=click.Path(path_type=Path), default=None, help="CSV, JSONL, Parquet, or a text a line."
+    "--file", "path", type=click.Path(path_type=Path), default=None, help="CSV, JSONL, Parquet, or one text per line."
 )
 @click.option("--which", default="last", show_default=True, help="last or best.")
 @in_runs
 @reports
 def predict(**options: Any) -> Any:
-    """Predict texts with a run's adapter."""
+    """Predict texts with the adapter of a run."""
     return commands.predict(**options)
 
 
 @main.command()
 @click.argument("run_id", metavar="ID")
 @click.option("--split", default="validation", show_default=True, help="train or validation.")
-@click.option("--baked", is_flag=True, help="With each gate's mean in the gate's place.")
+@click.option("--baked", is_flag=True, help="Replace each gate by its mean, as in an export.")
 @click.option("--which", default="last", show_default=True, help="last or best.")
 @in_runs
 @reports
 def evaluate(**options: Any) -> Any:
-    """Evaluate a run's adapter on a split of its data."""
+    """Evaluate the adapter of a run on a split of its data."""
     return commands.evaluate(**options)
 
 
@@ -228,40 +237,45 @@ main.add_command(answer)
 @configured
 @reports
 def preflight(**options: Any) -> Any:
-    """Check a config whole and say what the run will cost, without making it."""
+    """Check a config and estimate the cost of the run, without creating it."""
     return commands.preflight(**options)
 
 
 @main.command()
 @reports
 def models() -> Any:
-    """List the embedded models."""
+    """List the built-in models."""
     return commands.models()
 
 
 @main.command()
 @reports
 def datasets() -> Any:
-    """List the embedded data sets."""
+    """List the built-in data sets."""
     return commands.datasets()
 
 
 @main.command()
 @reports
 def strategies() -> Any:
-    """List the strategies with their hyper-parameters."""
+    """List the strategies and their hyperparameters."""
     return commands.strategies()
 
 
 @main.command()
 @in_runs
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; read-only beyond this machine.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help=("Address to bind; a non-local address makes the dashboard read-only."),
+)
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
-    help="File with the token that lets other machines launch and delete; or the variable DYNLORA_TOKEN.",
+    help="File with the token that unlocks launching and deleting on other machines; or set DYNLORA_TOKEN.",
 )
 def ui(**options: Any) -> None:
     """Serve the dashboard."""
@@ -274,16 +288,16 @@ def ui(**options: Any) -> None:
 @in_runs
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
 def demo(runs_dir: Path, port: int) -> None:
-    """Start a real dynamic fine-tune of the embedded model and serve the dashboard on it."""
+    """Start a dynamic fine-tuning run of the built-in model and serve the dashboard."""
     from dynlora.server.serve import demo as serve
 
     sys.exit(serve(runs_dir=runs_dir, port=port))
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8502, show_default=True, help="0 takes any free port.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8502, show_default=True, help="0: any free port.")
 def docs(port: int) -> None:
-    """Serve the documentation on 127.0.0.1; needs no network."""
+    """Serve the documentation on 127.0.0.1; works offline."""
     from dynlora.server import docs_site
 
     with docs_site.server(docs_site.ready(), port) as server:

@@ -32,7 +32,7 @@ def in_runs(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(file_okay=False, path_type=Path),
         default=Path("runs"),
         show_default=True,
-        help="Folder that holds the runs.",
+        help="Folder of the runs.",
     )
     return option(function)
 
@@ -45,7 +45,7 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
             "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key, such as train.lr=1e-3."
         ),
         click.option(
-            "--config", type=click.Path(path_type=Path), default=None, help="YAML file, as config.yaml of a run."
+            "--config", type=click.Path(path_type=Path), default=None, help="YAML file, such as config.yaml of a run."
         ),
     ):
         function = option(function)

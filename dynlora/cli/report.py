@@ -24,7 +24,7 @@ MAX_REPORTED = 50
 @in_runs
 @reports
 def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
-    """Write one run, or a comparison of several, as one HTML file that needs no network."""
+    """Write a report of one run, or of several runs compared, as one HTML file that works offline."""
     from dynlora.jobs import launch
     from dynlora.store.schema import run_folder
     from dynlora.store.tables import write_whole
@@ -32,20 +32,20 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
 
     ids = list(dict.fromkeys(run_ids))
     if len(ids) > MAX_REPORTED:
-        raise ConfigError(f"ID: {len(ids)} runs given, a report compares at most {MAX_REPORTED}; give fewer")
+        raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in a report; give fewer")
     launch.wake(runs_dir)
     folders = [run_folder(runs_dir, run_id) for run_id in ids]
     page = run_report(folders[0]) if len(folders) == 1 else comparison_report(folders)
     write_whole(out, page)
     document = {"runs": ids, "out": str(out), "bytes": len(page)}
-    return document, f"wrote {out}, {len(page) / 1e6:.1f} MB; open it in a browser, with or without a network"
+    return document, f"wrote {out}, {len(page) / 1e6:.1f} MB; open it in a browser"
 
 
 @click.command()
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @reports
 def inspect(folder: Path) -> Any:
-    """Show ranks, norms and spectra of a PEFT adapter (LoRA, AdaLoRA) that no run is needed for."""
+    """Show ranks, norms and spectra of any PEFT adapter (LoRA, AdaLoRA)."""
     from dynlora.peft_adapter import read_adapter
 
     adapter = read_adapter(folder)

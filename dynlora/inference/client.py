@@ -133,7 +133,7 @@ class InferenceChild:
         if state is not None and not state["ended"]:
             return state
         self._begun.pop(key, None)
-        gone = "the model's process ended; what was measured is kept, start it again and it goes on from there"
+        gone = "the model's process ended; the measurements are saved, start again to continue"
         said = gone if state is None else state["error"]
         if said:
             self._ended_early[key] = said
@@ -156,7 +156,7 @@ class InferenceChild:
     @contextmanager
     def _having_turn(self) -> Iterator[None]:
         if not self._turn.acquire(timeout=BUSY_S):
-            raise DynloraError(f"the model has been answering others for {BUSY_S:.0f} s: try again")
+            raise DynloraError(f"the model has been busy with other requests for {BUSY_S:.0f} s; try again")
         try:
             yield
         finally:
@@ -182,7 +182,7 @@ class InferenceChild:
                 env=child_environment(),
             )
         except OSError as error:
-            raise DynloraError(f"the model's process cannot be started ({error.strerror}): try again") from None
+            raise DynloraError(f"the model's process cannot be started ({error.strerror}); try again") from None
         for target in (_listen, _overhear):
             threading.Thread(target=target, args=(self._process, self._lines, self._said), daemon=True).start()
         return True
@@ -199,8 +199,8 @@ class InferenceChild:
         question = json.dumps({"number": self._number, "ask": ask, "arguments": arguments})
         if len(question) >= MAX_QUESTION:
             raise ConfigError(
-                f"a question of {len(question):,} characters is too long for the model's process (at most "
-                f"{MAX_QUESTION:,}); ask with fewer or shorter texts"
+                f"the request has {len(question):,} characters, too long for the model's process (at most "
+                f"{MAX_QUESTION:,}); use fewer or shorter texts"
             )
         threading.Thread(
             target=_send, args=(process, question), daemon=True
@@ -216,7 +216,7 @@ class InferenceChild:
         except queue.Empty:
             self._kill()
             raise DynloraError(
-                f"the model did not answer within {timeout_s:.0f} s and was ended: try again, or with fewer rows"
+                f"the model did not respond within {timeout_s:.0f} s and was ended; try again, or use fewer examples"
             ) from None
         except (OSError, ValueError):
             return None
@@ -229,11 +229,11 @@ class InferenceChild:
                 process.wait(ENDING_S)  # its output ended: let it end by itself, so that the reason is its own
         self._kill()
         code = None if process is None else process.returncode
-        said = next((line for line in reversed(self._said) if line.strip()), "it said nothing")
+        said = next((line for line in reversed(self._said) if line.strip()), "no output")
         if code is not None and code < 0:
-            return f"the model's process was ended by signal {-code}, perhaps for want of memory: try again"
+            return f"the model's process was ended by signal {-code}, possibly because of too little memory; try again"
         if any(word in line.lower() for line in self._said for word in _SHORT_OF_MEMORY):
-            return "the model's process ended for want of memory: close other runs, or take a smaller model"
+            return "the model's process ran out of memory; stop other runs, or use a smaller model"
         return f"the model's process ended (exit {code}): {said.strip()[-300:]}"
 
     def _kill(self) -> None:

@@ -111,7 +111,7 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out}: exists and is not an empty folder; give another one")
+        raise ConfigError(f"--out {out}: exists and is not an empty folder; give another folder")
     config, model = read_run_config(folder), load_run(folder, which)
     data = read_data(config)
     held_out = model.tokens(data.held_out)
@@ -147,7 +147,7 @@ def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None
     """
     if path.suffix.lower() not in TABLE_FORMATS:
         if not path.is_file():
-            raise DataError(f"--file {path}: no such file; check the path")
+            raise DataError(f"--file {path}: does not exist; check the path")
         return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()], None
     return text_columns(read_table(path), config.data)
 
@@ -159,4 +159,4 @@ def _trained_state(folder: Path, which: str) -> dict[str, Any]:
     for name in PLACES[which]:
         if find_checkpoint(folder / name) is not None:
             return checked_state(read_checkpoint(folder / name))
-    raise ConfigError(f"run {folder.name}: holds no {which} adapter; it was not kept, or nothing was trained yet")
+    raise ConfigError(f"run {folder.name}: has no {which} adapter; it was not saved, or no step has been trained yet")

@@ -184,7 +184,7 @@ class Examined:
         if not self.model.task.matches(other.task):
             raise ConfigError(
                 f"data={config.data.source}: its labels are {other.task.said_labels()}, the run's "
-                f"{self.model.task.said_labels()}; take data with the same"
+                f"{self.model.task.said_labels()}; use data with the same labels"
             )
         held = drawn_rows(other.held_out, rows, self.config.seed)
         held = Rows(held.text, held.text_pair, self.model.task.translate(held.label, other.task), held.group)
@@ -215,11 +215,9 @@ class Examined:
         try:
             from umap import UMAP  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise ConfigError(
-                "UMAP: umap-learn is not installed; pip install 'dynlora[umap]', or look at PCA"
-            ) from None
+            raise ConfigError("UMAP: umap-learn is not installed; pip install 'dynlora[umap]', or use PCA") from None
         if len(texts) < LEAST_NEIGHBOURS:
-            raise ConfigError(f"UMAP: {len(texts)} texts are too few; at least {LEAST_NEIGHBOURS}")
+            raise ConfigError(f"UMAP: {len(texts)} texts are too few; give at least {LEAST_NEIGHBOURS}")
         rows = Rows(list(texts), None if pairs is None else list(pairs), self.model.task.no_labels(len(texts)), None)
         with self.model.adapters.disabled():
             everything = np.arange(len(rows))
@@ -268,10 +266,10 @@ def checked_texts(texts: Sequence[str], pairs: Sequence[str] | None) -> None:
     if not 0 < len(texts) <= MAX_TEXTS:
         raise ConfigError(f"texts: {len(texts):,} given; give 1 to {MAX_TEXTS}")
     if pairs is not None and len(pairs) != len(texts):
-        raise ConfigError(f"text pairs: {len(pairs)} given for {len(texts)} texts; give one for each")
+        raise ConfigError(f"text pairs: {len(pairs)} given for {len(texts)} texts; give one for each text")
     for text in [*texts, *(pairs or ())]:
         if not text.strip() or len(text) > MAX_CHARACTERS:
-            raise ConfigError(f"text of {len(text):,} characters: give 1 to {MAX_CHARACTERS:,}, not all blank")
+            raise ConfigError(f"text: has {len(text):,} characters; give 1 to {MAX_CHARACTERS:,}, not all blank")
 
 
 def check_modules(sets: Sequence[Sequence[int]], n: int) -> None:
@@ -282,7 +280,9 @@ def check_modules(sets: Sequence[Sequence[int]], n: int) -> None:
     """
     for modules in sets:
         if not modules or len(set(modules)) < len(modules) or not all(0 <= index < n for index in modules):
-            raise ConfigError(f"modules {', '.join(map(str, modules)) or 'none'}: give different ones of 0 to {n - 1}")
+            raise ConfigError(
+                f"modules {', '.join(map(str, modules)) or 'none'}: give different positions from 0 to {n - 1}"
+            )
 
 
 def plain(values: np.ndarray | None) -> Any:

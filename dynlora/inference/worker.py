@@ -82,12 +82,12 @@ class Answering:
         except (MemoryError, RuntimeError) as error:
             self.examined.clear()
             if isinstance(error, MemoryError) or "memory" in str(error):
-                said = "the model needs more memory than there is: close other runs, or take fewer rows"
+                said = "the model needs more memory than is available; stop other runs, or use fewer examples"
             else:
-                said = f"the model could not answer: {error}"
+                said = f"the model failed: {error}"
             return {"number": number, "ok": False, "error": said, "input": False}
         except (ValueError, KeyError, TypeError, OSError) as error:
-            said = f"the question could not be answered: {type(error).__name__}: {error}"
+            said = f"the request failed: {type(error).__name__}: {error}"
             return {"number": number, "ok": False, "error": said, "input": False}
 
     def model(self, folder: str, which: str) -> Examined:
@@ -154,7 +154,7 @@ class Answering:
         """
         job = self.jobs.get((folder, which))
         if job is not None and not job.ended and (job.sets, job.rows) != (sets, rows):
-            raise ConfigError("another knock-out of this run is under way: wait for its end, or stop it")
+            raise ConfigError("another ablation of this run is in progress; wait until it ends, or stop it")
         if job is None or job.ended:
             examined = self.model(folder, which)
             place = Path(file)

@@ -16,7 +16,7 @@ def app_root() -> Path:
     for folder in (_PACKAGE.parent, _PACKAGE / "_app"):
         if (folder / "app.py").is_file() and (folder / "pages").is_dir():
             return folder
-    raise FileNotFoundError(f"the dashboard's app.py is missing beside and inside {_PACKAGE}: install dynlora again")
+    raise FileNotFoundError(f"the dashboard's app.py is missing in and next to {_PACKAGE}; install dynlora again")
 
 
 def sample_runs_dir() -> Path:

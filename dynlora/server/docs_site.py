@@ -118,7 +118,7 @@ class Pages(SimpleHTTPRequestHandler):
         """Refuse a request under another name, as a rebound one would be."""
         hosts = self.headers.get_all("Host") or [""]
         if len(hosts) != 1 or not is_welcome(hosts[0], None, LOCAL):
-            self.send_error(403, "Forbidden", f"The documentation answers under {', '.join(LOCAL)} only.")
+            self.send_error(403, "Forbidden", f"The documentation accepts requests for {', '.join(LOCAL)} only.")
             return None
         return super().send_head()
 

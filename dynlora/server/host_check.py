@@ -141,7 +141,7 @@ class OwnPagesOnly:
         else:
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 403, "headers": headers})
-            said = f"The dashboard answers under {', '.join(self.names)} and to its own pages only.\n"
+            said = f"The dashboard accepts requests for {', '.join(self.names)} and from its own pages only.\n"
             await send({"type": "http.response.body", "body": said.encode()})
 
     def _is_welcome(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -104,11 +104,11 @@ def server_environment(runs_dir: Path, host: str, token: str | None) -> tuple[di
         return found, ""
     found["DYNLORA_READ_ONLY"] = "1"
     if token is None:
-        return found, f"bound to {host}: the dashboard is read-only there; --token-file lets those who know it do more"
+        return found, f"bound to {host}: the dashboard is read-only; use --token-file to allow unlocking it"
     found[TOKEN_VARIABLE] = token
     return found, (
-        f"bound to {host}: read-only until the token is typed on the page; whoever has it starts and deletes runs, "
-        "and without TLS in front it travels in the clear"
+        f"bound to {host}: read-only until a user enters the token, which allows starting and deleting runs; "
+        "without a TLS proxy the token is sent unencrypted"
     )
 
 

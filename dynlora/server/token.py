@@ -38,12 +38,14 @@ def read_token(path: Path | None) -> str | None:
         source = f"--token-file {path}"
         found = read_plain(os.path.realpath(path), MAX_LENGTH + 2)  # secrets are often mounted as links
         if found is None:
-            raise ConfigError(f"{source}: no plain file of at most {MAX_LENGTH} characters; write the token into one")
+            raise ConfigError(
+                f"{source}: is not a regular file of at most {MAX_LENGTH} characters; write the token into such a file"
+            )
         token = found.strip()
     if not MIN_LENGTH <= len(token) <= MAX_LENGTH or not (token.isascii() and token.isprintable()):
         raise ConfigError(
-            f"{source}: a token of {len(token)} characters; give {MIN_LENGTH} to {MAX_LENGTH} letters, digits and "
-            "signs, such as `openssl rand -hex 16` prints"
+            f"{source}: has {len(token)} characters; give {MIN_LENGTH} to {MAX_LENGTH} letters, digits and "
+            "signs, such as the output of `openssl rand -hex 16`"
         )
     return token
 

@@ -45,15 +45,15 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
     sent = _open(page, f"{server}/capacity?run={OTHER}")
     player = page.locator(".replay")
     widths = "bars => bars.map(bar => bar.getAttribute('width')).join()"
-    slider = player.get_by_role("slider", name="step shown")
+    slider = player.get_by_role("slider", name="Step shown")
     expect(slider).to_have_attribute("aria-valuetext", "step 40")
     at_the_end = player.locator("rect.bar").evaluate_all(widths)
-    player.get_by_role("button", name="play through training").click()
+    player.get_by_role("button", name="Play training").click()
     expect(slider).to_have_attribute("aria-valuetext", re.compile(r"step ([1-9])$"))
     assert player.locator("rect.bar").evaluate_all(widths) != at_the_end
     assert sent == [], "playing must ask the server for nothing"
     page.screenshot(path=artifacts / "capacity-replay.png")
-    player.get_by_role("button", name="pause").click()
+    player.get_by_role("button", name="Pause").click()
     expect(page).to_have_url(re.compile(r"step=\d+"))
     step = int(re.findall(r"step=(\d+)", page.url)[0])
     assert 0 < step < 40
@@ -62,7 +62,7 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
 
     again = page.context.new_page()
     again.goto(page.url)
-    expect(again.locator(".replay").get_by_role("slider", name="step shown")).to_have_attribute(
+    expect(again.locator(".replay").get_by_role("slider", name="Step shown")).to_have_attribute(
         "aria-valuetext",
         f"step {step}",
     )

@@ -30,7 +30,7 @@ def test_a_search_leaves_the_runs_that_fit(two: Path, where: str, names: str) ->
 
 def test_none_that_fits_is_said(two: Path) -> None:
     done = run(two, "runs", "--where", "third")
-    assert (done.exit_code, done.stdout) == (0, "none of 2 runs fits\n")
+    assert (done.exit_code, done.stdout) == (0, "none of 2 runs matches\n")
 
 
 def test_a_mistake_is_a_sentence_and_its_place(two: Path) -> None:

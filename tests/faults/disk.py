@@ -156,7 +156,7 @@ def removed(bench: Bench, disk: Path, whole: Path) -> str:
     if folder.exists():
         return "the folder came back"
     said = log.read_bytes()[before:].decode("utf-8", "replace")
-    told = "its folder was removed while it trained" in said
+    told = "its folder was removed during training" in said
     return "equal" if told else f"it did not say why it ended: {said[-300:]}"
 
 

@@ -80,7 +80,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
     assert pid is not None
     with pytest.raises(ConfigError, match="must be last or best"):
         child.ask("answers", folder=str(trained_run), which="worst", texts=[TEXT], pairs=None, mode="adapter")
-    with pytest.raises(DynloraError, match="could not be answered"):
+    with pytest.raises(DynloraError, match="the request failed"):
         child.ask("nonsense")
     assert child.pid == pid, "a refused question costs nothing"
 
@@ -96,7 +96,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     long = ["great film " * 1000] * 100  # more than a pipe holds: a child that hangs does not even read it
-    with pytest.raises(DynloraError, match="did not answer within 1 s and was ended"):
+    with pytest.raises(DynloraError, match="did not respond within 1 s and was ended"):
         child.ask(
             "answers", timeout_s=1, folder=str(trained_run), which="last", texts=long, pairs=None, mode="adapter"
         )  # fmt: skip
@@ -107,7 +107,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
 def test_it_says_when_memory_is_short(trained_run: Path) -> None:
     small = InferenceChild(memory=150_000_000)
     with pytest.raises(
-        DynloraError, match=r"ended for want of memory: close other runs|needs more memory than there is"
+        DynloraError, match=r"ran out of memory; stop other runs|needs more memory than is available"
     ):
         asked(small, trained_run)
     small.stop()
@@ -117,10 +117,10 @@ def test_it_says_when_memory_is_short(trained_run: Path) -> None:
     ("ending", "words"),
     [
         ("sys.exit('the model is upside down')", r"ended \(exit 1\): the model is upside down"),
-        ("sys.exit(3)", r"ended \(exit 3\): it said nothing"),
-        ("raise MemoryError", "ended for want of memory: close other runs, or take a smaller model"),
-        ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", "ended for want of memory: close"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "ended by signal 9, perhaps for want of memory: try again"),
+        ("sys.exit(3)", r"ended \(exit 3\): no output"),
+        ("raise MemoryError", "ran out of memory; stop other runs, or use a smaller model"),
+        ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", "ran out of memory; stop"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended by signal 9, possibly because of too little memory; try again"),
     ],
     ids=["exit", "silent", "MemoryError", "torch", "signal"],
 )
@@ -134,7 +134,7 @@ def test_a_child_that_ends_while_it_is_asked_is_said_to_have_ended_of_its_own_re
     assert child.pid is None
 
 
-SHORT = "the model needs more memory than there is: close other runs, or take fewer rows"
+SHORT = "the model needs more memory than is available; stop other runs, or use fewer examples"
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ SHORT = "the model needs more memory than there is: close other runs, or take fe
         (MemoryError(), SHORT, False),
         (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), SHORT, False),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"), SHORT, False),
-        (RuntimeError("shapes do not fit"), "the model could not answer: shapes do not fit", False),
+        (RuntimeError("shapes do not fit"), "the model failed: shapes do not fit", False),
         (ConfigError("give 1 to 500"), "give 1 to 500", True),
         (DataError("no such column"), "no such column", False),
-        (ValueError("odd"), "the question could not be answered: ValueError: odd", False),
-        (OSError("gone"), "the question could not be answered: OSError: gone", False),
+        (ValueError("odd"), "the request failed: ValueError: odd", False),
+        (OSError("gone"), "the request failed: OSError: gone", False),
     ],
 )
 def test_what_fails_while_a_question_is_answered_is_one_sentence(
@@ -205,7 +205,7 @@ def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path
     answering.advance()
     assert answering._progress(**question)["done"] == 1
     assert answering._knockout(str(trained_run), "last", str(file), rows=16)["done"] == 1, "the same: no second one"
-    with pytest.raises(ConfigError, match="another knock-out of this run is under way"):
+    with pytest.raises(ConfigError, match="another ablation of this run is in progress"):
         answering._knockout(str(trained_run), "last", str(file), sets=[[0, 1]], rows=16)
     assert answering._answers(**question, texts=[TEXT], pairs=None, mode="adapter")
     kept = read_knockouts(file)

@@ -86,7 +86,7 @@ def test_what_is_no_number_is_nothing(
 @pytest.mark.parametrize(
     ("n", "words"),
     [
-        (LEAST_NEIGHBOURS - 1, f"UMAP: 7 texts are too few; at least {LEAST_NEIGHBOURS}"),
+        (LEAST_NEIGHBOURS - 1, f"UMAP: 7 texts are too few; give at least {LEAST_NEIGHBOURS}"),
         (0, "give 1 to 500"),
         (MAX_TEXTS + 1, "501 given"),
     ],

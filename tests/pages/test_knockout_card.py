@@ -89,7 +89,7 @@ def test_a_child_that_dies_in_the_middle_is_told(here: Here, run: Path, monkeypa
     press(app, "Measure all modules")
     monkeypatch.setattr(Here, "pid", property(lambda self: None))
     app.run()
-    assert "The ablation ended early: the model's process ended; what was measured is kept" in plain(app)
+    assert "The ablation ended early: the model's process ended; the measurements are saved" in plain(app)
     assert not app.get("progress")
     assert "ended early" in plain(open_page("capacity", run=run.name)), "others are told too"
     monkeypatch.setattr(Here, "pid", property(lambda self: 2))

@@ -63,12 +63,12 @@ def children() -> set[int]:
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
-        (HANGS, "the model did not answer within 1 s and was ended: try again"),
-        (READS_NOTHING, "the model did not answer within 1 s and was ended: try again"),
+        (HANGS, "the model did not respond within 1 s and was ended; try again"),
+        (READS_NOTHING, "the model did not respond within 1 s and was ended; try again"),
         (EXITS, "the model's process ended (exit 1): the model is <b>upside</b> down"),
-        (KILLED, "the model's process was ended by signal 9, perhaps for want of memory: try again"),
-        (STARVES, "the model's process ended for want of memory: close other runs, or take a smaller model"),
-        (CHATTERS, "the model's process ended (exit 0): it said nothing"),
+        (KILLED, "the model's process was ended by signal 9, possibly because of too little memory; try again"),
+        (STARVES, "the model's process ran out of memory; stop other runs, or use a smaller model"),
+        (CHATTERS, "the model's process ended (exit 0): no output"),
     ],
     ids=["hangs", "reads nothing", "exits", "killed", "starves", "chatters"],
 )
@@ -99,7 +99,7 @@ def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
     child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as spoilt:
-        for script, sentence in ((HANGS, "did not answer"), (KILLED, "signal 9"), (STARVES, "for want of memory")):
+        for script, sentence in ((HANGS, "did not respond"), (KILLED, "signal 9"), (STARVES, "ran out of memory")):
             spoil(spoilt, script)
             app = open_page("playground", run=run.name, text="great film")
             assert sentence in plain(app)
@@ -120,7 +120,7 @@ def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
     with monkeypatch.context() as impatient:
         be_impatient(impatient)
         ask(app, "great plot")
-    assert "did not answer within 1 s and was ended" in plain(app)
+    assert "did not respond within 1 s and was ended" in plain(app)
     assert not app.exception
     assert not psutil.pid_exists(answered)
     app.run()

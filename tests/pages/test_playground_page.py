@@ -67,7 +67,7 @@ def test_a_second_run_answers_beside(here: Here, run: Path, trained_run: Path, r
 
 
 def test_a_child_that_fails_is_one_sentence_and_the_page_goes_on(here: Here, run: Path) -> None:
-    here.broken = "the model's process was ended by signal 9, perhaps for want of memory: try again"
+    here.broken = "the model's process was ended by signal 9, possibly because of too little memory; try again"
     app = open_page("playground", run=run.name, text="great film")
     assert "ended by signal 9" in plain(app)
     assert "Predict a file" in words(app)
@@ -82,7 +82,7 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
     app = open_page(page, run=RUN, text="great", example="1")
     assert not app.exception
     said = {"capacity": "no saved adapter"}.get(
-        page, "holds no last adapter; it was not kept, or nothing was trained yet"
+        page, "has no last adapter; it was not saved, or no step has been trained yet"
     )
     assert said in plain(app)
 

@@ -15,7 +15,7 @@ def test_an_adapter_is_told_in_words_and_in_json(tmp_path: Path) -> None:
     folder = small_adapter(tmp_path)
     said = CliRunner().invoke(main, ["inspect", str(folder)])
     assert said.exit_code == 0, said.output
-    assert said.stdout.startswith("LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components together.\n")
+    assert said.stdout.startswith("LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total.\n")
     assert len(said.stdout.splitlines()) == 2 + 6
     found = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).stdout)
     assert set(found) == {"folder", "peft_type", "base_model", "modules", "other_parameters", "notes"}

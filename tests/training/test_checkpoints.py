@@ -138,5 +138,5 @@ def test_a_folder_that_is_removed_does_not_come_back(
     outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "failed"
     assert outcome.error is not None
-    assert "its folder was removed while it trained" in outcome.error
+    assert "its folder was removed during training" in outcome.error
     assert not outcome.folder.exists()

@@ -70,7 +70,7 @@
   drawAll();
   start().catch((error) => {
     const trouble = document.getElementById("trouble");
-    trouble.textContent = `The charts cannot be drawn in this browser (${error.message}); every number is in the tables.`;
+    trouble.textContent = `The charts cannot be drawn in this browser (${error.message}); all numbers are in the tables.`;
     trouble.hidden = false;
   });
 })();

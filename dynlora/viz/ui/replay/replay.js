@@ -26,9 +26,9 @@ class Player {
     this.output = document.createElement("output");
     this.save = document.createElement("button");
     Object.assign(this.button, { type: "button", onclick: () => (this.timer ? this.pause() : this.play()) });
-    Object.assign(this.save, { type: "button", className: "save", textContent: "⤓", title: "Save this picture as SVG", ariaLabel: "save as SVG", onclick: () => this.download() });
+    Object.assign(this.save, { type: "button", className: "save", textContent: "⤓", title: "Save as SVG", ariaLabel: "Save as SVG", onclick: () => this.download() });
     Object.assign(this.slider, { type: "range", min: 0, step: 1, oninput: () => this.scrub() });
-    this.slider.setAttribute("aria-label", "step shown");
+    this.slider.setAttribute("aria-label", "Step shown");
     const controls = document.createElement("div");
     controls.className = "controls";
     controls.append(this.button, this.slider, this.output, this.save);
@@ -82,7 +82,7 @@ class Player {
 
   label() {
     this.button.textContent = this.timer ? "❚❚ Pause" : "▶ Play";
-    this.button.setAttribute("aria-label", this.timer ? "pause" : "play through training");
+    this.button.setAttribute("aria-label", this.timer ? "Pause" : "Play training");
   }
 
   layout() {
