@@ -5,7 +5,8 @@ python -m benchmarks.quality --data GLUE report    train with the chosen rates, 
 python -m benchmarks.quality table                 print what the finished runs say, write quality.json
 
 GLUE is a folder with the folders sst2 and mrpc (train.parquet, and test.parquet or validation.parquet); `sentiment4`
-needs none. Every run is a row of results/quality.parquet and is not trained again. Two runs go side by side, a thread each.
+needs none. Every run is a row of results/quality.parquet and is not trained again. Two runs go side by side, a thread
+each.
 """
 
 from __future__ import annotations

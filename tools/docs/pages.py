@@ -24,8 +24,8 @@ COPIED = {"SECURITY.md": "SECURITY.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "C
 """Pages of the site that lie at the top of the repository."""
 
 MEASURED = (
-    "**Held-out loss minus LoRA's**, in nats, at equal budget (`minilm`, rank 4, the learning rate that each method chose "
-    "on `sentiment4`):"
+    "**Held-out loss minus LoRA's**, in nats, at equal budget (`minilm`, rank 4, the learning rate that each method "
+    "chose on `sentiment4`):"
 )
 WHAT_NEXT = (
     "To compare it on your own data, follow [Compare](../guides/compare.md). All methods are in "
