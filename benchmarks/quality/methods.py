@@ -65,7 +65,7 @@ METHODS = {
     "dynamic-signal": Method("dynamic, signed importance", fields={"score": "signed"}, rates_of=TUNED),
     "dynamic-uncertain": Method("dynamic, importance × uncertainty", fields={"score": "uncertainty"}, rates_of=TUNED),
     "dynamic-magnitude": Method("dynamic, importance by norms", fields={"score": "magnitude"}, rates_of=TUNED),
-    "dynamic-probe": Method("dynamic, growth by probe rows", fields={"growth": "probe"}, rates_of=TUNED),
+    "dynamic-probe": Method("dynamic, growth by probe components", fields={"growth": "probe"}, rates_of=TUNED),
     "dynamic-gradient": Method("dynamic, growth by the gradients", fields={"growth": "gradient"}, rates_of=TUNED),
     "dynamic-softmax": Method("dynamic, toward softmax ranks", fields={"solver": "softmax"}, rates_of=TUNED),
     "dynamic-stabilized": Method("dynamic, rank-stabilized scaling", fields={"scaling": "rank_stabilized"}),
