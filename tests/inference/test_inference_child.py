@@ -106,9 +106,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
 
 def test_it_says_when_memory_is_short(trained_run: Path) -> None:
     small = InferenceChild(memory=150_000_000)
-    with pytest.raises(
-        DynloraError, match=r"ran out of memory; stop other runs|needs more memory than is available"
-    ):
+    with pytest.raises(DynloraError, match=r"ran out of memory; stop other runs|needs more memory than is available"):
         asked(small, trained_run)
     small.stop()
 
