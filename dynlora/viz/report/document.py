@@ -1,12 +1,12 @@
-"""What a report is made of: parts with charts, tables and texts, and how each becomes HTML that holds only text."""
+"""What a report is made of: parts with charts, tables and texts, and their layout and the cells of their tables."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -103,34 +103,48 @@ class Document:
         return [block for part in self.shown for block in part.blocks if isinstance(block, Chart)]
 
 
-def text(value: object, limit: int = 2000) -> str:
-    """Return text as HTML: on one line, cut, nothing in it markup."""
-    return html.escape(one_line(value, limit))
+@dataclass(frozen=True)
+class Card:
+    """A block where it is on the page.
+
+    Attributes:
+        block: what it shows.
+        kind: chart, table or text.
+        is_wide: it takes the width of the page.
+        place: which chart it is, counted from 0; of a chart only.
+    """
+
+    block: Block
+    kind: str
+    is_wide: bool
+    place: int = 0
 
 
-def head(document: Document) -> str:
-    """Return the top of the page: title, facts, notes, and the links to the parts."""
-    facts = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in document.facts.items())
-    links = "".join(f'<a href="#part-{i}">{text(part.title)}</a>' for i, part in enumerate(document.shown))
-    return (
-        f'<h1>{text(document.title, 120)}</h1>\n<p class="about">{text(document.about)}</p>\n'
-        f'<dl class="facts">{facts}</dl>\n{_notes(document.notes)}<nav aria-label="parts">{links}</nav>'
-    )
+@dataclass(frozen=True)
+class Grid:
+    """A frame as a report shows it.
+
+    Attributes:
+        columns: names, cut.
+        rows: cells as (text, whether it is a number).
+        hidden: says how many rows are not shown; empty when all are.
+    """
+
+    columns: list[str]
+    rows: list[list[tuple[str, bool]]]
+    hidden: str
 
 
-def body(document: Document) -> str:
-    """Return the parts; the charts are numbered in the order of `Document.charts`."""
-    found, count = [], 0
-    for i, part in enumerate(document.shown):
-        cards = []
-        for block, is_wide in zip(part.blocks, _widths(part.blocks), strict=True):
-            cards.append(_card(block, is_wide, count))
-            count += isinstance(block, Chart)
-        found.append(
-            f'<section id="part-{i}">\n<h2>{text(part.title)}</h2>\n{_notes(part.notes)}'
-            f'<div class="cards">\n{"".join(cards)}</div>\n</section>\n'
-        )
-    return "".join(found)
+def cards(document: Document) -> list[list[Card]]:
+    """Return the cards of each part that is shown; charts are numbered in the order of `Document.charts`."""
+    charts = count()
+    return [
+        [
+            Card(block, type(block).__name__.lower(), is_wide, next(charts) if isinstance(block, Chart) else 0)
+            for block, is_wide in zip(part.blocks, _widths(part.blocks), strict=True)
+        ]
+        for part in document.shown
+    ]
 
 
 def _widths(blocks: Sequence[Block]) -> list[bool]:
@@ -144,55 +158,27 @@ def _widths(blocks: Sequence[Block]) -> list[bool]:
     return found
 
 
-def _notes(notes: Sequence[str]) -> str:
-    return "".join(f'<p class="note">{text(words)}</p>\n' for words in notes)
-
-
-def _card(block: Block, is_wide: bool, number_of_chart: int) -> str:
-    wide = " wide" if is_wide else ""
-    inner = {Chart: _chart, Table: _table, Text: _text}[type(block)](block, number_of_chart)
-    return f'<article class="card{wide}">\n<h3>{text(block.title)}</h3>\n{inner}</article>\n'
-
-
-def _chart(block: Chart, place: int) -> str:
-    return (
-        f'<div class="plot" data-chart="{place}" role="img" aria-label="{text(block.sentence)}"></div>\n'
-        f'<p class="sentence">{text(block.sentence)}</p>\n'
-        f"<details><summary>Table</summary>{grid(block.table)}</details>\n"
-    )
-
-
-def _table(block: Table, _: int) -> str:
-    sentence = f'<p class="sentence">{text(block.sentence)}</p>\n' if block.sentence else ""
-    return f"{grid(block.frame)}\n{sentence}"
-
-
-def _text(block: Text, _: int) -> str:
-    return f"<pre>{_lines(block.text)}</pre>\n"
-
-
-def _lines(words: str) -> str:
-    """Return lines as HTML, their indents kept; each is cut, and so is their number."""
+def cut_lines(words: str) -> str:
+    """Return at most `MOST_LINES` lines, each cut, their indents kept."""
     lines = words.splitlines()[:MOST_LINES]
-    return "\n".join(" " * (len(line) - len(line.lstrip(" "))) + text(line, MOST_TEXT) for line in lines)
+    return "\n".join(" " * (len(line) - len(line.lstrip(" "))) + one_line(line, MOST_TEXT) for line in lines)
 
 
-def grid(frame: pd.DataFrame) -> str:
-    """Return a frame as an HTML table of at most `MOST_ROWS` rows, which says so when it holds more."""
+def grid(frame: pd.DataFrame) -> Grid:
+    """Return at most `MOST_ROWS` rows of a frame as text."""
     shown = frame.iloc[:MOST_ROWS, :MOST_COLUMNS]
-    heads = "".join(f"<th>{text(name, MOST_TEXT)}</th>" for name in shown.columns)
     numeric = [pd.api.types.is_numeric_dtype(shown.iloc[:, i]) for i in range(shown.shape[1])]
-    rows = "".join(
-        "<tr>" + "".join(_cell(value, is_number) for value, is_number in zip(row, numeric, strict=True)) + "</tr>\n"
+    rows = [
+        [_cell(value, is_number) for value, is_number in zip(row, numeric, strict=True)]
         for row in shown.itertuples(index=False, name=None)
-    )
-    cut = f"<p>{len(shown):,} of {len(frame):,} rows shown.</p>" if len(shown) < len(frame) else ""
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table></div>{cut}'
+    ]
+    cut = f"{len(shown):,} of {len(frame):,} rows shown." if len(shown) < len(frame) else ""
+    return Grid([one_line(name, MOST_TEXT) for name in shown.columns], rows, cut)
 
 
-def _cell(value: object, is_number: bool) -> str:
+def _cell(value: object, is_number: bool) -> tuple[str, bool]:
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
-        return "<td>–</td>"
+        return "–", False
     if is_number and not isinstance(value, bool):
-        return f'<td class="number">{number(value, 4)}</td>'
-    return f"<td>{text(value, MOST_TEXT)}</td>"
+        return number(value, 4), True
+    return one_line(value, MOST_TEXT), False
