@@ -7,6 +7,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 PORT ?= 8501
 WORKERS ?= 3
+FAST := tests/test_architecture.py tests/test_config.py tests/test_pairwise.py tests/store tests/viz tests/engine tests/jobs
 ARGS ?=
 CONSTRAINTS ?=
 
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test check lint format types supply docs wheel bench bench-quick bench-trackers torture browser clean
+.PHONY: help demo test test-fast check lint format types supply docs wheel bench bench-quick bench-trackers torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -26,6 +27,9 @@ demo: $(VENV)/.installed  ## start a real dynamic fine-tune and serve the dashbo
 
 test: $(VENV)/.installed-test browser  ## run the tests, browser included
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not torture" $(ARGS)
+
+test-fast: $(VENV)/.installed-test  ## the part of the tests that answers within a minute, for the loop at the desk
+	$(BIN)/python -m pytest -n 2 -m "not torture and not browser and not slow" $(FAST) $(ARGS)
 
 check: lint types supply docs test  ## everything that must pass before a commit lands
 

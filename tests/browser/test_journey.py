@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PROBED = re.compile(r"/\w+/_stcore/(health|host-config)$")
 """Where streamlit looks for its server first, below the page's own path; it is not there."""
 
+LOOKS = ((1280, "dark"), (375, "light"))
+
 
 @pytest.mark.slow
 def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifacts: Path, runs_dir: Path) -> None:
@@ -89,8 +91,10 @@ def _launch(page: Page, server: str) -> str:
     return re.sub(r".*Started as (\S+)\..*", r"\1", started.inner_text(), flags=re.S)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(1280, "light"), (375, "dark"), *(pytest.param(*look, marks=pytest.mark.torture) for look in LOOKS)],
+)
 def test_every_page_fits_and_follows_the_mode(
     server: str, window: Window, artifacts: Path, scheme: str, width: int
 ) -> None:

@@ -16,6 +16,8 @@ from dynlora.strategies.dynamic.gradient_accumulation import ACCUMULATED_STEPS, 
 from dynlora.strategies.dynamic.one_shot import within_layers
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 
+pytestmark = pytest.mark.slow  # together
+
 
 def empty(d_in: int, d_out: int, key: str = "module/1") -> GradientSketch:
     return GradientSketch.empty(d_in, d_out, seed=0, key=key, device=torch.device("cpu"))

@@ -16,6 +16,8 @@ from dynlora.store import catalogue
 from dynlora.store.writer import RunWriter
 from tests.store.builder import define, finished_run, new_run, read_all, record
 
+pytestmark = pytest.mark.slow  # together
+
 STEPS = 60
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

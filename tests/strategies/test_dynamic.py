@@ -27,6 +27,7 @@ from tests.engine.harness import (
     tiny_config,
     weights,
 )
+from tests.pairwise import pairwise
 
 
 def test_dynamics_off_is_plain_lora_to_the_bit() -> None:
@@ -74,10 +75,10 @@ def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("gates", ["off", "module"])
-@pytest.mark.parametrize("allocation", ["rank", "random", "both", "scalar"])
-@pytest.mark.parametrize("growth", ["weakest", "probe"])
-@pytest.mark.parametrize("solver", ["swap", "softmax"])
+@pairwise(
+    "allocation, gates, growth, solver",
+    ["rank", "random", "both", "scalar"], ["off", "module"], ["weakest", "probe"], ["swap", "softmax"],
+)  # fmt: skip
 def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str, solver: str) -> None:
     how = {"allocation": allocation, "gates": gates, "growth": growth, "solver": solver}
     fields = {"name": "dynamic", "min_rank": 1, **how}

@@ -28,6 +28,8 @@ from dynlora.viz.report.comparing import shared
 from tests.command_line import document, run
 from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
+pytestmark = pytest.mark.slow  # together: each report holds plotly, packed anew
+
 RUN = "20260101-000000-00000001"
 BREAK_OUT = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)><!--<script> $x$ {{plotly}} %{customdata[0]} "
