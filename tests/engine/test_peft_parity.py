@@ -21,7 +21,10 @@ from tests.engine.harness import TASK, make_trainer, tiny_config, tiny_model, ti
 
 STEPS = 20
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+pytestmark = [
+    pytest.mark.slow,  # together
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # PEFT asks the old name
+]
 
 
 class StreamDropout(nn.Module):
