@@ -6,6 +6,7 @@ import os
 import platform
 import signal as signals_module
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import launch
+from dynlora.jobs.queue import LOG_NAME, claim
+from dynlora.jobs.spawn import log_from_here
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
@@ -58,16 +61,34 @@ def train(
     runs_dir: Path,
     queue: bool,
     progress: bool,
+    stay: Callable[[Any, str], None] | None = None,
 ) -> tuple[Any, str, int]:
-    """Train a run here, or queue it."""
+    """Train a run here, or queue it.
+
+    Args:
+        config: file of the settings, or None.
+        overrides: `key=value` each.
+        name: display name, or None.
+        runs_dir: folder of the runs.
+        queue: make a queued run instead.
+        progress: draw a bar.
+        stay: tells what was queued; this process then trains the run itself where it is next, as it has loaded model
+            and data already. None leaves that to another process.
+    """
     settings = read_config(config, overrides, name)
     fetch(settings)
     from dynlora.training import run as training
 
     if queue:
-        folder = training.plan(settings).create(runs_dir, "queued")
+        planned = training.plan(settings)
+        folder = planned.create(runs_dir, "queued")
+        document, words = {"id": folder.name, "status": "queued"}, f"queued {folder.name}"
+        if stay is not None and claim(runs_dir, folder.name):
+            stay(document, words)
+            log_from_here(folder / LOG_NAME)
+            return _ended(training.train_planned(planned, folder))
         launch.start_next(runs_dir)
-        return {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
+        return document, words, 0
     return _ended(training.train(settings, runs_dir, progress=progress))
 
 

@@ -79,15 +79,25 @@ def exit_with(code: int) -> Any:
 @click.option(
     "--queue", is_flag=True, help=("Check the config, create the run and put it in the queue, instead of training now.")
 )
+@click.option("--stay", is_flag=True, hidden=True, help="With --queue: train the run here if it is next.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def train(as_json: bool, queue: bool, **options: Any) -> None:
+def train(as_json: bool, queue: bool, stay: bool, **options: Any) -> None:
     """Train a run.
 
     Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
     """
-    document, words, code = commands.train(queue=queue, progress=not queue and sys.stderr.isatty(), **options)
-    with exit_with(code):
+    told: list[str] = []
+
+    def say(document: Any, words: str) -> None:
+        """Tell what was queued at once: training it comes after that, and its words go to the run's log."""
         tell(document, words, as_json=as_json)
+        told.append(words)
+
+    document, words, code = commands.train(
+        queue=queue, progress=not queue and sys.stderr.isatty(), stay=say if stay else None, **options
+    )
+    with exit_with(code):
+        tell(document, words, as_json=as_json and not told)
 
 
 @main.command()

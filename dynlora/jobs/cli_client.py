@@ -9,6 +9,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,9 @@ CATALOG_TIMEOUT_S = 120.0
 MAX_CATALOG_BYTES = 4_000_000
 _PACKAGE = Path(__file__).parents[1]
 
+Runner = Callable[[list[str], float], subprocess.CompletedProcess[bytes]]
+"""Runs a command within so many seconds and returns what it said."""
+
 
 def strategies_command() -> list[str]:
     """Return the command that lists the strategies with their typed hyper-parameters."""
@@ -46,33 +50,34 @@ def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProce
     )
 
 
-def answer_of(command: list[str], timeout_s: float, failed: str) -> dict[str, Any]:
+def answer_of(command: list[str], timeout_s: float, failed: str, run: Runner | None = None) -> dict[str, Any]:
     """Return the JSON object that a command of dynlora's prints, see `json_of`.
 
     Raises:
         ConfigError: when it refuses its input; the text is its own sentence.
         DynloraError: when it fails, takes too long or prints something else.
     """
-    found = json_of(command, timeout_s, failed)
+    found = json_of(command, timeout_s, failed, run)
     if not isinstance(found, dict):
         raise DynloraError(f"{failed}: its answer is not an object")
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
-def json_of(command: list[str], timeout_s: float, failed: str) -> Any:
+def json_of(command: list[str], timeout_s: float, failed: str, run: Runner | None = None) -> Any:
     """Return the JSON document that a command of dynlora's prints.
 
     Args:
         command: what to run.
         timeout_s: seconds to wait for it.
         failed: what did not happen when it fails, such as `the run was not queued`.
+        run: runs it; `run_child` unless told otherwise.
 
     Raises:
         ConfigError: when it refuses its input; the text is its own sentence.
         DynloraError: when it fails or takes too long.
     """
     try:
-        done = run_child(command, timeout_s)
+        done = (run or run_child)(command, timeout_s)
     except subprocess.TimeoutExpired:
         raise DynloraError(f"checking the configuration took longer than {timeout_s:.0f} s: try again") from None
     except OSError as error:

@@ -32,7 +32,7 @@ from dynlora.jobs.queue import (
     start_next,
     wake,
 )
-from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root, storing
+from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root, storing
 from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.safe_files import read_json, write_text
 from dynlora.store import process, schema
@@ -81,8 +81,8 @@ class RunHandle:
 
 
 def train_command(config: Path, runs_dir: Path) -> list[str]:
-    """Return the command that checks a configuration and makes a queued run of it."""
-    command = [sys.executable, "-m", "dynlora", "train", "--config", str(config), "--queue", "--json"]
+    """Return the command that checks a configuration, makes a queued run of it, and trains it if it is next."""
+    command = [sys.executable, "-m", "dynlora", "train", "--config", str(config), "--queue", "--stay", "--json"]
     return [*command, "--runs-dir", str(runs_dir)]
 
 
@@ -140,7 +140,7 @@ def _remove(entry: Path) -> None:
 
 
 def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
-    found = answer_of(train_command(request, root), timeout_s, "the run was not queued")
+    found = answer_of(train_command(request, root), timeout_s, "the run was not queued", run_or_leave)
     try:
         return schema.check_run_id(str(found["id"]))
     except (ValueError, KeyError):

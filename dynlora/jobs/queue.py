@@ -98,6 +98,27 @@ def start_next(runs_dir: Folder) -> str | None:
     return None
 
 
+def claim(runs_dir: Folder, run_id: str) -> bool:
+    """Take a queued run for this very process, which then has to train it; say whether it was next and is taken.
+
+    A process that has just checked a run holds its model and its data already: a second one would load both again.
+
+    Raises:
+        RunBusyError: when another process has held the queue for half a minute.
+    """
+    root = runs_root(runs_dir)
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        reap()
+        if next(iter(_waiting(root)), None) != run_id:
+            return False
+        folder, me = schema.run_folder(root, run_id), process.this_process()
+        with suppress(OSError):
+            note = {"pid": me.pid, "start_time": me.start, "opened": read_status(folder).opened}
+            write_text(folder / LAUNCH_NAME, json.dumps(note))
+            return True
+    return False
+
+
 def wake(runs_dir: Folder) -> str | None:
     """Restart a stalled queue; one look into a folder when nothing is queued. A broken run never makes it fail.
 

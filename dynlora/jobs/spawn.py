@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from dynlora.errors import CorruptRunError, StorageError
 from dynlora.safe_files import NotPlainFileError, open_log
@@ -30,6 +33,8 @@ TOKEN_VARIABLE = "DYNLORA_TOKEN"
 
 _DROPPED = frozenset((TOKEN_VARIABLE,))
 _END_S = 5.0
+_LEAVES_S = 0.5
+"""How long a process that has closed its output may take to end before it counts as going on, seconds."""
 
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -75,6 +80,62 @@ def _open_log(log: Path) -> int:
         return open_log(log)
     except NotPlainFileError:
         raise CorruptRunError(f"{log.name} is not a plain file: remove it") from None
+
+
+def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+    """Run a command until it ends, or until it has closed its output and goes on alone; return what it said.
+
+    The process is detached: it outlives this one and the terminal. Its exit code is 0 when it goes on.
+
+    Raises:
+        subprocess.TimeoutExpired: when it did neither in time; it is ended then.
+        OSError: when it cannot be started.
+    """
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment(),
+        start_new_session=True,
+    )  # fmt: skip
+    said: dict[str, bytes] = {}
+    readers = [
+        threading.Thread(target=_drain, args=(said, name, pipe), daemon=True)
+        for name, pipe in (("out", child.stdout), ("err", child.stderr))
+    ]
+    for reader in readers:
+        reader.start()
+    deadline = time.monotonic() + timeout_s
+    for reader in readers:
+        reader.join(max(0.0, deadline - time.monotonic()))
+    if len(said) < len(readers):
+        child.kill()
+        child.wait()
+        raise subprocess.TimeoutExpired(command, timeout_s)
+    try:
+        code = child.wait(_LEAVES_S)
+    except subprocess.TimeoutExpired:
+        code = 0
+        _children.append(child)
+    return subprocess.CompletedProcess(command, code, said["out"], said["err"])
+
+
+def _drain(said: dict[str, bytes], name: str, pipe: IO[bytes]) -> None:
+    """Keep all that a process writes to a pipe, until it closes it."""
+    with pipe:
+        said[name] = pipe.read()
+
+
+def log_from_here(log: Path) -> None:
+    """Let everything this process still says go to a run's log; whoever waited for its output is free.
+
+    Raises:
+        CorruptRunError: when the log is no plain file.
+        OSError: when it cannot be written.
+    """
+    descriptor = _open_log(log)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for target in (1, 2):
+        os.dup2(descriptor, target)
+    os.close(descriptor)
 
 
 def end_child(pid: int) -> None:

@@ -74,11 +74,12 @@ def train(
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that was checked whole and has no folder yet: its config, what the store keeps of it, its length."""
+    """A run that was checked whole and has no folder yet: config, what the store keeps, length, what was loaded."""
 
     config: RunConfig
     meta: dict[str, Any]
     max_steps: int
+    inputs: Inputs
 
     def create(self, runs_dir: Path, state: str) -> Path:
         """Make the run folder at step 0 and return it."""
@@ -95,6 +96,11 @@ def plan(config: RunConfig) -> PlannedRun:
     inputs = load_inputs(config)
     trainer_check(inputs)
     return _planned(inputs)
+
+
+def train_planned(planned: PlannedRun, folder: Path) -> Outcome:
+    """Train a checked run in the folder that was made of it, with the model and the data that are loaded already."""
+    return _run_and_call_the_next(planned.inputs, folder, make_accelerator(), None, progress=False)
 
 
 def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool = False) -> Outcome:
@@ -171,7 +177,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
         "data_warnings": inputs.data.warnings,
     }
-    return PlannedRun(config, meta, inputs.total)
+    return PlannedRun(config, meta, inputs.total, inputs)
 
 
 def _shared_folder(inputs: Inputs, runs_dir: Path, accelerator: Accelerator, state: str) -> Path:

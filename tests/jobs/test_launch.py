@@ -315,7 +315,8 @@ def test_children_inherit_what_they_need_and_no_more() -> None:
 
 def test_no_choice_of_a_user_is_on_a_command_line() -> None:
     assert launch.train_command(Path("/r/.incoming/k.yaml"), Path("/r")) == [
-        sys.executable, "-m", "dynlora", "train", "--config", "/r/.incoming/k.yaml", "--queue", "--json", "--runs-dir",
+        sys.executable, "-m", "dynlora", "train", "--config", "/r/.incoming/k.yaml", "--queue", "--stay", "--json",
+        "--runs-dir",
         "/r",
     ]  # fmt: skip
     assert run_queue.resume_command("id", Path("/r")) == [
