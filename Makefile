@@ -1,7 +1,7 @@
 # `make demo` and `make test` start from a fresh clone and nothing else.
 # Packages come from wherever pip is configured to look. On Linux PyPI's torch brings the CUDA libraries along; to do
 # without them, point pip at a CPU build first (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS). `CONSTRAINTS=constraints.txt`
-# installs the versions that were tried together instead of the newest.
+# installs the versions that were tried together instead of the newest. tools/install.py says how far it is.
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -13,8 +13,7 @@ CONSTRAINTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+INSTALL := CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tools/install.py
 
 .DEFAULT_GOAL := test
 .PHONY: help demo test test-fast check lint format types supply docs wheel bench bench-quick bench-trackers torture browser clean
@@ -79,23 +78,23 @@ $(BIN)/python:
 
 # A stamp per set of packages: made again when pyproject.toml changes, free of charge otherwise.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable .
+	$(INSTALL)
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable '.[test]'
+	$(INSTALL) test
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) dev
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-docs $(VENV)/.installed-test
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable '.[docs]'
+	$(INSTALL) docs
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable '.[bench]'
+	$(INSTALL) bench
 	@touch $@ $(VENV)/.installed
 
 # Trackers bring some 120 packages, none of which the project needs: an environment of their own.

@@ -1,1 +1,1 @@
-"""The command line: one file a command group, thin; what a command does is in the folder it calls."""
+"""The command line: one thin file per command group; what a command does is in the folder it calls."""

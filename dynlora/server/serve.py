@@ -119,12 +119,23 @@ def _warm() -> None:
 
 
 def demo(*, runs_dir: Path, port: int) -> int:
-    """Start the demo run through the queue and serve the dashboard."""
-    handle = launch.enqueue(
-        _nested({"name": "demo: dynamic on sentiment4", **DEMO}), runs_dir, key=f"demo-{int(time.time())}"
+    """Serve the dashboard at once, and start the demo run through the queue beside it."""
+    click.echo(
+        f"dashboard: http://127.0.0.1:{port} (loading the demo's model and data; its run appears there)", err=True
     )
-    click.echo(f"training {handle.id}; open http://127.0.0.1:{port}/run?run={handle.id}", err=True)
+    threading.Thread(target=_start_demo, args=(runs_dir, port), daemon=True).start()
     return ui(runs_dir=runs_dir, port=port, host="127.0.0.1")
+
+
+def _start_demo(runs_dir: Path, port: int) -> None:
+    """Put the demo run into the queue and say where to watch it, or why it cannot be started."""
+    config = _nested({"name": "demo: dynamic on sentiment4", **DEMO})
+    try:
+        handle = launch.enqueue(config, runs_dir, key=f"demo-{int(time.time())}")
+    except DynloraError as error:
+        click.echo(f"the demo run was not started: {error}", err=True)
+    else:
+        click.echo(f"training {handle.id}: http://127.0.0.1:{port}/run?run={handle.id}", err=True)
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
