@@ -138,12 +138,15 @@ def swap(state: AllocationState, *, moves: int, per_module: int, hysteresis: flo
     ledger = Ledger(state, moves=moves, per_module=per_module)
     importance = state.benefit / state.cost
     wanting = [m for m in range(len(importance)) if np.isfinite(importance[m]) and importance[m] > 0]
+    # Receivers take turns from the top: the best one is served first, so that a budget too small for all goes where it
+    # helps most. Ties go by position, as a run must come out the same wherever it is trained.
     for receiver in sorted(wanting, key=lambda m: (-importance[m], m)):
         while ledger.may_receive(receiver):
             payers = ledger.payers(receiver)
-            if payers is None:
+            if payers is None:  # too few donors for this module; one whose components cost less may still be paid
                 break
             loss = sum(drop.score for drop in payers)
+            # Written so that a benefit or loss which is not a number stops the moves: NaN > x is false.
             if not state.benefit[receiver] > (1 + hysteresis) * loss:
                 break
             ledger.book(payers, receiver)

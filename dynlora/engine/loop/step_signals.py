@@ -85,7 +85,7 @@ class StepSignals:
 
     @torch.no_grad()
     def weigh(self) -> None:
-        """Note what the components are worth, before edits take some of them from under their gradients."""
+        """Note the importance of components while their gradients are there: edits permute and drop components."""
         self._weighed = None if self._strategy_weighs else self._importance()
 
     @torch.no_grad()
@@ -108,6 +108,8 @@ class StepSignals:
         in_use = self.adapters.active_parameters() + self.adapters.gate_parameters()
         in_use = torch.as_tensor(in_use, dtype=torch.float32, device=self.adapters[0].lora_A.device)
         scalars = {**scalars, PARAMETERS: in_use}
+        # One block, one copy: a copy for each number would wait for the device each time. It is read one step late,
+        # when it has arrived, so that no step of training waits for what is only recorded.
         block = torch.cat([*vectors.values(), *(value.reshape(1) for value in scalars.values())])
         self.flush()
         copy = block.to("cpu", non_blocking=True)

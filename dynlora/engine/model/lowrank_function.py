@@ -99,6 +99,9 @@ class _LowRankLinear(torch.autograd.Function):
         weighted = _weigh(inner, factor)
         if live:
             out.view(-1, out.shape[-1]).addmm_(weighted.t(), up.t())
+        # Memory is what this function exists for. Kept are the input and r numbers per token; the update itself, as
+        # wide as the output, is added in place and not kept. `inner`, before the factor, is kept only where the
+        # gradients of scale and gate need it.
         asked = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
         kept = factor if isinstance(factor, Tensor) else None
         ctx.save_for_backward(rows, inner if asked else None, weighted, down, up, scale, gate, kept, dropped)
