@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.jobs import launch
+from dynlora.store.process import this_process
+from dynlora.store.stop_request import request_stop
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
@@ -102,3 +105,20 @@ def test_a_report_is_offered(page: str, address: dict[str, str], runs_dir: Path)
     for run_id in (RUN, f"{RUN[:-1]}2"):
         make_run(runs_dir, run_id=run_id)
     assert "Report" in [button.label for button in open_page(page, **address).download_button]
+
+
+def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(runs_dir, run_id=RUN, state="running")
+    me = this_process()
+    request_stop(folder, me.pid, me.start)
+    ended: list[str] = []
+    monkeypatch.setattr(launch, "end_now", lambda _, run_id: ended.append(run_id))
+    app = open_page("run", run=RUN)
+    said = plain(app)
+    assert "stopping" in said
+    assert "loses the 40 steps since the checkpoint of step 0" in said
+    assert not [button for button in app.button if button.label == "Stop"]
+    app.button(key="end-now").click().run()
+    assert ended == [RUN]
