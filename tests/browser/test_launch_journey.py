@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER, Window
+from tests.browser.conftest import OTHER, Window, settled
 from tests.tiny import tiny_rows, write_csv
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def test_the_form_and_the_methods_fit(server: str, window: Window, artifacts: Pa
             main = page.get_by_test_id("stMain")
             assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, (name, width)
             page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")
-        page.get_by_role("link", name="Launch").first.click()
+        settled(page)
+        page.get_by_test_id("stMain").get_by_role("link", name="Launch").first.click()
         expect(page).to_have_url(re.compile("/launch.*strategy="))
         context.close()

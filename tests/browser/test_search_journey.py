@@ -33,7 +33,7 @@ def test_from_a_search_to_the_table_of_the_paper(
 
     _sweep(runs_dir)
     page.goto(server)
-    box = page.get_by_label("Search", exact=True)
+    box = page.get_by_role("textbox", name="Search", exact=True)
     settled(page)
     box.fill("swept and acuracy>0.02")
     box.press("Enter")
@@ -50,7 +50,7 @@ def test_from_a_search_to_the_table_of_the_paper(
     page.screenshot(path=artifacts / "search-runs.png", full_page=True)
     page.get_by_role("link", name="Compare all 12 matching runs").click()
     expect(page.get_by_text(re.compile(r"12 of \d+ runs match and are compared"))).to_be_visible()
-    for section, cards in (("Numbers", ("scatter", "parallel")), ("Sweeps", ("along", "grid"))):
+    for section, cards in (("Scatter plots", ("scatter", "parallel")), ("Sweeps", ("along", "grid"))):
         page.get_by_text(section, exact=True).click()
         for card in cards:
             expect(page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot')).to_have_count(1)

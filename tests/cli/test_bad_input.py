@@ -184,11 +184,11 @@ MODELS = {
     "no tokenizer": ({"config.json": b"{}", "model.safetensors": b"x"}, ["tokenizer"]),
     "garbage": (
         {"config.json": b"garbage", "model.safetensors": b"x", "tokenizer.json": b"{}"},
-        ["cannot be loaded for text classification"],
+        ["cannot be loaded for classification"],
     ),
     "unknown architecture": (
         {"config.json": b'{"model_type": "abacus"}', "model.safetensors": b"x", "tokenizer.json": b"{}"},
-        ["cannot be loaded for text classification"],
+        ["cannot be loaded for classification"],
     ),
 }
 
