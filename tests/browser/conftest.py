@@ -4,8 +4,6 @@ Each test has a runs folder of its own all the same: the folder that the server 
 test points at its own.
 """
 
-# pyright: reportArgumentType=false, reportCallIssue=false
-# (pandas comes without types of its own)
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The dashboard's server is killed while a run trains and started again: the run goes on, the view comes back."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import os

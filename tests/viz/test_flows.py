@@ -1,7 +1,5 @@
 """Flows of capacity: every parameter is followed from its first holder to its last, and both sides add up."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import numpy as np

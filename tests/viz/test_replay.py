@@ -1,7 +1,5 @@
 """The replay's frames, the map's orders, and how steady importance is."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import json

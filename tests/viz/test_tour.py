@@ -1,7 +1,5 @@
 """The tour's stops, and which run it picks: by what the run recorded."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Figures of an adapter that came without a run: a number over depth and kind, norms, singular values."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import numpy as np

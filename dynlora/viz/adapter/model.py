@@ -1,7 +1,5 @@
 """An adapter that came without a run, as frames: its modules, a number over depth and kind, its singular values."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The cards of the Capacity page: what changes with every step, and what changes with the allocator's decisions."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures of components: those of one module over the steps, and those of all modules at one step."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from typing import Any

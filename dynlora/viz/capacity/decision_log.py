@@ -1,7 +1,5 @@
 """The decision log in words: what a method decided beside moving rank, an entry a decision."""
 
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

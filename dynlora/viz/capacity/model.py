@@ -1,7 +1,5 @@
 """What the Capacity page computes before it draws: rows in order, shares, agreement; pandas in, pandas out."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Figures of the modules: who gave to whom, whether rank followed importance, one module over the steps."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The figure of a search: what each candidate costs in parameters and what it is worth."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import plotly.graph_objects as go

@@ -1,7 +1,5 @@
 """Searches of the decision log: the candidates that a method tried, round by round, and which it chose."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping

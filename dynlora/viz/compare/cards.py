@@ -1,7 +1,5 @@
 """The Compare page's parts: curves by group, the frontier, paired differences, final ranks."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

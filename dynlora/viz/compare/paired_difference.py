@@ -1,7 +1,5 @@
 """Is one group of runs better than another? The paired difference over shared seeds and examples, with its interval."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What two runs differ by on the rows that both were evaluated on: the held-out rows, else the probe set."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 As a frame for the page, and as LaTeX (with booktabs) and Markdown, whatever a name holds escaped for each.
 """
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import re

@@ -1,7 +1,5 @@
 """Which runs are compared: picked by hand, or all that a search fits; either way the address says it."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Figures of many runs as points and lines: any two of their numbers, and many at once."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import textwrap

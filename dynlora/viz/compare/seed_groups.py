@@ -1,7 +1,5 @@
 """Runs that differ in their seed alone belong together: groups, their mean and band, and what the x axis counts."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import json

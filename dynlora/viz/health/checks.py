@@ -4,8 +4,6 @@ Every check is one small pure function of what a run has recorded. It returns a 
 thresholds are constants of this file and stand in the words of the findings.
 """
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

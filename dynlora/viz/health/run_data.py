@@ -1,7 +1,5 @@
 """One run as it stands, read once: what a report shows and what the health checks look at."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from dataclasses import dataclass

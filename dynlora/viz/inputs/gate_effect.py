@@ -1,7 +1,5 @@
 """Do groups of inputs open gates differently, or is it chance? An effect size against a permutation baseline."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The card of the Capacity page that knocks modules out: start it, watch it, and read whether importance was right."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false, reportOperatorIssue=false
-# (pandas comes without types)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Figures of knock-outs: what is lost without each module, by group, and against the allocator's score."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of a check before a run starts: parameters by kind of module, and the schedule as a timeline."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Which data is trained on: embedded, uploaded, a file of this machine, or the hub's; and which column is what."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import hashlib

@@ -1,7 +1,5 @@
 """What the launch form starts from: a preset or another run, chosen in the address."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The form that starts a sweep: a base, lists of values, and how many runs that makes."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import secrets

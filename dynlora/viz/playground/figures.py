@@ -1,7 +1,5 @@
 """Figures of the Playground and the shift lab: answers side by side, modules that carry one, gates that move."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import numpy as np

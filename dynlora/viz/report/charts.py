@@ -1,7 +1,5 @@
 """Figures as the plain values that a report carries: drawn once in light, and what differs in dark."""
 
-# pyright: reportArgumentType=false
-# (plotly comes without types of its own)
 from __future__ import annotations
 
 import base64

@@ -1,7 +1,5 @@
 """Figures of a run over its steps: loss, metrics, learning rate, budget, time; and what an evaluation found."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The Run page while a run trains: its head, what it learns, what it costs, the machine."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

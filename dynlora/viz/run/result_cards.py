@@ -1,7 +1,5 @@
 """The Run page's results: what the last evaluation found, and what changed since the first."""
 
-# pyright: reportArgumentType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

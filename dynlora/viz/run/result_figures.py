@@ -1,7 +1,5 @@
 """Figures of what an evaluation found: scores by class and group, answers before and after, the machine in use."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

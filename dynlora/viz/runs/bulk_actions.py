@@ -1,7 +1,5 @@
 """What can be done with the ticked runs besides looking at them: export their rows, tag them, note what they are."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Figures of the Runs page: how the results of groups of runs lie beside each other."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The card that sets groups of runs side by side."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import pandas as pd

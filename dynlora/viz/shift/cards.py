@@ -1,7 +1,5 @@
 """Robustness tests of the Inputs page: the trained adapter on other text, and runs without a group."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types)
 from __future__ import annotations
 
 import secrets

@@ -1,7 +1,5 @@
 """What the shift lab computes before it draws: metrics and gates in two states."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types)
 from __future__ import annotations
 
 from collections import Counter
