@@ -1,7 +1,5 @@
 """The search box, what is wrong with what stands in it, and the saved views; the search lives in the address."""
 
-# pyright: reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,6 +10,7 @@ import streamlit as st
 from dynlora.errors import DynloraError, SearchError
 from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
 from dynlora.store.search_fields import unset_names
+from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.text import listed, markdown_text, one_line
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note
@@ -53,7 +52,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
         st.error(markdown_text(error, 800), icon=":material/search_off:")
         st.code(error.picture, language=None)
         return None
-    unset = unset_names(text, runs[["config"]].to_dict("records"))
+    unset = unset_names(text, records(runs[["config"]]))
     if unset:
         note(f"None of these runs has {listed([one_line(name, 60) for name in unset])}; check the spelling.")
     return found

@@ -1,8 +1,5 @@
 """The list of runs as the Runs page shows it: filtered, ordered, grouped, and said in words."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import json
@@ -14,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import search_fields
+from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.run_summary import budget_share, main_metric, named, strategy_words
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import listed, one_line, plural, score
@@ -67,7 +65,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
     """
     if not text.strip():
         return runs
-    return runs[search_fields.fits(text, runs.to_dict("records"))].reset_index(drop=True)
+    return runs[search_fields.fits(text, records(runs))].reset_index(drop=True)
 
 
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
@@ -86,7 +84,7 @@ def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
 
 def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the table of the Runs page: one row per run, with the columns `COLUMNS`."""
-    table = pd.DataFrame([_row(row) for row in runs.to_dict("records")], columns=list(COLUMNS))
+    table = pd.DataFrame([_row(row) for row in records(runs)], columns=list(COLUMNS))
     table["created"] = _times(table["created"])
     return table.astype({"seed": "Int64", "result": float, "of budget": float, "progress": float})
 
@@ -98,7 +96,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": one_line(row["name"], 120),
         "status": STATUS_WORDS.get(row["status"], row["status"]),
-        "progress": 100 * int(done) / int(total) if known else None,
+        "progress": 100 * int(row["step"]) / int(row["max_steps"]) if known else None,
         "trend": list(row.get("trend") or []),
         "result": value,
         "metric": one_line(name, 40),
@@ -117,7 +115,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _times(seconds: pd.Series) -> pd.Series:
     """Return times of the clock for seconds since the epoch, all at once: one by one they were a third of the page."""
-    finite = pd.to_numeric(seconds, errors="coerce").where(lambda value: np.isfinite(value))
+    known = pd.to_numeric(seconds, errors="coerce")
+    finite = known.where(np.isfinite(known))
     return pd.to_datetime(finite.clip(0.0, 4e9) // 1, unit="s")
 
 
@@ -138,7 +137,7 @@ def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
             fidelity that its newest run says.
     """
     rows: list[dict[str, Any]] = []
-    finished = runs[runs["status"] == "finished"].to_dict("records")
+    finished = records(runs[runs["status"] == "finished"])
     words = {str(row["strategy"]): strategy_words(row) for row in reversed(finished)}
     for row in finished:
         metric, value = main_metric(row)
@@ -178,7 +177,7 @@ def group_words(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
         return f"There is no finished run with a result yet.{left}"
     parts = [
         f"{row['group']}: {one_line(row['metric'], 40)} {score(row['mean'])}{_spread_words(row['spread'], row['runs'])}"
-        for row in summary.to_dict("records")
+        for row in records(summary)
     ]
     warning = " The runs have different models or data; filter for one of them to compare." if mixed else ""
     return f"Mean ± standard deviation over runs. {listed(parts, 4)}.{left}{warning}"
@@ -190,7 +189,7 @@ def _spread_words(spread: float, runs: int) -> str:
 
 def plain_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of runs as plain values, None where a frame holds its own kind of nothing."""
-    return [{key: _plain(value) for key, value in row.items()} for row in runs.to_dict("records")]
+    return [{key: _plain(value) for key, value in row.items()} for row in records(runs)]
 
 
 def export_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:

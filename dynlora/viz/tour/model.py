@@ -1,7 +1,5 @@
 """The guided tour: its stops, their words, and which run it is shown on, chosen by what the run recorded."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -141,7 +139,7 @@ def merit(
     if not set(NEEDED) <= set(recorded) or len(events) < LEAST_EVENTS or len(ranks) != len(importance):
         return None
     won = ranks.iloc[:, -1] - ranks.iloc[:, 0]
-    before = importance.loc[:, importance.columns <= min(events)]
+    before = importance.loc[:, importance.columns.to_numpy() <= min(events)]
     found = spearman(won.reset_index(drop=True), before.mean(axis=1).reset_index(drop=True))
     return found if found >= LEAST_FOLLOWED else None
 

@@ -1,7 +1,5 @@
 """The guided tour in the browser: which run it shows, its stops, and the way from one to the next."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -29,6 +27,7 @@ from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.view import InputsView
 from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.text import plural
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.ui import cached_queries
@@ -71,7 +70,7 @@ def toured() -> Toured | None:
         for run, folder, step in zip(finished["id"], finished["folder"], finished["step"], strict=True)
     }
     found = (
-        _best(tuple(places[run] for run in ids)) for ids in tour_model.comparable_first(finished.to_dict("records"))
+        _best(tuple(places[run] for run in ids)) for ids in tour_model.comparable_first(records(finished))
     )  # the last stop compares: a run that stands alone is the second choice
     best = next((run for run in found if run is not None), None)
     if best is None:
@@ -82,7 +81,7 @@ def toured() -> Toured | None:
     if view is None:
         return None
     step = chosen_step(0, view.last)
-    return Toured(run, summary, replace(view, step=step), tour_model.alike(runs.to_dict("records"), run.id))
+    return Toured(run, summary, replace(view, step=step), tour_model.alike(records(runs), run.id))
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)

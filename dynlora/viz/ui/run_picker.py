@@ -1,7 +1,5 @@
 """Which runs there are, which one a page shows, and questions to the store that are answered once per change."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import os
@@ -13,11 +11,13 @@ from typing import NoReturn
 
 import pandas as pd
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
+from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.run_summary import ACTIVE, strategy_words
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import markdown_text, one_line
@@ -116,7 +116,7 @@ def run_words(runs: pd.DataFrame) -> dict[str, str]:
     Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
     """
     found = {}
-    for row in runs[["id", "name", "strategy", "fidelity", "status", "is_own"]].to_dict("records"):
+    for row in records(runs[["id", "name", "strategy", "fidelity", "status", "is_own"]]):
         is_named = isinstance(row["strategy"], str)
         about = strategy_words(row) if is_named else STATUS_WORDS.get(row["status"], row["status"])
         sample = "" if row["is_own"] else " · sample"
@@ -217,7 +217,7 @@ def link(page: str, label: str, **params: str) -> None:
     """Draw a link to a page with values in its address; left out where the pages are not registered."""
     try:
         st.page_link(page, label=label, query_params=params or None)
-    except (KeyError, st.errors.StreamlitAPIException):
+    except (KeyError, StreamlitAPIException):
         st.caption(label)
 
 
