@@ -1,7 +1,5 @@
 """The Compare page's parts that take hundreds of runs: scatter plots, sweeps, the results table."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -39,7 +37,8 @@ def two_numbers(rows: Sequence[Row]) -> None:
             up = choose("up", "Y axis", names, metric if metric in names else names[0], _title)
         points = numbers[["name", "strategy"]].assign(x=numbers[across], y=numbers[up]).dropna(subset=["x", "y"])
         titles = (title(across), title(up))
-        logs = tuple(scatter_model.is_logarithmic(points[one].tolist()) for one in ("x", "y"))
+        is_log = scatter_model.is_logarithmic
+        logs = (is_log(points["x"].tolist()), is_log(points["y"].tolist()))
         figure = scatter_figures.scatter(points, titles, colours(), logarithmic=logs)
         chart(figure, scatter_text.scatter(points, titles, len(rows)), points, "scatter")
 

@@ -1,7 +1,5 @@
 """What the Compare page computes before it draws: series side by side, differences of configurations."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -89,7 +87,8 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         values = {str(summary.get(key)) for summary in summaries}
         if len(values) > 1:
             found.append(f"These runs have different {words}: {', '.join(sorted(one_line(v, 40) for v in values))}.")
-    budgets = {(summary.get("params") or {}).get("budget") for summary in summaries} - {None}
+    given = ((summary.get("params") or {}).get("budget") for summary in summaries)
+    budgets = {budget for budget in given if budget is not None}
     if len(budgets) > 1:
         found.append(f"These runs have different budgets: {', '.join(number(b) for b in sorted(budgets))} parameters.")
     return found

@@ -3,9 +3,6 @@
 Rows are plain values as `runlist.plain_rows` returns them, so that hundreds of runs are compared without opening one.
 """
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# pyright: reportCallIssue=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import math
@@ -82,7 +79,7 @@ def number_table(rows: Sequence[Row]) -> pd.DataFrame:
     about = [{"id": row["id"], "name": names[row["id"]], "strategy": one_line(strategy_words(row), 60)} for row in rows]
     whole = pd.DataFrame(about, columns=["id", "name", "strategy"])
     table = pd.DataFrame([numbers(row) for row in rows], index=whole.index)
-    order = {name: place for place, name in enumerate(table)}
+    order = {name: place for place, name in enumerate(table.columns)}
     return pd.concat([whole, table[sorted(order, key=lambda name: (_kind(name), order[name]))]], axis=1)
 
 
@@ -236,7 +233,7 @@ QUARTERS = ("Best quarter", "Second quarter", "Third quarter", "Last quarter", "
 
 def quarters(values: Sequence[float | None], *, low_is_good: bool) -> list[str]:
     """Say of each run to which quarter its result belongs; equal results share the better one."""
-    series = pd.Series(values, dtype=float)
+    series = pd.Series(list(values), dtype=float)
     place = series.rank(method="min", ascending=low_is_good, pct=True)
     count = int(series.notna().sum())
     share = (place - 1 / max(count, 1)).to_numpy(float)

@@ -1,7 +1,5 @@
 """Captions of the charts over many runs, computed from what the charts show; whoever shows one escapes it."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ import pandas as pd
 from dynlora.viz.compare.results_table import Paper
 from dynlora.viz.compare.scatter_model import QUARTERS, title, value_words
 from dynlora.viz.compare.sweep_model import MOST_LINES
+from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, score
 
@@ -62,7 +61,7 @@ def grid(cells: pd.DataFrame, keys: tuple[str, str], metric: str, hidden: Sequen
         low_is_good: less is better.
     """
     known = cells[cells["n"] > 0]
-    best = known.loc[known["mean"].idxmin() if low_is_good else known["mean"].idxmax()]
+    best = known.loc[at_lowest(known["mean"]) if low_is_good else at_highest(known["mean"])]
     warning = "Cells average over seeds."
     if hidden:
         names = listed([one_line(title(key), 40) for key in hidden])
@@ -85,7 +84,7 @@ def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: b
         low_is_good: less is better.
         is_chosen: of several configurations the best at each value is shown.
     """
-    best = lines.loc[lines["mean"].idxmin() if low_is_good else lines["mean"].idxmax()]
+    best = lines.loc[at_lowest(lines["mean"]) if low_is_good else at_highest(lines["mean"])]
     own = lines[lines["group"] == best["group"]]
     ends = (own["x"].min(), own["x"].max())
     words = (

@@ -1,7 +1,5 @@
 """Figures of sweeps: a grid over two settings, and lines over one."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportCallIssue=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import numpy as np
@@ -75,7 +73,7 @@ def _write_cells(drawn: go.Figure, means: np.ndarray, counts: np.ndarray) -> Non
     """Write mean and number of runs into each cell; Plotly shrinks the letters to the cell and contrasts them."""
     text = np.full(means.shape, "", dtype=object)
     for place in zip(*np.nonzero(~np.isnan(means)), strict=True):
-        text[place] = f"{score(means[place])}<br>n = {counts[place]:.0f}"
+        text[place] = f"{score(float(means[place]))}<br>n = {counts[place]:.0f}"
     drawn.data[0].update(text=text, texttemplate="%{text}")
 
 

@@ -1,11 +1,10 @@
 """Captions of the Compare page, computed from what the charts show; whoever shows one escapes it."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import pandas as pd
 
+from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.text import listed, number, one_line, plural, score, signed
 
 BAND = "The band covers the lowest to the highest run of a group."
@@ -16,7 +15,7 @@ def curves(bands: pd.DataFrame, *, low_is_good: bool) -> str:
     if bands.empty:
         return "None of these runs has recorded this value yet."
     last = bands.drop_duplicates("group", keep="last")
-    best = last.loc[last["mean"].idxmin() if low_is_good else last["mean"].idxmax()]
+    best = last.loc[at_lowest(last["mean"]) if low_is_good else at_highest(last["mean"])]
     side = "Lowest" if low_is_good else "Highest"
     words = f"{side} at the last step: {one_line(best['group'], 80)}, {best['mean']:.3f} at step {int(best['step']):,}"
     if best["n"] > 1:
