@@ -1,11 +1,9 @@
 """The components of modules: what a method records of each, their factors, and which became a copy of which."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -123,10 +121,10 @@ def lineage(found: pd.DataFrame, slots: int) -> pd.DataFrame:
     founder, depth, born = list(range(slots)), [0] * slots, [0] * slots
     for step, part in found.groupby("step", sort=True):
         before, deep = list(founder), list(depth)
-        for row in part.itertuples():
-            if row.source < slots and row.target < slots:
-                founder[row.target], depth[row.target] = before[row.source], deep[row.source] + 1
-                born[row.target] = int(step)
+        for source, target in zip(part["source"], part["target"], strict=True):
+            if source < slots and target < slots:
+                founder[target], depth[target] = before[source], deep[source] + 1
+                born[target] = int(cast("int", step))
     return pd.DataFrame({"slot": range(slots), "founder": founder, "copies": depth, "born": born})
 
 

@@ -1,7 +1,5 @@
 """Rank transfers between two steps: by kind, by depth or by module, with equal totals on both sides."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -85,7 +83,7 @@ def flows(modules: pd.DataFrame, traced: pd.DataFrame, band: pd.Series) -> pd.Da
             "parameters": traced["parameters"],
         }
     )
-    return found.groupby(["source", "target", "kept"], sort=False, as_index=False)["parameters"].sum()
+    return found.groupby(["source", "target", "kept"], sort=False, as_index=False)[["parameters"]].sum()
 
 
 def trace(modules: pd.DataFrame, moves: pd.DataFrame, ranks: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +113,7 @@ def trace(modules: pd.DataFrame, moves: pd.DataFrame, ranks: pd.DataFrame) -> pd
         _settle(stacks, held[:, column] - held[:, column - 1], paid, cost)
     rows = [(origin, holder, amount) for holder, stack in stacks.items() for origin, amount in stack if amount > 0]
     found = pd.DataFrame(rows, columns=["origin", "holder", "parameters"])
-    return found.groupby(["origin", "holder"], sort=False, as_index=False)["parameters"].sum()
+    return found.groupby(["origin", "holder"], sort=False, as_index=False)[["parameters"]].sum()
 
 
 _Stacks = dict[int, list[tuple[int, float]]]

@@ -1,7 +1,5 @@
 """The capacity map: a signal over modules and steps, with the use of the budget above it."""
 
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import numpy as np
@@ -37,7 +35,7 @@ def capacity_map(
     edges, centres = row_edges(modules["group"])
     values = grouped(values) if view.grouping else values
     z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
-    x = np.append(first_step - 0.5, values.columns[-1] + 0.5)
+    x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)
     drawn.add_heatmap(
         z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=0.6, **colour_of(values, view, colours),
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4g}}<extra></extra>",

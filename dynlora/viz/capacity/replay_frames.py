@@ -1,7 +1,5 @@
 """Training as at most sixty pictures of the model, computed once and played in the browser."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -80,7 +78,7 @@ def _place(steps: Sequence[int], step: int) -> int:
     return max(0, int(np.searchsorted(steps, step, side="right")) - 1)
 
 
-def _shades(importance: pd.DataFrame, steps: Sequence[int], order: Sequence[int]) -> list[list[float | None]]:
+def _shades(importance: pd.DataFrame, steps: Sequence[int], order: pd.Series) -> list[list[float | None]]:
     """Return each module's importance as a share of the highest of its step, by frame; None where there is none."""
     if not importance.shape[1]:
         return [[None] * len(order) for _ in steps]
@@ -89,7 +87,7 @@ def _shades(importance: pd.DataFrame, steps: Sequence[int], order: Sequence[int]
     highest = np.nanmax(np.where(np.isfinite(values), values, 0.0), axis=1, keepdims=True)
     share = np.divide(values, highest, out=np.full_like(values, np.nan), where=highest > 0)
     rounded = np.round(np.clip(share, 0, 1), 3)
-    return np.where(np.isfinite(rounded), rounded, None).tolist()
+    return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()
 
 
 def _blocks(layers: pd.Series) -> list[dict[str, Any]]:

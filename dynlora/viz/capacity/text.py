@@ -9,6 +9,7 @@ import pandas as pd
 
 from dynlora.viz.capacity.flows import Balance
 from dynlora.viz.capacity.searches import Search
+from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, number, one_line, percent, plural, score, spans
 
@@ -87,7 +88,7 @@ def choices_at(values: np.ndarray, choices: Sequence[str], step: int) -> str:
 def picture(state: pd.DataFrame, uniform: int | None) -> str:
     """Explain the marks of the model picture, and name the widest module."""
     order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)
-    widest = state.loc[state["rank"].idxmax()] if len(state) else None
+    widest = state.loc[at_highest(state["rank"])] if len(state) else None
     tick = f" Dashed line: uniform rank {uniform}." if uniform else ""
     most = f" Highest rank: {int(widest['rank'])} in {one_line(widest['short'], 40)}." if widest is not None else ""
     return f"Bar length: rank. Colour: importance.{tick}{most} Each block from top to bottom: {order}."
@@ -149,7 +150,7 @@ def followed(state: pd.DataFrame) -> str:
         return "No importance was recorded up to this step."
     rho = spearman(rows["importance_share"], rows["rank_share"])
     gap = rows["importance_share"] - rows["rank_share"]
-    more, idle = rows.loc[gap.idxmax(), "short"], rows.loc[gap.idxmin(), "short"]
+    more, idle = rows.loc[at_highest(gap), "short"], rows.loc[at_lowest(gap), "short"]
     first = (
         ("All ranks are equal, so there is no correlation")
         if not np.isfinite(rho)
