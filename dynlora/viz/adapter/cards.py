@@ -115,7 +115,8 @@ def _show(folder: Path) -> None:
     left, right = st.columns(2)
     with left, card("Update norm by layer", "adapter-norms"):
         norms = adapter_model.over_depth(modules, "norm")
-        figure = adapter_figures.norm_lines(norms, colours(), min(spectra.layout.height, 520))
+        height = spectra.layout.height  # pyright: ignore[reportAttributeAccessIssue] - plotly types no layout
+        figure = adapter_figures.norm_lines(norms, colours(), min(height, 520))
         chart(figure, adapter_text.norms(modules), table, "adapter-norms")
     with right, card("Singular values of the updates", "adapter-spectra"):
         words = adapter_text.spectra(modules, len(values))

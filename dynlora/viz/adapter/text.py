@@ -3,14 +3,13 @@
 As in `sentences`, whoever shows one escapes it.
 """
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
 from dynlora.peft_adapter import Adapter
+from dynlora.viz.kit.frames import at_lowest
 from dynlora.viz.kit.text import listed, number, one_line, percent, plural, source_name
 
 KINDS = {"LORA": "LoRA", "ADALORA": "AdaLoRA"}
@@ -38,7 +37,7 @@ def over_depth(modules: pd.DataFrame, column: str, title: str) -> str:
     if values.max() == values.min():
         return f"All {plural(len(known), 'module')} have the same {title}, {number(float(values.max()))}."
     top = [one_line(name, 40) for name in known.loc[values.nlargest(3).index, "short"]]
-    low = one_line(known.loc[values.idxmin(), "short"], 40)
+    low = one_line(known.loc[at_lowest(values), "short"], 40)
     return (
         f"The {title} is highest in {listed(top)} (maximum {number(float(values.max()))}) and lowest in {low} "
         f"({number(float(values.min()))})."
@@ -62,7 +61,7 @@ def spectra(modules: pd.DataFrame, shown: int) -> str:
     if known.empty:
         return "Every update is zero: no component has an effect yet."
     used, have = float(known["effective_rank"].sum()), int(known["rank"].sum())
-    narrow = one_line(known.loc[(known["effective_rank"] / known["rank"].clip(lower=1)).idxmin(), "short"], 40)
+    narrow = one_line(known.loc[at_lowest(known["effective_rank"] / known["rank"].clip(lower=1)), "short"], 40)
     cut = f" {shown:,} of {len(modules):,} modules shown; the table has all." if shown < len(modules) else ""
     return (
         f"Total effective rank: {number(used)} of {have:,} components (effective rank = (Σσ²)² / Σσ⁴). {narrow} uses "

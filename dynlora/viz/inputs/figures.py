@@ -1,7 +1,5 @@
 """Figures of the Inputs page: which groups open which gates, how groups fare, and the probe set in the plane."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -163,7 +161,7 @@ def gates_over_depth(depth: pd.DataFrame, colours: Palette) -> go.Figure:
     for example, part in depth.groupby("example", sort=False):
         colour, symbol, dash = style[str(example)]
         drawn.add_scatter(
-            x=part["layer"], y=part["gate"], mode="lines+markers", name=plotly_text(sentence_case(example), 32),
+            x=part["layer"], y=part["gate"], mode="lines+markers", name=plotly_text(sentence_case(str(example)), 32),
             line={"color": colour, "width": 1.6, "dash": dash}, marker={"symbol": symbol, "size": 7},
             hovertemplate="%{fullData.name}<br>layer %{x}: gate %{y:.4f}<extra></extra>",
         )  # fmt: skip

@@ -1,7 +1,5 @@
 """What the Inputs page computes before it draws: groups, gates and the probe set, with names for positions."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +17,12 @@ def named(examples: pd.DataFrame, groups: Sequence[str], labels: Sequence[str]) 
         _at(labels, int(value)) if value == value and labels and float(value).is_integer() else value
         for value in found["prediction"]
     ]
-    found["prediction"] = found["prediction"].map(lambda value: None if value != value else str(value))
+    found["prediction"] = found["prediction"].map(_text_of)
     return found
+
+
+def _text_of(value: Any) -> str | None:
+    return None if value != value else str(value)
 
 
 def _at(names: Sequence[str], value: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.text import one_line, percent, score
 
 
@@ -40,7 +41,7 @@ def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str
     if known.empty:
         return "No group has been evaluated yet."
     last = known[known["step"] == known["step"].max()]
-    best, worst = last.loc[last["value"].idxmax()], last.loc[last["value"].idxmin()]
+    best, worst = last.loc[at_highest(last["value"])], last.loc[at_lowest(last["value"])]
     if low_is_good:
         best, worst = worst, best
     return (
@@ -54,7 +55,7 @@ def probe(examples: pd.DataFrame) -> str:
     known = examples.dropna(subset=["loss"])
     if known.empty:
         return f"{len(examples)} examples, not yet evaluated."
-    hardest = known.loc[known["loss"].idxmax()]
+    hardest = known.loc[at_highest(known["loss"])]
     return (
         f"{len(examples)} fixed held-out examples: mean loss {known['loss'].mean():.3f} nats; "
         f"highest loss {hardest['loss']:.2f}."

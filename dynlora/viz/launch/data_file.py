@@ -1,7 +1,5 @@
 """The first rows of a table someone wants to train on, and which of its columns is likely to be what."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import json
@@ -123,7 +121,9 @@ def _named(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 def _longest_text(rows: pd.DataFrame) -> str | None:
     lengths = {
-        name: rows[name].astype(str).str.len().mean() for name in rows if not pd.api.types.is_numeric_dtype(rows[name])
+        name: rows[name].astype(str).str.len().mean()
+        for name in rows.columns
+        if not pd.api.types.is_numeric_dtype(rows[name])
     }
     return max(lengths, key=lengths.__getitem__) if lengths else None
 
@@ -136,7 +136,7 @@ def _fewest_values(rows: pd.DataFrame, names: Sequence[str]) -> str | None:
 
 def groupable(rows: pd.DataFrame) -> list[str]:
     """Return the columns with few enough values to group the inputs by."""
-    return [name for name in rows if rows[name].astype(str).nunique() <= MAX_CLASSES]
+    return [name for name in rows.columns if rows[name].astype(str).nunique() <= MAX_CLASSES]
 
 
 def shown(rows: pd.DataFrame, n: int = 8) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """The Playground's cards: one text under the lens, and small files."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
-# (pandas comes without types)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -237,7 +235,8 @@ def token_card(view: InputsView) -> None:
             note("Colours the words of an example by gate, or by contribution to the prediction, for each layer.")
             return
         row = shown.loc[int(wanted)]
-        pair = row["text_pair"] if isinstance(row["text_pair"], str) and row["text_pair"] else None
+        second = row["text_pair"]
+        pair = second if isinstance(second, str) and second else None
         found = ask_model(view.folder, "explain", text=row["text"], pair=pair)
         if found is None:
             return

@@ -1,7 +1,5 @@
 """What the Playground computes before it draws: answers side by side, gates by layer, modules that carry an answer."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types)
 from __future__ import annotations
 
 import csv
@@ -70,7 +68,10 @@ def answers_sentence(frame: pd.DataFrame) -> str:
     if (frame["label"] == "number").all():
         return "; ".join(f"{row.who}: {row.value:.3f}" for row in first.itertuples()) + "."
     own = frame[frame["label"] == frame["answer"]].drop_duplicates("who")
-    words = [f"{row.who} predicts {one_line(row.answer, 24)} ({percent(row.value)})" for row in own.itertuples()]
+    words = [
+        f"{who} predicts {one_line(answer, 24)} ({percent(value)})"
+        for who, answer, value in zip(own["who"], own["answer"], own["value"], strict=True)
+    ]
     return f"{'; '.join(words)}. {'All agree.' if first['answer'].nunique() == 1 else 'They disagree.'}"
 
 

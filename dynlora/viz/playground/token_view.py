@@ -1,13 +1,11 @@
 """A sentence with each token in the colour of a number; as a table of plain HTML, and the frames behind it."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas comes without types)
 from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -158,7 +156,7 @@ def by_layer(gate: Sequence[Sequence[float | None]], modules: pd.DataFrame) -> d
     table = np.array([[np.nan if value is None else value for value in row] for row in gate], dtype=float)
     found = {}
     for layer, part in modules.groupby("layer", sort=True):
-        found[f"layer {int(layer)}"] = table[part["position"].to_numpy(int)].mean(0).tolist()
+        found[f"layer {int(cast('int', layer))}"] = table[part["position"].to_numpy(int)].mean(0).tolist()
     return found
 
 

@@ -1,7 +1,5 @@
 """What the report of several runs holds: how they ended, how they learned, paired differences, ranks, configuration."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -193,7 +191,7 @@ def shared(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *others = configs
     found: dict[str, Any] = {}
     for key, value in first.items():
-        values = [other.get(key) for other in others if key in other]
+        values = [other[key] for other in others if key in other]
         if len(values) < len(others):
             continue
         if value and all(isinstance(one, Mapping) for one in (value, *values)):

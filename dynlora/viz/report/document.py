@@ -1,12 +1,11 @@
 """What a report is made of: parts with charts, tables and texts, and their layout and the cells of their tables."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -176,7 +175,7 @@ def grid(frame: pd.DataFrame) -> Grid:
     return Grid([one_line(name, MOST_TEXT) for name in shown.columns], rows, cut)
 
 
-def _cell(value: object, is_number: bool) -> tuple[str, bool]:
+def _cell(value: Any, is_number: bool) -> tuple[str, bool]:
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return "–", False
     if is_number and not isinstance(value, bool):

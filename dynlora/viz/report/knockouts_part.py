@@ -1,7 +1,5 @@
 """The part of a run's report about what knocking its modules out did, for runs where somebody measured it."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 from functools import partial
@@ -62,4 +60,5 @@ def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
         return []
     rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0
     words = "Spearman correlation with the loss change; low and high are the 95 % CI over modules."
-    return [Table("Rank correlation of each score with the loss change", agreed.assign(**rounded), words, is_wide=True)]
+    table = agreed.assign(**{name: rounded[name] for name in rounded.columns})
+    return [Table("Rank correlation of each score with the loss change", table, words, is_wide=True)]

@@ -1,11 +1,10 @@
 """Captions of the Run page's results, computed from what the charts show; whoever shows one escapes it."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types: a column is taken for a frame and a frame for a column)
 from __future__ import annotations
 
 import pandas as pd
 
+from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.text import number, one_line, percent, plural, score, sentence_case
 
 
@@ -29,7 +28,7 @@ def by_kind(totals: pd.DataFrame) -> str:
 
 def class_scores(scores: pd.DataFrame) -> str:
     """Say which class is found best and worst by F1."""
-    best, worst = scores.loc[scores["F1"].idxmax()], scores.loc[scores["F1"].idxmin()]
+    best, worst = scores.loc[at_highest(scores["F1"])], scores.loc[at_lowest(scores["F1"])]
     if len(scores) < 2:
         return f"One class, F1 {score(best['F1'])}."
     high, low = (
@@ -47,7 +46,7 @@ def group_scores(groups: pd.DataFrame, metric: str) -> str:
     known = groups.dropna(subset=["metric"])
     if known.empty:
         return "No group has been evaluated yet."
-    best, worst = known.loc[known["metric"].idxmax()], known.loc[known["metric"].idxmin()]
+    best, worst = known.loc[at_highest(known["metric"])], known.loc[at_lowest(known["metric"])]
     return (
         f"{one_line(sentence_case(metric), 40)} is highest for {one_line(best['group'], 40)} "
         f"({score(best['metric'])}) and lowest for "

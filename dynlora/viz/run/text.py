@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from dynlora.viz.kit.frames import at_highest
 from dynlora.viz.kit.lines import smoothed
 from dynlora.viz.kit.text import number, one_line, percent, score, sentence_case
 
@@ -32,7 +33,7 @@ def metric(series: pd.DataFrame, name: str) -> str:
     known = series.dropna(subset=["value"])
     if known.empty:
         return "The run has not been evaluated yet."
-    last, best = known.iloc[-1], known.loc[known["value"].idxmax()]
+    last, best = known.iloc[-1], known.loc[at_highest(known["value"])]
     return (
         f"{one_line(sentence_case(name), 40)} is {score(last['value'])} at step {int(last['step'])}; "
         f"the highest value is {score(best['value'])} at step {int(best['step'])}."
@@ -43,7 +44,7 @@ def learning_rate(series: pd.DataFrame) -> str:
     """Say where the learning rate peaked, and its present value."""
     if series.empty:
         return "No learning rate has been recorded yet."
-    peak = series.loc[series["value"].idxmax()]
+    peak = series.loc[at_highest(series["value"])]
     return (
         f"Peak {number(peak['value'])} at step {int(peak['step'])}; current value "
         f"{number(float(series['value'].iloc[-1]))}."
