@@ -126,7 +126,7 @@ class Theirs:
         speed = self.segment(self.inputs.total - 1, self.config.seed)
         tokens = tokenize(self.inputs.base.tokenizer, self.inputs.data.held_out, self.config.data.max_length)
         found = predict(
-            self.model, lambda model, batch: model(**batch).logits, tokens, batch_size=64,
+            self.model, lambda model, batch: model(**batch).logits, tokens, self.inputs.data.task, batch_size=64,
             autocast=autocast_context(self.precision, self.device),
         )  # fmt: skip
         accuracy = float(np.mean(found.prediction == tokens.label))
