@@ -136,6 +136,7 @@ def _write(path: Path, runs: Mapping[str, Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         pa.Table.from_pylist(rows, schema=COLUMNS), partial, compression="zstd", compression_level=22,
-        use_dictionary=["right", "precision"], column_encoding={"loss.list.element": "BYTE_STREAM_SPLIT"},
+        use_dictionary=["right", "precision"],  # pyright: ignore[reportArgumentType] - pyarrow takes names too
+        column_encoding={"loss.list.element": "BYTE_STREAM_SPLIT"},
     )  # fmt: skip
     partial.replace(path)

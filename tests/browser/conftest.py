@@ -4,7 +4,6 @@ Each test has a runs folder of its own all the same: the folder that the server 
 test points at its own.
 """
 
-
 from __future__ import annotations
 
 import os

@@ -1,7 +1,5 @@
 """The way through the dashboard in a real browser: launch, watch, stop, resume, see capacity, compare."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import re
@@ -34,7 +32,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     progress = page.get_by_text(re.compile(r"step \d+ of 40"))
     expect(progress).to_be_visible()
     loads: list[str] = []
-    page.on("load", lambda: loads.append(page.url))
+    page.on("load", lambda loaded: loads.append(loaded.url))
     expect(page.get_by_text(re.compile(r"step ([1-9]|[123]\d) of 40"))).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text(re.compile(r"Stopped at step \d+"))).to_be_visible()

@@ -122,7 +122,7 @@ def test_the_list_shows_every_run_and_why_one_cannot_be_read(tmp_path: Path) -> 
     assert found["id"].tolist()[:2] == [second.name, first.name]
     assert found["status"].tolist() == ["queued", "finished", "corrupt", "corrupt"]
     assert found.iloc[1]["metrics"] == {"accuracy": 0.01}
-    assert "not a SQLite database" in found.set_index("id").loc["broken", "reason"]
+    assert "not a SQLite database" in found.set_index("id")["reason"]["broken"]
     assert queries.list_runs(tmp_path / "missing").empty
 
 

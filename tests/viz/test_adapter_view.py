@@ -1,7 +1,5 @@
 """An adapter without a run as frames, figures and sentences, also when its names are hostile."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import json
@@ -42,7 +40,7 @@ def test_frames(tmp_path: Path) -> None:
     grid = adapter_model.over_depth(modules, "rank")
     assert grid.index.tolist() == ["query", "ff out"]
     assert grid.columns.tolist() == ["0", "1", "2"]
-    assert grid.loc["ff out"].tolist() == [2, 3, 4]
+    assert grid.loc["ff out"].to_numpy().tolist() == [2, 3, 4]
     values = adapter_model.spectra(modules)
     assert values.shape == (6, 4)
     assert np.isnan(values.to_numpy()[0, 1:]).all()
@@ -65,7 +63,7 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
     ]  # fmt: skip
     allowed = set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.CATEGORICAL)
     for figure in drawn:
-        said = json.loads(figure.to_json())
+        said = json.loads(str(figure.to_json()))
         said["layout"].pop("template", None)
         text = json.dumps(said, ensure_ascii=False)
         assert "<img" not in text

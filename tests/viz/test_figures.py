@@ -1,11 +1,10 @@
 """Figures are pure: frames in, traces out, with units on the axes and colours from the theme."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import module_map, theme
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.run import figures
+from tests.viz.drawn import traces_of
 
 HOSTILE = "<img src=x>$x$%{y}"
 MODES = [theme.LIGHT, theme.DARK]
@@ -34,7 +34,7 @@ def state() -> pd.DataFrame:
     return capacity_model.module_state(modules(), np.array([4.0, 4, 3, 5]), np.array([1e-6, 2e-6, 0, 4e-6]))
 
 
-def drawn_map(colours: theme.Palette, **more: object) -> go.Figure:
+def drawn_map(colours: theme.Palette, **more: Any) -> go.Figure:
     steps = pd.DataFrame(np.arange(12).reshape(4, 3), columns=[0, 1, 2])
     line = kit_modules.budget_line(steps, modules(), 0, 1000)
     view = module_map.MapView("rank", "components", **more)
@@ -80,10 +80,10 @@ def some_flows() -> pd.DataFrame:
 def test_every_figure_is_safe_and_uses_the_theme(colours: theme.Palette) -> None:
     allowed = {"#FFFFFF"} | set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.CATEGORICAL)
     for name, figure in every_figure(colours).items():
-        text = json.dumps(json.loads(figure.to_json()), ensure_ascii=False)
+        text = json.dumps(json.loads(str(figure.to_json())), ensure_ascii=False)
         assert "<img" not in text, name
         assert "$x" not in text, name
-        drawn = json.loads(figure.to_json())
+        drawn = json.loads(str(figure.to_json()))
         drawn["layout"].pop("template", None)
         assert set(re.findall(r'"(#[0-9A-Fa-f]{6})"', json.dumps(drawn))) <= allowed, name
 
@@ -99,7 +99,7 @@ def test_axes_say_what_they_are(name: str) -> None:
 
 def test_map_has_a_gap_between_kinds_and_names_every_row() -> None:
     figure = drawn_map(theme.LIGHT)
-    heat = figure.data[0]
+    heat = traces_of(figure)[0]
     assert np.asarray(heat.z).shape == (5, 3)
     assert np.isnan(np.asarray(heat.z, dtype=float)[2]).all()
     assert len(heat.y) == 6
@@ -108,8 +108,8 @@ def test_map_has_a_gap_between_kinds_and_names_every_row() -> None:
 
 
 def test_map_from_zero_and_around_a_neutral_value() -> None:
-    assert drawn_map(theme.LIGHT).data[0].zmin == 0
-    heat = drawn_map(theme.LIGHT, centre=1.0).data[0]
+    assert traces_of(drawn_map(theme.LIGHT))[0].zmin == 0
+    heat = traces_of(drawn_map(theme.LIGHT, centre=1.0))[0]
     assert (heat.zmin + heat.zmax) / 2 == 1.0
 
 
@@ -122,10 +122,9 @@ def test_zero_looks_like_the_panel() -> None:
 def test_a_group_has_one_colour_in_every_chart() -> None:
     probe = pd.DataFrame({"text": "t", "group": ["b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
     lines = pd.DataFrame({"step": [1, 1], "group": ["a", "b"], "value": [0.5, 0.6]})
-    points = inputs_figures.probe_scatter(probe, "group", theme.LIGHT, ["a", "b"]).data
-    by_group = {
-        trace.name: trace.line.color for trace in inputs_figures.group_lines(lines, "loss, nats", theme.LIGHT).data
-    }
+    points = traces_of(inputs_figures.probe_scatter(probe, "group", theme.LIGHT, ["a", "b"]))
+    drawn = traces_of(inputs_figures.group_lines(lines, "loss, nats", theme.LIGHT))
+    by_group = {trace.name: trace.line.color for trace in drawn}
     assert {trace.name: trace.marker.color for trace in points} == by_group
 
 

@@ -1,7 +1,5 @@
 """What groups explain of gates: found where it was put in, not found in noise, and the words and tables about it."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import numpy as np
@@ -14,6 +12,7 @@ from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.gate_effect import gate_effect, served
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import theme
+from tests.viz.drawn import traces_of
 
 GROUPS = ["a", "b", "c", "d"]
 
@@ -71,9 +70,9 @@ def test_the_map_hides_what_may_be_chance() -> None:
     gates = pd.DataFrame(np.ones((4, 6)), index=GROUPS)
     hidden = inputs_figures.gate_map(gates, modules(), effect, theme.LIGHT)
     shown = inputs_figures.gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
-    assert np.isfinite(np.asarray(hidden.data[0].z, float)).any(axis=0).tolist() == effect.found.tolist()
-    assert np.isfinite(np.asarray(shown.data[0].z, float)).all()
-    assert np.asarray(hidden.data[1].y).tolist() == pytest.approx((100 * effect.share).tolist())
+    assert np.isfinite(np.asarray(traces_of(hidden)[0].z, float)).any(axis=0).tolist() == effect.found.tolist()
+    assert np.isfinite(np.asarray(traces_of(shown)[0].z, float)).all()
+    assert np.asarray(traces_of(hidden)[1].y).tolist() == pytest.approx((100 * effect.share).tolist())
 
 
 def test_words_and_table_name_only_what_is_beyond_chance() -> None:
@@ -100,11 +99,11 @@ def test_gates_over_depth_of_chosen_examples() -> None:
     assert depth["gate"].tolist() == pytest.approx([*gates[1], *gates[5]])
     assert "2 examples; their mean gates differ most in layer" in inputs_text.depth(depth)
     figure = inputs_figures.gates_over_depth(depth, theme.DARK)
-    assert [trace.name for trace in figure.data] == ["Example 1", "Example 5"]
+    assert [trace.name for trace in traces_of(figure)] == ["Example 1", "Example 5"]
 
 
 def test_selected_points_stay_and_the_others_fade() -> None:
     probe = pd.DataFrame({"text": "t", "group": ["a", "b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
     figure = inputs_figures.probe_scatter(probe, "group", theme.LIGHT, chosen=[2])
-    assert [list(trace.selectedpoints) for trace in figure.data] == [[1], []]
-    assert all(trace.unselected.marker.opacity < 0.5 for trace in figure.data)
+    assert [list(trace.selectedpoints) for trace in traces_of(figure)] == [[1], []]
+    assert all(trace.unselected.marker.opacity < 0.5 for trace in traces_of(figure))

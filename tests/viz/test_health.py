@@ -1,11 +1,9 @@
 """Each finding appears when it should, stays away when all is well, and the sample runs are judged sensibly."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ N = 8
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
 
 
-def table(columns: list[np.ndarray | list[float]]) -> pd.DataFrame:
+def table(columns: Sequence[np.ndarray | Sequence[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         np.stack([np.asarray(column, float) for column in columns], axis=1), columns=range(len(columns))
     )

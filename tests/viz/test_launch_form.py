@@ -1,6 +1,5 @@
 """The launch form without its widgets: fields, starts, twins, tables to train on, and what a check says."""
 
-# pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
 
 import json
@@ -26,6 +25,7 @@ from dynlora.viz.launch import cost_figures, cost_model, data_file, form_model, 
 from dynlora.viz.methods import model as methods_model
 from tests.pages.app import CATALOG
 from tests.viz.checked import preflight_document
+from tests.viz.drawn import traces_of
 
 STRATEGIES = {row["name"]: row for row in CATALOG["strategies"]}
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -273,7 +273,7 @@ def test_the_timeline_holds_every_event_once_and_thins_a_crowd() -> None:
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
     figure = cost_figures.schedule_lanes(cost_model.timeline(preflight_document()), theme.palette(mode))
-    traces = {trace.name: trace for trace in figure.data}
+    traces = {trace.name: trace for trace in traces_of(figure)}
     assert list(traces["Rank reallocation"].x) == [17, 24, 31, 38, 45, 52, 59]
     assert set(traces["Rank reallocation"].y) == set(traces["Ranks fixed"].y) == {"Rank"}
     assert (list(traces["Learning rate falls"].base), list(traces["Learning rate falls"].x)) == ([5], [75])
@@ -284,9 +284,9 @@ def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
 def test_parameters_are_drawn_by_kind() -> None:
     kinds = cost_model.kinds_frame(preflight_document())
     figure = cost_figures.kinds_bars(kinds, theme.palette("light"))
-    assert [trace.name for trace in figure.data] == ["Active", "Space to grow"]
-    assert list(figure.data[0].y) == ["query", "ff out"]
-    assert list(figure.data[0].x) == [18_432, 46_080]
+    assert [trace.name for trace in traces_of(figure)] == ["Active", "Space to grow"]
+    assert list(traces_of(figure)[0].y) == ["query", "ff out"]
+    assert list(traces_of(figure)[0].x) == [18_432, 46_080]
     assert figure.layout.xaxis.title.text == "Adapter parameters"
 
 

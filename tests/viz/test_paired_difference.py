@@ -1,7 +1,5 @@
 """Groups, bands, axes, the Pareto set, paired differences and how reproducible an allocation is."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 from typing import Any
@@ -17,6 +15,7 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary, theme
+from tests.viz.drawn import traces_of
 from tests.viz.runs import HOSTILE
 
 
@@ -53,8 +52,8 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
         [0, 2, 1, 3, 2], [10, 3, 2, 4, 2], [20, 3, 3, 3, 1],
     ]  # fmt: skip
     figure = compare_figures.curves(found, "step", "loss, nats", theme.LIGHT)
-    assert [trace.name for trace in figure.data] == ["g, n = 2, band", "g, n = 2"]
-    assert list(figure.data[0].y) == [3, 4, 3, 3, 2, 1]
+    assert [trace.name for trace in traces_of(figure)] == ["g, n = 2, band", "g, n = 2"]
+    assert list(traces_of(figure)[0].y) == [3, 4, 3, 3, 2, 1]
     assert "The band covers" in compare_text.curves(found, low_is_good=True)
 
 
@@ -73,7 +72,7 @@ def test_single_runs_have_no_band_and_fifty_no_legend() -> None:
     figure = compare_figures.curves(
         seed_groups.bands(runs, seed_groups.alone(names), between=True), "step", "x", theme.DARK
     )
-    assert len(figure.data) == 50
+    assert len(traces_of(figure)) == 50
     assert figure.layout.showlegend is False
     assert "<img" not in str(figure.to_json())
 
@@ -115,7 +114,7 @@ def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
         [2, pytest.approx(0.805), 0.8, 0.81, 104, True], [1, 0.8, 0.8, 0.8, 90, True],
     ]  # fmt: skip
     figure = compare_figures.frontier(table, "accuracy", theme.LIGHT)
-    assert list(figure.data[0].x) == [90, 104]
+    assert list(traces_of(figure)[0].x) == [90, 104]
     assert "2 points of 3 runs" in compare_text.frontier(table, "accuracy")
     assert "the difference may be chance" in compare_text.groups(table, "accuracy", low_is_good=False)
 
@@ -153,7 +152,7 @@ def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
     )
     assert rows["row"].tolist() == ["seed 0", "seed 3", "all, n = 2"]
     figure = compare_figures.forest(rows, "difference of loss, nats", theme.LIGHT)
-    assert [len(trace.x) for trace in figure.data] == [2, 1]
+    assert [len(trace.x) for trace in traces_of(figure)] == [2, 1]
     words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
     assert "dynamic minus lora: −0.355 nats" in words
     assert "significantly better. Paired over 2 common seeds and 20 examples" in words
@@ -175,7 +174,7 @@ def test_is_an_allocation_reproducible() -> None:
                      columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
     )  # fmt: skip
     figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "Standard deviation of rank (components)")
-    assert figure.data[0].colorbar.title.text == "Standard deviation of rank (components)"
+    assert traces_of(figure)[0].colorbar.title.text == "Standard deviation of rank (components)"
     assert "mean rank correlation" in compare_text.reproducible(found)
 
 

@@ -164,9 +164,9 @@ def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
     )  # fmt: skip
     found = playground_model.gates_by_place([1.1, 0.9, None, 1.2], more)
     assert found.columns.tolist() == [0, 1]
-    assert found.loc["key"].tolist() == [0.9, 1.2]
+    assert found.loc["key"].to_numpy().tolist() == [0.9, 1.2]
     assert found.loc["query", 0] == 1.1
-    assert np.isnan(found.loc["query", 1])
+    assert np.isnan(found[1]["query"])
 
 
 def test_tokens_wear_their_numbers_and_never_markup() -> None:

@@ -1,7 +1,5 @@
 """What the Run page computes and draws of results, progress and the machine."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import numpy as np
@@ -11,6 +9,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from dynlora.viz.kit import theme
 from dynlora.viz.run import progress, result_figures, result_text, results
+from tests.viz.drawn import traces_of
 from tests.viz.runs import HOSTILE
 
 LABELS = ["negative", "positive"]
@@ -35,10 +34,13 @@ def test_class_scores_are_sklearns() -> None:
     counts = [[30, 5, 0], [2, 40, 1], [0, 0, 0]]
     truth = np.repeat([0, 0, 1, 1, 1], [30, 5, 2, 40, 1])
     guess = np.repeat([0, 1, 0, 1, 2], [30, 5, 2, 40, 1])
-    wanted = precision_recall_fscore_support(truth, guess, labels=[0, 1, 2], zero_division=0)
+    wanted = precision_recall_fscore_support(
+        truth, guess, labels=[0, 1, 2],
+        zero_division=0,  # pyright: ignore[reportArgumentType] - scikit-learn has no types; its default is a text
+    )  # fmt: skip
     found = results.class_scores(counts, ["a", "b", "c"])
     for column, values in zip(("precision", "recall", "F1", "examples"), wanted, strict=True):
-        assert found[column].tolist() == pytest.approx(list(values))
+        assert found[column].tolist() == pytest.approx(np.asarray(values).tolist())
     assert "F1 is highest for b" in result_text.class_scores(found)
 
 
@@ -93,11 +95,14 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
     assert all(figure.layout.xaxis.title.text for figure in drawn.values())
-    assert [trace.x[0] for trace in drawn["answers"].data] == [1, 1, 1, 1]
-    assert [list(trace.x) for trace in drawn["dots"].data] == [[1.0, 0.8], pytest.approx([0.857, 0.889], abs=1e-3)]
-    assert [trace.name for trace in drawn["machine"].data] == ["process"]
-    assert [list(trace.y) for trace in drawn["kinds"].data] == [[4, 3], [4, 5]]
-    assert sum(len(trace.x) for trace in drawn["ends"].data[1:]) == 4
+    assert [trace.x[0] for trace in traces_of(drawn["answers"])] == [1, 1, 1, 1]
+    assert [list(trace.x) for trace in traces_of(drawn["dots"])] == [
+        [1.0, 0.8],
+        pytest.approx([0.857, 0.889], abs=1e-3),
+    ]
+    assert [trace.name for trace in traces_of(drawn["machine"])] == ["process"]
+    assert [list(trace.y) for trace in traces_of(drawn["kinds"])] == [[4, 3], [4, 5]]
+    assert sum(len(trace.x) for trace in traces_of(drawn["ends"])[1:]) == 4
 
 
 def test_components_by_kind() -> None:

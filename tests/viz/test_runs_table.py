@@ -1,11 +1,10 @@
 """The list of runs: what a filter leaves, in which order, what groups say, what is exported."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas comes without types of its own)
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,9 +17,10 @@ from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.runs import figures as runs_figures
 from dynlora.viz.runs import table as runs_table
 from tests.store.builder import new_run
+from tests.viz.drawn import traces_of
 
 
-def finished(root: Path, run_id: str, value: float, **meta: object) -> Path:
+def finished(root: Path, run_id: str, value: float, **meta: Any) -> Path:
     folder = new_run(root, run_id, metric="accuracy", created=float(run_id[1:]), **meta)
     with RunWriter.open(folder, resume_from=None) as writer:
         for step in (1, 2):
@@ -81,12 +81,12 @@ def test_every_order_is_one(runs: pd.DataFrame) -> None:
 
 def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
     table = runs_table.runs_table(runs).set_index("id")
-    assert table.loc["r2", ["result", "metric", "trend", "tags", "progress"]].tolist() == [
+    assert table.loc["r2", ["result", "metric", "trend", "tags", "progress"]].to_numpy().tolist() == [
         0.9, "accuracy", [0.45, 0.9], ["good", "late"], 100.0,
     ]  # fmt: skip
     assert table.loc["r3", "of budget"] == 50
     assert table.loc["r5", "status"] == "unreadable"
-    assert pd.isna(table.loc["r4", "result"])
+    assert table["result"].isna()["r4"]
     assert (table.loc["r4", "trend"], table.loc["r4", "progress"]) == ([], 0)
 
 
@@ -113,7 +113,7 @@ def test_groups_in_words(runs: pd.DataFrame) -> None:
 def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
     members = runs_table.grouped(runs, "strategy")
     figure = runs_figures.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT)
-    dots, means = figure.data
+    dots, means = traces_of(figure)
     assert sorted(dots.x) == pytest.approx([0.7, 0.8, 0.9])
     assert list(means.x) == pytest.approx([0.85, 0.7])
     assert list(means.error_x.array) == pytest.approx([0.0707, 0], abs=1e-4)

@@ -1,7 +1,5 @@
 """Numbers of many runs: which there are, what differs, axes and quarters, and the figures that show them."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import math
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora.viz.compare import scatter_figures, scatter_model, scatter_text
 from dynlora.viz.kit import theme
+from tests.viz.drawn import traces_of
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
 
@@ -56,8 +55,9 @@ def test_places_lie_on_the_axis_and_keep_the_order_of_numbers(values: list[float
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in known)
     assert len(found.places) == len(found.words) == len(values)
     assert 0 < len(found.ticks) <= scatter_model.TICKS or all(value is None for value in values)
-    if all(isinstance(value, int | float) for value in values):
-        order = sorted(range(len(values)), key=lambda i: values[i])
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) == len(values):
+        order = sorted(range(len(numbers)), key=lambda i: numbers[i])
         assert [found.places[i] for i in order] == pytest.approx(sorted(known), abs=1e-9)
 
 
@@ -78,8 +78,8 @@ def test_the_scatter_shows_every_run_in_the_look_of_its_strategy() -> None:
     numbers = scatter_model.number_table(ROWS)
     points = numbers[["name", "strategy"]].assign(x=numbers["train.lr"], y=numbers["accuracy"])
     figure = scatter_figures.scatter(points, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=(True, False))
-    assert [trace.name for trace in figure.data] == ["dynamic (from its code)", "lora (from its code)"]
-    assert sum(len(trace.x) for trace in figure.data) == 36
+    assert [trace.name for trace in traces_of(figure)] == ["dynamic (from its code)", "lora (from its code)"]
+    assert sum(len(trace.x) for trace in traces_of(figure)) == 36
     assert figure.layout.xaxis.type == "log"
     said = scatter_text.scatter(points, ("learning rate", "accuracy"), 40)
     assert said.startswith("36 of 40 runs shown; accuracy rises with learning rate (rank correlation 0.")
@@ -90,8 +90,13 @@ def test_the_lines_of_the_best_quarter_lie_on_top_and_are_described() -> None:
     shown = scatter_model.axes(ROWS, ["train.lr", "strategy.name"], ["accuracy"])
     lines = scatter_model.lines(ROWS, shown, "accuracy", low_is_good=False)
     figure = scatter_figures.parallel(lines, shown, theme.DARK)
-    assert [trace.name for trace in figure.data] == ["Last quarter", "Third quarter", "Second quarter", "Best quarter"]
-    assert sum(len(trace.x) for trace in figure.data) == 36 * 4
+    assert [trace.name for trace in traces_of(figure)] == [
+        "Last quarter",
+        "Third quarter",
+        "Second quarter",
+        "Best quarter",
+    ]
+    assert sum(len(trace.x) for trace in traces_of(figure)) == 36 * 4
     assert list(lines.columns) == ["name", "quarter", "learning rate", "strategy", "accuracy"]
     said = scatter_text.parallel(lines, ["learning rate", "strategy"], "accuracy")
     assert said == "36 runs. The 9 runs of the best quarter by accuracy share learning rate 0.004."
@@ -118,8 +123,8 @@ def test_hundreds_of_runs_are_few_traces() -> None:
     numbers = scatter_model.number_table(rows)
     points = numbers[["name", "strategy"]].assign(x=numbers["train.lr"], y=numbers["accuracy"])
     figure = scatter_figures.scatter(points, ("a", "b"), theme.LIGHT)
-    assert (len(figure.data), figure.layout.showlegend) == (40, False)
+    assert (len(traces_of(figure)), figure.layout.showlegend) == (40, False)
     shown = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
     lines = scatter_model.lines(rows, shown, "accuracy", low_is_good=False)
-    assert len(scatter_figures.parallel(lines, shown, theme.LIGHT).data) == 4
+    assert len(traces_of(scatter_figures.parallel(lines, shown, theme.LIGHT))) == 4
     assert isinstance(lines, pd.DataFrame)

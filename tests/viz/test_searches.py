@@ -1,7 +1,5 @@
 """Searches: candidates read from a log that is not trusted, the Pareto set, the choice, the limit, and the words."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import json
@@ -17,6 +15,7 @@ from dynlora.viz.capacity import decision_log, search_figure, searches
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.searches import Search
 from dynlora.viz.kit import theme
+from tests.viz.drawn import traces_of
 
 HISTORY = [
     {"round": 0, "best_loss": 0.7, "parameters": 90, "population": [[100, 0.8], [90, 0.7], [40, 3.4e38]]},
@@ -76,13 +75,13 @@ def test_what_the_log_does_not_say_is_not_drawn() -> None:
     search = found({"history": history, "budget": 10**400}, config={"strategy": {"limit": "x"}})
     assert (search.limit, search.chosen, search.tried["round"].tolist()) == (None, None, [0, 0])
     figure = search_figure.search_scatter(search, "loss", theme.DARK)
-    assert [trace.name for trace in figure.data] == ["Pareto set", "Candidate"]
+    assert [trace.name for trace in traces_of(figure)] == ["Pareto set", "Candidate"]
 
 
 def test_the_figure_shows_candidates_limit_and_choice() -> None:
     search = found(paths(HISTORY))
     figure = search_figure.search_scatter(search, "loss <b>of</b> the candidate, nats", theme.LIGHT)
-    traces = {trace.name: trace for trace in figure.data}
+    traces = {trace.name: trace for trace in traces_of(figure)}
     assert list(traces["Pareto set"].x) == [50, 80]
     assert list(traces["Candidate"].marker.color) == [0, 0, 1, 1, 1]
     assert list(traces["Limit"].x) == [100, 100]

@@ -1,7 +1,5 @@
 """Sweeps: what a cell averages, what a line leaves apart, and what is said of both."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportCallIssue=false
-# (pandas and plotly come without types of their own)
 from __future__ import annotations
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 
 from dynlora.viz.compare import scatter_text, sweep_figures, sweep_model
 from dynlora.viz.kit import theme
+from tests.viz.drawn import traces_of
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
 
@@ -19,9 +18,9 @@ ONE = ROWS[:18]
 def test_a_cell_is_the_mean_over_seeds_with_its_spread_and_n() -> None:
     cells = sweep_model.grid(ONE, "train.lr", "adapter.rank", "accuracy").set_index(["down", "across"])
     assert len(cells) == 6
-    cell = cells.loc[("4", "0.004")]
-    assert cell["mean"] == pytest.approx(0.72 + 0.08 + 0.01 + 0.02)
-    assert (cell["spread"], cell["n"]) == (pytest.approx(0.01), 3)
+    mean, spread, n = cells.loc[[("4", "0.004")], ["mean", "spread", "n"]].to_numpy()[0]
+    assert mean == pytest.approx(0.72 + 0.08 + 0.01 + 0.02)
+    assert (spread, n) == (pytest.approx(0.01), 3)
 
 
 def test_a_pair_that_was_not_run_is_empty_and_values_stay_in_order() -> None:
@@ -35,8 +34,8 @@ def test_a_pair_that_was_not_run_is_empty_and_values_stay_in_order() -> None:
     assert cells["across"].tolist()[:3] == ["0.0001", "0.001", "0.01"]
     assert cells["n"].tolist() == [1, 1, 0, 1, 0, 1]
     figure = sweep_figures.grid(cells, ("lr", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
-    assert np.isnan(figure.data[0].z[0][2])
-    assert [one != "" for one in np.ravel(figure.data[0].text)] == [True, True, False, True, False, True]
+    assert np.isnan(traces_of(figure)[0].z[0][2])
+    assert [one != "" for one in np.ravel(traces_of(figure)[0].text)] == [True, True, False, True, False, True]
 
 
 def test_a_cell_says_what_was_measured_with_its_sign() -> None:
@@ -44,7 +43,7 @@ def test_a_cell_says_what_was_measured_with_its_sign() -> None:
     cells = sweep_model.grid(rows, "train.lr", "adapter.rank", "accuracy")
     cells["mean"] = cells["mean"].where(cells["mean"].isna(), [-0.02, np.nan, np.nan, 0.31])
     figure = sweep_figures.grid(cells, ("lr", "rank", "matthews"), theme.LIGHT, low_is_good=False)
-    assert np.ravel(figure.data[0].text).tolist() == ["-0.020<br>n = 1", "", "", "0.310<br>n = 1"]
+    assert np.ravel(traces_of(figure)[0].text).tolist() == ["-0.020<br>n = 1", "", "", "0.310<br>n = 1"]
 
 
 def test_what_a_mean_hides_is_said() -> None:
@@ -119,7 +118,7 @@ def test_only_finished_runs_with_the_metric_count() -> None:
 def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
     lines = sweep_model.curves(ONE, "train.lr", "accuracy")
     figure = sweep_figures.along(lines, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=True)
-    assert [trace.name for trace in figure.data] == [
+    assert [trace.name for trace in traces_of(figure)] == [
         "dynamic (from its code), rank 2, band", "dynamic (from its code), rank 2",
         "dynamic (from its code), rank 4, band", "dynamic (from its code), rank 4",
     ]  # fmt: skip
