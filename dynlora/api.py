@@ -151,7 +151,7 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
     rows = Tokens([], np.zeros(0, np.int64), np.zeros(0, np.int64), {})
-    method.attach_held_back(HeldBack(model, method.forward, rows, 1, nullcontext, base.task.example_loss))
+    method.attach_held_back(HeldBack(model, method.forward, rows, 1, nullcontext, base.task))
     method.start(adapters)
     return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
 

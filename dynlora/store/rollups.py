@@ -74,8 +74,13 @@ def series_seed(name: str, split: str) -> int:
 
 
 def scalar_crc(seed: int, step: int, value: float | None) -> int:
-    """Return the CRC-32 of a scalar's row: its step and its value, a missing one as NaN."""
-    return _crc32(_pack(step, _NAN if value is None else value), seed)
+    """Return the CRC-32 of a scalar's row: its step and its value, a missing one as NaN; -0.0 is 0.0 to SQLite."""
+    return _crc32(_pack(step, _NAN if value is None else value + 0.0), seed)
+
+
+def old_zero_crc(seed: int, step: int) -> int:
+    """Return the CRC-32 that earlier versions took of a -0.0, which SQLite gives back as 0.0."""
+    return _crc32(_pack(step, -0.0), seed)
 
 
 def event_crc(time: float, step: int, kind: str, modules: str, payload: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import CorruptRunError
-from dynlora.store.rollups import bucket_crc, scalar_crc, series_seed, vector_crc
+from dynlora.store.rollups import bucket_crc, old_zero_crc, scalar_crc, series_seed, vector_crc
 from dynlora.store.rows import Bins, FloatArray, IntArray, Series, SignalRow
 from dynlora.store.schema import LEVELS, MAX_RESULT_BYTES, MAX_ROWS, crc_column
 
@@ -133,7 +133,8 @@ def checked_scalars(name: str, split: str, rows: list[tuple[Any, ...]]) -> list[
     seed = series_seed(name, split)
     for step, value, crc in rows:
         is_row = isinstance(step, int) and isinstance(value, float | None)
-        if not is_row or (crc is not None and crc != scalar_crc(seed, step, value)):
+        is_whole = is_row and (crc is None or crc == scalar_crc(seed, step, value))
+        if not is_whole and not (is_row and value == 0 and crc == old_zero_crc(seed, step)):
             raise CorruptRunError(f"a value of scalar {name!r} is damaged")
     return rows
 

@@ -130,7 +130,7 @@ def build_trainer(
         load_adapter_state(adapters, state["adapters"])
     model = accelerator.prepare_model(base.model)
     inputs.strategy.attach_held_back(
-        HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast, data.task.example_loss)
+        HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast, data.task)
     )
     head = head_parameters(base)
     optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train)

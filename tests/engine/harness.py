@@ -162,9 +162,7 @@ def make_trainer(
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
     autocast = autocast_context(config.train.precision, torch.device("cpu"))
-    strategy.attach_held_back(
-        HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast, TASK.example_loss)
-    )
+    strategy.attach_held_back(HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast, TASK))
     head = head_parameters(base)
     optimizer = build_optimizer(strategy, adapters, head.values(), config.train)
     if state is None:

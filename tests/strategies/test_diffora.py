@@ -88,8 +88,8 @@ def planted(total: int, **fields: Any) -> tuple[Any, Adapters, HeldBack, nn.Modu
         BaseModel(model, None, [], Path(), Regression()), strategy, rank=1, lora_alpha=2, dropout=0.0, targets=None,
         total=total, seed=0, batches=lambda n: [],
     )  # fmt: skip
-    loss = Regression().example_loss
-    held_back = HeldBack(model, lambda model, batch: model(**batch), Rows(64, 1), 32, nullcontext, loss)
+    task = Regression()
+    held_back = HeldBack(model, lambda model, batch: model(**batch), Rows(64, 1), 32, nullcontext, task)
     strategy.attach_held_back(held_back)
     strategy.start(adapters)
     return strategy, adapters, held_back, model

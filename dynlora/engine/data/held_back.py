@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.randomness import stream_seed
+from dynlora.tasks import Task
 
 Batch = Mapping[str, Tensor]
 
@@ -40,7 +41,7 @@ class HeldBack:
         reserve: the examples kept from training by `Strategy.reserved_share`; empty without one.
         batch_size: rows a batch.
         autocast: makes the precision's context.
-        example_loss: the task's loss of each example, (batch,), from logits and labels.
+        task: what is learned: its loss, its predictions.
     """
 
     model: nn.Module
@@ -48,7 +49,7 @@ class HeldBack:
     reserve: Tokens
     batch_size: int
     autocast: Callable[[], Any]
-    example_loss: Callable[[Tensor, Tensor], Tensor]
+    task: Task
 
     def batch(self, number: int) -> dict[str, Tensor]:
         """Return batch `number` of the reserve, which is gone through again and again in its own order."""
@@ -60,7 +61,7 @@ class HeldBack:
         """Return the mean loss of a batch with its labels, part of the graph; the model stays in its mode."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with self.autocast():
-            return self.example_loss(self.forward(self.model, inputs), batch["labels"]).mean()
+            return self.task.example_loss(self.forward(self.model, inputs), batch["labels"]).mean()
 
     def gradients(self, batch: Mapping[str, Tensor], tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the loss of a batch in eval mode and its gradient for each of `tensors`; nothing is left on them.

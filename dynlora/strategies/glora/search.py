@@ -124,5 +124,7 @@ def loss_of(held_back: HeldBack, modules: Sequence[GloraLinear], candidate: Cand
     with ExitStack() as stack:
         for module, path in zip(modules, candidate, strict=True):
             stack.enter_context(module.trying(path))
-        found = predict(held_back.model, held_back.forward, tokens, batch_size=BATCH, autocast=held_back.autocast)
+        found = predict(
+            held_back.model, held_back.forward, tokens, held_back.task, batch_size=BATCH, autocast=held_back.autocast
+        )
     return float(found.loss.mean())
