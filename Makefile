@@ -32,9 +32,10 @@ test-fast: $(VENV)/.installed-test  ## the part of the tests that answers within
 
 check: lint types supply docs test  ## everything that must pass before a commit lands
 
-lint: $(VENV)/.installed-dev  ## ruff, without changing anything
+lint: $(VENV)/.installed-dev  ## ruff, without changing anything, and the list of phrases that users do not know
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tools.words
 
 format: $(VENV)/.installed-dev  ## ruff, changing files
 	$(BIN)/ruff check --fix .

@@ -54,16 +54,16 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Which transformer is adapted."""
 
-    name: Name = Field("minilm", description="Embedded name, local folder or hub id.")
+    name: Name = Field("minilm", description="Built-in name, local folder or hub id.")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="Dropout inside the frozen model, probability; empty keeps the model's own."
+        None, ge=0, lt=1, description="Dropout inside the frozen model, probability; empty: the value of the model."
     )
 
 
 class DataConfig(Section):
     """Which labelled text is learned."""
 
-    name: Name | None = Field(None, description="Embedded name or hub id such as nyu-mll/glue:sst2.")
+    name: Name | None = Field(None, description="Built-in name or hub id, such as nyu-mll/glue:sst2.")
     path: Name | None = Field(
         None, description="CSV, JSONL or Parquet file, or a folder with train and held-out files."
     )
@@ -71,23 +71,25 @@ class DataConfig(Section):
         "auto", description="auto: regression when the labels are fractional numbers."
     )
     metric: Literal["auto", "accuracy", "f1", "matthews", "pearson", "spearman", "mse"] = Field(
-        "auto", description="The number that decides which checkpoint is best."
+        "auto", description="The metric that decides which checkpoint is best."
     )
-    text: Column | None = Field(None, description="Column of the text; empty picks text, sentence or sentence1.")
-    text_pair: Column | None = Field(None, description="Column of the second text of a pair; empty picks sentence2.")
+    text: Column | None = Field(None, description="Column of the text; empty: text, sentence or sentence1.")
+    text_pair: Column | None = Field(None, description="Column of the second text of a pair; empty: sentence2.")
     label: Column = Field("label", description="Column of the label.")
     group_by: Column | None = Field(
-        None, description="Input groups: a column, or length, label, clusters, none; empty picks domain if there."
+        None, description="Input groups: a column, or length, label, clusters, none; empty: the column domain, if any."
     )
     train_groups: tuple[Column, ...] | None = Field(
-        None, description="Train on rows of these input groups alone; held-out rows of all groups stay. Empty: on all."
+        None, description="Train only on these input groups; held-out examples of all groups stay. Empty: all groups."
     )
     eval_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of the rows held out when the data names no held-out part, 0 to 1."
+        0.1, gt=0, lt=1, description="Fraction of the examples held out when the data has no held-out part, 0 to 1."
     )
-    max_train: int | None = Field(None, ge=1, description="Use at most so many training rows.")
-    max_eval: int | None = Field(None, ge=1, description="Use at most so many held-out rows.")
-    max_length: int = Field(128, ge=4, le=8192, description="Texts are cut after so many tokens.")
+    max_train: int | None = Field(None, ge=1, description="Maximum number of training examples.")
+    max_eval: int | None = Field(None, ge=1, description="Maximum number of held-out examples.")
+    max_length: int = Field(
+        128, ge=4, le=8192, description=("Maximum length of a text in tokens; longer texts are truncated.")
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -115,11 +117,13 @@ class DataConfig(Section):
 class AdapterConfig(Section):
     """How much capacity there is to spend, and where."""
 
-    rank: int = Field(8, ge=1, le=1024, description="Rank of uniform LoRA; it sets the budget, in components a module.")
-    alpha: float | None = Field(None, gt=0, description="Scaling is alpha / rank; empty is 2 × rank.")
+    rank: int = Field(
+        8, ge=1, le=1024, description=("Rank of uniform LoRA; it sets the budget, in components per module.")
+    )
+    alpha: float | None = Field(None, gt=0, description="Scaling is alpha / rank; empty: 2 × rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input, probability.")
     targets: tuple[Column, ...] | None = Field(
-        None, description="Endings of module names to adapt; empty is every linear module of the blocks."
+        None, description="Endings of module names to adapt; empty: every linear module of the blocks."
     )
 
     @property
@@ -189,17 +193,23 @@ class TrainConfig(Section):
     """The optimisation."""
 
     steps: int | None = Field(None, ge=1, le=10_000_000, description="Optimizer steps; empty: 400, or from epochs.")
-    epochs: float | None = Field(None, gt=0, le=10_000, description="Passes over the training rows, instead of steps.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Examples a forward pass, over all processes.")
+    epochs: float | None = Field(
+        None, gt=0, le=10_000, description=("Passes over the training examples, instead of steps.")
+    )
+    batch_size: int = Field(32, ge=1, le=65_536, description="Examples per forward pass, over all processes.")
     lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate of the adapters.")
-    head_lr: float | None = Field(None, gt=0, le=10, description="Peak learning rate of the head; empty is lr.")
-    warmup: float = Field(0.06, ge=0, lt=1, description="Share of the steps in which the rate rises, 0 to 1.")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="How the rate falls after warm-up.")
+    head_lr: float | None = Field(None, gt=0, le=10, description="Peak learning rate of the head; empty: lr.")
+    warmup: float = Field(
+        0.06, ge=0, lt=1, description=("Fraction of the steps in which the learning rate rises, 0 to 1.")
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description=("Shape of the learning rate after warm-up.")
+    )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of AdamW.")
-    max_grad_norm: float | None = Field(None, gt=0, description="Clip the gradient's norm; empty does not clip.")
-    grad_accum: int = Field(1, ge=1, le=4096, description="Forward passes an optimizer step.")
+    max_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; empty: no clipping.")
+    grad_accum: int = Field(1, ge=1, le=4096, description="Forward passes per optimizer step.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the hardware has it."
+        "auto", description="auto: bf16 autocast where the hardware supports it."
     )
 
     @model_validator(mode="after")
@@ -219,10 +229,10 @@ class TrainConfig(Section):
 class LogConfig(Section):
     """How often things are looked at, in optimizer steps."""
 
-    every: int = Field(10, ge=1, description="Steps between gradient and delta norms.")
-    eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; empty is a quarter of the run.")
+    every: int = Field(10, ge=1, description="Steps between records of gradient and update norms.")
+    eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; empty: a quarter of the run.")
     checkpoint_every: int | None = Field(
-        None, ge=1, description="Steps between checkpoints; empty is a tenth of the run."
+        None, ge=1, description="Steps between checkpoints; empty: a tenth of the run."
     )
 
 
@@ -230,7 +240,7 @@ class RunConfig(Section):
     """Everything a run depends on."""
 
     name: Name | None = Field(None, description="Display name; any text.")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of all random numbers.")
     model: ModelConfig = ModelConfig()  # pyright: ignore[reportCallIssue]
     data: DataConfig = Field(default_factory=lambda: DataConfig(name="sentiment4"))  # pyright: ignore[reportCallIssue]
     adapter: AdapterConfig = AdapterConfig()  # pyright: ignore[reportCallIssue]

@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise ConfigError(f"--config {path}: not a plain file; give a YAML file")
+            raise ConfigError(f"--config {path}: not a regular file; give a YAML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"--config {path}: larger than {MAX_CONFIG_BYTES:,} bytes; give a config, not data")
         values = yaml.safe_load(path.read_text("utf-8"))
@@ -49,10 +49,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if _is_too_much(values):
-        raise ConfigError(f"--config {path}: stands for more than {MAX_VALUES:,} values; write it without aliases")
+        raise ConfigError(f"--config {path}: expands to more than {MAX_VALUES:,} values; write it without aliases")
     if not isinstance(values, dict):
         kind = {"str": "text", "list": "a list"}.get(type(values).__name__, "one value")
-        raise ConfigError(f"--config {path}: holds {kind}; write keys such as `seed: 0`")
+        raise ConfigError(f"--config {path}: is {kind}; write keys such as `seed: 0`")
     return values
 
 
@@ -66,7 +66,7 @@ def read_run_config(folder: Path) -> RunConfig:
     """
     path = folder / "config.yaml"
     if path.is_symlink():
-        raise ConfigError(f"run {folder.name}: its config.yaml is a link; put the file itself in its place")
+        raise ConfigError(f"run {folder.name}: config.yaml is a link; replace it by the file itself")
     return parse_config(read_yaml(path))
 
 

@@ -133,7 +133,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     if (section := section_in(model, key)) is not None:
         return f"{shown}{name} is a section; set its keys, such as {name}.{next(iter(section.model_fields))}"
     if isinstance(value, Mapping):
-        return f"{name}: a value is wanted, not a section; {meaning_of(model, key, prefix)}"
+        return f"{name}: must be a value, not a section; {meaning_of(model, key, prefix)}"
     return f"{shown}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {meaning_of(model, key, prefix)}"
 
 

@@ -133,9 +133,9 @@ def _descriptor(path: str | Path, flags: int) -> int:
         descriptor = os.open(path, flags | _GUARD, 0o644)
     except OSError as error:
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise NotPlainFileError(error.errno, "it is no plain file", str(path)) from None
+            raise NotPlainFileError(error.errno, "it is not a regular file", str(path)) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise NotPlainFileError(0, "it is no plain file", str(path))
+        raise NotPlainFileError(0, "it is not a regular file", str(path))
     return descriptor

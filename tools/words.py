@@ -73,7 +73,7 @@ PHRASES = (
     Phrase(r"\bshift lab\b", "robustness; distribution shift", "the shift lab"),
     Phrase(r"\bpaper one would write\b", "results table", "the paper one would write"),
     Phrase(r"\bin the mean\b", "on average", "ahead in the mean"),
-    Phrase(r"\b(?:held-out|training|probe|validation) rows\b", "examples", "on held-out rows"),
+    Phrase(r"\b(?:held-out|training|validation) rows\b", "examples", "on held-out rows"),
     Phrase(r"\b(?:the|a|an|its|their|what|which) share\b(?! of it)|\bshares? of\b", "fraction",
            "the share of the budget"),
     Phrase(r"\bcomes to\b", "equals; results in", "what it comes to"),

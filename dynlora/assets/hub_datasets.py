@@ -41,7 +41,9 @@ def hub_dataset(name: str) -> Path:
     """
     repo, _, config = name.partition(":")
     if not is_hub_id(repo) or (":" in name and not re.fullmatch(r"[\w.-]+", config)):
-        raise AssetError(f"data.name {name!r} is no hub id: write owner/name or owner/name:config, or use data.path.")
+        raise AssetError(
+            f"data.name {name!r} is not a hub id; write owner/name or owner/name:config, or use data.path."
+        )
     folder = cache_dir() / "data" / "hub" / "--".join([*repo.split("/"), config or "default"])
     if (folder / "train.parquet").is_file():
         return folder
@@ -113,7 +115,8 @@ def _parquet_sizes(repo: str, revision: str) -> dict[str, int]:
 def _refuse_large(repo: str, size: int) -> None:
     if size > MAX_BYTES:
         raise AssetError(
-            f"data set {repo!r} is {size / 2**30:.1f} GiB, more than the {MAX_BYTES / 2**30:.0f} GiB dynlora fetches "
+            f"data set {repo!r} is {size / 2**30:.1f} GiB, more than the {MAX_BYTES / 2**30:.0f} GiB that "
+            "dynlora downloads "
             "by itself: download the part you need and give it as data.path."
         )
 

@@ -73,7 +73,7 @@ def download(pin: PackagePin, target: Path) -> None:
             except UnavailableError as error:
                 failures.append(f"{source}: {error}")
     if not failures:
-        failures.append("pip is set to use no index (no-index)")
+        failures.append("pip is configured without an index (no-index)")
     raise UnavailableError("; ".join(failures))
 
 
@@ -156,8 +156,8 @@ def _download_link(link: Link, pin: PackagePin, client: PyPIClient, target: Path
             if not _is_network_error(error):
                 raise
             problem = reason(error)
-            _log.warning("downloading %s broke off (%s)", pin.filename, problem)
-    raise UnavailableError(f"the download broke off {_ATTEMPTS} times ({problem})")
+            _log.warning("the download of %s was interrupted (%s)", pin.filename, problem)
+    raise UnavailableError(f"the download was interrupted {_ATTEMPTS} times ({problem})")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def _pip_config_lines() -> list[str]:
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_CONFIG_TIMEOUT_S, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        _log.debug("pip cannot tell its configuration (%s); only the environment is read", error)
+        _log.debug("the configuration of pip cannot be read (%s); only the environment is used", error)
         return [f":env:.{name[4:].lower()}={value!r}" for name, value in os.environ.items() if name.startswith("PIP_")]
     return done.stdout.splitlines()
 

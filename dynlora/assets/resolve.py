@@ -54,7 +54,7 @@ def resolve_model(name: str) -> Path:
         raise AssetError(_why_no_model_folder(name, path))
     if not hub.is_hub_id(name):
         raise AssetError(
-            f"model.name {name!r} is neither a local folder nor a hub id (owner/name) nor embedded "
+            f"model.name {name!r} is neither a local folder nor a hub id (owner/name) nor a built-in model "
             f"({', '.join(MODELS)}): check the spelling."
         )
     return _hub_model(name)
@@ -74,7 +74,8 @@ def resolve_data(name: str) -> Path:
     if "/" in name and not _is_path(name):
         return resolve_hub_dataset(name)
     raise AssetError(
-        f"data.name {name!r} is neither embedded ({', '.join(DATASETS)}) nor a hub id (owner/name or owner/name:config)"
+        f"data.name {name!r} is neither a built-in data set ({', '.join(DATASETS)}) nor a hub id (owner/name or "
+        "owner/name:config)"
         f"{_nearest(name, DATASETS)}; a file or folder of your own goes into data.path."
     )
 
@@ -98,20 +99,20 @@ def _is_path(name: str) -> bool:
 def _why_no_model_folder(name: str, path: Path) -> str:
     if path.is_dir():
         return f"model.name {name!r} is a folder without config.json: give a folder written by save_pretrained."
-    found = "a file, not a folder" if path.exists() else "a path where nothing is"
+    found = "a file, not a folder" if path.exists() else "a path that does not exist"
     return f"model.name {name!r} is {found}: give a folder with config.json, *.safetensors and a tokenizer."
 
 
 def _checked_folder(path: Path) -> Path:
     if next(path.glob("*.safetensors"), None) is None:
         raise AssetError(
-            f"model folder {path} holds no .safetensors file, and other formats can run code when they are loaded: "
+            f"model folder {path} has no .safetensors file, and other formats can run code when they are loaded: "
             "convert it with save_pretrained(..., safe_serialization=True)."
         )
     if missing := hub.missing_shards(file.name for file in path.glob("*.safetensors")):
         raise AssetError(f"model folder {path} lacks {', '.join(missing[:3])}: copy the missing files into it.")
     if not hub.has_tokenizer(path):
-        raise AssetError(f"model folder {path} holds no tokenizer: save it there with tokenizer.save_pretrained.")
+        raise AssetError(f"model folder {path} has no tokenizer; save it there with tokenizer.save_pretrained.")
     return path.resolve()
 
 
@@ -189,7 +190,7 @@ def _convert(model: EmbeddedModel, gguf: str, staging: Path) -> None:
 def _is_pinned(folder: Path, model: EmbeddedModel) -> bool:
     if sha256_of(folder / "model.safetensors") == model.weights_sha256:
         return True
-    _log.warning("%s holds other weights than the pinned %s and is not used", folder, model.name)
+    _log.warning("%s has other weights than the pinned %s and is not used", folder, model.name)
     return False
 
 
@@ -221,7 +222,7 @@ def _hub_model(name: str) -> Path:
         raise AssetError(
             f"model {name!r} is not in the hub's cache and the hub cannot be reached ({error})"
             f"{_nearest(name, MODELS)}: give a local folder with config.json, *.safetensors and a tokenizer as "
-            f"model.name, or use an embedded model ({', '.join(MODELS)})."
+            f"model.name, or use a built-in model ({', '.join(MODELS)})."
         ) from error
 
 
@@ -267,7 +268,7 @@ def _verify_dataset(dataset: EmbeddedDataset) -> None:
         found = f"unreadable: {error}"
     if found != dataset.content_sha256:
         raise AssetError(
-            f"{dataset.folder} was changed after it was built: delete that folder and run again, and it is built anew."
+            f"{dataset.folder} was changed after it was built: delete that folder and run again to build it again."
         )
 
 

@@ -132,7 +132,7 @@ def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
     """Ask a run to stop, or end it at once."""
     if not now:
         status = launch.stop(runs_dir, run_id)
-        saving = "; it finishes its step and saves its state, asking again changes nothing"
+        saving = "; it finishes its step and saves its state; a second stop changes nothing"
         return {"id": run_id, "status": status}, f"{run_id}: {status}{saving if status == 'stopping' else ''}"
     status = launch.end_now(runs_dir, run_id)
     kept = run_summary(run_folder(runs_dir, run_id))

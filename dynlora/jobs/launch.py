@@ -144,7 +144,7 @@ def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
     try:
         return schema.check_run_id(str(found["id"]))
     except (ValueError, KeyError):
-        raise DynloraError("the run was not queued: the check named no run") from None
+        raise DynloraError("the run was not queued: the check returned no run") from None
 
 
 def stop(runs_dir: Folder, run_id: str) -> str:
@@ -169,7 +169,7 @@ def stop(runs_dir: Folder, run_id: str) -> str:
             if not status.is_running:
                 return status.status
     if status.other_host:
-        raise RunBusyError(f"run {run_id} is training on host {status.host}: stop it there")
+        raise RunBusyError(f"run {run_id} is training on host {status.host}: stop it on that host")
     if not status.is_running:
         raise ConfigError(f"run {run_id} is {status.status}: only a queued or running run can be stopped")
     if status.status == "running":
@@ -221,7 +221,7 @@ def _signal(run_id: str, pid: int | None, start: float | None, number: int) -> N
     if pid is None or not process.is_alive(pid, start):
         return
     if pid == os.getpid() or not process.is_ours(process.command_line(pid)):
-        raise RunBusyError(f"run {run_id}: process {pid} is not one that dynlora started, so it was left alone")
+        raise RunBusyError(f"run {run_id}: process {pid} was not started by dynlora, so it was not stopped")
     with suppress(ProcessLookupError):
         os.kill(pid, number)
         if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it goes on
@@ -250,7 +250,7 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
     with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         status = read_status(folder)
         if status.status == "finished":
-            raise ConfigError(f"run {run_id} is finished: there is nothing to resume")
+            raise ConfigError(f"run {run_id} is finished; there is nothing to resume")
         if status.is_running and not (status.other_host and force):
             where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
             raise RunBusyError(f"run {run_id} is running{where}")

@@ -79,7 +79,7 @@ def _open_log(log: Path) -> int:
     try:
         return open_log(log)
     except NotPlainFileError:
-        raise CorruptRunError(f"{log.name} is not a plain file: remove it") from None
+        raise CorruptRunError(f"{log.name} is not a regular file; remove it") from None
 
 
 def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
@@ -170,7 +170,7 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
         path,
         wait_s,
         link=f"{path} is a link; dynlora does not follow links in a runs folder",
-        busy=f"{path.parent} has been busy for {wait_s:.0f} s: try again",
+        busy=f"{path.parent} has been busy for {wait_s:.0f} s; try again",
     )
     try:
         yield
@@ -190,7 +190,7 @@ def storing(what: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(
-            f"{what} cannot be written ({reason}); free some space, or see who may write there"
+            f"{what} cannot be written ({reason}); free some space, or check the permissions of the folder"
         ) from None
 
 

@@ -70,7 +70,7 @@ def section_choices(section: Any) -> dict[str, list[Any]]:
         else:
             found[str(key)] = [value]
         if not found[str(key)]:
-            raise ConfigError(f"{SECTION}.{key}: lists no value; list one or more, or leave the key out")
+            raise ConfigError(f"{SECTION}.{key}: has no value; give one or more, or remove the key")
     return found
 
 
@@ -96,7 +96,7 @@ def listed(lines: str) -> dict[str, str]:
     for line in filter(None, (line.strip() for line in lines.splitlines())):
         key, _ = split_override(line)
         if key in found:
-            raise ConfigError(f"{key}: listed twice; write all its values in one line, such as {key}=a,b")
+            raise ConfigError(f"{key}: given twice; write all its values in one line, such as {key}=a,b")
         found[key] = line.partition("=")[2].strip()
     return found
 
@@ -146,4 +146,4 @@ def _ids(found: Any) -> list[str]:
     try:
         return [check_run_id(str(item["id"])) for item in found]
     except (TypeError, KeyError):
-        raise DynloraError("the sweep was not queued: the check named no runs") from None
+        raise DynloraError("the sweep was not queued: the check returned no runs") from None

@@ -29,14 +29,14 @@ def delete(runs_dir: Folder, run_id: str) -> Path:
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id, must_exist=False)
     if not folder.is_dir():
-        raise RunNotFoundError(f"no run {run_id!r} in {root}: `dynlora runs` lists what is there")
+        raise RunNotFoundError(f"no run {run_id!r} in {root}: `dynlora runs` lists the runs")
     target = _trash(root) / run_id
     with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         if _is_busy(folder):
-            raise RunBusyError(f"run {run_id} is running: stop it first")
+            raise RunBusyError(f"run {run_id} is running; stop it first")
         lock_run(folder, LET_GO_S).release()
         if os.path.lexists(target):
-            raise ConfigError(f"run {run_id} lies in the trash already: remove {target} first")
+            raise ConfigError(f"run {run_id} is already in the trash; remove {target} first")
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
         unmark_active(root, run_id)
@@ -58,7 +58,7 @@ def restore(runs_dir: Folder, run_id: str) -> Path:
         raise RunNotFoundError(f"no run {run_id!r} in the trash of {root}")
     with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         if os.path.lexists(target):
-            raise ConfigError(f"run {run_id} cannot be restored: {root} holds a run of that id")
+            raise ConfigError(f"run {run_id} cannot be restored: {root} has a run with this id")
         folder.rename(target)
         if _state(target) == "queued":
             mark_active(root, run_id)

@@ -62,7 +62,7 @@ def keep(runs_dir: Folder, name: str, content: bytes) -> Path:
         raise DataError(f"upload {plain}: the file is empty; add a header line and rows")
     if len(content) > MAX_BYTES:
         raise DataError(
-            f"upload {plain}: {len(content) / 2**20:.0f} MiB are more than {MAX_BYTES // 2**20} MiB; put the file on "
+            f"upload {plain}: has {len(content) / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20} MiB; put the file on "
             "this machine and give its path"
         )
     digest = hashlib.sha256(content).hexdigest()[:12]
@@ -99,12 +99,13 @@ def keep_adapter(runs_dir: Folder, files: Mapping[str, bytes]) -> Path:
     content = {name.rpartition(".")[2].lower(): data for name, data in chosen.items()}
     if set(content) != set(ADAPTER_FILES) or len(chosen) != len(ADAPTER_FILES):
         wanted = " and ".join(ADAPTER_FILES.values())
-        raise DataError(f"{len(files)} files sent: an adapter is two, {wanted}; choose both at once")
+        raise DataError(f"{len(files)} files uploaded; an adapter has two, {wanted}; select both together")
     for ending, data in content.items():
         if not 0 < len(data) <= MAX_BYTES:
             raise DataError(
-                f"upload {ADAPTER_FILES[ending]}: {len(data):,} bytes; at most {MAX_BYTES // 2**20} MiB can be sent, "
-                "a larger adapter opens with `dynlora inspect FOLDER`"
+                f"upload {ADAPTER_FILES[ending]}: has {len(data):,} bytes, at most {MAX_BYTES // 2**20} MiB are "
+                "allowed; "
+                "open a larger adapter with `dynlora inspect FOLDER`"
             )
     total = hashlib.sha256(b"".join(hashlib.sha256(content[ending]).digest() for ending in ADAPTER_FILES))
     folder = own_folder(own_folder(runs_root(runs_dir, make=True), UPLOADS_DIR), total.hexdigest()[:12])
@@ -133,6 +134,8 @@ def _keep_once(path: Path, content: bytes) -> None:
     """Write a file unless it lies there already."""
     with storing(f"upload {path.name}"):
         if path.is_symlink() or (path.exists() and (not path.is_file() or path.read_bytes() != content)):
-            raise CorruptRunError(f"{path} is not what was uploaded under that name; remove it and upload again")
+            raise CorruptRunError(
+                f"{path} is not the file that was uploaded under this name; remove it and upload again"
+            )
         if not path.exists():
             write_bytes(path, content)

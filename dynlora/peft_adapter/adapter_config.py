@@ -93,9 +93,7 @@ def read_settings(folder: Path) -> Settings:
     rank_key, rank, alpha = _DEFAULTS[peft_type]
     patterns = found.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
-        raise AdapterError(
-            f"{CONFIG_NAME}: alpha_pattern is no object of numbers by module; write it so, or leave it out"
-        )
+        raise AdapterError(f"{CONFIG_NAME}: alpha_pattern is not an object of numbers by module; correct or remove it")
     alphas = {name: _number(f"alpha_pattern.{printable(name)}", value) for name, value in patterns.items()}
     return Settings(
         peft_type,
@@ -120,13 +118,11 @@ def _object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise AdapterError(f"{path.name}: no JSON object; give the file that PEFT wrote beside the tensors")
+        raise AdapterError(f"{path.name}: not a JSON object; give the file that PEFT wrote next to the tensors")
     return found
 
 
 def _number(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e9:
-        raise AdapterError(
-            f"{CONFIG_NAME}: {key} is {printable(value)!r}; it must be a number up to a thousand million"
-        )
+        raise AdapterError(f"{CONFIG_NAME}: {key} is {printable(value)!r}; it must be a number of at most 1e9")
     return float(value)

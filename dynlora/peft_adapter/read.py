@@ -90,7 +90,7 @@ def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise AdapterError(f"{path}: no folder; give the folder that holds {CONFIG_NAME} and {TENSORS_NAME}")
+        raise AdapterError(f"{path}: not a folder; give the folder with {CONFIG_NAME} and {TENSORS_NAME}")
     for name in (CONFIG_NAME, TENSORS_NAME):
         if not os.path.lexists(path / name):
             raise AdapterError(f"{path}: {_missing(path, name)}")
@@ -114,7 +114,7 @@ def _missing(path: Path, name: str) -> str:
             f"{printable(pickle)} is a pickle, which can run code when it is read; save the adapter as {TENSORS_NAME}"
         )
     if (path / "state.json").is_file():
-        return "an adapter as a run keeps it; write one for others with `dynlora export ID --out FOLDER`"
+        return "an adapter in the format of a run; export it with `dynlora export ID --out FOLDER`"
     return f"{name} is missing; give a folder that PEFT or `dynlora export` wrote"
 
 
@@ -155,7 +155,7 @@ def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
     fits = len(a) >= 2 and len(b) >= 2 and a[0] == b[1] and math.prod(b[2:]) == 1
     if not fits or math.prod(shapes.get("E", a[:1])) != a[0]:
         raise AdapterError(
-            f"{TENSORS_NAME}: the factors of module {printable(module)} have shapes {a} and {b}, which make no "
+            f"{TENSORS_NAME}: the factors of module {printable(module)} have shapes {a} and {b}, which do not fit an "
             "update; save the adapter again"
         )
     if a[0] > MAX_RANK:
@@ -197,13 +197,14 @@ def _notes(settings: Settings, modules: list[AdaptedModule]) -> tuple[str, ...]:
     """Return what the numbers do not show."""
     notes: list[str] = []
     if settings.is_decomposed:
-        notes.append("DoRA also scales the columns of the base weights, which is not seen without the base model.")
+        notes.append("DoRA also scales the columns of the base weights, which cannot be shown without the base model.")
     if settings.unread:
         notes.append(
-            f"{len(settings.unread)} patterns of alpha_pattern are regular expressions, which are not run: lora_alpha "
-            "stands for theirs."
+            f"{len(settings.unread)} patterns of alpha_pattern are regular expressions, which are not "
+            "evaluated: lora_alpha "
+            "is used instead."
         )
     broken = [module.name for module in modules if module.norm is None]
     if broken:
-        notes.append(f"{len(broken)} modules hold numbers that are not finite, {printable(broken[0])} first.")
+        notes.append(f"{len(broken)} modules have numbers that are not finite, {printable(broken[0])} first.")
     return tuple(notes)

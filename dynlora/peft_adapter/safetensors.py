@@ -74,8 +74,8 @@ def open_adapter_file(path: Path) -> tuple[BinaryIO, int]:
     try:
         return open_plain(path)
     except NotPlainFileError:
-        kind = "a link, which is not followed" if path.is_symlink() else "not a plain file"
-        raise AdapterError(f"{path}: {kind}; give the folder of a PEFT adapter that holds the file itself") from None
+        kind = "a link, which is not followed" if path.is_symlink() else "not a regular file"
+        raise AdapterError(f"{path}: {kind}; give the folder of a PEFT adapter with the file itself") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "its name cannot be used"
         raise AdapterError(f"{path}: cannot be opened ({reason}); give the folder of a PEFT adapter") from None
@@ -127,7 +127,7 @@ class TensorFile:
         self._file.seek(info.start)
         data = self._file.read(info.size)
         if len(data) != info.size:
-            raise AdapterError(f"{self.path.name}: the file became shorter while it was read; open it again")
+            raise AdapterError(f"{self.path.name}: the file was truncated during reading; open it again")
         return decode(data).reshape(info.shape)
 
 
@@ -154,7 +154,7 @@ def _checked(name: str, file: BinaryIO, size: int) -> dict[str, TensorInfo]:
     header = _header(name, file.read(length))
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
-        raise _damaged(name, f"it holds {len(header):,} tensors, more than {MAX_TENSORS:,}")
+        raise _damaged(name, f"it has {len(header):,} tensors, more than {MAX_TENSORS:,}")
     first, data = 8 + length, size - 8 - length
     infos = {tensor: _info(name, tensor, entry, first, data) for tensor, entry in header.items()}
     ordered = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].size)))
@@ -170,22 +170,22 @@ def _checked(name: str, file: BinaryIO, size: int) -> dict[str, TensorInfo]:
 
 def _header(name: str, raw: bytes) -> dict[str, Any]:
     if not raw.startswith(b"{"):
-        raise _damaged(name, "its header is no JSON object")
+        raise _damaged(name, "its header is not a JSON object")
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise _damaged(name, "its header is no JSON object that names each tensor once") from None
+        raise _damaged(name, "its header is not a JSON object that names each tensor once") from None
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is used twice")
     return found
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 def _info(name: str, tensor: str, entry: object, first: int, data: int) -> TensorInfo:
@@ -196,9 +196,9 @@ def _info(name: str, tensor: str, entry: object, first: int, data: int) -> Tenso
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _damaged(name, f"tensor {printable(tensor)} has the unknown type {printable(dtype)}")
     if not _are_lengths(shape, MAX_LENGTH) or len(shape) > MAX_DIMENSIONS:
-        raise _damaged(name, f"tensor {printable(tensor)} has a shape that cannot be")
+        raise _damaged(name, f"tensor {printable(tensor)} has an invalid shape")
     if not _are_lengths(offsets, data) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _damaged(name, f"tensor {printable(tensor)} lies outside of the file")
+        raise _damaged(name, f"tensor {printable(tensor)} is outside of the file")
     start, end = offsets
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
         raise _damaged(
@@ -213,4 +213,4 @@ def _are_lengths(value: object, at_most: int) -> bool:
 
 
 def _damaged(name: str, what: str) -> AdapterError:
-    return AdapterError(f"{name}: {what}; the file is damaged or no safetensors file, save the adapter again")
+    return AdapterError(f"{name}: {what}; the file is damaged or not a safetensors file; save the adapter again")

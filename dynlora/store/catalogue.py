@@ -72,7 +72,7 @@ def run_row(folder: Path, kept: KeptRows) -> dict[str, Any]:
     except DynloraError as error:
         reason = str(error)
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # one odd run hides no other
-        reason = f"run {folder.name}: what it says of itself cannot be shown ({type(error).__name__})"
+        reason = f"run {folder.name}: its description cannot be shown ({type(error).__name__})"
     return _row(folder, Facts({"status": "corrupt"}, {}), NO_NOTES, reason=reason)
 
 

@@ -69,7 +69,7 @@ def size(cell: Any) -> int:
     """Return a whole number cell that counts something a module has."""
     found = integer(cell)
     if not 0 <= found < schema.MAX_SIZE:
-        raise CorruptRunError(f"a size of the run is {found}, which cannot be")
+        raise CorruptRunError(f"a size of the run has the invalid value {found}")
     return found
 
 

@@ -40,7 +40,7 @@ def lock_run(folder: Path, wait_s: float = 0.0) -> BaseFileLock:
         path,
         wait_s,
         link=f"run {folder.name}: {path.name} is a link; dynlora does not follow links",
-        busy=f"run {folder.name} is being written by another process: stop it first",
+        busy=f"run {folder.name} is being written by another process; stop it first",
     )
 
 
@@ -61,14 +61,14 @@ def take_lock(path: Path, wait_s: float, *, link: str, busy: str) -> FileLock:
     if path.is_symlink():
         raise CorruptRunError(link)
     if path.exists() and not path.is_file():
-        raise CorruptRunError(f"{path} is no plain file, so nothing can be locked with it: remove it")
+        raise CorruptRunError(f"{path} is not a regular file and cannot be used as a lock; remove it")
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
         raise RunBusyError(busy) from None
     except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
-        said = error.strerror if isinstance(error, OSError) else "its file system knows no locks"
+        said = error.strerror if isinstance(error, OSError) else "its file system does not support locks"
         raise StorageError(f"{path} cannot be locked ({said})") from None
     return lock
 
@@ -148,7 +148,7 @@ def _open_rw(path: Path) -> sqlite3.Connection:
             file.seek(max(0, journal.stat().st_size - len(_NAMES_ANOTHER)))
             if file.read() == _NAMES_ANOTHER:
                 raise CorruptRunError(
-                    f"run {path.parent.name}: {journal.name} names another file; not one of dynlora's"
+                    f"run {path.parent.name}: {journal.name} refers to another file and is not from dynlora"
                 )
     return sqlite3.connect(
         path.absolute().as_uri() + "?mode=rw", uri=True, timeout=1.0, isolation_level=None, check_same_thread=False
@@ -230,7 +230,7 @@ def _open_ro(folder: Path) -> sqlite3.Connection:
 def unreadable(folder: Path, error: Exception) -> CorruptRunError | RunBusyError:
     """Return the error of ours that says what an SQLite error means for this run."""
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return RunBusyError(f"run {folder.name}: run.db stayed locked for {_BUSY_S:.0f} s: try again")
+        return RunBusyError(f"run {folder.name}: run.db was locked for {_BUSY_S:.0f} s; try again")
     return CorruptRunError(f"run {folder.name}: run.db cannot be read ({error})")
 
 
@@ -254,7 +254,7 @@ def _without_wal(path: Path) -> str:
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         raise CorruptRunError(
-            f"run {path.parent.name} was interrupted and lies in a read-only folder: copy the folder to read it"
+            f"run {path.parent.name} was interrupted and is in a read-only folder; copy the folder to read it"
         )
     return "&immutable=1"
 

@@ -71,7 +71,7 @@ def create_run(
     run_id = schema.new_run_id() if run_id is None else run_id
     folder = schema.run_folder(root, run_id, must_exist=False)
     if os.path.lexists(folder):
-        raise ConfigError(f"run id {run_id!r} is taken in {root}: choose another or delete that run")
+        raise ConfigError(f"run id {run_id!r} exists already in {root}; use another id or delete that run")
     aside = folder.parent / f".new-{run_id}-{secrets.token_hex(4)}"
     try:
         aside.mkdir()
@@ -87,7 +87,7 @@ def create_run(
         if isinstance(error, sqlite3.Error) or isinstance(error, OSError) and error.errno in NO_ROOM:
             said = error.strerror if isinstance(error, OSError) else str(error)
             raise StorageError(
-                f"{root}: no run can be made here ({said}); free some space, or give another --runs-dir"
+                f"{root}: no run can be created here ({said}); free some space, or give another --runs-dir"
             ) from None
         raise
     sync(folder.parent)

@@ -94,7 +94,7 @@ def _changed(tags: tuple[str, ...], add: list[str], remove: list[str]) -> tuple[
             raise ConfigError(f"--remove {tag}: the run has no such tag; its tags: {there}")
     after = tuple(dict.fromkeys([*(tag for tag in tags if tag not in remove), *add]))
     if len(after) > MAX_TAGS:
-        raise ConfigError(f"--add {add[-1]}: {len(after)} tags are more than {MAX_TAGS} a run; remove some first")
+        raise ConfigError(f"--add {add[-1]}: {len(after)} tags are more than {MAX_TAGS} per run; remove some first")
     return after
 
 

@@ -140,7 +140,7 @@ class RunReader:
         found: dict[str, SignalRow] = {}
         for number, name, axis, unit, width in rows:
             if axis not in schema.AXES or not 1 <= cells.integer(width) <= schema.MAX_WIDTH:
-                raise self._corrupt(f"signal {cells.name_of(name)[:40]!r} has an axis or a width that cannot be")
+                raise self._corrupt(f"signal {cells.name_of(name)[:40]!r} has an invalid axis or width")
             found[cells.name_of(name)] = SignalRow(
                 cells.integer(number), cells.name_of(name), axis, cells.name_of(unit), width
             )
@@ -208,7 +208,7 @@ class RunReader:
             for key in scalar_names(self._connection):
                 keys.append(key)
                 if len(keys) > schema.MAX_SIGNALS:
-                    raise self._corrupt("it holds too many scalar series")
+                    raise self._corrupt("it has too many scalar series")
             return [
                 series.scalars(self._connection, cells.name_of(key[0]), cells.name_of(key[1]), start, stop, max_points)
                 for key in keys
@@ -257,7 +257,7 @@ class RunReader:
     def _signal(self, name: str) -> SignalRow:
         known = self.signals()
         if name not in known:
-            raise KeyError(f"run {self.folder.name} holds no signal {name!r}: it has {', '.join(known) or 'none yet'}")
+            raise KeyError(f"run {self.folder.name} has no signal {name!r}; it has {', '.join(known) or 'none yet'}")
         return known[name]
 
     def _ordered(self, table: str, columns: str, limit: int) -> list[tuple[Any, ...]]:
@@ -275,7 +275,7 @@ class RunReader:
         for number, row in enumerate(cursor):
             size += sum(len(cell) for cell in row if isinstance(cell, str | bytes))
             if number >= limit or size > schema.MAX_RESULT_BYTES:
-                raise self._corrupt(f"a table holds more than the {limit} rows a run can have")
+                raise self._corrupt(f"a table has more than {limit} rows, the limit of a run")
             yield row
 
     def _guarded(self) -> cells.Guard:

@@ -109,13 +109,13 @@ class Recording:
         if axis not in schema.AXES:
             raise ValueError(f"axis {axis!r} of signal {name!r}: use one of {', '.join(schema.AXES)}")
         if not 1 <= width <= schema.MAX_WIDTH:
-            raise ValueError(f"width {width} of signal {name!r}: must lie in 1..{schema.MAX_WIDTH}")
+            raise ValueError(f"width {width} of signal {name!r}: must be from 1 to {schema.MAX_WIDTH}")
         with self._guard:
             known = self._signals.get(name)
             if known is None:
                 known = self._signals[name] = _Signal(len(self._signals) + 1, width, SeriesState())
             if known.width != width:
-                raise ValueError(f"width {width} of signal {name!r}: the run already holds it with {known.width}")
+                raise ValueError(f"width {width} of signal {name!r}: the run already has it with width {known.width}")
             self._add(_SIGNAL, (known.id, name, axis, unit, width))
 
     def vector(self, signal: str, step: int, values: ArrayLike) -> None:
@@ -215,7 +215,7 @@ class Recording:
                 self._connection.execute("PRAGMA synchronous=NORMAL")
             except sqlite3.Error as error:
                 self._note_failure(error)
-                raise OSError(f"run {self.folder.name}: the disk did not take the record ({error})") from error
+                raise OSError(f"run {self.folder.name}: the record cannot be written ({error})") from error
 
     def _replace(self, table: str, rows: list[tuple[Any, ...]]) -> None:
         marks = ", ".join("?" * (len(rows[0]) + 1)) if rows else ""
@@ -259,7 +259,7 @@ class Recording:
         self._next_try = time.monotonic() + COMMIT_EVERY_S
         if self._failure is not None:
             lost = f", {self._pending.dropped} rows were lost" if self._pending.dropped else ""
-            self.warn(f"recording failed for a while and goes on now{lost}: {self._failure}")
+            self.warn(f"recording failed for a while and continues now{lost}: {self._failure}")
             self._failure = None
             self._pending.dropped = 0
 
@@ -274,7 +274,7 @@ class Recording:
     def _note_failure(self, error: sqlite3.Error) -> None:
         self._next_try = time.monotonic() + _RETRY_AFTER_S
         if self._failure is None:
-            self.warnings.append(f"recording failed, training goes on: {error}")
+            self.warnings.append(f"recording failed, training continues: {error}")
             logger.warning("run %s: %s", self.folder.name, self.warnings[-1])
         self._failure = str(error)
 

@@ -75,7 +75,7 @@ def save_view(runs_dir: Folder, name: str, query: str) -> tuple[View, ...]:
     def saved(before: tuple[View, ...]) -> tuple[View, ...]:
         after = {one.name: one for one in before} | {view.name: view}
         if len(after) > MAX_VIEWS:
-            raise ConfigError(f"view {view.name!r}: {len(after)} are more than {MAX_VIEWS}; delete one first")
+            raise ConfigError(f"view {view.name!r}: {len(after)} views are more than {MAX_VIEWS}; delete one first")
         return tuple(after.values())
 
     return _changed(Path(runs_dir), saved)
@@ -94,7 +94,7 @@ def delete_view(runs_dir: Folder, name: str) -> tuple[View, ...]:
         after = tuple(one for one in before if one.name != name)
         if len(after) == len(before):
             there = ", ".join(one.name for one in before) or "none"
-            raise ConfigError(f"view {name[:60]!r}: there is no such view; those there are: {there}")
+            raise ConfigError(f"view {name[:60]!r}: there is no such view; the views are: {there}")
         return after
 
     return _changed(Path(runs_dir), left)
@@ -130,7 +130,7 @@ def _name(text: str) -> str:
 def _query(text: str) -> str:
     query = jsontext.clean_text(text).strip()
     if not query:
-        raise SearchError(query, 1, "a view of every run needs no name; write a search first")
+        raise SearchError(query, 1, "a view of all runs needs no name; enter a search first")
     if len(query) > MAX_QUERY_LENGTH:
         raise SearchError(query, MAX_QUERY_LENGTH, f"{len(query):,} characters are more than {MAX_QUERY_LENGTH:,}")
     parse(query)

@@ -136,16 +136,16 @@ def check_schema(connection: sqlite3.Connection) -> int:
             "update dynlora to read it"
         )
     if version < 1:
-        raise CorruptRunError("run.db holds no run: its store version is 0, so dynlora did not write it")
+        raise CorruptRunError("run.db has no run: its store version is 0, so dynlora did not write it")
     try:
         found = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
     except UnicodeDecodeError:  # also when SQLite's own complaint quotes the file
-        raise CorruptRunError("run.db holds a schema that is no text: it is damaged") from None
+        raise CorruptRunError("run.db has a schema that is not text: it is damaged") from None
     expected = _expected(version)
     if len(found) != len(expected) or frozenset(found) != expected:
         strange = sorted(str(row[1])[:40] for row in found if row not in expected)
         what = ", ".join(strange) or "a table is missing"
-        raise CorruptRunError(f"run.db holds a schema that dynlora did not write ({what})")
+        raise CorruptRunError(f"run.db has a schema that dynlora did not write ({what})")
     return version
 
 
@@ -162,7 +162,7 @@ def check_run_id(run_id: str) -> str:
     """
     if not _RUN_ID.match(run_id) or _RESERVED.match(run_id):
         raise ConfigError(
-            f"run id {run_id[:80]!r} cannot name a run: use letters, digits, '-' and '_', "
+            f"run id {run_id[:80]!r} cannot be used: use letters, digits, '-' and '_', "
             "at most 64, starting with a letter or digit; `dynlora runs` lists the ids"
         )
     return run_id
@@ -207,11 +207,11 @@ def database(folder: Path) -> Path:
         except (OSError, ValueError):
             if not suffix:
                 raise RunNotFoundError(
-                    f"no run {folder.name!r} in {folder.parent}: `dynlora runs` lists what is there"
+                    f"no run {folder.name!r} in {folder.parent}: `dynlora runs` lists the runs"
                 ) from None
             continue
         if not stat.S_ISREG(mode):
             raise CorruptRunError(
-                f"run {folder.name}: {DB_NAME}{suffix} is not a plain file; dynlora does not follow links"
+                f"run {folder.name}: {DB_NAME}{suffix} is not a regular file; dynlora does not follow links"
             )
     return path

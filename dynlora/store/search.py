@@ -196,9 +196,9 @@ class _Parser:
             return And(())
         found = self._or(0)
         if self._look().kind == "close":
-            raise self._wrong("this bracket closes none; drop it or open one before")
+            raise self._wrong("this bracket closes nothing; remove it or add an opening bracket")
         if self._look().kind != "end":
-            raise self._wrong(f"a field is wanted before {self._look().shown}; write field{self._look().text}value")
+            raise self._wrong(f"a field is missing before {self._look().shown}; write field{self._look().text}value")
         return found
 
     def _or(self, depth: int) -> Query:
@@ -223,12 +223,12 @@ class _Parser:
     def _not(self, depth: int) -> Query:
         """Not = "not" not | "(" or ")" | "tag:" value | field operator value | word ."""
         if depth > MAX_DEPTH:
-            raise self._wrong(f"more than {MAX_DEPTH} brackets and nots inside one another; write it flatter")
+            raise self._wrong(f"more than {MAX_DEPTH} nested brackets and nots; simplify the search")
         if self._look().keyword == "not":
             self._take()
             return Not(self._not(depth + 1))
         if self._look().keyword or self._look().kind not in ("open", "tag", "quoted", "word"):
-            raise self._wrong(f"a word, a comparison or ( is wanted, not {self._look().shown}; {self._remedy()}")
+            raise self._wrong(f"a word, a comparison or ( must be here, not {self._look().shown}; {self._remedy()}")
         token = self._take()
         if token.kind == "open":
             return self._closed(token, depth)
@@ -241,20 +241,20 @@ class _Parser:
     def _closed(self, opened: _Token, depth: int) -> Query:
         found = self._or(depth + 1)
         if self._look().kind != "close":
-            raise self._wrong(f") is wanted for the ( at column {opened.column}, not {self._look().shown}; close it")
+            raise self._wrong(f"a ) is missing for the ( at column {opened.column}, not {self._look().shown}; close it")
         self._take()
         return found
 
     def _comparison(self, name: _Token) -> Comparison:
         operator = self._take()
         if name.kind == "quoted":
-            raise self._wrong("a field stands without quotes; drop them, or the comparison", name)
+            raise self._wrong("a field has no quotes; remove them, or the comparison", name)
         value, number = self._value(operator.text)
         return Comparison(name.text, "=" if operator.text == "==" else operator.text, value, number, name.column)
 
     def _value(self, after: str) -> tuple[str, float | None]:
         if self._look().keyword or self._look().kind not in ("quoted", "word"):
-            raise self._wrong(f"a value is wanted after {after}, not {self._look().shown}; {self._remedy()}")
+            raise self._wrong(f"a value is missing after {after}, not {self._look().shown}; {self._remedy()}")
         token = self._take()
         return _unquoted(token), _number(token.text) if token.kind == "word" else None
 

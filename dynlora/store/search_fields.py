@@ -74,7 +74,9 @@ def check_names(query: Query, text: str, rows: Iterable[Row]) -> None:
     names = {*usual, *recorded_names(rows)}
     for one in odd:
         if one.name not in names:
-            raise SearchError(text, one.column, f"{one.name[:60]!r} is no field of these runs; {_nearest(one, names)}")
+            raise SearchError(
+                text, one.column, f"{one.name[:60]!r} is not a field of these runs; {_nearest(one, names)}"
+            )
 
 
 def unset_names(text: str, rows: Iterable[Row]) -> list[str]:

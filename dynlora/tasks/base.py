@@ -82,7 +82,7 @@ class Task(ABC):
         if wanted == "auto":
             return self.usual_metric(data_name)
         if wanted not in self.metrics:
-            raise DataError(f"data.metric={wanted}: does not fit data.task={self.name}; leave it at auto")
+            raise DataError(f"data.metric={wanted}: does not fit data.task={self.name}; set it to auto")
         return wanted
 
     @abstractmethod

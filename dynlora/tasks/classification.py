@@ -50,16 +50,16 @@ class Classification(Task):
         """Return the task with the classes in the order of their names."""
         label = column.name
         if column.is_fractional:
-            raise DataError(f"data.task=classification: data.label={label} holds fractions; use data.task=regression")
+            raise DataError(f"data.task=classification: data.label={label} has fractions; use data.task=regression")
         kinds = sorted(set(column.values), key=lambda value: (str(type(value)), value))
         if len(set(column.train)) < 2:
             raise DataError(
-                f"data.label={label}: the training rows hold one class only ({kinds[0]}); at least two are needed"
+                f"data.label={label}: the training examples have only one class ({kinds[0]}); use data with two or more"
             )
         if len(kinds) > MAX_LABELS:
             raise DataError(
                 f"data.label={label}: {len(kinds):,} different values are too many for classes (at most {MAX_LABELS}); "
-                "name another column, or use data.task=regression"
+                "use another column, or data.task=regression"
             )
         refuse_mixed_numbers(label, kinds)
         found = [_class_name(kind, column.class_names) for kind in kinds]
@@ -95,9 +95,9 @@ class Classification(Task):
         most = max(counts.values())
         rare = [name for index, name in enumerate(self.labels) if counts.get(index, 0) * 20 < most]
         if rare:
-            found.append(f"Imbalanced: {', '.join(rare[:5])} is less than a twentieth of the commonest class.")
+            found.append(f"Imbalanced: {', '.join(rare[:5])} is less than a twentieth of the most frequent class.")
         if len(set(held_out.tolist())) < 2:
-            found.append("The held-out rows hold one class only: accuracy says little.")
+            found.append("The held-out examples have only one class, so accuracy means little.")
         return found
 
     @classmethod

@@ -76,7 +76,7 @@ def refuse_mixed_numbers(label: str, kinds: Sequence[Any]) -> None:
     numbers = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is not None]
     words = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is None]
     if words and len(numbers) > len(words) and any(not float(number).is_integer() for number in numbers):
-        raise DataError(f"data.label={label}: holds numbers and the text {words[0][:40]!r}; fix or drop such rows")
+        raise DataError(f"data.label={label}: has numbers and the text {words[0][:40]!r}; correct or remove such rows")
 
 
 def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
@@ -88,10 +88,10 @@ def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
     values = table[label][:]
     for number, value in enumerate(values):
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            raise DataError(f"data.label={label}: {split} row {number + 1} has none; fill it or drop the row")
+            raise DataError(f"data.label={label}: {split} row {number + 1} has no label; fill it or remove the row")
         if not isinstance(value, int | float | str):
             raise DataError(
-                f"data.label={label}: {split} row {number + 1} holds a {type(value).__name__}; give text or numbers"
+                f"data.label={label}: {split} row {number + 1} is a {type(value).__name__}; give text or numbers"
             )
     classes = getattr(table.features.get(label), "names", None)
     if values and (all(value == -1 for value in values) or (classes and any(value == -1 for value in values))):

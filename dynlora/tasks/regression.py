@@ -37,7 +37,7 @@ class Regression(Task):
     def of(cls, column: LabelColumn) -> Regression:
         """Return the task, for labels that are numbers."""
         if not column.is_numeric:
-            raise DataError(f"data.task=regression: data.label={column.name} holds text; give a column of numbers")
+            raise DataError(f"data.task=regression: data.label={column.name} has text; give a column of numbers")
         return cls()
 
     def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:

@@ -65,11 +65,11 @@ class RunKeeper:
         """Say that a state was not written, as a warning of the run or, where it must be kept, as the run's end."""
         what = f"the {name.replace('-', ' ')} of step {trainer.step} cannot be written ({reason})"
         if not (self.folder / DB_NAME).exists():
-            raise StorageError(f"run {self.folder.name}: its folder was removed while it trained; nothing more is kept")
+            raise StorageError(f"run {self.folder.name}: its folder was removed during training; nothing more is saved")
         if must:
             raise StorageError(f"{what}; free some space, then dynlora resume {self.folder.name}")
         if self.writer is not None:
-            self.writer.warn(f"{what}; training goes on, the one before stays good")
+            self.writer.warn(f"{what}; training continues, and the last one is still valid")
 
     def _note(self, trainer: Trainer) -> None:
         """Tell the store the figures that change as the run goes."""

@@ -30,9 +30,9 @@ SHOWN_CHARACTERS = 2000
 """Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
 
 MEMORY_RULE = (
-    "weights, with the copies that compute in bf16; 16 bytes a trained number (itself, its gradient, two moments of "
-    "AdamW); and the tensors one batch keeps for its backward pass, counted on a real batch and scaled to the longest. "
-    "Python and its libraries come on top."
+    "weights, with the copies that compute in bf16; 16 bytes per trained number (itself, its gradient, two moments of "
+    "AdamW); and the tensors one batch saves for its backward pass, counted on a real batch and scaled to the longest. "
+    "Python and its libraries are not included."
 )
 
 
@@ -226,16 +226,18 @@ def _warnings(inputs: Inputs, found: dict[str, Any]) -> list[str]:
     cut = found["tokens"]["train"]["cut_share"]
     if cut > 0.05:
         limit = found["tokens"]["train"]["limit"]
-        said.append(f"{cut:.0%} of the training rows are cut after {limit} tokens; raise data.max_length.")
+        said.append(f"{cut:.0%} of the training examples are truncated after {limit} tokens; raise data.max_length.")
     if rows < config.train.batch_size:
-        said.append(f"The {rows} training rows are fewer than train.batch_size={config.train.batch_size}: some repeat.")
+        said.append(
+            f"The {rows} training examples are fewer than train.batch_size={config.train.batch_size}, so some repeat."
+        )
     epochs = found["schedule"]["epochs"]
     if epochs < 0.5:
-        said.append(f"The run sees {epochs:.0%} of the training rows; raise train.steps to see more.")
+        said.append(f"The run uses {epochs:.0%} of the training examples; raise train.steps to use more.")
     if epochs > 20:
-        said.append(f"The run sees every training row {epochs:.0f} times; it may learn them by heart.")
+        said.append(f"The run uses every training example {epochs:.0f} times and may overfit.")
     if len(inputs.data.held_out) < 50:
-        said.append(f"{len(inputs.data.held_out)} held-out rows tell little: one row is a large share of the metric.")
+        said.append(f"{len(inputs.data.held_out)} held-out examples are few: one example changes the metric a lot.")
     if math.isfinite(found["time"]["total_minutes"]) and found["time"]["total_minutes"] > 24 * 60:
         said.append(f"The run will take about {found['time']['total_minutes'] / 60:.0f} hours on this machine.")
     return said
@@ -245,16 +247,17 @@ def in_words(found: dict[str, Any]) -> str:
     """Return what a run will cost, a line each."""
     params, tokens, schedule, cost = found["params"], found["tokens"]["train"], found["schedule"], found["time"]
     lines = [
-        f"parameters  {params['active'] + params['gate']:,} of a budget of {params['budget']:,} in {found['modules']} "
+        f"parameters  {params['active'] + params['gate']:,} of the budget of {params['budget']:,} in "
+        f"{found['modules']} "
         f"modules ({params['gate']:,} of them gates), {params['allocated']:,} allocated; head {params['head']:,}; "
         f"frozen {params['frozen']:,}",
         *(f"            {row['kind']}: {row['modules']} of {row['d_in']} to {row['d_out']}" for row in found["kinds"]),
-        f"data        {tokens['rows']:,} rows to train, {found['tokens']['held_out']['rows']:,} held out; "
-        f"{tokens['mean']:.1f} tokens a row, at most {tokens['max']}, {tokens['cut_share']:.1%} cut",
-        f"memory      about {found['memory_mib']['total']:,.0f} MiB beside Python and its libraries",
-        f"time        {cost['step_s']:.2f} s a step, {cost['total_minutes']:.1f} minutes in all, "
+        f"data        {tokens['rows']:,} training examples, {found['tokens']['held_out']['rows']:,} held-out examples; "
+        f"{tokens['mean']:.1f} tokens per example, at most {tokens['max']}, {tokens['cut_share']:.1%} truncated",
+        f"memory      about {found['memory_mib']['total']:,.0f} MiB, without Python and its libraries",
+        f"time        {cost['step_s']:.2f} s per step, {cost['total_minutes']:.1f} minutes in total, "
         f"{found['precision']} on {found['device']}",
-        f"schedule    {schedule['steps']:,} steps, {schedule['epochs']:.1f} epochs; capacity may move after steps "
+        f"schedule    {schedule['steps']:,} steps, {schedule['epochs']:.1f} epochs; possible reallocations after steps "
         f"{_span(schedule['events'])}; evaluations after {_span(schedule['evaluations'])}",
         *(f"warning     {sentence}" for sentence in found["warnings"]),
     ]

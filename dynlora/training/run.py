@@ -121,8 +121,8 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     inputs = load_inputs(read_run_config(folder))
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
-            f"resume {run_id}: the rows of {inputs.config.data.source} are others than when the run began; "
-            "put the old data back, or start a new run"
+            f"resume {run_id}: the data of {inputs.config.data.source} has changed since the run began; "
+            "restore the old data, or start a new run"
         )
     place = find_checkpoint(folder / "checkpoint")
     state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
@@ -147,7 +147,7 @@ def trainer_check(inputs: Inputs) -> None:
 def _check_resumable(run_id: str, status: Any, force: bool) -> None:
     """Refuse to go on with a run that is finished, running, or may be running elsewhere."""
     if status.status == "finished":
-        raise ConfigError(f"resume {run_id}: the run is finished; start a new one with a longer train.steps")
+        raise ConfigError(f"resume {run_id}: the run is finished; start a new run with more train.steps")
     if status.is_running and status.other_host and not force:
         raise ConfigError(
             f"resume {run_id}: the run was last written on host {status.host}, {status.heartbeat_age_s:.0f} s ago; "

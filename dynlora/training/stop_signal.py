@@ -51,11 +51,11 @@ class StopRequest:
         """Note the first signal and say what happens; say of every further one that it changes nothing."""
         end_now = f"`dynlora stop {self.run_id} --now` ends it at once and loses the steps since the last checkpoint"
         if self.signal:
-            logger.warning("already stopping: the step is finished and saved first; %s", end_now)
+            logger.warning("already stopping: the run first finishes and saves its step; %s", end_now)
             return
         self.signal = number
         logger.warning(
-            "stopping: this step is finished and saved, then `dynlora resume %s` continues; "
-            "asking again changes nothing; %s", self.run_id, end_now,
+            "stopping: the run finishes and saves its step; `dynlora resume %s` continues it later; "
+            "a second stop changes nothing; %s", self.run_id, end_now,
         )  # fmt: skip
         self.on_request()

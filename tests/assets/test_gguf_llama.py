@@ -196,7 +196,7 @@ class TestEmbedded:
     def test_a_file_changed_afterwards_is_refused(self, embedded: EmbeddedModel, name: str) -> None:
         path = resolve_model(NAME) / name
         path.write_bytes(path.read_bytes()[:-1] + b"!")
-        with pytest.raises(AssetError, match=f"{name} was changed after it was fetched.*delete the folder"):
+        with pytest.raises(AssetError, match=f"{name} was changed after the download.*delete the folder"):
             resolve_model(NAME)
 
     def test_a_tampered_gguf_is_refused(

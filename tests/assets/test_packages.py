@@ -118,7 +118,7 @@ class TestUnpacking:
         with pytest.raises(AssetError, match="is a link"):
             unpack_members(tmp_path / WHEEL, "tiny", {"config": None}, tmp_path)
 
-    @pytest.mark.parametrize(("members", "message"), [({"gone": None}, "holds no file"), ({"a": "0" * 64}, "pinned")])
+    @pytest.mark.parametrize(("members", "message"), [({"gone": None}, "has no file"), ({"a": "0" * 64}, "pinned")])
     def test_members_must_be_there_and_be_the_pinned_ones(
         self, tmp_path: Path, members: dict[str, str | None], message: str
     ) -> None:
@@ -336,7 +336,7 @@ class TestCacheFolder:
     def test_changed_and_missing_files_are_noticed(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(b"1")
         verify_files(tmp_path, {"a": sha256(b"1")})
-        with pytest.raises(AssetError, match="was changed after it was fetched"):
+        with pytest.raises(AssetError, match="was changed after the download"):
             verify_files(tmp_path, {"a": sha256(b"2")})
         with pytest.raises(AssetError, match="cannot be read"):
             verify_files(tmp_path, {"b": sha256(b"2")})

@@ -141,7 +141,7 @@ class TestMinilm:
             byte = file.read(1)
             file.seek(100)
             file.write(bytes([byte[0] ^ 1]))
-        with pytest.raises(AssetError, match=f"{name} was changed after it was fetched.*delete the folder {folder}"):
+        with pytest.raises(AssetError, match=f"{name} was changed after the download.*delete the folder {folder}"):
             resolve_model("minilm")
 
     def test_the_hubs_copy_is_used_when_it_is_the_pinned_one(

@@ -73,7 +73,7 @@ def test_a_state_that_is_damaged_key_by_key_is_refused_in_a_sentence(folder: Pat
 @pytest.mark.parametrize("size", [10**12, 2**40, -1, None, "8", True])
 def test_a_size_is_bounded_before_memory_is_asked_for(size: Any) -> None:
     kept = {"rank": 2, "max_rank": size, "lora_A": None, "lora_B": None}
-    with pytest.raises(CorruptRunError, match="which cannot be"):
+    with pytest.raises(CorruptRunError, match="invalid"):
         saved_sizes({"modules": {"a": kept}})
     assert saved_sizes({"modules": {"a": {**kept, "max_rank": 8}}}) == {"a": (2, 8)}
     with pytest.raises(CorruptRunError, match="no module b"):

@@ -84,7 +84,7 @@ SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "missing group column": (["data.group_by=source"], ["data.group_by=source", "text, label, domain"]),
     "regression on text": (["data.task=regression"], ["data.task=regression", "numbers"]),
     "too long a text": (["data.max_length=1"], ["data.max_length=1"]),
-    "data path where nothing is": (["data.path=nowhere.csv"], ["nowhere.csv", "no such file"]),
+    "data path where nothing is": (["data.path=nowhere.csv"], ["nowhere.csv", "does not exist"]),
     "data of unknown kind": (["data.path=data.xlsx"], ["data.xlsx", ".csv"]),
 }
 
@@ -100,7 +100,7 @@ FILES: dict[str, tuple[str, bytes | Sequence[Mapping[str, object]], list[str]]] 
     "blank": ("d.csv", b"\n\n", ["d.csv"]),
     "header only": ("d.csv", b"text,label\n", ["no rows"]),
     "one row": ("d.csv", b"text,label\na,b\n", ["too few rows"]),
-    "one class only": ("d.csv", [{"text": row["text"], "label": "good"} for row in ROWS], ["one class only", "good"]),
+    "only one class": ("d.csv", [{"text": row["text"], "label": "good"} for row in ROWS], ["only one class", "good"]),
     "no text column": (
         "d.csv",
         [{"words": row["text"], "label": row["label"]} for row in ROWS],
@@ -155,7 +155,7 @@ def test_label_of_one_side_only(tiny_bert: Path, tmp_path: Path, runs_dir: Path)
 CONFIGS = {
     "broken": (b"train: [1, 2\nseed: 3", ["not YAML", "line 2"]),
     "a list": (b"- 1\n- 2\n", ["list"]),
-    "a word": (b"dynamic", ["holds text"]),
+    "a word": (b"dynamic", ["is text"]),
     "binary": (bytes(range(200)), ["not YAML"]),
     "tagged": (b"seed: !!python/object/apply:os.system ['true']\n", ["not YAML"]),
     "key not text": (b"1: 2\n", ["keys are text"]),
@@ -214,11 +214,11 @@ def test_weights_that_are_garbage(tiny_bert: Path, tiny_data: Path, tmp_path: Pa
 COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "unknown run": (["show", "20200101-000000-00000000"], ["20200101-000000-00000000", "dynlora runs"]),
     "hostile run": (["show", "../x"], ["'../x'"]),
-    "hostile run to delete": (["delete", "../../home"], ["cannot name a run"]),
-    "hostile run to stop": (["stop", "/etc"], ["cannot name a run"]),
-    "hostile run to resume": (["resume", "a/../../b"], ["cannot name a run"]),
-    "hostile run to export": (["export", "..", "--out", "x"], ["cannot name a run"]),
-    "hostile run to compare": (["compare", "..", "."], ["cannot name a run"]),
+    "hostile run to delete": (["delete", "../../home"], ["cannot be used"]),
+    "hostile run to stop": (["stop", "/etc"], ["cannot be used"]),
+    "hostile run to resume": (["resume", "a/../../b"], ["cannot be used"]),
+    "hostile run to export": (["export", "..", "--out", "x"], ["cannot be used"]),
+    "hostile run to compare": (["compare", "..", "."], ["cannot be used"]),
     "nothing to resume": (["resume", "nothing"], ["nothing"]),
     "nothing to predict with": (["predict", "nothing", "--text", "a"], ["nothing"]),
     "nothing to evaluate": (["evaluate", "nothing"], ["nothing"]),

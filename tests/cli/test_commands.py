@@ -369,7 +369,7 @@ def test_preflight_counts_what_train_makes(
     short = tiny_arguments(tiny_bert, tmp_path / "long.csv")
     found = document(CliRunner().invoke(main, ["preflight", *short, "--json"]))
     assert found["tokens"]["train"]["cut_share"] == 1
-    assert any("cut after 16 tokens" in sentence for sentence in found["warnings"])
+    assert any("truncated after 16 tokens" in sentence for sentence in found["warnings"])
     assert found["preview"]
     assert all(row["cut"] for row in found["preview"])
     assert {len(row["tokens"]) for row in found["preview"]} == {16}

@@ -119,7 +119,7 @@ def test_stopping_again_and_again_is_one_stop(
     ended = json.loads(stdout)
     assert ended["status"] == "stopped"
     assert ended["checkpoint_step"] == ended["step"], "nothing is lost"
-    assert b"asking again changes nothing" in stderr
+    assert b"a second stop changes nothing" in stderr
     assert f"dynlora stop {folder.name} --now".encode() in stderr
     assert not (folder / STOP_NAME).exists()
 

@@ -37,7 +37,7 @@ def test_a_mistake_is_a_sentence_and_its_place(two: Path) -> None:
     done = run(two, "runs", "--where", "first and acuracy>0.8", "--json")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "Error: search, column 11: 'acuracy' is no field of these runs; did you mean accuracy?",
+        "Error: search, column 11: 'acuracy' is not a field of these runs; did you mean accuracy?",
         "first and acuracy>0.8",
         "          ^",
     ]

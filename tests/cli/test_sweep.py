@@ -93,7 +93,7 @@ def test_a_refusal_is_the_childs_sentence(root: Path) -> None:
         enqueue_sweep({}, {"seed": "0..900"}, root, key="k")
     with pytest.raises(ConfigError, match="letters"):
         enqueue_sweep({}, {"seed": "0..1"}, root, key="../k")
-    with pytest.raises(DynloraError, match="named no runs"):
+    with pytest.raises(DynloraError, match="returned no runs"):
         enqueue_sweep({"name": "odd"}, {"seed": "0..1"}, root, key="k2")
 
 

@@ -297,8 +297,8 @@ def test_warnings_say_what_a_person_should_know(tmp_path: Path) -> None:
     found = load(folder_of(tmp_path / "data", rare, [{"text": "common 1", "label": "a"}] * 3))
     said = " ".join(found.warnings)
     assert "b is less than a twentieth" in said
-    assert "one class only" in said
-    assert "1 texts stand on both sides" in said
+    assert "only one class" in said
+    assert "1 texts are in both the training and the held-out data" in said
     clean = folder_of(tmp_path / "clean", [{"text": f"t {i}", "label": i % 2} for i in range(20)],
                       [{"text": f"u {i}", "label": i % 2} for i in range(4)])  # fmt: skip
     assert load(clean).warnings == []
@@ -326,8 +326,8 @@ def table(text: str) -> Records:
 REFUSED: dict[str, tuple[Records, dict[str, Any], str]] = {
     "no text": (table("body=a label=0\nbody=b label=1"), {}, r"data\.text: none of the columns body, label"),
     "no label": (table("text=a\ntext=b"), {}, r"data\.label=label: no such column in the training rows; .* text$"),
-    "one class": (table("text=a label=0\n" * 9), {}, "one class only"),
-    "text for a regression": (ROWS, {"task": "regression"}, "holds text"),
+    "one class": (table("text=a label=0\n" * 9), {}, "only one class"),
+    "text for a regression": (ROWS, {"task": "regression"}, "is text"),
     "fractions for classes": (
         [{"text": f"t {i}", "label": i / 3} for i in range(9)], {"task": "classification"}, "use data.task=regression"
     ),

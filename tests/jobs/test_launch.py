@@ -212,7 +212,7 @@ def test_only_our_own_process_is_signalled(root: Path, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr("dynlora.store.writer.this_process", lambda: (other.pid, start, process.host()))
             writer = RunWriter.open(run, resume_from=None)
-        with pytest.raises(RunBusyError, match="left alone"):
+        with pytest.raises(RunBusyError, match="was not stopped"):
             launch.stop(root, run.name)
         assert other.poll() is None
         writer.close()
@@ -224,7 +224,7 @@ def test_only_our_own_process_is_signalled(root: Path, monkeypatch: pytest.Monke
 def test_a_run_of_another_host_needs_force(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(root, "one")
     monkeypatch.setattr("dynlora.store.reader.host", lambda: "elsewhere")
-    with pytest.raises(RunBusyError, match="stop it there"):
+    with pytest.raises(RunBusyError, match="stop it on that host"):
         launch.stop(root, run.name)
     with pytest.raises(RunBusyError, match="--force"):
         launch.resume(root, run.name)
@@ -275,7 +275,7 @@ def test_deleting_is_undone_by_restoring(tmp_path: Path) -> None:
     finished_run(tmp_path, 3, "one")
     with pytest.raises(ConfigError, match="cannot be restored"):
         launch.restore(tmp_path, "one")
-    with pytest.raises(ConfigError, match="in the trash already"):
+    with pytest.raises(ConfigError, match="already in the trash"):
         launch.delete(tmp_path, "one")
 
 

@@ -56,7 +56,7 @@ def test_a_log_that_is_a_pipe_fails_its_run_and_not_the_queue(root: Path) -> Non
     assert started == [second]
     found = run_queue.read_status(root / first)
     assert found.status == "failed"
-    assert found.error == "its process could not be started: train.log is not a plain file: remove it"
+    assert found.error == "its process could not be started: train.log is not a regular file; remove it"
 
 
 @pytest.mark.parametrize("kind", ["folder", "read pipe", "link"])
@@ -69,7 +69,7 @@ def test_a_log_that_is_no_plain_file_is_refused(kind: str, tmp_path: Path) -> No
     else:
         os.mkfifo(log)
         reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(CorruptRunError, match=r"train.log is not a plain file"):
+    with pytest.raises(CorruptRunError, match=r"train.log is not a regular file"):
         spawn.spawn_detached(SLEEP, log)
     assert not (tmp_path / "elsewhere").exists()
     if reader is not None:

@@ -67,7 +67,7 @@ def test_links_are_not_followed(runs_dir: Path, tmp_path: Path) -> None:
     path = uploads.keep(runs_dir, "a.csv", b"text\n")
     path.unlink()
     path.symlink_to(tmp_path / "secret.csv")
-    with pytest.raises(CorruptRunError, match="not what was uploaded"):
+    with pytest.raises(CorruptRunError, match="not the file that was uploaded"):
         uploads.keep(runs_dir, "a.csv", b"text\n")
     assert uploads.find(runs_dir, path.parent.name) is None
 
@@ -94,7 +94,7 @@ def test_an_adapter_is_kept_by_the_digest_of_both_files(runs_dir: Path) -> None:
     ],
 )  # fmt: skip
 def test_anything_but_the_two_files_of_an_adapter_is_refused(files: dict[str, bytes], runs_dir: Path) -> None:
-    with pytest.raises(DataError, match=r"adapter is two|0 bytes"):
+    with pytest.raises(DataError, match=r"adapter has two|0 bytes"):
         uploads.keep_adapter(runs_dir, files)
     assert not (runs_dir / ".uploads").exists()
 
@@ -104,5 +104,5 @@ def test_links_in_the_place_of_an_adapter_are_not_followed(runs_dir: Path, tmp_p
     (folder / "adapter_config.json").unlink()
     (folder / "adapter_config.json").symlink_to(tmp_path / "secret.json")
     assert uploads.find_adapter(runs_dir, folder.name) is None
-    with pytest.raises(CorruptRunError, match="not what was uploaded"):
+    with pytest.raises(CorruptRunError, match="not the file that was uploaded"):
         uploads.keep_adapter(runs_dir, ADAPTER)

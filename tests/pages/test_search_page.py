@@ -56,7 +56,7 @@ def test_a_link_restores_a_search_over_settings_results_and_tags(runs: Path) -> 
 
 def test_a_mistake_is_shown_in_its_place_and_hides_no_run(runs: Path) -> None:
     app = open_page("runs", q="tag:paper or acuracy>0.8")
-    assert "search, column 14: 'acuracy' is no field of these runs; did you mean accuracy?" in said(app)
+    assert "search, column 14: 'acuracy' is not a field of these runs; did you mean accuracy?" in said(app)
     assert app.code[0].value == "tag:paper or acuracy>0.8\n             ^"
     assert len(names(app)) == 4
     assert "None of these runs has strategy.gats" in said(open_page("runs", q="strategy.gats=x"))
@@ -109,5 +109,5 @@ def test_compare_takes_what_a_search_fits(runs: Path) -> None:
     assert len(charts(app)) >= 3
     assert "Select two or more runs" in said(open_page("compare", q="tag:paper"))
     wrong = open_page("compare", q="tag:")
-    assert "a value is wanted after tag:" in said(wrong)
+    assert "a value is missing after tag:" in said(wrong)
     assert not charts(wrong)

@@ -90,7 +90,7 @@ def test_rank_zero_and_numbers_that_are_not_finite(tmp_path: Path) -> None:
     empty, bad = adapter.modules
     assert (empty.rank, empty.norm, empty.effective_rank, empty.singular_values) == (0, 0.0, 0.0, ())
     assert (bad.rank, bad.norm, bad.effective_rank, bad.singular_values) == (2, None, None, ())
-    assert "1 modules hold numbers that are not finite, layer.1.b first." in adapter.notes
+    assert "1 modules have numbers that are not finite, layer.1.b first." in adapter.notes
 
 
 def test_dora_says_what_is_not_seen(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_settings_that_cannot_be(settings: dict[str, object], said: str | None, 
     [
         ({"head.weight": np.zeros(2, "<f4")}, "none of its 1 tensors"),
         ({"x.lora_A.weight": np.zeros((2, 2), "<f4")}, "module x lacks"),
-        ({"x.lora_A.weight": np.zeros((2, 2), "<f4"), "x.lora_B.weight": np.zeros((2, 3), "<f4")}, "make no update"),
-        ({"x.lora_A.weight": np.zeros(2, "<f4"), "x.lora_B.weight": np.zeros((2, 2), "<f4")}, "make no update"),
+        ({"x.lora_A.weight": np.zeros((2, 2), "<f4"), "x.lora_B.weight": np.zeros((2, 3), "<f4")}, "do not fit"),
+        ({"x.lora_A.weight": np.zeros(2, "<f4"), "x.lora_B.weight": np.zeros((2, 2), "<f4")}, "do not fit"),
         ({**lora("x", 2, 2, 2), "base_model.model.x.lora_A.other.weight": np.zeros((2, 2), "<f4")}, "lora_A twice"),
         ({"x.lora_A": np.zeros((1025, 1), "<f4"), "x.lora_B": np.zeros((1, 1025), "<f4")}, "more than 1,024"),
     ],
@@ -140,7 +140,7 @@ def test_tensors_that_make_no_adapter(tensors: dict[str, np.ndarray], said: str,
 
 
 def test_folders_that_hold_none(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="no folder"):
+    with pytest.raises(AdapterError, match="not a folder"):
         read_adapter(tmp_path / "nothing")
     with pytest.raises(AdapterError, match="is missing"):
         read_adapter(tmp_path)

@@ -44,7 +44,7 @@ def test_a_full_disk_is_a_warning_and_nothing_is_lost(writer: RunWriter) -> None
     record(writer, 6, 600)
     assert len(writer.warnings) == 1
     assert "full" in writer.warnings[0]
-    with pytest.raises(OSError, match="did not take the record"):
+    with pytest.raises(OSError, match="the record cannot be written"):
         writer.commit(durable=True)
     free_disk(writer)
     record(writer, 601, 602)
@@ -54,7 +54,7 @@ def test_a_full_disk_is_a_warning_and_nothing_is_lost(writer: RunWriter) -> None
         assert reader.signal("importance")[0].tolist() == list(range(1, 603))
         assert reader.scalars("loss")[0].points == 602
         (warning,) = reader.events(kinds=["warning"])
-        assert "goes on now" in warning.payload["message"]
+        assert "continues now" in warning.payload["message"]
 
 
 def test_a_disk_that_stays_full_costs_rows_but_not_the_end(writer: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +116,10 @@ def test_a_lock_that_is_a_folder_is_a_sentence(name: str, tmp_path: Path) -> Non
     folder = finished_run(tmp_path, 3)
     (folder / name).unlink(missing_ok=True)
     (folder / name).mkdir()
-    with pytest.raises(CorruptRunError, match="is no plain file.*remove it"):
+    with pytest.raises(CorruptRunError, match="is not a regular file.*remove it"):
         annotate(folder) if name == ".lock" else annotate_notes(folder, add=["a"])
     if name == ".lock":
-        with pytest.raises(CorruptRunError, match="is no plain file"):
+        with pytest.raises(CorruptRunError, match="is not a regular file"):
             RunWriter.open(folder, resume_from=None)
 
 
@@ -213,8 +213,8 @@ def test_a_journal_that_names_another_file_is_refused_and_that_file_stays(tmp_pa
         len(name).to_bytes(4, "big") + (sum(name) & 0xFFFFFFFF).to_bytes(4, "big") + bytes.fromhex("d9d505f920a163d7")
     )
     journal.write_bytes(journal.read_bytes() + (1).to_bytes(4, "big") + name + tail)
-    with pytest.raises(CorruptRunError, match="names another file"):
+    with pytest.raises(CorruptRunError, match="refers to another file"):
         RunReader(copy)
-    with pytest.raises(CorruptRunError, match="names another file"):
+    with pytest.raises(CorruptRunError, match="refers to another file"):
         RunWriter.open(copy, resume_from=None)
     assert precious.read_text() == "mine"

@@ -45,7 +45,7 @@ def change(folder: Path, *statements: str) -> None:
     "bad", ["", "..", ".", ".trash", "a/b", "a\\b", "-a", "a\0", "a\n", "é", "a" * 65, "CON", "nul"]
 )
 def test_an_id_cannot_name_another_place(bad: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot name a run"):
+    with pytest.raises(ConfigError, match="cannot be used"):
         run_folder(tmp_path, bad)
 
 
@@ -64,7 +64,7 @@ def test_links_are_not_followed(original: Path, tmp_path: Path) -> None:
     (inside / "run.db").symlink_to(original / "run.db")
     with pytest.raises(CorruptRunError, match="link"):
         run_folder(runs, "linked")
-    with pytest.raises(CorruptRunError, match="not a plain file"):
+    with pytest.raises(CorruptRunError, match="not a regular file"):
         run_folder(runs, "inside")
     with pytest.raises(CorruptRunError):
         RunReader(inside)
@@ -89,7 +89,7 @@ def test_links_beside_the_database_are_not_followed(folder: Path, name: str, tmp
 def test_a_database_that_is_a_pipe_does_not_block(folder: Path) -> None:
     (folder / "run.db").unlink()
     os.mkfifo(folder / "run.db")
-    with pytest.raises(CorruptRunError, match="not a plain file"):
+    with pytest.raises(CorruptRunError, match="not a regular file"):
         RunReader(folder)
 
 

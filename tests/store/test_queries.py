@@ -51,9 +51,9 @@ def test_signals_as_frames(folder: Path) -> None:
     np.testing.assert_array_equal(long["value"], values(7))
     assert list(queries.signal_frame(folder, "group_gate").columns)[1:3] == [f"short/{NAMES[0]}", f"short/{NAMES[1]}"]
     assert list(queries.signal_frame(folder, "probe_loss").columns)[1:] == ["0", "1", "2", "3"]
-    with pytest.raises(KeyError, match="holds no signal"):
+    with pytest.raises(KeyError, match="has no signal"):
         queries.signal_frame(folder, "gate")
-    with pytest.raises(KeyError, match="holds no signal"):
+    with pytest.raises(KeyError, match="has no signal"):
         queries.signal_long_frame(folder, "gate")
 
 

@@ -42,7 +42,7 @@ def test_a_run_reads_back_as_it_was_recorded(tmp_path: Path) -> None:
             ("accuracy", "validation", 4),
             ("loss", "train", 40),
         ]
-        with pytest.raises(KeyError, match="holds no signal 'delta'"):
+        with pytest.raises(KeyError, match="has no signal 'delta'"):
             reader.signal("delta")
 
 
@@ -104,7 +104,7 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
             writer.vector("importance", 1, [1, 2])
         with pytest.raises(ValueError, match="is not defined"):
             writer.vector("gate", 1, [1])
-        with pytest.raises(ValueError, match="already holds it with 3"):
+        with pytest.raises(ValueError, match="already has it with width 3"):
             writer.define_signal("importance", "module", "", 4)
         with pytest.raises(ValueError, match="axis 'layer'"):
             writer.define_signal("x", "layer", "", 4)
@@ -142,7 +142,7 @@ def test_a_folder_is_made_completely_or_not_at_all(tmp_path: Path) -> None:
         RunWriter.create(tmp_path, config_yaml="", meta={}, max_steps=1, state="done")
     assert [path.name for path in tmp_path.iterdir() if path.name != ".active"] == []
     folder = new_run(tmp_path, "one")
-    with pytest.raises(ConfigError, match="is taken"):
+    with pytest.raises(ConfigError, match="exists already"):
         new_run(tmp_path, "one")
     assert [path.name for path in tmp_path.iterdir() if path.name != ".active"] == [folder.name]
 

@@ -32,8 +32,8 @@ def test_a_missing_folder_is_made_and_spaces_in_quotes_are_kept(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "query", "words"),
-    [("", "a", "1 to 40"), ("x" * 41, "a", "1 to 40"), ("a\x07b", "a", "printable"), ("x", " ", "write a search first"),
-     ("x", "a and", "is wanted"), ("x", "a" + " " * 1000 + "b", "more than 1,000")],
+    [("", "a", "1 to 40"), ("x" * 41, "a", "1 to 40"), ("a\x07b", "a", "printable"), ("x", " ", "enter a search first"),
+     ("x", "a and", "must be here"), ("x", "a" + " " * 1000 + "b", "more than 1,000")],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_changes_nothing(tmp_path: Path, name: str, query: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

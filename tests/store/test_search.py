@@ -171,17 +171,17 @@ def test_typed_comparisons(text: str, fits: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "words"),
     [
-        ("accuracy>", 10, "a value is wanted after >, not the end; such as accuracy>0.85"),
-        ("a and", 6, "a word, a comparison or ( is wanted, not the end"), ("or a", 1, "not 'or'; put it in quotes"),
-        ("(a or b", 8, ") is wanted for the ( at column 1, not the end"), ("a)", 2, "closes none"),
-        ("accuracy>and", 10, "not 'and'"), ("a = = b", 5, "not '='"), ("a=b=c", 4, "a field is wanted before '='"),
-        ('name="open', 6, "close the quote"), ('"a b"=c', 1, "a field stands without quotes; drop them"),
-        ("tag:", 5, "a value is wanted after tag:"), ("()", 2, "not ')'"), ("<img src=x", 1, "not '<'"),
-        ("acuracy>0.8", 1, "'acuracy' is no field of these runs; did you mean accuracy?"),
+        ("accuracy>", 10, "a value is missing after >, not the end; such as accuracy>0.85"),
+        ("a and", 6, "a word, a comparison or ( must be here, not the end"), ("or a", 1, "not 'or'; put it in quotes"),
+        ("(a or b", 8, "a ) is missing for the ( at column 1, not the end"), ("a)", 2, "closes nothing"),
+        ("accuracy>and", 10, "not 'and'"), ("a = = b", 5, "not '='"), ("a=b=c", 4, "a field is missing before '='"),
+        ('name="open', 6, "close the quote"), ('"a b"=c', 1, "a field has no quotes; remove them"),
+        ("tag:", 5, "a value is missing after tag:"), ("()", 2, "not ')'"), ("<img src=x", 1, "not '<'"),
+        ("acuracy>0.8", 1, "'acuracy' is not a field of these runs; did you mean accuracy?"),
         ("dynamic and lr>=1e-3", 13, "did you mean train.lr?"), ("Seed=1", 1, "did you mean seed?"),
         ("zzzzqqq=1", 1, "write one such as strategy"), ("params.activ>3", 1, "did you mean params.active?"),
         ("x" * (MAX_LENGTH + 1), MAX_LENGTH + 1, "501 characters are more than 500"),
-        ("not " * (MAX_DEPTH + 2) + "a", 4 * (MAX_DEPTH + 1) + 1, "more than 20 brackets and nots"),
+        ("not " * (MAX_DEPTH + 2) + "a", 4 * (MAX_DEPTH + 1) + 1, "more than 20 nested brackets and nots"),
         ("(" * 400, MAX_DEPTH + 2, "more than 20"),
     ],
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_field_that_only_some_runs_have_is_known_by_being_there() -> None:
     other = {**ROW, "metrics": {"bleu": 0.3}, "config": {"strategy": {"name": "x", "depth": 2}}}
     assert search_fields.fits("bleu>0.2", [ROW, other]) == [False, True]
     assert search_fields.fits("strategy.depth=2", [ROW, other]) == [False, True]
-    with pytest.raises(SearchError, match="no field"):
+    with pytest.raises(SearchError, match="not a field"):
         search_fields.fits("bleu>0.2", [ROW])
     assert search_fields.fits("accuracy>0.2", []) == []
     assert search_fields.unset_names("strategy.gats=x or strategy.gates=y", [ROW]) == ["strategy.gats"]

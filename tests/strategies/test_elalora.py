@@ -99,7 +99,7 @@ def test_amounts_and_events_by_hand() -> None:
     assert [constant.amount(step, 100) for step in constant.events(100, 4)] == [4] * 6
     assert ela.events(100, 1) == []
     assert build("elalora", {"exchanged": 0}).events(100, 4) == []
-    with pytest.raises(ConfigError, match="no event fits"):
+    with pytest.raises(ConfigError, match="no reallocation fits"):
         build("elalora", {"allocate_every": 100}).check(20, 4)
 
 

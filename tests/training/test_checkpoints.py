@@ -55,7 +55,9 @@ def test_a_checkpoint_without_room_is_a_warning_and_training_goes_on(
     with RunReader(outcome.folder) as reader:
         warnings = [event.payload["message"] for event in reader.events() if event.kind == "warning"]
     assert len(warnings) == 2
-    assert "cannot be written (No space left on device); training goes on, the one before stays good" in warnings[0]
+    assert (
+        "cannot be written (No space left on device); training continues, and the last one is still valid"
+    ) in warnings[0]
 
 
 def test_a_best_adapter_that_was_not_kept_is_not_named_the_best(

@@ -82,9 +82,9 @@ def perturbed(texts: Sequence[str], kind: str, strength: float, seed: int) -> li
         ConfigError: when kind or strength is not one.
     """
     if kind not in KINDS:
-        raise ConfigError(f"kind={kind}: no such perturbation; take one of {', '.join(KINDS)}")
+        raise ConfigError(f"kind={kind}: unknown perturbation; use one of {', '.join(KINDS)}")
     if not 0 <= strength <= 1:
-        raise ConfigError(f"strength={strength}: must lie between 0 and 1")
+        raise ConfigError(f"strength={strength}: must be between 0 and 1")
     return [KINDS[kind](text, strength, np.random.default_rng(stream_seed(seed, kind, repr(text)))) for text in texts]
 
 

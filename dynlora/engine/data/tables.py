@@ -36,7 +36,7 @@ def read_splits(folder: Path, seed: int, eval_fraction: float) -> dict[str, Data
         held_out = next((files[name] for name in HELD_OUT if name in files), None)
         if "train" not in files:
             raise DataError(
-                f"data.path={folder}: no train.csv, train.jsonl or train.parquet in it; name the files "
+                f"data.path={folder}: has no train.csv, train.jsonl or train.parquet; name the files "
                 "train.* and validation.*, or give one file"
             )
         table = _read_together(files["train"])
@@ -46,7 +46,7 @@ def read_splits(folder: Path, seed: int, eval_fraction: float) -> dict[str, Data
         table = read_table(folder)
     n_held_out = max(1, round(len(table) * eval_fraction))
     if len(table) - n_held_out < 1:
-        raise DataError(f"data.path={folder}: too few rows ({len(table)}) to train on and hold some out; add rows")
+        raise DataError(f"data.path={folder}: too few rows ({len(table)}) for training and held-out examples; add rows")
     order = np.random.default_rng(stream_seed(seed, "split")).permutation(len(table))
     return {
         "train": table.select(np.sort(order[n_held_out:])),
@@ -68,7 +68,7 @@ def _files_of(folder: Path) -> dict[str, list[Path]]:
         paths = found.get(split, [])
         if len(paths) > 1 and not all(SHARD.search(path.stem) for path in paths):
             raise DataError(
-                f"data.path={folder}: holds {' and '.join(path.name for path in paths[:3])}; keep one of them, "
+                f"data.path={folder}: has {' and '.join(path.name for path in paths[:3])}; keep one of them, "
                 "or give that file"
             )
     return found
@@ -81,7 +81,9 @@ def _read_together(paths: list[Path]) -> Dataset:
         return tables[0] if len(tables) == 1 else concatenate_datasets(tables)
     except ValueError as error:
         reason = (str(error).strip().splitlines() or ["unlike columns"])[0]
-        raise DataError(f"data.path={paths[0]}: does not fit the other shards ({reason[:150]}); check them") from None
+        raise DataError(
+            f"data.path={paths[0]}: has other columns or types than the other shards ({reason[:150]}); check the shards"
+        ) from None
 
 
 def read_table(path: Path) -> Dataset:
@@ -94,7 +96,7 @@ def read_table(path: Path) -> Dataset:
     if reader is None:
         raise DataError(f"data.path={path}: the ending must be one of {', '.join(FORMATS)}; convert the file")
     if not path.is_file():
-        raise DataError(f"data.path={path}: no such file; check the path")
+        raise DataError(f"data.path={path}: does not exist; check the path")
     if path.stat().st_size == 0:
         raise DataError(f"data.path={path}: the file is empty; add a header line and rows")
     options = dict(CSV_OPTIONS) if reader == "csv" else {}
@@ -128,7 +130,7 @@ def _load(reader: str, path: Path, options: dict[str, Any]) -> Dataset:
             **options,
         )
     if not isinstance(table, Dataset):
-        raise DataError(f"data.path={path}: does not hold one table; give one file")
+        raise DataError(f"data.path={path}: is not one table; give one file")
     return table
 
 

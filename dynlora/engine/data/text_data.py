@@ -129,7 +129,7 @@ def of_groups(rows: Rows, groups: Sequence[str]) -> Rows:
     if missing or not groups:
         known = ", ".join(sorted(names)[:20]) or "none: set data.group_by to a column, length or label"
         raise DataError(
-            f"data.train_groups={','.join(groups)}: no training row is in {missing[0] if missing else 'them'}; "
+            f"data.train_groups={','.join(groups)}: no training example is in {missing[0] if missing else 'them'}; "
             f"groups are {known}"
         )
     return rows.take(np.flatnonzero(np.isin(np.array(rows.group), list(groups))))
@@ -143,7 +143,7 @@ def _columns(config: DataConfig, table: Dataset) -> dict[str, str | None]:
         text, pair = next((both for both in PAIR_COLUMNS.items() if set(both) <= set(names)), (None, None))
     text = text or next((name for name in TEXT_COLUMNS if name in names and name != pair), None)
     if text is None:
-        raise DataError(f"data.text: none of the columns {_listed(names)} is called text or sentence; name one")
+        raise DataError(f"data.text: none of the columns {_listed(names)} is named text or sentence; set data.text")
     group = config.group_by
     if group is None:
         group = "domain" if "domain" in names else "length"
@@ -176,7 +176,7 @@ def _check_columns(columns: dict[str, str | None], table: Dataset, split: str) -
         if name not in table.column_names:
             key = {"group": "group_by"}.get(role, role)
             raise DataError(
-                f"data.{key}={name}: no such column in the {split} rows; they have {_listed(table.column_names)}"
+                f"data.{key}={name}: no such column in the {split} data; the columns are {_listed(table.column_names)}"
             )
 
 
@@ -189,7 +189,7 @@ def _check_groups(group: str | None, held_out: Rows) -> None:
     found = len(set(held_out.group or ()))
     if found > MAX_GROUPS:
         raise DataError(
-            f"data.group_by={group}: {found:,} groups are too many (at most {MAX_GROUPS}); name another column, or none"
+            f"data.group_by={group}: {found:,} groups are too many (at most {MAX_GROUPS}); use another column, or none"
         )
 
 
@@ -206,9 +206,9 @@ def _texts(table: Dataset, column: str | None, split: str) -> list[str]:
     values = table[column][:] if column else []
     for number, value in enumerate(values):
         if value is None or (isinstance(value, str) and not value.strip()):
-            raise DataError(f"data.text={column}: {split} row {number + 1} is empty; fill it or drop the row")
+            raise DataError(f"data.text={column}: {split} row {number + 1} is empty; fill it or remove the row")
         if not isinstance(value, str | int | float):
-            raise DataError(f"data.text={column}: {split} row {number + 1} holds a {type(value).__name__}; give text")
+            raise DataError(f"data.text={column}: {split} row {number + 1} is a {type(value).__name__}; give text")
     return [str(value) for value in values]
 
 
@@ -247,10 +247,13 @@ def _warnings(sides: Sequence[Rows], task: Task) -> list[str]:
     found = task.warnings(train.label, held_out.label)
     repeats = len(train) - len(set(zip(train.text, train.text_pair or train.text, strict=True)))
     if repeats * 20 > len(train):
-        found.append(f"{repeats:,} of {len(train):,} training rows repeat the text of another.")
+        found.append(f"{repeats:,} of {len(train):,} training examples repeat the text of another example.")
     shared = set(zip(train.text, train.text_pair or train.text, strict=True)) & set(
         zip(held_out.text, held_out.text_pair or held_out.text, strict=True)
     )
     if shared:
-        found.append(f"{len(shared):,} texts stand on both sides: the held-out figures flatter.")
+        found.append(
+            f"{len(shared):,} texts are in both the training and the held-out data: the held-out "
+            "results are too optimistic."
+        )
     return found

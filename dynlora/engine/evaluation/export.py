@@ -46,11 +46,11 @@ def peft_adapter(
         NotMergeableError: while input gates are on, or when no format holds the method's update.
     """
     if model.adapters.gates is not None:
-        raise NotMergeableError("the gates depend on the input: bake them into their means before exporting")
+        raise NotMergeableError("the gates depend on the input; replace them by their means before the export")
     forms = [module.peft_forms() for module in model.adapters]
     kind = next((name for name in SETTINGS if all(name in form for form in forms)), None)
     if kind is None:
-        raise NotMergeableError("--format peft: no format of PEFT's holds this update; use --format merged")
+        raise NotMergeableError("--format peft: PEFT has no format for this update; use --format merged")
     live = {module: form[kind] for module, form in zip(model.adapters, forms, strict=True) if form[kind]}
     named = {f"{PREFIX}{m.info.name}.{name}": tensor for m, form in live.items() for name, tensor in form.items()}
     named |= {PREFIX + name: tensor for name, tensor in head_parameters(model.base).items()}

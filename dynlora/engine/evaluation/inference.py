@@ -147,7 +147,7 @@ def merge(model: AdaptedModel) -> None:
         NotMergeableError: while input gates are on; bake them first.
     """
     if model.adapters.gates is not None:
-        raise NotMergeableError("the gates depend on the input: bake them into their means before merging")
+        raise NotMergeableError("the gates depend on the input; replace them by their means before merging")
     for module in model.adapters:
         base = module.base_layer
         weight: Tensor = base.weight  # pyright: ignore - linear by construction

@@ -58,8 +58,8 @@ def looked_at(probe: Probe, n: int, *, labels: bool = False) -> list[Batch]:
     batches = [batch for batch in probe.batches(n) if "labels" in batch or not labels]
     if not batches:
         raise ConfigError(
-            f"strategy: looks at training batches{' with labels' if labels else ''} before it starts and was given "
-            "none; give some as calibration, or choose another start"
+            f"strategy: needs training batches{' with labels' if labels else ''} before it starts and has "
+            "none; give calibration batches, or use another init"
         )
     return batches
 
@@ -91,8 +91,8 @@ def along_gradients(adapters: Adapters, probe: Probe) -> list[Edit]:
     """
     if not all(isinstance(module, OffsetLinear) for module in adapters):
         raise ConfigError(
-            "strategy.init=lora_ga: this strategy makes adapters of its own, which cannot take a start off the frozen "
-            "weight; choose another start"
+            "strategy.init=lora_ga: this strategy has its own adapters, which cannot start from the frozen "
+            "weight; use another init"
         )
     modules = {module.info.name: module.base_layer for module in adapters}
     gradients = weight_gradients(probe.model, modules, looked_at(probe, BATCHES, labels=True), probe.task)
@@ -146,7 +146,7 @@ def base_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]
 
 STARTS: dict[str, Start] = {
     "kaiming": Start("kaiming uniform"),
-    "gaussian": Start("gaussian with deviation 1 / rank", gaussian=True),
+    "gaussian": Start("Gaussian with standard deviation 1 / rank", gaussian=True),
     "eva": Start("eva: along the inputs", place=along_inputs),
     "lora_ga": Start("lora_ga: A and B along the gradient", OffsetLinear, place=along_gradients),
 }

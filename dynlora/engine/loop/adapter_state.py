@@ -61,7 +61,9 @@ def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
             _tie(adapters, module, kept.get("tied", {}))
             _load_module(module, kept)
     if (adapters.gates is None) != (state["gates"] is None):
-        raise CorruptRunError("the saved adapter and the run disagree about gates; it belongs to another config")
+        raise CorruptRunError(
+            "the saved adapter and the run have different gates; the adapter belongs to another config"
+        )
     with _reading("gates and components"):
         if adapters.gates is not None:
             for name, tensor in adapters.gates.state_dict().items():
@@ -102,7 +104,7 @@ def checked_state(state: Any, *needed: str) -> dict[str, Any]:
             raise CorruptRunError(f"the saved state is damaged: its {key} is missing")
     for key, fits in _PARTS.items():
         if key in found and not fits(found[key]):
-            raise CorruptRunError(f"the saved state is damaged: its {key} is of another kind")
+            raise CorruptRunError(f"the saved state is damaged: its {key} has the wrong type")
     return found
 
 
@@ -142,7 +144,7 @@ def _tie(adapters: Adapters, module: LoraLinear, tied: Mapping[str, str]) -> Non
     owners = {other.info.name: other for other in adapters}
     for name, owner in tied.items():
         if owner not in owners or name not in _sharable(module):
-            raise CorruptRunError(f"{module.info.name}: shares {name} with {owner}, which is not there")
+            raise CorruptRunError(f"{module.info.name}: shares {name} with {owner}, which does not exist")
         setattr(module, name, getattr(owners[owner], name))
 
 
@@ -170,9 +172,7 @@ def saved_sizes(state: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         with _reading(name):
             rank, room, most = kept["rank"], kept["max_rank"], features[name] or widest
             if not _is_count(rank) or not _is_count(room) or not rank <= room <= max(MOST_RANK, most):
-                raise CorruptRunError(
-                    f"{name}: the saved adapter has rank {rank!s:.20} of {room!s:.20}, which cannot be"
-                )
+                raise CorruptRunError(f"{name}: the saved adapter has the invalid rank {rank!s:.20} of {room!s:.20}")
             found[name] = (rank, room)
     return found
 
@@ -189,11 +189,11 @@ def _live(module: LoraLinear, kept: Mapping[str, Any]) -> int:
     """Return the components that a saved module holds, probes included, after a look at its numbers."""
     scaling = kept["scaling"]
     if not _is_count(kept["probes"]) or scaling is None or not _is_number(scaling) or not math.isfinite(scaling):
-        raise CorruptRunError(f"{module.info.name}: the saved adapter has probes or a scaling that cannot be")
+        raise CorruptRunError(f"{module.info.name}: the saved adapter has invalid probes or an invalid scaling")
     live = kept["rank"] + kept["probes"]
     if not 0 <= live <= module.max_rank:
         raise CorruptRunError(
-            f"{module.info.name}: the saved adapter has rank {live}, there is room for {module.max_rank}"
+            f"{module.info.name}: the saved adapter has rank {live}, more than the maximum {module.max_rank}"
         )
     return live
 
@@ -238,6 +238,8 @@ def load_head_state(head: Mapping[str, nn.Parameter], state: Mapping[str, Tensor
         CorruptRunError: when the names or shapes are others.
     """
     if set(head) != set(state):
-        raise CorruptRunError("the saved head has other tensors than the model's; it belongs to another model")
+        raise CorruptRunError(
+            "the saved head has other tensors than the head of the model; it belongs to another model"
+        )
     for name, tensor in head.items():
         copy_into(tensor, state[name])

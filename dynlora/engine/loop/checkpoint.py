@@ -43,7 +43,7 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
         return {"list": [pack(item, tensors, f"{name}/{index}") for index, item in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{name}: a {type(value).__name__} cannot be kept in a checkpoint")
+    raise TypeError(f"{name}: a {type(value).__name__} cannot be saved in a checkpoint")
 
 
 def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -157,7 +157,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             return _read(place)
         except CorruptRunError as error:
             first = first or error
-    raise first or CorruptRunError(f"{folder}: holds no checkpoint; start the run again")
+    raise first or CorruptRunError(f"{folder}: has no checkpoint; start the run again")
 
 
 def _read(place: Path) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _read(place: Path) -> dict[str, Any]:
     """
     for name in ("", "state.json", "tensors.safetensors"):  # a run's folder may be a stranger's
         if (place / name).is_symlink() or (name and (place / name).exists() and not (place / name).is_file()):
-            raise CorruptRunError(f"{place / name}: a link or no plain file; put the file itself in its place")
+            raise CorruptRunError(f"{place / name}: a link or not a regular file; replace it by the file itself")
     try:
         path = place / "state.json"
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -178,8 +178,8 @@ def _read(place: Path) -> dict[str, Any]:
             raise CorruptRunError(f"{path}: format {packed.get('format')}, this version reads {FORMAT}; update dynlora")
         if packed.get("tensors") not in (None, _digest(place / "tensors.safetensors")):  # none: of an earlier version
             raise CorruptRunError(
-                f"{place}: its two files are of different moments, as when it was copied while it was written; copy it "
-                "again, or remove it to start from the beginning"
+                f"{place}: its two files are from different times, possibly copied during a write; copy it again, "
+                "or remove it to start from the beginning"
             )
         return unpack(packed["state"], load_file(place / "tensors.safetensors"))
     except CorruptRunError:
@@ -202,7 +202,7 @@ def load_optimizer_state(optimizer: Optimizer, states: list[dict[str, Any]]) -> 
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if len(parameters) != len(states):
-        raise CorruptRunError(f"the checkpoint holds moments of {len(states)} tensors, the run has {len(parameters)}")
+        raise CorruptRunError(f"the checkpoint has moments of {len(states)} tensors, the run has {len(parameters)}")
     for parameter, kept in zip(parameters, states, strict=True):
         if kept:
             optimizer.state[parameter] = {
@@ -219,7 +219,7 @@ def copy_into(target: Tensor, source: Tensor) -> None:
     """
     if target.shape != source.shape:
         raise CorruptRunError(
-            f"the checkpoint holds a tensor {tuple(source.shape)} where {tuple(target.shape)} is used"
+            f"the checkpoint has a tensor of shape {tuple(source.shape)}, but the run uses {tuple(target.shape)}"
         )
     with torch.no_grad():
         target.copy_(source)

@@ -75,7 +75,8 @@ class Phases:
         )
         if allocate_every is not None and allocate_every > window:
             raise ConfigError(
-                f"strategy.allocate_every={allocate_every}: no event fits into the {window} steps between warm-up and "
+                f"strategy.allocate_every={allocate_every}: no reallocation fits into the {window} steps "
+                "between warm-up and "
                 "last phase; lower it or raise train.steps"
             )
         return cls(first, last, every, total)

@@ -139,8 +139,8 @@ class Trainer:
         self.loss = signals.last_loss
         if not math.isfinite(self.loss) and signals.has_loss:
             raise TrainingDiverged(
-                f"train.lr={self.config.train.lr}: the loss is {self.loss} at step {self.step}, no number to learn "
-                "from; lower it, or set train.max_grad_norm=1"
+                f"train.lr={self.config.train.lr}: the loss is {self.loss} at step {self.step}, which is not finite; "
+                "lower train.lr, or set train.max_grad_norm=1"
             )
         self.on_step(self)
 

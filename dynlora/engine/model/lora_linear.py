@@ -54,7 +54,7 @@ class LoraLinear(nn.Module):
         """
         super().__init__()
         if not 0 <= rank <= max_rank:
-            raise ValueError(f"rank={rank}: must lie in 0 to max_rank={max_rank}")
+            raise ValueError(f"rank={rank}: must be from 0 to max_rank={max_rank}")
         weight = next(base_layer.parameters())
         self.base_layer = base_layer.requires_grad_(False)
         self.info = info

@@ -80,7 +80,7 @@ def find_modules(model: nn.Module, targets: Sequence[str] | None = None, head: S
     if not chosen:
         raise ConfigError(
             f"adapter.targets={targets}: the model {type(model).__name__} has no linear module in its blocks; "
-            f"name some of {', '.join(list(linears)[:5]) or 'another model'}"
+            f"use some of {', '.join(list(linears)[:5]) or 'another model'}"
         )
     return chosen
 
@@ -102,7 +102,7 @@ def check_weights(model: nn.Module, modules: Sequence[ModuleInfo], asked: str) -
         if narrow or weight.numel() != info.d_in * info.d_out:
             kind = str(weight.dtype).removeprefix("torch.")
             raise ConfigError(
-                f"{asked}, and the weight of {info.name} lies as {weight.numel():,} numbers of {kind}, not as "
+                f"{asked}, and the weight of {info.name} has {weight.numel():,} numbers of type {kind}, not "
                 f"{info.d_in * info.d_out:,} in floating point; load the model without quantisation"
             )
 
@@ -157,5 +157,5 @@ def _check_targets(targets: Sequence[str], infos: Sequence[ModuleInfo]) -> None:
         if not any(_ends_with(info.name, target) for info in infos):
             kinds = sorted({info.kind for info in infos})
             raise ConfigError(
-                f"adapter.targets={target}: no linear module is called so; the model has {', '.join(kinds[:20])}"
+                f"adapter.targets={target}: no linear module has this name; the model has {', '.join(kinds[:20])}"
             )

@@ -54,7 +54,7 @@ class OffsetLinear(LoraLinear):
         """
         raise ConfigError(
             f"strategy.init=lora_ga: starts every module at its own A and B, and this strategy lets modules share "
-            f"{name}; choose another start"
+            f"{name}; use another init"
         )
 
     def component_parts(self) -> list[tuple[Tensor, int]]:

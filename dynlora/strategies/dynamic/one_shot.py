@@ -53,8 +53,9 @@ def one_shot_allocation(
     pairs = zip(directions, adapters, strict=True)
     gains = [predicted_gain(d, scaling=m.scaling, lr=step.lr, steps=left) for d, m in pairs]
     if allocation_seed is not None:
-        # The stream keeps the name it was first drawn under: another name would be another random allocation.
-        rng = np.random.default_rng(stream_seed(adapters.seed, "commitment by lot", allocation_seed))
+        # The stream keeps its first name: another name would be another random allocation.
+        stream = "commitment by lot"  # words: allow
+        rng = np.random.default_rng(stream_seed(adapters.seed, stream, allocation_seed))
         gains = [np.sort(rng.random(m.max_rank))[::-1] * c for m, c in zip(adapters, adapters.costs, strict=True)]
     elif gain_scope == "layer":
         gains = within_layers(gains, adapters.costs, [module.info.layer for module in adapters])

@@ -50,8 +50,9 @@ class Team:
             )
         if len(x) % self.rows:
             raise DynloraError(
-                f"{name}: is fed {tuple(x.shape)}, which is no batch of {self.rows} rows, so its members cannot be "
-                "told apart; leave it out with adapter.targets"
+                f"{name}: has an input of shape {tuple(x.shape)}, not a batch of {self.rows} rows, so its "
+                "members cannot be "
+                "separated; exclude it with adapter.targets"
             )
 
 

@@ -162,10 +162,10 @@ def texts_of(name: str, data: bytes, *, paired: bool = False) -> Texts:
             "file: this run reads pairs of texts; give a CSV or JSONL file with the columns sentence1 and sentence2"
         )
     if column is not None and not paired:
-        raise ConfigError(f"file: holds second texts ({column}), but this run reads single texts; remove that column")
+        raise ConfigError(f"file: has second texts ({column}), but this run reads single texts; remove that column")
     kept = [(number, row) for number, row in enumerate(rows, 1) if row[0].strip() or (row[1] or "").strip()]
     if not kept:
-        raise ConfigError("file: holds no text; give one text a line")
+        raise ConfigError("file: has no text; give one text per line")
     for number, row in kept[:MOST_ROWS]:
         _check_row(number, row)
     shown = [row for _, row in kept[:MOST_ROWS]]
