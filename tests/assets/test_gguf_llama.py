@@ -111,9 +111,9 @@ class TestConversion:
         ("facts", "message"),
         [
             ({"architecture": "qwen2"}, "its architecture is qwen2"),
-            ({"tokenizer": "llama"}, "no byte-level BPE"),
+            ({"tokenizer": "llama"}, "not a byte-level BPE"),
             ({"splitter": "unheard-of"}, "splits text by unheard-of"),
-            ({"extra": "blk.0.attn_q.bias"}, r"holds a tensor blk\.0\.attn_q\.bias"),
+            ({"extra": "blk.0.attn_q.bias"}, r"has a tensor blk\.0\.attn_q\.bias"),
             ({"layers": 3}, "not those of a Llama"),
             ({"norm": 1e6}, "beyond float16"),
         ],

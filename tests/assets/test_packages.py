@@ -130,7 +130,7 @@ class TestUnpacking:
     @pytest.mark.parametrize("name", [WHEEL, SDIST])
     def test_garbage_is_no_archive(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"\x00garbage" * 99)
-        with pytest.raises(AssetError, match="damaged or no archive"):
+        with pytest.raises(AssetError, match="damaged or not an archive"):
             unpack_members(tmp_path / name, "tiny", {"a": None}, tmp_path)
 
     def test_a_bomb_is_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ class TestDownload:
         with server(answer) as url:
             use_settings(monkeypatch, index=(f"{url}/simple/",))
             if failures == 99:
-                with pytest.raises(UnavailableError, match=f"{url}.*broke off 3 times"):
+                with pytest.raises(UnavailableError, match=f"{url}.*was interrupted 3 times"):
                     fetch()
             else:
                 fetch()

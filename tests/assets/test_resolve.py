@@ -46,7 +46,7 @@ class TestLocalModel:
 
     def test_pickled_weights_are_refused(self, model_folder: Path) -> None:
         (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
-        with pytest.raises(AssetError, match=r"holds no \.safetensors file.*save_pretrained"):
+        with pytest.raises(AssetError, match=r"has no \.safetensors file.*save_pretrained"):
             resolve_model(str(model_folder))
 
     def test_a_missing_shard_is_named(self, model_folder: Path) -> None:

@@ -32,7 +32,7 @@ def test_files_of_two_moments_are_no_checkpoint(tmp_path: Path) -> None:
     for step in (4, 8):
         write_checkpoint(tmp_path / str(step), state(step))
     shutil.copy(tmp_path / "4" / "tensors.safetensors", tmp_path / "8" / "tensors.safetensors")
-    with pytest.raises(CorruptRunError, match="files are of different moments"):
+    with pytest.raises(CorruptRunError, match="files are from different times"):
         read_checkpoint(tmp_path / "8")
     (tmp_path / "4").rename(tmp_path / ".8.old")
     assert read_checkpoint(tmp_path / "8")["step"] == 4

@@ -107,7 +107,7 @@ def test_shards_are_put_together(tmp_path: Path) -> None:
     found = load(tmp_path)
     assert found.train.text == [row["text"] for row in ROWS]
     write_parquet(tmp_path / "train-00001-of-00002.parquet", [{"text": 1.5, "label": "good"}])
-    with pytest.raises(DataError, match="does not fit the other shards"):
+    with pytest.raises(DataError, match="than the other shards"):
         load(tmp_path)
 
 
@@ -325,9 +325,9 @@ def table(text: str) -> Records:
 
 REFUSED: dict[str, tuple[Records, dict[str, Any], str]] = {
     "no text": (table("body=a label=0\nbody=b label=1"), {}, r"data\.text: none of the columns body, label"),
-    "no label": (table("text=a\ntext=b"), {}, r"data\.label=label: no such column in the training rows; .* text$"),
+    "no label": (table("text=a\ntext=b"), {}, r"data\.label=label: no such column in the training data; .* text$"),
     "one class": (table("text=a label=0\n" * 9), {}, "only one class"),
-    "text for a regression": (ROWS, {"task": "regression"}, "is text"),
+    "text for a regression": (ROWS, {"task": "regression"}, "has text"),
     "fractions for classes": (
         [{"text": f"t {i}", "label": i / 3} for i in range(9)], {"task": "classification"}, "use data.task=regression"
     ),

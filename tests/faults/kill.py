@@ -214,7 +214,7 @@ def _copied(
     log = bench.root / "log.txt"
     before = log.stat().st_size
     outcome = _resumed(bench, copy, trial, whole, draw, "--force")
-    if outcome != "equal" and b"its two files are of different moments" in log.read_bytes()[before:]:
+    if outcome != "equal" and b"its two files are from different times" in log.read_bytes()[before:]:
         outcome = "refused"
     if outcome in ("equal", "refused"):
         shutil.rmtree(other)

@@ -127,7 +127,7 @@ def test_a_short_run_still_moves_three_times() -> None:
     ("fields", "word"),
     [
         ({"warmup_steps": 15, "final_steps": 10}, "together they must be less"),
-        ({"allocate_every": 100}, "no event fits"),
+        ({"allocate_every": 100}, "no reallocation fits"),
         ({"min_rank": 9}, "must not exceed adapter.rank"),
     ],
 )
