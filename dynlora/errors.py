@@ -160,7 +160,7 @@ def section_in(model: type[BaseModel], name: str) -> type[BaseModel] | None:
 
 def keys_of(model: type[BaseModel]) -> list[str]:
     """Return every dotted key that a model holds."""
-    keys = []
+    keys: list[str] = []
     for name in model.model_fields:
         section = section_in(model, name)
         keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]

@@ -13,7 +13,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, create_model
 from pydantic.fields import FieldInfo
@@ -44,7 +44,8 @@ def setting(
         lt: what a number must stay below.
         choices: values of a text.
     """
-    bounds = {key: value for key, value in {"ge": ge, "gt": gt, "le": le, "lt": lt}.items() if value is not None}
+    given = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    bounds: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     info = Field(default, description=help, **bounds)
     return dataclasses.field(
         default=default, metadata={"info": info, "unit": unit, "choices": choices, "bounds": bounds}
@@ -92,14 +93,15 @@ def settings_model(cls: type) -> type[BaseModel]:
 
 def _info(f: dataclasses.Field[Any]) -> FieldInfo:
     """Return the pydantic field of a hyper-parameter; one declared without `setting` has a default and no more."""
-    return f.metadata.get("info") or Field(f.default)
+    default: Any = f.default
+    return f.metadata.get("info") or Field(default)
 
 
 def _checked(hint: Any, f: dataclasses.Field[Any]) -> Any:
     """Return the annotation that a hyper-parameter is checked by."""
     kind, optional = kind_of(hint)
     if choices := f.metadata.get("choices"):
-        kind = Annotated[Literal[tuple(choices)], BeforeValidator(_switch_words)]
+        kind = cast(Any, Annotated[Literal[tuple(choices)], BeforeValidator(_switch_words)])
     elif kind is bool:
         return StrictBool
     return kind | None if optional else kind
