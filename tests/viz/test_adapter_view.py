@@ -16,6 +16,7 @@ from dynlora.viz.adapter import model as adapter_model
 from dynlora.viz.adapter import text as adapter_text
 from dynlora.viz.kit import theme
 from tests.peft_adapter.files import small_adapter
+from tests.viz.drawn import layout_of
 
 HOSTILE = "<img src=x>$x$%{y}"
 
@@ -69,7 +70,7 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
         assert "<img" not in text
         assert "$x" not in text
         assert set(re.findall(r'"(#[0-9A-Fa-f]{6})"', text)) <= allowed
-        assert figure.layout.xaxis.title.text
+        assert layout_of(figure).xaxis.title.text
 
 
 def test_sentences(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_a_large_adapter_is_drawn_in_part() -> None:
     frame = adapter_model.described(Adapter("LORA", "", modules, 0, ()))
     values = adapter_model.spectra(frame)
     assert values.shape == (adapter_model.MOST_ROWS, adapter_model.MOST_COMPONENTS)
-    assert adapter_figures.spectra_map(values, frame, theme.LIGHT).layout.height <= 900
+    assert layout_of(adapter_figures.spectra_map(values, frame, theme.LIGHT)).height <= 900
     grid = adapter_model.over_depth(frame, "rank")
     assert isinstance(grid, pd.DataFrame)
-    assert not adapter_figures.depth_map(grid, "rank", "components", theme.LIGHT).layout.annotations
+    assert not layout_of(adapter_figures.depth_map(grid, "rank", "components", theme.LIGHT)).annotations

@@ -15,6 +15,7 @@ from dynlora.viz.capacity.signals import About
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
+from tests.viz.drawn import layout_of
 
 MODULES = pd.DataFrame({"position": [1, 0], "name": ["b", "a"], "short": ["b 0", "a 0"], "max_rank": [3, 2]})
 
@@ -78,8 +79,8 @@ def test_the_map_shows_factors_and_an_arrow_a_copy() -> None:
     rows = pd.DataFrame([[1.0, 0.5], [1.0, np.nan]], columns=[0, 20])
     found = components.copies(events(copy(0, 1)), MODULES)
     figure: Any = component_map(rows, found, rows, MapView("factor"), theme.DARK)
-    assert len(figure.layout.annotations) == 1
-    assert figure.layout.annotations[0].ay == 0
+    assert len(layout_of(figure).annotations) == 1
+    assert layout_of(figure).annotations[0].ay == 0
     words = components.sentence(rows, found, "b 0")
     assert words == "b 0: 1 component at the end; after 1 copy, all descend from 1 slot (0)."
     assert "No factors" in components.sentence(rows.iloc[:0], found, "b 0")
@@ -131,7 +132,7 @@ def test_all_components_stand_in_the_row_of_their_module() -> None:
     assert [row for row in z.tolist() if not np.isnan(row).all()] == values.iloc[
         modules["position"]
     ].to_numpy().tolist()
-    assert len(figure.layout.shapes) == 1
+    assert len(layout_of(figure).shapes) == 1
     table = components.table(values, rows)
     assert list(table.columns) == ["module", "component 0", "component 1", "name"]
     assert table.set_index("module").loc["query 0", "component 1"] == 0.5

@@ -19,7 +19,7 @@ from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import module_map, theme
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.run import figures
-from tests.viz.drawn import traces_of
+from tests.viz.drawn import layout_of, traces_of
 
 HOSTILE = "<img src=x>$x$%{y}"
 MODES = [theme.LIGHT, theme.DARK]
@@ -92,7 +92,7 @@ def test_every_figure_is_safe_and_uses_the_theme(colours: theme.Palette) -> None
     "name", [n for n in every_figure(theme.LIGHT) if n not in ("flow", "gates", "ranks", "confusion")]
 )
 def test_axes_say_what_they_are(name: str) -> None:
-    layout = every_figure(theme.LIGHT)[name].layout
+    layout = layout_of(every_figure(theme.LIGHT)[name])
     assert layout.xaxis.title.text
     assert layout.yaxis.title.text or name == "map"
 
@@ -103,7 +103,12 @@ def test_map_has_a_gap_between_kinds_and_names_every_row() -> None:
     assert np.asarray(heat.z).shape == (5, 3)
     assert np.isnan(np.asarray(heat.z, dtype=float)[2]).all()
     assert len(heat.y) == 6
-    assert [text.split("<br>")[0] for text in figure.layout.yaxis.ticktext] == ["query 0", "query 1", "key 0", "key 1"]
+    assert [text.split("<br>")[0] for text in layout_of(figure).yaxis.ticktext] == [
+        "query 0",
+        "query 1",
+        "key 0",
+        "key 1",
+    ]
     assert list(np.asarray(heat.z, dtype=float)[1]) == [6, 7, 8]  # query of layer 1 was recorded third
 
 
@@ -143,7 +148,7 @@ def test_a_large_map_stays_readable() -> None:
     view = module_map.MapView("rank")
     rows = capacity_model.ordered(many, "depth", np.ones(224))
     figure = map_figure.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
-    assert figure.layout.height <= 900
+    assert layout_of(figure).height <= 900
 
 
 def test_many_modules_in_runs_of_a_kind_get_one_label_a_kind() -> None:

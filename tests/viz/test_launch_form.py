@@ -25,7 +25,7 @@ from dynlora.viz.launch import cost_figures, cost_model, data_file, form_model, 
 from dynlora.viz.methods import model as methods_model
 from tests.pages.app import CATALOG
 from tests.viz.checked import preflight_document
-from tests.viz.drawn import traces_of
+from tests.viz.drawn import layout_of, traces_of
 
 STRATEGIES = {row["name"]: row for row in CATALOG["strategies"]}
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -277,7 +277,7 @@ def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
     assert list(traces["Rank reallocation"].x) == [17, 24, 31, 38, 45, 52, 59]
     assert set(traces["Rank reallocation"].y) == set(traces["Ranks fixed"].y) == {"Rank"}
     assert (list(traces["Learning rate falls"].base), list(traces["Learning rate falls"].x)) == ([5], [75])
-    assert figure.layout.xaxis.title.text == "Step"
+    assert layout_of(figure).xaxis.title.text == "Step"
     assert "Evaluation, step 10" in traces["Evaluation"].customdata
 
 
@@ -287,7 +287,7 @@ def test_parameters_are_drawn_by_kind() -> None:
     assert [trace.name for trace in traces_of(figure)] == ["Active", "Space to grow"]
     assert list(traces_of(figure)[0].y) == ["query", "ff out"]
     assert list(traces_of(figure)[0].x) == [18_432, 46_080]
-    assert figure.layout.xaxis.title.text == "Adapter parameters"
+    assert layout_of(figure).xaxis.title.text == "Adapter parameters"
 
 
 def test_methods_in_words() -> None:

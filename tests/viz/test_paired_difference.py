@@ -15,7 +15,7 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary, theme
-from tests.viz.drawn import traces_of
+from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
 
 
@@ -73,7 +73,7 @@ def test_single_runs_have_no_band_and_fifty_no_legend() -> None:
         seed_groups.bands(runs, seed_groups.alone(names), between=True), "step", "x", theme.DARK
     )
     assert len(traces_of(figure)) == 50
-    assert figure.layout.showlegend is False
+    assert layout_of(figure).showlegend is False
     assert "<img" not in str(figure.to_json())
 
 

@@ -17,6 +17,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
+from tests.viz.drawn import layout_of
 
 MODULES = pd.DataFrame(
     {"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]}
@@ -147,7 +148,7 @@ def test_modules_that_carry_an_answer() -> None:
     said = playground_model.modules_sentence(frame, "log-odds")
     assert "Without key 0 the prediction changes (1 module, in orange)" in said
     drawn: Any = playground_figures.module_bars(frame, "log-odds", theme.LIGHT)
-    assert drawn.layout.showlegend
+    assert layout_of(drawn).showlegend
     assert {bars.name: (list(bars.x), list(bars.y)) for bars in drawn.data} == {
         "Prediction does not change without it": ([1], [0.5]),
         "Prediction changes without it": ([0], [3.0]),
@@ -155,7 +156,7 @@ def test_modules_that_carry_an_answer() -> None:
     still = frame.assign(flips=False)
     assert "No single module decides the prediction" in playground_model.modules_sentence(still, "log-odds")
     drawn = playground_figures.module_bars(still, "log-odds", theme.LIGHT)
-    assert not drawn.layout.showlegend
+    assert not layout_of(drawn).showlegend
 
 
 def test_gates_of_a_text_lie_by_kind_and_layer() -> None:

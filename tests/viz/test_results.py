@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from dynlora.viz.kit import theme
 from dynlora.viz.run import progress, result_figures, result_text, results
-from tests.viz.drawn import traces_of
+from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
 
 LABELS = ["negative", "positive"]
@@ -94,7 +94,7 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
         "kinds": result_figures.ranks_by_kind(totals, colours),
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
-    assert all(figure.layout.xaxis.title.text for figure in drawn.values())
+    assert all(layout_of(figure).xaxis.title.text for figure in drawn.values())
     assert [trace.x[0] for trace in traces_of(drawn["answers"])] == [1, 1, 1, 1]
     assert [list(trace.x) for trace in traces_of(drawn["dots"])] == [
         [1.0, 0.8],

@@ -17,7 +17,7 @@ from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.runs import figures as runs_figures
 from dynlora.viz.runs import table as runs_table
 from tests.store.builder import new_run
-from tests.viz.drawn import traces_of
+from tests.viz.drawn import layout_of, traces_of
 
 
 def finished(root: Path, run_id: str, value: float, **meta: Any) -> Path:
@@ -117,7 +117,7 @@ def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
     assert sorted(dots.x) == pytest.approx([0.7, 0.8, 0.9])
     assert list(means.x) == pytest.approx([0.85, 0.7])
     assert list(means.error_x.array) == pytest.approx([0.0707, 0], abs=1e-4)
-    assert list(figure.layout.yaxis.ticktext) == ["dynamic", "lora"]
+    assert list(layout_of(figure).yaxis.ticktext) == ["dynamic", "lora"]
 
 
 def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:
@@ -172,4 +172,4 @@ def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path)
     assert summary["runs"].to_dict() == {"lora (from its code)": 2, "lora_sp (from its description)": 2}
     assert "lora_sp (reconstruction) on x, seed 0" in members["name"].tolist()
     figure = runs_figures.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
-    assert list(figure.layout.yaxis.ticktext) == ["lora_sp<br>(from its description)", "lora (from its code)"]
+    assert list(layout_of(figure).yaxis.ticktext) == ["lora_sp<br>(from its description)", "lora (from its code)"]

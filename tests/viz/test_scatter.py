@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora.viz.compare import scatter_figures, scatter_model, scatter_text
 from dynlora.viz.kit import theme
-from tests.viz.drawn import traces_of
+from tests.viz.drawn import layout_of, traces_of
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
 
@@ -80,7 +80,7 @@ def test_the_scatter_shows_every_run_in_the_look_of_its_strategy() -> None:
     figure = scatter_figures.scatter(points, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=(True, False))
     assert [trace.name for trace in traces_of(figure)] == ["dynamic (from its code)", "lora (from its code)"]
     assert sum(len(trace.x) for trace in traces_of(figure)) == 36
-    assert figure.layout.xaxis.type == "log"
+    assert layout_of(figure).xaxis.type == "log"
     said = scatter_text.scatter(points, ("learning rate", "accuracy"), 40)
     assert said.startswith("36 of 40 runs shown; accuracy rises with learning rate (rank correlation 0.")
     assert "too few" in scatter_text.scatter(points.head(2), ("a", "b"), 2)
@@ -123,7 +123,7 @@ def test_hundreds_of_runs_are_few_traces() -> None:
     numbers = scatter_model.number_table(rows)
     points = numbers[["name", "strategy"]].assign(x=numbers["train.lr"], y=numbers["accuracy"])
     figure = scatter_figures.scatter(points, ("a", "b"), theme.LIGHT)
-    assert (len(traces_of(figure)), figure.layout.showlegend) == (40, False)
+    assert (len(traces_of(figure)), layout_of(figure).showlegend) == (40, False)
     shown = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
     lines = scatter_model.lines(rows, shown, "accuracy", low_is_good=False)
     assert len(traces_of(scatter_figures.parallel(lines, shown, theme.LIGHT))) == 4

@@ -7,7 +7,7 @@ import pytest
 
 from dynlora.viz.compare import scatter_text, sweep_figures, sweep_model
 from dynlora.viz.kit import theme
-from tests.viz.drawn import traces_of
+from tests.viz.drawn import layout_of, traces_of
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
 
@@ -18,7 +18,7 @@ ONE = ROWS[:18]
 def test_a_cell_is_the_mean_over_seeds_with_its_spread_and_n() -> None:
     cells = sweep_model.grid(ONE, "train.lr", "adapter.rank", "accuracy").set_index(["down", "across"])
     assert len(cells) == 6
-    mean, spread, n = cells.loc[[("4", "0.004")], ["mean", "spread", "n"]].to_numpy()[0]
+    mean, spread, n = (cells[column]["4", "0.004"] for column in ("mean", "spread", "n"))
     assert mean == pytest.approx(0.72 + 0.08 + 0.01 + 0.02)
     assert (spread, n) == (pytest.approx(0.01), 3)
 
@@ -64,15 +64,15 @@ def test_methods_of_a_grid_bear_their_fidelity_and_many_are_turned() -> None:
         rows = [listed(i, strategy=f"long method {i % many}", rank=2 + i // many) for i in range(2 * many)]
         cells = sweep_model.grid(rows, "strategy.name", "adapter.rank", "accuracy")
         figure = sweep_figures.grid(cells, ("strategy", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
-        assert names in figure.layout.xaxis.ticktext
-        assert (figure.layout.xaxis.tickangle == -60) == (many > sweep_figures.UPRIGHT)
+        assert names in layout_of(figure).xaxis.ticktext
+        assert (layout_of(figure).xaxis.tickangle == -60) == (many > sweep_figures.UPRIGHT)
 
 
 def test_the_best_cell_is_framed() -> None:
     cells = sweep_model.grid(ONE, "train.lr", "adapter.rank", "accuracy")
     for low_is_good, place in ((False, (1.52, 0.52)), (True, (-0.48, -0.48))):
         figure = sweep_figures.grid(cells, ("lr", "rank", "accuracy"), theme.DARK, low_is_good=low_is_good)
-        assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].y0) == pytest.approx(place)
+        assert (layout_of(figure).shapes[0].x0, layout_of(figure).shapes[0].y0) == pytest.approx(place)
 
 
 def test_a_line_holds_what_differs_in_the_axis_and_the_seed_alone() -> None:
@@ -122,7 +122,7 @@ def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
         "dynamic (from its code), rank 2, band", "dynamic (from its code), rank 2",
         "dynamic (from its code), rank 4, band", "dynamic (from its code), rank 4",
     ]  # fmt: skip
-    assert list(figure.layout.xaxis.tickvals) == [1e-3, 2e-3, 4e-3]
+    assert list(layout_of(figure).xaxis.tickvals) == [1e-3, 2e-3, 4e-3]
     said = scatter_text.along(lines, 2, 2, "train.lr", low_is_good=False)
     assert said.startswith(
         "Best: dynamic (from its code), rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge"
