@@ -65,8 +65,14 @@ def show_group_lines(view: Any, kind: str, place: Any) -> None:
     """Draw how each group fares over the evaluations."""
     series = view.over_steps(kind)
     title, low_is_good = inputs_model.group_title(kind, view.summary["metric"])
-    with place, cards.card(f"{sentence_case(inputs_model.group_words(kind))} by input group", f"group-{kind}"):
-        words = inputs_text.groups(series, title.partition(",")[0], low_is_good=low_is_good)
+    with (
+        place,
+        cards.card(
+            f"{sentence_case(title if kind == 'metric' else inputs_model.group_words(kind))} by input group",
+            f"group-{kind}",
+        ),
+    ):
+        words = inputs_text.groups(series, title.partition(" (")[0], low_is_good=low_is_good)
         cards.chart(inputs_figures.group_lines(series, title, cards.colours()), words, series, f"group-{kind}")
 
 

@@ -43,7 +43,7 @@ def capacity_map(
     label_rows(drawn, modules, centres, colours)
     drawn.update_layout(
         yaxis={"range": [edges[-1], edges[0]], "domain": [0, 0.84], "showgrid": False, "fixedrange": True},
-        xaxis={"title": {"text": "step"}, "anchor": "y", "showgrid": False, "range": [x[0], x[-1]]},
+        xaxis={"title": {"text": "Step"}, "anchor": "y", "showgrid": False, "range": [x[0], x[-1]]},
     )
     _draw_budget(drawn, budget, view, colours)
     _mark(drawn, modules, edges, centres, view, colours)

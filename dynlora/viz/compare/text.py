@@ -98,7 +98,9 @@ def paired(rows: pd.DataFrame, first: str, second: str, what: str, *, low_is_goo
     better = (whole["mean"] < 0) == low_is_good
     excludes_0 = whole["low"] > 0 or whole["high"] < 0
     seeds = len(rows) - 1
-    verdict = f"significantly {'better' if better else 'worse'}" if excludes_0 else "inconclusive (the CI includes 0)"
+    verdict = (
+        f"{'better' if better else 'worse'} (the CI excludes 0)" if excludes_0 else "inconclusive (the CI includes 0)"
+    )
     mean, low, high = (signed(whole[column], digits) for column in ("mean", "low", "high"))
     words = (
         f"{one_line(second, 60)} minus {one_line(first, 60)}: {mean} {what} (95 % CI {low} to {high}, "

@@ -70,7 +70,7 @@ def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
     """Return the axis title of a number of the groups, and whether low is good."""
     if kind == "metric":
         return metric or "score", False
-    return {"loss": "Loss (nats)", "disagreement": "Mean disagreement"}.get(kind, group_words(kind)), True
+    return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, group_words(kind)), True
 
 
 def colourings(examples: pd.DataFrame, *, gated: bool) -> list[str]:

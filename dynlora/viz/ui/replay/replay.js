@@ -115,7 +115,7 @@ class Player {
     for (const tick of ticks) {
       this.svg.append(text(String(tick), LEFT + tick * this.unit, bottom, { fill: colours.muted, "text-anchor": "middle" }));
     }
-    this.svg.append(text("rank, components", LEFT + (width - LEFT - RIGHT) / 2, bottom + 17, { fill: colours.muted, "text-anchor": "middle" }));
+    this.svg.append(text("Rank (components)", LEFT + (width - LEFT - RIGHT) / 2, bottom + 17, { fill: colours.muted, "text-anchor": "middle" }));
     const height = bottom + AXIS - 17;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.style.height = `${height}px`;
