@@ -44,7 +44,8 @@ def test_every_method_has_its_page_with_formula_and_every_setting(name: str, gen
 @pytest.mark.parametrize("name", main.commands)
 def test_every_command_and_option_is_on_the_page_of_the_command_line(name: str, generated: dict[str, str]) -> None:
     section = re.split(r"^## ", generated["reference/cli.md"].split(f"\n## {name}\n", 1)[1], flags=re.MULTILINE)[0]
-    options = [option for parameter in main.commands[name].params for option in parameter.opts if option[:1] == "-"]
+    shown = [parameter for parameter in main.commands[name].params if not getattr(parameter, "hidden", False)]
+    options = [option for parameter in shown for option in parameter.opts if option[:1] == "-"]
     assert [option for option in options if option not in section] == []
 
 

@@ -52,7 +52,7 @@ def test_what_is_no_adapter_is_told(tmp_path: Path) -> None:
     broken = write_adapter(tmp_path / "adapter", b"\x80\x04pickle")
     app.file_uploader(key="adapter-files-send").set_value(sent(broken)).run()
     assert not app.exception
-    assert "the file is damaged or no safetensors file" in app.error[0].value.replace("\\", "")
+    assert "the file is damaged or not a safetensors file" in app.error[0].value.replace("\\", "")
 
 
 @pytest.mark.parametrize("address", ["", "x", "..", "0" * 12, "<img src=x>"])

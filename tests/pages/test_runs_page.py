@@ -143,7 +143,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"), [("seed", "key=value"), ("seed=0..900", "more than 200"), ("seed=0\nseed=1", "listed twice")]
+    ("lines", "said"), [("seed", "key=value"), ("seed=0..900", "more than 200"), ("seed=0\nseed=1", "given twice")]
 )
 def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, said: str) -> None:
     app = open_page("runs")

@@ -258,7 +258,7 @@ def test_weights_that_are_no_plain_numbers_are_refused(name: str, packed: str) -
     }[packed]
     model.layers[1].weight = nn.Parameter(weight, requires_grad=False)
     fields = {"path": "nlnnn"} if name == "glora" else {}
-    with pytest.raises(ConfigError, match=rf"strategy.name={name}: .* weight of layers.1 lies as .* without quantisa"):
+    with pytest.raises(ConfigError, match=rf"strategy.name={name}: .* weight of layers.1 has .* without quantisa"):
         dynlora.attach(model, strategy=name, budget=2, steps=20, **fields)
 
 

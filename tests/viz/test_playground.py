@@ -42,7 +42,7 @@ def test_a_file_of_more_rows_says_how_many_are_left_out() -> None:
 
 def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
     both = b"sentence1,sentence2\na,b\n"
-    with pytest.raises(ConfigError, match=r"holds second texts \(sentence2\), but this run reads single texts"):
+    with pytest.raises(ConfigError, match=r"has second texts \(sentence2\), but this run reads single texts"):
         playground_model.texts_of("a.csv", both)
     for name, data in (("a.txt", b"one\n"), ("a.csv", b"text\none\n")):
         with pytest.raises(ConfigError, match="this run reads pairs of texts"):
@@ -106,7 +106,7 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
     ("name", "data", "told"),
     [
         ("a.txt", b"\xff\xfe", "UTF-8"),
-        ("a.txt", b"\n \n", "holds no text"),
+        ("a.txt", b"\n \n", "has no text"),
         ("a.csv", b"words\nx\n", "needs a column text"),
         ("a.jsonl", b"{", "not valid JSONL"),
         ("a.jsonl", b"[1]", "not a JSON object"),
