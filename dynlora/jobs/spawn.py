@@ -34,7 +34,7 @@ TOKEN_VARIABLE = "DYNLORA_TOKEN"
 _DROPPED = frozenset((TOKEN_VARIABLE,))
 _END_S = 5.0
 _LEAVES_S = 0.5
-"""How long a process that has closed its output may take to end before it counts as going on, seconds."""
+"""How long a process that has closed its output may take to end before it counts as continuing, seconds."""
 
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -83,9 +83,9 @@ def _open_log(log: Path) -> int:
 
 
 def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
-    """Run a command until it ends, or until it has closed its output and goes on alone; return what it said.
+    """Run a command until it ends, or until it has closed its output and continues alone; return what it said.
 
-    The process is detached: it outlives this one and the terminal. Its exit code is 0 when it goes on.
+    The process is detached: it outlives this one and the terminal. Its exit code is 0 when it continues.
 
     Raises:
         subprocess.TimeoutExpired: when it did neither in time; it is ended then.

@@ -38,6 +38,6 @@ def stop_requested(folder: Path, pid: int | None, start: float | None) -> bool:
 
 
 def forget_stop(folder: Path) -> None:
-    """Remove the note, once the run has ended or goes on in another process."""
+    """Remove the note, once the run has ended or continues in another process."""
     with suppress(OSError):
         (folder / STOP_NAME).unlink()

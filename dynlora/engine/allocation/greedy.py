@@ -56,7 +56,7 @@ def toward_ranks(
         importance: of each component, (n_modules, widest max_rank); the least important go first.
         ranks: wanted, by module.
         gains: per module, the predicted gain of each further component.
-        directions: where new rows of A point; every component starts anew along them. None keeps what a module has
+        directions: where new rows of A point; every component restarts along them. None keeps what a module has
             and draws what it lacks.
     """
     drops: list[Drop] = []

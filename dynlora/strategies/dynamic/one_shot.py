@@ -35,7 +35,7 @@ def one_shot_allocation(
     along: bool,
     allocation_seed: int | None,
 ) -> list[Edit]:
-    """Return the edits that set all ranks anew; none when no gradient was accumulated.
+    """Return the edits that set all ranks at once; none when no gradient was accumulated.
 
     Args:
         adapters: the adapted modules.
@@ -44,7 +44,7 @@ def one_shot_allocation(
         step: where training is; a gain is predicted for the steps that are left.
         gain_scope: one of `GAIN_SCOPES`.
         min_rank: minimum rank of every module, as far as the budget allows.
-        along: new rows of A point along the directions, and every component starts anew; False keeps what there is.
+        along: new rows of A point along the directions, and every component restarts; False keeps what there is.
         allocation_seed: draws the gains at random instead, the control; None takes the predicted ones.
     """
     if len(directions) < len(adapters):
