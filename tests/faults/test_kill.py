@@ -28,10 +28,10 @@ def campaign(*arguments: str) -> dict:
 
 @NOT_ON_WINDOWS
 def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been() -> None:
-    found = campaign("--count", "9", "--kills", "2", "--strategies", "dynamic,beamlora", "--seed", "1")
+    found = campaign("--count", "14", "--kills", "3", "--strategies", "dynamic,beamlora", "--seed", "1")
     assert found["lost"] == []
-    assert found["tried"] >= 5
-    assert found["kills"] >= 2
+    assert found["tried"] >= 8
+    assert found["kills"] >= 3
     assert found["refused"] <= 1
 
 
@@ -44,7 +44,7 @@ def test_two_hundred_kills_over_all_strategies(tally: Callable[[str, int, int], 
     tally("a SIGKILL loses nothing", found["kills"], found["kills"] - len(found["lost"]))
     tally("a copy made while a run is written can be read", found["refused"] + _copies(found), _copies(found))
     assert found["lost"] == []
-    assert found["kills"] >= 200
+    assert found["kills"] >= 300
     assert found["refused"] <= found["tried"] * 0.05
     assert len(found["strategies"]) == len(registry())
 
