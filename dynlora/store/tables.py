@@ -6,11 +6,11 @@ import io
 import json
 import math
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
+from dynlora.safe_files import write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,26 +48,7 @@ def write(frame: pd.DataFrame, path: str | os.PathLike[str], format: str) -> Non
         ConfigError: when the format is unknown.
         OSError: when the file cannot be written.
     """
-    write_whole(path, encode(frame, format))
-
-
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file aside and rename it: it is there whole, or as it was before.
-
-    Raises:
-        OSError: when the file cannot be written.
-    """
-    target = Path(path)
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(target)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    write_bytes(Path(path), encode(frame, format))
 
 
 def _guarded(frame: pd.DataFrame) -> pd.DataFrame:
