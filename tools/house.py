@@ -44,7 +44,7 @@ RULES: dict[str, str] = {
     "training": "assets config config_files errors store jobs tasks engine engine/* strategies",
     "inference": "assets config config_files errors store jobs tasks engine engine/* strategies training",
     "server": "errors jobs safe_files",
-    "cli": "assets config config_files errors store jobs peft_adapter server strategies training inference "
+    "cli": "assets config config_files errors safe_files store jobs peft_adapter server strategies training inference "
     "engine/loop viz/kit viz/knockout viz/adapter viz/report",
     "api": "config errors store tasks engine engine/* strategies training",
     "viz/kit": "store",
