@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Prices, redistribute
+from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Budget, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
 from dynlora.engine.edits.reset_optimizer import RestartMoments
@@ -163,7 +163,7 @@ class ElaLora(Strategy):
         claimants = [m for m, _ in claims]
         claimants += [m for _ in range(max(room)) for m in dict.fromkeys(claimants)]  # for what the first round leaves
         able = [m for place, m in enumerate(claimants) if claimants[:place].count(m) < room[m]]
-        edits = redistribute(drops, able, Prices.of(adapters, self.budget_unit), grow)
+        edits = redistribute(drops, able, Budget.of(adapters, self.budget_unit), grow)
         for m, components in going.items():
             for averages in (self.sensitivity, self.uncertainty):
                 forget_triplets(adapters[m], averages, components)

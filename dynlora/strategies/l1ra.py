@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Prices, redistribute
+from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Budget, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow
 from dynlora.engine.edits.reset_optimizer import RestartMoments
@@ -164,4 +164,4 @@ class L1ra(Strategy):
             row = draw / adapters.reference_rank
             return Grow(m, min(factors[m]), direction=row, length=float(row.norm()), scale=1.0)
 
-        return redistribute(drops, claims, Prices.of(adapters, self.budget_unit), grow)
+        return redistribute(drops, claims, Budget.of(adapters, self.budget_unit), grow)

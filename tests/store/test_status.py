@@ -189,6 +189,9 @@ def test_a_process_is_found_by_what_it_runs() -> None:
     assert process.find(command) is None
     other = subprocess.Popen(command)
     try:
+        until(
+            lambda: process.command_line(other.pid) == command, "the child's command line"
+        )  # empty while it is loaded
         start = process.start_time(other.pid)
         assert process.find(["another python", *command[1:]]) == (other.pid, start)
     finally:

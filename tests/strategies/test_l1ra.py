@@ -11,7 +11,7 @@ from torch import nn
 import dynlora
 from dynlora.api import Attached
 from dynlora.engine import edits
-from dynlora.engine.allocation.redistribute import Prices, redistribute
+from dynlora.engine.allocation.redistribute import Budget, redistribute
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, Move
 from dynlora.engine.loop.optimizer import set_lr
@@ -181,7 +181,7 @@ def test_reassigning_spends_no_more_than_there_is(
 ) -> None:
     drops = [Drop(m % len(prices), j) for j, m in enumerate(going)]
     asked = [m % len(prices) for m in claims]
-    made = redistribute(drops, asked, Prices(prices, free), lambda m, nth: Grow(m, score=nth))
+    made = redistribute(drops, asked, Budget(prices, free), lambda m, nth: Grow(m, score=nth))
     paid = [drop for edit in made if isinstance(edit, Move) for drop in edit.donors]
     left = [edit for edit in made if isinstance(edit, Drop)]
     assert sorted(drop.component for drop in [*paid, *left]) == sorted(drop.component for drop in drops)

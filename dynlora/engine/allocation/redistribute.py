@@ -14,28 +14,28 @@ BUDGET_UNITS = ("parameters", "components")
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Prices and what is free.
+class Budget:
+    """What one component of every module costs, and what is free to spend.
 
     Attributes:
-        prices: of one component, by module.
-        free: what the budget has left.
+        costs: of one component, by module.
+        free: what is left to spend.
     """
 
-    prices: Sequence[int]
+    costs: Sequence[int]
     free: int
 
     @classmethod
-    def of(cls, adapters: Adapters, currency: str) -> Prices:
-        """Return prices in parameters, or in components of which Σ reference rank may be held."""
-        if currency == "parameters":
+    def of(cls, adapters: Adapters, unit: str) -> Budget:
+        """Return the budget in parameters, or in components: then Σ reference rank of them may be held."""
+        if unit == "parameters":
             return cls(adapters.costs, adapters.slack)
         held = sum(module.rank for module in adapters)
         return cls([1] * len(adapters), adapters.reference_rank * len(adapters) - held)
 
 
 def redistribute(
-    drops: Sequence[Drop], claims: Iterable[int], purse: Prices, grow: Callable[[int, int], Grow]
+    drops: Sequence[Drop], claims: Iterable[int], budget: Budget, grow: Callable[[int, int], Grow]
 ) -> list[Edit]:
     """Return moves from what goes to what claims, and the drops that paid for nothing.
 
@@ -43,21 +43,21 @@ def redistribute(
         drops: components that go, those that pay first in front.
         claims: modules in the order of their claims, each as often as it claims; one that what is left cannot pay for
             is passed over.
-        purse: prices and what is free beside.
+        budget: costs, and what is free before anything goes.
         grow: makes the n-th new component, from 0, of a module.
     """
-    waiting, free = list(drops), purse.free
+    waiting, free = list(drops), budget.free
     got: Counter[int] = Counter()
     edits: list[Edit] = []
     for module in claims:
-        price = purse.prices[module]
-        if price > free + sum(purse.prices[drop.module] for drop in waiting):
+        cost = budget.costs[module]
+        if cost > free + sum(budget.costs[drop.module] for drop in waiting):
             continue
         payers: list[Drop] = []
-        while free < price:
+        while free < cost:
             payers.append(waiting.pop(0))
-            free += purse.prices[payers[-1].module]
-        free -= price
+            free += budget.costs[payers[-1].module]
+        free -= cost
         edits.append(Move(tuple(payers), grow(module, got[module])))
         got[module] += 1
     return [*edits, *waiting]

@@ -83,8 +83,8 @@ class Ledger:
 
     def may_receive(self, module: int) -> bool:
         """Say whether a module has spare components, and has not given in this reallocation."""
-        max_ranks = self.state.rank[module] + self.got[module] < self.state.max_rank[module]
-        return bool(max_ranks) and self.left > 0 and self.got[module] < self.per_module and not self.gave[module]
+        has_spare = self.state.rank[module] + self.got[module] < self.state.max_rank[module]
+        return bool(has_spare) and self.left > 0 and self.got[module] < self.per_module and not self.gave[module]
 
     def payers(self, receiver: int, limit: np.ndarray | None = None) -> list[Drop] | None:
         """Return the cheapest donors that pay for one component of `receiver`, or None when there are not enough.
@@ -102,8 +102,8 @@ class Ledger:
             m = drop.module
             given = self.gave[m] + giving[m]
             most = self.per_module if limit is None else min(self.per_module, int(limit[m]))
-            floor = self.state.rank[m] - given <= self.state.min_rank
-            if m == receiver or self.got[m] or floor or given >= most:
+            is_at_minimum = self.state.rank[m] - given <= self.state.min_rank
+            if m == receiver or self.got[m] or is_at_minimum or given >= most:
                 continue
             chosen.append(drop)
             giving[m] += 1
@@ -136,11 +136,11 @@ def swap(state: AllocationState, *, moves: int, per_module: int, hysteresis: flo
         hysteresis: fraction by which the benefit must exceed the loss.
     """
     ledger = Ledger(state, moves=moves, per_module=per_module)
-    importance = state.benefit / state.cost
-    wanting = [m for m in range(len(importance)) if np.isfinite(importance[m]) and importance[m] > 0]
-    # Receivers take turns from the top: the best one is served first, so that a budget too small for all goes where it
-    # helps most. Ties go by position, as a run must come out the same wherever it is trained.
-    for receiver in sorted(wanting, key=lambda m: (-importance[m], m)):
+    value = state.benefit / state.cost
+    wanting = [m for m in range(len(value)) if np.isfinite(value[m]) and value[m] > 0]
+    # The most valuable receiver is served first, so that a budget too small for all goes where it helps most. Ties go
+    # by position, as a run must come out the same wherever it is trained.
+    for receiver in sorted(wanting, key=lambda m: (-value[m], m)):
         while ledger.may_receive(receiver):
             payers = ledger.payers(receiver)
             if payers is None:  # too few donors for this module; one whose components cost less may still be paid
@@ -249,7 +249,7 @@ def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def weighted(adapters: Adapters, importance: np.ndarray, temperature: float) -> list[Edit]:
-    """Return the edits that move one scale a module halfway to its fraction of the importance, (n_modules,)."""
+    """Return the edits that move one scale per module halfway to its fraction of the importance, (n_modules,)."""
     edits: list[Edit] = []
     for m, weight in enumerate(scalar_weights(importance, temperature)):
         module = adapters[m]
