@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("sample_runs"))
     parser.add_argument("--strategies", default="lora,dynamic,adalora")
     parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--quick", action="store_true", help="what is known, and 32 rows of one run anew")
+    parser.add_argument("--quick", action="store_true", help="what is known, and 32 rows of one run again")
     arguments, _ = parser.parse_known_args()
     rows = arguments.rows
     folders = chosen(arguments.runs_dir, arguments.strategies.split(","))

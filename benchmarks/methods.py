@@ -162,7 +162,7 @@ def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict
 
 
 def choose_rates(names: Sequence[str], cell: Job, arguments: argparse.Namespace) -> None:
-    """Try every rate of the grid on the tuning rows of a task, and go on where the best one lies at the edge."""
+    """Try every rate of the grid on the tuning rows of a task, and continue where the best one lies at the edge."""
     sides = [replace(cell, method=name) for name in dict.fromkeys(rates_source(name) for name in names)]
     wanted = {side: tables.tried(KEPT, side) | set(GRIDS[cell.rank]) for side in sides}
     while wanted:

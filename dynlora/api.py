@@ -93,7 +93,7 @@ class Attached:
                 made = [*made, *last]
         self.optimizer.zero_grad(set_to_none=True)
         self.adapters.clear_gradients()
-        self.adapters.streams.at(self.index)  # the next forward draws anew
+        self.adapters.streams.at(self.index)  # the next forward draws again
         return edits.describe(made)
 
 

@@ -140,9 +140,9 @@ class StrategyConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_of_today(cls, values: Any) -> Any:
+    def _current_names(cls, values: Any) -> Any:
         """Take settings and values under the names they had before."""
-        return today(values) if isinstance(values, Mapping) else values
+        return accept_old_names(values) if isinstance(values, Mapping) else values
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -150,13 +150,13 @@ class StrategyConfig(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-def today(strategy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a strategy section with its settings under today's names, and tell the log of each old one.
+def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy section with its settings under their current names, and tell the log of each old one.
 
     Raises:
         ConfigError: when a setting is given under its old and its new name.
     """
-    found = renamed(strategy)
+    found = with_current_names(strategy)
     for key, value in strategy.items():
         new = _new_name(str(strategy.get("name", "dynamic")), str(key))
         if new != key and new in strategy:
@@ -166,8 +166,8 @@ def today(strategy: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def renamed(strategy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a strategy section, of whatever version, with settings and values under today's names."""
+def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy section, of whatever version, with settings and values under their current names."""
     method = str(strategy.get("name", "dynamic"))
     values = RENAMED_VALUES.get(method, {})
     found: dict[str, Any] = {}
@@ -179,7 +179,7 @@ def renamed(strategy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _new_name(method: str, key: str) -> str:
-    """Return today's name of a method's setting."""
+    """Return the current name of a method's setting."""
     return {**RENAMED[""], **RENAMED.get(method, {})}.get(key, key)
 
 

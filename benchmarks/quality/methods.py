@@ -35,7 +35,7 @@ class Method:
 
 
 GRIDS = {1: (2e-3, 4e-3, 8e-3), 2: (1e-3, 2e-3, 4e-3), 4: (1e-3, 2e-3, 4e-3)}
-"""Learning rates that methods choose from on the tuning rows, by rank of the budget; `tune` goes on past an edge."""
+"""Learning rates that methods choose from on the tuning rows, by rank of the budget; `tune` continues past an edge."""
 
 REPORTING_SEEDS = 100
 """Seeds of reported runs start here; everything before was used to choose."""

@@ -110,7 +110,7 @@ def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
         predictions, parameters, extra = side(config, method, base, data)
     except TrainingDiverged:
         return about | DIVERGED
-    if not np.isfinite(predictions.loss).all():  # PEFT's plain loop goes on with losses that are no number
+    if not np.isfinite(predictions.loss).all():  # PEFT's plain loop continues with losses that are no number
         return about | DIVERGED
     found = summarise(predictions, data.held_out.label, data.task)
     return {

@@ -62,6 +62,6 @@ def carry_out(
     for child in children:
         child.join()
     if any(child.exitcode for child in children):
-        sys.exit("a run failed; what is finished is kept, and the command goes on from there")
+        sys.exit("a run failed; what is finished is kept, and the command continues from there")
     kept.pack()
     return [kept[job.file_name] for job in found]

@@ -16,7 +16,7 @@ class LearningRateBackoff:
     """Watches the smoothed loss of the batches.
 
     The rate is halved when mean loss > best + tolerance · first, where `first` is the mean loss of the first steps, so
-    that the tolerance has no unit; then the watch begins anew from where the loss stands.
+    that the tolerance has no unit; then the watch begins again from where the loss stands.
 
     Attributes:
         factor: on the adapters' rate, 1 until the loss climbs.

@@ -101,7 +101,7 @@ class InferenceChild:
         raise AssertionError("a second child is always fresh")
 
     def knock_out(self, folder: Path, file: Path, **arguments: Any) -> None:
-        """Begin a knock-out that goes on between the questions, see `answering.Answering`; all viewers share it.
+        """Begin a knock-out that continues between the questions, see `answering.Answering`; all viewers share it.
 
         Raises:
             ConfigError, DynloraError: as `ask` does.

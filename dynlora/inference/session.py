@@ -133,7 +133,7 @@ class Examined:
             sets: modules that are off together, by position, in any order; None is every module alone.
             rows: held-out rows that are looked at.
             known: what was measured before; the first of the same adapter and rows is gone on with.
-            again: measure anew what is wanted, where all of it is known.
+            again: measure again what is wanted, where all of it is known.
 
         Raises:
             ConfigError: when a module is not one of the run's.

@@ -1,7 +1,7 @@
 """The inference child: keeps trained models in memory and answers questions about them, a line of JSON each.
 
 It is the only place where the dashboard meets torch. Questions come on standard input, answers go to standard output;
-it ends when its input does, and when nobody has asked anything for a while. A knock-out takes long, so it goes on
+it ends when its input does, and when nobody has asked anything for a while. A knock-out takes long, so it continues
 between the questions, a module at a time, and leaves what it found in a file that pages read.
 """
 
@@ -59,7 +59,7 @@ class Job:
 
 @dataclass
 class Answering:
-    """Answers questions one after the other and goes on with knock-outs in between.
+    """Answers questions one after the other and continues knock-outs in between.
 
     Attributes:
         examined: models in memory, the last used at the end.
@@ -200,7 +200,7 @@ def saved_at(folder: Path, which: str) -> int:
 def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:
     """Answer the questions of `source`, one a line, until it ends or is silent for `idle_s` seconds.
 
-    Questions are read by a thread of their own, so that a knock-out goes on while none waits.
+    Questions are read by a thread of their own, so that a knock-out continues while none waits.
     """
     lines: Queue[str | None] = Queue()
     threading.Thread(target=_read, args=(source, lines), daemon=True).start()

@@ -224,7 +224,7 @@ def _signal(run_id: str, pid: int | None, start: float | None, number: int) -> N
         raise RunBusyError(f"run {run_id}: process {pid} was not started by dynlora, so it was not stopped")
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-        if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it goes on
+        if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it continues
             os.kill(pid, signal.SIGCONT)
 
 

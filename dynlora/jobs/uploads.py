@@ -45,7 +45,7 @@ def checked_name(name: str) -> str:
 def keep(runs_dir: Folder, name: str, content: bytes) -> Path:
     """Keep an uploaded file as `<runs_dir>/.uploads/<first 12 hex digits of its sha256>/<checked name>`.
 
-    The same content is kept once; runs that were made from it go on finding it there.
+    The same content is kept once; runs that were made from it still find it there.
 
     Args:
         runs_dir: folder of the runs; made when missing.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dynlora.config import renamed
+from dynlora.config import with_current_names
 from dynlora.store.jsontext import MAX_WHOLE
 
 SECTIONS = ("model", "data", "adapter", "strategy", "train", "log")
@@ -58,9 +58,9 @@ def text(value: Any) -> str | None:
 
 
 def config(value: Any) -> dict[str, Any]:
-    """Return a configuration in which every section is an object, settings of the method under today's names."""
+    """Return a configuration in which every section is an object, settings of the method under their current names."""
     found = {key: table(item) if key in SECTIONS else item for key, item in table(value).items()}
-    return {**found, "strategy": renamed(found["strategy"])} if "strategy" in found else found
+    return {**found, "strategy": with_current_names(found["strategy"])} if "strategy" in found else found
 
 
 def section(config: Any, name: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 
 START_TOLERANCE_S = 3.0
-"""How far two readings of one process's start time may differ, seconds: clocks are stepped while runs go on."""
+"""How far two readings of one process's start time may differ, seconds: clocks are stepped while runs continue."""
 
 TRAINS = ("train", "resume")
 """Commands of dynlora whose process writes a run."""

@@ -42,7 +42,7 @@ class RunWriter(Recording):
 
         Args:
             folder: folder of the run.
-            resume_from: step of the checkpoint training goes on from: rows of later steps are deleted. None when
+            resume_from: step of the checkpoint training continues from: rows of later steps are deleted. None when
                 there is no checkpoint: all that was recorded is deleted, the run starts over.
 
         Raises:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dynlora.config import today
+from dynlora.config import accept_old_names
 from dynlora.engine.fields import kind_of, settings_model, settings_of
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, UnknownStrategyError, explain, refuse_booleans
@@ -61,7 +61,7 @@ def build(name: str, values: Mapping[str, Any]) -> Strategy:
     """
     cls = strategy_class(name)
     model = settings_model(cls)
-    given = {key: value for key, value in today({"name": name, **values}).items() if key != "name"}
+    given = {key: value for key, value in accept_old_names({"name": name, **values}).items() if key != "name"}
     refuse_booleans(given, model, "strategy.")
     try:
         checked = model.model_validate(given)

@@ -49,7 +49,7 @@ class RunKeeper:
             self._note(trainer)
 
     def _keep(self, name: str, state: dict[str, Any], trainer: Trainer, *, must: bool = False) -> bool:
-        """Write a state and say whether it was; else training goes on with the one before, unless it must be kept.
+        """Write a state and say whether it was; else training continues with the one before, unless it must be kept.
 
         Raises:
             StorageError: when what must be kept cannot be, or the run's folder is gone.

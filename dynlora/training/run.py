@@ -107,7 +107,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     """Go on with a run from its last checkpoint; a queued run starts.
 
     Raises:
-        DynloraError: when the run cannot go on: running, finished, on another host, or its data has changed.
+        DynloraError: when the run cannot continue: running, finished, on another host, or its data has changed.
     """
     folder = run_folder(runs_dir, run_id)
     accelerator = make_accelerator()
@@ -127,7 +127,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     place = find_checkpoint(folder / "checkpoint")
     state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
     if state is not None and state["step"] == 0:
-        state = None  # nothing has been trained: everything is recorded anew
+        state = None  # nothing has been trained: everything is recorded from scratch
     return _run_and_call_the_next(inputs, folder, accelerator, state, progress)
 
 
@@ -145,7 +145,7 @@ def trainer_check(inputs: Inputs) -> None:
 
 
 def _check_resumable(run_id: str, status: Any, force: bool) -> None:
-    """Refuse to go on with a run that is finished, running, or may be running elsewhere."""
+    """Refuse to continue a run that is finished, running, or may be running elsewhere."""
     if status.status == "finished":
         raise ConfigError(f"resume {run_id}: the run is finished; start a new run with more train.steps")
     if status.is_running and status.other_host and not force:

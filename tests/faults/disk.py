@@ -20,7 +20,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults.forked import Child
+from tests.faults.forked import Child, import_all_of
 from tests.faults.kill import Bench, only_run, what_is_wrong
 from tests.tiny import save_data, save_tiny
 
@@ -220,6 +220,7 @@ def main() -> None:
     for name in ("model", "data"):
         (root / name).mkdir()
     bench = Bench(root, save_tiny("bert", root / "model"), save_data(root / "data"))
+    import_all_of(bench.arguments("dynamic") + ["--runs-dir", str(root / "first")], root / "log.txt")
     whole = root / "whole"
     bench.run(bench.arguments("dynamic"), whole).wait()
     reference = only_run(whole)

@@ -7,6 +7,8 @@ evaluating, in a transaction of the store. The parent kills it there, not at a t
 from __future__ import annotations
 
 import functools
+import importlib
+import json
 import mmap
 import os
 import signal
@@ -14,10 +16,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
+
+PAUSE_S = 0.0002
+"""Seconds between two looks at where a child is, as long as it is far from where it is to be met."""
 
 
 class Place(IntEnum):
@@ -101,6 +107,8 @@ class Child:
         while board.visits(place) < visit or (place is not Place.STARTING and board.place != place):
             if self.poll() is not None:
                 return None
+            if board.visits(place) < visit - 1:
+                time.sleep(PAUSE_S)
         _spin(delay_s)
         where = board.place
         if self.poll() is not None:
@@ -123,8 +131,28 @@ class Child:
         return self.wait()
 
 
-def _be(arguments: Sequence[str], log: Path, board: Board) -> None:
-    """Be the child: run the command and never return."""
+def import_all_of(arguments: Sequence[str], log: Path) -> None:
+    """Import what a command imports on its way, so that no child has to: most of the time of a short run.
+
+    The command itself runs in a child: what it does besides, a backward pass say, may not have happened before a fork.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _be(arguments, log, Board(), told=writing)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as names:
+        found = json.load(names)
+    os.waitpid(pid, 0)
+    for name in found:
+        if name not in sys.modules:
+            with suppress(Exception):  # some are no modules but only look like one
+                importlib.import_module(name)
+
+
+def _be(arguments: Sequence[str], log: Path, board: Board, told: int | None = None) -> None:
+    """Be the child: run the command and never return; the names of what it imported go to the descriptor `told`."""
     code = 70
     try:
         os.setsid()
@@ -134,6 +162,8 @@ def _be(arguments: Sequence[str], log: Path, board: Board) -> None:
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         _watch(board)
         code = _run(arguments)
+        if told is not None:
+            os.write(told, json.dumps([*sys.modules]).encode())
     except BaseException:  # whatever it is: the child must not return into its parent's code
         traceback.print_exc()
     finally:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 
-from tests.faults.forked import Child, Place
+from tests.faults.forked import PAUSE_S, Child, Place, import_all_of
 from tests.tiny import save_data, save_tiny, tiny_arguments
 
 STEPS = 24
@@ -199,7 +200,7 @@ def _copied(
     other = Path(tempfile.mkdtemp(dir=bench.root))
     board = child.board
     while (board.visits(place) < visit or only_run(runs_dir) is None) and child.poll() is None:
-        pass
+        time.sleep(PAUSE_S)
     folder = only_run(runs_dir)
     if folder is None:
         return "ended before"
@@ -320,6 +321,7 @@ def main() -> None:
     for name in ("model", "data"):
         (root / name).mkdir()
     bench = Bench(root, save_tiny("bert", root / "model"), save_data(root / "data"))
+    import_all_of(bench.arguments("dynamic") + ["--runs-dir", str(root / "first")], root / "log.txt")
     names = arguments.strategies.split(",") if arguments.strategies else sorted(registry())
     found = report(campaign(bench, names, arguments.count, arguments.kills, arguments.seed))
     sys.stdout.write(json.dumps(found, indent=1) + "\n")

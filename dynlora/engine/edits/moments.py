@@ -31,7 +31,7 @@ def state_of(optimizer: Optimizer | None, parameter: Tensor) -> Mapping[str, Any
 
 
 def forget(optimizer: Optimizer | None, parameter: Tensor) -> None:
-    """Begin a parameter's moments and step count anew."""
+    """Begin a parameter's moments and step count from zero."""
     if optimizer is not None:
         optimizer.state.pop(parameter, None)
 

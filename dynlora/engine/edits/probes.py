@@ -17,9 +17,9 @@ from dynlora.engine.randomness import stream
 
 def end_probes(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None, touched: Sequence[int]) -> None:
     """Take probe rows off every module that changes, or all of them when the edits say where probes go next."""
-    anew = any(isinstance(edit, SetProbe) for edit in edits)
+    remake = any(isinstance(edit, SetProbe) for edit in edits)
     for index, module in enumerate(adapters):
-        if module.probes and (anew or index in touched):
+        if module.probes and (remake or index in touched):
             _end_probe(module, optimizer)
 
 

@@ -1,4 +1,4 @@
-"""Forgetting: the optimizer begins anew, as the published code of several methods has it after a change of ranks."""
+"""Resetting the optimizer, as the published code of several methods does after a change of ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynlora.engine.model.adapters import Adapters
 
 @dataclass(frozen=True)
 class RestartMoments(Change):
-    """Begin the moments and step counts of everything that is trained anew, the head's among them."""
+    """Begin the moments and step counts of everything that is trained from zero, the head's among them."""
 
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
         """Forget every parameter."""

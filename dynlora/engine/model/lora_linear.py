@@ -145,7 +145,7 @@ class LoraLinear(nn.Module):
     def _frozen(self, x: Tensor) -> Frozen | None:
         """Return the frozen map in the precision of this forward, or None where only the module itself knows it.
 
-        Autocast casts frozen weights anew in every forward; here the copy is kept, half as large as the weights, until
+        Autocast casts frozen weights again in every forward; here the copy is kept, half as large as the weights, until
         they change.
         """
         base = self.base_layer
@@ -158,7 +158,7 @@ class LoraLinear(nn.Module):
         bias: Tensor | None = base.bias  # pyright: ignore
         key = (dtype, weight.data_ptr(), weight._version, None if bias is None else bias._version)
         if self._cast is None or self._cast[0] != key:
-            with torch.inference_mode(False), torch.no_grad():  # an evaluation may cast, training goes on with it
+            with torch.inference_mode(False), torch.no_grad():  # an evaluation may cast, training continues with it
                 cast = None if bias is None else bias.to(dtype)
                 self._cast = (key, Frozen(self.frozen_weight().to(dtype), cast, not isinstance(base, nn.Linear)))
         return self._cast[1]

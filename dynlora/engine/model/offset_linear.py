@@ -62,11 +62,11 @@ class OffsetLinear(LoraLinear):
         return [*super().component_parts(), (self.offset_A, 0), (self.offset_B, 1)]
 
     def packed(self) -> None:
-        """Count the offset's components anew, and let the copy that computes be made anew."""
+        """Count the offset's components again, and let the copy that computes be rebuilt."""
         self.loaded()
 
     def loaded(self) -> None:
-        """Count the offset's components, and let the copy that computes be made anew."""
+        """Count the offset's components, and let the copy that computes be rebuilt."""
         used = self.offset_A.abs().sum(1).nonzero()
         self.offsets, self._cast = int(used.max()) + 1 if len(used) else 0, None
 

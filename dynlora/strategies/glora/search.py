@@ -67,7 +67,7 @@ class Space:
         return self.fitted(tuple(a if first else b for a, b, first in zip(one, other, from_one, strict=True)), rng)
 
     def mutated(self, one: Candidate, probability: float, rng: np.random.Generator) -> Candidate:
-        """Return a candidate with some of its modules' paths drawn anew."""
+        """Return a candidate with some of its modules' paths drawn again."""
         new = rng.random(len(one)) < probability
         parts = zip(one, self.paths, new, strict=True)
         drawn = [paths[int(rng.integers(len(paths)))] if again else path for path, paths, again in parts]
@@ -95,7 +95,7 @@ def evolve(
         population: candidates a round.
         rounds: after the first population.
         kept: best ones so far that the next are bred from.
-        mutation: probability that a module's path is drawn anew.
+        mutation: probability that a module's path is drawn again.
     """
     losses: dict[Candidate, float] = {}
     made = [first, *(space.drawn(rng) for _ in range(population - 1))]

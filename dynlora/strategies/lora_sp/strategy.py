@@ -95,7 +95,7 @@ class LoraSp(Strategy):
                 module.gather()
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
-        """Write back what the optimizer moved; draw anew when it is time."""
+        """Write back what the optimizer moved; draw again when it is time."""
         if step.index in self.events(step.total, adapters.reference_rank):
             return [WriteBack(), ChooseAnew()]
         return [WriteBack()]

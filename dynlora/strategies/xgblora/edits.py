@@ -28,7 +28,7 @@ class NextBooster(Change):
 
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
-        """Fold, and draw; the moments begin anew, as those of a fresh parameter."""
+        """Fold, and draw; the moments begin from zero, as those of a fresh parameter."""
         for index, module in enumerate(adapters):
             if not isinstance(module, BoostedLinear):
                 raise TypeError(f"{module.info.name}: a {type(module).__name__} has no boosters to fold into")

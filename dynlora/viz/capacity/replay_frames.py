@@ -25,7 +25,7 @@ class Look:
         uniform: rank of uniform LoRA, a dashed line in every block; None for none.
         marked: name of the module to mark; None for none.
         about: what the picture says, for those who cannot see it.
-        version: differs when anything that is drawn differs; the element then draws anew.
+        version: differs when anything that is drawn differs; the element then redraws.
     """
 
     step: int

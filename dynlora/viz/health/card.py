@@ -17,7 +17,7 @@ from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.run_picker import link
 
 STEPS_AT_ONCE = 50
-"""A running run is checked anew this many times, and after each of its events."""
+"""A running run is checked again this many times, and after each of its events."""
 
 
 def health_card(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ def plotly_text(text: object, limit: int = 200) -> str:
     return _plotly_text(str(text), limit)
 
 
-@lru_cache(maxsize=20_000)  # a map of 448 modules names each of them anew at every refresh
+@lru_cache(maxsize=20_000)  # a map of 448 modules names each of them again at every refresh
 def _plotly_text(text: str, limit: int) -> str:
     return html.escape(one_line(text, limit)).replace("$", "&#36;").replace("%{", "%&#123;")
 

@@ -25,7 +25,7 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
 
     Args:
         field: the field.
-        start: starting values by key; another start begins the widget anew.
+        start: starting values by key; another start begins a new widget.
     """
     value = field.fitting(start.get(field.key, field.default))
     key = f"field-{field.key}-{str(value)[:200]}"

@@ -53,7 +53,7 @@ def _pick_run() -> str:
     put("address-from", wanted)
     return st.selectbox(
         "Start from", list(words), key="address-from", format_func=words.__getitem__,
-        on_change=lambda: _start_anew("from", st.session_state["address-from"]),
+        on_change=lambda: _start_over("from", st.session_state["address-from"]),
         help="A preset, or the settings of another run. Its baseline and control use the same budget.",
     )  # fmt: skip
 
@@ -63,12 +63,12 @@ def _segmented(name: str, label: str, options: list[str], words: Any) -> str:
     put(f"address-{name}", current)
     chosen = st.segmented_control(
         label, options, key=f"address-{name}", format_func=words, label_visibility="collapsed",
-        on_change=lambda: _start_anew(name, st.session_state[f"address-{name}"]),
+        on_change=lambda: _start_over(name, st.session_state[f"address-{name}"]),
     )  # fmt: skip
     return current if chosen is None else chosen
 
 
-def _start_anew(name: str, value: str | None) -> None:
+def _start_over(name: str, value: str | None) -> None:
     """Write the choice to the address and drop what was chosen on top of the one before."""
     to_address(strategy=None, data=None, upload=None, **{name: value or None})
     if name == "from":

@@ -114,7 +114,7 @@ def _forget(view: View) -> None:
 
 
 def _changed(change: Callable[[], object]) -> None:
-    """Change the views and draw the page anew; a refusal is shown as its sentence."""
+    """Change the views and redraw the page; a refusal is shown as its sentence."""
     try:
         change()
     except (DynloraError, OSError) as error:

@@ -72,7 +72,7 @@ def ask_events(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
 
 
 def live_summary(folder: Path, *, was_active: bool) -> dict[str, Any]:
-    """Return a run as `queries.run_summary` does; once a run that was active has ended, the whole page is drawn anew.
+    """Return a run as `queries.run_summary` does; once a run that was active has ended, the whole page is redrawn.
 
     Raises:
         DynloraError: when the run cannot be read.

@@ -20,7 +20,7 @@ def _answer(folder: str, version: tuple[Any, ...], ask: str, arguments: str) -> 
 
 
 def ask_model(folder: Path, ask: str, **arguments: Any) -> Any:
-    """Return what a run's trained model says, None when it cannot; then the page says why and goes on.
+    """Return what a run's trained model says, None when it cannot; then the page says why and continues.
 
     Args:
         folder: of the run.

@@ -28,7 +28,7 @@ def to_address(**values: Any) -> None:
 
 
 def keep_address() -> None:
-    """Write the address out again: after a link to the page it is on a browser goes on showing the one before."""
+    """Write the address out again: after a link to the page it is on a browser still shows the one before."""
     values = {name: st.query_params.get_all(name) for name in st.query_params}
     if values:
         st.query_params.from_dict(values)
@@ -101,7 +101,7 @@ def addressed_range(last: int) -> tuple[int, int]:
 def step_range(last: int, label: str = "Steps shown") -> None:
     """Draw the range of steps that a map shows; `addressed_range` reads it.
 
-    The address keeps the end open while it is the last step, so that a view of a running run goes on growing.
+    The address keeps the end open while it is the last step, so that a view of a running run keeps growing.
     """
     if last < 1:
         return
@@ -130,7 +130,7 @@ def remember_address() -> None:
 
 
 def follow_address(*own: str) -> None:
-    """Draw the whole page anew when a control in a live part has changed what the other parts show too.
+    """Redraw the whole page when a control in a live part has changed what the other parts show too.
 
     Args:
         own: names in the address that concern one part alone.
