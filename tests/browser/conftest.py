@@ -13,8 +13,9 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
@@ -25,15 +26,21 @@ from tests.viz.runs import make_run
 from tests.waiting import PATIENCE_MS, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = "20260101-000000-00000001"
 """A finished run that every browser test finds in its runs folder."""
 
+WIDTH, HEIGHT = 1280, 1000
+"""Of a page, pixels."""
+
 Window = Callable[..., "BrowserContext"]
 """Opens a window: width, height, and what else playwright takes."""
+
+Picture = Callable[..., None]
+"""Takes a picture: of what, its name, and what else playwright takes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,7 +60,8 @@ def browser() -> Iterator[Browser]:
     if path is None:
         message = "no Chromium: install one, or name it in the variable CHROMIUM"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    arguments = ["--process-per-site", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    arguments += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=arguments)
         yield started
@@ -61,10 +69,16 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def artifacts() -> Path:
-    """Where screenshots go; git ignores it."""
+def picture() -> Picture:
+    """Takes a picture of a page or a part of it, where SCREENSHOTS is set; they go to `tests/artifacts`."""
+    if not os.environ.get("SCREENSHOTS"):
+        return lambda shown, name, **options: None
     ARTIFACTS.mkdir(exist_ok=True)
-    return ARTIFACTS
+
+    def take(shown: Page | Locator, name: str, **options: Any) -> None:
+        shown.screenshot(path=ARTIFACTS / f"{name}.png", **options)
+
+    return take
 
 
 @pytest.fixture(scope="package")
@@ -127,10 +141,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def window(browser: Browser) -> Iterator[Window]:
-    """Opens a window of its own for a test: `window(width=375, color_scheme="dark")`."""
+    """Opens a window that shares nothing with others: `window(offline=True)`; what it loads it loads for itself."""
     opened: list[BrowserContext] = []
 
-    def open_one(width: int = 1280, height: int = 1000, **options: Any) -> BrowserContext:
+    def open_one(width: int = WIDTH, height: int = HEIGHT, **options: Any) -> BrowserContext:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(PATIENCE_MS)
         opened.append(context)
@@ -141,14 +155,77 @@ def window(browser: Browser) -> Iterator[Window]:
         context.close()
 
 
+@pytest.fixture(scope="package")
+def tabs(browser: Browser) -> Iterator[Tabs]:
+    """The window that tests use one after the other."""
+    context = browser.new_context(reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE_MS)
+    yield Tabs(context)
+    context.close()
+
+
 @pytest.fixture
-def page(window: Window) -> Iterator[Page]:
+def other_page(tabs: Tabs) -> Iterator[Page]:
+    """A second page: for a link that is opened again, or for somebody else who looks.
+
+    It is behind `page`, where timers are slow, until it is brought to the front.
+    """
+    with tabs.lent("other") as page:
+        yield page
+
+
+@pytest.fixture
+def page(tabs: Tabs, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page that fails the test on a request to another machine."""
-    page = window().new_page()
-    foreign: list[str] = []
-    page.on("request", lambda request: foreign.append(request.url) if _is_foreign(request.url) else None)
-    yield page
-    assert foreign == []
+    if "other_page" in request.fixturenames:
+        request.getfixturevalue("other_page")
+    with tabs.lent("page") as page:
+        foreign: list[str] = []
+        page.on("request", lambda request: foreign.append(request.url) if _is_foreign(request.url) else None)
+        yield page
+        assert foreign == []
+
+
+class Tabs:
+    """Pages of one window, lent to one test after the other.
+
+    Streamlit and plotly are megabytes of JavaScript: a page in a new window loads and compiles them again, which takes
+    longer than what most tests do there.
+    """
+
+    def __init__(self, context: BrowserContext) -> None:
+        """Open no page yet."""
+        self.context = context
+        self.pages: dict[str, Page] = {}
+
+    @contextmanager
+    def lent(self, name: str) -> Iterator[Page]:
+        """Lend a page as if it were new: of the usual size, without storage, cookies and listeners of another test."""
+        page = self.pages.get(name)
+        if page is None or page.is_closed():
+            page = self.pages[name] = self.context.new_page()
+        show(page)
+        listeners: list[tuple[Any, Any]] = []
+        add = cast("Any", page.on)
+        page.on = cast("Any", lambda event, handler: listeners.append((event, handler)) or add(event, handler))
+        try:
+            yield page
+        finally:
+            page.on = add
+            for event, handler in listeners:
+                page.remove_listener(event, handler)
+            if not page.is_closed():
+                if page.url.startswith("http"):
+                    page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+                page.goto("about:blank")
+            self.context.clear_cookies()
+
+
+def show(page: Page, width: int = WIDTH, height: int = HEIGHT, scheme: Literal["light", "dark"] = "light") -> None:
+    """Bring a page to the front, in a window of a size and in a mode."""
+    page.bring_to_front()
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
 
 
 def settled(page: Page) -> None:

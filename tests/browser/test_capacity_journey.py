@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import OTHER
+from tests.browser.conftest import OTHER, Picture, show
 from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _open(page: Page, address: str) -> list[str | bytes]:
 
 
 def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
-    server: str, page: Page, artifacts: Path
+    server: str, page: Page, other_page: Page, picture: Picture
 ) -> None:
     from playwright.sync_api import expect
 
@@ -52,7 +52,7 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
     expect(slider).to_have_attribute("aria-valuetext", re.compile(r"step ([1-9])$"))
     assert player.locator("rect.bar").evaluate_all(widths) != at_the_end
     assert sent == [], "playing must ask the server for nothing"
-    page.screenshot(path=artifacts / "capacity-replay.png")
+    picture(page, "capacity-replay")
     player.get_by_role("button", name="Pause").click()
     expect(page).to_have_url(re.compile(r"step=\d+"))
     step = int(re.findall(r"step=(\d+)", page.url)[0])
@@ -60,13 +60,12 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
     assert len(sent) >= 1
     expect(page.get_by_role("heading", name=f"Rank and importance at step {step}")).to_be_visible()
 
-    again = page.context.new_page()
-    again.goto(page.url)
-    expect(again.locator(".replay").get_by_role("slider", name="Step shown")).to_have_attribute(
+    show(other_page)
+    other_page.goto(page.url)
+    expect(other_page.locator(".replay").get_by_role("slider", name="Step shown")).to_have_attribute(
         "aria-valuetext",
         f"step {step}",
     )
-    again.close()
 
 
 def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, long_run: str) -> None:

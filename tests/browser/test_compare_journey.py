@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.conftest import OTHER, Window
+from tests.browser.conftest import OTHER, Picture, show
 from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def _seeds(runs_dir: Path) -> str:
 
 
 def test_three_seeds_another_axis_and_a_link_that_restores_it(
-    server: str, page: Page, window: Window, artifacts: Path, runs_dir: Path
+    server: str, page: Page, other_page: Page, picture: Picture, runs_dir: Path
 ) -> None:
     from playwright.sync_api import expect
 
@@ -37,23 +37,21 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
     expect(card.locator(".legendtext")).to_have_count(6)
     assert "x=parameter-steps" in page.url
     assert "group=runs" in page.url
-    page.screenshot(path=artifacts / "compare-seeds.png", full_page=True)
+    picture(page, "compare-seeds", full_page=True)
 
-    context = window(375, 900, color_scheme="dark")
-    again = context.new_page()
-    again.goto(page.url)
-    card = again.locator('[class*="st-key-card-loss"]')
+    show(other_page, 375, 900, "dark")
+    other_page.goto(page.url)
+    card = other_page.locator('[class*="st-key-card-loss"]')
     expect(card.locator(".xtitle")).to_have_text(["Adapter parameters × steps"])
     expect(card.locator(".legendtext")).to_have_count(6)
-    main = again.get_by_test_id("stMain")
+    main = other_page.get_by_test_id("stMain")
     assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
-    context.close()
 
     page.go_back()
     expect(page.locator('[class*="st-key-card-loss"] .legendtext')).to_have_count(2)
 
 
-def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, artifacts: Path) -> None:
+def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/run?run={OTHER}")
@@ -61,7 +59,7 @@ def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, artif
     page.get_by_text("Results", exact=True).click()
     expect(page.get_by_role("heading", name="Scores by class")).to_be_visible()
     assert "section=results" in page.url
-    page.screenshot(path=artifacts / "run-results.png", full_page=True)
+    picture(page, "run-results", full_page=True)
     page.get_by_test_id("stMain").get_by_role("link", name="Show").last.click()
     expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible()
     assert f"run={OTHER}&signal=importance" in page.url

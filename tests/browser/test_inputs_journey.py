@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.conftest import OTHER
+from tests.browser.conftest import OTHER, Picture, show
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
-def test_a_point_of_the_probe_set_leads_to_its_text(server: str, page: Page, artifacts: Path) -> None:
+def test_a_point_of_the_probe_set_leads_to_its_text(
+    server: str, page: Page, other_page: Page, picture: Picture
+) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/inputs?run={OTHER}")
@@ -29,7 +30,7 @@ def test_a_point_of_the_probe_set_leads_to_its_text(server: str, page: Page, art
     expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
     chosen = re.findall(r"points=(\d+)", page.url)[0]
     expect(page.get_by_text(f"example {chosen}").first).to_be_attached()
-    page.screenshot(path=artifacts / "inputs-point.png", full_page=True)
+    picture(page, "inputs-point", full_page=True)
 
     page.get_by_test_id("stDataFrame").last.hover()
     expect(page.get_by_role("button", name="Search").last).to_be_visible()
@@ -37,7 +38,6 @@ def test_a_point_of_the_probe_set_leads_to_its_text(server: str, page: Page, art
     assert unguarded.count() > 0
     assert not any(button.is_visible() for button in unguarded.all())
 
-    again = page.context.new_page()
-    again.goto(page.url)
-    expect(again.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
-    again.close()
+    show(other_page)
+    other_page.goto(page.url)
+    expect(other_page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()

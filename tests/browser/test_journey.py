@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER, Window, settled
+from tests.browser.conftest import OTHER, Picture, settled, show
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page
@@ -22,11 +22,11 @@ LOOKS = ((1280, "dark"), (375, "light"))
 
 
 @pytest.mark.slow
-def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifacts: Path, runs_dir: Path) -> None:
+def test_launch_watch_stop_resume_look_compare(server: str, page: Page, picture: Picture, runs_dir: Path) -> None:
     from playwright.sync_api import expect
 
     run_id = _launch(page, server)
-    page.screenshot(path=artifacts / "1-launched.png", full_page=True)
+    picture(page, "1-launched", full_page=True)
 
     page.get_by_role("link", name="Open run").click()
     progress = page.get_by_text(re.compile(r"step \d+ of 40"))
@@ -36,7 +36,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     expect(page.get_by_text(re.compile(r"step ([1-9]|[123]\d) of 40"))).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text(re.compile(r"Stopped at step \d+"))).to_be_visible()
-    page.screenshot(path=artifacts / "2-stopped.png", full_page=True)
+    picture(page, "2-stopped", full_page=True)
     stopped_at = queries.run_summary(runs_dir / run_id)["step"]
     assert 1 <= stopped_at < 40
 
@@ -44,7 +44,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     expect(page.get_by_text("step 40 of 40")).to_be_visible()
     expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible()
     assert loads == [], "progress must appear without loading the page again"
-    page.screenshot(path=artifacts / "3-finished.png", full_page=True)
+    picture(page, "3-finished", full_page=True)
     losses = queries.scalars_frame(runs_dir / run_id, "loss", "train")
     assert losses["step"].tolist() == list(range(1, 41))
 
@@ -54,7 +54,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
     expect(page.locator(".js-plotly-plot .heatmaplayer").first).to_be_attached()
     assert f"run={run_id}" in page.url
-    page.screenshot(path=artifacts / "4-capacity.png", full_page=True)
+    picture(page, "4-capacity", full_page=True)
 
     page.goto(f"{server}/compare?runs={run_id},{OTHER}")
     for card in ("loss", "metric", "frontier"):
@@ -62,7 +62,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, artifact
     page.get_by_text("Capacity and settings", exact=True).click()
     expect(page.get_by_role("heading", name="Rank by module")).to_be_visible()
     expect(page.locator('[class*="st-key-card-ranks"] .js-plotly-plot')).to_be_visible()
-    page.screenshot(path=artifacts / "5-compare.png", full_page=True)
+    picture(page, "5-compare", full_page=True)
 
 
 def _launch(page: Page, server: str) -> str:
@@ -94,12 +94,11 @@ def _launch(page: Page, server: str) -> str:
     [(1280, "light"), (375, "dark"), *(pytest.param(*look, marks=pytest.mark.torture) for look in LOOKS)],
 )
 def test_every_page_fits_and_follows_the_mode(
-    server: str, window: Window, artifacts: Path, scheme: str, width: int
+    server: str, page: Page, picture: Picture, scheme: Literal["light", "dark"], width: int
 ) -> None:
     from playwright.sync_api import expect
 
-    context = window(width, 1000, color_scheme=scheme)
-    page = context.new_page()
+    show(page, width, 1000, scheme)
     for name in ("capacity", "run", "inputs", "compare", "runs"):
         page.goto(f"{server}/{'' if name == 'runs' else name}?run={OTHER}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
@@ -108,10 +107,9 @@ def test_every_page_fits_and_follows_the_mode(
         main = page.get_by_test_id("stMain")
         assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, name
         assert page.locator("[data-testid=stException]").count() == 0
-        page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")
+        picture(page, f"{name}-{scheme}-{width}")
     dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     assert (sum(int(part) for part in re.findall(r"\d+", dark)[:3]) < 200) == (scheme == "dark")
-    context.close()
 
 
 def is_trouble(message: ConsoleMessage) -> bool:
@@ -121,14 +119,13 @@ def is_trouble(message: ConsoleMessage) -> bool:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_the_model_says_fits_a_telephone(
-    server: str, window: Window, artifacts: Path, scheme: str, runs_dir: Path, trained_run: Path
+    server: str, page: Page, picture: Picture, scheme: Literal["light", "dark"], runs_dir: Path, trained_run: Path
 ) -> None:
     from playwright.sync_api import expect
 
     folder = runs_dir / trained_run.name
     shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
-    context = window(375, 1000, color_scheme=scheme)
-    page = context.new_page()
+    show(page, 375, 1000, scheme)
     troubles: list[str] = []
     page.on("console", lambda message: troubles.append(message.text) if is_trouble(message) else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -150,9 +147,8 @@ def test_what_the_model_says_fits_a_telephone(
         assert page.locator("[data-testid=stException], [data-testid=stAlertContentError]").count() == 0, name
         background = page.get_by_test_id("stApp").evaluate("element => getComputedStyle(element).backgroundColor")
         assert (sum(int(part) for part in re.findall(r"\d+", background)[:3]) < 200) == (scheme == "dark"), name
-        page.screenshot(path=artifacts / f"model-{name}-{scheme}.png", full_page=True)
+        picture(page, f"model-{name}-{scheme}", full_page=True)
     assert troubles == []
-    context.close()
 
 
 def test_back_returns_to_the_view_before(server: str, page: Page) -> None:

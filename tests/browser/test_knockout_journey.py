@@ -7,12 +7,12 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from dynlora.store.knockouts import read_knockouts
-from tests.browser.conftest import settled
+from tests.browser.conftest import Picture, settled, show
 from tests.browser.test_playground_journey import inference_child
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def slow_run(trained_run: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path)
 
 
 def test_a_knock_out_outlives_the_process_that_measures_it(
-    server: str, page: Page, slow_run: Path, artifacts: Path
+    server: str, page: Page, other_page: Page, slow_run: Path, picture: Picture
 ) -> None:
     from playwright.sync_api import expect
 
@@ -42,24 +42,23 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     page.get_by_role("button", name="Measure all modules").click()
     bar = page.get_by_text(re.compile(r"\d+ of 12 modules measured"))
     expect(bar).to_be_visible()
-    other = page.context.new_page()
-    other.goto(page.url)
-    expect(other.get_by_text(re.compile(r"\d+ of 12 modules measured"))).to_be_visible()
+    other_page.goto(page.url)
+    expect(other_page.get_by_text(re.compile(r"\d+ of 12 modules measured"))).to_be_visible()
 
     os.kill(inference_child().pid, signal.SIGKILL)
     ended = re.compile("The ablation ended early")
     expect(page.get_by_text(ended)).to_be_visible()
-    expect(other.get_by_text(ended)).to_be_visible()
+    expect(other_page.get_by_text(ended)).to_be_visible()
     page.get_by_role("button", name=re.compile("Measure all modules|Measure again")).click()
     expect(page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
     found = read_knockouts(slow_run / "knockout.json")
     assert found is not None
     assert (len(found.alone), found.rows) == (12, 2048)
-    for scheme in ("light", "dark"):
-        other.emulate_media(color_scheme=scheme)
-        other.set_viewport_size({"width": 375, "height": 900})
-        other.goto(page.url)
-        expect(other.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
-        main = other.get_by_test_id("stMain")
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
+        show(other_page, 375, 900, scheme)
+        other_page.goto(page.url)
+        expect(other_page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
+        main = other_page.get_by_test_id("stMain")
         assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
-        other.locator('[class*="st-key-card-knockout"]').screenshot(path=artifacts / f"knockout-{scheme}.png")
+        picture(other_page.locator('[class*="st-key-card-knockout"]'), f"knockout-{scheme}")

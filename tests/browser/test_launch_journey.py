@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER, Window, settled
+from tests.browser.conftest import OTHER, Picture, Window, settled, show
 from tests.tiny import tiny_rows, write_csv
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_upload_check_train(
-    server: str, page: Page, window: Window, artifacts: Path, runs_dir: Path, tmp_path: Path, tiny_bert: Path
+    server: str, page: Page, window: Window, picture: Picture, runs_dir: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
     from playwright.sync_api import expect
 
@@ -38,7 +38,7 @@ def test_upload_check_train(
     page.get_by_role("button", name="Check", exact=True).click()
     expect(page.get_by_role("heading", name="Tokenized examples")).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
-    page.screenshot(path=artifacts / "launch-checked.png", full_page=True)
+    picture(page, "launch-checked", full_page=True)
 
     page.get_by_role("button", name="Start", exact=True).dblclick()
     started = page.get_by_text(re.compile(r"Started as \S+\."))
@@ -46,7 +46,7 @@ def test_upload_check_train(
     page.get_by_role("link", name="Open run").click()
     expect(page.get_by_text("step 6 of 6").first).to_be_visible()
     expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible()
-    page.screenshot(path=artifacts / "launch-finished.png", full_page=True)
+    picture(page, "launch-finished", full_page=True)
 
     runs = queries.list_runs(runs_dir)
     [run_id] = [run for run in runs["id"] if run != OTHER]  # one run, although the button was pressed twice
@@ -78,19 +78,18 @@ def _fill(page: Page, values: dict[str, str]) -> None:
         expect(command).to_contain_text(value)
 
 
-def test_the_form_and_the_methods_fit(server: str, window: Window, artifacts: Path) -> None:
+def test_the_form_and_the_methods_fit(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
-    for scheme, width in (("light", 1280), ("dark", 375)):
-        context = window(width, 1000, color_scheme=scheme)
-        page = context.new_page()
+    looks: tuple[tuple[Literal["light", "dark"], int], ...] = (("light", 1280), ("dark", 375))
+    for scheme, width in looks:
+        show(page, width, 1000, scheme)
         for name, heading in (("launch", "Command line"), ("methods", "LoRA")):
             page.goto(f"{server}/{name}")
             expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
             main = page.get_by_test_id("stMain")
             assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, (name, width)
-            page.screenshot(path=artifacts / f"{name}-{scheme}-{width}.png")
+            picture(page, f"{name}-{scheme}-{width}")
         settled(page)
         page.get_by_test_id("stMain").get_by_role("link", name="Launch").first.click()
         expect(page).to_have_url(re.compile("/launch.*strategy="))
-        context.close()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dynlora.store.knockouts import read_knockouts
-from tests.browser.conftest import settled
+from tests.browser.conftest import Picture, settled
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def pick_second(page: Page, box: Locator) -> None:
 
 
 def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
-    server: str, page: Page, runs_dir: Path, trained_run: Path, artifacts: Path
+    server: str, page: Page, runs_dir: Path, trained_run: Path, picture: Picture
 ) -> None:
     from playwright.sync_api import expect
 
@@ -68,7 +68,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     expect(page.get_by_role("heading", name="Words by layer")).to_be_visible()
     expect(page.get_by_text("log-odds decrease without the word")).to_be_visible()
     expect(page).to_have_url(re.compile("text=the"))
-    page.screenshot(path=artifacts / "playground.png", full_page=True)
+    picture(page, "playground", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}")
     by_word = page.locator('[class*="st-key-card-token-view"]')
@@ -77,7 +77,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     expect(by_word.get_by_title(re.compile("log-odds")).first).to_be_visible()
     expect(by_word.get_by_title(re.compile("of its norm")).first).to_be_visible()
     expect(page).to_have_url(re.compile(r"example=\d+"))
-    page.screenshot(path=artifacts / "inputs-words.png", full_page=True)
+    picture(page, "inputs-words", full_page=True)
     page.goto(f"{server}/playground?run={folder.name}")
 
     child = inference_child()
@@ -96,4 +96,4 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     found = read_knockouts(folder / "knockout.json")
     assert found is not None
     assert len(found.alone) == found.n_modules
-    page.screenshot(path=artifacts / "knockout.png", full_page=True)
+    picture(page, "knockout", full_page=True)

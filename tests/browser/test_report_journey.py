@@ -12,7 +12,7 @@ import pytest
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import comparison_report, run_report
-from tests.browser.conftest import OTHER, Window
+from tests.browser.conftest import OTHER, Picture, Window
 from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _is_asked_for(address: str, path: Path) -> bool:
 
 
 def test_a_run_and_a_comparison_open_from_disk(
-    offline: BrowserContext, runs_dir: Path, tmp_path: Path, artifacts: Path
+    offline: BrowserContext, runs_dir: Path, tmp_path: Path, picture: Picture
 ) -> None:
     from playwright.sync_api import expect
 
@@ -79,7 +79,7 @@ def test_a_run_and_a_comparison_open_from_disk(
         assert found.page.locator("img, iframe, script[src]").count() == 0
         found.page.locator("summary").first.click()
         assert found.page.locator("details[open] td").first.is_visible()
-        found.page.screenshot(path=artifacts / f"report-{path.stem}.png")
+        picture(found.page, f"report-{path.stem}")
 
         found.page.emulate_media(color_scheme="dark")
         title = found.page.locator(".plot .xtitle").first
@@ -90,7 +90,7 @@ def test_a_run_and_a_comparison_open_from_disk(
         assert found.page.evaluate(wide) <= 0
         found.page.get_by_role("button", name="Light").click()
         expect(title).to_have_css("fill", LIGHT_MUTED)
-        found.page.screenshot(path=artifacts / f"report-{path.stem}-narrow.png")
+        picture(found.page, f"report-{path.stem}-narrow")
         assert found.troubles == []
 
 
@@ -104,7 +104,7 @@ def test_a_run_and_a_comparison_open_from_disk(
 )
 def test_the_button_gives_a_report_that_opens_without_the_server(
     address: str, parts: tuple[str, ...], server: str, page: Page, offline: BrowserContext, runs_dir: Path,
-    tmp_path: Path, artifacts: Path,
+    tmp_path: Path, picture: Picture,
 ) -> None:  # fmt: skip
     name = f"dynlora-{OTHER}.html" if address.startswith("run") else "dynlora-comparison.html"
     make_run(runs_dir, run_id=f"{OTHER[:-1]}2", strategy="lora", text="the second run")
@@ -123,11 +123,11 @@ def test_the_button_gives_a_report_that_opens_without_the_server(
     assert found.charts == found.page.locator(".plot").count() >= 4
     assert set(parts) <= set(found.page.locator("h2").all_inner_texts())
     assert found.page.get_by_text("minilm").first.is_visible(), "the configuration is in it"
-    if "Knock-outs" in parts:
+    if "Module ablation" in parts:
         knocked = found.page.locator("section", has=found.page.get_by_role("heading", name="Module ablation"))
         assert knocked.locator(".plot .barlayer .point").count() == N_MODULES
-        knocked.screenshot(path=artifacts / "report-knockouts.png")
-    found.page.screenshot(path=artifacts / f"report-downloaded-{name}.png")
+        picture(knocked, "report-knockouts")
+    picture(found.page, f"report-downloaded-{name}")
     assert found.troubles == []
 
 

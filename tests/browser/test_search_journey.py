@@ -6,13 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.conftest import settled
+from tests.browser.conftest import Picture, settled, show
 from tests.store.builder import finished_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-    from tests.browser.conftest import Window
 
 
 def _sweep(runs_dir: Path) -> None:
@@ -27,7 +25,7 @@ def _sweep(runs_dir: Path) -> None:
 
 
 def test_from_a_search_to_the_table_of_the_paper(
-    server: str, page: Page, window: Window, artifacts: Path, runs_dir: Path
+    server: str, page: Page, other_page: Page, picture: Picture, runs_dir: Path
 ) -> None:
     from playwright.sync_api import expect
 
@@ -47,7 +45,7 @@ def test_from_a_search_to_the_table_of_the_paper(
     page.get_by_label("View name").press("Enter")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Delete view")).to_be_visible()
-    page.screenshot(path=artifacts / "search-runs.png", full_page=True)
+    picture(page, "search-runs", full_page=True)
     page.get_by_role("link", name="Compare all 12 matching runs").click()
     expect(page.get_by_text(re.compile(r"12 of \d+ runs match and are compared"))).to_be_visible()
     for section, cards in (("Scatter plots", ("scatter", "parallel")), ("Sweeps", ("along", "grid"))):
@@ -59,15 +57,13 @@ def test_from_a_search_to_the_table_of_the_paper(
     assert "section=paper" in page.url
     address = page.url
 
-    context = window(375, 900, color_scheme="dark")
-    narrow = context.new_page()
+    show(other_page, 375, 900, "dark")
     for section in ("paper", "sweeps"):
-        narrow.goto(address.replace("section=paper", f"section={section}"))
-        expect(narrow.locator('[class*="st-key-under-"]').last).to_be_visible()
-        main = narrow.get_by_test_id("stMain")
+        other_page.goto(address.replace("section=paper", f"section={section}"))
+        expect(other_page.locator('[class*="st-key-under-"]').last).to_be_visible()
+        main = other_page.get_by_test_id("stMain")
         assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, section
-        narrow.screenshot(path=artifacts / f"compare-{section}-narrow.png", full_page=True)
-    context.close()
+        picture(other_page, f"compare-{section}-narrow", full_page=True)
 
     page.go_back()
     expect(page.locator('[class*="st-key-card-grid"] .js-plotly-plot')).to_have_count(1)

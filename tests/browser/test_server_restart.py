@@ -18,7 +18,7 @@ from dynlora.config import parse_config
 from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.training.run import plan
-from tests.browser.conftest import OTHER, ROOT, answers
+from tests.browser.conftest import OTHER, ROOT, Picture, answers
 from tests.tiny import tiny_values
 from tests.viz.runs import make_run
 from tests.waiting import until
@@ -64,7 +64,7 @@ class Server:
 
 
 def test_a_killed_server_comes_back_to_the_same_run_and_view(
-    port: int, trained: str, runs_dir: Path, page: Page, artifacts: Path
+    port: int, trained: str, runs_dir: Path, page: Page, picture: Picture
 ) -> None:
     from playwright.sync_api import expect
 
@@ -91,7 +91,7 @@ def test_a_killed_server_comes_back_to_the_same_run_and_view(
         page.goto(f"http://127.0.0.1:{port}/run?run={trained}")
         expect(page.locator('[class*="st-key-head"]').get_by_text("running")).to_be_visible()
         expect(page.get_by_text(re.compile(r"step [\d,]+ of 100,000"))).to_be_visible()
-        page.screenshot(path=artifacts / "restarted.png", full_page=True)
+        picture(page, "restarted", full_page=True)
     finally:
         server.kill()
 

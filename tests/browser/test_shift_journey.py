@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER, settled
+from tests.browser.conftest import OTHER, Picture, settled
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
-    server: str, page: Page, runs_dir: Path, trained_run: Path, artifacts: Path
+    server: str, page: Page, runs_dir: Path, trained_run: Path, picture: Picture
 ) -> None:
     from playwright.sync_api import expect
 
@@ -33,14 +33,14 @@ def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     expect(card.get_by_text(re.compile(r"Negated \(100 %\)"))).to_be_visible()
     expect(card.locator(".js-plotly-plot")).to_have_count(1)
     expect(page).to_have_url(re.compile("tried=on"))
-    page.screenshot(path=artifacts / "shift-text.png", full_page=True)
+    picture(page, "shift-text", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=group")
     settled(page)
     card.get_by_text("Evaluate each group").click()
     expect(card.get_by_test_id("stDataFrame")).to_be_visible()
     expect(card.locator(".js-plotly-plot")).to_have_count(1)
-    page.screenshot(path=artifacts / "shift-groups.png", full_page=True)
+    picture(page, "shift-groups", full_page=True)
 
     page.goto(f"{server}/inputs?run={folder.name}&lab=train")
     button = card.get_by_role("button", name="Train on the other groups")

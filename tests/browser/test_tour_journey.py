@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynlora.viz.tour import model as tour_model
+from tests.browser.conftest import Picture, show
 from tests.peft_adapter.files import small_adapter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from tests.browser.conftest import Window
 
-
-def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) -> None:
+def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{server}/tour")
@@ -25,13 +24,15 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, artifacts: Path) ->
         expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
         expect(page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first).to_be_visible()
         expect(page).to_have_url(re.compile(f"stop={stop.key}"))
-        page.screenshot(path=artifacts / f"tour-{stop.key}.png", full_page=True)
+        picture(page, f"tour-{stop.key}", full_page=True)
     expect(page.get_by_role("link", name="Launch a similar run")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("heading", name="Gates", exact=True)).to_be_visible()
 
 
-def test_an_adapter_is_brought_along(server: str, page: Page, window: Window, artifacts: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_brought_along(
+    server: str, page: Page, other_page: Page, picture: Picture, tmp_path: Path
+) -> None:
     from playwright.sync_api import expect
 
     folder = small_adapter(tmp_path / "adapter", layers=6)
@@ -46,16 +47,15 @@ def test_an_adapter_is_brought_along(server: str, page: Page, window: Window, ar
     expect(page).to_have_url(re.compile(r"adapter=[0-9a-f]{12}"))
     page.get_by_text("Update norm", exact=True).first.click()
     expect(page).to_have_url(re.compile("number=norm"))
-    page.screenshot(path=artifacts / "adapter.png", full_page=True)
+    picture(page, "adapter", full_page=True)
     shown = page.url
 
-    narrow = window(375, 900, color_scheme="dark").new_page()
-    narrow.goto(shown)
-    expect(narrow.locator(".js-plotly-plot")).to_have_count(3)
-    main = narrow.get_by_test_id("stMain")
+    show(other_page, 375, 900, "dark")
+    other_page.goto(shown)
+    expect(other_page.locator(".js-plotly-plot")).to_have_count(3)
+    main = other_page.get_by_test_id("stMain")
     assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
-    narrow.screenshot(path=artifacts / "adapter-narrow.png", full_page=True)
-    narrow.context.close()
+    picture(other_page, "adapter-narrow", full_page=True)
 
     page.get_by_role("link", name="Capacity of a run").click()
     expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
