@@ -6,6 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics
 
 from dynlora.tasks import registry
 from dynlora.tasks.metrics import (
@@ -58,6 +61,16 @@ def test_one_class_in_truth_is_no_error() -> None:
 
 def test_a_class_that_nobody_saw_counts_as_zero() -> None:
     assert classification_metrics(np.array([0, 1]), np.array([0, 1]), 4)["macro_f1"] == pytest.approx(0.5)
+
+
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2), n_labels=st.integers(4, 5))
+def test_they_are_those_of_scikit_learn(rows: list[tuple[int, int]], n_labels: int) -> None:
+    truth, said = np.array(rows).T
+    found = classification_metrics(truth, said, n_labels)
+    f1 = metrics.f1_score(truth, said, labels=range(n_labels), average=None, zero_division=0)
+    assert found["macro_f1"] == np.mean(f1)
+    if len({*truth, *said}) > 1:  # with one class alone it warns
+        assert found["matthews"] == metrics.matthews_corrcoef(truth, said)
 
 
 def test_confusion_has_the_truth_in_its_rows() -> None:
