@@ -98,24 +98,32 @@ def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_
     assert (done["status"], done["step"]) == ("finished", said["step"] + 3)
 
 
-@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGTERM, signal.SIGINT),
+        pytest.param((signal.SIGTERM, signal.SIGTERM), marks=pytest.mark.torture),
+        pytest.param((signal.SIGINT, signal.SIGINT), marks=pytest.mark.torture),
+    ],
+)
 def test_stopping_again_and_again_is_one_stop(
-    again: signal.Signals, tiny_bert: Path, tiny_data: Path, runs_dir: Path
+    signals: tuple[signal.Signals, ...], tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:
     """Asked four times within a step, by signals and by commands: the state is saved, nothing is lost."""
     process = in_the_background(tiny_bert, tiny_data, runs_dir)
     try:
         folder = wait_for_step(runs_dir, 2, process)
         process.send_signal(signal.SIGSTOP)  # so that all four come before the step is done
-        process.send_signal(again)
-        process.send_signal(again)
+        for number in signals:
+            process.send_signal(number)
         for _ in range(2):
             said = document(run(runs_dir, "stop", folder.name, "--json"))
             assert said["status"] in ("stopping", "stopped")
-        stdout, stderr = process.communicate(timeout=240)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-    assert process.returncode in (128 + again, 128 + signal.SIGTERM), stderr.decode()  # whichever was handed over first
+    handed_over_first = {128 + number for number in (*signals, signal.SIGTERM)}
+    assert process.returncode in handed_over_first, stderr.decode()
     ended = json.loads(stdout)
     assert ended["status"] == "stopped"
     assert ended["checkpoint_step"] == ended["step"], "nothing is lost"
@@ -124,7 +132,9 @@ def test_stopping_again_and_again_is_one_stop(
     assert not (folder / STOP_NAME).exists()
 
 
-def test_a_stop_is_seen_while_the_state_is_saved(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+def test_a_stop_is_seen_while_the_state_is_saved_and_ending_now_says_what_is_lost(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path
+) -> None:
     process = in_the_background(tiny_bert, tiny_data, runs_dir)
     try:
         folder = wait_for_step(runs_dir, 2, process)
@@ -139,19 +149,12 @@ def test_a_stop_is_seen_while_the_state_is_saved(tiny_bert: Path, tiny_data: Pat
         assert run(runs_dir, "resume", folder.name).exit_code == 2
         request_stop(folder, status.pid, 1.0)  # another process of the same number
         assert document(run(runs_dir, "show", folder.name, "--json"))["status"] == "running"
+
+        said = document(run(runs_dir, "stop", folder.name, "--now", "--json"))
+        process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.communicate()
-
-
-def test_ending_now_says_what_is_lost(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    process = in_the_background(tiny_bert, tiny_data, runs_dir)
-    try:
-        folder = wait_for_step(runs_dir, 2, process)
-        said = document(run(runs_dir, "stop", folder.name, "--now", "--json"))
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert said["status"] == "interrupted"
     shown = document(run(runs_dir, "show", folder.name, "--json"))
     assert (shown["status"], shown["checkpoint_step"]) == ("interrupted", 0)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -20,13 +18,7 @@ from dynlora.store import process
 from dynlora.training import build
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
-
-
-def until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+from tests.waiting import until
 
 
 def test_a_launch_loads_model_and_data_once_and_trains_to_the_end(
