@@ -10,7 +10,7 @@ from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, url_state
-from dynlora.viz.ui.cached_queries import one_look
+from dynlora.viz.ui.cached_queries import one_refresh
 
 SECTIONS = {
     "results": "Results",
@@ -68,7 +68,7 @@ def show_numbers() -> None:
     many_cards.many_numbers(chosen.rows)
 
 
-with frame.guarded(), one_look():
+with frame.guarded(), one_refresh():
     if section == "capacity":
         show_capacity()
     elif section == "numbers":

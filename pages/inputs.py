@@ -68,7 +68,7 @@ def show_group_lines(view: Any, kind: str, place: Any) -> None:
     with (
         place,
         cards.card(
-            f"{sentence_case(title if kind == 'metric' else inputs_model.group_words(kind))} by input group",
+            f"{sentence_case(title if kind == 'metric' else inputs_model.format_group(kind))} by input group",
             f"group-{kind}",
         ),
     ):

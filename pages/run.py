@@ -11,7 +11,7 @@ from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards
 from dynlora.viz.run.result_cards import run_results
 from dynlora.viz.ui import frame, live, run_picker, url_state
-from dynlora.viz.ui.cached_queries import ask, ask_events, one_look
+from dynlora.viz.ui.cached_queries import ask, ask_events, one_refresh
 
 SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
 POINTS = 600
@@ -26,7 +26,7 @@ with frame.guarded():
 @live.following(2, active=IS_ACTIVE)
 def show_run() -> None:
     """Draw everything that changes while the run trains."""
-    with frame.guarded(), one_look():
+    with frame.guarded(), one_refresh():
         summary = queries.run_summary(run.folder)
         if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
-from dynlora.cli.formatting import method_words, metric_words, summary_words
+from dynlora.cli.formatting import format_method, format_metric, format_summary
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
@@ -107,7 +107,7 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
         said = outcome.error or "its folder was removed during training"
         return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
     code = {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
-    words = summary_words(document)
+    words = format_summary(document)
     return document, f"{words}\n{outcome.error}" if outcome.error else words, code
 
 
@@ -125,7 +125,7 @@ def show(*, run_id: str, runs_dir: Path) -> Report:
     """Show one run."""
     launch.wake(runs_dir)
     document = show_document(run_folder(runs_dir, run_id))
-    return document, summary_words(document)
+    return document, format_summary(document)
 
 
 def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
@@ -168,7 +168,7 @@ def runs(*, where: str, runs_dir: Path) -> Report:
     rows = [{key: row.get(key) for key in keep} for row in found]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
-        f"{method_words(row):28} {metric_words(row['metrics'] or {}):24} {row['name'] or ''}"
+        f"{format_method(row):28} {format_metric(row['metrics'] or {}):24} {row['name'] or ''}"
         for row in found
     ]
     said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
@@ -185,7 +185,7 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
         "runs": [{key: item[key] for key in COMPARED} for item in found],
         "config_differences": differing,
     }
-    lines = [f"{item['id']}  {item['name']}  {method_words(item)}  {metric_words(item['metrics'])}" for item in found]
+    lines = [f"{item['id']}  {item['name']}  {format_method(item)}  {format_metric(item['metrics'])}" for item in found]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)
 
@@ -220,7 +220,7 @@ def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) 
     return found, (
         f"wrote {out} ({format_}, {which}); averaging the gates changed logits by at most "
         f"{found['max_abs_logit_gap']:.2e}; "
-        f"held-out: {metric_words(found['metrics_before'])} before, {metric_words(found['metrics_after'])} after"
+        f"held-out: {format_metric(found['metrics_before'])} before, {format_metric(found['metrics_after'])} after"
     )
 
 
@@ -247,18 +247,18 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
     from dynlora.inference.load import evaluate_run
 
     found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
-    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {metric_words(found['metrics'])}"
+    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {format_metric(found['metrics'])}"
 
 
 def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:
     """Say what a run will cost."""
     settings = read_config(config, overrides, name)
     fetch(settings)
-    from dynlora.training.preflight import in_words
+    from dynlora.training.preflight import format_preflight
     from dynlora.training.preflight import preflight as look
 
     found = look(settings)
-    return found, in_words(found)
+    return found, format_preflight(found)
 
 
 def models() -> Report:

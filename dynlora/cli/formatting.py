@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def method_words(row: Mapping[str, Any]) -> str:
+def format_method(row: Mapping[str, Any]) -> str:
     """Return a run's strategy with its fidelity, which belongs wherever methods stand side by side."""
     name = row["strategy"] or "?"
     return f"{name} ({row['fidelity']})" if row["fidelity"] else name
 
 
-def summary_words(document: dict[str, Any]) -> str:
+def format_summary(document: dict[str, Any]) -> str:
     """Return a run in two lines."""
     params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
     return (
         f"{document['id']}  {document['name']}\n"
-        f"{document['status']} at step {steps}, {metric_words(document['metrics'])}, "
+        f"{document['status']} at step {steps}, {format_metric(document['metrics'])}, "
         f"{params.get('active', 0):,} of {params.get('budget', 0):,} adapter parameters"
     )
 
 
-def metric_words(metrics: dict[str, Any]) -> str:
+def format_metric(metrics: dict[str, Any]) -> str:
     """Return the metrics that matter most, in words."""
     shown = [
         f"{key} {value:.3f}"

@@ -91,7 +91,7 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
         "together": [asdict(effect) for effect in found.effects if len(effect.modules) > 1],
         "agreement": agreed.to_dict("records"),
     }
-    lines = [knockout_model.effect_sentence(effect, found.n_modules, found.rows)]
+    lines = [knockout_model.effect_caption(effect, found.n_modules, found.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
         lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
     for row in agreed.to_dict("records"):

@@ -49,10 +49,10 @@ def inspect(folder: Path) -> Any:
     from dynlora.peft_adapter import read_adapter
 
     adapter = read_adapter(folder)
-    return {"folder": str(folder), **asdict(adapter)}, _adapter_words(adapter)
+    return {"folder": str(folder), **asdict(adapter)}, _format_adapter(adapter)
 
 
-def _adapter_words(adapter: Adapter) -> str:
+def _format_adapter(adapter: Adapter) -> str:
     """Return an adapter as a sentence, a line a module, and what the numbers do not show."""
     from dynlora.viz.adapter import model as adapter_model
     from dynlora.viz.adapter import text as adapter_text

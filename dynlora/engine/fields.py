@@ -101,12 +101,12 @@ def _checked(hint: Any, f: dataclasses.Field[Any]) -> Any:
     """Return the annotation that a hyper-parameter is checked by."""
     kind, optional = kind_of(hint)
     if choices := f.metadata.get("choices"):
-        kind = cast(Any, Annotated[Literal[tuple(choices)], BeforeValidator(_switch_words)])
+        kind = cast(Any, Annotated[Literal[tuple(choices)], BeforeValidator(_format_switch)])
     elif kind is bool:
         return StrictBool
     return kind | None if optional else kind
 
 
-def _switch_words(value: Any) -> Any:
+def _format_switch(value: Any) -> Any:
     """Return on and off as text: YAML reads them as true and false."""
     return ("on" if value else "off") if isinstance(value, bool) else value

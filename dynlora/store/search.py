@@ -192,19 +192,19 @@ class _Parser:
 
     def query(self) -> Query:
         """Query = [ or ] ."""
-        if self._look().kind == "end":
+        if self._peek().kind == "end":
             return And(())
         found = self._or(0)
-        if self._look().kind == "close":
+        if self._peek().kind == "close":
             raise self._wrong("this bracket closes nothing; remove it or add an opening bracket")
-        if self._look().kind != "end":
-            raise self._wrong(f"a field is missing before {self._look().shown}; write field{self._look().text}value")
+        if self._peek().kind != "end":
+            raise self._wrong(f"a field is missing before {self._peek().shown}; write field{self._peek().text}value")
         return found
 
     def _or(self, depth: int) -> Query:
         """Or = and { "or" and } ."""
         items = [self._and(depth)]
-        while self._look().keyword == "or":
+        while self._peek().keyword == "or":
             self._take()
             items.append(self._and(depth))
         spliced = [inner for item in items for inner in (item.items if isinstance(item, Or) else (item,))]
@@ -213,8 +213,8 @@ class _Parser:
     def _and(self, depth: int) -> Query:
         """And = not { [ "and" ] not } ."""
         items = [self._not(depth)]
-        while self._look().kind in ("open", "tag", "quoted", "unclosed", "word") and self._look().keyword != "or":
-            if self._look().keyword == "and":
+        while self._peek().kind in ("open", "tag", "quoted", "unclosed", "word") and self._peek().keyword != "or":
+            if self._peek().keyword == "and":
                 self._take()
             items.append(self._not(depth))
         spliced = [inner for item in items for inner in (item.items if isinstance(item, And) else (item,))]
@@ -224,24 +224,24 @@ class _Parser:
         """Not = "not" not | "(" or ")" | "tag:" value | field operator value | word ."""
         if depth > MAX_DEPTH:
             raise self._wrong(f"more than {MAX_DEPTH} nested brackets and nots; simplify the search")
-        if self._look().keyword == "not":
+        if self._peek().keyword == "not":
             self._take()
             return Not(self._not(depth + 1))
-        if self._look().keyword or self._look().kind not in ("open", "tag", "quoted", "word"):
-            raise self._wrong(f"a word, a comparison or ( must be here, not {self._look().shown}; {self._remedy()}")
+        if self._peek().keyword or self._peek().kind not in ("open", "tag", "quoted", "word"):
+            raise self._wrong(f"a word, a comparison or ( must be here, not {self._peek().shown}; {self._remedy()}")
         token = self._take()
         if token.kind == "open":
             return self._closed(token, depth)
         if token.kind == "tag":
             return Comparison("tag", "=", *self._value("tag:"), token.column)
-        if self._look().kind == "operator":
+        if self._peek().kind == "operator":
             return self._comparison(token)
         return Word(_unquoted(token))
 
     def _closed(self, opened: _Token, depth: int) -> Query:
         found = self._or(depth + 1)
-        if self._look().kind != "close":
-            raise self._wrong(f"a ) is missing for the ( at column {opened.column}, not {self._look().shown}; close it")
+        if self._peek().kind != "close":
+            raise self._wrong(f"a ) is missing for the ( at column {opened.column}, not {self._peek().shown}; close it")
         self._take()
         return found
 
@@ -253,12 +253,12 @@ class _Parser:
         return Comparison(name.text, "=" if operator.text == "==" else operator.text, value, number, name.column)
 
     def _value(self, after: str) -> tuple[str, float | None]:
-        if self._look().keyword or self._look().kind not in ("quoted", "word"):
-            raise self._wrong(f"a value is missing after {after}, not {self._look().shown}; {self._remedy()}")
+        if self._peek().keyword or self._peek().kind not in ("quoted", "word"):
+            raise self._wrong(f"a value is missing after {after}, not {self._peek().shown}; {self._remedy()}")
         token = self._take()
         return _unquoted(token), _number(token.text) if token.kind == "word" else None
 
-    def _look(self) -> _Token:
+    def _peek(self) -> _Token:
         return self._tokens[self._next]
 
     def _take(self) -> _Token:
@@ -266,14 +266,14 @@ class _Parser:
         return self._tokens[self._next - 1]
 
     def _remedy(self) -> str:
-        if self._look().kind == "unclosed":
+        if self._peek().kind == "unclosed":
             return "close the quote"
-        if self._look().kind == "end":
+        if self._peek().kind == "end":
             return "such as accuracy>0.85"
         return "put it in quotes to search for it as text"
 
     def _wrong(self, problem: str, token: _Token | None = None) -> SearchError:
-        return SearchError(self._text, (token or self._look()).column, problem)
+        return SearchError(self._text, (token or self._peek()).column, problem)
 
 
 def _unquoted(token: _Token) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.context import Probe
 from dynlora.engine.edits import Edit
-from dynlora.engine.init.initializers import STARTS, along, base_modules, looked_at
+from dynlora.engine.init.initializers import STARTS, along, base_modules, probe_batches
 from dynlora.engine.init.input_svd import InputComponents, input_directions
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
@@ -82,7 +82,7 @@ class Eva(Strategy):
         found = input_directions(
             probe.model,
             base_modules(probe.model, names),
-            looked_at(probe, self.max_batches),
+            probe_batches(probe, self.max_batches),
             wanted,
             limit=widest,
             seed=probe.seed,

@@ -14,7 +14,7 @@ from dynlora.engine.allocation.solvers import proportional_ranks
 from dynlora.engine.context import Probe
 from dynlora.engine.edits import Edit
 from dynlora.engine.edits.set_start import StartAt
-from dynlora.engine.init.initializers import base_modules, gradient_step, looked_at
+from dynlora.engine.init.initializers import base_modules, gradient_step, probe_batches
 from dynlora.engine.init.weight_gradients import mean_product, weight_gradients
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
@@ -86,7 +86,7 @@ class Gora(Strategy):
         frozen = base_modules(probe.model, [info.name for info in modules])
         self.gradients.clear()
         self.gradients.update(
-            weight_gradients(probe.model, frozen, looked_at(probe, self.batches, labels=True), probe.task)
+            weight_gradients(probe.model, frozen, probe_batches(probe, self.batches, labels=True), probe.task)
         )
         worth = [mean_product(frozen[info.name], self.gradients[info.name]) for info in modules]
         importance = torch.stack(worth).double().cpu().numpy()

@@ -18,7 +18,7 @@ from dynlora import assets, strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
-from dynlora.engine.data.batches import BatchOrder, Tokens, look_batches, tokenize
+from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches, tokenize
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.data.text_data import Rows, TextData, load_data
 from dynlora.engine.evaluation.evaluate import PROBE, Evaluation
@@ -173,9 +173,9 @@ def put_adapters(
         order = BatchOrder(tokens.length, config.train.batch_size, config.seed)
         return [tokens.batch(order[index], accelerator.device) for index in range(n)]
 
-    def looked_at(n: int) -> list[Batch]:
+    def probe_batches(n: int) -> list[Batch]:
         """Return n batches of rows that a method may look at before training."""
-        return [] if tokens is None else list(look_batches(tokens, n, config.seed, accelerator.device))
+        return [] if tokens is None else list(calibration_batches(tokens, n, config.seed, accelerator.device))
 
     adapters = adapt(
         base,
@@ -186,7 +186,7 @@ def put_adapters(
         targets=config.adapter.targets,
         total=inputs.total,
         seed=config.seed,
-        batches=looked_at,
+        batches=probe_batches,
         sizes=sizes,
     )
     if adapters.gates is not None and sizes is None:

@@ -243,7 +243,7 @@ def _warnings(inputs: Inputs, found: dict[str, Any]) -> list[str]:
     return said
 
 
-def in_words(found: dict[str, Any]) -> str:
+def format_preflight(found: dict[str, Any]) -> str:
     """Return what a run will cost, a line each."""
     params, tokens, schedule, cost = found["params"], found["tokens"]["train"], found["schedule"], found["time"]
     lines = [

@@ -39,6 +39,14 @@ WIDTH, HEIGHT = 1280, 1000
 Window = Callable[..., "BrowserContext"]
 """Opens a window: width, height, and what else playwright takes."""
 
+MODES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+IS_DARK = """dark => {
+  const colour = getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor;
+  return (colour.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) < 200) === dark;
+}"""
+"""Says whether the page is in the dark mode, or not, by its background."""
+
 Picture = Callable[..., None]
 """Takes a picture: of what, its name, and what else playwright takes."""
 
@@ -226,6 +234,15 @@ def show(page: Page, width: int = WIDTH, height: int = HEIGHT, scheme: Literal["
     page.bring_to_front()
     page.set_viewport_size({"width": width, "height": height})
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+
+
+def fits(page: Page, scheme: Literal["light", "dark"]) -> None:
+    """Check that a page is as wide as its window, follows the mode, and shows no exception."""
+    page.wait_for_function(IS_DARK, arg=scheme == "dark")
+    settled(page)
+    wider = page.get_by_test_id("stMain").evaluate("element => element.scrollWidth - element.clientWidth")
+    assert wider <= 0, f"{page.url} is {wider} px wider than its window"
+    assert page.locator("[data-testid=stException]").count() == 0, page.url
 
 
 def settled(page: Page) -> None:

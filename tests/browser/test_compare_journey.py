@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.conftest import OTHER, Picture, show
+from tests.browser.conftest import OTHER, Picture, fits, show
 from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
     card = other_page.locator('[class*="st-key-card-loss"]')
     expect(card.locator(".xtitle")).to_have_text(["Adapter parameters × steps"])
     expect(card.locator(".legendtext")).to_have_count(6)
-    main = other_page.get_by_test_id("stMain")
-    assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+    fits(other_page, "dark")
 
     page.go_back()
     expect(page.locator('[class*="st-key-card-loss"] .legendtext')).to_have_count(2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER, Picture, settled, show
+from tests.browser.conftest import MODES, OTHER, Picture, fits, settled, show
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 PROBED = re.compile(r"/\w+/_stcore/(health|host-config)$")
 """Where streamlit looks for its server first, below the page's own path; it is not there."""
 
-LOOKS = ((1280, "dark"), (375, "light"))
+Looks = tuple[tuple[int, Literal["light", "dark"]], ...]
+"""Widths in pixels, and modes."""
+
+LOOKS = [
+    pytest.param(((1280, "light"), (375, "dark")), id="wide-light-narrow-dark"),
+    pytest.param(((1280, "dark"), (375, "light")), id="wide-dark-narrow-light", marks=pytest.mark.torture),
+]
 
 
 @pytest.mark.slow
@@ -89,27 +95,19 @@ def _launch(page: Page, server: str) -> str:
     return re.sub(r".*Started as (\S+)\..*", r"\1", started.inner_text(), flags=re.S)
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [(1280, "light"), (375, "dark"), *(pytest.param(*look, marks=pytest.mark.torture) for look in LOOKS)],
-)
-def test_every_page_fits_and_follows_the_mode(
-    server: str, page: Page, picture: Picture, scheme: Literal["light", "dark"], width: int
-) -> None:
+@pytest.mark.parametrize("looks", LOOKS)
+def test_every_page_fits_and_follows_the_mode(server: str, page: Page, picture: Picture, looks: Looks) -> None:
     from playwright.sync_api import expect
 
-    show(page, width, 1000, scheme)
     for name in ("capacity", "run", "inputs", "compare", "runs"):
         page.goto(f"{server}/{'' if name == 'runs' else name}?run={OTHER}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         if name != "runs":
             expect(page.locator(".js-plotly-plot, [data-testid=stAlert]").first).to_be_visible()
-        main = page.get_by_test_id("stMain")
-        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, name
-        assert page.locator("[data-testid=stException]").count() == 0
-        picture(page, f"{name}-{scheme}-{width}")
-    dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
-    assert (sum(int(part) for part in re.findall(r"\d+", dark)[:3]) < 200) == (scheme == "dark")
+        for width, scheme in looks:
+            show(page, width, 1000, scheme)
+            fits(page, scheme)
+            picture(page, f"{name}-{scheme}-{width}")
 
 
 def is_trouble(message: ConsoleMessage) -> bool:
@@ -117,15 +115,13 @@ def is_trouble(message: ConsoleMessage) -> bool:
     return message.type == "error" and PROBED.search(message.location["url"]) is None
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_the_model_says_fits_a_telephone(
-    server: str, page: Page, picture: Picture, scheme: Literal["light", "dark"], runs_dir: Path, trained_run: Path
+    server: str, page: Page, picture: Picture, runs_dir: Path, trained_run: Path
 ) -> None:
     from playwright.sync_api import expect
 
     folder = runs_dir / trained_run.name
     shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
-    show(page, 375, 1000, scheme)
     troubles: list[str] = []
     page.on("console", lambda message: troubles.append(message.text) if is_trouble(message) else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -138,16 +134,15 @@ def test_what_the_model_says_fits_a_telephone(
         ("tour", "tour", page.locator(".replay svg")),
         ("tour-gates", "tour?stop=gates", page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first),
     ):
+        show(page, 375, 1000)
         page.goto(f"{server}/{address}")
-        expect(shown).to_be_visible()
-        expect(page.locator(".js-plotly-plot, .replay svg").first).to_be_visible()
-        expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)  # nothing is still being drawn
-        main = page.get_by_test_id("stMain")
-        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, name
-        assert page.locator("[data-testid=stException], [data-testid=stAlertContentError]").count() == 0, name
-        background = page.get_by_test_id("stApp").evaluate("element => getComputedStyle(element).backgroundColor")
-        assert (sum(int(part) for part in re.findall(r"\d+", background)[:3]) < 200) == (scheme == "dark"), name
-        picture(page, f"model-{name}-{scheme}", full_page=True)
+        for scheme in MODES:
+            show(page, 375, 1000, scheme)
+            expect(shown).to_be_visible()
+            expect(page.locator(".js-plotly-plot, .replay svg").first).to_be_visible()
+            fits(page, scheme)
+            assert page.locator("[data-testid=stAlertContentError]").count() == 0, name
+            picture(page, f"model-{name}-{scheme}", full_page=True)
     assert troubles == []
 
 

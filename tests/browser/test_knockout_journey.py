@@ -7,12 +7,12 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dynlora.store.knockouts import read_knockouts
-from tests.browser.conftest import Picture, settled, show
+from tests.browser.conftest import MODES, Picture, fits, settled, show
 from tests.browser.test_playground_journey import inference_child
 
 if TYPE_CHECKING:
@@ -54,11 +54,9 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     found = read_knockouts(slow_run / "knockout.json")
     assert found is not None
     assert (len(found.alone), found.rows) == (12, 2048)
-    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    for scheme in schemes:
+    other_page.goto(page.url)
+    for scheme in MODES:
         show(other_page, 375, 900, scheme)
-        other_page.goto(page.url)
         expect(other_page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
-        main = other_page.get_by_test_id("stMain")
-        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+        fits(other_page, scheme)
         picture(other_page.locator('[class*="st-key-card-knockout"]'), f"knockout-{scheme}")

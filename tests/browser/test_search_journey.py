@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.conftest import Picture, settled, show
+from tests.browser.conftest import Picture, fits, settled, show
 from tests.store.builder import finished_run
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def test_from_a_search_to_the_table_of_the_paper(
     for section in ("paper", "sweeps"):
         other_page.goto(address.replace("section=paper", f"section={section}"))
         expect(other_page.locator('[class*="st-key-under-"]').last).to_be_visible()
-        main = other_page.get_by_test_id("stMain")
-        assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0, section
+        fits(other_page, "dark")
         picture(other_page, f"compare-{section}-narrow", full_page=True)
 
     page.go_back()

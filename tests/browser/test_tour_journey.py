@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynlora.viz.tour import model as tour_model
-from tests.browser.conftest import Picture, show
+from tests.browser.conftest import Picture, fits, show
 from tests.peft_adapter.files import small_adapter
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def test_an_adapter_is_brought_along(
     show(other_page, 375, 900, "dark")
     other_page.goto(shown)
     expect(other_page.locator(".js-plotly-plot")).to_have_count(3)
-    main = other_page.get_by_test_id("stMain")
-    assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+    fits(other_page, "dark")
     picture(other_page, "adapter-narrow", full_page=True)
 
     page.get_by_role("link", name="Capacity of a run").click()

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.adapt import adapt
-from dynlora.engine.data.batches import Tokens, look_batches
+from dynlora.engine.data.batches import Tokens, calibration_batches
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.evaluation.evaluate import Evaluation
 from dynlora.engine.loop.adapter_state import (
@@ -156,7 +156,7 @@ def make_trainer(
         targets=config.adapter.targets,
         total=total,
         seed=config.seed,
-        batches=lambda n: look_batches(tokens, n, config.seed),
+        batches=lambda n: calibration_batches(tokens, n, config.seed),
         sizes=None if state is None else saved_sizes(state["adapters"]),
     )
     if state is not None:

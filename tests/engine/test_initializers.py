@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dynlora import attach
-from dynlora.engine.data.batches import BatchOrder, look_batches
+from dynlora.engine.data.batches import BatchOrder, calibration_batches
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.edits.set_start import StartAt
 from dynlora.engine.init.initializers import BATCHES, gradient_pair, gradient_step
@@ -314,7 +314,7 @@ def test_lora_ga_follows_peft(architecture: str) -> None:
         init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig(direction="ArB2r", scale="stable"),
     )  # fmt: skip
     model = tiny_model(architecture)
-    look = look_batches(tiny_tokens(), BATCHES, 0)
+    look = calibration_batches(tiny_tokens(), BATCHES, 0)
 
     def backward() -> None:
         for batch in look:

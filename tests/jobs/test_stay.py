@@ -6,16 +6,19 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from dynlora.cli.main import main
+from dynlora.config import parse_config
 from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.spawn import run_or_leave
 from dynlora.store import process
 from dynlora.training import build
+from dynlora.training.run import plan
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
 from tests.waiting import until
@@ -40,6 +43,11 @@ def test_a_launch_loads_model_and_data_once_and_trains_to_the_end(
     assert alone["metrics"] == listed["metrics"]
 
 
+def shown(runs_dir: Path, run_id: str) -> dict[str, Any]:
+    """Return what the command line says of a run."""
+    return document(run(runs_dir, "show", run_id, "--json"))
+
+
 @pytest.mark.slow
 def test_whoever_launches_is_free_at_once_and_may_die(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     config = tiny_values(tiny_bert, tiny_data, train__steps=4000, log__eval_every=4000)
@@ -51,12 +59,13 @@ def test_whoever_launches_is_free_at_once_and_may_die(tiny_bert: Path, tiny_data
         assert "train" in process.command_line(note.pid or 0), "the process that checked the run"
         assert os.getsid(note.pid or 0) == note.pid, "detached from the terminal"
         until(lambda: handle.status().status == "running", "it trains")
-        second = launch.enqueue({**config, "seed": 1}, runs_dir, key="two")
-        assert second.status().status == "queued", "one run at a time"
+        second = plan(parse_config({**config, "seed": 1})).create(runs_dir, "queued").name
+        launch.wake(runs_dir)
+        assert shown(runs_dir, second)["status"] == "queued", "one run at a time"
         until(lambda: handle.status().step >= 2, "it goes on")
         assert launch.stop(runs_dir, handle.id) in ("stopping", "stopped")
         until(lambda: handle.status().status == "stopped", "it stops")
-        until(lambda: second.status().is_running, "the next one is started")
+        until(lambda: shown(runs_dir, second)["status"] == "running", "the next one is started")
     finally:
         for run_id in (row["id"] for row in document(run(runs_dir, "runs", "--json"))):
             run(runs_dir, "stop", run_id, "--now")

@@ -17,6 +17,7 @@ from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain
+from tests.waiting import until
 
 
 def press(app: AppTest, label: str) -> None:
@@ -25,10 +26,9 @@ def press(app: AppTest, label: str) -> None:
     assert not app.exception
 
 
-def watched(app: AppTest, times: int = 5) -> str:
-    """Look again and again, as the page does by itself, and return what it says at the end."""
-    for _ in range(times):
-        app.run()
+def watched(app: AppTest) -> str:
+    """Look again and again, as the page does by itself, until the bar is gone, and return what it says then."""
+    until(lambda: not app.run().get("progress"), "the end of the ablation")
     return plain(app)
 
 
@@ -79,7 +79,7 @@ def test_a_pair_is_measured_on_the_page(here: Here, run: Path) -> None:
     watched(app)
     app.multiselect(key="knockout-pair").set_value([4, 1]).run()
     press(app, "Measure pair")
-    said = watched(app, 3)
+    said = watched(app)
     assert "each can replace the other" in said
     assert [effect.modules for effect in measured(run).effects][-1] == (1, 4)
 
@@ -138,8 +138,8 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
     found = Knockouts("last", 60, 512, 0.4, (), 12)
-    assert knockout_model.adapter_sentence(found, 60) == "Measured with the last adapter of step 60."
-    assert "The run is now at step 90; measure again" in knockout_model.adapter_sentence(found, 90)
+    assert knockout_model.adapter_caption(found, 60) == "Measured with the last adapter of step 60."
+    assert "The run is now at step 90; measure again" in knockout_model.adapter_caption(found, 90)
 
 
 LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_signals": {}}
@@ -177,6 +177,6 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
 
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
     found = knockout_model.Agreement(0.5, 0.2, 0.7, 12)
-    said = knockout_model.agreement_sentence("importance", found, knockout_model.Agreement(0.3, -0.1, 0.6, 12))
+    said = knockout_model.agreement_caption("importance", found, knockout_model.Agreement(0.3, -0.1, 0.6, 12))
     assert "of the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in said
     assert words(open_page("capacity", run=run.name))

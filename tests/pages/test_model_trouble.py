@@ -116,6 +116,14 @@ def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
     assert any("plot</span>" in element.proto.body for element in app.get("html"))
     assert child.pid == answered
 
+
+@pytest.mark.torture
+def test_the_next_question_finds_a_new_child_when_the_real_one_hung(
+    child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_page("playground", run=run.name, text="great film")
+    answered = child.pid
+    assert answered is not None
     psutil.Process(answered).suspend()  # the real one, in its tracks while the page asks it
     with monkeypatch.context() as impatient:
         be_impatient(impatient)

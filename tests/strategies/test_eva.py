@@ -10,7 +10,7 @@ import torch
 from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from peft.utils.incremental_pca import IncrementalPCA
 
-from dynlora.engine.data.batches import look_batches
+from dynlora.engine.data.batches import calibration_batches
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 
 
@@ -32,7 +32,7 @@ def test_ranks_and_directions_follow_peft(architecture: str, monkeypatch: pytest
         LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=names, init_lora_weights="eva",
                    eva_config=EvaConfig(rho=2.0, tau=0.99)),
     )  # fmt: skip
-    batches = [{k: v for k, v in batch.items() if k != "labels"} for batch in look_batches(tiny_tokens(), 64, 0)]
+    batches = [{k: v for k, v in batch.items() if k != "labels"} for batch in calibration_batches(tiny_tokens(), 64, 0)]
     initialize_lora_eva_weights(model, dataloader=batches, show_progress_bar=False)
     theirs = {}
     for name in names:

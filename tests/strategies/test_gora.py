@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora import strategies
 from dynlora.engine.allocation.solvers import proportional_ranks
-from dynlora.engine.data.batches import look_batches
+from dynlora.engine.data.batches import calibration_batches
 from dynlora.engine.init.weight_gradients import weight_gradients
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import ConfigError
@@ -40,7 +40,8 @@ def look_loss(trainer: Trainer) -> float:
     trainer.model.eval()
     with torch.no_grad():
         losses = [
-            TASK.example_loss(trainer.model(**b).logits, b["labels"]).mean() for b in look_batches(tiny_tokens(), 8, 0)
+            TASK.example_loss(trainer.model(**b).logits, b["labels"]).mean()
+            for b in calibration_batches(tiny_tokens(), 8, 0)
         ]
     return float(torch.stack(losses).mean())
 
@@ -62,7 +63,7 @@ def test_the_first_step_goes_down(architecture: str) -> None:
     )
     base = look_loss(off)
     names = {module.info.name: module.base_layer for module in off.adapters}
-    G = weight_gradients(off.model, names, look_batches(tiny_tokens(), 8, 0), TASK)
+    G = weight_gradients(off.model, names, calibration_batches(tiny_tokens(), 8, 0), TASK)
     drop = -sum(float((G[m.info.name] * m.delta_weight().detach()).sum()) for m in on.adapters)
     assert drop > 1e-5, "a hundred times what the losses are known to"
     assert base - look_loss(on) == pytest.approx(drop, rel=0.2)
@@ -121,7 +122,7 @@ def test_importance_sets_ranks_within_limits_and_budget() -> None:
     names = [module.info.name for module in trainer.adapters]
     base = fresh_model()
     G = weight_gradients(
-        base, {name: base.get_submodule(name) for name in names}, look_batches(tiny_tokens(), 8, 0), TASK
+        base, {name: base.get_submodule(name) for name in names}, calibration_batches(tiny_tokens(), 8, 0), TASK
     )
     worth = np.array([float((base.get_submodule(name).weight.detach() * G[name]).abs().mean()) for name in names])
     assert np.allclose(trainer.strategy.importance, worth / worth.sum(), rtol=1e-4)

@@ -10,7 +10,7 @@ import torch
 
 from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.context import Probe
-from dynlora.engine.init.initializers import looked_at
+from dynlora.engine.init.initializers import probe_batches
 from dynlora.engine.init.weight_gradients import weight_gradients
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.strategies.dynamic import initial_ranks
@@ -52,7 +52,7 @@ def test_a_resume_looks_at_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = MemoryKeeper()
     whole = dynamic("gradients")
     whole.train(keeper)
-    monkeypatch.setattr(initial_ranks, "looked_at", lambda *_, **__: pytest.fail("looked again"))
+    monkeypatch.setattr(initial_ranks, "probe_batches", lambda *_, **__: pytest.fail("looked again"))
     config = tiny_config("dynamic", strategy={"name": "dynamic", "initial_ranks": "gradients"}, adapter__rank=4)
     resumed = make_trainer(config, state=keeper.state(10))
     resumed.train(MemoryKeeper())
@@ -65,14 +65,14 @@ def test_gradients_rank_by_what_a_component_promises(monkeypatch: pytest.MonkeyP
 
     def spy(probe: Probe, n: int, *, labels: bool = False) -> Sequence[dict[str, torch.Tensor]]:
         seen.append(probe)
-        return looked_at(probe, n, labels=labels)
+        return probe_batches(probe, n, labels=labels)
 
-    monkeypatch.setattr(initial_ranks, "looked_at", spy)
+    monkeypatch.setattr(initial_ranks, "probe_batches", spy)
     trainer = dynamic("gradients", gates="off", min_rank=0)
     (probe,) = seen
     names = [module.info.name for module in trainer.adapters]
     frozen = {module.info.name: module.base_layer for module in trainer.adapters}
-    gradients = weight_gradients(probe.model, frozen, looked_at(probe, 8, labels=True), probe.task)
+    gradients = weight_gradients(probe.model, frozen, probe_batches(probe, 8, labels=True), probe.task)
     gains = []
     for name in names:
         u, value, _ = torch.linalg.svd(gradients[name].double(), full_matrices=False)

@@ -200,5 +200,5 @@ def test_only_a_strategy_that_stands_in_a_name_gets_its_fidelity(name: str, stra
 
 
 def test_what_a_row_does_not_say_is_not_said() -> None:
-    assert run_summary.strategy_words({"strategy": "lora", "fidelity": float("nan")}) == "lora"
-    assert run_summary.strategy_words({"strategy": float("nan"), "fidelity": None}) == "no strategy"
+    assert run_summary.format_strategy({"strategy": "lora", "fidelity": float("nan")}) == "lora"
+    assert run_summary.format_strategy({"strategy": float("nan"), "fidelity": None}) == "no strategy"

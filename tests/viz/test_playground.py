@@ -133,11 +133,11 @@ def test_who_agrees() -> None:
     yes = {"prediction": "good", "probabilities": {"bad": 0.25, "good": 0.75}}
     no = {"prediction": "bad", "probabilities": {"bad": 0.9, "good": 0.1}}
     frame = playground_model.side_by_side({"adapter": yes, "base": no})
-    assert playground_model.answers_sentence(frame) == (
+    assert playground_model.answers_caption(frame) == (
         "adapter predicts good (75.0 %); base predicts bad (90.0 %). They disagree."
     )
     numbers = playground_model.side_by_side({"adapter": {"prediction": 0.5}})
-    assert playground_model.answers_sentence(numbers) == "adapter: 0.500."
+    assert playground_model.answers_caption(numbers) == "adapter: 0.500."
 
 
 def test_modules_that_carry_an_answer() -> None:
@@ -145,7 +145,7 @@ def test_modules_that_carry_an_answer() -> None:
     frame = playground_model.without_modules(found, MODULES)
     assert frame["adds"].tolist() == [3.0, 0.5]
     assert frame["flips"].tolist() == [True, False]
-    said = playground_model.modules_sentence(frame, "log-odds")
+    said = playground_model.modules_caption(frame, "log-odds")
     assert "Without key 0 the prediction changes (1 module, in orange)" in said
     drawn: Any = playground_figures.module_bars(frame, "log-odds", theme.LIGHT)
     assert layout_of(drawn).showlegend
@@ -154,7 +154,7 @@ def test_modules_that_carry_an_answer() -> None:
         "Prediction changes without it": ([0], [3.0]),
     }
     still = frame.assign(flips=False)
-    assert "No single module decides the prediction" in playground_model.modules_sentence(still, "log-odds")
+    assert "No single module decides the prediction" in playground_model.modules_caption(still, "log-odds")
     drawn = playground_figures.module_bars(still, "log-odds", theme.LIGHT)
     assert not layout_of(drawn).showlegend
 

@@ -25,8 +25,8 @@ def test_rows_are_methods_and_columns_data_sets() -> None:
     table = results_table.paper(ROWS, "method")
     assert table.columns == ("sst2 (accuracy)", "cola.csv (accuracy)")
     assert [line.label for line in table.lines] == ["dynamic (from its code)", "lora (from its code)"]
-    assert [results_table.parameter_words(line) for line in table.lines] == ["3,964", "7,924"]
-    assert [[results_table.cell_words(cell, bold="[{}]") for cell in line.cells] for line in table.lines] == [
+    assert [results_table.format_parameter(line) for line in table.lines] == ["3,964", "7,924"]
+    assert [[results_table.format_cell(cell, bold="[{}]") for cell in line.cells] for line in table.lines] == [
         ["[0.810 ± 0.010] (3)", "[0.500] (1)"], ["0.705 ± 0.007 (2)", "[0.500] (1)"],
     ]  # fmt: skip
     assert (table.left_out, table.cut, table.chosen) == (1, 0, ())
@@ -36,7 +36,7 @@ def test_rows_are_methods_and_columns_data_sets() -> None:
 def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None:
     rows = swept_rows()
     table = results_table.paper(rows, "method")
-    assert [results_table.cell_words(line.cells[0]) for line in table.lines] == [
+    assert [results_table.format_cell(line.cells[0]) for line in table.lines] == [
         "0.830 ± 0.010 (3)",
         "0.810 ± 0.010 (3)",
     ]
@@ -61,7 +61,7 @@ def test_what_was_trained_on_other_rows_is_another_column() -> None:
 def test_a_control_is_a_method_of_its_own() -> None:
     rows = [listed(1, lr=1e-3), listed(2, lr=2e-3, accuracy=0.9), listed(3, allocation="random", accuracy=0.95)]
     table = results_table.paper(rows, "method")
-    assert [(line.label, results_table.cell_words(line.cells[0])) for line in table.lines] == [
+    assert [(line.label, results_table.format_cell(line.cells[0])) for line in table.lines] == [
         ("dynamic (from its code)", "0.900 (1)"), ("dynamic (from its code), allocation random", "0.950 (1)"),
     ]  # fmt: skip
     assert table.chosen == ("dynamic (from its code)",)

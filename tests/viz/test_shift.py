@@ -44,7 +44,7 @@ def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
     gates = shift_model.group_gates(found([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
     assert gates.columns.tolist() == ["l.0.query", "l.0.key"]
     assert gates.index.tolist() == ["short", "long (not trained on)"]
-    assert shift_model.group_gates_sentence(gates, MODULES) == (
+    assert shift_model.group_gates_caption(gates, MODULES) == (
         "The mean gates of the groups differ most in key 0: short 1.1000, long (not trained on) 0.9000 (1 is neutral)."
     )
     drawn: Any = playground_figures.group_gates(gates, MODULES, theme.LIGHT)
@@ -69,7 +69,7 @@ def shifted(after: str, loss: float, changed: float = 0.0) -> str:
     states = {"before": {"rows": 8, "metrics": {"loss": 0.5, "accuracy": 1.0}, "gate": None},
               "after": {"rows": 8, "metrics": {"loss": loss, "accuracy": 1.0}, "gate": None}}  # fmt: skip
     examples = [{"before": "good film", "after": after}, {"before": "it", "after": "it"}]
-    return shift_model.shift_sentence(
+    return shift_model.shift_caption(
         {**states, "changed": changed, "kind": "upper", "strength": 0.5, "examples": examples}, "accuracy"
     )
 
@@ -93,7 +93,7 @@ def test_embedded_data_is_offered_where_its_labels_fit() -> None:
 
 
 def test_sources_are_short_unless_two_are_called_the_same() -> None:
-    words = shift_model.source_words(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
+    words = shift_model.format_source(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
     assert list(words.values()) == ["/a/reviews.csv", "/b/reviews.csv", "tweets.csv", "nyu-mll/glue:sst2"]
 
 

@@ -132,7 +132,9 @@ LOOK = 32
 """Rows a batch of what a method looks at before training."""
 
 
-def look_batches(tokens: Tokens, n: int, seed: int, device: torch.device | None = None) -> list[dict[str, Tensor]]:
+def calibration_batches(
+    tokens: Tokens, n: int, seed: int, device: torch.device | None = None
+) -> list[dict[str, Tensor]]:
     """Return n batches of `LOOK` training rows with labels, for what is looked at before training.
 
     They are drawn on their own, so that a start does not depend on how training batches its rows.

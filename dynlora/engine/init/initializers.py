@@ -49,7 +49,7 @@ class Start:
     place: Callable[[Adapters, Probe], list[Edit]] = lambda adapters, probe: []
 
 
-def looked_at(probe: Probe, n: int, *, labels: bool = False) -> list[Batch]:
+def probe_batches(probe: Probe, n: int, *, labels: bool = False) -> list[Batch]:
     """Return the first n training batches.
 
     Raises:
@@ -69,7 +69,7 @@ def along_inputs(adapters: Adapters, probe: Probe) -> list[Edit]:
     ranks = {module.info.name: module.rank for module in adapters}
     modules = {module.info.name: module.base_layer for module in adapters}
     limit = max(1, *ranks.values())
-    batches = looked_at(probe, BATCHES)
+    batches = probe_batches(probe, BATCHES)
     found = input_directions(probe.model, modules, batches, lambda _: ranks, limit=limit, seed=probe.seed)
     return along(adapters, found)
 
@@ -95,7 +95,7 @@ def along_gradients(adapters: Adapters, probe: Probe) -> list[Edit]:
             "weight; use another init"
         )
     modules = {module.info.name: module.base_layer for module in adapters}
-    gradients = weight_gradients(probe.model, modules, looked_at(probe, BATCHES, labels=True), probe.task)
+    gradients = weight_gradients(probe.model, modules, probe_batches(probe, BATCHES, labels=True), probe.task)
     edits: list[Edit] = []
     for index, module in enumerate(adapters):
         name, gradient = module.info.name, gradients[module.info.name]

@@ -103,7 +103,7 @@ class Trainer:
             keeper.checkpoint(self)  # from here on, whatever happens, there is something to resume from
             signals.record(Step(0, self.total, 0.0), {})
             signals.flush()
-            self._look(keeper)
+            self._evaluate(keeper)
         while self.step < self.total:
             self.take_step(order, signals)
             self._after_step(keeper, signals)
@@ -245,7 +245,7 @@ class Trainer:
         stop = self._agree_to_stop() and not last
         if last or self.step % eval_every(self.config, self.total) == 0:
             signals.flush()
-            self._look(keeper)
+            self._evaluate(keeper)
         elif stop or self.step % checkpoint_every(self.config, self.total) == 0:
             signals.flush()
             keeper.checkpoint(self)
@@ -260,7 +260,7 @@ class Trainer:
         flag = torch.tensor(float(asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)  # pyright: ignore
 
-    def _look(self, keeper: Keeper) -> None:
+    def _evaluate(self, keeper: Keeper) -> None:
         """Evaluate, keep the adapter if it is the best so far, and checkpoint."""
         self.recorder.scalar("optimizer_bytes", "train", self.step, float(state_bytes(self.optimizer)))
         predictions = self.predictions(self.evaluation.tokens)

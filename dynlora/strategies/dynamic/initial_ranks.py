@@ -9,7 +9,7 @@ import numpy as np
 from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.allocation.solvers import trimmed_ranks
 from dynlora.engine.context import Probe
-from dynlora.engine.init.initializers import BATCHES, base_modules, looked_at
+from dynlora.engine.init.initializers import BATCHES, base_modules, probe_batches
 from dynlora.engine.init.input_svd import input_directions
 from dynlora.engine.init.svd import leading
 from dynlora.engine.init.weight_gradients import weight_gradients
@@ -61,7 +61,7 @@ def _explained(modules: Sequence[ModuleInfo], probe: Probe, max_ranks: Sequence[
     names = [info.name for info in modules]
     wanted = dict(zip(names, max_ranks, strict=True))
     found = input_directions(
-        probe.model, base_modules(probe.model, names), looked_at(probe, BATCHES), lambda _: wanted,
+        probe.model, base_modules(probe.model, names), probe_batches(probe, BATCHES), lambda _: wanted,
         limit=max(max_ranks), seed=probe.seed,
     )  # fmt: skip
     return [found[info.name].ratio.double().cpu().numpy()[: wanted[info.name]] for info in modules]
@@ -70,7 +70,7 @@ def _explained(modules: Sequence[ModuleInfo], probe: Probe, max_ranks: Sequence[
 def _predicted(modules: Sequence[ModuleInfo], probe: Probe, max_ranks: Sequence[int]) -> list[np.ndarray]:
     """Return predicted gains per parameter along each weight's gradient, falling; see `predicted_gain`."""
     frozen = base_modules(probe.model, [info.name for info in modules])
-    gradients = weight_gradients(probe.model, frozen, looked_at(probe, BATCHES, labels=True), probe.task)
+    gradients = weight_gradients(probe.model, frozen, probe_batches(probe, BATCHES, labels=True), probe.task)
     found = []
     for info, most in zip(modules, max_ranks, strict=True):
         left, value, right = leading(gradients[info.name].float(), most, stream(probe.seed, info.name, "first ranks"))

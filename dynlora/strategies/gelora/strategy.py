@@ -17,7 +17,7 @@ from dynlora.engine.context import Probe, Step
 from dynlora.engine.data.batches import LOOK
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.edits import Edit
-from dynlora.engine.init.initializers import looked_at
+from dynlora.engine.init.initializers import probe_batches
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, state
@@ -114,7 +114,7 @@ class GeLora(Strategy):
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Estimate the dimensions of the base model's states, and return the ranks they ask for."""
-        self.estimate(probe.model, looked_at(probe, math.ceil(self.samples / LOOK)))
+        self.estimate(probe.model, probe_batches(probe, math.ceil(self.samples / LOOK)))
         return self.asked_for(modules, probe.budget, [min(info.d_in, info.d_out) for info in modules])
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:

@@ -40,7 +40,7 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
         link={
             "source": [place["left", label] for label in flows["source"]],
             "target": [place["right", label] for label in flows["target"]],
-            "value": flows["parameters"].round(1), "customdata": [_flow_words(row) for _, row in flows.iterrows()],
+            "value": flows["parameters"].round(1), "customdata": [_format_flow(row) for _, row in flows.iterrows()],
             "color": [
                 theme.faded(colour.get(source, colours.muted), 0.2 if kept else 0.72)
                 for source, kept in zip(flows["source"], flows["kept"], strict=True)
@@ -53,7 +53,7 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
     return drawn
 
 
-def _flow_words(row: pd.Series) -> str:
+def _format_flow(row: pd.Series) -> str:
     amount = f"{row['parameters']:,.0f} parameters"
     if row["kept"]:
         return f"{plotly_text(row['source'])}: {amount} were not moved"

@@ -79,7 +79,7 @@ def own(summary: Mapping[str, Any]) -> dict[str, About]:
     return found
 
 
-def rank_sentence(
+def rank_caption(
     modules: pd.DataFrame, start: np.ndarray, values: np.ndarray | None, step: int, events: Sequence[int]
 ) -> str:
     """Return the sentence under the map of ranks; arrays as recorded, at the first step and at `step`."""

@@ -142,7 +142,7 @@ class CapacityView:
         """Return the sentence under the map."""
         at_step = self.values(self.signal, self.step)
         if self.signal == "rank":
-            return signals.rank_sentence(self.modules, self.ranks(self.first), at_step, self.step, self.events)
+            return signals.rank_caption(self.modules, self.ranks(self.first), at_step, self.step, self.events)
         return signals.sentence(self.shown, self.modules, at_step, self.step)
 
     def pictures(self, about: str, colours: Palette) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit.config_fields import flat
 from dynlora.viz.kit.lines import smoothed
-from dynlora.viz.kit.run_summary import main_metric, named, strategy_words
+from dynlora.viz.kit.run_summary import format_strategy, main_metric, named
 from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import number, one_line
 
@@ -51,7 +51,7 @@ def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))
     rows = [[key, *(_shown(config, key) for config in configs.values())] for key in keys if key != "name"]
     table = pd.DataFrame([row for row in rows if len(set(row[1:])) > 1], columns=["setting", *configs])
-    table.loc[table["setting"] == METHOD, list(configs)] = [one_line(strategy_words(one), 120) for one in summaries]
+    table.loc[table["setting"] == METHOD, list(configs)] = [one_line(format_strategy(one), 120) for one in summaries]
     return table
 
 
@@ -68,8 +68,9 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
         params, time, best = (summary.get(key) or {} for key in ("params", "time", "best"))
         rows.append(
             {
-                "name": names[summary["id"]], "method (fidelity)": strategy_words(summary), "status": summary["status"],
-                "seed": summary.get("seed"), "steps": summary["step"], metric: summary["metrics"].get(metric),
+                "name": names[summary["id"]], "method (fidelity)": format_strategy(summary),
+                "status": summary["status"], "seed": summary.get("seed"), "steps": summary["step"],
+                metric: summary["metrics"].get(metric),
                 f"best {metric}": best.get(metric), "held-out loss": summary["metrics"].get("loss"),
                 "active parameters": params.get("active"), "budget": params.get("budget"),
                 "step time (ms)": time.get("step_ms_median"), "strategy time (ms)": time.get("strategy_ms_median"),

@@ -193,7 +193,7 @@ def _marked(lines: Sequence[Line], keys: Sequence[_Key]) -> list[Line]:
     ]  # fmt: skip
 
 
-def cell_words(cell: Cell | None, plus: str = "±", bold: str = "{}") -> str:
+def format_cell(cell: Cell | None, plus: str = "±", bold: str = "{}") -> str:
     """Return a cell as text: mean ± spread (n); `bold` is put around the mean and spread of the best."""
     if cell is None:
         return "–"
@@ -201,7 +201,7 @@ def cell_words(cell: Cell | None, plus: str = "±", bold: str = "{}") -> str:
     return f"{bold.format(words) if cell.is_best else words} ({cell.n})"
 
 
-def parameter_words(line: Line) -> str:
+def format_parameter(line: Line) -> str:
     """Return the parameters of a row as text."""
     return "–" if line.parameters is None else f"{round(line.parameters):,}"
 
@@ -235,8 +235,8 @@ def markdown(table: Paper, escape: Callable[[str], str] | None = None) -> str:
     head = [*HEADS, *(safe(column) for column in table.columns)]
     lines = [_piped(head), _piped(["---", "---:", *(":---:" for _ in table.columns)])]
     for line in table.lines:
-        cells = [cell_words(cell, bold="**{}**") for cell in line.cells]
-        lines.append(_piped([safe(line.label), parameter_words(line), *cells]))
+        cells = [format_cell(cell, bold="**{}**") for cell in line.cells]
+        lines.append(_piped([safe(line.label), format_parameter(line), *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -269,8 +269,8 @@ def latex(table: Paper) -> str:
     """Return the table as a `tabular` with booktabs, the best of each column in bold."""
     head = [*HEADS, *(latex_escaped(column) for column in table.columns)]
     rows = [
-        [latex_escaped(line.label), latex_escaped(parameter_words(line)),
-         *(cell_words(cell, r"$\pm$", r"\textbf{{{}}}").replace("–", "--") for cell in line.cells)]
+        [latex_escaped(line.label), latex_escaped(format_parameter(line)),
+         *(format_cell(cell, r"$\pm$", r"\textbf{{{}}}").replace("–", "--") for cell in line.cells)]
         for line in table.lines
     ]  # fmt: skip
     body = [rf"  {' & '.join(cells)} \\" for cells in rows]

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.compare.figures import NAMED_COLUMNS
-from dynlora.viz.compare.scatter_model import APART, QUARTERS, Axis, value_words
+from dynlora.viz.compare.scatter_model import APART, QUARTERS, Axis, format_value
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import plotly_lines, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
@@ -58,7 +58,7 @@ def scale(values: pd.Series, *, logarithmic: bool) -> dict[str, Any]:
     gaps = np.diff(np.log(known) if logarithmic else known)
     if gaps.min() < APART * gaps.sum():
         return found
-    words = [value_words(float(value)) for value in known]
+    words = [format_value(float(value)) for value in known]
     return {"type": found["type"], "tickmode": "array", "tickvals": known.tolist(), "ticktext": words}
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from dynlora.store import search_fields
 from dynlora.viz.compare.model import METHOD, distinct_names
 from dynlora.viz.kit.config_fields import LABELS
-from dynlora.viz.kit.run_summary import strategy_words
+from dynlora.viz.kit.run_summary import format_strategy
 from dynlora.viz.kit.text import number, one_line, source_name
 
 Row = Mapping[str, Any]
@@ -76,7 +76,9 @@ def _is_number(value: Any) -> bool:
 def number_table(rows: Sequence[Row]) -> pd.DataFrame:
     """Return one row per run: id, name (distinct), strategy (with its fidelity), then a column for each number."""
     names = distinct_names(rows)
-    about = [{"id": row["id"], "name": names[row["id"]], "strategy": one_line(strategy_words(row), 60)} for row in rows]
+    about = [
+        {"id": row["id"], "name": names[row["id"]], "strategy": one_line(format_strategy(row), 60)} for row in rows
+    ]
     whole = pd.DataFrame(about, columns=["id", "name", "strategy"])
     table = pd.DataFrame([numbers(row) for row in rows], index=whole.index)
     order = {name: place for place, name in enumerate(table.columns)}
@@ -106,7 +108,7 @@ def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_SETTINGS)
     columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
     if METHOD in columns:
-        columns[METHOD] = [one_line(strategy_words(row), 60) for row in rows]
+        columns[METHOD] = [one_line(format_strategy(row), 60) for row in rows]
     counts = {key: len(set(map(str, values))) for key, values in columns.items()}
     is_text = {key: not any(_is_number(value) for value in columns[key]) for key in columns}
     chosen = sorted((key for key in columns if counts[key] > 1), key=lambda key: (-counts[key], is_text[key]))
@@ -124,7 +126,7 @@ def _plain(key: str, value: Any) -> Any:
     return one_line(source_name(value) if key in ("data.name", "data.path", "model.name") else value, 60)
 
 
-def value_words(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a setting's value as people read it."""
     if value is None:
         return "not set"
@@ -135,7 +137,7 @@ def value_words(value: Any) -> str:
 
 def in_order(values: Sequence[Any]) -> list[Any]:
     """Return the distinct values of a setting: nothing first, then numbers by size, then text."""
-    distinct = {value_words(value): value for value in values}
+    distinct = {format_value(value): value for value in values}
     return sorted(
         distinct.values(),
         key=lambda value: (0, 0.0, "") if value is None else (1, value, "") if _is_number(value) else (2, 0.0, value),
@@ -188,7 +190,7 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     distinct = sorted(set(known))
     written = distinct if len(distinct) <= 5 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
     places = tuple(float("nan") if value is None else place(value) for value in values)
-    words = tuple("–" if value is None else value_words(value) for value in values)
+    words = tuple("–" if value is None else format_value(value) for value in values)
     return Axis(name, places, words, _apart([(place(value), _tick(value)) for value in written]))
 
 
@@ -207,11 +209,11 @@ def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
 
 
 def _axis_of_text(name: str, values: Sequence[Any]) -> Axis:
-    words, order = tuple(value_words(value) for value in values), in_order(values)
-    places = {value_words(value): i / (len(order) - 1) if len(order) > 1 else 0.5 for i, value in enumerate(order)}
+    words, order = tuple(format_value(value) for value in values), in_order(values)
+    places = {format_value(value): i / (len(order) - 1) if len(order) > 1 else 0.5 for i, value in enumerate(order)}
     step = max(1, math.ceil(len(order) / TICKS))
-    ticks = tuple((places[value_words(value)], value_words(value)) for value in order[::step])
-    return Axis(name, tuple(places[value_words(value)] for value in values), words, ticks)
+    ticks = tuple((places[format_value(value)], format_value(value)) for value in order[::step])
+    return Axis(name, tuple(places[format_value(value)] for value in values), words, ticks)
 
 
 def axes(rows: Sequence[Row], settings: Sequence[str], results: Sequence[str]) -> list[Axis]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from dynlora.viz.compare.results_table import Paper
-from dynlora.viz.compare.scatter_model import QUARTERS, title, value_words
+from dynlora.viz.compare.scatter_model import QUARTERS, format_value, title
 from dynlora.viz.compare.sweep_model import MOST_LINES
 from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.stats import spearman
@@ -88,7 +88,7 @@ def along(lines: pd.DataFrame, drawn: int, of: int, name: str, *, low_is_good: b
     own = lines[lines["group"] == best["group"]]
     ends = (own["x"].min(), own["x"].max())
     words = (
-        f"Best: {one_line(best['group'], 80)} at {_plain(title(name))} {value_words(float(best['x']))}, "
+        f"Best: {one_line(best['group'], 80)} at {_plain(title(name))} {format_value(float(best['x']))}, "
         f"{score(best['mean'])} over {plural(int(best['n']), 'run')}"
     )
     if len(own) > 1 and best["x"] in ends:

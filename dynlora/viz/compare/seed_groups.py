@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.kit.config_fields import flat
-from dynlora.viz.kit.run_summary import strategy_words
+from dynlora.viz.kit.run_summary import format_strategy
 from dynlora.viz.kit.text import one_line
 
 CLOCKS = {
@@ -90,7 +90,7 @@ def _key(summary: Mapping[str, Any], ignoring: Collection[str]) -> str:
 
 def _labels(firsts: Sequence[Mapping[str, Any]], ignoring: Collection[str]) -> list[str]:
     """Return the strategy of each group; those of one strategy get the settings that tell them apart, if set."""
-    words = [one_line(strategy_words(summary), 60) for summary in firsts]
+    words = [one_line(format_strategy(summary), 60) for summary in firsts]
     settings = [_settings(summary, ignoring) for summary in firsts]
     alike = {word: [own for own, other in zip(settings, words, strict=True) if other == word] for word in set(words)}
     differ = {word: _differing(members) for word, members in alike.items()}

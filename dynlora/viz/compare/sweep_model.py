@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store import search_fields
-from dynlora.viz.compare.scatter_model import NOT_SETTINGS, Row, in_order, swept, value_words
+from dynlora.viz.compare.scatter_model import NOT_SETTINGS, Row, format_value, in_order, swept
 from dynlora.viz.compare.seed_groups import grouped, methods
 
 BUDGET = "params.budget"
@@ -48,10 +48,10 @@ def grid(rows: Sequence[Row], across: str, down: str, metric: str) -> pd.DataFra
     columns = swept(rows)
     cells: dict[tuple[str, str], list[float]] = {}
     tops, sides = (in_order(columns[key])[:MOST_VALUES] for key in (across, down))
-    order = [[value_words(value) for value in values] for values in (sides, tops)]
+    order = [[format_value(value) for value in values] for values in (sides, tops)]
     for row, top, side in zip(rows, columns[across], columns[down], strict=True):
         value = _result(row, metric)
-        cell = (value_words(side), value_words(top))
+        cell = (format_value(side), format_value(top))
         if value is not None and cell[0] in order[0] and cell[1] in order[1]:
             cells.setdefault(cell, []).append(value)
     found = [(side, top, *_summed(cells.get((side, top), []))) for side in order[0] for top in order[1]]

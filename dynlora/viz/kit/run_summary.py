@@ -35,11 +35,11 @@ def about(summary: Mapping[str, Any]) -> str:
     """Return the line under a run's title."""
     seed = "" if summary.get("seed") is None else f", seed {summary['seed']}"
     model, data = (source_name(summary.get(key) or "?") for key in ("model", "data"))
-    words = f"{strategy_words(summary)}: {model} on {data}{seed}"
+    words = f"{format_strategy(summary)}: {model} on {data}{seed}"
     return f"{words}, {summary['max_steps']:,} steps"
 
 
-def strategy_words(row: Mapping[str, Any]) -> str:
+def format_strategy(row: Mapping[str, Any]) -> str:
     """Return the strategy with its fidelity, which belongs wherever methods are set side by side."""
     name, fidelity = (value if isinstance(value := row.get(key), str) else "" for key in ("strategy", "fidelity"))
     words = f"from its {fidelity}" if fidelity in ("code", "description") else one_line(fidelity, 30)
@@ -51,7 +51,7 @@ def named(row: Mapping[str, Any]) -> str:
     name, strategy = one_line(row["name"], 60), row.get("strategy")
     if not isinstance(strategy, str) or not strategy:
         return name
-    words = one_line(strategy_words(row), 60)
+    words = one_line(format_strategy(row), 60)
     as_word = rf"(?<!\w){re.escape(strategy)}(?!\w)"
     return name if words in name else re.sub(as_word, lambda _: words, name, count=1)
 
@@ -117,7 +117,7 @@ def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int
     return float(recent["step_ms"].median()) * (summary["max_steps"] - summary["step"]) / 1000
 
 
-def progress_words(summary: Mapping[str, Any], remaining: float | None) -> str:
+def format_progress(summary: Mapping[str, Any], remaining: float | None) -> str:
     """Return where a run stands, in words."""
     words = f"step {summary['step']:,} of {summary['max_steps']:,}"
     return words if remaining is None else f"{words}, about {duration(remaining)} remaining"

@@ -21,7 +21,7 @@ from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
-from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_words
+from dynlora.viz.ui.run_picker import Chosen, find_run, format_run, has_model, is_read_only, link, list_all
 from dynlora.viz.ui.url_state import choose
 
 SIZES = (128, 512, 2048)
@@ -69,9 +69,9 @@ def _draw(
             "estimate this change. Each module needs about one forward pass over the held-out examples."
         )
         return
-    words = knockout_model.effect_sentence(effect, len(modules), found.rows)
+    words = knockout_model.effect_caption(effect, len(modules), found.rows)
     chart(knockout_figures.effect_bars(effect, colours()), words, effect.drop(columns="position"), "effects")
-    note(knockout_model.adapter_sentence(found, summary["step"]))
+    note(knockout_model.adapter_caption(found, summary["step"]))
     _against_scores(folder, effect, modules, twins)
     groups = knockout_model.by_group(found, modules)
     if len(groups) > 1:
@@ -121,7 +121,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
     left, right = st.columns([3, 2])
     with left:
         figure = knockout_figures.score_against_effect(effect, scores[name], name, colours())
-        words = knockout_model.agreement_sentence(name, found, other)
+        words = knockout_model.agreement_caption(name, found, other)
         chart(figure, words, effect.assign(score=scores[name][effect["position"]]), "against")
     with right:
         st.markdown("**Rank correlation of each score with the loss change**")
@@ -142,7 +142,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
 
 def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.DataFrame | None]:
     """Return id and name of the uniform twin and its effects, None while they are not measured; no id without one."""
-    words = run_words(twins) if len(twins) else {}
+    words = format_run(twins) if len(twins) else {}
     able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:
         effect = knockout_model.effects(read_knockouts(knockout_file(find_run(run).folder)), modules)

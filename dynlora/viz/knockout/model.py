@@ -139,7 +139,7 @@ def misjudged(score: np.ndarray, effect: pd.DataFrame, most: int = 6) -> pd.Data
     )
 
 
-def effect_sentence(effect: pd.DataFrame, of: int, rows: int) -> str:
+def effect_caption(effect: pd.DataFrame, of: int, rows: int) -> str:
     """Return the sentence under the chart of effects."""
     if effect.empty:
         return "No module has been measured yet."
@@ -155,7 +155,7 @@ def effect_sentence(effect: pd.DataFrame, of: int, rows: int) -> str:
     )
 
 
-def adapter_sentence(found: Knockouts, step: int) -> str:
+def adapter_caption(found: Knockouts, step: int) -> str:
     """Return on which adapter knock-outs were measured, and whether the run has gone on since.
 
     Args:
@@ -168,7 +168,7 @@ def adapter_sentence(found: Knockouts, step: int) -> str:
     return f"{words} The run is now at step {step:,}; measure again for the current modules."
 
 
-def agreement_sentence(name: str, found: Agreement, uniform: Agreement | None) -> str:
+def agreement_caption(name: str, found: Agreement, uniform: Agreement | None) -> str:
     """Return the sentence under the scatter of a score against the effects.
 
     Args:

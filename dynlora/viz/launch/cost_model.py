@@ -46,7 +46,7 @@ def kinds_frame(found: Mapping[str, Any]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def kinds_sentence(found: Mapping[str, Any]) -> str:
+def kinds_caption(found: Mapping[str, Any]) -> str:
     """Say how the parameters stand to the budget, and what else is trained."""
     params = found["params"]
     used = params["active"] + params["gate"]
@@ -86,7 +86,7 @@ def _thinned(steps: Sequence[int]) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (MARKS - 1))] for i in range(MARKS)]
 
 
-def schedule_sentence(found: Mapping[str, Any]) -> str:
+def schedule_caption(found: Mapping[str, Any]) -> str:
     """Say in words when what happens."""
     schedule = found["schedule"]
     steps, events = schedule["steps"], schedule["events"]
@@ -101,7 +101,7 @@ def schedule_sentence(found: Mapping[str, Any]) -> str:
     )
 
 
-def cost_sentence(found: Mapping[str, Any], training: int = 0) -> str:
+def cost_caption(found: Mapping[str, Any], training: int = 0) -> str:
     """Say where memory and time come from.
 
     Args:
@@ -119,7 +119,7 @@ def cost_sentence(found: Mapping[str, Any], training: int = 0) -> str:
     )
 
 
-def data_sentence(found: Mapping[str, Any]) -> str:
+def data_caption(found: Mapping[str, Any]) -> str:
     """Say how much data there is, what is predicted and by what number it is judged."""
     train, held_out = found["tokens"]["train"], found["tokens"]["held_out"]
     classes = f"the classes {listed(list(map(str, found['labels'])), 6)}" if found["labels"] else "a number"

@@ -66,16 +66,16 @@ def _draw(found: Mapping[str, Any], training: int) -> None:
     """Draw a check's figures, warnings, parameters, schedule and rows."""
     with card("Cost estimate", "costs"):
         figures(cost_model.figures(found), "figures-costs")
-        note(cost_model.cost_sentence(found, training))
+        note(cost_model.cost_caption(found, training))
         for sentence in found["warnings"]:
             st.warning(markdown_text(sentence, 600), icon=":material/warning:")
     left, right = st.columns(2)
     kinds, timeline = cost_model.kinds_frame(found), cost_model.timeline(found)
     with left, card("Trainable parameters by module kind", "kinds"):
-        chart(cost_figures.kinds_bars(kinds, colours()), cost_model.kinds_sentence(found), kinds, "kinds")
+        chart(cost_figures.kinds_bars(kinds, colours()), cost_model.kinds_caption(found), kinds, "kinds")
     with right, card("Schedule", "schedule"):
         figure = cost_figures.schedule_lanes(timeline, colours())
-        chart(figure, cost_model.schedule_sentence(found), timeline, "schedule")
+        chart(figure, cost_model.schedule_caption(found), timeline, "schedule")
     preview = cost_model.preview_frame(found)
     with card("Tokenized examples", "preview"):
         st.dataframe(
@@ -87,4 +87,4 @@ def _draw(found: Mapping[str, Any], training: int) -> None:
                 "model input": st.column_config.TextColumn(width="large"),
             },
         )  # fmt: skip
-        under(cost_model.data_sentence(found), preview, "preview")
+        under(cost_model.data_caption(found), preview, "preview")

@@ -21,7 +21,7 @@ from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
 from dynlora.viz.ui.model_client import ask_model
-from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, list_all, run_words
+from dynlora.viz.ui.run_picker import Chosen, find_run, format_run, has_model, list_all
 from dynlora.viz.ui.url_state import choose, put, to_address
 
 MOST_EXAMPLES = 256
@@ -141,7 +141,7 @@ def _other_run(run: Chosen, task: Task) -> Chosen | None:
     for source, folder in zip(sources, runs["folder"], strict=True):
         if source not in same:
             same[source] = run_task(Path(folder)) == task
-    words = run_words(runs.loc[[same[source] for source in sources]])
+    words = format_run(runs.loc[[same[source] for source in sources]])
     chosen = choose("other", "Compare with", ["", *words], "", lambda key: words.get(key, "No other run"), width=320)
     found = find_run(chosen) if chosen else None
     return found if found is not None and run_task(found.folder) == task else None
@@ -181,7 +181,7 @@ def answers_card(asked: Asked) -> None:
             return
         frame = playground_model.side_by_side({who: answer[0] for who, answer in found.items()})
         chart(
-            playground_figures.answer_bars(frame, colours()), playground_model.answers_sentence(frame), frame, "answers"
+            playground_figures.answer_bars(frame, colours()), playground_model.answers_caption(frame), frame, "answers"
         )
         if found["adapter"][0].get("unusual"):
             st.warning(
@@ -201,7 +201,7 @@ def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:
     left, right = st.columns(2)
     with left, card("Attribution by module", "carry"):
         frame = playground_model.without_modules(found, modules)
-        words = playground_model.modules_sentence(frame, unit)
+        words = playground_model.modules_caption(frame, unit)
         chart(playground_figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
     with right, card("Gates for this text", "opened"):
         if found["gate"] is None:

@@ -62,7 +62,7 @@ def side_by_side(answers: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["who", "answer", "label", "value"])
 
 
-def answers_sentence(frame: pd.DataFrame) -> str:
+def answers_caption(frame: pd.DataFrame) -> str:
     """Return the sentence under the answers."""
     first = frame.drop_duplicates("who")
     if (frame["label"] == "number").all():
@@ -87,7 +87,7 @@ def without_modules(found: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataF
     )
 
 
-def modules_sentence(frame: pd.DataFrame, unit: str) -> str:
+def modules_caption(frame: pd.DataFrame, unit: str) -> str:
     """Return the sentence under the modules."""
     flips = frame[frame["flips"]]
     order = frame.sort_values("adds", ascending=False)

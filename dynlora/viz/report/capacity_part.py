@@ -72,7 +72,7 @@ def _map(run: RunReading, name: str) -> Chart | None:
         grouping=about.grouping,
     )
     words = (
-        capacity_signals.rank_sentence(run.modules, first, last, step, run.event_steps)
+        capacity_signals.rank_caption(run.modules, first, last, step, run.event_steps)
         if name == "rank"
         else capacity_signals.sentence(about, run.modules, last, step)
     )

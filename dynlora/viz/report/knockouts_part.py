@@ -24,12 +24,12 @@ def knockouts_part(run: RunReading) -> Part:
     effect = knockout_model.effects(found, run.modules)
     if found is None or effect.empty:
         return Part(TITLE, [])
-    words = knockout_model.effect_sentence(effect, len(run.modules), found.rows)
+    words = knockout_model.effect_caption(effect, len(run.modules), found.rows)
     drawn = partial(knockout_figures.effect_bars, effect)
     title = "Module ablation (knock-out)"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
     return Part(
-        TITLE, [*blocks, *_agreements(run, effect)], [knockout_model.adapter_sentence(found, run.summary["step"])]
+        TITLE, [*blocks, *_agreements(run, effect)], [knockout_model.adapter_caption(found, run.summary["step"])]
     )
 
 

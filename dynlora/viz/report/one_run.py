@@ -128,7 +128,7 @@ def made_part(run: RunReading) -> Part:
     """Return how the run was made: its configuration, and the versions and machine it was made with."""
     summary = run.summary
     created = summary.get("created")
-    facts = {"id": summary["id"], "strategy": run_summary.strategy_words(summary)}
+    facts = {"id": summary["id"], "strategy": run_summary.format_strategy(summary)}
     if isinstance(created, int | float) and 0 <= created < 4e9:
         facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
     facts |= {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.run_summary import progress_words
+from dynlora.viz.kit.run_summary import format_progress
 from dynlora.viz.kit.text import duration
 
 
@@ -45,7 +45,7 @@ def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, events: pd.Data
 
 def words(summary: Mapping[str, Any], remaining: float | None) -> str:
     """Return where a run stands; a running one without a step of its own yet says so."""
-    found = progress_words(summary, remaining)
+    found = format_progress(summary, remaining)
     if summary["status"] == "running" and remaining is None:
         return f"{found}; the remaining time is known after the first step of this process"
     return found
@@ -72,7 +72,7 @@ def minutes(system: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"name": system["name"], "minutes": (system["time"] - start) / 60, "value": system["value"]})
 
 
-def machine_words(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -> str:
+def format_machine(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -> str:
     """Say the last and the highest value of each reading."""
     parts = []
     for name, called in names.items():

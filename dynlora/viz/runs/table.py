@@ -12,7 +12,7 @@ import pandas as pd
 
 from dynlora.store import search_fields
 from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.run_summary import budget_share, main_metric, named, strategy_words
+from dynlora.viz.kit.run_summary import budget_share, format_strategy, main_metric, named
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import listed, one_line, plural, score
 
@@ -101,7 +101,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "result": value,
         "metric": one_line(name, 40),
         "tags": [one_line(tag, 40) for tag in row.get("tags") or []],
-        "strategy": "" if pd.isna(row["strategy"]) else one_line(strategy_words(row), 120),
+        "strategy": "" if pd.isna(row["strategy"]) else one_line(format_strategy(row), 120),
         **{key: "" if pd.isna(row[key]) else one_line(row[key], 120) for key in ("model", "data")},
         "seed": None if pd.isna(row["seed"]) else row["seed"],
         "active parameters": params.get("active") if isinstance(params.get("active"), int) else None,
@@ -120,7 +120,7 @@ def _times(seconds: pd.Series) -> pd.Series:
     return pd.to_datetime(finite.clip(0.0, 4e9) // 1, unit="s")
 
 
-def found_words(shown: int, of: int) -> str:
+def format_found(shown: int, of: int) -> str:
     """Return how many runs a filter leaves, in words."""
     runs = "run" if of == 1 else "runs"
     if shown == of:
@@ -138,7 +138,7 @@ def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     finished = records(runs[runs["status"] == "finished"])
-    words = {str(row["strategy"]): strategy_words(row) for row in reversed(finished)}
+    words = {str(row["strategy"]): format_strategy(row) for row in reversed(finished)}
     for row in finished:
         metric, value = main_metric(row)
         if metric and value is not None:
@@ -164,7 +164,7 @@ def group_summary(members: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
-def group_words(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
+def format_group(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
     """Return what a grouping shows, in words.
 
     Args:
@@ -176,14 +176,15 @@ def group_words(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
     if summary.empty:
         return f"There is no finished run with a result yet.{left}"
     parts = [
-        f"{row['group']}: {one_line(row['metric'], 40)} {score(row['mean'])}{_spread_words(row['spread'], row['runs'])}"
+        f"{row['group']}: {one_line(row['metric'], 40)} {score(row['mean'])}"
+        f"{_format_spread(row['spread'], row['runs'])}"
         for row in records(summary)
     ]
     warning = " The runs have different models or data; filter for one of them to compare." if mixed else ""
     return f"Mean ± standard deviation over runs. {listed(parts, 4)}.{left}{warning}"
 
 
-def _spread_words(spread: float, runs: int) -> str:
+def _format_spread(spread: float, runs: int) -> str:
     return " (1 run)" if runs == 1 else f" ± {score(spread)} ({runs} runs)"
 
 

@@ -107,7 +107,7 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
             st.caption(safe(f"{one_line(example['before'], 90)} → {one_line(example['after'], 90)}"))
     with right:
         _gates(found["before"], found["after"], modules, "shift-gates")
-    under(shift_model.shift_sentence(found, summary["metric"]), frame, "shift")
+    under(shift_model.shift_caption(found, summary["metric"]), frame, "shift")
 
 
 def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.DataFrame, key: str) -> None:
@@ -142,7 +142,7 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
         note("This run has no gates." if found["groups"] else "This run has no input groups.")
         return
     figure = playground_figures.group_gates(gates, modules, colours())
-    chart(figure, shift_model.group_gates_sentence(gates, modules), inputs_model.gate_table(gates), "apart-gates")
+    chart(figure, shift_model.group_gates_caption(gates, modules), inputs_model.gate_table(gates), "apart-gates")
 
 
 def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
@@ -151,7 +151,7 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     if task is None:
         return
     sources = other_data(summary, task, list_all())
-    words = {"": "Choose data", **shift_model.source_words(list(sources)), **({} if is_read_only() else {FILE: HERE})}
+    words = {"": "Choose data", **shift_model.format_source(list(sources)), **({} if is_read_only() else {FILE: HERE})}
     if len(words) == 1:
         note("No data of other runs has the same label names as this run.")
         return
@@ -168,7 +168,7 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     frame = shift_model.metric_table({"own data": own["whole"], title: found})
     rows(frame.round(4))
     _gates(own["whole"], found, modules, "elsewhere-gates")
-    under(shift_model.elsewhere_sentence(own["whole"], found, title, summary["metric"]), frame, "elsewhere")
+    under(shift_model.elsewhere_caption(own["whole"], found, title, summary["metric"]), frame, "elsewhere")
 
 
 def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -73,7 +73,7 @@ def group_gates(found: Mapping[str, Any], summary: Mapping[str, Any], modules: p
     return pd.DataFrame(values, index=told_apart(list(found["groups"]), summary), columns=names)
 
 
-def group_gates_sentence(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
+def group_gates_caption(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
     """Return the sentence under the gates of the groups: where they differ most."""
     values = gates.to_numpy(float)
     if len(gates) < 2 or not np.isfinite(values).all():
@@ -87,7 +87,7 @@ def group_gates_sentence(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
     )
 
 
-def shift_sentence(found: Mapping[str, Any], metric: str) -> str:
+def shift_caption(found: Mapping[str, Any], metric: str) -> str:
     """Return the sentence under a perturbation."""
     before, after = found["before"]["metrics"].get(metric), found["after"]["metrics"].get(metric)
     words = KINDS.get(str(found["kind"]), str(found["kind"]))
@@ -119,7 +119,7 @@ def gate_distance(before: Mapping[str, Any], after: Mapping[str, Any]) -> float 
     return float(np.mean([abs(a - b) for a, b in pairs])) if pairs else None
 
 
-def elsewhere_sentence(own: Mapping[str, Any], other: Mapping[str, Any], name: str, metric: str) -> str:
+def elsewhere_caption(own: Mapping[str, Any], other: Mapping[str, Any], name: str, metric: str) -> str:
     """Return the sentence under other data."""
     first, second = own["metrics"].get(metric), other["metrics"].get(metric)
     gates = gate_distance(own, other)
@@ -145,7 +145,7 @@ def embedded_data(task: Task, own: str | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def source_words(sources: Sequence[str]) -> dict[str, str]:
+def format_source(sources: Sequence[str]) -> dict[str, str]:
     """Return what a list shows for each source of data: its short name, or the whole where two share one."""
     short = {source: one_line(source_name(source), 60) for source in sources}
     times = Counter(short.values())

@@ -26,7 +26,7 @@ _LOOK = threading.local()
 
 
 @contextmanager
-def one_look() -> Iterator[None]:
+def one_refresh() -> Iterator[None]:
     """Ask each run for its version once while the block lasts: all answers are of one moment, and come sooner."""
     before, _LOOK.versions = getattr(_LOOK, "versions", None), {}
     try:
@@ -36,7 +36,7 @@ def one_look() -> Iterator[None]:
 
 
 def version(folder: Path) -> tuple[int, int, str, int]:
-    """Return `queries.version_key`, within `one_look` the one it was first."""
+    """Return `queries.version_key`, within `one_refresh` the one it was first."""
     seen = getattr(_LOOK, "versions", None)
     if seen is None:
         return queries.version_key(folder)

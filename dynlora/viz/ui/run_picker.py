@@ -18,7 +18,7 @@ from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
 from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.run_summary import ACTIVE, strategy_words
+from dynlora.viz.kit.run_summary import ACTIVE, format_strategy
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.ui.cards import titled
@@ -110,7 +110,7 @@ def runs_root_of(run_id: str) -> Path:
     return find_run(run_id).folder.parent
 
 
-def run_words(runs: pd.DataFrame) -> dict[str, str]:
+def format_run(runs: pd.DataFrame) -> dict[str, str]:
     """Return what a list shows for each run id: name and strategy with its fidelity; no status, which would grow old.
 
     Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
@@ -118,7 +118,7 @@ def run_words(runs: pd.DataFrame) -> dict[str, str]:
     found = {}
     for row in records(runs[["id", "name", "strategy", "fidelity", "status", "is_own"]]):
         is_named = isinstance(row["strategy"], str)
-        about = strategy_words(row) if is_named else STATUS_WORDS.get(row["status"], row["status"])
+        about = format_strategy(row) if is_named else STATUS_WORDS.get(row["status"], row["status"])
         sample = "" if row["is_own"] else " · sample"
         found[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 40)}{sample}"
     times = Counter(found.values())
@@ -135,7 +135,7 @@ def pick_run(label: str = "Run", without: Callable[[], None] | None = None) -> C
     runs = list_all()
     if runs.empty:
         empty_store(without)
-    words = run_words(runs)
+    words = format_run(runs)
     remembered = st.session_state.get("last_run")
     readable = runs[runs["status"] != "corrupt"]["id"].tolist() or runs["id"].tolist()
     wanted = st.query_params.get("run") or (remembered if remembered in words else readable[0])
@@ -188,7 +188,7 @@ def pick_runs(label: str, runs: pd.DataFrame, at_most: int) -> list[str]:
         runs: to pick from; the first two are picked when the address says nothing.
         at_most: runs that can be picked.
     """
-    words = run_words(runs)
+    words = format_run(runs)
     wanted = st.query_params.get("runs")
     ids = wanted.split(",") if wanted is not None else list(words)[:2]
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
