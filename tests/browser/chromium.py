@@ -28,7 +28,7 @@ def find_chromium() -> str | None:
 def _starts(path: str) -> bool:
     """Whether it is a browser; Ubuntu's `chromium-browser` may be a script that only asks for a snap."""
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=300, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0 and any(char.isdigit() for char in done.stdout)

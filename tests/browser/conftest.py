@@ -23,7 +23,7 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from tests.browser.chromium import find_chromium
 from tests.viz.runs import make_run
-from tests.waiting import PATIENCE_MS, until
+from tests.waiting import PATIENCE_MS, PATIENCE_S, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
@@ -144,7 +144,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for member in family:
         if "streamlit" in " ".join(member.cmdline()) or member.pid == process.pid:
             member.terminate()
-    psutil.wait_procs(family, timeout=10)
+    psutil.wait_procs(family, timeout=PATIENCE_S)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.browser.chromium import find_chromium
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -66,7 +67,7 @@ def elsewhere() -> Iterator[str]:
 
 def status(server: str, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     """Return the status and body of a request whose headers were written by hand."""
-    connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=PATIENCE_S)
     try:
         connection.putrequest(method, path, skip_host=True)
         for name, value in {"Host": urlsplit(server).netloc, "Content-Length": "0", **headers}.items():

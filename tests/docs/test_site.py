@@ -20,6 +20,7 @@ from dynlora import config, strategies
 from dynlora.cli.main import main
 from dynlora.server import docs_site
 from dynlora.viz.ui.frame import EXPLAINED_BY
+from tests.waiting import PATIENCE_MS, PATIENCE_S
 from tools.docs import pages, tables
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def served(site: Path) -> Iterator[int]:
 def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browser, served: int) -> None:
     origin = f"http://127.0.0.1:{served}"
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     for path in ("index", "methods/dynamic", "RESULTS", "reference/python"):
@@ -144,7 +146,7 @@ def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browse
 @pytest.mark.slow
 def test_it_is_served_under_this_machines_own_name_only(served: int) -> None:
     for host, expected in ((f"127.0.0.1:{served}", 200), ("localhost", 200), ("rebound.example", 403)):
-        connection = http.client.HTTPConnection("127.0.0.1", served, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", served, timeout=PATIENCE_S)
         connection.request("GET", "/index.html", headers={"Host": host})
         assert connection.getresponse().status == expected
         connection.close()
