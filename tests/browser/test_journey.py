@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from dynlora.store import queries
+from dynlora.store.reader import RunReader
 from tests.browser.conftest import MODES, OTHER, Picture, fits, settled, show
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page
@@ -31,7 +35,7 @@ LOOKS = [
 def test_launch_watch_stop_resume_look_compare(server: str, page: Page, picture: Picture, runs_dir: Path) -> None:
     from playwright.sync_api import expect
 
-    run_id = _launch(page, server)
+    run_id = _launch(page, server, runs_dir)
     picture(page, "1-launched", full_page=True)
 
     page.get_by_role("link", name="Open run").click()
@@ -71,8 +75,11 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, picture:
     picture(page, "5-compare", full_page=True)
 
 
-def _launch(page: Page, server: str) -> str:
-    """Fill the form in, start the run, and return its id."""
+def _launch(page: Page, server: str, runs_dir: Path) -> str:
+    """Fill the form in, start the run, suspend it after a first step, and return its id.
+
+    Stopping lets it continue; else a page that a busy machine draws late would find it finished.
+    """
     from playwright.sync_api import expect
 
     page.goto(f"{server}/launch")
@@ -90,9 +97,18 @@ def _launch(page: Page, server: str) -> str:
         box.press("Enter")
         expect(command).to_contain_text(shown)
     page.get_by_role("button", name="Start", exact=True).click()
-    started = page.get_by_text(re.compile(r"Started as \S+\."))
-    expect(started).to_be_visible()
-    return re.sub(r".*Started as (\S+)\..*", r"\1", started.inner_text(), flags=re.S)
+    until(lambda: _steps(runs_dir), "a first step")
+    [(run_id, _)] = _steps(runs_dir)
+    with RunReader(runs_dir / run_id) as reader:
+        os.kill(reader.status().pid or 0, signal.SIGSTOP)
+    expect(page.get_by_text(f"Started as {run_id}.")).to_be_visible()
+    return run_id
+
+
+def _steps(runs_dir: Path) -> list[tuple[str, int]]:
+    """Return id and step of each run that has taken one, but for the one that is always there."""
+    rows = queries.list_runs(runs_dir)[["id", "step"]].to_dict("records")
+    return [(str(row["id"]), int(row["step"])) for row in rows if row["id"] != OTHER and row["step"] >= 1]
 
 
 @pytest.mark.parametrize("looks", LOOKS)
