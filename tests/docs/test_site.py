@@ -20,7 +20,7 @@ from dynlora import config, strategies
 from dynlora.cli.main import main
 from dynlora.server import docs_site
 from dynlora.viz.ui.frame import EXPLAINED_BY
-from tests.waiting import PATIENCE_MS, PATIENCE_S
+from tests.waiting import PATIENCE_MS, PATIENCE_S, until
 from tools.docs import pages, tables
 
 if TYPE_CHECKING:
@@ -137,8 +137,15 @@ def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browse
     for path in ("index", "methods/dynamic", "RESULTS", "reference/python"):
         page.goto(f"{origin}/{path}.html", wait_until="networkidle")
     page.goto(f"{origin}/index.html")
-    page.get_by_label("Search").first.fill("reallocation")
-    page.locator(".md-search-result__item").first.wait_for()
+    search = page.get_by_label("Search").first
+    search.click()
+
+    def is_found() -> bool:
+        search.fill("")
+        search.press_sequentially("reallocation")  # the page listens to keys, from when its search is loaded
+        return page.locator(".md-search-result__item").count() > 0
+
+    until(is_found, "a result of the search", pause_s=0.5)
     assert [url for url in asked if not url.startswith((origin, "data:", "blob:"))] == []
     page.close()
 
