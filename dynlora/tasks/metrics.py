@@ -15,10 +15,15 @@ def confusion(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> np.nd
 def classification_metrics(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> dict[str, float]:
     """Return accuracy, Matthews' correlation, macro F1 and, for two classes, F1 of class 1; 0 where undefined.
 
-    All are taken from one confusion table C, as `sklearn.metrics` defines them (calling it for each takes four times as
-    long, and an evaluation asks for every input group):
+    All are taken from one confusion table C, as `sklearn.metrics` defines them; each of its functions would make the
+    table again, and an evaluation asks for every input group.
     F1_k = 2 C_kk / (Σ_j C_kj + Σ_i C_ik); Matthews = (n Σ_k C_kk - t·p) / √((n² - p·p)(n² - t·t)), t and p the sums of
     rows and columns.
+
+    Args:
+        label: true classes, (n,).
+        prediction: predicted classes, (n,).
+        n_labels: number of classes.
     """
     counts = confusion(label, prediction, n_labels).astype(float)
     truth, said, right, n = counts.sum(1), counts.sum(0), np.diag(counts), counts.sum()
