@@ -240,8 +240,8 @@ def fits(page: Page, scheme: Literal["light", "dark"]) -> None:
     """Check that a page is as wide as its window, follows the mode, and shows no exception."""
     page.wait_for_function(IS_DARK, arg=scheme == "dark")
     settled(page)
-    wider = page.get_by_test_id("stMain").evaluate("element => element.scrollWidth - element.clientWidth")
-    assert wider <= 0, f"{page.url} is {wider} px wider than its window"
+    main = page.get_by_test_id("stMain")
+    until(lambda: main.evaluate("element => element.scrollWidth <= element.clientWidth"), f"{page.url} in its width")
     assert page.locator("[data-testid=stException]").count() == 0, page.url
 
 

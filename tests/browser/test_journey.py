@@ -23,11 +23,13 @@ PROBED = re.compile(r"/\w+/_stcore/(health|host-config)$")
 """Where streamlit looks for its server first, below the page's own path; it is not there."""
 
 Looks = tuple[tuple[int, Literal["light", "dark"]], ...]
-"""Widths in pixels, and modes."""
+"""Widths in pixels, and modes, in the order in which a page is shown in them; it is loaded in the first."""
 
 LOOKS = [
     pytest.param(((1280, "light"), (375, "dark")), id="wide-light-narrow-dark"),
+    pytest.param(((375, "dark"), (1280, "light")), id="narrow-dark-wide-light", marks=pytest.mark.torture),
     pytest.param(((1280, "dark"), (375, "light")), id="wide-dark-narrow-light", marks=pytest.mark.torture),
+    pytest.param(((375, "light"), (1280, "dark")), id="narrow-light-wide-dark", marks=pytest.mark.torture),
 ]
 
 
@@ -115,12 +117,14 @@ def _steps(runs_dir: Path) -> list[tuple[str, int]]:
 def test_every_page_fits_and_follows_the_mode(server: str, page: Page, picture: Picture, looks: Looks) -> None:
     from playwright.sync_api import expect
 
-    for name in ("capacity", "run", "inputs", "compare", "runs"):
+    for place, name in enumerate(("capacity", "run", "inputs", "compare", "runs")):
+        turned = looks[:: -1 if place % 2 else 1]  # some pages are loaded in one look, some in the other
+        show(page, turned[0][0], 1000, turned[0][1])
         page.goto(f"{server}/{'' if name == 'runs' else name}?run={OTHER}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         if name != "runs":
             expect(page.locator(".js-plotly-plot, [data-testid=stAlert]").first).to_be_visible()
-        for width, scheme in looks:
+        for width, scheme in turned:
             show(page, width, 1000, scheme)
             fits(page, scheme)
             picture(page, f"{name}-{scheme}-{width}")
@@ -143,16 +147,18 @@ def test_what_the_model_says_fits_a_telephone(
     page.on("pageerror", lambda error: troubles.append(str(error)))
     of_run = f"run={folder.name}"
     said = page.get_by_title(re.compile("log-odds")).first
-    for name, address, shown in (
+    asked = (
         ("playground", f"playground?{of_run}&text=the+film+was+great+and+the+plot+{'lovely' * 12}", said),
         ("inputs", f"inputs?{of_run}&example=2", said),
         ("capacity", f"capacity?{of_run}", page.get_by_role("button", name="Measure all modules")),
         ("tour", "tour", page.locator(".replay svg")),
         ("tour-gates", "tour?stop=gates", page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first),
-    ):
-        show(page, 375, 1000)
+    )
+    for place, (name, address, shown) in enumerate(asked):
+        turned = MODES[:: -1 if place % 2 else 1]
+        show(page, 375, 1000, turned[0])
         page.goto(f"{server}/{address}")
-        for scheme in MODES:
+        for scheme in turned:
             show(page, 375, 1000, scheme)
             expect(shown).to_be_visible()
             expect(page.locator(".js-plotly-plot, .replay svg").first).to_be_visible()

@@ -81,10 +81,12 @@ def _fill(page: Page, values: dict[str, str]) -> None:
 def test_the_form_and_the_methods_fit(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
-    for name, heading in (("launch", "Command line"), ("methods", "LoRA")):
+    looks = list(zip((1280, 375), MODES, strict=True))
+    for name, heading, turned in (("launch", "Command line", looks), ("methods", "LoRA", looks[::-1])):
+        show(page, turned[0][0], 1000, turned[0][1])
         page.goto(f"{server}/{name}")
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
-        for width, scheme in zip((1280, 375), MODES, strict=True):
+        for width, scheme in turned:
             show(page, width, 1000, scheme)
             fits(page, scheme)
             picture(page, f"{name}-{scheme}-{width}")
