@@ -33,7 +33,7 @@ training, waiting = launch_form.in_the_queue()
 with st.container(horizontal=True, vertical_alignment="center", key="actions"):
     launch_form.start_button(configs, source.missing)
     preflight_card.check_button(configs[0], source.missing, training)
-    cards.note(source.missing or form_model.format_queue(training, waiting, len(configs)))
+    cards.note(source.missing or form_model.queue_caption(training, waiting, len(configs)))
 launch_form.show_launched()
 preflight_card.show_check(configs[0])
 

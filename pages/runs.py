@@ -37,7 +37,7 @@ def show_list(runs: Any) -> None:
     view = filters.list_controls(runs)
     found = search_box.searched(runs, view.query)
     shown = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
-    search_box.search_line(view.query, runs_table.format_found(len(shown), len(runs)), is_sound=found is not None)
+    search_box.search_line(view.query, runs_table.match_caption(len(shown), len(runs)), is_sound=found is not None)
     group_card.group_card(shown, view.group)
     if found is not None:
         search_box.compare_link(view.query, len(found))

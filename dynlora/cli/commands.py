@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
-from dynlora.cli.formatting import format_method, format_metric, format_summary
+from dynlora.cli.formatting import format_method, format_metrics, format_summary
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
@@ -168,7 +168,7 @@ def runs(*, where: str, runs_dir: Path) -> Report:
     rows = [{key: row.get(key) for key in keep} for row in found]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
-        f"{format_method(row):28} {format_metric(row['metrics'] or {}):24} {row['name'] or ''}"
+        f"{format_method(row):28} {format_metrics(row['metrics'] or {}):24} {row['name'] or ''}"
         for row in found
     ]
     said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
@@ -185,7 +185,9 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
         "runs": [{key: item[key] for key in COMPARED} for item in found],
         "config_differences": differing,
     }
-    lines = [f"{item['id']}  {item['name']}  {format_method(item)}  {format_metric(item['metrics'])}" for item in found]
+    lines = [
+        f"{item['id']}  {item['name']}  {format_method(item)}  {format_metrics(item['metrics'])}" for item in found
+    ]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)
 
@@ -220,7 +222,7 @@ def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) 
     return found, (
         f"wrote {out} ({format_}, {which}); averaging the gates changed logits by at most "
         f"{found['max_abs_logit_gap']:.2e}; "
-        f"held-out: {format_metric(found['metrics_before'])} before, {format_metric(found['metrics_after'])} after"
+        f"held-out: {format_metrics(found['metrics_before'])} before, {format_metrics(found['metrics_after'])} after"
     )
 
 
@@ -247,7 +249,7 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
     from dynlora.inference.load import evaluate_run
 
     found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
-    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {format_metric(found['metrics'])}"
+    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {format_metrics(found['metrics'])}"
 
 
 def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:

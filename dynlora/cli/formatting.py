@@ -17,12 +17,12 @@ def format_summary(document: dict[str, Any]) -> str:
     params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
     return (
         f"{document['id']}  {document['name']}\n"
-        f"{document['status']} at step {steps}, {format_metric(document['metrics'])}, "
+        f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}, "
         f"{params.get('active', 0):,} of {params.get('budget', 0):,} adapter parameters"
     )
 
 
-def format_metric(metrics: dict[str, Any]) -> str:
+def format_metrics(metrics: dict[str, Any]) -> str:
     """Return the metrics that matter most, in words."""
     shown = [
         f"{key} {value:.3f}"

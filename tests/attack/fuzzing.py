@@ -190,7 +190,7 @@ class Targets:
         try:
             rows = data_file.first_rows(path)
             data_file.shown(rows)
-            data_file.format_label(rows, list(rows.columns)[0])
+            data_file.label_caption(rows, list(rows.columns)[0])
         finally:
             path.unlink()
             path.parent.rmdir()

@@ -111,7 +111,7 @@ def test_lists_of_other_runs_are_texts() -> None:
     ],
 )
 def test_the_queue_in_words(training: int, waiting: int, new: int, said: str) -> None:
-    assert form_model.format_queue(training, waiting, new) == said
+    assert form_model.queue_caption(training, waiting, new) == said
 
 
 def test_presets_are_configurations() -> None:
@@ -175,7 +175,9 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
     assert found.shape == (data_file.READ_ROWS, 3)
     assert found["review"].tolist() == [row["review"] for row in rows[:200]]
     assert data_file.guessed(found) == {"text": "review", "text_pair": None, "label": "verdict", "group_by": "source"}
-    assert data_file.format_label(found, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
+    assert (
+        data_file.label_caption(found, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -
     ],
 )
 def test_the_label_in_words(values: list[Any], said: str) -> None:
-    assert said in data_file.format_label(pd.DataFrame({"label": values}), "label")
+    assert said in data_file.label_caption(pd.DataFrame({"label": values}), "label")
 
 
 def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:
@@ -322,14 +324,14 @@ def test_every_preset_suits_every_strategy(preset: str) -> None:
 
 def test_the_form_says_what_an_embedded_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path))
-    said = form_model.format_model("smollm2-135m")
+    said = form_model.model_caption("smollm2-135m")
     assert "135M-Instruct" in said
     assert "271 MB; the first use downloads 93 MB. Licence: Apache-2.0." in said
     monkeypatch.setattr("dynlora.assets.gguf_llama.can_read", lambda: False)
-    assert "the first use needs pip install 'dynlora[gguf]'" in form_model.format_model("smollm2-135m")
+    assert "the first use needs pip install 'dynlora[gguf]'" in form_model.model_caption("smollm2-135m")
     MODELS["smollm2-135m"].folder.mkdir(parents=True)
     (MODELS["smollm2-135m"].folder / "model.safetensors").touch()
-    assert "271 MB, downloaded." in form_model.format_model("smollm2-135m")
+    assert "271 MB, downloaded." in form_model.model_caption("smollm2-135m")
     assert (
-        form_model.format_model("owner/model") == "A local folder or a hub id. Built-in models: minilm, smollm2-135m."
+        form_model.model_caption("owner/model") == "A local folder or a hub id. Built-in models: minilm, smollm2-135m."
     )

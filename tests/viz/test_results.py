@@ -129,8 +129,8 @@ def test_remaining_time_counts_evaluations_of_this_process() -> None:
 
 def test_machine_words() -> None:
     system = pd.DataFrame({"name": ["rss_mib"] * 2, "time": [100.0, 160.0], "value": [600.0, 512.0]})
-    words = progress.format_machine(progress.minutes(system), {"rss_mib": "process"}, "MiB")
+    words = progress.machine_caption(progress.minutes(system), {"rss_mib": "process"}, "MiB")
     assert words == "Process 512 MiB now, maximum 600 MiB, over 1 min 0 s."
-    assert progress.format_machine(progress.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith(
+    assert progress.machine_caption(progress.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith(
         "Not rec"
     )

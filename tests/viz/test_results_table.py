@@ -25,7 +25,7 @@ def test_rows_are_methods_and_columns_data_sets() -> None:
     table = results_table.paper(ROWS, "method")
     assert table.columns == ("sst2 (accuracy)", "cola.csv (accuracy)")
     assert [line.label for line in table.lines] == ["dynamic (from its code)", "lora (from its code)"]
-    assert [results_table.format_parameter(line) for line in table.lines] == ["3,964", "7,924"]
+    assert [results_table.format_parameters(line) for line in table.lines] == ["3,964", "7,924"]
     assert [[results_table.format_cell(cell, bold="[{}]") for cell in line.cells] for line in table.lines] == [
         ["[0.810 ± 0.010] (3)", "[0.500] (1)"], ["0.705 ± 0.007 (2)", "[0.500] (1)"],
     ]  # fmt: skip

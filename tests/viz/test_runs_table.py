@@ -102,12 +102,12 @@ def test_groups_give_count_mean_and_spread(runs: pd.DataFrame) -> None:
 
 def test_groups_in_words(runs: pd.DataFrame) -> None:
     summary = runs_table.group_summary(runs_table.grouped(runs, "strategy"))
-    words = runs_table.format_group(summary, 2, runs_table.is_mixed(runs))
+    words = runs_table.groups_caption(summary, 2, runs_table.is_mixed(runs))
     assert "lora: accuracy 0.850 ± 0.071 (2 runs) and dynamic: accuracy 0.700 (1 run)" in words
     assert "Not included: 2 runs not finished" in words
     assert "The runs have different models or data" in words
     none = runs_table.grouped(runs[runs["status"] == "queued"], "tag")
-    assert runs_table.format_group(runs_table.group_summary(none), 1, False).startswith("There is no finished run")
+    assert runs_table.groups_caption(runs_table.group_summary(none), 1, False).startswith("There is no finished run")
 
 
 def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
@@ -130,9 +130,9 @@ def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:
 
 
 def test_found_words() -> None:
-    assert runs_table.format_found(1, 1) == "1 run."
-    assert runs_table.format_found(2, 1200) == "2 of 1,200 runs match the filter."
-    assert runs_table.format_found(0, 3) == "None of 3 runs matches the filter."
+    assert runs_table.match_caption(1, 1) == "1 run."
+    assert runs_table.match_caption(2, 1200) == "2 of 1,200 runs match the filter."
+    assert runs_table.match_caption(0, 3) == "None of 3 runs matches the filter."
 
 
 def test_export_holds_the_rows_and_runs_no_formula(runs: pd.DataFrame) -> None:

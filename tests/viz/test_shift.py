@@ -93,7 +93,7 @@ def test_embedded_data_is_offered_where_its_labels_fit() -> None:
 
 
 def test_sources_are_short_unless_two_are_called_the_same() -> None:
-    words = shift_model.format_source(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
+    words = shift_model.source_labels(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
     assert list(words.values()) == ["/a/reviews.csv", "/b/reviews.csv", "tweets.csv", "nyu-mll/glue:sst2"]
 
 

@@ -201,7 +201,7 @@ def format_cell(cell: Cell | None, plus: str = "±", bold: str = "{}") -> str:
     return f"{bold.format(words) if cell.is_best else words} ({cell.n})"
 
 
-def format_parameter(line: Line) -> str:
+def format_parameters(line: Line) -> str:
     """Return the parameters of a row as text."""
     return "–" if line.parameters is None else f"{round(line.parameters):,}"
 
@@ -236,7 +236,7 @@ def markdown(table: Paper, escape: Callable[[str], str] | None = None) -> str:
     lines = [_piped(head), _piped(["---", "---:", *(":---:" for _ in table.columns)])]
     for line in table.lines:
         cells = [format_cell(cell, bold="**{}**") for cell in line.cells]
-        lines.append(_piped([safe(line.label), format_parameter(line), *cells]))
+        lines.append(_piped([safe(line.label), format_parameters(line), *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -269,7 +269,7 @@ def latex(table: Paper) -> str:
     """Return the table as a `tabular` with booktabs, the best of each column in bold."""
     head = [*HEADS, *(latex_escaped(column) for column in table.columns)]
     rows = [
-        [latex_escaped(line.label), latex_escaped(format_parameter(line)),
+        [latex_escaped(line.label), latex_escaped(format_parameters(line)),
          *(format_cell(cell, r"$\pm$", r"\textbf{{{}}}").replace("–", "--") for cell in line.cells)]
         for line in table.lines
     ]  # fmt: skip

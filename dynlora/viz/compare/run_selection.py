@@ -45,7 +45,7 @@ def select_runs() -> Selection:
         text = search_box.search_box("Search")
         ids = [] if text else pick_runs("Runs to compare", readable, MOST_READ)
     found = search_box.searched(readable, text)
-    said = _format_found(len(found), len(readable)) if text and found is not None else ""
+    said = _match_caption(len(found), len(readable)) if text and found is not None else ""
     search_box.search_line(text, said, is_sound=found is not None)
     if found is None:
         st.stop()
@@ -56,7 +56,7 @@ def select_runs() -> Selection:
         return Selection(runs_table.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
 
 
-def _format_found(found: int, of: int) -> str:
+def _match_caption(found: int, of: int) -> str:
     if found > MOST_LISTED:
         return f"The newest {MOST_LISTED} of {found:,} matching runs are compared; {of:,} runs in total."
     return f"{found:,} of {plural(of, 'run')} match and are compared."

@@ -61,7 +61,7 @@ GROUP_NUMBERS = ("metric", "loss", "ece", "brier", "disagreement")
 """What may be recorded of each group at every evaluation, as signals `group_...`, in the order of the charts."""
 
 
-def format_group(kind: str) -> str:
+def group_label(kind: str) -> str:
     """Return what people call a number of the groups."""
     return {"ece": "calibration error", "brier": "Brier score"}.get(kind, kind)
 
@@ -70,7 +70,7 @@ def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
     """Return the axis title of a number of the groups, and whether low is good."""
     if kind == "metric":
         return metric or "score", False
-    return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, format_group(kind)), True
+    return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, group_label(kind)), True
 
 
 def colourings(examples: pd.DataFrame, *, gated: bool) -> list[str]:

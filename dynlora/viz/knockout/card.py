@@ -21,7 +21,7 @@ from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
-from dynlora.viz.ui.run_picker import Chosen, find_run, format_run, has_model, is_read_only, link, list_all
+from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose
 
 SIZES = (128, 512, 2048)
@@ -142,7 +142,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
 
 def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.DataFrame | None]:
     """Return id and name of the uniform twin and its effects, None while they are not measured; no id without one."""
-    words = format_run(twins) if len(twins) else {}
+    words = run_labels(twins) if len(twins) else {}
     able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:
         effect = knockout_model.effects(read_knockouts(knockout_file(find_run(run).folder)), modules)

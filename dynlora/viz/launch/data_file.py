@@ -144,7 +144,7 @@ def shown(rows: pd.DataFrame, n: int = 8) -> pd.DataFrame:
     return pd.DataFrame({one_line(name, 60): [one_line(cell, 300) for cell in rows[name].head(n)] for name in rows})
 
 
-def format_label(rows: pd.DataFrame, label: str) -> str:
+def label_caption(rows: pd.DataFrame, label: str) -> str:
     """Say in a sentence what the label column holds in the first rows."""
     values = rows[label]
     head = f"In the first {len(rows):,} rows" if len(rows) >= READ_ROWS else f"In its {plural(len(rows), 'row')}"

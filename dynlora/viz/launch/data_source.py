@@ -154,7 +154,7 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     wanted = {key: start.get(f"data.{key}") if is_same else guess[key] for key in guess}
     values = _columns(rows, wanted, hashlib.sha256(str(table).encode()).hexdigest()[:12])
     label = values["data.label"]
-    note(f"{table.name}, {rows.shape[1]} columns. {data_file.format_label(rows, label)} First rows:")
+    note(f"{table.name}, {rows.shape[1]} columns. {data_file.label_caption(rows, label)} First rows:")
     st.dataframe(data_file.shown(rows), hide_index=True, width="stretch")
     return Source({"data.path": str(path)} | values)
 

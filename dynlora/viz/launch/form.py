@@ -99,7 +99,7 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
     with third:
         about = "One number, a range such as 0-4, or a list such as 1, 5. Each seed is one run. Key: seed."
         seeds = st.text_input("Seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
-    note(form_model.format_model(str(model or form_model.config_field("model.name").default)))
+    note(form_model.model_caption(str(model or form_model.config_field("model.name").default)))
     values |= config_grid(form_model.TRAINING, start, 4)
     with st.expander("More training, adapter and logging settings", icon=":material/tune:"):
         for keys in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):

@@ -219,7 +219,7 @@ def command(config: Mapping[str, Any], runs_dir: str) -> str:
     return " ".join(shlex.quote(part) for part in [*parts, "--runs-dir", runs_dir])
 
 
-def format_model(name: str) -> str:
+def model_caption(name: str) -> str:
     """Say what a built-in model is, its size, and what its first use needs; for other names, which are built in."""
     model = MODELS.get(name)
     if model is None:
@@ -234,7 +234,7 @@ def format_model(name: str) -> str:
     return f"{model.description}; {at_hand}. Licence: {model.licence}."
 
 
-def format_queue(training: int, waiting: int, new: int = 1) -> str:
+def queue_caption(training: int, waiting: int, new: int = 1) -> str:
     """Say what has to end before new runs begin; empty when they begin at once.
 
     Args:

@@ -12,7 +12,7 @@ from dynlora.store import queries
 from dynlora.viz.launch import presets
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.frame import guarded
-from dynlora.viz.ui.run_picker import find_run, format_run, list_all
+from dynlora.viz.ui.run_picker import find_run, list_all, run_labels
 from dynlora.viz.ui.url_state import from_address, put, to_address
 
 
@@ -45,7 +45,7 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _pick_run() -> str:
     """Draw the picker of a run to start from; empty for none."""
     runs = list_all()
-    words = {"": "A preset", **format_run(runs[runs["status"] != "corrupt"])}
+    words = {"": "A preset", **run_labels(runs[runs["status"] != "corrupt"])}
     wanted = st.query_params.get("from", "")
     if wanted not in words:
         with guarded():

@@ -13,7 +13,7 @@ from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.ui.run_picker import find_run, format_run, is_read_only, runs_dir
+from dynlora.viz.ui.run_picker import find_run, is_read_only, run_labels, runs_dir
 
 EXAMPLE = "seed=0..2\nstrategy.name=lora,dynamic"
 
@@ -27,7 +27,7 @@ def sweep_form(runs: pd.DataFrame) -> None:
     if is_read_only():
         return
     with st.expander("Start a sweep", icon=":material/account_tree:", key="sweep"):
-        words = format_run(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
+        words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
         left, right = st.columns(2)
         with left:
             base = st.selectbox(

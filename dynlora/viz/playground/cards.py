@@ -21,7 +21,7 @@ from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
 from dynlora.viz.ui.model_client import ask_model
-from dynlora.viz.ui.run_picker import Chosen, find_run, format_run, has_model, list_all
+from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, put, to_address
 
 MOST_EXAMPLES = 256
@@ -141,7 +141,7 @@ def _other_run(run: Chosen, task: Task) -> Chosen | None:
     for source, folder in zip(sources, runs["folder"], strict=True):
         if source not in same:
             same[source] = run_task(Path(folder)) == task
-    words = format_run(runs.loc[[same[source] for source in sources]])
+    words = run_labels(runs.loc[[same[source] for source in sources]])
     chosen = choose("other", "Compare with", ["", *words], "", lambda key: words.get(key, "No other run"), width=320)
     found = find_run(chosen) if chosen else None
     return found if found is not None and run_task(found.folder) == task else None

@@ -130,7 +130,7 @@ def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
             else:
                 label = f"Memory ({unit})" if names is MEMORY else f"CPU use ({unit})"
                 figure = result_figures.readings(shown, names, label, colours())
-                chart(figure, progress.format_machine(shown, names, unit.split(" of")[0]), shown, key)
+                chart(figure, progress.machine_caption(shown, names, unit.split(" of")[0]), shown, key)
     with card("Log", "log"):
         lines = run_summary.log_text(cached_queries.ask(queries.logs_frame, run.folder, 200))
         st.code(lines or "The log is empty.", language=None, wrap_lines=True)

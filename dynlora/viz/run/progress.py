@@ -72,7 +72,7 @@ def minutes(system: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"name": system["name"], "minutes": (system["time"] - start) / 60, "value": system["value"]})
 
 
-def format_machine(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -> str:
+def machine_caption(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -> str:
     """Say the last and the highest value of each reading."""
     parts = []
     for name, called in names.items():

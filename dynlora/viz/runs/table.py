@@ -120,7 +120,7 @@ def _times(seconds: pd.Series) -> pd.Series:
     return pd.to_datetime(finite.clip(0.0, 4e9) // 1, unit="s")
 
 
-def format_found(shown: int, of: int) -> str:
+def match_caption(shown: int, of: int) -> str:
     """Return how many runs a filter leaves, in words."""
     runs = "run" if of == 1 else "runs"
     if shown == of:
@@ -164,7 +164,7 @@ def group_summary(members: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
-def format_group(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
+def groups_caption(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
     """Return what a grouping shows, in words.
 
     Args:

@@ -151,7 +151,7 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     if task is None:
         return
     sources = other_data(summary, task, list_all())
-    words = {"": "Choose data", **shift_model.format_source(list(sources)), **({} if is_read_only() else {FILE: HERE})}
+    words = {"": "Choose data", **shift_model.source_labels(list(sources)), **({} if is_read_only() else {FILE: HERE})}
     if len(words) == 1:
         note("No data of other runs has the same label names as this run.")
         return

@@ -145,7 +145,7 @@ def embedded_data(task: Task, own: str | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def format_source(sources: Sequence[str]) -> dict[str, str]:
+def source_labels(sources: Sequence[str]) -> dict[str, str]:
     """Return what a list shows for each source of data: its short name, or the whole where two share one."""
     short = {source: one_line(source_name(source), 60) for source in sources}
     times = Counter(short.values())

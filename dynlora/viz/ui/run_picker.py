@@ -110,7 +110,7 @@ def runs_root_of(run_id: str) -> Path:
     return find_run(run_id).folder.parent
 
 
-def format_run(runs: pd.DataFrame) -> dict[str, str]:
+def run_labels(runs: pd.DataFrame) -> dict[str, str]:
     """Return what a list shows for each run id: name and strategy with its fidelity; no status, which would grow old.
 
     Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
@@ -135,7 +135,7 @@ def pick_run(label: str = "Run", without: Callable[[], None] | None = None) -> C
     runs = list_all()
     if runs.empty:
         empty_store(without)
-    words = format_run(runs)
+    words = run_labels(runs)
     remembered = st.session_state.get("last_run")
     readable = runs[runs["status"] != "corrupt"]["id"].tolist() or runs["id"].tolist()
     wanted = st.query_params.get("run") or (remembered if remembered in words else readable[0])
@@ -188,7 +188,7 @@ def pick_runs(label: str, runs: pd.DataFrame, at_most: int) -> list[str]:
         runs: to pick from; the first two are picked when the address says nothing.
         at_most: runs that can be picked.
     """
-    words = format_run(runs)
+    words = run_labels(runs)
     wanted = st.query_params.get("runs")
     ids = wanted.split(",") if wanted is not None else list(words)[:2]
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
