@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALL := CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tools/install.py
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test test-fast check lint format types supply docs wheel bench bench-quick bench-trackers torture browser clean
+.PHONY: help demo test test-fast journeys check lint format types supply docs wheel bench bench-quick bench-trackers torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -24,13 +24,16 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## start a real dynamic fine-tune and serve the dashboard on 127.0.0.1:$(PORT)
 	$(BIN)/dynlora demo --port $(PORT)
 
-test: $(VENV)/.installed-test browser  ## run the tests, browser included
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not torture" $(ARGS)
+test: $(VENV)/.installed-test browser  ## run the tests, browser included; `make journeys` runs the longest
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not torture and not journey" $(ARGS)
 
 test-fast: $(VENV)/.installed-test  ## the part of the tests that answers within a minute, for the loop at the desk
-	$(BIN)/python -m pytest -n 2 -m "not torture and not browser and not slow" $(FAST) $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not torture and not journey and not browser and not slow" $(FAST) $(ARGS)
 
-check: lint types supply docs test  ## everything that must pass before a commit lands
+journeys: $(VENV)/.installed-test browser  ## whole ways through the product, and real processes that are stopped or killed
+	$(BIN)/python -m pytest -n $(WORKERS) -m "journey and not torture" $(ARGS)
+
+check: lint types supply docs test journeys  ## everything that must pass before a commit lands
 
 lint: $(VENV)/.installed-dev  ## ruff, without changing anything, and the list of phrases that users do not know
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ def _open(page: Page, address: str) -> list[str | bytes]:
     return sent
 
 
+@pytest.mark.journey
 def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
     server: str, page: Page, other_page: Page, picture: Picture
 ) -> None:

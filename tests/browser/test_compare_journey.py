@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import OTHER, Picture, fits, show
 from tests.viz.runs import make_run
 
@@ -20,6 +22,7 @@ def _seeds(runs_dir: Path) -> str:
     return ",".join(ids)
 
 
+@pytest.mark.journey
 def test_three_seeds_another_axis_and_a_link_that_restores_it(
     server: str, page: Page, other_page: Page, picture: Picture, runs_dir: Path
 ) -> None:

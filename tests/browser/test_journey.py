@@ -33,7 +33,7 @@ LOOKS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_launch_watch_stop_resume_look_compare(server: str, page: Page, picture: Picture, runs_dir: Path) -> None:
     from playwright.sync_api import expect
 
@@ -135,6 +135,7 @@ def is_trouble(message: ConsoleMessage) -> bool:
     return message.type == "error" and PROBED.search(message.location["url"]) is None
 
 
+@pytest.mark.journey
 def test_what_the_model_says_fits_a_telephone(
     server: str, page: Page, picture: Picture, runs_dir: Path, trained_run: Path
 ) -> None:

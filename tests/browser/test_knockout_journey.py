@@ -32,6 +32,7 @@ def slow_run(trained_run: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path)
     return folder
 
 
+@pytest.mark.journey
 def test_a_knock_out_outlives_the_process_that_measures_it(
     server: str, page: Page, other_page: Page, slow_run: Path, picture: Picture
 ) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_upload_check_train(
     server: str, page: Page, window: Window, picture: Picture, runs_dir: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:

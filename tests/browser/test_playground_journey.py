@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from dynlora.store.knockouts import read_knockouts
 from tests.browser.conftest import Picture, settled
@@ -53,6 +54,7 @@ def pick_second(page: Page, box: Locator) -> None:
     until(is_picked, "the choice of an example")
 
 
+@pytest.mark.journey
 def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     server: str, page: Page, runs_dir: Path, trained_run: Path, picture: Picture
 ) -> None:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import Picture, fits, settled, show
 from tests.store.builder import finished_run
 
@@ -24,6 +26,7 @@ def _sweep(runs_dir: Path) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.journey
 def test_from_a_search_to_the_table_of_the_paper(
     server: str, page: Page, other_page: Page, picture: Picture, runs_dir: Path
 ) -> None:

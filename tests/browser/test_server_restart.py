@@ -63,6 +63,7 @@ class Server:
         self.process.wait()
 
 
+@pytest.mark.journey
 def test_a_killed_server_comes_back_to_the_same_run_and_view(
     port: int, trained: str, runs_dir: Path, page: Page, picture: Picture
 ) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_texts_are_perturbed_groups_told_apart_and_one_left_out(
     server: str, page: Page, runs_dir: Path, trained_run: Path, picture: Picture
 ) -> None:

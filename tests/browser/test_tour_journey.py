@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from dynlora.viz.tour import model as tour_model
 from tests.browser.conftest import Picture, fits, show
 from tests.peft_adapter.files import small_adapter
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
+@pytest.mark.journey
 def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
@@ -30,6 +33,7 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -
     expect(page.get_by_role("heading", name="Gates", exact=True)).to_be_visible()
 
 
+@pytest.mark.journey
 def test_an_adapter_is_brought_along(
     server: str, page: Page, other_page: Page, picture: Picture, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def test_queued_run_is_started_by_resume(
     assert (done["status"], done["step"]) == ("finished", 5)
 
 
+@pytest.mark.journey
 def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     """In a process of its own; with --json stdout holds one document, whatever is logged goes to stderr."""
     arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=4000", "strategy.name=lora", "log.eval_every=4000")
@@ -106,6 +107,7 @@ def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_
         pytest.param((signal.SIGINT, signal.SIGINT), marks=pytest.mark.torture),
     ],
 )
+@pytest.mark.journey
 def test_stopping_again_and_again_is_one_stop(
     signals: tuple[signal.Signals, ...], tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:
@@ -132,6 +134,7 @@ def test_stopping_again_and_again_is_one_stop(
     assert not (folder / STOP_NAME).exists()
 
 
+@pytest.mark.journey
 def test_a_stop_is_seen_while_the_state_is_saved_and_ending_now_says_what_is_lost(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:

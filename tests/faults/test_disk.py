@@ -32,6 +32,7 @@ def on_small_disks(tally: Callable[[str, int, int], None], *names: str) -> None:
     assert set(tried.values()) == {"equal"}, tried
 
 
+@pytest.mark.journey
 def test_no_room_to_begin_and_nothing_to_be_changed(tally: Callable[[str, int, int], None]) -> None:
     on_small_disks(tally, "no room to begin", "read-only from the start")
 

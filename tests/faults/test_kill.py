@@ -26,6 +26,7 @@ def campaign(*arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.journey
 @NOT_ON_WINDOWS
 def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been() -> None:
     found = campaign("--count", "14", "--kills", "3", "--strategies", "dynamic,beamlora", "--seed", "1")

@@ -70,6 +70,7 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
+@pytest.mark.journey
 def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle_or_hung(
     child: InferenceChild, trained_run: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.journey
 def test_it_says_when_memory_is_short(trained_run: Path) -> None:
     small = InferenceChild(memory=150_000_000)
     with pytest.raises(DynloraError, match=r"ran out of memory; stop other runs|needs more memory than is available"):
@@ -172,6 +174,7 @@ def test_a_question_that_is_too_long_is_refused_before_it_is_sent(child: Inferen
         )
 
 
+@pytest.mark.journey
 def test_it_ends_when_its_parent_is_killed() -> None:
     command = [sys.executable, "-c", PARENT]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as parent:

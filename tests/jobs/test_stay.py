@@ -48,7 +48,7 @@ def shown(runs_dir: Path, run_id: str) -> dict[str, Any]:
     return document(run(runs_dir, "show", run_id, "--json"))
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_whoever_launches_is_free_at_once_and_may_die(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     config = tiny_values(tiny_bert, tiny_data, train__steps=4000, log__eval_every=4000)
     handle = launch.enqueue(config, runs_dir, key="one")

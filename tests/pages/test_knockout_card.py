@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.inference.client import knockout_file
+from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.knockout import model as knockout_model
@@ -18,6 +19,24 @@ from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain
 from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def all_measured(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the ablation of every module of the trained run."""
+    file = tmp_path_factory.mktemp("measured") / "knockout.json"
+    answering = Answering()
+    answering._knockout(str(trained_run), "last", str(file))
+    while answering.busy:
+        answering.advance()
+    return file
+
+
+@pytest.fixture
+def measured_run(run: Path, all_measured: Path) -> Path:
+    """A trained run whose modules have been measured."""
+    shutil.copy(all_measured, run)
+    return run
 
 
 def press(app: AppTest, label: str) -> None:
@@ -59,29 +78,25 @@ def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path
     assert measured(run).alone[0] == found.alone[0]
 
 
-def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, run: Path) -> None:
-    app = open_page("capacity", run=run.name)
-    press(app, "Measure all modules")
-    watched(app)
-    whole = measured(run)
+def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, measured_run: Path) -> None:
+    app = open_page("capacity", run=measured_run.name)
+    whole = measured(measured_run)
     app.selectbox(key="address-heldout").set_value(128)
     press(app, "Measure again")
     press(app, "Stop")
-    assert measured(run) == whole
+    assert measured(measured_run) == whole
     press(app, "Measure again")
     watched(app)
-    assert measured(run).rows == min(128, whole.rows)
+    assert measured(measured_run).rows == min(128, whole.rows)
 
 
-def test_a_pair_is_measured_on_the_page(here: Here, run: Path) -> None:
-    app = open_page("capacity", run=run.name)
-    press(app, "Measure all modules")
-    watched(app)
+def test_a_pair_is_measured_on_the_page(here: Here, measured_run: Path) -> None:
+    app = open_page("capacity", run=measured_run.name)
     app.multiselect(key="knockout-pair").set_value([4, 1]).run()
     press(app, "Measure pair")
     said = watched(app)
     assert "each can replace the other" in said
-    assert [effect.modules for effect in measured(run).effects][-1] == (1, 4)
+    assert [effect.modules for effect in measured(measured_run).effects][-1] == (1, 4)
 
 
 def test_a_child_that_dies_in_the_middle_is_told(here: Here, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,17 +115,14 @@ def test_a_child_that_dies_in_the_middle_is_told(here: Here, run: Path, monkeypa
 
 
 def test_a_sample_stays_as_it_came(
-    here: Here, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+    here: Here, measured_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
-    app = open_page("capacity", run=run.name)
-    press(app, "Measure all modules")
-    watched(app)
-    came = (run / "knockout.json").read_bytes()
-    samples, empty = run.parent, tmp_path / "own"
+    came = (measured_run / "knockout.json").read_bytes()
+    samples, empty = measured_run.parent, tmp_path / "own"
     empty.mkdir()
     monkeypatch.setattr(run_picker, "sample_runs_dir", lambda: samples)
     monkeypatch.setenv("DYNLORA_RUNS_DIR", str(empty))
-    app = open_page("capacity", run=run.name)
+    app = open_page("capacity", run=measured_run.name)
     assert "Spearman" in plain(app)
     app.selectbox(key="address-heldout").set_value(128)
     press(app, "Measure again")
@@ -118,18 +130,15 @@ def test_a_sample_stays_as_it_came(
     assert "Spearman" in plain(app)
     press(app, "Measure again")
     watched(app)
-    assert (run / "knockout.json").read_bytes() == came
-    assert knockout_file(run).is_relative_to(cache)
-    measured(run)
+    assert (measured_run / "knockout.json").read_bytes() == came
+    assert knockout_file(measured_run).is_relative_to(cache)
+    measured(measured_run)
 
 
-def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: Here, run: Path) -> None:
-    app = open_page("capacity", run=run.name)
-    press(app, "Measure all modules")
-    watched(app)
+def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: Here, measured_run: Path) -> None:
     for name in ("adapter", "checkpoint"):
-        shutil.rmtree(run / name, ignore_errors=True)
-    app = open_page("capacity", run=run.name)
+        shutil.rmtree(measured_run / name, ignore_errors=True)
+    app = open_page("capacity", run=measured_run.name)
     said = plain(app)
     assert "This run has no saved adapter" in said
     assert "Spearman" in said

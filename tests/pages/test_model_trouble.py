@@ -94,7 +94,7 @@ def ask(app: AppTest, text: str) -> AppTest:
     return next(button for button in app.button if "Predict" in button.label).click().run()
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
     child: InferenceChild, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

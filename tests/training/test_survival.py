@@ -128,6 +128,7 @@ def close(folder: Path, other: Path) -> None:
         assert np.allclose(found[name][1], values, atol=1e-6, equal_nan=True), name
 
 
+@pytest.mark.journey
 def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Path) -> None:
     arguments = tiny_arguments(tiny_bert, tiny_data, *STILL)
     one, two = tmp_path / "one", tmp_path / "two"
