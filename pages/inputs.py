@@ -34,7 +34,8 @@ def show_inputs() -> None:
         if "probe_loss" not in names and "group_loss" not in names:
             cards.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
             return
-        step = url_state.step_slider(summary["step"], "Step (the last evaluation up to it is shown)")
+        bound = run_summary.last_planned_step(summary)
+        step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
         view = inputs_view.InputsView(run.folder, summary, cached_queries.modules(run.folder), step)
         show_gates(view)
         kinds = [kind for kind in inputs_model.GROUP_NUMBERS if f"group_{kind}" in names]

@@ -17,6 +17,7 @@ from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.replay_frames import MOST_FRAMES, Look, frames
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.kit.recorded import recorded_over
+from dynlora.viz.kit.run_summary import last_planned_step
 from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
@@ -209,7 +210,7 @@ def capacity_controls(view: CapacityView) -> CapacityView:
         )
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
-        step_range(view.summary["step"])
+        step_range(view.summary["step"], last_planned_step(view.summary))
     with right:
         short = view.short
         choose("module", "Module", ["", *short], "", lambda name: short.get(name, "None"))

@@ -16,6 +16,12 @@ ACTIVE = ("queued", "running", "stopping")
 """States in which a run can change by itself."""
 
 
+def last_planned_step(summary: Mapping[str, Any]) -> int:
+    """Return the step that a run that goes on is planned to reach, or the last one of a run that has ended."""
+    step, planned = summary["step"], summary.get("max_steps") or 0
+    return max(step, planned) if summary["status"] in ACTIVE else step
+
+
 def budget_share(params: Mapping[str, Any]) -> float | None:
     """Return how much of its budget a run uses, in percent; None when that is not known."""
     used, budget, gate = params.get("active"), params.get("budget"), params.get("gate")

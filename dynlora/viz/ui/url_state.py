@@ -11,6 +11,9 @@ from typing import Any
 
 import streamlit as st
 
+BOUND = "address-steps-bound"
+"""Key in the session: the end of the slider of steps that is shown."""
+
 
 def from_address(name: str, options: Sequence[Any], default: Any) -> Any:
     """Return the option whose text stands in the address under `name`, else the default."""
@@ -75,17 +78,33 @@ def choose(
     )
 
 
-def step_slider(last: int, label: str = "Step") -> int:
-    """Draw the step control and return the chosen step; without one in the address it is the last."""
+def step_slider(last: int, bound: int, label: str = "Step") -> int:
+    """Draw the step control and return the chosen step; without one in the address it is the last.
+
+    A slider whose end moves with the run is a new one at each step: it flickers, and the browser answers with the value
+    of the one before, which looks like a choice. So its end stays, and at its end it means the last step.
+
+    Args:
+        last: step that the run has reached.
+        bound: end of the slider, which stays as long as the run goes on: `run_summary.last_planned_step`.
+        label: of the control.
+    """
     if last < 1:
         return last
     wanted = st.query_params.get("step", "")
-    current = min(int(wanted), last) if wanted.isdecimal() and len(wanted) < 12 else last
+    current = min(int(wanted), bound) if wanted.isdecimal() and len(wanted) < 12 else bound
     put("address-step", current)
-    return st.slider(
-        label, 0, last, key="address-step", on_change=_changed, args=("step", "address-step", last),
-        help="The line in the map, the model view and the scatter plot show this step.",
+    st.session_state[BOUND] = bound
+    chosen = st.slider(
+        label, 0, bound, key="address-step", on_change=_step_changed,
+        help="The line in the map, the model view and the scatter plot show this step. The end is the newest step.",
     )  # fmt: skip
+    return min(chosen, last)
+
+
+def _step_changed() -> None:
+    chosen = st.session_state["address-step"]
+    to_address(step=None if chosen >= st.session_state[BOUND] else chosen)
 
 
 def addressed_range(last: int) -> tuple[int, int]:
@@ -98,24 +117,32 @@ def addressed_range(last: int) -> tuple[int, int]:
     return first, max(end, first + 1)
 
 
-def step_range(last: int, label: str = "Steps shown") -> None:
+def step_range(last: int, bound: int, label: str = "Steps shown") -> None:
     """Draw the range of steps that a map shows; `addressed_range` reads it.
 
-    The address keeps the end open while it is the last step, so that a view of a running run keeps growing.
+    The end of the slider means the newest step, so that a view of a running run keeps growing; see `step_slider`.
+
+    Args:
+        last: step that the run has reached.
+        bound: end of the slider, which stays as long as the run goes on.
+        label: of the control.
     """
     if last < 1:
         return
-    put("address-steps", addressed_range(last))
+    put("address-steps", addressed_range(bound))
+    st.session_state[BOUND] = bound
     st.slider(
-        label, 0, last, key="address-steps", on_change=_range_changed, args=(last,),
-        help="The map and the rank transfers show these steps, at the full recorded resolution.",
+        label, 0, bound, key="address-steps", on_change=_range_changed,
+        help="The map and the rank transfers show these steps, at the full recorded resolution. The end is the newest "
+        "step.",
     )  # fmt: skip
 
 
-def _range_changed(last: int) -> None:
+def _range_changed() -> None:
+    """Write the range to the address; whatever slider answers, the bound is that of the one which is shown."""
     first, end = st.session_state["address-steps"]
-    whole = first == 0 and end == last
-    to_address(steps=None if whole else f"{first}-{'' if end == last else end}")
+    is_open = end >= st.session_state[BOUND]
+    to_address(steps=None if is_open and first == 0 else f"{first}-{'' if is_open else end}")
 
 
 def chosen_step(first: int, last: int) -> int:

@@ -1,0 +1,72 @@
+"""A running run followed in a browser for a minute: nobody touches the page, and it goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import Picture, show
+from tests.viz.growing import RUN, Running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SECONDS = 60
+WATCH = """() => {
+  window.thumbs = new Set();
+  const look = () => document.querySelectorAll('[role=slider], input[type=range]').forEach(one => window.thumbs.add(one));
+  look();
+  new MutationObserver(look).observe(document.body, {childList: true, subtree: true});
+}"""
+"""Keeps every thumb of a slider that was ever on the page."""
+
+
+@pytest.fixture(params=[0, pytest.param(8, marks=pytest.mark.torture)], ids=["alone", "eight busy loops"])
+def _busy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Processes that keep the machine busy."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(request.param)]
+    yield
+    for loop in loops:
+        loop.kill()
+        loop.wait()
+
+
+@pytest.fixture
+def run(server: str, runs_dir: Path) -> Iterator[Running]:
+    """A run at step 22 of 400, which ends before the server looks for what still runs."""
+    run = Running(runs_dir)
+    run.advance(22)
+    yield run
+    run.writer.finish("stopped", None)
+
+
+@pytest.mark.journey
+@pytest.mark.usefixtures("_busy")
+def test_pages_left_alone_follow_a_run(
+    server: str, page: Page, other_page: Page, run: Running, picture: Picture
+) -> None:
+    from playwright.sync_api import expect
+
+    pages = {"inputs": other_page, "capacity": page}
+    for name, shown in pages.items():
+        show(shown)
+        shown.goto(f"{server}/{name}?run={RUN}")
+        expect(shown.get_by_role("slider").first).to_be_visible()
+        shown.evaluate(WATCH)
+    before = {name: (shown.url, shown.evaluate("() => window.thumbs.size")) for name, shown in pages.items()}
+    for _ in range(SECONDS):
+        run.advance(run.step + 1)
+        page.wait_for_timeout(1000)
+    for name, said in (("inputs", f"At step {run.step},"), ("capacity", f"Up to step {run.step}, rank moved")):
+        shown = pages[name]
+        show(shown)
+        expect(shown.get_by_text(said).first).to_be_visible()
+        assert before[name][1] > 0
+        assert (shown.url, shown.evaluate("() => window.thumbs.size")) == before[name], "nobody has touched a control"
+        picture(shown, f"live-{name}", full_page=True)
+    expect(page.get_by_text(f"Rank transfers, steps 0 to {run.step}")).to_be_visible()
