@@ -11,6 +11,7 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
+from dynlora.viz.verdict.cards import verdict_of_runs
 
 SECTIONS = {
     "results": "Results",
@@ -34,6 +35,7 @@ def show_results() -> None:
     run_selection.say_how_many(chosen)
     report_button(chosen.runs)
     found = compare_cards.compared(chosen.runs)
+    about = verdict_of_runs(found.folders, found.summaries)
     summaries, metric = list(found.summaries.values()), found.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
@@ -44,7 +46,7 @@ def show_results() -> None:
         with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
             cards.rows(compare_model.final_table(summaries, found.names, metric))
     compare_cards.compared_curves(found)
-    compare_cards.compared_pairs(found)
+    compare_cards.compared_pairs(found, about)
     compare_cards.compared_frontier(found)
 
 

@@ -12,6 +12,7 @@ from dynlora.viz.run import live_cards
 from dynlora.viz.run.result_cards import run_results
 from dynlora.viz.ui import frame, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import ask, ask_events, one_refresh
+from dynlora.viz.verdict.cards import verdict_of_run
 
 SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
 POINTS = 600
@@ -34,6 +35,7 @@ def show_run() -> None:
         times = run_summary.step_times(scalars)
         events = ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
         live_cards.run_head(run, summary, times, events, report_button)
+        verdict_of_run(run, summary)
         health_card(run.folder, summary)
         section = url_state.segmented("section", "Section", list(SECTIONS), "training", SECTIONS.__getitem__)
         if section == "results":

@@ -62,9 +62,10 @@ RULES: dict[str, str] = {
     "viz/playground": f"{_FEATURE} viz/inputs",
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
     "viz/compare": f"{_FEATURE} viz/run viz/runs",
+    "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/report": f"{_FEATURE} config_files inference viz/capacity viz/compare viz/health viz/inputs "
-    "viz/knockout viz/run",
+    "viz/knockout viz/run viz/verdict",
     "pages": "config_files store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""

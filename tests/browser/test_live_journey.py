@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 SECONDS = 60
 WATCH = """() => {
   window.thumbs = new Set();
-  const look = () => document.querySelectorAll('[role=slider], input[type=range]').forEach(one => window.thumbs.add(one));
+  const thumbs = '[role=slider], input[type=range]';
+  const look = () => document.querySelectorAll(thumbs).forEach(one => window.thumbs.add(one));
   look();
   new MutationObserver(look).observe(document.body, {childList: true, subtree: true});
 }"""

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.inference.client import knockout_file
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ui import run_picker
@@ -165,7 +166,7 @@ LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_sig
     ],
 )
 def test_lora_as_it_is_is_a_uniform_twin(more: dict[str, Any], is_uniform: bool) -> None:
-    assert knockout_card.is_uniform(LORA | more) is is_uniform
+    assert run_summary.is_uniform(LORA | more) is is_uniform
 
 
 def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def config(strategy: str, seed: int) -> dict[str, object]:
 def make_run(  # noqa: PLR0913
     runs_dir: Path, *, run_id: str, state: str = "finished", steps: int = 40, strategy: str = "dynamic",
     text: str = "fine", gates: bool = True, error: str | None = None, seed: int = 0, extras: bool = False,
-    own: bool = False,
+    own: bool = False, moves: bool = True,
 ) -> Path:  # fmt: skip
     """Make a run.
 
@@ -54,6 +54,7 @@ def make_run(  # noqa: PLR0913
         seed: of the run; losses lie a little higher with each, and other modules move.
         extras: record what newer runs do: losses of held-out rows, the base model, the machine.
         own: record signals, numbers and decisions that only this run's method knows, named by `text`.
+        moves: move rank at step 10; else all modules keep theirs, as with plain LoRA.
     """
     meta = {
         "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": seed,
@@ -76,7 +77,7 @@ def make_run(  # noqa: PLR0913
     writer = RunWriter.open(folder, resume_from=None)
     define(writer, text, gates)
     for step in range(steps + 1):
-        record(writer, step, text, gates, seed)
+        record(writer, step, text, gates, seed, moves=moves)
     if extras:
         record_extras(writer, steps, seed, strategy)
     if own:
@@ -172,9 +173,9 @@ def ranks_at(step: int, seed: int = 0) -> np.ndarray:
     return ranks
 
 
-def record(writer: RunWriter, step: int, text: str, gates: bool, seed: int = 0) -> None:
+def record(writer: RunWriter, step: int, text: str, gates: bool, seed: int = 0, *, moves: bool = True) -> None:
     draw = np.random.default_rng(step)
-    writer.vector("rank", step, ranks_at(step, seed))
+    writer.vector("rank", step, ranks_at(step if moves else 0, seed))
     writer.vector("importance", step, draw.random(N_MODULES) * 1e-6)
     if gates:
         writer.vector("gate", step, 1 + 0.01 * draw.standard_normal(N_MODULES))
@@ -182,7 +183,7 @@ def record(writer: RunWriter, step: int, text: str, gates: bool, seed: int = 0) 
         writer.vector("grad_norm", step, draw.random(N_MODULES))
         writer.vector("delta_norm", step, draw.random(N_MODULES))
         evaluate(writer, step, text, gates, seed)
-    if step == 10:
+    if step == 10 and moves:
         to = 2 + seed
         move = {"edit": "move", "donor": 0, "receiver": to, "count": 1, "donor_score": 1e-7, "receiver_score": 1e-6}
         writer.event(step, "reallocate", [0, to], {"budget": 1152, "budget_used": 1080, "edits": [move]})

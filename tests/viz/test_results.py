@@ -36,12 +36,32 @@ def test_class_scores_are_sklearns() -> None:
     guess = np.repeat([0, 1, 0, 1, 2], [30, 5, 2, 40, 1])
     wanted = precision_recall_fscore_support(
         truth, guess, labels=[0, 1, 2],
-        zero_division=0,  # pyright: ignore[reportArgumentType] - scikit-learn has no types; its default is a text
+        zero_division=np.nan,  # pyright: ignore[reportArgumentType] - scikit-learn has no types; its default is a text
     )  # fmt: skip
     found = results.class_scores(counts, ["a", "b", "c"])
     for column, values in zip(("precision", "recall", "F1", "examples"), wanted, strict=True):
-        assert found[column].tolist() == pytest.approx(np.asarray(values).tolist())
-    assert "F1 is highest for b" in result_text.class_scores(found)
+        assert found[column].tolist() == pytest.approx(np.asarray(values).tolist(), nan_ok=True)
+    said = result_text.class_scores(found)
+    assert "F1 is highest for b" in said
+    assert "lowest for a" in said, "class c has no examples: its 0 is no result"
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([[5, 0], [0, 7]], "F1 is 1.000 for all 2 classes."),
+        ([[5, 0], [0, 0]], "One class has examples: a, F1 1.000."),
+        ([[0, 0], [0, 0]], "No class has an example, so there are no scores."),
+    ],
+)
+def test_class_scores_that_are_equal_or_undefined_are_said_to_be(counts: list[list[int]], said: str) -> None:
+    assert result_text.class_scores(results.class_scores(counts, ["a", "b"])).startswith(said)
+
+
+def test_groups_with_one_score_are_said_to_be_equal() -> None:
+    groups = pd.DataFrame({"group": ["tweets", "movies"], "metric": [1.0, 1.0]})
+    assert result_text.group_scores(groups, "accuracy") == "Accuracy is 1.000 for all 2 groups."
+    assert result_text.group_scores(groups.head(1), "accuracy") == "Accuracy is 1.000 for the one group."
 
 
 def test_most_changed_examples() -> None:

@@ -92,22 +92,21 @@ def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
 
 def test_groups_give_count_mean_and_spread(runs: pd.DataFrame) -> None:
     summary = runs_table.group_summary(runs_table.grouped(runs, "strategy")).set_index("group")
-    assert summary.loc["lora", "runs"] == 2
-    assert summary.loc["lora", "mean"] == pytest.approx(0.85)
-    assert summary.loc["lora", "spread"] == pytest.approx(0.0707, abs=1e-4)
-    assert summary.loc["dynamic", "runs"] == 1
-    assert set(runs_table.grouped(runs, "tag")["group"]) == {"good", "late", "no tag"}
+    lora = summary.loc["lora, minilm on sentiment4"]
+    assert (lora["runs"], lora["mean"], lora["spread"]) == (2, pytest.approx(0.85), pytest.approx(0.0707, abs=1e-4))
+    assert summary.loc["dynamic, other on sentiment4", "runs"] == 1
+    assert set(runs_table.grouped(runs, "tag")["group"].str.partition(",")[0]) == {"good", "late", "no tag"}
     assert set(runs_table.grouped(runs, "data")["group"]) == {"minilm on sentiment4", "other on sentiment4"}
 
 
 def test_groups_in_words(runs: pd.DataFrame) -> None:
     summary = runs_table.group_summary(runs_table.grouped(runs, "strategy"))
-    words = runs_table.groups_caption(summary, 2, runs_table.is_mixed(runs))
-    assert "lora: accuracy 0.850 ± 0.071 (2 runs) and dynamic: accuracy 0.700 (1 run)" in words
+    words = runs_table.groups_caption(summary, 2)
+    assert "lora, minilm on sentiment4: accuracy 0.850 ± 0.071 (2 runs)" in words
+    assert "dynamic, other on sentiment4: accuracy 0.700 (1 run)" in words
     assert "Not included: 2 runs not finished" in words
-    assert "The runs have different models or data" in words
     none = runs_table.grouped(runs[runs["status"] == "queued"], "tag")
-    assert runs_table.groups_caption(runs_table.group_summary(none), 1, False).startswith("There is no finished run")
+    assert runs_table.groups_caption(runs_table.group_summary(none), 1).startswith("There is no finished run")
 
 
 def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
@@ -116,8 +115,19 @@ def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
     dots, means = traces_of(figure)
     assert sorted(dots.x) == pytest.approx([0.7, 0.8, 0.9])
     assert list(means.x) == pytest.approx([0.85, 0.7])
-    assert list(means.error_x.array) == pytest.approx([0.0707, 0], abs=1e-4)
-    assert list(layout_of(figure).yaxis.ticktext) == ["dynamic", "lora"]
+    assert list(means.error_x.array) == pytest.approx([0.05, 0]), "to the highest run: no whisker passes 1"
+    assert list(means.error_x.arrayminus) == pytest.approx([0.05, 0])
+    assert [text.partition(",")[0] for text in layout_of(figure).yaxis.ticktext] == ["dynamic", "lora"]
+
+
+def test_a_strategy_is_never_averaged_over_models_or_data(tmp_path: Path) -> None:
+    finished(tmp_path, "r1", 0.9, strategy="lora", data="sst2")
+    finished(tmp_path, "r2", 0.5, strategy="lora", data="/home/me/tickets")
+    finished(tmp_path, "r3", 0.7, strategy="lora", data="sst2", model="bert")
+    summary = runs_table.group_summary(runs_table.grouped(queries.list_runs(tmp_path), "strategy"))
+    assert dict(zip(summary["group"], summary["mean"], strict=True)) == {
+        "lora, minilm on sst2": 0.9, "lora, bert on sst2": 0.7, "lora, minilm on tickets": 0.5,
+    }  # fmt: skip
 
 
 def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:

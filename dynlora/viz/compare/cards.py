@@ -118,8 +118,12 @@ def compared_frontier(found: Compared) -> None:
         chart(figure, compare_text.frontier(points, found.metric), points, "frontier")
 
 
-def compared_pairs(found: Compared) -> None:
+def compared_pairs(found: Compared, usual: tuple[str, str] | None = None) -> None:
     """Draw the paired difference of two groups, over shared seeds and examples.
+
+    Args:
+        found: the runs.
+        usual: a run of the baseline, and one of the configuration that is set against it unless others are chosen.
 
     Raises:
         DynloraError: when a run cannot be read.
@@ -130,11 +134,12 @@ def compared_pairs(found: Compared) -> None:
         if len(labels) < 2:
             note("All these runs have the same configuration. A paired difference needs two configurations.")
             return
+        against, other = (_label_of(groups, run) for run in usual or ("", ""))
         left, right = st.columns(2)
         with left:
-            second = choose("second", "Group", labels, labels[1])
+            second = choose("second", "Group", labels, other or labels[1])
         with right:
-            first = choose("first", "Minus group", labels, labels[0])
+            first = choose("first", "Minus group", labels, against or labels[0])
         pairs, why = paired_difference.pairs(found.summaries, groups[first], groups[second])
         if first == second:
             note("Select two different groups.")
@@ -142,6 +147,10 @@ def compared_pairs(found: Compared) -> None:
             note(f"There are no pairs: {why}")
         else:
             _differences(found, pairs, (first, second), why)
+
+
+def _label_of(groups: Mapping[str, Group], run: str) -> str | None:
+    return next((label for label, group in groups.items() if run in group.runs), None)
 
 
 def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:

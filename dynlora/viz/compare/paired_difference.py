@@ -20,7 +20,7 @@ BLOCKS = 4000
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference with its 95 % interval.
+    """A mean difference with its interval.
 
     Attributes:
         mean: of the differences, over seeds and examples.
@@ -61,16 +61,17 @@ def _data(summary: Mapping[str, Any]) -> tuple[Any, ...]:
     return summary.get("data"), settings, summary.get("data_size"), summary.get("labels")
 
 
-def interval(differences: Sequence[np.ndarray], draws: int = DRAWS) -> Difference:
-    """Return the mean of paired differences and its 95 % bootstrap interval over seeds and examples.
+def interval(differences: Sequence[np.ndarray], draws: int = DRAWS, level: float = 0.95) -> Difference:
+    """Return the mean of paired differences and its bootstrap interval over seeds and examples.
 
     Each draw takes as many seeds as there are, with replacement, and as many examples, with replacement and the same
-    for all seeds; the interval runs from the 2.5th to the 97.5th percentile of the means. The same differences always
-    give the same interval.
+    for all seeds; the interval leaves out (1 - level) / 2 of the means on each side. The same differences always give
+    the same interval.
 
     Args:
         differences: one array per seed, one value per example; all of one length.
         draws: of the bootstrap.
+        level: of the interval, 0 to 1.
     """
     table = np.stack([np.asarray(one, float) for one in differences])
     seeds, examples = table.shape
@@ -82,7 +83,7 @@ def interval(differences: Sequence[np.ndarray], draws: int = DRAWS) -> Differenc
     for number in range(draws):
         chosen = table[draw.integers(seeds, size=seeds)].mean(axis=0)
         means[number] = chosen[draw.integers(len(chosen), size=len(chosen))].mean()
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Difference(float(table.mean()), float(low), float(high), seeds, examples)
 
 

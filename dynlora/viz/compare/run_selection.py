@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from dynlora.viz.kit.text import plural
@@ -17,6 +18,9 @@ from dynlora.viz.ui.run_picker import Chosen, empty_store, find_run, list_all, p
 
 MOST_READ = 50
 """Most runs whose files are opened, for what the list does not say: curves, ranks, pairs."""
+
+MOST_LIKE = 11
+"""Most runs of the same task that are added to one that is alone."""
 
 MOST_LISTED = 500
 """Most runs that are compared by what the list says of them."""
@@ -43,7 +47,7 @@ def select_runs() -> Selection:
     readable = listed[listed["status"] != "corrupt"]
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
         text = search_box.search_box("Search")
-        ids = [] if text else pick_runs("Runs to compare", readable, MOST_READ)
+        ids = [] if text else pick_runs("Runs to compare", readable, MOST_READ, _with_its_like(readable))
     found = search_box.searched(readable, text)
     said = _match_caption(len(found), len(readable)) if text and found is not None else ""
     search_box.search_line(text, said, is_sound=found is not None)
@@ -54,6 +58,16 @@ def select_runs() -> Selection:
     chosen = readable.set_index("id", drop=False).loc[ids]
     with guarded():
         return Selection(runs_table.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
+
+
+def _with_its_like(runs: pd.DataFrame) -> list[str]:
+    """Return the run that is alone in the address with the finished runs of its task: alone it compares to nothing."""
+    wanted = st.query_params.get("runs", "")
+    alone = runs[runs["id"] == wanted]
+    if alone.empty:
+        return []
+    alike = runs_table.same_task(runs, runs_table.plain_rows(alone)[0])
+    return [wanted, *alike.loc[alike["status"] == "finished", "id"].head(MOST_LIKE)]
 
 
 def _match_caption(found: int, of: int) -> str:

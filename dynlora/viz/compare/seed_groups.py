@@ -36,20 +36,22 @@ class Group:
 
     Attributes:
         label: what is written for them; text of a run's author may stand in it.
-        runs: their ids.
+        runs: their ids, one for each seed.
+        repeats: ids of older runs with a seed that is among them; they are no further evidence.
     """
 
     label: str
     runs: tuple[str, ...]
+    repeats: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        """The label with the number of runs."""
+        """The label with the number of seeds."""
         return f"{self.label}, n = {len(self.runs)}"
 
 
 def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = ()) -> list[Group]:
-    """Return the runs in groups of equal configuration but for seed and name, in the order given.
+    """Return the runs in groups of equal configuration but for seed and name, in the order given, a seed counted once.
 
     Args:
         summaries: of the runs, or their rows in the list.
@@ -59,10 +61,22 @@ def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = 
     for summary in summaries:
         members.setdefault(_key(summary, ignoring), []).append(summary)
     labels = _labels([found[0] for found in members.values()], ignoring)
-    return [
-        Group(label, tuple(str(summary["id"]) for summary in found))
-        for label, found in zip(labels, members.values(), strict=True)
-    ]
+    return [Group(label, *_by_seed(found)) for label, found in zip(labels, members.values(), strict=True)]
+
+
+def _by_seed(members: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of the newest run of each configuration and seed, and those of the others.
+
+    Ids begin with the time.
+    """
+    newest: dict[Any, str] = {}
+    for summary in members:
+        run, seed = str(summary["id"]), summary.get("seed")
+        alike = run if seed is None else (seed, _key(summary, ()))
+        newest[alike] = max(newest.get(alike, run), run)
+    kept = set(newest.values())
+    ids = [str(summary["id"]) for summary in members]
+    return tuple(run for run in ids if run in kept), tuple(run for run in ids if run not in kept)
 
 
 def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -71,7 +85,7 @@ def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     A control such as random allocation is a method of its own, another learning rate is not.
     """
     others = {key for one in summaries for key in _settings(one, ()) if not key.startswith("strategy.")}
-    return {run: group.label for group in grouped(summaries, others) for run in group.runs}
+    return {run: group.label for group in grouped(summaries, others) for run in (*group.runs, *group.repeats)}
 
 
 def alone(names: Mapping[str, str]) -> list[Group]:

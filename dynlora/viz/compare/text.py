@@ -17,6 +17,11 @@ def curves(bands: pd.DataFrame, *, low_is_good: bool) -> str:
     last = bands.drop_duplicates("group", keep="last")
     best = last.loc[at_lowest(last["mean"]) if low_is_good else at_highest(last["mean"])]
     side = "Lowest" if low_is_good else "Highest"
+    alike = int((last["mean"].map(score) == score(best["mean"])).sum())
+    if alike > 1:
+        whole = "All" if alike == len(last) else f"{alike} of {len(last)}"
+        tie = f"{whole} curves end with the {side.lower()} value, {score(best['mean'])} (tie)."
+        return f"{tie} {BAND}" if (bands["n"] > 1).any() else tie
     words = f"{side} at the last step: {one_line(best['group'], 80)}, {best['mean']:.3f} at step {int(best['step']):,}"
     if best["n"] > 1:
         words += f" (from {best['low']:.3f} to {best['high']:.3f})"
@@ -37,6 +42,10 @@ def groups(table: pd.DataFrame, metric: str, *, low_is_good: bool) -> str:
         return f"Fewer than two groups have a final {one_line(metric, 40)}."
     first, second = known.iloc[0], known.iloc[1]
     lead = abs(first["mean"] - second["mean"])
+    if score(first["mean"]) == score(second["mean"]):
+        alike = known[known["mean"].map(score) == score(first["mean"])]
+        names = listed([one_line(name, 80) for name in alike["group"]], limit=5)
+        return f"Tie: {names} have the same mean {one_line(metric, 40)}, {score(first['mean'])}."
     words = (
         f"{one_line(first['group'], 80)} has the best mean {one_line(metric, 40)}, {score(first['mean'])}, better by "
         f"{lead:.3f} than {one_line(second['group'], 80)}"

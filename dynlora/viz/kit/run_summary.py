@@ -22,6 +22,13 @@ def last_planned_step(summary: Mapping[str, Any]) -> int:
     return max(step, planned) if summary["status"] in ACTIVE else step
 
 
+def is_uniform(summary: Mapping[str, Any]) -> bool:
+    """Say whether a run is LoRA as it is: equal ranks, nothing that was ever to move, no signal of a method's own."""
+    ranks = list((summary.get("ranks") or {}).values())
+    still = not summary.get("planned_events") and not summary.get("own_signals")
+    return bool(ranks) and len(set(ranks)) == 1 and still
+
+
 def budget_share(params: Mapping[str, Any]) -> float | None:
     """Return how much of its budget a run uses, in percent; None when that is not known."""
     used, budget, gate = params.get("active"), params.get("budget"), params.get("gate")

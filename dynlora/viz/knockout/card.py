@@ -16,6 +16,7 @@ from dynlora.inference.client import knockout_file, knockout_target, shared
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.score_signals import module_scores
+from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import number
 from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.knockout import model as knockout_model
@@ -208,21 +209,16 @@ def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) 
     same = same.loc[_mask(same, [(params or {}).get("budget") == budget_of(summary) for params in same["params"]])]
     apart = (pd.to_numeric(same["seed"], errors="coerce") - (summary.get("seed") or 0)).abs()
     near = same.assign(apart=apart).sort_values("apart", kind="stable").head(MOST_TWINS)
-    return near.loc[
-        _mask(near, [is_uniform(cached_queries.ask(queries.run_summary, Path(path))) for path in near["folder"]])
-    ]
+    return near.loc[_mask(near, [_is_uniform(Path(path)) for path in near["folder"]])]
+
+
+def _is_uniform(folder: Path) -> bool:
+    return run_summary.is_uniform(cached_queries.ask(queries.run_summary, folder))
 
 
 def _mask(rows: pd.DataFrame, kept: list[bool]) -> pd.Series:
     """Return which rows are kept; a bare list that is empty would choose columns."""
     return pd.Series(kept, index=rows.index, dtype=bool)
-
-
-def is_uniform(summary: Mapping[str, Any]) -> bool:
-    """Say whether a run is LoRA as it is: equal ranks, nothing that was ever to move, no signal of a method's own."""
-    ranks = list((summary.get("ranks") or {}).values())
-    still = not summary.get("planned_events") and not summary.get("own_signals")
-    return bool(ranks) and len(set(ranks)) == 1 and still
 
 
 def budget_of(summary: Mapping[str, Any]) -> Any:

@@ -21,6 +21,8 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import plural
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
+from dynlora.viz.verdict import text as verdict_text
+from dynlora.viz.verdict.model import Verdict, verdict
 
 MOST_PAIRED = 6
 """Groups that are set against the first."""
@@ -71,16 +73,35 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
         "Configurations": f"{len(configurations)}",
         "Deciding metric": found.metric,
     }
+    summed_up = verdict(found.summaries, _pairs_of(found).differences)
     parts = [
+        *([] if summed_up is None else [_verdict(summed_up)]),
         _ended(found),
         _learned(found),
-        _paired(found, configurations),
+        _paired(found, _baseline_first(configurations, summed_up)),
         _ranks(found, configurations),
         _made(found),
     ]
     title = f"Comparison of {plural(len(runs), 'run')}"
     return Document(title, "Runs that differ only in the seed are shown as one group, with a band.", facts, parts,
                     compare_model.warnings(list(found.summaries.values())))  # fmt: skip
+
+
+def _verdict(found: Verdict) -> Part:
+    """Return which configuration to use, how sure that is, and every difference from the baseline."""
+    notes = (verdict_text.headline(found), verdict_text.outlook(found), verdict_text.left_out(found))
+    differences = Table("Differences from the baseline", verdict_text.table(found), is_wide=True)
+    return Part("Verdict", [differences] if found.contests else [], [note for note in notes if note])
+
+
+def _baseline_first(groups: Sequence[Group], found: Verdict | None) -> list[Group]:
+    """Return the groups with the verdict's baseline first, so that both subtract the same."""
+    return sorted(groups, key=lambda group: found is None or found.baseline.runs[0] not in group.runs)
+
+
+def _pairs_of(found: Compared) -> RunPairs:
+    folders = {run.summary["id"]: run.folder for run in found.runs}
+    return RunPairs(folders, found.summaries, lambda query, *arguments: query(*arguments))
 
 
 def _ended(found: Compared) -> Part:
@@ -128,8 +149,7 @@ def _learned(found: Compared) -> Part:
 
 def _paired(found: Compared, groups: Sequence[Group]) -> Part:
     """Return the paired differences of the other groups from the first, over shared seeds and rows."""
-    folders = {run.summary["id"]: run.folder for run in found.runs}
-    rows = RunPairs(folders, found.summaries, lambda query, *arguments: query(*arguments))
+    rows = _pairs_of(found)
     blocks: list[Block] = []
     notes: list[str] = []
     for second in groups[1 : 1 + MOST_PAIRED]:

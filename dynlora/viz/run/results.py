@@ -12,7 +12,7 @@ ANSWERS = ("Correct in both", "Wrong, then correct", "Correct, then wrong", "Wro
 
 
 def class_scores(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd.DataFrame:
-    """Return precision, recall and F1 of each class, and its number of examples; 0 where a score is undefined.
+    """Return precision, recall and F1 of each class, and its number of examples; NaN where a score is undefined.
 
     precision = right / predicted, recall = right / true, F1 = 2 · right / (predicted + true).
 
@@ -24,7 +24,7 @@ def class_scores(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd
     right, true, predicted = np.diag(table), table.sum(1), table.sum(0)
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+        return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
     return pd.DataFrame(
         {

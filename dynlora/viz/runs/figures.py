@@ -14,7 +14,7 @@ MAX_GROUPS = 30
 
 
 def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colours: Palette) -> go.Figure:
-    """Draw each run of a group as a dot, the group's mean and standard deviation beside them.
+    """Draw each run of a group as a dot, the group's mean and the span of its runs beside them.
 
     Args:
         members: one row per run and group, as `runlist.grouped` returns them.
@@ -35,10 +35,12 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
         hovertemplate="%{customdata}<br>%{x:.3f}<extra></extra>",
     )  # fmt: skip
     drawn.add_scatter(
-        x=shown["mean"], y=[places[group] for group in shown["group"]], mode="markers", name=("Mean and standard "
-            "deviation"),
+        x=shown["mean"], y=[places[group] for group in shown["group"]], mode="markers", name="Mean and range",
         marker={"color": colours.second, "size": 11, "symbol": "diamond"},
-        error_x={"type": "data", "array": shown["spread"].fillna(0.0), "color": colours.second, "thickness": 1.6},
+        error_x={
+            "type": "data", "array": shown["highest"] - shown["mean"], "arrayminus": shown["mean"] - shown["lowest"],
+            "color": colours.second, "thickness": 1.6,
+        },
         customdata=[f"{score(mean)}, {n} run{'' if n == 1 else 's'}" for mean, n in _pairs(shown)],
         hovertemplate="Mean %{customdata}<extra></extra>",
     )  # fmt: skip

@@ -20,9 +20,7 @@ def group_card(runs: pd.DataFrame, by: str) -> None:
         return
     members = runs_table.grouped(runs, by)
     summary = runs_table.group_summary(members)
-    words = runs_table.groups_caption(
-        summary, len(runs) - members["id"].nunique(), by != "data" and runs_table.is_mixed(runs)
-    )
+    words = runs_table.groups_caption(summary, len(runs) - members["id"].nunique())
     with card(f"Results {runs_table.GROUPS[by].lower()}", "groups"):
         if summary.empty:
             note(words)

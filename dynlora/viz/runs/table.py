@@ -14,7 +14,7 @@ from dynlora.store import search_fields
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.run_summary import budget_share, format_strategy, main_metric, named
 from dynlora.viz.kit.status import STATUS_WORDS
-from dynlora.viz.kit.text import listed, one_line, plural, score
+from dynlora.viz.kit.text import listed, one_line, plural, score, source_name
 
 SORTS = {
     "newest": "Newest first",
@@ -131,6 +131,8 @@ def match_caption(shown: int, of: int) -> str:
 def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
     """Return the finished runs with a result, one row per run and group: columns group, metric, value, name, id.
 
+    Runs of other models or data are never of one group: where there are several, a group says which are its own.
+
     Args:
         runs: as `queries.list_runs` returns them.
         by: a key of `GROUPS` but `none`; by tag a run belongs to each of its tags, and a group of a strategy bears the
@@ -139,11 +141,13 @@ def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     finished = records(runs[runs["status"] == "finished"])
     words = {str(row["strategy"]): format_strategy(row) for row in reversed(finished)}
+    of_data = len({(row["model"], row["data"]) for row in finished}) > 1 and by != "data"
     for row in finished:
         metric, value = main_metric(row)
         if metric and value is not None:
             shared = {"metric": metric, "value": float(value), "name": named(row), "id": row["id"]}
-            rows += [{"group": one_line(group, 80), **shared} for group in _groups_of(row, by, words)]
+            where = f", {_format_data(row)}" if of_data else ""
+            rows += [{"group": f"{one_line(group, 80)}{where}", **shared} for group in _groups_of(row, by, words)]
     return pd.DataFrame(rows, columns=["group", "metric", "value", "name", "id"]).astype({"value": float})
 
 
@@ -151,8 +155,26 @@ def _groups_of(row: Mapping[str, Any], by: str, words: Mapping[str, str]) -> lis
     if by == "tag":
         return list(row["tags"]) or ["no tag"]
     if by == "data":
-        return [f"{row['model'] or '?'} on {row['data'] or '?'}"]
+        return [_format_data(row)]
     return [words[str(row["strategy"])]]
+
+
+def _format_data(row: Mapping[str, Any]) -> str:
+    """Return the model and the data of a run, in words."""
+    return " on ".join(one_line(source_name(row[key] or "?"), 40) for key in ("model", "data"))
+
+
+def same_task(runs: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the other runs on the model and data of a run, of its length, in the order given.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+        summary: of the run, as `queries.run_summary` returns it.
+    """
+    alike = runs[runs["id"] != summary["id"]]
+    for column in ("model", "data", "max_steps"):
+        alike = alike[alike[column] == summary.get(column)]
+    return alike
 
 
 def group_summary(members: pd.DataFrame) -> pd.DataFrame:
@@ -164,13 +186,12 @@ def group_summary(members: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
-def groups_caption(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
+def groups_caption(summary: pd.DataFrame, unfinished: int) -> str:
     """Return what a grouping shows, in words.
 
     Args:
         summary: as `group_summary` returns it.
         unfinished: runs that are not counted.
-        mixed: whether groups hold runs of different models or data.
     """
     left = f" Not included: {plural(unfinished, 'run')} not finished or without a result." if unfinished else ""
     if summary.empty:
@@ -180,8 +201,7 @@ def groups_caption(summary: pd.DataFrame, unfinished: int, mixed: bool) -> str:
         f"{_format_spread(row['spread'], row['runs'])}"
         for row in records(summary)
     ]
-    warning = " The runs have different models or data; filter for one of them to compare." if mixed else ""
-    return f"Mean ± standard deviation over runs. {listed(parts, 4)}.{left}{warning}"
+    return f"Mean ± standard deviation over runs; whiskers cover all runs. {listed(parts, 4)}.{left}"
 
 
 def _format_spread(spread: float, runs: int) -> str:
@@ -221,12 +241,6 @@ def _plain(value: Any) -> Any:
     if pd.isna(value):
         return None
     return value.item() if isinstance(value, np.generic) else value
-
-
-def is_mixed(runs: pd.DataFrame) -> bool:
-    """Say whether runs were trained on different models or data, whose results are not to be averaged."""
-    finished = runs[runs["status"] == "finished"]
-    return len(finished[["model", "data"]].drop_duplicates()) > 1
 
 
 def all_tags(runs: pd.DataFrame) -> list[str]:

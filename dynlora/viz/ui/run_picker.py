@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -180,15 +180,18 @@ def _other_run() -> None:
     to_address(run=st.session_state["address-run"], step=None, module=None)
 
 
-def pick_runs(label: str, runs: pd.DataFrame, at_most: int) -> list[str]:
+def pick_runs(label: str, runs: pd.DataFrame, at_most: int, instead: Sequence[str] = ()) -> list[str]:
     """Draw a picker of several runs and return the ids of those chosen; the address holds them.
 
     Args:
         label: of the picker.
         runs: to pick from; the first two are picked when the address says nothing.
         at_most: runs that can be picked.
+        instead: ids that take the place of those in the address, if any.
     """
     words = run_labels(runs)
+    if len(instead) > 1:
+        to_address(runs=",".join(instead))
     wanted = st.query_params.get("runs")
     ids = wanted.split(",") if wanted is not None else list(words)[:2]
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])

@@ -1,0 +1,133 @@
+"""The verdict as the first card of Compare and Run, with one button for what to run next."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs.sweep import enqueue_sweep
+from dynlora.store import queries
+from dynlora.viz.compare.paired_rows import RunPairs
+from dynlora.viz.kit.config_fields import launch_key
+from dynlora.viz.runs.table import same_task
+from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.cards import card, note, rows, safe
+from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
+from dynlora.viz.verdict import text as verdict_text
+from dynlora.viz.verdict.model import NextRuns, Verdict, next_runs, verdict
+
+MOST_READ = 30
+"""Most runs of a task that are opened for the verdict on one of them."""
+
+
+def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Draw the verdict on runs that are compared, and return a run of the baseline and of what it is about.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    found = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences)
+    if found is None:
+        return None
+    _draw(found, summaries)
+    contest = found.decisive
+    return None if contest is None else (found.baseline.runs[0], contest.group.runs[0])
+
+
+def verdict_of_run(run: Chosen, summary: Mapping[str, Any]) -> None:
+    """Draw the verdict on one finished run, against plain LoRA on the same data where there is such a run.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    if summary["status"] != "finished":
+        return
+    folders = {run.id: run.folder} | {one.id: one.folder for one in _runs_like(run, summary)}
+    summaries = {key: cached_queries.ask(queries.run_summary, folder) for key, folder in folders.items()}
+    differences = RunPairs(folders, summaries, cached_queries.ask_events).differences
+    found = verdict(summaries, differences, focus=run.id)
+    if found is None:
+        return
+    _draw(found, summaries)
+
+
+def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
+    """Return the newest other finished runs on the same model and data, of the same length."""
+    alike = same_task(list_all(), summary)
+    return [find_run(run_id) for run_id in alike.loc[alike["status"] == "finished", "id"].head(MOST_READ)]
+
+
+def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]]) -> None:
+    runs = next_runs(found, summaries)
+    with card("Verdict", "verdict"):
+        st.markdown(f"**{safe(verdict_text.headline(found))}**")
+        said = " ".join(filter(None, (verdict_text.outlook(found), verdict_text.left_out(found))))
+        if said:
+            note(said)
+        with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
+            _next(found, runs, summaries)
+        if found.contests:
+            with st.expander("Differences from the baseline", icon=":material/table_rows:", key="verdict-table"):
+                rows(verdict_text.table(found))
+
+
+def _next(found: Verdict, runs: NextRuns | None, summaries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the one next step: more seeds, or a baseline."""
+    newest = max(found.baseline.runs)
+    if not found.contests and not found.is_plain:
+        link("pages/launch.py", "Train plain LoRA at the same budget", **{"from": newest, "twin": "uniform"})
+    elif not found.contests:
+        link("pages/launch.py", "Train another configuration like this", **{"from": newest})
+    elif runs is not None and not is_read_only():
+        configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}
+        if st.button(verdict_text.button(runs), icon=":material/add:", key="verdict-run", type="primary"):
+            _queue(configs, runs)
+        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="verdict-command"):
+            st.code("\n".join(_commands(runs)), language="bash", wrap_lines=True)
+
+
+def _commands(runs: NextRuns) -> list[str]:
+    return [
+        shlex.join(
+            ["dynlora", "sweep", "--config", str(find_run(run).folder / "config.yaml"),
+             "--set", f"seed={_listed(seeds)}", "--runs-dir", str(runs_dir())]
+        )
+        for run, seeds in runs.seeds.items()
+    ]  # fmt: skip
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ",".join(map(str, seeds))
+
+
+def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns) -> None:
+    """Queue the missing seeds of each side; a second press before the page is drawn anew queues nothing more."""
+    token = st.session_state.setdefault("verdict_token", secrets.token_hex(8))
+    ids: list[str] = []
+    try:
+        with st.spinner("Checking the configurations"):
+            for run, seeds in runs.seeds.items():
+                config, lists = {**configs[run], "name": None}, {"seed": _listed(seeds)}
+                key = launch_key(token, {"config": config, "lists": lists})
+                ids += enqueue_sweep(config, lists, runs_dir(), key=key)
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        return
+    st.session_state.pop("verdict_token", None)
+    st.toast(f"{len(ids)} runs queued", icon=":material/check:")
+    _follow(ids)
+
+
+def _follow(ids: Sequence[str]) -> None:
+    """Add the new runs to those that are compared, so that the verdict grows with them."""
+    compared = st.query_params.get("runs")
+    if compared:
+        st.query_params["runs"] = ",".join([*compared.split(","), *ids])
+    st.rerun()

@@ -1,0 +1,289 @@
+"""The verdict on runs of one task: every configuration against the baseline, and what would make it surer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from dynlora.viz.compare import paired_difference, seed_groups
+from dynlora.viz.compare.model import LOW_IS_GOOD
+from dynlora.viz.compare.paired_difference import Difference
+from dynlora.viz.compare.paired_rows import Side
+from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.kit.run_summary import is_uniform, main_metric
+
+Summary = Mapping[str, Any]
+Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
+"""Returns what pairs of runs (seed, first, second) differ by, as `RunPairs.differences` does."""
+
+FEWEST_SEEDS = 3
+"""Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""
+
+MOST_SEEDS = 10
+"""Most common seeds that are proposed; a difference that needs more is too small to matter."""
+
+MOST_CONTESTS = 6
+"""Most configurations that are set against the baseline, the best first."""
+
+LEVEL = 0.95
+"""Of the interval that is shown."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A configuration against the baseline, over common seeds and held-out examples.
+
+    Attributes:
+        group: the configuration.
+        side: the number in which they are set against each other; None where there is none.
+        difference: of the group minus the baseline, with its 95 % interval; None where there is none.
+        is_clear: enough seeds, and the interval, widened for the number of contests (Bonferroni), excludes 0.
+        why: there are no or not all pairs; empty when there are.
+    """
+
+    group: Group
+    side: Side | None = None
+    difference: Difference | None = None
+    is_clear: bool = False
+    why: str = ""
+
+    @property
+    def gain(self) -> float:
+        """The difference, positive where the group is better; minus infinity where it is unknown."""
+        if self.side is None or self.difference is None:
+            return -math.inf
+        return -self.difference.mean if self.side.low_is_good else self.difference.mean
+
+    @property
+    def seeds(self) -> int:
+        """Common seeds."""
+        return 0 if self.difference is None else self.difference.seeds
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether no seed differs at all."""
+        found = self.difference
+        return found is not None and found.mean == found.low == found.high == 0
+
+    @property
+    def outcome(self) -> str:
+        """The result: better, worse, tie, unclear, few (too few seeds) or none (no common examples)."""
+        if self.difference is None:
+            return "none"
+        if self.is_tie:
+            return "tie"
+        if self.seeds < FEWEST_SEEDS:
+            return "few"
+        return ("better" if self.gain > 0 else "worse") if self.is_clear else "unclear"
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Common seeds at which a difference of this size would be clear: n · (half the interval / difference)²."""
+        found = self.difference
+        if found is None or found.mean == 0:
+            return None
+        return math.ceil(found.seeds * ((found.high - found.low) / 2 / abs(found.mean)) ** 2)
+
+
+@dataclass(frozen=True)
+class NextRuns:
+    """Runs that would make a verdict surer.
+
+    Attributes:
+        seeds: to run, by the id of the run whose configuration they take.
+        seconds: of training in all; None when no run says how long it took.
+    """
+
+    seeds: Mapping[str, tuple[int, ...]]
+    seconds: float | None
+
+    @property
+    def n(self) -> int:
+        """Number of runs."""
+        return sum(len(seeds) for seeds in self.seeds.values())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of runs of one model, data set, metric and length.
+
+    Attributes:
+        data: name or path of the data set.
+        metric: that decides.
+        groups: the configurations, the best mean metric first.
+        means: of that metric over the seeds, by label.
+        baseline: what the others are set against: plain LoRA where it is among them, else the second best.
+        is_plain: the baseline is plain LoRA.
+        contests: of the others, the greatest gain first.
+        left_out: finished runs of other models, data, metrics or lengths.
+    """
+
+    data: str
+    metric: str
+    groups: Sequence[Group]
+    means: Mapping[str, float]
+    baseline: Group
+    is_plain: bool
+    contests: Sequence[Contest]
+    left_out: int
+
+    @property
+    def decisive(self) -> Contest | None:
+        """The contest that the verdict is about: the greatest clear gain, else the greatest known one."""
+        known = [contest for contest in self.contests if contest.difference is not None]
+        clear = [contest for contest in known if contest.outcome == "better"]
+        return next(iter(clear or known), None)
+
+    @property
+    def use(self) -> Group | None:
+        """The configuration to use; None when there are too few seeds to say, or neither is better or simpler."""
+        contest = self.decisive
+        if contest is None or contest.outcome in ("few", "none"):
+            return None
+        if contest.outcome in ("unclear", "tie") and not self.is_plain:
+            return None
+        return contest.group if contest.outcome == "better" else self.baseline
+
+
+def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: str | None = None) -> Verdict | None:
+    """Return the verdict on finished runs; None when none has a result.
+
+    Args:
+        summaries: of the runs by id, as `queries.run_summary` returns them.
+        differences: of pairs of these runs.
+        focus: id of a run whose configuration alone is set against the baseline.
+    """
+    done = {run: one for run, one in summaries.items() if one["status"] == "finished" and _result(one) is not None}
+    if not done or (focus is not None and focus not in done):
+        return None
+    task = _task(done[focus]) if focus else _commonest(_task(one) for one in done.values())
+    members = {run: one for run, one in done.items() if _task(one) == task}
+    first = next(iter(members.values()))
+    metric = main_metric(first)[0]
+    groups = seed_groups.grouped(list(members.values()))
+    means = {group.label: _mean([_result(members[run]) or 0.0 for run in group.runs]) for group in groups}
+    ranked = sorted(groups, key=lambda group: means[group.label], reverse=metric not in LOW_IS_GOOD)
+    plain = [group for group in groups if is_uniform(members[group.runs[0]])]
+    baseline, others = _sides(ranked, plain, next((group for group in groups if _holds(group, focus)), None))
+    contests = _contests(members, baseline, others, differences, 1 if focus else len(groups) - 1)
+    return Verdict(
+        str(first.get("data") or "?"), metric, ranked, means, baseline, bool(plain), contests, len(done) - len(members)
+    )  # fmt: skip
+
+
+def _sides(ranked: Sequence[Group], plain: Sequence[Group], focus: Group | None) -> tuple[Group, Sequence[Group]]:
+    """Return the baseline, and what is set against it.
+
+    The baseline is plain LoRA, the one with most seeds. Without it the best two are set against each other, and a
+    single configuration against nothing.
+    """
+    if plain:
+        baseline = max(plain, key=lambda group: len(group.runs))
+        others = [group for group in ranked if group is not baseline][:MOST_CONTESTS]
+        return baseline, others if focus is None or focus is baseline else [focus]
+    if focus is not None or len(ranked) < 2:
+        return focus or ranked[0], []
+    return ranked[1], ranked[:1]
+
+
+def _result(summary: Summary) -> float | None:
+    """Return the last value of the metric that decides."""
+    return main_metric(summary)[1]
+
+
+def _task(summary: Summary) -> str:
+    """Return what runs must share to be set against each other."""
+    config = summary.get("config") or {}
+    shared = [summary.get("model"), summary.get("data"), config.get("data"), main_metric(summary)[0]]
+    return json.dumps([*shared, summary.get("max_steps")], sort_keys=True, default=str)
+
+
+def _commonest(tasks: Iterable[str]) -> str:
+    """Return the most frequent task, the first of equals."""
+    counted: dict[str, int] = {}
+    for task in tasks:
+        counted[task] = counted.get(task, 0) + 1
+    return max(counted, key=lambda task: counted[task])
+
+
+def _holds(group: Group, run: str | None) -> bool:
+    return run in group.runs or run in group.repeats
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _contests(
+    members: Mapping[str, Summary], baseline: Group, others: Sequence[Group], differences: Differences, of: int
+) -> list[Contest]:
+    found = [_contest(members, baseline, group, differences, of) for group in others]
+    return sorted(found, key=lambda contest: contest.gain, reverse=True)
+
+
+def _contest(
+    members: Mapping[str, Summary], baseline: Group, group: Group, differences: Differences, of: int
+) -> Contest:
+    pairs, why = paired_difference.pairs(members, baseline, group)
+    sides = [side for side in differences(pairs) if side.differences] if pairs else []
+    if not sides:
+        return Contest(group, why=why or "The runs have no results on common held-out examples.")
+    side = _decisive_side(sides)
+    rows = list(side.differences.values())
+    shown = paired_difference.interval(rows, level=LEVEL)
+    wide = shown if of == 1 else paired_difference.interval(rows, level=1 - (1 - LEVEL) / of)
+    is_clear = shown.seeds >= FEWEST_SEEDS and (wide.low > 0 or wide.high < 0)
+    return Contest(group, side, shown, is_clear, why)
+
+
+def _decisive_side(sides: Sequence[Side]) -> Side:
+    """Return the difference in accuracy, or where no answer differs, the one in loss."""
+    told = [side for side in sides if any(rows.any() for rows in side.differences.values())]
+    return next((side for side in told or sides if side.key == "accuracy"), (told or list(sides))[0])
+
+
+def next_runs(found: Verdict, summaries: Mapping[str, Summary]) -> NextRuns | None:
+    """Return the runs that would make the decisive contest clear; None when it is, or when no few runs would.
+
+    Both sides get the seeds that the other has, and new ones until there are enough.
+    """
+    contest = found.decisive or next(iter(found.contests), None)
+    if contest is None or contest.outcome not in ("few", "none", "unclear"):
+        return None
+    needed = FEWEST_SEEDS if contest.outcome != "unclear" else contest.seeds_needed
+    if needed is None or not contest.seeds < max(needed, FEWEST_SEEDS) <= MOST_SEEDS:
+        return None
+    sides = [found.baseline, contest.group]
+    has = [{_seed(summaries[run]) for run in group.runs} for group in sides]
+    wanted = _seeds(has, max(needed, FEWEST_SEEDS))
+    missing = [tuple(seed for seed in wanted if seed not in own) for own in has]
+    newest = [max(group.runs) for group in sides]
+    seeds = {run: todo for run, todo in zip(newest, missing, strict=True) if todo}
+    return NextRuns(seeds, _seconds(seeds, summaries)) if seeds else None
+
+
+def _seed(summary: Summary) -> int:
+    seed = summary.get("seed")
+    return seed if isinstance(seed, int) else -1
+
+
+def _seeds(has: Sequence[set[int]], n: int) -> list[int]:
+    """Return n seeds: those that both sides have, those that one has, then the smallest that none has."""
+    both, either = has[0] & has[1], has[0] | has[1]
+    new = (seed for seed in count() if seed not in either)
+    found = [*sorted(both), *sorted(either - both)]
+    return [seed for seed in found if seed >= 0][:n] + [next(new) for _ in range(max(0, n - len(found)))]
+
+
+def _seconds(seeds: Mapping[str, Sequence[int]], summaries: Mapping[str, Summary]) -> float | None:
+    total = 0.0
+    for run, todo in seeds.items():
+        took = (summaries[run].get("time") or {}).get("train_s")
+        if not isinstance(took, int | float):
+            return None
+        total += len(todo) * took
+    return total

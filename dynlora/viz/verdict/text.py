@@ -1,0 +1,121 @@
+"""The verdict in words; whoever shows them escapes them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dynlora.viz.kit.text import duration, one_line, plural, score, signed, source_name
+from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Contest, NextRuns, Verdict
+
+WORDS = {
+    "better": "better", "worse": "worse", "tie": "tie", "unclear": "not significantly different",
+    "few": "too few seeds", "none": "no pairs",
+}  # fmt: skip
+"""Results of a contest, as the table names them."""
+
+
+PHRASES = {"better": "better than", "worse": "worse than", "unclear": "not significantly different from"}
+
+
+def headline(found: Verdict) -> str:
+    """Say which configuration to use, and how sure that is."""
+    where, contest = f"On {one_line(source_name(found.data), 40)}", found.decisive
+    if contest is None:
+        return _no_contest(found, where)
+    group, baseline = _name(contest.group.label), _name(found.baseline.label)
+    n = len(found.groups) - found.is_plain
+    among = f" (the best of {n} configurations)" if n > 2 or (n > 1 and found.is_plain) else ""
+    if contest.outcome == "few":
+        has = plural(contest.seeds, "common seed")
+        return f"{where}, {group}{among} and {baseline} have {has}, too few to decide ({difference(contest)})."
+    if contest.outcome == "tie":
+        return f"{where}, {group}{among} and {baseline} tie: no example differs. {_use(found)}"
+    said = f"{group}{among} is {PHRASES[contest.outcome]} {baseline} ({difference(contest)})"
+    return f"{where}, {said}. {_use(found)}"
+
+
+def _use(found: Verdict) -> str:
+    """Say what to use."""
+    if found.use is None:
+        return "Use either, such as the one with fewer parameters."
+    is_simpler = found.decisive is not None and found.decisive.outcome in ("unclear", "tie")
+    return f"Use {_name(found.use.label)}{', the simpler one' if is_simpler else ''}."
+
+
+def _no_contest(found: Verdict, where: str) -> str:
+    if found.contests:
+        return f"{where}, there is no verdict yet. {found.contests[0].why}"
+    mean = score(found.means[found.baseline.label])
+    missing = "other configuration" if found.is_plain else "plain LoRA run"
+    return (
+        f"{where}, {_name(found.baseline.label)} reaches {one_line(found.metric, 30)} {mean} "
+        f"({plural(len(found.baseline.runs), 'seed')}). There is no {missing} of this model, data set and length to "
+        "compare it with."
+    )
+
+
+def _name(label: str) -> str:
+    return one_line(label, 80)
+
+
+def difference(contest: Contest) -> str:
+    """Return a difference with its interval and number of seeds."""
+    found, side = contest.difference, contest.side
+    if found is None or side is None:
+        return "–"
+    unit = "points" if side.key == "accuracy" else "nats"
+    mean, low, high = (signed(value, side.digits) for value in (found.mean, found.low, found.high))
+    return f"{side.key} {mean} {unit}, 95 % CI {low} to {high}, {plural(found.seeds, 'seed')}"
+
+
+def _shown(contest: Contest | None) -> str:
+    return "–" if contest is None else difference(contest)
+
+
+def outlook(found: Verdict) -> str:
+    """Say what would change the verdict."""
+    contest = found.decisive
+    if contest is None:
+        return "Each configuration needs runs with the same seeds on the same data." if found.contests else ""
+    if contest.outcome == "few":
+        return f"{FEWEST_SEEDS} common seeds are needed: with fewer, the interval hardly covers the choice of the seed."
+    if contest.outcome == "unclear" and contest.seeds_needed:
+        needed = contest.seeds_needed
+        if needed > MOST_SEEDS:
+            return f"A difference this small would need about {needed:,} seeds to be clear, too many to be useful."
+        return f"A difference of this size would be clear with about {max(needed, contest.seeds + 1)} seeds."
+    if contest.outcome in ("better", "worse"):
+        n = len(found.groups) - 1
+        adjusted = f", also when adjusted for {n} comparisons" if n > 1 else ""
+        return f"The interval excludes 0{adjusted}. It covers these seeds and this data set; other data may differ."
+    return ""
+
+
+def left_out(found: Verdict) -> str:
+    """Say which runs the verdict is not about."""
+    n = found.left_out
+    return f"Not included: {plural(n, 'run')} with another model, data set, metric or length." if n else ""
+
+
+def button(runs: NextRuns) -> str:
+    """Return the label of the button that runs what is missing, with its time."""
+    time = "" if runs.seconds is None else f", about {duration(runs.seconds)}"
+    return f"Add seeds: {plural(runs.n, 'run')}{time}"
+
+
+def table(found: Verdict) -> pd.DataFrame:
+    """Return a row for each configuration: mean metric, seeds, and the difference from the baseline."""
+    contests = {contest.group.label: contest for contest in found.contests}
+    rows = []
+    for group in found.groups:
+        contest = contests.get(group.label)
+        rows.append(
+            {
+                "configuration": group.label,
+                f"mean {found.metric}": round(found.means[group.label], 4),
+                "seeds": len(group.runs),
+                "difference from the baseline": "baseline" if group is found.baseline else _shown(contest),
+                "verdict": "" if contest is None else WORDS[contest.outcome],
+            }
+        )
+    return pd.DataFrame(rows)

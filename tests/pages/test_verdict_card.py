@@ -1,0 +1,111 @@
+"""The verdict is the first card of Compare and Run, agrees with the paired difference, and queues what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.viz.verdict import cards as verdict_cards
+from tests.pages.app import open_page, words
+from tests.viz.runs import make_run
+
+
+def run_id(number: int) -> str:
+    return f"20260101-000000-{number:08x}"
+
+
+def make_both(runs_dir: Path, n: int) -> str:
+    """Make n seeds of `dynamic` and of plain LoRA and return the address of them all."""
+    for number in range(2 * n):
+        strategy = "dynamic" if number < n else "lora"
+        make_run(
+            runs_dir, run_id=run_id(number), seed=number % n, strategy=strategy, gates=False, extras=True,
+            moves=number < n,
+        )  # fmt: skip
+    return ",".join(map(run_id, range(2 * n)))
+
+
+def said(app: AppTest) -> str:
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+def test_compare_begins_with_a_verdict_that_agrees_with_the_paired_difference(runs_dir: Path) -> None:
+    app = open_page("compare", runs=make_both(runs_dir, 3))
+    found = said(app)
+    begin, paired = found.index("##### Verdict"), found.index("##### Final results")
+    assert begin < paired
+    headline = found[found.index("**On sentiment4") :].partition("\n")[0]
+    assert "is worse than" in headline or "is better than" in headline
+    mean = headline.partition("loss ")[2].partition(" nats")[0]
+    assert mean[0] in "+−"
+    (pair, *_) = [line for line in found.splitlines() if "lora (reconstruction):" in line and "minus" in line]
+    assert f"dynamic (reconstruction) minus lora (reconstruction): {mean} nats" in pair, "one number, one sign"
+    assert not [button for button in app.button if button.key == "verdict-run"], "it is clear already"
+
+
+def test_too_few_seeds_are_one_press_from_enough(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[dict[str, Any], dict[str, str], str]] = []
+
+    def enqueue(config: dict[str, Any], lists: dict[str, str], _: Path, *, key: str) -> list[str]:
+        asked.append((config, lists, key))
+        return [run_id(90 + len(asked))]
+
+    monkeypatch.setattr(verdict_cards, "enqueue_sweep", enqueue)
+    address = make_both(runs_dir, 1)
+    app = open_page("compare", runs=address)
+    assert "have 1 common seed, too few to decide" in said(app)
+    button = app.button(key="verdict-run")
+    assert button.label == "Add seeds: 4 runs, about 16 s"
+    button.click().run()
+    assert not app.exception
+    assert [lists for _, lists, _ in asked] == [{"seed": "1,2"}, {"seed": "1,2"}]
+    assert {config["strategy"]["name"] for config, _, _ in asked} == {"dynamic", "lora"}
+    assert all(config["name"] is None for config, _, _ in asked)
+    assert len({key for _, _, key in asked}) == 2
+    assert app.query_params["runs"] in (
+        f"{address},{run_id(91)},{run_id(92)}",
+        [f"{address},{run_id(91)},{run_id(92)}"],
+    )
+
+
+def test_a_refused_sweep_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynlora.errors import ConfigError
+
+    def refuse(*_: Any, **__: Any) -> list[str]:
+        raise ConfigError("the disk is full: free some space")
+
+    monkeypatch.setattr(verdict_cards, "enqueue_sweep", refuse)
+    app = open_page("compare", runs=make_both(runs_dir, 1))
+    app.button(key="verdict-run").click().run()
+    assert [error.value for error in app.error] == ["the disk is full:\u200b free some space"]
+
+
+def test_a_run_is_set_against_plain_lora_on_the_same_data(runs_dir: Path) -> None:
+    make_both(runs_dir, 3)
+    make_run(runs_dir, run_id=run_id(70), seed=0, strategy="lora", steps=50)  # of another length
+    found = said(open_page("run", run=run_id(1)))
+    assert found.index("##### Verdict") < found.index("##### Training loss")
+    assert "**On sentiment4, dynamic (reconstruction) is" in found
+    assert "lora (reconstruction)" in found
+    assert "##### Verdict" in said(open_page("run", run=run_id(4))), "the baseline says it too"
+
+
+def test_a_run_alone_leads_to_its_baseline(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=run_id(0), extras=True)
+    app = open_page("run", run=run_id(0))
+    assert "There is no plain LoRA run of this model, data set and length" in said(app)
+    assert "Train plain LoRA at the same budget" in [one.proto.label for one in app.get("page_link")]
+    make_run(runs_dir, run_id=run_id(1), state="running", steps=7)
+    assert "##### Verdict" not in said(open_page("run", run=run_id(1))), "it is not finished"
+
+
+def test_a_run_alone_in_the_address_of_compare_brings_its_like(runs_dir: Path) -> None:
+    make_both(runs_dir, 2)
+    make_run(runs_dir, run_id=run_id(70), steps=50)
+    app = open_page("compare", runs=run_id(0))
+    assert "Select two or more runs" not in said(app)
+    chosen = app.multiselect(key="address-runs").value
+    assert (chosen[0], sorted(chosen)) == (run_id(0), [run_id(number) for number in range(4)])

@@ -1,0 +1,171 @@
+"""The verdict: which configuration to use, how sure that is, and which runs would make it surer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynlora.viz.compare.paired_rows import Side
+from dynlora.viz.verdict import text as verdict_text
+from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Verdict, next_runs, verdict
+
+ROWS = 400
+
+
+def run(name: str, seed: int, strategy: str = "lora", *, steps: int = 60, **settings: Any) -> dict[str, Any]:
+    """Return the summary of a finished run; the id tells them apart, and the seed."""
+    moves = strategy != "lora"
+    return {
+        "id": f"{name}{seed}", "name": name, "seed": seed, "strategy": strategy, "fidelity": "code",
+        "status": "finished", "model": "minilm", "data": "/home/me/tickets", "max_steps": steps, "labels": ["a", "b"],
+        "metric": "accuracy", "data_size": {"train": 10, "held_out": ROWS}, "planned_events": 9 if moves else 0,
+        "own_signals": {}, "ranks": {"q": 3, "k": 5} if moves else {"q": 4, "k": 4}, "time": {"train_s": 90.0},
+        "metrics": {"accuracy": 0.8 + 0.01 * moves},
+        "config": {"seed": seed, "strategy": {"name": strategy, **settings}, "data": {"name": "/home/me/tickets"}},
+    }  # fmt: skip
+
+
+def of(*runs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["id"]: one for one in runs}
+
+
+def gains(points: float, spread: float = 5.0) -> Any:
+    """Return what pairs differ by: so many points of accuracy in the mean, an example by so many."""
+
+    def differences(pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
+        rows = {seed: points + spread * np.random.default_rng(seed).standard_normal(ROWS) for seed, _, _ in pairs}
+        return [Side("accuracy", rows, "points of accuracy", "", False, 1)]
+
+    return differences
+
+
+def said(runs: dict[str, dict[str, Any]], differences: Any) -> tuple[Verdict, str]:
+    found = verdict(runs, differences)
+    assert found is not None
+    return found, verdict_text.headline(found)
+
+
+def seeds(n: int, strategy: str) -> list[dict[str, Any]]:
+    return [run(strategy[0], seed, strategy) for seed in range(n)]
+
+
+THREE = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
+
+
+@pytest.mark.parametrize(
+    ("points", "spread", "outcome", "ending"),
+    [
+        (2.0, 5.0, "better", "Use dynamic (from its code)."),
+        (-2.0, 5.0, "worse", "Use lora (from its code)."),
+        (0.1, 5.0, "unclear", "Use lora (from its code), the simpler one."),
+        (0.0, 0.0, "tie", "Use lora (from its code), the simpler one."),
+    ],
+)
+def test_the_verdict_names_the_configuration_to_use(points: float, spread: float, outcome: str, ending: str) -> None:
+    found, words = said(THREE, gains(points, spread))
+    assert found.decisive is not None
+    assert found.decisive.outcome == outcome
+    assert words.startswith("On tickets, dynamic (from its code) ")
+    assert words.endswith(ending)
+    if outcome != "tie":
+        assert "95 % CI" in words
+        assert "3 seeds" in words
+    assert found.use is not None
+    assert found.use.label in ending
+
+
+def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
+    runs = of(run("l", 0), run("l", 4), run("d", 0, "dynamic"))
+    found, words = said(runs, gains(2.0))
+    assert "have 1 common seed, too few to decide" in words
+    assert found.use is None
+    more = next_runs(found, runs)
+    assert more is not None
+    assert dict(more.seeds) == {"l4": (1,), "d0": (4, 1)}
+    assert verdict_text.button(more) == "Add seeds: 3 runs, about 4 min 30 s"
+
+
+def test_repeats_of_a_seed_are_no_further_seeds() -> None:
+    runs = of(*(run(name, 0) for name in ("x", "y", "z")), run("d", 0, "dynamic"))
+    found, words = said(runs, gains(2.0))
+    assert "1 common seed" in words
+    assert found.baseline.runs == ("z0",)
+    assert found.baseline.repeats == ("x0", "y0")
+    assert verdict_text.table(found)["seeds"].tolist() == [1, 1]
+
+
+def test_runs_without_a_common_seed_are_no_pairs() -> None:
+    runs = of(run("l", 0), run("d", 1, "dynamic"))
+    found, words = said(runs, gains(2.0))
+    assert words == "On tickets, there is no verdict yet. The two groups share no seed."
+    more = next_runs(found, runs)
+    assert more is not None
+    assert dict(more.seeds) == {"l0": (1, 2), "d1": (0, 2)}
+
+
+def test_one_configuration_asks_for_a_second() -> None:
+    found, words = said(of(*seeds(2, "lora")), gains(0.0))
+    assert words.startswith("On tickets, lora (from its code) reaches accuracy 0.800 (2 seeds). There is no other")
+    assert found.is_plain
+    assert next_runs(found, THREE) is None
+
+
+def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
+    runs = of(*(run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(4) for seed in range(3)))
+    for number, one in enumerate(runs.values()):
+        one["metrics"] = {"accuracy": 0.7 + number // 3 / 100}
+    found, words = said(runs, gains(0.1))
+    assert [group.runs[0] for group in (found.baseline, found.contests[0].group)] == ["v2-0", "v3-0"]
+    assert "budget 3 (the best of 4 configurations) is not significantly different from" in words
+    assert words.endswith("Use either, such as the one with fewer parameters.")
+    assert verdict_text.table(found)["difference from the baseline"].tolist()[1:] == ["baseline", "–", "–"]
+    alone = verdict(runs, gains(0.1), focus="v1-0")
+    assert alone is not None
+    assert verdict_text.headline(alone).endswith("There is no plain LoRA run of this model, data set and length to "
+                                                 "compare it with.")  # fmt: skip
+
+
+def test_other_data_models_and_lengths_are_left_out_and_counted() -> None:
+    runs = THREE | of(run("long", 0, steps=120), run("long", 1, steps=120))
+    found, _ = said(runs, gains(2.0))
+    assert found.left_out == 2
+    assert "Not included: 2 runs with another model" in verdict_text.left_out(found)
+    focused = verdict(runs, gains(2.0), focus="long0")
+    assert focused is not None
+    assert (focused.baseline.runs, focused.left_out) == (("long0", "long1"), 6)
+    assert verdict(runs, gains(2.0), focus="d9") is None
+    assert verdict({"a": run("a", 0) | {"status": "running"}}, gains(2.0)) is None
+
+
+def test_the_best_of_many_is_clear_only_after_adjusting_for_their_number() -> None:
+    others = [run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(5) for seed in range(3)]
+    few, _ = said(THREE, gains(0.68))
+    many, words = said(of(*seeds(3, "lora"), *others), gains(0.68))
+    assert few.decisive is not None
+    assert many.decisive is not None
+    assert few.decisive.difference == many.decisive.difference, "the interval that is shown is the one of the pair"
+    assert (few.decisive.outcome, many.decisive.outcome) == ("better", "unclear")
+    assert "(the best of 5 configurations)" in words
+
+
+@given(points=st.floats(-3, 3), n=st.integers(1, 6), spread=st.floats(0.1, 20))
+def test_whatever_comes_out_it_is_one_sentence_with_a_next_step_within_reason(
+    points: float, n: int, spread: float
+) -> None:
+    runs = of(*seeds(n, "lora"), *seeds(n, "dynamic"))
+    found, words = said(runs, gains(points, spread))
+    assert words.endswith(".")
+    assert "nan" not in words
+    assert found.decisive is not None
+    decided = found.decisive.outcome
+    assert (decided == "few") == (n < FEWEST_SEEDS)
+    more = next_runs(found, runs)
+    if more is not None:
+        assert decided in ("few", "unclear")
+        assert 0 < more.n <= 2 * MOST_SEEDS
+        assert all(seed not in range(n) for todo in more.seeds.values() for seed in todo)
