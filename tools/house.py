@@ -42,7 +42,7 @@ RULES: dict[str, str] = {
     "strategies": _METHOD,
     "strategies/*": f"{_METHOD} engine/evaluation",
     "training": "assets config config_files errors store jobs tasks engine engine/* strategies",
-    "inference": "assets config config_files errors store jobs tasks engine engine/* strategies training",
+    "inference": "assets config config_files errors safe_files store jobs tasks engine engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files errors safe_files store jobs peft_adapter server strategies training inference "
     "engine/loop viz/kit viz/knockout viz/adapter viz/report",
@@ -51,7 +51,7 @@ RULES: dict[str, str] = {
     "viz/ui": "errors store jobs inference server viz/kit",
     "viz/ui/replay": "viz/ui",
     "viz/runs": _FEATURE,
-    "viz/run": _FEATURE,
+    "viz/run": f"{_FEATURE} jobs",
     "viz/capacity": f"{_FEATURE} viz/ui/replay",
     "viz/inputs": _FEATURE,
     "viz/health": f"{_FEATURE} viz/capacity",

@@ -13,7 +13,7 @@ from dynlora.assets.catalog import (
     EmbeddedModel,
     PackagePin,
 )
-from dynlora.assets.resolve import resolve_data, resolve_hub_dataset, resolve_model
+from dynlora.assets.resolve import resolve_data, resolve_hub_dataset, resolve_model, shared_model_name
 
 __all__ = [
     "DATASETS",
@@ -24,4 +24,5 @@ __all__ = [
     "resolve_data",
     "resolve_hub_dataset",
     "resolve_model",
+    "shared_model_name",
 ]

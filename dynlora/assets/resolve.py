@@ -60,6 +60,18 @@ def resolve_model(name: str) -> Path:
     return _hub_model(name)
 
 
+def shared_model_name(name: str) -> str:
+    """Return the name by which others find a model: the hub id of an embedded one, a local folder as a whole path.
+
+    Args:
+        name: A local folder, an embedded name (`MODELS`) or a hub id.
+    """
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return str(path.resolve())
+    return MODELS[name].hub_id if name in MODELS else name
+
+
 def resolve_data(name: str) -> Path:
     """Return a folder with `train.parquet`, `validation.parquet` and, where there is one, `test.parquet`.
 

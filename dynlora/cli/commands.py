@@ -207,25 +207,6 @@ def signals(*, run_id: str, signal: str, format_: str, out: Path | None, runs_di
         sys.stdout.buffer.write(tables.encode(frame, format_))
 
 
-def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) -> Report:
-    """Write the adapter for others."""
-    from dynlora.inference.load import export_run
-    from dynlora.store.lifecycle import annotate
-
-    folder = run_folder(runs_dir, run_id)
-    found = export_run(folder, out, format=format_, which=which)
-    kept = {key: value for key, value in found.items() if key != "folder"}
-    try:
-        annotate(folder, meta={f"export_{format_}_{which}": kept})
-    except (DynloraError, OSError) as error:
-        found["not_stored"] = str(error)
-    return found, (
-        f"wrote {out} ({format_}, {which}); averaging the gates changed logits by at most "
-        f"{found['max_abs_logit_gap']:.2e}; "
-        f"held-out: {format_metrics(found['metrics_before'])} before, {format_metrics(found['metrics_after'])} after"
-    )
-
-
 def predict(
     *, run_id: str, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str, runs_dir: Path
 ) -> Report:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from dynlora.cli import commands
+from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
 from dynlora.cli.knockout import answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
@@ -202,14 +203,16 @@ def signals(**options: Any) -> None:
 
 @main.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder, or a new .zip file."
+)
 @click.option("--format", "format_", default="peft", show_default=True, help="peft or merged.")
 @click.option("--which", default="last", show_default=True, help="last or best.")
 @in_runs
 @reports
 def export(**options: Any) -> Any:
     """Export the adapter for PEFT, or merged into the model; reports the error from averaging the gates."""
-    return commands.export(**options)
+    return cli_export.export(**options)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""From a run folder back to the trained model: predict, evaluate, export."""
+"""From a run folder back to the trained model: predict, evaluate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from dynlora.engine.adapt import adapt
 from dynlora.engine.data.tables import FORMATS as TABLE_FORMATS
 from dynlora.engine.data.tables import read_table
 from dynlora.engine.data.text_data import text_columns
-from dynlora.engine.evaluation.evaluate import UNUSUAL, from_logits, summarise
-from dynlora.engine.evaluation.export import export_merged, export_peft
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.evaluation.evaluate import UNUSUAL
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
@@ -27,7 +26,6 @@ from dynlora.training.build import read_data
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("peft", "merged")
 PLACES = {"last": ("adapter", "checkpoint"), "best": ("adapter-best",)}
 """Where each choice of adapter lies; a run that never ended has its last one in the checkpoint."""
 
@@ -96,47 +94,6 @@ def evaluate_run(
 
 GATE_ROWS = 1024
 """Training rows whose gates are averaged for baking; held-out rows would leak into the exported adapter."""
-
-
-def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "last") -> dict[str, Any]:
-    """Write a run's adapter for others to load; report what baking the gates changed.
-
-    Returns:
-        folder, format, which, baked (whether there were gates), max_abs_logit_gap over the held-out rows, and the
-        held-out metrics before and after baking.
-
-    Raises:
-        ConfigError: when the format is unknown or the folder is not empty.
-    """
-    if format not in FORMATS:
-        raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out}: exists and is not an empty folder; give another folder")
-    config, model = read_run_config(folder), load_run(folder, which)
-    data = read_data(config)
-    held_out = model.tokens(data.held_out)
-    before = model.logits(held_out)
-    gated = model.adapters.gates is not None
-    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
-    after = model.logits(held_out) if gated else before  # without gates nothing was baked
-    metrics_before, metrics_after = (
-        summarise(from_logits(logits, held_out.label, model.task), held_out.label, model.task)
-        for logits in (before, after)
-    )
-    if format == "peft":
-        export_peft(model, out, str(model.base.folder), config.adapter.lora_alpha, config.adapter.rank)
-    else:
-        merge(model)
-        export_merged(model, out)
-    return {
-        "folder": str(out),
-        "format": format,
-        "which": which,
-        "baked": gated,
-        "max_abs_logit_gap": float((after - before).abs().max()),
-        "metrics_before": metrics_before,
-        "metrics_after": metrics_after,
-    }
 
 
 def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None]:

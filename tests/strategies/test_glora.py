@@ -18,7 +18,8 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
-from dynlora.inference.load import export_run, load_run
+from dynlora.inference.export import export_run
+from dynlora.inference.load import load_run
 from dynlora.strategies import build
 from dynlora.strategies.glora.edits import SettlePaths
 from dynlora.strategies.glora.layer import LORA, GloraLinear

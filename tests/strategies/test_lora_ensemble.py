@@ -21,7 +21,8 @@ from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError, DynloraError, NotMergeableError
-from dynlora.inference.load import export_run, load_run
+from dynlora.inference.export import export_run
+from dynlora.inference.load import load_run
 from dynlora.strategies import build
 from dynlora.strategies.lora_ensemble.layer import (
     MemberLinear,

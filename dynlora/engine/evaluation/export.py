@@ -30,6 +30,7 @@ def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: f
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    model.base.model.config.to_json_file(folder / "config.json")  # names of the classes, which PEFT does not keep
     model.base.tokenizer.save_pretrained(folder)
 
 

@@ -15,6 +15,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import number, one_line, sentence_case
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
+from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line, titled
 from dynlora.viz.ui.run_actions import run_buttons
@@ -46,6 +47,7 @@ def run_head(
             link("pages/launch.py", "Duplicate with changes", **{"from": run.id})
             link("pages/launch.py", "Uniform baseline: same budget, equal ranks", **{"from": run.id, "twin": "uniform"})
             link("pages/launch.py", "Random control: same moves, at random", **{"from": run.id, "twin": "random"})
+        export_buttons(run)
         report_button([run])
     st.progress(run_summary.progress_share(summary), text=progress.words(summary, remaining))
     status_line(summary)

@@ -23,6 +23,8 @@ from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list
 from dynlora.viz.verdict import text as verdict_text
 from dynlora.viz.verdict.model import NextRuns, Verdict, next_runs, verdict
 
+UNBROKEN = "95\u00a0%\u00a0CI"
+
 MOST_READ = 30
 """Most runs of a task that are opened for the verdict on one of them."""
 
@@ -67,7 +69,7 @@ def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
 def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]]) -> None:
     runs = next_runs(found, summaries)
     with card("Verdict", "verdict"):
-        st.markdown(f"**{safe(verdict_text.headline(found))}**")
+        st.markdown(f"**{safe(verdict_text.headline(found)).replace('95 % CI', UNBROKEN)}**")
         said = " ".join(filter(None, (verdict_text.outlook(found), verdict_text.left_out(found))))
         if said:
             note(said)

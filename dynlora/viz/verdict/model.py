@@ -119,6 +119,7 @@ class Verdict:
         baseline: what the others are set against: plain LoRA where it is among them, else the second best.
         is_plain: the baseline is plain LoRA.
         contests: of the others, the greatest gain first.
+        compared: number of configurations that the decisive one is the best of; intervals are adjusted for it.
         left_out: finished runs of other models, data, metrics or lengths.
     """
 
@@ -129,6 +130,7 @@ class Verdict:
     baseline: Group
     is_plain: bool
     contests: Sequence[Contest]
+    compared: int
     left_out: int
 
     @property
@@ -169,9 +171,11 @@ def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: s
     ranked = sorted(groups, key=lambda group: means[group.label], reverse=metric not in LOW_IS_GOOD)
     plain = [group for group in groups if is_uniform(members[group.runs[0]])]
     baseline, others = _sides(ranked, plain, next((group for group in groups if _holds(group, focus)), None))
-    contests = _contests(members, baseline, others, differences, 1 if focus else len(groups) - 1)
+    compared = (1 if len(others) == 1 else len(groups) - 1) if plain else len(groups)
+    contests = _contests(members, baseline, others, differences, compared)
     return Verdict(
-        str(first.get("data") or "?"), metric, ranked, means, baseline, bool(plain), contests, len(done) - len(members)
+        str(first.get("data") or "?"), metric, ranked, means, baseline, bool(plain), contests, compared,
+        len(done) - len(members),
     )  # fmt: skip
 
 

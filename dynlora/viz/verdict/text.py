@@ -23,8 +23,8 @@ def headline(found: Verdict) -> str:
     if contest is None:
         return _no_contest(found, where)
     group, baseline = _name(contest.group.label), _name(found.baseline.label)
-    n = len(found.groups) - found.is_plain
-    among = f" (the best of {n} configurations)" if n > 2 or (n > 1 and found.is_plain) else ""
+    n = found.compared
+    among = f" (the best of {n} configurations)" if n > 1 and len(found.groups) > 2 else ""
     if contest.outcome == "few":
         has = plural(contest.seeds, "common seed")
         return f"{where}, {group}{among} and {baseline} have {has}, too few to decide ({difference(contest)})."
@@ -85,7 +85,7 @@ def outlook(found: Verdict) -> str:
             return f"A difference this small would need about {needed:,} seeds to be clear, too many to be useful."
         return f"A difference of this size would be clear with about {max(needed, contest.seeds + 1)} seeds."
     if contest.outcome in ("better", "worse"):
-        n = len(found.groups) - 1
+        n = found.compared
         adjusted = f", also when adjusted for {n} comparisons" if n > 1 else ""
         return f"The interval excludes 0{adjusted}. It covers these seeds and this data set; other data may differ."
     return ""

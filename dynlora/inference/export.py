@@ -1,0 +1,140 @@
+"""A run's adapter for others: the files of PEFT or transformers, and a model card with a snippet that loads them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dynlora import assets
+from dynlora.config import RunConfig
+from dynlora.config_files import read_run_config
+from dynlora.engine.evaluation.evaluate import from_logits, summarise
+from dynlora.engine.evaluation.export import export_merged, export_peft
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.errors import ConfigError
+from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.model_card import Facts, model_card
+from dynlora.jobs.spawn import storing
+from dynlora.store import queries
+from dynlora.training.build import read_data
+
+FORMATS = ("peft", "merged")
+ARCHIVE = ".zip"
+"""Ending of an `out` that is written as one file."""
+
+
+def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "last") -> dict[str, Any]:
+    """Write a run's adapter for others to load; report what baking the gates changed.
+
+    Nothing is left at `out` unless all of it could be written.
+
+    Args:
+        folder: of the run.
+        out: a new or empty folder, or a new file that ends in .zip.
+        format: peft or merged.
+        which: last or best.
+
+    Returns:
+        folder, format, which, baked (whether there were gates), max_abs_logit_gap over the held-out rows, and the
+        held-out metrics before and after baking.
+
+    Raises:
+        ConfigError: when the format is unknown or `out` is taken.
+        NotMergeableError: when the format cannot hold the method's update.
+        StorageError: when `out` cannot be written.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
+    with _written(out) as staging:
+        config, model = read_run_config(folder), load_run(folder, which)
+        report = {"folder": str(out), "format": format, "which": which, **_bake(config, model)}
+        base = assets.shared_model_name(config.model.name)
+        if format == "peft":
+            export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank)
+        else:
+            merge(model)
+            export_merged(model, staging)
+        _describe(staging, folder, model, base, report)
+    return report
+
+
+def _bake(config: RunConfig, model: AdaptedModel) -> dict[str, Any]:
+    """Replace the gates by their means over training rows, and return what that changed on the held-out rows."""
+    data = read_data(config)
+    held_out = model.tokens(data.held_out)
+    before = model.logits(held_out)
+    gated = model.adapters.gates is not None
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    after = model.logits(held_out) if gated else before  # without gates nothing was baked
+    metrics_before, metrics_after = (
+        summarise(from_logits(logits, held_out.label, model.task), held_out.label, model.task)
+        for logits in (before, after)
+    )
+    return {
+        "baked": gated,
+        "max_abs_logit_gap": float((after - before).abs().max()),
+        "metrics_before": metrics_before,
+        "metrics_after": metrics_after,
+    }
+
+
+def _describe(staging: Path, folder: Path, model: AdaptedModel, base: str, report: dict[str, Any]) -> None:
+    """Write the model card and the curve of the evaluations."""
+    curve = queries.scalars_frame(folder, "loss", "validation")[["step", "value"]].to_numpy(float).tolist()
+    facts = Facts(
+        summary=queries.run_summary(folder),
+        base=base,
+        is_on_hub=not Path(base).is_absolute(),
+        model_class=model.task.model_class().__name__,
+        report=report,
+        curve=[(int(step), value) for step, value in curve],
+    )
+    for name, text in model_card(facts).items():
+        (staging / name).write_text(text, "utf-8")
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[Path]:
+    """Lend an empty folder beside `out`, and put what was written there in its place when all went well."""
+    is_archive = out.suffix.lower() == ARCHIVE
+    if out.exists() and (is_archive or not out.is_dir() or any(out.iterdir())):
+        kind = "a file" if out.is_file() else "not an empty folder"
+        raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
+    with storing(f"the export to {out}"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            yield staging
+            (_place_archive if is_archive else _place_folder)(staging, out)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _place_folder(staging: Path, out: Path) -> None:
+    if out.is_dir():
+        out.rmdir()
+    staging.chmod(0o777 & ~_umask())
+    staging.rename(out)
+
+
+def _place_archive(staging: Path, out: Path) -> None:
+    """Pack the files, not compressed: weights do not get smaller."""
+    partial = staging / "archive"
+    with zipfile.ZipFile(partial, "x") as archive:
+        for path in sorted(staging.iterdir()):
+            if path != partial:
+                archive.write(path, f"{out.stem}/{path.name}")
+    partial.rename(out)
+
+
+def _umask() -> int:
+    """Return the mask of new files, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

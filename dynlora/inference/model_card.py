@@ -1,0 +1,151 @@
+"""The model card of an exported adapter: what it is, how good, how to load it, where its ranks went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dynlora.safe_files import printable
+
+CURVE = "held-out-loss.svg"
+WIDTH, HEIGHT, MARGIN = 640, 240, 40
+"""Of the curve, pixels."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model card says.
+
+    Attributes:
+        summary: of the run, as `queries.run_summary` returns it.
+        base: hub id or folder of the base model.
+        is_on_hub: `base` is a hub id.
+        model_class: class of transformers that loads the base model with the right head.
+        report: what `export_run` returns.
+        curve: step and loss of each evaluation on the held-out examples.
+    """
+
+    summary: Mapping[str, Any]
+    base: str
+    is_on_hub: bool
+    model_class: str
+    report: Mapping[str, Any]
+    curve: Sequence[tuple[int, float]]
+
+
+def model_card(facts: Facts) -> dict[str, str]:
+    """Return the files: README.md with the head that the hub reads, and the curve as SVG."""
+    summary, report = facts.summary, facts.report
+    is_adapter = report["format"] == "peft"
+    parts = [
+        _head(facts, is_adapter=is_adapter),
+        f"# {'Adapter' if is_adapter else 'Model'} of the run {_code(summary['name'])}",
+        _result(facts),
+        "## Load it",
+        f"```python\n{_snippet(facts) if is_adapter else _merged_snippet(facts)}\n```",
+        "## Training",
+        _training(facts),
+        *([f"![Held-out loss over the steps]({CURVE})"] if len(facts.curve) > 1 else []),
+        *_gates(report),
+        "## Ranks",
+        _ranks(summary),
+        "",
+    ]
+    files = {"README.md": "\n\n".join(parts)}
+    return files | ({CURVE: curve(facts.curve)} if len(facts.curve) > 1 else {})
+
+
+def _head(facts: Facts, *, is_adapter: bool) -> str:
+    """Return the metadata that the hub reads, as JSON, which is YAML too."""
+    strategy = printable(facts.summary.get("strategy") or "lora", 60)
+    tags = {"library_name": "peft" if is_adapter else "transformers", "tags": ["lora", "dynlora", strategy]}
+    base = {"base_model": facts.base} if facts.is_on_hub else {}
+    labels = {"pipeline_tag": "text-classification"} if facts.model_class.endswith("SequenceClassification") else {}
+    lines = (f"{key}: {json.dumps(value)}" for key, value in {**base, **tags, **labels}.items())
+    return "\n".join(["---", *lines, "---"])
+
+
+def _code(text: object) -> str:
+    """Return text of a run as code: no markup, one line."""
+    return f"`{printable(text, 120).replace('`', chr(39))}`"
+
+
+def _result(facts: Facts) -> str:
+    summary, metrics = facts.summary, facts.report["metrics_after"]
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float))
+    rows = (summary.get("data_size") or {}).get("held_out")
+    where = f"{rows:,} held-out examples" if isinstance(rows, int) else "the held-out examples"
+    return f"**On {where} of {_code(summary.get('data'))}: {shown}.** Measured on the files as they are here."
+
+
+def _snippet(facts: Facts) -> str:
+    return f"""from peft import PeftModel
+from transformers import AutoConfig, {facts.model_class}, AutoTokenizer
+
+folder = "."  # where this file lies
+config = AutoConfig.from_pretrained(folder)  # with the names of the classes
+base = {facts.model_class}.from_pretrained({json.dumps(facts.base)}, config=config)
+model = PeftModel.from_pretrained(base, folder).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)"""
+
+
+def _merged_snippet(facts: Facts) -> str:
+    return f"""from transformers import {facts.model_class}, AutoTokenizer
+
+folder = "."  # where this file lies
+model = {facts.model_class}.from_pretrained(folder).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)"""
+
+
+def _training(facts: Facts) -> str:
+    summary = facts.summary
+    params = summary.get("params") or {}
+    active = params.get("active")
+    rows = {
+        "Base model": _code(facts.base) + ("" if facts.is_on_hub else ", a local folder"),
+        "Method": _code(summary.get("strategy")),
+        "Data": _code(summary.get("data")),
+        "Labels": ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers",
+        "Steps": f"{summary['step']:,}",
+        "Seed": f"{summary.get('seed')}",
+        "Adapter parameters": f"{active:,}" if isinstance(active, int) else "not recorded",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def _gates(report: Mapping[str, Any]) -> list[str]:
+    """Return what replacing the gates by their means changed; nothing without gates."""
+    if not report["baked"]:
+        return []
+    before, after = (report[f"metrics_{when}"].get("loss") for when in ("before", "after"))
+    return [
+        "## Gates",
+        "The gates of this run react to the input, which no format of PEFT holds. They were replaced by their means "
+        f"over training examples: held-out loss {before:.4f} before, {after:.4f} after. To train without gates, set "
+        "`strategy.gates=off`.",
+    ]
+
+
+def _ranks(summary: Mapping[str, Any]) -> str:
+    rows = (f"| {_code(name)} | {rank} |" for name, rank in (summary.get("ranks") or {}).items())
+    return "\n".join(["| module | rank |", "|---|---:|", *rows])
+
+
+def curve(points: Sequence[tuple[int, float]]) -> str:
+    """Return the curve as an SVG picture with its four ends in numbers."""
+    steps, losses = zip(*points, strict=True)
+    low, high = min(losses), max(losses)
+    wide, tall = (steps[-1] - steps[0]) or 1, (high - low) or 1.0
+    places = " ".join(
+        f"{MARGIN + (step - steps[0]) / wide * (WIDTH - 2 * MARGIN):.1f},"
+        f"{HEIGHT - MARGIN - (loss - low) / tall * (HEIGHT - 2 * MARGIN):.1f}"
+        for step, loss in points
+    )
+    labels = ((4, MARGIN, f"{high:.3f}"), (4, HEIGHT - MARGIN, f"{low:.3f}"), (MARGIN, HEIGHT - 12, f"step {steps[0]}"),
+              (WIDTH - 2 * MARGIN, HEIGHT - 12, f"step {steps[-1]}"))  # fmt: skip
+    texts = "".join(f'<text x="{x}" y="{y}">{text}</text>' for x, y, text in labels)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
+    line = f'<polyline fill="none" stroke="teal" stroke-width="2" points="{places}"/>'
+    return f'{head} font-size="12" fill="gray">{line}{texts}</svg>\n'

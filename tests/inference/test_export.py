@@ -1,0 +1,120 @@
+"""What is exported: it loads with the snippet of its card, names no cache folder, and is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynlora import assets
+from dynlora.engine.evaluation.inference import bake_gates, mean_gates
+from dynlora.errors import ConfigError, StorageError
+from dynlora.inference import export as export_module
+from dynlora.inference.export import export_run
+from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.model_card import curve
+from dynlora.training.build import read_data
+
+TEXTS = ["the film was great", "a dull plot"]
+
+
+@pytest.fixture(scope="module", params=["peft", "merged"])
+def exported(request: pytest.FixtureRequest, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained run in one of the formats."""
+    out = tmp_path_factory.mktemp("exported") / request.param
+    export_run(trained_run, out, format=request.param)
+    return out
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+def test_the_snippet_of_the_card_gives_the_runs_predictions(
+    exported: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = (exported / "README.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
+    monkeypatch.chdir(exported)
+    names: dict = {}
+    exec(snippet, names)
+    inputs = names["tokenizer"](TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = names["model"](**inputs).logits
+    model = load_run(trained_run)
+    config = export_module.read_run_config(trained_run)
+    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
+    with torch.no_grad():
+        own = model.base.model(**inputs).logits
+    np.testing.assert_allclose(found.numpy(), own.numpy(), atol=1e-5)
+    labels = names["model"].config.id2label
+    assert {int(key): value for key, value in labels.items()} == {0: "bad", 1: "good"}
+
+
+def test_the_card_says_result_curve_gates_and_ranks(exported: Path) -> None:
+    card = (exported / "README.md").read_text("utf-8")
+    for said in ("library_name:", "held-out examples of", "## Gates", "`strategy.gates=off`", "| module | rank |"):
+        assert said in card
+    assert "held-out-loss.svg" in card
+    assert (exported / "held-out-loss.svg").read_text("utf-8").startswith("<svg")
+
+
+def test_the_base_model_is_named_as_others_find_it(tiny_bert: Path) -> None:
+    assert assets.shared_model_name("minilm") == "sentence-transformers/all-MiniLM-L6-v2"
+    assert assets.shared_model_name("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert assets.shared_model_name("owner/model") == "owner/model"
+    assert assets.shared_model_name(str(tiny_bert)) == str(tiny_bert.resolve())
+
+
+def test_an_archive_holds_the_same_files(exported: Path, trained_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "adapter.zip"
+    export_run(trained_run, out, format=exported.name)
+    with zipfile.ZipFile(out) as archive:
+        assert sorted(archive.namelist()) == sorted(f"adapter/{path.name}" for path in exported.iterdir())
+        assert archive.testzip() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter.zip"]
+    with pytest.raises(ConfigError, match="exists and is a file; give another name"):
+        export_run(trained_run, out)
+
+
+def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export_module, "export_peft", full)
+    for out in (tmp_path / "folder", tmp_path / "file.zip"):
+        with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\); free some space"):
+            export_run(trained_run, out)
+    assert list(tmp_path.iterdir()) == []
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    with pytest.raises(StorageError, match="cannot be written"):
+        export_run(trained_run, blocked / "out")
+
+
+def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Path) -> None:
+    from dataclasses import replace
+
+    from dynlora.inference.model_card import Facts, model_card
+    from dynlora.store import queries
+
+    summary = {
+        **queries.run_summary(trained_run),
+        "name": "x` <img src=x>\n# title",
+        "strategy": "a\nb: c",
+        "data": "`|`",
+    }
+    report = {"format": exported.name, "baked": False, "metrics_after": {"loss": 0.5}}
+    facts = Facts(summary, "owner/base", True, "AutoModelForSequenceClassification", report, [(0, 0.7)])
+    card = model_card(facts)["README.md"]
+    assert "\n# title" not in card
+    head = card.split("---")[1]
+    assert json.loads(head.split("base_model: ")[1].splitlines()[0]) == "owner/base"
+    assert len([line for line in head.splitlines() if line]) == 4
+    assert "base_model" not in model_card(replace(facts, is_on_hub=False))["README.md"].split("---")[1]
+
+
+def test_a_curve_of_one_value_is_a_line() -> None:
+    assert "nan" not in curve([(0, 0.5), (10, 0.5)])

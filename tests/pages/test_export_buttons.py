@@ -1,0 +1,54 @@
+"""The Run page offers a run's adapter where there is one, and says how to get it on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.jobs import cli_client
+from dynlora.jobs import export as export_job
+from dynlora.viz.run import button as export_button
+from tests.pages.app import open_page
+from tests.viz.runs import make_run
+
+RUN = "20260101-000000-00000001"
+
+
+def labels(run_id: str) -> list[str]:
+    return [one.proto.label for one in open_page("run", run=run_id).get("download_button")]
+
+
+def test_a_trained_run_offers_its_adapter_and_the_commands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [label for label in labels(run.name) if label != "CSV"] == ["Adapter", "Merged model", "Report"]
+    commands = [block.value for block in open_page("run", run=run.name).code]
+    assert any(f"dynlora export {run.name} --format peft --out {run.name}-peft.zip" in text for text in commands)
+    monkeypatch.setattr(export_button, "is_read_only", lambda: True)
+    assert "Adapter" not in labels(run.name)
+
+
+def test_a_run_without_an_adapter_offers_none(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    assert "Adapter" not in labels(RUN)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "error", "words"),
+    [
+        (2, "Error: --format peft: PEFT has no format for this update", ConfigError, "PEFT has no format"),
+        (1, "it broke", DynloraError, r"the adapter was not exported \(exit 1\): it broke"),
+    ],
+)
+def test_what_the_child_refuses_is_its_own_sentence(
+    code: int, said: str, error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_child(command: list[str], timeout_s: float) -> CompletedProcess[Any]:
+        assert command[1:5] == ["-m", "dynlora", "export", RUN]
+        return CompletedProcess(command, code, b"", said.encode())
+
+    monkeypatch.setattr(cli_client, "run_child", run_child)
+    with pytest.raises(error, match=words):
+        export_job.exported(tmp_path / RUN, "peft")
