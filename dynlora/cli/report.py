@@ -26,7 +26,6 @@ MAX_REPORTED = 50
 def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
     """Write a report of one run, or of several runs compared, as one HTML file that works offline."""
     from dynlora.jobs import launch
-    from dynlora.jobs.spawn import storing
     from dynlora.safe_files import write_bytes
     from dynlora.store.schema import run_folder
     from dynlora.viz.report import comparison_report, run_report
@@ -37,8 +36,7 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
     launch.wake(runs_dir)
     folders = [run_folder(runs_dir, run_id) for run_id in ids]
     page = run_report(folders[0]) if len(folders) == 1 else comparison_report(folders)
-    with storing(f"the report {out}"):
-        write_bytes(out, page)
+    write_bytes(out, page)
     document = {"runs": ids, "out": str(out), "bytes": len(page)}
     return document, f"wrote {out}, {len(page) / 1e6:.1f} MB; open it in a browser"
 

@@ -84,7 +84,7 @@ def _snippet(facts: Facts) -> str:
     return f"""from peft import PeftModel
 from transformers import AutoConfig, {facts.model_class}, AutoTokenizer
 
-folder = "."  # where this file lies
+folder = "."  # the folder of this file
 config = AutoConfig.from_pretrained(folder)  # with the names of the classes
 base = {facts.model_class}.from_pretrained({json.dumps(facts.base)}, config=config)
 model = PeftModel.from_pretrained(base, folder).eval()
@@ -94,7 +94,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)"""
 def _merged_snippet(facts: Facts) -> str:
     return f"""from transformers import {facts.model_class}, AutoTokenizer
 
-folder = "."  # where this file lies
+folder = "."  # the folder of this file
 model = {facts.model_class}.from_pretrained(folder).eval()
 tokenizer = AutoTokenizer.from_pretrained(folder)"""
 

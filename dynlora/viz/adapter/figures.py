@@ -70,7 +70,7 @@ def norm_lines(grid: pd.DataFrame, colours: Palette, height: int = 300) -> go.Fi
     """Draw the norm of the update over depth, a line for each kind; `grid` as in `depth_map`, `height` in pixels."""
     drawn = theme.figure(colours, height)
     places = list(range(grid.shape[1]))
-    for kind, (colour, symbol, dash) in theme.styles([str(kind) for kind in grid.index]).items():
+    for kind, (colour, symbol, dash) in theme.kind_styles([str(kind) for kind in grid.index]).items():
         drawn.add_scatter(
             x=places, y=grid.loc[kind], mode="lines+markers", name=plotly_text(kind, 24), connectgaps=False,
             line={"color": colour, "width": 1.6, "dash": dash}, marker={"symbol": symbol, "size": 7},

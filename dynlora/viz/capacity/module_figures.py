@@ -27,7 +27,7 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
     ends = [*labels, RELEASED, FREE]
     left = [label for label in ends if label in set(flows["source"])]
     right = [label for label in ends if label in set(flows["target"])]
-    colour = {label: style[0] for label, style in theme.styles(labels).items() if label != OTHERS}
+    colour = {label: style[0] for label, style in theme.kind_styles(labels).items() if label != OTHERS}
     place = {("left", label): i for i, label in enumerate(left)}
     place |= {("right", label): len(left) + i for i, label in enumerate(right)}
     drawn.add_sankey(
@@ -79,7 +79,7 @@ def importance_scatter(state: pd.DataFrame, module: str | None, colours: Palette
         line={"color": colours.muted, "width": 1, "dash": "dash"},
         layer="below",
     )
-    style = theme.styles(list(dict.fromkeys(state["label"])))
+    style = theme.kind_styles(state["label"].tolist())
     for label, part in state.groupby("label", sort=False):
         colour, symbol, _ = style[str(label)]
         drawn.add_scatter(

@@ -12,7 +12,7 @@ import pandas as pd
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit.config_fields import flat
 from dynlora.viz.kit.lines import smoothed
-from dynlora.viz.kit.run_summary import format_strategy, main_metric, named
+from dynlora.viz.kit.run_summary import format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import number, one_line
 
@@ -72,7 +72,7 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
                 "status": summary["status"], "seed": summary.get("seed"), "steps": summary["step"],
                 metric: summary["metrics"].get(metric),
                 f"best {metric}": best.get(metric), "held-out loss": summary["metrics"].get("loss"),
-                "active parameters": params.get("active"), "budget": params.get("budget"),
+                "adapter parameters in use": parameters_in_use(params), "budget": params.get("budget"),
                 "step time (ms)": time.get("step_ms_median"), "strategy time (ms)": time.get("strategy_ms_median"),
             }
         )  # fmt: skip
@@ -132,7 +132,7 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
     for group in groups:
         found = [summaries[run] for run in group.runs]
         values = [one["metrics"][metric] for one in found if one["metrics"].get(metric) is not None]
-        used = [_used(one) for one in found]
+        used = [parameters_in_use(one.get("params") or {}) for one in found]
         known = [value for value in used if value is not None]
         rows.append(
             (
@@ -147,12 +147,6 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
 
 def _mean(values: Sequence[float]) -> float:
     return float(sum(values) / len(values))
-
-
-def _used(summary: Mapping[str, Any]) -> float | None:
-    params = summary.get("params") or {}
-    active = params.get("active")
-    return float(active + int(params.get("gate") or 0)) if isinstance(active, int) else None
 
 
 def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:

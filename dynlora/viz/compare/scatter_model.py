@@ -16,7 +16,7 @@ import pandas as pd
 from dynlora.store import search_fields
 from dynlora.viz.compare.model import METHOD, distinct_names
 from dynlora.viz.kit.config_fields import LABELS
-from dynlora.viz.kit.run_summary import format_strategy
+from dynlora.viz.kit.run_summary import format_strategy, parameters_in_use
 from dynlora.viz.kit.text import number, one_line, source_name
 
 Row = Mapping[str, Any]
@@ -26,7 +26,8 @@ USED = "params.used"
 
 WORDS = {
     "loss": "held-out loss (nats)", "seed": "seed", "step": "steps done", USED: "adapter parameters in use",
-    "params.budget": "budget (parameters)", "params.active": "active parameters", "params.gate": "gate parameters",
+    "params.budget": "budget (parameters)", "params.active": "parameters in use without gates",
+    "params.gate": "gate parameters",
     "params.allocated": "allocated parameters", "params.head": "head parameters",
     "time.train_s": "training time (s)", "time.step_ms_median": "step time (ms)",
     "time.strategy_ms_median": "strategy time per step (ms)", "ece": "calibration error (ece)",
@@ -59,8 +60,8 @@ def numbers(row: Row) -> dict[str, float]:
     found = dict(row.get("metrics") or {})
     found |= {f"best.{name}": value for name, value in (row.get("best") or {}).items()}
     params = row.get("params") or {}
-    if isinstance(params.get("active"), int):
-        found[USED] = params["active"] + (params["gate"] if isinstance(params.get("gate"), int) else 0)
+    if (used := parameters_in_use(params)) is not None:
+        found[USED] = used
     found |= {
         f"{group}.{name}": value for group in ("params", "time") for name, value in (row.get(group) or {}).items()
     }

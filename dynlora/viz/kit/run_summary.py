@@ -29,12 +29,16 @@ def is_uniform(summary: Mapping[str, Any]) -> bool:
     return bool(ranks) and len(set(ranks)) == 1 and still
 
 
+def parameters_in_use(params: Mapping[str, Any]) -> int | None:
+    """Return the adapter parameters in use, gates included; None when that is not known."""
+    active, gate = params.get("active"), params.get("gate")
+    return active + (gate if isinstance(gate, int) else 0) if isinstance(active, int) else None
+
+
 def budget_share(params: Mapping[str, Any]) -> float | None:
     """Return how much of its budget a run uses, in percent; None when that is not known."""
-    used, budget, gate = params.get("active"), params.get("budget"), params.get("gate")
-    if not isinstance(used, int) or not isinstance(budget, int) or budget <= 0:
-        return None
-    return 100 * (used + (gate if isinstance(gate, int) else 0)) / budget
+    used, budget = parameters_in_use(params), params.get("budget")
+    return 100 * used / budget if used is not None and isinstance(budget, int) and budget > 0 else None
 
 
 def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
@@ -75,10 +79,10 @@ def headline(summary: Mapping[str, Any], reallocations: int) -> dict[str, str]:
     name, value = main_metric(summary)
     share = budget_share(params)
     whole, part = (_finite((summary.get("time") or {}).get(key)) for key in ("step_ms_median", "strategy_ms_median"))
-    active = params.get("active")
+    active = parameters_in_use(params)
     return {
         sentence_case(name or "metric"): score(value),
-        "Adapter parameters in use": f"{active:,}" if isinstance(active, int) else "–",
+        "Adapter parameters in use": "–" if active is None else f"{active:,}",
         "Budget used": percent(None if share is None else share / 100),
         "Reallocations": f"{reallocations}",
         "Step time used by the strategy": percent(part / whole if whole and part is not None else None),

@@ -13,6 +13,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from dynlora.viz.kit.text import KIND_WORDS
+
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
 CATEGORICAL = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#D55E00", "#8C6BB1", "#999999")
@@ -110,6 +112,19 @@ def styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
         )
         for i, name in enumerate(names)
     }
+
+
+def kind_styles(kinds: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Return the style of each kind of module, as `styles` does: the usual kinds have the same on every page.
+
+    Args:
+        kinds: short words, as `text.kind_labels` gives them; others than the usual ones take styles that are left.
+    """
+    usual, found = list(dict.fromkeys(KIND_WORDS.values())), list(dict.fromkeys(kinds))
+    left = [kind for kind in usual if kind not in found]
+    own = dict(zip((kind for kind in found if kind not in usual), left, strict=False))
+    every = styles([*usual, *(kind for kind in found if kind not in usual and kind not in own)])
+    return {kind: every[own.get(kind, kind)] for kind in found}
 
 
 def contrasting(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:

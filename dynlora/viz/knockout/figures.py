@@ -63,7 +63,7 @@ def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, co
     """Draw each module's score against what is lost without it, one colour a kind; `score` by module as recorded."""
     drawn = theme.figure(colours, 360)
     points = effect.assign(score=np.asarray(score, dtype=float)[effect["position"].to_numpy(int)])
-    style = theme.contrasting(list(dict.fromkeys(points["label"])))
+    style = theme.kind_styles(points["label"].tolist())
     for label, part in points.groupby("label", sort=False):
         colour, symbol, _ = style[str(label)]
         drawn.add_scatter(

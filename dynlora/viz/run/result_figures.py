@@ -129,7 +129,7 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
 def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw how many components each kind of module holds over the steps, stacked; column step, then one per kind."""
     drawn = theme.figure(colours, 250)
-    for kind, (colour, _, _) in theme.styles([str(name) for name in totals.columns[1:]]).items():
+    for kind, (colour, _, _) in theme.kind_styles([str(name) for name in totals.columns[1:]]).items():
         drawn.add_scatter(
             x=totals["step"], y=totals[kind], mode="lines", stackgroup="ranks", name=plotly_text(kind, 24),
             line={"color": colour, "width": 0.8, "shape": "hv"}, fillcolor=theme.faded(colour, 0.55),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dynlora.store import search_fields
 from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.run_summary import budget_share, format_strategy, main_metric, named
+from dynlora.viz.kit.run_summary import budget_share, format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import listed, one_line, plural, score, source_name
 
@@ -33,7 +33,7 @@ GROUPS = {"none": "Not grouped", "strategy": "By strategy", "data": "By model an
 
 COLUMNS = (
     "name", "status", "progress", "trend", "result", "metric", "strategy", "seed", "tags", "model", "data",
-    "active parameters", "of budget", "created", "note", "where", "id",
+    "adapter parameters", "of budget", "created", "note", "where", "id",
 )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "strategy": "" if pd.isna(row["strategy"]) else one_line(format_strategy(row), 120),
         **{key: "" if pd.isna(row[key]) else one_line(row[key], 120) for key in ("model", "data")},
         "seed": None if pd.isna(row["seed"]) else row["seed"],
-        "active parameters": params.get("active") if isinstance(params.get("active"), int) else None,
+        "adapter parameters": parameters_in_use(params),
         "of budget": budget_share(params),
         "created": row["created"],
         "note": one_line(row.get("note") or "", 300),

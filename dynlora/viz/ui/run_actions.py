@@ -65,7 +65,7 @@ def _columns() -> dict[str, Any]:
         "tags": column.ListColumn("Tags", width="medium"),
         "seed": column.NumberColumn("Seed", format="%d", width="small"),
         "of budget": column.NumberColumn("Budget used (%)", format="%.1f"),
-        "active parameters": column.NumberColumn("Active parameters", format="localized"),
+        "adapter parameters": column.NumberColumn("Adapter parameters in use", format="localized"),
         "created": column.DatetimeColumn("Created", format="calendar"),
         "note": column.TextColumn("Note", width="medium"),
         **{
