@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LARGE = 1e15
+"""From here on a number is written as a power of ten."""
+
 
 def format_method(row: Mapping[str, Any]) -> str:
     """Return a run's strategy with its fidelity, which belongs wherever methods stand side by side."""
@@ -18,14 +21,14 @@ def format_summary(document: dict[str, Any]) -> str:
     return (
         f"{document['id']}  {document['name']}\n"
         f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}, "
-        f"{params.get('active', 0):,} of {params.get('budget', 0):,} adapter parameters"
+        f"{params.get('active', 0) + (params.get('gate') or 0):,} of {params.get('budget', 0):,} adapter parameters"
     )
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:
     """Return the metrics that matter most, in words."""
     shown = [
-        f"{key} {value:.3f}"
+        f"{key} {value:.3f}" if abs(value) < LARGE else f"{key} {value:.2e}"
         for key, value in metrics.items()
         if key in ("accuracy", "pearson", "loss") and value is not None
     ]

@@ -114,7 +114,7 @@ def _object(path: Path) -> dict[str, Any]:
             raise AdapterError(f"{path.name}: {size:,} bytes are more than {MAX_BYTES:,}; give PEFT's own file")
         raw = file.read(MAX_BYTES + 1)
     try:
-        found = json.loads(raw.decode("utf-8"))
+        found = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -243,3 +243,10 @@ def test_any_folder_is_read_or_refused(
     (folder / "adapter_model.safetensors").write_bytes(tensor_file(arrays_) if tensors else raw_file({}))
     with suppress(AdapterError):
         assert all(module.rank <= module.max_rank for module in read_adapter(folder).modules)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    folder = small_adapter(tmp_path / "adapter")
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text("utf-8"), "utf-8-sig")
+    assert read_adapter(folder).modules

@@ -20,10 +20,17 @@ from tests.viz.test_flows import moves, ranks
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "–"), (float("nan"), "–"), (165888, "165,888"), (0.743, "0.743"), (1.79e-5, "1.79e-05"), (0, "0")],
+    [(None, "–"), (float("nan"), "–"), (165888, "165,888"), (0.743, "0.743"), (1.79e-5, "1.79e-05"), (0, "0"),
+     (1e308, "1.00e+308"), (10**18, "1.00e+18")],
 )  # fmt: skip
 def test_numbers(value: float | None, words: str) -> None:
     assert kit_text.number(value) == words
+
+
+def test_numbers_beyond_reading_are_powers_of_ten() -> None:
+    assert kit_text.score(1e308) == "1.00e+308"
+    assert kit_text.signed(-1e300, 2) == "−1.00e+300"
+    assert kit_text.score(999.5) == "999.500"
 
 
 def test_small_words() -> None:

@@ -27,6 +27,9 @@ KIND_WORDS = {
 }  # fmt: skip
 """How the field's libraries end the names of a block's linear modules, and what these are."""
 
+LARGE = 1e15
+"""From here on a number is written as a power of ten: 309 digits are no number to read."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u2028-\u202f\u2066-\u2069]+")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&^=\"'])")
 _BREAK = "\u200b"
@@ -105,7 +108,7 @@ def number(value: float | int | None, digits: int = 3) -> str:
     """Return a number with thousands separated and `digits` significant digits; an en dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
-    if isinstance(value, int) or float(value).is_integer() and abs(value) >= 1000:
+    if abs(value) < LARGE and (isinstance(value, int) or float(value).is_integer() and abs(value) >= 1000):
         return f"{int(value):,}"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e7):
         return f"{value:.{max(digits - 1, 1)}e}"
@@ -115,13 +118,15 @@ def number(value: float | int | None, digits: int = 3) -> str:
 
 
 def score(value: float | None) -> str:
-    """Return a metric with three decimals."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+    """Return a metric with three decimals, one that is beyond reading as a power of ten."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3f}" if abs(value) < LARGE else f"{value:.2e}"
 
 
 def signed(value: float, digits: int) -> str:
-    """Return a number with its sign, a true minus where it is negative."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """Return a number with its sign, a true minus where it is negative; one beyond reading as a power of ten."""
+    return f"{value:+.{digits}{'f' if abs(value) < LARGE else 'e'}}".replace("-", "−")
 
 
 def percent(share: float | None, digits: int = 1) -> str:

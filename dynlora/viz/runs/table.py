@@ -102,7 +102,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "metric": one_line(name, 40),
         "tags": [one_line(tag, 40) for tag in row.get("tags") or []],
         "strategy": "" if pd.isna(row["strategy"]) else one_line(format_strategy(row), 120),
-        **{key: "" if pd.isna(row[key]) else one_line(row[key], 120) for key in ("model", "data")},
+        **{key: "" if pd.isna(row[key]) else one_line(source_name(row[key]), 120) for key in ("model", "data")},
         "seed": None if pd.isna(row["seed"]) else row["seed"],
         "adapter parameters": parameters_in_use(params),
         "of budget": budget_share(params),
