@@ -18,6 +18,7 @@ from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim
 from dynlora.jobs.spawn import log_from_here
+from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
@@ -93,7 +94,14 @@ def train(
 
 
 def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple[Any, str, int]:
-    """Go on with a run here."""
+    """Go on with a run here; what can be refused without torch is refused before it is loaded."""
+    from dynlora.config_files import read_run_config
+    from dynlora.training.resumable import changed_settings, check_resumable
+
+    folder = run_folder(runs_dir, run_id)
+    with RunReader(folder) as reader:
+        check_resumable(run_id, reader.status(), force)
+        changed_settings(run_id, reader.meta().get("config"), read_run_config(folder))
     from dynlora.training import run as training
 
     return _ended(training.resume(runs_dir, run_id, force=force, progress=progress))

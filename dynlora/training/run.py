@@ -37,6 +37,7 @@ from dynlora.store.writer import RunWriter
 from dynlora.training.build import Inputs, build_trainer, load_inputs, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
 from dynlora.training.progress_stream import QuietStream
+from dynlora.training.resumable import Changes, changed_settings, check_resumable, record_changes
 from dynlora.training.stop_signal import StopRequest
 from dynlora.training.system_stats import Readings
 
@@ -114,11 +115,13 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     with RunReader(folder) as reader:
         status, meta = reader.status(), reader.meta()
     if accelerator.is_main_process:
-        _check_resumable(run_id, status, force)
+        check_resumable(run_id, status, force)
     threads = whole(table(meta.get("machine")).get("threads"))
     if threads is not None and 0 < threads <= 1024:
         torch.set_num_threads(threads)
-    inputs = load_inputs(read_run_config(folder))
+    config = read_run_config(folder)
+    changed = changed_settings(run_id, meta.get("config"), config)
+    inputs = load_inputs(config)
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
             f"resume {run_id}: the data of {inputs.config.data.source} has changed since the run began; "
@@ -128,7 +131,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
     if state is not None and state["step"] == 0:
         state = None  # nothing has been trained: everything is recorded from scratch
-    return _run_and_call_the_next(inputs, folder, accelerator, state, progress)
+    return _run_and_call_the_next(inputs, folder, accelerator, state, progress, changed)
 
 
 def trainer_check(inputs: Inputs) -> None:
@@ -142,19 +145,6 @@ def trainer_check(inputs: Inputs) -> None:
     rank, alpha = config.adapter.rank, config.adapter.lora_alpha
     probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
     strategy.check_model(infos, probe)
-
-
-def _check_resumable(run_id: str, status: Any, force: bool) -> None:
-    """Refuse to continue a run that is finished, running, or may be running elsewhere."""
-    if status.status == "finished":
-        raise ConfigError(f"resume {run_id}: the run is finished; start a new run with more train.steps")
-    if status.is_running and status.other_host and not force:
-        raise ConfigError(
-            f"resume {run_id}: the run was last written on host {status.host}, {status.heartbeat_age_s:.0f} s ago; "
-            "make sure it has ended there, then add --force"
-        )
-    if status.is_running and not status.other_host:
-        raise ConfigError(f"resume {run_id}: the run is running (process {status.pid}); stop it first")
 
 
 def _planned(inputs: Inputs) -> PlannedRun:
@@ -189,18 +179,28 @@ def _shared_folder(inputs: Inputs, runs_dir: Path, accelerator: Accelerator, sta
 
 
 def _run_and_call_the_next(
-    inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None, progress: bool
+    inputs: Inputs,
+    folder: Path,
+    accelerator: Accelerator,
+    state: Mapping[str, Any] | None,
+    progress: bool,
+    changed: Changes | None = None,
 ) -> Outcome:
     """Train in a run folder; however that ends, the oldest queued run is started."""
     try:
-        return _run(inputs, folder, accelerator, state, progress)
+        return _run(inputs, folder, accelerator, state, progress, changed or {})
     finally:
         if accelerator.is_main_process:
             launch.wake(folder.parent)  # says nothing where the queue is busy or broken: this run's end is what counts
 
 
 def _run(
-    inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None, progress: bool
+    inputs: Inputs,
+    folder: Path,
+    accelerator: Accelerator,
+    state: Mapping[str, Any] | None,
+    progress: bool,
+    changed: Changes,
 ) -> Outcome:
     """Train in a run folder, and leave it in the state the run ended in."""
     if not accelerator.is_main_process:
@@ -212,6 +212,7 @@ def _run(
             writer.log("warning", warning)
         if state is not None:
             writer.event(state["step"], "resume", [], {"step": state["step"]})
+        record_changes(writer, resume_from or 0, inputs.config, inputs.total, changed)
         try:
             outcome = _train_in(inputs, folder, accelerator, writer, state, stop, progress)
         except BaseException as error:

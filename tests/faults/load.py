@@ -123,18 +123,21 @@ def watch(
     seconds: float,
     due: Callable[[list[str]], None],
 ) -> dict[str, Any]:
-    """Let viewers open one page after another, each in its own window, all windows open; return what they met."""
+    """Let viewers open one page after another, each in its own window, all windows open; return what they met.
+
+    They look for as long as they are told, from their first page on, and open each page at least once.
+    """
     from playwright.sync_api import sync_playwright
 
     took, wrong, memory = [], [], []
-    start = time.monotonic()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
         windows = [browser.new_context().new_page() for _ in range(viewers)]
+        start, pages = time.monotonic(), len(addresses)
         for number in itertools.count():
-            if time.monotonic() - start > seconds:
+            if time.monotonic() - start > seconds and number >= pages:
                 break
             window, place = windows[number % viewers], addresses[number % len(addresses)]
             before = time.perf_counter()

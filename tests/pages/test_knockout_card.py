@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.errors import CorruptRunError
 from dynlora.inference.client import knockout_file
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts, read_knockouts
@@ -183,6 +184,12 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
     )
     found = knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
     assert found["id"].tolist() == ["seed1", "seed3"]
+
+    def unreadable(*_: object) -> dict[str, Any]:
+        raise CorruptRunError("a size of the run has the invalid value -9223372036854775808")
+
+    monkeypatch.setattr(knockout_card.cached_queries, "ask", unreadable)
+    assert knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs).empty, "no matter of this page"
 
 
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:

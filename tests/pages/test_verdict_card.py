@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.errors import CorruptRunError
 from dynlora.viz.verdict import cards as verdict_cards
 from tests.pages.app import open_page, words
 from tests.viz.runs import make_run
@@ -109,3 +110,22 @@ def test_a_run_alone_in_the_address_of_compare_brings_its_like(runs_dir: Path) -
     assert "Select two or more runs" not in said(app)
     chosen = app.multiselect(key="address-runs").value
     assert (chosen[0], sorted(chosen)) == (run_id(0), [run_id(number) for number in range(4)])
+
+
+def test_a_neighbour_that_cannot_be_read_breaks_nothing(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    make_both(runs_dir, 3)
+    with sqlite3.connect(runs_dir / run_id(2) / "run.db") as broken:
+        broken.execute("UPDATE modules SET layer = -9223372036854775808")
+    app = open_page("run", run=run_id(0))
+    assert not app.error
+    assert "have 2 common seeds, too few to decide" in said(app), "the third seed is the one that cannot be read"
+
+    def unreadable(*_: object) -> list[object]:
+        raise CorruptRunError("run x: run.db cannot be read")
+
+    monkeypatch.setattr(verdict_cards.RunPairs, "differences", unreadable)
+    app = open_page("run", run=run_id(0))
+    assert not app.error
+    assert "There is no verdict, because a run on the same data cannot be read: run x" in said(app)

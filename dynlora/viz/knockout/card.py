@@ -213,7 +213,11 @@ def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) 
 
 
 def _is_uniform(folder: Path) -> bool:
-    return run_summary.is_uniform(cached_queries.ask(queries.run_summary, folder))
+    """Say whether another run is plain LoRA; one that cannot be read is none, and no matter of this page."""
+    try:
+        return run_summary.is_uniform(cached_queries.ask(queries.run_summary, folder))
+    except DynloraError:
+        return False
 
 
 def _mask(rows: pd.DataFrame, kept: list[bool]) -> pd.Series:

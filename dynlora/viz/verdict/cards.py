@@ -44,20 +44,27 @@ def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping
 
 
 def verdict_of_run(run: Chosen, summary: Mapping[str, Any]) -> None:
-    """Draw the verdict on one finished run, against plain LoRA on the same data where there is such a run.
-
-    Raises:
-        DynloraError: when a run cannot be read.
-    """
+    """Draw the verdict on one finished run, against plain LoRA on the same data where there is such a run."""
     if summary["status"] != "finished":
         return
     folders = {run.id: run.folder} | {one.id: one.folder for one in _runs_like(run, summary)}
-    summaries = {key: cached_queries.ask(queries.run_summary, folder) for key, folder in folders.items()}
-    differences = RunPairs(folders, summaries, cached_queries.ask_events).differences
-    found = verdict(summaries, differences, focus=run.id)
-    if found is None:
+    summaries = {key: one for key, folder in folders.items() if (one := _summary(folder)) is not None}
+    try:
+        found = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences, focus=run.id)
+    except DynloraError as error:  # of another run, which is no reason to keep this one from being seen
+        with card("Verdict", "verdict"):
+            note(f"There is no verdict, because a run on the same data cannot be read: {error}")
         return
-    _draw(found, summaries)
+    if found is not None:
+        _draw(found, summaries)
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    """Return the summary of a run; None where it cannot be read."""
+    try:
+        return cached_queries.ask(queries.run_summary, folder)
+    except DynloraError:
+        return None
 
 
 def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:

@@ -1,0 +1,87 @@
+"""Whether a run can go on, and with which settings. Nothing here needs torch: a refusal is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynlora.config import RunConfig, parse_config
+from dynlora.errors import ConfigError
+from dynlora.store.writer import RunWriter
+
+FIXED = ("seed", "model", "data", "adapter", "strategy")
+"""What a run keeps: its state fits no other model, data, adapters or method."""
+
+MOVED = ("model.name", "data.path")
+"""Places, which may have changed: a digest says whether the data are the same, a checkpoint whether the model fits."""
+
+Changes = Mapping[str, tuple[Any, Any]]
+"""Old and new value of each setting that was changed, by dotted key."""
+
+
+def check_resumable(run_id: str, status: Any, force: bool) -> None:
+    """Refuse to continue a run that is finished, running, or may be running elsewhere.
+
+    Raises:
+        ConfigError: one sentence that says what to do instead.
+    """
+    if status.status == "finished":
+        raise ConfigError(f"resume {run_id}: the run is finished; start a new run with more train.steps")
+    if status.is_running and status.other_host and not force:
+        raise ConfigError(
+            f"resume {run_id}: the run was last written on host {status.host}, {status.heartbeat_age_s:.0f} s ago; "
+            "make sure it has ended there, then add --force"
+        )
+    if status.is_running and not status.other_host:
+        raise ConfigError(f"resume {run_id}: the run is running (process {status.pid}); stop it first")
+
+
+def changed_settings(run_id: str, stored: Any, config: RunConfig) -> Changes:
+    """Return what differs between the settings a run began with and its config.yaml; length, rates and log may.
+
+    Args:
+        run_id: of the run.
+        stored: the settings in the store; those of runs that kept none cannot be compared.
+        config: what config.yaml says now.
+
+    Raises:
+        ConfigError: when something of `FIXED` was changed.
+    """
+    try:
+        before = _flat(parse_config(stored)) if isinstance(stored, Mapping) else {}
+    except ConfigError:
+        return {}  # of another version: what it says cannot be read any more
+    now = _flat(config)
+    changed = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}
+    fixed = [key for key in changed if key.partition(".")[0] in FIXED and key not in MOVED]
+    if fixed:
+        old, new = changed[fixed[0]]
+        raise ConfigError(
+            f"resume {run_id}: {fixed[0]} was changed in config.yaml from {old} to {new}, and a run keeps its method, "
+            "data and adapters; restore it, or start a new run"
+        )
+    return changed
+
+
+def record_changes(writer: RunWriter, step: int, config: RunConfig, total: int, changed: Changes) -> None:
+    """Write changed settings to the store: an event, a line of the log, and the settings as they are now."""
+    if not changed:
+        return
+    writer.event(step, "settings", [], {"changed": {key: list(values) for key, values in changed.items()}})
+    said = ", ".join(f"{key} from {old} to {new}" for key, (old, new) in changed.items())
+    writer.log("warning", f"config.yaml was changed before step {step} was continued: {said}")
+    for key, value in (("config", config.model_dump(mode="json")), ("model", config.model.name),
+                       ("data", config.data.source)):  # fmt: skip
+        writer.set_meta(key, value)
+    writer.update_max_steps(total)
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Return settings by dotted key; the name of a run is no setting."""
+    found: dict[str, Any] = {}
+    for section, value in config.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            found |= {f"{section}.{key}": item for key, item in value.items()}
+        elif section != "name":
+            found[section] = value
+    return found
