@@ -6,19 +6,25 @@ import streamlit as st
 
 from dynlora.viz.ui import frame
 
-st.set_page_config(page_title="dynlora", page_icon="📊", layout="wide")
-PAGES = [
-    st.Page("pages/runs.py", title="Runs", icon=":material/list:", default=True),
-    st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
-    st.Page("pages/run.py", title="Run", icon=":material/monitoring:"),
-    st.Page("pages/capacity.py", title="Capacity", icon=":material/grid_on:"),
-    st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
-    st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
-    st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
-    st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
-    st.Page("pages/tour.py", title="Tour", icon=":material/school:"),
-]
+PAGES = {
+    "Start": [
+        st.Page("pages/runs.py", title="Runs", icon=":material/list:", default=True),
+        st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
+    ],
+    "Look": [
+        st.Page("pages/run.py", title="Run", icon=":material/monitoring:"),
+        st.Page("pages/capacity.py", title="Capacity", icon=":material/grid_on:"),
+        st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
+        st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
+    ],
+    "Learn": [
+        st.Page("pages/tour.py", title="Tour", icon=":material/school:"),
+        st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
+    ],
+}
 page = st.navigation(PAGES, position="hidden")
+st.set_page_config(page_title=f"{page.title} · dynlora", page_icon="📊", layout="wide")
 frame.prepare()
 frame.menu(PAGES, page)
 page.run()

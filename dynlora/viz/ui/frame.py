@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import streamlit as st
@@ -47,13 +47,16 @@ def prepare() -> None:
     st.html(theme.style_sheet(theme.palette(st.context.theme.type)))
 
 
-def menu(pages: Sequence[StreamlitPage], current: StreamlitPage) -> None:
-    """Draw the links to the pages; each keeps the run that is being looked at, so that it is a whole link."""
+def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -> None:
+    """Draw the links to the pages by group; each keeps the run that is being looked at, so that it is a whole link."""
     run = st.query_params.get("run") or st.session_state.get("last_run")
     with st.sidebar:
         st.markdown("##### dynlora")
-        for page in pages:
-            st.page_link(page, query_params={"run": run} if run else None, width="stretch")
+        for group, members in pages.items():
+            with st.container(gap="xxsmall", key=f"menu-{group.lower()}"):
+                st.caption(group)
+                for page in members:
+                    st.page_link(page, query_params={"run": run} if run else None, width="stretch")
         documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
         unlock()
 
