@@ -23,8 +23,10 @@ PAGES = {
         st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
     ],
 }
+# With its own icon before `st.navigation`: for a page's icon the browser would ask a server of fonts.
+st.set_page_config(page_icon="📊", layout="wide")
 page = st.navigation(PAGES, position="hidden")
-st.set_page_config(page_title=f"{page.title} · dynlora", page_icon="📊", layout="wide")
+st.set_page_config(page_title=f"{page.title} · dynlora")
 frame.prepare()
 frame.menu(PAGES, page)
 page.run()
