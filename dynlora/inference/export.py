@@ -54,14 +54,19 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     with _written(out) as staging:
         config, model = read_run_config(folder), load_run(folder, which)
         report = {"folder": str(out), "format": format, "which": which, **_bake(config, model)}
-        base = assets.shared_model_name(config.model.name)
-        if format == "peft":
-            export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank)
-        else:
-            merge(model)
-            export_merged(model, staging)
-        _describe(staging, folder, model, base, report)
+        with storing(f"the export to {out}"):
+            _write(staging, config, model, format)
+            _describe(staging, folder, config, model, report)
     return report
+
+
+def _write(staging: Path, config: RunConfig, model: AdaptedModel, format: str) -> None:
+    if format == "peft":
+        base = assets.shared_model_name(config.model.name)
+        export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank)
+    else:
+        merge(model)
+        export_merged(model, staging)
 
 
 def _bake(config: RunConfig, model: AdaptedModel) -> dict[str, Any]:
@@ -84,13 +89,20 @@ def _bake(config: RunConfig, model: AdaptedModel) -> dict[str, Any]:
     }
 
 
-def _describe(staging: Path, folder: Path, model: AdaptedModel, base: str, report: dict[str, Any]) -> None:
-    """Write the model card and the curve of the evaluations."""
+def _describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedModel, report: dict[str, Any]) -> None:
+    """Write the model card and the curve of the evaluations; numbers of the adapter are those of what is exported."""
+    name, base = config.model.name, assets.shared_model_name(config.model.name)
     curve = queries.scalars_frame(folder, "loss", "validation")[["step", "value"]].to_numpy(float).tolist()
     facts = Facts(
-        summary=queries.run_summary(folder),
+        summary={
+            **queries.run_summary(folder),
+            "step": model.step,
+            "ranks": {module.info.name: module.rank for module in model.adapters},
+            "params": model.adapters.adapter_parameter_count(),
+        },
         base=base,
         is_on_hub=not Path(base).is_absolute(),
+        is_rounded=bool(name in assets.MODELS and assets.MODELS[name].converted),
         model_class=model.task.model_class().__name__,
         report=report,
         curve=[(int(step), value) for step, value in curve],
@@ -102,25 +114,26 @@ def _describe(staging: Path, folder: Path, model: AdaptedModel, base: str, repor
 @contextmanager
 def _written(out: Path) -> Iterator[Path]:
     """Lend an empty folder beside `out`, and put what was written there in its place when all went well."""
-    is_archive = out.suffix.lower() == ARCHIVE
-    if out.exists() and (is_archive or not out.is_dir() or any(out.iterdir())):
-        kind = "a file" if out.is_file() else "not an empty folder"
+    place = Path(os.path.realpath(out))
+    is_archive = place.suffix.lower() == ARCHIVE
+    if place.exists() and (is_archive or not place.is_dir() or any(place.iterdir())):
+        kind = "a file" if place.is_file() else "not an empty folder"
         raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
     with storing(f"the export to {out}"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
-            yield staging
-            (_place_archive if is_archive else _place_folder)(staging, out)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        yield staging
+        with storing(f"the export to {out}"):
+            (_place_archive if is_archive else _place_folder)(staging, place)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _place_folder(staging: Path, out: Path) -> None:
-    if out.is_dir():
-        out.rmdir()
-    staging.chmod(0o777 & ~_umask())
-    staging.rename(out)
+    out.mkdir(exist_ok=True)
+    for path in staging.iterdir():
+        path.rename(out / path.name)
 
 
 def _place_archive(staging: Path, out: Path) -> None:
@@ -131,10 +144,3 @@ def _place_archive(staging: Path, out: Path) -> None:
             if path != partial:
                 archive.write(path, f"{out.stem}/{path.name}")
     partial.rename(out)
-
-
-def _umask() -> int:
-    """Return the mask of new files, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -22,6 +22,7 @@ class Facts:
         summary: of the run, as `queries.run_summary` returns it.
         base: hub id or folder of the base model.
         is_on_hub: `base` is a hub id.
+        is_rounded: the base model's weights were rounded from those on the hub.
         model_class: class of transformers that loads the base model with the right head.
         report: what `export_run` returns.
         curve: step and loss of each evaluation on the held-out examples.
@@ -30,6 +31,7 @@ class Facts:
     summary: Mapping[str, Any]
     base: str
     is_on_hub: bool
+    is_rounded: bool
     model_class: str
     report: Mapping[str, Any]
     curve: Sequence[tuple[int, float]]
@@ -69,7 +71,8 @@ def _head(facts: Facts, *, is_adapter: bool) -> str:
 
 def _code(text: object) -> str:
     """Return text of a run as code: no markup, one line."""
-    return f"`{printable(text, 120).replace('`', chr(39))}`"
+    plain = printable(text, 120).replace("`", "'").replace("|", "/")  # a table would be split at it, code or not
+    return f"`{plain}`"
 
 
 def _result(facts: Facts) -> str:
@@ -77,7 +80,11 @@ def _result(facts: Facts) -> str:
     shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float))
     rows = (summary.get("data_size") or {}).get("held_out")
     where = f"{rows:,} held-out examples" if isinstance(rows, int) else "the held-out examples"
-    return f"**On {where} of {_code(summary.get('data'))}: {shown}.** Measured on the files as they are here."
+    rounded = (
+        f" The base model was a copy of {_code(facts.base)} with rounded weights, so results with the weights on the "
+        "hub differ slightly; the merged model holds the exact ones."
+    )
+    return f"**On {where} of {_code(summary.get('data'))}: {shown}.**{rounded if facts.is_rounded else ''}"
 
 
 def _snippet(facts: Facts) -> str:
@@ -108,8 +115,8 @@ def _training(facts: Facts) -> str:
         "Method": _code(summary.get("strategy")),
         "Data": _code(summary.get("data")),
         "Labels": ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers",
-        "Steps": f"{summary['step']:,}",
-        "Seed": f"{summary.get('seed')}",
+        "Adapter": f"{facts.report['which']}, step {summary['step']:,}",
+        "Seed": _code(summary.get("seed")),
         "Adapter parameters": f"{active:,}" if isinstance(active, int) else "not recorded",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

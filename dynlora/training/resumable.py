@@ -9,11 +9,14 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.errors import ConfigError
 from dynlora.store.writer import RunWriter
 
-FIXED = ("seed", "model", "data", "adapter", "strategy")
-"""What a run keeps: its state fits no other model, data, adapters or method."""
+FIXED = ("seed", "model", "data", "adapter", "strategy", "train.batch_size", "train.grad_accum")
+"""What a run keeps: its state fits no other model, data, adapters, method or order of the examples."""
 
-MOVED = ("model.name", "data.path")
+MOVED = ("model.name", "data.name", "data.path")
 """Places, which may have changed: a digest says whether the data are the same, a checkpoint whether the model fits."""
+
+DEFAULT = "its default"
+"""Stands for a field of a method that is not set."""
 
 Changes = Mapping[str, tuple[Any, Any]]
 """Old and new value of each setting that was changed, by dotted key."""
@@ -52,8 +55,10 @@ def changed_settings(run_id: str, stored: Any, config: RunConfig) -> Changes:
     except ConfigError:
         return {}  # of another version: what it says cannot be read any more
     now = _flat(config)
-    changed = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}
-    fixed = [key for key in changed if key.partition(".")[0] in FIXED and key not in MOVED]
+    keys = [key for key in {**before, **now} if key in before or before and key.startswith("strategy.")]
+    pairs = {key: (before.get(key, DEFAULT), now.get(key, DEFAULT)) for key in keys}
+    changed = {key: values for key, values in pairs.items() if values[0] != values[1]}
+    fixed = [key for key in changed if not {key, key.partition(".")[0]}.isdisjoint(FIXED) and key not in MOVED]
     if fixed:
         old, new = changed[fixed[0]]
         raise ConfigError(

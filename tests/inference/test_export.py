@@ -88,6 +88,10 @@ def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, mon
         with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\); free some space"):
             export_run(trained_run, out)
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    export_run(trained_run, Path())
+    assert "README.md" in [path.name for path in tmp_path.iterdir()], "an empty folder that is there is filled"
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
     with pytest.raises(StorageError, match="cannot be written"):
@@ -106,10 +110,15 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
         "strategy": "a\nb: c",
         "data": "`|`",
     }
-    report = {"format": exported.name, "baked": False, "metrics_after": {"loss": 0.5}}
-    facts = Facts(summary, "owner/base", True, "AutoModelForSequenceClassification", report, [(0, 0.7)])
+    report = {"format": exported.name, "which": "last", "baked": False, "metrics_after": {"loss": 0.5}}
+    summary["labels"] = ["a|<img src=x onerror=1>", "b"]
+    facts = Facts(summary, "owner/base", True, True, "AutoModelForSequenceClassification", report, [(0, 0.7)])
     card = model_card(facts)["README.md"]
     assert "\n# title" not in card
+    assert "with rounded weights" in card
+    for line in card.splitlines():
+        assert line.count("|") in (0, 3), "nothing of a run splits a table"
+        assert "<img" not in re.sub("`[^`]*`", "", line), "outside of code it would be markup"
     head = card.split("---")[1]
     assert json.loads(head.split("base_model: ")[1].splitlines()[0]) == "owner/base"
     assert len([line for line in head.splitlines() if line]) == 4

@@ -59,7 +59,7 @@ def make_run(  # noqa: PLR0913
     meta = {
         "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": seed,
         "fidelity": "reconstruction", "config": config(strategy, seed), "labels": [text[:40], "positive"],
-        "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24, "head": 10},
+        "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24 if gates else 0, "head": 10},
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
     }  # fmt: skip
     if own:

@@ -124,9 +124,11 @@ def test_a_strategy_is_never_averaged_over_models_or_data(tmp_path: Path) -> Non
     finished(tmp_path, "r1", 0.9, strategy="lora", data="sst2")
     finished(tmp_path, "r2", 0.5, strategy="lora", data="/home/me/tickets")
     finished(tmp_path, "r3", 0.7, strategy="lora", data="sst2", model="bert")
+    finished(tmp_path, "r4", 0.3, strategy="lora", data="/home/you/tickets")
     summary = runs_table.group_summary(runs_table.grouped(queries.list_runs(tmp_path), "strategy"))
     assert dict(zip(summary["group"], summary["mean"], strict=True)) == {
-        "lora, minilm on sst2": 0.9, "lora, bert on sst2": 0.7, "lora, minilm on tickets": 0.5,
+        "lora, minilm on sst2": 0.9, "lora, bert on sst2": 0.7, "lora, minilm on /home/me/tickets": 0.5,
+        "lora, minilm on /home/you/tickets": 0.3,
     }  # fmt: skip
 
 

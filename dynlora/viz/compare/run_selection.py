@@ -64,7 +64,7 @@ def _with_its_like(runs: pd.DataFrame) -> list[str]:
     """Return the run that is alone in the address with the finished runs of its task: alone it compares to nothing."""
     wanted = st.query_params.get("runs", "")
     alone = runs[runs["id"] == wanted]
-    if alone.empty:
+    if alone.empty or "address-runs" in st.session_state:  # who took the others away wants it alone
         return []
     alike = runs_table.same_task(runs, runs_table.plain_rows(alone)[0])
     return [wanted, *alike.loc[alike["status"] == "finished", "id"].head(MOST_LIKE)]

@@ -65,16 +65,17 @@ def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = 
 
 
 def _by_seed(members: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the ids of the newest run of each configuration and seed, and those of the others.
+    """Return the ids of the newest run of each configuration and seed, finished ones first, and those of the others.
 
     Ids begin with the time.
     """
-    newest: dict[Any, str] = {}
+    newest: dict[Any, tuple[bool, str]] = {}
     for summary in members:
         run, seed = str(summary["id"]), summary.get("seed")
-        alike = run if seed is None else (seed, _key(summary, ()))
-        newest[alike] = max(newest.get(alike, run), run)
-    kept = set(newest.values())
+        alike = run if seed is None else (seed, configuration(summary))
+        worth = (summary.get("status") == "finished", run)
+        newest[alike] = max(newest.get(alike, worth), worth)
+    kept = {run for _, run in newest.values()}
     ids = [str(summary["id"]) for summary in members]
     return tuple(run for run in ids if run in kept), tuple(run for run in ids if run not in kept)
 
@@ -96,6 +97,11 @@ def alone(names: Mapping[str, str]) -> list[Group]:
 def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str, Any]:
     left_out = {*NOT_COMPARED, *ignoring}
     return {key: value for key, value in flat(summary.get("config") or {}).items() if key not in left_out}
+
+
+def configuration(summary: Mapping[str, Any]) -> str:
+    """Return a text that runs share which differ in nothing but seed and name."""
+    return _key(summary, ())
 
 
 def _key(summary: Mapping[str, Any], ignoring: Collection[str]) -> str:

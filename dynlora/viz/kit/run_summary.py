@@ -23,9 +23,10 @@ def last_planned_step(summary: Mapping[str, Any]) -> int:
 
 
 def is_uniform(summary: Mapping[str, Any]) -> bool:
-    """Say whether a run is LoRA as it is: equal ranks, nothing that was ever to move, no signal of a method's own."""
+    """Say whether a run is LoRA as it is: equal ranks, no gates, nothing to move, no signal of a method's own."""
     ranks = list((summary.get("ranks") or {}).values())
-    still = not summary.get("planned_events") and not summary.get("own_signals")
+    own = summary.get("own_signals") or (summary.get("params") or {}).get("gate")
+    still = not summary.get("planned_events") and not own
     return bool(ranks) and len(set(ranks)) == 1 and still
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 
 def spearman(first: pd.Series, second: pd.Series) -> float:
@@ -11,3 +15,15 @@ def spearman(first: pd.Series, second: pd.Series) -> float:
     if len(rows) < 3 or rows["a"].nunique() < 2 or rows["b"].nunique() < 2:
         return float("nan")
     return float(rows["a"].corr(rows["b"]))
+
+
+def t_reach(values: Sequence[float], level: float, n: int | None = None) -> float:
+    """Return half the width of the interval of a mean: t of (1 + level) / 2 with n - 1 degrees · deviation / √n.
+
+    Args:
+        values: one for each draw, at least two.
+        level: of the interval, 0 to 1.
+        n: draws that there would be, of the same deviation; as many as there are unless told otherwise.
+    """
+    n = len(values) if n is None else n
+    return float(stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n))

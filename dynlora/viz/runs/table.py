@@ -141,27 +141,30 @@ def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     finished = records(runs[runs["status"] == "finished"])
     words = {str(row["strategy"]): format_strategy(row) for row in reversed(finished)}
-    of_data = len({(row["model"], row["data"]) for row in finished}) > 1 and by != "data"
+    places = _data_labels(finished)
     for row in finished:
         metric, value = main_metric(row)
         if metric and value is not None:
             shared = {"metric": metric, "value": float(value), "name": named(row), "id": row["id"]}
-            where = f", {_format_data(row)}" if of_data else ""
-            rows += [{"group": f"{one_line(group, 80)}{where}", **shared} for group in _groups_of(row, by, words)]
+            place = places[row["model"], row["data"]]
+            where = f", {place}" if len(places) > 1 and by != "data" else ""
+            groups = [place] if by == "data" else _groups_of(row, by, words)
+            rows += [{"group": f"{one_line(group, 80)}{where}", **shared} for group in groups]
     return pd.DataFrame(rows, columns=["group", "metric", "value", "name", "id"]).astype({"value": float})
 
 
 def _groups_of(row: Mapping[str, Any], by: str, words: Mapping[str, str]) -> list[str]:
     if by == "tag":
         return list(row["tags"]) or ["no tag"]
-    if by == "data":
-        return [_format_data(row)]
     return [words[str(row["strategy"])]]
 
 
-def _format_data(row: Mapping[str, Any]) -> str:
-    """Return the model and the data of a run, in words."""
-    return " on ".join(one_line(source_name(row[key] or "?"), 40) for key in ("model", "data"))
+def _data_labels(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, Any], str]:
+    """Return a label for each model and data; those of equal short names get their whole names."""
+    pairs = list(dict.fromkeys((row["model"], row["data"]) for row in rows))
+    short = [" on ".join(one_line(source_name(part or "?"), 40) for part in pair) for pair in pairs]
+    whole = [" on ".join(one_line(part or "?", 200) for part in pair) for pair in pairs]
+    return {pair: a if short.count(a) == 1 else b for pair, a, b in zip(pairs, short, whole, strict=True)}
 
 
 def same_task(runs: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.kit.config_fields import launch_key
+from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.runs.table import same_task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note, rows, safe
@@ -38,7 +39,7 @@ def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping
     found = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences)
     if found is None:
         return None
-    _draw(found, summaries)
+    _draw(found, summaries, compared=list(summaries))
     contest = found.decisive
     return None if contest is None else (found.baseline.runs[0], contest.group.runs[0])
 
@@ -68,12 +69,12 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 
 
 def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
-    """Return the newest other finished runs on the same model and data, of the same length."""
+    """Return the newest other runs on the same model and data, of the same length, that have a result or will."""
     alike = same_task(list_all(), summary)
-    return [find_run(run_id) for run_id in alike.loc[alike["status"] == "finished", "id"].head(MOST_READ)]
+    return [find_run(run_id) for run_id in alike.loc[alike["status"].isin(["finished", *ACTIVE]), "id"].head(MOST_READ)]
 
 
-def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str] = ()) -> None:
     runs = next_runs(found, summaries)
     with card("Verdict", "verdict"):
         st.markdown(f"**{safe(verdict_text.headline(found)).replace('95 % CI', UNBROKEN)}**")
@@ -81,23 +82,27 @@ def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]]) -> None:
         if said:
             note(said)
         with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
-            _next(found, runs, summaries)
+            _next(found, runs, summaries, compared)
         if found.contests:
             with st.expander("Differences from the baseline", icon=":material/table_rows:", key="verdict-table"):
                 rows(verdict_text.table(found))
 
 
-def _next(found: Verdict, runs: NextRuns | None, summaries: Mapping[str, Mapping[str, Any]]) -> None:
+def _next(
+    found: Verdict, runs: NextRuns | None, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str]
+) -> None:
     """Draw the one next step: more seeds, or a baseline."""
+    if runs is not None and runs.under_way:
+        note(verdict_text.under_way(runs))
     newest = max(found.baseline.runs)
     if not found.contests and not found.is_plain:
         link("pages/launch.py", "Train plain LoRA at the same budget", **{"from": newest, "twin": "uniform"})
     elif not found.contests:
         link("pages/launch.py", "Train another configuration like this", **{"from": newest})
-    elif runs is not None and not is_read_only():
+    elif runs is not None and runs.n and not is_read_only():
         configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}
         if st.button(verdict_text.button(runs), icon=":material/add:", key="verdict-run", type="primary"):
-            _queue(configs, runs)
+            _queue(configs, runs, compared)
         with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="verdict-command"):
             st.code("\n".join(_commands(runs)), language="bash", wrap_lines=True)
 
@@ -116,7 +121,7 @@ def _listed(seeds: Sequence[int]) -> str:
     return ",".join(map(str, seeds))
 
 
-def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns) -> None:
+def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns, compared: Sequence[str]) -> None:
     """Queue the missing seeds of each side; a second press before the page is drawn anew queues nothing more."""
     token = st.session_state.setdefault("verdict_token", secrets.token_hex(8))
     ids: list[str] = []
@@ -131,12 +136,6 @@ def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns) -> None:
         return
     st.session_state.pop("verdict_token", None)
     st.toast(f"{len(ids)} runs queued", icon=":material/check:")
-    _follow(ids)
-
-
-def _follow(ids: Sequence[str]) -> None:
-    """Add the new runs to those that are compared, so that the verdict grows with them."""
-    compared = st.query_params.get("runs")
-    if compared:
-        st.query_params["runs"] = ",".join([*compared.split(","), *ids])
+    if compared:  # the new runs come to those that are compared, so that the verdict grows with them
+        st.query_params["runs"] = ",".join([*compared, *ids])
     st.rerun()

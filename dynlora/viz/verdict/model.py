@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.paired_difference import Difference
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit.run_summary import is_uniform, main_metric
+from dynlora.viz.kit.run_summary import ACTIVE, is_uniform, main_metric
+from dynlora.viz.kit.stats import t_reach
 
 Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
@@ -32,6 +35,9 @@ MOST_CONTESTS = 6
 LEVEL = 0.95
 """Of the interval that is shown."""
 
+NORMAL = 1.96
+"""Standard errors of a normal mean to each side of its 95 % interval."""
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -40,15 +46,21 @@ class Contest:
     Attributes:
         group: the configuration.
         side: the number in which they are set against each other; None where there is none.
+        unit: of that number; empty where it has none.
         difference: of the group minus the baseline, with its 95 % interval; None where there is none.
-        is_clear: enough seeds, and the interval, widened for the number of contests (Bonferroni), excludes 0.
+        is_clear: enough seeds, the interval excludes 0, and so does the t interval over the seeds, widened for the
+            number of configurations (Bonferroni). The bootstrap alone is too narrow for few seeds.
+        seeds_needed: common seeds at which a difference of this size would be clear; None when no number up to
+            `MOST_SEEDS` would be.
         why: there are no or not all pairs; empty when there are.
     """
 
     group: Group
     side: Side | None = None
+    unit: str = ""
     difference: Difference | None = None
     is_clear: bool = False
+    seeds_needed: int | None = None
     why: str = ""
 
     @property
@@ -70,6 +82,11 @@ class Contest:
         return found is not None and found.mean == found.low == found.high == 0
 
     @property
+    def excludes_0(self) -> bool:
+        """Whether the interval that is shown leaves 0 out."""
+        return self.difference is not None and (self.difference.low > 0 or self.difference.high < 0)
+
+    @property
     def outcome(self) -> str:
         """The result: better, worse, tie, unclear, few (too few seeds) or none (no common examples)."""
         if self.difference is None:
@@ -80,14 +97,6 @@ class Contest:
             return "few"
         return ("better" if self.gain > 0 else "worse") if self.is_clear else "unclear"
 
-    @property
-    def seeds_needed(self) -> int | None:
-        """Common seeds at which a difference of this size would be clear: n · (half the interval / difference)²."""
-        found = self.difference
-        if found is None or found.mean == 0:
-            return None
-        return math.ceil(found.seeds * ((found.high - found.low) / 2 / abs(found.mean)) ** 2)
-
 
 @dataclass(frozen=True)
 class NextRuns:
@@ -96,14 +105,16 @@ class NextRuns:
     Attributes:
         seeds: to run, by the id of the run whose configuration they take.
         seconds: of training in all; None when no run says how long it took.
+        under_way: runs of these seeds that are queued or running already.
     """
 
     seeds: Mapping[str, tuple[int, ...]]
     seconds: float | None
+    under_way: int = 0
 
     @property
     def n(self) -> int:
-        """Number of runs."""
+        """Number of runs to start."""
         return sum(len(seeds) for seeds in self.seeds.values())
 
 
@@ -116,7 +127,8 @@ class Verdict:
         metric: that decides.
         groups: the configurations, the best mean metric first.
         means: of that metric over the seeds, by label.
-        baseline: what the others are set against: plain LoRA where it is among them, else the second best.
+        baseline: what the others are set against: plain LoRA where it is among them, first of the same budget, then
+            with most seeds; else the second best.
         is_plain: the baseline is plain LoRA.
         contests: of the others, the greatest gain first.
         compared: number of configurations that the decisive one is the best of; intervals are adjusted for it.
@@ -170,7 +182,11 @@ def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: s
     means = {group.label: _mean([_result(members[run]) or 0.0 for run in group.runs]) for group in groups}
     ranked = sorted(groups, key=lambda group: means[group.label], reverse=metric not in LOW_IS_GOOD)
     plain = [group for group in groups if is_uniform(members[group.runs[0]])]
-    baseline, others = _sides(ranked, plain, next((group for group in groups if _holds(group, focus)), None))
+    plain.sort(key=lambda group: len(group.runs), reverse=True)
+    focused = next((group for group in groups if _holds(group, focus)), None)
+    budget = _budget(members[(focused or ranked[0]).runs[0]])
+    plain.sort(key=lambda group: _budget(members[group.runs[0]]) != budget)
+    baseline, others = _sides(ranked, plain, focused)
     compared = (1 if len(others) == 1 else len(groups) - 1) if plain else len(groups)
     contests = _contests(members, baseline, others, differences, compared)
     return Verdict(
@@ -182,16 +198,20 @@ def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: s
 def _sides(ranked: Sequence[Group], plain: Sequence[Group], focus: Group | None) -> tuple[Group, Sequence[Group]]:
     """Return the baseline, and what is set against it.
 
-    The baseline is plain LoRA, the one with most seeds. Without it the best two are set against each other, and a
+    The baseline is the first plain LoRA. Without it the best two are set against each other, and a
     single configuration against nothing.
     """
     if plain:
-        baseline = max(plain, key=lambda group: len(group.runs))
+        baseline = plain[0]
         others = [group for group in ranked if group is not baseline][:MOST_CONTESTS]
         return baseline, others if focus is None or focus is baseline else [focus]
     if focus is not None or len(ranked) < 2:
         return focus or ranked[0], []
     return ranked[1], ranked[:1]
+
+
+def _budget(summary: Summary) -> Any:
+    return (summary.get("params") or {}).get("budget")
 
 
 def _result(summary: Summary) -> float | None:
@@ -238,10 +258,29 @@ def _contest(
         return Contest(group, why=why or "The runs have no results on common held-out examples.")
     side = _decisive_side(sides)
     rows = list(side.differences.values())
-    shown = paired_difference.interval(rows, level=LEVEL)
-    wide = shown if of == 1 else paired_difference.interval(rows, level=1 - (1 - LEVEL) / of)
-    is_clear = shown.seeds >= FEWEST_SEEDS and (wide.low > 0 or wide.high < 0)
-    return Contest(group, side, shown, is_clear, why)
+    shown, level = paired_difference.interval(rows), 1 - (1 - LEVEL) / of
+    excludes_0 = shown.low > 0 or shown.high < 0
+    has_labels = bool(members[group.runs[0]].get("labels"))
+    unit = "points" if side.key == "accuracy" else "nats" if has_labels else ""
+    is_clear = excludes_0 and len(rows) >= FEWEST_SEEDS and _over_seeds(rows, level) < abs(shown.mean)
+    return Contest(group, side, unit, shown, is_clear, _needed(rows, level), why)
+
+
+def _over_seeds(rows: Sequence[np.ndarray], level: float, n: int | None = None) -> float:
+    """Return half the width of the t interval over the seeds' means."""
+    return t_reach([float(values.mean()) for values in rows], level, n)
+
+
+def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
+    """Return the seeds at which both intervals would exclude 0, with the deviations that were seen.
+
+    That over the examples does not shrink with more seeds: where it includes 0 by itself, no number is enough.
+    """
+    mean = abs(float(np.mean([values.mean() for values in rows])))
+    examples = np.mean(rows, axis=0)
+    if len(rows) < FEWEST_SEEDS or NORMAL * float(np.std(examples)) / math.sqrt(len(examples)) >= mean:
+        return None
+    return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if _over_seeds(rows, level, n) < mean), None)
 
 
 def _decisive_side(sides: Sequence[Side]) -> Side:
@@ -254,25 +293,32 @@ def next_runs(found: Verdict, summaries: Mapping[str, Summary]) -> NextRuns | No
     """Return the runs that would make the decisive contest clear; None when it is, or when no few runs would.
 
     Both sides get the seeds that the other has, and new ones until there are enough.
+
+    Args:
+        found: the verdict.
+        summaries: of all runs that may have such seeds, those under way included, by id.
     """
     contest = found.decisive or next(iter(found.contests), None)
     if contest is None or contest.outcome not in ("few", "none", "unclear"):
         return None
-    needed = FEWEST_SEEDS if contest.outcome != "unclear" else contest.seeds_needed
-    if needed is None or not contest.seeds < max(needed, FEWEST_SEEDS) <= MOST_SEEDS:
+    n = contest.seeds_needed if contest.outcome == "unclear" else FEWEST_SEEDS
+    if n is None:
         return None
-    sides = [found.baseline, contest.group]
-    has = [{_seed(summaries[run]) for run in group.runs} for group in sides]
-    wanted = _seeds(has, max(needed, FEWEST_SEEDS))
+    newest = [max(group.runs) for group in (found.baseline, contest.group)]
+    done, active = ([_seeds_of(summaries, run, states) for run in newest] for states in (("finished",), ACTIVE))
+    has = [own | more for own, more in zip(done, active, strict=True)]
+    wanted = _seeds(has, n)
     missing = [tuple(seed for seed in wanted if seed not in own) for own in has]
-    newest = [max(group.runs) for group in sides]
     seeds = {run: todo for run, todo in zip(newest, missing, strict=True) if todo}
-    return NextRuns(seeds, _seconds(seeds, summaries)) if seeds else None
+    under_way = sum(len(more - own) for own, more in zip(done, active, strict=True))
+    return NextRuns(seeds, _seconds(seeds, summaries), under_way) if seeds or under_way else None
 
 
-def _seed(summary: Summary) -> int:
-    seed = summary.get("seed")
-    return seed if isinstance(seed, int) else -1
+def _seeds_of(summaries: Mapping[str, Summary], run: str, states: Sequence[str]) -> set[int]:
+    """Return the seeds of the runs of a run's configuration that are in one of some states."""
+    alike = seed_groups.configuration(summaries[run])
+    members = (one for one in summaries.values() if one["status"] in states and isinstance(one.get("seed"), int))
+    return {one["seed"] for one in members if seed_groups.configuration(one) == alike}
 
 
 def _seeds(has: Sequence[set[int]], n: int) -> list[int]:

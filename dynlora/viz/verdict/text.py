@@ -63,9 +63,9 @@ def difference(contest: Contest) -> str:
     found, side = contest.difference, contest.side
     if found is None or side is None:
         return "–"
-    unit = "points" if side.key == "accuracy" else "nats"
     mean, low, high = (signed(value, side.digits) for value in (found.mean, found.low, found.high))
-    return f"{side.key} {mean} {unit}, 95 % CI {low} to {high}, {plural(found.seeds, 'seed')}"
+    measured = f"{side.key} {mean} {contest.unit}".strip()
+    return f"{measured}, 95 % CI {low} to {high}, {plural(found.seeds, 'seed')}"
 
 
 def _shown(contest: Contest | None) -> str:
@@ -79,15 +79,21 @@ def outlook(found: Verdict) -> str:
         return "Each configuration needs runs with the same seeds on the same data." if found.contests else ""
     if contest.outcome == "few":
         return f"{FEWEST_SEEDS} common seeds are needed: with fewer, the interval hardly covers the choice of the seed."
-    if contest.outcome == "unclear" and contest.seeds_needed:
-        needed = contest.seeds_needed
-        if needed > MOST_SEEDS:
-            return f"A difference this small would need about {needed:,} seeds to be clear, too many to be useful."
-        return f"A difference of this size would be clear with about {max(needed, contest.seeds + 1)} seeds."
+    adjusted = f", adjusted for {found.compared} comparisons" if found.compared > 1 else ""
+    if contest.outcome == "unclear":
+        why = (
+            f"The interval excludes 0, but the seeds differ too much to be sure{adjusted}. "
+            if contest.excludes_0
+            else ""
+        )
+        if contest.seeds_needed is None:
+            return f"{why}A difference this small would not become clear with {MOST_SEEDS} seeds."
+        return f"{why}A difference of this size would be clear with about {contest.seeds_needed} seeds."
     if contest.outcome in ("better", "worse"):
-        n = found.compared
-        adjusted = f", also when adjusted for {n} comparisons" if n > 1 else ""
-        return f"The interval excludes 0{adjusted}. It covers these seeds and this data set; other data may differ."
+        return (
+            f"Both the interval and a t interval over the seeds{adjusted} exclude 0. This holds for this data set; "
+            "others may differ."
+        )
     return ""
 
 
@@ -95,6 +101,11 @@ def left_out(found: Verdict) -> str:
     """Say which runs the verdict is not about."""
     n = found.left_out
     return f"Not included: {plural(n, 'run')} with another model, data set, metric or length." if n else ""
+
+
+def under_way(runs: NextRuns) -> str:
+    """Say how many of the missing runs have been started; empty when none has."""
+    return f"{plural(runs.under_way, 'run')} with further seeds queued or running." if runs.under_way else ""
 
 
 def button(runs: NextRuns) -> str:
