@@ -60,6 +60,7 @@ def _is_asked_for(address: str, path: Path) -> bool:
     return address != path.as_uri() and not address.startswith(("data:", "blob:"))
 
 
+@pytest.mark.journey
 def test_a_run_and_a_comparison_open_from_disk(
     offline: BrowserContext, runs_dir: Path, tmp_path: Path, picture: Picture
 ) -> None:

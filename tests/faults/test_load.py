@@ -28,7 +28,7 @@ def under_load(*arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.browser
-@pytest.mark.slow
+@pytest.mark.journey
 def test_a_growing_run_is_watched_by_two_and_loses_nothing() -> None:
     found = under_load("--runs", "30", "--steps", "400", "--modules", "36", "--viewers", "2", "--minutes", "0.1")
     assert found["wrong"] == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.viz.compare import seed_groups
@@ -201,6 +201,7 @@ def test_the_baseline_has_the_budget_of_what_is_looked_at_and_no_gates() -> None
     assert found.baseline.runs == ("l0", "l1", "l2")
 
 
+@settings(max_examples=30)
 @given(points=st.floats(-3, 3), n=st.integers(1, 6), spread=st.floats(0.1, 20))
 def test_whatever_comes_out_it_is_one_sentence_with_a_next_step_within_reason(
     points: float, n: int, spread: float
