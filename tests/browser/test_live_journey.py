@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import Picture, show
+from tests.browser.conftest import Picture, settled, show
 from tests.viz.growing import RUN, Running
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ WATCH = """() => {
 
 
 @pytest.fixture(params=[0, pytest.param(8, marks=pytest.mark.torture)], ids=["alone", "eight busy loops"])
-def _busy(request: pytest.FixtureRequest) -> Iterator[None]:
+def busy(request: pytest.FixtureRequest) -> Iterator[int]:
     """Processes that keep the machine busy."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(request.param)]
-    yield
+    yield len(loops)
     for loop in loops:
         loop.kill()
         loop.wait()
@@ -47,9 +47,8 @@ def run(server: str, runs_dir: Path) -> Iterator[Running]:
 
 
 @pytest.mark.journey
-@pytest.mark.usefixtures("_busy")
 def test_pages_left_alone_follow_a_run(
-    server: str, page: Page, other_page: Page, run: Running, picture: Picture
+    server: str, page: Page, other_page: Page, run: Running, picture: Picture, busy: int
 ) -> None:
     from playwright.sync_api import expect
 
@@ -58,16 +57,21 @@ def test_pages_left_alone_follow_a_run(
         show(shown)
         shown.goto(f"{server}/{name}?run={RUN}")
         expect(shown.get_by_role("slider").first).to_be_visible()
+        settled(shown)
         shown.evaluate(WATCH)
     before = {name: (shown.url, shown.evaluate("() => window.thumbs.size")) for name, shown in pages.items()}
     for _ in range(SECONDS):
         run.advance(run.step + 1)
         page.wait_for_timeout(1000)
+    # on a busy machine a page slows its refresh down, which draws it as a whole: seldom, and each time more seldom
+    redrawn = 3 if busy else 1
     for name, said in (("inputs", f"At step {run.step},"), ("capacity", f"Up to step {run.step}, rank moved")):
         shown = pages[name]
         show(shown)
         expect(shown.get_by_text(said).first).to_be_visible()
-        assert before[name][1] > 0
-        assert (shown.url, shown.evaluate("() => window.thumbs.size")) == before[name], "nobody has touched a control"
+        url, thumbs = before[name]
+        assert thumbs > 0
+        assert shown.url == url, "nobody has touched a control"
+        assert thumbs <= shown.evaluate("() => window.thumbs.size") <= thumbs * redrawn
         picture(shown, f"live-{name}", full_page=True)
     expect(page.get_by_text(f"Rank transfers, steps 0 to {run.step}")).to_be_visible()
