@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of every later search for garbage: a twelfth of a worker's time."""
+    """Leave what was imported out of every later garbage collection."""
     gc.collect()
     gc.freeze()
 

@@ -17,7 +17,7 @@ ACTIVE = ("queued", "running", "stopping")
 
 
 def last_planned_step(summary: Mapping[str, Any]) -> int:
-    """Return the step that a run that goes on is planned to reach, or the last one of a run that has ended."""
+    """Return the planned last step of a queued or running run, or the last step of one that has ended."""
     step, planned = summary["step"], summary.get("max_steps") or 0
     return max(step, planned) if summary["status"] in ACTIVE else step
 

@@ -21,7 +21,7 @@ def export_buttons(run: Chosen) -> None:
     _download(run, "Adapter", "peft", "Zip file: the adapter as PEFT loads it, and a model card with the code.")
     with st.popover("Export", icon=":material/ios_share:", type="tertiary", key="export"):
         _download(run, "Merged model", "merged", "Zip file: a plain transformers model; no PEFT needed.")
-        st.caption("Both are made when pressed, in about ten seconds for a small model. The same on the command line:")
+        st.caption("Both are made when pressed, which takes a moment. The same on the command line:")
         st.code("\n".join(_command(run, format_) for format_ in ("peft", "merged")), language="bash", wrap_lines=True)
 
 

@@ -86,7 +86,7 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
 
     Args:
         last: step that the run has reached.
-        bound: end of the slider, which stays as long as the run goes on: `run_summary.last_planned_step`.
+        bound: end of the slider, constant while the run trains: `run_summary.last_planned_step`.
         label: of the control.
     """
     if last < 1:
@@ -124,7 +124,7 @@ def step_range(last: int, bound: int, label: str = "Steps shown") -> None:
 
     Args:
         last: step that the run has reached.
-        bound: end of the slider, which stays as long as the run goes on.
+        bound: end of the slider, constant while the run trains.
         label: of the control.
     """
     if last < 1:

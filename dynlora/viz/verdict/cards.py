@@ -122,7 +122,7 @@ def _listed(seeds: Sequence[int]) -> str:
 
 
 def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns, compared: Sequence[str]) -> None:
-    """Queue the missing seeds of each side; a second press before the page is drawn anew queues nothing more."""
+    """Queue the missing seeds of each side; a second press before the page is refreshed queues nothing more."""
     token = st.session_state.setdefault("verdict_token", secrets.token_hex(8))
     ids: list[str] = []
     try:
