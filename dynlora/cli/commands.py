@@ -98,10 +98,11 @@ def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple
     from dynlora.config_files import read_run_config
     from dynlora.training.resumable import changed_settings, check_resumable
 
-    folder = run_folder(runs_dir, run_id)
-    with RunReader(folder) as reader:
-        check_resumable(run_id, reader.status(), force)
-        changed_settings(run_id, reader.meta().get("config"), read_run_config(folder))
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first may have set the run running already
+        folder = run_folder(runs_dir, run_id)
+        with RunReader(folder) as reader:
+            check_resumable(run_id, reader.status(), force)
+            changed_settings(run_id, reader.meta().get("config"), read_run_config(folder))
     from dynlora.training import run as training
 
     return _ended(training.resume(runs_dir, run_id, force=force, progress=progress))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LARGE = 1e15
-"""From here on a number is written as a power of ten."""
+from dynlora.viz.kit.text import score
 
 
 def format_method(row: Mapping[str, Any]) -> str:
@@ -28,7 +27,7 @@ def format_summary(document: dict[str, Any]) -> str:
 def format_metrics(metrics: dict[str, Any]) -> str:
     """Return the metrics that matter most, in words."""
     shown = [
-        f"{key} {value:.3f}" if abs(value) < LARGE else f"{key} {value:.2e}"
+        f"{key} {score(value)}"
         for key, value in metrics.items()
         if key in ("accuracy", "pearson", "loss") and value is not None
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -105,7 +106,7 @@ def _describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedMode
         is_rounded=bool(name in assets.MODELS and assets.MODELS[name].converted),
         model_class=model.task.model_class().__name__,
         report=report,
-        curve=[(int(step), value) for step, value in curve],
+        curve=[(int(step), value) for step, value in curve if math.isfinite(value)],
     )
     for name, text in model_card(facts).items():
         (staging / name).write_text(text, "utf-8")
@@ -133,7 +134,7 @@ def _written(out: Path) -> Iterator[Path]:
 def _place_folder(staging: Path, out: Path) -> None:
     out.mkdir(exist_ok=True)
     for path in staging.iterdir():
-        path.rename(out / path.name)
+        shutil.move(path, out / path.name)  # an empty folder may be a disk of its own
 
 
 def _place_archive(staging: Path, out: Path) -> None:

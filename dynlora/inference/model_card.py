@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dynlora.safe_files import printable
@@ -75,6 +76,12 @@ def _code(text: object) -> str:
     return f"`{plain}`"
 
 
+def _data(summary: Mapping[str, Any]) -> str:
+    """Return the data set as code, of a local file or folder the name alone."""
+    name = str(summary.get("data"))
+    return _code(Path(name).name if Path(name).is_absolute() else name)
+
+
 def _result(facts: Facts) -> str:
     summary, metrics = facts.summary, facts.report["metrics_after"]
     shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float))
@@ -84,7 +91,7 @@ def _result(facts: Facts) -> str:
         f" The base model was a copy of {_code(facts.base)} with rounded weights, so results with the weights on the "
         "hub differ slightly; the merged model holds the exact ones."
     )
-    return f"**On {where} of {_code(summary.get('data'))}: {shown}.**{rounded if facts.is_rounded else ''}"
+    return f"**On {where} of {_data(summary)}: {shown}.**{rounded if facts.is_rounded else ''}"
 
 
 def _snippet(facts: Facts) -> str:
@@ -113,7 +120,7 @@ def _training(facts: Facts) -> str:
     rows = {
         "Base model": _code(facts.base) + ("" if facts.is_on_hub else ", a local folder"),
         "Method": _code(summary.get("strategy")),
-        "Data": _code(summary.get("data")),
+        "Data": _data(summary),
         "Labels": ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers",
         "Adapter": f"{facts.report['which']}, step {summary['step']:,}",
         "Seed": _code(summary.get("seed")),

@@ -81,7 +81,7 @@ def json_of(command: list[str], timeout_s: float, failed: str, run: Runner | Non
     except subprocess.TimeoutExpired:
         raise DynloraError(f"{failed}: it took longer than {timeout_s:.0f} s; try again") from None
     except OSError as error:
-        raise DynloraError(f"{failed}: the process that checks it cannot be started ({error.strerror})") from None
+        raise DynloraError(f"{failed}: its process cannot be started ({error.strerror})") from None
     said = done.stderr.decode("utf-8", "replace").strip()
     if done.returncode == 2:
         lines = said.splitlines() or ["the configuration cannot be used"]

@@ -53,6 +53,16 @@ def test_the_snippet_of_the_card_gives_the_runs_predictions(
     assert {int(key): value for key, value in labels.items()} == {0: "bad", 1: "good"}
 
 
+def test_no_file_names_a_folder_of_this_machine_but_a_local_base_model(
+    exported: Path, tiny_data: Path, tiny_bert: Path
+) -> None:
+    for path in (*exported.glob("*.json"), exported / "README.md"):
+        text = path.read_text("utf-8")
+        assert str(tiny_data) not in text, path.name
+        if exported.name == "merged" and path.name != "README.md":
+            assert str(tiny_bert) not in text, path.name
+
+
 def test_the_card_says_result_curve_gates_and_ranks(exported: Path) -> None:
     card = (exported / "README.md").read_text("utf-8")
     for said in ("library_name:", "held-out examples of", "## Gates", "`strategy.gates=off`", "| module | rank |"):
