@@ -8,15 +8,18 @@ from dynlora.config_files import yaml_text
 from dynlora.jobs import launch
 from dynlora.viz.launch import data_source, form_model, preflight_card, start_from
 from dynlora.viz.launch import form as launch_form
-from dynlora.viz.ui import cards, frame, run_picker, url_state
+from dynlora.viz.ui import cards, frame, kept_form, run_picker, url_state
 
 frame.enter()
 cards.titled("Launch", "Start a fine-tuning run in its own process. It continues when this page is closed.")
 with frame.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = {row["name"]: row for row in launch.catalog()["strategies"]}
 
+ADDRESS = ("preset", "from", "twin", "strategy", "data", "upload")
+kept_form.restore_address(ADDRESS, "address-from")
 with cards.card("Starting settings", "start"):
     start = start_from.pick_start(STRATEGIES)
+kept_form.start_from(start)
 with cards.card("Data", "data"):
     source = data_source.pick_source(start)
 with cards.card("Model and training", "what"), frame.guarded():
@@ -34,6 +37,7 @@ with st.container(horizontal=True, vertical_alignment="center", key="actions"):
     launch_form.start_button(configs, source.missing)
     preflight_card.check_button(configs[0], source.missing, training)
     cards.note(source.missing or form_model.queue_caption(training, waiting, len(configs)))
+kept_form.keep_address(ADDRESS)
 launch_form.show_launched()
 preflight_card.show_check(configs[0])
 

@@ -292,3 +292,28 @@ def test_an_embedded_model_is_described() -> None:
     next(box for box in app.text_input if box.label == "Model").set_value("smollm2-135m").run()
     assert "Llama decoder, 30 layers" in said(app)
     assert shown_config(app)["model"] == {"name": "smollm2-135m"}
+
+
+def test_what_was_entered_is_there_after_another_page() -> None:
+    app = open_page("launch", preset="Teaching", strategy="lora")
+    steps = next(field for field in app.number_input if field.label == "Steps")
+    steps.set_value(33).run()
+    app.text_input(key="name-").set_value("kept").run()
+    app.switch_page("pages/methods.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/launch.py").run()
+    shown = shown_config(app)
+    assert (shown["name"], shown["train"]["steps"], shown["strategy"]) == ("kept", 33, {"name": "lora"})
+    assert app.query_params["preset"] == "Teaching"
+    assert not app.warning
+
+
+def test_other_starting_settings_replace_what_was_entered(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("launch")
+    app.text_input(key="name-").set_value("kept").run()
+    app.switch_page("pages/methods.py").run()
+    app.query_params.clear()
+    app.query_params["preset"] = "Quality"
+    app.switch_page("pages/launch.py").run()
+    assert "name" not in shown_config(app)

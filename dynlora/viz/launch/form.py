@@ -15,6 +15,7 @@ from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import form_model
 from dynlora.viz.launch.form_model import Field
+from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
@@ -32,26 +33,29 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
     found: Any
     if field.choices:
-        found = st.selectbox(label, field.choices, index=field.choices.index(str(value)), key=key, help=about)
+        kept_form.begin(key, str(value))
+        found = st.selectbox(label, field.choices, key=key, help=about)
     elif field.kind == "bool":
-        found = st.checkbox(label, value=bool(value), key=key, help=about)
+        kept_form.begin(key, bool(value))
+        found = st.checkbox(label, key=key, help=about)
     elif field.kind in ("int", "float"):
         found = _number(field, value, key, label, about)
     else:
-        text = ", ".join(value) if isinstance(value, tuple) else str(value or "")
+        kept_form.begin(key, (", ".join(value) if isinstance(value, tuple) else str(value or ""))[:500])
         about_empty = field.empty if field.optional else None
-        entered = st.text_input(label, text[:500], key=key, help=about, max_chars=500, placeholder=about_empty)
-        found = entered.strip() or None
+        found = st.text_input(label, key=key, help=about, max_chars=500, placeholder=about_empty).strip() or None
         if field.kind == "tuple" and found:
             found = [part.strip() for part in found.split(",") if part.strip()] or None
+    kept_form.keep(key)
     return None if found == field.default else found
 
 
 def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
     kind = int if field.kind == "int" else float
     low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
+    kept_form.begin(key, None if start is None else kind(start))
     return st.number_input(
-        label, min_value=low, max_value=high, value=None if start is None else kind(start),
+        label, min_value=low, max_value=high, value=None,
         step=1 if kind is int else _tenth(start), format=None if kind is int else "%.6g", key=key, help=about,
         placeholder=field.empty if field.optional else "",
     )  # fmt: skip
@@ -60,6 +64,15 @@ def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
 def _tenth(value: float | None) -> float:
     """Return a step that suits a number's size: 0.0001 for 0.001."""
     return 0.01 if not value else 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+
+
+def kept_text(label: str, start: str, name: str, longest: int, about: str) -> str:
+    """Draw a field of text that is no field of the configuration, and return what it holds, without space around."""
+    key = f"{name}-{start}"
+    kept_form.begin(key, start)
+    found = st.text_input(label, key=key, max_chars=longest, help=about).strip()
+    kept_form.keep(key)
+    return found
 
 
 def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
@@ -87,10 +100,7 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
     first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
     name, seed = str(start.get("name") or "")[:120], str(start.get("seed", 0))[:60]
     with first:
-        about = "Display name; any text. Key: name."
-        values: dict[str, Any] = {
-            "name": st.text_input("Run name", name, key=f"name-{name}", max_chars=120, help=about).strip()
-        }
+        values: dict[str, Any] = {"name": kept_text("Run name", name, "name", 120, "Display name; any text. Key: name.")}
     with second:
         values |= config_grid(["model.name"], start, 1)
     model = values["model.name"]
@@ -98,7 +108,7 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
         values["model.name"] = str(from_where_it_started(model))
     with third:
         about = "One number, a range such as 0-4, or a list such as 1, 5. Each seed is one run. Key: seed."
-        seeds = st.text_input("Seeds", seed, key=f"seeds-{seed}", max_chars=60, help=about)
+        seeds = kept_text("Seeds", seed, "seeds", 60, about)
     note(form_model.model_caption(str(model or form_model.config_field("model.name").default)))
     values |= config_grid(form_model.TRAINING, start, 4)
     with st.expander("More training, adapter and logging settings", icon=":material/tune:"):
