@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.viz.compare import cards as compare_cards
-from dynlora.viz.compare import many_cards, run_selection
+from dynlora.viz.compare import live_cards, many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.report.button import report_button
@@ -27,6 +27,8 @@ chosen = run_selection.select_runs()
 if len(chosen.rows) < 2:
     cards.note("Select two or more runs.")
     st.stop()
+with frame.guarded():
+    live_cards.follow_progress(chosen.rows)
 section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
 

@@ -1,47 +1,75 @@
-"""A form from the configuration's schema that starts a run, as `dynlora train` does."""
+"""A form from the configuration's schema that starts a run, as `dynlora train` does, an experiment, or a sweep."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
 from dynlora.config_files import yaml_text
 from dynlora.jobs import launch
-from dynlora.viz.launch import data_source, form_model, preflight_card, start_from
+from dynlora.viz.launch import data_source, experiment_form, form_model, preflight_card, start_from, sweep_form
 from dynlora.viz.launch import form as launch_form
 from dynlora.viz.ui import cards, frame, kept_form, run_picker, url_state
 
+MODES = {"run": "Run", "experiment": "Experiment", "sweep": "Sweep"}
+ABOUT = {
+    "run": "Start a fine-tuning run in its own process. It continues when this page is closed.",
+    "experiment": "Compare methods over ranks and seeds at the same budget: one queue, and one page with the verdict.",
+    "sweep": "Start one run for each combination of values.",
+}
+ADDRESS = ("mode", "preset", "from", "twin", "strategy", "data", "upload")
+"""What the address keeps of the form."""
+
 frame.enter()
-cards.titled("Launch", "Start a fine-tuning run in its own process. It continues when this page is closed.")
+kept_form.restore_address(ADDRESS, "address-mode")
+cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
+mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)
 with frame.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = {row["name"]: row for row in launch.catalog()["strategies"]}
 
-ADDRESS = ("preset", "from", "twin", "strategy", "data", "upload")
-kept_form.restore_address(ADDRESS, "address-from")
-with cards.card("Starting settings", "start"):
-    start = start_from.pick_start(STRATEGIES)
-kept_form.start_from(start)
-with cards.card("Data", "data"):
-    source = data_source.pick_source(start)
-with cards.card("Model and training", "what"), frame.guarded():
-    values, seeds = launch_form.what_and_how_long(start)
-with cards.card("Strategy", "how"):
-    usual = start.get("strategy.name", form_model.config_field("strategy.name").default)
-    name = url_state.choose(
-        "strategy", "Strategy", list(STRATEGIES), usual if usual in STRATEGIES else next(iter(STRATEGIES))
-    )
-    strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
 
-configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
-training, waiting = launch_form.in_the_queue()
-with st.container(horizontal=True, vertical_alignment="center", key="actions"):
-    launch_form.start_button(configs, source.missing)
-    preflight_card.check_button(configs[0], source.missing, training)
-    cards.note(source.missing or form_model.queue_caption(training, waiting, len(configs)))
-kept_form.keep_address(ADDRESS)
-launch_form.show_launched()
-preflight_card.show_check(configs[0])
+def starting_values() -> dict[str, Any]:
+    """Draw the choice of starting settings and return them."""
+    with cards.card("Starting settings", "start"):
+        start = start_from.pick_start(STRATEGIES)
+    kept_form.start_from(start)
+    return start
 
-if not source.missing:
+
+def pick_data(start: Mapping[str, Any]) -> data_source.Source:
+    """Draw the choice of data and return it."""
+    with cards.card("Data", "data"):
+        return data_source.pick_source(start)
+
+
+def show_run() -> None:
+    """Draw the form of one run, or of one for each seed."""
+    start = starting_values()
+    source = pick_data(start)
+    with cards.card("Model and training", "what"), frame.guarded():
+        values, seeds = launch_form.what_and_how_long(start)
+    with cards.card("Strategy", "how"):
+        usual = start.get("strategy.name", form_model.config_field("strategy.name").default)
+        name = url_state.choose(
+            "strategy", "Strategy", list(STRATEGIES), usual if usual in STRATEGIES else next(iter(STRATEGIES))
+        )
+        strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
+    configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
+    training, waiting = launch_form.in_the_queue()
+    with st.container(horizontal=True, vertical_alignment="center", key="actions"):
+        launch_form.start_button(configs, source.missing)
+        preflight_card.check_button(configs[0], source.missing, training)
+        cards.note(source.missing or form_model.queue_caption(training, waiting, len(configs)))
+    launch_form.show_launched()
+    preflight_card.show_check(configs[0])
+    if not source.missing:
+        show_command(configs)
+
+
+def show_command(configs: list[dict[str, Any]]) -> None:
+    """Draw the commands and the file that start the same runs."""
     with cards.card("Command line", "command"):
         commands = [form_model.command(config, str(run_picker.runs_dir())) for config in configs]
         left, right = st.columns([3, 2])
@@ -49,3 +77,29 @@ if not source.missing:
         right.code(yaml_text(configs[0]), language="yaml", wrap_lines=True)
         if len(configs) > 1:
             cards.note(f"The file is for the first of {len(configs)} runs. The other runs differ only in the seed.")
+
+
+def show_experiment() -> None:
+    """Draw the form of methods x ranks x seeds."""
+    start = starting_values()
+    source = pick_data(start)
+    with cards.card("Methods, ranks and seeds", "experiment"), frame.guarded():
+        found = experiment_form.pick_experiment(STRATEGIES, start)
+    with cards.card("Model and training", "what"), frame.guarded():
+        values = launch_form.what_is_shared(start) | source.values
+    with st.container(horizontal=True, vertical_alignment="center", key="actions"):
+        experiment_form.start_experiment(values, found, source.missing)
+    experiment_form.show_check(values, found)
+    if not source.missing:
+        with cards.card("Command line", "command"):
+            experiment_form.show_command(values, found)
+
+
+if mode == "experiment":
+    show_experiment()
+elif mode == "sweep":
+    with cards.card("Sweep", "sweep"):
+        sweep_form.sweep_form(run_picker.list_all())
+else:
+    show_run()
+kept_form.keep_address(ADDRESS)

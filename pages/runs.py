@@ -6,7 +6,6 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.viz.launch import sweep_form
 from dynlora.viz.runs import bulk_actions, filters, group_card, search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cards, frame, live, run_actions, run_picker
@@ -53,4 +52,5 @@ def show_list(runs: Any) -> None:
 show_runs()
 with st.container(horizontal=True):
     run_picker.link("pages/launch.py", "Launch a run")
-sweep_form.sweep_form(RUNS)
+    run_picker.link("pages/launch.py", "Start an experiment", mode="experiment")
+    run_picker.link("pages/launch.py", "Start a sweep", mode="sweep")

@@ -54,10 +54,19 @@ def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name
         values = copy.deepcopy(dict(base))
         for key, value in chosen.items():
             set_key(values, key, copy.deepcopy(value))
-        varying = [f"{key}={value}" for key, value in chosen.items() if len(choices[key]) > 1]
+        varying = [_said(key, value) for key, value in chosen.items() if len(choices[key]) > 1]
         title = " ".join(filter(None, [name or values.get("name"), *varying]))[:500]
         found.append(parse_config({**values, "name": title or None}))
     return found
+
+
+def _said(key: str, value: Any) -> str:
+    """Return a key and its value as a part of a run's name; of a section its `name`, then what else it sets."""
+    if not isinstance(value, Mapping):
+        return f"{key}={value}"
+    inner = dict(value)
+    first = [f"{key}={inner.pop('name')}"] if "name" in inner else []
+    return " ".join([*first, *(f"{part}={inner[part]}" for part in inner)])
 
 
 def _wait(runs_dir: Path, ids: list[str]) -> None:

@@ -107,13 +107,13 @@ def sweep_command(config: Path, runs_dir: Path) -> list[str]:
 
 
 def enqueue_sweep(
-    config: Mapping[str, Any], lists: Mapping[str, str], runs_dir: Folder, *, key: str, timeout_s: float = 300.0
+    config: Mapping[str, Any], lists: Mapping[str, Any], runs_dir: Folder, *, key: str, timeout_s: float = 300.0
 ) -> list[str]:
     """Check every run of a sweep in a child process, queue them all or none, and return their ids.
 
     Args:
         config: the configuration that all runs share, as plain values.
-        lists: text after each key, as `listed` returns it.
+        lists: a list of values for each key, or text as `listed` returns it.
         runs_dir: folder of the runs; made when missing.
         key: idempotency key; a second call with the same key returns the runs of the first.
         timeout_s: seconds to wait for the check, which may fetch a model.

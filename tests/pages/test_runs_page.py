@@ -1,4 +1,4 @@
-"""The Runs page: filtered, ordered and grouped by its address; ticked runs compared, exported, tagged; sweeps."""
+"""The Runs page: filtered, ordered and grouped by its address; ticked runs compared, exported, tagged; sweeps of them."""
 
 # pyright: reportAttributeAccessIssue=false
 # (elements that streamlit's test harness has no class for come without types)
@@ -129,7 +129,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
         return ["a", "b"]
 
     monkeypatch.setattr("dynlora.viz.launch.sweep_form.enqueue_sweep", enqueue)
-    app = open_page("runs")
+    app = open_page("launch", mode="sweep")
     assert app.button(key="sweep-start").label == "Queue 6 runs"
     app.selectbox(key="sweep-base").set_value(IDS[0])
     app.text_input(key="sweep-name").set_value("try")
@@ -146,7 +146,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
     ("lines", "said"), [("seed", "key=value"), ("seed=0..900", "more than 200"), ("seed=0\nseed=1", "given twice")]
 )
 def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, said: str) -> None:
-    app = open_page("runs")
+    app = open_page("launch", mode="sweep")
     app.text_area(key="sweep-lines").set_value(lines).run()
     assert not app.exception
     assert said in app.error[0].value.replace("\\", "")

@@ -98,23 +98,35 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
         ConfigError: when the seeds name no runs.
     """
     first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
-    name, seed = str(start.get("name") or "")[:120], str(start.get("seed", 0))[:60]
+    with third:
+        about = "One number, a range such as 0-4, or a list such as 1, 5. Each seed is one run. Key: seed."
+        seeds = kept_text("Seeds", str(start.get("seed", 0))[:60], "seeds", 60, about)
+    return _model_and_training(start, first, second, form_model.TRAINING), form_model.seeds(seeds)
+
+
+def what_is_shared(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw the fields of model and training that all runs of an experiment share, and return their values."""
+    shared = [key for key in form_model.TRAINING if key != "adapter.rank"]
+    return _model_and_training(start, *st.columns(2, vertical_alignment="bottom"), shared)
+
+
+def _model_and_training(start: Mapping[str, Any], first: Any, second: Any, keys: Sequence[str]) -> dict[str, Any]:
+    name = str(start.get("name") or "")[:120]
     with first:
-        values: dict[str, Any] = {"name": kept_text("Run name", name, "name", 120, "Display name; any text. Key: name.")}
+        values: dict[str, Any] = {
+            "name": kept_text("Run name", name, "name", 120, "Display name; any text. Key: name.")
+        }
     with second:
         values |= config_grid(["model.name"], start, 1)
     model = values["model.name"]
     if isinstance(model, str) and model.startswith((".", "~")):
         values["model.name"] = str(from_where_it_started(model))
-    with third:
-        about = "One number, a range such as 0-4, or a list such as 1, 5. Each seed is one run. Key: seed."
-        seeds = kept_text("Seeds", seed, "seeds", 60, about)
     note(form_model.model_caption(str(model or form_model.config_field("model.name").default)))
-    values |= config_grid(form_model.TRAINING, start, 4)
+    values |= config_grid(keys, start, 4)
     with st.expander("More training, adapter and logging settings", icon=":material/tune:"):
-        for keys in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):
-            values |= config_grid(keys, start, 4)
-    return values, form_model.seeds(seeds)
+        for more in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):
+            values |= config_grid(more, start, 4)
+    return values
 
 
 def how_capacity_is_spent(strategy: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:

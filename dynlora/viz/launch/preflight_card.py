@@ -49,6 +49,12 @@ def _key(config: Mapping[str, Any]) -> str:
     return config_fields.launch_key("check", {**config, "name": None})
 
 
+def checked_seconds(config: Mapping[str, Any]) -> float | None:
+    """Return the seconds that a run takes by the check of these settings; None without one."""
+    answer, _ = st.session_state.get("checks", {}).get(_key(config), (None, 0))
+    return None if answer is None or isinstance(answer, str) else 60 * answer["time"]["total_minutes"]
+
+
 def show_check(config: Mapping[str, Any]) -> None:
     """Draw what the check of these settings said; say so when the form has changed since the last one."""
     known = st.session_state.get("checks", {})

@@ -45,7 +45,7 @@ TWIN_WORDS = {
 UNIFORM = "lora"
 """The strategy in which every module keeps the same rank: the control at an equal budget."""
 
-_CONTROL = ("allocation", "random")
+CONTROL = ("allocation", "random")
 """The field, and its value, by which a strategy offers random moves."""
 
 
@@ -62,8 +62,8 @@ def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]
     uniform = _uniform(values, strategies)
     if uniform is not None:
         found["uniform"] = uniform | {"name": f"uniform baseline of {title}"}
-    key, value = f"strategy.{_CONTROL[0]}", _CONTROL[1]
-    if _has_control(strategies.get(str(values.get("strategy.name")), {})) and values.get(key) != value:
+    key, value = f"strategy.{CONTROL[0]}", CONTROL[1]
+    if has_control(strategies.get(str(values.get("strategy.name")), {})) and values.get(key) != value:
         found["random"] = values | {key: value, "name": f"random control of {title}"}
     return found
 
@@ -78,7 +78,6 @@ def _uniform(values: Mapping[str, Any], strategies: Mapping[str, Mapping[str, An
     return None if found == dict(values) else found
 
 
-def _has_control(strategy: Mapping[str, Any]) -> bool:
-    return any(
-        row["name"] == _CONTROL[0] and _CONTROL[1] in row.get("choices", ()) for row in strategy.get("fields", [])
-    )
+def has_control(strategy: Mapping[str, Any]) -> bool:
+    """Say whether a strategy offers random moves, the control for those by importance."""
+    return any(row["name"] == CONTROL[0] and CONTROL[1] in row.get("choices", ()) for row in strategy.get("fields", []))

@@ -19,31 +19,31 @@ EXAMPLE = "seed=0..2\nstrategy.name=lora,dynamic"
 
 
 def sweep_form(runs: pd.DataFrame) -> None:
-    """Draw the form; nothing where the dashboard only looks.
+    """Draw the form; a sentence where the dashboard only looks.
 
     Args:
         runs: the runs whose settings a sweep can start from, newest first.
     """
     if is_read_only():
+        st.info("This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it.")
         return
-    with st.expander("Start a sweep", icon=":material/account_tree:", key="sweep"):
-        words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
-        left, right = st.columns(2)
-        with left:
-            base = st.selectbox(
-                "Settings of", ["", *words], key="sweep-base",
-                format_func=lambda run_id: words.get(run_id, "Defaults"),
-                help="Settings that all runs of the sweep share: those of a run, or the defaults.",
-            )  # fmt: skip
-            name = st.text_input(
-                "Name", key="sweep-name", max_chars=120, help=("Prefix of the run names, before the values that vary.")
-            )
-        with right:
-            lines = st.text_area(
-                "Values, one key per line", EXAMPLE, key="sweep-lines", height=122, max_chars=5000,
-                help="key=a,b,c or key=0..4. One run per combination. All are checked before the first is queued.",
-            )  # fmt: skip
-        _act(base, name.strip(), lines)
+    words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
+    left, right = st.columns(2)
+    with left:
+        base = st.selectbox(
+            "Settings of", ["", *words], key="sweep-base",
+            format_func=lambda run_id: words.get(run_id, "Defaults"),
+            help="Settings that all runs of the sweep share: those of a run, or the defaults.",
+        )  # fmt: skip
+        name = st.text_input(
+            "Name", key="sweep-name", max_chars=120, help=("Prefix of the run names, before the values that vary.")
+        )
+    with right:
+        lines = st.text_area(
+            "Values, one key per line", EXAMPLE, key="sweep-lines", height=122, max_chars=5000,
+            help="key=a,b,c or key=0..4. One run per combination. All are checked before the first is queued.",
+        )  # fmt: skip
+    _act(base, name.strip(), lines)
 
 
 def _act(base: str, name: str, lines: str) -> None:
@@ -72,8 +72,7 @@ def _queue(config: dict[str, object], lists: dict[str, str], key: str) -> None:
         st.error(markdown_text(error, 2000))
         return
     st.session_state.pop("sweep_token", None)
-    st.toast(f"{len(ids)} runs queued", icon=":material/check:")
-    st.rerun()
+    st.switch_page("pages/compare.py", query_params={"runs": ",".join(ids)})
 
 
 def _command(base: str, name: str, lists: dict[str, str]) -> str:

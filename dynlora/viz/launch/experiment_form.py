@@ -1,0 +1,106 @@
+"""The form of an experiment: methods as chips, ranks and seeds, total time, one queue, one page of results."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs.sweep import enqueue_sweep
+from dynlora.viz.kit.config_fields import launch_key
+from dynlora.viz.launch import experiment_model, form_model, preflight_card
+from dynlora.viz.launch.experiment_model import Experiment
+from dynlora.viz.launch.form import in_the_queue, kept_text
+from dynlora.viz.ui import kept_form
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.run_picker import is_read_only, list_all, runs_dir
+
+SEEDS = "0-2"
+"""Three seeds, the fewest on which a verdict is given."""
+
+
+def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any]) -> Experiment:
+    """Draw the choice of methods, ranks and seeds and return it.
+
+    Args:
+        strategies: what the catalogue says of each strategy, by name.
+        start: starting values by dotted key.
+
+    Raises:
+        ConfigError: when it names no runs, or too many.
+    """
+    known = experiment_model.methods(strategies, start)
+    chosen = _methods(list(known), start.get("strategy.name"))
+    left, right = st.columns(2)
+    with left:
+        rank = str(start.get("adapter.rank", form_model.config_field("adapter.rank").default))
+        about = "Components per module before anything moves, such as 4, or a list such as 2, 4, 8. Key: adapter.rank."
+        ranks = kept_text("Ranks", rank, "ranks", 60, about)
+    with right:
+        about = "A range such as 0-2, or a list such as 1, 5. A verdict needs three. Key: seed."
+        seeds = kept_text("Seeds", SEEDS, "experiment-seeds", 60, about)
+    found = Experiment([known[name] for name in chosen], experiment_model.ranks(ranks), form_model.seeds(seeds))
+    return experiment_model.checked(found)
+
+
+def _methods(options: Sequence[str], usual: Any) -> list[str]:
+    """Draw the methods as chips and return those that are chosen, in the order shown."""
+    wanted = [*experiment_model.USUAL, *([usual] if usual else [])]
+    kept_form.begin("methods", [name for name in options if name in wanted])
+    about = "Every method gets the same rank, data, steps and seeds, and so the same adapter budget."
+    chosen = st.pills("Methods", options, selection_mode="multi", key="methods", help=about)
+    kept_form.keep("methods")
+    return [name for name in options if name in chosen]
+
+
+def start_experiment(values: Mapping[str, Any], found: Experiment, missing: str = "") -> None:
+    """Draw the button that queues all runs and leads to their comparison; a double click queues them once.
+
+    Args:
+        values: the values that all runs share, by dotted key.
+        found: what varies.
+        missing: what has to be given first, in a sentence; the button waits for it.
+    """
+    config = experiment_model.base(values)
+    example = experiment_model.first(config, found)
+    seconds = preflight_card.checked_seconds(example) or experiment_model.seconds_per_run(list_all(), config)
+    training, waiting = in_the_queue()
+    if is_read_only():
+        st.info("This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it.")
+    elif st.button(
+        f"Start {found.n} run{'' if found.n == 1 else 's'}", type="primary", icon=":material/science:",
+        key="start-experiment", disabled=bool(missing), help=missing or None,
+    ):  # fmt: skip
+        _queue(config, found)
+    preflight_card.check_button(example, missing, training)
+    note(missing or experiment_model.caption(found, seconds, training, waiting))
+
+
+def _queue(config: Mapping[str, Any], found: Experiment) -> None:
+    token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
+    key = launch_key(token, {"config": dict(config), "lists": found.lists})
+    try:
+        with st.spinner(f"Checking {found.n} runs; the first launch may download the model"):
+            ids = enqueue_sweep(config, found.lists, runs_dir(), key=key)
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        return
+    st.session_state["launch_token"] = secrets.token_hex(8)
+    st.switch_page("pages/compare.py", query_params={"runs": ",".join(ids)})
+
+
+def show_check(values: Mapping[str, Any], found: Experiment) -> None:
+    """Draw what the check of the first run said."""
+    preflight_card.show_check(experiment_model.first(experiment_model.base(values), found))
+
+
+def show_command(values: Mapping[str, Any], found: Experiment) -> None:
+    """Draw the file and the command that start the same experiment."""
+    left, right = st.columns([3, 2])
+    left.code(f"dynlora sweep --config experiment.yaml --runs-dir {runs_dir()}", language="bash", wrap_lines=True)
+    right.code(experiment_model.document(experiment_model.base(values), found), language="yaml", wrap_lines=True)
+    note("Save the file as experiment.yaml. The results page is Compare with the runs that the command prints.")

@@ -1,0 +1,192 @@
+"""An experiment: methods x ranks x seeds on one data set, as a sweep; and how long it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from dynlora.config import RunConfig
+from dynlora.errors import ConfigError
+from dynlora.jobs.sweep import MAX_RUNS, SECTION
+from dynlora.viz.kit.frames import records
+from dynlora.viz.kit.text import duration, plural
+from dynlora.viz.launch import form_model, presets
+
+MOST_RANKS = 8
+CONTROL = "random control of "
+"""Begins the label of a method whose moves are random."""
+
+USUAL = (presets.UNIFORM, "dynamic", f"{CONTROL}dynamic")
+"""Methods that are chosen to begin with: the baseline, what this tool is for, and its control."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is run.
+
+    Attributes:
+        methods: section `strategy` of the configuration, one a method.
+        ranks: of the adapters before anything moves, in components a module.
+        seeds: each is one run of every method at every rank.
+    """
+
+    methods: Sequence[Mapping[str, Any]]
+    ranks: Sequence[int]
+    seeds: Sequence[int]
+
+    @property
+    def n(self) -> int:
+        """How many runs this makes."""
+        return len(self.methods) * len(self.ranks) * len(self.seeds)
+
+    @property
+    def lists(self) -> dict[str, list[Any]]:
+        """The values that vary, by dotted key; seeds first, so that every method has a result early."""
+        return {
+            "seed": list(self.seeds),
+            "adapter.rank": list(self.ranks),
+            "strategy": [dict(one) for one in self.methods],
+        }
+
+
+def methods(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the section `strategy` of each method by its label: every strategy, and its control where it has one.
+
+    Args:
+        strategies: what the catalogue says of each strategy, by name.
+        start: starting values by dotted key; a strategy takes those that it has fields for.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    key, random = presets.CONTROL
+    for name, strategy in strategies.items():
+        fields = form_model.strategy_fields(strategy)
+        own = {field.key.partition(".")[2]: field.fitting(start.get(field.key, field.default)) for field in fields}
+        usual = {field.key.partition(".")[2]: field.default for field in fields}
+        set_here = {part: value for part, value in own.items() if value != usual[part]}
+        plain = {part: value for part, value in set_here.items() if (part, value) != presets.CONTROL}
+        found[name] = {"name": name} | plain
+        if presets.has_control(strategy):
+            found[f"{CONTROL}{name}"] = {"name": name} | plain | {key: random}
+    return found
+
+
+def ranks(text: str) -> list[int]:
+    """Return the ranks that a text such as `4` or `2, 4, 8` names.
+
+    Raises:
+        ConfigError: when it names none, too many, or one that is no rank.
+    """
+    parts = [part for part in text.replace(" ", "").split(",") if part]
+    if not 1 <= len(parts) <= MOST_RANKS:
+        raise ConfigError(
+            f"ranks {text[:40]!r}: names {len(parts)} ranks; give 1 to {MOST_RANKS}, such as 4 or 2, 4, 8"
+        )
+    field = form_model.config_field("adapter.rank")
+    for part in parts:
+        if not part.isdecimal() or len(part) > 6 or not (field.low or 1) <= int(part) <= (field.high or math.inf):
+            raise ConfigError(
+                f"rank {part[:20]!r}: must be a whole number, {field.range}; give ranks such as 4 or 2, 4, 8"
+            )
+    return sorted({int(part) for part in parts})
+
+
+def checked(found: Experiment) -> Experiment:
+    """Return an experiment that can be run.
+
+    Raises:
+        ConfigError: when it has no method, or too many runs.
+    """
+    if not found.methods:
+        raise ConfigError("methods: none is chosen; choose one or more, such as lora and dynamic")
+    if found.n > MAX_RUNS:
+        raise ConfigError(
+            f"experiment: {found.n:,} runs are more than {MAX_RUNS}; choose fewer methods, ranks or seeds"
+        )
+    return found
+
+
+def base(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that all runs share: everything but what varies."""
+    varies = ("seed", "adapter.rank")
+    kept = {key: value for key, value in values.items() if key not in varies and not key.startswith("strategy.")}
+    return form_model.nested(kept)
+
+
+def first(config: Mapping[str, Any], found: Experiment) -> dict[str, Any]:
+    """Return the configuration of the first run."""
+    adapter = {**(config.get("adapter") or {}), "rank": found.ranks[0]}
+    return {**config, "adapter": adapter, "strategy": dict(found.methods[0]), "seed": found.seeds[0]}
+
+
+def document(config: Mapping[str, Any], found: Experiment) -> str:
+    """Return the file that `dynlora sweep --config` takes for the same experiment."""
+    return yaml.safe_dump({**config, SECTION: found.lists}, sort_keys=False, allow_unicode=True)
+
+
+def seconds_per_run(runs: pd.DataFrame, config: Mapping[str, Any]) -> float | None:
+    """Return the seconds that a run of this configuration takes by the median of finished ones like it; None without.
+
+    Like it are runs on the same model with the same batch and text length; their data may be another.
+
+    Args:
+        runs: as `run_picker.list_all` returns them.
+        config: the configuration that all runs of the experiment share.
+    """
+    if runs.empty:
+        return None
+    wanted = _pace_key(config)
+    steps = _of(config, "train.steps")
+    known = [
+        row["time"]["train_s"] / row["step"]
+        for row in records(runs[(runs["status"] == "finished") & runs["is_own"]])
+        if _took(row) and _pace_key(row["config"]) == wanted
+    ]
+    return median(known) * steps if known and isinstance(steps, int) and not _of(config, "train.epochs") else None
+
+
+def _took(row: Mapping[str, Any]) -> bool:
+    seconds, step = (row.get("time") or {}).get("train_s"), row.get("step")
+    return isinstance(seconds, int | float) and math.isfinite(seconds) and bool(step) and bool(row.get("config"))
+
+
+def _pace_key(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    keys = ("model.name", "train.batch_size", "train.grad_accum", "train.precision", "data.max_length")
+    return tuple(_of(config, key) for key in keys)
+
+
+def _of(config: Mapping[str, Any], key: str) -> Any:
+    """Return a value of a configuration, the default where it says nothing."""
+    section, _, name = key.partition(".")
+    value = (config.get(section) or {}).get(name)
+    return _DEFAULTS[section][name] if value is None else value
+
+
+_DEFAULTS = RunConfig.model_validate({}).model_dump()
+
+
+def caption(found: Experiment, seconds: float | None, training: int, waiting: int) -> str:
+    """Say how many runs these are and how long they take.
+
+    Args:
+        found: the experiment.
+        seconds: that one run takes; None when that is not known.
+        training: runs that are training.
+        waiting: runs that are queued already.
+    """
+    parts = (
+        plural(len(found.methods), "method"), *([plural(len(found.ranks), "rank")] if len(found.ranks) > 1 else []),
+        plural(len(found.seeds), "seed"),
+    )  # fmt: skip
+    time = (
+        "The time is not known before the first run of this model and length; press Check for an estimate."
+        if seconds is None
+        else f"About {duration(found.n * seconds)} in total, one run at a time."
+    )
+    queue = form_model.queue_caption(training, waiting, found.n) if training + waiting else ""
+    return " ".join(filter(None, [f"{' × '.join(parts)} = {plural(found.n, 'run')}.", time, queue]))

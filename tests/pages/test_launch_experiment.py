@@ -1,0 +1,118 @@
+"""An experiment in one press: methods x ranks x seeds, one queue, and one page that follows it to the verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from dynlora.errors import ConfigError
+from dynlora.store.lifecycle import annotate
+from dynlora.viz.launch import experiment_form
+from tests.pages.app import open_page, words
+from tests.viz.runs import make_run
+
+
+def run_id(number: int) -> str:
+    return f"20260101-000000-{number:08x}"
+
+
+def said(app: AppTest) -> str:
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+def shown_document(app: AppTest) -> dict[str, Any]:
+    return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
+
+
+def test_lora_dynamic_and_the_control_over_three_seeds_are_one_press(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(runs_dir, run_id=run_id(1), gates=False)
+    asked: list[tuple[dict[str, Any], dict[str, Any], str]] = []
+
+    def enqueue(config: dict[str, Any], lists: dict[str, Any], _: Path, *, key: str) -> list[str]:
+        asked.append((config, lists, key))
+        return [run_id(1)]
+
+    monkeypatch.setattr(experiment_form, "enqueue_sweep", enqueue)
+    app = open_page("launch", mode="experiment")
+    assert "3 methods × 3 seeds = 9 runs." in said(app)
+    assert shown_document(app)["sweep"] == {
+        "seed": [0, 1, 2], "adapter.rank": [4],
+        "strategy": [{"name": "dynamic"}, {"name": "dynamic", "allocation": "random"}, {"name": "lora"}],
+    }  # fmt: skip
+    button = app.button(key="start-experiment")
+    assert button.label == "Start 9 runs"
+    button.click().run()
+    ((config, lists, _),) = asked
+    assert lists == shown_document(open_page("launch", mode="experiment"))["sweep"]
+    assert config["data"]["name"] == "sentiment4"
+    assert "strategy" not in config and "seed" not in config
+
+
+def test_what_varies_is_chosen_and_kept(runs_dir: Path) -> None:
+    app = open_page("launch", mode="experiment", preset="Teaching")
+    app.button_group(key="methods").set_value(["lora"]).run()
+    app.text_input(key="ranks-4").set_value("2, 8").run()
+    app.text_input(key="experiment-seeds-0-2").set_value("0-4").run()
+    assert "1 method × 2 ranks × 5 seeds = 10 runs." in said(app)
+    app.switch_page("pages/methods.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/launch.py").run()
+    assert shown_document(app)["sweep"] == {
+        "seed": [0, 1, 2, 3, 4],
+        "adapter.rank": [2, 8],
+        "strategy": [{"name": "lora"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [("ranks-4", "0", "rank '0': must be a whole number"), ("experiment-seeds-0-2", "x", "seed 'x': write one number")],
+)
+def test_what_cannot_be_run_is_one_sentence(runs_dir: Path, key: str, value: str, sentence: str) -> None:
+    app = open_page("launch", mode="experiment")
+    app.text_input(key=key).set_value(value).run()
+    assert not app.exception
+    assert sentence in said(app)
+
+
+def test_a_refused_experiment_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> list[str]:
+        raise ConfigError("data.text=nowhere: is no column of the data; give one of text, label")
+
+    monkeypatch.setattr(experiment_form, "enqueue_sweep", refuse)
+    app = open_page("launch", mode="experiment")
+    app.button(key="start-experiment").click().run()
+    assert "is no column of the data" in app.error[0].value
+    assert not app.exception
+
+
+def test_compare_follows_an_experiment_from_its_first_second(runs_dir: Path) -> None:
+    ids = [run_id(number) for number in range(4)]
+    for number, one in enumerate(ids):
+        make_run(
+            runs_dir, run_id=one, seed=number // 2, strategy=("dynamic", "lora")[number % 2], gates=False, extras=True
+        )
+    for one in ids[1:]:
+        annotate(runs_dir / one, state="queued")
+    app = open_page("compare", runs=",".join(ids))
+    assert not app.exception
+    bar = app.get("progress")[0].proto
+    assert bar.text.startswith("1 of 4 runs finished, 3 in the queue")
+    for one in ids:
+        annotate(runs_dir / one, state="finished")
+    app = open_page("compare", runs=",".join(ids))
+    assert not app.get("progress")
+    assert "##### Verdict" in said(app)
+
+
+def test_a_sweep_is_started_on_launch_and_runs_links_to_it(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=run_id(1))
+    app = open_page("launch", mode="sweep")
+    assert app.button(key="sweep-start").label == "Queue 6 runs"
+    assert "Start one run for each combination of values." in said(app)
