@@ -8,6 +8,7 @@ from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import view as capacity_view
 from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
+from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
 
 frame.enter()
@@ -50,11 +51,12 @@ def show_decisions() -> None:
 
 
 def show_knockouts() -> None:
-    """Draw what knocking modules out says of the scores; needs the trained model."""
+    """Draw what knocking modules out says of the scores, and the ranks to use; knocking out needs the trained model."""
     with frame.guarded():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:
             knockout_card.knockout_card(run, summary, modules)
+            ranks_card(run, summary)
 
 
 show_now()

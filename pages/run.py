@@ -7,6 +7,7 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz.health.card import health_card
 from dynlora.viz.kit import run_summary
+from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards
 from dynlora.viz.run.result_cards import run_results
@@ -36,6 +37,7 @@ def show_run() -> None:
         events = ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
         live_cards.run_head(run, summary, times, events, report_button)
         verdict_of_run(run, summary)
+        ranks_card(run, summary)
         health_card(run.folder, summary)
         section = url_state.segmented("section", "Section", list(SECTIONS), "training", SECTIONS.__getitem__)
         if section == "results":

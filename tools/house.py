@@ -63,6 +63,7 @@ RULES: dict[str, str] = {
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
     "viz/compare": f"{_FEATURE} viz/run viz/runs",
     "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",
+    "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/report": f"{_FEATURE} config_files inference viz/capacity viz/compare viz/health viz/inputs "
     "viz/knockout viz/run viz/verdict",

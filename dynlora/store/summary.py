@@ -15,10 +15,10 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a run as plain JSON values (NaN and infinities as null).
 
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
-    best, params, ranks by module, time, config; then created (seconds since the epoch), fidelity, own_signals (what the
-    method records beside the usual), metric (the one that decides), labels (names of the classes), task, planned_events
-    (reallocations the schedule plans, or null), data_size, data_warnings, machine, checkpoint_step
-    (what a hard end falls back to), error, stalled_s, heartbeat_age_s,
+    best, params, ranks and scaling by module, time, config; then created (seconds since the epoch), fidelity,
+    own_signals (what the method records beside the usual), metric (the one that decides), labels (names of the
+    classes), task, peft_task_type, planned_events (reallocations the schedule plans, or null), data_size,
+    data_warnings, machine, checkpoint_step (what a hard end falls back to), error, stalled_s, heartbeat_age_s,
     other_host, folder.
 
     Raises:
@@ -43,6 +43,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "best": numbers(meta.get("best")),
         "params": counts(meta.get("params")),
         "ranks": ranks,
+        "scaling": numbers(meta.get("scaling")),
         "time": numbers(meta.get("time")),
         "config": config(meta.get("config")),
         "created": moment(meta.get("created")),
@@ -51,6 +52,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "metric": text(meta.get("metric")),
         "labels": texts(meta.get("labels")),
         "task": text(meta.get("task")),
+        "peft_task_type": text(meta.get("peft_task_type")),
         "planned_events": planned(meta.get("planned_events")),
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),

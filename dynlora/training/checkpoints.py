@@ -75,6 +75,7 @@ class RunKeeper:
         """Tell the store the figures that change as the run goes."""
         if self.writer is not None:
             self.writer.set_meta("params", parameter_counts(trainer, self.inputs))
+            self.writer.set_meta("scaling", {module.info.name: module.scaling for module in trainer.adapters})
             self.writer.set_meta("time", trainer.timing.medians())
 
 

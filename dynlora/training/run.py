@@ -162,6 +162,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "metric": inputs.data.metric,
         "labels": inputs.data.labels,
         "task": inputs.data.task.name,
+        "peft_task_type": inputs.data.task.peft_task_type,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),

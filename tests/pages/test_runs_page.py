@@ -1,4 +1,4 @@
-"""The Runs page: filtered, ordered and grouped by its address; ticked runs compared, exported, tagged; sweeps of them."""
+"""The Runs page: filtered, ordered and grouped by its address; ticked runs compared, exported, tagged."""
 
 # pyright: reportAttributeAccessIssue=false
 # (elements that streamlit's test harness has no class for come without types)

@@ -54,13 +54,13 @@ def test_the_file_of_an_experiment_is_the_same_sweep() -> None:
     assert len(configs) == found.n == 12
     assert [(one.seed, one.adapter.rank) for one in configs[:4]] == [(0, 2), (0, 2), (0, 2), (0, 4)]
     assert {one.strategy.name for one in configs[:3]} == {"lora", "dynamic"}
-    assert configs[2].name == "mine seed=0 adapter.rank=2 strategy=lora"
-    assert configs[1].name == "mine seed=0 adapter.rank=2 strategy=dynamic allocation=random"
+    assert configs[0].name == "mine seed=0 adapter.rank=2 strategy=lora"
+    assert configs[2].name == "mine seed=0 adapter.rank=2 strategy=dynamic allocation=random"
     assert combinations(base, section_choices(found.lists), None) == configs, (
         "what the button sends is what the file says"
     )
     first = experiment_model.first(base, found)
-    assert (first["seed"], first["adapter"], first["strategy"]) == (0, {"rank": 2}, {"name": "dynamic"})
+    assert (first["seed"], first["adapter"], first["strategy"]) == (0, {"rank": 2}, {"name": "lora"})
 
 
 @pytest.mark.parametrize("text", ["", "0", "x", "4,,x", "-4", "1,2,3,4,5,6,7,8,9", "99999999"])
@@ -84,14 +84,17 @@ def test_an_experiment_without_a_method_or_with_too_many_runs_is_refused() -> No
 def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
     config = {"train": {"steps": 100, "batch_size": 16}}
     others = [
-        row(time={"train_s": 400.0}, config={"train": {"batch_size": 64}}), row(status="stopped", time={"train_s": 4.0}),
-        row(time=None), row(is_own=False, time={"train_s": 4000.0}), row(time={"train_s": float("nan")}),
+        row(time={"train_s": 400.0}, config={"train": {"batch_size": 64}}),
+        row(status="stopped", time={"train_s": 4.0}), row(time=None),
+        row(is_own=False, time={"train_s": 4000.0}), row(time={"train_s": float("nan")}),
     ]  # fmt: skip
     assert experiment_model.seconds_per_run(pd.DataFrame([row(), *others]), config) == pytest.approx(50)
     assert experiment_model.seconds_per_run(pd.DataFrame(others), config) is None
     assert experiment_model.seconds_per_run(pd.DataFrame([]), config) is None
     found = Experiment([{"name": "lora"}, {"name": "dynamic"}], [4], [0, 1, 2])
-    assert experiment_model.caption(found, 50, 0, 0).startswith("2 methods × 3 seeds = 6 runs. About 5 min 0 s in total")
+    assert experiment_model.caption(found, 50, 0, 0).startswith(
+        "2 methods × 3 seeds = 6 runs. About 5 min 0 s in total"
+    )
     assert "not known" in experiment_model.caption(found, None, 0, 0)
     assert "1 run is training" in experiment_model.caption(found, 50, 1, 0)
 

@@ -56,7 +56,7 @@ class Experiment:
 
 
 def methods(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the section `strategy` of each method by its label: every strategy, and its control where it has one.
+    """Return the section `strategy` of each method by its label, the usual ones first; controls are methods too.
 
     Args:
         strategies: what the catalogue says of each strategy, by name.
@@ -73,7 +73,7 @@ def methods(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any
         found[name] = {"name": name} | plain
         if presets.has_control(strategy):
             found[f"{CONTROL}{name}"] = {"name": name} | plain | {key: random}
-    return found
+    return {name: found[name] for name in (*USUAL, *found) if name in found}
 
 
 def ranks(text: str) -> list[int]:

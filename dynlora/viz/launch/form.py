@@ -122,7 +122,7 @@ def _model_and_training(start: Mapping[str, Any], first: Any, second: Any, keys:
     if isinstance(model, str) and model.startswith((".", "~")):
         values["model.name"] = str(from_where_it_started(model))
     note(form_model.model_caption(str(model or form_model.config_field("model.name").default)))
-    values |= config_grid(keys, start, 4)
+    values |= config_grid(keys, start, len(keys))
     with st.expander("More training, adapter and logging settings", icon=":material/tune:"):
         for more in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):
             values |= config_grid(more, start, 4)

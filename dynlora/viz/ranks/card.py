@@ -1,0 +1,83 @@
+"""The card that says which ranks a run found, how sure that is, and hands them over as a LoraConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.inference.client import knockout_file
+from dynlora.store import queries
+from dynlora.store.knockouts import read_knockouts
+from dynlora.viz.compare import seed_groups
+from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.ranks import model as ranks_model
+from dynlora.viz.ranks import text as ranks_text
+from dynlora.viz.runs.table import plain_rows, same_task
+from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.cards import card, note, rows, safe, table
+from dynlora.viz.ui.run_picker import Chosen, find_run, link, list_all
+
+MOST_SEEDS = 10
+"""Most other runs of the same configuration whose ranks are read."""
+
+
+def ranks_card(run: Chosen, summary: Mapping[str, Any]) -> None:
+    """Draw the ranks of a run that has ended; nothing before, or where it recorded none.
+
+    Args:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+    """
+    modules = cached_queries.modules(run.folder)
+    settings = ranks_model.lora_settings(summary, summary["ranks"])
+    if summary["status"] not in ("finished", "stopped") or settings is None or modules.empty:
+        return
+    found = _evidence(run, summary, modules)
+    with card("Ranks to use", "ranks"):
+        st.markdown(f"**{safe(ranks_text.headline(found))}**")
+        note(ranks_text.confidence(found))
+        if not found.rows:
+            link("pages/capacity.py", "Run the module ablation", run=run.id)
+        left, right = st.columns([3, 2])
+        with left:
+            rows(ranks_text.kinds_table(found))
+            table(ranks_text.modules_table(found), "ranks-by-module")
+        with right:
+            st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
+            st.code(ranks_text.code(settings), language="python", height=250)
+
+
+def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> ranks_model.Evidence:
+    knocked = read_knockouts(knockout_file(run.folder))
+    signals = ("delta_norm", "effective_rank")
+    start = (summary["config"].get("adapter") or {}).get("rank")
+    return ranks_model.evidence(
+        modules, summary["ranks"], start if isinstance(start, int) else 4, knockout_model.effects(knocked, modules),
+        0 if knocked is None else knocked.rows,
+        {name: cached_queries.at_step(run.folder, name, None) for name in signals}, _other_seeds(run, summary),
+    )  # fmt: skip
+
+
+def _other_seeds(run: Chosen, summary: Mapping[str, Any]) -> list[Mapping[str, int]]:
+    """Return the last ranks of the newest finished runs that differ in their seed alone, one for each seed."""
+    alike = seed_groups.configuration(summary)
+    found: dict[Any, Mapping[str, int]] = {}
+    for row in plain_rows(same_task(list_all(), summary)):
+        is_other = row["status"] == "finished" and row["seed"] != summary["seed"] and row["seed"] not in found
+        if is_other and len(found) < MOST_SEEDS and seed_groups.configuration(row) == alike:
+            ranks = _ranks(row["id"])
+            if ranks:
+                found[row["seed"]] = ranks
+    return list(found.values())
+
+
+def _ranks(run_id: str) -> Mapping[str, int]:
+    """Return the last ranks of a run; none where it cannot be read, which is no reason to hide this one's."""
+    try:
+        return cached_queries.ask(queries.run_summary, find_run(run_id).folder)["ranks"]
+    except DynloraError:
+        return {}

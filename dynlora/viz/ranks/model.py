@@ -1,0 +1,169 @@
+"""The ranks of a run by kind of module and by module, with the evidence for each; pandas in, pandas out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+HELPS, UNCLEAR, HARMS, UNKNOWN = "helps", "not shown to help", "harms", "not measured"
+"""What a knock-out says of a module: its 95 % interval is above 0, includes 0, is below 0; or there is none."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run says of its ranks.
+
+    Attributes:
+        modules: one row per module: name, label (its kind), short, start, rank, cost, norm and effective (rank) of the
+            update, delta, low and high (change of the loss without it, nats), finding; NaN for what was not recorded.
+        seeds: ranks by module (rows, as `modules`) and run of the same configuration (columns), this one first.
+        rows: held-out examples of the knock-outs, 0 without any.
+    """
+
+    modules: pd.DataFrame
+    seeds: pd.DataFrame
+    rows: int = 0
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether modules ended with different ranks."""
+        return self.modules["rank"].nunique() > 1
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether every module was knocked out."""
+        return bool((self.modules["finding"] != UNKNOWN).all())
+
+
+def evidence(
+    modules: pd.DataFrame,
+    ranks: Mapping[str, int],
+    start: int,
+    effects: pd.DataFrame,
+    rows: int,
+    norms: Mapping[str, np.ndarray | None],
+    others: Sequence[Mapping[str, int]] = (),
+) -> Evidence:
+    """Return what a run says of its ranks.
+
+    Args:
+        modules: as `kit.modules.described` returns them.
+        ranks: last rank of each module by name.
+        start: rank of every module before anything moved.
+        effects: of the knock-outs, as `knockout.model.effects` returns them.
+        rows: held-out examples of the knock-outs.
+        norms: `delta_norm` and `effective_rank` by module as recorded, None where they were not.
+        others: last ranks of runs of the same configuration with other seeds.
+    """
+    found = modules[["position", "name", "label", "short", "cost"]].copy()
+    found["start"] = start
+    found["rank"] = [ranks.get(name, 0) for name in found["name"]]
+    for column, signal in (("norm", "delta_norm"), ("effective", "effective_rank")):
+        values = norms.get(signal)
+        found[column] = np.nan if values is None else values[found["position"].to_numpy(int)]
+    measured = effects.set_index("position")[["delta", "low", "high"]]
+    found = found.join(measured, on="position")
+    found["finding"] = [_finding(low, high) for low, high in zip(found["low"], found["high"], strict=True)]
+    seeds = pd.DataFrame([[one.get(name) for one in (ranks, *others)] for name in found["name"]])
+    return Evidence(found.reset_index(drop=True), seeds, rows if len(effects) else 0)
+
+
+def _finding(low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return UNKNOWN
+    return HELPS if low > 0 else HARMS if high < 0 else UNCLEAR
+
+
+def by_kind(found: Evidence) -> pd.DataFrame:
+    """Return one row per kind of module, the highest mean rank first.
+
+    Columns: kind, modules, start, rank (mean), least, most, share (of the adapter parameters), norm and effective
+    (means), helping (modules shown to help), measured (modules knocked out), delta (sum of the loss changes, nats), low
+    and high (mean rank of the lowest and highest seed; equal for one).
+    """
+    rows = []
+    total = float((found.modules["rank"] * found.modules["cost"]).sum())
+    for label, group in found.modules.groupby("label", sort=False):
+        means = found.seeds.loc[group.index].astype(float).mean()
+        rows.append({
+            "kind": label, "modules": len(group), "start": group["start"].iloc[0], "rank": group["rank"].mean(),
+            "least": group["rank"].min(), "most": group["rank"].max(),
+            "share": (group["rank"] * group["cost"]).sum() / total if total else float("nan"),
+            "norm": group["norm"].mean(), "effective": group["effective"].mean(),
+            "helping": int((group["finding"] == HELPS).sum()), "measured": int((group["finding"] != UNKNOWN).sum()),
+            "delta": group["delta"].sum(min_count=1), "low": means.min(), "high": means.max(),
+        })  # fmt: skip
+    return pd.DataFrame(rows).sort_values("rank", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def agreement_of_seeds(found: Evidence) -> float | None:
+    """Return the mean rank correlation (Spearman) of the modules' ranks between seeds; None for one seed."""
+    if found.seeds.shape[1] < 2:
+        return None
+    matrix = found.seeds.astype(float).corr("spearman").to_numpy()
+    pairs = matrix[np.triu_indices(len(matrix), 1)]
+    return float(pairs[np.isfinite(pairs)].mean()) if np.isfinite(pairs).any() else None
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Ranks as PEFT's `LoraConfig` takes them.
+
+    Attributes:
+        task_type: of PEFT; None where the run did not record it.
+        r: rank of the modules that have no rank of their own.
+        lora_alpha: r times the scaling of these modules.
+        target_modules: modules with a rank above 0, by full name.
+        rank_pattern: rank of the modules whose rank is another.
+        alpha_pattern: alpha, scaling times rank, where it is another.
+        is_scaling_known: whether the run recorded its scaling; else alpha / r of its settings is taken.
+    """
+
+    task_type: str | None
+    r: int
+    lora_alpha: float
+    target_modules: list[str]
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+    is_scaling_known: bool
+
+
+def lora_settings(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> LoraSettings | None:
+    """Return the settings that train plain LoRA with these ranks; None when no module has one.
+
+    PEFT scales an update by alpha / r, so alpha is given as scaling · rank: the scaling stays what the run had.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        ranks: of the modules, by name.
+    """
+    live = {name: rank for name, rank in ranks.items() if rank > 0}
+    if not live:
+        return None
+    recorded = {name: value for name, value in (summary.get("scaling") or {}).items() if value}
+    adapter = (summary.get("config") or {}).get("adapter") or {}
+    base = _number(adapter.get("rank")) or 4.0
+    usual = (_number(adapter.get("alpha")) or 2 * base) / base
+    scaling = {name: float(recorded.get(name, usual)) for name in live}
+    r = _commonest(list(live.values()))
+    alpha = _commonest([scaling[name] for name in live]) * r
+    own_alpha = {name: scaling[name] * rank for name, rank in live.items()}
+    return LoraSettings(
+        summary.get("peft_task_type"), r, alpha, list(live), {name: rank for name, rank in live.items() if rank != r},
+        {name: value for name, value in own_alpha.items() if value != alpha}, all(name in recorded for name in live),
+    )  # fmt: skip
+
+
+def _number(value: Any) -> float | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return float(value) if fits else None
+
+
+def _commonest(values: Sequence[Any]) -> Any:
+    """Return the most frequent value, the smallest of equals."""
+    return min(set(values), key=lambda value: (-values.count(value), value))

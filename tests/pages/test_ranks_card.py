@@ -1,0 +1,42 @@
+"""The ranks to use stand on Run and Capacity once a run has ended, with the code that trains them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynlora.store.lifecycle import annotate
+from tests.pages.app import open_page, words
+from tests.viz.runs import HOSTILE, make_run
+
+RUN, OTHER = "20260101-000000-00000001", "20260101-000000-00000002"
+
+
+@pytest.mark.parametrize("page", ["run", "capacity"])
+def test_a_finished_run_hands_over_its_ranks(page: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, seed=0, gates=False)
+    make_run(runs_dir, run_id=OTHER, seed=1, gates=False)
+    app = open_page(page, run=RUN)
+    said = words(app).replace("\\", "").replace("\u200b", "")
+    assert "##### Ranks to use" in said
+    assert "2 seeds" in said
+    (code,) = [code.value for code in app.code if code.language == "python"]
+    compile(code, "config", "exec")
+    assert "target_modules=" in code
+
+
+@pytest.mark.parametrize("state", ["running", "queued", "failed"])
+def test_a_run_that_has_not_ended_hands_over_nothing(state: str, runs_dir: Path) -> None:
+    annotate(make_run(runs_dir, run_id=RUN), state=state)
+    assert "Ranks to use" not in words(open_page("run", run=RUN))
+
+
+def test_a_hostile_run_shows_text(runs_dir: Path) -> None:
+    annotate(
+        make_run(runs_dir, run_id=RUN), meta={"peft_task_type": HOSTILE[0], "scaling": {"a": "b", "c": -(10**400)}}
+    )
+    app = open_page("run", run=RUN)
+    assert not app.exception
+    (code,) = [code.value for code in app.code if code.language == "python"]
+    compile(code, "config", "exec")

@@ -1,0 +1,127 @@
+"""The ranks of a run, the evidence for them, and a LoraConfig that PEFT builds the same adapters from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dynlora.store import queries
+from dynlora.viz.kit.modules import described
+from dynlora.viz.ranks import model as ranks_model
+from dynlora.viz.ranks import text as ranks_text
+
+KINDS = ("query", "value")
+
+
+def modules() -> pd.DataFrame:
+    rows = [(f"layer.{layer}.{kind}", layer, kind, 8, 8, 16) for layer in range(3) for kind in KINDS]
+    frame = pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
+    return described(frame.astype({"layer": "Int64"}))
+
+
+def effects(known: dict[int, tuple[float, float]]) -> pd.DataFrame:
+    rows = [(position, (low + high) / 2, low, high) for position, (low, high) in known.items()]
+    return pd.DataFrame(rows, columns=["position", "delta", "low", "high"])
+
+
+def found(ranks: list[int], known: dict[int, tuple[float, float]] | None = None, *others: list[int]) -> Any:
+    frame = modules()
+    names = frame.sort_values("position")["name"].tolist()
+    norms: dict[str, np.ndarray | None] = {"delta_norm": np.arange(6.0), "effective_rank": None}
+    return ranks_model.evidence(
+        frame, dict(zip(names, ranks, strict=True)), 4, effects(known or {}), 500 if known else 0, norms,
+        [dict(zip(names, other, strict=True)) for other in others],
+    )  # fmt: skip
+
+
+def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
+    evidence = found([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3), 1: (-0.1, 0.1), 2: (-0.3, -0.1)})
+    kinds = ranks_model.by_kind(evidence).set_index("kind")
+    assert list(kinds.index) == ["value", "query"]
+    assert (kinds.loc["query", "rank"], kinds.loc["query", "least"], kinds.loc["query", "most"]) == (1, 0, 2)
+    assert kinds["share"].sum() == pytest.approx(1)
+    assert (kinds.loc["query", "helping"], kinds.loc["query", "measured"]) == (1, 2)
+    assert kinds.loc["value", "norm"] == pytest.approx((1 + 3 + 5) / 3)
+    said = ranks_text.headline(evidence)
+    assert said == "Most rank went to value (mean 7), least to query (1); every module started with 4."
+    assert "effective rank (mean)" not in ranks_text.kinds_table(evidence), "nothing was recorded"
+    assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in ranks_text.confidence(evidence)
+
+
+def test_confidence_names_what_is_not_shown_to_help() -> None:
+    evidence = found([2, 8, 1, 8, 1, 5], {n: (0.1, 0.2) for n in range(5)} | {5: (-0.1, 0.1)})
+    assert evidence.is_measured
+    said = ranks_text.confidence(evidence)
+    assert "5 modules help (95 % CI above 0), 1 is not shown to help when turned off alone (value 2)" in said
+    assert "One seed" in said
+    assert "none yet" in ranks_text.confidence(found([4] * 6))
+
+
+def test_seeds_that_agree_say_so_and_ranks_that_never_moved_claim_nothing() -> None:
+    ranks = [2, 8, 1, 7, 3, 5]
+    assert ranks_model.agreement_of_seeds(found(ranks, None, ranks, ranks)) == pytest.approx(1)
+    assert "between 3 seeds with a Spearman correlation of +1.00" in ranks_text.confidence(
+        found(ranks, None, ranks, ranks)
+    )
+    still = found([4] * 6, None, [4] * 6)
+    assert ranks_model.agreement_of_seeds(still) is None
+    assert "gives no reason to prefer other ranks" in ranks_text.headline(still)
+    assert "The same ranks in 2 seeds." in ranks_text.confidence(still)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) -> None:
+    from peft import get_peft_model
+    from peft.tuners.lora import LoraLayer
+    from transformers import AutoModelForSequenceClassification
+
+    summary = queries.run_summary(trained_run)
+    settings = ranks_model.lora_settings(summary, summary["ranks"])
+    assert settings is not None
+    assert settings.is_scaling_known
+    names: dict[str, Any] = {}
+    exec(ranks_text.code(settings), names)
+    assert names["config"].task_type == "SEQ_CLS"
+    base = AutoModelForSequenceClassification.from_pretrained(summary["model"], num_labels=2)
+    model = get_peft_model(base, names["config"])
+    built = {
+        name.removeprefix("base_model.model."): (layer.r["default"], layer.scaling["default"])
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+    scaling = json.loads((trained_run / "adapter" / "state.json").read_text())
+    assert {name: rank for name, (rank, _) in built.items()} == {n: r for n, r in summary["ranks"].items() if r}
+    assert len(set(summary["ranks"].values())) > 1, "the run moved rank, or this shows nothing"
+    for name, (_, built_scaling) in built.items():
+        assert built_scaling == pytest.approx(summary["scaling"][name])
+        assert re.search(rf'"{re.escape(name)}"', json.dumps(scaling))
+
+
+def test_a_run_that_recorded_no_scaling_says_so_and_takes_its_settings() -> None:
+    summary = {"config": {"adapter": {"rank": 4, "alpha": 16}}, "scaling": {}, "peft_task_type": None}
+    settings = ranks_model.lora_settings(summary, {"a": 4, "b": 2, "c": 4, "d": 0})
+    assert settings is not None
+    assert (settings.r, settings.lora_alpha, settings.target_modules) == (4, 16, ["a", "b", "c"])
+    assert (settings.rank_pattern, settings.alpha_pattern) == ({"b": 2}, {"b": 8})
+    code = ranks_text.code(settings)
+    assert "did not record its scaling" in code
+    assert "task_type" not in code
+    compile(code, "config", "exec")
+    assert ranks_model.lora_settings(summary, {"a": 0}) is None
+
+
+def test_names_of_a_hostile_run_stay_text_in_the_code() -> None:
+    name = 'x\'); import os  # \n"""'
+    settings = ranks_model.lora_settings({"config": {}}, {name: 2})
+    assert settings is not None
+    import ast
+
+    (_, made) = [node for node in ast.parse(ranks_text.code(settings)).body if not isinstance(node, ast.Expr)]
+    (targets,) = [k.value for k in made.value.keywords if k.arg == "target_modules"]  # pyright: ignore
+    assert ast.literal_eval(targets) == [name]
