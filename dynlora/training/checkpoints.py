@@ -23,6 +23,7 @@ class RunKeeper:
         self.folder = folder
         self.writer = writer
         self.inputs = inputs
+        self._identity = _identity(folder)
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Keep the whole state: the store is safe on the disk before the checkpoint takes its name."""
@@ -65,11 +66,29 @@ class RunKeeper:
         """Say that a state was not written, as a warning of the run or, where it must be kept, as the run's end."""
         what = f"the {name.replace('-', ' ')} of step {trainer.step} cannot be written ({reason})"
         if not (self.folder / DB_NAME).exists():
-            raise StorageError(f"run {self.folder.name}: its folder was removed during training; nothing more is saved")
+            raise StorageError(self._gone())
         if must:
             raise StorageError(f"{what}; free some space, then dynlora resume {self.folder.name}")
         if self.writer is not None:
             self.writer.warn(f"{what}; training continues, and the last one is still valid")
+
+    def _gone(self) -> str:
+        """Say what became of the run's folder: it has another name in the same place, or is not there any more."""
+        name, renamed = self.folder.name, self._other_name()
+        if renamed is None:
+            return f"run {name}: its folder was removed during training; nothing more is saved"
+        return (
+            f"run {name}: its folder was renamed to {renamed} during training; rename it back to {name}, then "
+            f"dynlora resume {name}"
+        )
+
+    def _other_name(self) -> str | None:
+        """Return the name that the run's folder has now in the same place; None where it is not there."""
+        try:
+            beside = list(self.folder.parent.iterdir())
+        except OSError:
+            return None
+        return next((one.name for one in beside if self._identity and _identity(one) == self._identity), None)
 
     def _note(self, trainer: Trainer) -> None:
         """Tell the store the figures that change as the run goes."""
@@ -77,6 +96,15 @@ class RunKeeper:
             self.writer.set_meta("params", parameter_counts(trainer, self.inputs))
             self.writer.set_meta("scaling", {module.info.name: module.scaling for module in trainer.adapters})
             self.writer.set_meta("time", trainer.timing.medians())
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what a folder keeps under another name, None where it cannot be read."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def training_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:

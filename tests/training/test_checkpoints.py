@@ -142,3 +142,21 @@ def test_a_folder_that_is_removed_does_not_come_back(
     assert outcome.error is not None
     assert "its folder was removed during training" in outcome.error
     assert not outcome.folder.exists()
+
+
+def test_a_folder_that_is_renamed_is_named_and_the_run_goes_on_once_it_is_back(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def renaming(folder: Path, state: Any) -> None:
+        if state["step"] == 10 and folder.parent.exists():
+            folder.parent.rename(folder.parent.with_name("mine"))
+        write_checkpoint(folder, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dynlora.training.checkpoints.write_checkpoint", renaming)
+        outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    name = outcome.folder.name
+    assert outcome.state == "failed"
+    assert f"its folder was renamed to mine during training; rename it back to {name}" in str(outcome.error)
+    (runs_dir / "mine").rename(outcome.folder)
+    assert training.resume(runs_dir, name).state == "finished"

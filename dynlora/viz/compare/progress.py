@@ -61,8 +61,9 @@ def _done(row: Mapping[str, Any]) -> int:
 
 def _seconds_per_step(row: Mapping[str, Any]) -> float | None:
     seconds, step = (row.get("time") or {}).get("train_s"), row.get("step")
-    known = row["status"] == "finished" and isinstance(seconds, int | float) and math.isfinite(seconds)
-    return seconds / step if known and isinstance(step, int) and step > 0 else None
+    if row["status"] != "finished" or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return None
+    return seconds / step if isinstance(step, int) and step > 0 else None
 
 
 def sentence(found: Progress) -> str:

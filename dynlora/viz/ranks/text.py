@@ -67,7 +67,7 @@ def kinds_table(found: Evidence) -> pd.DataFrame:
     table = pd.DataFrame({
         "kind": kinds["kind"], "modules": kinds["modules"], "start rank": kinds["start"],
         "mean rank": kinds["rank"].round(2), "lowest": kinds["least"], "highest": kinds["most"],
-        "share of parameters": [percent(share) for share in kinds["share"]],
+        "fraction of parameters": [percent(share) for share in kinds["share"]],
         "update norm (mean)": kinds["norm"].round(3), "effective rank (mean)": kinds["effective"].round(2),
         "modules that help": [
             f"{helping} of {n}" if n else None for helping, n in zip(kinds["helping"], kinds["measured"], strict=True)
