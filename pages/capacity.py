@@ -15,7 +15,7 @@ frame.enter()
 url_state.keep_address()
 if adapter_cards.adapter_in_address():
     adapter_cards.adapter_view()
-run = run_picker.pick_run(without=adapter_cards.adapter_link)
+run = run_picker.pick_run(without=adapter_cards.adapter_link, suits=capacity_view.has_moved)
 url_state.remember_address()
 with frame.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE

@@ -119,3 +119,15 @@ def test_runs_of_one_name_stay_apart_when_another_control_changes(runs_dir: Path
     app.segmented_control(key="address-group").set_value("runs").run()
     assert len(app.multiselect(key="address-runs").value) == 6
     assert len(charts(app)[0]["data"]) == 6
+
+
+def test_without_an_address_a_run_is_shown_with_its_like(runs_dir: Path) -> None:
+    def run(number: int, strategy: str, steps: int = 40) -> str:
+        name = f"20260101-00000{number}-00000000"
+        make_run(runs_dir, run_id=name, strategy=strategy, gates=False, moves=strategy == "dynamic", steps=steps)
+        return name
+
+    plain, moved, _ = run(1, "lora"), run(2, "dynamic"), run(3, "dynamic", steps=80)
+    app = open_page("compare")
+    assert app.multiselect(key="address-runs").value == [moved, plain]
+    assert "##### Verdict" in words(app)

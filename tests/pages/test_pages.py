@@ -165,3 +165,11 @@ def test_the_whole_app_runs_without_torch(runs_dir: Path) -> None:
     environment = {**os.environ, run_picker.RUNS_DIR_VARIABLE: str(runs_dir)}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path) -> None:
+    moved, still = "20260101-000001-00000000", "20260101-000002-00000000"
+    make_run(runs_dir, run_id=moved)
+    make_run(runs_dir, run_id=still, strategy="lora", gates=False, moves=False)
+    assert open_page("capacity").selectbox(key="address-run").value == moved
+    assert open_page("run").selectbox(key="address-run").value == still

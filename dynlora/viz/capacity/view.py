@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.viz.capacity import components, decision_log, flows, searches, signals
 from dynlora.viz.capacity import model as capacity_model
@@ -22,6 +23,15 @@ from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
+
+
+def has_moved(folder: Path) -> bool:
+    """Say whether the modules of a run have different ranks; a run that cannot be read has not."""
+    try:
+        ranks = cached_queries.ask(queries.run_summary, folder)["ranks"]
+    except DynloraError:
+        return False
+    return len(set(ranks.values())) > 1
 
 
 @dataclass(frozen=True)

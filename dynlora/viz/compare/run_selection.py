@@ -14,7 +14,7 @@ from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.frame import guarded
-from dynlora.viz.ui.run_picker import Chosen, empty_store, find_run, list_all, pick_runs
+from dynlora.viz.ui.run_picker import MOST_TRIED, Chosen, empty_store, find_run, list_all, pick_runs
 
 MOST_READ = 50
 """Most runs whose files are opened, for what the list does not say: curves, ranks, pairs."""
@@ -47,7 +47,7 @@ def select_runs() -> Selection:
     readable = listed[listed["status"] != "corrupt"]
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
         text = search_box.search_box("Search")
-        ids = [] if text else pick_runs("Runs to compare", readable, MOST_READ, _with_its_like(readable))
+        ids = [] if text else _picked(readable)
     found = search_box.searched(readable, text)
     said = _match_caption(len(found), len(readable)) if text and found is not None else ""
     search_box.search_line(text, said, is_sound=found is not None)
@@ -58,6 +58,23 @@ def select_runs() -> Selection:
     chosen = readable.set_index("id", drop=False).loc[ids]
     with guarded():
         return Selection(runs_table.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
+
+
+def _picked(readable: pd.DataFrame) -> list[str]:
+    return pick_runs("Runs to compare", readable, MOST_READ, _usual(readable), _with_its_like(readable))
+
+
+def _usual(runs: pd.DataFrame) -> list[str]:
+    """Return the newest finished run of whose task another strategy has finished one, with all of them.
+
+    Without such a run, the newest two.
+    """
+    done = runs[runs["status"] == "finished"]
+    for run in runs_table.plain_rows(done.head(MOST_TRIED)):
+        alike = runs_table.same_task(done, run)
+        if (alike["strategy"] != run["strategy"]).any():
+            return [run["id"], *alike["id"].head(MOST_LIKE)]
+    return runs["id"].head(2).tolist()
 
 
 def _with_its_like(runs: pd.DataFrame) -> list[str]:

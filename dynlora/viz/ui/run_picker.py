@@ -26,6 +26,9 @@ from dynlora.viz.ui.url_state import put, to_address
 
 RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
 READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
+MOST_TRIED = 30
+"""Newest runs that are looked at for one that suits a page."""
+
 UNLOCKED = "unlocked"
 """Key of the session that has given the token."""
 
@@ -125,20 +128,25 @@ def run_labels(runs: pd.DataFrame) -> dict[str, str]:
     return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in found.items()}
 
 
-def pick_run(label: str = "Run", without: Callable[[], None] | None = None) -> Chosen:
+def pick_run(
+    label: str = "Run",
+    without: Callable[[], None] | None = None,
+    suits: Callable[[Path], bool] | None = None,
+) -> Chosen:
     """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
 
     Args:
         label: of the picker, for screen readers.
         without: draws what the page can do without any run.
+        suits: says whether the page has something to show of the run in a folder: the newest that does comes first
+            where neither the address nor this session names one.
     """
     runs = list_all()
     if runs.empty:
         empty_store(without)
     words = run_labels(runs)
     remembered = st.session_state.get("last_run")
-    readable = runs[runs["status"] != "corrupt"]["id"].tolist() or runs["id"].tolist()
-    wanted = st.query_params.get("run") or (remembered if remembered in words else readable[0])
+    wanted = st.query_params.get("run") or (remembered if remembered in words else _first(runs, suits))
     chosen, problem = _opened(wanted)
     if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
@@ -151,6 +159,14 @@ def pick_run(label: str = "Run", without: Callable[[], None] | None = None) -> C
         cannot_open(problem)
     st.session_state["last_run"] = chosen.id
     return chosen
+
+
+def _first(runs: pd.DataFrame, suits: Callable[[Path], bool] | None) -> str:
+    """Return the newest run that suits a page, the newest one that can be read where none does."""
+    readable = runs[runs["status"] != "corrupt"]
+    newest = zip(readable["id"].head(MOST_TRIED), readable["folder"].head(MOST_TRIED), strict=True)
+    fitting = (run_id for run_id, folder in newest if suits is not None and suits(Path(folder)))
+    return next(fitting, (readable["id"].tolist() or runs["id"].tolist())[0])
 
 
 def _opened(run_id: str) -> tuple[Chosen | None, DynloraError | None]:
@@ -180,20 +196,23 @@ def _other_run() -> None:
     to_address(run=st.session_state["address-run"], step=None, module=None)
 
 
-def pick_runs(label: str, runs: pd.DataFrame, at_most: int, instead: Sequence[str] = ()) -> list[str]:
+def pick_runs(
+    label: str, runs: pd.DataFrame, at_most: int, usual: Sequence[str], instead: Sequence[str] = ()
+) -> list[str]:
     """Draw a picker of several runs and return the ids of those chosen; the address holds them.
 
     Args:
         label: of the picker.
-        runs: to pick from; the first two are picked when the address says nothing.
+        runs: to pick from.
         at_most: runs that can be picked.
+        usual: ids that are picked when the address says nothing.
         instead: ids that take the place of those in the address, if any.
     """
     words = run_labels(runs)
     if len(instead) > 1:
         to_address(runs=",".join(instead))
     wanted = st.query_params.get("runs")
-    ids = wanted.split(",") if wanted is not None else list(words)[:2]
+    ids = wanted.split(",") if wanted is not None else usual
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
     st.multiselect(
         label, list(words), key="address-runs", format_func=words.__getitem__, max_selections=at_most,
