@@ -35,9 +35,11 @@ section = url_state.segmented("section", "Section", list(SECTIONS), "results", S
 def show_results() -> None:
     """Draw how the runs ended, how they got there, and whether the difference is more than chance."""
     run_selection.say_how_many(chosen)
-    report_button(chosen.runs)
-    found = compare_cards.compared(chosen.runs)
+    found = compare_cards.read(chosen.runs)
     about = verdict_of_runs(found.folders, found.summaries)
+    with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
+        compare_cards.group_controls(found)
+        report_button(chosen.runs)
     summaries, metric = list(found.summaries.values()), found.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
@@ -55,7 +57,8 @@ def show_results() -> None:
 def show_capacity() -> None:
     """Draw where the runs put their capacity, and what was set differently."""
     run_selection.say_how_many(chosen)
-    found = compare_cards.compared(chosen.runs)
+    found = compare_cards.read(chosen.runs)
+    compare_cards.group_controls(found)
     compare_cards.compared_ranks(found)
     with cards.card("Settings that differ", "settings"):
         difference = compare_model.config_difference(list(found.summaries.values()), found.names)

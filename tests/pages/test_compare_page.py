@@ -25,7 +25,8 @@ def seeds(runs_dir: Path, **more: object) -> str:
 
 
 def traces(app: object, number: int) -> list[str]:
-    return [trace["name"] for trace in charts(app)[number]["data"]]  # pyright: ignore[reportArgumentType]
+    """Return the names of a chart's lines and bands; the names at the ends of lines are traces without one."""
+    return [trace["name"] for trace in charts(app)[number]["data"] if "name" in trace]  # pyright: ignore[reportArgumentType]
 
 
 def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
@@ -52,7 +53,7 @@ def test_the_address_restores_axis_grouping_and_pair(runs_dir: Path) -> None:
     runs = seeds(runs_dir, steps=11)
     app = open_page("compare", runs=runs, x="seconds", group="runs", first="lora (reconstruction)")
     assert charts(app)[0]["layout"]["xaxis"]["title"]["text"] == "Training time (s)"
-    assert len(charts(app)[0]["data"]) == 6
+    assert len(traces(app, 0)) == 6
     assert app.selectbox(key="address-first").value == "lora (reconstruction)"
     app = open_page("compare", runs=runs, section="capacity", ranks="spread")
     assert "Standard deviation" in json.dumps(charts(app)[-1])
@@ -97,8 +98,17 @@ def test_many_runs_stay_readable(runs_dir: Path) -> None:
         make_run(runs_dir, run_id=run, seed=number % 2, steps=1, strategy=f"s{number // 2}", gates=False)
     app = open_page("compare", runs=",".join(ids(26)))
     assert len({name for name in traces(app, 0) if "band" not in name}) == 13
-    assert charts(app)[0]["layout"]["showlegend"] is False
+    assert [trace.get("mode") for trace in charts(app)[0]["data"]].count("text") == 6, "six have a name at their end"
     assert len(app.multiselect(key="address-runs").value) == 26
+    app = open_page(
+        "compare", runs=",".join(ids(26)), highlight="s9 (reconstruction), n = 2", scale="log", smoothing="none"
+    )
+    (end,) = [trace for trace in charts(app)[0]["data"] if trace.get("mode") == "text"]
+    assert end["text"] == [" s9"]
+    assert charts(app)[0]["layout"]["yaxis"]["type"] == "log"
+    assert "Training loss" in charts(app)[0]["layout"]["yaxis"]["title"]["text"]
+    app = open_page("compare", runs=",".join(ids(26)), section="capacity")
+    assert charts(app)[-1]["layout"]["xaxis"]["ticktext"][:3] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +128,7 @@ def test_runs_of_one_name_stay_apart_when_another_control_changes(runs_dir: Path
     assert len(set(app.multiselect(key="address-runs").options)) == 6
     app.segmented_control(key="address-group").set_value("runs").run()
     assert len(app.multiselect(key="address-runs").value) == 6
-    assert len(charts(app)[0]["data"]) == 6
+    assert len(traces(app, 0)) == 6
 
 
 def test_without_an_address_a_run_is_shown_with_its_like(runs_dir: Path) -> None:

@@ -12,10 +12,11 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
+from dynlora.viz.compare.line_styles import MOST_COLOURED
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary, theme
-from tests.viz.drawn import layout_of, traces_of
+from tests.viz.drawn import traces_of
 from tests.viz.runs import HOSTILE
 
 
@@ -66,14 +67,19 @@ def test_values_between_steps_only_where_asked_and_never_beyond_a_runs_end() -> 
     assert len(seed_groups.bands(long, groups, between=True)) <= seed_groups.GRID
 
 
-def test_single_runs_have_no_band_and_fifty_no_legend() -> None:
+def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
     names = {f"r{i}": f"run {i} {HOSTILE[0]}" for i in range(50)}
     runs = pd.concat([series(run, [0, 1], [1.0, 2.0]) for run in names])
     figure = compare_figures.curves(
         seed_groups.bands(runs, seed_groups.alone(names), between=True), "step", "x", theme.DARK
     )
-    assert len(traces_of(figure)) == 50
-    assert layout_of(figure).showlegend is False
+    lines = [trace for trace in traces_of(figure) if trace.mode == "lines"]
+    assert len(lines) == 50
+    assert sum(trace.showlegend for trace in lines) == MOST_COLOURED
+    assert [trace.mode for trace in traces_of(figure)].count("text") == MOST_COLOURED, (
+        "a name at each coloured line's end"
+    )
+    assert all(trace.showlegend for trace in lines[-MOST_COLOURED:]), "what is named lies on top"
     assert "<img" not in str(figure.to_json())
 
 

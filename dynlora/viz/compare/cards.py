@@ -15,17 +15,22 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
+from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, line_styles
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit import run_summary
+from dynlora.viz.kit import lines, run_summary
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note
+from dynlora.viz.ui.cards import rows as table_rows
+from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.run_picker import Chosen
-from dynlora.viz.ui.url_state import choose, segmented
+from dynlora.viz.ui.url_state import choose, from_address, segmented
 
 POINTS = 600
 """Most points of a run's series that are read."""
 
+SHOWN = {"groups": "Mean and band", "runs": "Each run"}
+SCALES = {"linear": "Linear", "log": "Logarithmic"}
 RANKS = {"mean": "Final rank", "spread": "Spread over seeds"}
 
 
@@ -38,7 +43,8 @@ class Compared:
         summaries: by id.
         names: display names by id, distinct.
         metric: that decides.
-        groups: as they are shown: by configuration, or each run alone.
+        groups: as they are shown: by configuration, or each run alone; the best result first.
+        styles: of the groups, by title.
     """
 
     folders: Mapping[str, Path]
@@ -46,23 +52,45 @@ class Compared:
     names: Mapping[str, str]
     metric: str
     groups: Sequence[Group]
+    styles: Mapping[str, LineStyle]
 
 
-def compared(runs: Sequence[Chosen]) -> Compared:
-    """Read the runs and draw the choice between groups and single runs.
+def read(runs: Sequence[Chosen]) -> Compared:
+    """Read the runs, and show them in groups or each alone as the address says.
 
     Raises:
         DynloraError: when a run cannot be read.
     """
     summaries = {run.id: queries.run_summary(run.folder) for run in runs}
     names = compare_model.distinct_names(list(summaries.values()))
-    groups = seed_groups.grouped(list(summaries.values()))
-    words = {"groups": "Mean and band", "runs": "Each run"}
-    usual = "groups" if len(groups) < len(runs) else "runs"
-    shown = segmented("group", "Runs of one configuration", list(words), usual, words.__getitem__)
     metric = compare_model.shared_metric(list(summaries.values()))
-    chosen = groups if shown == "groups" else seed_groups.alone(names)
-    return Compared({run.id: run.folder for run in runs}, summaries, names, metric, chosen)
+    shown = from_address("group", list(SHOWN), _usual(list(summaries.values())))
+    found = seed_groups.grouped(list(summaries.values())) if shown == "groups" else seed_groups.alone(names)
+    groups = compare_model.best_first(summaries, found, metric)
+    titles = [group.title for group in groups]
+    styles = line_styles(titles, colours(), _highlighted(summaries, groups))
+    return Compared({run.id: run.folder for run in runs}, summaries, names, metric, groups, styles)
+
+
+def _usual(summaries: Sequence[Mapping[str, Any]]) -> str:
+    return "groups" if len(seed_groups.grouped(summaries)) < len(summaries) else "runs"
+
+
+def _highlighted(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]) -> set[str]:
+    """Return the titles to draw in colour: those in the address, else of many the best and the best plain LoRA."""
+    chosen = set(st.query_params.get_all("highlight"))
+    if chosen or len(groups) <= MOST_COLOURED:
+        return chosen
+    plain = next((one.title for one in groups if run_summary.is_uniform(summaries[one.runs[0]])), groups[0].title)
+    return set(list(dict.fromkeys([plain, *(group.title for group in groups)]))[:MOST_COLOURED])
+
+
+def group_controls(found: Compared) -> None:
+    """Draw the choice between groups and single runs, and of many that of the highlighted ones."""
+    segmented("group", "Runs of one configuration", list(SHOWN), _usual(list(found.summaries.values())), SHOWN.get)
+    if len(found.groups) > MOST_COLOURED:
+        titles = [group.title for group in found.groups]
+        several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")
 
 
 def compared_curves(found: Compared) -> None:
@@ -71,21 +99,29 @@ def compared_curves(found: Compared) -> None:
     Raises:
         DynloraError: when a run cannot be read.
     """
-    kind = segmented("x", "X axis", list(seed_groups.CLOCKS), "step", _short)
+    with st.container(horizontal=True, vertical_alignment="center", key="curve-controls"):
+        kind = segmented("x", "X axis", list(seed_groups.CLOCKS), "step", _short)
+        smoothing = choose("smoothing", "Smoothing", list(lines.SMOOTHING), "usual", str.capitalize, width=130)
+        scale = choose("scale", "Y axis", list(SCALES), "linear", SCALES.__getitem__, width=130)
     clocks = {run: _clock(kind, found, run) for run in found.folders}
     missing = [found.names[run] for run, one in clocks.items() if one is None]
     more = compare_text.left_out(missing, seed_groups.CLOCKS[kind])
+    smoothed = "Training loss (nats)" if smoothing == "none" else "Smoothed training loss (nats)"
     left, right = st.columns(2)
     for place, label, split, name, title, key in (
-        (left, "Training loss", "train", "loss", "Smoothed training loss (nats)", "loss"),
+        (left, "Training loss", "train", "loss", smoothed, "loss"),
         (right, f"Held-out {found.metric}", "validation", found.metric,
          f"{found.metric} (held-out)", "metric"),
     ):  # fmt: skip
         is_train = split == "train"
-        series = compare_model.together({run: _series(found, run, name, split) for run in clocks}, smooth=is_train)
+        each = {run: _series(found, run, name, split) for run in clocks}
+        series = compare_model.together(each, smoothing=smoothing if is_train else "none")
         bands = seed_groups.bands(seed_groups.placed(series, clocks), found.groups, between=is_train)
         with place, card(label, key):
-            figure = compare_figures.curves(bands, seed_groups.CLOCKS[kind], title, colours(), marks=not is_train)
+            figure = compare_figures.curves(
+                bands, seed_groups.CLOCKS[kind], title, colours(), marks=not is_train, styles=found.styles,
+                is_log=scale == "log",
+            )  # fmt: skip
             low = is_train or found.metric in compare_model.LOW_IS_GOOD
             words = compare_text.curves(bands, low_is_good=low)
             chart(figure, f"{words} {more}".strip(), bands, f"overlay-{key}")
@@ -114,7 +150,7 @@ def compared_frontier(found: Compared) -> None:
     """Draw quality against parameters."""
     points = compare_model.by_group(found.summaries, found.groups, found.metric)
     with card("Quality against parameters", "frontier"):
-        figure = compare_figures.frontier(points, found.metric, colours())
+        figure = compare_figures.frontier(points, found.metric, colours(), found.styles)
         chart(figure, compare_text.frontier(points, found.metric), points, "frontier")
 
 
@@ -193,6 +229,9 @@ def compared_ranks(found: Compared) -> None:
         alike = compare_text.reproducible(compare_model.reproducibility(table, found.names, by_config))
         read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
         words = f"{compare_text.allocation(read, is_spread)} {alike}"
-        chart(
-            compare_figures.final_ranks(drawn, rows, colours(), title), words, compare_model.named_rows(drawn), "ranks"
-        )
+        figure = compare_figures.final_ranks(drawn, rows, colours(), title)
+        chart(figure, words, compare_model.named_rows(drawn), "ranks")
+        if drawn.shape[1] > compare_figures.NAMED_COLUMNS:
+            with st.expander("Key to the numbered columns, best result first", icon=":material/table_rows:"):
+                key = pd.DataFrame({"column": range(1, drawn.shape[1] + 1), "configuration": list(drawn.columns)})
+                table_rows(key)

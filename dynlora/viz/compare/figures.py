@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.viz.compare.line_styles import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import row_edges
 from dynlora.viz.kit.text import one_line, plotly_lines, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 NAMED_COLUMNS = 12
-"""Most columns of a heat map, and most lines of a chart, whose names are written; of more the pointer tells."""
+"""Most columns of a heat map whose names are written; more are numbered."""
+
+LABELS_HIGH = 13
+"""How many names at the ends of lines fit above each other."""
 
 
 def final_ranks(
@@ -42,7 +46,8 @@ def final_ranks(
             "title": {"text": plotly_text(title), "side": "right"}, "thickness": 9, "outlinewidth": 0, "len": 0.5,
             "nticks": 5, "tickfont": {"size": 11, "color": colours.muted},
         },
-        hovertemplate="%{x}<br>%{y}<br>%{z:.3g} components<extra></extra>",
+        customdata=np.tile([plotly_text(name) for name in ranks.columns], (len(edges), 1)),
+        hovertemplate="%{customdata}<br>%{y}<br>%{z:.3g} components<extra></extra>",
     )  # fmt: skip
     names = [
         f"{plotly_text(short)}<br>{plotly_text(name)}"
@@ -57,14 +62,31 @@ def final_ranks(
         )  # fmt: skip
     drawn.update_xaxes(
         tickmode="array", tickvals=list(range(ranks.shape[1])), showgrid=False,
-        ticktext=["<br>".join(plotly_lines(part, 26) for part in name.split(", ")) for name in ranks.columns],
-        showticklabels=ranks.shape[1] <= NAMED_COLUMNS,
+        ticktext=_column_names(list(ranks.columns)),
     )  # fmt: skip
     return drawn
 
 
-def curves(bands: pd.DataFrame, x_title: str, title: str, colours: Palette, *, marks: bool = False) -> go.Figure:
+def _column_names(names: Sequence[str]) -> list[str]:
+    """Return what is written under the columns of a heat map: names, or of many their numbers."""
+    if len(names) > NAMED_COLUMNS:
+        return [str(number) for number in range(1, len(names) + 1)]
+    return ["<br>".join(plotly_lines(part, 26) for part in name.split(", ")) for name in names]
+
+
+def curves(
+    bands: pd.DataFrame,
+    x_title: str,
+    title: str,
+    colours: Palette,
+    *,
+    marks: bool = False,
+    styles: Mapping[str, LineStyle] | None = None,
+    is_log: bool = False,
+) -> go.Figure:
     """Draw the mean of each group, and a band from its lowest to its highest run where there are several.
+
+    A line in colour has its name at its end; the grey lines of many groups lie behind, the pointer names them.
 
     Args:
         bands: as `grouping.bands` returns them.
@@ -72,24 +94,50 @@ def curves(bands: pd.DataFrame, x_title: str, title: str, colours: Palette, *, m
         title: of the y axis, with its unit.
         colours: of the mode.
         marks: draw the points too.
+        styles: of the groups; None takes those of the groups that are drawn.
+        is_log: whether the y axis is logarithmic.
     """
     names = [str(name) for name in dict.fromkeys(bands["group"])]
-    drawn = theme.figure(colours, 250 + _legend_height(names))
-    for name, (colour, symbol, dash) in theme.contrasting(names).items():
-        part, label = bands[bands["group"] == name], _legend(name)
-        if part["n"].max() > 1:
-            add_band(drawn, part, label, colour)
+    styles = line_styles(names, colours) if styles is None else styles
+    shown = [name for name in names if not styles[name].is_muted]
+    drawn = theme.figure(colours, 250 + _legend_height(shown))
+    for name in sorted(names, key=lambda name: not styles[name].is_muted):
+        part, label, style = bands[bands["group"] == name], _legend(name), styles[name]
+        if part["n"].max() > 1 and not style.is_muted:
+            add_band(drawn, part, label, style.colour)
         drawn.add_scatter(
-            x=part["x"], y=part["mean"], mode="lines+markers" if marks else "lines", name=label, legendgroup=label,
-            line={"color": colour, "width": 1.8, "dash": dash}, marker={"symbol": symbol, "size": 7},
-            customdata=part[["step", "n", "low", "high"]].to_numpy(),
+            x=part["x"], y=part["mean"], mode="lines+markers" if marks and not style.is_muted else "lines", name=label,
+            legendgroup=label, showlegend=not style.is_muted,
+            line={"color": style.colour, "width": 1.1 if style.is_muted else 1.8, "dash": style.dash},
+            marker={"symbol": style.symbol, "size": 7}, customdata=part[["step", "n", "low", "high"]].to_numpy(),
             hovertemplate="%{fullData.name}<br>%{y:.4f} at step %{customdata[0]:,.0f}<br>from %{customdata[2]:.4f} to "
             "%{customdata[3]:.4f}, n = %{customdata[1]}<extra></extra>",
         )  # fmt: skip
-    drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
+    if len(names) > 1:
+        _name_the_ends(drawn, bands, {name: styles[name] for name in shown}, is_log=is_log)
+    drawn.update_layout(showlegend=len(names) > 0)
     drawn.update_xaxes(title_text=plotly_text(sentence_case(x_title)))
-    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)))
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), type="log" if is_log else "linear")
     return drawn
+
+
+def _name_the_ends(
+    drawn: go.Figure, bands: pd.DataFrame, styles: Mapping[str, LineStyle], *, is_log: bool = False
+) -> None:
+    """Write the name of each line beside its last point; names that would cover each other are moved apart."""
+    known = bands[bands["mean"] > 0] if is_log else bands.dropna(subset=["mean"])
+    there, back = (np.log10, lambda place: 10.0**place) if is_log else (float, float)
+    last = known.drop_duplicates("group", keep="last").set_index("group")
+    ends = {name: float(there(last.loc[name, "mean"])) for name in styles if name in last.index}  # pyright: ignore
+    height = float(there(known["mean"].max()) - there(known["mean"].min())) if len(known) else 0.0
+    for name, place in apart(ends, (height or 1.0) / LABELS_HIGH).items():
+        drawn.add_scatter(
+            x=[last.loc[name, "x"]], y=[back(place)], mode="text", text=[f" {plotly_text(short_label(name))}"],
+            textposition="middle right", textfont={"size": 11, "color": styles[name].colour}, cliponaxis=False,
+            hoverinfo="skip", showlegend=False, legendgroup=_legend(name),
+        )  # fmt: skip
+    low, high = float(bands["x"].min()), float(bands["x"].max())
+    drawn.update_xaxes(range=[low - 0.02 * (high - low), high + 0.3 * (high - low)])
 
 
 def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
@@ -101,38 +149,45 @@ def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> N
     )  # fmt: skip
 
 
-def frontier(points: pd.DataFrame, metric: str, colours: Palette) -> go.Figure:
+def frontier(
+    points: pd.DataFrame, metric: str, colours: Palette, styles: Mapping[str, LineStyle] | None = None
+) -> go.Figure:
     """Draw quality against adapter parameters in use; a line joins the points that none other beats in both.
 
     Args:
         points: as `comparison.by_group` returns them.
         metric: name of the metric, the y axis.
         colours: of the mode.
+        styles: of the groups; None takes those of the groups that are drawn.
     """
-    drawn = theme.figure(colours, 270 + 20 * (len(points) if len(points) <= NAMED_COLUMNS else 2))
+    names = [str(name) for name in points["group"]]
+    styles = line_styles(names, colours) if styles is None else styles
+    shown = [name for name in names if not styles[name].is_muted]
+    drawn = theme.figure(colours, 270 + _legend_height(shown))
     best = points[points["pareto"]].sort_values("active")
     drawn.add_scatter(
         x=best["active"], y=best["mean"], mode="lines", line={"color": colours.muted, "width": 1.2, "dash": "dot"},
         hoverinfo="skip", name="Pareto set",
     )  # fmt: skip
     known = points.dropna(subset=["active", "mean"])
-    for name, (colour, symbol, _) in theme.contrasting([str(name) for name in points["group"]]).items():
+    for name in sorted(names, key=lambda name: not styles[name].is_muted):
+        colour, symbol, is_muted = styles[name].colour, styles[name].symbol, styles[name].is_muted
         for row in known[known["group"] == name].to_dict("records"):
             drawn.add_scatter(
-                x=[row["active"]], y=[row["mean"]], mode="markers", name=_legend(name),
+                x=[row["active"]], y=[row["mean"]], mode="markers", name=_legend(name), showlegend=not is_muted,
                 marker={
                     "color": colour, "symbol": symbol, "size": 13 if row["pareto"] else 9,
                     "line": {"color": colours.text, "width": 1.4 if row["pareto"] else 0},
                 },
                 error_y={
                     "type": "data", "symmetric": False, "array": [row["high"] - row["mean"]],
-                    "arrayminus": [row["mean"] - row["low"]], "color": theme.faded(colour, 0.6), "thickness": 1.4,
-                    "visible": row["n"] > 1,
+                    "arrayminus": [row["mean"] - row["low"]], "thickness": 1.4, "visible": row["n"] > 1,
+                    "color": colour if is_muted else theme.faded(colour, 0.6),
                 },
                 hovertemplate=f"%{{fullData.name}}<br>%{{x:,.0f}} parameters<br>{plotly_text(metric, 40)} %{{y:.4f}}"
                 f"{', in the Pareto set' if row['pareto'] else ''}<extra></extra>",
             )  # fmt: skip
-    drawn.update_layout(showlegend=len(known) <= NAMED_COLUMNS)
+    drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Adapter parameters in use", tickformat=",")
     drawn.update_yaxes(title_text=plotly_text(sentence_case(metric)))
     return drawn
@@ -174,6 +229,5 @@ def _legend(name: str) -> str:
 
 
 def _legend_height(names: Sequence[str]) -> int:
-    """Return the pixels that a legend takes where each name has a row of its own; of two where names are not shown."""
-    shown = [_legend(name) for name in names] if len(names) <= NAMED_COLUMNS else ["", ""]
-    return sum(20 + 16 * name.count("<br>") for name in shown)
+    """Return the pixels that a legend takes where each name has a row of its own."""
+    return sum(20 + 16 * name.count("<br>") for name in map(_legend, names))

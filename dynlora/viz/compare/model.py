@@ -29,11 +29,11 @@ def distinct_names(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def together(frames: Mapping[str, pd.DataFrame], *, smooth: bool = False) -> pd.DataFrame:
-    """Return series of several runs as one frame with a column `run`, smoothed when asked for."""
-    parts = [frame.assign(run=run) for run, frame in frames.items() if len(frame)]
-    if smooth:
-        parts = [part.assign(value=smoothed(part["value"])) for part in parts]
+def together(frames: Mapping[str, pd.DataFrame], *, smoothing: str = "none") -> pd.DataFrame:
+    """Return series of several runs as one frame with a column `run`, smoothed as `lines.SMOOTHING` names it."""
+    parts = [
+        frame.assign(run=run, value=smoothed(frame["value"], smoothing)) for run, frame in frames.items() if len(frame)
+    ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "step", "value"])
 
 
@@ -147,6 +147,13 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
 
 def _mean(values: Sequence[float]) -> float:
     return float(sum(values) / len(values))
+
+
+def best_first(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], metric: str) -> list[Group]:
+    """Return the groups by their mean last metric, the best first; those without one last, in the order given."""
+    means = by_group(summaries, groups, metric)["mean"]
+    order = means.sort_values(ascending=metric in LOW_IS_GOOD, kind="stable", na_position="last").index
+    return [groups[int(place)] for place in order]
 
 
 def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def _learned(found: Compared) -> Part:
     ):
         is_train = split == "train"
         each = {run.summary["id"]: run_summary.series(run.scalars, name, split) for run in found.runs}
-        series = compare_model.together(each, smooth=is_train)
+        series = compare_model.together(each, smoothing="usual" if is_train else "none")
         bands = seed_groups.bands(series.assign(x=series["step"]), found.groups, between=is_train)
         if len(bands):
             words = compare_text.curves(bands, low_is_good=is_train or found.metric in compare_model.LOW_IS_GOOD)

@@ -1,0 +1,76 @@
+"""How each configuration is drawn on Compare: one colour in all charts; of many, a few in colour and the rest grey."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.theme import Palette
+
+MOST_COLOURED = 6
+"""Most configurations that are told apart by colour; of more, the first so many are, unless others are chosen."""
+
+LABEL_LENGTH = 20
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How one configuration is drawn.
+
+    Attributes:
+        colour: of its line and markers.
+        symbol: of its markers.
+        dash: of its line.
+        is_muted: it is one of many, drawn thin and grey, without a name.
+    """
+
+    colour: str
+    symbol: str
+    dash: str
+    is_muted: bool = False
+
+
+def coloured(names: Sequence[str], highlighted: Collection[str] = ()) -> list[str]:
+    """Return the names that are drawn in colour: the highlighted ones, else the first `MOST_COLOURED`."""
+    return [name for name in names if name in highlighted] or list(names[:MOST_COLOURED])
+
+
+def line_styles(names: Sequence[str], colours: Palette, highlighted: Collection[str] = ()) -> dict[str, LineStyle]:
+    """Return the style of each name; equal names in equal order have equal styles in every chart.
+
+    Args:
+        names: of the configurations.
+        colours: of the mode.
+        highlighted: names to draw in colour; see `coloured`.
+    """
+    named = theme.contrasting(coloured(names, highlighted))
+    grey = LineStyle(theme.faded(colours.muted, 0.45), "circle", "solid", is_muted=True)
+    return {name: LineStyle(*named[name]) if name in named else grey for name in names}
+
+
+def short_label(name: str) -> str:
+    """Return a configuration's name for the end of its line: without fidelity and number of runs."""
+    plain = re.sub(r", n = \d+\Z", "", re.sub(r" \([^()]*\)", "", name))
+    return one_line(plain, LABEL_LENGTH)
+
+
+def apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Return places moved as little as keeps neighbours at least `gap` apart, in the same order.
+
+    With d = gap, place i of the sorted ones minus i · d must not fall: the isotonic regression of these differences,
+    by pooling neighbours that fall.
+    """
+    names = sorted(places, key=places.__getitem__)
+    blocks: list[list[float]] = []
+    for i, name in enumerate(names):
+        blocks.append([places[name] - i * gap])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    levels = [float(np.mean(block)) for block in blocks for _ in block]
+    return {name: level + i * gap for i, (name, level) in enumerate(zip(names, levels, strict=True))}
