@@ -65,7 +65,7 @@ def _map(view: CapacityView, place: Any) -> None:
     with place, card(view.shown.title, "map", view.shown.question):
         look, table = view.about_map(heat.unit), capacity_model.wide(heat.frame, view.modules)
         figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
-        chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}")
+        chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}", view.picks())
 
 
 def _model(view: CapacityView, place: Any) -> None:
@@ -160,7 +160,7 @@ def _agreement(view: CapacityView, place: Any) -> None:
     state = view.state()
     with place, card(f"Rank and importance at step {view.step}", "scatter"):
         figure = module_figures.importance_scatter(state, view.module, colours())
-        chart(figure, capacity_text.followed(state), capacity_model.state_table(state), "scatter")
+        chart(figure, capacity_text.followed(state), capacity_model.state_table(state), "scatter", view.picks())
 
 
 def _steadiness(view: CapacityView) -> None:

@@ -40,6 +40,7 @@ def capacity_map(
         z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=0.6, **colour_of(values, view, colours),
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4g}}<extra></extra>",
     )  # fmt: skip
+    _handles(drawn, modules, centres, float(x[0]), view, colours)
     label_rows(drawn, modules, centres, colours)
     drawn.update_layout(
         yaxis={"range": [edges[-1], edges[0]], "domain": [0, 0.84], "showgrid": False, "fixedrange": True},
@@ -48,6 +49,22 @@ def capacity_map(
     _draw_budget(drawn, budget, view, colours)
     _mark(drawn, modules, edges, centres, view, colours)
     return drawn
+
+
+def _handles(
+    drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, x: float, view: MapView, colours: Palette
+) -> None:
+    """Draw a point at the left of each row: a heat map takes no clicks, a point does."""
+    drawn.add_scatter(
+        x=[x] * len(modules), y=centres, mode="markers", cliponaxis=False,
+        marker={
+            "symbol": "triangle-right", "size": 9,
+            "color": [colours.second if name == view.module else colours.muted for name in modules["name"]],
+        },
+        text=[plotly_text(name) for name in modules["name"]],
+        customdata=[[int(position)] for position in modules["position"]],
+        hovertemplate="%{text}<br>click to follow this module<extra></extra>",
+    )  # fmt: skip
 
 
 def _draw_budget(drawn: go.Figure, budget: pd.DataFrame, view: MapView, colours: Palette) -> None:

@@ -89,8 +89,10 @@ def importance_scatter(state: pd.DataFrame, module: str | None, colours: Palette
                 "line": {"width": [2 if name == module else 0.6 for name in part["name"]], "color": colours.panel},
             },
             customdata=[
-                [plotly_text(short), plotly_text(name), int(rank)]
-                for short, name, rank in zip(part["short"], part["name"], part["rank"], strict=True)
+                [plotly_text(short), plotly_text(name), int(rank), int(position)]
+                for short, name, rank, position in zip(
+                    part["short"], part["name"], part["rank"], part["position"], strict=True
+                )
             ],
             hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{x:.2f} % of importance"
             "<br>%{y:.2f} % of rank (%{customdata[2]} components)<extra></extra>",

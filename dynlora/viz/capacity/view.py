@@ -22,6 +22,7 @@ from dynlora.viz.kit.run_summary import last_planned_step
 from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.cards import Picks
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
 
 
@@ -67,6 +68,10 @@ class CapacityView:
     def short(self) -> dict[str, str]:
         """Short name of each module."""
         return dict(zip(self.modules["name"], self.modules["short"], strict=True))
+
+    def picks(self) -> Picks:
+        """Return what a click on a module's point chooses: the module that all pictures follow."""
+        return Picks("module", self.modules.sort_values("position")["name"].tolist())
 
     @property
     def events_shown(self) -> list[int]:

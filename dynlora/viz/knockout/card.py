@@ -21,9 +21,9 @@ from dynlora.viz.kit.text import number
 from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
+from dynlora.viz.ui.cards import Picks, card, chart, colours, note, rows, safe
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
-from dynlora.viz.ui.url_state import choose
+from dynlora.viz.ui.url_state import choose, follow_address
 
 SIZES = (128, 512, 2048)
 """Held-out rows that can be looked at."""
@@ -45,6 +45,7 @@ def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame
 
     @st.fragment(run_every=1.5 if under_way else None)
     def live() -> None:
+        follow_address("signal", "rows", "flow")
         with card("Module ablation (knock-out)", "knockout"):
             state = _progress(run.folder)
             if under_way and state is None and not shared().is_under_way(run.folder):
@@ -71,7 +72,9 @@ def _draw(
         )
         return
     words = knockout_model.effect_caption(effect, len(modules), found.rows)
-    chart(knockout_figures.effect_bars(effect, colours()), words, effect.drop(columns="position"), "effects")
+    names = modules.sort_values("position")["name"].tolist()
+    figure = knockout_figures.effect_bars(effect, colours(), st.query_params.get("module"))
+    chart(figure, words, effect.drop(columns="position"), "effects", Picks("module", names))
     note(knockout_model.adapter_caption(found, summary["step"]))
     _against_scores(folder, effect, modules, twins)
     groups = knockout_model.by_group(found, modules)

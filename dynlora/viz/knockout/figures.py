@@ -13,8 +13,14 @@ from dynlora.viz.kit.theme import Palette
 LOST = "Loss without − with the module (nats)"
 
 
-def effect_bars(effect: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw what each module is worth with its interval, in the order of `effect`; those in doubt are pale."""
+def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = None) -> go.Figure:
+    """Draw what each module is worth with its interval, in the order of `effect`; those in doubt are pale.
+
+    Args:
+        effect: as `knockout_model.effects` returns it.
+        colours: of the mode.
+        module: name of the module to mark.
+    """
     drawn = theme.figure(colours, 300)
     x = list(range(len(effect)))
     names = [plotly_text(name) for name in effect["short"]]
@@ -23,8 +29,17 @@ def effect_bars(effect: pd.DataFrame, colours: Palette) -> go.Figure:
         for delta, sure in zip(effect["delta"], effect["sure"], strict=True)
     ]
     drawn.add_bar(
-        x=x, y=effect["delta"], marker={"color": shade},
-        customdata=np.column_stack([names, effect["low"], effect["high"], 100 * effect["changed"]]),
+        x=x, y=effect["delta"],
+        marker={
+            "color": shade,
+            "line": {"color": colours.text, "width": [2.0 if name == module else 0.0 for name in effect["name"]]},
+        },
+        customdata=[
+            list(row)
+            for row in zip(
+                names, effect["low"], effect["high"], 100 * effect["changed"], effect["position"], strict=True
+            )
+        ],
         error_y={
             "type": "data", "symmetric": False, "array": effect["high"] - effect["delta"],
             "arrayminus": effect["delta"] - effect["low"], "thickness": 1, "width": 2, "color": colours.muted,

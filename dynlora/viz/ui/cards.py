@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -63,10 +64,53 @@ def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
         yield
 
 
-def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> None:
-    """Draw a figure, the sentence under it (also its text for screen readers), and its numbers on demand."""
-    st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
+@dataclass(frozen=True)
+class Picks:
+    """What a click on a point of a chart chooses.
+
+    Attributes:
+        name: in the address.
+        values: what can be chosen; the last of a point's `customdata` is a place among them, so that no text of a run
+            is in the figure but what is escaped.
+    """
+
+    name: str
+    values: Sequence[str]
+
+
+def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks: Picks | None = None) -> None:
+    """Draw a figure, the sentence under it (also its text for screen readers), and its numbers on demand.
+
+    Args:
+        figure: the figure.
+        sentence: what it shows.
+        frame: its numbers.
+        key: of the chart, one on the page.
+        picks: what a click on a point puts into the address; a second click removes it.
+    """
+    if picks is None:
+        st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
+    else:
+        # Another choice makes another chart: streamlit keeps the last click, which would be taken back by the next.
+        name = f"chart-{key}-{st.query_params.get(picks.name, '')}"[:300]
+        figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
+        figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "bar"})
+        st.plotly_chart(
+            figure, theme=None, key=name, config=plot_config(key), alt=sentence, width="stretch",
+            on_select=lambda: _picked(name, picks), selection_mode="points",
+        )  # fmt: skip
     under(sentence, frame, key)
+
+
+def _picked(key: str, picks: Picks) -> None:
+    """Write what was clicked to the address; what is there already is removed."""
+    points = st.session_state[key]["selection"]["points"]
+    places = [int(point["customdata"][-1]) for point in points if point.get("customdata")]
+    found = [picks.values[place] for place in places if 0 <= place < len(picks.values)]
+    if found and found[0] != st.query_params.get(picks.name):
+        st.query_params[picks.name] = found[0]
+    else:
+        st.query_params.pop(picks.name, None)
 
 
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
