@@ -6,12 +6,12 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from streamlit.starlette import App
 
-from dynlora.server import docs_site
+from dynlora.server import docs_site, entry_page
 from dynlora.server.app_files import app_root
 from dynlora.server.host_check import OwnPagesOnly
 
 app = App(
     app_root() / "app.py",
-    routes=[Mount(docs_site.MOUNTED_AT, docs_site.answer)],
+    routes=[Mount(docs_site.MOUNTED_AT, docs_site.answer), *entry_page.page_routes()],
     middleware=[Middleware(OwnPagesOnly)],
 )

@@ -1,0 +1,43 @@
+"""A link to a page gets streamlit's own document, told where its server is."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from dynlora.server import entry_page
+from dynlora.server.app_files import app_root
+
+
+def test_every_page_has_a_route() -> None:
+    assert {route.path for route in entry_page.page_routes()} == {
+        f"/{path.stem}" for path in Path(app_root(), "pages").glob("*.py")
+    }
+
+
+def test_the_document_is_streamlits_with_one_line_in_its_head() -> None:
+    """Should streamlit write its head otherwise, the line is missing and deep links cost two errors again."""
+    found = entry_page.document()
+    assert found.count(entry_page.TOLD) == 1
+    assert found.index("<head>") < found.index(entry_page.TOLD) < found.index("<script type=")
+
+
+def test_the_document_is_asked_for_anew_each_time() -> None:
+    said: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "path": "/run", "headers": [], "query_string": b"run=x"}
+
+    async def ask() -> None:
+        await entry_page.page_routes()[0].app(scope, receive, send)
+
+    asyncio.run(ask())
+    assert said[0]["status"] == 200
+    assert dict(said[0]["headers"])[b"cache-control"] == b"no-cache"
+    assert entry_page.TOLD.encode() in said[1]["body"]
