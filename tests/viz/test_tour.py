@@ -55,5 +55,15 @@ def test_a_run_that_can_be_compared_comes_before_one_that_stands_alone() -> None
            "metrics": {"accuracy": 0.5}, "metric": "accuracy", "strategy": "dynamic"}  # fmt: skip
     sample = {**own, "id": "b", "is_own": False}
     rows = [own, {**own, "id": "e"}, sample, {**sample, "id": "c", "strategy": "lora"}]
-    assert tour_model.comparable_first(rows) == (["b", "c"], ["a", "e"])
-    assert tour_model.comparable_first(rows[:2]) == ([], ["a", "e"])
+    assert tour_model.comparable_first(rows) == [["b", "c"], ["a", "e"]]
+    assert tour_model.comparable_first(rows[:2]) == [[], ["a", "e"]]
+
+
+def test_the_tour_stays_on_a_sample_whatever_is_trained_meanwhile() -> None:
+    """An own run with a better match of rank and importance took the place of the sample."""
+    own = {"id": "a", "model": "m", "data": "d", "max_steps": 9, "params": {"budget": 1}, "is_own": True,
+           "metrics": {"accuracy": 0.5}, "metric": "accuracy", "strategy": "dynamic"}  # fmt: skip
+    rows = [own, {**own, "id": "b", "strategy": "lora"}, {**own, "id": "c", "is_own": False}]
+    assert tour_model.candidates(rows) == [["c"], ["a", "b"]]
+    assert tour_model.candidates(rows[:2]) == [["a", "b"]]
+    assert tour_model.candidates([]) == []

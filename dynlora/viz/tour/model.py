@@ -157,7 +157,22 @@ def alike(rows: Sequence[Mapping[str, Any]], run_id: str, at_most: int = 20) -> 
     return list(dict.fromkeys([run_id, *found]))[:at_most]
 
 
-def comparable_first(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+def candidates(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the ids of the runs that may be toured, in the order in which they are tried.
+
+    Samples come before own runs, so that the tour stays the same whatever is trained meanwhile. Runs that can be set
+    against another method at their own terms come before the others: the last stop compares.
+
+    Args:
+        rows: finished runs of the list, as dicts.
+    """
+    found: list[list[str]] = []
+    for is_own in (False, True):
+        found += comparable_first([row for row in rows if bool(row["is_own"]) is is_own])
+    return [ids for ids in found if ids]
+
+
+def comparable_first(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return the ids of the runs that can be set against another method at their own terms, and those of the others.
 
     Args:
@@ -168,7 +183,7 @@ def comparable_first(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
         if main_metric(row)[1] is not None:
             methods.setdefault(_terms(row), set()).add(row["strategy"])
     comparable = [row["id"] for row in rows if len(methods.get(_terms(row), ())) > 1]
-    return comparable, [row["id"] for row in rows if row["id"] not in set(comparable)]
+    return [comparable, [row["id"] for row in rows if row["id"] not in set(comparable)]]
 
 
 def _terms(row: Mapping[str, Any]) -> tuple[Any, ...]:

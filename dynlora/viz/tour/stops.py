@@ -13,6 +13,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.store import queries
+from dynlora.store.tour_mark import mark_tour_taken
 from dynlora.viz.capacity import map_figure, module_figures, signals
 from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import text as capacity_text
@@ -33,7 +34,7 @@ from dynlora.viz.tour import model as tour_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, titled, under
 from dynlora.viz.ui.replay import replay
-from dynlora.viz.ui.run_picker import Chosen, find_run, link, list_all
+from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import chosen_step, segmented
 
 MOST_LOOKED_AT = 60
@@ -69,9 +70,7 @@ def toured() -> Toured | None:
         run: (run, folder, int(step))
         for run, folder, step in zip(finished["id"], finished["folder"], finished["step"], strict=True)
     }
-    found = (
-        _best(tuple(places[run] for run in ids)) for ids in tour_model.comparable_first(records(finished))
-    )  # the last stop compares: a run that stands alone is the second choice
+    found = (_best(tuple(places[run] for run in ids)) for ids in tour_model.candidates(records(finished)))
     best = next((run for run in found if run is not None), None)
     if best is None:
         return None
@@ -134,7 +133,15 @@ def show_stop(found: Toured) -> None:
     with right:
         _CHARTS[stop.key](found)
     if after is None:
+        remember()
         _goodbye(found)
+
+
+def remember() -> None:
+    """Keep in the runs folder that the tour was taken, where the page may write there."""
+    if not is_read_only():
+        with suppress(OSError):
+            mark_tour_taken(runs_dir())
 
 
 def _goodbye(found: Toured) -> None:
