@@ -8,7 +8,8 @@ from dynlora.viz.ui import frame
 
 PAGES = {
     "Start": [
-        st.Page("pages/runs.py", title="Runs", icon=":material/list:", default=True),
+        st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
+        st.Page("pages/runs.py", title="Runs", icon=":material/list:"),
         st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
     ],
     "Look": [
@@ -24,7 +25,7 @@ PAGES = {
     ],
 }
 # With its own icon before `st.navigation`: for a page's icon the browser would ask a server of fonts.
-st.set_page_config(page_icon="📊", layout="wide")
+st.set_page_config(page_icon="📊", layout="wide", menu_items={"About": frame.ABOUT})
 page = st.navigation(PAGES, position="hidden")
 st.set_page_config(page_title=f"{page.title} · dynlora")
 frame.prepare()

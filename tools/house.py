@@ -65,6 +65,7 @@ RULES: dict[str, str] = {
     "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",
     "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
+    "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files inference viz/capacity viz/compare viz/health viz/inputs "
     "viz/knockout viz/run viz/verdict",
     "pages": "config_files store jobs viz/*",

@@ -33,7 +33,7 @@ def test_from_a_search_to_the_table_of_the_paper(
     from playwright.sync_api import expect
 
     _sweep(runs_dir)
-    page.goto(server)
+    page.goto(f"{server}/runs")
     box = page.get_by_role("textbox", name="Search", exact=True)
     settled(page)
     box.fill("swept and acuracy>0.02")

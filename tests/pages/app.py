@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("runs", "launch", "run", "capacity", "inputs", "compare", "playground", "methods", "tour")
+PAGES = ("home", "runs", "launch", "run", "capacity", "inputs", "compare", "playground", "methods", "tour")
 RUN_PAGES = ("run", "capacity", "inputs", "playground")
 CATALOG = {
     "strategies": [
@@ -30,7 +30,7 @@ CATALOG = {
 }  # fmt: skip
 
 
-def open_page(page: str, **address: str) -> AppTest:
+def open_page(page: str, **address: str | list[str]) -> AppTest:
     """Open a page inside the app, as a link does."""
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE_S)
     for name, value in address.items():

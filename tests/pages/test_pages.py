@@ -73,7 +73,7 @@ def test_ids_from_the_address_are_checked(page: str, run_id: str, runs_dir: Path
     assert "<b>" not in app.error[0].value
 
 
-@pytest.mark.parametrize("page", ["runs", *RUN_PAGES, "compare"])
+@pytest.mark.parametrize("page", ["home", "runs", *RUN_PAGES, "compare"])
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_text(page: str, text: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001", text=text)

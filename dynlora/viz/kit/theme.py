@@ -245,7 +245,8 @@ def style_sheet(colours: Palette) -> str:
 [class*="st-key-figures"] {{ column-gap: 1.75rem; row-gap: 0.5rem; }}
 [data-testid="stMetricValue"] {{ font-size: 1.45rem; font-weight: 650; line-height: 1.25; }}
 [data-testid="stMetricLabel"] p {{ color: {colours.muted}; font-size: 0.8rem; }}
-[data-testid="stMainBlockContainer"] {{ padding: 2.4rem 2rem 3rem; max-width: 1320px; }}
+[data-testid="stMainBlockContainer"] {{ padding: 2.9rem 2rem 3rem; max-width: 1320px; }}
+[data-testid="stHeader"] {{ background: transparent; height: 2.6rem; min-height: 2.6rem; }}
 @media (min-width: 641px) {{
   section[data-testid="stSidebar"]:not([aria-expanded="false"]) {{
     width: 190px !important; min-width: 190px !important; }}
@@ -260,6 +261,14 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
+[class*="st-key-card-door-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-card-door-"] a, .st-key-tour-hint a {{ border: 1px solid {colours.hairline}; border-radius: 8px;
+  padding: 0.3rem 0.8rem; white-space: nowrap; }}
+[class*="st-key-card-door-"] a:hover, .st-key-tour-hint a:hover {{ border-color: {colours.accent}; }}
+.st-key-tour-hint {{ background: {colours.panel}; border: 1px solid {colours.hairline};
+  border-left: 3px solid {colours.accent}; border-radius: 8px; padding: 0.35rem 0.9rem; }}
+[class*="st-key-run-line-"] a {{ padding-left: 0; }}
+[class*="st-key-run-line-"] a p, [class*="st-key-card-door-"] a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
 [class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}

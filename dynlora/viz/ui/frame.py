@@ -14,6 +14,8 @@ from dynlora.server.docs_site import docs_url
 from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ui.live import following
+from dynlora.viz.ui.run_picker import count_active
 from dynlora.viz.ui.unlock import unlock
 
 EXPLAINED_BY = {
@@ -26,6 +28,18 @@ EXPLAINED_BY = {
     "run": "guides/read-the-store",
 }
 """The page of the documentation that the menu leads to, by the page it is opened on; the start for all others."""
+
+OF_A_RUN = ("run", "capacity", "inputs", "playground")
+"""Pages that show one run; the menu's links to them keep the run."""
+
+COUNTED_EVERY_S = 5
+"""Seconds between two counts of the runs that train or wait, while there are any."""
+
+ABOUT = (
+    "**dynlora** trains LoRA adapters, moves rank to the modules that need it, and shows every step. Data, models and "
+    "runs stay on this machine."
+)
+"""What streamlit's menu says of the dashboard; with it the menu is shown, and offers the light and the dark mode."""
 
 
 def enter() -> None:
@@ -48,7 +62,7 @@ def prepare() -> None:
 
 
 def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -> None:
-    """Draw the links to the pages by group; each keeps the run that is being looked at, so that it is a whole link."""
+    """Draw the links to the pages by group; those of a run keep the one that is being looked at."""
     run = st.query_params.get("run") or st.session_state.get("last_run")
     with st.sidebar:
         st.markdown("##### dynlora")
@@ -56,9 +70,29 @@ def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -
             with st.container(gap="xxsmall", key=f"menu-{group.lower()}"):
                 st.caption(group)
                 for page in members:
-                    st.page_link(page, query_params={"run": run} if run else None, width="stretch")
+                    _menu_link(page, run)
         documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
         unlock()
+
+
+def _menu_link(page: StreamlitPage, run: str | None) -> None:
+    """Draw the link to a page; that to the list of runs counts those that train or wait."""
+    if page.url_path == "runs":
+        _link_to_runs(page)
+    else:
+        kept = {"run": run} if run and page.url_path in OF_A_RUN else None
+        st.page_link(page, query_params=kept, width="stretch")
+
+
+def _link_to_runs(page: StreamlitPage) -> None:
+    """Draw the link to the list of runs; its count follows while there is something to count."""
+
+    @following(COUNTED_EVERY_S, active=count_active() > 0)
+    def link() -> None:
+        count = count_active()
+        st.page_link(page, label=f"Runs :primary-badge[{count}]" if count else "Runs", width="stretch")
+
+    link()
 
 
 def documentation(label: str, page: str = "index", section: str = "") -> None:

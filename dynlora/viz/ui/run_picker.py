@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -91,6 +92,13 @@ def has_model(folder: Path) -> bool:
 def is_active(runs: pd.DataFrame) -> bool:
     """Say whether any run can change by itself."""
     return bool(runs["status"].isin(ACTIVE).any())
+
+
+def count_active() -> int:
+    """Return how many own runs train or wait; 0 where the runs folder cannot be read."""
+    with suppress(DynloraError, OSError):
+        return int(queries.list_runs(runs_dir())["status"].isin(ACTIVE).sum())
+    return 0
 
 
 def find_run(run_id: str) -> Chosen:

@@ -18,13 +18,15 @@ _element = component(
 )
 
 
-def replay(data: dict[str, Any]) -> None:
-    """Draw the picture with its player; the step that a viewer stops on goes to the address.
+def replay(data: dict[str, Any], *, plays: bool = False, is_linked: bool = True) -> None:
+    """Draw the picture with its player.
 
     Args:
-        data: as `viz.replay.frames` returns it.
+        data: as `replay_frames.frames` returns it.
+        plays: it starts by itself and begins again at its end, except where a viewer asked for less motion.
+        is_linked: the step that a viewer stops on goes to the address.
     """
-    _element(key="replay", data=data, on_step_change=_stopped)
+    _element(key="replay", data={**data, "plays": plays, "linked": is_linked}, on_step_change=_stopped)
 
 
 def _stopped() -> None:

@@ -1,10 +1,11 @@
 // The model as a picture, at each of at most 60 steps: blocks stacked, a bar per module, its length the rank, its shade
 // the importance. All frames come with the first drawing; playing and scrubbing ask the server for nothing. The step one
-// stops on is handed back once, so that it can stand in the page's address.
+// stops on is handed back once, so that it can stand in the page's address. A picture that plays by itself begins again
+// and again, and waits to be started where a viewer asked for less motion.
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXIS = 40;
-const PLAY_MS = 8000, SETTLE_MS = 450;
+const PLAY_MS = 8000, SETTLE_MS = 450, REST_MS = 2500;
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector(".replay");
@@ -14,7 +15,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     parentElement.appendChild(root);
     root.player = new Player(root);
   }
-  root.player.show(data, (step) => setTriggerValue("step", step));
+  root.player.show(data, data.linked ? (step) => setTriggerValue("step", step) : () => {});
 }
 
 class Player {
@@ -47,16 +48,24 @@ class Player {
     this.width = 0;
     this.layout();
     this.label();
+    if (data.plays && !this.started && !matchMedia("(prefers-reduced-motion: reduce)").matches) this.play();
+    this.started = true;
   }
 
   play() {
     if (this.frame >= this.data.steps.length - 1) this.frame = -1;
-    this.timer = setInterval(() => {
-      this.frame += 1;
-      this.paint();
-      if (this.frame >= this.data.steps.length - 1) this.pause();
-    }, Math.max(60, PLAY_MS / this.data.steps.length));
+    this.timer = setInterval(() => this.tick(), Math.max(60, PLAY_MS / this.data.steps.length));
     this.label();
+  }
+
+  tick() {
+    if (!this.root.isConnected) return this.pause();
+    this.frame += 1;
+    this.paint();
+    if (this.frame < this.data.steps.length - 1) return;
+    if (!this.data.plays) return this.pause();
+    clearInterval(this.timer);
+    this.timer = setTimeout(() => this.play(), REST_MS);
   }
 
   pause() {

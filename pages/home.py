@@ -1,0 +1,53 @@
+"""Where to begin: what dynlora is, the model as a picture that plays, what runs now."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dynlora.viz.home import cards as home_cards
+from dynlora.viz.home import model as home_model
+from dynlora.viz.home import text as home_text
+from dynlora.viz.ui import cards, frame, live, run_picker
+
+frame.enter()
+if home_model.is_link_to_list(st.query_params):
+    st.switch_page("pages/runs.py", query_params={name: st.query_params.get_all(name) for name in st.query_params})
+cards.titled(home_text.TITLE, home_text.PLACE)
+home_cards.tour_hint()
+LIVE = home_model.live_run(run_picker.list_all())
+left, right = st.columns([6, 5], gap="medium")
+
+
+@live.following(3, active=True)
+def show_runs() -> None:
+    """Draw what runs now and what ended last; once another run trains, or none does, the whole page is drawn again."""
+    with frame.guarded():
+        runs = run_picker.list_all()
+        if home_model.live_run(runs) != LIVE:
+            st.rerun()
+        home_cards.now_card(runs)
+        home_cards.recent_card(runs)
+
+
+@live.following(3, active=LIVE is not None)
+def show_picture() -> None:
+    """Draw the run that trains, else the sample of the tour."""
+    with frame.guarded():
+        view = home_cards.live_view(run_picker.list_all()) if LIVE else None
+        if view is not None:
+            home_cards.picture(view, is_live=True)
+        elif SAMPLE is not None:
+            home_cards.picture(SAMPLE.view, is_live=False)
+        else:
+            home_cards.no_picture()
+
+
+with right:
+    place = st.container()
+    show_runs()
+with frame.guarded(), left, st.spinner("Loading a sample run"):
+    SAMPLE = home_cards.sample_view()
+with place:
+    home_cards.doors(LIVE or (SAMPLE.run.id if SAMPLE else None), ",".join(SAMPLE.alike) if SAMPLE else None)
+with left:
+    show_picture()

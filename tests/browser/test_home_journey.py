@@ -1,0 +1,109 @@
+"""The Home page in a browser: the picture plays by itself, old links arrive, deep links cause no error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import IS_DARK, OTHER, Picture, Window, fits, settled, show
+from tests.viz.growing import RUN, Running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+STEP = "element => Number(element.dataset.step)"
+
+
+def test_the_picture_plays_by_itself_and_again(server: str, window: Window) -> None:
+    page = window(reduced_motion="no-preference").new_page()
+    asked: list[str] = []
+    page.goto(server)
+    player = page.locator(".replay")
+    player.get_by_role("button", name="Pause").wait_for()
+    settled(page)
+    page.on("request", lambda request: asked.append(request.url))
+    player.evaluate("""element => new Promise(done => {
+      let before = Number(element.dataset.step), fell = 0;
+      new MutationObserver(() => {
+        const step = Number(element.dataset.step);
+        fell += step < before;
+        before = step;
+        if (fell && step > 0) done();
+      }).observe(element, { attributes: true });
+    })""")  # it reached its end and began again
+    assert asked == []
+    assert "step=" not in page.url
+    player.get_by_role("button", name="Pause").click()
+    player.get_by_role("button", name="Play training").wait_for()
+
+
+def test_whoever_asked_for_less_motion_starts_the_picture(server: str, page: Page) -> None:
+    page.goto(server)
+    player = page.locator(".replay")
+    player.get_by_role("button", name="Play training").wait_for()
+    settled(page)
+    assert player.evaluate(STEP) > 0
+    assert player.get_by_role("button", name="Pause").count() == 0
+
+
+@pytest.mark.parametrize("name", ["home", "run", "capacity", "runs"])
+def test_a_deep_link_causes_no_error(name: str, server: str, page: Page) -> None:
+    """Streamlit asked `/run/_stcore/health` and `/run/_stcore/host-config` before it asked at the root."""
+    wrong: list[str] = []
+    page.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.goto(f"{server}/{'' if name == 'home' else name}?run={OTHER}")
+    page.get_by_role("heading", level=1).wait_for()
+    settled(page)
+    assert wrong == []
+    page.get_by_role("link", name="Methods", exact=True).click()
+    page.wait_for_url(f"{server}/methods")
+    page.get_by_role("heading", name="Methods", level=1).wait_for()
+    assert wrong == []
+
+
+def test_an_old_link_to_the_list_leads_to_it(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/?q=strategy%3Ddynamic&sort=name")
+    page.wait_for_url(f"{server}/runs?q=*")
+    page.get_by_role("heading", name="Runs", level=1).wait_for()
+    expect(page.get_by_role("textbox", name="Search", exact=True)).to_have_value("strategy=dynamic")
+    page.goto(f"{server}/runs")
+    page.get_by_role("heading", name="Runs", level=1).wait_for()
+
+
+def test_a_run_that_trains_appears_on_home_by_itself(server: str, runs_dir: Path, page: Page) -> None:
+    """It is what `make demo` opens: the run is started after the page."""
+    page.goto(server)
+    page.get_by_text("No run is training or waiting.").wait_for()
+    run = Running(runs_dir)
+    run.advance(12)
+    page.get_by_text("Training now: grows").wait_for()
+    page.locator(".replay[data-step='12']").wait_for()
+    run.advance(20)
+    page.locator(".replay[data-step='20']").wait_for()
+    page.get_by_role("link", name="Open Capacity").click()
+    page.wait_for_url(f"{server}/capacity?run={RUN}")
+    run.writer.finish("finished")
+    run.writer.close()
+
+
+def test_the_mode_is_switched_in_the_menu(server: str, page: Page) -> None:
+    page.goto(server)
+    settled(page)
+    page.get_by_test_id("stMainMenu").click()
+    page.get_by_text("Dark").click()
+    page.wait_for_function(IS_DARK, arg=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_home_fits_a_narrow_window(scheme: str, server: str, page: Page, picture: Picture) -> None:
+    for width in (1400, 1024, 375):
+        show(page, width=width, scheme=scheme)  # pyright: ignore[reportArgumentType]
+        page.goto(server)
+        page.locator(".replay").wait_for()
+        fits(page, scheme)  # pyright: ignore[reportArgumentType]
+        picture(page, f"home-{width}-{scheme}", full_page=True)
