@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +40,7 @@ def config(strategy: str, seed: int) -> dict[str, object]:
 def make_run(  # noqa: PLR0913
     runs_dir: Path, *, run_id: str, state: str = "finished", steps: int = 40, strategy: str = "dynamic",
     text: str = "fine", gates: bool = True, error: str | None = None, seed: int = 0, extras: bool = False,
-    own: bool = False, moves: bool = True,
+    own: bool = False, moves: bool = True, about: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Make a run.
 
@@ -55,6 +57,7 @@ def make_run(  # noqa: PLR0913
         extras: record what newer runs do: losses of held-out rows, the base model, the machine.
         own: record signals, numbers and decisions that only this run's method knows, named by `text`.
         moves: move rank at step 10; else all modules keep theirs, as with plain LoRA.
+        about: what the run says of itself, in place of the usual.
     """
     meta = {
         "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": seed,
@@ -62,6 +65,7 @@ def make_run(  # noqa: PLR0913
         "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24 if gates else 0, "head": 10},
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
     }  # fmt: skip
+    meta |= about or {}
     if own:
         meta["own_signals"] = {
             "group": {"title": text, "question": text, "unit": "", "choices": [], "grouping": True},

@@ -110,6 +110,22 @@ def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path
     assert page == run_report(sample), "the same run must give the same bytes"
 
 
+def test_no_path_of_this_machine_is_in_a_report(runs_dir: Path) -> None:
+    """The configuration in a report named folders of whoever trained the run."""
+    folders = []
+    for place, name in enumerate(("tickets.csv", "letters.csv")):
+        source = {"path": f"/home/someone/secret/{name}", "text": "body", "train_groups": ["/home/someone/secret/a"]}
+        told = {"name": None, "seed": place, "model": {"name": "/home/someone/secret/own-model"}, "data": source,
+                "adapter": {"rank": 4}, "strategy": {"name": "lora"}, "train": {"steps": 40}}  # fmt: skip
+        about = {"config": told, "model": told["model"]["name"], "data": source["path"]}
+        folders.append(make_run(runs_dir, run_id=f"{RUN[:-1]}{place}", strategy="lora", extras=True, about=about))
+    for page in (run_report(folders[0]), comparison_report(folders), comparison_report(folders[:1] * 2)):
+        assert b"someone" not in page
+        assert "own-model" in Read(page).said
+        assert "tickets.csv" in Read(page).said
+    assert "letters.csv" in Read(comparison_report(folders)).said
+
+
 def test_nothing_is_fetched_and_only_two_scripts_may_run(page: bytes) -> None:
     read = Read(page)
     assert [address for address in read.addresses if not address.startswith(("#part-", "data:,"))] == []

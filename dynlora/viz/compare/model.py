@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit.config_fields import flat
+from dynlora.viz.kit.config_fields import SOURCES, flat
 from dynlora.viz.kit.lines import smoothed
 from dynlora.viz.kit.run_summary import format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.stats import spearman
-from dynlora.viz.kit.text import number, one_line
+from dynlora.viz.kit.text import number, one_line, source_name
 
 METHOD = "strategy.name"
 """The setting whose value is shown with its fidelity."""
@@ -50,7 +50,8 @@ def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str
     configs = {names[summary["id"]]: flat(summary.get("config") or {}) for summary in summaries}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))
     rows = [[key, *(_shown(config, key) for config in configs.values())] for key in keys if key != "name"]
-    table = pd.DataFrame([row for row in rows if len(set(row[1:])) > 1], columns=["setting", *configs])
+    differ = [_by_name(row) for row in rows if len(set(row[1:])) > 1]
+    table = pd.DataFrame(differ, columns=["setting", *configs])
     table.loc[table["setting"] == METHOD, list(configs)] = [one_line(format_strategy(one), 120) for one in summaries]
     return table
 
@@ -58,7 +59,14 @@ def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str
 def _shown(config: Mapping[str, Any], key: str) -> str:
     if key not in config:
         return "–"
-    return "automatic" if config[key] is None else one_line(config[key], 120)
+    return "automatic" if config[key] is None else one_line(config[key], 2000)
+
+
+def _by_name(row: list[str]) -> list[str]:
+    """Return a row of settings for a table: model and data by name, as everywhere on the pages."""
+    key, *values = row
+    is_source = key.partition(".")[0] in SOURCES
+    return [key, *(one_line(source_name(value) if is_source else value, 120) for value in values)]
 
 
 def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str], metric: str) -> pd.DataFrame:
@@ -87,7 +95,9 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     for key, words in (("model", "models"), ("data", "data sets"), ("max_steps", "numbers of steps")):
         values = {str(summary.get(key)) for summary in summaries}
         if len(values) > 1:
-            found.append(f"These runs have different {words}: {', '.join(sorted(one_line(v, 40) for v in values))}.")
+            found.append(
+                f"These runs have different {words}: {', '.join(sorted(one_line(source_name(v), 40) for v in values))}."
+            )
     given = ((summary.get("params") or {}).get("budget") for summary in summaries)
     budgets = {budget for budget in given if budget is not None}
     if len(budgets) > 1:

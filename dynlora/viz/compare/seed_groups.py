@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.config_fields import flat
+from dynlora.viz.kit.config_fields import SOURCES, flat
 from dynlora.viz.kit.run_summary import format_strategy
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import one_line, source_name
 
 CLOCKS = {
     "step": "step",
@@ -117,13 +117,18 @@ def _labels(firsts: Sequence[Mapping[str, Any]], ignoring: Collection[str]) -> l
     found = []
     for own, word in zip(settings, words, strict=True):
         said = [key for key in differ[word] if own.get(key) is not None][:3]
-        found.append(", ".join([word, *(f"{_short(key)} {one_line(own[key], 24)}" for key in said)]))
+        found.append(", ".join([word, *(f"{_short(key)} {one_line(_shown(key, own[key]), 24)}" for key in said)]))
     return [label if found.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(found)]
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for one in settings for key in one)
     return [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
+
+
+def _shown(key: str, value: Any) -> Any:
+    """Return a setting for a label: model and data by name."""
+    return source_name(value) if key.partition(".")[0] in SOURCES and isinstance(value, str) else value
 
 
 def _short(key: str) -> str:

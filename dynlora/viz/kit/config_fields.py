@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dynlora.viz.kit.text import source_name
+
 LABELS = {
     "name": "run name", "model.name": "model", "model.dropout": "model dropout (probability)",
     "train.steps": "steps", "train.epochs": "epochs (instead of steps)", "adapter.rank": "rank (components)",
@@ -33,6 +35,24 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
+
+
+SOURCES = ("model", "data")
+"""Sections whose texts may be paths of this machine."""
+
+
+def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration for others to read: models and data by name, no path of this machine."""
+    return {key: _named(value) if key in SOURCES else value for key, value in config.items()}
+
+
+def _named(value: Any) -> Any:
+    """Return a value with each path in it as its last part."""
+    if isinstance(value, Mapping):
+        return {key: _named(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(part) for part in value]
+    return source_name(value) if isinstance(value, str) else value
 
 
 def launch_key(token: str, config: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.config_fields import by_name
 from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import plural
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
@@ -200,7 +201,11 @@ def _made(found: Compared) -> Part:
         "Setup",
         [
             Table("Settings that differ", difference, same, is_wide=True),
-            Text("Common configuration", yaml_text(alike) if alike else "There are no common settings.", is_wide=True),
+            Text(
+                "Common configuration",
+                yaml_text(by_name(alike)) if alike else "There are no common settings.",
+                is_wide=True,
+            ),
             Table("Versions and machine", versions, is_wide=True),
         ],
     )

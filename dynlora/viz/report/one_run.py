@@ -15,6 +15,7 @@ from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.config_fields import by_name
 from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import number, one_line, sentence_case
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
@@ -137,7 +138,7 @@ def made_part(run: RunReading) -> Part:
     return Part(
         "Setup",
         [
-            Text("Configuration", yaml_text(summary["config"])),
+            Text("Configuration", yaml_text(by_name(summary["config"]))),
             Table("Versions, machine and size", facts_frame(facts | machine(summary))),
         ],
     )
