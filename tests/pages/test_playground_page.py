@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.store.knockouts import read_knockouts
+from dynlora.viz.kit import strong_language
 from tests.pages.app import charts, open_page, words
 from tests.pages.trained import Here, plain
 from tests.viz.runs import make_run
@@ -129,3 +130,14 @@ def test_umap_that_is_not_installed_says_how_to_get_it(here: Here, run: Path) ->
         app = open_page("inputs", run=run.name, plane="UMAP")
         assert "pip install" in words(app)
         assert not app.exception
+
+
+def test_examples_that_can_be_shown_are_offered_first(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    monkeypatch.setattr(strong_language, "_is_strong", lambda text: text.startswith("0 "))
+    app = open_page("playground", run="20260101-000000-00000001")
+    offered = app.selectbox(key="playground-example").options
+    assert "1 fine" in offered[1]
+    assert "hidden" in offered[-1]
+    app.selectbox(key="playground-example").select(0).run()
+    assert app.text_area(key="playground-text").value == "0 fine", "choosing it shows it"

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.inputs.gate_effect import GateEffect
-from dynlora.viz.kit import theme
+from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
@@ -145,8 +145,12 @@ def _points(examples: pd.DataFrame) -> dict[str, object]:
     words = [
         [int(position), _wrapped(text), plotly_text(group, 24), "–" if loss != loss else f"{loss:.3f}"]
         for position, text, group, loss in zip(
-            examples.index, examples["text"], examples["group"], examples["loss"], strict=True
-        )
+            examples.index,
+            map(strong_language.shown, examples["text"]),
+            examples["group"],
+            examples["loss"],
+            strict=True,
+        )  # fmt: skip
     ]
     return {
         "x": examples["x"], "y": examples["y"], "mode": "markers", "customdata": words,

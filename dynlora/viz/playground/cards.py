@@ -13,6 +13,7 @@ import streamlit as st
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.store import queries
 from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import one_line, plural
 from dynlora.viz.playground import figures as playground_figures
@@ -159,8 +160,10 @@ def _example(examples: pd.DataFrame) -> None:
     """Draw the choice of an example to start from."""
     if examples.empty:
         return
-    shown = examples.head(50)
-    labels = {int(index): f"{text[:70]}" for index, text in zip(shown.index, shown["text"], strict=True)}
+    shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
+    labels = {
+        int(index): strong_language.shown(text)[:70] for index, text in zip(shown.index, shown["text"], strict=True)
+    }
     chosen = st.selectbox(
         "Example of the probe set", [None, *labels], key="playground-example", width=360,
         format_func=lambda index: "Choose an example" if index is None else safe(labels[index]),
@@ -228,8 +231,11 @@ def token_card(view: InputsView) -> None:
     if view.examples.empty:
         return
     with card("Example by word", "token-view"):
-        shown = view.examples.head(MOST_EXAMPLES)
-        labels = {str(index): one_line(text, 70) for index, text in zip(shown.index, shown["text"], strict=True)}
+        shown = strong_language.presentable_first(view.examples.head(MOST_EXAMPLES))
+        labels = {
+            str(index): one_line(strong_language.shown(text), 70)
+            for index, text in zip(shown.index, shown["text"], strict=True)
+        }
         wanted = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
         if not wanted:
             note("Colours the words of an example by gate, or by contribution to the prediction, for each layer.")

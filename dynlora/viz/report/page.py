@@ -13,7 +13,7 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
-from dynlora.viz.kit import theme
+from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.report import document
 from dynlora.viz.report.bundle import digest, plotly_bundle, policy
@@ -53,6 +53,7 @@ def _templates() -> jinja2.Environment:
     )  # fmt: skip
     found.filters.update(line=lambda value, limit=MOST_LINE: one_line(value, limit), lines=document.cut_lines)
     found.filters["grid"] = document.grid
+    found.tests["strong"] = strong_language.is_strong
     return found
 
 

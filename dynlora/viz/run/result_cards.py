@@ -14,7 +14,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.run import figures, result_figures, result_text, results
 from dynlora.viz.run import text as run_text
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, table
+from dynlora.viz.ui.cards import card, chart, colours, note, texts
 from dynlora.viz.ui.run_picker import Chosen
 
 NOT_RECORDED = "Not recorded in this run. Newer runs evaluate the base model on the probe set at their end."
@@ -38,9 +38,7 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
     with left, card("Results by input group", "groups"):
         _groups(run.folder, metric)
     with right, card(f"Highest-loss examples at step {step:,}", "worst"):
-        worst = run_summary.worst(payload)
-        st.dataframe(worst, hide_index=True, width="stretch", height=300)
-        table(worst, "worst")
+        texts(run_summary.worst(payload), "worst", 300)
     unit = "nats" if labels else "squared error"
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
@@ -96,7 +94,7 @@ def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[s
             words = result_text.answers(counts, before.capitalize(), after)
             chart(result_figures.answer_bar(counts, colours()), words, counts, f"{key}-answers")
         rows = results.turned(named) if labels and key == "base" else results.changed(named)
-        st.dataframe(rows, hide_index=True, width="stretch", height=230 if labels else 360)
+        texts(rows, f"{key}-examples", 230 if labels else 360)
 
 
 def _probe(folder: Path, name: str) -> pd.DataFrame:

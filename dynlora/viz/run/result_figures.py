@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.kit import theme
+from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
@@ -84,7 +84,7 @@ def before_after(named: pd.DataFrame, before: str, after: str, unit: str, colour
         drawn.add_scatter(
             x=part["first_loss"], y=part["last_loss"], mode="markers", name=name,
             marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
-            text=[plotly_text(text, 90) for text in part["text"]],
+            text=[plotly_text(strong_language.shown(text), 90) for text in part["text"]],
             hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=True)

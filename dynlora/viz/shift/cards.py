@@ -15,6 +15,7 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import listed, one_line, source_name
@@ -22,7 +23,7 @@ from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
 from dynlora.viz.shift import model as shift_model
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.paths import from_where_it_started
@@ -103,11 +104,19 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     left, right = st.columns([2, 3])
     with left:
         rows(frame.round(4))
-        for example in found["examples"]:
-            st.caption(safe(f"{one_line(example['before'], 90)} → {one_line(example['after'], 90)}"))
+        _example_texts(found["examples"])
     with right:
         _gates(found["before"], found["after"], modules, "shift-gates")
     under(shift_model.shift_caption(found, summary["metric"]), frame, "shift")
+
+
+def _example_texts(examples: Sequence[Mapping[str, str]]) -> None:
+    """List some texts and what was made of them, those that can be shown first."""
+    frame = strong_language.presentable_first(pd.DataFrame(examples, columns=["before", "after"]))
+    if not asked_for_texts(strong_language.count(frame), "perturbed"):
+        frame = strong_language.hidden(frame)
+    for before, after in zip(frame["before"], frame["after"], strict=True):
+        st.caption(safe(f"{one_line(before, 90)} → {one_line(after, 90)}"))
 
 
 def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.DataFrame, key: str) -> None:

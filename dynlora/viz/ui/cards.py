@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.viz.kit import theme
+from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.text import documentation_text, duration, markdown_text, number
 from dynlora.viz.kit.theme import Palette
@@ -120,18 +120,25 @@ def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
         table(frame, key)
 
 
-def table(frame: pd.DataFrame, key: str) -> None:
-    """Offer a frame as a table and as a CSV file; both travel only when somebody opens it."""
+def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> None:
+    """Offer a frame as a table and as a CSV file; both travel only when somebody opens it.
+
+    Args:
+        frame: the table.
+        key: of the elements, and the name of the file.
+        whole: what the file holds in its place; without it, texts with strong language are in the file only.
+    """
     place = st.popover("Table", icon=":material/table:", type="tertiary", key=f"table-{key}", on_change="rerun")
     if not place.open:
         return
     with place:
-        st.dataframe(frame.head(5000), hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)))
+        seen = strong_language.hidden(frame.head(5000)) if whole is None else frame.head(5000)
+        st.dataframe(seen, hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)))
         if len(frame) > 5000:
             st.caption(f"The first 5,000 of {len(frame):,} rows. The CSV file has all rows.")
         st.download_button(
-            "CSV", lambda: csv_text(frame), file_name=f"{key}.csv", mime="text/csv", key=f"csv-{key}",
-            on_click="ignore", icon=":material/download:",
+            "CSV", lambda: csv_text(frame if whole is None else whole), file_name=f"{key}.csv", mime="text/csv",
+            key=f"csv-{key}", on_click="ignore", icon=":material/download:",
         )  # fmt: skip
 
 
@@ -142,10 +149,25 @@ def rows(frame: pd.DataFrame) -> None:
     st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
 
 
-def texts(frame: pd.DataFrame) -> None:
-    """Draw a table of examples, the costliest first, its texts as they are."""
-    st.dataframe(frame, hide_index=True, width="stretch", height=min(400, 38 + 35 * max(len(frame), 1)))
-    table(frame, "texts")
+def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
+    """Draw a list of examples in its order; texts with strong language are shown when asked for.
+
+    Args:
+        frame: one row per example.
+        key: of the elements, and the name of the file.
+        height: at most, pixels.
+    """
+    seen = frame if asked_for_texts(strong_language.count(frame), key) else strong_language.hidden(frame)
+    st.dataframe(seen, hide_index=True, width="stretch", height=min(height, 38 + 35 * max(len(frame), 1)))
+    table(seen, key, frame)
+
+
+def asked_for_texts(hidden: int, key: str) -> bool:
+    """Draw the switch that shows hidden texts, where there are any, and return whether they are shown.
+
+    It is in no address: who opens a link decides anew.
+    """
+    return not hidden or st.toggle(f"Show text ({hidden:,} hidden: strong language)", key=f"show-{key}")
 
 
 def note(text: str) -> None:
