@@ -46,7 +46,7 @@ def show_list(runs: Any) -> None:
     if chosen:
         bulk_actions.ticked_runs(shown, chosen, runs_table.all_tags(runs))
     else:
-        cards.note("Select one run to open it, or several runs to compare them.")
+        cards.note("Click a name to open the run. Tick runs to compare, export, tag or delete them.")
 
 
 show_runs()

@@ -170,3 +170,25 @@ def test_the_trash_is_there_when_the_list_is_empty(runs_dir: Path) -> None:
     app.button(key="restore").click().run()
     assert not app.exception
     assert app.dataframe[0].value["id"].tolist() == [IDS[0]]
+
+
+def click(app: AppTest, row: int) -> AppTest:
+    """Click the name in a row of the table as a browser does."""
+    key = f"open-{app.session_state['grid'][0]}"
+    app.session_state[key] = {"row": row, "label": ""}
+    return app.run()
+
+
+def test_a_click_on_a_name_opens_the_run(runs: Path) -> None:
+    app = click(open_page("runs", sort="oldest"), 1)
+    assert [title.value for title in app.title] == ["run 1"]
+    assert app.query_params["run"] == [IDS[1]] or app.query_params["run"] == IDS[1]
+
+
+def test_a_click_on_a_table_that_is_gone_opens_nothing(runs: Path) -> None:
+    """A run that appeared meanwhile moved the rows: the click would open a neighbour."""
+    app = open_page("runs")
+    key = f"open-{app.session_state['grid'][0]}"
+    new_run(runs, "20260101-000000-00000009", "queued", name="newer", created=99.0, strategy="lora")
+    app.session_state[key] = {"row": 1, "label": ""}
+    assert [title.value for title in app.run().title] == ["Runs"]

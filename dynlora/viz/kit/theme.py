@@ -278,6 +278,10 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
     flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 }}
 @media (max-width: 640px) {{
+  [data-testid="stLayoutWrapper"]:has(> .st-key-views-of-run) {{ flex: 1 0 100%; }}
+  .st-key-views-of-run {{ column-gap: 0.2rem; }}
+  .st-key-views-of-run a {{ padding: 0.25rem 0.45rem 0.25rem 0; }}
+  .st-key-tour-hint {{ flex-wrap: wrap !important; }}
   [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
 }}

@@ -18,6 +18,7 @@ from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.paths import from_where_it_started
+from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 
 
@@ -169,6 +170,8 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
                     st.session_state["launched"].append(handle.id)
         except DynloraError as error:
             st.error(markdown_text(error, 2000))
+        else:
+            st.toast(queued_words(len(configs)), icon=":material/check:")
 
 
 def launched() -> list[str]:

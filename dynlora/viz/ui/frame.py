@@ -16,6 +16,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.live import following
 from dynlora.viz.ui.run_picker import count_active
+from dynlora.viz.ui.toasts import show_toasts
 from dynlora.viz.ui.unlock import unlock
 
 EXPLAINED_BY = {
@@ -59,6 +60,7 @@ def prepare() -> None:
     if host is not None and not is_own_page(host, origin):
         st.stop()
     st.html(theme.style_sheet(theme.palette(st.context.theme.type)))
+    show_toasts()
 
 
 def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -> None:

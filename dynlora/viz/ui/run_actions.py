@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,11 +11,13 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
+from dynlora.jobs.launch import in_queue
 from dynlora.store import queries
 from dynlora.viz.kit.text import plural
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
+from dynlora.viz.ui.toasts import announce
 
 
 def wake() -> None:
@@ -25,10 +27,10 @@ def wake() -> None:
 
 
 def runs_grid(table: pd.DataFrame) -> list[str]:
-    """Draw the table of runs and return the ids of the ticked ones.
+    """Draw the table of runs and return the ids of the ticked ones; a click on a name opens the run.
 
-    A tick is a position, so another set or order of runs gets another table, with the same runs ticked: no tick ever
-    slips to a neighbour, and none is lost when a run appears.
+    A tick and a click are positions, so another set or order of runs gets another table, with the same runs ticked:
+    none ever slips to a neighbour, and no tick is lost when a run appears.
     """
     ids = table["id"].tolist()
     key = f"runs-{hashlib.sha256(''.join(ids).encode()).hexdigest()[:12]}"
@@ -39,9 +41,12 @@ def runs_grid(table: pd.DataFrame) -> list[str]:
         st.session_state["grid"] = (key, start)
     state = st.dataframe(
         table, key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode="multi-row",
-        selection_default={"selection": {"rows": start}}, column_config=_columns(),
+        selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}"),
         height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=_used(table),
     )  # fmt: skip
+    opened = st.session_state.get(f"open-{key}")
+    if opened is not None and opened["row"] < len(ids):
+        st.switch_page("pages/run.py", query_params={"run": ids[opened["row"]]})
     rows = state["selection"]["rows"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
     st.session_state["ticked"] = [ids[row] for row in rows if row < len(ids)]
     return st.session_state["ticked"]
@@ -52,11 +57,19 @@ def _used(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns if name not in ("tags", "note") or bool(table[name].map(len).sum())]
 
 
-def _columns() -> dict[str, Any]:
-    """Return how the columns of the table are drawn."""
+def _columns(opened: str) -> dict[str, Any]:
+    """Return how the columns of the table are drawn; a click on a name is kept under the key `opened`."""
     column = st.column_config
     return {
-        "name": column.TextColumn("Name", pinned=True, width="medium"),
+        "name": column.ButtonColumn(
+            "Name",
+            pinned=True,
+            width="medium",
+            type="tertiary",
+            alignment="left",
+            key=opened,
+            help="Click a name to open the run. Tick rows to compare, export, tag or delete them.",
+        ),
         "progress": column.ProgressColumn("Progress", format="%d %%", min_value=0, max_value=100, width="small"),
         "trend": column.LineChartColumn(
             "Trend", width="small", help="The last evaluations. Before the second evaluation: the training loss."
@@ -94,7 +107,8 @@ def delete_button(run_ids: Sequence[str]) -> None:
     with st.popover(label, icon=":material/delete:"):
         st.caption("Moves the runs to the trash of the runs folder. They can be restored.")
         if st.button("Move to trash", key="delete", type="primary"):
-            _each(lambda run_id: launch.delete(runs_dir(), run_id), run_ids)
+            done = f"Moved to the trash: {plural(len(run_ids), 'run')}"
+            _each(lambda run_id: launch.delete(runs_dir(), run_id), run_ids, lambda _: done)
 
 
 def trash() -> None:
@@ -104,7 +118,8 @@ def trash() -> None:
         with st.expander(f"Trash ({len(found)})", icon=":material/delete:"):
             chosen = st.multiselect("Runs in the trash", found, key="trash")
             if chosen and st.button("Restore", key="restore"):
-                _each(lambda run_id: launch.restore(runs_dir(), run_id), chosen)
+                done = f"Restored: {plural(len(chosen), 'run')}"
+                _each(lambda run_id: launch.restore(runs_dir(), run_id), chosen, lambda _: done)
 
 
 def run_buttons(run: Chosen, status: str) -> None:
@@ -115,11 +130,11 @@ def run_buttons(run: Chosen, status: str) -> None:
         _end_now_button(run)
     elif status in ("queued", "running"):
         if st.button("Stop", icon=":material/stop:", key="stop"):
-            _each(lambda run_id: launch.stop(runs_dir(), run_id), [run.id])
+            _each(lambda run_id: launch.stop(runs_dir(), run_id), [run.id], _stopped)
     elif status in ("stopped", "failed", "interrupted") and st.button(
         "Resume", icon=":material/play_arrow:", key="resume", type="primary"
     ):
-        _each(lambda run_id: launch.resume(runs_dir(), run_id), [run.id])
+        _each(lambda run_id: launch.resume(runs_dir(), run_id), [run.id], lambda _: queued_words(1))
 
 
 def _end_now_button(run: Chosen) -> None:
@@ -133,15 +148,38 @@ def _end_now_button(run: Chosen) -> None:
             f"loses the {plural(lost, 'step')} since the checkpoint of step {kept}."
         )
         if st.button("End now", key="end-now", type="primary"):
-            _each(lambda run_id: launch.end_now(runs_dir(), run_id), [run.id])
+            _each(lambda run_id: launch.end_now(runs_dir(), run_id), [run.id], lambda _: "The run was ended")
 
 
-def _each(action: object, run_ids: Sequence[str]) -> None:
-    """Do something to each run and draw the page again; an error is shown as its message."""
+def _stopped(status: object) -> str:
+    """Return what a stop did, by the status right after it."""
+    if status == "stopped":
+        return "The run left the queue"
+    return "Stopping: the run finishes its step and saves its state"
+
+
+def queued_words(runs: int) -> str:
+    """Return that runs were put into the queue, and how many others are before them."""
+    training, waiting = in_queue(runs_dir())
+    before = max(0, training + waiting - runs)
+    place = f", {plural(before, 'run')} before" if before else ""
+    return f"Queued: {plural(runs, 'run')}{place}"
+
+
+def _each(action: Callable[[str], object], run_ids: Sequence[str], words: Callable[[object], str]) -> None:
+    """Do something to each run and draw the page again; an error is shown as its message.
+
+    Args:
+        action: what is done.
+        run_ids: the runs.
+        words: says what was done, from what the action returned of the last run.
+    """
+    done: object = None
     try:
         for run_id in run_ids:
-            action(run_id)  # pyright: ignore[reportCallIssue]
+            done = action(run_id)
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
     else:
+        announce(words(done))
         st.rerun()

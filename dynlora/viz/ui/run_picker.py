@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.jobs.launch import in_queue
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
@@ -97,7 +98,7 @@ def is_active(runs: pd.DataFrame) -> bool:
 def count_active() -> int:
     """Return how many own runs train or wait; 0 where the runs folder cannot be read."""
     with suppress(DynloraError, OSError):
-        return int(queries.list_runs(runs_dir())["status"].isin(ACTIVE).sum())
+        return sum(in_queue(runs_dir()))
     return 0
 
 
@@ -253,7 +254,7 @@ def link(page: str, label: str, **params: str) -> None:
 
 def links(run_id: str, *, here: str = "") -> None:
     """Draw the links from a run to its other views."""
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="small", key="views-of-run"):
         for page in ("run", "capacity", "inputs", "playground"):
             if page != here:
                 link(f"pages/{page}.py", page.capitalize(), run=run_id)
