@@ -2,34 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from dynlora.jobs import launch
 from dynlora.viz.launch import form_model
 from dynlora.viz.methods import model as methods_model
-from dynlora.viz.ui import cards, facts, frame, run_picker
+from dynlora.viz.ui import cards, facts, frame, multiselect, run_picker
 
 frame.enter()
 cards.titled("Methods", "All strategies: what they do, their papers and their cost.")
 with frame.guarded(), st.spinner("Loading the strategies"):
-    strategies = launch.catalog()["strategies"]
+    STRATEGIES = launch.catalog()["strategies"]
 
-with cards.card("Overview", "overview"):
-    cards.rows(methods_model.overview(strategies))
-for strategy in strategies:
-    with cards.card(strategy.get("title") or strategy["name"], f"method-{strategy['name']}"):
-        left, right = st.columns([3, 2], gap="large")
-        with left:
-            st.markdown(cards.safe(strategy.get("summary") or ""))
-            if strategy.get("formula"):
-                st.latex(strategy["formula"])
-            for paragraph in methods_model.how(strategy):
-                cards.documented(paragraph)
-            if departs := methods_model.departs(strategy):
-                cards.documented(f"Differences from the source: {departs}")
-        with right:
-            facts.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
-            run_picker.link("pages/launch.py", "Launch", strategy=strategy["name"])
-            frame.documentation("Full description", f"methods/{strategy['name']}")
-        with st.expander("Hyperparameters", icon=":material/tune:"):
-            st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")
+
+def pick_methods() -> list[Mapping[str, Any]]:
+    """Draw the filters and return the methods that fit all of them."""
+    with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
+        chosen = {
+            name: multiselect.several(name, words.label, list(words.options), words.options, width=170)
+            for name, words in methods_model.FILTERS.items()
+        }
+    return methods_model.filtered(STRATEGIES, chosen)
+
+
+def show_contents(shown: list[Mapping[str, Any]]) -> None:
+    """Draw links to the sections of the page, and all methods as a table on demand."""
+    count = f"{len(shown)} of {len(STRATEGIES)} methods"
+    with cards.card("Contents", "contents", "" if len(shown) == len(STRATEGIES) else count):
+        if not shown:
+            cards.note("No method fits all filters.")
+            return
+        st.markdown(
+            " · ".join(f"[{cards.safe(methods_model.title(one))}](#{methods_model.anchor(one)})" for one in shown)
+        )
+        cards.table(methods_model.overview(shown), "methods")
+
+
+def show_method(strategy: Mapping[str, Any]) -> None:
+    """Draw a method: what it does in a line, the rest folded."""
+    name = strategy["name"]
+    with st.container(border=True, key=f"card-method-{name}", gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", key=f"method-head-{name}"):
+            st.subheader(cards.safe(methods_model.title(strategy)), anchor=methods_model.anchor(strategy))
+            cards.note(methods_model.in_brief(strategy))
+            run_picker.link("pages/launch.py", "Launch", strategy=name)
+        st.markdown(cards.safe(strategy.get("summary") or ""))
+        with st.expander("Formula, paper and hyperparameters"):
+            show_details(strategy)
+
+
+def show_details(strategy: Mapping[str, Any]) -> None:
+    """Draw how a method works, where it differs from its source, its facts and its settings."""
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        if strategy.get("formula"):
+            st.latex(strategy["formula"])
+        for paragraph in methods_model.how(strategy):
+            cards.documented(paragraph)
+        if departs := methods_model.departs(strategy):
+            cards.documented(f"Differences from the source: {departs}")
+    with right:
+        facts.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
+        frame.documentation("Full description", f"methods/{strategy['name']}")
+    st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")
+
+
+SHOWN = pick_methods()
+show_contents(SHOWN)
+for one in SHOWN:
+    show_method(one)

@@ -83,10 +83,19 @@ def describe(name: str) -> dict[str, Any]:
         "fidelity": cls.fidelity,
         "cost": cls.cost,
         "budget_in": cls.budget_in,
+        "moves": _moves(cls),
         "signals": {name: dataclasses.asdict(signal) for name, signal in cls.own_signals.items()},
         "doc": (cls.__doc__ or "").strip(),
         "fields": [_field(f, hints[f.name]) for f in settings_of(cls).values()],
     }
+
+
+def _moves(cls: type[Strategy]) -> str:
+    """Return when a method changes the adapters beyond training them: `during` training, `before` it, or `never`."""
+    if cls.allocate is not Strategy.allocate:
+        return "during"
+    is_set_before = cls.ranks is not Strategy.ranks or cls.begin is not Strategy.begin
+    return "before" if is_set_before else "never"
 
 
 def _field(f: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:

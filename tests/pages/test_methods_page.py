@@ -2,18 +2,78 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from dynlora import strategies
 from dynlora.jobs import launch
 from dynlora.viz.kit.text import documentation_text
 from dynlora.viz.methods import model as methods_model
-from tests.pages.app import open_page
+from tests.pages.app import open_page, words
+
+ANCHORS = {
+    "adalora": "ada-lo-ra", "aslora": "as-lo-ra", "beamlora": "beam-lo-ra", "diffora": "diffo-ra",
+    "dynamic": "dynamic-lo-ra", "elalora": "ela-lo-ra", "eva": "eva", "gelora": "ge-lo-ra", "glora": "g-lo-ra",
+    "gora": "go-ra", "l1ra": "l1-ra", "lora": "lo-ra", "lora_ensemble": "lo-ra-ensemble", "lora_sp": "lo-ra-sp",
+    "sora": "so-ra", "xgblora": "xgb-lo-ra",
+}  # fmt: skip
+"""What streamlit made of the titles when the page left it to it: links by these keep working."""
 
 
-def test_every_method_is_explained_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    described = [strategies.describe(name) for name in strategies.registry()]
-    monkeypatch.setattr(launch, "catalog", lambda: {"strategies": described})
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The real strategies, which the page shows."""
+    found = [strategies.describe(name) for name in strategies.registry()]
+    monkeypatch.setattr(launch, "catalog", lambda: {"strategies": found})
+    return found
+
+
+def anchors(app: AppTest) -> list[str]:
+    """Return the names in the anchors of the sections."""
+    return [heading.anchor for heading in app.subheader]
+
+
+def test_links_by_anchor_keep_working(described: list[dict[str, Any]]) -> None:
+    assert {one["name"]: methods_model.anchor(one) for one in described} == ANCHORS
+    app = open_page("methods")
+    assert anchors(app) == list(ANCHORS.values())
+    contents = next(element.value for element in app.markdown if "(#ada-lo-ra)" in element.value)
+    assert [name for name in ANCHORS.values() if f"(#{name})" not in contents] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "names"),
+    [
+        ({"fidelity": "description"}, ["gora"]),
+        ({"moves": "never"}, ["lora", "lora_ensemble"]),
+        ({"moves": "before", "cost": "none"}, ["eva", "gora"]),
+        ({"moves": "never", "fidelity": "reconstruction"}, []),
+        ({"fidelity": "<b>"}, list(ANCHORS)),
+    ],
+)
+def test_a_link_restores_the_filters(
+    address: dict[str, str], names: list[str], described: list[dict[str, Any]]
+) -> None:
+    assert len(described) == len(ANCHORS)
+    app = open_page("methods", **address)
+    assert anchors(app) == [ANCHORS[name] for name in names]
+    assert names or "No method fits all filters" in words(app)
+
+
+def test_every_option_fits_a_method(described: list[dict[str, Any]]) -> None:
+    for name, kind in methods_model.FILTERS.items():
+        assert {methods_model.value(one, name) for one in described} == set(kind.options)
+
+
+def test_sections_are_folded(described: list[dict[str, Any]]) -> None:
+    folded = open_page("methods").expander
+    assert len(folded) == len(described)
+    assert not any(section.proto.expanded for section in folded)
+
+
+def test_every_method_is_explained_whole(described: list[dict[str, Any]]) -> None:
     shown = [caption.value for caption in open_page("methods").caption]
     assert not [text for text in shown if text.endswith("…")], "nothing is cut"
     assert not [text for text in shown if "\\`" in text], "what stands in backticks is code"

@@ -267,6 +267,8 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 [class*="st-key-card-door-"] a:hover, .st-key-tour-hint a:hover {{ border-color: {colours.accent}; }}
 .st-key-tour-hint {{ background: {colours.panel}; border: 1px solid {colours.hairline};
   border-left: 3px solid {colours.accent}; border-radius: 8px; padding: 0.35rem 0.9rem; }}
+[class*="st-key-card-method-"] h3 {{ font-size: 1.02rem; font-weight: 650; padding: 0; }}
+[class*="st-key-method-head-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-run-line-"] a {{ padding-left: 0; }}
 [class*="st-key-run-line-"] a p, [class*="st-key-card-door-"] a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
 [class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
@@ -282,6 +284,7 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
   .st-key-views-of-run {{ column-gap: 0.2rem; }}
   .st-key-views-of-run a {{ padding: 0.25rem 0.45rem 0.25rem 0; }}
   .st-key-tour-hint {{ flex-wrap: wrap !important; }}
+  [class*="st-key-method-head-"] [data-testid="stCaptionContainer"] {{ display: none; }}
   [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
 }}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,69 @@ FIDELITY = {
 """What each word for fidelity means."""
 
 _ARXIV = re.compile(r"arXiv:? ?(\d{4}\.\d{4,5})")
+
+
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+\d*|\d+")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What methods can be told apart by.
+
+    Attributes:
+        label: of the choice.
+        options: a word for each value, in order.
+    """
+
+    label: str
+    options: Mapping[str, str]
+
+
+FILTERS = {
+    "moves": Filter(
+        "Adapters change", {"during": "during training", "before": "before training", "never": "not at all"}
+    ),
+    "cost": Filter("Cost per step", {"none": "as LoRA or less", "extra": "more than LoRA"}),
+    "fidelity": Filter(
+        "Fidelity", {"code": "published code", "description": "paper's description", "reconstruction": "reconstruction"}
+    ),
+}
+"""What the page filters by: name in the address to words. All methods train on every task."""
+
+
+def value(strategy: Mapping[str, Any], name: str) -> str:
+    """Return which option of a filter fits a method."""
+    if name == "cost":
+        return "none" if str(strategy.get("cost") or "").startswith(("none", "less")) else "extra"
+    return str(strategy.get(name) or "")
+
+
+def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Sequence[str]]) -> list[Mapping[str, Any]]:
+    """Return the methods that fit all filters; one without a choice fits all.
+
+    Args:
+        strategies: as `launch.catalog` lists them.
+        chosen: options by filter.
+    """
+    return [
+        one for one in strategies if all(not wanted or value(one, name) in wanted for name, wanted in chosen.items())
+    ]
+
+
+def in_brief(strategy: Mapping[str, Any]) -> str:
+    """Return what the filters say of a method, in words."""
+    known = [(words, words.options.get(value(strategy, name))) for name, words in FILTERS.items()]
+    return " · ".join(f"{words.label}: {said}" for words, said in known if said)
+
+
+def title(strategy: Mapping[str, Any]) -> str:
+    """Return what a method is called."""
+    return str(strategy.get("title") or strategy["name"])
+
+
+def anchor(strategy: Mapping[str, Any]) -> str:
+    """Return the name of a method's section in a link, such as `ada-lo-ra`, as links had it before."""
+    return "-".join(word.lower() for word in _WORDS.findall(title(strategy)))
 
 
 def overview(strategies: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
