@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from dynlora.data_files import repair_list
 from dynlora.errors import ConfigError, explain, keys_of, nearest, refuse_booleans, section_in
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,15 @@ class DataConfig(Section):
     max_length: int = Field(
         128, ge=4, le=8192, description=("Maximum length of a text in tokens; longer texts are truncated.")
     )
+    repair: tuple[repair_list.Repair, ...] = Field(
+        (), description="Repairs of the rows before training, such as drop_duplicates; `dynlora data check` names them."
+    )
+
+    @field_validator("repair", mode="before")
+    @classmethod
+    def _known_repairs(cls, value: Any) -> Any:
+        """Refuse what is no repair, in one sentence."""
+        return repair_list.checked(value)
 
     @model_validator(mode="before")
     @classmethod

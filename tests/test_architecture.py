@@ -30,7 +30,8 @@ OPTIMIZER_STATE = ("dynlora/engine/edits/", "dynlora/engine/loop/checkpoint.py",
 """The places that may read or write the optimiser's state: edits repair it, checkpoints carry it."""
 
 TORCH_FREE = ("dynlora", "dynlora.config", "dynlora.assets", "dynlora.store", "dynlora.jobs.launch",
-              "dynlora.server.app_files", "dynlora.jobs.uploads", "dynlora.peft_adapter")  # fmt: skip
+              "dynlora.server.app_files", "dynlora.jobs.uploads", "dynlora.peft_adapter",
+              "dynlora.data_files.scan")  # fmt: skip
 
 
 def _sources(*patterns: str) -> list[Path]:
@@ -299,7 +300,11 @@ def test_file_names_are_things_of_the_field() -> None:
     assert [_name(path) for path in ALL if path.stem in ("utils", "util", "helpers", "common", "core", "misc")] == []
 
 
-OPTIONAL = {"dynlora/inference/session.py": "umap", "dynlora/assets/gguf_llama.py": "gguf"}
+OPTIONAL = {
+    "dynlora/inference/session.py": "umap",
+    "dynlora/assets/gguf_llama.py": "gguf",
+    "dynlora/data_files/binary_file.py": "excel",
+}
 """Files that import what only an extra of that name brings, each after it has looked whether it is there."""
 
 NOT_HERE = {"umap": ["umap-learn"]}

@@ -23,16 +23,17 @@ _FEATURE = "errors store viz/kit viz/ui"
 RULES: dict[str, str] = {
     "errors": "",
     "safe_files": "",
-    "config": "errors",
+    "data_files": "errors safe_files",
+    "config": "errors data_files",
     "config_files": "config errors",
     "assets": "errors",
     "peft_adapter": "errors safe_files",
     "store": "config errors safe_files",
     "jobs": "assets config_files errors peft_adapter safe_files store",
     "tasks": "errors",
-    "engine": "config tasks engine/model engine/data engine/edits engine/init",
+    "engine": "config data_files tasks engine/model engine/data engine/edits engine/init",
     "engine/model": "errors tasks engine",
-    "engine/data": "config errors tasks engine",
+    "engine/data": "config data_files errors tasks engine",
     "engine/edits": "engine engine/model",
     "engine/init": "errors tasks engine engine/model engine/data engine/edits",
     "engine/allocation": "engine engine/model engine/edits",
@@ -42,10 +43,11 @@ RULES: dict[str, str] = {
     "strategies": _METHOD,
     "strategies/*": f"{_METHOD} engine/evaluation",
     "training": "assets config config_files errors store jobs tasks engine engine/* strategies",
-    "inference": "assets config config_files errors safe_files store jobs tasks engine engine/* strategies training",
+    "inference": "assets config config_files data_files errors safe_files store jobs tasks engine engine/* strategies "
+    "training",
     "server": "errors jobs safe_files",
-    "cli": "assets config config_files errors safe_files store jobs peft_adapter server strategies training inference "
-    "engine/loop viz/kit viz/knockout viz/adapter viz/report",
+    "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
+    "inference engine/loop viz/kit viz/knockout viz/adapter viz/report",
     "api": "config errors store tasks engine engine/* strategies training",
     "viz/kit": "store",
     "viz/ui": "errors store jobs inference server viz/kit",
@@ -58,7 +60,7 @@ RULES: dict[str, str] = {
     "viz/knockout": f"{_FEATURE} inference",
     "viz/adapter": f"{_FEATURE} jobs peft_adapter",
     "viz/methods": "viz/kit",
-    "viz/launch": f"{_FEATURE} assets config config_files jobs",
+    "viz/launch": f"{_FEATURE} assets config config_files data_files jobs",
     "viz/playground": f"{_FEATURE} viz/inputs",
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
     "viz/compare": f"{_FEATURE} viz/run viz/runs",
@@ -76,11 +78,11 @@ _GROUND = "config config_files errors safe_files assets peft_adapter"
 _ENGINE = "tasks engine engine/* strategies strategies/*"
 
 FREE_OF: dict[str, str] = {
-    "torch": f"{_GROUND} store jobs server viz/* pages",
-    "streamlit": f"{_GROUND} store jobs {_ENGINE} training inference cli api viz/kit viz/methods",
-    "plotly": f"{_GROUND} store jobs {_ENGINE} training inference server cli api pages",
+    "torch": f"{_GROUND} data_files store jobs server viz/* pages",
+    "streamlit": f"{_GROUND} data_files store jobs {_ENGINE} training inference cli api viz/kit viz/methods",
+    "plotly": f"{_GROUND} data_files store jobs {_ENGINE} training inference server cli api pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} jobs {_ENGINE} training inference server cli api viz/* pages",
+    "sqlite3": f"{_GROUND} data_files jobs {_ENGINE} training inference server cli api viz/* pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
 

@@ -15,6 +15,7 @@ import click
 from dynlora.cli import commands
 from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
+from dynlora.cli.data import data
 from dynlora.cli.knockout import answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.terminal import shown
@@ -327,5 +328,6 @@ def doctor(**options: Any) -> Any:
     return commands.doctor(**options)
 
 
+main.add_command(data)
 main.add_command(cli_report.report)
 main.add_command(cli_report.inspect)

@@ -6,15 +6,11 @@ other streams as they were, and a resumed run needs no saved generator to contin
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
+from dynlora.data_files.draws import stream_seed
 
-def stream_seed(seed: int, *key: object) -> int:
-    """Return a 63-bit seed from the run's seed and a key such as (module name, "lora_A")."""
-    text = "\x1f".join(str(part) for part in (seed, *key))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+__all__ = ["seed_global_stream", "stream", "stream_seed"]
 
 
 def stream(seed: int, *key: object) -> torch.Generator:

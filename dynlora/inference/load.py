@@ -11,8 +11,8 @@ import torch
 from dynlora import assets, strategies, tasks
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
+from dynlora.data_files.opening import is_table
 from dynlora.engine.adapt import adapt
-from dynlora.engine.data.tables import FORMATS as TABLE_FORMATS
 from dynlora.engine.data.tables import read_table
 from dynlora.engine.data.text_data import text_columns
 from dynlora.engine.evaluation.evaluate import UNUSUAL
@@ -102,7 +102,7 @@ def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None
     Raises:
         DataError: when the file cannot be read or lacks the columns.
     """
-    if path.suffix.lower() not in TABLE_FORMATS:
+    if not is_table(path):
         if not path.is_file():
             raise DataError(f"--file {path}: does not exist; check the path")
         return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()], None

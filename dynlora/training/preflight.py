@@ -77,6 +77,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
         "labels": inputs.data.labels,
         "metric": inputs.data.metric,
         "data": settings.data.source,
+        "repaired": inputs.data.repaired,
         "preview": _preview(inputs, trainer.tokens),
     }
     return {**found, "warnings": _warnings(inputs, found)}

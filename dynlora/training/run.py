@@ -167,6 +167,7 @@ def _planned(inputs: Inputs) -> PlannedRun:
         "config": config.model_dump(mode="json"),
         "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
         "data_warnings": inputs.data.warnings,
+        "data_repairs": inputs.data.repaired,
     }
     return PlannedRun(config, meta, inputs.total, inputs)
 
@@ -209,6 +210,8 @@ def _run(
     resume_from = None if state is None else state["step"]
     with RunWriter.open(folder, resume_from=resume_from) as writer, _stop_of(folder) as stop:
         writer.set_meta("machine", describe_machine(accelerator.device, _precision(inputs, accelerator)))
+        for repair in inputs.data.repaired:
+            writer.log("info", repair)
         for warning in inputs.data.warnings:
             writer.log("warning", warning)
         if state is not None:

@@ -334,7 +334,7 @@ REFUSED: dict[str, tuple[Records, dict[str, Any], str]] = {
     "numbers and some text": (
         [*({"text": f"t {i}", "label": i / 3} for i in range(12)), {"text": "u", "label": "N/A"}] * 2, {}, "'N/A'"
     ),
-    "too many classes": ([{"text": f"t {i}", "label": f"c {i}"} for i in range(1300)], {}, "too many for classes"),
+    "too many classes": ([{"text": f"t {i}", "label": f"c {i}"} for i in range(1300)], {}, "is an id or a number"),
     "too many groups": (
         [{"text": f"t {i}", "label": i % 2, "who": f"g {i}"} for i in range(90)],
         {"group_by": "who", "eval_fraction": 0.8}, "too many",

@@ -122,6 +122,11 @@ def _command(name: str, command: click.Command, parent: click.Context) -> Iterat
     records = [parameter.get_help_record(context) for parameter in command.params]
     if rows := [(f"`{record[0]}`", _flat(record[1])) for record in records if record]:
         yield table(("option", "meaning"), rows)
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            if found is not None:
+                yield from _command(f"{name} {inner}", found, parent)
 
 
 def settings() -> str:

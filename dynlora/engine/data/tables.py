@@ -1,137 +1,117 @@
-"""Tables of rows from local files; every refusal says what to change."""
+"""Tables of rows as the `datasets` library holds them; `dynlora/data_files` reads, splits and repairs them."""
 
 from __future__ import annotations
 
-import glob
-import re
-import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_dataset
+from datasets import Dataset
 
+from dynlora.config import DataConfig
+from dynlora.data_files import columns, reader, repairs, splitting
+from dynlora.data_files.columns import Columns
+from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples
+from dynlora.data_files.opening import FileError
+from dynlora.data_files.repair_list import Merge
+from dynlora.data_files.table import Table
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
 
-FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-"""File endings that are read, with the reader of the `datasets` library."""
 
-SHARD = re.compile(r"-\d+-of-\d+$")
+@dataclass(frozen=True)
+class Splits:
+    """The tables of both sides.
 
-CSV_OPTIONS: dict[str, Any] = {"keep_default_na": False, "na_values": ["", "nan", "NaN"]}
-"""A text or class may be called NA, None or null; an empty cell, or a number that is none, is a gap."""
+    Attributes:
+        train, held_out: rows in their order.
+        repaired: what each repair of the configuration did, in sentences.
+    """
 
-HELD_OUT = ("validation", "test", "dev", "valid", "eval")
+    train: Dataset
+    held_out: Dataset
+    repaired: tuple[str, ...] = ()
 
 
-def read_splits(folder: Path, seed: int, eval_fraction: float) -> dict[str, Dataset]:
-    """Return the training and held-out tables; one file is split by a keyed draw.
+def read_splits(config: DataConfig, folder: Path, seed: int, label_names: Sequence[str] = ()) -> Splits:
+    """Return the training and held-out tables, repaired; one file is split by a keyed draw.
+
+    Args:
+        config: which columns are what, how much is held out, and the repairs.
+        folder: where the data lies: a file, or a folder with a training file.
+        seed: of the run.
+        label_names: what the numbers of the label column mean, where the data itself does not say so.
 
     Raises:
-        DataError: when nothing readable is there.
+        DataError: when nothing readable is there, or a repair cannot be carried out.
     """
-    if folder.is_dir():
-        files = _files_of(folder)
-        held_out = next((files[name] for name in HELD_OUT if name in files), None)
-        if "train" not in files:
-            raise DataError(
-                f"data.path={folder}: has no train.csv, train.jsonl or train.parquet; name the files "
-                "train.* and validation.*, or give one file"
-            )
-        table = _read_together(files["train"])
-        if held_out is not None:
-            return {"train": table, "held_out": _read_together(held_out)}
-    else:
-        table = read_table(folder)
-    n_held_out = max(1, round(len(table) * eval_fraction))
-    if len(table) - n_held_out < 1:
-        raise DataError(f"data.path={folder}: too few rows ({len(table)}) for training and held-out examples; add rows")
-    order = np.random.default_rng(stream_seed(seed, "split")).permutation(len(table))
-    return {
-        "train": table.select(np.sort(order[n_held_out:])),
-        "held_out": table.select(np.sort(order[:n_held_out])),
-    }
+    with _as_path(folder):
+        sides = reader.read_sides(folder)
+        if config.repair:
+            return _repaired(config, sides, seed, label_names)
+        if sides.held_out is not None:
+            return Splits(dataset_of(sides.train), dataset_of(sides.held_out))
+        held_out = splitting.held_out_rows(folder.name, len(sides.train), seed, config.eval_fraction)
+    table = dataset_of(sides.train)
+    return Splits(table.select(np.flatnonzero(~held_out)), table.select(np.flatnonzero(held_out)))
 
 
-def _files_of(folder: Path) -> dict[str, list[Path]]:
-    """Return the tables of a folder by split; shards such as train-00000-of-00002 stand together.
-
-    Raises:
-        DataError: when a split lies there twice.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in FORMATS and not path.name.startswith("."):
-            found.setdefault(path.stem.split("-")[0].lower(), []).append(path)
-    for split in ("train", *HELD_OUT):
-        paths = found.get(split, [])
-        if len(paths) > 1 and not all(SHARD.search(path.stem) for path in paths):
-            raise DataError(
-                f"data.path={folder}: has {' and '.join(path.name for path in paths[:3])}; keep one of them, "
-                "or give that file"
-            )
-    return found
+def wanted_columns(config: DataConfig) -> Columns:
+    """Return the columns that a config names."""
+    return Columns(config.text, config.text_pair, config.label, config.group_by)
 
 
-def _read_together(paths: list[Path]) -> Dataset:
-    """Return the rows of one file, or of several shards in order."""
-    tables = [read_table(path) for path in paths]
+def _repaired(config: DataConfig, sides: reader.Sides, seed: int, label_names: Sequence[str]) -> Splits:
+    """Return both sides after the repairs."""
+    chosen = columns.resolved(sides.train.columns, wanted_columns(config))
+    rows = Examples.of(sides, chosen, tuple(label_names) or None)
+    rows, done = repairs.repaired(rows, config.repair, repairs.Draw(seed, config.eval_fraction))
+    is_merged = any(isinstance(repair, Merge) for repair in config.repair)
+    found: list[Dataset] = []
+    for side in (TRAIN, HELD_OUT):
+        at = np.flatnonzero(rows.side == side)
+        table = dataset_of(rows.tables[int(rows.table[at[0]])]).select(rows.row[at])
+        found.append(_relabelled(table, config.label, [rows.label[row] for row in at]) if is_merged else table)
+    return Splits(found[0], found[1], tuple(item.sentence for item in done))
+
+
+def _relabelled(table: Dataset, label: str, values: list[Any]) -> Dataset:
+    """Return a table with other labels of the same type."""
+    feature = table.features[label]
+    return table.remove_columns(label).add_column(label, values, feature=feature)  # pyright: ignore
+
+
+@contextmanager
+def _as_path(path: Path) -> Iterator[None]:
+    """Say data.path before the name of a file that something is wrong with."""
     try:
-        return tables[0] if len(tables) == 1 else concatenate_datasets(tables)
-    except ValueError as error:
-        reason = (str(error).strip().splitlines() or ["unlike columns"])[0]
-        raise DataError(
-            f"data.path={paths[0]}: has other columns or types than the other shards ({reason[:150]}); check the shards"
-        ) from None
+        yield
+    except FileError as error:
+        raise DataError(said_of(path, str(error))) from None
+
+
+def said_of(path: Path, sentence: str) -> str:
+    """Return a sentence that begins with the name of a file as one about `data.path`."""
+    folder = path.parent if sentence.startswith(path.name) else path
+    return f"data.path={folder / '_'}"[:-1] + sentence
 
 
 def read_table(path: Path) -> Dataset:
-    """Read a CSV, JSON lines or Parquet file.
+    """Read one file.
 
     Raises:
         DataError: when it is missing, empty, or not what its ending says.
     """
-    reader = FORMATS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"data.path={path}: the ending must be one of {', '.join(FORMATS)}; convert the file")
-    if not path.is_file():
-        raise DataError(f"data.path={path}: does not exist; check the path")
-    if path.stat().st_size == 0:
-        raise DataError(f"data.path={path}: the file is empty; add a header line and rows")
-    options = dict(CSV_OPTIONS) if reader == "csv" else {}
-    if path.suffix.lower() == ".tsv":
-        options["delimiter"] = "\t"
-    disable_progress_bars()
-    try:
-        table = _load(reader, path, options)
-    except Exception as error:  # the readers of `datasets` raise whatever their backend raises
-        if "corresponds to no data" in str(error):
-            raise DataError(f"data.path={path}: has a header but no rows; add rows") from None
-        cause = error.__cause__ or error
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise DataError(
-            f"data.path={path}: cannot be read as {path.suffix[1:]} ({reason[:150]}); check the file"
-        ) from None
-    if len(table) == 0:
-        raise DataError(f"data.path={path}: has a header but no rows; add rows")
-    return table
+    with _as_path(path):
+        return dataset_of(reader.read_table(path))
 
 
-def _load(reader: str, path: Path, options: dict[str, Any]) -> Dataset:
-    """Read a file into memory; nothing is left in a cache."""
-    with tempfile.TemporaryDirectory(prefix="dynlora-data-") as cache:
-        table = load_dataset(
-            reader,
-            data_files={"rows": glob.escape(str(path.absolute()))},
-            split="rows",
-            cache_dir=cache,
-            keep_in_memory=True,
-            **options,
-        )
-    if not isinstance(table, Dataset):
-        raise DataError(f"data.path={path}: is not one table; give one file")
-    return table
+def dataset_of(table: Table) -> Dataset:
+    """Return the rows as the `datasets` library holds them."""
+    return Dataset(table.rows)
 
 
 def limited(table: Dataset, limit: int | None, seed: int) -> Dataset:

@@ -13,13 +13,13 @@ from datasets import ClassLabel, Dataset
 
 from dynlora import tasks
 from dynlora.config import DataConfig
-from dynlora.engine.data.tables import limited, read_splits
+from dynlora.data_files import columns as column_names
+from dynlora.data_files import scan
+from dynlora.engine.data.tables import limited, read_splits, said_of, wanted_columns
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
 from dynlora.tasks import LabelColumn, Task
 
-TEXT_COLUMNS = ("text", "sentence", "sentence1", "question1", "question", "premise", "review", "content")
-PAIR_COLUMNS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "question": "sentence"}
 MAX_GROUPS = 50
 
 
@@ -64,6 +64,7 @@ class TextData:
         metric: the number that decides which checkpoint is best.
         digest: of everything above, to recognise the same data at a resume.
         warnings: what a person should know, in sentences.
+        repaired: what each repair of `data.repair` did, in sentences.
     """
 
     train: Rows
@@ -72,6 +73,7 @@ class TextData:
     metric: str
     digest: str
     warnings: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
 
     @property
     def labels(self) -> list[str]:
@@ -96,13 +98,23 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
     Raises:
         DataError: one sentence that names what does not fit and what to change.
     """
-    splits = read_splits(folder, seed, config.eval_fraction)
+    try:
+        return _loaded(config, folder, seed, label_names)
+    except DataError:
+        sentence = scan.first_refusal(folder, scan.wanted_of(config, seed, label_names))
+        if sentence is None:
+            raise
+        raise DataError(said_of(folder, sentence)) from None
+
+
+def _loaded(config: DataConfig, folder: Path, seed: int, label_names: Sequence[str]) -> TextData:
+    """Return the data, or refuse it at the first thing that does not fit."""
+    splits = read_splits(config, folder, seed, label_names)
+    tables = [splits.train, splits.held_out]
     if label_names:
-        splits = {
-            split: table.cast_column(config.label, ClassLabel(names=[*label_names])) for split, table in splits.items()
-        }
-    train = limited(splits["train"], config.max_train, seed)
-    held_out = limited(splits["held_out"], config.max_eval, seed)
+        tables = [table.cast_column(config.label, ClassLabel(names=[*label_names])) for table in tables]
+    train = limited(tables[0], config.max_train, seed)
+    held_out = limited(tables[1], config.max_eval, seed)
     columns = _columns(config, train)
     for split, table in (("training", train), ("held-out", held_out)):
         _check_columns(columns, table, split)
@@ -115,7 +127,7 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
     _check_groups(columns["group"], sides[1])
     if config.train_groups is not None:
         sides = (of_groups(sides[0], config.train_groups), sides[1])
-    return TextData(*sides, task, metric, _digest(sides), _warnings(sides, task))
+    return TextData(*sides, task, metric, _digest(sides), _warnings(sides, task), list(splits.repaired))
 
 
 def of_groups(rows: Rows, groups: Sequence[str]) -> Rows:
@@ -137,23 +149,8 @@ def of_groups(rows: Rows, groups: Sequence[str]) -> Rows:
 
 def _columns(config: DataConfig, table: Dataset) -> dict[str, str | None]:
     """Return which column is what: text, text_pair, label, group."""
-    names = table.column_names
-    text, pair = config.text, config.text_pair
-    if text is None and "text" not in names and pair is None:
-        text, pair = next((both for both in PAIR_COLUMNS.items() if set(both) <= set(names)), (None, None))
-    text = text or next((name for name in TEXT_COLUMNS if name in names and name != pair), None)
-    if text is None:
-        raise DataError(f"data.text: none of the columns {_listed(names)} is named text or sentence; set data.text")
-    group = config.group_by
-    if group is None:
-        group = "domain" if "domain" in names else "length"
-    return {"text": text, "text_pair": pair, "label": config.label, "group": group}
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return column names for a message: the first twenty, each cut, what cannot be printed left out."""
-    shown = ["".join(filter(str.isprintable, name))[:40] for name in names[:20]]
-    return ", ".join(shown) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
+    found = column_names.resolved(table.column_names, wanted_columns(config))
+    return {"text": found.text, "text_pair": found.text_pair, "label": found.label, "group": found.group_by}
 
 
 def text_columns(table: Dataset, config: DataConfig) -> tuple[list[str], list[str] | None]:
@@ -174,10 +171,7 @@ def _check_columns(columns: dict[str, str | None], table: Dataset, split: str) -
         if name is None or (role == "group" and name in SYNTHETIC_GROUPS):
             continue
         if name not in table.column_names:
-            key = {"group": "group_by"}.get(role, role)
-            raise DataError(
-                f"data.{key}={name}: no such column in the {split} data; the columns are {_listed(table.column_names)}"
-            )
+            raise column_names.missing({"group": "group_by"}.get(role, role), name, split, table.column_names)
 
 
 SYNTHETIC_GROUPS = ("length", "label", "clusters", "none")

@@ -1,0 +1,93 @@
+"""`dynlora data check`: every fault of a data file at once, by line; nothing is trained and torch is not loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.cli.terminal import shown
+
+
+@click.group()
+def data() -> None:
+    """Look at data files."""
+
+
+@data.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--text", default=None, help="Column of the text; the default is guessed from the names.")
+@click.option("--text-pair", default=None, help="Column of the second text of a pair.")
+@click.option("--label", default=None, help="Column of the label; the default is guessed from the names.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    help="A setting of the run, such as data.repair=[drop_duplicates], data.max_length=256 or seed=1.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def check(
+    path: Path, text: str | None, text_pair: str | None, label: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """List every fault of a data file by line, and the repair of each.
+
+    Exit code: 0 no faults, 1 faults were found, 2 bad input.
+    """
+    columns = {"text": text, "text_pair": text_pair, "label": label}
+    found = check_file(path, {key: name for key, name in columns.items() if name is not None}, overrides)
+    document = asdict(found)
+    click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(in_words(document)))
+    sys.exit(1 if found.faults else 0)
+
+
+def check_file(path: Path, columns: dict[str, str], overrides: tuple[str, ...]) -> Any:
+    """Return what the check of a file found.
+
+    Args:
+        path: of a file or folder.
+        columns: names of columns by the keys of section `data`; those left out are guessed.
+        overrides: `key=value` each.
+    """
+    from dynlora.config import parse_config
+    from dynlora.config_files import set_key, split_override
+    from dynlora.data_files import scan
+
+    values: dict[str, Any] = {}
+    for override in overrides:
+        set_key(values, *split_override(override))
+    given = values.get("data") if isinstance(values.get("data"), dict) else {}
+    values["data"] = {**(given or {}), **columns, "path": str(path)}
+    config = parse_config(values)
+    open_columns = [key for key in ("text", "label") if key not in values["data"]]
+    guess = scan.guess(path, open_columns)
+    section = config.data.model_copy(update=guess)
+    return scan.look(path, scan.wanted_of(section, config.seed))
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """Return what was found for a person: the conclusion first, then the faults, then what was read."""
+    lines = [found["conclusion"], ""]
+    for fault in found["faults"]:
+        lines.append(f"{fault['title']}: {fault['sentence']}")
+        lines += [f"    {row['place']}: {row['text'][:60]!r}, {row['label'][:40]!r}" for row in fault["examples"][:3]]
+    lines += [item["sentence"] for item in found["repaired"]]
+    sizes = ", ".join(f"{count:,} {part}" for part, count in found["rows"].items())
+    named = ", ".join(f"{key}={name}" for key, name in found["columns"].items() if name is not None)
+    lines += [f"Rows: {sizes}. Columns: {named}.", *(f"Read: {note}." for note in found["notes"])]
+    repairs = [fault["repair"] for fault in found["faults"] if fault["repair"] is not None]
+    if repairs:
+        lines.append(f"All repairs at once: {setting(found['repaired'], repairs)}")
+    return "\n".join(line for line in lines if line or found["faults"])
+
+
+def setting(done: list[dict[str, Any]], repairs: list[Any]) -> str:
+    """Return the option of the command line that carries out repairs, those already done included."""
+    import shlex
+
+    from dynlora.config_files import value_text
+
+    every = [*(item["repair"] for item in done), *repairs]
+    once = [repair for place, repair in enumerate(every) if repair not in every[:place]]
+    return f"--set {shlex.quote('data.repair=' + value_text(once))}"

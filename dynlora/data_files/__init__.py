@@ -1,0 +1,1 @@
+"""Data files of every format: one reader for the check, the preview and training; faults by line, and repairs."""

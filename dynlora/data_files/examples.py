@@ -1,0 +1,166 @@
+"""Texts and labels of both sides as plain values, with the place of each row: what faults are looked for in."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dynlora.data_files.columns import Columns, missing
+from dynlora.data_files.reader import Sides
+from dynlora.data_files.table import Table
+from dynlora.errors import DataError
+
+_WORD = re.compile(r"\w+")
+TRAIN, HELD_OUT = 0, 1
+PARTS = ("training", "held-out")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of both sides, those of training first.
+
+    Attributes:
+        tables: the training table and, where there is one of its own, the held-out table.
+        columns: which column is what.
+        text, pair: values of the text columns; no pair where there is no second text.
+        label: values of the label column.
+        table: position in `tables`, (n,).
+        row: position in its table, (n,).
+        side: `TRAIN` or `HELD_OUT`, (n,).
+        class_names: what whole numbers of the label mean, where the data says so.
+    """
+
+    tables: tuple[Table, ...]
+    columns: Columns
+    text: list[Any]
+    pair: list[Any]
+    label: list[Any]
+    table: np.ndarray
+    row: np.ndarray
+    side: np.ndarray
+    class_names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.text)
+
+    @classmethod
+    def of(cls, sides: Sides, columns: Columns, class_names: Sequence[str] | None = None) -> Examples:
+        """Return the rows of tables.
+
+        Raises:
+            DataError: when a column is not there.
+        """
+        tables = (sides.train,) if sides.held_out is None else (sides.train, sides.held_out)
+        for part, table in zip(PARTS, tables, strict=False):
+            for key in ("text", "text_pair", "label"):
+                name = getattr(columns, key)
+                if name is not None and name not in table.columns:
+                    raise missing(key, name, part, table.columns)
+        text, pair, label = (
+            [] if name is None else [value for table in tables for value in table.values(name)]
+            for name in (columns.text, columns.text_pair, columns.label)
+        )
+        side = np.concatenate([np.full(len(table), position) for position, table in enumerate(tables)])
+        row = np.concatenate([np.arange(len(table)) for table in tables])
+        names = class_names or (sides.train.class_names(columns.label) if columns.label else None)
+        return cls(tables, columns, text, pair, label, side.copy(), row, side, names)
+
+    def take(self, keep: np.ndarray) -> Examples:
+        """Return the rows where `keep`, (n,), is true."""
+        chosen = np.flatnonzero(keep)
+        text, pair, label = ([values[row] for row in chosen] if values else [] for values in
+                             (self.text, self.pair, self.label))  # fmt: skip
+        return replace(self, text=text, pair=pair, label=label, table=self.table[chosen], row=self.row[chosen],
+                       side=self.side[chosen])  # fmt: skip
+
+    def with_side(self, side: np.ndarray) -> Examples:
+        """Return the rows with other sides, (n,)."""
+        return replace(self, side=side)
+
+    def values(self, column: str) -> list[Any]:
+        """Return another column of the rows.
+
+        Raises:
+            DataError: when it is not there.
+        """
+        for part, table in zip(PARTS, self.tables, strict=False):
+            if column not in table.columns:
+                raise missing("repair", column, part, table.columns)
+        whole = [table.values(column) for table in self.tables]
+        return [whole[table][row] for table, row in zip(self.table, self.row, strict=True)]
+
+    @cached_property
+    def keys(self) -> list[Any]:
+        """Text, or both texts, of each row as written; None where one is empty."""
+        pairs = self.pair or [""] * len(self)
+        return [
+            None if is_empty(text) or (self.pair and is_empty(pair)) else (str(text), str(pair))
+            for text, pair in zip(self.text, pairs, strict=True)
+        ]
+
+    @cached_property
+    def near_keys(self) -> list[Any]:
+        """Text of each row in small letters, without punctuation and spaces; None where nothing is left."""
+        found = [None if key is None else tuple(" ".join(_WORD.findall(part.casefold())) for part in key)
+                 for key in self.keys]  # fmt: skip
+        return [key if key and any(key) else None for key in found]
+
+    @cached_property
+    def classes(self) -> list[str | None]:
+        """Class name of each row; None where the label is empty."""
+        return [None if is_empty(value) else class_name(value, self.class_names) for value in self.label]
+
+    @cached_property
+    def is_numeric(self) -> bool:
+        """Whether all labels that are there are numbers, and some are fractions."""
+        there = [value for value in self.label if not is_empty(value)]
+        numbers = bool(there) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
+        return numbers and any(not float(value).is_integer() for value in there)
+
+    def merged(self, classes: Mapping[str, str]) -> Examples:
+        """Return the rows with classes renamed to others, each value as the column spells the other class.
+
+        Raises:
+            DataError: when a class is not there.
+        """
+        spelled: dict[str, Any] = {}
+        for value, name in zip(self.label, self.classes, strict=True):
+            if name is not None:
+                spelled.setdefault(name, value)
+        texts = all(isinstance(value, str) for value in spelled.values())
+        for old, new in classes.items():
+            absent = next((each for each in (old, *(() if texts else (new,))) if each not in spelled), None)
+            if absent is not None:
+                known = ", ".join(sorted(spelled)[:10])
+                raise DataError(f"data.repair=merge {old} into {new}: no row is of class {absent}; classes are {known}")
+        to = {old: spelled.get(new, new) for old, new in classes.items()}
+        return replace(self, label=[to.get(name, value) if name is not None else value
+                                    for value, name in zip(self.label, self.classes, strict=True)])  # fmt: skip
+
+    def where(self, row: int) -> tuple[str, str, int]:
+        """Return the file, the unit and the place of a row."""
+        table, own = self.tables[int(self.table[row])], int(self.row[row])
+        return table.names[int(table.file[own])], table.unit, int(table.place[own])
+
+
+def is_empty(value: Any) -> bool:
+    """Say whether a cell holds nothing."""
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and not math.isfinite(value))
+    )
+
+
+def class_name(value: Any, names: Sequence[str] | None) -> str:
+    """Return a class as text: its name where numbers have names; 1.0 from a CSV with gaps reads as 1."""
+    if names and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return str(names[value])
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

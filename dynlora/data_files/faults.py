@@ -1,0 +1,243 @@
+"""Every fault of a table at once: what is wrong, where, what it does, and the repair there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dynlora.data_files import finders
+from dynlora.data_files.columns import GROUPS
+from dynlora.data_files.examples import HELD_OUT, Examples
+from dynlora.data_files.words import counted, places, several
+from dynlora.safe_files import printable
+
+ID_SHARE, ID_ROWS = 0.9, 20
+"""A label column is an id when more than this share of so many rows or more have a label of their own."""
+
+MAX_CLASSES = 1000
+"""Classes that a model can learn; `tasks/classification.py` refuses more."""
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of fault.
+
+    Attributes:
+        kind: its name.
+        title: two or three words.
+        rows: positions of its rows; empty for a fault of the whole table.
+        sentence: file, lines, rule and remedy.
+        repair: what removes it, as a configuration holds it; None where only a person can.
+        action: the repair in words, for a button.
+        refuses: training refuses the data because of it.
+    """
+
+    kind: str
+    title: str
+    rows: np.ndarray
+    sentence: str
+    repair: Any = None
+    action: str = ""
+    refuses: bool = field(default=False)
+
+
+@dataclass(frozen=True)
+class _Drop:
+    """A fault of single rows that a repair of `finders.DROPPED_BY` leaves out."""
+
+    kind: str
+    title: str
+    repair: str
+    problem: str
+    remedy: str
+    refuses: bool = False
+    of_classes: bool = False
+
+
+_EARLY = (
+    _Drop("empty_text", "Empty text", "drop_empty_texts", "the text in column {text} is empty", "fill it", True),
+    _Drop("empty_label", "Empty label", "drop_empty_labels", "the label in column {label} is empty", "fill it", True),
+    _Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
+    _Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
+          "the text differs from an earlier one of its class only by case, punctuation or spaces", "keep one of them"),
+    _Drop("conflict", "Conflicting labels", "drop_conflicts", "the same text has another label in another row",
+          "correct the label", of_classes=True),
+    _Drop("rare", "Classes with one row", "drop_rare", "no other row has its class", "add rows of the class",
+          of_classes=True),
+)  # fmt: skip
+_LATE = (
+    _Drop("near_shared", "Nearly the same text held out", "drop_near_shared",
+          "the training text is in the held-out part too but for case, punctuation or spaces", "keep it on one side"),
+    _Drop("unseen", "Held-out class never trained", "drop_unseen",
+          "the held-out class is in no training example", "add training examples of it", of_classes=True),
+)  # fmt: skip
+
+
+def found_in(rows: Examples, split: Examples | None, task: str, max_length: int) -> Iterator[Fault]:
+    """Yield every fault, those first that training refuses.
+
+    Args:
+        rows: all rows, those of one file on one side.
+        split: the same rows with both sides; None where they cannot be split.
+        task: `data.task`.
+        max_length: `data.max_length`, in tokens.
+    """
+    has_classes = task != "regression" and not (task == "auto" and rows.is_numeric)
+    whole = list(_of_labels(rows, has_classes)) + list(_of_texts(rows))
+    yield from sorted(whole, key=lambda fault: not fault.refuses)
+    is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
+    use_classes = has_classes and not is_column_wrong
+    for drop in _EARLY:
+        if drop.kind == "duplicate" and use_classes:
+            yield from _spellings(rows)  # merged classes may make duplicates
+        if (use_classes or not drop.of_classes) and not (drop.kind == "empty_label" and not rows.label):
+            yield from _dropped(rows, drop)
+    if split is not None:
+        yield from _on_both_sides(split, use_classes)
+        for drop in _LATE:
+            if use_classes or not drop.of_classes:
+                yield from _dropped(split, drop)
+    yield from _long(rows, max_length)
+
+
+def _dropped(rows: Examples, drop: _Drop) -> Iterator[Fault]:
+    """Yield the fault of rows that a repair leaves out."""
+    chosen = np.flatnonzero(finders.DROPPED_BY[drop.repair](rows))
+    if len(chosen):
+        problem = drop.problem.format(text=_shown(rows.columns.text), label=_shown(rows.columns.label))
+        ways = f"{drop.remedy}, or leave {'it' if len(chosen) == 1 else 'them'} out with data.repair=[{drop.repair}]"
+        yield Fault(drop.kind, drop.title, chosen, f"{places(rows, chosen)}: {problem}; {ways}.", drop.repair,
+                    f"Leave out {counted(len(chosen), 'row')}", drop.refuses)  # fmt: skip
+
+
+def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
+    """Yield what is wrong with the label column as a whole."""
+    if not rows.label:
+        return
+    file, column = _file(rows), _shown(rows.columns.label)
+    names = Counter(name for name in rows.classes if name is not None)
+    lists = np.flatnonzero(finders.lists(rows))
+    if len(lists) * 2 > len(rows) or any(not isinstance(rows.label[row], str) for row in lists):
+        yield Fault("list", "Lists as labels", lists,
+                    f"{places(rows, lists)}: the label in column {column} is a list; several labels a row "
+                    "(multi-label) are not supported, so give each row one label.", refuses=True)  # fmt: skip
+        return
+    if names and (set(names) == {"-1"} or _hidden(rows)):
+        yield Fault("hidden", "Hidden labels", np.arange(0), f"{file}, column {column}: labels are -1, a hidden label; "
+                    "use a part of the data that has labels.", refuses=True)  # fmt: skip
+    elif has_classes and len(names) > ID_SHARE * sum(names.values()) and len(rows) >= ID_ROWS:
+        yield Fault("id", "Label column is an id", np.arange(0),
+                    f"{file}, column {column}: {len(names):,} of {sum(names.values()):,} labels are distinct, so the "
+                    "column is an id or a number; choose another column as data.label, or set data.task=regression "
+                    "for numbers.", refuses=len(names) > MAX_CLASSES)  # fmt: skip
+    elif has_classes and len(names) == 1:
+        yield Fault("one_class", "One class only", np.arange(0),
+                    f"{file}, column {column}: every label is {_shown(next(iter(names)))}, only one class, so there is "
+                    "nothing to learn; use data with two classes or more.", refuses=True)  # fmt: skip
+
+
+def _hidden(rows: Examples) -> bool:
+    """Say whether a label is -1 where numbers have names."""
+    return bool(rows.class_names) and any(isinstance(value, int) and value == -1 for value in rows.label)
+
+
+def _of_texts(rows: Examples) -> Iterator[Fault]:
+    """Yield what is wrong with the text column as a whole."""
+    if len(rows) < 2 and len(rows.tables) == 1:
+        yield Fault("few_rows", "Too few rows", np.arange(0), f"{_file(rows)}: has {counted(len(rows), 'row')}, and "
+                    "training needs one more to hold out; add rows.", refuses=True)  # fmt: skip
+    chosen = np.flatnonzero(finders.no_texts(rows))
+    if len(chosen):
+        kind = type(rows.text[chosen[0]]).__name__
+        said = f"{places(rows, chosen)}: column {_shown(rows.columns.text)} holds a {kind} where a text is expected"
+        yield Fault("no_text", "Not text", chosen, f"{said}; choose another column as data.text.", refuses=True)
+
+
+def _spellings(rows: Examples) -> Iterator[Fault]:
+    """Yield classes that are spelled in several ways."""
+    merge = finders.spellings(rows)
+    chosen = np.flatnonzero(finders.misspelled(rows))
+    if len(chosen):
+        pairs = [f"{_quoted(old)} is {_quoted(new)}" for old, new in merge.items()]
+        first = next(iter(merge.items()))
+        action = f"Merge {_shown(first[0])} into {_shown(first[1])}" if len(merge) == 1 else (
+            f"Merge {len(merge)} spellings")  # fmt: skip
+        spelled = ", ".join(f"{_quoted(old)}: {_quoted(new)}" for old, new in list(merge.items())[:3])
+        said = f"{places(rows, chosen)}: {several(pairs)} but for case or white space"
+        way = f"correct the label, or merge them with data.repair=[merge: {{{spelled}}}]"
+        yield Fault("spelling", "Class spelled in several ways", chosen, f"{said}; {way}.", {"merge": merge}, action)
+
+
+def _on_both_sides(rows: Examples, has_classes: bool) -> Iterator[Fault]:
+    """Yield training rows that are held out too: those with the same label, and with another."""
+    shared = finders.shared(rows)
+    other = finders.shared_with_other_label(rows) if has_classes else np.zeros(len(rows), bool)
+    drawn = len(rows.tables) == 1
+    by = _group_column(rows) if drawn else None
+    for kind, title, flags, also in (
+        ("shared", "Same text on both sides", shared & ~other, ""),
+        ("shared_other_label", "Same text, other label", other, " with another label"),
+    ):
+        chosen = np.flatnonzero(flags)
+        if not len(chosen):
+            continue
+        repair: Any = {"split_by": by} if by and not also else "drop_shared"
+        action = f"Split by {_shown(by)}" if by and not also else f"Leave out {counted(int(shared.sum()), 'row')}"
+        said = f"split by it with data.repair=[split_by: {by}]" if by and not also else (
+            "leave the training examples out with data.repair=[drop_shared]")  # fmt: skip
+        problem = f"{places(rows, chosen)}: the training text is in the held-out part too{also}"
+        effect = "so held-out results are too optimistic; keep it on one side"
+        yield Fault(kind, title, chosen, f"{problem}, {effect}, or {said}.", repair, action)
+
+
+def _group_column(rows: Examples) -> str | None:
+    """Return the column by which texts that are alike can be kept together: a group, else the text itself."""
+    columns = rows.tables[0].columns
+    wanted = [rows.columns.group_by, *GROUPS]
+    for name in wanted:
+        if name in columns and name not in (rows.columns.text, rows.columns.label):
+            values = rows.values(str(name))
+            groups = {key: set[str]() for key in rows.keys if key is not None}
+            for key, value in zip(rows.keys, values, strict=True):
+                if key is not None:
+                    groups[key].add(str(value))
+            if len({str(value) for value in values}) >= 2 and all(len(each) == 1 for each in groups.values()):
+                return name
+    return rows.columns.text
+
+
+def _long(rows: Examples, max_length: int) -> Iterator[Fault]:
+    """Yield texts that will be truncated, by estimate."""
+    chosen = np.flatnonzero(finders.long(rows, max_length))
+    if len(chosen):
+        most = max(finders.tokens_of(rows.text[row]) for row in chosen)
+        problem = f"by estimate more than data.max_length={max_length} tokens (at most about {most:,.0f})"
+        remedy = "what is beyond is not read; raise data.max_length or shorten the texts"
+        yield Fault("long", "Texts too long", chosen, f"{places(rows, chosen)}: {problem}, and {remedy}.")
+
+
+def _file(rows: Examples) -> str:
+    """Return the names of the files."""
+    names: Sequence[str] = [name for table in rows.tables for name in table.names]
+    return printable(several(names, 3), 120)
+
+
+def _shown(name: object) -> str:
+    return printable(name, 40)
+
+
+def _quoted(name: str) -> str:
+    """Return a class name for a message; with quotes where white space matters."""
+    shown = printable(name, 40)
+    return f"'{shown}'" if shown != shown.strip() or not shown.isidentifier() else shown
+
+
+def held_out_count(rows: Examples) -> int:
+    """Return how many rows are held out."""
+    return int((rows.side == HELD_OUT).sum())

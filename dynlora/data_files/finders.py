@@ -1,0 +1,177 @@
+"""Rows that have a fault, by kind; a repair leaves out exactly the rows that the check shows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, is_empty
+
+_PIECE = re.compile(r"\w+|[^\w\s]")
+TOKENS_A_WORD = 1.3
+CHARACTERS_A_TOKEN = 4.5
+"""What an estimate of tokens assumes: of words and punctuation, and of text without spaces."""
+
+
+def empty_texts(rows: Examples) -> np.ndarray:
+    """Return rows of which a text is empty."""
+    return _where(is_empty(value) for value in rows.text) | _where_pair(rows)
+
+
+def _where_pair(rows: Examples) -> np.ndarray:
+    return _where(is_empty(value) for value in rows.pair) if rows.pair else np.zeros(len(rows), bool)
+
+
+def empty_labels(rows: Examples) -> np.ndarray:
+    """Return rows of which the label is empty."""
+    return _where(is_empty(value) for value in rows.label)
+
+
+def no_texts(rows: Examples) -> np.ndarray:
+    """Return rows of which a text is a list, an object or a date."""
+    return _where(not is_empty(value) and not isinstance(value, str | int | float) for value in rows.text)
+
+
+def duplicates(rows: Examples) -> np.ndarray:
+    """Return rows that repeat text and label of an earlier row of their side."""
+    return _repeated(rows, [None if key is None else (key, name) for key, name in _labelled(rows, rows.keys)])
+
+
+def near_duplicates(rows: Examples) -> np.ndarray:
+    """Return rows that are an earlier row of their side and class but for case, punctuation and spaces."""
+    found = _repeated(rows, [None if key is None else (key, name) for key, name in _labelled(rows, rows.near_keys)])
+    return found & ~duplicates(rows)
+
+
+def _labelled(rows: Examples, keys: Sequence[Any]) -> list[tuple[Any, str | None]]:
+    return list(zip(keys, rows.classes if rows.label else [None] * len(rows), strict=True))
+
+
+def _repeated(rows: Examples, keys: Sequence[Hashable]) -> np.ndarray:
+    """Return rows whose key an earlier row of their side has."""
+    seen, found = set[Any](), np.zeros(len(rows), bool)
+    for row, (key, side) in enumerate(zip(keys, rows.side.tolist(), strict=True)):
+        if key is not None:
+            found[row] = (key, side) in seen
+            seen.add((key, side))
+    return found
+
+
+def conflicts(rows: Examples) -> np.ndarray:
+    """Return rows whose text has another label elsewhere in their side."""
+    labels: dict[Any, set[str]] = {}
+    keys = [None if key is None else (key, side) for key, side in zip(rows.keys, rows.side.tolist(), strict=True)]
+    for key, name in _labelled(rows, keys):
+        if key is not None and name is not None:
+            labels.setdefault(key, set()).add(name)
+    return _where(key is not None and len(labels.get(key, ())) > 1 for key in keys)
+
+
+def shared(rows: Examples) -> np.ndarray:
+    """Return training rows whose text is held out too."""
+    return _on_both_sides(rows, rows.keys)
+
+
+def near_shared(rows: Examples) -> np.ndarray:
+    """Return training rows that are a held-out text but for case, punctuation and spaces."""
+    return _on_both_sides(rows, rows.near_keys) & ~shared(rows)
+
+
+def shared_with_other_label(rows: Examples) -> np.ndarray:
+    """Return training rows whose text is held out with another label, and never with theirs."""
+    held = {
+        (key, name)
+        for key, name, side in zip(rows.keys, rows.classes, rows.side, strict=True)
+        if key is not None and side == HELD_OUT
+    }
+    alike = _where((key, name) in held for key, name in zip(rows.keys, rows.classes, strict=True))
+    return shared(rows) & ~alike
+
+
+def _on_both_sides(rows: Examples, keys: Sequence[Any]) -> np.ndarray:
+    held = {key for key, side in zip(keys, rows.side, strict=True) if key is not None and side == HELD_OUT}
+    return _where(key in held for key in keys) & (rows.side == TRAIN)
+
+
+def rare(rows: Examples) -> np.ndarray:
+    """Return the row of each class that has one row, however the class is spelled."""
+    names = [None if name is None else _folded(name) for name in rows.classes]
+    counts = Counter(names)
+    return _where(name is not None and counts[name] == 1 for name in names)
+
+
+def _folded(name: str) -> str:
+    """Return a class name without case, and without white space but for single spaces inside."""
+    return " ".join(name.casefold().split())
+
+
+def unseen(rows: Examples) -> np.ndarray:
+    """Return held-out rows of a class that no training row has."""
+    trained = {name for name, side in zip(rows.classes, rows.side, strict=True) if side == TRAIN}
+    return _where(name is not None and name not in trained for name in rows.classes) & (rows.side == HELD_OUT)
+
+
+def spellings(rows: Examples) -> dict[str, str]:
+    """Return classes that are another class but for case and white space, and the more frequent one they belong to."""
+    counts = Counter(name for name in rows.classes if name is not None)
+    found: dict[str, list[str]] = {}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        found.setdefault(_folded(name), []).append(name)
+    return {other: names[0] for names in found.values() for other in names[1:]}
+
+
+def misspelled(rows: Examples) -> np.ndarray:
+    """Return rows of a class that is spelled in another way more often."""
+    wrong = spellings(rows)
+    return _where(name in wrong for name in rows.classes)
+
+
+def lists(rows: Examples) -> np.ndarray:
+    """Return rows whose label is a list, or the text of one."""
+    return _where(
+        isinstance(value, list | dict | tuple) or (isinstance(value, str) and _is_list_text(value))
+        for value in rows.label
+    )
+
+
+def _is_list_text(value: str) -> bool:
+    text = value.strip()
+    return len(text) > 1 and text[0] == "[" and text[-1] == "]"
+
+
+def long(rows: Examples, max_length: int) -> np.ndarray:
+    """Return rows whose text has, by estimate, more than `max_length` tokens."""
+    pairs = rows.pair or [""] * len(rows)
+    return _where(
+        tokens_of(text) + (tokens_of(pair) + 1 if rows.pair else 0) + 2 > max_length
+        if len(str(text)) + len(str(pair)) > max_length
+        else False
+        for text, pair in zip(rows.text, pairs, strict=True)
+    )
+
+
+def tokens_of(text: Any) -> float:
+    """Return an estimate of the tokens of a text: words and punctuation; text without spaces by its length."""
+    return max(TOKENS_A_WORD * len(_PIECE.findall(str(text))), len(str(text)) / CHARACTERS_A_TOKEN)
+
+
+def _where(flags: Any) -> np.ndarray:
+    return np.fromiter(flags, bool)
+
+
+DROPPED_BY: dict[str, Callable[[Examples], np.ndarray]] = {
+    "drop_empty_texts": empty_texts,
+    "drop_empty_labels": empty_labels,
+    "drop_duplicates": duplicates,
+    "drop_near_duplicates": near_duplicates,
+    "drop_conflicts": conflicts,
+    "drop_shared": shared,
+    "drop_near_shared": near_shared,
+    "drop_rare": rare,
+    "drop_unseen": unseen,
+}
+"""What each repair leaves out, by its name in `data.repair`."""

@@ -1,0 +1,279 @@
+"""JSON: a row a line, a list of rows, or an object that holds such a list."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.json as arrow_json
+
+from dynlora.data_files.opening import Source, as_utf8, checked_columns, refusal
+from dynlora.data_files.table import Table, plain
+from dynlora.errors import DataError
+
+PIECE_BYTES = 10 * 2**20
+"""A file is read in pieces of this size, which end with a line; their types follow the first."""
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+
+
+def read(source: Source, limit: int | None = None) -> Table:
+    """Return the table of a JSON or JSON lines file.
+
+    Args:
+        source: its bytes.
+        limit: most rows that are read of a file in lines; None for all.
+
+    Raises:
+        DataError: in one sentence with the line.
+    """
+    source = as_utf8(source, in_lines=source.name.lower().removesuffix(".gz").endswith(".jsonl"))
+    with source.open() as file:
+        first = file.readline(PIECE_BYTES).removeprefix(b"\xef\xbb\xbf")
+    if first.strip() and not first.lstrip().startswith(b"[") and (_is_object(first) or _named_lines(source)):
+        return _read_lines(source, limit)
+    return _read_whole(source)
+
+
+def _named_lines(source: Source) -> bool:
+    return source.name.lower().removesuffix(".gz").endswith(".jsonl")
+
+
+def _is_object(line: bytes) -> bool:
+    """Say whether a line is an object of its own, and not one that holds all rows."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and _rows_key(found) is None
+
+
+# --- a row a line
+
+
+def _read_lines(source: Source, limit: int | None) -> Table:
+    """Return the rows of a file with an object on each line."""
+    places, kept = _object_lines(source, limit)
+    if not places:
+        raise refusal(source.name, "has no rows; write one object {...} on each line")
+    data = kept if kept is not None else source.whole().removeprefix(b"\xef\xbb\xbf")
+    try:
+        rows = _typed(data)
+        if rows.num_rows != len(places):
+            raise pa.ArrowInvalid("another number of rows")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError):
+        rows = of_rows([json.loads(line) for line in data.splitlines() if line.strip()])
+    checked_columns(source.name, rows.column_names)
+    return Table.of(source.name, rows, places, (source.encoding,))
+
+
+def _object_lines(source: Source, limit: int | None) -> tuple[list[int], bytes | None]:
+    """Return the lines that hold a row, each checked to be an object; and their text where only some are wanted."""
+    places: list[int] = []
+    kept: list[bytes] = []
+    with source.open() as file:
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.strip():
+                continue
+            if limit is not None and len(places) >= limit:
+                break
+            _check_object(source.name, text, number)
+            places.append(number)
+            if limit is not None:
+                kept.append(text)
+    return places, b"".join(kept) if limit is not None else None
+
+
+def _check_object(name: str, line: bytes, number: int) -> None:
+    """Refuse a line that is no object."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        said = getattr(error, "msg", "") or "too deep"
+        column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise refusal(name, f"is not JSON ({said}{column}); write one object {{...}} on each line", number) from None
+    if not isinstance(found, dict):
+        raise refusal(name, "is not an object; write one object {...} on each line", number)
+    checked_columns(name, list(found), number)
+
+
+def _typed(data: bytes) -> pa.Table:
+    """Return rows with the types that pyarrow sees, piece by piece."""
+    tables = [plain(_typed_piece(piece)) for piece in _pieces(data)]
+    schema = tables[0].schema
+    whole = [table if table.schema.equals(schema) else _like(table, schema) for table in tables]
+    return pa.concat_tables(whole)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Yield pieces that end with a line."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + PIECE_BYTES)
+        end = len(data) if end < 0 else end + 1
+        yield data[start:end]
+        start = end
+
+
+def _typed_piece(piece: bytes) -> pa.Table:
+    """Return the rows of a piece; blocks are made larger until each holds whole rows."""
+    block = max(PIECE_BYTES // 32, 2**14)
+    while True:
+        try:
+            found = arrow_json.read_json(io.BytesIO(piece), read_options=arrow_json.ReadOptions(block_size=block))
+            found.validate()
+            return found
+        except pa.ArrowInvalid as error:
+            if not ("straddling" in str(error) or "JSON conversion to" in str(error)) or block >= len(piece):
+                raise
+            block *= 2
+
+
+def _like(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a piece with the columns and types of the first."""
+    unknown = set(table.column_names) - set(schema.names)
+    if unknown:
+        raise pa.ArrowInvalid(f"new columns {unknown}")
+    empty = {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in table.column_names}
+    columns = [empty[field.name] if field.name in empty else table[field.name].cast(field.type) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
+# --- a list of rows, or an object that holds one
+
+
+def _read_whole(source: Source) -> Table:
+    """Return the rows of a file that is one list, or one object with a list."""
+    text = source.whole().decode("utf-8-sig")
+    if (columns := _columns(source.name, text)) is not None:
+        return Table.of(source.name, columns, None, (source.encoding, "a list for each column"))
+    start, key = _start_of_rows(source.name, text)
+    items, places = _items(source.name, text, start)
+    if items and all(isinstance(item, str) for item in items):
+        items = [{"text": item} for item in items]
+    for item, line in zip(items, places, strict=True):
+        if not isinstance(item, dict):
+            raise refusal(source.name, "a row that is not an object {...}; write each row as an object", line)
+        checked_columns(source.name, list(item), line)
+    if not items:
+        raise refusal(source.name, "has no rows; write a list of objects [{...}, {...}]")
+    try:
+        lines = "\n".join(pd.io.json.ujson_dumps(item) for item in items)  # pyright: ignore[reportAttributeAccessIssue]
+        rows = plain(_typed_piece(lines.encode()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError):
+        rows = of_rows(items)
+    notes = (source.encoding, *([f"rows of {key!r}"] if key else []))
+    return Table.of(source.name, rows, places, notes)
+
+
+def _columns(name: str, text: str) -> pa.Table | None:
+    """Return the table of an object with a list of as many values for each column, None where it is none."""
+    found = _object(name, text)
+    lists = [value for value in found.values() if isinstance(value, list)]
+    if len(lists) < 2 or len(lists) < len(found) or len({len(value) for value in lists}) > 1:
+        return None
+    if any(isinstance(value[0], dict) for value in lists if value):
+        return None
+    checked_columns(name, list(found))
+    return pa.table({key: column(value) for key, value in found.items()})
+
+
+def _object(name: str, text: str) -> dict[str, Any]:
+    """Return the object a text begins with, empty where it begins with something else."""
+    start = _skip(text, 0)
+    if text[start : start + 1] != "{":
+        return {}
+    try:
+        return _DECODER.raw_decode(text, start)[0]
+    except (ValueError, RecursionError) as error:
+        raise _not_json(name, error) from None
+
+
+def _start_of_rows(name: str, text: str) -> tuple[int, str]:
+    """Return where the list of rows begins in a text, and under which key it stands; no key for a bare list."""
+    start = _skip(text, 0)
+    if text[start : start + 1] != "{":
+        return start, ""
+    found = _object(name, text)
+    key = _rows_key(found)
+    if key is None:
+        lists = [str(each) for each, value in found.items() if isinstance(value, list)]
+        if len(lists) > 1:
+            shown = ", ".join(lists[:4])
+            raise refusal(name, f"holds several lists ({shown}); save each as a file of its own, such as train.json")
+        raise refusal(name, "is one object without a list of rows; write a list of objects [{...}, {...}]")
+    place = re.search(re.escape(f'"{key}"') + r"\s*:\s*\[", text)
+    if place is None:
+        raise refusal(name, "spells the name of its list with escapes; write a list of objects [{...}, {...}]")
+    return place.end() - 1, key
+
+
+def _rows_key(found: Mapping[str, Any]) -> str | None:
+    """Return the key under which an object holds its rows: the only list of objects in it."""
+    lists = [key for key, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    others = [key for key, value in found.items() if isinstance(value, str | int | float) and key in ("text", "label")]
+    return lists[0] if len(lists) == 1 and not others else None
+
+
+def _items(name: str, text: str, start: int) -> tuple[list[Any], list[int]]:
+    """Return the items of a list and the line in which each begins."""
+    items: list[Any] = []
+    places: list[int] = []
+    line, counted = 1, 0
+    position = _skip(text, start + 1)
+    if text[start : start + 1] != "[":
+        raise refusal(name, "is not JSON; write a list of objects [{...}, {...}]", 1)
+    while text[position : position + 1] != "]":
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            item, position = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            raise _not_json(name, error) from None
+        items.append(item)
+        places.append(line)
+        position = _skip(text, position)
+        if text[position : position + 1] == ",":
+            position = _skip(text, position + 1)
+        elif text[position : position + 1] != "]":
+            wrong = text.count("\n", 0, position) + 1
+            raise refusal(name, "is not JSON (a comma or ] is missing); check the file", wrong)
+    return items, places
+
+
+def _skip(text: str, position: int) -> int:
+    """Return the next position that is no white space."""
+    found = _SPACE.match(text, position)
+    return position if found is None else found.end()
+
+
+def _not_json(name: str, error: Exception) -> DataError:
+    """Return the sentence for text that is no JSON."""
+    if isinstance(error, json.JSONDecodeError):
+        return refusal(name, f"is not JSON ({error.msg}, column {error.colno}); check the file", error.lineno)
+    return refusal(name, "is nested too deep; write a list of flat objects [{...}, {...}]")
+
+
+def of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return a table of objects; a column of several types becomes text."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    return pa.table({name: column([row.get(name) for row in rows]) for name in names})
+
+
+def column(values: Sequence[Any]) -> pa.Array:
+    """Return values of one type as they are; of several as text, lists and objects as JSON."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else _text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str:
+    """Return one value as text."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)

@@ -1,0 +1,126 @@
+"""The one reader: a file, or a folder with two sides, becomes tables; check, preview and training all read here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from dynlora.data_files import binary_file, csv_file, json_file
+from dynlora.data_files.opening import Source, ending_of, endings_text, first_line, is_table, opened, refusal, stem_of
+from dynlora.data_files.table import Table, joined
+
+HELD_OUT = ("validation", "test", "dev", "valid", "eval")
+"""Names of the held-out side, the first that is there wins."""
+
+SHARD = re.compile(r"-\d+-of-\d+$")
+
+READERS: dict[str, Callable[[Source, int | None], Table]] = {
+    ".csv": csv_file.read,
+    ".tsv": csv_file.read,
+    ".json": json_file.read,
+    ".jsonl": json_file.read,
+    ".parquet": binary_file.read_parquet,
+    ".xlsx": binary_file.read_excel,
+}
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What lies in a file or folder.
+
+    Attributes:
+        train: the training table, or the only one.
+        held_out: the held-out table; None where the rows have still to be split.
+    """
+
+    train: Table
+    held_out: Table | None = None
+
+
+def read_table(path: Path, limit: int | None = None) -> Table:
+    """Return the table of one file.
+
+    Args:
+        path: of the file; its ending says the format.
+        limit: most rows that are read, for a look at the first; None for all.
+
+    Raises:
+        DataError: one sentence with the file, the line where there is one, the rule and the remedy.
+    """
+    if not is_table(path):
+        raise refusal(path.name, f"the ending must be one of {endings_text()}; convert the file")
+    table = READERS[ending_of(path)](opened(path), limit)
+    if len(table) == 0:
+        raise refusal(path.name, "has a header but no rows; add rows")
+    names = table.columns
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise refusal(path.name, f"two columns are called {twice[:40]}; rename one")
+    return table
+
+
+def read_sides(path: Path, limit: int | None = None) -> Sides:
+    """Return the tables of a file, of a folder with a training file, or of a folder of `datasets.save_to_disk`.
+
+    Args:
+        path: of the file or folder.
+        limit: most rows that are read of each file; None for all.
+
+    Raises:
+        DataError: when nothing readable is there.
+    """
+    if not path.is_dir():
+        return Sides(read_table(path, limit))
+    if binary_file.is_saved(path):
+        return _saved_sides(path)
+    files = files_of(path)
+    if "train" not in files:
+        raise refusal(
+            path.name,
+            "has no train.csv, train.jsonl or train.parquet; name the files train.* and validation.*, or give one file",
+        )
+    held_out = next((files[name] for name in HELD_OUT if name in files), None)
+    return Sides(_together(files["train"], limit), None if held_out is None else _together(held_out, limit))
+
+
+def _saved_sides(path: Path) -> Sides:
+    """Return the tables of a folder of `datasets.save_to_disk`."""
+    splits = binary_file.saved_splits(path)
+    if not splits:
+        return Sides(binary_file.read_saved(path))
+    if "train" not in splits:
+        raise refusal(path.name, f"has the splits {', '.join(splits[:5])} but no train; name one of them train")
+    held_out = next((name for name in HELD_OUT if name in splits), None)
+    train = binary_file.read_saved(path / "train")
+    return Sides(train, None if held_out is None else binary_file.read_saved(path / held_out))
+
+
+def files_of(folder: Path) -> dict[str, list[Path]]:
+    """Return the tables of a folder by split; shards such as train-00000-of-00002 stand together.
+
+    Raises:
+        DataError: when a split lies there twice.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if is_table(path) and not path.name.startswith("."):
+            found.setdefault(stem_of(path).split("-")[0].lower(), []).append(path)
+    for split in ("train", *HELD_OUT):
+        paths = found.get(split, [])
+        if len(paths) > 1 and not all(SHARD.search(stem_of(path)) for path in paths):
+            said = " and ".join(path.name for path in paths[:3])
+            raise refusal(folder.name, f"has {said}; keep one of them, or give that file")
+    return found
+
+
+def _together(paths: list[Path], limit: int | None) -> Table:
+    """Return the rows of one file, or of several shards in order."""
+    try:
+        return joined([read_table(path, limit) for path in paths])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        problem = f"has other columns or types than the other shards ({first_line(error)}); check the shards"
+        raise refusal(paths[0].name, problem) from None

@@ -1,0 +1,84 @@
+"""Repairs of rows, as a configuration lists them: a name, or a name with its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DropName = Literal[
+    "drop_empty_texts", "drop_empty_labels", "drop_duplicates", "drop_near_duplicates", "drop_conflicts", "drop_shared",
+    "drop_near_shared", "drop_rare", "drop_unseen",
+]  # fmt: skip
+
+DROPS: Mapping[str, str] = {
+    "drop_empty_texts": "rows without a text",
+    "drop_empty_labels": "rows without a label",
+    "drop_duplicates": "rows that repeat text and label of an earlier row",
+    "drop_near_duplicates": "rows that differ from an earlier row of their class by case, punctuation or spaces only",
+    "drop_conflicts": "all rows of a text that has several labels",
+    "drop_shared": "training examples whose text is held out too",
+    "drop_near_shared": "training examples that differ from a held-out text by case, punctuation or spaces only",
+    "drop_rare": "the row of a class that has only one",
+    "drop_unseen": "held-out examples of a class that is never trained on",
+}
+"""What each repair without values leaves out."""
+
+LATE = ("drop_shared", "drop_near_shared", "drop_unseen")
+"""Repairs that need both sides: they come after the rows were split, all others before."""
+
+
+class _Values(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+class Merge(_Values):
+    """Classes that become another class."""
+
+    merge: dict[str, str] = Field(min_length=1, description="Class to the class it becomes.")
+
+
+class SplitBy(_Values):
+    """The held-out part is drawn by groups, so that no group is on both sides."""
+
+    split_by: str = Field(min_length=1, max_length=200, description="Column of the groups.")
+
+
+Repair = DropName | Merge | SplitBy
+
+EXAMPLES = "merge: {Billing: billing}, split_by: thread"
+
+
+def checked(value: Any) -> Any:
+    """Return a list of repairs as it was given, where each is one.
+
+    Raises:
+        ValueError: one sentence that names the first that is none.
+    """
+    if value is None:
+        return ()
+    items = [value] if isinstance(value, str | Mapping) else value
+    if not isinstance(items, Sequence):
+        raise ValueError(f"data.repair={value}: must be a list of repairs; write for example [drop_duplicates]")
+    for item in items:
+        if isinstance(item, Merge | SplitBy) or (isinstance(item, str) and item in DROPS):
+            continue
+        if not (isinstance(item, Mapping) and _fits(item)):
+            shown = str(item)[:80]
+            raise ValueError(f"data.repair={shown}: unknown repair; use one of {', '.join(DROPS)}, {EXAMPLES}")
+    return tuple(items)
+
+
+def _fits(item: Mapping[Any, Any]) -> bool:
+    """Say whether a mapping is a repair with its values."""
+    if set(item) == {"merge"}:
+        pairs = item["merge"]
+        plain = isinstance(pairs, Mapping) and bool(pairs)
+        return plain and all(isinstance(each, str | int | float) for pair in pairs.items() for each in pair)
+    return set(item) == {"split_by"} and isinstance(item["split_by"], str) and 0 < len(item["split_by"]) <= 200
+
+
+def plain(repair: Repair) -> Any:
+    """Return a repair as a configuration holds it: a name, or a mapping of one key."""
+    return repair if isinstance(repair, str) else repair.model_dump(mode="json")

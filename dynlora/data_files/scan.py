@@ -1,0 +1,195 @@
+"""The check of a data file: read, repaired as a run would, and every fault listed with its lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynlora.data_files import columns as column_names
+from dynlora.data_files import faults, repairs
+from dynlora.data_files.columns import Columns
+from dynlora.data_files.examples import Examples
+from dynlora.data_files.faults import EXAMPLES, Fault
+from dynlora.data_files.reader import Sides, read_sides
+from dynlora.data_files.repair_list import Repair
+from dynlora.data_files.words import counted
+from dynlora.errors import DataError
+from dynlora.safe_files import printable
+
+GUESS_ROWS = 200
+"""Rows by which columns are guessed."""
+
+MAX_PLACES = 1000
+"""Lines that a fault lists; more are counted."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a configuration the check needs; the fields are those of section `data`, and the seed."""
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str = "label"
+    group_by: str | None = None
+    task: str = "auto"
+    max_length: int = 128
+    eval_fraction: float = 0.1
+    repair: tuple[Repair, ...] = ()
+    seed: int = 0
+    class_names: tuple[str, ...] = field(default=())
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that were named."""
+        return Columns(self.text, self.text_pair, self.label, self.group_by)
+
+
+def wanted_of(section: Any, seed: int, class_names: Sequence[str] = ()) -> Wanted:
+    """Return what the check needs of section `data` of a configuration.
+
+    Args:
+        section: the section, a `DataConfig`.
+        seed: of the run.
+        class_names: what the numbers of the label column mean, where the data itself does not say so.
+    """
+    keys = [key for key in Wanted.__dataclass_fields__ if key not in ("seed", "class_names")]
+    return Wanted(**{key: getattr(section, key) for key in keys}, seed=seed, class_names=tuple(class_names))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found, as plain values.
+
+    Attributes:
+        conclusion: the result in a sentence.
+        file: name of the file or folder.
+        rows: rows of each part, after repairs.
+        columns: which column is what.
+        classes: rows of each class, the most frequent first, at most 50.
+        notes: how the file was read.
+        repaired: what each repair of the configuration did: repair, count, sentence.
+        faults: each kind: kind, title, sentence, count, places, examples, repair, action, refuses.
+    """
+
+    conclusion: str
+    file: str
+    rows: dict[str, int]
+    columns: dict[str, str | None]
+    classes: dict[str, int]
+    notes: list[str]
+    repaired: list[dict[str, Any]]
+    faults: list[dict[str, Any]]
+
+
+def look(path: Path, wanted: Wanted) -> Found:
+    """Check a file or folder and return what was found.
+
+    Raises:
+        DataError: when it cannot be read, or lacks a column that is named.
+    """
+    sides = read_sides(path)
+    chosen = column_names.resolved(sides.train.columns, wanted.columns)
+    rows = Examples.of(sides, chosen, wanted.class_names or None)
+    draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
+    early, split, done = _repaired(rows, wanted.repair, draw)
+    found = list(faults.found_in(early, split, wanted.task, wanted.max_length))
+    known = split if split is not None else early
+    held_out = faults.held_out_count(known) if split is not None else 0
+    return Found(
+        conclusion=_conclusion(path.name, len(known), found, done),
+        file=path.name,
+        rows={"training": len(known) - held_out, "held-out": held_out},
+        columns=asdict(chosen),
+        classes=dict(Counter(name for name in known.classes if name is not None).most_common(50)),
+        notes=_notes(sides),
+        repaired=[asdict(item) for item in done],
+        faults=[_plain(fault, split if split is not None and fault.kind in LATE_KINDS else early) for fault in found],
+    )
+
+
+def guess(path: Path, keys: Sequence[str]) -> dict[str, str]:
+    """Return likely columns of a file for keys of section `data` that were left open.
+
+    Raises:
+        DataError: when the file cannot be read.
+    """
+    if not keys:
+        return {}
+    found = column_names.guessed(read_sides(path, GUESS_ROWS).train.rows.to_pandas())
+    return {key: name for key in keys if (name := found[key]) is not None}
+
+
+LATE_KINDS = ("shared", "shared_other_label", "near_shared", "unseen")
+"""Faults that are looked for after the split."""
+
+
+def _repaired(
+    rows: Examples, wanted: Sequence[Repair], draw: repairs.Draw
+) -> tuple[Examples, Examples | None, list[repairs.Done]]:
+    """Return the repaired rows on one side, and on both unless they are too few, and what was done."""
+    if len(rows) < 2 and len(rows.tables) == 1:
+        return rows, None, []
+    split, done = repairs.repaired(rows, wanted, draw)
+    one_side = split if len(split.tables) > 1 else split.with_side(np.zeros(len(split), np.int64))
+    return one_side, split, done
+
+
+def first_refusal(path: Path, wanted: Wanted) -> str | None:
+    """Return the sentence of the first fault for which training refuses the data, None where there is none."""
+    try:
+        found = [fault for fault in look(path, wanted).faults if fault["refuses"]]
+    except DataError:
+        return None
+    if not found:
+        return None
+    more = f" ({counted(len(found) - 1, 'more fault')}: dynlora data check {path.name})" if len(found) > 1 else ""
+    return f"{found[0]['sentence'].rstrip('.')}{more}"
+
+
+def _conclusion(name: str, n: int, found: Sequence[Fault], done: Sequence[repairs.Done]) -> str:
+    """Return the result in a sentence."""
+    after = f" after {counted(len(done), 'repair')}" if done else ""
+    shown, rows = printable(name, 80), counted(n, "row")
+    if not found:
+        return f"{shown}: no faults in {rows}{after}."
+    refusing = sum(fault.refuses for fault in found)
+    stops = "; training refuses the file until it is repaired" if refusing else ""
+    return f"{shown}: {counted(len(found), 'fault')} in {rows}{after}{stops}."
+
+
+def _notes(sides: Sides) -> list[str]:
+    """Return how the files were read: name, encoding, separator."""
+    tables = (sides.train, *([sides.held_out] if sides.held_out is not None else []))
+    return [f"{table.names[0]}: {', '.join(table.notes)}" for table in tables if table.notes]
+
+
+def _plain(fault: Fault, rows: Examples) -> dict[str, Any]:
+    """Return a fault as plain values."""
+    shown = fault.rows[:EXAMPLES]
+    return {
+        "kind": fault.kind, "title": fault.title, "sentence": fault.sentence, "count": len(fault.rows),
+        "places": [_place(rows, int(row)) for row in fault.rows[:MAX_PLACES]],
+        "examples": [_example(rows, int(row)) for row in shown], "repair": fault.repair, "action": fault.action,
+        "refuses": fault.refuses,
+    }  # fmt: skip
+
+
+def _place(rows: Examples, row: int) -> dict[str, Any]:
+    name, unit, place = rows.where(row)
+    return {"file": name, unit: place}
+
+
+def _example(rows: Examples, row: int) -> dict[str, Any]:
+    """Return a row for reading."""
+    name, unit, place = rows.where(row)
+    label = rows.label[row] if rows.label else None
+    return {"place": f"{name}, {unit} {place:,}", "text": _cut(rows.text[row]), "label": _cut(label)}
+
+
+def _cut(value: Any) -> str:
+    return "" if value is None else printable(value, 300)

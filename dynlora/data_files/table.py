@@ -1,0 +1,102 @@
+"""A table of rows as it was read, and where in its files each row stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+ROW, LINE = "row", "line"
+"""How places are counted: in lines of a text file, or in rows of a table without lines; both from 1."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one file, or of several shards in order.
+
+    Attributes:
+        names: of the files.
+        rows: the cells.
+        file: position in `names` of each row's file, (n,).
+        place: line or row of the file in which each row begins, counted from 1, (n,).
+        unit: `LINE` or `ROW`.
+        notes: how the file was understood, in words: encoding, separator.
+    """
+
+    names: tuple[str, ...]
+    rows: pa.Table
+    file: np.ndarray
+    place: np.ndarray
+    unit: str = ROW
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.rows.num_rows
+
+    @classmethod
+    def of(cls, name: str, rows: pa.Table, place: Sequence[int] | np.ndarray | None, notes: Sequence[str]) -> Table:
+        """Return the table of one file; rows are counted where no lines are known."""
+        n = rows.num_rows
+        known = place is not None and len(place) == n
+        places = np.asarray(place if known else np.arange(1, n + 1), np.int64)
+        return cls((name,), rows, np.zeros(n, np.int64), places, LINE if known else ROW, tuple(notes))
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.rows.column_names)
+
+    def values(self, column: str) -> list[Any]:
+        """Return a column as Python values; None where a cell is empty."""
+        return self.rows.column(column).to_pylist()
+
+    def class_names(self, column: str) -> list[str] | None:
+        """Return what whole numbers of a column mean, where the file says so as the `datasets` library does."""
+        return class_names_in(self.rows.schema, column)
+
+    def where(self, row: int) -> str:
+        """Return the place of a row in words: `rows.csv, line 5`."""
+        return f"{self.names[int(self.file[row])]}, {self.unit} {int(self.place[row]):,}"
+
+
+def class_names_in(schema: pa.Schema, column: str) -> list[str] | None:
+    """Return the class names that the `datasets` library wrote into a schema for a column, None where it did not."""
+    import json
+
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        names = features[column]["names"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Return the rows of several files in order; a column that one lacks is empty there.
+
+    Raises:
+        pyarrow.ArrowInvalid: when a column is of another type in one of them.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    rows = pa.concat_tables([table.rows for table in tables], promote_options="default")
+    files = [np.full(len(table), position) for position, table in enumerate(tables)]
+    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    return Table(
+        tuple(table.names[0] for table in tables), rows, np.concatenate(files),
+        np.concatenate([table.place for table in tables]), tables[0].unit, notes,
+    )  # fmt: skip
+
+
+def plain(rows: pa.Table) -> pa.Table:
+    """Return cells without what other libraries wrote into the schema, class names aside, and no dictionaries."""
+    kept = {key: value for key, value in (rows.schema.metadata or {}).items() if key == b"huggingface"}
+    fields = [
+        pa.field(item.name, item.type.value_type) if pa.types.is_dictionary(item.type) else item.remove_metadata()
+        for item in rows.schema
+    ]
+    return rows.cast(pa.schema(fields, metadata=kept or None))
