@@ -66,7 +66,7 @@ class DataConfig(Section):
 
     name: Name | None = Field(None, description="Built-in name or hub id, such as nyu-mll/glue:sst2.")
     path: Name | None = Field(
-        None, description="CSV, JSONL or Parquet file, or a folder with train and held-out files."
+        None, description="CSV, TSV, JSON, JSONL, Parquet or Excel file, or a folder with train and held-out files."
     )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: regression when the labels are fractional numbers."

@@ -9,7 +9,15 @@ import streamlit as st
 
 from dynlora.config_files import yaml_text
 from dynlora.jobs import launch
-from dynlora.viz.launch import data_source, experiment_form, form_model, preflight_card, start_from, sweep_form
+from dynlora.viz.launch import (
+    data_check_card,
+    data_source,
+    experiment_form,
+    form_model,
+    preflight_card,
+    start_from,
+    sweep_form,
+)
 from dynlora.viz.launch import form as launch_form
 from dynlora.viz.ui import cards, frame, kept_form, run_picker, url_state
 
@@ -38,16 +46,24 @@ def starting_values() -> dict[str, Any]:
     return start
 
 
-def pick_data(start: Mapping[str, Any]) -> data_source.Source:
-    """Draw the choice of data and return it."""
+def pick_data(start: Mapping[str, Any]) -> tuple[data_source.Source, Any]:
+    """Draw the choice of data and return it, with the place for what its check says."""
     with cards.card("Data", "data"):
-        return data_source.pick_source(start)
+        source = data_source.pick_source(start)
+    return source, st.container(key="check-place")
+
+
+def check_data(config: Mapping[str, Any], source: data_source.Source, place: Any) -> None:
+    """Draw the faults of the data and their repairs, once the whole configuration is known."""
+    if source.path is not None:
+        with place:
+            data_check_card.draw(config, source.path, source.key, source.repairs)
 
 
 def show_run() -> None:
     """Draw the form of one run, or of one for each seed."""
     start = starting_values()
-    source = pick_data(start)
+    source, check_place = pick_data(start)
     with cards.card("Model and training", "what"), frame.guarded():
         values, seeds = launch_form.what_and_how_long(start)
     with cards.card("Strategy", "how"):
@@ -57,6 +73,7 @@ def show_run() -> None:
         )
         strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
+    check_data(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         launch_form.start_button(configs, source.missing)
@@ -82,11 +99,12 @@ def show_command(configs: list[dict[str, Any]]) -> None:
 def show_experiment() -> None:
     """Draw the form of methods x ranks x seeds."""
     start = starting_values()
-    source = pick_data(start)
+    source, check_place = pick_data(start)
     with cards.card("Methods, ranks and seeds", "experiment"), frame.guarded():
         found = experiment_form.pick_experiment(STRATEGIES, start)
     with cards.card("Model and training", "what"), frame.guarded():
         values = launch_form.what_is_shared(start) | source.values
+    check_data(experiment_form.example(values, found), source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         experiment_form.start_experiment(values, found, source.missing)
     experiment_form.show_check(values, found)

@@ -221,7 +221,11 @@ def export(**options: Any) -> Any:
 @click.option("--text", multiple=True, help="A text; repeat the option for more.")
 @click.option("--text-pair", multiple=True, help="The second text of a pair, one per --text.")
 @click.option(
-    "--file", "path", type=click.Path(path_type=Path), default=None, help="CSV, JSONL, Parquet, or one text per line."
+    "--file",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="CSV, JSON, JSONL, Parquet, Excel, or one text per line.",
 )
 @click.option("--which", default="last", show_default=True, help="last or best.")
 @in_runs

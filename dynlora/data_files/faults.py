@@ -21,7 +21,8 @@ ID_SHARE, ID_ROWS = 0.9, 20
 MAX_CLASSES = 1000
 """Classes that a model can learn; `tasks/classification.py` refuses more."""
 
-EXAMPLES = 5
+EXAMPLES = 50
+"""Rows that are shown of each fault."""
 
 
 @dataclass(frozen=True)

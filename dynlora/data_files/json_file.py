@@ -33,25 +33,26 @@ def read(source: Source, limit: int | None = None) -> Table:
     Raises:
         DataError: in one sentence with the line.
     """
-    source = as_utf8(source, in_lines=source.name.lower().removesuffix(".gz").endswith(".jsonl"))
+    source = as_utf8(source, in_lines=_is_named_lines(source))
     with source.open() as file:
-        first = file.readline(PIECE_BYTES).removeprefix(b"\xef\xbb\xbf")
-    if first.strip() and not first.lstrip().startswith(b"[") and (_is_object(first) or _named_lines(source)):
+        first, more = file.readline(PIECE_BYTES).removeprefix(b"\xef\xbb\xbf"), file.read(2**16)
+    is_list = first.lstrip().startswith(b"[")
+    if first.strip() and not is_list and (_is_named_lines(source) or _is_row(first, bool(more.strip()))):
         return _read_lines(source, limit)
     return _read_whole(source)
 
 
-def _named_lines(source: Source) -> bool:
+def _is_named_lines(source: Source) -> bool:
     return source.name.lower().removesuffix(".gz").endswith(".jsonl")
 
 
-def _is_object(line: bytes) -> bool:
-    """Say whether a line is an object of its own, and not one that holds all rows."""
+def _is_row(line: bytes, has_more: bool) -> bool:
+    """Say whether the first line is a row, and not an object that holds all rows."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and _rows_key(found) is None
+    return isinstance(found, dict) and (has_more or not any(isinstance(value, list) for value in found.values()))
 
 
 # --- a row a line

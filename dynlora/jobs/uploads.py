@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from dynlora.data_files.opening import FORMATS, endings_text, is_table
 from dynlora.errors import CorruptRunError, DataError
 from dynlora.jobs.spawn import Folder, own_folder, runs_root, storing
 from dynlora.peft_adapter import CONFIG_NAME, TENSORS_NAME
@@ -16,8 +17,11 @@ UPLOADS_DIR = ".uploads"
 MAX_BYTES = 50 * 2**20
 """Largest file that is taken; `.streamlit/config.toml` stops larger ones at the door."""
 
-ENDINGS = ("csv", "tsv", "jsonl", "parquet")
+ENDINGS = tuple(ending.removeprefix(".") for ending in FORMATS)
 """What can be uploaded, by the ending of the name."""
+
+PACKED = "gz"
+"""A second ending of a file that is packed."""
 
 ADAPTER_FILES = {"json": CONFIG_NAME, "safetensors": TENSORS_NAME}
 """The two files of an adapter, by the ending a browser sends them with, and what they are kept as."""
@@ -34,12 +38,13 @@ def checked_name(name: str) -> str:
         DataError: when the ending is not one of `ENDINGS`.
     """
     last = re.split(r"[\\/]", name)[-1]
-    stem, dot, ending = last.rpartition(".")
+    packed = f".{PACKED}" if last.lower().endswith(f".{PACKED}") else ""
+    stem, dot, ending = last[: len(last) - len(packed)].rpartition(".")
     if not dot or ending.lower() not in ENDINGS:
         shown = "".join(filter(str.isprintable, last))[:80]
-        raise DataError(f"upload {shown!r}: the ending must be one of .{', .'.join(ENDINGS)}; convert the file")
+        raise DataError(f"upload {shown!r}: the ending must be one of {endings_text()}; convert the file")
     plain = re.sub(r"[^0-9A-Za-z_]+", "-", stem).strip("-")[:_MAX_STEM]
-    return f"{'data' if not plain or _RESERVED.match(plain) else plain}.{ending.lower()}"
+    return f"{'data' if not plain or _RESERVED.match(plain) else plain}.{ending.lower()}{packed}"
 
 
 def keep(runs_dir: Folder, name: str, content: bytes) -> Path:
@@ -78,7 +83,7 @@ def find(runs_dir: Folder, digest: str) -> Path | None:
     if folder is None:
         return None
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
-    return next((path for path in files if path.suffix.lower().lstrip(".") in ENDINGS), None)
+    return next((path for path in files if is_table(path) and path.name not in ADAPTER_FILES.values()), None)
 
 
 def keep_adapter(runs_dir: Folder, files: Mapping[str, bytes]) -> Path:

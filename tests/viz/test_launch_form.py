@@ -64,7 +64,7 @@ def test_the_form_holds_every_setting() -> None:
         *form_model.TRAINING, *form_model.ROWS, *form_model.MORE_DATA, *form_model.COLUMNS, *form_model.MORE_TRAINING,
         *form_model.MORE_ADAPTER, *form_model.RECORDING,
     }  # fmt: skip
-    of_their_own = {"name", "seed", "model.name", "data.name", "data.path", "strategy.name"}
+    of_their_own = {"name", "seed", "model.name", "data.name", "data.path", "data.repair", "strategy.name"}
     assert drawn | of_their_own == set(config_keys())
     assert not drawn & of_their_own
 
@@ -183,12 +183,18 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", b"", "cannot be read as csv"), ("a.csv", b"text,label\n", "has no rows"),
-        ("a.csv", b'text,label\n"a,1\n', "cannot be read as csv"), ("a.csv", b"\xff\xfe\x00,\n\x80,1\n", "a.csv: "),
-        ("a.jsonl", b"[1, 2]\n", "line 1 is not a JSON object"), ("a.jsonl", b'{"a": ', "cannot be read as jsonl"),
-        ("a.jsonl", b"[" * 100_000, "cannot be read as jsonl"), ("a.parquet", b"PAR1", "cannot be read as parquet"),
-        ("a.csv", b"x" * (4 * 2**20 + 1), "first line is longer"),
-        ("a.csv", b",".join([b"c"] * 300) + b"\n1", "300 columns are more than 200"),
+        ("a.csv", b"", "a.csv: the file is empty"), ("a.csv", b"text,label\n", "a.csv: has a header but no rows; add rows"),
+        ("a.csv", b'text,label\n"a,1\n', "a.csv, line 2: a double quote opens there and never closes"),
+        ("a.csv", b"\xff\xfe\x00,\n\x80,1\n", "a.csv: "), ("a.csv", b"\n \n", "a.csv: has no header line; add one"),
+        ("a.csv", b"text,label\nx,1\na, b,1\n", "a.csv, line 3: has 3 cells where the header has 2; put texts that hold"),
+        ("a.jsonl", b"1\n", "a.jsonl, line 1: is not an object"), ("a.jsonl", b'{"a": ', "a.jsonl, line 1: is not JSON"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl: is nested too deep"), ("a.parquet", b"PAR1", "cannot be read as Parquet"),
+        ("a.json", b'[{"a": 1}\n{"a": 2}]', "a.json, line 2: is not JSON .a comma or . is missing"),
+        ("a.json", b'{"train": [{}], "test": [{}]}', "a.json: holds several lists .train, test.; save each as a file"),
+        ("a.json", b"[1, 2]", "a.json, line 1: a row that is not an"),
+        ("a.xlsx", b"PK", "a.xlsx: is no Excel workbook"), ("a.csv.gz", b"text", "a.csv.gz: is not a whole gzip file"),
+        ("a.csv", b"x" * (4 * 2**20 + 1), "a.csv, line 1: is longer than 4 MiB"), ("a.csv", b"text\na\0b\n", "holds NUL bytes"),
+        ("a.csv", b",".join([b"c"] * 3000) + b"\n1", "a.csv: has 3,000 columns, at most 2,000 can be read; keep the"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, said: str, tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_p
     [
         ("none.csv", None, "does not exist"),
         ("text.md", "words", "is not a CSV"),
-        ("empty.csv", "text,label\n", "has no rows"),
-        ("broken.jsonl", "{", "cannot be read as jsonl"),
+        ("empty.csv", "text,label\n", "has a header but no rows"),
+        ("broken.jsonl", "{", "line 1: is not JSON"),
         ("single.csv", "text\nwords\n", "has no column for data.label"),
     ],
 )

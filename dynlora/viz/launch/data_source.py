@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pandas as pd
 import streamlit as st
 
 from dynlora import assets
+from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import data_file, form_model
+from dynlora.viz.launch import data_check, data_check_card, data_file, form_model
 from dynlora.viz.launch.form import config_grid
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.frame import guarded
@@ -36,10 +37,19 @@ class Source:
     Attributes:
         values: of the configuration, by dotted key.
         missing: what has to be given before anything can start, in a sentence; empty when nothing.
+        path: the file or folder of this machine that can be checked, or None.
+        key: of that file in the address.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     missing: str = ""
+    path: Path | None = None
+    key: str = ""
+
+    @property
+    def repairs(self) -> list[Any]:
+        """The repairs that were chosen."""
+        return list(self.values.get("data.repair") or [])
 
 
 def pick_source(start: Mapping[str, Any]) -> Source:
@@ -56,7 +66,7 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     rows = config_grid(form_model.ROWS, start, 3)
     with st.expander("More data settings", icon=":material/tune:"):
         more = config_grid(form_model.MORE_DATA, start, 4)
-    return Source(source.values | rows | more, source.missing)
+    return replace(source, values=source.values | rows | more)
 
 
 def _kind_of(start: Mapping[str, Any]) -> str:
@@ -83,7 +93,13 @@ def _embedded(start: Mapping[str, Any]) -> Source:
         values = config_grid(["data.group_by"], start, 1)
     sizes = ", ".join(f"{count:,} {split} examples" for split, count in found.rows.items())
     note(f"{found.description}; {sizes}. Columns: {', '.join(found.columns)}. Licence: {found.licence}.")
-    return Source({"data.name": name} | values)
+    return Source({"data.name": name} | values | _kept_repairs(start, name))
+
+
+def _kept_repairs(start: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the repairs that the form starts with, for the data set they are of."""
+    repairs = start.get("data.repair") if start.get("data.name") == name else None
+    return {"data.repair": repairs} if repairs else {}
 
 
 def _from_hub(start: Mapping[str, Any]) -> Source:
@@ -95,14 +111,15 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     values = config_grid(form_model.COLUMNS, start, 4)
     if not name:
         return Source(values, "Enter the hub id of a data set first.")
-    return Source({"data.name": name} | values)
+    return Source({"data.name": name} | values | _kept_repairs(start, name))
 
 
 def _uploaded(start: Mapping[str, Any]) -> Source:
     """Draw the upload and the columns of what was uploaded; the address remembers the file."""
-    endings = list(uploads.ENDINGS)
+    endings = [*uploads.ENDINGS, uploads.PACKED]
     sent = st.file_uploader(
-        f"CSV, TSV, JSON lines or Parquet with a text and a label column, at most {uploads.MAX_BYTES // 2**20} MiB",
+        "CSV, TSV, JSON, JSON lines, Parquet or Excel with a text and a label column, also as .gz, at most "
+        f"{uploads.MAX_BYTES // 2**20} MiB",
         type=endings, key="upload", help=("Saved in the runs folder, read as data, never "
             "executed."), on_change=_forget_upload,
     )  # fmt: skip
@@ -120,13 +137,16 @@ def _uploaded(start: Mapping[str, Any]) -> Source:
 
 def _forget_upload() -> None:
     """Drop the file that the address remembers: another one is sent, or none any more."""
-    to_address(upload=None)
+    to_address(upload=None, repair=None)
 
 
 def _local(start: Mapping[str, Any]) -> Source:
     """Draw the path of a file or folder of this machine, and its columns where they can be read."""
     value = str(start.get("data.path") or "")
-    about = "CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Key: data.path."
+    about = (
+        "CSV, TSV, JSON, JSON lines, Parquet or Excel, also as .gz; a folder with train.* and validation.* files; or a "
+        "folder of datasets.save_to_disk. Key: data.path."
+    )
     text = st.text_input("Path on this machine", value, key=f"path-{value}", max_chars=500, help=about).strip()
     if not text:
         return Source(missing="Enter the path of a file or folder first.")
@@ -135,6 +155,8 @@ def _local(start: Mapping[str, Any]) -> Source:
     path = from_where_it_started(text)
     try:
         table = data_file.table_of(path)
+    except DynloraError as error:
+        return Source(missing=f"{error}.")
     except (OSError, ValueError) as error:
         return Source(missing=f"{text}: cannot be read ({error}); give another path.")
     if table is None:
@@ -146,17 +168,19 @@ def _local(start: Mapping[str, Any]) -> Source:
 
 def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     """Draw the columns of a table and its first rows; return which column is what."""
-    about = table.stat()
     with guarded():
-        rows = _first_rows(str(table), about.st_mtime_ns, about.st_size)
+        rows = _first_rows(str(table), data_check.version_of(table))
     is_same = start.get("data.path") == str(path)
     guess = data_file.guessed(rows)
     wanted = {key: start.get(f"data.{key}") if is_same else guess[key] for key in guess}
-    values = _columns(rows, wanted, hashlib.sha256(str(table).encode()).hexdigest()[:12])
+    key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
+    values = _columns(rows, wanted, key)
     label = values["data.label"]
     note(f"{table.name}, {rows.shape[1]} columns. {data_file.label_caption(rows, label)} First rows:")
     st.dataframe(data_file.shown(rows), hide_index=True, width="stretch")
-    return Source({"data.path": str(path)} | values)
+    repairs = data_check_card.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
+    chosen = {"data.repair": repairs} if repairs else {}
+    return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
 
 
 def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -179,13 +203,13 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
         with place:
             found[f"data.{role}"] = st.selectbox(
                 label, options, index=start, key=f"column-{role}-{key}-{start}", help=markdown_text(about, 600),
-                format_func=lambda name, words=words: words.get(name, str(name)),
+                format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
             )  # fmt: skip
     usual = form_model.config_field("data.label").default
     return found | {"data.label": found["data.label"] or usual}
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
-def _first_rows(path: str, changed: int, size: int) -> pd.DataFrame:
-    """Return the first rows of a file as it is now."""
+def _first_rows(path: str, version: Any) -> pd.DataFrame:
+    """Return the first rows of a file as it is now; `version` says when it is another one."""
     return data_file.first_rows(Path(path))

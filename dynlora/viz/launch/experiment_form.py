@@ -93,9 +93,14 @@ def _queue(config: Mapping[str, Any], found: Experiment) -> None:
     st.switch_page("pages/compare.py", query_params={"runs": ",".join(ids)})
 
 
+def example(values: Mapping[str, Any], found: Experiment) -> dict[str, Any]:
+    """Return the configuration of the first run."""
+    return experiment_model.first(experiment_model.base(values), found)
+
+
 def show_check(values: Mapping[str, Any], found: Experiment) -> None:
     """Draw what the check of the first run said."""
-    preflight_card.show_check(experiment_model.first(experiment_model.base(values), found))
+    preflight_card.show_check(example(values, found))
 
 
 def show_command(values: Mapping[str, Any], found: Experiment) -> None:

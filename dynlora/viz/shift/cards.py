@@ -185,7 +185,7 @@ def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     put("address-path", st.query_params.get("path", ""))
     text = st.text_input(
         "Path on this machine", key="address-path", max_chars=500, on_change=_path_changed,
-        help="CSV, TSV, JSON lines or Parquet, or a folder with train.* and validation.* files. Of a single "
+        help="CSV, TSV, JSON, Parquet or Excel, or a folder with train.* and validation.* files. Of a single "
         "file, half of the examples are used, at most 512.",
     ).strip()  # fmt: skip
     if not text:

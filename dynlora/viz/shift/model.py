@@ -172,7 +172,7 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
         raise DataError(f"{path}: does not exist; check the path")
     if table is None:
         raise DataError(
-            f"{path}: is not a CSV, TSV, JSON lines or Parquet file or a folder with a train file; give one of these"
+            f"{path}: is not a CSV, TSV, JSON, Parquet or Excel file or a folder with a train file; give one of these"
         )
     rows = data_file.first_rows(table)
     guess = data_file.guessed(rows)

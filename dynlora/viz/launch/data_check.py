@@ -1,0 +1,90 @@
+"""The check of a data file as the Launch page shows it: which repairs were chosen, and what the check needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dynlora.config import parse_config
+from dynlora.data_files import repair_list, scan
+
+MAX_CHECKED_BYTES = 200 * 2**20
+"""A larger file of this machine is checked by the command line only: a page would wait too long."""
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+def version_of(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return names, times and sizes of a file or a folder's files: when one changes, the check is made again."""
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    return tuple((str(each), each.stat().st_mtime_ns, each.stat().st_size) for each in files)
+
+
+def chosen(text: str, key: str, start: Sequence[Any]) -> list[Any]:
+    """Return the repairs that the address holds for a file, as a configuration holds them.
+
+    Args:
+        text: the value in the address, `<key>:<JSON>`; what is not of this file, or no repair, counts for nothing.
+        key: of the file.
+        start: those that the form starts with, where the address says nothing of this file.
+    """
+    owner, _, listed = text.partition(":")
+    if owner == key:
+        try:
+            return list(repair_list.checked(json.loads(listed)))
+        except (ValueError, RecursionError):
+            return []
+    try:
+        return list(repair_list.checked(start))
+    except ValueError:
+        return []
+
+
+def address(key: str, repairs: Sequence[Any]) -> str:
+    """Return what the address holds for the repairs of a file."""
+    return f"{key}:{json.dumps(list(repairs), ensure_ascii=False, separators=(',', ':'))}"
+
+
+def added(repairs: Sequence[Any], more: Sequence[Any]) -> list[Any]:
+    """Return repairs with more of them behind, each once."""
+    every = [*repairs, *more]
+    return [repair for place, repair in enumerate(every) if repair not in every[:place]]
+
+
+def checked(config: Mapping[str, Any], path: Path) -> scan.Found:
+    """Return what the check of the data of a configuration found.
+
+    Raises:
+        ConfigError, DataError: when the configuration or the file cannot be used.
+    """
+    parsed = parse_config(config)
+    return scan.look(path, scan.wanted_of(parsed.data, parsed.seed))
+
+
+def asked(config: Mapping[str, Any]) -> str:
+    """Return the part of a configuration that the check depends on, as text: another text is another check."""
+    return json.dumps({"data": config.get("data", {}), "seed": config.get("seed", 0)}, sort_keys=True, default=str)
+
+
+def examples_frame(fault: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the rows of a fault: where, text and label."""
+    return pd.DataFrame(fault["examples"], columns=["place", "text", "label"])
+
+
+def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
+    """Return the first rows of a fault in one line."""
+    shown = [f"“{row['text'][:60]}” ({row['label'][:30] or 'no label'})" for row in fault["examples"][:n]]
+    return ", ".join(shown)
+
+
+def repairs_of(found: Mapping[str, Any]) -> list[Any]:
+    """Return every repair that faults have."""
+    return [fault["repair"] for fault in found["faults"] if fault["repair"] is not None]

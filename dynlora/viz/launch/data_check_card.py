@@ -1,0 +1,118 @@
+"""The card Data check: every fault of the chosen file with its lines, and a button for each repair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.launch import data_check
+from dynlora.viz.ui.cards import card, note, table
+from dynlora.viz.ui.url_state import to_address
+
+PLACE = "repair"
+"""Name in the address of the repairs that were chosen."""
+
+
+def chosen_repairs(key: str, start: Sequence[Any]) -> list[Any]:
+    """Return the repairs that were chosen for a file.
+
+    Args:
+        key: of the file.
+        start: those that the form starts with.
+    """
+    return data_check.chosen(st.query_params.get(PLACE, ""), key, start)
+
+
+def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]) -> None:
+    """Draw the card.
+
+    Args:
+        config: the configuration as the form has it, its repairs included.
+        path: of the file or folder.
+        key: of the file in the address.
+        repairs: those that were chosen.
+    """
+    with card("Data check", "data-check"):
+        if data_check.size_of(path) > data_check.MAX_CHECKED_BYTES:
+            note(f"The file is larger than {data_check.MAX_CHECKED_BYTES // 2**20} MiB. "
+                 f"Check it on the command line: dynlora data check {path.name}")  # fmt: skip
+            return
+        try:
+            with st.spinner("Checking every row"):
+                found = _found(data_check.asked(config), str(path), data_check.version_of(path), dict(config))
+        except DynloraError as error:
+            st.error(markdown_text(error, 2000))
+            _undo_all(key, repairs)
+            return
+        _conclusion(found, key, repairs)
+        for number, done in enumerate(found["repaired"]):
+            _done(done, number, key, repairs)
+        for fault in found["faults"]:
+            _fault(fault, key, repairs)
+        note(" ".join(f"Read {text}." for text in found["notes"]))
+
+
+@st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
+def _found(asked: str, path: str, version: Any, _config: dict[str, Any]) -> dict[str, Any]:
+    """Return the check of a file as it is now; `asked` and `version` say when it is another one."""
+    return asdict(data_check.checked(_config, Path(path)))
+
+
+def _conclusion(found: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
+    """Say the result first, and offer all repairs at once."""
+    sentence = markdown_text(found["conclusion"], 400)
+    if not found["faults"]:
+        st.success(sentence, icon=":material/check:")
+        return
+    st.warning(sentence, icon=":material/rule:")
+    every = data_check.repairs_of(found)
+    if len(every) > 1:
+        st.button(
+            f"Apply all {len(every)} repairs", key="repair-all", icon=":material/done_all:",
+            on_click=_choose, args=(key, data_check.added(repairs, every)),
+        )  # fmt: skip
+
+
+def _done(done: Mapping[str, Any], number: int, key: str, repairs: Sequence[Any]) -> None:
+    """Draw a repair that is in the configuration, with a button that takes it out."""
+    with st.container(horizontal=True, vertical_alignment="center", key=f"repaired-{number}"):
+        st.markdown(f":material/check: {markdown_text(done['sentence'], 400)}", width="stretch")
+        rest = [repair for repair in repairs if repair != done["repair"]]
+        st.button("Undo", key=f"undo-{number}", type="tertiary", icon=":material/undo:", on_click=_choose,
+                  args=(key, rest))  # fmt: skip
+
+
+def _fault(fault: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
+    """Draw one kind of fault: what and where, examples, and its repair."""
+    kind = fault["kind"]
+    with st.container(horizontal=True, vertical_alignment="center", key=f"fault-{kind}"):
+        icon = ":material/error:" if fault["refuses"] else ":material/warning:"
+        count = f" ({fault['count']:,})" if fault["count"] else ""
+        lines = [f"{icon} **{markdown_text(fault['title'])}**{count}: {markdown_text(fault['sentence'], 800)}"]
+        if fault["examples"]:
+            lines.append(f"Examples: {markdown_text(data_check.examples_line(fault), 400)}")
+        st.markdown("  \n".join(lines), width="stretch")
+        if fault["examples"]:
+            table(data_check.examples_frame(fault), f"fault-{kind}")
+        if fault["repair"] is not None:
+            st.button(
+                markdown_text(fault["action"], 80), key=f"repair-{kind}", icon=":material/build:", on_click=_choose,
+                args=(key, data_check.added(repairs, [fault["repair"]])),
+            )  # fmt: skip
+
+
+def _undo_all(key: str, repairs: Sequence[Any]) -> None:
+    """Offer to take all repairs out: one of them may be what cannot be done."""
+    if repairs:
+        st.button("Undo all repairs", key="undo-all", icon=":material/undo:", on_click=_choose, args=(key, []))
+
+
+def _choose(key: str, repairs: Sequence[Any]) -> None:
+    """Write the chosen repairs of a file to the address."""
+    to_address(**{PLACE: data_check.address(key, repairs)})
