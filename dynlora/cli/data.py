@@ -76,18 +76,15 @@ def in_words(found: dict[str, Any]) -> str:
     sizes = ", ".join(f"{count:,} {part}" for part, count in found["rows"].items())
     named = ", ".join(f"{key}={name}" for key, name in found["columns"].items() if name is not None)
     lines += [f"Rows: {sizes}. Columns: {named}.", *(f"Read: {note}." for note in found["notes"])]
-    repairs = [fault["repair"] for fault in found["faults"] if fault["repair"] is not None]
-    if repairs:
-        lines.append(f"All repairs at once: {setting(found['repaired'], repairs)}")
+    if any(fault["repair"] is not None for fault in found["faults"]):
+        lines.append(f"All repairs at once: {setting(found['repairs'])}")
     return "\n".join(line for line in lines if line or found["faults"])
 
 
-def setting(done: list[dict[str, Any]], repairs: list[Any]) -> str:
-    """Return the option of the command line that carries out repairs, those already done included."""
+def setting(repairs: list[Any]) -> str:
+    """Return the option of the command line that carries out repairs."""
     import shlex
 
     from dynlora.config_files import value_text
 
-    every = [*(item["repair"] for item in done), *repairs]
-    once = [repair for place, repair in enumerate(every) if repair not in every[:place]]
-    return f"--set {shlex.quote('data.repair=' + value_text(once))}"
+    return f"--set {shlex.quote('data.repair=' + value_text(repairs))}"

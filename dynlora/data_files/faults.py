@@ -90,7 +90,7 @@ def found_in(rows: Examples, split: Examples | None, task: str, max_length: int)
         max_length: `data.max_length`, in tokens.
     """
     has_classes = task != "regression" and not (task == "auto" and rows.is_numeric)
-    whole = list(_of_labels(rows, has_classes)) + list(_of_texts(rows))
+    whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
     use_classes = has_classes and not is_column_wrong

@@ -110,9 +110,14 @@ def _folded(name: str) -> str:
 
 
 def unseen(rows: Examples) -> np.ndarray:
-    """Return held-out rows of a class that no training row has."""
-    trained = {name for name, side in zip(rows.classes, rows.side, strict=True) if side == TRAIN}
-    return _where(name is not None and name not in trained for name in rows.classes) & (rows.side == HELD_OUT)
+    """Return held-out rows of a class that no training row has, however the class is spelled.
+
+    Where one file is split, the only row of a class is rare, wherever it falls.
+    """
+    names = [None if name is None else _folded(name) for name in rows.classes]
+    trained = {name for name, side in zip(names, rows.side, strict=True) if side == TRAIN}
+    found = _where(name is not None and name not in trained for name in names) & (rows.side == HELD_OUT)
+    return found & ~rare(rows) if len(rows.tables) == 1 else found
 
 
 def spellings(rows: Examples) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dynlora.data_files.columns import Columns
 from dynlora.data_files.examples import Examples
 from dynlora.data_files.faults import EXAMPLES, Fault
 from dynlora.data_files.reader import Sides, read_sides
-from dynlora.data_files.repair_list import Repair
+from dynlora.data_files.repair_list import Repair, plain
 from dynlora.data_files.words import counted
 from dynlora.errors import DataError
 from dynlora.safe_files import printable
@@ -74,6 +74,7 @@ class Found:
         notes: how the file was read.
         repaired: what each repair of the configuration did: repair, count, sentence.
         faults: each kind: kind, title, sentence, count, places, examples, repair, action, refuses.
+        repairs: all that can be repaired, behind the repairs of the configuration, as `data.repair` holds it.
     """
 
     conclusion: str
@@ -84,6 +85,11 @@ class Found:
     notes: list[str]
     repaired: list[dict[str, Any]]
     faults: list[dict[str, Any]]
+    repairs: list[Any]
+
+
+TWINS = {"drop_shared": "drop_conflicts", "drop_near_shared": "drop_near_duplicates", "split_by": "drop_duplicates"}
+"""Repairs that are not needed beside another one, where one file is split."""
 
 
 def look(path: Path, wanted: Wanted) -> Found:
@@ -109,7 +115,19 @@ def look(path: Path, wanted: Wanted) -> Found:
         notes=_notes(sides),
         repaired=[asdict(item) for item in done],
         faults=[_plain(fault, split if split is not None and fault.kind in LATE_KINDS else early) for fault in found],
+        repairs=_all_repairs([plain(repair) for repair in wanted.repair], found, sides.held_out is None),
     )
+
+
+def _all_repairs(done: list[Any], found: Sequence[Fault], is_split_here: bool) -> list[Any]:
+    """Return repairs that are in the configuration and those of all faults, each once."""
+    more = [fault.repair for fault in found if fault.repair is not None]
+    kept = [
+        repair
+        for repair in more
+        if not is_split_here or TWINS.get(repair if isinstance(repair, str) else next(iter(repair))) not in more
+    ]
+    return [*done, *(repair for place, repair in enumerate(kept) if repair not in [*done, *kept[:place]])]
 
 
 def guess(path: Path, keys: Sequence[str]) -> dict[str, str]:

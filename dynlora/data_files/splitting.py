@@ -49,7 +49,7 @@ def held_out_groups(name: str, group: Sequence[Any], seed: int, fraction: float)
         sizes[each] += 1
     wanted, chosen, taken = max(1, round(len(names) * fraction)), set[str](), 0
     for place in np.random.default_rng(stream_seed(seed, "split by")).permutation(len(known)):
-        if taken + sizes[known[place]] <= wanted:
+        if taken + sizes[known[place]] <= wanted and len(chosen) < len(known) - 1:
             chosen.add(known[place])
             taken += sizes[known[place]]
     chosen = chosen or {min(known, key=sizes.__getitem__)}

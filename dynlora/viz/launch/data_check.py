@@ -83,8 +83,3 @@ def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
     """Return the first rows of a fault in one line."""
     shown = [f"“{row['text'][:60]}” ({row['label'][:30] or 'no label'})" for row in fault["examples"][:n]]
     return ", ".join(shown)
-
-
-def repairs_of(found: Mapping[str, Any]) -> list[Any]:
-    """Return every repair that faults have."""
-    return [fault["repair"] for fault in found["faults"] if fault["repair"] is not None]

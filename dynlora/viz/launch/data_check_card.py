@@ -71,11 +71,11 @@ def _conclusion(found: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> N
         st.success(sentence, icon=":material/check:")
         return
     st.warning(sentence, icon=":material/rule:")
-    every = data_check.repairs_of(found)
-    if len(every) > 1:
+    more = len(found["repairs"]) - len(repairs)
+    if more > 1:
         st.button(
-            f"Apply all {len(every)} repairs", key="repair-all", icon=":material/done_all:",
-            on_click=_choose, args=(key, data_check.added(repairs, every)),
+            f"Apply all {more} repairs", key="repair-all", icon=":material/done_all:", on_click=_choose,
+            args=(key, found["repairs"]),
         )  # fmt: skip
 
 

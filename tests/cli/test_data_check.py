@@ -1,0 +1,75 @@
+"""`dynlora data check`: the conclusion first, each fault with its lines, and an exit code that a script can use."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from dynlora.cli.main import main
+from tests.data_files.files import csv_text
+from tests.data_files.test_faults import GOOD
+
+
+def check(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(main, ["data", "check", *arguments])
+
+
+def test_a_clean_file_is_exit_code_0_and_faults_are_1(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text(GOOD))
+    found = check(str(path))
+    assert (found.exit_code, found.stdout.splitlines()[0]) == (0, "rows.csv: no faults in 40 rows.")
+    path.write_text(csv_text([*GOOD, GOOD[0], {"text": "", "label": "bug"}, {"text": "pay", "label": "Bug"}]))
+    found = check(str(path))
+    assert found.exit_code == 1
+    assert found.stdout.startswith("rows.csv: 4 faults in 43 rows; training refuses the file until it is repaired.")
+    assert "Empty text: rows.csv, line 43: the text in column text is empty" in found.stdout
+    option = found.stdout.split("All repairs at once: ")[1]
+    again = check(str(path), *shlex.split(option))
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (0, "rows.csv: no faults in 41 rows after 3 repairs.")
+
+
+def test_the_document_holds_every_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text([{"body": row["text"], "verdict": row["label"]} for row in [*GOOD, *GOOD[:20]]]))
+    found = check(str(path), "--text", "body", "--json")
+    document = json.loads(found.stdout)
+    assert found.exit_code == 1
+    assert document["columns"]["label"] == "verdict"
+    fault = next(each for each in document["faults"] if each["kind"] == "duplicate")
+    assert [place["line"] for place in fault["places"]] == list(range(42, 62))
+    assert (fault["repair"], fault["action"]) == ("drop_duplicates", "Leave out 20 rows")
+    assert document["rows"] == {"training": 54, "held-out": 6}
+
+
+def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text(GOOD))
+    for arguments, words in (
+        ((str(tmp_path / "no.csv"),), "no.csv: does not exist; check the path"),
+        ((str(path), "--label", "nope"), "data.label=nope: no such column"),
+        ((str(path), "--set", "data.repair=[tidy]"), "data.repair=tidy: unknown repair"),
+        ((str(tmp_path / "a.pdf"),), "a.pdf: the ending must be one of .csv, .tsv, .json, .jsonl, .parquet, .xlsx"),
+        ((), "Missing argument 'FILE'"),
+    ):
+        found = check(*arguments)
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert words in found.stderr
+        assert len(found.stderr.splitlines()) == 1
+
+
+def test_it_loads_neither_torch_nor_datasets(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(csv_text(GOOD))
+    program = (
+        "import sys\nfrom dynlora.cli.main import main\n"
+        f"try:\n    main(['data', 'check', {str(tmp_path / 'rows.csv')!r}])\nexcept SystemExit as end:\n"
+        "    sys.exit(', '.join({'torch', 'transformers', 'datasets', 'streamlit'} & set(sys.modules)) or end.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

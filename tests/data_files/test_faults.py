@@ -1,0 +1,279 @@
+"""Every fault is found at once and by line; a repair leaves out exactly what the check showed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynlora.config import parse_config
+from dynlora.config_files import parse_value, value_text
+from dynlora.data_files import repair_list, scan, splitting
+from dynlora.engine.data.text_data import TextData, load_data
+from dynlora.errors import ConfigError, DataError
+from tests.data_files.files import csv_text, json_lines
+from tests.tiny import tiny_rows
+
+GOOD = [
+    {"text": f"example {i} {'is fine' if i % 2 else 'is broken'}", "label": ("bug", "praise")[i % 2]} for i in range(40)
+]
+"""Forty rows without a fault, lines 2 to 41 of a CSV."""
+
+Rows = list[dict[str, Any]]
+
+
+def wanted(**values: Any) -> scan.Wanted:
+    """Return what the check needs of these values of section `data`."""
+    seed = values.pop("seed", 0)
+    return scan.wanted_of(parse_config({"data": {"path": "x", **values}}).data, seed)
+
+
+def look(path: Path, rows: Rows, **values: Any) -> scan.Found:
+    """Check rows that are written as CSV."""
+    path.write_text(csv_text(rows), "utf-8")
+    return scan.look(path, wanted(**values))
+
+
+def load(path: Path, seed: int = 0, **values: Any) -> TextData:
+    """Load a file as a run does."""
+    return load_data(parse_config({"data": {"path": "x", **values}}).data, path, seed)
+
+
+def lines(fault: dict[str, Any]) -> list[int]:
+    """Return the lines of a fault."""
+    return [place["line"] for place in fault["places"]]
+
+
+ODD: dict[str, tuple[Rows, list[int], str, Any]] = {
+    "empty_text": ([{"text": " ", "label": "bug"}], [42], "the text in column text is empty", "drop_empty_texts"),
+    "empty_label": (
+        [{"text": "late again", "label": ""}], [42], "the label in column label is empty", "drop_empty_labels"
+    ),
+    "spelling": (
+        [{"text": "pay", "label": "Bug "}, {"text": "pays", "label": "PRAISE"}], [42, 43],
+        "'Bug ' is bug and PRAISE is praise but for case or white space",
+        {"merge": {"Bug ": "bug", "PRAISE": "praise"}},
+    ),
+    "duplicate": ([GOOD[3], GOOD[3]], [42, 43], "text and label repeat an earlier row", "drop_duplicates"),
+    "near_duplicate": (
+        [{"text": "Example  3, IS fine!", "label": "praise"}], [42], "only by case, punctuation or spaces",
+        "drop_near_duplicates",
+    ),
+    "conflict": ([{**GOOD[3], "label": "bug"}], [5, 42], "the same text has another label", "drop_conflicts"),
+    "rare": ([{"text": "alone", "label": "odd"}], [42], "no other row has its class", "drop_rare"),
+    "long": ([{"text": "word " * 200, "label": "bug"}], [42], "by estimate more than data.max_length=128 tokens", None),
+}  # fmt: skip
+"""Rows behind the good ones by the fault they make: lines, words, repair."""
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_each_fault_names_its_lines_rule_and_repair(kind: str, tmp_path: Path) -> None:
+    rows, places, words, repair = ODD[kind]
+    found = look(tmp_path / "rows.csv", [*GOOD, *rows])
+    fault = next(each for each in found.faults if each["kind"] == kind)
+    assert lines(fault) == places
+    assert words in fault["sentence"]
+    assert fault["sentence"].startswith("rows.csv, line")
+    assert all(f"{place}" in fault["sentence"] for place in places)
+    assert fault["repair"] == repair
+    assert fault["refuses"] is (kind in ("empty_text", "empty_label"))
+    assert found.faults[0]["examples"]
+
+
+def test_all_faults_are_listed_at_once_and_good_rows_have_none(tmp_path: Path) -> None:
+    assert look(tmp_path / "good.csv", GOOD).faults == []
+    assert look(tmp_path / "good.csv", GOOD).conclusion == "good.csv: no faults in 40 rows."
+    odd = [row for rows, *_ in ODD.values() for row in rows]
+    found = look(tmp_path / "rows.csv", [*GOOD, *odd])
+    assert set(ODD) <= {fault["kind"] for fault in found.faults}
+    assert found.conclusion.endswith("training refuses the file until it is repaired.")
+
+
+def test_lines_are_those_of_the_file_beyond_blank_lines_and_line_breaks_in_cells(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('text,label\n\n"two\nlines",a\nb,\n\n"x\n\ny",b\n ,b\n')
+    found = {fault["kind"]: lines(fault) for fault in scan.look(path, wanted()).faults}
+    assert (found["empty_label"], found["empty_text"]) == ([5], [10])
+
+
+def folder(path: Path, train: Rows, held_out: Rows) -> Path:
+    """Write both sides."""
+    path.mkdir()
+    (path / "train.csv").write_text(csv_text(train))
+    (path / "validation.csv").write_text(csv_text(held_out))
+    return path
+
+
+def test_the_same_text_on_both_sides_and_with_another_label_is_said_separately(tmp_path: Path) -> None:
+    held_out = [GOOD[4], {**GOOD[7], "label": "bug"}, {"text": "EXAMPLE 9 is fine.", "label": "praise"}, GOOD[6]]
+    both = folder(
+        tmp_path / "data", GOOD, [*held_out, {"text": "new", "label": "never"}, {"text": "newer", "label": "never"}]
+    )
+    found = {fault["kind"]: fault for fault in scan.look(both, wanted()).faults}
+    assert lines(found["shared"]) == [6, 8]
+    assert lines(found["shared_other_label"]) == [9]
+    assert lines(found["near_shared"]) == [11]
+    assert found["unseen"]["places"] == [{"file": "validation.csv", "line": 6}, {"file": "validation.csv", "line": 7}]
+    assert "too optimistic" in found["shared"]["sentence"]
+    assert "with another label" in found["shared_other_label"]["sentence"]
+    repaired = load(both, repair=["drop_shared", "drop_near_shared", "drop_unseen"])
+    assert (len(repaired.train), len(repaired.held_out)) == (36, 4)
+    assert repaired.warnings == []
+    assert [sentence.split(":")[0] for sentence in repaired.repaired] == [
+        "Left out 3 rows", "Left out 1 row", "Left out 2 rows"
+    ]  # fmt: skip
+    assert "train.csv, lines 6, 8 and 9" in repaired.repaired[0]
+
+
+def test_equal_texts_of_one_file_are_kept_on_one_side_by_splitting_by_group(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i // 2}", "label": ("a", "b")[i // 2 % 2], "topic": f"t{i // 4}"} for i in range(40)]
+    found = {fault["kind"]: fault for fault in look(tmp_path / "rows.csv", rows, eval_fraction=0.3).faults}
+    assert found["shared"]["repair"] == {"split_by": "topic"}
+    assert found["shared"]["action"] == "Split by topic"
+    data = load(tmp_path / "rows.csv", eval_fraction=0.3, repair=[{"split_by": "topic"}])
+    assert set(data.train.text).isdisjoint(data.held_out.text)
+    assert len(data.held_out) == 12
+    plain = [{key: row[key] for key in ("text", "label")} for row in rows]
+    found = {fault["kind"]: fault for fault in look(tmp_path / "plain.csv", plain, eval_fraction=0.3).faults}
+    assert found["shared"]["repair"] == {"split_by": "text"}
+    with pytest.raises(DataError, match="is a held-out part of its own, so data.repair=split_by draws none; drop it"):
+        load(folder(tmp_path / "both", rows, rows[:4]), repair=[{"split_by": "topic"}])
+
+
+COLUMNS: dict[str, tuple[Rows, str, bool]] = {
+    "id": ([{"text": f"t {i}", "label": f"case-{i:04}"} for i in range(60)], "60 of 60 labels are distinct, so", False),
+    "list": ([{"text": f"t {i}", "label": "['a', 'b']"} for i in range(20)], "a row (multi-label) are not", True),
+    "one_class": ([{"text": f"t {i}", "label": "same"} for i in range(20)], "is same, only one class", True),
+    "hidden": ([{"text": f"t {i}", "label": -1} for i in range(20)], "labels are -1, a hidden label", True),
+    "few_rows": ([{"text": "t", "label": "a"}], "has 1 row, and training needs one more to hold out", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_each_trap_of_a_whole_column_is_its_own_sentence(kind: str, tmp_path: Path) -> None:
+    rows, words, refuses = COLUMNS[kind]
+    fault = look(tmp_path / "rows.csv", rows).faults[0]
+    assert (fault["kind"], fault["refuses"]) == (kind, refuses)
+    assert words in fault["sentence"]
+    assert fault["sentence"].startswith("rows.csv")
+    if refuses and kind != "few_rows":
+        with pytest.raises(DataError) as refused:
+            load(tmp_path / "rows.csv")
+        assert str(refused.value).startswith(f"data.path={tmp_path}/{fault['sentence'].rstrip('.')}")
+
+
+def test_lists_in_json_are_labels_of_several_classes(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        json_lines([{"text": f"t {i}", "label": ["a", "b"][: i % 2 + 1]} for i in range(9)])
+    )
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl, lines 1, 2, 3, 4, 5 and 4 more: .* \(multi-label\) are not supported"
+    ):
+        load(tmp_path / "rows.jsonl")
+
+
+def test_fractions_have_no_classes_to_be_wrong(tmp_path: Path) -> None:
+    rows = [{"text": f"t {i}", "label": i / 7} for i in range(1, 30)]
+    assert look(tmp_path / "rows.csv", rows).faults == []
+    assert (
+        look(tmp_path / "rows.csv", [{**row, "label": i} for i, row in enumerate(rows)], task="regression").faults == []
+    )
+
+
+def test_the_refusal_of_training_names_the_line_and_the_other_faults(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text([*GOOD, {"text": "", "label": "bug"}, {"text": "x", "label": ""}]))
+    with pytest.raises(DataError) as refused:
+        load(path)
+    assert str(refused.value) == (
+        f"data.path={tmp_path}/rows.csv, line 42: the text in column text is empty; fill it, or leave it out with "
+        "data.repair=[drop_empty_texts] (1 more fault: dynlora data check rows.csv)"
+    )
+
+
+@pytest.mark.parametrize("kind", [kind for kind, case in ODD.items() if isinstance(case[3], str)])
+def test_a_repair_leaves_out_what_the_check_shows_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    rows, places, _, repair = ODD[kind]
+    every = [*GOOD, *rows]
+    path = tmp_path / "rows.csv"
+    found = look(path, every, repair=[repair])
+    assert kind not in {fault["kind"] for fault in found.faults}
+    data = load(path, repair=[repair])
+    kept = [row["text"] for line, row in enumerate(every, 2) if line not in places]
+    assert sorted([*data.train.text, *data.held_out.text]) == sorted(kept)
+    assert data.repaired == [item["sentence"] for item in found.repaired]
+    assert f"Left out {len(places)} row" in data.repaired[0]
+
+
+def test_classes_are_merged_as_the_column_spells_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text([*GOOD, {"text": "pay", "label": "Bug"}]))
+    data = load(path, repair=[{"merge": {"Bug": "bug"}}])
+    assert data.labels == ["bug", "praise"]
+    assert data.repaired == ["Merged Bug into bug: 1 row."]
+    (tmp_path / "numbers.jsonl").write_text(json_lines([{"text": f"t {i}", "label": i % 3} for i in range(30)]))
+    assert load(tmp_path / "numbers.jsonl", repair=[{"merge": {2: 1}}]).labels == ["0", "1"]
+    for classes, absent in (({"none": "bug"}, "none"), ({"2": "7"}, "7")):
+        with pytest.raises(DataError, match=f"no row is of class {absent}; classes are"):
+            load(tmp_path / ("rows.csv" if absent == "none" else "numbers.jsonl"), repair=[{"merge": classes}])
+
+
+def test_without_repairs_nothing_changes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text(tiny_rows(40)))
+    assert load(path).digest == load(path, repair=[]).digest == load(path, repair=None).digest
+    assert load(path, seed=3).digest == load(path, seed=3, repair=["drop_empty_texts"]).digest
+    assert load(path).repaired == []
+
+
+def test_repairs_that_leave_nothing_are_refused(tmp_path: Path) -> None:
+    both = folder(tmp_path / "data", GOOD[:3], GOOD[:3])
+    with pytest.raises(DataError, match=r"data.repair leaves no training row; remove a repair or add rows"):
+        load(both, repair=["drop_shared"])
+    with pytest.raises(DataError, match=r"data.repair=thread: no such column in the training data"):
+        load(both / "train.csv", repair=[{"split_by": "thread"}])
+
+
+REPAIRS = st.lists(
+    st.sampled_from(sorted(repair_list.DROPS))
+    | st.dictionaries(st.text(min_size=1, max_size=9), st.text(max_size=9), min_size=1, max_size=3).map(
+        lambda d: {"merge": d}
+    )
+    | st.text(min_size=1, max_size=20).map(lambda name: {"split_by": name}),
+    max_size=5,
+)
+
+
+@settings(deadline=None)
+@given(repairs=REPAIRS)
+def test_repairs_survive_the_command_line_and_the_file(repairs: list[Any]) -> None:
+    config = parse_config({"data": {"path": "x", "repair": repairs}})
+    assert parse_config({"data": {"path": "x", "repair": parse_value(value_text(repairs))}}) == config
+    assert [repair_list.plain(repair) for repair in config.data.repair] == repairs
+    assert config.model_dump(mode="json")["data"]["repair"] == repairs
+
+
+def test_an_unknown_repair_names_the_ones_there_are() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^data\.repair=drop_all: unknown repair; use one of drop_empty_texts, .*merge"
+    ):
+        parse_config({"data": {"repair": ["drop_duplicates", "drop_all"]}})
+
+
+@settings(deadline=None)
+@given(groups=st.lists(st.integers(0, 6), min_size=2, max_size=60), seed=st.integers(0, 99), share=st.floats(0.05, 0.9))
+def test_a_split_by_group_keeps_each_group_whole(groups: list[int], seed: int, share: float) -> None:
+    if len(set(groups)) < 2:
+        with pytest.raises(DataError, match="has 1 group, it needs two or more"):
+            splitting.held_out_groups("rows.csv", groups, seed, share)
+        return
+    found = splitting.held_out_groups("rows.csv", groups, seed, share)
+    held, kept = ({groups[row] for row in np.flatnonzero(flags)} for flags in (found, ~found))
+    assert held
+    assert kept
+    assert held.isdisjoint(kept)
+    assert (found == splitting.held_out_groups("rows.csv", groups, seed, share)).all()

@@ -1,0 +1,252 @@
+"""One reader: the same rows in every format and encoding are the same table, and files are read as they always were."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dynlora.config import parse_config
+from dynlora.data_files import binary_file, opening, reader
+from dynlora.engine.data.tables import dataset_of, read_table
+from dynlora.engine.data.text_data import load_data
+from dynlora.errors import DataError
+from tests.data_files.files import WRITERS, csv_text, json_lines, write_excel
+
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff\u2028\u2029\x85"),
+    max_size=30,
+).map(lambda text: f"t{text}") | st.sampled_from(
+    ['a; b, "c"\td', "two\nlines", "tab\tend", "'quoted'", "NA", "null", "ü €"]
+)
+ROWS = st.lists(
+    st.fixed_dictionaries({"text": TEXT, "label": st.sampled_from(["good", "bad", "NA"]), "stars": st.integers(0, 9)}),
+    min_size=3, max_size=12,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS)
+def test_the_same_rows_are_the_same_table_in_every_format(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    name, write = WRITERS[kind]
+    path = tmp_path_factory.mktemp("rows") / name
+    write(path, rows)
+    found = reader.read_sides(path).train
+    assert {key: found.values(key) for key in found.columns} == {key: [row[key] for row in rows] for key in rows[0]}
+    for row, place in enumerate(found.place.tolist()):  # a place is where the row stands
+        if found.unit == "line" and name.startswith(("a.csv", "a.tsv", "a.jsonl")):
+            assert rows[row]["text"].split("\n")[0][:1] in _lines_of(path)[place - 1]
+    assert found.place.tolist() == sorted(found.place.tolist())
+
+
+def _lines_of(path: Path) -> list[str]:
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return io.StringIO(data.decode(encoding), newline=None).read().split("\n")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_training_sees_the_same_data_in_every_format(kind: str, tmp_path: Path) -> None:
+    rows = [{"text": f'übung {i}, "x"\nend', "label": ("good", "bad")[i % 2], "stars": i} for i in range(30)]
+    name, write = WRITERS[kind]
+    write(tmp_path / name, rows)
+    write_excel(tmp_path / "other.xlsx", rows)
+    config = parse_config({"data": {"path": "x"}}).data
+    digests = {load_data(config, tmp_path / each, 0).digest for each in (name, "other.xlsx")}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "said"),
+    [
+        ("utf-8", "naïve café", "UTF-8"), ("utf-16", "naïve €", "UTF-16"), ("utf-32", "naïve €", "UTF-32"),
+        ("utf-16-le", "plain words", "UTF-16"), ("utf-16-be", "plain words", "UTF-16"),
+        ("latin-1", "naïve café", "Latin-1"), ("cp1252", "“naïve” café €", "Windows-1252"),
+    ],
+)  # fmt: skip
+def test_the_encoding_is_found_and_named(encoding: str, text: str, said: str, tmp_path: Path) -> None:
+    rows = [{"text": f"{text} {i}", "label": i % 2} for i in range(20)]
+    path = tmp_path / "rows.csv"
+    path.write_bytes(csv_text(rows).encode(encoding))
+    found = reader.read_table(path)
+    assert found.values("text") == [row["text"] for row in rows]
+    assert found.notes == (f"{said}, comma between the cells",)
+
+
+def test_utf8_that_is_damaged_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("text,label\nüüü,1\nöö,0\n".encode() + b"bad \xff,1\n")
+    with pytest.raises(DataError, match=r"^rows\.csv, line 4: has bytes that are no UTF-8, unlike the rest; correct"):
+        reader.read_table(path)
+
+
+OLD = {
+    "blank.csv": "text,label\n\na,1\n   \nb,0\n\n", "gaps.csv": "text,label,g\na,1,x\nb,,\n,0,nan\nNA,1,5\n",
+    "floats.csv": "text,label\n1,0.5\n2,1\n", "quotes.csv": 'text,label\n"a\nb, ""c""",1\n5" pipe,0\n"x"y,1\n',
+    "row names.csv": "text,label\n1,a,1\n2,b,0\n", "cr.csv": "text,label\ra,1\rb,0\r", "one.csv": "text\na\n\nb\n",
+    "mark.csv": "\ufefftext,label\na,1\n", "twice.csv": "text,text,label\na,b,1\n", "short.csv": "text,label\na\nb,1\n",
+    "spaces.csv": "text, label\na, 1\nb, 0\n", "tabs.tsv": "text\tlabel\na,b\t1\nb\t0\n",
+    "bool.csv": "text,label\na,True\nb,False\n",
+    "pieces.csv": "text,label,g\n" + "".join(f"{i},{i % 2},{i if i < 15000 else ''}\n" for i in range(21000)),
+    "pieces of text.csv": "text,label\n" + "".join(f"{i if i > 15000 else 'r'},{i % 2}\n" for i in range(21000)),
+    "a.jsonl": '{"text": "a", "label": 1}\n\n{"text": "2020-01-01", "g": 0.5, "label": 0.25}\n',
+    "dates.jsonl": '{"text": "a", "at": "2020-01-01"}\n{"text": "b", "at": "2021-01-01"}\n',
+    "lists.jsonl": '{"text": "a", "label": [1]}\n{"text": "b", "label": [1, 2]}\n',
+    "list.json": '[{"text": "a", "label": 0.123456789012345},\n {"text": "5", "label": null}]',
+    "texts.json": '["a", "b"]',
+    "lines.json": '{"text": "a\\u2028", "label": true}\n{"text": "b", "label": false}\n',
+}  # fmt: skip
+"""Files that were read before there was one reader."""
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_files_are_read_as_the_datasets_library_reads_them(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(OLD[name], "utf-8", newline="")
+    assert_same(path)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(*[st.sampled_from(["", "1", "2.5", "x", "NA", "True", "-1", " ", "a,b", "1e3", "nan"])] * 3),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_cells_of_every_kind_are_typed_as_before(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    path = tmp_path_factory.mktemp("cells") / "rows.csv"
+    path.write_text(
+        csv_text([{"text": "t", "label": "l", "g": "k"}, *({"text": a, "label": b, "g": c} for a, b, c in rows)])
+    )
+    assert_same(path)
+    path.write_text(csv_text([{"text": a, "label": b, "g": c} for a, b, c in rows]))
+    if len(path.read_text().split()) > 1:
+        assert_same(path)
+
+
+def assert_same(path: Path) -> None:
+    """Compare types and values with those of `load_dataset`, which read files before."""
+    kind = "json" if path.suffix in (".json", ".jsonl") else "csv"
+    more: dict[str, Any] = {"keep_default_na": False, "na_values": ["", "nan", "NaN"]} if kind == "csv" else {}
+    more |= {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+    datasets.disable_progress_bars()
+    cache = path.parent / "cache"
+    files = {"rows": str(path).replace("[", "[[]")}
+    old = datasets.load_dataset(kind, data_files=files, split="rows", cache_dir=str(cache), keep_in_memory=True, **more)
+    new = dataset_of(reader.read_table(path))
+    assert isinstance(old, datasets.Dataset)
+    assert str(new.features) == str(old.features)
+    assert repr(new.to_dict()) == repr(old.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "column", "values"),
+    [
+        ("late.csv", "text,label\n" + "".join(f"t,{i if i < 15000 else 'x'}\n" for i in range(15001)), "label",
+         ["0", "1"]),
+        ("large.csv", "text,label\n99999999999999999999,1\n9,0\n", "text", ["99999999999999999999", "9"]),
+        ("mixed.jsonl", '{"text": 5, "label": "a"}\n{"text": "b", "label": ["x"]}\n', "label", ["a", '["x"]']),
+        ("end.csv", "text,label\na,1,\nb,0,\n", "text", ["a", "b"]),
+    ],
+)  # fmt: skip
+def test_columns_of_several_types_are_text(
+    name: str, text: str, column: str, values: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert reader.read_table(tmp_path / name).values(column)[:2] == values
+
+
+def test_classes_named_by_the_datasets_library_are_known_without_it(tmp_path: Path) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = {"text": [f"t {i}" for i in range(12)], "label": [i % 2 for i in range(12)]}
+    both = datasets.DatasetDict(
+        {"train": datasets.Dataset.from_dict(rows, features), "test": datasets.Dataset.from_dict(rows, features)}
+    )
+    both.save_to_disk(tmp_path / "saved")
+    sides = reader.read_sides(tmp_path / "saved")
+    assert (len(sides.train), len(sides.held_out or [])) == (12, 12)
+    assert sides.train.class_names("label") == ["no", "yes"]
+    assert load_data(parse_config({"data": {"path": "x"}}).data, tmp_path / "saved", 0).labels == ["no", "yes"]
+
+
+@pytest.mark.parametrize("part", ["../../outside.arrow", "/etc/passwd", "missing.arrow", 5])
+def test_a_saved_folder_reads_its_own_parts_only(part: Any, tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"text": ["a"], "label": [1]}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "state.json").write_text(json.dumps({"_data_files": [{"filename": part}]}))
+    with pytest.raises(DataError, match=r"^saved: names a part that is not in the folder"):
+        reader.read_sides(tmp_path / "saved")
+
+
+def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "MAX_UNPACKED", 2**20)
+    monkeypatch.setattr(binary_file, "MAX_UNPACKED", 2**20)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text,label\n" + b"a,1\n" * 2**19))
+    with pytest.raises(DataError, match="has more than 1 MiB once unpacked; unpack it"):
+        reader.read_table(tmp_path / "a.csv.gz")
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("xl/worksheets/sheet1.xml", b" " * 2**21)
+    with pytest.raises(DataError, match="has more than 1 MiB once unpacked; save the table as CSV"):
+        reader.read_table(tmp_path / "a.xlsx")
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "xlsx"])
+def test_too_many_columns_are_one_sentence(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"wide.{ending}"
+    names = [f"c{i}" for i in range(50_000)]
+    row = dict.fromkeys(names, 1)
+    if ending == "parquet":
+        import pyarrow.parquet as parquet
+
+        parquet.write_table(pa.table({name: [1] for name in names[:3000]}), path)
+    elif ending == "xlsx":
+        write_excel(path, [dict.fromkeys(names[:3000], 1)])
+    else:
+        separator = "\t" if ending == "tsv" else ","
+        made = {"jsonl": json_lines([row]), "json": json.dumps([row])}
+        path.write_text(made.get(ending) or f"{separator.join(names)}\n{separator.join('1' * 50_000)}\n")
+    with pytest.raises(DataError, match=r"^wide\..*has (50|3),000 columns, at most 2,000 can be read; keep the text"):
+        reader.read_table(path)
+
+
+def test_excel_needs_its_extra_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_excel(tmp_path / "a.xlsx", [{"text": "a", "label": 1}])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        DataError, match=r"a\.xlsx: Excel files need the package openpyxl; run pip install 'dynlora\[excel\]'"
+    ):
+        reader.read_table(tmp_path / "a.xlsx")
+
+
+def test_rows_of_a_workbook_are_counted_as_excel_does(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in ([None, None], ["text", "label"], ["a", 1], [None, None], ["b", True]):
+        book.worksheets[0].append(row)
+    book.save(tmp_path / "a.xlsx")
+    found = reader.read_table(tmp_path / "a.xlsx")
+    assert (found.unit, found.place.tolist(), found.values("label")) == ("row", [3, 5], ["1", "True"])
+    book.worksheets[0].append(["c", 1, "more"])
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match=r"a\.xlsx, row 6: has more cells than the header names \(2\)"):
+        reader.read_table(tmp_path / "a.xlsx")
+
+
+def test_training_names_the_path_and_the_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('text,label\na,1\n"b, c",1\nd, e,1\n')
+    with pytest.raises(DataError) as refused:
+        read_table(tmp_path / "rows.csv")
+    assert str(refused.value).startswith(f"data.path={tmp_path}/rows.csv, line 4: has 3 cells where the header has 2")
