@@ -210,4 +210,4 @@ def _example(rows: Examples, row: int) -> dict[str, Any]:
 
 
 def _cut(value: Any) -> str:
-    return "" if value is None else printable(value, 300)
+    return "" if value is None else printable(" ".join(str(value).split()), 300)

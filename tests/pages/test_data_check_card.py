@@ -1,0 +1,167 @@
+"""The card Data check of Launch: a CSV with ten odd rows is repaired by its buttons, and the run that follows works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from dynlora.config import parse_config
+from dynlora.jobs import uploads
+from dynlora.store.lifecycle import annotate
+from dynlora.store.reader import RunReader
+from dynlora.training import run as training
+from dynlora.viz.launch import data_check
+from tests.data_files.files import csv_text
+from tests.pages.app import open_page, words
+from tests.tiny import BAD, GOOD, tiny_values
+from tests.viz.runs import config, make_run
+
+CLEAN = [
+    {"text": f"the {'film' if i % 4 < 2 else 'plot'} was {(GOOD if i % 2 else BAD)[i % 3]} {'very ' * (i // 12)}end",
+     "label": ("bad", "good")[i % 2], "thread": f"t{i // 5}"}
+    for i in range(60)
+]  # fmt: skip
+ODD = [
+    {"text": "", "label": "good", "thread": "a"}, {"text": "   ", "label": "bad", "thread": "a"},
+    {"text": "a story", "label": "", "thread": "a"}, {"text": "story and cast", "label": "Good", "thread": "b"},
+    {"text": "cast and music", "label": "good ", "thread": "b"},
+    {"text": "a lovely\nplot", "label": "good", "thread": "b"},
+    {"text": "a lovely\nplot", "label": "good", "thread": "b"},
+    {"text": "A LOVELY plot!", "label": "good", "thread": "b"},
+    {"text": "is and was", "label": "odd", "thread": "c"}, {"text": "story and cast", "label": "bad", "thread": "c"},
+]  # fmt: skip
+
+
+@pytest.fixture
+def odd(runs_dir: Path) -> str:
+    """Digest of an uploaded CSV with ten odd rows."""
+    distinct = list({row["text"]: row for row in CLEAN}.values())
+    return uploads.keep(runs_dir, "reviews.csv", csv_text([*distinct, *ODD], ";").encode("utf-16")).parent.name
+
+
+def shown_config(app: AppTest) -> dict[str, Any]:
+    """Return the configuration that the page shows as a file."""
+    return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
+
+
+def said(app: AppTest) -> str:
+    """Return what the page says, without escapes."""
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+def press(app: AppTest, key: str) -> AppTest:
+    """Press a button."""
+    app.button(key=key).click().run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
+    app = open_page("launch", data="upload", upload=odd)
+    text = said(app)
+    assert "Read reviews.csv: UTF-16, semicolon between the cells." in text
+    assert "training refuses the file until it is repaired" in text
+    assert re.search(r"Empty text\*\* \(2\): reviews\.csv, lines \d+ and \d+: the text in column text is empty", text)
+    buttons = {button.key: button.label for button in app.button}
+    assert buttons["repair-empty_text"] == "Leave out 2 rows"
+    assert buttons["repair-empty_label"] == "Leave out 1 row"
+    assert buttons["repair-spelling"] == "Merge 2 spellings"
+    assert buttons["repair-duplicate"] == "Leave out 1 row"
+    assert "“a lovely plot” (good)" in text
+    assert "repair" not in shown_config(app)["data"]
+
+
+def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_bert: Path, runs_dir: Path) -> None:
+    app = open_page("launch", data="upload", upload=odd)
+    for kind in ("empty_text", "empty_label", "spelling", "duplicate", "near_duplicate", "conflict", "rare"):
+        press(app, f"repair-{kind}")
+    assert "no faults in" in said(app)
+    assert not [button for button in app.button if str(button.key).startswith("repair-")]
+    data = shown_config(app)["data"]
+    assert data["repair"] == [
+        "drop_empty_texts", "drop_empty_labels", {"merge": {"Good": "good", "good ": "good"}}, "drop_duplicates",
+        "drop_near_duplicates", "drop_conflicts", "drop_rare",
+    ]  # fmt: skip
+    command = next(code.value for code in app.code if code.language == "bash")
+    assert "data.repair=[drop_empty_texts, drop_empty_labels, {merge: {Good: good" in command
+    values = tiny_values(tiny_bert, Path(data["path"]), train__steps=3)
+    settings = parse_config({**values, "data": {**data, "max_length": 16}})
+    planned = training.plan(settings)
+    assert planned.meta["labels"] == ["bad", "good"]
+    outcome = training.train(settings, runs_dir, progress=False)
+    assert outcome.state == "finished", outcome.error
+    with RunReader(outcome.folder) as reader:
+        meta, logs = reader.meta(), [line.message for line in reader.logs()]
+    assert meta["config"]["data"]["repair"] == data["repair"]
+    assert len(meta["data_repairs"]) == 7
+    assert set(meta["data_repairs"]) <= set(logs)
+    assert meta["data_size"]["train"] + meta["data_size"]["held_out"] == len({row["text"] for row in CLEAN}) + 2
+
+
+def test_all_at_once_and_undone_one_by_one(odd: str) -> None:
+    app = press(open_page("launch", data="upload", upload=odd), "repair-all")
+    assert "no faults in" in said(app)
+    assert len(shown_config(app)["data"]["repair"]) == 7
+    press(app, "undo-0")
+    assert "drop_empty_texts" not in shown_config(app)["data"]["repair"]
+    assert "Empty text" in said(app)
+
+
+def test_a_link_holds_the_repairs_of_its_own_file_only(odd: str, runs_dir: Path) -> None:
+    app = press(open_page("launch", data="upload", upload=odd), "repair-empty_text")
+    address = app.query_params["repair"]
+    link = address if isinstance(address, str) else address[0]
+    assert shown_config(open_page("launch", data="upload", upload=odd, repair=link))["data"]["repair"]
+    other = uploads.keep(runs_dir, "other.csv", csv_text(CLEAN).encode()).parent.name
+    assert "repair" not in shown_config(open_page("launch", data="upload", upload=other, repair=link))["data"]
+    key = link.partition(":")[0]
+    for hostile in (f"{key}:[", f'{key}:["<img src=x>"]', f"{key}:{'[' * 5000}", f'{key}:[{{"merge":5}}]', key):
+        assert "repair" not in shown_config(open_page("launch", data="upload", upload=odd, repair=hostile))["data"]
+
+
+def test_a_run_started_again_keeps_its_repairs(odd: str, runs_dir: Path) -> None:
+    path = next((runs_dir / ".uploads" / odd).iterdir())
+    run_id = "20260101-000000-00000001"
+    repairs = ["drop_empty_texts", {"merge": {"Good": "good"}}]
+    data = {"path": str(path), "text": "text", "label": "label", "repair": repairs}
+    annotate(make_run(runs_dir, run_id=run_id), meta={"config": config("lora", 0) | {"data": data}})
+    app = open_page("launch", **{"from": run_id, "upload": odd})
+    assert shown_config(app)["data"]["repair"] == repairs
+    press(app, "undo-0")
+    press(app, "undo-0")
+    assert "repair" not in shown_config(app)["data"]
+
+
+def test_a_repair_that_cannot_be_done_is_said_and_can_be_undone(odd: str) -> None:
+    app = press(open_page("launch", data="upload", upload=odd), "repair-spelling")
+    label = next(box for box in app.selectbox if box.label == "Label column")
+    label.set_value("thread").run()
+    assert "no row is of class Good" in app.error[0].value.replace("\\", "")
+    press(app, "undo-all")
+    assert not app.error
+
+
+def test_pickers_of_columns_show_values(odd: str) -> None:
+    app = open_page("launch", data="upload", upload=odd)
+    options = next(box for box in app.selectbox if box.label == "Label column").options
+    assert "label (bad, good, Good)" in options or "label (bad, good)" in options
+    assert any(option.startswith("thread (t0, t1, t2)") for option in options)
+
+
+def test_a_large_file_is_left_to_the_command_line(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_check, "MAX_CHECKED_BYTES", 100)
+    app = open_page("launch", data="upload", upload=odd)
+    assert "Check it on the command line: dynlora data check reviews.csv" in said(app)
+
+
+def test_hostile_cells_are_text(runs_dir: Path) -> None:
+    rows = [{"text": "<img src=x> $x$ :smile: [a](b)", "label": "<b>x</b>"}] * 2 + [{"text": "", "label": "**y**"}]
+    digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode()).parent.name
+    app = open_page("launch", data="upload", upload=digest)
+    assert "<img" not in words(app).replace("\\<img", "")
+    assert "<b>" not in words(app).replace("\\<b", "")
