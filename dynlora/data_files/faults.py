@@ -12,7 +12,7 @@ import numpy as np
 from dynlora.data_files import finders
 from dynlora.data_files.columns import GROUPS
 from dynlora.data_files.examples import HELD_OUT, Examples
-from dynlora.data_files.words import counted, places, several
+from dynlora.data_files.words import counted, places, quoted, several
 from dynlora.safe_files import printable
 
 ID_SHARE, ID_ROWS = 0.9, 20
@@ -165,11 +165,11 @@ def _spellings(rows: Examples) -> Iterator[Fault]:
     merge = finders.spellings(rows)
     chosen = np.flatnonzero(finders.misspelled(rows))
     if len(chosen):
-        pairs = [f"{_quoted(old)} is {_quoted(new)}" for old, new in merge.items()]
+        pairs = [f"{quoted(old)} is {quoted(new)}" for old, new in merge.items()]
         first = next(iter(merge.items()))
         action = f"Merge {_shown(first[0])} into {_shown(first[1])}" if len(merge) == 1 else (
             f"Merge {len(merge)} spellings")  # fmt: skip
-        spelled = ", ".join(f"{_quoted(old)}: {_quoted(new)}" for old, new in list(merge.items())[:3])
+        spelled = ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in list(merge.items())[:3])
         said = f"{places(rows, chosen)}: {several(pairs)} but for case or white space"
         way = f"correct the label, or merge them with data.repair=[merge: {{{spelled}}}]"
         yield Fault("spelling", "Class spelled in several ways", chosen, f"{said}; {way}.", {"merge": merge}, action)
@@ -231,12 +231,6 @@ def _file(rows: Examples) -> str:
 
 def _shown(name: object) -> str:
     return printable(name, 40)
-
-
-def _quoted(name: str) -> str:
-    """Return a class name for a message; with quotes where white space matters."""
-    shown = printable(name, 40)
-    return f"'{shown}'" if shown != shown.strip() or not shown.isidentifier() else shown
 
 
 def held_out_count(rows: Examples) -> int:

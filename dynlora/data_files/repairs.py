@@ -12,7 +12,7 @@ from dynlora.data_files import finders, splitting
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples
 from dynlora.data_files.opening import refusal
 from dynlora.data_files.repair_list import DROPS, LATE, Merge, Repair, SplitBy, plain
-from dynlora.data_files.words import counted, places
+from dynlora.data_files.words import counted, places, quoted
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _carried_out(rows: Examples, repair: Repair) -> tuple[Examples, Done]:
     """Return the rows after one repair."""
     if isinstance(repair, Merge):
         changed = np.array([name in repair.merge for name in rows.classes], bool)
-        words = ", ".join(f"{old} into {new}" for old, new in repair.merge.items())
+        words = ", ".join(f"{quoted(old)} into {quoted(new)}" for old, new in repair.merge.items())
         return rows.merged(repair.merge), Done(
             plain(repair), int(changed.sum()), f"Merged {words}: {counted(int(changed.sum()), 'row')}."
         )

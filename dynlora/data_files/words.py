@@ -22,6 +22,12 @@ def several(words: Sequence[str], limit: int = SHOWN) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else ""
 
 
+def quoted(name: str) -> str:
+    """Return a class name for a message; with quotes where white space matters."""
+    shown = printable(name, 40)
+    return f"'{shown}'" if shown != shown.strip() or not shown.isidentifier() else shown
+
+
 def places(rows: Examples, chosen: Sequence[int] | Any) -> str:
     """Return where rows stand: `rows.csv, lines 5, 9 and 12`; several files one after the other."""
     found: dict[tuple[str, str], list[int]] = {}

@@ -81,5 +81,10 @@ def examples_frame(fault: Mapping[str, Any]) -> pd.DataFrame:
 
 def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
     """Return the first rows of a fault in one line."""
-    shown = [f"“{row['text'][:60]}” ({row['label'][:30] or 'no label'})" for row in fault["examples"][:n]]
-    return ", ".join(shown)
+    return ", ".join(_example(row) for row in fault["examples"][:n])
+
+
+def _example(row: Mapping[str, str]) -> str:
+    """Return a row in words."""
+    text = f"“{row['text'][:60]}”" if row["text"] else "empty text"
+    return f"{text} ({row['label'][:30] or 'no label'})"

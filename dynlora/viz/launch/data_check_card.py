@@ -81,30 +81,30 @@ def _conclusion(found: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> N
 
 def _done(done: Mapping[str, Any], number: int, key: str, repairs: Sequence[Any]) -> None:
     """Draw a repair that is in the configuration, with a button that takes it out."""
-    with st.container(horizontal=True, vertical_alignment="center", key=f"repaired-{number}"):
-        st.markdown(f":material/check: {markdown_text(done['sentence'], 400)}", width="stretch")
-        rest = [repair for repair in repairs if repair != done["repair"]]
-        st.button("Undo", key=f"undo-{number}", type="tertiary", icon=":material/undo:", on_click=_choose,
-                  args=(key, rest))  # fmt: skip
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.markdown(f":material/check: {markdown_text(done['sentence'], 400)}")
+    rest = [repair for repair in repairs if repair != done["repair"]]
+    right.button("Undo", key=f"undo-{number}", type="tertiary", icon=":material/undo:", on_click=_choose,
+                 args=(key, rest), width="stretch")  # fmt: skip
 
 
 def _fault(fault: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
     """Draw one kind of fault: what and where, examples, and its repair."""
-    kind = fault["kind"]
-    with st.container(horizontal=True, vertical_alignment="center", key=f"fault-{kind}"):
-        icon = ":material/error:" if fault["refuses"] else ":material/warning:"
-        count = f" ({fault['count']:,})" if fault["count"] else ""
-        lines = [f"{icon} **{markdown_text(fault['title'])}**{count}: {markdown_text(fault['sentence'], 800)}"]
+    icon = ":material/error:" if fault["refuses"] else ":material/warning:"
+    count = f" ({fault['count']:,})" if fault["count"] else ""
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    with left:
+        st.markdown(f"{icon} **{markdown_text(fault['title'])}**{count}: {markdown_text(fault['sentence'], 800)}")
         if fault["examples"]:
-            lines.append(f"Examples: {markdown_text(data_check.examples_line(fault), 400)}")
-        st.markdown("  \n".join(lines), width="stretch")
-        if fault["examples"]:
-            table(data_check.examples_frame(fault), f"fault-{kind}")
+            note(f"Examples: {data_check.examples_line(fault)}")
+    with right, st.container(key=f"fault-{fault['kind']}", gap="xsmall"):
         if fault["repair"] is not None:
             st.button(
-                markdown_text(fault["action"], 80), key=f"repair-{kind}", icon=":material/build:", on_click=_choose,
-                args=(key, data_check.added(repairs, [fault["repair"]])),
+                markdown_text(fault["action"], 80), key=f"repair-{fault['kind']}", icon=":material/build:",
+                on_click=_choose, args=(key, data_check.added(repairs, [fault["repair"]])), width="stretch",
             )  # fmt: skip
+        if fault["examples"]:
+            table(data_check.examples_frame(fault), f"fault-{fault['kind']}")
 
 
 def _undo_all(key: str, repairs: Sequence[Any]) -> None:
