@@ -15,12 +15,14 @@ def format_method(row: Mapping[str, Any]) -> str:
 
 
 def format_summary(document: dict[str, Any]) -> str:
-    """Return a run in two lines."""
+    """Return a run in two lines, and one for each repair of its data."""
     params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
+    used = params.get("active", 0) + (params.get("gate") or 0)
+    repairs = "".join(f"\ndata: {sentence}" for sentence in document.get("data_repairs") or ())
     return (
         f"{document['id']}  {document['name']}\n"
         f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}, "
-        f"{params.get('active', 0) + (params.get('gate') or 0):,} of {params.get('budget', 0):,} adapter parameters"
+        f"{used:,} of {params.get('budget', 0):,} adapter parameters{repairs}"
     )
 
 

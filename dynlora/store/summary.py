@@ -18,8 +18,8 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     best, params, ranks and scaling by module, time, config; then created (seconds since the epoch), fidelity,
     own_signals (what the method records beside the usual), metric (the one that decides), labels (names of the
     classes), task, peft_task_type, planned_events (reallocations the schedule plans, or null), data_size,
-    data_warnings, machine, checkpoint_step (what a hard end falls back to), error, stalled_s, heartbeat_age_s,
-    other_host, folder.
+    data_warnings, data_repairs (what was done to the rows), machine, checkpoint_step (what a hard end falls back to),
+    error, stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -56,6 +56,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "planned_events": planned(meta.get("planned_events")),
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),
+        "data_repairs": texts(meta.get("data_repairs")),
         "machine": table(meta.get("machine")),
         "checkpoint_step": whole(meta.get("checkpoint_step")),
         "error": status.error,

@@ -95,7 +95,10 @@ class Classification(Task):
         most = max(counts.values())
         rare = [name for index, name in enumerate(self.labels) if counts.get(index, 0) * 20 < most]
         if rare:
-            found.append(f"Imbalanced: {', '.join(rare[:5])} is less than a twentieth of the most frequent class.")
+            found.append(
+                f"Few examples: {', '.join(rare[:5])} {'is' if len(rare) == 1 else 'are'} less than a twentieth of the "
+                f"most frequent class ({most:,} examples); add examples, merge classes, or judge by f1 per class."
+            )
         if len(set(held_out.tolist())) < 2:
             found.append("The held-out examples have only one class, so accuracy means little.")
         return found

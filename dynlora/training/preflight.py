@@ -46,7 +46,8 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
 
     Returns:
         params, kinds (parameters by module kind), modules, tokens, memory_mib, time, schedule, precision, device, task,
-        labels, metric, data, preview (a few training rows with the tokens the model sees), and warnings in sentences.
+        labels, metric, data, repaired (what was done to the rows, in sentences),
+        preview (a few training rows with the tokens the model sees), and warnings in sentences.
 
     Raises:
         ConfigError, AssetError, DataError: exactly where `train` would refuse, in the same sentence.
@@ -255,6 +256,7 @@ def format_preflight(found: dict[str, Any]) -> str:
         *(f"            {row['kind']}: {row['modules']} of {row['d_in']} to {row['d_out']}" for row in found["kinds"]),
         f"data        {tokens['rows']:,} training examples, {found['tokens']['held_out']['rows']:,} held-out examples; "
         f"{tokens['mean']:.1f} tokens per example, at most {tokens['max']}, {tokens['cut_share']:.1%} truncated",
+        *(f"repair      {sentence}" for sentence in found["repaired"]),
         f"memory      about {found['memory_mib']['total']:,.0f} MiB, without Python and its libraries",
         f"time        {cost['step_s']:.2f} s per step, {cost['total_minutes']:.1f} minutes in total, "
         f"{found['precision']} on {found['device']}",

@@ -19,9 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl  # noqa: F401  (reads the list of file types of the system, once)
+
 import dynlora.peft_adapter
 from dynlora import config_files
 from dynlora.config import parse_config
+from dynlora.data_files import scan
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
 from dynlora.store import catalogue, knockouts, notes, queries, saved_views, schema, search, search_fields, summary
@@ -188,6 +191,7 @@ class Targets:
         table = self.inputs.changed(b'text,label\n"a, b",good\nc,bad\n' if self.inputs.draw.random() < 0.5 else b'{"text": "a", "label": 1}\n{"text": "b", "label": [2]}\n')  # fmt: skip
         path = uploads.keep(self.runs, f"{self.inputs.text()}.{self.inputs.draw.choice(uploads.ENDINGS)}", table)
         try:
+            scan.look(path, scan.Wanted())
             rows = data_file.first_rows(path)
             data_file.shown(rows)
             data_file.label_caption(rows, list(rows.columns)[0])
