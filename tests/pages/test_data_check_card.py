@@ -17,31 +17,16 @@ from dynlora.store.reader import RunReader
 from dynlora.training import run as training
 from dynlora.viz.launch import data_check
 from tests.data_files.files import csv_text
+from tests.data_files.odd import CLEAN, WITH_ODD_ROWS
 from tests.pages.app import open_page, words
-from tests.tiny import BAD, GOOD, tiny_values
+from tests.tiny import tiny_values
 from tests.viz.runs import config, make_run
-
-CLEAN = [
-    {"text": f"the {'film' if i % 4 < 2 else 'plot'} was {(GOOD if i % 2 else BAD)[i % 3]} {'very ' * (i // 12)}end",
-     "label": ("bad", "good")[i % 2], "thread": f"t{i // 5}"}
-    for i in range(60)
-]  # fmt: skip
-ODD = [
-    {"text": "", "label": "good", "thread": "a"}, {"text": "   ", "label": "bad", "thread": "a"},
-    {"text": "a story", "label": "", "thread": "a"}, {"text": "story and cast", "label": "Good", "thread": "b"},
-    {"text": "cast and music", "label": "good ", "thread": "b"},
-    {"text": "a lovely\nplot", "label": "good", "thread": "b"},
-    {"text": "a lovely\nplot", "label": "good", "thread": "b"},
-    {"text": "A LOVELY plot!", "label": "good", "thread": "b"},
-    {"text": "is and was", "label": "odd", "thread": "c"}, {"text": "story and cast", "label": "bad", "thread": "c"},
-]  # fmt: skip
 
 
 @pytest.fixture
 def odd(runs_dir: Path) -> str:
     """Digest of an uploaded CSV with ten odd rows."""
-    distinct = list({row["text"]: row for row in CLEAN}.values())
-    return uploads.keep(runs_dir, "reviews.csv", csv_text([*distinct, *ODD], ";").encode("utf-16")).parent.name
+    return uploads.keep(runs_dir, "reviews.csv", csv_text(WITH_ODD_ROWS, ";").encode("utf-16")).parent.name
 
 
 def shown_config(app: AppTest) -> dict[str, Any]:

@@ -283,7 +283,8 @@ def test_the_methods_page_tells_each_method() -> None:
     app = open_page("methods")
     assert "Fidelity: reconstruction: fills gaps of its paper" in said(app).replace("*", "")
     assert [latex.value.strip("$\n") for latex in app.latex] == ["h = W x"]
-    assert app.dataframe[0].value["strategy.name"].tolist() == ["dynamic", "lora"]
+    assert [header.value for header in app.subheader] == ["Dynamic LoRA", "LoRA"]
+    assert app.dataframe[0].value["field"].tolist() == ["strategy.allocation", "strategy.moves"]
 
 
 def test_an_embedded_model_is_described() -> None:
