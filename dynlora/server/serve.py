@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ DEMO = {
 """The demo's settings: short enough to be watched to its end on two cores."""
 
 
+LOOKED_EVERY_S = 0.2
+"""Seconds between two looks whether the server answers yet."""
+
+
 def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) -> int:
     """Serve the dashboard until it is stopped; returns its exit code.
 
@@ -46,8 +51,35 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) 
     environment, said = server_environment(runs_dir, host, read_token(token_file))
     if said:
         click.echo(said, err=True)
+    port = port or _free_port()
     threading.Thread(target=_warm, daemon=True).start()
+    threading.Thread(target=_say_when_ready, args=(host, port), daemon=True).start()
     return _serve(server_command(host, port), environment)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _say_when_ready(host: str, port: int) -> None:
+    """Say the dashboard's address, the only one that is printed, once a browser that opens it is answered."""
+    asked = LOCAL[0] if host in EVERYWHERE else host
+    while True:
+        with suppress(OSError, HTTPException):
+            connection = HTTPConnection(asked, port, timeout=5)
+            connection.request("GET", "/_stcore/health")
+            connection.getresponse().read()
+            break
+        time.sleep(LOOKED_EVERY_S)
+    click.echo(f"dashboard: {address(host, port)}", err=True)
+
+
+def address(host: str, port: int) -> str:
+    """Return the address of the dashboard's first page, for a browser."""
+    name = socket.gethostname() if host in EVERYWHERE else host
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def _serve(command: list[str], environment: dict[str, str]) -> int:
@@ -90,6 +122,7 @@ def server_command(host: str, port: int) -> list[str]:
         f"--server.port={port}",
     ]
     command += [f"--server.address={host}", "--server.headless=true", "--browser.gatherUsageStats=false"]
+    command += ["--logger.hideWelcomeMessage=true"]  # its address and ours would be two
     if host not in LOCAL:  # else streamlit asks a server on the internet for this machine's address
         command.append(f"--browser.serverAddress={socket.gethostname() if host in EVERYWHERE else host}")
     return [*command, *(f"--server.allowedHosts={name}" for name in served_names(host))]
@@ -119,23 +152,21 @@ def _warm() -> None:
 
 
 def demo(*, runs_dir: Path, port: int) -> int:
-    """Serve the dashboard at once, and start the demo run through the queue beside it."""
-    click.echo(
-        f"dashboard: http://127.0.0.1:{port} (loading the demo's model and data; its run appears there)", err=True
-    )
-    threading.Thread(target=_start_demo, args=(runs_dir, port), daemon=True).start()
+    """Serve the dashboard at once, and start the demo run through the queue beside it; the first page shows it."""
+    threading.Thread(target=_start_demo, args=(runs_dir,), daemon=True).start()
     return ui(runs_dir=runs_dir, port=port, host="127.0.0.1")
 
 
-def _start_demo(runs_dir: Path, port: int) -> None:
-    """Put the demo run into the queue and say where to watch it, or why it cannot be started."""
+def _start_demo(runs_dir: Path) -> None:
+    """Put the demo run into the queue and say so, or why it cannot be started."""
+    click.echo("loading the demo's model and data; its run appears on the dashboard's first page", err=True)
     config = _nested({"name": "demo: dynamic on sentiment4", **DEMO})
     try:
         handle = launch.enqueue(config, runs_dir, key=f"demo-{int(time.time())}")
     except DynloraError as error:
         click.echo(f"the demo run was not started: {error}", err=True)
     else:
-        click.echo(f"training {handle.id}: http://127.0.0.1:{port}/run?run={handle.id}", err=True)
+        click.echo(f"training {handle.id}", err=True)
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:

@@ -91,12 +91,12 @@ def test_a_run_that_trains_is_the_picture_and_the_way_to_capacity(runs_dir: Path
     assert found["tickets"] == ("run", "run=20260101-000000-00000001")
     assert found["waits"] == ("run", "run=20260101-000000-00000002")
     assert "in the queue" in words(app)
-    assert "Runs :primary-badge[2]" in found
+    assert "Runs :blue-badge[2]" in found
     run.writer.finish("finished")
     run.writer.close()
     after = open_page("home")
     assert "Training now" not in words(after)
-    assert found.keys() - links(after).keys() == {"Runs :primary-badge[2]"}
+    assert found.keys() - links(after).keys() == {"Runs :blue-badge[2]"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dynlora.server.serve import address, server_command
 from tests.waiting import PATIENCE_S, until
 
 UI = """
@@ -68,3 +71,61 @@ def test_ending_the_command_ends_its_server(how: str, signals: int, code: int, t
         process.wait()
         assert process.stdin is not None
         process.stdin.close()
+
+
+DEMO = """
+import sys
+from types import SimpleNamespace
+from pathlib import Path
+from dynlora.jobs import launch
+from dynlora.server import serve as serving
+launch.catalog = lambda: {}
+launch.enqueue = lambda *_, **__: SimpleNamespace(id="20260101-000000-00000001")
+serving.server_command = lambda host, port: [sys.executable, "-c", sys.argv[2], str(port)]
+sys.exit(serving.demo(runs_dir=Path(sys.argv[1]), port=0))
+"""
+ANSWERS = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Answers).serve_forever()
+"""
+
+
+def test_the_demo_says_one_address_once_it_answers(tmp_path: Path) -> None:
+    """It said three: its own, streamlit's, and that of the run, and the first before anything answered there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEMO, str(tmp_path), ANSWERS],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    said: list[str] = []
+    while not ("dashboard: " in "".join(said) and "training " in "".join(said)):
+        line = process.stderr.readline()
+        assert line, said
+        said.append(line)
+    (server,) = psutil.Process(process.pid).children()
+    process.terminate()
+    said += process.stderr.readlines()
+    process.wait(PATIENCE_S)
+    process.stderr.close()
+    assert is_gone(server)
+    (address,) = re.findall(r"http\S+", "".join(said))
+    assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*", address)
+    assert "20260101-000000-00000001" in "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"),
+                        ("0.0.0.0", f"http://{socket.gethostname()}:80")],
+)  # fmt: skip
+def test_an_address_is_one_that_a_browser_takes(host: str, shown: str) -> None:
+    assert address(host, 80) == shown
+    assert "--logger.hideWelcomeMessage=true" in server_command(host, 80)

@@ -108,11 +108,16 @@ def now_card(runs: pd.DataFrame) -> None:
         if not found:
             note("No run is training or waiting.")
         for row in found[: home_model.MOST_ACTIVE]:
-            _run_line(row, lambda row: format_progress(row, None) if row["status"] != "queued" else "in the queue")
-            if row["status"] != "queued":
-                st.progress(progress_share(row))
+            with st.container(gap=None):
+                _run_line(row, _standing)
+                if row["status"] != "queued":
+                    st.progress(progress_share(row))
         if len(found) > home_model.MOST_ACTIVE:
             link("pages/runs.py", f"{len(found) - home_model.MOST_ACTIVE} more", sort="status")
+
+
+def _standing(row: Mapping[str, Any]) -> str:
+    return "in the queue" if row["status"] == "queued" else format_progress(row, None)
 
 
 def recent_card(runs: pd.DataFrame) -> None:

@@ -269,12 +269,18 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
   border-left: 3px solid {colours.accent}; border-radius: 8px; padding: 0.35rem 0.9rem; }}
 [class*="st-key-card-method-"] h3 {{ font-size: 1.02rem; font-weight: 650; padding: 0; }}
 [class*="st-key-method-head-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-run-line-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-run-line-"] a {{ padding-left: 0; }}
+[class*="st-key-run-line-"] > div:first-child {{ max-width: 50%; }}
+[class*="st-key-run-line-"] > div:last-child {{
+  flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 [class*="st-key-run-line-"] a p, [class*="st-key-card-door-"] a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
 [class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 @media (min-width: 641px) {{
+  .st-key-tour-hint {{ flex-wrap: nowrap !important; }}
+  .st-key-tour-hint > div:first-child {{ flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
   [class*="st-key-health-"] {{ flex-wrap: nowrap !important; }}
   [class*="st-key-health-"] > div:nth-child(2) {{
     flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}

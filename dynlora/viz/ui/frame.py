@@ -92,7 +92,7 @@ def _link_to_runs(page: StreamlitPage) -> None:
     @following(COUNTED_EVERY_S, active=count_active() > 0)
     def link() -> None:
         count = count_active()
-        st.page_link(page, label=f"Runs :primary-badge[{count}]" if count else "Runs", width="stretch")
+        st.page_link(page, label=f"Runs :blue-badge[{count}]" if count else "Runs", width="stretch")
 
     link()
 
