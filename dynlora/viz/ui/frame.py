@@ -12,7 +12,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from dynlora.errors import DynloraError
 from dynlora.server.docs_site import docs_url
 from dynlora.server.host_check import is_own_page
-from dynlora.viz.kit import theme
+from dynlora.viz.kit import page_style, theme
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.live import following
 from dynlora.viz.ui.run_picker import count_active
@@ -59,7 +59,7 @@ def prepare() -> None:
     host, origin = st.context.headers.get("Host"), st.context.headers.get("Origin")
     if host is not None and not is_own_page(host, origin):
         st.stop()
-    st.html(theme.style_sheet(theme.palette(st.context.theme.type)))
+    st.html(page_style.style_sheet(theme.palette(st.context.theme.type)))
     show_toasts()
 
 

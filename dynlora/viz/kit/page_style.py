@@ -1,0 +1,74 @@
+"""The page's style sheet: what streamlit's theme cannot say."""
+
+from __future__ import annotations
+
+from dynlora.viz.kit.theme import Palette
+
+
+def style_sheet(colours: Palette) -> str:
+    """Return the page's style sheet: what streamlit's theme cannot say, cards as panels foremost.
+
+    The CSV button of streamlit's tables goes, because its files let a text be a formula; each table has a safe one.
+    """
+    return f"""<style>
+[class*="st-key-card-"] {{ background: {colours.panel}; border-color: {colours.hairline} !important;
+  border-radius: 10px; padding: 0.9rem 1rem 0.7rem; }}
+[class*="st-key-figures"] [data-testid="stMetric"] {{ width: auto; }}
+[class*="st-key-figures"] {{ column-gap: 1.75rem; row-gap: 0.5rem; }}
+[data-testid="stMetricValue"] {{ font-size: 1.45rem; font-weight: 650; line-height: 1.25; }}
+[data-testid="stMetricLabel"] p {{ color: {colours.muted}; font-size: 0.8rem; }}
+[data-testid="stMainBlockContainer"] {{ padding: 2.9rem 2rem 3rem; max-width: 1320px; }}
+[data-testid="stHeader"] {{ background: transparent; height: 2.6rem; min-height: 2.6rem; }}
+@media (min-width: 641px) {{
+  section[data-testid="stSidebar"]:not([aria-expanded="false"]) {{
+    width: 190px !important; min-width: 190px !important; }}
+}}
+[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]),
+button[aria-label^="Download as CSV"] {{ display: none; }}
+button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colours.accent}; }}
+[data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
+.katex-display {{ overflow-x: auto; overflow-y: hidden; }}
+[data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
+[data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
+[class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
+[class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
+[class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
+{_home_styles(colours)}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-under-"] > div:first-child {{
+  flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+@media (min-width: 641px) {{
+  .st-key-tour-hint {{ flex-wrap: nowrap !important; }}
+  .st-key-tour-hint > div:first-child {{ flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+  [class*="st-key-health-"] {{ flex-wrap: nowrap !important; }}
+  [class*="st-key-health-"] > div:nth-child(2) {{
+    flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+}}
+@media (max-width: 640px) {{
+  [data-testid="stLayoutWrapper"]:has(> .st-key-views-of-run) {{ flex: 1 0 100%; }}
+  .st-key-views-of-run {{ column-gap: 0.2rem; }}
+  .st-key-views-of-run a {{ padding: 0.25rem 0.45rem 0.25rem 0; }}
+  .st-key-tour-hint {{ flex-wrap: wrap !important; }}
+  [class*="st-key-method-head-"] [data-testid="stCaptionContainer"] {{ display: none; }}
+  [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
+  [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
+}}
+</style>"""
+
+
+def _home_styles(colours: Palette) -> str:
+    """Return the styles of the first page's cards and of the sections of the Methods page."""
+    return f"""[class*="st-key-card-door-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-card-door-"] a, .st-key-tour-hint a {{ border: 1px solid {colours.hairline}; border-radius: 8px;
+  padding: 0.3rem 0.8rem; white-space: nowrap; }}
+[class*="st-key-card-door-"] a:hover, .st-key-tour-hint a:hover {{ border-color: {colours.accent}; }}
+.st-key-tour-hint {{ background: {colours.panel}; border: 1px solid {colours.hairline};
+  border-left: 3px solid {colours.accent}; border-radius: 8px; padding: 0.35rem 0.9rem; }}
+[class*="st-key-card-method-"] h3 {{ font-size: 1.02rem; font-weight: 650; padding: 0; }}
+[class*="st-key-method-head-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-run-line-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-run-line-"] a {{ padding-left: 0; }}
+[class*="st-key-run-line-"] > div:first-child {{ max-width: 50%; }}
+[class*="st-key-run-line-"] > div:last-child {{
+  flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+[class*="st-key-run-line-"] a p, [class*="st-key-card-door-"] a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
+"""
