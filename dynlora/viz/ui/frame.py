@@ -14,6 +14,7 @@ from dynlora.server.docs_site import docs_url
 from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ui.keyboard import shortcuts
 from dynlora.viz.ui.live import following
 from dynlora.viz.ui.run_picker import count_active
 from dynlora.viz.ui.toasts import show_toasts
@@ -73,7 +74,9 @@ def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -
                 st.caption(group)
                 for page in members:
                     _menu_link(page, run)
-        documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
+        with st.container(gap="xxsmall", key="menu-help"):
+            documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
+            shortcuts()
         unlock()
 
 

@@ -1,0 +1,85 @@
+"""Every key that the menu lists does what it says, and a name in the list of runs opens the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dynlora.viz.ui.keyboard import KEYS
+from tests.browser.conftest import OTHER, settled
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+ROW_HEIGHT, HALF, NAME_AT, STATUS_AT = 35, 18, 65, 265
+"""Of the table of runs, pixels; the places of a name and of a status from the table's left end."""
+
+
+def table_of_runs(server: str, page: Page) -> Locator:
+    """Open the list of runs and return its table, drawn."""
+    page.goto(f"{server}/runs?q={OTHER}")
+    table = page.get_by_test_id("stDataFrame").locator("canvas").first
+    table.wait_for()
+    settled(page)
+    return table
+
+
+def click(table: Locator, x: int) -> None:
+    """Click into the first row."""
+    table.click(position={"x": x, "y": ROW_HEIGHT + HALF}, force=True)  # a scroller lies over the canvas
+
+
+def test_a_player_takes_the_keys_of_the_list(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/capacity?run={OTHER}")
+    player = page.locator(".replay")
+    slider, button = player.get_by_label("Step shown"), player.locator("button").first
+    slider.wait_for()
+    settled(page)
+    last = player.get_attribute("data-step") or ""
+    slider.press("ArrowLeft")
+    expect(player).not_to_have_attribute("data-step", last)
+    before = player.get_attribute("data-step") or ""
+    slider.press("ArrowRight")
+    expect(player).not_to_have_attribute("data-step", before)
+    slider.press("Home")
+    expect(player).to_have_attribute("data-step", "0")
+    slider.press("End")
+    expect(player).to_have_attribute("data-step", last)
+    settled(page)
+    button.press("Space")
+    expect(button).to_have_accessible_name("Pause")
+    assert {keys for where, keys, _ in KEYS if where == "Player"} == {"← →", "Home End", "Space"}
+
+
+def test_a_table_takes_the_keys_of_the_list(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    table = table_of_runs(server, page)
+    click(table, STATUS_AT)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+Space")
+    expect(page.get_by_role("button", name="Export")).to_be_visible()
+    settled(page)
+    click(table, STATUS_AT)
+    page.keyboard.press("Control+f")
+    expect(page.get_by_test_id("search-input")).to_be_visible()
+    assert {keys for where, keys, _ in KEYS if where == "Table"} == {"← → ↑ ↓", "Shift Space", "Ctrl F"}
+
+
+def test_the_menu_lists_the_keys(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/methods")
+    settled(page)
+    page.get_by_role("button", name="Keyboard").click()
+    for _, _, words in KEYS:
+        expect(page.get_by_text(words)).to_be_visible()
+
+
+def test_a_name_in_the_list_opens_the_run(server: str, page: Page) -> None:
+    click(table_of_runs(server, page), NAME_AT)
+    page.wait_for_url(f"{server}/run?run={OTHER}")
+    page.get_by_role("heading", name="another run", level=1).wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="Runs", level=1).wait_for()
