@@ -41,6 +41,9 @@ RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 }
 """Old names of values of a method's settings, which are still accepted."""
 
+TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False}
+"""Every task, and whether its labels are classes; None: the labels say so."""
+
 NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -117,6 +120,11 @@ class DataConfig(Section):
                 f"data.path={self.path}: give data.name or data.path, not both; drop data.name={self.name}"
             )
         return self
+
+    @property
+    def has_classes(self) -> bool | None:
+        """Whether the labels are classes; None where the labels say so."""
+        return TASKS[self.task]
 
     @property
     def source(self) -> str:

@@ -30,7 +30,7 @@ RULES: dict[str, str] = {
     "peft_adapter": "errors safe_files",
     "store": "config errors safe_files",
     "jobs": "assets config_files data_files errors peft_adapter safe_files store",
-    "tasks": "errors",
+    "tasks": "data_files errors",
     "engine": "config data_files tasks engine/model engine/data engine/edits engine/init",
     "engine/model": "errors tasks engine",
     "engine/data": "config data_files errors tasks engine",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.data_files import finders
+from dynlora.data_files import finders, splitting
 from dynlora.data_files.columns import GROUPS
 from dynlora.data_files.examples import HELD_OUT, Examples
 from dynlora.data_files.words import counted, places, quoted, several
@@ -19,7 +19,7 @@ ID_SHARE, ID_ROWS = 0.9, 20
 """A label column is an id when more than this share of so many rows or more have a label of their own."""
 
 MAX_CLASSES = 1000
-"""Classes that a model can learn; `tasks/classification.py` refuses more."""
+"""Classes that a model can learn."""
 
 EXAMPLES = 50
 """Rows that are shown of each fault."""
@@ -62,8 +62,9 @@ class _Drop:
 
 
 _EARLY = (
-    _Drop("empty_text", "Empty text", "drop_empty_texts", "the text in column {text} is empty", "fill it", True),
-    _Drop("empty_label", "Empty label", "drop_empty_labels", "the label in column {label} is empty", "fill it", True),
+    _Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
+    _Drop("empty_label", "Empty label", "drop_empty_labels", "the label is empty (data.label={label})", "fill it",
+          True),
     _Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
     _Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
           "the text differs from an earlier one of its class only by case, punctuation or spaces", "keep one of them"),
@@ -80,16 +81,16 @@ _LATE = (
 )  # fmt: skip
 
 
-def found_in(rows: Examples, split: Examples | None, task: str, max_length: int) -> Iterator[Fault]:
+def found_in(rows: Examples, split: Examples | None, has_classes: bool | None, max_length: int) -> Iterator[Fault]:
     """Yield every fault, those first that training refuses.
 
     Args:
         rows: all rows, those of one file on one side.
         split: the same rows with both sides; None where they cannot be split.
-        task: `data.task`.
+        has_classes: labels are classes; None where the labels say so themselves.
         max_length: `data.max_length`, in tokens.
     """
-    has_classes = task != "regression" and not (task == "auto" and rows.is_numeric)
+    has_classes = not rows.is_numeric if has_classes is None else has_classes
     whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
@@ -126,21 +127,23 @@ def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
     lists = np.flatnonzero(finders.lists(rows))
     if len(lists) * 2 > len(rows) or any(not isinstance(rows.label[row], str) for row in lists):
         yield Fault("list", "Lists as labels", lists,
-                    f"{places(rows, lists)}: the label in column {column} is a list; several labels a row "
+                    f"{places(rows, lists)}: the label is a list (data.label={column}); several labels a row "
                     "(multi-label) are not supported, so give each row one label.", refuses=True)  # fmt: skip
         return
+    where, none = f"{file}, data.label={column}", np.arange(0)
+    total = sum(names.values())
     if names and (set(names) == {"-1"} or _hidden(rows)):
-        yield Fault("hidden", "Hidden labels", np.arange(0), f"{file}, column {column}: labels are -1, a hidden label; "
-                    "use a part of the data that has labels.", refuses=True)  # fmt: skip
-    elif has_classes and len(names) > ID_SHARE * sum(names.values()) and len(rows) >= ID_ROWS:
-        yield Fault("id", "Label column is an id", np.arange(0),
-                    f"{file}, column {column}: {len(names):,} of {sum(names.values()):,} labels are distinct, so the "
-                    "column is an id or a number; choose another column as data.label, or set data.task=regression "
-                    "for numbers.", refuses=len(names) > MAX_CLASSES)  # fmt: skip
+        said = f"{where}: labels are -1, a hidden label; use a part of the data that has labels."
+        yield Fault("hidden", "Hidden labels", none, said, refuses=True)
+    elif has_classes and len(names) > ID_SHARE * total and len(rows) >= ID_ROWS:
+        problem = f"{len(names):,} of {total:,} labels are distinct, so the column is an id or a number"
+        remedy = "choose another column as data.label, or set data.task=regression for numbers"
+        said = f"{where}: {problem}; {remedy}."
+        yield Fault("id", "Label column is an id", none, said, refuses=len(names) > MAX_CLASSES)
     elif has_classes and len(names) == 1:
-        yield Fault("one_class", "One class only", np.arange(0),
-                    f"{file}, column {column}: every label is {_shown(next(iter(names)))}, only one class, so there is "
-                    "nothing to learn; use data with two classes or more.", refuses=True)  # fmt: skip
+        problem = f"every label is {_shown(next(iter(names)))}, only one class, so there is nothing to learn"
+        said = f"{where}: {problem}; use data with two classes or more."
+        yield Fault("one_class", "One class only", none, said, refuses=True)
 
 
 def _hidden(rows: Examples) -> bool:
@@ -151,12 +154,12 @@ def _hidden(rows: Examples) -> bool:
 def _of_texts(rows: Examples) -> Iterator[Fault]:
     """Yield what is wrong with the text column as a whole."""
     if len(rows) < 2 and len(rows.tables) == 1:
-        yield Fault("few_rows", "Too few rows", np.arange(0), f"{_file(rows)}: has {counted(len(rows), 'row')}, and "
-                    "training needs one more to hold out; add rows.", refuses=True)  # fmt: skip
+        yield Fault("few_rows", "Too few rows", np.arange(0), f"{_file(rows)}: has {counted(len(rows), 'row')}, "
+                    f"{splitting.TOO_FEW}.", refuses=True)  # fmt: skip
     chosen = np.flatnonzero(finders.no_texts(rows))
     if len(chosen):
         kind = type(rows.text[chosen[0]]).__name__
-        said = f"{places(rows, chosen)}: column {_shown(rows.columns.text)} holds a {kind} where a text is expected"
+        said = f"{places(rows, chosen)}: data.text={_shown(rows.columns.text)} is a {kind} where a text is expected"
         yield Fault("no_text", "Not text", chosen, f"{said}; choose another column as data.text.", refuses=True)
 
 

@@ -36,7 +36,7 @@ class Wanted:
     text_pair: str | None = None
     label: str = "label"
     group_by: str | None = None
-    task: str = "auto"
+    has_classes: bool | None = None
     max_length: int = 128
     eval_fraction: float = 0.1
     repair: tuple[Repair, ...] = ()
@@ -103,7 +103,7 @@ def look(path: Path, wanted: Wanted) -> Found:
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
     early, split, done = _repaired(rows, wanted.repair, draw)
-    found = list(faults.found_in(early, split, wanted.task, wanted.max_length))
+    found = list(faults.found_in(early, split, wanted.has_classes, wanted.max_length))
     known = split if split is not None else early
     held_out = faults.held_out_count(known) if split is not None else 0
     return Found(

@@ -10,6 +10,8 @@ import numpy as np
 from dynlora.data_files.draws import stream_seed
 from dynlora.data_files.opening import refusal
 
+TOO_FEW = "too few rows for training and held-out examples; add rows (two at least)"
+
 
 def held_out_rows(name: str, n: int, seed: int, fraction: float) -> np.ndarray:
     """Return which of n rows are held out, (n,), bool.
@@ -58,4 +60,4 @@ def held_out_groups(name: str, group: Sequence[Any], seed: int, fraction: float)
 
 def _too_few(name: str, n: int) -> Exception:
     rows = "1 row" if n == 1 else f"{n:,} rows"
-    return refusal(name, f"has {rows}, too few rows for training and held-out examples; add rows (two at least)")
+    return refusal(name, f"has {rows}, {TOO_FEW}")

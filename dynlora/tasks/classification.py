@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
+from dynlora.data_files.faults import MAX_CLASSES
 from dynlora.errors import DataError
 from dynlora.tasks import metrics
 from dynlora.tasks.base import Task, mean_pair_distance
 from dynlora.tasks.labels import LabelColumn, label_text, refuse_mixed_numbers
 
-MAX_LABELS = 1000
 MAX_CONFUSION = 50
 """Classes up to which a confusion table is kept."""
 
@@ -56,10 +56,10 @@ class Classification(Task):
             raise DataError(
                 f"data.label={label}: the training examples have only one class ({kinds[0]}); use data with two or more"
             )
-        if len(kinds) > MAX_LABELS:
+        if len(kinds) > MAX_CLASSES:
             raise DataError(
-                f"data.label={label}: {len(kinds):,} different values are too many for classes (at most {MAX_LABELS}); "
-                "use another column, or data.task=regression"
+                f"data.label={label}: {len(kinds):,} different values are too many for classes (at most {MAX_CLASSES}); use "
+                "another column, or data.task=regression"
             )
         refuse_mixed_numbers(label, kinds)
         found = [_class_name(kind, column.class_names) for kind in kinds]

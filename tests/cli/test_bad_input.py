@@ -85,7 +85,7 @@ SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "regression on text": (["data.task=regression"], ["data.task=regression", "numbers"]),
     "too long a text": (["data.max_length=1"], ["data.max_length=1"]),
     "data path where nothing is": (["data.path=nowhere.csv"], ["nowhere.csv", "does not exist"]),
-    "data of unknown kind": (["data.path=data.xlsx"], ["data.xlsx", ".csv"]),
+    "data of unknown kind": (["data.path=data.pdf"], ["data.pdf", ".csv"]),
 }
 
 
@@ -109,11 +109,19 @@ FILES: dict[str, tuple[str, bytes | Sequence[Mapping[str, object]], list[str]]] 
     "no label column": ("d.csv", [*NO_LABEL], ["data.label=label", "text, domain"]),
     "binary garbage": ("d.csv", bytes(range(256)) * 20, ["d.csv"]),
     "binary zeros": ("d.csv", bytes(5000), ["d.csv"]),
-    "ragged rows": ("d.csv", b"text,label\na,b\nc,d,e,f,g\n", ["d.csv", "cannot be read"]),
-    "label missing": ("d.csv", [*ROWS, {"text": "the end", "label": "", "domain": "long"}], ["data.label=label", "31"]),
-    "label not a number": ("d.csv", b"text,label\n" + b"a,0.5\nb,1.5\n" * 9 + b"c,nan\n", ["data.label=label", "19"]),
-    "text missing": ("d.csv", [*ROWS, {"text": "", "label": "good", "domain": "long"}], ["data.text=text", "31"]),
-    "half a JSON": ("d.jsonl", b'{"text": "a", "label": "b"}\n{"text": "c"', ["d.jsonl", "cannot be read"]),
+    "ragged rows": ("d.csv", b"text,label\na,b\nc,d,e,f,g\n", ["d.csv, line 3", "5 cells where the header has 2"]),
+    "label missing": (
+        "d.csv",
+        [*ROWS, {"text": "the end", "label": "", "domain": "long"}],
+        ["data.label", "line 32"],
+    ),
+    "label not a number": (
+        "d.csv",
+        b"text,label\n" + b"a,0.5\nb,1.5\n" * 9 + b"c,nan\n",
+        ["data.label", "line 20"],
+    ),
+    "text missing": ("d.csv", [*ROWS, {"text": "", "label": "good", "domain": "long"}], ["data.text=text", "line 32"]),
+    "half a JSON": ("d.jsonl", b'{"text": "a", "label": "b"}\n{"text": "c"', ["d.jsonl, line 2", "is not JSON"]),
     "garbage as Parquet": ("d.parquet", b"PAR1 and then nothing", ["d.parquet", "cannot be read"]),
     "labels that are lists": ("d.jsonl", b'{"text": "a", "label": [1]}\n' * 20, ["data.label=label", "list"]),
     "texts that are lists": (

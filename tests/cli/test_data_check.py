@@ -29,7 +29,7 @@ def test_a_clean_file_is_exit_code_0_and_faults_are_1(tmp_path: Path) -> None:
     found = check(str(path))
     assert found.exit_code == 1
     assert found.stdout.startswith("rows.csv: 4 faults in 43 rows; training refuses the file until it is repaired.")
-    assert "Empty text: rows.csv, line 43: the text in column text is empty" in found.stdout
+    assert "Empty text: rows.csv, line 43: the text is empty (data.text=text)" in found.stdout
     option = found.stdout.split("All repairs at once: ")[1]
     again = check(str(path), *shlex.split(option))
     assert (again.exit_code, again.stdout.splitlines()[0]) == (0, "rows.csv: no faults in 41 rows after 3 repairs.")

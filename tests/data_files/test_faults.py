@@ -49,9 +49,9 @@ def lines(fault: dict[str, Any]) -> list[int]:
 
 
 ODD: dict[str, tuple[Rows, list[int], str, Any]] = {
-    "empty_text": ([{"text": " ", "label": "bug"}], [42], "the text in column text is empty", "drop_empty_texts"),
+    "empty_text": ([{"text": " ", "label": "bug"}], [42], "the text is empty (data.text=text)", "drop_empty_texts"),
     "empty_label": (
-        [{"text": "late again", "label": ""}], [42], "the label in column label is empty", "drop_empty_labels"
+        [{"text": "late again", "label": ""}], [42], "the label is empty (data.label=label)", "drop_empty_labels"
     ),
     "spelling": (
         [{"text": "pay", "label": "Bug "}, {"text": "pays", "label": "PRAISE"}], [42, 43],
@@ -149,7 +149,7 @@ COLUMNS: dict[str, tuple[Rows, str, bool]] = {
     "list": ([{"text": f"t {i}", "label": "['a', 'b']"} for i in range(20)], "a row (multi-label) are not", True),
     "one_class": ([{"text": f"t {i}", "label": "same"} for i in range(20)], "is same, only one class", True),
     "hidden": ([{"text": f"t {i}", "label": -1} for i in range(20)], "labels are -1, a hidden label", True),
-    "few_rows": ([{"text": "t", "label": "a"}], "has 1 row, and training needs one more to hold out", True),
+    "few_rows": ([{"text": "t", "label": "a"}], "has 1 row, too few rows for training and held-out", True),
 }  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def test_the_refusal_of_training_names_the_line_and_the_other_faults(tmp_path: P
     with pytest.raises(DataError) as refused:
         load(path)
     assert str(refused.value) == (
-        f"data.path={tmp_path}/rows.csv, line 42: the text in column text is empty; fill it, or leave it out with "
+        f"data.path={tmp_path}/rows.csv, line 42: the text is empty (data.text=text); fill it, or leave it out with "
         "data.repair=[drop_empty_texts] (1 more fault: dynlora data check rows.csv)"
     )
 

@@ -51,7 +51,7 @@ def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
     text = said(app)
     assert "Read reviews.csv: UTF-16, semicolon between the cells." in text
     assert "training refuses the file until it is repaired" in text
-    assert re.search(r"Empty text\*\* \(2\): reviews\.csv, lines \d+ and \d+: the text in column text is empty", text)
+    assert re.search(r"Empty text\*\* \(2\): reviews\.csv, lines \d+ and \d+: the text is empty", text)
     buttons = {button.key: button.label for button in app.button}
     assert buttons["repair-empty_text"] == "Leave out 2 rows"
     assert buttons["repair-empty_label"] == "Leave out 1 row"

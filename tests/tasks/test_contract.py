@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora import tasks
-from dynlora.config import DataConfig
+from dynlora.config import TASKS, DataConfig
 from dynlora.errors import DataError
 from dynlora.tasks import LabelColumn, Task
 
@@ -143,6 +143,11 @@ def test_labels_of_other_data_are_translated(name: str) -> None:
     assert task.matches(other)
     label = other.encode(column.values, None)
     assert [task.describe(value) for value in task.translate(label, other)] == column.values
+
+
+def test_the_config_knows_every_task_and_whether_it_has_classes() -> None:
+    assert set(TASKS) == {"auto", *NAMES}
+    assert {name: bool(task_of(name).labels) for name in NAMES} == {name: TASKS[name] for name in NAMES}
 
 
 def test_nothing_outside_asks_for_a_tasks_name() -> None:
