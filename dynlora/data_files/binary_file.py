@@ -13,13 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from dynlora.data_files.json_file import column
-from dynlora.data_files.opening import MAX_UNPACKED, Source, checked_columns, first_line, refusal
+from dynlora.data_files.opening import MAX_COLUMNS, MAX_UNPACKED, Source, checked_columns, first_line, refusal
 from dynlora.data_files.table import Table, plain
 from dynlora.errors import DataError
 from dynlora.safe_files import read_json
 
 MAX_GROUP_BYTES = 2**30
 """A row group of Parquet that is larger once unpacked is left unread where only a few rows are wanted."""
+
+MAX_RATIO = 200
+"""Parquet above `MAX_GROUP_BYTES` once unpacked is refused when that is more than so many times its bytes."""
+
+BATCH_ROWS = 4096
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 """Files by which a folder of `datasets.save_to_disk` is known: of one table, and of several splits."""
@@ -35,7 +40,7 @@ def read_parquet(source: Source, limit: int | None = None) -> Table:
         with source.open() as opened, parquet.ParquetFile(opened) as file:
             checked_columns(source.name, file.schema_arrow.names)
             if limit is None:
-                return Table.of(source.name, plain(file.read()), None, ())
+                return Table.of(source.name, plain(_unpacked(source, file)), None, ())
             if file.num_row_groups and file.metadata.row_group(0).total_byte_size > MAX_GROUP_BYTES:
                 raise refusal(source.name, "its first row group is too large to read; write smaller row groups")
             batches = [batch for batch in [next(file.iter_batches(batch_size=limit), None)] if batch is not None]
@@ -44,6 +49,18 @@ def read_parquet(source: Source, limit: int | None = None) -> Table:
         raise
     except Exception as error:  # damage shows as whatever pyarrow raises
         raise refusal(source.name, f"cannot be read as Parquet ({first_line(error)}); check the file") from None
+
+
+def _unpacked(source: Source, file: parquet.ParquetFile) -> pa.Table:
+    """Return all rows; a few bytes can stand for any number of equal rows, so what grows too far is refused."""
+    batches: list[pa.RecordBatch] = []
+    size, packed = 0, len(source.data) if source.data is not None else source.path.stat().st_size
+    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        size += batch.nbytes
+        if size > max(MAX_GROUP_BYTES, MAX_RATIO * packed):
+            raise refusal(source.name, f"is more than {MAX_RATIO} times as large once unpacked; write it again")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def is_saved(folder: Path) -> bool:
@@ -100,8 +117,9 @@ def read_excel(source: Source, limit: int | None = None) -> Table:
     try:
         with source.open() as opened:
             book = load_workbook(opened, read_only=True, data_only=True, keep_links=False)
+            book.worksheets[0].reset_dimensions()  # what the sheet claims to span may be anything
             sheet, others = book.worksheets[0], len(book.worksheets) - 1
-            cells = list(_filled(sheet.iter_rows(values_only=True), limit))
+            cells = list(_filled(source.name, sheet.iter_rows(values_only=True), limit))
             notes = [f"sheet {sheet.title!r}" + (f", the first of {others + 1}" if others else "")]
     except DataError:
         raise
@@ -122,10 +140,12 @@ def _check_unpacked(source: Source) -> None:
         raise refusal(source.name, f"has more than {limit} once unpacked; save the table as CSV")
 
 
-def _filled(rows: Iterator[Sequence[Any]], limit: int | None) -> Iterator[tuple[int, list[Any]]]:
+def _filled(name: str, rows: Iterator[Sequence[Any]], limit: int | None) -> Iterator[tuple[int, list[Any]]]:
     """Yield (row of the sheet, cells) of rows that are not empty: the header, and at most `limit` more."""
     found = 0
     for number, cells in enumerate(rows, 1):
+        if len(cells) > MAX_COLUMNS:
+            checked_columns(name, [str(cell) for cell in cells], number, "row")
         if any(cell is not None for cell in cells):
             yield number, list(cells)
             found += 1

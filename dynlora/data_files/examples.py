@@ -81,8 +81,11 @@ class Examples:
                        side=self.side[chosen])  # fmt: skip
 
     def with_side(self, side: np.ndarray) -> Examples:
-        """Return the rows with other sides, (n,)."""
-        return replace(self, side=side)
+        """Return the rows with other sides, (n,); what was worked out of texts and labels is kept."""
+        found = replace(self, side=side)
+        for name in ("keys", "near_keys", "classes"):
+            found.__dict__[name] = getattr(self, name)
+        return found
 
     def values(self, column: str) -> list[Any]:
         """Return another column of the rows.
@@ -115,7 +118,14 @@ class Examples:
     @cached_property
     def classes(self) -> list[str | None]:
         """Class name of each row; None where the label is empty."""
-        return [None if is_empty(value) else class_name(value, self.class_names) for value in self.label]
+        known: dict[Any, str | None] = {}
+        found: list[str | None] = []
+        for value in self.label:
+            key = (type(value), value if isinstance(value, str | int | float) else str(value))
+            if key not in known:
+                known[key] = None if is_empty(value) else class_name(value, self.class_names)
+            found.append(known[key])
+        return found
 
     @cached_property
     def is_numeric(self) -> bool:

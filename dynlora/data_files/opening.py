@@ -19,7 +19,7 @@ FORMATS = {
 }  # fmt: skip
 """File endings that are read, each also with .gz behind it, and what the format is called."""
 
-MAX_UNPACKED = 512 * 2**20
+MAX_UNPACKED = 256 * 2**20
 """A .gz file, or a workbook, that is larger than this once unpacked is refused: a few bytes can stand for any size."""
 
 MAX_LINE_BYTES = 4 * 2**20
@@ -213,7 +213,7 @@ def _refuse_long_lines(source: Source) -> None:
                 raise refusal(source.name, problem, number)
 
 
-def checked_columns(name: str, names: list[str], line: int | None = None) -> list[str]:
+def checked_columns(name: str, names: list[str], line: int | None = None, unit: str = "line") -> list[str]:
     """Return the names of the columns of a file, which must be few enough.
 
     Raises:
@@ -221,7 +221,7 @@ def checked_columns(name: str, names: list[str], line: int | None = None) -> lis
     """
     if len(names) > MAX_COLUMNS:
         problem = f"has {len(names):,} columns, at most {MAX_COLUMNS:,} can be read; keep the text and label columns"
-        raise refusal(name, problem, line)
+        raise refusal(name, problem, line, unit)
     return names
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def _split(rows: Examples, group: str | None, draw: Draw) -> tuple[Examples, lis
         held_out = splitting.held_out_rows(name, len(rows), draw.seed, draw.fraction)
     else:
         held_out = splitting.held_out_groups(name, rows.values(group), draw.seed, draw.fraction)
-    split = replace(rows, side=np.where(held_out, HELD_OUT, TRAIN))
+    split = rows.with_side(np.where(held_out, HELD_OUT, TRAIN))
     if group is None:
         return split, []
     count = int(held_out.sum())

@@ -58,8 +58,8 @@ class Classification(Task):
             )
         if len(kinds) > MAX_CLASSES:
             raise DataError(
-                f"data.label={label}: {len(kinds):,} different values are too many for classes (at most {MAX_CLASSES}); use "
-                "another column, or data.task=regression"
+                f"data.label={label}: {len(kinds):,} different values are too many for classes "
+                f"(at most {MAX_CLASSES}); use another column, or data.task=regression"
             )
         refuse_mixed_numbers(label, kinds)
         found = [_class_name(kind, column.class_names) for kind in kinds]

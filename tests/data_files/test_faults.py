@@ -222,6 +222,14 @@ def test_classes_are_merged_as_the_column_spells_them(tmp_path: Path) -> None:
             load(tmp_path / ("rows.csv" if absent == "none" else "numbers.jsonl"), repair=[{"merge": classes}])
 
 
+def test_classes_that_a_data_set_names_elsewhere_are_merged_by_name(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(csv_text([{"text": f"t {i}", "label": i % 3} for i in range(30)]))
+    config = parse_config({"data": {"path": "x", "repair": [{"merge": {"fine": "good"}}]}}).data
+    data = load_data(config, tmp_path / "rows.csv", 0, label_names=("bad", "good", "fine"))
+    assert data.labels == ["bad", "good"]
+    assert data.repaired == ["Merged fine into good: 10 rows."]
+
+
 def test_without_repairs_nothing_changes(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(csv_text(tiny_rows(40)))

@@ -202,6 +202,29 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         reader.read_table(tmp_path / "a.xlsx")
 
 
+def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": ["x" * 1000] * 200_000, "label": [1] * 200_000}), path)
+    assert len(reader.read_table(path)) == 200_000
+    monkeypatch.setattr(binary_file, "MAX_GROUP_BYTES", 2**20)
+    with pytest.raises(DataError, match=r"a\.parquet: is more than 200 times as large once unpacked; write it again"):
+        reader.read_table(path)
+
+
+def test_a_sheet_that_claims_or_holds_a_far_cell_is_one_sentence(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (["text", "label"], ["a", 1]):
+        book.worksheets[0].append(row)
+    book.worksheets[0]["XFD1048576"] = "far"
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match=r"^a\.xlsx, row 1,048,576: has 16,384 columns, at most 2,000 can be read"):
+        reader.read_table(tmp_path / "a.xlsx")
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "xlsx"])
 def test_too_many_columns_are_one_sentence(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"wide.{ending}"

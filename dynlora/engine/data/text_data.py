@@ -101,7 +101,9 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
     try:
         return _loaded(config, folder, seed, label_names)
     except DataError:
-        sentence = scan.first_refusal(folder, scan.wanted_of(config, seed, label_names))
+        sentence = (
+            None if config.path is None else scan.first_refusal(folder, scan.wanted_of(config, seed, label_names))
+        )
         if sentence is None:
             raise
         raise DataError(said_of(folder, sentence)) from None

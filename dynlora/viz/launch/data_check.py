@@ -10,22 +10,30 @@ from typing import Any
 import pandas as pd
 
 from dynlora.config import parse_config
-from dynlora.data_files import repair_list, scan
+from dynlora.data_files import binary_file, reader, repair_list, scan
 
-MAX_CHECKED_BYTES = 200 * 2**20
+MAX_CHECKED_BYTES = 100 * 2**20
 """A larger file of this machine is checked by the command line only: a page would wait too long."""
 
 
+def _files_of(path: Path) -> list[Path]:
+    """Return the files that are read for a file or folder."""
+    if not path.is_dir():
+        return [path]
+    if binary_file.is_saved(path):
+        folders = [path, *(path / split for split in binary_file.saved_splits(path))]
+        return sorted(each for folder in folders for each in folder.iterdir() if each.is_file())
+    return [each for files in reader.files_of(path).values() for each in files]
+
+
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files of a folder."""
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    return sum(each.stat().st_size for each in files)
+    """Return the bytes of a file, or of the tables of a folder."""
+    return sum(each.stat().st_size for each in _files_of(path))
 
 
 def version_of(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return names, times and sizes of a file or a folder's files: when one changes, the check is made again."""
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    return tuple((str(each), each.stat().st_mtime_ns, each.stat().st_size) for each in files)
+    """Return names, times and sizes of what is read: when one changes, the check is made again."""
+    return tuple((str(each), each.stat().st_mtime_ns, each.stat().st_size) for each in _files_of(path))
 
 
 def chosen(text: str, key: str, start: Sequence[Any]) -> list[Any]:
