@@ -27,7 +27,7 @@ ABOUT = {
     "experiment": "Compare methods over ranks and seeds at the same budget: one queue, and one page with the verdict.",
     "sweep": "Start one run for each combination of values.",
 }
-ADDRESS = ("mode", "preset", "from", "twin", "strategy", "data", "upload")
+ADDRESS = ("mode", "preset", "from", "twin", "strategy", "data", "upload", "repair")
 """What the address keeps of the form."""
 
 frame.enter()

@@ -65,20 +65,28 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
     run = next(one for one in ids if queries.run_summary(runs_dir / one)["strategy"] == "dynamic")
     page.goto(f"{server}/run?run={run}")
     settled(page)
+    assert _copied(page).target_modules
+    _download(page, tmp_path)
+    _predicts_alike(tmp_path / f"{run}-peft", runs_dir / run, tiny_bert)
+
+
+def _copied(page: Page) -> peft.LoraConfig:
+    """Copy the ranks with one click, and return what the code makes."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]')
     code.hover()
     code.locator("button").first.click()
-    copied = page.evaluate("navigator.clipboard.readText()")
     names: dict = {}
-    exec(copied, names)
-    assert names["config"].target_modules
+    exec(page.evaluate("navigator.clipboard.readText()"), names)
+    return names["config"]
+
+
+def _download(page: Page, place: Path) -> None:
     with page.expect_download() as started:
         page.get_by_role("button", name="Adapter").click()
-    started.value.save_as(tmp_path / "adapter.zip")
-    with zipfile.ZipFile(tmp_path / "adapter.zip") as archive:
-        archive.extractall(tmp_path)
-    _predicts_alike(tmp_path / f"{run}-peft", runs_dir / run, tiny_bert)
+    started.value.save_as(place / "adapter.zip")
+    with zipfile.ZipFile(place / "adapter.zip") as archive:
+        archive.extractall(place)
 
 
 def _fill(page: Page, values: dict[str, str]) -> None:

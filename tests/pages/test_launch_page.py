@@ -318,3 +318,13 @@ def test_other_starting_settings_replace_what_was_entered(runs_dir: Path) -> Non
     app.query_params["preset"] = "Quality"
     app.switch_page("pages/launch.py").run()
     assert "name" not in shown_config(app)
+
+
+def test_columns_and_repairs_are_there_after_another_page(uploaded: str) -> None:
+    app = open_page("launch", data="upload", upload=uploaded)
+    next(box for box in app.selectbox if box.label == "Input groups").set_value("source").run()
+    app.switch_page("pages/methods.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/launch.py").run()
+    assert app.query_params["upload"] == uploaded
+    assert shown_config(app)["data"]["group_by"] == "source"

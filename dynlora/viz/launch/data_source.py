@@ -16,7 +16,8 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import data_check, data_check_card, data_file, form_model
-from dynlora.viz.launch.form import config_grid
+from dynlora.viz.launch.form import config_grid, kept_text
+from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.frame import guarded
 from dynlora.viz.ui.paths import from_where_it_started
@@ -87,7 +88,10 @@ def _embedded(start: Mapping[str, Any]) -> Source:
     wanted = start.get("data.name")
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        name = st.selectbox("Data set", names, index=names.index(wanted) if wanted in names else 0, key="embedded")
+        usual = wanted if wanted in names else names[0]
+        kept_form.begin(f"embedded-{usual}", usual)
+        name = st.selectbox("Data set", names, key=f"embedded-{usual}")
+        kept_form.keep(f"embedded-{usual}")
     found = assets.DATASETS[name]
     with right:
         values = config_grid(["data.group_by"], start, 1)
@@ -107,7 +111,7 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     wanted = start.get("data.name")
     value = str(wanted) if wanted and wanted not in assets.DATASETS else ""
     about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
-    name = st.text_input("Hub id", value, key=f"hub-{value}", max_chars=500, help=about).strip()
+    name = kept_text("Hub id", value, "hub", 500, about)
     values = config_grid(form_model.COLUMNS, start, 4)
     if not name:
         return Source(values, "Enter the hub id of a data set first.")
@@ -147,7 +151,7 @@ def _local(start: Mapping[str, Any]) -> Source:
         "CSV, TSV, JSON, JSON lines, Parquet or Excel, also as .gz; a folder with train.* and validation.* files; or a "
         "folder of datasets.save_to_disk. Key: data.path."
     )
-    text = st.text_input("Path on this machine", value, key=f"path-{value}", max_chars=500, help=about).strip()
+    text = kept_text("Path on this machine", value, "path", 500, about)
     if not text:
         return Source(missing="Enter the path of a file or folder first.")
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
@@ -198,13 +202,16 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
         st.columns(4, vertical_alignment="bottom"), choices.items(), strict=True
     ):
         about = form_model.config_field(f"data.{role}").about
-        start = options.index(wanted[role]) if wanted[role] in options else 0
+        start = wanted[role] if wanted[role] in options else options[0]
+        name = f"column-{role}-{key}-{options.index(start)}"
         words = GROUPINGS if role == "group_by" else {None: "None"}
+        kept_form.begin(name, start)
         with place:
             found[f"data.{role}"] = st.selectbox(
-                label, options, index=start, key=f"column-{role}-{key}-{start}", help=markdown_text(about, 600),
+                label, options, key=name, help=markdown_text(about, 600),
                 format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
             )  # fmt: skip
+        kept_form.keep(name)
     usual = form_model.config_field("data.label").default
     return found | {"data.label": found["data.label"] or usual}
 
