@@ -52,6 +52,7 @@ def show_results() -> None:
     compare_cards.compared_curves(found)
     compare_cards.compared_pairs(found, about)
     compare_cards.compared_frontier(found)
+    compare_cards.compared_example(found)
 
 
 def show_capacity() -> None:

@@ -98,10 +98,11 @@ def show_probe(view: Any) -> None:
         cards.under(inputs_text.probe(view.examples), points, "probe")
     with cards.card(f"Selected examples: {len(chosen)}" if chosen else "Probe examples by loss", "listed"):
         cards.texts(inputs_model.listed(view.examples, chosen))
-        depth = inputs_model.over_depth(view.probe_gates, view.modules, chosen)
-        if len(depth):
-            figure = inputs_figures.gates_over_depth(depth, cards.colours())
-            cards.chart(figure, inputs_text.depth(depth), depth, "depth")
+        if len(chosen) == 1:
+            run_picker.link(
+                "pages/compare.py", "Pin it and compare it across runs", runs=run.id, example=str(chosen[0])
+            )
+        inputs_view.depth_chart(view, chosen)
 
 
 show_inputs()

@@ -7,10 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.config_files import yaml_text
 from dynlora.jobs import launch
 from dynlora.viz.launch import (
-    data_check_card,
     data_source,
     experiment_form,
     form_model,
@@ -53,13 +51,6 @@ def pick_data(start: Mapping[str, Any]) -> tuple[data_source.Source, Any]:
     return source, st.container(key="check-place")
 
 
-def check_data(config: Mapping[str, Any], source: data_source.Source, place: Any) -> None:
-    """Draw the faults of the data and their repairs, once the whole configuration is known."""
-    if source.path is not None:
-        with place:
-            data_check_card.draw(config, source.path, source.key, source.repairs)
-
-
 def show_run() -> None:
     """Draw the form of one run, or of one for each seed."""
     start = starting_values()
@@ -73,7 +64,7 @@ def show_run() -> None:
         )
         strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
-    check_data(configs[0], source, check_place)
+    data_source.check_source(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         launch_form.start_button(configs, source.missing)
@@ -82,18 +73,7 @@ def show_run() -> None:
     launch_form.show_launched()
     preflight_card.show_check(configs[0])
     if not source.missing:
-        show_command(configs)
-
-
-def show_command(configs: list[dict[str, Any]]) -> None:
-    """Draw the commands and the file that start the same runs."""
-    with cards.card("Command line", "command"):
-        commands = [form_model.command(config, str(run_picker.runs_dir())) for config in configs]
-        left, right = st.columns([3, 2])
-        left.code("\n".join(commands), language="bash", wrap_lines=True)
-        right.code(yaml_text(configs[0]), language="yaml", wrap_lines=True)
-        if len(configs) > 1:
-            cards.note(f"The file is for the first of {len(configs)} runs. The other runs differ only in the seed.")
+        launch_form.show_command(configs)
 
 
 def show_experiment() -> None:
@@ -104,13 +84,12 @@ def show_experiment() -> None:
         found = experiment_form.pick_experiment(STRATEGIES, start)
     with cards.card("Model and training", "what"), frame.guarded():
         values = launch_form.what_is_shared(start) | source.values
-    check_data(experiment_form.example(values, found), source, check_place)
+    data_source.check_source(experiment_form.example(values, found), source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         experiment_form.start_experiment(values, found, source.missing)
     experiment_form.show_check(values, found)
     if not source.missing:
-        with cards.card("Command line", "command"):
-            experiment_form.show_command(values, found)
+        experiment_form.show_command(values, found)
 
 
 if mode == "experiment":

@@ -141,3 +141,11 @@ def test_without_an_address_a_run_is_shown_with_its_like(runs_dir: Path) -> None
     app = open_page("compare")
     assert app.multiselect(key="address-runs").value == [moved, plain]
     assert "##### Verdict" in words(app)
+
+
+def test_a_pinned_example_is_shown_in_every_run(runs_dir: Path) -> None:
+    app = open_page("compare", runs=seeds(runs_dir, extras=True), example="1")
+    assert app.selectbox(key="address-example").value == 1
+    said = words(app).replace("\\", "").replace("\u200b", "")
+    assert "One example in every run" in said
+    assert "of 6 runs predict its label" in said

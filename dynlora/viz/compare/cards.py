@@ -13,14 +13,15 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import paired_difference, seed_groups
+from dynlora.viz.compare import one_example, paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, line_styles
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit import lines, run_summary
+from dynlora.viz.kit import lines, run_summary, strong_language
+from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note
+from dynlora.viz.ui.cards import card, chart, colours, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.run_picker import Chosen
@@ -183,6 +184,32 @@ def compared_pairs(found: Compared, usual: tuple[str, str] | None = None) -> Non
             note(f"There are no pairs: {why}")
         else:
             _differences(found, pairs, (first, second), why)
+
+
+def compared_example(found: Compared) -> None:
+    """Draw one probe example in every run: the pinned one, else the one that the runs differ most on.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    frames = one_example.shared_examples(
+        {run: cached_queries.ask_events(queries.examples_frame, folder) for run, folder in found.folders.items()}
+    )
+    with card("One example in every run", "example"):
+        if len(frames) < 2:
+            note("These runs share no probe examples: they need the same data, and an evaluation each.")
+            return
+        first = next(iter(frames.values()))
+        names = {i: _named(row) for i, row in enumerate(first.to_dict("records"))}
+        position = choose("example", "Probe example", list(names), one_example.most_disputed(frames), names.__getitem__)
+        table = one_example.in_every_run(frames, position, found.groups, found.summaries)
+        texts(first[["text", "text_pair", "label"]].iloc[[position]].dropna(axis="columns", how="all"), "pinned")
+        table_rows(table)
+        under(one_example.sentence(table), table, "example")
+
+
+def _named(example: Mapping[Any, Any]) -> str:
+    return one_line(f"{strong_language.shown(example['text'])} ({example['label']})", 90)
 
 
 def _label_of(groups: Mapping[str, Group], run: str) -> str | None:

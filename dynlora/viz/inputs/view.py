@@ -14,11 +14,14 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.store import queries
+from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
+from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.gate_effect import GateEffect, gate_effect
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import plot_config
+from dynlora.viz.ui.cards import chart, colours, plot_config
 from dynlora.viz.ui.model_client import ask_model
+from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import choose, segmented, to_address
 
 MOST_CHOSEN = 200
@@ -133,6 +136,19 @@ def chosen_examples() -> list[int]:
     """Return the positions of the examples in the address."""
     parts = st.query_params.get("points", "").split(",")[:MOST_CHOSEN]
     return [int(part) for part in parts if part.isdecimal() and len(part) < 7]
+
+
+def pin_link(run_id: str, chosen: list[int]) -> None:
+    """Draw the link that shows the one selected example in every run of the same data."""
+    if len(chosen) == 1:
+        link("pages/compare.py", "Compare this example across runs", runs=run_id, example=str(chosen[0]))
+
+
+def depth_chart(view: InputsView, chosen: list[int]) -> None:
+    """Draw the gates of the selected examples over the depth of the model, where gates were recorded."""
+    depth = inputs_model.over_depth(view.probe_gates, view.modules, chosen)
+    if len(depth):
+        chart(inputs_figures.gates_over_depth(depth, colours()), inputs_text.depth(depth), depth, "depth")
 
 
 def selectable(figure: go.Figure, sentence: str, key: str) -> None:

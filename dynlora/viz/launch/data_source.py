@@ -70,6 +70,19 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     return replace(source, values=source.values | rows | more)
 
 
+def check_source(config: Mapping[str, Any], source: Source, place: Any) -> None:
+    """Draw the card of a chosen source, where it is a file that can be read.
+
+    Args:
+        config: the whole configuration, as the form has it.
+        source: the choice of data.
+        place: container of the card.
+    """
+    if source.path is not None:
+        with place:
+            data_check_card.draw(config, source.path, source.key, source.repairs)
+
+
 def _kind_of(start: Mapping[str, Any]) -> str:
     """Return the kind of source that starting values have."""
     path, name = start.get("data.path"), start.get("data.name")

@@ -15,7 +15,7 @@ from dynlora.viz.launch import experiment_model, form_model, preflight_card
 from dynlora.viz.launch.experiment_model import Experiment
 from dynlora.viz.launch.form import in_the_queue, kept_text
 from dynlora.viz.ui import kept_form
-from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import is_read_only, list_all, runs_dir
 
@@ -105,7 +105,8 @@ def show_check(values: Mapping[str, Any], found: Experiment) -> None:
 
 def show_command(values: Mapping[str, Any], found: Experiment) -> None:
     """Draw the file and the command that start the same experiment."""
-    left, right = st.columns([3, 2])
-    left.code(f"dynlora sweep --config experiment.yaml --runs-dir {runs_dir()}", language="bash", wrap_lines=True)
-    right.code(experiment_model.document(experiment_model.base(values), found), language="yaml", wrap_lines=True)
-    note("Save the file as experiment.yaml. The results page is Compare with the runs that the command prints.")
+    with card("Command line", "command"):
+        left, right = st.columns([3, 2])
+        left.code(f"dynlora sweep --config experiment.yaml --runs-dir {runs_dir()}", language="bash", wrap_lines=True)
+        right.code(experiment_model.document(experiment_model.base(values), found), language="yaml", wrap_lines=True)
+        note("Save the file as experiment.yaml. The results page is Compare with the runs that the command prints.")

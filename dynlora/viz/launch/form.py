@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.config_files import yaml_text
 from dynlora.errors import DynloraError
 from dynlora.jobs.launch import enqueue, in_queue
 from dynlora.viz.kit.config_fields import launch_key
@@ -16,7 +17,7 @@ from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import form_model
 from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import kept_form
-from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
@@ -198,3 +199,14 @@ def forget_launched() -> None:
 def in_the_queue() -> tuple[int, int]:
     """Return how many runs of the runs folder are training, and how many wait."""
     return in_queue(runs_dir())
+
+
+def show_command(configs: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the commands and the file that start the same runs."""
+    with card("Command line", "command"):
+        left, right = st.columns([3, 2])
+        commands = [form_model.command(config, str(runs_dir())) for config in configs]
+        left.code("\n".join(commands), language="bash", wrap_lines=True)
+        right.code(yaml_text(configs[0]), language="yaml", wrap_lines=True)
+        if len(configs) > 1:
+            note(f"The file is for the first of {len(configs)} runs. The other runs differ only in the seed.")

@@ -74,7 +74,7 @@ def answer_names(ends: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """Return the ends with names where predictions and labels are positions of classes."""
     found = ends.copy()
     for column in ("label", "first", "last"):
-        found[column] = [_class(value, labels) for value in found[column]]
+        found[column] = [class_name(value, labels) for value in found[column]]
     return found
 
 
@@ -86,10 +86,11 @@ def is_right(examples: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
         labels: names of the classes.
     """
     pairs = zip(examples["label"], examples["prediction"], strict=True)
-    return np.array([float(_class(true, labels) == _class(guess, labels)) for true, guess in pairs])
+    return np.array([float(class_name(true, labels) == class_name(guess, labels)) for true, guess in pairs])
 
 
-def _class(value: object, labels: Sequence[str]) -> str | None:
+def class_name(value: object, labels: Sequence[str]) -> str | None:
+    """Return the name of a class that is recorded by its name or its number, or a number in words; None for nothing."""
     text = "" if value is None else str(value)
     if text in labels:
         return text
