@@ -92,16 +92,12 @@ def show_probe(view: Any) -> None:
         points, axes = inputs_view.placed(view)
         points = points.assign(gate=view.gate_of(module)) if by == "gate" else points
         names, title = view.groups["group"].tolist(), f"gate of {view.short.get(module, '')}" if by == "gate" else by
-        look = {"chosen": chosen, "title": title, "axes": axes}
-        figure = inputs_figures.probe_scatter(points, by, cards.colours(), names, **look)
+        figure = inputs_figures.probe_scatter(points, by, cards.colours(), names, chosen=chosen, title=title, axes=axes)
         inputs_view.selectable(figure, inputs_text.probe(view.examples), "probe")
         cards.under(inputs_text.probe(view.examples), points, "probe")
     with cards.card(f"Selected examples: {len(chosen)}" if chosen else "Probe examples by loss", "listed"):
         cards.texts(inputs_model.listed(view.examples, chosen))
-        if len(chosen) == 1:
-            run_picker.link(
-                "pages/compare.py", "Pin it and compare it across runs", runs=run.id, example=str(chosen[0])
-            )
+        inputs_view.pin_link(run.id, chosen)
         inputs_view.depth_chart(view, chosen)
 
 
