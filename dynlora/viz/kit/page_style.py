@@ -8,6 +8,7 @@ from dynlora.viz.kit.theme import Palette
 def style_sheet(colours: Palette) -> str:
     """Return the page's style sheet: what streamlit's theme cannot say, cards as panels foremost.
 
+    Streamlit's own "Stop", which ends the drawing of a slow page, goes: it looked as if it stopped the run.
     The CSV button of streamlit's tables goes, because its files let a text be a formula; each table has a safe one.
     """
     return f"""<style>
@@ -19,6 +20,7 @@ def style_sheet(colours: Palette) -> str:
 [data-testid="stMetricLabel"] p {{ color: {colours.muted}; font-size: 0.8rem; }}
 [data-testid="stMainBlockContainer"] {{ padding: 2.9rem 2rem 3rem; max-width: 1320px; }}
 [data-testid="stHeader"] {{ background: transparent; height: 2.6rem; min-height: 2.6rem; }}
+[data-testid="stStatusWidget"] button {{ display: none; }}
 @media (min-width: 641px) {{
   section[data-testid="stSidebar"]:not([aria-expanded="false"]) {{
     width: 190px !important; min-width: 190px !important; }}
