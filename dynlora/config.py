@@ -94,8 +94,9 @@ class DataConfig(Section):
     max_length: int = Field(
         128, ge=4, le=8192, description=("Maximum length of a text in tokens; longer texts are truncated.")
     )
-    repair: tuple[repair_list.Repair, ...] = Field(
-        (), description="Repairs of the rows before training, such as drop_duplicates; `dynlora data check` names them."
+    repair: tuple[repair_list.Repair, ...] | None = Field(
+        None,
+        description="Repairs of the rows before training, such as drop_duplicates; `dynlora data check` names them.",
     )
 
     @field_validator("repair", mode="before")

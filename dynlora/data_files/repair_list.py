@@ -51,13 +51,13 @@ EXAMPLES = "merge: {Billing: billing}, split_by: thread"
 
 
 def checked(value: Any) -> Any:
-    """Return a list of repairs as it was given, where each is one.
+    """Return a list of repairs as it was given, where each is one; None for none.
 
     Raises:
         ValueError: one sentence that names the first that is none.
     """
-    if value is None:
-        return ()
+    if value is None or value == [] or value == ():
+        return None
     items = [value] if isinstance(value, str | Mapping) else value
     if not isinstance(items, Sequence):
         raise ValueError(f"data.repair={value}: must be a list of repairs; write for example [drop_duplicates]")

@@ -57,8 +57,9 @@ def wanted_of(section: Any, seed: int, class_names: Sequence[str] = ()) -> Wante
         seed: of the run.
         class_names: what the numbers of the label column mean, where the data itself does not say so.
     """
-    keys = [key for key in Wanted.__dataclass_fields__ if key not in ("seed", "class_names")]
-    return Wanted(**{key: getattr(section, key) for key in keys}, seed=seed, class_names=tuple(class_names))
+    keys = [key for key in Wanted.__dataclass_fields__ if key not in ("seed", "class_names", "repair")]
+    values = {key: getattr(section, key) for key in keys}
+    return Wanted(**values, repair=section.repair or (), seed=seed, class_names=tuple(class_names))
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Found:
         conclusion: the result in a sentence.
         file: name of the file or folder.
         rows: rows of each part, after repairs.
+        is_drawn: the held-out part is drawn from the one table by the seed.
         columns: which column is what.
         classes: rows of each class, the most frequent first, at most 50.
         notes: how the file was read.
@@ -80,6 +82,7 @@ class Found:
     conclusion: str
     file: str
     rows: dict[str, int]
+    is_drawn: bool
     columns: dict[str, str | None]
     classes: dict[str, int]
     notes: list[str]
@@ -110,6 +113,7 @@ def look(path: Path, wanted: Wanted) -> Found:
         conclusion=_conclusion(path.name, len(known), found, done),
         file=path.name,
         rows={"training": len(known) - held_out, "held-out": held_out},
+        is_drawn=sides.held_out is None,
         columns=asdict(chosen),
         classes=dict(Counter(name for name in known.classes if name is not None).most_common(50)),
         notes=_notes(sides),

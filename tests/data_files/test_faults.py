@@ -236,6 +236,7 @@ def test_without_repairs_nothing_changes(tmp_path: Path) -> None:
     assert load(path).digest == load(path, repair=[]).digest == load(path, repair=None).digest
     assert load(path, seed=3).digest == load(path, seed=3, repair=["drop_empty_texts"]).digest
     assert load(path).repaired == []
+    assert parse_config({"data": {"repair": []}}) == parse_config({})  # runs from before have no such key
 
 
 def test_repairs_that_leave_nothing_are_refused(tmp_path: Path) -> None:
@@ -261,8 +262,8 @@ REPAIRS = st.lists(
 def test_repairs_survive_the_command_line_and_the_file(repairs: list[Any]) -> None:
     config = parse_config({"data": {"path": "x", "repair": repairs}})
     assert parse_config({"data": {"path": "x", "repair": parse_value(value_text(repairs))}}) == config
-    assert [repair_list.plain(repair) for repair in config.data.repair] == repairs
-    assert config.model_dump(mode="json")["data"]["repair"] == repairs
+    assert [repair_list.plain(repair) for repair in config.data.repair or ()] == repairs
+    assert config.model_dump(mode="json")["data"]["repair"] == (repairs or None)
 
 
 def test_an_unknown_repair_names_the_ones_there_are() -> None:

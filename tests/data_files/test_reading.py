@@ -20,6 +20,7 @@ from dynlora.data_files import binary_file, opening, reader
 from dynlora.engine.data.tables import dataset_of, read_table
 from dynlora.engine.data.text_data import load_data
 from dynlora.errors import DataError
+from dynlora.inference.load import texts_of
 from tests.data_files.files import WRITERS, csv_text, json_lines, write_excel
 
 TEXT = st.text(
@@ -273,3 +274,9 @@ def test_training_names_the_path_and_the_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         read_table(tmp_path / "rows.csv")
     assert str(refused.value).startswith(f"data.path={tmp_path}/rows.csv, line 4: has 3 cells where the header has 2")
+
+
+def test_texts_to_predict_are_read_from_any_format(tmp_path: Path) -> None:
+    for name, write in (WRITERS["CSV packed"], WRITERS["Excel"], WRITERS["JSON object"]):
+        write(tmp_path / name, [{"text": "a, b", "label": "x"}, {"text": "ü", "label": "y"}])
+        assert texts_of(tmp_path / name, parse_config({})) == (["a, b", "ü"], None)

@@ -49,7 +49,7 @@ def press(app: AppTest, key: str) -> AppTest:
 def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
     app = open_page("launch", data="upload", upload=odd)
     text = said(app)
-    assert "Read reviews.csv: UTF-16, semicolon between the cells." in text
+    assert "Read reviews.csv: UTF-16, semicolon between the cells. 63 training and 7 held-out examples" in text
     assert "training refuses the file until it is repaired" in text
     assert re.search(r"Empty text\*\* \(2\): reviews\.csv, lines \d+ and \d+: the text is empty", text)
     buttons = {button.key: button.label for button in app.button}

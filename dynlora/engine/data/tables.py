@@ -68,8 +68,8 @@ def _repaired(config: DataConfig, sides: reader.Sides, seed: int, label_names: S
     """Return both sides after the repairs."""
     chosen = columns.resolved(sides.train.columns, wanted_columns(config))
     rows = Examples.of(sides, chosen, tuple(label_names) or None)
-    rows, done = repairs.repaired(rows, config.repair, repairs.Draw(seed, config.eval_fraction))
-    is_merged = any(isinstance(repair, Merge) for repair in config.repair)
+    rows, done = repairs.repaired(rows, config.repair or (), repairs.Draw(seed, config.eval_fraction))
+    is_merged = any(isinstance(repair, Merge) for repair in config.repair or ())
     found: list[Dataset] = []
     for side in (TRAIN, HELD_OUT):
         at = np.flatnonzero(rows.side == side)

@@ -45,15 +45,12 @@ def chosen(text: str, key: str, start: Sequence[Any]) -> list[Any]:
         start: those that the form starts with, where the address says nothing of this file.
     """
     owner, _, listed = text.partition(":")
-    if owner == key:
-        try:
-            return list(repair_list.checked(json.loads(listed)))
-        except (ValueError, RecursionError):
-            return []
     try:
-        return list(repair_list.checked(start))
-    except ValueError:
+        wanted = json.loads(listed) if owner == key else list(start)
+        repairs = parse_config({"data": {"repair": wanted}}).data.repair
+    except (ValueError, RecursionError):
         return []
+    return [repair_list.plain(repair) for repair in repairs or ()]
 
 
 def address(key: str, repairs: Sequence[Any]) -> str:
@@ -80,6 +77,13 @@ def checked(config: Mapping[str, Any], path: Path) -> scan.Found:
 def asked(config: Mapping[str, Any]) -> str:
     """Return the part of a configuration that the check depends on, as text: another text is another check."""
     return json.dumps({"data": config.get("data", {}), "seed": config.get("seed", 0)}, sort_keys=True, default=str)
+
+
+def sizes(found: Mapping[str, Any], seed: int) -> str:
+    """Return the sizes of both parts in a sentence; which rows are held out depends on the seed of the run."""
+    rows = found["rows"]
+    drawn = f", drawn with seed {seed}" if found["is_drawn"] else ""
+    return f"{rows['training']:,} training and {rows['held-out']:,} held-out examples{drawn}."
 
 
 def examples_frame(fault: Mapping[str, Any]) -> pd.DataFrame:

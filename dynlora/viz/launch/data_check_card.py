@@ -55,7 +55,7 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
             _done(done, number, key, repairs)
         for fault in found["faults"]:
             _fault(fault, key, repairs)
-        note(" ".join(f"Read {text}." for text in found["notes"]))
+        note(" ".join([*(f"Read {text}." for text in found["notes"]), data_check.sizes(found, config.get("seed", 0))]))
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
