@@ -17,7 +17,8 @@ from dynlora.jobs import uploads
         ("reviews.csv", "reviews.csv"), ("my reviews (1).CSV", "my-reviews-1.csv"), ("../../etc/cron.d/x.csv", "x.csv"),
         ("C:\\Windows\\a.jsonl", "a.jsonl"), ("a.tar.parquet", "a-tar.parquet"), (".csv", "data.csv"),
         ("con.csv", "data.csv"), ("LPT1.tsv", "data.tsv"), ("$(touch x);.csv", "touch-x.csv"), ("-rf.csv", "rf.csv"),
-        ("a\x00b\n.csv", "a-b.csv"), ("\u202egnp.csv", "gnp.csv"), ("x" * 300 + ".csv", "x" * 80 + ".csv"),
+        ("a\x00b\n.csv", "a-b.csv"), ("Big Data.CSV.GZ", "Big-Data.csv.gz"),
+        ("a.xlsx", "a.xlsx"), ("a.json", "a.json"), ("\u202egnp.csv", "gnp.csv"), ("x" * 300 + ".csv", "x" * 80 + ".csv"),
     ],
 )  # fmt: skip
 def test_names_are_made_plain(name: str, kept: str, runs_dir: Path) -> None:
@@ -27,7 +28,9 @@ def test_names_are_made_plain(name: str, kept: str, runs_dir: Path) -> None:
     assert path.resolve().is_relative_to(runs_dir.resolve())
 
 
-@pytest.mark.parametrize("name", ["a.exe", "a", "csv", "a.csv.sh", "a.pkl", "a.csv/b.py", ""])
+@pytest.mark.parametrize(
+    "name", ["a.exe", "a", "csv", "a.csv.sh", "a.gz", "a.exe.gz", "a.tar.gz", "a.pkl", "a.csv/b.py", ""]
+)
 def test_other_endings_are_refused(name: str) -> None:
     with pytest.raises(DataError, match="the ending must be one of"):
         uploads.checked_name(name)
@@ -106,3 +109,10 @@ def test_links_in_the_place_of_an_adapter_are_not_followed(runs_dir: Path, tmp_p
     assert uploads.find_adapter(runs_dir, folder.name) is None
     with pytest.raises(CorruptRunError, match="not the file that was uploaded"):
         uploads.keep_adapter(runs_dir, ADAPTER)
+
+
+def test_an_adapter_is_no_table(runs_dir: Path) -> None:
+    folder = uploads.keep_adapter(runs_dir, {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
+    assert uploads.find(runs_dir, folder.name) is None
+    path = uploads.keep(runs_dir, "rows.json.gz", b"x")
+    assert uploads.find(runs_dir, path.parent.name) == path
