@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when the hub's client is imported
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # else datasets tells a server of each file it reads
 
+SPIN_COUNT = "10000"
+"""Turns that a thread of torch's OpenMP (libgomp) waits awake before it sleeps; libgomp's own value is 300,000.
+
+Threads that wait awake for milliseconds keep a second process from the cores they wait on, and each step waits often.
+"""
+
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read once, when torch is imported; a user's own choice stays
+
 __version__ = "0.1.0"
 __all__ = ["attach", "load_config", "open_run", "train"]
 

@@ -208,6 +208,13 @@ def _say_once(old: str, new: str) -> None:
     logger.warning("%s is now called %s; the old name is still accepted", old, new)
 
 
+PROBE_ROWS = 256
+"""Most held-out rows of the probe set, which every evaluation takes."""
+
+ALL_ROWS = 100_000_000
+"""As `log.eval_rows`: more than any data has, so that every evaluation takes all held-out rows."""
+
+
 class TrainConfig(Section):
     """The optimisation."""
 
@@ -246,10 +253,14 @@ class TrainConfig(Section):
 
 
 class LogConfig(Section):
-    """How often things are looked at, in optimizer steps."""
+    """How often things are looked at, in optimizer steps, and how many held-out rows each time."""
 
     every: int = Field(10, ge=1, description="Steps between records of gradient and update norms.")
     eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; empty: a quarter of the run.")
+    eval_rows: int = Field(
+        512, ge=PROBE_ROWS, le=ALL_ROWS, description="Held-out examples of each evaluation before the last: a fixed "
+        "sample, or all where there are no more; the last evaluation takes all.",
+    )  # fmt: skip
     checkpoint_every: int | None = Field(
         None, ge=1, description="Steps between checkpoints; empty: a tenth of the run."
     )

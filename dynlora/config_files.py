@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from dynlora.config import RunConfig, nearest_key, parse_config, section_of
+from dynlora.config import ALL_ROWS, RunConfig, nearest_key, parse_config, section_of
 from dynlora.errors import ConfigError
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -67,7 +67,16 @@ def read_run_config(folder: Path) -> RunConfig:
     path = folder / "config.yaml"
     if path.is_symlink():
         raise ConfigError(f"run {folder.name}: config.yaml is a link; replace it by the file itself")
-    return parse_config(read_yaml(path))
+    return parse_config(as_made(read_yaml(path)))
+
+
+def as_made(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run as they were when it was made, where the default of a new setting is another one.
+
+    Runs made before `log.eval_rows` was a setting took all held-out rows at every evaluation.
+    """
+    log = values.get("log")
+    return {**values, "log": {"eval_rows": ALL_ROWS, **log}} if isinstance(log, Mapping) else dict(values)
 
 
 def _is_too_much(value: Any) -> bool:

@@ -65,10 +65,10 @@ def show_gates(view: Any) -> None:
 def show_group_lines(view: Any, kind: str, place: Any) -> None:
     """Draw how each group fares over the evaluations."""
     series = view.over_steps(kind)
-    title, low_is_good = inputs_model.group_title(kind, view.summary["metric"])
-    label = title if kind == "metric" else inputs_model.group_label(kind)
-    with place, cards.card(f"{sentence_case(label)} by input group", f"group-{kind}"):
-        words = inputs_text.groups(series, title.partition(" (")[0], low_is_good=low_is_good)
+    title, low = inputs_model.group_title(kind, view.summary["metric"])
+    label = sentence_case(title if kind == "metric" else inputs_model.group_label(kind))
+    with place, cards.card(f"{label} by input group", f"group-{kind}"):
+        words = f"{inputs_text.groups(series, title.partition(' (')[0], low_is_good=low)} {view.sampled}".strip()
         cards.chart(inputs_figures.group_lines(series, title, cards.colours()), words, series, f"group-{kind}")
 
 

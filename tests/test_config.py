@@ -154,6 +154,7 @@ BAD: dict[str, list[Any]] = {
     "train.precision": ["fp16", 16],
     "log.every": [0, None],
     "log.eval_every": [0, "often"],
+    "log.eval_rows": [255, "all"],
     "log.checkpoint_every": [0, 0.5],
 }
 

@@ -21,9 +21,15 @@ def format_summary(document: dict[str, Any]) -> str:
     repairs = "".join(f"\ndata: {sentence}" for sentence in document.get("data_repairs") or ())
     return (
         f"{document['id']}  {document['name']}\n"
-        f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}, "
+        f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}{format_rows(document)}, "
         f"{used:,} of {params.get('budget', 0):,} adapter parameters{repairs}"
     )
+
+
+def format_rows(document: dict[str, Any]) -> str:
+    """Return on how many held-out examples the metrics were found, where these are not all."""
+    rows, of = (document["evaluated"].get(key) for key in ("rows", "of"))
+    return f" (of {rows:,} of {of:,} held-out examples)" if rows and of and rows < of else ""
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:

@@ -15,13 +15,14 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dynlora import assets, strategies
-from dynlora.config import RunConfig, parse_config
+from dynlora.config import PROBE_ROWS, RunConfig, parse_config
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
 from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches, tokenize
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.data.text_data import Rows, TextData, load_data
-from dynlora.engine.evaluation.evaluate import PROBE, Evaluation
+from dynlora.engine.evaluation.evaluate import Evaluation
+from dynlora.engine.evaluation.held_out_part import sample
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved
 from dynlora.engine.loop.hardware import autocast_context, resolve_precision
@@ -211,10 +212,11 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any) -> tuple[Evaluatio
     config, base, data = inputs.config, inputs.base, inputs.data
     tokens = tokenize(base.tokenizer, data.held_out, config.data.max_length)
     names, group = _groups(inputs, train, tokens, autocast)
-    probe = groups.probe_rows(tokens.label, group, PROBE, config.seed)
+    probe = groups.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)
     embedding = groups.embed(base.model, tokens, probe, 64, autocast)
+    looked_at = sample(probe, group, len(tokens), config.log.eval_rows, config.seed)
     evaluation = Evaluation(
-        tokens, data.held_out.text, data.held_out.text_pair, group, names, data.task, probe, data.metric
+        tokens, data.held_out.text, data.held_out.text_pair, group, names, data.task, probe, data.metric, looked_at
     )
     return evaluation, groups.plane(embedding)
 
@@ -223,7 +225,7 @@ def _groups(inputs: Inputs, train: Tokens, held_out: Tokens, autocast: Any) -> t
     """Return the input groups' names and the index of each held-out row's group."""
     config, data = inputs.config, inputs.data
     if config.data.group_by == "clusters":
-        sample = groups.probe_rows(train.label, None, 4 * PROBE, config.seed)
+        sample = groups.probe_rows(train.label, None, 4 * PROBE_ROWS, config.seed)
         clusters = groups.fit_clusters(groups.embed(inputs.base.model, train, sample, 64, autocast), config.seed)
         everything = np.arange(len(held_out))
         member = clusters.predict(groups.embed(inputs.base.model, held_out, everything, 64, autocast))

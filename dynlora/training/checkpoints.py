@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dynlora.engine.evaluation.held_out_part import HeldOutPart
 from dynlora.engine.loop.adapter_state import adapter_state, head_state
 from dynlora.engine.loop.checkpoint import optimizer_state, write_checkpoint
 from dynlora.engine.loop.trainer import Trainer
@@ -41,7 +42,9 @@ class RunKeeper:
     def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Keep the adapter of the best evaluation so far; the run names it the best only where it was kept."""
         if self.writer is not None and self._keep("adapter-best", trained_state(trainer, self.inputs), trainer):
-            self.writer.set_meta("best", {**metrics, "step": trainer.step})
+            self.writer.set_meta(
+                "best", {**metrics, "step": trainer.step, **_rows(trainer.evaluation.part(last=False))}
+            )
 
     def last(self, trainer: Trainer) -> None:
         """Keep the adapter as it is now."""
@@ -96,6 +99,13 @@ class RunKeeper:
             self.writer.set_meta("params", parameter_counts(trainer, self.inputs))
             self.writer.set_meta("scaling", {module.info.name: module.scaling for module in trainer.adapters})
             self.writer.set_meta("time", trainer.timing.medians())
+            if trainer.looked_at is not None:
+                self.writer.set_meta("evaluated", {"rows": len(trainer.looked_at.rows), "of": trainer.looked_at.of})
+
+
+def _rows(part: HeldOutPart) -> dict[str, int]:
+    """Return on how many rows a number was found, where these are not all."""
+    return {} if part.is_whole else {"rows": len(part.rows)}
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

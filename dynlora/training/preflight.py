@@ -62,15 +62,20 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
     params, kinds, modules = _parameters(trainer, inputs), _kinds(trainer), len(trainer.adapters)
     memory, step_s = _probe_steps(trainer)
     schedule = _schedule(inputs)
-    evaluation_s = _evaluation_seconds(trainer)
-    total_s = inputs.total * step_s + len(schedule["evaluations"]) * evaluation_s
+    interim_s, evaluation_s = _evaluation_seconds(trainer)
+    total_s = inputs.total * step_s + (len(schedule["evaluations"]) - 1) * interim_s + evaluation_s
     found = {
         "params": params,
         "kinds": kinds,
         "modules": modules,
         "tokens": tokens,
         "memory_mib": memory,
-        "time": {"step_s": step_s, "evaluation_s": evaluation_s, "total_minutes": total_s / 60},
+        "time": {
+            "step_s": step_s,
+            "evaluation_s": evaluation_s,
+            "interim_evaluation_s": interim_s,
+            "total_minutes": total_s / 60,
+        },
         "schedule": schedule,
         "precision": resolve_precision(settings.train.precision, accelerator.device),
         "device": accelerator.device.type,
@@ -192,17 +197,19 @@ def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
         yield total
 
 
-def _evaluation_seconds(trainer: Trainer) -> float:
-    """Return the seconds of one evaluation, from a few evenly chosen rows."""
-    tokens = trainer.evaluation.tokens
+def _evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
+    """Return the seconds of an evaluation before the last, and of the last, from a few evenly chosen rows."""
+    tokens, sampled = trainer.evaluation.tokens, trainer.evaluation.part(last=False).rows
     rows = np.unique(np.linspace(0, len(tokens) - 1, min(EVALUATED, len(tokens))).astype(int))
     start = time.perf_counter()
     trainer.predictions(tokens.take(rows))
     seconds = time.perf_counter() - start
     size = max(64, trainer.config.train.batch_size)
-    looked = sum(padded_tokens(tokens.length[rows], batch) for batch in sorted_batches(tokens.length[rows], size))
-    whole = sum(padded_tokens(tokens.length, batch) for batch in sorted_batches(tokens.length, size))
-    return seconds * whole / looked
+    timed, interim, whole = (
+        sum(padded_tokens(length, batch) for batch in sorted_batches(length, size))
+        for length in (tokens.length[rows], tokens.length[sampled], tokens.length)
+    )
+    return seconds * interim / timed, seconds * whole / timed
 
 
 def _schedule(inputs: Inputs) -> dict[str, Any]:

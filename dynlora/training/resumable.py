@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import as_made
 from dynlora.errors import ConfigError
 from dynlora.store.writer import RunWriter
 
@@ -51,7 +52,7 @@ def changed_settings(run_id: str, stored: Any, config: RunConfig) -> Changes:
         ConfigError: when something of `FIXED` was changed.
     """
     try:
-        before = _flat(parse_config(stored)) if isinstance(stored, Mapping) else {}
+        before = _flat(parse_config(as_made(stored))) if isinstance(stored, Mapping) else {}
     except ConfigError:
         return {}  # of another version: what it says cannot be read any more
     now = _flat(config)

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.data.held_back import Batch
+from dynlora.engine.evaluation.held_out_part import HeldOutPart, whole
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
 from dynlora.tasks import Task
 
 WORST = 50
 """How many of the worst examples an evaluation keeps."""
-
-PROBE = 256
-"""Size of the fixed probe set."""
 
 UNUSUAL = "disagreement_p99"
 """The disagreement that one held-out row in a hundred exceeds: a text above it is unlike what the members know."""
@@ -155,6 +153,7 @@ class Evaluation:
         task: what is learned.
         probe: row indices of the probe set.
         metric: the number that decides.
+        sample: the rows of an evaluation before the last; None: all rows.
     """
 
     tokens: Tokens
@@ -165,6 +164,16 @@ class Evaluation:
     task: Task
     probe: np.ndarray
     metric: str
+    sample: HeldOutPart | None = None
+
+    def part(self, *, last: bool) -> HeldOutPart:
+        """Return the rows that an evaluation looks at."""
+        return whole(len(self.tokens)) if last or self.sample is None else self.sample
+
+    def judged(self, predictions: Predictions, part: HeldOutPart) -> dict[str, float]:
+        """Return the metrics that evaluations are compared by: all of them on the rows of the sample."""
+        rows = self.part(last=False).rows
+        return summarise(predictions.take(part.places(rows)), self.tokens.label[rows], self.task)
 
     def define(self, recorder: Recorder, n_modules: int, position: np.ndarray, gated: bool) -> None:
         """Announce groups, probe set and signals; `position` places the probe examples in the plane, (n_probe, 2)."""
@@ -188,25 +197,28 @@ class Evaluation:
             if n_groups:
                 recorder.define_signal("group_gate", "group", "factor", n_groups * n_modules)
 
-    def record(self, recorder: Recorder, step: int, predictions: Predictions) -> dict[str, float]:
-        """Record an evaluation and return its metrics."""
-        found = summarise(predictions, self.tokens.label, self.task)
+    def record(
+        self, recorder: Recorder, step: int, predictions: Predictions, part: HeldOutPart | None = None
+    ) -> dict[str, float]:
+        """Record an evaluation of a part of the rows, all unless told otherwise, and return its metrics."""
+        part = part or whole(len(self.tokens))
+        found = summarise(predictions, self.tokens.label[part.rows], self.task)
         for name, value in found.items():
             recorder.scalar(name, "validation", step, value)
-        self._record_groups(recorder, step, predictions)
+        self._record_groups(recorder, step, predictions, part)
         if step == 0:
             recorder.vector("held_out_label", step, self.tokens.label)
-        recorder.vector("held_out_loss", step, predictions.loss)
-        recorder.vector("held_out_prediction", step, predictions.prediction)
-        probe = predictions.output[self.probe]
-        recorder.vector("probe_loss", step, predictions.loss[self.probe])
-        recorder.vector("probe_prediction", step, predictions.prediction[self.probe])
-        recorder.vector("probe_probability", step, probe.max(1))
-        if predictions.gate is not None:
-            recorder.vector("probe_gate", step, predictions.gate[self.probe].ravel())
+        recorder.vector("held_out_loss", step, part.spread(predictions.loss))
+        recorder.vector("held_out_prediction", step, part.spread(predictions.prediction))
+        probed = predictions.take(part.places(self.probe))
+        recorder.vector("probe_loss", step, probed.loss)
+        recorder.vector("probe_prediction", step, probed.prediction)
+        recorder.vector("probe_probability", step, probed.output.max(1))
+        if probed.gate is not None:
+            recorder.vector("probe_gate", step, probed.gate.ravel())
         if predictions.disagreement is not None:
-            self._record_disagreement(recorder, step, predictions.disagreement)
-        recorder.event(step, "evaluate", [], self._payload(found, predictions))
+            self._record_disagreement(recorder, step, predictions.disagreement, part)
+        recorder.event(step, "evaluate", [], self._payload(found, predictions, part))
         return found
 
     def record_base(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
@@ -214,30 +226,30 @@ class Evaluation:
         recorder.vector("base_loss", step, predictions.loss)
         recorder.vector("base_prediction", step, predictions.prediction)
 
-    def _record_disagreement(self, recorder: Recorder, step: int, disagreement: np.ndarray) -> None:
+    def _record_disagreement(self, recorder: Recorder, step: int, disagreement: np.ndarray, part: HeldOutPart) -> None:
         """Record how far members disagree about each row, each probe example and, in the mean, each group."""
         unit = self.task.disagreement_unit
         by = [
-            ("held_out_disagreement", "example", disagreement),
-            ("probe_disagreement", "example", disagreement[self.probe]),
+            ("held_out_disagreement", "example", part.spread(disagreement)),
+            ("probe_disagreement", "example", disagreement[part.places(self.probe)]),
         ]
         if self.group is not None and self.group_names:
-            rows = [np.flatnonzero(self.group == index) for index in range(len(self.group_names))]
-            means = [disagreement[part].mean() if len(part) else np.nan for part in rows]
+            rows = [np.flatnonzero(self.group[part.rows] == index) for index in range(len(self.group_names))]
+            means = [disagreement[members].mean() if len(members) else np.nan for members in rows]
             by.append(("group_disagreement", "group", np.array(means)))
         for name, axis, values in by:
             recorder.define_signal(name, axis, unit, len(values))
             recorder.vector(name, step, values)
 
-    def _record_groups(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
+    def _record_groups(self, recorder: Recorder, step: int, predictions: Predictions, part: HeldOutPart) -> None:
         """Record loss, metric, calibration and gates of each group; an empty group is NaN."""
         if self.group is None or not self.group_names:
             return
         found, gates = [], []
+        group, label = self.group[part.rows], self.tokens.label[part.rows]
         for index in range(len(self.group_names)):
-            rows = np.flatnonzero(self.group == index)
-            part = predictions.take(rows)
-            found.append(summarise(part, self.tokens.label[rows], self.task) if len(rows) else {})
+            rows = np.flatnonzero(group == index)
+            found.append(summarise(predictions.take(rows), label[rows], self.task) if len(rows) else {})
             if predictions.gate is not None:
                 gates.append(
                     predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan)
@@ -248,14 +260,16 @@ class Evaluation:
         if gates:
             recorder.vector("group_gate", step, np.concatenate(gates))
 
-    def _payload(self, found: dict[str, float], predictions: Predictions) -> dict[str, Any]:
-        """Return what an evaluation event holds: metrics, confusion table and the worst examples."""
+    def _payload(self, found: dict[str, float], predictions: Predictions, part: HeldOutPart) -> dict[str, Any]:
+        """Return what an evaluation event holds: metrics, on how many rows, confusion table and worst examples."""
         worst = np.argsort(-predictions.loss, kind="stable")[:WORST]
         return {
             "metrics": found,
+            "rows": len(part.rows),
+            "of": part.of,
             "labels": list(self.task.labels),
-            "worst": [self._worst(int(row), predictions) for row in worst],
-            **self.task.details(self.tokens.label, predictions.prediction),
+            "worst": [self._worst(int(place), predictions, part) for place in worst],
+            **self.task.details(self.tokens.label[part.rows], predictions.prediction),
         }
 
     def _example(self, row: int, position: np.ndarray) -> dict[str, Any]:
@@ -269,13 +283,14 @@ class Evaluation:
             "y": float(position[1]),
         }
 
-    def _worst(self, row: int, predictions: Predictions) -> dict[str, Any]:
+    def _worst(self, place: int, predictions: Predictions, part: HeldOutPart) -> dict[str, Any]:
         """Return one of the worst examples."""
+        row = int(part.rows[place])
         return {
             "row": row,
             "text": self.text[row][:2000],
             "text_pair": None if self.text_pair is None else self.text_pair[row][:2000],
             "label": self.task.describe(self.tokens.label[row]),
-            "prediction": self.task.describe(predictions.prediction[row]),
-            "loss": float(predictions.loss[row]),
+            "prediction": self.task.describe(predictions.prediction[place]),
+            "loss": float(predictions.loss[place]),
         }

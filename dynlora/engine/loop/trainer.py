@@ -20,6 +20,7 @@ from dynlora.engine.context import Step
 from dynlora.engine.data.batches import BatchOrder, Tokens
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
+from dynlora.engine.evaluation.held_out_part import HeldOutPart
 from dynlora.engine.loop.optimizer import clip, set_lr
 from dynlora.engine.loop.step_signals import StepSignals
 from dynlora.engine.loop.timing import Timing
@@ -66,7 +67,9 @@ class Trainer:
         total: optimizer steps of the run.
         should_stop: asked after every step.
         step: optimizer steps done.
-        best: metrics of the best evaluation so far, with its step.
+        best: metrics of the best evaluation so far, with its step; all are judged on the same rows.
+        metrics: of the last evaluation.
+        looked_at: the held-out rows of the last evaluation; None before the first of this process.
         penalties: the strategy's terms of the last forward, which the recorded loss leaves out.
     """
 
@@ -86,6 +89,7 @@ class Trainer:
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    looked_at: HeldOutPart | None = None
     loss: float = math.nan
     timing: Timing = field(default_factory=Timing)
     penalties: dict[str, Tensor] = field(default_factory=dict)
@@ -263,11 +267,14 @@ class Trainer:
     def _evaluate(self, keeper: Keeper) -> None:
         """Evaluate, keep the adapter if it is the best so far, and checkpoint."""
         self.recorder.scalar("optimizer_bytes", "train", self.step, float(state_bytes(self.optimizer)))
-        predictions = self.predictions(self.evaluation.tokens)
-        self.metrics = self.evaluation.record(self.recorder, self.step, predictions)
-        if self.evaluation.task.is_better(self.evaluation.metric, self.metrics, self.best):
-            self.best = {**self.metrics, "step": self.step}
-            keeper.best(self, self.metrics)
+        part = self.evaluation.part(last=self.step == self.total)
+        tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
+        predictions = self.predictions(tokens)
+        self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
+        judged = self.evaluation.judged(predictions, part)
+        if self.evaluation.task.is_better(self.evaluation.metric, judged, self.best):
+            self.best = {**judged, "step": self.step}
+            keeper.best(self, judged)
         if self.step == self.total:
             with self.adapters.disabled():
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))

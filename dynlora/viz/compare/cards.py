@@ -125,7 +125,8 @@ def compared_curves(found: Compared) -> None:
             )  # fmt: skip
             low = is_train or found.metric in compare_model.LOW_IS_GOOD
             words = compare_text.curves(bands, low_is_good=low)
-            chart(figure, f"{words} {more}".strip(), bands, f"overlay-{key}")
+            sampled = "" if is_train else compare_model.sample_words(list(found.summaries.values()))
+            chart(figure, " ".join(filter(None, (words, sampled, more))), bands, f"overlay-{key}")
 
 
 def _short(kind: str) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.config_fields import SOURCES, flat
 from dynlora.viz.kit.lines import smoothed
 from dynlora.viz.kit.run_summary import format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.stats import spearman
-from dynlora.viz.kit.text import number, one_line, source_name
+from dynlora.viz.kit.text import listed, number, one_line, source_name
 
 METHOD = "strategy.name"
 """The setting whose value is shown with its fidelity."""
@@ -89,6 +90,16 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
     )
 
 
+def sample_words(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Say on how many held-out examples the runs are evaluated before their end; empty where each takes all."""
+    found = {run_summary.interim_rows(summary) for summary in summaries} - {None}
+    if len(found) == 1:
+        return run_summary.sample_words(next(summary for summary in summaries if run_summary.interim_rows(summary)))
+    return (
+        "Evaluations before the last take fixed samples of the held-out examples, of different sizes." if found else ""
+    )
+
+
 def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what makes a comparison unfair: other models, data, steps or budgets."""
     found = []
@@ -102,6 +113,12 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     budgets = {budget for budget in given if budget is not None}
     if len(budgets) > 1:
         found.append(f"These runs have different budgets: {', '.join(number(b) for b in sorted(budgets))} parameters.")
+    sampled = [one_line(summary["name"], 40) for summary in summaries if run_summary.is_sampled(summary)]
+    if sampled:
+        found.append(
+            f"The metrics of {listed(sampled, 4)} are of a sample of the held-out examples: the last evaluation, which "
+            "takes all, has not run."
+        )
     return found
 
 

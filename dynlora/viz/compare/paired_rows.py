@@ -85,9 +85,14 @@ class RunPairs:
         return losses[1] - losses[0], both
 
     def _right(self, run: str) -> np.ndarray | None:
-        """Return 1 for each held-out row that was answered right at the last evaluation, 0 for the others."""
+        """Return 1 for each held-out row that was answered right at the last evaluation, 0 for the others.
+
+        None when that evaluation took a sample: a run that ended early was never asked about all rows.
+        """
         truth, answer = self._last(run, "held_out_label"), self._last(run, "held_out_prediction")
-        return None if truth is None or answer is None else (truth == answer).astype(float)
+        if truth is None or answer is None or np.isnan(answer).any():
+            return None
+        return (truth == answer).astype(float)
 
     def _last(self, run: str, name: str) -> np.ndarray | None:
         try:

@@ -18,6 +18,7 @@ from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.gate_effect import GateEffect, gate_effect
+from dynlora.viz.kit.run_summary import sample_words
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
 from dynlora.viz.ui.model_client import ask_model
@@ -86,6 +87,11 @@ class InputsView:
     def effect(self) -> GateEffect | None:
         """What the groups explain of the gates, against chance."""
         return _effect(str(self.folder), queries.version_key(self.folder), self.step)
+
+    @property
+    def sampled(self) -> str:
+        """On how many held-out examples the groups were evaluated, in a sentence; empty where on all."""
+        return sample_words(self.summary)
 
     @property
     def short(self) -> dict[str, str]:

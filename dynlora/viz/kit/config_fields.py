@@ -24,7 +24,7 @@ LABELS = {
     "data.label": "label column", "adapter.dropout": "adapter dropout (probability)",
     "train.warmup": "warm-up (fraction of steps)", "train.schedule": "learning rate schedule",
     "log.eval_every": "evaluate every (steps)", "log.checkpoint_every": "checkpoint every (steps)",
-    "log.every": "gradient norms every (steps)",
+    "log.eval_rows": "held-out examples per interim evaluation", "log.every": "gradient norms every (steps)",
 }  # fmt: skip
 """Names of the configuration's fields, with the unit, where the key alone does not say it; a label capitalizes them."""
 

@@ -49,6 +49,39 @@ def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
     return name, (row.get("metrics") or {}).get(name)
 
 
+def is_sampled(summary: Mapping[str, Any]) -> bool:
+    """Say whether the last evaluation of a run took a sample of the held-out examples."""
+    found = summary.get("evaluated") or {}
+    return bool(found.get("rows")) and found["rows"] < (found.get("of") or 0)
+
+
+def interim_rows(summary: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return (held-out examples of an evaluation before the last, all of them); None where each takes all."""
+    log, size = (summary.get("config") or {}).get("log"), summary.get("data_size")
+    rows = log.get("eval_rows") if isinstance(log, dict) else None
+    of = size.get("held_out") if isinstance(size, dict) else None
+    return (rows, of) if isinstance(rows, int) and isinstance(of, int) and rows < of else None
+
+
+def sample_words(summary: Mapping[str, Any]) -> str:
+    """Say on how many held-out examples a run is evaluated; empty where each evaluation takes all."""
+    found = interim_rows(summary)
+    if found is None:
+        return ""
+    return (
+        f"Evaluations before the last take a fixed sample of {found[0]:,} of {found[1]:,} held-out examples; the last "
+        "takes all."
+    )
+
+
+def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Return numbers of evaluations with the column `examples`: on how many held-out ones; as it is where on all."""
+    found = interim_rows(summary)
+    if found is None:
+        return series
+    return series.assign(examples=[found[int(step >= summary["max_steps"])] for step in series["step"]])
+
+
 def about(summary: Mapping[str, Any]) -> str:
     """Return the line under a run's title."""
     seed = "" if summary.get("seed") is None else f", seed {summary['seed']}"

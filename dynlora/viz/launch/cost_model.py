@@ -110,11 +110,13 @@ def cost_caption(found: Mapping[str, Any], training: int = 0) -> str:
     """
     memory, cost = found["memory_mib"], found["time"]
     beside = " Another run is training at the same time, so the real run will be faster." if training else ""
+    interim = cost.get("interim_evaluation_s", cost["evaluation_s"])
+    last = "" if interim == cost["evaluation_s"] else f" ({number(cost['evaluation_s'])} s for the last)"
     return (
         f"Memory: weights {number(memory['weights'])}, gradients and moments "
         f"{number(memory['gradients_and_moments'])}, one batch {number(memory['activations'])} MiB; "
         f"Python and its libraries are not included. Time: "
-        f"{number(cost['step_s'])} s per step (from two steps), {number(cost['evaluation_s'])} s per evaluation, "
+        f"{number(cost['step_s'])} s per step (from two steps), {number(interim)} s per evaluation{last}, "
         f"{found['precision']} on {found['device']}.{beside}"
     )
 

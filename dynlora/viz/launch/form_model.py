@@ -39,7 +39,7 @@ MORE_TRAINING = (
     "train.grad_accum", "train.precision",
 )  # fmt: skip
 MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.dropout")
-RECORDING = ("log.eval_every", "log.every", "log.checkpoint_every")
+RECORDING = ("log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every")
 """Keys of the configuration as the form groups them, in their order."""
 
 

@@ -73,7 +73,7 @@ def learning_part(run: RunReading) -> Part:
     if train.empty:
         return Part("Training", [], ["No data has been recorded yet."])
     metrics, name = (
-        run_summary.held_out(run.scalars),
+        run_summary.with_rows(run_summary.held_out(run.scalars), run.summary),
         run.summary.get("metric") or run_summary.main_metric(run.summary)[0],
     )
     blocks: list[Block] = [

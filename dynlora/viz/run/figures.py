@@ -37,16 +37,17 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
 
 
 def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw the held-out metrics by evaluation; columns name, step, value."""
+    """Draw the held-out metrics by evaluation; columns name, step, value, and examples where they are samples."""
     drawn = theme.figure(colours, HEIGHT)
     names = list(dict.fromkeys(metrics["name"]))
-    style = theme.contrasting(names)
+    style, size = theme.contrasting(names), "<br>n = %{customdata:,}" if "examples" in metrics else ""
     for name, part in metrics.groupby("name", sort=False):
         colour, symbol, dash = style[str(name)]
         drawn.add_scatter(
             x=part["step"], y=part["value"], mode="lines+markers", name=plotly_text(name, 40),
             line={"color": colour, "width": 1.8, "dash": dash}, marker={"size": 7, "symbol": symbol},
-            hovertemplate="step %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>",
+            customdata=part["examples"] if size else None,
+            hovertemplate=f"step %{{x}}<br>%{{fullData.name}} %{{y:.4f}}{size}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(names) > 1)
     return titled(drawn, "Score on held-out examples")

@@ -64,13 +64,19 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame,
         return
     mode, rate = colours(), run_summary.series(scalars, "lr", "train")
     train, held_out = run_summary.series(scalars, "loss", "train"), run_summary.series(scalars, "loss", "validation")
-    metrics, name = run_summary.held_out(scalars), summary.get("metric") or run_summary.main_metric(summary)[0]
+    metrics = run_summary.with_rows(run_summary.held_out(scalars), summary)
+    sampled, name = run_summary.sample_words(summary), summary.get("metric") or run_summary.main_metric(summary)[0]
     left, right = st.columns(2)
     with left, card("Training loss", "loss"):
-        chart(figures.loss_lines(train, held_out, mode), run_text.loss(train, held_out), train, "loss")
+        chart(
+            figures.loss_lines(train, held_out, mode),
+            f"{run_text.loss(train, held_out)} {sampled}".strip(),
+            train,
+            "loss",
+        )
     with right, card("Held-out metrics", "metric"):
         words = run_text.metric(run_summary.series(scalars, name, "validation"), name)
-        chart(figures.metric_lines(metrics, mode), words, metrics, "metric")
+        chart(figures.metric_lines(metrics, mode), f"{words} {sampled}".strip(), metrics, "metric")
     left, right = st.columns(2)
     with left, card("Parameter budget", "budget"):
         limit, line = summary["params"].get("budget"), cached_queries.budget(run.folder, summary)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.run_summary import format_progress
+from dynlora.viz.kit.run_summary import format_progress, interim_rows
 from dynlora.viz.kit.text import duration
 
 
@@ -40,7 +40,10 @@ def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, events: pd.Data
     steps = max(0, summary["max_steps"] - summary["step"])
     seconds = float(recent["step_ms"].median()) * steps / 1000
     evaluation = evaluation_s(events, times, resumed_at)
-    return seconds if evaluation is None else seconds + evaluation[0] * -(-steps // evaluation[1])
+    if evaluation is None:
+        return seconds
+    rows, of = interim_rows(summary) or (1, 1)
+    return seconds + evaluation[0] * (-(-steps // evaluation[1]) - 1 + of / rows if steps else 0)
 
 
 def words(summary: Mapping[str, Any], remaining: float | None) -> str:

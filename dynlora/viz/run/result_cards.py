@@ -34,9 +34,10 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
     labels = [str(label) for label in (payload.get("labels") or [])]
     metric = summary.get("metric") or run_summary.main_metric(summary)[0] or "metric"
     _classes(step, payload)
+    sampled = run_summary.sample_words(summary) if run_summary.is_sampled(summary) else ""
     left, right = st.columns([2, 3])
     with left, card("Results by input group", "groups"):
-        _groups(run.folder, metric)
+        _groups(run.folder, metric, sampled)
     with right, card(f"Highest-loss examples at step {step:,}", "worst"):
         texts(run_summary.worst(payload), "worst", 300)
     unit = "nats" if labels else "squared error"
@@ -68,13 +69,14 @@ def _classes(step: int, payload: Mapping[str, Any]) -> None:
         chart(figure, result_text.class_scores(scores), scores, "classes")
 
 
-def _groups(folder: Path, metric: str) -> None:
+def _groups(folder: Path, metric: str, sampled: str) -> None:
     groups = cached_queries.ask_events(queries.groups_frame, folder)
     if groups.empty or groups["metric"].isna().all():
         note("This run has no input groups. Set data.group_by to a column to get them.")
         return
     figure = result_figures.score_dots(groups, "group", ["metric"], metric, colours())
-    chart(figure, result_text.group_scores(groups, metric), groups.rename(columns={"metric": metric}), "groups")
+    words = f"{result_text.group_scores(groups, metric)} {sampled}".strip()
+    chart(figure, words, groups.rename(columns={"metric": metric}), "groups")
 
 
 def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[str], unit: str, key: str) -> None:
