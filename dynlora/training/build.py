@@ -30,7 +30,7 @@ from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, head_parameters, load_base
-from dynlora.engine.recorder import Recorder
+from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch, Strategy
 from dynlora.errors import ConfigError
 
@@ -125,7 +125,7 @@ def build_trainer(
     base.model.to(accelerator.device)  # pyright: ignore
     everything = tokenize(base.tokenizer, data.train, config.data.max_length)
     tokens, reserve = set_apart(everything, inputs.strategy.reserved_share(), config.seed)
-    evaluation, position = _evaluation(inputs, tokens, autocast)
+    evaluation, position = _evaluation(inputs, tokens, autocast, is_kept=type(recorder) is not NullRecorder)
     adapters = put_adapters(inputs, tokens, accelerator, None if state is None else saved_sizes(state["adapters"]))
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
@@ -207,18 +207,22 @@ def make_accelerator() -> Accelerator:
     )
 
 
-def _evaluation(inputs: Inputs, train: Tokens, autocast: Any) -> tuple[Evaluation, np.ndarray]:
-    """Return the held-out side ready to evaluate, and the probe set's place in the plane, (n_probe, 2)."""
+def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) -> tuple[Evaluation, np.ndarray]:
+    """Return the held-out side ready to evaluate, and the probe set's place in the plane, (n_probe, 2).
+
+    The place costs a look at each example: where nothing is kept it is left at zero.
+    """
     config, base, data = inputs.config, inputs.base, inputs.data
     tokens = tokenize(base.tokenizer, data.held_out, config.data.max_length)
     names, group = _groups(inputs, train, tokens, autocast)
     probe = groups.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)
-    embedding = groups.embed(base.model, tokens, probe, 64, autocast)
     looked_at = sample(probe, group, len(tokens), config.log.eval_rows, config.seed)
     evaluation = Evaluation(
         tokens, data.held_out.text, data.held_out.text_pair, group, names, data.task, probe, data.metric, looked_at
     )
-    return evaluation, groups.plane(embedding)
+    if not is_kept:
+        return evaluation, np.zeros((len(probe), 2))
+    return evaluation, groups.plane(groups.embed(base.model, tokens, probe, 64, autocast))
 
 
 def _groups(inputs: Inputs, train: Tokens, held_out: Tokens, autocast: Any) -> tuple[list[str], np.ndarray | None]:

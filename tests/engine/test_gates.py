@@ -43,6 +43,26 @@ def test_features_are_standardised_on_the_calibration_batches() -> None:
     assert torch.allclose(gates.features.std(0, correction=0), torch.ones(8), atol=1e-3)
 
 
+def test_calibration_runs_no_block_and_leaves_the_model_as_it_was() -> None:
+    trainer = make_trainer(tiny_config("dynamic"))
+    gates, batch = trainer.adapters.gates, {k: v for k, v in tiny_tokens().batch(range(16)).items() if k != "labels"}
+    trainer.model.eval()
+    with torch.no_grad():
+        before = trainer.model(**batch).logits
+    runs: list[int] = []
+    handle = trainer.adapters[0].register_forward_hook(lambda *_: runs.append(1))
+    mean, deviation = gates.mean.clone(), gates.deviation.clone()
+    gates.mean.zero_()
+    gates.deviation.fill_(1)
+    gates.calibrate(trainer.model, [batch])
+    assert runs == []
+    handle.remove()
+    assert torch.equal(gates.mean, mean)
+    assert torch.equal(gates.deviation, deviation)
+    with torch.no_grad():
+        assert torch.equal(trainer.model(**batch).logits, before)
+
+
 def test_padding_does_not_change_a_gate() -> None:
     trainer = gated()
     gates = trainer.adapters.gates

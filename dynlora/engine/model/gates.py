@@ -11,7 +11,7 @@ between processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,10 @@ FEATURES = 8
 
 MODES = ("module", "rank", "token")
 """One gate a module and sequence; one a component and sequence; one a module and token."""
+
+
+class _FeaturesKnownError(Exception):
+    """Ends a forward that was begun for the features of its inputs alone."""
 
 
 def gate_numbers(mode: str | None) -> int:
@@ -107,14 +111,23 @@ class Gates(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
-        """Fix mean and deviation of the projected features from `batches`; the model's function stays as it is."""
+        """Fix mean and deviation of the projected features from `batches`; the model's function stays as it is.
+
+        The features are known before the first block, so each forward ends there.
+        """
         seen: list[Tensor] = []
-        keep = self.register_forward_hook(lambda _module, args, output: seen.append(_described(output, args[1])))  # pyright: ignore
+
+        def keep_and_end(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            seen.append(_described(output, args[1]))  # pyright: ignore
+            raise _FeaturesKnownError
+
+        keep = self.register_forward_hook(keep_and_end)
         training = model.training
         model.eval()
         try:
             for batch in batches:
-                model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+                with suppress(_FeaturesKnownError):
+                    model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         finally:
             keep.remove()
             model.train(training)
