@@ -258,8 +258,8 @@ class LogConfig(Section):
     every: int = Field(10, ge=1, description="Steps between records of gradient and update norms.")
     eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; empty: a quarter of the run.")
     eval_rows: int = Field(
-        512, ge=PROBE_ROWS, le=ALL_ROWS, description="Held-out examples of each evaluation before the last: a fixed "
-        "sample, or all where there are no more; the last evaluation takes all.",
+        256, ge=PROBE_ROWS, le=ALL_ROWS, description="Held-out examples of each evaluation before the last: a fixed "
+        "sample, the probe set first, or all where there are no more; the last evaluation takes all.",
     )  # fmt: skip
     checkpoint_every: int | None = Field(
         None, ge=1, description="Steps between checkpoints; empty: a tenth of the run."

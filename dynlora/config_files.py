@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         kind = {"str": "text", "list": "a list"}.get(type(values).__name__, "one value")
         raise ConfigError(f"--config {path}: is {kind}; write keys such as `seed: 0`")
     return values
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Return the config with local paths made absolute: a resume, or a queued run, starts in another folder."""
+    values = config.model_dump()
+    if config.data.path:
+        values["data"]["path"] = os.path.abspath(Path(config.data.path).expanduser())
+    if (Path(config.model.name).expanduser() / "config.json").is_file():
+        values["model"]["name"] = os.path.abspath(Path(config.model.name).expanduser())
+    return parse_config(values)
 
 
 def read_run_config(folder: Path) -> RunConfig:

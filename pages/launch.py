@@ -9,6 +9,7 @@ import streamlit as st
 
 from dynlora.jobs import launch
 from dynlora.viz.launch import (
+    card,
     data_source,
     experiment_form,
     form_model,
@@ -29,6 +30,7 @@ ADDRESS = ("mode", "preset", "from", "twin", "strategy", "data", "upload", "repa
 """What the address keeps of the form."""
 
 frame.enter()
+run_picker.keep_warm()
 kept_form.restore_address(ADDRESS, "address-mode")
 cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
 mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)
@@ -70,7 +72,7 @@ def show_run() -> None:
         launch_form.start_button(configs, source.missing)
         preflight_card.check_button(configs[0], source.missing, training)
         cards.note(source.missing or form_model.queue_caption(training, waiting, len(configs)))
-    launch_form.show_launched()
+    card.show_launched()
     preflight_card.show_check(configs[0])
     if not source.missing:
         launch_form.show_command(configs)

@@ -8,9 +8,10 @@ from dynlora.store import queries
 from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import model as playground_model
-from dynlora.viz.ui import cached_queries, cards, frame, run_picker
+from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker
 
 frame.enter()
+model_client.prepare_model()
 run = run_picker.pick_run()
 with frame.guarded():
     summary = queries.run_summary(run.folder)

@@ -29,7 +29,7 @@ RULES: dict[str, str] = {
     "assets": "errors",
     "peft_adapter": "errors safe_files",
     "store": "config errors safe_files",
-    "jobs": "assets config_files data_files errors peft_adapter safe_files store",
+    "jobs": "assets config config_files data_files errors peft_adapter safe_files store",
     "tasks": "data_files errors",
     "engine": "config data_files tasks engine/model engine/data engine/edits engine/init",
     "engine/model": "errors tasks engine",

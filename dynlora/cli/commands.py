@@ -81,7 +81,9 @@ def train(
     from dynlora.training import run as training
 
     if queue:
-        planned = training.plan(settings)
+        from dynlora.training.plan import plan
+
+        planned = plan(settings)
         folder = planned.create(runs_dir, "queued")
         document, words = {"id": folder.name, "status": "queued"}, f"queued {folder.name}"
         if stay is not None and claim(runs_dir, folder.name):

@@ -19,6 +19,7 @@ from dynlora.cli.data import data
 from dynlora.cli.knockout import answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.terminal import shown
+from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError
 
 PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -249,6 +250,8 @@ def evaluate(**options: Any) -> Any:
 
 main.add_command(knockout)
 main.add_command(answer)
+main.add_command(warm)
+main.add_command(check_queued)
 
 
 @main.command()

@@ -29,10 +29,10 @@ def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, 
         key, _ = split_override(override)
         choices[key] = choices_of(override.partition("=")[2])
     count(choices)
-    from dynlora.training import run as training
+    from dynlora.training.plan import plan
 
     settings = combinations(base, choices, name)
-    planned = [training.plan(item) for item in settings]  # all are checked before the first folder is made
+    planned = [plan(item) for item in settings]  # all are checked before the first folder is made
     ids = [item.create(runs_dir, "queued").name for item in planned]
     launch.start_next(runs_dir)
     if wait:

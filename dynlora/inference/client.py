@@ -23,7 +23,7 @@ import psutil
 
 from dynlora.assets.cache import cache_dir
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs.spawn import child_environment
+from dynlora.jobs.environment import child_environment
 from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts, write_knockouts
 
 BUSY_S = 60.0
@@ -76,6 +76,15 @@ class InferenceChild:
         """The child's process id, None while there is none."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
+
+    def prepare(self) -> None:
+        """Start the child where there is none and nobody is asking: the first answer need not wait for imports."""
+        if self._turn.acquire(blocking=False):
+            try:
+                with suppress(DynloraError):  # whoever asks is told
+                    self._ensure()
+            finally:
+                self._turn.release()
 
     def ask(self, ask: str, *, timeout_s: float = ANSWER_S, **arguments: Any) -> Any:
         """Return the answer to a question.
@@ -174,13 +183,9 @@ class InferenceChild:
         memory = self.memory or int(psutil.virtual_memory().available * MEMORY_SHARE)
         self._lines, self._said = queue.Queue(), []
         try:
-            self._process = subprocess.Popen(
-                answer_command(self.idle_s, memory),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=child_environment(),
-            )
+            pipe = subprocess.PIPE
+            command = answer_command(self.idle_s, memory)
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=child_environment())
         except OSError as error:
             raise DynloraError(f"the model's process cannot be started ({error.strerror}); try again") from None
         for target in (_listen, _overhear):

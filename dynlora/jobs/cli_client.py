@@ -19,7 +19,8 @@ from typing import Any
 from dynlora.assets.cache import cache_dir
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, DynloraError, RunBusyError, StorageError
-from dynlora.jobs.spawn import Folder, child_environment, locked, own_folder, runs_root, storing
+from dynlora.jobs import warm
+from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root, storing
 from dynlora.safe_files import write_text
 
 INCOMING_DIR = ".incoming"
@@ -44,10 +45,20 @@ def preflight_command(config: Path) -> list[str]:
 
 
 def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end, without input, and return what it said."""
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, env=child_environment(), check=False
-    )
+    """Run a command to its end, without input, and return what it said.
+
+    Raises:
+        subprocess.TimeoutExpired: when it takes longer; it is ended then.
+        OSError: when it cannot be started.
+    """
+    with warm.started(command) as child:
+        try:
+            out, err = child.communicate(timeout=timeout_s)
+        except BaseException:
+            child.kill()
+            raise
+    warm.KEEPER.keep()
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
 def answer_of(command: list[str], timeout_s: float, failed: str, run: Runner | None = None) -> dict[str, Any]:

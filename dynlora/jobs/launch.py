@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,24 +101,44 @@ def enqueue(config: dict[str, Any], runs_dir: Folder, *, key: str, timeout_s: fl
         StorageError: when the disk does not take the configuration.
         DynloraError: when the child fails or takes too long.
     """
+    root = runs_root(runs_dir, make=True)
+
+    def ask(request: Path) -> str:
+        with storing("the configuration of the run"):
+            write_text(request, yaml_text(config))
+        return _ask_train(request, root, timeout_s)
+
+    run_id = launched_once(root, key, ask, timeout_s)
+    wake(root)
+    return RunHandle(run_id, schema.run_folder(root, run_id, must_exist=False))
+
+
+def launched_once(root: Path, key: str, make: Callable[[Path], str], timeout_s: float = 300.0) -> str:
+    """Return the id of the run that was launched under a key, made now where there is none.
+
+    Args:
+        root: folder of the runs.
+        key: idempotency key.
+        make: makes the run and returns its id; it is given a place for its configuration.
+        timeout_s: seconds to wait for another launch under the same key.
+
+    Raises:
+        ConfigError: when the key cannot be used.
+        StorageError: when the disk does not take what is noted of the launch.
+    """
     if not _KEY.match(key):
         raise ConfigError(f"key {key[:80]!r} of a launch: use 1 to 64 letters, digits, '-' and '_'")
-    root = runs_root(runs_dir, make=True)
     incoming = own_folder(root, INCOMING_DIR)
     _sweep_leftovers(root, incoming)
     with locked(incoming / f"{key}.lock", timeout_s):
         answer = incoming / f"{key}.json"
         known = read_json(answer).get("id")
         if isinstance(known, str):
-            return RunHandle(known, schema.run_folder(root, known, must_exist=False))
-        request = incoming / f"{key}.yaml"
-        with storing("the configuration of the run"):
-            write_text(request, yaml_text(config))
-        run_id = _ask_train(request, root, timeout_s)
+            return schema.check_run_id(known)
+        run_id = make(incoming / f"{key}.yaml")
         with storing(f"run {run_id} was queued, but the note of that"):
             write_text(answer, json.dumps({"id": run_id}))
-    wake(root)
-    return RunHandle(run_id, schema.run_folder(root, run_id))
+    return run_id
 
 
 def _sweep_leftovers(root: Path, incoming: Path) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynlora.errors import CorruptRunError, DynloraError, RunNotFoundError
-from dynlora.jobs.spawn import Folder, end_child, locked, reap, runs_root, spawn_detached
+from dynlora.jobs import warm
+from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import read_json, tail, write_text
 from dynlora.store import process, schema
 from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
@@ -224,6 +225,8 @@ def _start(root: Path, folder: Path) -> None:
         OSError: when the process cannot be started or written down.
     """
     opened, path = read_status(folder).opened, folder / LAUNCH_NAME
+    if _start_spare(root, folder, opened):
+        return
     write_text(path, json.dumps({"pid": None, "start_time": None, "opened": opened}))
     pid = spawn_detached(resume_command(folder.name, root), folder / LOG_NAME)
     try:
@@ -231,6 +234,53 @@ def _start(root: Path, folder: Path) -> None:
     except BaseException:
         end_child(pid)
         raise
+
+
+def _start_spare(root: Path, folder: Path, opened: int) -> bool:
+    """Let the warm spare train a run, and say whether it does: it is written down before it is told.
+
+    Raises:
+        CorruptRunError: when the log cannot be used.
+        OSError: when it cannot be written down.
+    """
+    command = resume_command(folder.name, root)
+    spare = warm.KEEPER.take() if warm.is_ours(command) else None
+    if spare is None:
+        return False
+    pid = spare.process.pid
+    try:
+        check_log(folder / LOG_NAME)
+        note = {"pid": pid, "start_time": process.start_time(pid), "opened": opened}
+        write_text(folder / LAUNCH_NAME, json.dumps(note))
+    except BaseException:
+        spare.end()
+        raise
+    if not spare.become(command, log=folder / LOG_NAME):
+        return False
+    adopt(spare.process)
+    return True
+
+
+def refuse(folder: Path, why: str) -> None:
+    """Mark a queued run as failed, unless a process has been started for it, which finds out for itself.
+
+    Raises:
+        RunBusyError: when another process has held the queue for half a minute.
+    """
+    with locked(folder.parent / QUEUE_LOCK, LOCK_WAIT_S):
+        if _is_pending(folder, read_status(folder)):
+            _fail(folder, why)
+
+
+def is_pending(folder: Path) -> bool:
+    """Tell whether a run waits in the queue and no process has been started for it.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+    """
+    status = read_status(folder)
+    return status.status == "queued" and _is_pending(folder, status)
 
 
 def _fail(folder: Path, why: str) -> None:

@@ -7,47 +7,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from dynlora.errors import CorruptRunError, StorageError
+from dynlora.jobs import warm
+from dynlora.jobs.environment import child_environment
 from dynlora.safe_files import NotPlainFileError, open_log
 from dynlora.store.connection import take_lock
 
 Folder = str | os.PathLike[str]
 
-_KEPT_PREFIXES = (
-    "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
-    "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
-)  # fmt: skip
-_KEPT = frozenset((
-    "PATH", "HOME", "LANG", "LANGUAGE", "USER", "LOGNAME", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
-    "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
-    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
-    "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
-))  # fmt: skip
-TOKEN_VARIABLE = "DYNLORA_TOKEN"
-
-_DROPPED = frozenset((TOKEN_VARIABLE,))
 _END_S = 5.0
 _LEAVES_S = 0.5
 """How long a process that has closed its output may take to end before it counts as continuing, seconds."""
 
 _children: list[subprocess.Popen[bytes]] = []
-
-
-def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what a child inherits: models, packages, proxies, threads and devices; the rest is dropped."""
-    source = os.environ if environment is None else environment
-    kept = {
-        name: value
-        for name, value in source.items()
-        if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
-    }
-    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | {"PYTHONUNBUFFERED": "1"}
 
 
 def spawn_detached(command: list[str], log: Path) -> int:
@@ -91,10 +68,7 @@ def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedPr
         subprocess.TimeoutExpired: when it did neither in time; it is ended then.
         OSError: when it cannot be started.
     """
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment(),
-        start_new_session=True,
-    )  # fmt: skip
+    child = warm.started(command)
     said: dict[str, bytes] = {}
     readers = [
         threading.Thread(target=_drain, args=(said, name, pipe), daemon=True)
@@ -148,6 +122,21 @@ def end_child(pid: int) -> None:
             child.kill()
             child.wait()
     reap()
+
+
+def adopt(child: subprocess.Popen[bytes]) -> None:
+    """Collect a process like those that were started here, once it has ended."""
+    _children.append(child)
+
+
+def check_log(log: Path) -> None:
+    """Make sure that a log can be appended to.
+
+    Raises:
+        CorruptRunError: when it is no plain file.
+        OSError: when it cannot be written.
+    """
+    os.close(_open_log(log))
 
 
 def reap() -> None:

@@ -18,7 +18,7 @@ import click
 
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
-from dynlora.jobs.spawn import TOKEN_VARIABLE
+from dynlora.jobs.environment import TOKEN_VARIABLE, WARM_VARIABLE
 from dynlora.server.app_files import app_root
 from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
 from dynlora.server.token import read_token
@@ -132,6 +132,7 @@ def server_environment(runs_dir: Path, host: str, token: str | None) -> tuple[di
     """Return the environment of the server, and what to tell whoever starts it; nothing for this machine alone."""
     found = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
     found |= {"DYNLORA_RUNS_DIR": str(runs_dir.resolve()), "DYNLORA_STARTED_IN": os.getcwd()}
+    found.setdefault(WARM_VARIABLE, "1")
     found[HOSTS_VARIABLE] = ",".join(served_names(host))
     if host in LOCAL:
         return found, ""

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from dynlora.errors import ConfigError
-from dynlora.jobs.spawn import TOKEN_VARIABLE
+from dynlora.jobs.environment import TOKEN_VARIABLE
 from dynlora.safe_files import read_plain
 
 MIN_LENGTH = 16

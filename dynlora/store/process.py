@@ -14,8 +14,8 @@ import psutil
 START_TOLERANCE_S = 3.0
 """How far two readings of one process's start time may differ, seconds: clocks are stepped while runs continue."""
 
-TRAINS = ("train", "resume")
-"""Commands of dynlora whose process writes a run."""
+TRAINS = ("train", "resume", "warm")
+"""Commands of dynlora whose process writes a run; a warm spare becomes one of the others."""
 
 
 class Process(NamedTuple):

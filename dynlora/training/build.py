@@ -15,7 +15,8 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dynlora import assets, strategies
-from dynlora.config import PROBE_ROWS, RunConfig, parse_config
+from dynlora.config import PROBE_ROWS, RunConfig
+from dynlora.config_files import with_absolute_paths
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
 from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches, tokenize
@@ -82,16 +83,6 @@ def load_inputs(config: RunConfig) -> Inputs:
     return Inputs(config, strategy, data, base, total)
 
 
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Return the config with local paths made absolute: a resume, or a queued run, starts in another folder."""
-    values = config.model_dump()
-    if config.data.path:
-        values["data"]["path"] = os.path.abspath(Path(config.data.path).expanduser())
-    if (Path(config.model.name).expanduser() / "config.json").is_file():
-        values["model"]["name"] = os.path.abspath(Path(config.model.name).expanduser())
-    return parse_config(values)
-
-
 def read_data(config: RunConfig) -> TextData:
     """Return the rows a config names, both sides.
 
@@ -123,9 +114,11 @@ def build_trainer(
     precision = resolve_precision(config.train.precision, accelerator.device)
     autocast = autocast_context(precision, accelerator.device)
     base.model.to(accelerator.device)  # pyright: ignore
+    _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
     everything = tokenize(base.tokenizer, data.train, config.data.max_length)
     tokens, reserve = set_apart(everything, inputs.strategy.reserved_share(), config.seed)
     evaluation, position = _evaluation(inputs, tokens, autocast, is_kept=type(recorder) is not NullRecorder)
+    _say(recorder, "Adding the adapters")
     adapters = put_adapters(inputs, tokens, accelerator, None if state is None else saved_sizes(state["adapters"]))
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
@@ -159,6 +152,12 @@ def build_trainer(
         trainer.step, trainer.best, trainer.metrics = state["step"], state["best"], state["metrics"]
         trainer.timing.train_s = state["train_s"]
     return trainer
+
+
+def _say(recorder: Recorder, words: str) -> None:
+    """Say what happens before the first step, at once: it can take long."""
+    recorder.log("info", words)
+    recorder.commit()
 
 
 def put_adapters(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from tqdm import tqdm
 
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
-from dynlora.engine.adapt import probe_of
 from dynlora.engine.loop.adapter_state import checked_state
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import describe_machine, resolve_precision
 from dynlora.engine.loop.trainer import Trainer, TrainingStopped
-from dynlora.engine.model.modules import find_modules
-from dynlora.engine.recorder import NullRecorder
+from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.store.meta import table, whole
@@ -36,12 +34,17 @@ from dynlora.store.stop_request import forget_stop, request_stop
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import Inputs, build_trainer, load_inputs, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
+from dynlora.training.plan import PlannedRun, planned, trainer_check
 from dynlora.training.progress_stream import QuietStream
 from dynlora.training.resumable import Changes, changed_settings, check_resumable, record_changes
 from dynlora.training.stop_signal import StopRequest
 from dynlora.training.system_stats import Readings
 
 logger = logging.getLogger(__name__)
+
+
+Load = Callable[[Recorder], Inputs]
+"""Loads what a run is made of, and tells the recorder what happens meanwhile."""
 
 
 class RunFailedError(DynloraError):
@@ -70,38 +73,12 @@ def train(
     inputs = load_inputs(config)
     trainer_check(inputs)
     folder = _shared_folder(inputs, runs_dir, accelerator, "running")
-    return _run_and_call_the_next(inputs, folder, accelerator, None, progress)
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run that was checked whole and has no folder yet: config, what the store keeps, length, what was loaded."""
-
-    config: RunConfig
-    meta: dict[str, Any]
-    max_steps: int
-    inputs: Inputs
-
-    def create(self, runs_dir: Path, state: str) -> Path:
-        """Make the run folder at step 0 and return it."""
-        text = self.config.to_yaml()
-        return RunWriter.create(runs_dir, config_yaml=text, meta=self.meta, max_steps=self.max_steps, state=state)
-
-
-def plan(config: RunConfig) -> PlannedRun:
-    """Check a config whole; nothing is written.
-
-    Raises:
-        DynloraError: when something the config names cannot be used.
-    """
-    inputs = load_inputs(config)
-    trainer_check(inputs)
-    return _planned(inputs)
+    return _run_and_call_the_next(lambda _: inputs, folder, accelerator, None, progress)
 
 
 def train_planned(planned: PlannedRun, folder: Path) -> Outcome:
     """Train a checked run in the folder that was made of it, with the model and the data that are loaded already."""
-    return _run_and_call_the_next(planned.inputs, folder, make_accelerator(), None, progress=False)
+    return _run_and_call_the_next(lambda _: planned.inputs, folder, make_accelerator(), None, progress=False)
 
 
 def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool = False) -> Outcome:
@@ -121,67 +98,52 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
         torch.set_num_threads(threads)
     config = read_run_config(folder)
     changed = changed_settings(run_id, meta.get("config"), config)
+    place = find_checkpoint(folder / "checkpoint")
+    state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
+    if state is not None and state["step"] == 0:
+        state = None  # nothing has been trained: everything is recorded from scratch
+
+    def load(writer: Recorder) -> Inputs:
+        return _loaded_again(writer, run_id, config, meta)
+
+    if state is not None or status.status != "queued" or accelerator.num_processes > 1:
+        inputs = load(NullRecorder())  # a run that has begun stays as it is when it cannot go on
+        return _run_and_call_the_next(lambda _: inputs, folder, accelerator, state, progress, changed)
+    return _run_and_call_the_next(load, folder, accelerator, state, progress, changed)
+
+
+def _loaded_again(writer: Recorder, run_id: str, config: RunConfig, meta: Mapping[str, Any]) -> Inputs:
+    """Return the inputs of a run that exists; one that was queued unchecked gets what the store keeps of it now.
+
+    Raises:
+        DynloraError: when something the config names cannot be used, or the data is not what the run began with.
+    """
+    writer.log("info", f"Loading the model {Path(config.model.name).name} and the data")
+    writer.commit()
     inputs = load_inputs(config)
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
             f"resume {run_id}: the data of {inputs.config.data.source} has changed since the run began; "
             "restore the old data, or start a new run"
         )
-    place = find_checkpoint(folder / "checkpoint")
-    state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
-    if state is not None and state["step"] == 0:
-        state = None  # nothing has been trained: everything is recorded from scratch
-    return _run_and_call_the_next(inputs, folder, accelerator, state, progress, changed)
-
-
-def trainer_check(inputs: Inputs) -> None:
-    """Refuse targets that match nothing, and a model that the method cannot adapt, before a folder is made.
-
-    Raises:
-        ConfigError: when a target matches no module, or the method refuses the model.
-    """
-    config, base, strategy = inputs.config, inputs.base, inputs.strategy
-    infos = find_modules(base.model, config.adapter.targets, base.head)
-    rank, alpha = config.adapter.rank, config.adapter.lora_alpha
-    probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
-    strategy.check_model(infos, probe)
-
-
-def _planned(inputs: Inputs) -> PlannedRun:
-    """Return what is kept of checked inputs."""
-    config = inputs.config
-    meta = {
-        "name": config.title,
-        "strategy": config.strategy.name,
-        "fidelity": inputs.strategy.fidelity,
-        "own_signals": {name: asdict(signal) for name, signal in inputs.strategy.own_signals.items()},
-        "model": config.model.name,
-        "data": config.data.source,
-        "data_digest": inputs.data.digest,
-        "data_size": {"train": len(inputs.data.train), "held_out": len(inputs.data.held_out)},
-        "metric": inputs.data.metric,
-        "labels": inputs.data.labels,
-        "task": inputs.data.task.name,
-        "peft_task_type": inputs.data.task.peft_task_type,
-        "seed": config.seed,
-        "config": config.model_dump(mode="json"),
-        "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
-        "data_warnings": inputs.data.warnings,
-        "data_repairs": inputs.data.repaired,
-    }
-    return PlannedRun(config, meta, inputs.total, inputs)
+    if "data_digest" not in meta and isinstance(writer, RunWriter):
+        trainer_check(inputs)
+        for key, value in planned(inputs).meta.items():
+            writer.set_meta(key, value)
+        writer.update_max_steps(inputs.total)
+    return inputs
 
 
 def _shared_folder(inputs: Inputs, runs_dir: Path, accelerator: Accelerator, state: str) -> Path:
     """Let the first process make the folder, and tell the others."""
-    names = [str(_planned(inputs).create(runs_dir, state)) if accelerator.is_main_process else ""]
+    names = [str(planned(inputs).create(runs_dir, state)) if accelerator.is_main_process else ""]
     if accelerator.num_processes > 1:
         broadcast_object_list(names)
     return Path(names[0])
 
 
 def _run_and_call_the_next(
-    inputs: Inputs,
+    load: Load,
     folder: Path,
     accelerator: Accelerator,
     state: Mapping[str, Any] | None,
@@ -190,44 +152,58 @@ def _run_and_call_the_next(
 ) -> Outcome:
     """Train in a run folder; however that ends, the oldest queued run is started."""
     try:
-        return _run(inputs, folder, accelerator, state, progress, changed or {})
+        return _run(load, folder, accelerator, state, progress, changed or {})
     finally:
         if accelerator.is_main_process:
             launch.wake(folder.parent)  # says nothing where the queue is busy or broken: this run's end is what counts
 
 
 def _run(
-    inputs: Inputs,
+    load: Load,
     folder: Path,
     accelerator: Accelerator,
     state: Mapping[str, Any] | None,
     progress: bool,
     changed: Changes,
 ) -> Outcome:
-    """Train in a run folder, and leave it in the state the run ended in."""
+    """Train in a run folder, and leave it in the state the run ended in.
+
+    Raises:
+        DynloraError: when its inputs cannot be loaded; the run has failed then.
+    """
     if not accelerator.is_main_process:
-        return _follow(inputs, folder, accelerator, state)
+        return _follow(load(NullRecorder()), folder, accelerator, state)
     resume_from = None if state is None else state["step"]
+    inputs: Inputs | None = None
     with RunWriter.open(folder, resume_from=resume_from) as writer, _stop_of(folder) as stop:
-        writer.set_meta("machine", describe_machine(accelerator.device, _precision(inputs, accelerator)))
-        for repair in inputs.data.repaired:
-            writer.log("info", repair)
-        for warning in inputs.data.warnings:
-            writer.log("warning", warning)
         if state is not None:
             writer.event(state["step"], "resume", [], {"step": state["step"]})
-        record_changes(writer, resume_from or 0, inputs.config, inputs.total, changed)
         try:
-            outcome = _train_in(inputs, folder, accelerator, writer, state, stop, progress)
+            inputs = load(writer)
+            _describe(writer, inputs, accelerator)
+            record_changes(writer, resume_from or 0, inputs.config, inputs.total, changed)
+            if stop():
+                outcome = Outcome(folder, "stopped", stop.signal)
+            else:
+                outcome = _train_in(inputs, folder, accelerator, writer, state, stop, progress)
         except BaseException as error:
             if not isinstance(error, DynloraError):
                 logger.exception("the run failed")
             writer.finish("failed", _reason(error))
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and inputs is not None:
                 return Outcome(folder, "failed", error=_reason(error))
             raise
         writer.finish(outcome.state)
     return outcome
+
+
+def _describe(writer: RunWriter, inputs: Inputs, accelerator: Accelerator) -> None:
+    """Tell the store where a run trains, and what was repaired and is odd about its data."""
+    writer.set_meta("machine", describe_machine(accelerator.device, _precision(inputs, accelerator)))
+    for repair in inputs.data.repaired:
+        writer.log("info", repair)
+    for warning in inputs.data.warnings:
+        writer.log("warning", warning)
 
 
 @contextmanager

@@ -101,11 +101,11 @@ def test_inputs_says_when_a_run_has_no_gates(runs_dir: Path) -> None:
 def test_a_double_click_starts_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, dict]] = []
 
-    def enqueue(config: dict, runs_dir: Path, *, key: str) -> launch.RunHandle:
+    def start(config: dict, runs_dir: Path, *, key: str, checked: bool) -> launch.RunHandle:
         started.append((key, config))
         return launch.RunHandle("20260101-000000-00000001", runs_dir)
 
-    monkeypatch.setattr("dynlora.viz.launch.form.enqueue", enqueue)
+    monkeypatch.setattr("dynlora.viz.launch.form.start", start)
     app = open_page("launch")
     app.button(key="start").click().run()
     app.button(key="start").click().run()
@@ -121,7 +121,7 @@ def test_a_refused_launch_shows_its_sentence(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: object, **__: object) -> None:
         raise ConfigError("train.lr=99: must be at most 10")
 
-    monkeypatch.setattr("dynlora.viz.launch.form.enqueue", refuse)
+    monkeypatch.setattr("dynlora.viz.launch.form.start", refuse)
     app = open_page("launch")
     app.button(key="start").click().run()
     assert not app.exception

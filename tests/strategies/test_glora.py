@@ -24,6 +24,7 @@ from dynlora.strategies import build
 from dynlora.strategies.glora.edits import SettlePaths
 from dynlora.strategies.glora.layer import LORA, GloraLinear
 from dynlora.training import run as training
+from dynlora.training.plan import plan
 from tests.engine.harness import (
     ListRecorder,
     MemoryKeeper,
@@ -135,7 +136,7 @@ def test_a_fixed_path_may_spend_the_whole_budget_at_rank_one(path: str, architec
 def test_a_run_that_would_exceed_its_budget_leaves_no_folder(tmp_path: Path) -> None:
     fields = {"name": "glora", "path": "llnnn"}
     values = tiny_values(save_tiny("bert", tmp_path / "model"), save_data(tmp_path), strategy=fields, adapter__rank=1)
-    for begin in (training.train, lambda config, _: training.plan(config)):
+    for begin in (training.train, lambda config, _: plan(config)):
         with pytest.raises(ConfigError, match=r"raise adapter.rank to 2"):
             begin(parse_config(values), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

@@ -124,7 +124,7 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
     from dynlora.store.writer import RunWriter
     from dynlora.training.build import build_trainer, load_inputs, make_accelerator
     from dynlora.training.checkpoints import RunKeeper
-    from dynlora.training.run import plan
+    from dynlora.training.plan import plan
 
     settings = config(tiny_bert, data, train__steps=40)
     folder = plan(settings).create(tmp_path, "queued")
@@ -152,7 +152,7 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
 def test_a_run_made_before_there_were_samples_goes_on_with_all_rows(
     tiny_bert: Path, data: Path, runs_dir: Path
 ) -> None:
-    from dynlora.training.run import plan
+    from dynlora.training.plan import plan
 
     folder = plan(config(tiny_bert, data)).create(runs_dir, "queued")
     values = yaml.safe_load((folder / "config.yaml").read_text())

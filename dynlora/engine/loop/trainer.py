@@ -107,6 +107,9 @@ class Trainer:
             keeper.checkpoint(self)  # from here on, whatever happens, there is something to resume from
             signals.record(Step(0, self.total, 0.0), {})
             signals.flush()
+            part = self.evaluation.part(last=False)
+            self.recorder.log("info", f"First evaluation ({len(part.rows):,} of {part.of:,} held-out examples)")
+            self.recorder.commit()
             self._evaluate(keeper)
         while self.step < self.total:
             self.take_step(order, signals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -208,6 +208,20 @@ def log_text(logs: pd.DataFrame) -> str:
     times = pd.to_datetime(logs["time"].clip(0, 4e9), unit="s").dt.strftime("%H:%M:%S") if len(logs) else []
     rows = zip(times, logs["level"], logs["message"], strict=True)
     return "\n".join(f"{time} {one_line(level, 12):8} {one_line(message, 1000)}" for time, level, message in rows)
+
+
+def phase(summary: Mapping[str, Any], last_lines: Callable[[], pd.DataFrame]) -> str:
+    """Return what a running run does before its first step; empty when it has made one, or has not said.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        last_lines: returns the last lines of its log, columns level and message.
+    """
+    if summary["status"] != "running" or summary["step"]:
+        return ""
+    logs = last_lines()
+    said = logs[logs["level"] == "info"]["message"]
+    return one_line(said.iloc[-1], 120) if len(said) else ""
 
 
 def resumed_at(events: pd.DataFrame) -> int:

@@ -11,7 +11,8 @@ import streamlit as st
 
 from dynlora.config_files import yaml_text
 from dynlora.errors import DynloraError
-from dynlora.jobs.launch import enqueue, in_queue
+from dynlora.jobs.launch import in_queue
+from dynlora.jobs.quick_launch import start
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import form_model
@@ -20,7 +21,7 @@ from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
-from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
+from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
 
 def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
@@ -165,9 +166,9 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
     if pressed:
         st.session_state["launched"] = []
         try:
-            with st.spinner("Checking the configuration; the first launch may download the model"):
-                for config in configs:
-                    handle = enqueue(dict(config), runs_dir(), key=launch_key(token, config))
+            with st.spinner("Putting the run into the queue; the first launch may download the model"):
+                for number, config in enumerate(configs):  # the same but for the seed: one check stands for all
+                    handle = start(config, runs_dir(), key=launch_key(token, config), checked=number > 0)
                     st.session_state["launched"].append(handle.id)
         except DynloraError as error:
             st.error(markdown_text(error, 2000))
@@ -178,16 +179,6 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
 def launched() -> list[str]:
     """Return the ids of the runs that the last press of the button started."""
     return list(st.session_state.get("launched", []))
-
-
-def show_launched() -> None:
-    """Say which runs the last press of the button started, and let the same form start another."""
-    for run_id in launched():
-        with st.container(horizontal=True, vertical_alignment="center", key=f"launched-{run_id}"):
-            st.success(f"Started as {run_id}.", width="stretch")
-            link("pages/run.py", "Open run", run=run_id)
-    if launched():
-        st.button("Allow another run with these settings", on_click=forget_launched, type="tertiary")
 
 
 def forget_launched() -> None:

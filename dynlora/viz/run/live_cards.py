@@ -12,7 +12,7 @@ from dynlora.store import queries
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import number, one_line, sentence_case
+from dynlora.viz.kit.text import markdown_text, number, one_line, sentence_case
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
 from dynlora.viz.run.button import export_buttons
@@ -49,7 +49,8 @@ def run_head(
             link("pages/launch.py", "Random control: same moves, at random", **{"from": run.id, "twin": "random"})
         export_buttons(run)
         report_button([run])
-    st.progress(run_summary.progress_share(summary), text=progress.words(summary, remaining))
+    phase = markdown_text(run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20)))
+    st.progress(run_summary.progress_share(summary), text=progress.words(summary, remaining, phase))
     status_line(summary)
 
 

@@ -46,11 +46,12 @@ def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, events: pd.Data
     return seconds + evaluation[0] * (-(-steps // evaluation[1]) - 1 + of / rows if steps else 0)
 
 
-def words(summary: Mapping[str, Any], remaining: float | None) -> str:
-    """Return where a run stands; a running one without a step of its own yet says so."""
+def words(summary: Mapping[str, Any], remaining: float | None, phase: str = "") -> str:
+    """Return where a run stands; a running one without a step of its own yet says what it does meanwhile."""
     found = format_progress(summary, remaining)
     if summary["status"] == "running" and remaining is None:
-        return f"{found}; the remaining time is known after the first step of this process"
+        meanwhile = f": {phase}" if phase else ""
+        return f"{found}{meanwhile}; the remaining time is known after the first step of this process"
     return found
 
 

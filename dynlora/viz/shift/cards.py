@@ -24,7 +24,7 @@ from dynlora.viz.playground.cards import run_task, token_card
 from dynlora.viz.shift import model as shift_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.model_client import ask_model
+from dynlora.viz.ui.model_client import ask_model, prepare_model
 from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
@@ -74,6 +74,7 @@ def model_cards(folder: Path) -> None:
     """
     summary = cached_queries.ask(queries.run_summary, folder)
     if summary["step"]:
+        prepare_model()
         view = InputsView(folder, summary, cached_queries.modules(folder), summary["step"])
         token_card(view)
         shift_lab(folder, summary, view.modules, view.names)

@@ -10,6 +10,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
+from dynlora.jobs import warm
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.cached_queries import version
 
@@ -34,3 +35,9 @@ def ask_model(folder: Path, ask: str, **arguments: Any) -> Any:
     except DynloraError as error:
         st.error(markdown_text(str(error), 2000))
         return None
+
+
+def prepare_model() -> None:
+    """Let the inference child begin to import, where the server keeps processes warm: a page opens that will ask it."""
+    if warm.is_wanted():
+        shared().prepare()

@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.jobs import warm
 from dynlora.jobs.launch import in_queue
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
@@ -66,6 +67,12 @@ def serves_others() -> bool:
 def is_read_only() -> bool:
     """Say whether the page may only look: where other machines reach it, until a token is given."""
     return serves_others() and not st.session_state.get(UNLOCKED)
+
+
+def keep_warm() -> None:
+    """Have a process ready that has imported torch, where this dashboard may start one, for a page that may use it."""
+    if not is_read_only():
+        warm.KEEPER.keep()
 
 
 def runs_roots() -> list[Path]:

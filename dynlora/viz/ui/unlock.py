@@ -6,7 +6,7 @@ import os
 
 import streamlit as st
 
-from dynlora.jobs.spawn import TOKEN_VARIABLE
+from dynlora.jobs.environment import TOKEN_VARIABLE
 from dynlora.server.token import is_token
 from dynlora.viz.ui.run_picker import UNLOCKED, is_read_only, serves_others
 

@@ -1,0 +1,85 @@
+"""Commands that only the dashboard runs: the warm spare, and the check of a queued run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.cli.options import in_runs
+from dynlora.jobs.spawn import log_from_here
+from dynlora.jobs.warm import TAKEN
+
+NEEDED = (
+    "torch", "accelerate", "datasets", "dynlora.strategies", "dynlora.tasks.classification",
+    "dynlora.tasks.regression", "dynlora.training.run", "dynlora.training.preflight", "dynlora.training.queued",
+    "dynlora.inference.worker", "dynlora.inference.export", "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
+)  # fmt: skip
+"""What commands with a model import, in order; transformers imports the files of an architecture when it needs them."""
+
+NICE = 5
+"""How far the priority is lowered while importing: a page that is being drawn, or a run that trains, goes first."""
+
+
+@click.command(hidden=True)
+@click.pass_context
+def warm(context: click.Context) -> None:
+    """Import what training needs, read one command from standard input and become it; end with the input."""
+    imports = importing()
+    order = _order(sys.stdin.readline())
+    if order is None:
+        os._exit(0)  # nobody needs what is being imported
+    os.write(1, TAKEN)
+    imports.join()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if order["log"] is not None:
+        log_from_here(Path(order["log"]))
+    context.find_root().command.main(args=order["arguments"], prog_name="dynlora")
+
+
+@click.command(name="check-queued", hidden=True)
+@click.argument("run_id", metavar="ID")
+@in_runs
+def check_queued(run_id: str, runs_dir: Path) -> None:
+    """Check a run of the queue whole; one that cannot be trained has failed then."""
+    from dynlora.training.queued import check_queued as check
+
+    sys.exit(0 if check(runs_dir, run_id) is None else 2)
+
+
+def _order(line: str) -> dict[str, Any] | None:
+    """Return the command that was sent, None when the input ended."""
+    return json.loads(line) if line.strip() else None
+
+
+def importing() -> threading.Thread:
+    """Return a thread of lower priority that has begun to import what commands with a model need."""
+    thread = threading.Thread(target=_import_all, daemon=True)
+    thread.start()
+    return thread
+
+
+def _import_all() -> None:
+    """Import in a thread of lower priority; what fails here fails again, and is told, where it is needed.
+
+    Linux has a priority for each thread, and none can be raised again: the main thread, which becomes the command,
+    keeps its own. Elsewhere the priority is the process's and stays as it is.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    for name in NEEDED:
+        with suppress(Exception):
+            importlib.import_module(name)
+    with suppress(Exception):
+        importlib.import_module("dynlora.strategies").registry()

@@ -1,0 +1,35 @@
+"""What a child process inherits from the one that starts it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+_KEPT_PREFIXES = (
+    "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
+    "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
+)  # fmt: skip
+_KEPT = frozenset((
+    "PATH", "HOME", "LANG", "LANGUAGE", "USER", "LOGNAME", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
+    "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
+    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
+    "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
+))  # fmt: skip
+TOKEN_VARIABLE = "DYNLORA_TOKEN"
+
+WARM_VARIABLE = "DYNLORA_WARM"
+"""Variable that must be 1 for a warm spare to be kept: `dynlora ui` sets it where the user has not."""
+
+_DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE))
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a child inherits: models, packages, proxies, threads and devices; the rest is dropped."""
+    source = os.environ if environment is None else environment
+    kept = {
+        name: value
+        for name, value in source.items()
+        if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
+    }
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | {"PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,114 @@
+"""Putting a run into the queue at once: what needs no torch is checked before, the rest by the run's own process.
+
+A configuration that can be refused without torch is refused as ever, and leaves no run. The rest (a column that is not
+there, a method that cannot adapt the model) is found while the run loads: it is then a failed run with that sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dynlora import assets
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import with_absolute_paths
+from dynlora.errors import DynloraError
+from dynlora.jobs.cli_client import catalog
+from dynlora.jobs.launch import RunHandle, enqueue, launched_once
+from dynlora.jobs.queue import LOG_NAME, is_pending, wake
+from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
+from dynlora.store.lifecycle import create_run
+from dynlora.store.schema import run_folder
+
+BOUNDS: Mapping[str, Any] = {
+    "ge": lambda value, bound: value >= bound,
+    "gt": lambda value, bound: value > bound,
+    "le": lambda value, bound: value <= bound,
+    "lt": lambda value, bound: value < bound,
+}
+"""Bounds of a method's setting, as the catalogue names them."""
+
+
+def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: bool = False) -> RunHandle:
+    """Put a run into the queue and start the queue; return before model and data are loaded.
+
+    Where it is in doubt whether the configuration can be used, and where something must be fetched first, this is
+    `launch.enqueue`, which waits for the whole check.
+
+    Args:
+        config: the configuration as plain values.
+        runs_dir: folder of the runs; made when missing.
+        key: idempotency key; a second call with the same key returns the run of the first.
+        checked: whether the rest of the check can wait until the run is next, as for further seeds of a run.
+
+    Raises:
+        ConfigError: when the key or the configuration cannot be used.
+        StorageError: when the disk does not take the run.
+        DynloraError: when a check that was waited for fails or takes too long.
+    """
+    settings = with_absolute_paths(parse_config(config))
+    found = _described(settings)
+    if found is None:
+        return enqueue(dict(config), runs_dir, key=key)
+    root = runs_root(runs_dir, make=True)
+
+    def make(_: Path) -> str:
+        text, steps = settings.to_yaml(), settings.train.max_steps(0)
+        return create_run(root, config_yaml=text, meta=_meta(settings, found), max_steps=steps).name
+
+    run_id = launched_once(root, key, make)
+    wake(root)
+    folder = run_folder(root, run_id, must_exist=False)
+    with suppress(OSError, DynloraError):  # it is checked again before it trains
+        if not checked and is_pending(folder):
+            spawn_detached(check_command(run_id, root), folder / LOG_NAME)
+    return RunHandle(run_id, folder)
+
+
+def check_command(run_id: str, runs_dir: Path) -> list[str]:
+    """Return the command that checks a queued run whole."""
+    return [sys.executable, "-m", "dynlora", "check-queued", run_id, "--runs-dir", str(runs_dir)]
+
+
+def _described(config: RunConfig) -> Mapping[str, Any] | None:
+    """Return what the catalogue says of a configuration's method; None where only the whole check can tell."""
+    model = assets.MODELS.get(config.model.name)
+    has_model = model.cached if model is not None else (Path(config.model.name) / "config.json").is_file()
+    data = assets.DATASETS.get(config.data.name or "")
+    has_data = Path(config.data.path).exists() if config.data.path else data is not None and data.cached
+    if not has_model or not has_data or config.train.epochs is not None:
+        return None
+    found = next((row for row in catalog()["strategies"] if row["name"] == config.strategy.name), None)
+    fields = {row["name"]: row for row in found["fields"]} if found else {}
+    fits = all(name in fields and _fits(fields[name], value) for name, value in config.strategy.fields.items())
+    return found if fits else None
+
+
+def _fits(field: Mapping[str, Any], value: Any) -> bool:
+    """Say whether a setting of a method surely has a value it can take."""
+    if value is None:
+        return bool(field.get("optional"))
+    kinds = {"bool": (bool,), "str": (str,), "int": (int,), "float": (int, float)}.get(field["type"], ())
+    if not isinstance(value, kinds) or (isinstance(value, bool) and field["type"] != "bool"):
+        return False
+    if field.get("choices") and value not in field["choices"]:
+        return False
+    return all(holds(value, field[name]) for name, holds in BOUNDS.items() if field.get(name) is not None)
+
+
+def _meta(config: RunConfig, method: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the store keeps of a run before its data is read; the rest is added when it is."""
+    return {
+        "name": config.title,
+        "strategy": config.strategy.name,
+        "fidelity": method.get("fidelity"),
+        "own_signals": method.get("signals") or {},
+        "model": config.model.name,
+        "data": config.data.source,
+        "seed": config.seed,
+        "config": json.loads(config.model_dump_json()),
+    }

@@ -1,0 +1,205 @@
+"""A warm spare: one process that has imported torch and waits to become a command of dynlora's.
+
+A command that needs torch spends most of its first seconds on imports. The server of the dashboard keeps one process
+that has them behind it while a page is open that may need it. The spare reads one command from its standard input, ends
+when that is closed, and is used once: nothing of one command is left for the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from dynlora.jobs.environment import WARM_VARIABLE, child_environment
+
+ROOM = 2 * 2**30
+"""Bytes of memory that must be free for a spare to be started; it takes about a quarter of them."""
+
+IDLE_S = 600.0
+"""Seconds after which a spare that no page asked for is ended."""
+
+RENEW_S = 20.0
+"""Seconds between the start of a command and that of the next spare, which would compete with it."""
+
+TAKES_S = 30.0
+"""Seconds within which a spare says that it has read its command."""
+
+TAKEN = b"taken\n"
+"""What it says then, before anything that the command prints."""
+
+_ENTRY = [sys.executable, "-m", "dynlora"]
+
+
+def warm_command() -> list[str]:
+    """Return the command of a spare; nothing of a user's is in it."""
+    return [*_ENTRY, "warm"]
+
+
+class Spare:
+    """A process that has begun to import, or has done so, and waits."""
+
+    def __init__(self) -> None:
+        """Start the process, detached: whatever it becomes may outlive this one.
+
+        Raises:
+            OSError: when it cannot be started.
+        """
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            warm_command(), stdin=pipe, stdout=pipe, stderr=pipe, env=child_environment(), start_new_session=True
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is still there."""
+        return self.process.poll() is None
+
+    def become(self, command: list[str], *, log: Path | None = None) -> bool:
+        """Let the process run a command of dynlora's, and say whether it took it.
+
+        Args:
+            command: as it would be started.
+            log: plain file that takes what it says; None: its pipes do.
+        """
+        order = {"arguments": command[len(_ENTRY) :], "log": None if log is None else str(log)}
+        source = self.process.stdin
+        try:
+            source.write(json.dumps(order).encode() + b"\n")  # pyright: ignore
+            source.flush()  # pyright: ignore
+            taken = self._is_taken()
+        except (OSError, ValueError):
+            taken = False
+        if not taken:
+            self.end()
+            return False
+        self._close("stdin")
+        if log is not None:
+            self._close("stdout")
+            self._close("stderr")
+        return True
+
+    def _is_taken(self) -> bool:
+        """Wait until the process says that it has read the command; one that is dying, or hangs, does not.
+
+        Read byte by byte from the descriptor: what the command itself prints follows, and is read by others.
+        """
+        watchdog = threading.Timer(TAKES_S, self.process.kill)
+        watchdog.start()
+        try:
+            found = b""
+            while len(found) < len(TAKEN) and (byte := os.read(self.process.stdout.fileno(), 1)):  # pyright: ignore
+                found += byte
+            return found == TAKEN
+        finally:
+            watchdog.cancel()
+
+    def end(self) -> None:
+        """End the process."""
+        with suppress(OSError):
+            self.process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        for name in ("stdin", "stdout", "stderr"):
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        """Close one of the pipes, and let `communicate` know that it is not there."""
+        stream = getattr(self.process, name)
+        setattr(self.process, name, None)
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+
+
+class Keeper:
+    """Keeps at most one spare for this process; safe to call from several threads."""
+
+    def __init__(self) -> None:
+        """Keep none yet."""
+        self._lock = threading.Lock()
+        self._spare: Spare | None = None
+        self._timer: threading.Timer | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the spare, None while there is none."""
+        spare = self._spare
+        return spare.process.pid if spare is not None and spare.is_alive else None
+
+    def keep(self) -> None:
+        """Have a spare, where one is wanted and there is room for it; a page that may need one calls this."""
+        if not is_wanted():
+            return
+        with self._lock:
+            self._later(IDLE_S, self.drop)
+            if self.pid is None:
+                with suppress(OSError):  # what cannot be started now is missed later, and started as usual
+                    self._spare = Spare()
+
+    def take(self) -> Spare | None:
+        """Return the spare, which is the caller's from now on; None without one. Another one is started later."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+            if spare is None:
+                return None
+            self._later(RENEW_S, self.keep)
+            if spare.is_alive:
+                return spare
+        spare.end()
+        return None
+
+    def drop(self) -> None:
+        """End the spare."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.end()
+
+    def _later(self, seconds: float, act: object) -> None:
+        """Do one thing later; what was to be done before is forgotten."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, act)  # pyright: ignore[reportArgumentType]
+        self._timer.daemon = True
+        self._timer.start()
+
+
+KEEPER = Keeper()
+"""What this process keeps: one spare for all viewers of a server."""
+
+
+def is_wanted() -> bool:
+    """Say whether processes are to be kept warm, and there is room for one."""
+    return os.environ.get(WARM_VARIABLE) == "1" and psutil.virtual_memory().available >= ROOM
+
+
+def started(command: list[str]) -> subprocess.Popen[bytes]:
+    """Return a process that runs a command, its output in pipes: the spare where there is one, else a new one.
+
+    The process is detached: it outlives this one and the terminal. It has no input.
+
+    Args:
+        command: to run; only one of dynlora's can be run by the spare.
+
+    Raises:
+        OSError: when it cannot be started.
+    """
+    spare = KEEPER.take() if is_ours(command) else None
+    if spare is not None and spare.become(command):
+        return spare.process
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment(),
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def is_ours(command: list[str]) -> bool:
+    """Say whether a command is one of dynlora's, run by this Python."""
+    return command[: len(_ENTRY)] == _ENTRY

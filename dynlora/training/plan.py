@@ -1,0 +1,77 @@
+"""A run that was checked whole and not made yet."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dynlora.config import RunConfig
+from dynlora.engine.adapt import probe_of
+from dynlora.engine.model.modules import find_modules
+from dynlora.store.writer import RunWriter
+from dynlora.training.build import Inputs, load_inputs
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that was checked whole and has no folder yet: config, what the store keeps, length, what was loaded."""
+
+    config: RunConfig
+    meta: dict[str, Any]
+    max_steps: int
+    inputs: Inputs
+
+    def create(self, runs_dir: Path, state: str) -> Path:
+        """Make the run folder at step 0 and return it."""
+        text = self.config.to_yaml()
+        return RunWriter.create(runs_dir, config_yaml=text, meta=self.meta, max_steps=self.max_steps, state=state)
+
+
+def plan(config: RunConfig) -> PlannedRun:
+    """Check a config whole; nothing is written.
+
+    Raises:
+        DynloraError: when something the config names cannot be used.
+    """
+    inputs = load_inputs(config)
+    trainer_check(inputs)
+    return planned(inputs)
+
+
+def trainer_check(inputs: Inputs) -> None:
+    """Refuse targets that match nothing, and a model that the method cannot adapt, before a folder is made.
+
+    Raises:
+        ConfigError: when a target matches no module, or the method refuses the model.
+    """
+    config, base, strategy = inputs.config, inputs.base, inputs.strategy
+    infos = find_modules(base.model, config.adapter.targets, base.head)
+    rank, alpha = config.adapter.rank, config.adapter.lora_alpha
+    probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
+    strategy.check_model(infos, probe)
+
+
+def planned(inputs: Inputs) -> PlannedRun:
+    """Return what is kept of checked inputs."""
+    config = inputs.config
+    meta = {
+        "name": config.title,
+        "strategy": config.strategy.name,
+        "fidelity": inputs.strategy.fidelity,
+        "own_signals": {name: asdict(signal) for name, signal in inputs.strategy.own_signals.items()},
+        "model": config.model.name,
+        "data": config.data.source,
+        "data_digest": inputs.data.digest,
+        "data_size": {"train": len(inputs.data.train), "held_out": len(inputs.data.held_out)},
+        "metric": inputs.data.metric,
+        "labels": inputs.data.labels,
+        "task": inputs.data.task.name,
+        "peft_task_type": inputs.data.task.peft_task_type,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
+        "data_warnings": inputs.data.warnings,
+        "data_repairs": inputs.data.repaired,
+    }
+    return PlannedRun(config, meta, inputs.total, inputs)

@@ -1,0 +1,182 @@
+"""A run is in the queue before torch is loaded; what only the whole check finds is a failed run with that sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynlora.config import parse_config
+from dynlora.config_files import read_run_config
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.jobs import launch, quick_launch
+from dynlora.jobs import queue as run_queue
+from dynlora.store import queries
+from dynlora.training.plan import plan
+from dynlora.training.queued import check_queued
+from dynlora.viz.kit import run_summary
+from tests.command_line import document, run
+from tests.tiny import tiny_values
+
+
+@pytest.fixture
+def resting(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A queue that starts nothing; the commands of checks that would be started."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(quick_launch, "wake", lambda _: None)
+    monkeypatch.setattr(quick_launch, "spawn_detached", lambda command, log: asked.append(command) or 0)
+    return asked
+
+
+def values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:
+    return tiny_values(model, data, train__steps=4, **overrides)
+
+
+def no_enqueue(*_: object, **__: object) -> None:
+    pytest.fail("the whole check was waited for")
+
+
+def test_a_run_is_queued_once_before_anything_is_loaded(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_launch, "enqueue", no_enqueue)
+    config = values(tiny_bert, tiny_data, name="ümlaut", strategy={"name": "dynamic", "gates": "off", "moves": 2})
+    handle = quick_launch.start(config, runs_dir, key="one")
+    assert quick_launch.start({"seed": 7}, runs_dir, key="one") == handle
+    assert handle.status().status == "queued"
+    assert read_run_config(handle.folder) == plan(parse_config(config)).config
+    assert resting == [quick_launch.check_command(handle.id, runs_dir.resolve())] * 2
+    assert resting[0][1:5] == ["-m", "dynlora", "check-queued", handle.id]
+    further = quick_launch.start({**config, "seed": 1}, runs_dir, key="two", checked=True)
+    assert len(resting) == 2, "a further seed is checked when it is next"
+    summary = queries.run_summary(further.folder)
+    assert (summary["name"], summary["strategy"], summary["max_steps"], summary["seed"]) == ("ümlaut", "dynamic", 4, 1)
+
+
+def test_nothing_of_it_loads_torch(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    program = (
+        "import json, sys\nfrom dynlora.jobs import quick_launch\nquick_launch.wake = lambda _: None\n"
+        "quick_launch.spawn_detached = lambda *_: 0\n"
+        "quick_launch.start(json.loads(sys.argv[1]), sys.argv[2], key='one')\nassert 'torch' not in sys.modules"
+    )
+    import json
+
+    arguments = [json.dumps(values(tiny_bert, tiny_data)), str(runs_dir)]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, timeout=300, env=dict(os.environ))
+    assert len(queries.list_runs(runs_dir)) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [({"train__lr": 99}, "train.lr=99"), ({"adapter__rnk": 3}, "adapter.rnk"), ({"seed": "x"}, "seed")],
+)
+def test_what_needs_no_torch_is_refused_and_leaves_no_run(
+    overrides: dict[str, Any], said: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        quick_launch.start(values(tiny_bert, tiny_data, **overrides), runs_dir, key="one")
+    with pytest.raises(ConfigError, match="key '../k'"):
+        quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="../k")
+    assert queries.list_runs(runs_dir).empty
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"strategy": {"name": "nothing"}},
+        {"strategy": {"name": "dynamic", "moves": "many"}},
+        {"strategy": {"name": "dynamic", "gates": "sometimes"}},
+        {"strategy": {"name": "dynamic", "lr_ratio": -1}},
+        {"strategy": {"name": "lora", "moves": 2}},
+        {"model": {"name": "someone/some-model"}},
+        {"data": {"path": "nowhere.csv"}},
+        {"train": {"epochs": 1}},
+    ],
+)
+def test_in_doubt_the_whole_check_is_waited_for(
+    overrides: dict[str, Any], tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DynloraError("asked")
+
+    monkeypatch.setattr(quick_launch, "enqueue", refuse)
+    with pytest.raises(DynloraError, match="asked"):
+        quick_launch.start(values(tiny_bert, tiny_data) | overrides, runs_dir, key="one")
+    assert queries.list_runs(runs_dir).empty
+
+
+def test_what_its_process_finds_is_a_failed_run_with_the_sentence_of_the_check(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]]
+) -> None:
+    config = values(tiny_bert, tiny_data, data__label="verdict")
+    with pytest.raises(DynloraError) as refused:
+        plan(parse_config(config))
+    handle = quick_launch.start(config, runs_dir, key="one")
+    result = run(runs_dir, "resume", handle.id)
+    assert result.exit_code == 2
+    assert str(refused.value) in result.stderr
+    assert (handle.status().status, handle.status().error) == ("failed", str(refused.value))
+    other = quick_launch.start({**config, "seed": 1}, runs_dir, key="two")
+    assert check_queued(runs_dir, other.id) == str(refused.value)
+    assert (other.status().status, other.status().error) == ("failed", str(refused.value))
+
+
+def test_a_check_leaves_a_sound_run_and_one_that_was_begun_alone(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]]
+) -> None:
+    handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
+    assert check_queued(runs_dir, handle.id) is None
+    assert handle.status().status == "queued"
+    assert run_queue.claim(runs_dir, handle.id)
+    run_queue.refuse(handle.folder, "too late")
+    assert handle.status().status == "queued"
+
+
+def test_a_run_says_what_it_does_before_its_first_step_and_knows_all_that_a_checked_one_does(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]]
+) -> None:
+    config = values(tiny_bert, tiny_data)
+    handle = quick_launch.start(config, runs_dir, key="one")
+    document(run(runs_dir, "resume", handle.id, "--json"))
+    said = queries.logs_frame(handle.folder)
+    words = said[said["level"] == "info"]["message"].tolist()
+    assert words == [
+        "Loading the model bert and the data",
+        "Tokenizing 280 texts",
+        "Adding the adapters",
+        "First evaluation (80 of 80 held-out examples)",
+    ]
+    for lines, phase in ((said[said["message"].isin(words[:2])], words[1]), (said.head(0), "")):
+        assert run_summary.phase({"status": "running", "step": 0}, lambda shown=lines: shown) == phase
+    assert run_summary.phase({"status": "running", "step": 1}, lambda: pytest.fail("it was read")) == ""
+    checked = plan(parse_config(config)).create(runs_dir, "queued")
+    launched, planned = (queries.run_summary(folder) for folder in (handle.folder, checked))
+    for key in ("metric", "labels", "task", "data_size", "planned_events", "own_signals", "fidelity", "max_steps"):
+        assert launched[key] == planned[key]
+    assert launched["status"] == "finished"
+
+
+def test_a_stop_while_it_loads_is_a_stop(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    from dynlora.training import run as training
+
+    handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
+    real = training.load_inputs
+
+    def load(config: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(config)
+
+    monkeypatch.setattr(training, "load_inputs", load)
+    assert training.resume(runs_dir, handle.id).state == "stopped"
+    assert (handle.status().status, handle.status().step) == ("stopped", 0)
+    monkeypatch.setattr(training, "load_inputs", real)
+    assert launch.read_status(handle.folder).status == "stopped"
+    assert training.resume(runs_dir, handle.id).state == "finished"

@@ -1,0 +1,151 @@
+"""A process that has imported torch waits for one command and becomes it; runs trained in it stop, end and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dynlora.cli.main import main
+from dynlora.errors import ConfigError
+from dynlora.jobs import cli_client, launch, quick_launch, warm
+from dynlora.jobs import queue as run_queue
+from dynlora.jobs.environment import WARM_VARIABLE, child_environment
+from dynlora.store import process
+from tests.command_line import document, run
+from tests.tiny import tiny_arguments, tiny_values
+from tests.waiting import until
+
+
+@pytest.fixture
+def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[warm.Keeper]:
+    """A keeper that keeps a spare, whatever memory is free."""
+    monkeypatch.setenv(WARM_VARIABLE, "1")
+    monkeypatch.setattr(warm, "ROOM", 0)
+    found = warm.Keeper()
+    monkeypatch.setattr(warm, "KEEPER", found)
+    yield found
+    monkeypatch.setenv(WARM_VARIABLE, "0")
+    found.drop()
+    if found._timer is not None:
+        found._timer.cancel()
+
+
+def test_no_spare_is_kept_unless_it_is_wanted_and_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = warm.Keeper()
+    monkeypatch.delenv(WARM_VARIABLE, raising=False)
+    keeper.keep()
+    assert keeper.pid is None
+    monkeypatch.setenv(WARM_VARIABLE, "1")
+    monkeypatch.setattr(warm, "ROOM", 2**60)
+    keeper.keep()
+    assert keeper.pid is None
+    assert keeper.take() is None
+    assert WARM_VARIABLE not in child_environment()
+
+
+def test_a_command_runs_in_the_spare_as_in_a_process_of_its_own(keeper: warm.Keeper, tmp_path: Path) -> None:
+    keeper.keep()
+    pid = keeper.pid
+    assert pid is not None
+    keeper.keep()
+    assert keeper.pid == pid, "one is enough"
+    child = warm.started([*warm.warm_command()[:-1], "models", "--json"])
+    out, err = child.communicate(timeout=300)
+    assert child.pid == pid
+    assert child.returncode == 0, err
+    assert json.loads(out) == json.loads(CliRunner().invoke(main, ["models", "--json"]).stdout)
+    assert keeper.pid != pid, "each is used once"
+
+
+def test_a_refusal_of_the_spare_is_its_sentence_and_its_exit_code(keeper: warm.Keeper, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("train: {lr: -1}")
+    keeper.keep()
+    pid = keeper.pid or 0
+    with warm.started([sys.executable, "-c", "print('hello')"]) as child:
+        assert child.communicate(timeout=300)[0].split() == [b"hello"]
+    assert keeper.pid == pid, "it is for commands of dynlora's"
+    with pytest.raises(ConfigError, match=r"^train.lr=-1"):
+        cli_client.answer_of(cli_client.preflight_command(bad), 300, "not checked")
+    assert process.start_time(pid) is None
+    assert keeper.pid not in (None, pid), "the next one begins"
+
+
+def test_a_spare_ends_with_whoever_keeps_it(tmp_path: Path) -> None:
+    program = (
+        "import os, time\n"
+        "from dynlora.jobs import warm\n"
+        "warm.ROOM = 0\n"
+        "warm.KEEPER.keep()\n"
+        "print(warm.KEEPER.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, WARM_VARIABLE: "1"}, stdout=subprocess.PIPE
+    ) as keeper:
+        assert keeper.stdout is not None
+        pid = int(keeper.stdout.readline())
+        assert process.is_ours(process.command_line(pid))
+        keeper.kill()
+        until(lambda: process.start_time(pid) is None, "the spare ends when its input is closed")
+
+
+def test_a_spare_that_died_is_replaced_by_a_process_of_its_own(keeper: warm.Keeper) -> None:
+    keeper.keep()
+    os.kill(keeper.pid or 0, signal.SIGKILL)
+    child = warm.started([*warm.warm_command()[:-1], "datasets", "--json"])
+    assert json.loads(child.communicate(timeout=300)[0])
+
+
+@pytest.mark.journey
+def test_a_run_in_a_former_spare_stops_dies_and_goes_on(
+    keeper: warm.Keeper, tiny_bert: Path, tiny_data: Path, runs_dir: Path
+) -> None:
+    keeper.keep()
+    pid = keeper.pid
+    config = tiny_values(tiny_bert, tiny_data, train__steps=4000, log__eval_every=4000, log__checkpoint_every=5)
+    handle = quick_launch.start(config, runs_dir, key="one")
+    try:
+        assert run_queue.read_launch(handle.folder).pid == pid
+        until(lambda: handle.status().step >= 2, "it trains")
+        status = handle.status()
+        assert (status.pid, status.status) == (pid, "running")
+        assert launch.is_alive(runs_dir, handle.id)
+        assert os.getsid(pid or 0) == pid, "detached from the terminal"
+        assert launch.stop(runs_dir, handle.id) in ("stopping", "stopped")
+        until(lambda: handle.status().status == "stopped", "it stops")
+        stopped_at = handle.status().step
+        keeper.keep()
+        second = keeper.pid
+        assert launch.resume(runs_dir, handle.id) == "queued"
+        until(lambda: handle.status().step > stopped_at + 10, "it goes on")
+        assert handle.status().pid == second
+        os.kill(second or 0, signal.SIGKILL)
+        until(lambda: handle.status().status == "interrupted", "its end is noticed")
+        keeper.keep()
+        launch.resume(runs_dir, handle.id)
+        until(lambda: handle.status().status == "running", "it goes on again")
+        assert launch.end_now(runs_dir, handle.id) == "interrupted"
+    finally:
+        run(runs_dir, "stop", handle.id, "--now")
+
+
+@pytest.mark.journey
+def test_training_in_a_spare_gives_the_same_numbers(
+    keeper: warm.Keeper, tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path
+) -> None:
+    keeper.keep()
+    handle = quick_launch.start(tiny_values(tiny_bert, tiny_data, train__steps=6), runs_dir, key="one")
+    until(lambda: handle.status().status == "finished", "it trains to the end")
+    alone = document(run(tmp_path, "train", *tiny_arguments(tiny_bert, tiny_data, "train.steps=6"), "--json"))
+    warm_one = document(run(runs_dir, "show", handle.id, "--json"))
+    assert warm_one["metrics"] == alone["metrics"]
+    assert warm_one["ranks"] == alone["ranks"]
