@@ -22,6 +22,13 @@ def pages(figures: Mapping[str, Any]) -> Claims:
     yield "a list read before comes sooner", listed["list, warm"]["cpu_s"] < listed["list, first of all"]["cpu_s"]
 
 
+def waits(figures: Mapping[str, Any]) -> Claims:
+    """A run is queued before it has made a step, and evaluations are a part of a run."""
+    found = figures["waits"]
+    yield "a run is queued before its first step", found["start until queued"] < found["start until the first step"]
+    yield "evaluation is a part of a run", 0 < found["evaluation's share"] < 1
+
+
 def store(figures: Mapping[str, Any]) -> Claims:
     """The store writes and reads faster than every tracker that is installed."""
     for size, trackers in figures["sizes"].items():
@@ -89,7 +96,7 @@ def knockouts(figures: Mapping[str, Any]) -> Claims:
 
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
-    for check in (pages, store, overhead, throughput, step_time, quality, domains, methods, knockouts)
+    for check in (pages, waits, store, overhead, throughput, step_time, quality, domains, methods, knockouts)
 }
 
 

@@ -1,0 +1,286 @@
+"""What a person waits for, in a real browser: start, first step, check, answers, pages; and a step beside another.
+
+python -m benchmarks.waits [--quick] [--only steps,launch,answers,pages]
+
+The dashboard is served as `dynlora ui` serves it. Model and data are in the cache before the clock starts. Every time
+is from the click, or the request, until what it brings is on screen. Runs are real: minilm on sentiment4 at defaults,
+60 steps; the large run whose map is drawn is a generated one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+
+from benchmarks import beside, results
+from benchmarks.generated_runs import finish_run, start_run
+from benchmarks.screen import on_screen, server
+from dynlora import assets
+from dynlora.jobs.environment import WARM_VARIABLE
+from dynlora.jobs.launch import catalog
+from dynlora.store import queries
+from dynlora.viz.kit import run_summary
+from tests.browser.chromium import find_chromium
+
+STEPS = 60
+WAIT_MS = 600_000
+QUIET_S = 1.5
+"""Seconds without work of its processes after which a server counts as ready: what is kept warm has imported."""
+
+GOALS: Mapping[str, float] = {
+    "start until queued": 1.0, "start until queued, nothing warm": 1.0,
+    "start until the first step": 8.0, "check, warm": 2.0, "check, cold": 8.0,
+    "first answer": 5.0, "shift": 8.0, "one text word by word": 5.0,
+    "page runs": 1.5, "page run": 1.5, "page capacity": 1.5, "page inputs": 1.5, "page compare": 1.5, "page tour": 1.5,
+    "page methods": 1.5, "page launch": 1.5,
+    "heat map of 10,000 x 224": 1.2, "changed control": 0.4, "evaluation's share": 0.2,
+    "a step beside another": 1.0, "a step alone, over today's": 1.03,
+}  # fmt: skip
+"""Goals on a quiet machine: seconds, but for the share and the ratio."""
+
+Page = Any
+"""A page of playwright."""
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """Yield a page of a headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = find_chromium()
+    if path is None:
+        raise SystemExit("no Chromium: install one, or name it in the variable CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
+        page.set_default_timeout(WAIT_MS)
+        yield page
+        browser.close()
+
+
+@contextmanager
+def served(runs_dir: Path, *, warm: bool) -> Iterator[tuple[str, psutil.Process]]:
+    """Serve the dashboard, with processes kept warm or without."""
+    with mock.patch.dict(os.environ, {WARM_VARIABLE: "1" if warm else "0"}), server(runs_dir, door=True) as found:
+        yield found
+
+
+def settled(page: Page) -> None:
+    """Wait until the page's script has ended."""
+    page.locator('[data-testid=stApp][data-test-script-state="notRunning"]').wait_for()
+
+
+def rest(process: psutil.Process) -> None:
+    """Wait until a server and its children do nothing: nobody presses a button the moment a page has opened."""
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_S:
+        before = _work(process)
+        time.sleep(0.25)
+        if _work(process) - before > 0.05:
+            quiet_since = time.monotonic()
+
+
+def _work(process: psutil.Process) -> float:
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            total += sum(member.cpu_times()[:2])
+        except psutil.Error:
+            continue
+    return total
+
+
+def seconds(act: Callable[[], object], until: Callable[[], object]) -> float:
+    """Return the seconds from an act until what it brings is there."""
+    start = time.perf_counter()
+    act()
+    until()
+    return time.perf_counter() - start
+
+
+def launch_form(page: Page, address: str, steps: int) -> None:
+    """Open the Launch page and enter the number of steps."""
+    page.goto(f"{address}/launch")
+    box = page.get_by_label("Steps", exact=True)
+    box.fill(str(steps))
+    box.press("Enter")
+    page.locator('[class*="st-key-card-command"] code').first.filter(has_text=f"train.steps={steps}").wait_for()
+    settled(page)
+
+
+def check(page: Page) -> float:
+    """Press Check and return the seconds until its result is drawn."""
+    shown = page.get_by_role("heading", name="Tokenized examples")
+    return seconds(page.get_by_role("button", name="Check", exact=True).click, shown.wait_for)
+
+
+def start(page: Page, steps: int) -> tuple[float, float]:
+    """Press Start, open the run, and return the seconds until it is queued and until its first step is on screen."""
+    begun = time.perf_counter()
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_text(re.compile(r"Started as \S+\.")).first.wait_for()
+    queued = time.perf_counter() - begun
+    page.get_by_role("link", name="Open run").first.click()
+    page.get_by_text(re.compile(rf"step [1-9][\d,]* of {steps}")).first.wait_for()
+    return queued, time.perf_counter() - begun
+
+
+def launch_waits(runs_dir: Path, steps: int, *, warm: bool) -> dict[str, float]:
+    """Return the waits of the Launch page; the run is left to end by itself."""
+    with served(runs_dir, warm=warm) as (address, process), browser_page() as page:
+        launch_form(page, address, steps)
+        rest(process)
+        checked = check(page)
+        rest(process)
+        queued, first = start(page, steps)
+        page.get_by_text("finished").first.wait_for()
+    names = ("check, warm", "start until queued", "start until the first step")
+    cold = ("check, cold", "start until queued, nothing warm", "start until the first step, nothing warm")
+    return dict(zip(names if warm else cold, (checked, queued, first), strict=True))
+
+
+def evaluation_share(folder: Path) -> float:
+    """Return which part of a run, from its first evaluation to its last, was spent on evaluating and checkpoints."""
+    logs, events = queries.logs_frame(folder), queries.events_frame(folder, ("evaluate",))
+    began = float(logs[logs["message"].str.startswith("First evaluation")]["time"].iloc[0])
+    whole = float(events["time"].iloc[-1]) - began
+    steps_s = float(run_summary.series(queries.scalars_frame(folder), "step_ms", "train")["value"].sum()) / 1000
+    return (whole - steps_s) / whole
+
+
+def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
+    """Return the seconds of first answers: each from a server of its own, whose page has been open for a while."""
+    found = {}
+    with served(runs_dir, warm=True) as (address, process), browser_page() as page:
+        page.goto(f"{address}/playground?run={run_id}")
+        settled(page)
+        page.get_by_label("Text", exact=True).fill("the food was great but the service was slow")
+        rest(process)
+        said = page.get_by_text(re.compile("adapter predicts"))
+        found["first answer"] = seconds(page.get_by_role("button", name="Predict").click, said.first.wait_for)
+    with served(runs_dir, warm=True) as (address, process), browser_page() as page:
+        page.goto(f"{address}/inputs?run={run_id}&kind=negated&strength=1.0")
+        settled(page)
+        rest(process)
+        card = page.locator('[class*="st-key-card-shift"]')
+        pressed = card.get_by_text("Evaluate perturbed text").click
+        found["shift"] = seconds(pressed, card.locator(".js-plotly-plot").first.wait_for)
+    with served(runs_dir, warm=True) as (address, process), browser_page() as page:
+        page.goto(f"{address}/inputs?run={run_id}")
+        settled(page)
+        rest(process)
+        card, link = page.locator('[class*="st-key-card-token-view"]'), f"{address}/inputs?run={run_id}&example=1"
+        shown = card.get_by_title(re.compile("log-odds")).first.wait_for
+        found["one text word by word"] = seconds(lambda: page.goto(link), shown)
+    return found
+
+
+def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, float]:
+    """Return the median seconds until a page that was drawn before is drawn again, by a new request."""
+    addresses = {
+        "runs": "", "run": f"run?run={run_ids[0]}", "capacity": f"capacity?run={run_ids[0]}",
+        "inputs": f"inputs?run={run_ids[0]}", "compare": f"compare?runs={','.join(run_ids)}", "tour": "tour",
+        "methods": "methods", "launch": "launch",
+    }  # fmt: skip
+    found = {}
+    with served(runs_dir, warm=True) as (address, process), browser_page() as page:
+        for name, place in addresses.items():
+
+            def drawn(place: str = place) -> None:
+                page.goto(f"{address}/{place}")
+                page.locator(
+                    "[data-testid=stMain] h1, [data-testid=stMain] h2, [data-testid=stMain] h3"
+                ).first.wait_for()
+                settled(page)
+
+            drawn()
+            rest(process)
+            times = [seconds(drawn, lambda: None) for _ in range(repeats)]
+            found[f"page {name}"] = statistics.median(times)
+    return found
+
+
+def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
+    """Return the seconds of a large heat map and of another signal in it."""
+    folder = finish_run(start_run(runs_dir, *size, "a large run"))
+    found = on_screen(runs_dir, folder.name, repeats, 5)
+    return {
+        "heat map of 10,000 x 224": found["first_s"],
+        "changed control": found["control_s"],
+        "a page with a title alone": found["title_s"],
+    }
+
+
+def step_waits(*, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the seconds of a step with the setting that dynlora makes, and those of every setting."""
+    from dynlora import SPIN_COUNT
+
+    names = [next(iter(beside.SETTINGS)), SPIN_COUNT] if quick else list(beside.SETTINGS)
+    found = beside.measure(5 if quick else 40, 1 if quick else 3, names)
+    beside.show(found)
+    today, ours = found[names[0]], found[SPIN_COUNT]
+    return {
+        "a step alone": ours["alone_s"],
+        "a step alone, over today's": ours["alone_s"] / today["alone_s"],
+        "a step beside another": ours["beside_s"],
+    }, found
+
+
+def show(found: Mapping[str, float]) -> None:
+    """Print what was measured beside its goal."""
+    print("\nWaits")
+    for name, value in found.items():
+        goal = GOALS.get(name)
+        verdict = "" if goal is None else f"   goal {goal:5.2f}  {'met' if value <= goal else 'MISSED'}"
+        print(f"  {name:42} {value:8.2f}{verdict}")
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few steps and repeats: does it work, nothing more")
+    parser.add_argument("--only", default="steps,launch,answers,pages", help="parts to measure, separated by commas")
+    arguments = parser.parse_args()
+    parts, quick = set(arguments.only.split(",")), arguments.quick
+    steps, repeats = (8, 2) if quick else (STEPS, 5)
+    found: dict[str, float] = {}
+    figures: dict[str, Any] = {"load_before": os.getloadavg(), "goals": GOALS, "steps": steps}
+    assets.resolve_model("minilm")
+    assets.resolve_data("sentiment4")
+    catalog()
+    if "steps" in parts:
+        found_steps, figures["spin_counts"] = step_waits(quick=quick)
+        found |= found_steps
+    with tempfile.TemporaryDirectory() as place:
+        runs_dir = Path(place) / "runs"
+        runs_dir.mkdir()
+        if parts & {"launch", "answers", "pages"}:
+            found |= launch_waits(runs_dir, steps, warm=True)
+            found |= launch_waits(runs_dir, steps, warm=False)
+            run_ids = queries.list_runs(runs_dir)["id"].tolist()
+            found["evaluation's share"] = evaluation_share(runs_dir / run_ids[-1])
+            if "answers" in parts:
+                found |= answer_waits(runs_dir, run_ids[-1])
+            if "pages" in parts:
+                found |= page_waits(runs_dir, run_ids, repeats)
+                found |= large_map(runs_dir, (500, 36) if quick else (10_000, 224), repeats)
+    figures |= {"waits": found, "load_after": os.getloadavg()}
+    show(found)
+    print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))
+    print("written:", results.write("waits-quick" if quick else "waits", figures, "benchmarks.waits"))
+
+
+if __name__ == "__main__":
+    main()
