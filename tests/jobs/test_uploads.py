@@ -18,7 +18,8 @@ from dynlora.jobs import uploads
         ("C:\\Windows\\a.jsonl", "a.jsonl"), ("a.tar.parquet", "a-tar.parquet"), (".csv", "data.csv"),
         ("con.csv", "data.csv"), ("LPT1.tsv", "data.tsv"), ("$(touch x);.csv", "touch-x.csv"), ("-rf.csv", "rf.csv"),
         ("a\x00b\n.csv", "a-b.csv"), ("Big Data.CSV.GZ", "Big-Data.csv.gz"),
-        ("a.xlsx", "a.xlsx"), ("a.json", "a.json"), ("\u202egnp.csv", "gnp.csv"), ("x" * 300 + ".csv", "x" * 80 + ".csv"),
+        ("a.xlsx", "a.xlsx"), ("a.json", "a.json"), ("\u202egnp.csv", "gnp.csv"),
+        ("x" * 300 + ".csv", "x" * 80 + ".csv"),
     ],
 )  # fmt: skip
 def test_names_are_made_plain(name: str, kept: str, runs_dir: Path) -> None:

@@ -15,6 +15,7 @@ from dynlora.jobs import uploads
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.training import run as training
+from dynlora.training.plan import plan
 from dynlora.viz.launch import data_check
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, WITH_ODD_ROWS
@@ -76,7 +77,7 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     assert "data.repair=[drop_empty_texts, drop_empty_labels, {merge: {Good: good" in command
     values = tiny_values(tiny_bert, Path(data["path"]), train__steps=3)
     settings = parse_config({**values, "data": {**data, "max_length": 16}})
-    planned = training.plan(settings)
+    planned = plan(settings)
     assert planned.meta["labels"] == ["bad", "good"]
     outcome = training.train(settings, runs_dir, progress=False)
     assert outcome.state == "finished", outcome.error
