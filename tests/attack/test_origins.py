@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
-from dynlora.jobs import spawn
+from dynlora.jobs import environment
 from dynlora.jobs import spawn as children
 from dynlora.server import serve as serving
 from dynlora.server import token as access_token
@@ -161,20 +161,20 @@ def test_bound_to_everything_it_answers_to_this_machines_names_only() -> None:
 
 
 def test_bound_elsewhere_it_is_read_only_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(spawn.TOKEN_VARIABLE, "a stale one of the shell")
+    monkeypatch.setenv(environment.TOKEN_VARIABLE, "a stale one of the shell")
     found, said = serving.server_environment(tmp_path, "127.0.0.1", TOKEN)
-    assert (said, found.get("DYNLORA_READ_ONLY"), found.get(spawn.TOKEN_VARIABLE)) == ("", None, None)
+    assert (said, found.get("DYNLORA_READ_ONLY"), found.get(environment.TOKEN_VARIABLE)) == ("", None, None)
     found, said = serving.server_environment(tmp_path, "192.0.2.1", None)
-    assert (found["DYNLORA_READ_ONLY"], found.get(spawn.TOKEN_VARIABLE)) == ("1", None)
+    assert (found["DYNLORA_READ_ONLY"], found.get(environment.TOKEN_VARIABLE)) == ("1", None)
     assert "read-only" in said
     assert found[HOSTS_VARIABLE] == "192.0.2.1,127.0.0.1,localhost,::1"
     found, said = serving.server_environment(tmp_path, "192.0.2.1", TOKEN)
-    assert (found["DYNLORA_READ_ONLY"], found[spawn.TOKEN_VARIABLE]) == ("1", TOKEN)
+    assert (found["DYNLORA_READ_ONLY"], found[environment.TOKEN_VARIABLE]) == ("1", TOKEN)
     assert TOKEN not in said
 
 
 def test_the_token_is_in_no_list_of_arguments_and_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(spawn.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(environment.TOKEN_VARIABLE, TOKEN)
     assert TOKEN not in " ".join(serving.server_command("0.0.0.0", 8501))
     assert TOKEN not in children.child_environment().values()
 
@@ -185,14 +185,14 @@ def test_no_address_of_this_machine_is_asked_for_on_the_internet() -> None:
 
 
 def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(spawn.TOKEN_VARIABLE, raising=False)
+    monkeypatch.delenv(environment.TOKEN_VARIABLE, raising=False)
     monkeypatch.setattr(access_token, "WRONG_COSTS_S", 0.0)
     assert access_token.read_token(None) is None
     assert not access_token.is_token("")
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     assert access_token.read_token(file) == TOKEN
-    monkeypatch.setenv(spawn.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(environment.TOKEN_VARIABLE, TOKEN)
     assert access_token.read_token(None) == TOKEN
     assert access_token.is_token(TOKEN)
     for wrong in ("", TOKEN[:-1], TOKEN + "0", TOKEN.upper(), "\ud800", "é" * 20):

@@ -11,7 +11,7 @@ import pytest
 from dynlora.store import queries
 from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, show
 from tests.data_files.files import csv_text
-from tests.pages.test_data_check_card import CLEAN, ODD
+from tests.data_files.odd import CLEAN, ODD
 from tests.tiny import tiny_rows, write_csv
 
 if TYPE_CHECKING:

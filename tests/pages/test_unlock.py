@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
-from dynlora.jobs import spawn
+from dynlora.jobs import environment
 from dynlora.server import token as access_token
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
@@ -20,7 +20,7 @@ TOKEN = "0123456789abcdef-token"
 @pytest.fixture(autouse=True)
 def _served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
-    monkeypatch.setenv(spawn.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(environment.TOKEN_VARIABLE, TOKEN)
     monkeypatch.setattr(access_token, "WRONG_COSTS_S", 0.0)
 
 
@@ -49,7 +49,7 @@ def test_nothing_starts_before_the_token_and_everything_after_it() -> None:
 
 
 def test_without_a_token_there_is_nothing_to_type(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
-    monkeypatch.delenv(spawn.TOKEN_VARIABLE)
+    monkeypatch.delenv(environment.TOKEN_VARIABLE)
     app = open_page("runs")
     assert "Read-only" in words(app)
     assert not app.sidebar.text_input
