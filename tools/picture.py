@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 WIDTH, HEIGHT, START_S = 1180, 900, 120
-FRAME_MS, LAST_MS, SETTLED_MS, MOST_BYTES = 180, 2500, 1800, 3_000_000
+FRAME_MS, LAST_MS, DRAWN_MS, MOST_BYTES = 180, 2500, 600, 3_000_000
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
             "--disable-component-update", "--disable-sync")  # fmt: skip
 
@@ -94,9 +94,16 @@ def record(page: Page, address: str, frames: int) -> tuple[bytes, list[bytes]]:
     pictures = []
     for place in sorted({round(last * k / max(1, frames - 1)) for k in range(frames)}):
         slider.evaluate("(slider, value) => { slider.value = value; slider.oninput(); }", str(place))
-        page.wait_for_timeout(SETTLED_MS)  # the map's line follows when the slider rests
+        _follow(page, player.get_attribute("data-step") or "")
         pictures.append(both.first.screenshot())
     return still, pictures
+
+
+def _follow(page: Page, step: str) -> None:
+    """Return when the whole page shows a step: its map's line follows when the slider rests."""
+    page.wait_for_function("step => new URLSearchParams(location.search).get('step') === step", arg=step)
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    page.wait_for_timeout(DRAWN_MS)
 
 
 def animation(pictures: list[bytes], path: Path) -> int:
