@@ -32,7 +32,7 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def anchors(app: AppTest) -> list[str]:
     """Return the names in the anchors of the sections."""
-    return [heading.anchor or "" for heading in app.subheader]
+    return [str(heading.anchor) for heading in app.subheader]
 
 
 def test_links_by_anchor_keep_working(described: list[dict[str, Any]]) -> None:
