@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from dynlora.cli.options import in_runs, reports
-from dynlora.cli.warm import importing
 from dynlora.errors import ConfigError
 from dynlora.store.schema import run_folder
 
@@ -38,7 +37,6 @@ def knockout(**options: Any) -> Any:
 @click.option("--memory", type=click.IntRange(1), default=None, help="Memory limit in bytes.")
 def answer(idle: float | None, memory: int | None) -> None:
     """Answer requests about trained runs, one JSON line each; pages start this."""
-    importing().join()
     from dynlora.inference.worker import IDLE_S, main
 
     main(IDLE_S if idle is None else idle, memory)

@@ -33,7 +33,8 @@ NICE = 5
 @click.pass_context
 def warm(context: click.Context) -> None:
     """Import what training needs, read one command from standard input and become it; end with the input."""
-    imports = importing()
+    imports = threading.Thread(target=_import_all, daemon=True)
+    imports.start()
     order = _order(sys.stdin.readline())
     if order is None:
         os._exit(0)  # nobody needs what is being imported
@@ -60,13 +61,6 @@ def check_queued(run_id: str, runs_dir: Path) -> None:
 def _order(line: str) -> dict[str, Any] | None:
     """Return the command that was sent, None when the input ended."""
     return json.loads(line) if line.strip() else None
-
-
-def importing() -> threading.Thread:
-    """Return a thread of lower priority that has begun to import what commands with a model need."""
-    thread = threading.Thread(target=_import_all, daemon=True)
-    thread.start()
-    return thread
 
 
 def _import_all() -> None:

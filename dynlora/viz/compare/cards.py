@@ -88,7 +88,9 @@ def _highlighted(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Gr
 
 def group_controls(found: Compared) -> None:
     """Draw the choice between groups and single runs, and of many that of the highlighted ones."""
-    segmented("group", "Runs of one configuration", list(SHOWN), _usual(list(found.summaries.values())), SHOWN.get)
+    segmented(
+        "group", "Runs of one configuration", list(SHOWN), _usual(list(found.summaries.values())), SHOWN.__getitem__
+    )
     if len(found.groups) > MOST_COLOURED:
         titles = [group.title for group in found.groups]
         several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")

@@ -81,7 +81,8 @@ def sentence(table: pd.DataFrame) -> str:
     said = ""
     if table["right"].notna().any():
         said = f"{(table['right'] == 'yes').sum()} of {plural(len(table), 'run')} predict its label. "
-    low, high = known.loc[known["loss (nats)"].idxmin()], known.loc[known["loss (nats)"].idxmax()]
+    ordered = known.sort_values("loss (nats)", kind="stable")
+    low, high = ordered.iloc[0], ordered.iloc[-1]
     if score(low["loss (nats)"]) == score(high["loss (nats)"]):
         return f"{said}Its loss is {number(low['loss (nats)'])} nats in every run."
     return (
