@@ -15,12 +15,12 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a run as plain JSON values (NaN and infinities as null).
 
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
-    best (with `rows` where these are a sample), evaluated (`rows` of the last evaluation, `of` all held-out rows),
-    params, ranks and scaling by module, time, config; then created (seconds since the epoch), fidelity, own_signals
-    (what the method records beside the usual), metric (the one that decides), labels (names of the classes), task,
-    peft_task_type, planned_events (reallocations the schedule plans, or null), data_size, data_warnings, data_repairs
-    (what was done to the rows), machine, checkpoint_step (what a hard end falls back to), error, stalled_s,
-    heartbeat_age_s, other_host, folder.
+    best (with `rows` where these are a sample), params, ranks by module, time, config; then evaluated (`rows` of the
+    last evaluation, `of` all held-out rows), scaling by module, created (seconds since the epoch), fidelity,
+    own_signals (what the method records beside the usual), metric (the one that decides), labels (names of the
+    classes), task, peft_task_type, planned_events (reallocations the schedule plans, or null), data_size,
+    data_warnings, data_repairs (what was done to the rows), machine, checkpoint_step (what a hard end falls back to),
+    error, stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -42,12 +42,12 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "max_steps": status.max_steps,
         "metrics": numbers(meta.get("metrics")),
         "best": numbers(meta.get("best")),
-        "evaluated": counts(meta.get("evaluated")),
         "params": counts(meta.get("params")),
         "ranks": ranks,
-        "scaling": numbers(meta.get("scaling")),
         "time": numbers(meta.get("time")),
         "config": config(meta.get("config")),
+        "evaluated": counts(meta.get("evaluated")),
+        "scaling": numbers(meta.get("scaling")),
         "created": moment(meta.get("created")),
         "fidelity": text(meta.get("fidelity")),
         "own_signals": table(meta.get("own_signals")),

@@ -105,7 +105,7 @@ def test_imbalance_repeats_and_leaks_are_warned_about(tiny_bert: Path, tmp_path:
     outcome = training.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
     with RunReader(outcome.folder) as reader:
         said = " ".join(reader.meta()["data_warnings"])
-    assert "Imbalanced: bad" in said
+    assert "Few examples: bad" in said
     assert "57 of 61 training examples repeat the text of another" in said
     assert "are in both the training and the held-out data" in said
 
