@@ -74,8 +74,14 @@ def _copied(page: Page) -> peft.LoraConfig:
     """Copy the ranks with one click, and return what the code makes."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]')
-    code.hover()
-    code.locator("button").first.click()
+    button = code.locator("button").first
+
+    def is_shown() -> bool:
+        code.hover()  # again where the page moved under the pointer: the button is there under it only
+        return button.is_visible()
+
+    until(is_shown, "the button that copies")
+    button.click()
     names: dict = {}
     exec(page.evaluate("navigator.clipboard.readText()"), names)
     return names["config"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import OTHER, Picture
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ def _points(page: Page, card: str, trace: int) -> Locator:
     return plot.locator(".scatterlayer .trace").nth(trace).locator(".point")
 
 
+@pytest.mark.journey
 def test_a_click_on_a_row_and_on_a_point_follows_a_module(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
