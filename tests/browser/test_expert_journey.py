@@ -1,0 +1,74 @@
+"""An expert: fifteen runs compared, one module followed through all pictures, an example pinned across runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import Picture, settled
+from tests.viz.runs import make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+RUNS = [f"20260101-0001{number:02d}-00000000" for number in range(15)]
+
+
+@pytest.mark.journey
+def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
+    server: str, page: Page, picture: Picture, runs_dir: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    for number, run in enumerate(RUNS):
+        strategy = "lora" if number < 3 else "dynamic" if number < 6 else f"method{number}"
+        make_run(runs_dir, run_id=run, seed=number % 3, strategy=strategy, extras=True, moves=number >= 3, gates=False)
+    page.goto(f"{server}/compare?runs={','.join(RUNS)}")
+    curves = page.locator('[class*="st-key-card-loss"] .js-plotly-plot')
+    expect(curves).to_be_visible()
+    expect(page.locator('[class*="st-key-card-verdict"] strong').first).to_contain_text("lora")
+    settled(page)
+    names = [text for text in curves.locator(".scatterlayer .textpoint").all_text_contents() if text.strip()]
+    assert len(names) == 6, names
+    picture(page, "expert-compare", full_page=True)
+
+    page.goto(f"{server}/capacity?run={RUNS[3]}")
+    _click(page, _points(page, "map").nth(2))
+    expect(page).to_have_url(re.compile("module=bert"))
+    module = re.findall(r"module=([^&]+)", page.url)[0]
+    expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
+    expect(page.locator('[class*="st-key-card-module"] .js-plotly-plot')).to_be_visible()
+    marked = page.locator('[class*="st-key-card-map"] .shapelayer path')
+    assert marked.count() >= 2, "the step and the module's row"
+    picture(page, "expert-module", full_page=True)
+
+    page.goto(f"{server}/inputs?run={RUNS[3]}")
+    _click(page, _points(page, "probe").nth(3))
+    expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
+    pinned = re.findall(r"points=(\d+)", page.url)[0]
+    page.get_by_role("link", name="Compare this example across runs").click()
+    expect(page).to_have_url(re.compile(rf"example={pinned}"))
+    card = page.locator('[class*="st-key-card-example"]')
+    expect(card.get_by_text(re.compile(r"of 12 runs predict its label"))).to_be_visible()
+    picture(page, "expert-example", full_page=True)
+
+
+def _points(page: Page, card: str) -> Locator:
+    """Return the points of the first trace of a card's chart, once nothing is being drawn."""
+    from playwright.sync_api import expect
+
+    found = page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot .scatterlayer .trace').first.locator(".point")
+    expect(found.first).to_be_attached()
+    settled(page)
+    return found
+
+
+def _click(page: Page, point: Locator) -> None:
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -1,0 +1,80 @@
+"""A newcomer: Home, its moving picture, the tour, a first run, and what came of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora.store import queries
+from dynlora.viz.tour import model as tour_model
+from tests.browser.conftest import OTHER, Picture, Window, settled
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+FIELDS = {
+    "Steps": "12", "Batch size (examples)": "8", "Maximum length (tokens)": "16",
+    "Maximum training examples": "64", "Maximum held-out examples": "50",
+}  # fmt: skip
+
+
+@pytest.mark.journey
+def test_a_newcomer_sees_it_move_takes_the_tour_and_trains(
+    server: str, window: Window, picture: Picture, runs_dir: Path, tiny_bert: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    page = window(reduced_motion="no-preference").new_page()
+    page.goto(server)
+    player = page.locator(".replay")
+    player.get_by_role("button", name="Pause").wait_for()
+    shown = player.get_attribute("data-step")
+    until(lambda: player.get_attribute("data-step") != shown, "the picture to move")
+    settled(page)
+    picture(page, "newcomer-home", full_page=True)
+
+    page.get_by_role("link", name="Take the tour").click()
+    for stop in tour_model.STOPS[1:]:
+        page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
+        expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
+    page.get_by_role("link", name="Launch a similar run").click()
+    expect(page).to_have_url(re.compile("/launch"))
+    settled(page)
+    run_id = _train(page, runs_dir, tiny_bert)
+    expect(page.locator('[class*="st-key-card-verdict"] strong').first).to_contain_text("reaches accuracy")
+    expect(page.get_by_role("link", name="Train plain LoRA at the same budget")).to_be_visible()
+    picture(page, "newcomer-verdict", full_page=True)
+    assert queries.run_summary(runs_dir / run_id)["status"] == "finished"
+
+    page.goto(server)
+    expect(page.get_by_text("Recent runs")).to_be_visible()
+    assert page.get_by_role("link", name="Take the tour").count() == 0, "it was taken"
+
+
+def _train(page: Page, runs_dir: Path, tiny_bert: Path) -> str:
+    """Start a short run from the form and open its page once it has finished; return its id."""
+    from playwright.sync_api import expect
+
+    for label, value in {"Model": str(tiny_bert), **FIELDS}.items():
+        box = page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        settled(page)
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_text(re.compile(r"Started as \S+"))).to_be_visible()
+    until(lambda: _finished(runs_dir), "the end of the run")
+    page.get_by_role("link", name="Open run").click()
+    expect(page.get_by_text("step 12 of 12").first).to_be_visible()
+    settled(page)
+    return _finished(runs_dir)[0]
+
+
+def _finished(runs_dir: Path) -> list[str]:
+    runs = queries.list_runs(runs_dir)
+    states = {run: status for run, status in zip(runs["id"], runs["status"], strict=True) if run != OTHER}
+    assert "failed" not in states.values(), states
+    return [run for run, status in states.items() if status == "finished"]
