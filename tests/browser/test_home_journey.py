@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STEP = "element => Number(element.dataset.step)"
 
 
+@pytest.mark.journey
 def test_the_picture_plays_by_itself_and_again(server: str, window: Window) -> None:
     page = window(reduced_motion="no-preference").new_page()
     asked: list[str] = []
@@ -75,6 +76,7 @@ def test_an_old_link_to_the_list_leads_to_it(server: str, page: Page) -> None:
     page.get_by_role("heading", name="Runs", level=1).wait_for()
 
 
+@pytest.mark.journey
 def test_a_run_that_trains_appears_on_home_by_itself(server: str, runs_dir: Path, page: Page) -> None:
     """It is what `make demo` opens: the run is started after the page."""
     page.goto(server)

@@ -65,6 +65,7 @@ def test_a_command_runs_in_the_spare_as_in_a_process_of_its_own(keeper: warm.Kee
     assert keeper.pid != pid, "each is used once"
 
 
+@pytest.mark.journey
 def test_a_refusal_of_the_spare_is_its_sentence_and_its_exit_code(keeper: warm.Keeper, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("train: {lr: -1}")
