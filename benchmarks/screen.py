@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -108,7 +109,8 @@ def _choose(page: Any, signal: str) -> float:
     """Choose another signal and return the seconds until its map has taken the place of the one before."""
     before = page.locator(MAP).first.get_attribute("href")
     start = time.perf_counter()
-    page.get_by_role("button", name=signal, exact=True).or_(page.get_by_role("radio", name=signal, exact=True)).click()
+    name = re.compile(f"^{signal}$", re.IGNORECASE)
+    page.get_by_role("button", name=name).or_(page.get_by_role("radio", name=name)).click()
     page.wait_for_function(
         "([map, before]) => { const now = document.querySelector(map); "
         "return now !== null && now.getAttribute('href') !== before; }",
