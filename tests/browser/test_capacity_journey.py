@@ -69,6 +69,7 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
     )
 
 
+@pytest.mark.journey
 def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, long_run: str) -> None:
     from playwright.sync_api import expect
 
