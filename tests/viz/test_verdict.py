@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynlora.config_files import read_run_config
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.store.summary import run_summary
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.verdict import text as verdict_text
@@ -199,6 +203,20 @@ def test_the_baseline_has_the_budget_of_what_is_looked_at_and_no_gates() -> None
     found = verdict(THREE | of(*large, *gated), gains(2.0), focus="d0")
     assert found is not None
     assert found.baseline.runs == ("l0", "l1", "l2")
+
+
+@pytest.mark.parametrize("folder", sorted(sample_runs_dir().glob("2*")), ids=lambda folder: folder.name)
+def test_a_new_seed_joins_the_runs_made_before_a_setting_was_there(folder: Path) -> None:
+    """A run that was made before a setting existed, and its repetition, which writes the setting out."""
+    made = run_summary(folder)
+    config = read_run_config(folder).model_dump(mode="json") | {"seed": made["seed"] + 1}
+    assert "eval_rows" not in made["config"]["log"]
+    assert "eval_rows" in config["log"]
+    again = made | {"id": made["id"] + "-again", "seed": config["seed"], "config": config}
+    found = verdict(of(made, again), gains(0.0))
+    assert found is not None
+    assert [group.runs for group in seed_groups.grouped([made, again])] == [(made["id"], again["id"])]
+    assert found.baseline.runs == (made["id"], again["id"])
 
 
 @settings(max_examples=30)

@@ -26,8 +26,8 @@ CLOCKS = {
 GRID = 300
 """Most points of a mean line."""
 
-NOT_COMPARED = ("seed", "name")
-"""Settings in which runs of one group may differ."""
+NOT_COMPARED = ("seed", "name", "log.eval_rows")
+"""Settings in which runs of one group may differ: none of them changes how a run trains or its last evaluation."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,9 @@ def alone(names: Mapping[str, str]) -> list[Group]:
 
 
 def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str, Any]:
-    left_out = {*NOT_COMPARED, *ignoring}
-    return {key: value for key, value in flat(summary.get("config") or {}).items() if key not in left_out}
+    """Return the settings that are set, by dotted key; an older run lacks the keys of settings that came later."""
+    left_out, found = {*NOT_COMPARED, *ignoring}, flat(summary.get("config") or {})
+    return {key: value for key, value in found.items() if value is not None and key not in left_out}
 
 
 def configuration(summary: Mapping[str, Any]) -> str:

@@ -220,9 +220,10 @@ def _result(summary: Summary) -> float | None:
 
 
 def _task(summary: Summary) -> str:
-    """Return what runs must share to be set against each other."""
-    config = summary.get("config") or {}
-    shared = [summary.get("model"), summary.get("data"), config.get("data"), main_metric(summary)[0]]
+    """Return what runs must share to be set against each other; a setting that is not set is as one that is missing."""
+    data = ((summary.get("config") or {}).get("data") or {}).items()
+    chosen = {key: value for key, value in data if value is not None}
+    shared = [summary.get("model"), summary.get("data"), chosen, main_metric(summary)[0]]
     return json.dumps([*shared, summary.get("max_steps")], sort_keys=True, default=str)
 
 
