@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from dynlora.data_files.json_file import column
 from dynlora.data_files.opening import MAX_LINE_BYTES, Source, as_utf8, checked_columns, first_line, refusal
-from dynlora.data_files.table import Table, plain
+from dynlora.data_files.table import ARROW_REFUSALS, Table, plain
 
 GAPS: dict[str, Any] = {"keep_default_na": False, "na_values": ["", "nan", "NaN"]}
 """A text or class may be called NA, None or null; an empty cell, or a number that is none, is a gap."""
@@ -107,18 +107,20 @@ def _typed(source: Source, options: dict[str, Any]) -> pa.Table:
         try:
             with source.open() as file, pd.read_csv(file, iterator=True, chunksize=PIECE, **options) as pieces:
                 tables = [plain(pa.Table.from_pandas(frame)) for frame in pieces]
-            return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, IndexError):
-            with source.open() as file:  # the pieces differ: a column is then of one type throughout
-                frame = pd.read_csv(file, low_memory=False, **options)
-            return _of_frame(frame)
+            if tables:
+                return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
+        except ARROW_REFUSALS:
+            pass  # the pieces differ; read at once, a column is of one type throughout
+        with source.open() as file:
+            frame = pd.read_csv(file, low_memory=False, **options)
+        return _of_frame(frame)
 
 
 def _of_frame(frame: pd.DataFrame) -> pa.Table:
     """Return the cells of a frame; a column of several types, or of numbers that are too large, is text."""
     try:
         return plain(pa.Table.from_pandas(frame))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+    except ARROW_REFUSALS:
         return pa.table({str(name): column([_or_gap(cell) for cell in frame[name].tolist()]) for name in frame})
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, is_empty
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
-TOKENS_A_WORD = 1.3
-CHARACTERS_A_TOKEN = 4.5
+TOKENS_PER_WORD = 1.3
+CHARACTERS_PER_TOKEN = 4.5
 """What an estimate of tokens assumes: of words and punctuation, and of text without spaces."""
 
 
@@ -161,7 +161,7 @@ def long(rows: Examples, max_length: int) -> np.ndarray:
 
 def tokens_of(text: Any) -> float:
     """Return an estimate of the tokens of a text: words and punctuation; text without spaces by its length."""
-    return max(TOKENS_A_WORD * len(_PIECE.findall(str(text))), len(str(text)) / CHARACTERS_A_TOKEN)
+    return max(TOKENS_PER_WORD * len(_PIECE.findall(str(text))), len(str(text)) / CHARACTERS_PER_TOKEN)
 
 
 def _where(flags: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from dynlora.data_files.opening import Source, as_utf8, checked_columns, refusal
-from dynlora.data_files.table import Table, plain
+from dynlora.data_files.table import ARROW_REFUSALS, Table, plain
 from dynlora.errors import DataError
 
 PIECE_BYTES = 10 * 2**20
@@ -68,7 +68,7 @@ def _read_lines(source: Source, limit: int | None) -> Table:
         rows = _typed(data)
         if rows.num_rows != len(places):
             raise pa.ArrowInvalid("another number of rows")
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError):
+    except (*ARROW_REFUSALS, KeyError):  # KeyError: a name that stands twice in an object; the last value counts
         rows = of_rows([json.loads(line) for line in data.splitlines() if line.strip()])
     checked_columns(source.name, rows.column_names)
     return Table.of(source.name, rows, places, (source.encoding,))
@@ -168,7 +168,7 @@ def _read_whole(source: Source) -> Table:
     try:
         lines = "\n".join(pd.io.json.ujson_dumps(item) for item in items)  # pyright: ignore[reportAttributeAccessIssue]
         rows = plain(_typed_piece(lines.encode()))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError):
+    except ARROW_REFUSALS:
         rows = of_rows(items)
     notes = (source.encoding, *([f"rows of {key!r}"] if key else []))
     return Table.of(source.name, rows, places, notes)
@@ -271,7 +271,7 @@ def column(values: Sequence[Any]) -> pa.Array:
     """Return values of one type as they are; of several as text, lists and objects as JSON."""
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+    except ARROW_REFUSALS:
         return pa.array([None if value is None else _text(value) for value in values], pa.string())
 
 

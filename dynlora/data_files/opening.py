@@ -119,8 +119,8 @@ def opened(path: Path) -> Source:
 def as_utf8(source: Source, *, in_lines: bool = True) -> Source:
     """Return text as UTF-8, whatever it was in; the encoding that was taken is named in the result.
 
-    UTF-8 with and without a byte-order mark, UTF-16 and UTF-32; else Windows-1252 or Latin-1, which have one byte a
-    character and cannot be told from damage but by what the bytes spell.
+    UTF-8 with and without a byte-order mark, UTF-16 and UTF-32; else Windows-1252 or Latin-1. Every byte is a
+    character in those two, so a damaged file is recognised only by the words that its bytes spell.
 
     Args:
         source: bytes of a text file.

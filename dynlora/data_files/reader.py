@@ -13,7 +13,7 @@ from dynlora.data_files import binary_file, csv_file, json_file
 from dynlora.data_files.opening import Source, ending_of, endings_text, first_line, is_table, opened, refusal, stem_of
 from dynlora.data_files.table import Table, joined
 
-HELD_OUT = ("validation", "test", "dev", "valid", "eval")
+HELD_OUT_NAMES = ("validation", "test", "dev", "valid", "eval")
 """Names of the held-out side, the first that is there wins."""
 
 SHARD = re.compile(r"-\d+-of-\d+$")
@@ -83,7 +83,7 @@ def read_sides(path: Path, limit: int | None = None) -> Sides:
             path.name,
             "has no train.csv, train.jsonl or train.parquet; name the files train.* and validation.*, or give one file",
         )
-    held_out = next((files[name] for name in HELD_OUT if name in files), None)
+    held_out = next((files[name] for name in HELD_OUT_NAMES if name in files), None)
     return Sides(_together(files["train"], limit), None if held_out is None else _together(held_out, limit))
 
 
@@ -94,7 +94,7 @@ def _saved_sides(path: Path) -> Sides:
         return Sides(binary_file.read_saved(path))
     if "train" not in splits:
         raise refusal(path.name, f"has the splits {', '.join(splits[:5])} but no train; name one of them train")
-    held_out = next((name for name in HELD_OUT if name in splits), None)
+    held_out = next((name for name in HELD_OUT_NAMES if name in splits), None)
     train = binary_file.read_saved(path / "train")
     return Sides(train, None if held_out is None else binary_file.read_saved(path / held_out))
 
@@ -109,7 +109,7 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         if is_table(path) and not path.name.startswith("."):
             found.setdefault(stem_of(path).split("-")[0].lower(), []).append(path)
-    for split in ("train", *HELD_OUT):
+    for split in ("train", *HELD_OUT_NAMES):
         paths = found.get(split, [])
         if len(paths) > 1 and not all(SHARD.search(stem_of(path)) for path in paths):
             said = " and ".join(path.name for path in paths[:3])

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+ARROW_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
+"""What pyarrow raises for values of several types in a column, for nesting it cannot join, for too large integers."""
+
 ROW, LINE = "row", "line"
 """How places are counted: in lines of a text file, or in rows of a table without lines; both from 1."""
 
