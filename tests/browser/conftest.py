@@ -253,5 +253,14 @@ def settled(page: Page) -> None:
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
 
 
+def click_point(page: Page, point: Locator) -> None:
+    """Click the middle of a chart's point: plotly listens to the pointer and not to the element."""
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
 def _is_foreign(address: str) -> bool:
     return re.match(r"(data|blob):|(http|ws)://127\.0\.0\.1:", address) is None

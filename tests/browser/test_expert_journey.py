@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import Picture, settled
+from tests.browser.conftest import Picture, click_point, settled
 from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
     picture(page, "expert-compare", full_page=True)
 
     page.goto(f"{server}/capacity?run={RUNS[3]}")
-    _click(page, _points(page, "map").nth(2))
+    click_point(page, _points(page, "map").nth(2))
     expect(page).to_have_url(re.compile("module=bert"))
     module = re.findall(r"module=([^&]+)", page.url)[0]
     expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
@@ -46,7 +46,7 @@ def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
     picture(page, "expert-module", full_page=True)
 
     page.goto(f"{server}/inputs?run={RUNS[3]}")
-    _click(page, _points(page, "probe").nth(3))
+    click_point(page, _points(page, "probe").nth(3))
     expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
     pinned = re.findall(r"points=(\d+)", page.url)[0]
     page.get_by_role("link", name="Compare this example across runs").click()
@@ -64,11 +64,3 @@ def _points(page: Page, card: str) -> Locator:
     expect(found.first).to_be_attached()
     settled(page)
     return found
-
-
-def _click(page: Page, point: Locator) -> None:
-    point.scroll_into_view_if_needed()
-    box = point.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import OTHER, Picture
+from tests.browser.conftest import OTHER, Picture, click_point
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
-
-
-def _click(page: Page, point: Locator) -> None:
-    point.scroll_into_view_if_needed()
-    box = point.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
 
 def _points(page: Page, card: str, trace: int) -> Locator:
@@ -34,13 +26,13 @@ def test_a_click_on_a_row_and_on_a_point_follows_a_module(server: str, page: Pag
     handles = _points(page, "map", 0)
     expect(handles.first).to_be_attached()
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
-    _click(page, handles.nth(1))
+    click_point(page, handles.nth(1))
     expect(page).to_have_url(re.compile(r"module=bert"))
     by_row = re.findall(r"module=([^&]+)", page.url)[0]
     expect(page.locator('[class*="st-key-card-module"]')).to_be_visible()
 
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
-    _click(page, _points(page, "scatter", 0).nth(1))
+    click_point(page, _points(page, "scatter", 0).nth(1))
     expect(page).to_have_url(re.compile(rf"module=(?!{re.escape(by_row)}(?:&|$))"))
     by_point = re.findall(r"module=([^&]+)", page.url)[0]
     expect(page.get_by_text(f"is the module {by_point}.").first).to_be_attached()

@@ -13,7 +13,7 @@ from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
 
 MOST_COLOURED = 6
-"""Most configurations that are told apart by colour; of more, the first so many are, unless others are chosen."""
+"""Most configurations that have a colour of their own; of more, the first ones have it, unless others are chosen."""
 
 LABEL_LENGTH = 20
 

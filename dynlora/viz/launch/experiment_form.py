@@ -18,6 +18,7 @@ from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import is_read_only, list_all, runs_dir
+from dynlora.viz.ui.unlock import say_read_only
 
 SEEDS = "0-2"
 """Three seeds, the fewest on which a verdict is given."""
@@ -65,18 +66,17 @@ def start_experiment(values: Mapping[str, Any], found: Experiment, missing: str 
         found: what varies.
         missing: what has to be given first, in a sentence; the button waits for it.
     """
-    config = experiment_model.base(values)
-    example = experiment_model.first(config, found)
-    seconds = preflight_card.checked_seconds(example) or experiment_model.seconds_per_run(list_all(), config)
+    config, first = experiment_model.base(values), example(values, found)
+    seconds = preflight_card.checked_seconds(first) or experiment_model.seconds_per_run(list_all(), config)
     training, waiting = in_the_queue()
     if is_read_only():
-        st.info("This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it.")
+        say_read_only()
     elif st.button(
         f"Start {found.n} run{'' if found.n == 1 else 's'}", type="primary", icon=":material/science:",
         key="start-experiment", disabled=bool(missing), help=missing or None,
     ):  # fmt: skip
         _queue(config, found)
-    preflight_card.check_button(example, missing, training)
+    preflight_card.check_button(first, missing, training)
     note(missing or experiment_model.caption(found, seconds, training, waiting))
 
 

@@ -22,6 +22,7 @@ from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
+from dynlora.viz.ui.unlock import say_read_only
 
 
 def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
@@ -148,10 +149,7 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
         missing: what has to be given first, in a sentence; the button waits for it.
     """
     if is_read_only():
-        st.info(
-            "This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it "
-            "with its token."
-        )
+        say_read_only()
         return
     token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
     label = "Start" if len(configs) == 1 else f"Start {len(configs)} runs"

@@ -14,6 +14,7 @@ from dynlora.store import queries
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.run_picker import find_run, is_read_only, run_labels, runs_dir
+from dynlora.viz.ui.unlock import say_read_only
 
 EXAMPLE = "seed=0..2\nstrategy.name=lora,dynamic"
 
@@ -25,7 +26,7 @@ def sweep_form(runs: pd.DataFrame) -> None:
         runs: the runs whose settings a sweep can start from, newest first.
     """
     if is_read_only():
-        st.info("This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it.")
+        say_read_only()
         return
     words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
     left, right = st.columns(2)

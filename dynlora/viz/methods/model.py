@@ -26,7 +26,7 @@ _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+\d*|\d+")
 
 @dataclass(frozen=True)
 class Filter:
-    """What methods can be told apart by.
+    """A property that the list of methods is filtered by.
 
     Attributes:
         label: of the choice.

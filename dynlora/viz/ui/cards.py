@@ -165,7 +165,7 @@ def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
 def asked_for_texts(hidden: int, key: str) -> bool:
     """Draw the switch that shows hidden texts, where there are any, and return whether they are shown.
 
-    It is in no address: who opens a link decides anew.
+    The choice is not part of a link: whoever opens one starts with the texts hidden.
     """
     return not hidden or st.toggle(f"Show text ({hidden:,} hidden: strong language)", key=f"show-{key}")
 

@@ -11,6 +11,13 @@ from dynlora.server.token import is_token
 from dynlora.viz.ui.run_picker import UNLOCKED, is_read_only, serves_others
 
 
+def say_read_only() -> None:
+    """Say where a form stands otherwise that nothing can be started here, and what to do."""
+    st.info(
+        "This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it with its token."
+    )
+
+
 def unlock() -> None:
     """Say in the menu that the dashboard only looks, and ask for the token where there is one; nothing otherwise."""
     if not serves_others():
