@@ -1,6 +1,8 @@
 """A training step alone and beside another torch process on the same cores, for each way that waiting threads behave.
 
-Started by `benchmarks.waits`; alone: python -m benchmarks.beside [--quick]
+Started by `benchmarks.waits`; alone:
+
+python -m benchmarks.beside [--quick] [--settings 10000,passive] [--steps 40] [--rounds 3]
 
 The setting is read once, when torch is imported, so each reading is made in a process of its own. Settings take turns,
 so that what else the machine does falls on all of them alike.
@@ -18,6 +20,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from benchmarks import results
 
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "libgomp's own (300000)": {"GOMP_SPINCOUNT": "300000"},
@@ -122,13 +126,25 @@ def main() -> None:
     """Measure and print, or be one of the processes that are measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two settings, a few steps: does it work")
+    parser.add_argument("--settings", default="", help="compared with the first, separated by commas; default: all")
+    parser.add_argument("--steps", type=int, default=None, help="of a reading; default 40, quick 5")
+    parser.add_argument("--rounds", type=int, default=None, help="readings of each setting; default 3, quick 1")
     parser.add_argument("--child", nargs="?", type=int, const=-1, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
         child(None if arguments.child < 0 else arguments.child)
         return
-    names = list(SETTINGS)
-    show(measure(5, 1, [names[0], "10000"]) if arguments.quick else measure(40, 3, names))
+    today, *others = SETTINGS
+    asked = [name for name in arguments.settings.split(",") if name] or (["10000"] if arguments.quick else others)
+    if unknown := set(asked) - set(others):
+        parser.error(f"--settings {', '.join(sorted(unknown))}: none of them; choose from {', '.join(others)}")
+    steps = arguments.steps or (5 if arguments.quick else 40)
+    rounds = arguments.rounds or (1 if arguments.quick else 3)
+    load_before = os.getloadavg()
+    found = measure(steps, rounds, [today, *asked])
+    show(found)
+    figures = {"steps": steps, "rounds": rounds, "load": [load_before, os.getloadavg()], "spin_counts": found}
+    print("written:", results.write("beside-quick" if arguments.quick else "beside", figures, "benchmarks.beside"))
 
 
 if __name__ == "__main__":

@@ -39,13 +39,19 @@ WAIT_MS = 600_000
 QUIET_S = 1.5
 """Seconds without work of its processes after which a server counts as ready: what is kept warm has imported."""
 
+LARGE = (10_000, 224)
+"""Steps and modules of the run whose heat map is drawn."""
+
+LARGE_MAP = f"heat map of {LARGE[0]:,} x {LARGE[1]}"
+
 GOALS: Mapping[str, float] = {
     "start until queued": 1.0, "start until queued, nothing warm": 1.0,
     "start until the first step": 8.0, "check, warm": 2.0, "check, cold": 8.0,
     "first answer": 5.0, "shift": 8.0, "one text word by word": 5.0,
-    "page runs": 1.5, "page run": 1.5, "page capacity": 1.5, "page inputs": 1.5, "page compare": 1.5, "page tour": 1.5,
+    "page home": 1.5, "page runs": 1.5,
+    "page run": 1.5, "page capacity": 1.5, "page inputs": 1.5, "page compare": 1.5, "page tour": 1.5,
     "page methods": 1.5, "page launch": 1.5,
-    "heat map of 10,000 x 224": 1.2, "changed control": 0.4, "evaluation's share": 0.2,
+    LARGE_MAP: 1.2, "changed control": 0.4, "evaluation's share": 0.2,
     "a step beside another": 1.0, "a step alone, over today's": 1.03,
 }  # fmt: skip
 """Goals on a quiet machine: seconds, but for the share and the ratio."""
@@ -190,7 +196,7 @@ def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
 def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, float]:
     """Return the median seconds until a page that was drawn before is drawn again, by a new request."""
     addresses = {
-        "runs": "", "run": f"run?run={run_ids[0]}", "capacity": f"capacity?run={run_ids[0]}",
+        "home": "", "runs": "runs", "run": f"run?run={run_ids[0]}", "capacity": f"capacity?run={run_ids[0]}",
         "inputs": f"inputs?run={run_ids[0]}", "compare": f"compare?runs={','.join(run_ids)}", "tour": "tour",
         "methods": "methods", "launch": "launch",
     }  # fmt: skip
@@ -217,7 +223,7 @@ def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, 
     folder = finish_run(start_run(runs_dir, *size, "a large run"))
     found = on_screen(runs_dir, folder.name, repeats, 5)
     return {
-        "heat map of 10,000 x 224": found["first_s"],
+        f"heat map of {size[0]:,} x {size[1]}": found["first_s"],
         "changed control": found["control_s"],
         "a page with a title alone": found["title_s"],
     }
@@ -275,7 +281,7 @@ def main() -> None:
                 found |= answer_waits(runs_dir, run_ids[-1])
             if "pages" in parts:
                 found |= page_waits(runs_dir, run_ids, repeats)
-                found |= large_map(runs_dir, (500, 36) if quick else (10_000, 224), repeats)
+                found |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
     figures |= {"waits": found, "load_after": os.getloadavg()}
     show(found)
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))
