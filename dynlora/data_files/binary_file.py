@@ -26,6 +26,12 @@ MAX_RATIO = 200
 
 BATCH_ROWS = 4096
 
+MAX_SHEET_ROWS = 2**20
+"""Rows that a sheet of Excel has at most; a file may claim any number."""
+
+MAX_CELLS = 20_000_000
+"""Cells of a sheet that are read, gaps before the last filled one of each row included."""
+
 STATE, SPLITS = "state.json", "dataset_dict.json"
 """Files by which a folder of `datasets.save_to_disk` is known: of one table, and of several splits."""
 
@@ -40,7 +46,7 @@ def read_parquet(source: Source, limit: int | None = None) -> Table:
         with source.open() as opened, parquet.ParquetFile(opened) as file:
             checked_columns(source.name, file.schema_arrow.names)
             if limit is None:
-                return Table.of(source.name, plain(_unpacked(source, file)), None, ())
+                return Table.of(source.name, _unpacked(source, file), None, ())
             if file.num_row_groups and file.metadata.row_group(0).total_byte_size > MAX_GROUP_BYTES:
                 raise refusal(source.name, "its first row group is too large to read; write smaller row groups")
             batches = [batch for batch in [next(file.iter_batches(batch_size=limit), None)] if batch is not None]
@@ -53,14 +59,17 @@ def read_parquet(source: Source, limit: int | None = None) -> Table:
 
 def _unpacked(source: Source, file: parquet.ParquetFile) -> pa.Table:
     """Return all rows; a few bytes can stand for any number of equal rows, so what grows too far is refused."""
-    batches: list[pa.RecordBatch] = []
+    tables: list[pa.Table] = []
     size, packed = 0, len(source.data) if source.data is not None else source.path.stat().st_size
     for batch in file.iter_batches(batch_size=BATCH_ROWS):
-        size += batch.nbytes
+        table = plain(
+            pa.Table.from_batches([batch], file.schema_arrow)
+        )  # a dictionary's texts count as often as they are used
+        size += table.nbytes
         if size > max(MAX_GROUP_BYTES, MAX_RATIO * packed):
             raise refusal(source.name, f"is more than {MAX_RATIO} times as large once unpacked; write it again")
-        batches.append(batch)
-    return pa.Table.from_batches(batches, file.schema_arrow)
+        tables.append(table)
+    return pa.concat_tables(tables) if tables else plain(file.schema_arrow.empty_table())
 
 
 def is_saved(folder: Path) -> bool:
@@ -142,12 +151,18 @@ def _check_unpacked(source: Source) -> None:
 
 def _filled(name: str, rows: Iterator[Sequence[Any]], limit: int | None) -> Iterator[tuple[int, list[Any]]]:
     """Yield (row of the sheet, cells) of rows that are not empty: the header, and at most `limit` more."""
-    found = 0
+    found = filled = 0
     for number, cells in enumerate(rows, 1):
         if len(cells) > MAX_COLUMNS:
             checked_columns(name, [str(cell) for cell in cells], number, "row")
-        if any(cell is not None for cell in cells):
-            yield number, list(cells)
+        if number > MAX_SHEET_ROWS:
+            raise refusal(name, f"has a row beyond the {MAX_SHEET_ROWS:,} of a sheet; save it again")
+        width = max((place for place, cell in enumerate(cells, 1) if cell is not None), default=0)
+        filled += width
+        if filled > MAX_CELLS:
+            raise refusal(name, f"has more than {MAX_CELLS:,} cells; save the table as CSV")
+        if width:
+            yield number, list(cells[:width])
             found += 1
         if limit is not None and found > limit:
             return

@@ -125,11 +125,13 @@ def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
     file, column = _file(rows), _shown(rows.columns.label)
     names = Counter(name for name in rows.classes if name is not None)
     lists = np.flatnonzero(finders.lists(rows))
-    if len(lists) * 2 > len(rows) or any(not isinstance(rows.label[row], str) for row in lists):
+    are_values = any(not isinstance(rows.label[row], str) for row in lists)
+    if are_values or len(lists) * 2 > len(rows):
         yield Fault("list", "Lists as labels", lists,
                     f"{places(rows, lists)}: the label is a list (data.label={column}); several labels a row "
-                    "(multi-label) are not supported, so give each row one label.", refuses=True)  # fmt: skip
-        return
+                    "(multi-label) are not supported, so give each row one label.", refuses=are_values)  # fmt: skip
+        if are_values:
+            return
     where, none = f"{file}, data.label={column}", np.arange(0)
     total = sum(names.values())
     if names and (set(names) == {"-1"} or _hidden(rows)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -145,7 +146,12 @@ def lists(rows: Examples) -> np.ndarray:
 
 def _is_list_text(value: str) -> bool:
     text = value.strip()
-    return len(text) > 1 and text[0] == "[" and text[-1] == "]"
+    if not (text.startswith("[") and text.endswith("]")):
+        return False
+    try:
+        return isinstance(ast.literal_eval(text), list)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False  # a word in brackets
 
 
 def long(rows: Examples, max_length: int) -> np.ndarray:

@@ -35,7 +35,9 @@ def read(source: Source, limit: int | None = None) -> Table:
     """
     source = as_utf8(source, in_lines=_is_named_lines(source))
     with source.open() as file:
-        first, more = file.readline(PIECE_BYTES).removeprefix(b"\xef\xbb\xbf"), file.read(2**16)
+        lines = (line.removeprefix(b"\xef\xbb\xbf") for line in iter(lambda: file.readline(PIECE_BYTES), b""))
+        first = next((line for line in lines if line.strip()), b"")
+        more = file.read(2**16)
     is_list = first.lstrip().startswith(b"[")
     if first.strip() and not is_list and (_is_named_lines(source) or _is_row(first, bool(more.strip()))):
         return _read_lines(source, limit)
@@ -69,7 +71,7 @@ def _read_lines(source: Source, limit: int | None) -> Table:
         if rows.num_rows != len(places):
             raise pa.ArrowInvalid("another number of rows")
     except (*ARROW_REFUSALS, KeyError):  # KeyError: a name that stands twice in an object; the last value counts
-        rows = of_rows([json.loads(line) for line in data.splitlines() if line.strip()])
+        rows = of_rows([json.loads(line) for line in data.split(b"\n") if line.strip()])
     checked_columns(source.name, rows.column_names)
     return Table.of(source.name, rows, places, (source.encoding,))
 
@@ -156,7 +158,9 @@ def _read_whole(source: Source) -> Table:
     if (columns := _columns(source.name, text)) is not None:
         return Table.of(source.name, columns, None, (source.encoding, "a list for each column"))
     start, key = _start_of_rows(source.name, text)
-    items, places = _items(source.name, text, start)
+    items, places, end = _items(source.name, text, start)
+    if not key:
+        _check_end(source.name, text, end)
     if items and all(isinstance(item, str) for item in items):
         items = [{"text": item} for item in items]
     for item, line in zip(items, places, strict=True):
@@ -187,14 +191,36 @@ def _columns(name: str, text: str) -> pa.Table | None:
 
 
 def _object(name: str, text: str) -> dict[str, Any]:
-    """Return the object a text begins with, empty where it begins with something else."""
+    """Return the object that a text is, empty where it begins with something else."""
     start = _skip(text, 0)
     if text[start : start + 1] != "{":
         return {}
     try:
-        return _DECODER.raw_decode(text, start)[0]
+        found, end = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
         raise _not_json(name, error) from None
+    _check_end(name, text, end)
+    return found
+
+
+def _check_end(name: str, text: str, end: int) -> None:
+    """Refuse anything but white space after a JSON value: it would be left out without a word."""
+    rest = _skip(text, end)
+    if rest < len(text):
+        line = text.count("\n", 0, rest) + 1
+        raise refusal(name, "goes on after its list of rows ends; write one list, or one object on each line", line)
+
+
+def _value_place(text: str, wanted: str) -> int:
+    """Return where the value of a key begins in the object that a text is; of a key that is there twice, the last."""
+    found, position = 0, _skip(text, _skip(text, 0) + 1)
+    while text[position] != "}":
+        key, position = _DECODER.raw_decode(text, position)
+        position = _skip(text, _skip(text, position) + 1)  # over the colon
+        found = position if key == wanted else found
+        position = _skip(text, _DECODER.raw_decode(text, position)[1])
+        position = _skip(text, position + 1) if text[position] == "," else position
+    return found
 
 
 def _start_of_rows(name: str, text: str) -> tuple[int, str]:
@@ -210,10 +236,7 @@ def _start_of_rows(name: str, text: str) -> tuple[int, str]:
             shown = ", ".join(lists[:4])
             raise refusal(name, f"holds several lists ({shown}); save each as a file of its own, such as train.json")
         raise refusal(name, "is one object without a list of rows; write a list of objects [{...}, {...}]")
-    place = re.search(re.escape(f'"{key}"') + r"\s*:\s*\[", text)
-    if place is None:
-        raise refusal(name, "spells the name of its list with escapes; write a list of objects [{...}, {...}]")
-    return place.end() - 1, key
+    return _value_place(text, key), key
 
 
 def _rows_key(found: Mapping[str, Any]) -> str | None:
@@ -223,8 +246,8 @@ def _rows_key(found: Mapping[str, Any]) -> str | None:
     return lists[0] if len(lists) == 1 and not others else None
 
 
-def _items(name: str, text: str, start: int) -> tuple[list[Any], list[int]]:
-    """Return the items of a list and the line in which each begins."""
+def _items(name: str, text: str, start: int) -> tuple[list[Any], list[int], int]:
+    """Return the items of a list, the line in which each begins, and where in the text the list ends."""
     items: list[Any] = []
     places: list[int] = []
     line, counted = 1, 0
@@ -245,7 +268,7 @@ def _items(name: str, text: str, start: int) -> tuple[list[Any], list[int]]:
         elif text[position : position + 1] != "]":
             wrong = text.count("\n", 0, position) + 1
             raise refusal(name, "is not JSON (a comma or ] is missing); check the file", wrong)
-    return items, places
+    return items, places, position + 1
 
 
 def _skip(text: str, position: int) -> int:

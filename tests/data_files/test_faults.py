@@ -146,7 +146,7 @@ def test_equal_texts_of_one_file_are_kept_on_one_side_by_splitting_by_group(tmp_
 
 COLUMNS: dict[str, tuple[Rows, str, bool]] = {
     "id": ([{"text": f"t {i}", "label": f"case-{i:04}"} for i in range(60)], "60 of 60 labels are distinct, so", False),
-    "list": ([{"text": f"t {i}", "label": "['a', 'b']"} for i in range(20)], "a row (multi-label) are not", True),
+    "list": ([{"text": f"t {i}", "label": f"['a', {i % 2}]"} for i in range(20)], "(multi-label) are not", False),
     "one_class": ([{"text": f"t {i}", "label": "same"} for i in range(20)], "is same, only one class", True),
     "hidden": ([{"text": f"t {i}", "label": -1} for i in range(20)], "labels are -1, a hidden label", True),
     "few_rows": ([{"text": "t", "label": "a"}], "has 1 row, too few rows for training and held-out", True),
@@ -286,3 +286,25 @@ def test_a_split_by_group_keeps_each_group_whole(groups: list[int], seed: int, s
     assert kept
     assert held.isdisjoint(kept)
     assert (found == splitting.held_out_groups("rows.csv", groups, seed, share)).all()
+
+
+def test_a_word_in_brackets_is_a_label_as_any_other(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": ("[pos]", "[neg]")[i % 2]} for i in range(40)]
+    assert look(tmp_path / "rows.csv", rows).faults == []
+    assert load(tmp_path / "rows.csv").task.labels == ("[neg]", "[pos]")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"train_groups": ["nope"], "group_by": "topic"}, "data.train_groups"),
+        ({"metric": "pearson"}, "data.metric=pearson"),
+    ],
+)
+def test_a_wrong_setting_keeps_its_own_sentence_beside_faults_of_rows(
+    values: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    rows = [{"text": f"text {i // 2}", "label": "ab"[i % 2], "topic": "t"} for i in range(40)]
+    look(tmp_path / "rows.csv", rows)
+    with pytest.raises(DataError, match=words):
+        load(tmp_path / "rows.csv", **values)

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import openpyxl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -215,7 +218,6 @@ def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch
 
 
 def test_a_sheet_that_claims_or_holds_a_far_cell_is_one_sentence(tmp_path: Path) -> None:
-    import openpyxl
 
     book = openpyxl.Workbook()
     for row in (["text", "label"], ["a", 1]):
@@ -255,7 +257,6 @@ def test_excel_needs_its_extra_and_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_rows_of_a_workbook_are_counted_as_excel_does(tmp_path: Path) -> None:
-    import openpyxl
 
     book = openpyxl.Workbook()
     for row in ([None, None], ["text", "label"], ["a", 1], [None, None], ["b", True]):
@@ -280,3 +281,56 @@ def test_texts_to_predict_are_read_from_any_format(tmp_path: Path) -> None:
     for name, write in (WRITERS["CSV packed"], WRITERS["Excel"], WRITERS["JSON object"]):
         write(tmp_path / name, [{"text": "a, b", "label": "x"}, {"text": "ü", "label": "y"}])
         assert texts_of(tmp_path / name, parse_config({})) == (["a, b", "ü"], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [('[{"text": "a"}]\n[{"text": "b"}]', 2), ('[{"text": "a"}] more', 1), ('{"data":\n[{"text": "a"}]}\n]', 3)],
+)
+def test_json_that_goes_on_after_its_rows_is_refused(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"a\.json, line {line}: goes on after its list of rows ends"):
+        reader.read_table(path)
+
+
+def test_the_rows_of_an_object_are_those_of_its_own_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"old": {"data": [{"text": "old"}]}, "da\\u0074a":\n [{"text": "own"}], "n": 1}')
+    table = reader.read_table(path)
+    assert table.rows.to_pylist() == [{"text": "own"}]
+    assert table.place.tolist() == [2]
+
+
+def test_empty_lines_and_carriage_returns_inside_a_row_change_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\n \n{"text": "a",\r"label": 1}\n\n{"text": "b", "label": "x"}\n')
+    table = reader.read_table(path)
+    assert table.rows.to_pylist() == [{"text": "a", "label": "1"}, {"text": "b", "label": "x"}]
+    assert table.place.tolist() == [3, 5]
+
+
+def test_a_dictionary_of_parquet_counts_as_often_as_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.parquet"
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2000, np.int32)), pa.array(["x" * 1000]))
+    pq.write_table(pa.table({"text": texts}), path)
+    assert reader.read_table(path).rows.num_rows == 2000
+    monkeypatch.setattr(binary_file, "MAX_GROUP_BYTES", 2**20)
+    with pytest.raises(DataError, match="times as large once unpacked"):
+        reader.read_table(path)
+
+
+def test_a_sheet_that_claims_more_than_a_sheet_can_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.create_sheet(index=0)
+    sheet.append(["text", "label"])
+    sheet.cell(5000, 900, "far")
+    book.save(tmp_path / "a.xlsx")
+    monkeypatch.setattr(binary_file, "MAX_CELLS", 800)
+    with pytest.raises(DataError, match="has more than 800 cells; save the table as CSV"):
+        reader.read_table(tmp_path / "a.xlsx")
+    monkeypatch.setattr(binary_file, "MAX_SHEET_ROWS", 4000)
+    with pytest.raises(DataError, match="has a row beyond the 4,000 of a sheet"):
+        reader.read_table(tmp_path / "a.xlsx")

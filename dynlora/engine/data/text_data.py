@@ -15,7 +15,7 @@ from dynlora import tasks
 from dynlora.config import DataConfig
 from dynlora.data_files import columns as column_names
 from dynlora.data_files import scan
-from dynlora.engine.data.tables import limited, read_splits, said_of, wanted_columns
+from dynlora.engine.data.tables import Splits, limited, read_splits, said_of, wanted_columns
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
 from dynlora.tasks import LabelColumn, Task
@@ -99,7 +99,7 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
         DataError: one sentence that names what does not fit and what to change.
     """
     try:
-        return _loaded(config, folder, seed, label_names)
+        splits, sides, task = _read(config, folder, seed, label_names)
     except DataError:
         sentence = (
             None if config.path is None else scan.first_refusal(folder, scan.wanted_of(config, seed, label_names))
@@ -107,10 +107,16 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
         if sentence is None:
             raise
         raise DataError(said_of(folder, sentence)) from None
+    metric = task.deciding_metric(config.metric, folder.name)
+    if config.train_groups is not None:
+        sides = (of_groups(sides[0], config.train_groups), sides[1])
+    return TextData(*sides, task, metric, _digest(sides), _warnings(sides, task), list(splits.repaired))
 
 
-def _loaded(config: DataConfig, folder: Path, seed: int, label_names: Sequence[str]) -> TextData:
-    """Return the data, or refuse it at the first thing that does not fit."""
+def _read(
+    config: DataConfig, folder: Path, seed: int, label_names: Sequence[str]
+) -> tuple[Splits, tuple[Rows, Rows], Task]:
+    """Return the rows of both sides and their task, or refuse the first row or column that does not fit."""
     splits = read_splits(config, folder, seed, label_names)
     tables = [splits.train, splits.held_out]
     if label_names:
@@ -121,15 +127,12 @@ def _loaded(config: DataConfig, folder: Path, seed: int, label_names: Sequence[s
     for split, table in (("training", train), ("held-out", held_out)):
         _check_columns(columns, table, split)
     task = tasks.choose(config.task, LabelColumn.read(config.label, train, held_out))
-    metric = task.deciding_metric(config.metric, folder.name)
     sides = (
         _rows(train, columns, config.label, task, "training"),
         _rows(held_out, columns, config.label, task, "held-out"),
     )
     _check_groups(columns["group"], sides[1])
-    if config.train_groups is not None:
-        sides = (of_groups(sides[0], config.train_groups), sides[1])
-    return TextData(*sides, task, metric, _digest(sides), _warnings(sides, task), list(splits.repaired))
+    return splits, sides, task
 
 
 def of_groups(rows: Rows, groups: Sequence[str]) -> Rows:
