@@ -106,8 +106,8 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     def load(writer: Recorder) -> Inputs:
         return _loaded_again(writer, run_id, config, meta)
 
-    if state is not None or status.status != "queued" or accelerator.num_processes > 1:
-        inputs = load(NullRecorder())  # a run that has begun stays as it is when it cannot go on
+    if state is not None or "data_digest" in meta:  # it was loaded before: it stays as it is when it cannot go on
+        inputs = load(NullRecorder())
         return _run_and_call_the_next(lambda _: inputs, folder, accelerator, state, progress, changed)
     return _run_and_call_the_next(load, folder, accelerator, state, progress, changed)
 
@@ -128,8 +128,9 @@ def _loaded_again(writer: Recorder, run_id: str, config: RunConfig, meta: Mappin
         )
     if "data_digest" not in meta and isinstance(writer, RunWriter):
         trainer_check(inputs)
-        for key, value in planned(inputs).meta.items():
-            writer.set_meta(key, value)
+        known = planned(inputs).meta
+        for key in sorted(known, key="data_digest".__eq__):  # the digest last: it says that all is there
+            writer.set_meta(key, known[key])
         writer.update_max_steps(inputs.total)
     return inputs
 

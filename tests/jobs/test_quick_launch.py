@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,47 @@ def test_a_stop_while_it_loads_is_a_stop(
     monkeypatch.setattr(training, "load_inputs", real)
     assert launch.read_status(handle.folder).status == "stopped"
     assert training.resume(runs_dir, handle.id).state == "finished"
+
+
+def test_a_run_that_was_refused_while_it_loaded_knows_all_once_it_goes_on(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynlora.training import run as training
+
+    handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
+
+    def refuse(_: object) -> None:
+        raise DynloraError("the data is not there")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(training, "load_inputs", refuse)
+        with pytest.raises(DynloraError, match="not there"):
+            training.resume(runs_dir, handle.id)
+    assert handle.status().status == "failed"
+    assert training.resume(runs_dir, handle.id).state == "finished"
+    summary = queries.run_summary(handle.folder)
+    assert (summary["metric"], summary["labels"]) == ("accuracy", ["bad", "good"])
+    assert summary["data_size"] == {"train": 200, "held_out": 80}
+
+
+def test_what_a_run_without_checkpoint_recorded_stays_when_its_data_has_changed(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynlora.engine.loop.trainer import Trainer
+    from dynlora.training import run as training
+
+    data = shutil.copytree(tiny_data, runs_dir.parent / "data")
+    handle = quick_launch.start(values(tiny_bert, data), runs_dir, key="one")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Trainer, "take_step", lambda *_: 1 / 0)
+        assert training.resume(runs_dir, handle.id).state == "failed"
+    recorded = queries.scalars_frame(handle.folder)
+    assert len(recorded)
+    shutil.rmtree(handle.folder / "checkpoint")  # as when its process is killed before the first is saved
+    monkeypatch.setattr(launch, "start_next", lambda *_: None)
+    assert launch.resume(runs_dir, handle.id) == "queued"
+    with (data / "train.csv").open("a", encoding="utf-8") as file:
+        file.write("one more,positive\n")
+    with pytest.raises(DynloraError, match="has changed since the run began"):
+        training.resume(runs_dir, handle.id)
+    assert queries.scalars_frame(handle.folder).equals(recorded)

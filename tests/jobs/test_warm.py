@@ -101,7 +101,8 @@ def test_a_spare_ends_with_whoever_keeps_it(tmp_path: Path) -> None:
 
 def test_a_spare_that_died_is_replaced_by_a_process_of_its_own(keeper: warm.Keeper) -> None:
     keeper.keep()
-    os.kill(keeper.pid or 0, signal.SIGKILL)
+    assert keeper.pid is not None
+    os.kill(keeper.pid, signal.SIGKILL)
     child = warm.started([*warm.warm_command()[:-1], "datasets", "--json"])
     assert json.loads(child.communicate(timeout=300)[0])
 
@@ -129,7 +130,8 @@ def test_a_run_in_a_former_spare_stops_dies_and_goes_on(
         assert launch.resume(runs_dir, handle.id) == "queued"
         until(lambda: handle.status().step > stopped_at + 10, "it goes on")
         assert handle.status().pid == second
-        os.kill(second or 0, signal.SIGKILL)
+        assert second is not None
+        os.kill(second, signal.SIGKILL)
         until(lambda: handle.status().status == "interrupted", "its end is noticed")
         keeper.keep()
         launch.resume(runs_dir, handle.id)
