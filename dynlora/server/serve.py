@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from dynlora.errors import DynloraError
+from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.environment import TOKEN_VARIABLE, WARM_VARIABLE
 from dynlora.server.app_files import app_root
@@ -46,15 +47,30 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) 
         token_file: holds the token that lets others do more than read.
 
     Raises:
-        ConfigError: when the token cannot be used.
+        ConfigError: when the token or the port cannot be used.
     """
     environment, said = server_environment(runs_dir, host, read_token(token_file))
     if said:
         click.echo(said, err=True)
     port = port or _free_port()
+    _check_free(host, port)
     threading.Thread(target=_warm, daemon=True).start()
     threading.Thread(target=_say_when_ready, args=(host, port), daemon=True).start()
     return _serve(server_command(host, port), environment)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that another program listens on: its address would be announced as the dashboard's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as found, suppress(socket.gaierror):  # a name that is unknown is streamlit's to refuse
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"--port {port}: another program listens there; leave --port out, or give a free one"
+                ) from None
 
 
 def _free_port() -> int:

@@ -173,6 +173,15 @@ def test_a_file_of_this_machine_and_a_missing_one(tmp_path: Path) -> None:
     assert "does not exist; check the path" in said(app)
 
 
+def test_a_link_to_nothing_beside_the_data_is_a_sentence_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(TABLE)
+    (tmp_path / "validation.csv").symlink_to(tmp_path / "gone.csv")
+    app = open_page("launch", data="file")
+    next(box for box in app.text_input if box.label == "Path on this machine").set_value(str(tmp_path)).run()
+    assert not app.exception
+    assert "validation.csv" in "".join(error.value for error in app.error).replace("\\", "")
+
+
 def test_paths_are_meant_where_the_dashboard_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNLORA_STARTED_IN", str(tmp_path))
     (tmp_path / "mine.csv").write_bytes(TABLE)

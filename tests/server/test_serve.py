@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dynlora.server.serve import address, server_command
+from dynlora.errors import ConfigError
+from dynlora.server.serve import address, server_command, ui
 from tests.waiting import PATIENCE_S, until
 
 UI = """
@@ -129,3 +130,12 @@ def test_the_demo_says_one_address_once_it_answers(tmp_path: Path) -> None:
 def test_an_address_is_one_that_a_browser_takes(host: str, shown: str) -> None:
     assert address(host, 80) == shown
     assert "--logger.hideWelcomeMessage=true" in server_command(host, 80)
+
+
+def test_a_port_that_another_program_listens_on_is_refused_before_its_address_is_said(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port}: another program listens there; leave --port out"):
+            ui(runs_dir=tmp_path, port=port, host="127.0.0.1")

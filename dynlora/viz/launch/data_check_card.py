@@ -13,6 +13,7 @@ from dynlora.errors import DynloraError
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import data_check
 from dynlora.viz.ui.cards import card, note, table
+from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.url_state import to_address
 
 PLACE = "repair"
@@ -39,15 +40,15 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
         repairs: those that were chosen.
     """
     with card("Data check", "data-check"):
-        if data_check.size_of(path) > data_check.MAX_CHECKED_BYTES:
-            note(f"The file is larger than {data_check.MAX_CHECKED_BYTES // 2**20} MiB. "
-                 f"Check it on the command line: dynlora data check {path.name}")  # fmt: skip
-            return
         try:
+            if data_check.size_of(path) > data_check.MAX_CHECKED_BYTES:
+                note(f"The file is larger than {data_check.MAX_CHECKED_BYTES // 2**20} MiB. "
+                     f"Check it on the command line: dynlora data check {path.name}")  # fmt: skip
+                return
             with st.spinner("Checking every row"):
                 found = _found(data_check.asked(config), str(path), data_check.version_of(path), dict(config))
-        except DynloraError as error:
-            st.error(markdown_text(error, 2000))
+        except (DynloraError, OSError) as error:  # OSError: a file that went away, or a link that leads nowhere
+            st.error(refusal(error))
             _undo_all(key, repairs)
             return
         _conclusion(found, key, repairs)

@@ -19,6 +19,7 @@ from dynlora.viz.launch import form_model
 from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import card, note
+from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
@@ -168,8 +169,8 @@ def start_button(configs: Sequence[Mapping[str, Any]], missing: str = "") -> Non
                 for number, config in enumerate(configs):  # the same but for the seed: one check stands for all
                     handle = start(config, runs_dir(), key=launch_key(token, config), checked=number > 0)
                     st.session_state["launched"].append(handle.id)
-        except DynloraError as error:
-            st.error(markdown_text(error, 2000))
+        except (DynloraError, OSError) as error:
+            st.error(refusal(error))
         else:
             st.toast(queued_words(len(configs)), icon=":material/check:")
 
