@@ -60,7 +60,7 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) 
 
 
 def _check_free(host: str, port: int) -> None:
-    """Refuse a port that another program listens on: its address would be announced as the dashboard's."""
+    """Refuse a port that another program uses: its address would be announced as the dashboard's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as found, suppress(socket.gaierror):  # a name that is unknown is streamlit's to refuse
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +69,7 @@ def _check_free(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(
-                    f"--port {port}: another program listens there; leave --port out, or give a free one"
+                    f"--port {port}: another program uses it; leave --port out, or give a free one"
                 ) from None
 
 

@@ -137,5 +137,5 @@ def test_a_port_that_another_program_listens_on_is_refused_before_its_address_is
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port {port}: another program listens there; leave --port out"):
+        with pytest.raises(ConfigError, match=f"--port {port}: another program uses it; leave --port out"):
             ui(runs_dir=tmp_path, port=port, host="127.0.0.1")
