@@ -208,7 +208,7 @@ def _check_end(name: str, text: str, end: int) -> None:
     rest = _skip(text, end)
     if rest < len(text):
         line = text.count("\n", 0, rest) + 1
-        raise refusal(name, "goes on after its list of rows ends; write one list, or one object on each line", line)
+        raise refusal(name, "continues after its list of rows ends; write one list, or one object on each line", line)
 
 
 def _value_place(text: str, wanted: str) -> int:

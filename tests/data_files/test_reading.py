@@ -290,7 +290,7 @@ def test_texts_to_predict_are_read_from_any_format(tmp_path: Path) -> None:
 def test_json_that_goes_on_after_its_rows_is_refused(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=rf"a\.json, line {line}: goes on after its list of rows ends"):
+    with pytest.raises(DataError, match=rf"a\.json, line {line}: continues after its list of rows ends"):
         reader.read_table(path)
 
 
