@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from dynlora.assets import gguf_llama
 from dynlora.assets.cache import cache_dir
 
 
@@ -84,11 +83,6 @@ class EmbeddedModel:
         return next(iter(self.package.members)) if self.converted else None
 
     @property
-    def needs(self) -> str | None:
-        """The extra of dynlora's to install before the first use; None when nothing is missing."""
-        return gguf_llama.EXTRA if self.gguf and not self.cached and not gguf_llama.can_read() else None
-
-    @property
     def weights_sha256(self) -> str:
         """Digest of `model.safetensors`."""
         return self.files["model.safetensors"]
@@ -111,18 +105,18 @@ class EmbeddedDataset:
 
     Attributes:
         name: Name used in a configuration.
-        package: Package on the package index that carries the raw files.
+        package: Package on the package index that carries the raw files; None where the rows are generated.
         licence: SPDX identifier.
         description: One line for people.
         size: Bytes on disk, once built.
         rows: Rows per split.
-        content_sha256: Digest of the built rows, see `sentiment4.content_sha256`.
+        content_sha256: Digest of the built rows, as `builders.py` takes it.
         columns: What each column holds.
-        label_names: What the numbers of the column `label` mean, in their order.
+        label_names: What the numbers of the column `label` mean, in their order; none where there is no label.
     """
 
     name: str
-    package: PackagePin
+    package: PackagePin | None
     licence: str
     description: str
     size: int
@@ -219,8 +213,40 @@ _SENTIMENT4 = EmbeddedDataset(
     label_names=("negative", "positive"),
 )
 
+_SENTIMENT4_TEXT = EmbeddedDataset(
+    name="sentiment4-text",
+    package=_SENTIMENT4.package,
+    licence="MIT",
+    description="The texts of sentiment4 without labels, for language modelling: tweets, movie and Amazon reviews and "
+    "NYT editorials (Hutto and Gilbert, ICWSM 2014)",
+    size=1_021_590,
+    rows={"train": 15_411, "validation": 3_678},
+    content_sha256="3b8725caac165cdc6f09a3b3bac9ca982fc9642a1ad82ec5952aa97771d55b7d",
+    columns={"id": "as in sentiment4", "text": "the sentence", "domain": "tweets, movies, amazon or nyt"},
+)
+
+_ARITHMETIC = EmbeddedDataset(
+    name="arithmetic",
+    package=None,
+    licence="Apache-2.0",
+    description="Generated word problems of five difficulties with worked steps and a checked answer; held-out "
+    "problems share neither template nor numbers with training",
+    size=178_383,
+    rows={"train": 6000, "validation": 480},
+    content_sha256="e3b198291e5c167aab5544143c47582962be095b16f03ba7c2300b269edde842",
+    columns={
+        "id": "split and number",
+        "prompt": "the problem",
+        "completion": "one step a line, and #### with the answer",
+        "answer": "the number",
+        "difficulty": "add, subtract, multiply, two steps or three steps",
+    },
+)
+
 MODELS: Mapping[str, EmbeddedModel] = MappingProxyType({model.name: model for model in (_MINILM, _SMOLLM2)})
 """Embedded models by name."""
 
-DATASETS: Mapping[str, EmbeddedDataset] = MappingProxyType({_SENTIMENT4.name: _SENTIMENT4})
+DATASETS: Mapping[str, EmbeddedDataset] = MappingProxyType(
+    {data.name: data for data in (_SENTIMENT4, _SENTIMENT4_TEXT, _ARITHMETIC)}
+)
 """Embedded data sets by name."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 """What `convert` writes."""
-
-EXTRA = "gguf"
-"""Extra of dynlora's that brings the reader of GGUF."""
-
-OLDEST = "0.17"
-"""Oldest version of the reader that will do."""
 
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _BLOCK = {
@@ -59,18 +52,8 @@ _CONTROL = 3
 """GGUF's type of a token that stands for no text."""
 
 
-def can_read() -> bool:
-    """Whether the package that reads GGUF is installed, and new enough."""
-    from packaging.version import Version
-
-    try:
-        return Version(version("gguf")) >= Version(OLDEST)
-    except PackageNotFoundError:
-        return False
-
-
 def convert(source: Path, target: Path) -> None:
-    """Write the model in a GGUF file as a transformers folder; see `can_read` first.
+    """Write the model in a GGUF file as a transformers folder.
 
     Args:
         source: The GGUF file: architecture llama, a byte-level BPE vocabulary.

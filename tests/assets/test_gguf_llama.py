@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +63,6 @@ def offer(wheel: bytes, model: EmbeddedModel, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(packages, "read_pip_settings", lambda: PipSettings(index_urls=(), find_links=(str(links),)))
     monkeypatch.setattr(resolve, "MODELS", {NAME: model})
     return model
-
-
-def without_gguf(monkeypatch: pytest.MonkeyPatch, found: str | None = None) -> None:
-    """No package gguf, or an old one."""
-
-    def version(name: str) -> str:
-        if found is None:
-            raise PackageNotFoundError(name)
-        return found
-
-    monkeypatch.setattr(gguf_llama, "version", version)
 
 
 class TestConversion:
@@ -189,7 +176,6 @@ class TestEmbedded:
         assert manifest["gguf_sha256"] == embedded.package.members[GGUF]
         assert manifest["files"] == embedded.converted
         monkeypatch.setattr(packages, "read_pip_settings", lambda: pytest.fail("asked an index"))
-        without_gguf(monkeypatch)
         assert resolve_model(NAME) == embedded.folder
 
     @pytest.mark.parametrize("name", gguf_llama.FILES)
@@ -231,29 +217,6 @@ class TestEmbedded:
         assert files_below(cache) == []
         assert not embedded.cached
         assert resolve_model(NAME) == embedded.folder
-
-    @pytest.mark.parametrize("found", [None, "0.10.0"])
-    def test_without_the_reader_one_sentence_says_how_to_get_it(
-        self,
-        found: str | None,
-        embedded: EmbeddedModel,
-        cache: Path,
-        tiny_data: Path,
-        runs_dir: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        without_gguf(monkeypatch, found)
-        assert embedded.needs == "gguf"
-        result = run(runs_dir, "train", *tiny_arguments(Path(NAME), tiny_data))
-        assert (result.exit_code, result.stdout, len(result.stderr.strip().splitlines())) == (2, "", 1)
-        assert NAME in result.stderr
-        assert "pip install 'dynlora[gguf]'" in result.stderr
-        assert files_below(cache) == []
-
-    def test_the_extra_brings_a_reader_that_will_do(self) -> None:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        assert project["optional-dependencies"][gguf_llama.EXTRA] == [f"gguf>={gguf_llama.OLDEST}"]
-        assert gguf_llama.can_read()
 
     def test_out_of_reach_names_package_and_remedy(
         self, embedded: EmbeddedModel, cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from dynlora.assets import DATASETS, MODELS, resolve_data, resolve_model, sentiment4
+from dynlora.assets import DATASETS, MODELS, arithmetic, resolve_data, resolve_model, sentiment4
 from dynlora.assets.cache import cache_dir
 from dynlora.assets.catalog import EmbeddedDataset, EmbeddedModel
 from dynlora.errors import AssetError
@@ -121,7 +122,10 @@ def sentiment4_folder() -> Path:
 
 @pytest.fixture(scope="module")
 def splits(sentiment4_folder: Path) -> dict[str, list[sentiment4.Row]]:
-    return {split: sentiment4.read_parquet(sentiment4_folder / f"{split}.parquet") for split in ("train", "validation")}
+    return {
+        split: [sentiment4.Row(**row) for row in parquet.read_table(sentiment4_folder / f"{split}.parquet").to_pylist()]
+        for split in ("train", "validation")
+    }
 
 
 class TestMinilm:
@@ -202,8 +206,9 @@ class TestSentiment4:
     def test_tampered_data_is_refused(self, sentiment4_folder: Path, cache: Path) -> None:
         folder = DATASETS["sentiment4"].folder
         shutil.copytree(sentiment4_folder, folder)
-        rows = sentiment4.read_parquet(folder / "train.parquet")
-        sentiment4.write_parquet([rows[0]._replace(label=1 - rows[0].label), *rows[1:]], folder / "train.parquet")
+        rows = parquet.read_table(folder / "train.parquet").to_pylist()
+        changed = [{**rows[0], "label": 1 - rows[0]["label"]}, *rows[1:]]
+        parquet.write_table(pa.Table.from_pylist(changed), folder / "train.parquet")
         with pytest.raises(AssetError, match="was changed after it was built"):
             resolve_data("sentiment4")
         (folder / "train.parquet").write_bytes(b"no parquet")
@@ -222,13 +227,46 @@ class TestSentiment4:
         assert sentiment4.read_rows(tmp_path) == [sentiment4.Row("2", "same", 0, "tweets", -2.0)]
 
 
+class TestArithmetic:
+    def test_every_completion_is_right_and_ends_with_its_answer(self) -> None:
+        for rows in arithmetic.split_rows().values():
+            for row in rows:
+                *steps, last = row["completion"].split("\n")
+                for step in steps:
+                    left, sign, right, _, result = step.split(" ")
+                    assert arithmetic.OPERATIONS[sign](int(left), int(right)) == int(result)
+                assert last == f"#### {row['answer']}" == f"#### {steps[-1].split(' = ')[1]}"
+                assert int(row["answer"]) >= 0
+
+    def test_sides_share_no_calculation_and_no_template(self) -> None:
+        splits = arithmetic.split_rows()
+        done = {side: {row["completion"] for row in rows} for side, rows in splits.items()}
+        assert not done["train"] & done["validation"]
+        assert all(not set(kind.train) & set(kind.held_out) for kind in arithmetic.KINDS)
+        assert {side: len(rows) for side, rows in splits.items()} == {"train": 6000, "validation": 480}
+
+    def test_the_rows_are_the_pinned_ones(self, cache: Path) -> None:
+        folder = resolve_data("arithmetic")
+        assert folder == DATASETS["arithmetic"].folder
+        assert json.loads((folder / "manifest.json").read_text())["rows"] == arithmetic.ROWS
+        assert set(parquet.read_schema(folder / "train.parquet").names) == set(DATASETS["arithmetic"].columns)
+
+
+def test_sentiment4_text_is_the_texts_of_sentiment4(sentiment4_folder: Path) -> None:
+    for split in ("train", "validation"):
+        texts = parquet.read_table(resolve_data("sentiment4-text") / f"{split}.parquet").to_pylist()
+        whole = parquet.read_table(sentiment4_folder / f"{split}.parquet").to_pylist()
+        assert texts == [{key: row[key] for key in ("id", "text", "domain")} for row in whole]
+
+
 @pytest.mark.parametrize("entry", [*MODELS.values(), *DATASETS.values()], ids=lambda entry: entry.name)
 def test_catalogue_entries_are_complete(entry: EmbeddedModel | EmbeddedDataset) -> None:
     assert entry.licence
     assert entry.description
     assert entry.size > 0
-    assert len(entry.package.sha256) == 64
-    assert all(len(digest) == 64 for digest in entry.package.members.values())
+    if entry.package is not None:
+        assert len(entry.package.sha256) == 64
+        assert all(len(digest) == 64 for digest in entry.package.members.values())
     if isinstance(entry, EmbeddedModel):
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(entry.files)
         assert all(len(digest) == 64 for digest in entry.files.values())

