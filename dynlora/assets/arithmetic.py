@@ -84,7 +84,7 @@ MULTIPLY = Kind(
     ),
     (
         "{n} fills {a} jars and puts {b} {t} into every jar. How many {t} are in the jars?",
-        "On each of {a} tables lie {b} {t}. How many {t} lie there?",
+        "Each of {a} tables holds {b} {t}. How many {t} do the tables hold?",
     ),
 )  # fmt: skip
 

@@ -233,7 +233,7 @@ _ARITHMETIC = EmbeddedDataset(
     "problems share neither template nor numbers with training",
     size=178_383,
     rows={"train": 6000, "validation": 480},
-    content_sha256="e3b198291e5c167aab5544143c47582962be095b16f03ba7c2300b269edde842",
+    content_sha256="f3cb7b1ee727f33445937ecb9379f391175926d6239f8ea47933db924a3be60e",
     columns={
         "id": "split and number",
         "prompt": "the problem",
