@@ -190,7 +190,7 @@ def _base(setting: Setting) -> BaseModel:
 
 def _tokens(setting: Setting, base: BaseModel, inputs: Inputs) -> Tokens:
     """Return the rows a run of ours reads."""
-    return tokenize(base.tokenizer, inputs.data.train, setting.length)
+    return tokenize(base.tokenizer, inputs.data.train, setting.length, inputs.data.task)
 
 
 def _floor(setting: Setting, base: BaseModel) -> nn.Module:

@@ -81,7 +81,9 @@ class Theirs:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = resolve_precision("auto", self.device) if name == "hf tuned" else "fp32"
         self.model = self._adapted()
-        self.rows = self._dataset(tokenize(self.inputs.base.tokenizer, self.inputs.data.train, config.data.max_length))
+        data = self.inputs.data
+        tokens = tokenize(self.inputs.base.tokenizer, data.train, config.data.max_length, data.task)
+        self.rows = self._dataset(tokens)
 
     def _adapted(self) -> PeftModel:
         base, adapter = self.inputs.base, self.config.adapter
@@ -124,7 +126,8 @@ class Theirs:
     def whole(self) -> dict[str, float]:
         """Train from the start to the end; return samples a second, held-out loss and accuracy."""
         speed = self.segment(self.inputs.total - 1, self.config.seed)
-        tokens = tokenize(self.inputs.base.tokenizer, self.inputs.data.held_out, self.config.data.max_length)
+        data = self.inputs.data
+        tokens = tokenize(self.inputs.base.tokenizer, data.held_out, self.config.data.max_length, data.task)
         found = predict(
             self.model, lambda model, batch: model(**batch).logits, tokens, self.inputs.data.task, batch_size=64,
             autocast=autocast_context(self.precision, self.device),

@@ -41,8 +41,11 @@ RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 }
 """Old names of values of a method's settings, which are still accepted."""
 
-TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False}
-"""Every task, and whether its labels are classes; None: the labels say so."""
+TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
+"""Every task, and whether its labels are classes; None: the data says so."""
+
+GENERATIVE = ("causal_lm",)
+"""Tasks that learn to write texts; they need no labels."""
 
 NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
@@ -71,15 +74,39 @@ class DataConfig(Section):
     path: Name | None = Field(
         None, description="CSV, TSV, JSON, JSONL, Parquet or Excel file, or a folder with train and held-out files."
     )
-    task: Literal["auto", "classification", "regression"] = Field(
-        "auto", description="auto: regression when the labels are fractional numbers."
+    task: Literal["auto", "classification", "regression", "causal_lm"] = Field(
+        "auto",
+        description="auto: causal_lm (language modelling) for conversations, completions or a text without label; else "
+        "regression when the labels are fractional numbers, and classification.",
     )
-    metric: Literal["auto", "accuracy", "f1", "matthews", "pearson", "spearman", "mse"] = Field(
-        "auto", description="The metric that decides which checkpoint is best."
-    )
+    metric: Literal[
+        "auto",
+        "accuracy",
+        "f1",
+        "matthews",
+        "pearson",
+        "spearman",
+        "mse",
+        "perplexity",
+        "token_accuracy",
+        "exact_match",
+    ] = Field("auto", description="The metric that decides which checkpoint is best.")
     text: Column | None = Field(None, description="Column of the text; empty: text, sentence or sentence1.")
     text_pair: Column | None = Field(None, description="Column of the second text of a pair; empty: sentence2.")
     label: Column = Field("label", description="Column of the label.")
+    prompt: Column | None = Field(None, description="Column of what stands before a completion; empty: prompt.")
+    completion: Column | None = Field(None, description="Column of the text that is learned to follow the prompt.")
+    messages: Column | None = Field(
+        None, description="Column of conversations, lists of {role, content}; empty: messages."
+    )
+    answer: Column | None = Field(
+        None, description="Column of what a generated text is checked against (exact match); empty: answer, if any."
+    )
+    loss_on: Literal["completion", "all", "assistant"] = Field(
+        "completion",
+        description="Tokens that a language model learns from: the completion, where there is one; all; or every turn "
+        "of the assistant, which needs generation markers in the chat template.",
+    )
     group_by: Column | None = Field(
         None, description="Input groups: a column, or length, label, clusters, none; empty: the column domain, if any."
     )
@@ -122,10 +149,25 @@ class DataConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_text(self) -> DataConfig:
+        """Refuse two columns for one text."""
+        for new, old in (("prompt", "text"), ("completion", "text_pair")):
+            if (value := getattr(self, new)) is not None and getattr(self, old) is not None:
+                raise ValueError(f"data.{new}={value}: give data.{new} or data.{old}, not both")
+        return self
+
     @property
     def has_classes(self) -> bool | None:
         """Whether the labels are classes; None where the labels say so."""
         return TASKS[self.task]
+
+    @property
+    def is_generative(self) -> bool | None:
+        """Whether the texts are to be written, not labelled; None where the columns say so."""
+        if self.task != "auto":
+            return self.task in GENERATIVE
+        return True if self.prompt or self.completion or self.messages else None
 
     @property
     def source(self) -> str:

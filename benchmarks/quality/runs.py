@@ -179,7 +179,7 @@ def _train_peft(
     config: RunConfig, method: Method, base: BaseModel, data: TextData
 ) -> tuple[Predictions, dict[str, int], dict[str, Any]]:
     """Train a PEFT model in a plain loop, on the batches and with the head that our trainer would use."""
-    tokens = tokenize(base.tokenizer, data.train, config.data.max_length)
+    tokens = tokenize(base.tokenizer, data.train, config.data.max_length, data.task)
     infos = find_modules(base.model, config.adapter.targets, base.head)
     model = _peft_model(config, method, base, [info.name for info in infos])
     for name, parameter in model.named_parameters():
@@ -190,7 +190,7 @@ def _train_peft(
     device = torch.device("cpu")
     autocast = autocast_context(resolve_precision(config.train.precision, device), device)
     _peft_loop(config, model, tokens, optimizer, autocast)
-    held_out = tokenize(base.tokenizer, data.held_out, config.data.max_length)
+    held_out = tokenize(base.tokenizer, data.held_out, config.data.max_length, data.task)
     predictions = predict(
         model, lambda net, batch: net(**batch).logits, held_out, data.task, batch_size=64, autocast=autocast
     )

@@ -13,17 +13,54 @@ TEXTS = ("text", "sentence", "sentence1", "question1", "question", "premise", "r
 PAIRS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "question": "sentence"}
 LABELS = ("label", "labels", "class", "target", "category", "sentiment", "y", "score", "rating", "stars")
 GROUPS = ("domain", "source", "group", "topic", "language")
+MESSAGES = ("messages", "conversations", "conversation")
+PROMPTS = {"prompt": "completion", "instruction": "response", "input": "output"}
+ANSWERS = ("answer",)
+DIFFICULTY = "difficulty"
 """Names that columns usually have."""
+
+BESIDE_TEXT = ("text", "id", "domain", *GROUPS, DIFFICULTY)
+"""Columns beside which a text is to be continued, not classified, where nothing else is said."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are learned from; None for one that is not there."""
+    """The columns that are learned from; None for one that is not there.
+
+    Attributes:
+        text, text_pair: one text or two; what stands before a completion, and the completion.
+        label: of classes or numbers.
+        group_by: input groups.
+        messages: conversations, in the place of texts.
+        answer: what a generated text is checked against.
+        is_generative: the texts are to be written, not labelled; None leaves that to the columns.
+    """
 
     text: str | None
     text_pair: str | None
     label: str | None
     group_by: str | None
+    messages: str | None = None
+    answer: str | None = None
+    is_generative: bool | None = None
+
+    def setting(self, role: str) -> str:
+        """Return the setting of section `data` that names the column of a role."""
+        if self.is_generative and self.text_pair is not None:
+            return {"text": "prompt", "text_pair": "completion"}.get(role, role)
+        return role
+
+
+def is_generative(names: Sequence[str], wanted: Columns) -> bool:
+    """Say whether the columns are those of texts to be written: conversations, completions, or a text alone."""
+    known = set(names)
+    if wanted.is_generative is not None:
+        return wanted.is_generative
+    if wanted.label in known or wanted.text_pair is not None:
+        return False
+    if "messages" in known or {"prompt", "completion"} <= known:
+        return True
+    return "text" in known and known <= set(BESIDE_TEXT) and wanted.text in (None, "text")
 
 
 def resolved(names: Sequence[str], wanted: Columns) -> Columns:
@@ -32,6 +69,8 @@ def resolved(names: Sequence[str], wanted: Columns) -> Columns:
     Raises:
         DataError: when no column is the text.
     """
+    if is_generative(names, wanted):
+        return _generative(names, wanted)
     text, pair, group = wanted.text, wanted.text_pair, wanted.group_by
     if text is None and "text" not in names and pair is None:
         text, pair = next((both for both in PAIRS.items() if set(both) <= set(names)), (None, None))
@@ -40,7 +79,36 @@ def resolved(names: Sequence[str], wanted: Columns) -> Columns:
         raise DataError(f"data.text: none of the columns {listed(names)} is named text or sentence; set data.text")
     if group is None:
         group = "domain" if "domain" in names else "length"
-    return Columns(text, pair, wanted.label, group)
+    return Columns(text, pair, wanted.label, group, is_generative=False)
+
+
+def _generative(names: Sequence[str], wanted: Columns) -> Columns:
+    """Return the columns of texts to be written.
+
+    Raises:
+        DataError: when none holds a text, a completion or a conversation.
+    """
+    known = set(names)
+    prompt, completion, messages = wanted.text, wanted.text_pair, wanted.messages
+    if prompt is None and completion is None and messages is None:
+        messages = next((name for name in MESSAGES if name in known), None)
+    if messages is None and completion is None:
+        pairs = {one: other for one, other in PROMPTS.items() if other in known and prompt in (None, one)}
+        prompt, completion = next((both for both in pairs.items() if both[0] in known), (prompt, None))
+    if messages is None and completion is not None and prompt is None:
+        prompt = next((one for one in PROMPTS if one in known and one != completion), None)
+        if prompt is None:
+            raise DataError(f"data.prompt: none of the columns {listed(names)} is named prompt; set data.prompt")
+    if messages is None and prompt is None:
+        prompt = next((name for name in TEXTS if name in known), None)
+        if prompt is None:
+            raise DataError(
+                f"data.text: none of the columns {listed(names)} is named text, prompt and completion, or messages; "
+                "set data.text, data.prompt and data.completion, or data.messages"
+            )
+    answer = wanted.answer or next((name for name in ANSWERS if name in known and name != completion), None)
+    group = wanted.group_by or next((name for name in ("domain", DIFFICULTY) if name in known), "length")
+    return Columns(prompt, completion, None, group, messages, answer, is_generative=True)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.data_files.columns import Columns, missing
+from dynlora.data_files.conversations import asked_and_said, conversation
 from dynlora.data_files.reader import Sides
 from dynlora.data_files.table import Table
 from dynlora.errors import DataError
@@ -59,14 +60,16 @@ class Examples:
         """
         tables = (sides.train,) if sides.held_out is None else (sides.train, sides.held_out)
         for part, table in zip(PARTS, tables, strict=False):
-            for key in ("text", "text_pair", "label"):
+            for key in ("text", "text_pair", "label", "messages"):
                 name = getattr(columns, key)
                 if name is not None and name not in table.columns:
-                    raise missing(key, name, part, table.columns)
+                    raise missing(columns.setting(key), name, part, table.columns)
         text, pair, label = (
             [] if name is None else [value for table in tables for value in table.values(name)]
             for name in (columns.text, columns.text_pair, columns.label)
         )
+        if columns.messages is not None:
+            text, pair = _read_conversations(tables, columns.messages)
         side = np.concatenate([np.full(len(table), position) for position, table in enumerate(tables)])
         row = np.concatenate([np.arange(len(table)) for table in tables])
         names = class_names or (sides.train.class_names(columns.label) if columns.label else None)
@@ -158,6 +161,17 @@ class Examples:
         """Return the file, the unit and the place of a row."""
         table, own = self.tables[int(self.table[row])], int(self.row[row])
         return table.names[int(table.file[own])], table.unit, int(table.place[own])
+
+
+def _read_conversations(tables: Sequence[Table], column: str) -> tuple[list[Any], list[Any]]:
+    """Return what was asked and what was said in each conversation; None where a cell is none."""
+    found: list[tuple[Any, Any]] = []
+    for value in (value for table in tables for value in table.values(column)):
+        try:
+            found.append(asked_and_said(conversation(value)))
+        except ValueError:
+            found.append((None, None))
+    return [asked for asked, _ in found], [said for _, said in found]
 
 
 def is_empty(value: Any) -> bool:

@@ -90,7 +90,7 @@ def found_in(rows: Examples, split: Examples | None, has_classes: bool | None, m
         has_classes: labels are classes; None where the labels say so themselves.
         max_length: `data.max_length`, in tokens.
     """
-    has_classes = not rows.is_numeric if has_classes is None else has_classes
+    has_classes = bool(rows.label) and (not rows.is_numeric if has_classes is None else has_classes)
     whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
@@ -112,7 +112,9 @@ def _dropped(rows: Examples, drop: _Drop) -> Iterator[Fault]:
     """Yield the fault of rows that a repair leaves out."""
     chosen = np.flatnonzero(finders.DROPPED_BY[drop.repair](rows))
     if len(chosen):
-        problem = drop.problem.format(text=_shown(rows.columns.text), label=_shown(rows.columns.label))
+        problem = drop.problem.format(
+            text=_shown(rows.columns.text or rows.columns.messages), label=_shown(rows.columns.label)
+        )
         ways = f"{drop.remedy}, or leave {'it' if len(chosen) == 1 else 'them'} out with data.repair=[{drop.repair}]"
         yield Fault(drop.kind, drop.title, chosen, f"{places(rows, chosen)}: {problem}; {ways}.", drop.repair,
                     f"Leave out {counted(len(chosen), 'row')}", drop.refuses)  # fmt: skip

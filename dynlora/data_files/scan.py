@@ -36,6 +36,11 @@ class Wanted:
     text_pair: str | None = None
     label: str = "label"
     group_by: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    messages: str | None = None
+    answer: str | None = None
+    is_generative: bool | None = None
     has_classes: bool | None = None
     max_length: int = 128
     eval_fraction: float = 0.1
@@ -46,7 +51,8 @@ class Wanted:
     @property
     def columns(self) -> Columns:
         """The columns that were named."""
-        return Columns(self.text, self.text_pair, self.label, self.group_by)
+        text, pair = self.prompt or self.text, self.completion or self.text_pair
+        return Columns(text, pair, self.label, self.group_by, self.messages, self.answer, self.is_generative)
 
 
 def wanted_of(section: Any, seed: int, class_names: Sequence[str] = ()) -> Wanted:

@@ -90,7 +90,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     use_sparse_dropout(base.model)
     mode = strategy.gate_mode()
     if mode is not None:
-        adapters.attach_gates(_gates(base.model, adapters, mode))
+        adapters.attach_gates(_gates(base.model, adapters, mode, is_causal=base.task.is_causal))
     if fresh:
         edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
     return adapters
@@ -106,12 +106,12 @@ def _replace_heads(base: BaseModel, strategy: Strategy, probe: Probe) -> None:
                 replace_module(base.model, name, own)
 
 
-def _gates(model: PreTrainedModel, adapters: Adapters, mode: str) -> Gates:
+def _gates(model: PreTrainedModel, adapters: Adapters, mode: str, *, is_causal: bool) -> Gates:
     """Return gates hooked to the model's embedding; they become its child, so that they move and save with it."""
     embedding = model.get_input_embeddings()
     width = int(embedding.weight.shape[1])  # pyright: ignore
     widest = max(module.max_rank for module in adapters)
     device = next(model.parameters()).device
-    gates = Gates(len(adapters), width, adapters.seed, device=device, mode=mode, max_rank=widest)
+    gates = Gates(len(adapters), width, adapters.seed, device=device, mode=mode, max_rank=widest, is_causal=is_causal)
     gates.install(model, getattr(model, "base_model", model), embedding)
     return gates

@@ -209,15 +209,15 @@ class Strategy:
         self.held_back = held_back  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the logits, (batch, n_labels), of a batch without its labels.
+        """Return what the model says of a batch without its labels, as the task has it: logits, (batch, n_labels).
 
         While training a method may return another shape, if its `loss` takes it.
         """
-        return model(**batch).logits
+        return self.task.forward(model, batch)
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of what `forward` returned while training."""
-        return self.task.example_loss(output, labels).mean()
+        return self.task.batch_loss(output, labels)
 
     def disagreement(self) -> Tensor | None:
         """Return how far the members of a method that has some disagree about the last forward's rows, (batch,)."""

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dynlora import assets
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
-from dynlora.engine.evaluation.evaluate import from_logits, summarise
+from dynlora.engine.data.batches import Tokens
+from dynlora.engine.evaluation.evaluate import summarise
 from dynlora.engine.evaluation.export import export_merged, export_peft
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.errors import ConfigError
@@ -74,20 +77,21 @@ def _bake(config: RunConfig, model: AdaptedModel) -> dict[str, Any]:
     """Replace the gates by their means over training rows, and return what that changed on the held-out rows."""
     data = read_data(config)
     held_out = model.tokens(data.held_out)
-    before = model.logits(held_out)
+    before = _measured(model, held_out)
     gated = model.adapters.gates is not None
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
-    after = model.logits(held_out) if gated else before  # without gates nothing was baked
-    metrics_before, metrics_after = (
-        summarise(from_logits(logits, held_out.label, model.task), held_out.label, model.task)
-        for logits in (before, after)
-    )
+    after = _measured(model, held_out) if gated else before  # without gates nothing was baked
     return {
         "baked": gated,
-        "max_abs_logit_gap": float((after - before).abs().max()),
-        "metrics_before": metrics_before,
-        "metrics_after": metrics_after,
+        "max_abs_logit_gap": float((after[0] - before[0]).abs().max()),
+        "metrics_before": before[1],
+        "metrics_after": after[1],
     }
+
+
+def _measured(model: AdaptedModel, tokens: Tokens) -> tuple[Tensor, dict[str, float]]:
+    """Return what the model says of rows, (n, k), and the metrics."""
+    return model.readings(tokens), summarise(model.predictions(tokens), tokens.label, model.task)
 
 
 def _describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedModel, report: dict[str, Any]) -> None:

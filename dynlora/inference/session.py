@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,8 @@ class Examined:
         seed = self.config.seed
         text = perturbed(sample.text, kind, strength, seed)
         pair = None if sample.text_pair is None else perturbed(sample.text_pair, kind, strength, seed)
-        return self._both(sample, Rows(text, pair, sample.label, sample.group)) | {"kind": kind, "strength": strength}
+        shifted = replace(sample, text=text, text_pair=pair)
+        return self._both(sample, shifted) | {"kind": kind, "strength": strength}
 
     def elsewhere(self, data: Mapping[str, Any], rows: int = ROWS) -> dict[str, Any]:
         """Return metrics and gates on the held-out rows of other data, whose labels have the same names.
@@ -187,7 +188,7 @@ class Examined:
                 f"{self.model.task.said_labels()}; use data with the same labels"
             )
         held = drawn_rows(other.held_out, rows, self.config.seed)
-        held = Rows(held.text, held.text_pair, self.model.task.translate(held.label, other.task), held.group)
+        held = replace(held, label=self.model.task.translate(held.label, other.task))
         return self._summary(held, self._predicted(held)) | {"source": config.data.source}
 
     def by_group(self, rows: int = ROWS) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
+from dynlora.data_files.columns import Columns
 from dynlora.tasks.base import Task
 from dynlora.tasks.labels import LabelColumn
 
@@ -30,29 +31,36 @@ def registry() -> dict[str, type[Task]]:
     return {cls.name: cls for cls in sorted(concrete, key=lambda cls: (cls.order, cls.name))}
 
 
-def build(name: str, labels: Sequence[str] = ()) -> Task:
+def build(name: str, labels: Sequence[str] = (), section: Any = None) -> Task:
     """Return the task that a checkpoint, or a run, names.
 
     Args:
         name: of the task.
         labels: names of its classes; none for a task without.
+        section: section `data` of the configuration, for a task with settings of its own.
     """
-    return registry()[name](tuple(labels))
+    kind = registry()[name]
+    return kind(tuple(labels)) if section is None else kind.of_section(section, labels)
 
 
-def choose(name: str, column: LabelColumn) -> Task:
-    """Return the task of labelled data: the one named, or the first that claims the labels.
+def of_columns(name: str, columns: Columns) -> type[Task] | None:
+    """Return the task that is named, or that the columns alone show; None where the labels decide.
 
     Args:
         name: of a task, or `auto`.
-        column: the labels of both sides.
+        columns: those that are learned from.
+    """
+    kinds = registry()
+    return kinds[name] if name != "auto" else next((cls for cls in kinds.values() if cls.claims_columns(columns)), None)
+
+
+def of_labels(kind: type[Task] | None, column: LabelColumn) -> Task:
+    """Return the task of labelled data: of a kind, or the first that claims the labels.
 
     Raises:
         DataError: when the labels do not fit the task.
     """
-    kinds = registry()
-    kind = kinds[name] if name != "auto" else next(cls for cls in kinds.values() if cls.claims(column))
-    return kind.of(column)
+    return (kind or next(cls for cls in registry().values() if cls.claims(column))).of(column)
 
 
 def of_model(model: Any) -> Task:
@@ -61,4 +69,4 @@ def of_model(model: Any) -> Task:
     return next(cls(()) for cls in registry().values() if cls.made(config))
 
 
-__all__ = ["LabelColumn", "Task", "build", "choose", "of_model", "registry"]
+__all__ = ["LabelColumn", "Task", "build", "of_columns", "of_labels", "of_model", "registry"]

@@ -5,14 +5,51 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dynlora.data_files.columns import Columns
 from dynlora.errors import DataError
 from dynlora.tasks.labels import LabelColumn
+
+
+class TextRows(Protocol):
+    """Rows of one side of the data, as `engine/data/text_data.py` has them."""
+
+    @property
+    def text(self) -> list[str]:
+        """First texts, or what stands before a completion."""
+        ...
+
+    @property
+    def text_pair(self) -> list[str] | None:
+        """Second texts, or completions."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, list[Any]]:
+        """What else a task needs of each row, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows as tokens.
+
+    Attributes:
+        features: per row, what the model takes: input_ids, attention_mask and maybe token_type_ids.
+        targets: per row, the label of each token; None for a task with one label a row.
+        counts: how many labels of each row count in the loss, (n,); None for one a row.
+        notes: what a person should know, in sentences.
+    """
+
+    features: list[dict[str, list[int]]]
+    targets: list[list[int]] | None = None
+    counts: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,6 +63,10 @@ class Task(ABC):
         peft_task_type: what PEFT's adapter_config.json calls it.
         metrics: every metric that can decide which checkpoint is best, and whether higher is better.
         group_metrics: numbers recorded for each input group, beside the loss and the deciding metric.
+        needs_labels: whether the data must have a column of labels.
+        trains_head: whether the head is new, and trained in full beside the adapters.
+        is_causal: whether a token sees only those before it, and nothing may tell it of those after.
+        generates: whether the model writes texts.
         loss_unit, prediction_unit, output_unit, disagreement_unit: units of what is recorded per example.
     """
 
@@ -36,6 +77,10 @@ class Task(ABC):
     peft_task_type: ClassVar[str]
     metrics: ClassVar[Mapping[str, bool]]
     group_metrics: ClassVar[Sequence[str]] = ()
+    needs_labels: ClassVar[bool] = True
+    trains_head: ClassVar[bool] = True
+    is_causal: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
     loss_unit: ClassVar[str] = "nats"
     prediction_unit: ClassVar[str]
     output_unit: ClassVar[str]
@@ -44,18 +89,39 @@ class Task(ABC):
     # --- data
 
     @classmethod
-    @abstractmethod
-    def claims(cls, column: LabelColumn) -> bool:
-        """Say whether labels are of this task when the config leaves that open."""
+    def claims_columns(cls, columns: Columns) -> bool:
+        """Say whether the columns alone show that data is of this task, when the config leaves that open."""
+        return False
 
     @classmethod
-    @abstractmethod
+    def claims(cls, column: LabelColumn) -> bool:
+        """Say whether labels are of this task when the config leaves that open."""
+        return False
+
+    @classmethod
     def of(cls, column: LabelColumn) -> Task:
         """Return the task of these labels.
 
         Raises:
             DataError: when the labels do not fit; one sentence that says what to change.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def of_section(cls, section: Any, labels: Sequence[str] = ()) -> Self:
+        """Return the task with known classes, as section `data` of a configuration has it."""
+        return cls(tuple(labels))
+
+    def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
+        """Return rows as tokens, cut after `max_length` of them.
+
+        Raises:
+            DataError: when the tokenizer lacks something that the rows need.
+        """
+        limit = min(max_length, tokenizer.model_max_length)
+        encoded = tokenizer(rows.text, rows.text_pair, truncation=True, max_length=limit)
+        names = [name for name in tokenizer.model_input_names if name in encoded]
+        return EncodedRows([{name: encoded[name][index] for name in names} for index in range(len(rows.text))])
 
     @abstractmethod
     def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
@@ -109,6 +175,26 @@ class Task(ABC):
         """Write what the head needs to know into a transformers config."""
 
     # --- loss and predictions
+
+    def forward(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+        """Return what the model says of a batch without its labels: logits, (batch, n)."""
+        return model(**inputs).logits
+
+    def batch_loss(self, output: Any, labels: Tensor) -> Tensor:
+        """Return the loss of a batch, (): the mean over the labels that count, of all its examples."""
+        return self.example_loss(output, labels).mean()
+
+    def judged(self, output: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of each example, (batch,), and what the model says of it, (batch, k)."""
+        return self.example_loss(output, labels), self.output(output)
+
+    def readings(self, output: Any, labels: Tensor) -> Tensor:
+        """Return the numbers of each example that show whether two models are the same, (batch, k)."""
+        return output
+
+    def confidence(self, output: np.ndarray) -> np.ndarray:
+        """Return how sure the model is of each of its predictions, (n,), of outputs (n, k), in `output_unit`."""
+        return output.max(1)
 
     @abstractmethod
     def example_loss(self, logits: Tensor, labels: Tensor) -> Tensor:

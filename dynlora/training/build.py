@@ -115,7 +115,7 @@ def build_trainer(
     autocast = autocast_context(precision, accelerator.device)
     base.model.to(accelerator.device)  # pyright: ignore
     _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
-    everything = tokenize(base.tokenizer, data.train, config.data.max_length)
+    everything = usable(tokenize(base.tokenizer, data.train, config.data.max_length, data.task))
     tokens, reserve = set_apart(everything, inputs.strategy.reserved_share(), config.seed)
     evaluation, position = _evaluation(inputs, tokens, autocast, is_kept=type(recorder) is not NullRecorder)
     _say(recorder, "Adding the adapters")
@@ -212,28 +212,41 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
     The place costs a look at each example: where nothing is kept it is left at zero.
     """
     config, base, data = inputs.config, inputs.base, inputs.data
-    tokens = tokenize(base.tokenizer, data.held_out, config.data.max_length)
-    names, group = _groups(inputs, train, tokens, autocast)
+    everything = tokenize(base.tokenizer, data.held_out, config.data.max_length, data.task)
+    tokens, held_out = usable(everything), data.held_out.take(usable_rows(everything))
+    names, group = _groups(inputs, train, tokens, held_out, autocast)
     probe = groups.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)
     looked_at = sample(probe, group, len(tokens), config.log.eval_rows, config.seed)
     evaluation = Evaluation(
-        tokens, data.held_out.text, data.held_out.text_pair, group, names, data.task, probe, data.metric, looked_at
+        tokens, held_out.text, held_out.text_pair, group, names, data.task, probe, data.metric, looked_at
     )
     if not is_kept:
         return evaluation, np.zeros((len(probe), 2))
     return evaluation, groups.plane(groups.embed(base.model, tokens, probe, 64, autocast))
 
 
-def _groups(inputs: Inputs, train: Tokens, held_out: Tokens, autocast: Any) -> tuple[list[str], np.ndarray | None]:
+def usable_rows(tokens: Tokens) -> np.ndarray:
+    """Return the rows that have a label which counts: a completion may have been cut off."""
+    return np.arange(len(tokens)) if tokens.targets is None else np.flatnonzero(tokens.label > 0)
+
+
+def usable(tokens: Tokens) -> Tokens:
+    """Return the rows that there is something to learn from, or to judge by."""
+    return tokens if tokens.targets is None else tokens.take(usable_rows(tokens))
+
+
+def _groups(
+    inputs: Inputs, train: Tokens, tokens: Tokens, held_out: Rows, autocast: Any
+) -> tuple[list[str], np.ndarray | None]:
     """Return the input groups' names and the index of each held-out row's group."""
-    config, data = inputs.config, inputs.data
+    config = inputs.config
     if config.data.group_by == "clusters":
         sample = groups.probe_rows(train.label, None, 4 * PROBE_ROWS, config.seed)
         clusters = groups.fit_clusters(groups.embed(inputs.base.model, train, sample, 64, autocast), config.seed)
-        everything = np.arange(len(held_out))
-        member = clusters.predict(groups.embed(inputs.base.model, held_out, everything, 64, autocast))
+        everything = np.arange(len(tokens))
+        member = clusters.predict(groups.embed(inputs.base.model, tokens, everything, 64, autocast))
         return [f"cluster {index + 1}" for index in range(clusters.n_clusters)], np.asarray(member)
-    return named_groups(data.held_out)
+    return named_groups(held_out)
 
 
 def named_groups(rows: Rows) -> tuple[list[str], np.ndarray | None]:

@@ -151,7 +151,7 @@ def assert_padding_changes_nothing(folder: Path, atol: float) -> None:
         ),
         seed=0,
     )
-    tokens = tokenize(base.tokenizer, Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None), 64)
+    tokens = tokenize(base.tokenizer, Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None), 64, base.task)
     assert len(set(tokens.length.tolist())) == len(TEXTS)
     with torch.inference_mode():
         together = tokens.batch(range(len(TEXTS)))

@@ -170,7 +170,7 @@ def baked_logits(folder: Path) -> torch.Tensor:
     model, config = load_run(folder), read_run_config(folder)
     data = read_data(config)
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
-    return model.logits(model.tokens(Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None)))
+    return model.readings(model.tokens(Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None)))
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5

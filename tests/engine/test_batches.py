@@ -128,7 +128,7 @@ def test_rows_are_taken_in_order() -> None:
 def test_texts_become_tokens(segments: bool) -> None:
     tokenizer = tiny_tokenizer(segments)
     rows = Rows(["great film", "awful " * 30], None, np.array([1, 0]), None)
-    tokens = tokenize(tokenizer, rows, 12)
+    tokens = tokenize(tokenizer, rows, 12, Classification(("a", "b")))
     assert tokens.length.tolist() == [4, 12]
     assert tokens.features[0]["input_ids"] == tokenizer("great film")["input_ids"]
     assert tokens.features[1]["input_ids"][-1] == tokenizer.sep_token_id

@@ -340,18 +340,18 @@ def refused(attempt: Callable[[], Any]) -> bool:
 @pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES))
 def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
     model = as_used(whole(name, architecture).copy())
-    before = model.logits(tiny_tokens())
+    before = model.readings(tiny_tokens())
     if refused(lambda: merge(model)):
         return
     assert not any(isinstance(module, LoraLinear) for module in model.base.model.modules())
-    torch.testing.assert_close(model.logits(tiny_tokens()), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.readings(tiny_tokens()), before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_peft_says_what_we_said(name: str, tmp_path: Path) -> None:
     model = as_used(whole(name).copy())
-    before = model.logits(tiny_tokens())
+    before = model.readings(tiny_tokens())
     made: list[Any] = []
     if refused(lambda: made.extend(peft_adapter(model, "tiny", lora_alpha=4, rank=2))):
         return

@@ -29,7 +29,7 @@ NAMES = sorted(tasks.registry())
 
 
 def task_of(name: str) -> Task:
-    return tasks.choose(name, COLUMNS[name])
+    return tasks.of_labels(tasks.registry()[name], COLUMNS[name])
 
 
 def test_every_task_is_tried_here_and_named_in_the_config() -> None:
@@ -39,7 +39,7 @@ def test_every_task_is_tried_here_and_named_in_the_config() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_claims_its_own_labels(name: str) -> None:
-    assert tasks.choose("auto", COLUMNS[name]) == task_of(name)
+    assert tasks.of_labels(None, COLUMNS[name]) == task_of(name)
 
 
 @pytest.mark.parametrize("name", NAMES)

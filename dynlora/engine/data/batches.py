@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.randomness import stream_seed
+from dynlora.tasks import Task
 
 POOL = 50
 """Batches drawn together and sorted by length: little padding, still a random order."""
@@ -29,12 +30,14 @@ class Tokens:
         label: (n,), int64 or float32.
         length: tokens of each row, (n,).
         pad: value to fill each feature with.
+        targets: per row, the label of each token, for a task that has one a token; `label` counts them then.
     """
 
     features: list[dict[str, list[int]]]
     label: np.ndarray
     length: np.ndarray
     pad: dict[str, int]
+    targets: list[list[int]] | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -42,20 +45,36 @@ class Tokens:
 
     def take(self, rows: np.ndarray) -> Tokens:
         """Return the rows at these positions."""
-        return Tokens([self.features[row] for row in rows], self.label[rows], self.length[rows], self.pad)
+        targets = None if self.targets is None else [self.targets[row] for row in rows]
+        return Tokens([self.features[row] for row in rows], self.label[rows], self.length[rows], self.pad, targets)
+
+    def counted(self, rows: np.ndarray) -> int:
+        """Return how many labels of rows count in the loss."""
+        return len(rows) if self.targets is None else int(self.label[rows].sum())
 
     def batch(self, indices: Sequence[int] | np.ndarray, device: torch.device | None = None) -> dict[str, Tensor]:
-        """Return rows padded to their longest: each feature (batch, seq), labels (batch,)."""
+        """Return rows padded to their longest: each feature (batch, seq), labels (batch,) or (batch, seq)."""
         width = padded_width(self.length, indices)
         batch = {}
         for name, fill in self.pad.items():
-            table = np.full((len(indices), width), fill, dtype=np.int64)
-            for row, index in enumerate(indices):
-                values = self.features[index][name]
-                table[row, : len(values)] = values
-            batch[name] = torch.from_numpy(table).to(device)
-        batch["labels"] = torch.from_numpy(self.label[np.asarray(indices)]).to(device)
+            batch[name] = _padded([self.features[index][name] for index in indices], width, fill).to(device)
+        if self.targets is None:
+            batch["labels"] = torch.from_numpy(self.label[np.asarray(indices)]).to(device)
+        else:
+            batch["labels"] = _padded([self.targets[index] for index in indices], width, IGNORED).to(device)
         return batch
+
+
+IGNORED = -100
+"""Label of a token that does not count; padding is told by length, never by a token's id."""
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
+    """Return rows of numbers filled up on the right, (n, width)."""
+    table = np.full((len(rows), width), fill, dtype=np.int64)
+    for row, values in enumerate(rows):
+        table[row, : len(values)] = values
+    return torch.from_numpy(table)
 
 
 def padded_width(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
@@ -68,18 +87,17 @@ def padded_tokens(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
     return len(rows) * padded_width(length, rows)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -> Tokens:
-    """Return the rows as tokens, cut after `max_length` of them."""
-    limit = min(max_length, tokenizer.model_max_length)
-    encoded = tokenizer(rows.text, rows.text_pair, truncation=True, max_length=limit)
-    names = [name for name in tokenizer.model_input_names if name in encoded]
-    features = [{name: encoded[name][index] for name in names} for index in range(len(rows))]
+def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int, task: Task) -> Tokens:
+    """Return the rows as tokens, cut after `max_length` of them, and with the labels that the task gives them."""
+    found = task.encode_rows(tokenizer, rows, max_length)
+    names = list(found.features[0]) if found.features else ["input_ids", "attention_mask"]
     pads = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
     return Tokens(
-        features,
-        rows.label,
-        np.array([len(feature["input_ids"]) for feature in features]),
+        found.features,
+        rows.label if found.counts is None else found.counts,
+        np.array([len(feature["input_ids"]) for feature in found.features]),
         {name: pads.get(name, 0) for name in names},
+        found.targets,
     )
 
 

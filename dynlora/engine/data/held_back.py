@@ -61,7 +61,7 @@ class HeldBack:
         """Return the mean loss of a batch with its labels, part of the graph; the model stays in its mode."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with self.autocast():
-            return self.task.example_loss(self.forward(self.model, inputs), batch["labels"]).mean()
+            return self.task.batch_loss(self.forward(self.model, inputs), batch["labels"])
 
     def gradients(self, batch: Mapping[str, Tensor], tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the loss of a batch in eval mode and its gradient for each of `tensors`; nothing is left on them.

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from dynlora.config import DataConfig
-from dynlora.data_files import columns, reader, repairs, splitting
+from dynlora.data_files import columns, reader, repairs, scan, splitting
 from dynlora.data_files.columns import Columns
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples
 from dynlora.data_files.opening import FileError
@@ -61,7 +61,7 @@ def read_splits(config: DataConfig, folder: Path, seed: int, label_names: Sequen
 
 def wanted_columns(config: DataConfig) -> Columns:
     """Return the columns that a config names."""
-    return Columns(config.text, config.text_pair, config.label, config.group_by)
+    return scan.wanted_of(config, 0).columns
 
 
 def _repaired(config: DataConfig, sides: reader.Sides, seed: int, label_names: Sequence[str]) -> Splits:

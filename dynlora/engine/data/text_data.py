@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset
@@ -15,6 +16,8 @@ from dynlora import tasks
 from dynlora.config import DataConfig
 from dynlora.data_files import columns as column_names
 from dynlora.data_files import scan
+from dynlora.data_files.columns import Columns
+from dynlora.data_files.conversations import Turn, asked_and_said, conversation
 from dynlora.engine.data.tables import Splits, limited, read_splits, said_of, wanted_columns
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
@@ -28,16 +31,18 @@ class Rows:
     """One side of the data.
 
     Attributes:
-        text: first texts.
-        text_pair: second texts, or None.
+        text: first texts; of texts to be written, what stands before a completion, or the whole.
+        text_pair: second texts, or completions; None without.
         label: as the task encodes it, (n,): class index, int64; or the target number, float32.
         group: name of each row's input group, or None.
+        fields: what else the task needs of each row, by name: `messages`, `answer`.
     """
 
     text: list[str]
     text_pair: list[str] | None
     label: np.ndarray
     group: list[str] | None
+    fields: Mapping[str, list[Any]] = field(default_factory=dict[str, list[Any]])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -51,6 +56,7 @@ class Rows:
             None if pair is None else [pair[row] for row in rows],
             self.label[rows],
             None if group is None else [group[row] for row in rows],
+            {name: [values[row] for row in rows] for name, values in self.fields.items()},
         )
 
 
@@ -123,15 +129,16 @@ def _read(
         tables = [table.cast_column(config.label, ClassLabel(names=[*label_names])) for table in tables]
     train = limited(tables[0], config.max_train, seed)
     held_out = limited(tables[1], config.max_eval, seed)
-    columns = _columns(config, train)
+    columns = column_names.resolved(train.column_names, wanted_columns(config))
+    kind = tasks.of_columns(config.task, columns)
     for split, table in (("training", train), ("held-out", held_out)):
         _check_columns(columns, table, split)
-    task = tasks.choose(config.task, LabelColumn.read(config.label, train, held_out))
-    sides = (
-        _rows(train, columns, config.label, task, "training"),
-        _rows(held_out, columns, config.label, task, "held-out"),
-    )
-    _check_groups(columns["group"], sides[1])
+    if kind is None or kind.needs_labels:
+        task = tasks.of_labels(kind, LabelColumn.read(config.label, train, held_out))
+    else:
+        task = kind.of_section(config)
+    sides = (_rows(train, columns, task, "training"), _rows(held_out, columns, task, "held-out"))
+    _check_groups(columns.group_by, sides[1])
     return splits, sides, task
 
 
@@ -152,31 +159,27 @@ def of_groups(rows: Rows, groups: Sequence[str]) -> Rows:
     return rows.take(np.flatnonzero(np.isin(np.array(rows.group), list(groups))))
 
 
-def _columns(config: DataConfig, table: Dataset) -> dict[str, str | None]:
-    """Return which column is what: text, text_pair, label, group."""
-    found = column_names.resolved(table.column_names, wanted_columns(config))
-    return {"text": found.text, "text_pair": found.text_pair, "label": found.label, "group": found.group_by}
-
-
 def text_columns(table: Dataset, config: DataConfig) -> tuple[list[str], list[str] | None]:
     """Return the texts of a table without labels, and their second texts.
 
     Raises:
         DataError: when the columns are not there.
     """
-    columns = {key: value for key, value in _columns(config, table).items() if key in ("text", "text_pair")}
+    found = column_names.resolved(table.column_names, wanted_columns(config))
+    columns = replace(found, label=None, group_by=None, answer=None)
     _check_columns(columns, table, "given")
-    pair = _texts(table, columns["text_pair"], "given") if columns["text_pair"] else None
-    return _texts(table, columns["text"], "given"), pair
+    pair = _texts(table, columns, "text_pair", "given") if columns.text_pair else None
+    return _texts(table, columns, "text", "given"), pair
 
 
-def _check_columns(columns: dict[str, str | None], table: Dataset, split: str) -> None:
+def _check_columns(columns: Columns, table: Dataset, split: str) -> None:
     """Refuse a column that is not there."""
-    for role, name in columns.items():
-        if name is None or (role == "group" and name in SYNTHETIC_GROUPS):
+    for role in ("text", "text_pair", "label", "messages", "answer", "group_by"):
+        name = getattr(columns, role)
+        if name is None or (role == "group_by" and name in SYNTHETIC_GROUPS):
             continue
         if name not in table.column_names:
-            raise column_names.missing({"group": "group_by"}.get(role, role), name, split, table.column_names)
+            raise column_names.missing(columns.setting(role), name, split, table.column_names)
 
 
 SYNTHETIC_GROUPS = ("length", "label", "clusters", "none")
@@ -192,22 +195,46 @@ def _check_groups(group: str | None, held_out: Rows) -> None:
         )
 
 
-def _rows(table: Dataset, columns: dict[str, str | None], label_column: str, task: Task, split: str) -> Rows:
+def _rows(table: Dataset, columns: Columns, task: Task, split: str) -> Rows:
     """Return one side as plain lists and an array."""
-    text = _texts(table, columns["text"], split)
-    pair = _texts(table, columns["text_pair"], split) if columns["text_pair"] else None
-    label = task.encode(table[label_column][:], getattr(table.features.get(label_column), "names", None))
-    return Rows(text, pair, label, _groups(table, columns["group"], text, label, task))
+    fields: dict[str, list[Any]] = {}
+    if columns.messages is not None:
+        fields["messages"] = _conversations(table, columns.messages, split)
+        both = [asked_and_said(turns) for turns in fields["messages"]]
+        text, pair = [asked for asked, _ in both], [said for _, said in both]
+    else:
+        text = _texts(table, columns, "text", split)
+        pair = _texts(table, columns, "text_pair", split) if columns.text_pair else None
+    if columns.answer is not None:
+        fields["answer"] = ["" if value is None else str(value) for value in table[columns.answer][:]]
+    names = getattr(table.features.get(columns.label), "names", None)
+    label = task.encode(table[columns.label][:], names) if columns.label else task.no_labels(len(table))
+    return Rows(text, pair, label, _groups(table, columns.group_by, text, label, task), fields)
 
 
-def _texts(table: Dataset, column: str | None, split: str) -> list[str]:
+def _conversations(table: Dataset, column: str, split: str) -> list[list[Turn]]:
+    """Return a column of conversations; what is none is refused."""
+    found = []
+    for number, value in enumerate(table[column][:]):
+        try:
+            found.append(conversation(value))
+        except ValueError as error:
+            raise DataError(
+                f"data.messages={column}: {split} row {number + 1} {error}; give a list of {{role, content}}"
+            ) from None
+    return found
+
+
+def _texts(table: Dataset, columns: Columns, role: str, split: str) -> list[str]:
     """Return a column of text; numbers are written out, gaps are refused."""
-    values = table[column][:] if column else []
+    column = getattr(columns, role)
+    values, setting = table[column][:] if column else [], columns.setting("text" if role == "text" else role)
+    setting = "text" if not columns.is_generative else setting
     for number, value in enumerate(values):
         if value is None or (isinstance(value, str) and not value.strip()):
-            raise DataError(f"data.text={column}: {split} row {number + 1} is empty; fill it or remove the row")
+            raise DataError(f"data.{setting}={column}: {split} row {number + 1} is empty; fill it or remove the row")
         if not isinstance(value, str | int | float):
-            raise DataError(f"data.text={column}: {split} row {number + 1} is a {type(value).__name__}; give text")
+            raise DataError(f"data.{setting}={column}: {split} row {number + 1} is a {type(value).__name__}; give text")
     return [str(value) for value in values]
 
 
@@ -236,6 +263,8 @@ def _digest(sides: Sequence[Rows]) -> str:
     digest = hashlib.sha256()
     for rows in sides:
         digest.update(json.dumps([rows.text, rows.text_pair, rows.group], ensure_ascii=True).encode())
+        if rows.fields:
+            digest.update(json.dumps(rows.fields, ensure_ascii=True, sort_keys=True).encode())
         digest.update(rows.label.tobytes())
     return digest.hexdigest()
 

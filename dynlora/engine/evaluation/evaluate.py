@@ -97,21 +97,10 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
     return _ordered(parts, len(tokens), task)
 
 
-def _outputs(logits: Tensor, labels: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
+def _outputs(logits: Any, labels: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Return losses and outputs of a batch as arrays."""
-    return task.example_loss(logits, labels).cpu().numpy(), task.output(logits).cpu().numpy()
-
-
-def from_logits(logits: Tensor, label: np.ndarray, task: Task) -> Predictions:
-    """Return predictions for rows whose logits, (n, n_labels) or (n, 1), are known already; without gates.
-
-    Args:
-        logits: in the rows' order.
-        label: class index or number of each row, (n,).
-        task: makes losses and predictions of the logits.
-    """
-    parts = [(np.arange(len(label)), *_outputs(logits, torch.from_numpy(label), task), None, None)]
-    return _ordered(parts, len(label), task)
+    loss, output = task.judged(logits, labels)
+    return loss.cpu().numpy(), output.cpu().numpy()
 
 
 def _array(values: Tensor | None) -> np.ndarray | None:
@@ -213,7 +202,7 @@ class Evaluation:
         probed = predictions.take(part.places(self.probe))
         recorder.vector("probe_loss", step, probed.loss)
         recorder.vector("probe_prediction", step, probed.prediction)
-        recorder.vector("probe_probability", step, probed.output.max(1))
+        recorder.vector("probe_probability", step, self.task.confidence(probed.output))
         if probed.gate is not None:
             recorder.vector("probe_gate", step, probed.gate.ravel())
         if predictions.disagreement is not None:

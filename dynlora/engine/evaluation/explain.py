@@ -142,7 +142,7 @@ def token_gates(model: AdaptedModel, tokens: Tokens, n: int) -> np.ndarray | Non
     gates = model.adapters.gates
     if gates is None or gates.mode != "token":
         return None
-    model.logits(tokens.take(np.array([0])))
+    model.readings(tokens.take(np.array([0])))
     columns = [gates.column(index) for index in range(len(model.adapters))]
     return np.stack([column[0, :n].float().cpu().numpy() for column in columns if column is not None])
 

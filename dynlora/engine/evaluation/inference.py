@@ -52,7 +52,7 @@ class AdaptedModel:
 
     def tokens(self, rows: Rows) -> Tokens:
         """Return rows as tokens."""
-        return tokenize(self.base.tokenizer, rows, self.max_length)
+        return tokenize(self.base.tokenizer, rows, self.max_length, self.task)
 
     def predict(self, text: Sequence[str], text_pair: Sequence[str] | None = None) -> Predictions:
         """Return predictions for texts; their loss means nothing."""
@@ -92,18 +92,19 @@ class AdaptedModel:
 
     def evaluate(self, rows: Rows) -> dict[str, float]:
         """Return loss and metrics on labelled rows."""
-        return summarise(self.predictions(self.tokens(rows)), rows.label, self.task)
+        tokens = self.tokens(rows)
+        return summarise(self.predictions(tokens), tokens.label, self.task)
 
     @torch.inference_mode()
-    def logits(self, tokens: Tokens, batch_size: int = 64) -> Tensor:
-        """Return logits in full precision, (n, n_labels), in the rows' order; batches are of like length."""
+    def readings(self, tokens: Tokens, batch_size: int = 64) -> Tensor:
+        """Return what the task reads off each row in full precision, (n, k), in the rows' order: its logits or loss."""
         model = self.base.model.eval()
         device = next(model.parameters()).device
         found, places = [], []
         for indices in sorted_batches(tokens.length, batch_size):
             batch = tokens.batch(indices, device)
-            del batch["labels"]
-            found.append(self.strategy.forward(model, batch).float().cpu())
+            labels = batch.pop("labels")
+            found.append(self.task.readings(self.strategy.forward(model, batch), labels).float().cpu())
             places.append(indices)
         return torch.cat(found)[np.argsort(np.concatenate(places))]
 
@@ -116,7 +117,7 @@ def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
     if gates.mode == "rank":
         sums = torch.zeros_like(gates.bias)
         with gates.adding_up(sums):
-            model.logits(tokens)
+            model.readings(tokens)
         return sums.cpu() / len(tokens)
     gate = model.predictions(tokens).gate
     return None if gate is None else torch.from_numpy(gate.mean(0))

@@ -19,7 +19,7 @@ def weight_gradients(
     The model is in eval mode meanwhile and keeps no gradient. All gradients together are as large as the weights.
 
     Args:
-        model: with `logits` in what it returns.
+        model: made for the task.
         modules: linear modules by name; Conv1D's transposed weight comes back as (d_out, d_in) too.
         batches: with labels.
         task: whose loss it is.
@@ -35,7 +35,7 @@ def weight_gradients(
         with torch.enable_grad():
             for batch in batches:
                 inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-                loss = task.example_loss(model(**inputs).logits, batch["labels"]).mean()
+                loss = task.batch_loss(task.forward(model, inputs), batch["labels"])
                 found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
                 sums = list(found) if not sums else torch._foreach_add(sums, found)  # pyright: ignore
     finally:

@@ -182,7 +182,8 @@ class Trainer:
         """Accumulate the gradient of one optimizer step and return its mean loss, penalties left out."""
         accum = self.config.train.grad_accum
         total = torch.zeros((), device=self.accelerator.device)
-        for part in range(accum):
+        divisors = self._divisors(order, index)
+        for part, divisor in enumerate(divisors):
             batch = self._batch(order, (index - 1) * accum + part)
             key = (index, part, self.accelerator.process_index)
             seed_global_stream(self.config.seed, "forward", *key)
@@ -192,9 +193,21 @@ class Trainer:
                 penalty = self.strategy.penalty(self.adapters)
                 self.penalties = {name: term.detach() for name, term in penalty.items()}
                 objective = loss + sum(penalty.values()) if penalty else loss
-                (objective / accum if accum > 1 else objective).backward()
-            total += loss.detach()
+                (objective / divisor if divisor != 1 else objective).backward()
+            total += loss.detach() * (accum / divisor)
         return self._over_processes(total / accum if accum > 1 else total)
+
+    def _divisors(self, order: BatchOrder, index: int) -> list[float]:
+        """Return what the mean loss of each part of a step is divided by, so that every label that counts weighs alike.
+
+        (labels of the whole step) / (labels of this process's share of the part · processes): the number of parts where
+        each has as many labels. Gradients are averaged over processes afterwards.
+        """
+        accum, processes = self.config.train.grad_accum, self.accelerator.num_processes
+        parts = [order[(index - 1) * accum + part] for part in range(accum)]
+        whole = sum(self.tokens.counted(rows) for rows in parts)
+        shares = [self.tokens.counted(rows[self.accelerator.process_index :: processes]) for rows in parts]
+        return [whole / (share * processes) if share else math.inf for share in shares]
 
     def _clear_gradients(self) -> None:
         """Forget this step's gradients."""

@@ -97,7 +97,21 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
     if (positions := _positions(model)) is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
+    _check_whole(folder, task, fresh)
     return freeze(model, tokenizer, fresh, folder, task)
+
+
+def _check_whole(folder: Path, task: Task, fresh: list[str]) -> None:
+    """Refuse a checkpoint without weights that a task does not train: they would be random.
+
+    Raises:
+        AssetError: naming the first.
+    """
+    if fresh and not task.trains_head:
+        raise AssetError(
+            f"model.name={folder}: holds no {fresh[0]}, which {task.name} needs; use a model that was trained to write "
+            "texts, such as smollm2-135m"
+        )
 
 
 def _positions(model: PreTrainedModel) -> int | None:
@@ -116,7 +130,7 @@ def freeze(
 ) -> BaseModel:
     """Freeze all weights but the head's."""
     model.requires_grad_(False)
-    head = head_names(model, fresh)
+    head = head_names(model, fresh) if task.trains_head else []
     for name in head:
         model.get_submodule(name).requires_grad_(True)
     return BaseModel(model, tokenizer, head, folder, task)

@@ -6,6 +6,10 @@ g_m(x) = 2 σ(u_m · φ(x) + c_m), u = c = 0 at the start, so that g = 1 exactly
 embedding output of each token (mode `token`), projected once at random to k = 8 numbers and standardised. Projection,
 mean and deviation are fixed from a few calibration batches before step 1: running statistics would drift, and differ
 between processes.
+
+Where a model writes texts, φ of a token are the mean and deviation over the tokens up to it: the gate of a whole
+sequence would tell every token of those that follow. While a text is written token by token, the sums over what is
+written already are carried along.
 """
 
 from __future__ import annotations
@@ -46,11 +50,12 @@ class Gates(nn.Module):
 
     Attributes:
         mode: module (one gate a sequence), rank (one a component and sequence) or token (one a token).
+        is_causal: a token's gates depend on the tokens up to it alone; every mode has one gate a token then.
         weight: u, (n_modules, FEATURES), or (n_modules, widest max_rank, FEATURES) for components.
         bias: c, (n_modules,), or (n_modules, widest max_rank) for components.
         projection: (2 · d_embedding, FEATURES), or (d_embedding, FEATURES) for tokens, fixed.
         mean, deviation: of the projected features over the calibration batches, (FEATURES,), fixed.
-        values: gates of the current forward, (batch, n_modules), averaged over tokens or components; None outside.
+        values: gates of the current forward, (batch, n_modules), averaged over tokens and components; None outside.
         features: φ of the current forward, (batch, FEATURES) or (batch, seq, FEATURES), or None.
     """
 
@@ -66,10 +71,12 @@ class Gates(nn.Module):
         device: torch.device | None = None,
         mode: str = "module",
         max_rank: int = 1,
+        is_causal: bool = False,
     ) -> None:
         """Make gates that are one everywhere; `max_rank` is the widest module's, for one gate a component."""
         super().__init__()
         self.mode = mode
+        self.is_causal = is_causal
         size = (n_modules, max_rank) if mode == "rank" else (n_modules,)
         width = d_embedding if mode == "token" else 2 * d_embedding
         draw = torch.randn(width, FEATURES, generator=stream(seed, "gates", "projection"))
@@ -85,10 +92,19 @@ class Gates(nn.Module):
         self._mask: Tensor | None = None
         self._sums: Tensor | None = None
         self._held: Tensor | None = None
+        self._written: _Sums | None = None
         self._handles: list[RemovableHandle] = []
 
+    @property
+    def is_per_token(self) -> bool:
+        """Whether every token has gates of its own."""
+        return self.is_causal or self.mode == "token"
+
     def column(self, index: int) -> Tensor | None:
-        """Return the gates of one module in this forward: (batch,), (batch, max_rank) or (batch, seq)."""
+        """Return the gates of one module in this forward.
+
+        (batch,) or (batch, max_rank); with gates of every token (batch, seq) or (batch, seq, max_rank).
+        """
         return self._columns[index] if self._columns else None
 
     def install(self, model: nn.Module, backbone: nn.Module, embedding: nn.Module) -> None:
@@ -143,11 +159,35 @@ class Gates(nn.Module):
         embedded = embedded.detach().float()
         if self.mode == "token":
             return (embedded @ self.projection - self.mean) / self.deviation
+        if self.is_causal:
+            return self._so_far(embedded, mask)
         weights = _token_weights(embedded, mask)
         mean = torch.bmm(weights, embedded).squeeze(1)
         square = torch.bmm(weights, embedded.square()).squeeze(1)
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         return (torch.cat([mean, deviation], 1) @ self.projection - self.mean) / self.deviation
+
+    def _so_far(self, embedded: Tensor, mask: Tensor | None) -> Tensor:
+        """Return φ of every token from the tokens up to it, (batch, seq, FEATURES)."""
+        kept = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
+        kept = kept.unsqueeze(-1)
+        sums = _Sums((embedded * kept).cumsum(1), (embedded.square() * kept).cumsum(1), kept.cumsum(1))
+        if self._written is not None:
+            sums = sums.after(self._written)
+            self._written = sums.last()
+        n = sums.n.clamp_min(1.0)
+        mean = sums.value / n
+        deviation = (sums.square / n - mean.square()).clamp_min(0).sqrt()
+        return (torch.cat([mean, deviation], -1) @ self.projection - self.mean) / self.deviation
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Carry the sums over tokens from forward to forward inside the block: each continues the same texts."""
+        self._written = _Sums.nothing()
+        try:
+            yield
+        finally:
+            self._written = None
 
     def _see_inputs(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
         """Begin a forward: forget the last one's gates and remember the attention mask of this one.
@@ -162,7 +202,7 @@ class Gates(nn.Module):
         """Compute the gates of this forward; only the first embedding of a forward counts."""
         if self._columns or output.dim() != 3:
             return
-        mask = self._mask if _fits(self._mask, output) else None
+        mask = _of_tokens(self._mask, output)
         with torch.autocast(output.device.type, enabled=False):
             features: Tensor = self(output, mask)
             weight, bias = self.weight.reshape(-1, FEATURES), self.bias.reshape(-1)
@@ -192,15 +232,15 @@ class Gates(nn.Module):
 
     def _set(self, gates: Tensor, output: Tensor, mask: Tensor | None) -> None:
         """Keep the gates of this forward for the modules that read them, and their means for what is recorded."""
+        means = torch.bmm(_token_weights(output, mask), gates).squeeze(1) if gates.dim() == 3 else gates
         if self.mode == "rank":
-            gates = gates.view(len(gates), *self.bias.shape)
-            self._columns, self.values = gates.unbind(1), self._over_components(gates)
+            self._columns = gates.view(*gates.shape[:-1], *self.bias.shape).unbind(-2)
+            means = means.view(len(means), *self.bias.shape)
+            self.values = self._over_components(means)
             if self._sums is not None:
-                self._sums += gates.sum(0)
+                self._sums += means.sum(0)
             return
-        self._columns, self.values = gates.unbind(-1), gates
-        if self.mode == "token":
-            self.values = torch.bmm(_token_weights(output, mask), gates).squeeze(1)
+        self._columns, self.values = gates.unbind(-1), means
 
     def _over_components(self, gates: Tensor) -> Tensor:
         """Return the mean over each module's active components, (batch, n_modules), of (batch, n_modules, max_rank).
@@ -225,9 +265,36 @@ def _described(features: Tensor, mask: Tensor | None) -> Tensor:
     return features.flatten(0, 1) if mask is None else features[mask.bool()]
 
 
-def _fits(mask: Tensor | None, embedded: Tensor) -> bool:
-    """Say whether a mask belongs to the embedded tokens."""
-    return mask is not None and mask.shape == embedded.shape[:2]
+def _of_tokens(mask: Tensor | None, embedded: Tensor) -> Tensor | None:
+    """Return the part of a mask that belongs to the embedded tokens: the last ones, where earlier ones are kept."""
+    if mask is None or len(mask) != len(embedded) or mask.shape[1] < embedded.shape[1]:
+        return None
+    return mask[:, mask.shape[1] - embedded.shape[1] :]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over the tokens so far: of embeddings, of their squares, (batch, seq, d), and of tokens, (batch, seq, 1)."""
+
+    value: Tensor
+    square: Tensor
+    n: Tensor
+
+    @classmethod
+    def nothing(cls) -> _Sums:
+        """Return the sums over no token."""
+        return cls(torch.zeros(()), torch.zeros(()), torch.zeros(()))
+
+    def after(self, other: _Sums) -> _Sums:
+        """Return these sums with those over the tokens before."""
+        device = self.n.device
+        return _Sums(
+            self.value + other.value.to(device), self.square + other.square.to(device), self.n + other.n.to(device)
+        )
+
+    def last(self) -> _Sums:
+        """Return the sums at the last token."""
+        return _Sums(self.value[:, -1:], self.square[:, -1:], self.n[:, -1:])
 
 
 @dataclass
@@ -240,10 +307,10 @@ class GateReader:
     def read(self, live: int) -> Tensor | None:
         """Return the gate of every sequence or token, or None when no forward set it.
 
-        Its shape is (1, batch) or (1, batch · seq), or (live, batch) where each of `live` components has its own. Some
+        Its shape is (1, batch) or (1, batch · seq), or (live, ...) where each of `live` components has its own. Some
         models flatten (batch, seq) before their linear modules: a gate holds for a share of the rows.
         """
         column = self.gates.column(self.index)
         if column is None:
             return None
-        return column[:, :live].t() if self.gates.mode == "rank" else column.reshape(1, -1)
+        return column[..., :live].flatten(0, -2).t() if self.gates.mode == "rank" else column.reshape(1, -1)

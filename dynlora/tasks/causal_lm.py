@@ -1,0 +1,180 @@
+"""Causal language modelling: texts that are to be written, a token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from dynlora.data_files.columns import Columns
+from dynlora.errors import DataError
+from dynlora.tasks import answers
+from dynlora.tasks.base import EncodedRows, Task, TextRows
+from dynlora.tasks.token_loss import TokenOutput, judged_tokens, next_tokens, token_loss
+from dynlora.tasks.token_rows import encode_texts
+
+
+@dataclass(frozen=True)
+class CausalLM(Task):
+    """p(text) = Π_t p(token_t | tokens before it); the loss is the mean over tokens of -log p, in nats.
+
+    The loss of a step is the sum over its tokens that count divided by their number, over all parts of the batch and
+    all processes, so that it equals that of one large batch. That of an example is the mean over its own tokens.
+
+    Attributes:
+        loss_on: which tokens count: completion, all or assistant.
+    """
+
+    loss_on: str = "completion"
+
+    name: ClassVar[str] = "causal_lm"
+    order: ClassVar[int] = 10
+    peft_task_type: ClassVar[str] = "CAUSAL_LM"
+    metrics: ClassVar[Mapping[str, bool]] = {"perplexity": False, "token_accuracy": True, "exact_match": True}
+    group_metrics: ClassVar[Sequence[str]] = ("token_accuracy",)
+    prediction_unit: ClassVar[str] = "right tokens"
+    output_unit: ClassVar[str] = "probability"
+    needs_labels: ClassVar[bool] = False
+    trains_head: ClassVar[bool] = False
+    is_causal: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
+
+    # --- data
+
+    @classmethod
+    def claims_columns(cls, columns: Columns) -> bool:
+        """Take texts that have no labels: conversations, completions, or a text alone."""
+        return bool(columns.is_generative)
+
+    @classmethod
+    def of_section(cls, section: Any, labels: Sequence[str] = ()) -> CausalLM:
+        """Return the task as section `data` of a configuration has it."""
+        return cls((), section.loss_on)
+
+    def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
+        """Return zeros, (n,): what is learned are the texts themselves."""
+        return self.no_labels(len(values))
+
+    def no_labels(self, n: int) -> np.ndarray:
+        """Return zeros, (n,), int64."""
+        return np.zeros(n, np.int64)
+
+    def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
+        """Return texts as tokens, and the token that each position is to predict as -100 where none counts."""
+        return encode_texts(tokenizer, rows, max_length, self.loss_on)
+
+    def group_of(self, label: Any) -> str:
+        """Return nothing: there are no labels.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError("data.group_by=label: language modelling has no labels; group by a column or length")
+
+    def deciding_metric(self, wanted: str, data_name: str) -> str:
+        """Return the metric that decides; perplexity where nothing else is said."""
+        return super().deciding_metric(wanted, data_name)
+
+    def usual_metric(self, data_name: str) -> str:
+        """Return perplexity."""
+        return "perplexity"
+
+    # --- model
+
+    @classmethod
+    def made(cls, config: Any) -> bool:
+        """Say whether a model was made to write texts."""
+        return any(str(name).endswith("ForCausalLM") for name in getattr(config, "architectures", None) or ())
+
+    def model_class(self) -> Any:
+        """Return the class that puts a language-modelling head on a transformer."""
+        return AutoModelForCausalLM
+
+    def configure(self, config: Any) -> None:
+        """Leave the config as it is: the head is the model's own."""
+
+    # --- loss and predictions
+
+    def forward(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> TokenOutput:
+        """Return the last hidden states and the head, without the logits of all positions."""
+        return next_tokens(model, inputs)
+
+    def example_loss(self, output: TokenOutput, labels: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the mean loss over each example's own tokens in nats, (batch,); zero where none counts."""
+        loss, count = token_loss(output, labels)
+        return loss / count.clamp_min(1)
+
+    def batch_loss(self, output: TokenOutput, labels: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the sum of the losses of all tokens that count over their number, ()."""
+        loss, count = token_loss(output, labels)
+        return loss.sum() / count.sum().clamp_min(1)
+
+    def judged(self, output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the mean loss of each example, and (sum of losses, right tokens, tokens), (batch, 3)."""
+        loss, right, count = judged_tokens(output, labels)
+        return loss / count.clamp_min(1), torch.stack([loss, right, count], 1)
+
+    def readings(self, output: TokenOutput, labels: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the mean loss over each example's own tokens, (batch, 1)."""
+        return self.example_loss(output, labels).unsqueeze(1)
+
+    def output(self, logits: Tensor) -> Tensor:
+        """Return nothing: what is said of an example needs its tokens.
+
+        Raises:
+            NotImplementedError: always; `judged` takes its place.
+        """
+        raise NotImplementedError
+
+    def prediction(self, output: np.ndarray) -> np.ndarray:
+        """Return how many tokens of each example are predicted, (n,)."""
+        return output[:, 1]
+
+    def confidence(self, output: np.ndarray) -> np.ndarray:
+        """Return the mean probability of each example's tokens, the geometric one, (n,)."""
+        return np.exp(-output[:, 0] / np.maximum(output[:, 2], 1))
+
+    def evaluate(self, label: np.ndarray, prediction: np.ndarray, output: np.ndarray) -> dict[str, float]:
+        """Return loss, perplexity and token accuracy over all tokens, and how many these are.
+
+        perplexity = exp(Σ -log p / number of tokens), of the whole set and not the mean of batches.
+        """
+        loss, right, count = output.sum(0, dtype=np.float64)
+        mean = float(loss / max(count, 1))
+        return {
+            "loss": mean,
+            "perplexity": float(np.exp(min(mean, 700.0))),
+            "token_accuracy": float(right / max(count, 1)),
+            "tokens": float(count),
+        }
+
+    def pool_members(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return nothing; see `refusal`."""
+        raise NotImplementedError
+
+    def member_distance(self, logits: Tensor) -> Tensor:
+        """Return nothing; see `refusal`."""
+        raise NotImplementedError
+
+    # --- words
+
+    def describe(self, value: Any) -> str | float:
+        """Return a number of tokens in words."""
+        return f"{int(value):,} {'token' if int(value) == 1 else 'tokens'}"
+
+    def margins(self, output: np.ndarray, prediction: Any) -> np.ndarray:
+        """Return the log-probability of each example's tokens, (n,)."""
+        return -output[:, 0].astype(float)
+
+    def said_labels(self) -> str:
+        """Return what stands in the place of labels, for a message."""
+        return "texts to write"
+
+    def checks(self, answer: str, written: str) -> bool:
+        """Say whether a generated text gives the right answer."""
+        return answers.is_right(answer, written)

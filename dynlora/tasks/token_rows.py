@@ -1,0 +1,226 @@
+"""Texts to be written as tokens: which tokens a row has, and which of them count in the loss.
+
+What counts is decided by position, never by a token's id: where the padding token is the end token, a mask by id would
+hide the end of every text, and the model would never learn to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dynlora.data_files.conversations import Turn
+from dynlora.errors import DataError
+from dynlora.tasks.base import EncodedRows, TextRows
+
+IGNORED = -100
+"""Stands in the place of a token that does not count; PyTorch's own."""
+
+GENERATION_MARK = "{% generation"
+"""What a chat template marks the assistant's turns with, with or without a dash."""
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One row.
+
+    Attributes:
+        ids: its tokens.
+        counts: whether each of them counts in the loss.
+        is_seamless: the tokens of the prompt alone are those the row begins with.
+    """
+
+    ids: list[int]
+    counts: list[bool]
+    is_seamless: bool = True
+
+    def cut(self, length: int) -> TokenRow:
+        """Return the row's first tokens."""
+        return TokenRow(self.ids[:length], self.counts[:length], self.is_seamless)
+
+
+def encode_texts(tokenizer: Any, rows: TextRows, max_length: int, loss_on: str) -> EncodedRows:
+    """Return rows as tokens with the labels of each position, cut after `max_length`.
+
+    The first token of a row has no label: nothing is before it that could predict it.
+
+    Raises:
+        DataError: when the tokenizer has no chat template or no end token, or no row has a token that counts.
+    """
+    encode = encoder(tokenizer, rows, loss_on)
+    whole = [encode(index) for index in range(len(rows.text))]
+    limit = min(max_length, tokenizer.model_max_length)
+    found = [row.cut(limit) for row in whole]
+    targets = [_targets(row) for row in found]
+    counts = np.array([sum(target != IGNORED for target in row) for row in targets], dtype=np.int64)
+    features = [{"input_ids": row.ids, "attention_mask": [1] * len(row.ids)} for row in found]
+    lost = sum(not count and any(row.counts[1:]) for count, row in zip(counts, whole, strict=True))
+    if len(rows.text) and not counts.any():
+        raise DataError(_nothing_counts(lost, limit, loss_on))
+    return EncodedRows(features, targets, counts, tuple(_notes(whole, lost, limit)))
+
+
+def encoder(tokenizer: Any, rows: TextRows, loss_on: str) -> Callable[[int], TokenRow]:
+    """Return what makes the tokens of row i.
+
+    Raises:
+        DataError: when the rows need something that the tokenizer lacks.
+    """
+    messages = rows.fields.get("messages")
+    if messages is not None:
+        check_template(tokenizer, loss_on)
+        return lambda index: conversation_row(tokenizer, messages[index], loss_on)
+    if loss_on == "assistant":
+        raise DataError(
+            "data.loss_on=assistant: the data has no conversations; use completion or all, or data.messages"
+        )
+    pair = rows.text_pair
+    if pair is None:
+        return lambda index: text_row(tokenizer, rows.text[index])
+    return lambda index: completion_row(tokenizer, rows.text[index], pair[index], loss_on)
+
+
+def text_row(tokenizer: Any, text: str) -> TokenRow:
+    """Return a text and its end; every token counts."""
+    ids = begun(tokenizer, text)
+    ids = ids if ids and ids[-1] == end_token(tokenizer) else [*ids, end_token(tokenizer)]
+    return TokenRow(ids, [True] * len(ids))
+
+
+def completion_row(tokenizer: Any, prompt: str, completion: str, loss_on: str) -> TokenRow:
+    """Return a prompt, its completion and the end; the completion and the end count.
+
+    The two are tokenised apart where their tokens would merge at the seam: at generation the prompt stands alone.
+    """
+    first = begun(tokenizer, prompt)
+    ids = begun(tokenizer, prompt + completion)
+    is_seamless = ids[: len(first)] == first
+    if not is_seamless:
+        ids = first + tokenizer(completion, add_special_tokens=False)["input_ids"]
+    ids = [*ids, end_token(tokenizer)]
+    return TokenRow(ids, [loss_on == "all" or place >= len(first) for place in range(len(ids))], is_seamless)
+
+
+def conversation_row(tokenizer: Any, turns: Sequence[Turn], loss_on: str) -> TokenRow:
+    """Return a conversation through the tokenizer's own chat template, up to the end token of its last turn."""
+    if loss_on == "assistant":
+        found = tokenizer.apply_chat_template(
+            list(turns), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, counts = list(found["input_ids"]), [bool(one) for one in found["assistant_masks"]]
+        return _to_the_end(tokenizer, TokenRow(ids, counts))
+    ids = templated(tokenizer, turns)
+    if loss_on == "all" or turns[-1]["role"] != "assistant":
+        return _to_the_end(tokenizer, TokenRow(ids, [loss_on == "all"] * len(ids)))
+    prompt = templated(tokenizer, turns[:-1], add_generation_prompt=True)
+    is_seamless = ids[: len(prompt)] == prompt
+    if not is_seamless:
+        said = tokenizer(turns[-1]["content"], add_special_tokens=False)["input_ids"]
+        ids = [*prompt, *said, end_token(tokenizer)]
+    row = TokenRow(ids, [place >= len(prompt) for place in range(len(ids))], is_seamless)
+    return _to_the_end(tokenizer, row)
+
+
+def prompt_ids(tokenizer: Any, rows: TextRows, index: int) -> list[int]:
+    """Return the tokens after which a model writes the row's completion."""
+    messages = rows.fields.get("messages")
+    if messages is None:
+        return begun(tokenizer, rows.text[index])
+    turns = messages[index]
+    asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+    return templated(tokenizer, asked, add_generation_prompt=True)
+
+
+def begun(tokenizer: Any, text: str) -> list[int]:
+    """Return a text's tokens with what the tokenizer puts before it, and not what it puts after it."""
+    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(text)["input_ids"]
+    extra = len(whole) - len(bare)
+    return next((whole[: start + len(bare)] for start in range(extra + 1) if whole[start:][: len(bare)] == bare), bare)
+
+
+def templated(tokenizer: Any, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> list[int]:
+    """Return the tokens of a conversation by the tokenizer's own chat template."""
+    text = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=add_generation_prompt)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def check_template(tokenizer: Any, loss_on: str) -> None:
+    """Refuse a tokenizer that cannot write down conversations.
+
+    Raises:
+        DataError: naming what is missing and what to do instead.
+    """
+    template = tokenizer.chat_template
+    if not template:
+        raise DataError(
+            "data.messages: the tokenizer of model.name has no chat template; use an instruction-tuned model, or "
+            "data.prompt and data.completion"
+        )
+    marked = GENERATION_MARK in str(template).replace("{%-", "{%")
+    if loss_on == "assistant" and not marked:
+        raise DataError(
+            "data.loss_on=assistant: the chat template of model.name does not mark the assistant's turns "
+            "({% generation %}); use data.loss_on=completion, which learns the last turn"
+        )
+
+
+def end_token(tokenizer: Any) -> int:
+    """Return the token that ends a text.
+
+    Raises:
+        DataError: when the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise DataError("model.name: its tokenizer has no end token (eos_token); set one and save it again")
+    return tokenizer.eos_token_id
+
+
+def _to_the_end(tokenizer: Any, row: TokenRow) -> TokenRow:
+    """Return a row that ends with the end token: what a template writes after it is left out, or it is put there."""
+    end = end_token(tokenizer)
+    last = next((place for place in range(len(row.ids) - 1, -1, -1) if row.ids[place] == end), None)
+    if last is not None and len(row.ids) - last <= MOST_AFTER_END:
+        counts = [*row.counts[:last], row.counts[last] or (last > 0 and row.counts[last - 1])]
+        return TokenRow(row.ids[: last + 1], counts, row.is_seamless)
+    return TokenRow([*row.ids, end], [*row.counts, bool(row.counts and row.counts[-1])], row.is_seamless)
+
+
+MOST_AFTER_END = 4
+"""Tokens that a template may write after the end of the last turn, such as a line break."""
+
+
+def _targets(row: TokenRow) -> list[int]:
+    """Return the labels of a row: its tokens where they count, `IGNORED` elsewhere and at the first."""
+    marked = [token if counts else IGNORED for token, counts in zip(row.ids, row.counts, strict=True)]
+    return [IGNORED, *marked[1:]] if marked else []
+
+
+def _nothing_counts(lost: int, limit: int, loss_on: str) -> str:
+    """Return the sentence for rows of which no token counts."""
+    if lost:
+        return (
+            f"data.max_length={limit}: all completions are cut off, because the prompts alone are that long; raise "
+            "data.max_length"
+        )
+    return f"data.loss_on={loss_on}: no row has a token that counts; use data.loss_on=all, or add completions"
+
+
+def _notes(rows: Sequence[TokenRow], lost: int, limit: int) -> list[str]:
+    """Return what a person should know about rows that became tokens."""
+    found = []
+    seams = sum(not row.is_seamless for row in rows)
+    if lost:
+        found.append(
+            f"{lost:,} of {len(rows):,} examples lose their whole completion at data.max_length={limit} and are left "
+            "out; raise data.max_length."
+        )
+    if seams:
+        found.append(
+            f"In {seams:,} of {len(rows):,} examples tokens of prompt and completion would merge; they are tokenised "
+            "apart, as at generation."
+        )
+    return found
