@@ -306,6 +306,10 @@ class LogConfig(Section):
     checkpoint_every: int | None = Field(
         None, ge=1, description="Steps between checkpoints; empty: a tenth of the run."
     )
+    generate_rows: int = Field(
+        32, ge=0, le=10_000, description="Held-out prompts that a language model continues at each evaluation; 0: none."
+    )
+    generate_max: int = Field(128, ge=1, le=8192, description="Most tokens that are generated after a prompt.")
 
 
 class RunConfig(Section):

@@ -53,6 +53,21 @@ class EncodedRows:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What a model continues.
+
+    Attributes:
+        ids: its tokens.
+        text: for reading.
+        expected: what the data has after it.
+    """
+
+    ids: list[int]
+    text: str
+    expected: str
+
+
+@dataclass(frozen=True)
 class Task(ABC):
     """What a model learns.
 
@@ -239,6 +254,14 @@ class Task(ABC):
         Args:
             logits: of M members, (M, batch, n).
         """
+
+    def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
+        """Return what a model that writes texts is given of a row."""
+        raise NotImplementedError
+
+    def is_right(self, answer: str, written: str) -> bool:
+        """Say whether a written text gives the right answer."""
+        raise NotImplementedError
 
     # --- words
 

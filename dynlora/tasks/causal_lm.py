@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from dynlora.data_files.columns import Columns
 from dynlora.errors import DataError
 from dynlora.tasks import answers
-from dynlora.tasks.base import EncodedRows, Task, TextRows
+from dynlora.tasks.base import EncodedRows, Prompt, Task, TextRows
 from dynlora.tasks.token_loss import TokenOutput, judged_tokens, next_tokens, token_loss
-from dynlora.tasks.token_rows import encode_texts
+from dynlora.tasks.token_rows import encode_texts, prompt_of
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,10 @@ class CausalLM(Task):
         """Return what stands in the place of labels, for a message."""
         return "texts to write"
 
-    def checks(self, answer: str, written: str) -> bool:
-        """Say whether a generated text gives the right answer."""
+    def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
+        """Return what stands before a row's completion, or the beginning of a text that has none."""
+        return prompt_of(tokenizer, rows, index)
+
+    def is_right(self, answer: str, written: str) -> bool:
+        """Say whether a written text gives the right answer; see `answers.is_right`."""
         return answers.is_right(answer, written)

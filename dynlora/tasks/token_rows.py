@@ -14,7 +14,7 @@ import numpy as np
 
 from dynlora.data_files.conversations import Turn
 from dynlora.errors import DataError
-from dynlora.tasks.base import EncodedRows, TextRows
+from dynlora.tasks.base import EncodedRows, Prompt, TextRows
 
 IGNORED = -100
 """Stands in the place of a token that does not count; PyTorch's own."""
@@ -124,14 +124,23 @@ def conversation_row(tokenizer: Any, turns: Sequence[Turn], loss_on: str) -> Tok
     return _to_the_end(tokenizer, row)
 
 
-def prompt_ids(tokenizer: Any, rows: TextRows, index: int) -> list[int]:
-    """Return the tokens after which a model writes the row's completion."""
-    messages = rows.fields.get("messages")
-    if messages is None:
-        return begun(tokenizer, rows.text[index])
-    turns = messages[index]
-    asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
-    return templated(tokenizer, asked, add_generation_prompt=True)
+BEGINNING = 8
+"""Tokens of a text without a prompt that a model is given to continue; fewer where the text is short."""
+
+
+def prompt_of(tokenizer: Any, rows: TextRows, index: int) -> Prompt:
+    """Return what a model continues: all before the last answer, the prompt, or the beginning of a text."""
+    messages, pair, text = rows.fields.get("messages"), rows.text_pair, rows.text[index]
+    if messages is not None:
+        turns = messages[index]
+        asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        return Prompt(templated(tokenizer, asked, add_generation_prompt=True), text, pair[index] if pair else "")
+    ids = begun(tokenizer, text)
+    if pair is not None:
+        return Prompt(ids, text, pair[index])
+    kept = ids[: max(1, min(BEGINNING, len(ids) // 2))]
+    shown = tokenizer.decode(kept, skip_special_tokens=True)
+    return Prompt(kept, shown, tokenizer.decode(ids[len(kept) :], skip_special_tokens=True))
 
 
 def begun(tokenizer: Any, text: str) -> list[int]:

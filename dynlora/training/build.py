@@ -23,7 +23,9 @@ from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches,
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.data.text_data import Rows, TextData, load_data
 from dynlora.engine.evaluation.evaluate import Evaluation
+from dynlora.engine.evaluation.generate import Limits
 from dynlora.engine.evaluation.held_out_part import sample
+from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved
 from dynlora.engine.loop.hardware import autocast_context, resolve_precision
@@ -218,11 +220,26 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
     probe = groups.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)
     looked_at = sample(probe, group, len(tokens), config.log.eval_rows, config.seed)
     evaluation = Evaluation(
-        tokens, held_out.text, held_out.text_pair, group, names, data.task, probe, data.metric, looked_at
-    )
+        tokens, held_out.text, held_out.text_pair, group, names, data.task, probe, data.metric, looked_at,
+        _prompts(inputs, held_out, group),
+    )  # fmt: skip
     if not is_kept:
         return evaluation, np.zeros((len(probe), 2))
     return evaluation, groups.plane(groups.embed(base.model, tokens, probe, 64, autocast))
+
+
+def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompts | None:
+    """Return the prompts that a model which writes texts continues at each evaluation, as many of each group."""
+    config, task, tokenizer = inputs.config, inputs.data.task, inputs.base.tokenizer
+    if not task.generates or not config.log.generate_rows:
+        return None
+    rows = groups.probe_rows(np.zeros(len(held_out)), group, config.log.generate_rows, config.seed)
+    limits = Limits(config.log.generate_max, min(tokenizer.model_max_length, LONGEST))
+    return Prompts.of_rows(held_out, rows, tokenizer, task, limits)
+
+
+LONGEST = 8192
+"""Tokens of a prompt and what is written after it, whatever the model could hold."""
 
 
 def usable_rows(tokens: Tokens) -> np.ndarray:

@@ -20,6 +20,7 @@ from dynlora.engine.data.batches import (
     tokenize,
 )
 from dynlora.engine.data.text_data import Rows
+from dynlora.tasks.classification import Classification
 from tests.tiny import tiny_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80).map(np.array)

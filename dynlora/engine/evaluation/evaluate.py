@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.evaluation.held_out_part import HeldOutPart, whole
+from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
 from dynlora.tasks import Task
@@ -143,6 +144,7 @@ class Evaluation:
         probe: row indices of the probe set.
         metric: the number that decides.
         sample: the rows of an evaluation before the last; None: all rows.
+        prompts: what a model that writes texts continues at each evaluation; None: nothing is written.
     """
 
     tokens: Tokens
@@ -154,6 +156,7 @@ class Evaluation:
     probe: np.ndarray
     metric: str
     sample: HeldOutPart | None = None
+    prompts: Prompts | None = None
 
     def part(self, *, last: bool) -> HeldOutPart:
         """Return the rows that an evaluation looks at."""

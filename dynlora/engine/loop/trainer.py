@@ -287,7 +287,9 @@ class Trainer:
         tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
         predictions = self.predictions(tokens)
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
-        judged = self.evaluation.judged(predictions, part)
+        written = self._written()
+        self.metrics = {**self.metrics, **written}
+        judged = {**self.evaluation.judged(predictions, part), **written}
         if self.evaluation.task.is_better(self.evaluation.metric, judged, self.best):
             self.best = {**judged, "step": self.step}
             keeper.best(self, judged)
@@ -296,6 +298,14 @@ class Trainer:
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
             self.evaluation.record_base(self.recorder, self.step, without)
         keeper.checkpoint(self)
+
+    def _written(self) -> dict[str, float]:
+        """Let a model that writes texts continue its prompts; every process writes all of them, the first records."""
+        prompts = self.evaluation.prompts
+        if prompts is None:
+            return {}
+        plain: Any = self.accelerator.unwrap_model(self.model)
+        return prompts.record(self.recorder, self.step, prompts.written(plain, self.adapters.gates))
 
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""

@@ -1,0 +1,140 @@
+"""Texts that a model writes: token by token, from prompts that are tokens already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from dynlora.engine.model.gates import Gates
+
+TOGETHER = 16
+"""Prompts that are continued at once in full precision; in less, one alone: rounding would depend on its neighbours."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long texts may become, and how their tokens are chosen.
+
+    Attributes:
+        new_tokens: at most so many tokens are written.
+        total_tokens: prompt and written tokens together.
+        temperature: 0 takes the most probable token, else tokens are drawn from softmax(logits / temperature).
+        seed: of what is drawn.
+    """
+
+    new_tokens: int
+    total_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        ids: tokens, the end token left out.
+        ended: whether the model wrote the end token; else it was cut off.
+    """
+
+    ids: list[int]
+    ended: bool
+
+
+@torch.no_grad()
+def write(
+    model: PreTrainedModel, tokenizer: Any, prompts: Sequence[Sequence[int]], limits: Limits, gates: Gates | None = None
+) -> list[Written]:
+    """Return what a model writes after each prompt, in their order.
+
+    Prompts are padded on the left, so that every text is continued at its own end. The settings are given whole: those
+    that a checkpoint brings along, such as sampling, do not count.
+
+    Args:
+        model: adapted or not; it is put into eval mode and back.
+        tokenizer: knows the end and the padding token.
+        prompts: tokens of each prompt.
+        limits: how long, and how tokens are chosen.
+        gates: of the adapted model; they see what was written so far.
+    """
+    training, is_full = model.training, model.dtype == torch.float32
+    model.eval()
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    found: dict[int, Written] = {}
+    together = TOGETHER if is_full else 1
+    try:
+        with _own_settings(model):
+            for start in range(0, len(order), together):
+                places = order[start : start + together]
+                written = _continued(model, tokenizer, [prompts[place] for place in places], limits, gates)
+                found |= dict(zip(places, written, strict=True))
+    finally:
+        model.train(training)
+    return [found[place] for place in range(len(prompts))]
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:
+    """Return the tokens that end a text: the tokenizer's, and those that the checkpoint names."""
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    more = named if isinstance(named, list) else [named]
+    return list(dict.fromkeys(token for token in [tokenizer.eos_token_id, *more] if isinstance(token, int)))
+
+
+@contextmanager
+def _own_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Leave the settings of generation that the checkpoint brought out of it inside the block, its end tokens aside."""
+    before = model.generation_config
+    ends = before.eos_token_id if before is not None else None
+    model.generation_config = GenerationConfig(eos_token_id=ends)
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+def _continued(
+    model: PreTrainedModel, tokenizer: Any, prompts: Sequence[Sequence[int]], limits: Limits, gates: Gates | None
+) -> list[Written]:
+    """Continue a few prompts at once."""
+    ids, mask = _padded_left(prompts, tokenizer.pad_token_id, model.device)
+    ends = end_tokens(model, tokenizer)
+    new = max(1, min(limits.new_tokens, limits.total_tokens - ids.shape[1]))
+    config = GenerationConfig(
+        max_new_tokens=new, do_sample=limits.temperature > 0, num_beams=1, eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id, use_cache=True,
+        **({"temperature": limits.temperature, "top_k": 0, "top_p": 1.0} if limits.temperature > 0 else {}),
+    )  # fmt: skip
+    with gates.writing() if gates is not None else nullcontext(), _seeded(limits):
+        output: Any = model.generate(inputs=ids, attention_mask=mask, generation_config=config)  # pyright: ignore
+    return [_until_end(row[ids.shape[1] :].tolist(), ends) for row in output]
+
+
+def _padded_left(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return prompts filled up on the left, and their masks, (n, longest)."""
+    width = max(map(len, prompts))
+    ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+@contextmanager
+def _seeded(limits: Limits) -> Iterator[None]:
+    """Draw from a stream of its own inside the block, so that training's is not touched."""
+    if limits.temperature <= 0:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(limits.seed)
+        yield
+
+
+def _until_end(ids: list[int], ends: Sequence[int]) -> Written:
+    """Return tokens up to the first end token."""
+    place = next((place for place, token in enumerate(ids) if token in ends), None)
+    return Written(ids[:place], place is not None) if place is not None else Written(ids, ended=False)

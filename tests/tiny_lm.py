@@ -1,0 +1,130 @@
+"""Tiny random decoders with a tokenizer of bytes, and texts that they can learn to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+END, PAD, BEGIN = "<|end|>", "<|pad|>", "<|begin|>"
+
+TEMPLATE = (
+    "{% for message in messages %}{{ '<' + message['role'] + '>' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+"""A chat template that marks the assistant's turns, and writes a line break after the end of each."""
+
+DECODERS = ("llama", "qwen2", "gpt2", "gemma", "mistral")
+
+
+def byte_tokenizer(*, pad_is_end: bool = False, begins: bool = False, template: str | None = TEMPLATE) -> Any:
+    """Return a tokenizer with a token for each byte.
+
+    Args:
+        pad_is_end: the padding token is the end token.
+        begins: each text is preceded by a token of its own.
+        template: of conversations.
+    """
+    import tokenizers
+    import transformers
+    from tokenizers import decoders, models, pre_tokenizers, processors
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: index for index, letter in enumerate([END, PAD, BEGIN, *letters])}
+    made = tokenizers.Tokenizer(models.BPE(vocabulary, []))
+    made.add_special_tokens([END, PAD, BEGIN])
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # pyright: ignore
+    made.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    if begins:
+        made.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+            single=f"{BEGIN} $A", special_tokens=[(BEGIN, vocabulary[BEGIN])]
+        )
+    found = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token=END, pad_token=END if pad_is_end else PAD, bos_token=BEGIN,
+        model_max_length=256, model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    found.chat_template = template
+    return found
+
+
+def tiny_decoder(architecture: str = "llama", seed: int = 0, *, tied: bool = True, words: int = 259) -> Any:
+    """Return a tiny random decoder with two blocks."""
+    import torch
+    import transformers
+
+    common: dict[str, Any] = {
+        "vocab_size": words, "bos_token_id": 2, "eos_token_id": 0, "pad_token_id": 1, "initializer_range": 0.1,
+        "tie_word_embeddings": tied,
+    }  # fmt: skip
+    layers: dict[str, Any] = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 48, "max_position_embeddings": 256,
+    }  # fmt: skip
+    configs: dict[str, Callable[[], Any]] = {
+        "llama": lambda: transformers.LlamaConfig(**layers, **common),
+        "qwen2": lambda: transformers.Qwen2Config(**layers, **common),
+        "gpt2": lambda: transformers.GPT2Config(
+            n_embd=32, n_layer=2, n_head=2, n_positions=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **common
+        ),
+        "gemma": lambda: transformers.GemmaConfig(**layers, head_dim=16, **common),
+        "gemma2": lambda: transformers.Gemma2Config(**layers, head_dim=16, final_logit_softcapping=5.0, **common),
+        "mistral": lambda: transformers.MistralConfig(**layers, **common),
+    }
+    torch.manual_seed(seed)
+    return transformers.AutoModelForCausalLM.from_config(configs[architecture]())
+
+
+def save_tiny_lm(folder: Path, architecture: str = "llama", **tokenizer: Any) -> Path:
+    """Write a tiny decoder and its tokenizer as a folder."""
+    tiny_decoder(architecture).save_pretrained(folder)
+    byte_tokenizer(**tokenizer).save_pretrained(folder)
+    return folder
+
+
+def tiny_problems(n: int, seed: int = 0) -> list[dict[str, str]]:
+    """Return rows prompt, completion, answer and difficulty: a letter said once or twice."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        letter, times = str(rng.choice(list("abc"))), int(rng.integers(1, 3))
+        rows.append({
+            "prompt": f"{letter}{times}:", "completion": f"{letter * times} #### {times}", "answer": str(times),
+            "difficulty": ("once", "twice")[times - 1],
+        })  # fmt: skip
+    return rows
+
+
+def save_lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def save_problems(folder: Path) -> Path:
+    """Write train.jsonl (120 rows) and validation.jsonl (40 rows) and return their folder."""
+    save_lines(folder / "train.jsonl", tiny_problems(120, seed=1))
+    save_lines(folder / "validation.jsonl", tiny_problems(40, seed=2))
+    return folder
+
+
+def lm_values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:
+    """Return the plain values of a 12-step run; `train__lr=1` sets train.lr, `seed=3` sets seed."""
+    values: dict[str, Any] = {
+        "model": {"name": str(model)},
+        "data": {"path": str(data), "max_length": 48},
+        "adapter": {"rank": 4},
+        "train": {"steps": 12, "batch_size": 8, "lr": 2e-2, "precision": "fp32"},
+        "log": {"every": 5, "eval_every": 6, "generate_rows": 6, "generate_max": 12},
+    }
+    for key, value in overrides.items():
+        section, _, last = key.partition("__")
+        if last:
+            values.setdefault(section, {})[last] = value
+        else:
+            values[section] = value
+    return values
