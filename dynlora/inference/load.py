@@ -43,7 +43,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     """
     config = read_run_config(folder)
     state = _trained_state(folder, which)
-    task = tasks.build(state["task"], state["labels"], config.data)
+    task = tasks.build(state["task"], state["labels"], state.get("task_settings"))
     base = load_base(assets.resolve_model(config.model.name), task=task, seed=config.seed)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     adapters = adapt(
@@ -71,6 +71,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         autocast=context,
         unusual=state.get("metrics", {}).get(UNUSUAL),
         step=state.get("step", 0),
+        new_tokens=config.log.generate_max,
     )
 
 

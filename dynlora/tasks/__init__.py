@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from dynlora.data_files.columns import Columns
@@ -31,16 +32,17 @@ def registry() -> dict[str, type[Task]]:
     return {cls.name: cls for cls in sorted(concrete, key=lambda cls: (cls.order, cls.name))}
 
 
-def build(name: str, labels: Sequence[str] = (), section: Any = None) -> Task:
+def build(name: str, labels: Sequence[str] = (), settings: Mapping[str, str] | None = None) -> Task:
     """Return the task that a checkpoint, or a run, names.
 
     Args:
         name: of the task.
         labels: names of its classes; none for a task without.
-        section: section `data` of the configuration, for a task with settings of its own.
+        settings: what `Task.settings` returned.
     """
     kind = registry()[name]
-    return kind(tuple(labels)) if section is None else kind.of_section(section, labels)
+    known = {item.name for item in fields(kind)} - {"labels"}
+    return kind(tuple(labels), **{name: value for name, value in (settings or {}).items() if name in known})
 
 
 def of_columns(name: str, columns: Columns) -> type[Task] | None:

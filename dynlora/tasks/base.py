@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -78,6 +78,7 @@ class Task(ABC):
         peft_task_type: what PEFT's adapter_config.json calls it.
         metrics: every metric that can decide which checkpoint is best, and whether higher is better.
         group_metrics: numbers recorded for each input group, beside the loss and the deciding metric.
+        pools_members: whether members of an ensemble can say something together.
         needs_labels: whether the data must have a column of labels.
         trains_head: whether the head is new, and trained in full beside the adapters.
         is_causal: whether a token sees only those before it, and nothing may tell it of those after.
@@ -92,6 +93,7 @@ class Task(ABC):
     peft_task_type: ClassVar[str]
     metrics: ClassVar[Mapping[str, bool]]
     group_metrics: ClassVar[Sequence[str]] = ()
+    pools_members: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     trains_head: ClassVar[bool] = True
     is_causal: ClassVar[bool] = False
@@ -123,9 +125,19 @@ class Task(ABC):
         raise NotImplementedError
 
     @classmethod
-    def of_section(cls, section: Any, labels: Sequence[str] = ()) -> Self:
-        """Return the task with known classes, as section `data` of a configuration has it."""
-        return cls(tuple(labels))
+    def of_columns(cls, section: Any, columns: Columns) -> Self:
+        """Return the task of data without labels.
+
+        Args:
+            section: section `data` of the configuration.
+            columns: those that are learned from.
+        """
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, str]:
+        """Return what a checkpoint keeps of the task beside its name and its classes."""
+        own = [item.name for item in fields(self) if item.name != "labels"]
+        return {name: getattr(self, name) for name in own}
 
     def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
         """Return rows as tokens, cut after `max_length` of them.
@@ -254,6 +266,10 @@ class Task(ABC):
         Args:
             logits: of M members, (M, batch, n).
         """
+
+    def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
+        """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
+        return {}
 
     def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
         """Return what a model that writes texts is given of a row."""

@@ -28,9 +28,11 @@ class CausalLM(Task):
 
     Attributes:
         loss_on: which tokens count: completion, all or assistant.
+        reads: what the rows are: text, completion (after a prompt) or messages.
     """
 
     loss_on: str = "completion"
+    reads: str = "text"
 
     name: ClassVar[str] = "causal_lm"
     order: ClassVar[int] = 10
@@ -39,6 +41,7 @@ class CausalLM(Task):
     group_metrics: ClassVar[Sequence[str]] = ("token_accuracy",)
     prediction_unit: ClassVar[str] = "right tokens"
     output_unit: ClassVar[str] = "probability"
+    pools_members: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
     trains_head: ClassVar[bool] = False
     is_causal: ClassVar[bool] = True
@@ -52,9 +55,10 @@ class CausalLM(Task):
         return bool(columns.is_generative)
 
     @classmethod
-    def of_section(cls, section: Any, labels: Sequence[str] = ()) -> CausalLM:
-        """Return the task as section `data` of a configuration has it."""
-        return cls((), section.loss_on)
+    def of_columns(cls, section: Any, columns: Columns) -> CausalLM:
+        """Return the task of texts, completions or conversations."""
+        pair = "text" if columns.text_pair is None else "completion"
+        return cls((), section.loss_on, pair if columns.messages is None else "messages")
 
     def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
         """Return zeros, (n,): what is learned are the texts themselves."""
@@ -154,11 +158,11 @@ class CausalLM(Task):
         }
 
     def pool_members(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return nothing; see `refusal`."""
+        """Return nothing: `pools_members` says so, and ensembles refuse the task."""
         raise NotImplementedError
 
     def member_distance(self, logits: Tensor) -> Tensor:
-        """Return nothing; see `refusal`."""
+        """Return nothing; see `pool_members`."""
         raise NotImplementedError
 
     # --- words
@@ -175,9 +179,15 @@ class CausalLM(Task):
         """Return what stands in the place of labels, for a message."""
         return "texts to write"
 
+    def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
+        """Return what stands beside texts that are to be continued: each is a user's turn of a conversation."""
+        if self.reads != "messages":
+            return {}
+        return {"messages": [[{"role": "user", "content": text}] for text in texts]}
+
     def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
         """Return what stands before a row's completion, or the beginning of a text that has none."""
-        return prompt_of(tokenizer, rows, index)
+        return prompt_of(tokenizer, rows, index, is_whole=self.reads != "text")
 
     def is_right(self, answer: str, written: str) -> bool:
         """Say whether a written text gives the right answer; see `answers.is_right`."""

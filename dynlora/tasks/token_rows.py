@@ -128,16 +128,23 @@ BEGINNING = 8
 """Tokens of a text without a prompt that a model is given to continue; fewer where the text is short."""
 
 
-def prompt_of(tokenizer: Any, rows: TextRows, index: int) -> Prompt:
-    """Return what a model continues: all before the last answer, the prompt, or the beginning of a text."""
+def prompt_of(tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool) -> Prompt:
+    """Return what a model continues: all before the last answer, the prompt, or the beginning of a text.
+
+    Args:
+        tokenizer: of the model.
+        rows: the row is one of them.
+        index: of the row.
+        is_whole: the text is continued at its end, also where the data has nothing after it.
+    """
     messages, pair, text = rows.fields.get("messages"), rows.text_pair, rows.text[index]
     if messages is not None:
         turns = messages[index]
         asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
         return Prompt(templated(tokenizer, asked, add_generation_prompt=True), text, pair[index] if pair else "")
     ids = begun(tokenizer, text)
-    if pair is not None:
-        return Prompt(ids, text, pair[index])
+    if pair is not None or is_whole:
+        return Prompt(ids, text, pair[index] if pair is not None else "")
     kept = ids[: max(1, min(BEGINNING, len(ids) // 2))]
     shown = tokenizer.decode(kept, skip_special_tokens=True)
     return Prompt(kept, shown, tokenizer.decode(ids[len(kept) :], skip_special_tokens=True))

@@ -23,7 +23,7 @@ from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches,
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.data.text_data import Rows, TextData, load_data
 from dynlora.engine.evaluation.evaluate import Evaluation
-from dynlora.engine.evaluation.generate import Limits
+from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.held_out_part import sample
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
@@ -236,10 +236,6 @@ def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompt
     rows = groups.probe_rows(np.zeros(len(held_out)), group, config.log.generate_rows, config.seed)
     limits = Limits(config.log.generate_max, min(tokenizer.model_max_length, LONGEST))
     return Prompts.of_rows(held_out, rows, tokenizer, task, limits)
-
-
-LONGEST = 8192
-"""Tokens of a prompt and what is written after it, whatever the model could hold."""
 
 
 def usable_rows(tokens: Tokens) -> np.ndarray:

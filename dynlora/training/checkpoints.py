@@ -136,6 +136,7 @@ def trained_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
         "head": head_state(head_parameters(inputs.base)),
         "labels": inputs.data.labels,
         "task": inputs.data.task.name,
+        **({"task_settings": settings} if (settings := inputs.data.task.settings()) else {}),
         "metrics": trainer.metrics,
     }
 

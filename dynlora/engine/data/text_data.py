@@ -136,7 +136,7 @@ def _read(
     if kind is None or kind.needs_labels:
         task = tasks.of_labels(kind, LabelColumn.read(config.label, train, held_out))
     else:
-        task = kind.of_section(config)
+        task = kind.of_columns(config, columns)
     sides = (_rows(train, columns, task, "training"), _rows(held_out, columns, task, "held-out"))
     _check_groups(columns.group_by, sides[1])
     return splits, sides, task

@@ -17,6 +17,10 @@ TOGETHER = 16
 """Prompts that are continued at once in full precision; in less, one alone: rounding would depend on its neighbours."""
 
 
+LONGEST = 8192
+"""Tokens of a prompt and what is written after it, whatever the model could hold."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How long texts may become, and how their tokens are chosen.

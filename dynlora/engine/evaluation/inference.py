@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dynlora.engine.data.batches import Tokens, sorted_batches, tokenize
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Predictions, predict, summarise
+from dynlora.engine.evaluation.generate import LONGEST, Limits, write
 from dynlora.engine.model.adapters import Adapters, replace_module
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -34,6 +35,7 @@ class AdaptedModel:
         autocast: makes the precision's context.
         unusual: how far members disagree about one held-out row in a hundred; None for a method without members.
         step: optimizer steps the adapter has behind it.
+        new_tokens: a model that writes texts writes at most so many.
     """
 
     base: BaseModel
@@ -44,6 +46,7 @@ class AdaptedModel:
     autocast: Callable[[], Any]
     unusual: float | None = None
     step: int = 0
+    new_tokens: int = 128
 
     @property
     def labels(self) -> list[str]:
@@ -66,6 +69,8 @@ class AdaptedModel:
         Classification adds the probabilities by class. Where members disagree, `disagreement` says how far and
         `unusual` whether further than about 99 of 100 held-out rows.
         """
+        if self.task.generates:
+            return self.continued(text)
         found = self.predict(text, text_pair)
         rows: list[dict[str, Any]] = []
         for index, item in enumerate(text):
@@ -76,6 +81,30 @@ class AdaptedModel:
                 row["unusual"] = None if self.unusual is None else row["disagreement"] > self.unusual
             rows.append(row)
         return rows
+
+    def continued(self, text: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
+        """Return what the model writes after texts, one row each: text, prediction, tokens and whether it ended.
+
+        Args:
+            text: prompts; of a run that learned conversations each is a user's turn.
+            temperature: 0 takes the most probable token.
+            seed: of what is drawn.
+        """
+        rows = Rows(list(text), None, self.task.no_labels(len(text)), None, self.task.asked(text))
+        tokenizer = self.base.tokenizer
+        ids = [self.task.prompt(tokenizer, rows, index).ids for index in range(len(text))]
+        limits = Limits(self.new_tokens, min(tokenizer.model_max_length, LONGEST), temperature, seed)
+        with self.autocast():
+            written = write(self.base.model, tokenizer, ids, limits, self.adapters.gates)
+        return [
+            {
+                "text": asked,
+                "prediction": str(tokenizer.decode(one.ids, skip_special_tokens=True)),
+                "tokens": len(one.ids),
+                "ended": one.ended,
+            }
+            for asked, one in zip(text, written, strict=True)
+        ]
 
     def predictions(self, tokens: Tokens, batch_size: int = 64) -> Predictions:
         """Return predictions for tokenised rows."""

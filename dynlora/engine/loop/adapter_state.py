@@ -121,6 +121,7 @@ _PARTS = {
     "head": lambda value: isinstance(value, dict) and all(isinstance(item, Tensor) for item in value.values()),
     "labels": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     "task": lambda value: isinstance(value, str) and value in tasks.registry(),
+    "task_settings": lambda value: isinstance(value, dict) and all(isinstance(item, str) for item in value.values()),
     "metrics": lambda value: isinstance(value, dict) and all(_is_number(item) for item in value.values()),
 }
 """Parts of a saved state, and whether a value can be one."""

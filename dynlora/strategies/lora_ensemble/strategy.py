@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -78,6 +79,14 @@ class LoraEnsemble(Strategy):
             )
         if self.spread != 1 and self.count(rank) == 1:
             raise ConfigError(f"strategy.spread={self.spread}: one member has nobody to differ from; set it to 1")
+
+    def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
+        """Refuse a task whose predictions several members cannot average."""
+        if not probe.task.pools_members and self.count(probe.rank) > 1:
+            raise ConfigError(
+                f"strategy.name=lora_ensemble: averages the members' probabilities of classes, and data.task="
+                f"{probe.task.name} has one of every word at every token; use another method, or strategy.members=1"
+            )
 
     def count(self, rank: int) -> int:
         """Return the number of members, of uniform LoRA's rank."""
