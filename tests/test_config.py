@@ -119,6 +119,11 @@ BAD: dict[str, list[Any]] = {
     "data.text": ["", "c" * 201],
     "data.text_pair": [""],
     "data.label": ["", None],
+    "data.prompt": ["", "c" * 201],
+    "data.completion": [""],
+    "data.messages": [""],
+    "data.answer": [""],
+    "data.loss_on": ["prompt", None, 1],
     "data.group_by": [""],
     "data.train_groups": ["short", 3, [""], [None]],
     "data.eval_fraction": [0, 1, -1, "half"],
@@ -156,6 +161,8 @@ BAD: dict[str, list[Any]] = {
     "log.eval_every": [0, "often"],
     "log.eval_rows": [255, "all"],
     "log.checkpoint_every": [0, 0.5],
+    "log.generate_rows": [-1, None, "all"],
+    "log.generate_max": [0, 8193, None],
 }
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from dynlora import config as config_module
-from dynlora.config import RENAMED, RENAMED_VALUES, RunConfig, parse_config
+from dynlora import renamed_settings
+from dynlora.config import RunConfig, parse_config
 from dynlora.engine.fields import settings_of
 from dynlora.errors import ConfigError
+from dynlora.renamed_settings import RENAMED, RENAMED_VALUES
 from dynlora.store import meta
 from dynlora.strategies import registry, strategy_class
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, weights
@@ -37,7 +38,7 @@ NEW = {
 
 @pytest.fixture(autouse=True)
 def _told_anew() -> None:
-    config_module._say_once.cache_clear()
+    renamed_settings._say_once.cache_clear()
 
 
 def trained(fields: dict[str, object]) -> tuple[dict[str, Any], list[int]]:

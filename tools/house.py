@@ -24,11 +24,12 @@ RULES: dict[str, str] = {
     "errors": "",
     "safe_files": "",
     "data_files": "errors safe_files",
-    "config": "errors data_files",
+    "renamed_settings": "errors",
+    "config": "errors data_files renamed_settings",
     "config_files": "config errors",
     "assets": "errors",
     "peft_adapter": "errors safe_files",
-    "store": "config errors safe_files",
+    "store": "config errors renamed_settings safe_files",
     "jobs": "assets config config_files data_files errors peft_adapter safe_files store",
     "tasks": "data_files errors",
     "engine": "config data_files tasks engine/model engine/data engine/edits engine/init",
@@ -40,7 +41,7 @@ RULES: dict[str, str] = {
     "engine/evaluation": "errors tasks engine engine/model engine/data",
     "engine/loop": "config errors safe_files tasks engine engine/model engine/data engine/edits engine/allocation "
     "engine/evaluation",
-    "strategies": _METHOD,
+    "strategies": f"{_METHOD} renamed_settings",
     "strategies/*": f"{_METHOD} engine/evaluation",
     "training": "assets config config_files errors store jobs tasks engine engine/* strategies",
     "inference": "assets config config_files data_files errors safe_files store jobs tasks engine engine/* strategies "

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dynlora.config import with_current_names
+from dynlora.renamed_settings import with_current_names
 from dynlora.store.jsontext import MAX_WHOLE
 
 SECTIONS = ("model", "data", "adapter", "strategy", "train", "log")

@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dynlora.config import accept_old_names
 from dynlora.engine.fields import kind_of, settings_model, settings_of
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, UnknownStrategyError, explain, refuse_booleans
+from dynlora.renamed_settings import accept_old_names
 
 
 @functools.cache

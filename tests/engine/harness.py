@@ -30,15 +30,23 @@ from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import BaseModel, freeze, head_parameters
 from dynlora.engine.recorder import NullRecorder
+from dynlora.tasks import Task
+from dynlora.tasks.causal_lm import CausalLM
 from dynlora.tasks.classification import Classification
+from tests.tiny_lm import tiny_decoder
 
 VOCABULARY, WIDTH = 60, 32
 TASK = Classification(("no", "yes"))
+WRITER = "llama that writes"
+"""A decoder with its own head, whose task is to write; the others classify."""
+
 ARCHITECTURES = ("bert", "llama", "gpt2")
 
 
 def tiny_model(architecture: str = "bert", seed: int = 0, labels: int = 2) -> transformers.PreTrainedModel:
-    """Return a tiny random classifier with two blocks and no dropout of its own."""
+    """Return a tiny random model with two blocks and no dropout of its own: a classifier, or the `WRITER`."""
+    if architecture == WRITER:
+        return tiny_decoder("llama", seed, words=VOCABULARY)
     common = {"vocab_size": VOCABULARY, "pad_token_id": 0, "num_labels": labels, "bos_token_id": 1, "eos_token_id": 2}
     configs = {
         "bert": lambda: transformers.BertConfig(
@@ -77,6 +85,31 @@ def tiny_tokens(n: int = 96, seed: int = 0) -> Tokens:
         ids = rng.integers(3, 30, length[row]) + np.where(rng.random(length[row]) < 0.85, label[row], 0) * 28
         features.append({"input_ids": ids.tolist(), "attention_mask": [1] * int(length[row])})
     return Tokens(features, label.astype(np.int64), length, {"input_ids": 0, "attention_mask": 0})
+
+
+@functools.cache
+def tiny_texts(n: int = 96, seed: int = 0) -> Tokens:
+    """Return rows of which some tokens count: each is the one before and one more, and the last ends the text."""
+    rng = np.random.default_rng(seed)
+    length = rng.integers(5, 12, n)
+    features, targets = [], []
+    for row in range(n):
+        ids = [*(3 + (rng.integers(0, 50) + np.arange(length[row] - 1)) % 50).tolist(), 2]
+        features.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
+        hidden = int(rng.integers(1, len(ids) - 1))
+        targets.append([-100] * hidden + ids[hidden:])
+    counts = np.array([sum(one >= 0 for one in row) for row in targets])
+    return Tokens(features, counts, length, {"input_ids": 0, "attention_mask": 0}, targets)
+
+
+def task_of(architecture: str) -> Task:
+    """Return what a tiny model learns."""
+    return CausalLM() if architecture == WRITER else TASK
+
+
+def tokens_of(architecture: str) -> Tokens:
+    """Return what a tiny model learns from."""
+    return tiny_texts() if architecture == WRITER else tiny_tokens()
 
 
 def tiny_config(name: str = "lora", /, **overrides: Any) -> RunConfig:
@@ -140,9 +173,9 @@ def make_trainer(
     model: Any = None,
 ) -> Trainer:
     """Return a trainer on a tiny model, fresh or from a saved state."""
-    tokens = tokens or tiny_tokens()
+    tokens, task = tokens or tokens_of(architecture), task_of(architecture)
     model = model if model is not None else tiny_model(architecture)
-    base: BaseModel = freeze(model, None, [], Path(), TASK)  # pyright: ignore
+    base: BaseModel = freeze(model, None, [], Path(), task)  # pyright: ignore
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     total = config.train.max_steps(len(tokens))
     strategy.check(total, config.adapter.rank)
@@ -162,7 +195,7 @@ def make_trainer(
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
     autocast = autocast_context(config.train.precision, torch.device("cpu"))
-    strategy.attach_held_back(HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast, TASK))
+    strategy.attach_held_back(HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast, task))
     head = head_parameters(base)
     optimizer = build_optimizer(strategy, adapters, head.values(), config.train)
     if state is None:
@@ -174,7 +207,8 @@ def make_trainer(
         load_optimizer_state(optimizer, state["optimizer"])
         strategy.load_state_dict(state["strategy"])
     group = np.arange(len(tokens)) % 2
-    evaluation = Evaluation(tokens, ["text"] * len(tokens), None, group, ["a", "b"], TASK, np.arange(8), "accuracy")
+    metric = task.usual_metric("tiny")
+    evaluation = Evaluation(tokens, ["text"] * len(tokens), None, group, ["a", "b"], task, np.arange(8), metric)
     recorder = recorder or NullRecorder()
     evaluation.define(recorder, len(adapters), np.zeros((8, 2)), adapters.gates is not None)
     trainer = Trainer(

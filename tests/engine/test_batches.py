@@ -139,11 +139,11 @@ def test_texts_become_tokens(segments: bool) -> None:
 
 def test_pairs_are_cut_together_and_told_apart() -> None:
     rows = Rows(["great " * 20, "a"], ["dull " * 20, "the end"], np.array([1, 0]), None)
-    tokens = tokenize(tiny_tokenizer(True), rows, 15)
+    tokens = tokenize(tiny_tokenizer(True), rows, 15, Classification(("a", "b")))
     assert tokens.length.tolist() == [15, 6]
     assert set(tokens.features[0]["token_type_ids"]) == {0, 1}
 
 
 def test_texts_are_cut_where_the_tokenizer_ends() -> None:
     rows = Rows(["great " * 500], None, np.array([1]), None)
-    assert tokenize(tiny_tokenizer(True), rows, 8192).length.tolist() == [64]
+    assert tokenize(tiny_tokenizer(True), rows, 8192, Classification(("a", "b"))).length.tolist() == [64]

@@ -325,7 +325,9 @@ def table(text: str) -> Records:
 
 REFUSED: dict[str, tuple[Records, dict[str, Any], str]] = {
     "no text": (table("body=a label=0\nbody=b label=1"), {}, r"data\.text: none of the columns body, label"),
-    "no label": (table("text=a\ntext=b"), {}, r"data\.label=label: no such column in the training data; .* text$"),
+    "no label": (
+        table("text=a n=1\ntext=b n=2"), {}, r"data\.label=label: no such column in the training data; .* n$"
+    ),
     "one class": (table("text=a label=0\n" * 9), {}, "only one class"),
     "text for a regression": (ROWS, {"task": "regression"}, "has text"),
     "fractions for classes": (

@@ -32,7 +32,7 @@ from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError
 from tests.engine.harness import (
     ARCHITECTURES,
-    TASK,
+    WRITER,
     ListRecorder,
     MemoryKeeper,
     full_state,
@@ -40,11 +40,17 @@ from tests.engine.harness import (
     same,
     tiny_config,
     tiny_model,
+    tiny_texts,
     tiny_tokens,
+    tokens_of,
     weights,
 )
 
 STRATEGIES = sorted(strategies.registry())
+KINDS = (*ARCHITECTURES, WRITER)
+WRITERS = [name for name in STRATEGIES if name != "lora_ensemble"]
+"""Methods that can train a model to write; an ensemble's members share class probabilities."""
+
 RESUMED_AT = (0, 5, 15)
 USUAL_SIGNALS = {"rank", "importance", "gate", "grad_norm", "delta_norm", "effective_rank"}
 
@@ -58,7 +64,7 @@ def sampled(others: Sequence[Any], suits: Callable[[type[Strategy]], bool] = lam
         pytest.param(name, other, marks=() if (i + j) % len(others) == 0 else pytest.mark.torture)
         for i, name in enumerate(STRATEGIES)
         for j, other in enumerate(others)
-        if suits(strategies.strategy_class(name))
+        if suits(strategies.strategy_class(name)) and (other != WRITER or name in WRITERS)
     ]
 
 
@@ -101,9 +107,9 @@ def whole(name: str, architecture: str = "bert") -> Whole:
     return Whole(name, architecture)
 
 
-@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.starts_as_base))
+@pytest.mark.parametrize(("name", "architecture"), sampled(KINDS, lambda method: method.starts_as_base))
 def test_starts_as_the_base_model(name: str, architecture: str) -> None:
-    batch = tiny_tokens().batch(range(6))
+    batch = tokens_of(architecture).batch(range(6))
     base = tiny_model(architecture).eval()
     adapted = make_trainer(tiny_config(name), architecture).model.eval()
     with torch.no_grad():
@@ -122,7 +128,7 @@ def test_learns_and_leaves_the_base_alone(name: str) -> None:
         assert all(torch.equal(value, after[key]) for key, value in frozen.items())
 
 
-@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES, lambda method: method.as_lora is not None))
+@pytest.mark.parametrize(("name", "architecture"), sampled(KINDS, lambda method: method.as_lora is not None))
 def test_without_its_dynamics_it_is_lora(name: str, architecture: str) -> None:
     recorder = ListRecorder()
     off = {"name": name, **(strategies.strategy_class(name).as_lora or {})}
@@ -150,6 +156,53 @@ def test_resume_is_bit_equal(name: str, step: int) -> None:
     resumed = trained(whole(name).copy(step))
     assert same(whole(name).weights, weights(resumed))
     assert [m.rank for m in whole(name).trainer.adapters] == [m.rank for m in resumed.adapters]
+
+
+TRIED = {"dynamic", "lora", "adalora", "glora"}
+"""Methods that are tried as writers at once; the others in `make torture`."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in TRIED else pytest.mark.torture) for name in WRITERS]
+)
+def test_a_writer_learns_the_same_whatever_disturbs_it(name: str) -> None:
+    run = whole(name, WRITER)
+    losses = run.recorder.scalars["loss", "validation"]
+    assert losses[20] < losses[0]
+    silent = trained(make_trainer(run.config, WRITER))
+    assert same(weights(silent), run.weights)
+    resumed = trained(run.copy(5))
+    assert same(run.weights, weights(resumed))
+
+
+def test_an_ensemble_refuses_to_write() -> None:
+    with pytest.raises(ConfigError, match=r"strategy\.name=lora_ensemble: averages .* strategy\.members=1"):
+        make_trainer(tiny_config("lora_ensemble"), WRITER)
+    alone = make_trainer(tiny_config("lora_ensemble", strategy={"name": "lora_ensemble", "members": 1}), WRITER)
+    trained(alone)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in TRIED else pytest.mark.torture)
+        for name in WRITERS
+        if name != "diffora"  # its choice of modules looks at other rows where train.batch_size is another
+    ],
+)
+def test_every_token_of_a_step_weighs_alike_however_it_is_divided(name: str) -> None:
+    tokens = tiny_texts()
+    lengths = np.full(len(tokens), 12)
+    tokens = type(tokens)(tokens.features, tokens.label, lengths, tokens.pad, tokens.targets)
+    rows = np.argsort(tokens.label)[[0, 1, 2, 3, -4, -3, -2, -1]]  # few tokens in one part, many in the other
+    parts = make_trainer(tiny_config(name, train__batch_size=4, train__grad_accum=2), WRITER, tokens=tokens)
+    whole = make_trainer(tiny_config(name, train__batch_size=8), WRITER, tokens=tokens)
+    for trainer, order in ((parts, {0: rows[:4], 1: rows[4:]}), (whole, {0: rows})):
+        loss, _ = trainer._advance(order)  # pyright: ignore[reportArgumentType]
+        trainer.loss = float(loss)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    for key, value in weights(whole).items():
+        assert torch.allclose(value, weights(parts)[key], atol=2e-5), key
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -318,9 +371,10 @@ def test_state_survives_packing(name: str) -> None:
 def as_used(trainer: Trainer) -> AdaptedModel:
     """Return a trained model as it is used after training, its gates baked into their means."""
     head = [name for name in ("classifier", "score") if hasattr(trainer.model, name)]
-    base = BaseModel(trainer.model, None, head, Path(), TASK)  # pyright: ignore[reportArgumentType] - no text is read here
+    task = trainer.evaluation.task
+    base = BaseModel(trainer.model, None, head, Path(), task)  # pyright: ignore[reportArgumentType] - no text is read here
     model = AdaptedModel(
-        base, trainer.adapters, trainer.strategy, TASK, 16, trainer.autocast
+        base, trainer.adapters, trainer.strategy, task, 16, trainer.autocast
     )  # fmt: skip
     bake_gates(model, mean_gates(model, trainer.tokens))
     return model
@@ -337,14 +391,14 @@ def refused(attempt: Callable[[], Any]) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("name", "architecture"), sampled(ARCHITECTURES))
+@pytest.mark.parametrize(("name", "architecture"), sampled(KINDS))
 def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
     model = as_used(whole(name, architecture).copy())
-    before = model.readings(tiny_tokens())
+    before = model.readings(tokens_of(architecture))
     if refused(lambda: merge(model)):
         return
     assert not any(isinstance(module, LoraLinear) for module in model.base.model.modules())
-    torch.testing.assert_close(model.readings(tiny_tokens()), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.readings(tokens_of(architecture)), before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name

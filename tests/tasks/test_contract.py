@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora import tasks
-from dynlora.config import TASKS, DataConfig
+from dynlora.config import GENERATIVE, TASKS, DataConfig
+from dynlora.data_files.columns import Columns, resolved
 from dynlora.errors import DataError
 from dynlora.tasks import LabelColumn, Task
 
@@ -25,16 +26,40 @@ COLUMNS = {
     "regression": LabelColumn("label", [0.5, 1.0, 2.0], [0.25, 3.0], None),
 }
 OUTPUTS = {"classification": 3, "regression": 1}
-NAMES = sorted(tasks.registry())
+ALL = sorted(tasks.registry())
+NAMES = [name for name, kind in sorted(tasks.registry().items()) if kind.needs_labels]
+"""Tasks with labels."""
+
+TABLES = {
+    "causal_lm": [
+        ["messages"], ["prompt", "completion", "answer"], ["text"], ["text", "domain", "id"], ["difficulty", "text"],
+    ],
+    "classification": [
+        ["text", "label"], ["sentence1", "sentence2", "label"], ["text", "stars"], ["messages", "label"],
+    ],
+}  # fmt: skip
+"""Columns of data that shows its task, or that of labels."""
 
 
 def task_of(name: str) -> Task:
-    return tasks.of_labels(tasks.registry()[name], COLUMNS[name])
+    kind = tasks.registry()[name]
+    if not kind.needs_labels:
+        return kind.of_columns(DataConfig(path="x"), resolved(["text"], Columns(None, None, "label", None)))  # pyright: ignore[reportCallIssue]
+    return tasks.of_labels(kind, COLUMNS[name])
 
 
 def test_every_task_is_tried_here_and_named_in_the_config() -> None:
     assert sorted(COLUMNS) == NAMES
-    assert sorted(typing.get_args(DataConfig.model_fields["task"].annotation)) == sorted(["auto", *NAMES])
+    assert {name for name in ALL if name not in NAMES} <= set(TABLES)
+    assert sorted(typing.get_args(DataConfig.model_fields["task"].annotation)) == sorted(["auto", *ALL])
+
+
+@pytest.mark.parametrize(("name", "names"), [(name, names) for name, several in TABLES.items() for names in several])
+def test_columns_show_the_task_where_labels_do_not_decide(name: str, names: list[str]) -> None:
+    text = "text" if "stars" in names or names == ["messages", "label"] else None
+    found = resolved(names, Columns(text, None, "label", None))
+    kind = tasks.of_columns("auto", found)
+    assert (kind.name if kind is not None else "classification") == name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,10 +67,11 @@ def test_it_claims_its_own_labels(name: str) -> None:
     assert tasks.of_labels(None, COLUMNS[name]) == task_of(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_checkpoint_brings_it_back(name: str) -> None:
     task = task_of(name)
-    assert tasks.build(task.name, list(task.labels)) == task
+    assert tasks.build(task.name, list(task.labels), task.settings()) == task
+    assert bool(task.settings()) != task.needs_labels
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +117,7 @@ def test_predictions_metrics_and_words(name: str) -> None:
     assert isinstance(task.details(label, prediction), dict)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_usual_metric_can_decide(name: str) -> None:
     task = task_of(name)
     for data in ("sst2", "cola", "mrpc", "anything"):
@@ -100,7 +126,7 @@ def test_the_usual_metric_can_decide(name: str) -> None:
         task.deciding_metric("perplexed", "anything")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 @given(new=st.floats(-1, 1), old=st.floats(-1, 1), losses=st.tuples(st.floats(0, 9), st.floats(0, 9)))
 def test_better_is_an_order(name: str, new: float, old: float, losses: tuple[float, float]) -> None:
     task = task_of(name)
@@ -146,8 +172,9 @@ def test_labels_of_other_data_are_translated(name: str) -> None:
 
 
 def test_the_config_knows_every_task_and_whether_it_has_classes() -> None:
-    assert set(TASKS) == {"auto", *NAMES}
-    assert {name: bool(task_of(name).labels) for name in NAMES} == {name: TASKS[name] for name in NAMES}
+    assert set(TASKS) == {"auto", *ALL}
+    assert {name: bool(task_of(name).labels) for name in ALL} == {name: TASKS[name] for name in ALL}
+    assert set(GENERATIVE) == {name for name in ALL if tasks.registry()[name].generates}
 
 
 def test_nothing_outside_asks_for_a_tasks_name() -> None:
@@ -158,6 +185,6 @@ def test_nothing_outside_asks_for_a_tasks_name() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Compare | ast.MatchValue)
         for part in ast.walk(node)
-        if isinstance(part, ast.Constant) and part.value in NAMES
+        if isinstance(part, ast.Constant) and part.value in ALL
     ]
     assert broken == []

@@ -98,6 +98,8 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
     _check_whole(folder, task, fresh)
+    if task.is_causal:
+        _check_causal(folder, model)
     return freeze(model, tokenizer, fresh, folder, task)
 
 
@@ -111,6 +113,23 @@ def _check_whole(folder: Path, task: Task, fresh: list[str]) -> None:
         raise AssetError(
             f"model.name={folder}: holds no {fresh[0]}, which {task.name} needs; use a model that was trained to write "
             "texts, such as smollm2-135m"
+        )
+
+
+@torch.no_grad()
+def _check_causal(folder: Path, model: PreTrainedModel) -> None:
+    """Refuse a model in which a token sees those after it: it would learn to copy the word it is to predict.
+
+    Raises:
+        AssetError: naming the model.
+    """
+    one, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 3, 5]])
+    model.eval()
+    first, second = (model(input_ids=ids).logits[:, :3] for ids in (one, other))
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-3):
+        raise AssetError(
+            f"model.name={folder}: is an encoder ({model.config.model_type}), in which a word sees those after it; use "
+            "a decoder, such as smollm2-135m"
         )
 
 

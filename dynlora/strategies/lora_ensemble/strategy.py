@@ -130,7 +130,7 @@ class LoraEnsemble(Strategy):
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over members of their own losses."""
-        if output.dim() == 2:
+        if self.team is None or output.dim() == 2:
             return super().loss(output, labels)
         self.between = self.task.member_distance(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
         return super().loss(output.flatten(0, 1), labels.repeat(len(output)))
