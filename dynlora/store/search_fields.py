@@ -24,7 +24,21 @@ SUMMARY = (
 """Fields of the row itself."""
 
 TABLES = {
-    "metrics": ("accuracy", "macro_f1", "f1", "matthews", "pearson", "spearman", "mse", "loss", "ece", "brier"),
+    "metrics": (
+        "accuracy",
+        "macro_f1",
+        "f1",
+        "matthews",
+        "pearson",
+        "spearman",
+        "mse",
+        "loss",
+        "ece",
+        "brier",
+        "perplexity",
+        "token_accuracy",
+        "exact_match",
+    ),
     "best": ("accuracy", "macro_f1", "f1", "matthews", "pearson", "spearman", "mse", "loss", "ece", "brier", "step"),
     "params": ("budget", "active", "allocated", "gate", "head"),
     "time": ("train_s", "step_ms_median", "strategy_ms_median"),

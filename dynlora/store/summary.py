@@ -18,7 +18,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     best (with `rows` where these are a sample), params, ranks by module, time, config; then evaluated (`rows` of the
     last evaluation, `of` all held-out rows), scaling by module, created (seconds since the epoch), fidelity,
     own_signals (what the method records beside the usual), metric (the one that decides), labels (names of the
-    classes), task, peft_task_type, planned_events (reallocations the schedule plans, or null), data_size,
+    classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans, or null), data_size,
     data_warnings, data_repairs (what was done to the rows), machine, checkpoint_step (what a hard end falls back to),
     error, stalled_s, heartbeat_age_s, other_host, folder.
 
@@ -55,6 +55,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "labels": texts(meta.get("labels")),
         "task": text(meta.get("task")),
         "peft_task_type": text(meta.get("peft_task_type")),
+        "task_facts": table(meta.get("task_facts")),
         "planned_events": planned(meta.get("planned_events")),
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),

@@ -279,6 +279,15 @@ class Task(ABC):
         """Say whether a written text gives the right answer."""
         raise NotImplementedError
 
+    def facts(self) -> dict[str, Any]:
+        """Return what pages need to know of the task; they load no torch, so a run keeps it."""
+        return {
+            "loss_unit": self.loss_unit,
+            "prediction_unit": self.prediction_unit,
+            "lower_is_better": [name for name, higher in self.metrics.items() if not higher],
+            "generates": self.generates,
+        }
+
     # --- words
 
     @abstractmethod

@@ -68,6 +68,7 @@ def planned(inputs: Inputs) -> PlannedRun:
         "labels": inputs.data.labels,
         "task": inputs.data.task.name,
         "peft_task_type": inputs.data.task.peft_task_type,
+        "task_facts": inputs.data.task.facts(),
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),

@@ -145,7 +145,7 @@ def named_rows(table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-LOW_IS_GOOD = ("loss", "mse", "mae", "rmse", "ece", "brier")
+LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
 """Metrics of which less is better."""
 
 

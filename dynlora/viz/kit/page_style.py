@@ -35,6 +35,10 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
+.dl-text pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.6rem; font-size: 0.84rem; }}
+.dl-text small {{ color: {colours.muted}; }}
+.dl-text mark {{ background: {colours.accent}33; color: inherit; }}
+.dl-pale pre {{ color: {colours.muted}; }}
 {_home_styles(colours)}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}

@@ -49,6 +49,12 @@ def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
     return name, (row.get("metrics") or {}).get(name)
 
 
+def loss_unit(summary: Mapping[str, Any]) -> str:
+    """Return the unit of a run's loss; runs of earlier versions tell by their classes."""
+    known = (summary.get("task_facts") or {}).get("loss_unit")
+    return str(known)[:40] if known else "nats" if summary.get("labels") else "squared error"
+
+
 def is_sampled(summary: Mapping[str, Any]) -> bool:
     """Say whether the last evaluation of a run took a sample of the held-out examples."""
     found = summary.get("evaluated") or {}

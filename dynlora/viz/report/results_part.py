@@ -58,7 +58,7 @@ def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
     labels = [str(label) for label in (payload.get("labels") or [])]
     before, after = "with adapters off", "with adapters on"
     named = results.answer_names(ends, labels)
-    unit = "nats" if labels else "squared error"
+    unit = run_summary.loss_unit(run.summary)
     drawn = partial(result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit)
     words = result_text.before_after(ends, before, after)
     blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, results.changed(named))]

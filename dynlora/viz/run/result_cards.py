@@ -13,6 +13,7 @@ from dynlora.store import queries
 from dynlora.viz.kit import run_summary
 from dynlora.viz.run import figures, result_figures, result_text, results
 from dynlora.viz.run import text as run_text
+from dynlora.viz.run.generation_cards import generated_texts
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts
 from dynlora.viz.ui.run_picker import Chosen
@@ -34,13 +35,14 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
     labels = [str(label) for label in (payload.get("labels") or [])]
     metric = summary.get("metric") or run_summary.main_metric(summary)[0] or "metric"
     _classes(step, payload)
+    generated_texts(run)
     sampled = run_summary.sample_words(summary) if run_summary.is_sampled(summary) else ""
     left, right = st.columns([2, 3])
     with left, card("Results by input group", "groups"):
         _groups(run.folder, metric, sampled)
     with right, card(f"Highest-loss examples at step {step:,}", "worst"):
         texts(run_summary.worst(payload), "worst", 300)
-    unit = "nats" if labels else "squared error"
+    unit = run_summary.loss_unit(summary)
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
     with card("Changes since the first evaluation", "changed"):

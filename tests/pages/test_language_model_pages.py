@@ -1,0 +1,35 @@
+"""The pages of a run that learned to write: every one opens, and the texts are there from step 0 on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynlora.config import parse_config
+from dynlora.training import run as training
+from tests.pages.app import open_page, words
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
+
+
+@pytest.fixture
+def writer(tmp_path: Path, runs_dir: Path) -> str:
+    """Id of a finished run of a tiny decoder."""
+    for name in ("model", "data"):
+        (tmp_path / name).mkdir()
+    values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(tmp_path / "data"), train__steps=4)
+    outcome = training.train(parse_config(values), runs_dir, progress=False)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder.name
+
+
+def test_every_page_opens_and_texts_are_read_step_by_step(writer: str) -> None:
+    app = open_page("run", run=writer, section="results")
+    said = words(app).replace("\\", "")
+    assert "Generated texts" in said
+    assert "of 6 answers are correct (95 % CI" in said
+    assert app.select_slider(key="generations-step-2").options == ["0", "4"]
+    app.selectbox(key="generations-prompt").set_value(1).run()
+    assert not app.exception
+    for page in ("capacity", "inputs", "compare", "playground", "runs", "home"):
+        open_page(page, run=writer)
