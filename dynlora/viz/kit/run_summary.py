@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
-from dynlora.viz.kit.text import duration, one_line, percent, score, sentence_case, source_name
+from dynlora.viz.kit.text import one_line, percent, rough_duration, score, sentence_case, source_name
 
 ACTIVE = ("queued", "running", "stopping")
 """States in which a run can change by itself."""
@@ -171,7 +171,7 @@ def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int
 def format_progress(summary: Mapping[str, Any], remaining: float | None) -> str:
     """Return where a run stands, in words."""
     words = f"step {summary['step']:,} of {summary['max_steps']:,}"
-    return words if remaining is None else f"{words}, about {duration(remaining)} remaining"
+    return words if remaining is None else f"{words}, about {rough_duration(remaining)} remaining"
 
 
 def evaluation(events: pd.DataFrame) -> tuple[int, dict[str, Any]] | None:

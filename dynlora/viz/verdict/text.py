@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import duration, one_line, plural, score, signed, source_name
+from dynlora.viz.kit.text import one_line, plural, rough_duration, score, signed, source_name
 from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Contest, NextRuns, Verdict
 
 WORDS = {
@@ -110,7 +110,7 @@ def under_way(runs: NextRuns) -> str:
 
 def button(runs: NextRuns) -> str:
     """Return the label of the button that runs what is missing, with its time."""
-    time = "" if runs.seconds is None else f", about {duration(runs.seconds)}"
+    time = "" if runs.seconds is None else f", about {rough_duration(runs.seconds)}"
     return f"Add seeds: {plural(runs.n, 'run')}{time}"
 
 
