@@ -51,6 +51,7 @@ class LoraEnsemble(Strategy):
     paper = "Mühlematter et al. 2024, arXiv 2405.14438"
     fidelity = "code"
     cost = "M forward and backward passes per step, M forward passes per prediction; M heads"
+    step_cost = "more"
     own_signals = {"member_distance": OwnSignal("distance of members", "Where the members' updates differ", "norm")}
     starts_as_base = False
     as_lora = {"members": 1}

@@ -42,18 +42,27 @@ FILTERS = {
         "Adapters change", {"during": "during training", "before": "before training", "never": "not at all"}
     ),
     "cost": Filter("Cost per step", {"none": "as LoRA or less", "extra": "more than LoRA"}),
+    "memory": Filter("Optimizer memory", {"less": "less than LoRA", "same": "as LoRA", "more": "more than LoRA"}),
+    "task": Filter("Task", {"classification": "classification", "regression": "regression"}),
     "fidelity": Filter(
         "Fidelity", {"code": "published code", "description": "paper's description", "reconstruction": "reconstruction"}
     ),
 }
-"""What the page filters by: name in the address to words. All methods train on every task."""
+"""What the page filters by: name in the address to words."""
+
+FIELDS = {"cost": "step_cost", "memory": "state_memory", "task": "tasks"}
+"""Fields of the catalogue that filters of another name ask for."""
+
+COSTS = {"less": "none", "same": "none", "more": "extra"}
+"""Options of the filter by cost, by the catalogue's word; links have held them for long."""
 
 
-def value(strategy: Mapping[str, Any], name: str) -> str:
-    """Return which option of a filter fits a method."""
+def values(strategy: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return which options of a filter fit a method."""
+    found = strategy.get(FIELDS.get(name, name)) or ()
     if name == "cost":
-        return "none" if str(strategy.get("cost") or "").startswith(("none", "less")) else "extra"
-    return str(strategy.get(name) or "")
+        return (COSTS.get(str(found), ""),)
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Sequence[str]]) -> list[Mapping[str, Any]]:
@@ -64,14 +73,16 @@ def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Seque
         chosen: options by filter.
     """
     return [
-        one for one in strategies if all(not wanted or value(one, name) in wanted for name, wanted in chosen.items())
+        one
+        for one in strategies
+        if all(not wanted or not set(wanted).isdisjoint(values(one, name)) for name, wanted in chosen.items())
     ]
 
 
 def in_brief(strategy: Mapping[str, Any]) -> str:
     """Return what the filters say of a method, in words."""
-    known = [(words, words.options.get(value(strategy, name))) for name, words in FILTERS.items()]
-    return " · ".join(f"{words.label}: {said}" for words, said in known if said)
+    known = [(words, [words.options.get(one) for one in values(strategy, name)]) for name, words in FILTERS.items()]
+    return " · ".join(f"{words.label}: {said[0]}" for words, said in known if len(said) == 1 and said[0])
 
 
 def title(strategy: Mapping[str, Any]) -> str:
@@ -99,6 +110,7 @@ def facts(strategy: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Name", strategy["name"]),
         ("Fidelity", f"{fidelity}: {meaning}" if meaning else fidelity),
         ("Cost", strategy.get("cost")),
+        ("Tasks", " and ".join(strategy.get("tasks") or ())),
         ("Budget in", strategy.get("budget_in")),
         ("Paper", strategy.get("paper")),
     ]
