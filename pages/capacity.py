@@ -51,7 +51,7 @@ def show_decisions() -> None:
 
 
 def show_knockouts() -> None:
-    """Draw what knocking modules out says of the scores, and the ranks to use; knocking out needs the trained model."""
+    """Draw what ablations say of the scores, and the ranks to use; an ablation needs the trained model."""
     with frame.guarded():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:

@@ -20,7 +20,7 @@ from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import is_read_only, list_all, runs_dir
 from dynlora.viz.ui.unlock import say_read_only
 
-SEEDS = "0-2"
+SEEDS = "0..2"
 """Three seeds, the fewest on which a verdict is given."""
 
 
@@ -42,7 +42,7 @@ def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[
         about = "Components per module before anything moves, such as 4, or a list such as 2, 4, 8. Key: adapter.rank."
         ranks = kept_text("Ranks", rank, "ranks", 60, about)
     with right:
-        about = "A range such as 0-2, or a list such as 1, 5. A verdict needs three. Key: seed."
+        about = "A range such as 0..2, or a list such as 1, 5. A verdict needs three. Key: seed."
         seeds = kept_text("Seeds", SEEDS, "experiment-seeds", 60, about)
     found = Experiment([known[name] for name in chosen], experiment_model.ranks(ranks), form_model.seeds(seeds))
     return experiment_model.checked(found)

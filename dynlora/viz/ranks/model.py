@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 HELPS, UNCLEAR, HARMS, UNKNOWN = "helps", "not shown to help", "harms", "not measured"
-"""What a knock-out says of a module: its 95 % interval is above 0, includes 0, is below 0; or there is none."""
+"""What an ablation says of a module: its 95 % interval is above 0, includes 0, is below 0; or there is none."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Evidence:
         modules: one row per module: name, label (its kind), short, start, rank, cost, norm and effective (rank) of the
             update, delta, low and high (change of the loss without it, nats), finding; NaN for what was not recorded.
         seeds: ranks by module (rows, as `modules`) and run of the same configuration (columns), this one first.
-        rows: held-out examples of the knock-outs, 0 without any.
+        rows: held-out examples of the ablations, 0 without any.
     """
 
     modules: pd.DataFrame
@@ -41,7 +41,7 @@ class Evidence:
 
     @property
     def is_measured(self) -> bool:
-        """Whether every module was knocked out."""
+        """Whether every module was ablated."""
         return bool((self.modules["finding"] != UNKNOWN).all())
 
 
@@ -60,8 +60,8 @@ def evidence(
         modules: as `kit.modules.described` returns them.
         ranks: last rank of each module by name.
         start: first recorded rank of each module, as recorded; None where none was.
-        effects: of the knock-outs, as `knockout.model.effects` returns them.
-        rows: held-out examples of the knock-outs.
+        effects: of the ablations, as `knockout.model.effects` returns them.
+        rows: held-out examples of the ablations.
         norms: `delta_norm` and `effective_rank` by module as recorded, None where they were not.
         others: last ranks of runs of the same configuration with other seeds.
     """

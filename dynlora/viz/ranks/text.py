@@ -70,7 +70,7 @@ def _kind(row: pd.Series) -> str:
 
 
 def confidence(found: Evidence) -> str:
-    """Say how sure the ranks are: by knock-outs, and by other seeds."""
+    """Say how sure the ranks are: by ablations, and by other seeds."""
     return f"{_by_knockouts(found)} {_by_seeds(found)}"
 
 
