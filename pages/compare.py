@@ -8,6 +8,7 @@ from dynlora.viz.compare import cards as compare_cards
 from dynlora.viz.compare import live_cards, many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
+from dynlora.viz.launch.twin import twin_button
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
@@ -25,7 +26,8 @@ frame.enter()
 cards.titled("Compare", "Compare two to hundreds of runs. Runs that differ only in the seed form one group.")
 chosen = run_selection.select_runs()
 if len(chosen.rows) < 2:
-    cards.note("Select two or more runs.")
+    if run_selection.say_alone(chosen):
+        twin_button(chosen.runs[0])
     st.stop()
 with frame.guarded():
     live_cards.follow_progress(chosen.rows)

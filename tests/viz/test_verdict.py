@@ -17,7 +17,8 @@ from dynlora.store.summary import run_summary
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Verdict, next_runs, verdict
+from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Verdict, verdict
+from dynlora.viz.verdict.next_runs import next_runs
 
 ROWS = 400
 
