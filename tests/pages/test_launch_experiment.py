@@ -71,6 +71,17 @@ def test_what_varies_is_chosen_and_kept(runs_dir: Path) -> None:
     }
 
 
+def test_the_chosen_methods_are_in_the_address_and_a_link_restores_them(runs_dir: Path) -> None:
+    app = open_page("launch", mode="experiment", methods="lora,<b>,random control of dynamic")
+    assert app.button_group(key="methods").value == ["lora", "random control of dynamic"]
+    app.button_group(key="methods").set_value(["dynamic"]).run()
+    assert app.query_params["methods"] in ("dynamic", ["dynamic"])
+    app.button_group(key="methods").set_value([]).run()
+    assert "methods: none is chosen" in said(app).replace("*", "")
+    app.button_group(key="methods").set_value(["lora", "dynamic", "random control of dynamic"]).run()
+    assert "methods" not in app.query_params, "the usual ones need no address"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
