@@ -111,6 +111,8 @@ class Trainer:
             self.recorder.log("info", f"First evaluation ({len(part.rows):,} of {part.of:,} held-out examples)")
             self.recorder.commit()
             self._evaluate(keeper)
+        if self.step < self.total:
+            self.recorder.log("info", f"Training steps {self.step + 1:,} to {self.total:,}")
         while self.step < self.total:
             self.take_step(order, signals)
             self._after_step(keeper, signals)
@@ -274,6 +276,8 @@ class Trainer:
         tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
         predictions = self.predictions(tokens)
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
+        said = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        self.recorder.log("info", f"Evaluated at step {self.step:,} of {self.total:,}: {said}")
         judged = self.evaluation.judged(predictions, part)
         if self.evaluation.task.is_better(self.evaluation.metric, judged, self.best):
             self.best = {**judged, "step": self.step}

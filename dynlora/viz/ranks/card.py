@@ -52,10 +52,11 @@ def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) ->
     knocked = read_knockouts(knockout_file(run.folder))
     signals = ("delta_norm", "effective_rank")
     start = cached_queries.at_step(run.folder, "rank", None)
+    norms = {name: cached_queries.at_step(run.folder, name, summary["step"]) for name in signals}
     return ranks_model.evidence(
         modules, summary["ranks"], start, knockout_model.effects(knocked, modules),
         0 if knocked is None else knocked.rows,
-        {name: cached_queries.at_step(run.folder, name, None) for name in signals}, _other_seeds(run, summary),
+        norms, _other_seeds(run, summary),
     )  # fmt: skip
 
 
