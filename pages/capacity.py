@@ -33,6 +33,8 @@ def show_now() -> None:
     if view is None:
         cards.note("No ranks have been recorded yet. The map appears after the first steps.")
         return
+    with frame.guarded():
+        capacity_cards.capacity_conclusion(capacity_view.as_addressed(view))
     cards.figures(run_summary.headline(summary, len(view.events)))
     with frame.guarded():
         view = capacity_view.capacity_controls(view)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.jobs.launch import RunHandle
-from dynlora.viz.launch import twin
+from dynlora.viz.launch import baseline_form
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import HOSTILE, config, make_run
 
@@ -183,7 +183,7 @@ def test_a_run_that_is_alone_says_why_and_gets_a_twin_by_one_press(
         asked.append(config)
         return RunHandle(made, make_run(runs_dir, run_id=made, state="queued", strategy="lora"))
 
-    monkeypatch.setattr(twin, "start", start)
+    monkeypatch.setattr(baseline_form, "start", start)
     app = open_page("compare", runs=first)
     said = words(app).replace("\\", "").replace("\u200b", "")
     assert "There is nothing to compare" in said

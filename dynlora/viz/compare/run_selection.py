@@ -152,7 +152,7 @@ def say_alone(selection: Selection) -> bool:
         safe(f"There is nothing to compare {name} with: no other run trains {task} for {run['max_steps']:,} steps.")
     )
     if len(other):
-        _compare_with(f"Compare with {plural(len(other), 'run')} of other lengths", run, other)
+        _compare_with(f"Compare with {plural(min(len(other), MOST_LIKE), 'run')} of other lengths", run, other)
     return True
 
 

@@ -63,6 +63,16 @@ def interim_rows(summary: Mapping[str, Any]) -> tuple[int, int] | None:
     return (rows, of) if isinstance(rows, int) and isinstance(of, int) and rows < of else None
 
 
+def evaluated_rows(summary: Mapping[str, Any], step: int) -> int | None:
+    """Return on how many held-out examples the evaluation of a step was made; None when that is not known."""
+    found = interim_rows(summary)
+    if found is not None:
+        return found[int(step >= summary["max_steps"])]
+    size = summary.get("data_size")
+    rows = size.get("held_out") if isinstance(size, dict) else None
+    return rows if isinstance(rows, int) else None
+
+
 def sample_words(summary: Mapping[str, Any]) -> str:
     """Say on how many held-out examples a run is evaluated; empty where each evaluation takes all."""
     found = interim_rows(summary)

@@ -129,6 +129,11 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}{'f' if abs(value) < LARGE else 'e'}}".replace("-", "−")
 
 
+def minus(number: str) -> str:
+    """Return a number with a true minus in place of a hyphen."""
+    return number.replace("-", "−")
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as a percentage with `digits` decimals."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import listed, one_line
 
 FIDELITY = {
     "code": "checked against published code",
@@ -17,6 +17,13 @@ FIDELITY = {
     "reconstruction": "fills gaps of its paper with our own choices, so a bad result says nothing about the paper",
 }
 """What each word for fidelity means."""
+
+FOLLOWS = {
+    "code": "checked against published code",
+    "description": "after a full description in the paper",
+    "reconstruction": "with gaps filled by our own choices",
+}
+"""The same in a list of counts."""
 
 _ARXIV = re.compile(r"arXiv:? ?(\d{4}\.\d{4,5})")
 
@@ -83,6 +90,21 @@ def in_brief(strategy: Mapping[str, Any]) -> str:
     """Return what the filters say of a method, in words."""
     known = [(words, [words.options.get(one) for one in values(strategy, name)]) for name, words in FILTERS.items()]
     return " · ".join(f"{words.label}: {said[0]}" for words, said in known if len(said) == 1 and said[0])
+
+
+def conclusion(shown: Sequence[Mapping[str, Any]], of: int) -> str:
+    """Say how many methods are shown and how faithful they are to their source.
+
+    Args:
+        shown: the methods that fit the filters.
+        of: how many methods there are.
+    """
+    if not shown:
+        return f"None of {of} methods fits all filters."
+    counts = [(sum(one.get("fidelity") == word for one in shown), words) for word, words in FOLLOWS.items()]
+    parts = [f"{n} {words}" for n, words in counts if n]
+    which = f"{of} methods" if len(shown) == of else f"{len(shown)} of {of} methods fit the filters"
+    return f"{which}: {listed(parts)}." if parts else f"{which}."
 
 
 def title(strategy: Mapping[str, Any]) -> str:

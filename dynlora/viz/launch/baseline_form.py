@@ -1,4 +1,4 @@
-"""One button that queues the plain LoRA twin of a run: the same data, steps, rank and seed."""
+"""One button that queues the plain LoRA baseline of a run: the same data, steps, rank and seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dynlora.viz.ui.run_picker import Chosen, is_read_only, link, runs_dir
 from dynlora.viz.ui.toasts import announce
 
 
-def twin_button(run: Chosen) -> None:
+def baseline_button(run: Chosen) -> None:
     """Draw the button; where the page may only look, or the run is plain LoRA itself, the link that comes next.
 
     Args:
@@ -34,8 +34,8 @@ def twin_button(run: Chosen) -> None:
     if is_read_only():
         note("A plain LoRA run with the same settings would be its baseline. This dashboard is read-only.")
         return
-    with st.container(horizontal=True, vertical_alignment="center", key="twin"):
-        if st.button("Train its plain LoRA twin", icon=":material/add:", type="primary", key="start-twin"):
+    with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
+        if st.button("Train its plain LoRA baseline", icon=":material/add:", type="primary", key="start-twin"):
             _start(run, form_model.nested(twin))
         link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": "uniform"})
     note(f"{presets.TWIN_WORDS['uniform']} This page then follows both runs.")
@@ -52,5 +52,5 @@ def _start(run: Chosen, config: dict[str, object]) -> None:
         return
     st.session_state.pop("twin_token", None)
     st.query_params["runs"] = f"{run.id},{twin.id}"
-    announce("Queued: the plain LoRA twin")
+    announce("Queued: the plain LoRA baseline")
     st.rerun()
