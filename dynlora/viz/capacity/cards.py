@@ -24,6 +24,7 @@ from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view import CapacityView
 from dynlora.viz.kit.module_map import MapView
+from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.cards import card, chart, colours, note, under
 from dynlora.viz.ui.conclusion import conclusion
@@ -42,8 +43,9 @@ def capacity_conclusion(view: CapacityView) -> None:
     steps = (view.first, view.last, len(view.events_shown))
     words = conclusions.conclusion(state, view.ranks(view.first), *view.traced(), *steps)
     with conclusion(words, conclusions.outlook(view.summary, len(view.events))):
-        link("pages/run.py", "Did it help? Verdict on Run", run=run)
-        if not view.events and not view.summary.get("planned_events"):
+        if view.summary["status"] not in ACTIVE:
+            link("pages/run.py", "Did it help? Verdict on Run", run=run)
+        if view.summary.get("planned_events") == 0:
             link("pages/launch.py", "Train it with a method that moves rank", **{"from": run})
 
 
