@@ -2,9 +2,9 @@
 
 python -m benchmarks.knockouts [--runs-dir sample_runs] [--strategies lora,dynamic,adalora] [--rows 512]
 
-Of each strategy one finished run that kept its adapter or its knock-outs, with the same model, data and budget.
+Of each strategy one finished run that kept its adapter or its ablations, with the same model, data and budget.
 Spearman's correlation over the modules, its 95 % interval from drawing modules with replacement: of each recorded score
-with the knock-outs of its own run, and with those of the uniform run, where no rank moved. What is measured already is
+with the ablations of its own run, and with those of the uniform run, where no rank moved. What is measured already is
 taken from `knockout.json` beside the run, and what is measured is kept there where it can be written.
 """
 
@@ -33,7 +33,7 @@ UNIFORM = "lora"
 
 
 def is_measurable(folder: Path) -> bool:
-    """Say whether a run kept its adapter, or what its knock-outs found."""
+    """Say whether a run kept its adapter, or what its ablations found."""
     return (folder / "adapter").is_dir() or knockout_file(folder).is_file()
 
 

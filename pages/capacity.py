@@ -33,6 +33,8 @@ def show_now() -> None:
     if view is None:
         cards.note("No ranks have been recorded yet. The map appears after the first steps.")
         return
+    with frame.guarded():
+        capacity_cards.capacity_conclusion(capacity_view.as_addressed(view))
     cards.figures(run_summary.headline(summary, len(view.events)))
     with frame.guarded():
         view = capacity_view.capacity_controls(view)
@@ -51,7 +53,7 @@ def show_decisions() -> None:
 
 
 def show_knockouts() -> None:
-    """Draw what knocking modules out says of the scores, and the ranks to use; knocking out needs the trained model."""
+    """Draw what ablations say of the scores, and the ranks to use; an ablation needs the trained model."""
     with frame.guarded():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dynlora.viz.compare import capacity_cards, live_cards, many_cards, run_selection
 from dynlora.viz.compare import cards as compare_cards
-from dynlora.viz.compare import live_cards, many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
+from dynlora.viz.launch.baseline_form import baseline_button
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
@@ -25,7 +26,8 @@ frame.enter()
 cards.titled("Compare", "Compare two to hundreds of runs. Runs that differ only in the seed form one group.")
 chosen = run_selection.select_runs()
 if len(chosen.rows) < 2:
-    cards.note("Select two or more runs.")
+    if run_selection.say_alone(chosen):
+        baseline_button(chosen.runs[0])
     st.stop()
 with frame.guarded():
     live_cards.follow_progress(chosen.rows)
@@ -59,15 +61,11 @@ def show_capacity() -> None:
     """Draw where the runs put their capacity, and what was set differently."""
     run_selection.say_how_many(chosen)
     found = compare_cards.read(chosen.runs)
+    capacity = capacity_cards.read_capacity(found)
+    capacity_cards.capacity_conclusion(capacity)
     compare_cards.group_controls(found)
-    compare_cards.compared_ranks(found)
-    with cards.card("Settings that differ", "settings"):
-        difference = compare_model.config_difference(list(found.summaries.values()), found.names)
-        if difference.empty:
-            cards.note("The configurations are the same.")
-        else:
-            st.dataframe(difference, hide_index=True, width="stretch")
-            cards.table(difference, "settings")
+    capacity_cards.compared_ranks(capacity)
+    capacity_cards.differing_settings(capacity.differing)
 
 
 def show_numbers() -> None:

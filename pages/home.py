@@ -14,7 +14,9 @@ if home_model.is_link_to_list(st.query_params):
     st.switch_page("pages/runs.py", query_params={name: st.query_params.get_all(name) for name in st.query_params})
 cards.titled(home_text.TITLE, home_text.PLACE)
 home_cards.tour_hint()
-LIVE = home_model.live_run(run_picker.list_all())
+FIRST = run_picker.list_all()
+LIVE = home_model.live_run(FIRST)
+of_runs, of_picture = (live.reused(FIRST, run_picker.list_all) for _ in range(2))
 left, right = st.columns([6, 5], gap="medium")
 
 
@@ -22,7 +24,7 @@ left, right = st.columns([6, 5], gap="medium")
 def show_runs() -> None:
     """Draw what runs now and what ended last; once another run trains, or none does, the whole page is drawn again."""
     with frame.guarded():
-        runs = run_picker.list_all()
+        runs = of_runs()
         if home_model.live_run(runs) != LIVE:
             st.rerun()
         home_cards.now_card(runs)
@@ -33,7 +35,7 @@ def show_runs() -> None:
 def show_picture() -> None:
     """Draw the run that trains, else the sample of the tour."""
     with frame.guarded():
-        view = home_cards.live_view(run_picker.list_all()) if LIVE else None
+        view = home_cards.live_view(of_picture()) if LIVE else None
         if view is not None:
             home_cards.picture(view, is_live=True)
         elif SAMPLE is not None:

@@ -34,9 +34,12 @@ def show_inputs() -> None:
         if "probe_loss" not in names and "group_loss" not in names:
             cards.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
             return
+        place = st.container()
         bound = run_summary.last_planned_step(summary)
         step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
         view = inputs_view.InputsView(run.folder, summary, cached_queries.modules(run.folder), step)
+        with place:
+            inputs_view.show_conclusion(view)
         show_gates(view)
         kinds = [kind for kind in inputs_model.GROUP_NUMBERS if f"group_{kind}" in names]
         for place, kind in zip([place for _ in kinds[::2] for place in st.columns(2)], kinds, strict=False):

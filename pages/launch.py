@@ -26,7 +26,7 @@ ABOUT = {
     "experiment": "Compare methods over ranks and seeds at the same budget: one queue, and one page with the verdict.",
     "sweep": "Start one run for each combination of values.",
 }
-ADDRESS = ("mode", "preset", "from", "twin", "strategy", "data", "upload", "repair")
+ADDRESS = ("mode", "preset", "from", "twin", "strategy", "data", "upload", "repair", "methods")
 """What the address keeps of the form."""
 
 frame.enter()
@@ -66,12 +66,12 @@ def show_run() -> None:
         )
         strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
-    data_source.check_source(configs[0], source, check_place)
+    missing = source.missing or data_source.check_source(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
-        launch_form.start_button(configs, source.missing)
-        preflight_card.check_button(configs[0], source.missing, training)
-        cards.note(source.missing or form_model.queue_caption(training, waiting, len(configs)))
+        launch_form.start_button(configs, missing)
+        preflight_card.check_button(configs[0], missing, training)
+        cards.note(missing or form_model.queue_caption(training, waiting, len(configs)))
     card.show_launched()
     preflight_card.show_check(configs[0])
     if not source.missing:
@@ -86,9 +86,9 @@ def show_experiment() -> None:
         found = experiment_form.pick_experiment(STRATEGIES, start)
     with cards.card("Model and training", "what"), frame.guarded():
         values = launch_form.what_is_shared(start) | source.values
-    data_source.check_source(experiment_form.example(values, found), source, check_place)
+    missing = source.missing or data_source.check_source(experiment_form.example(values, found), source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
-        experiment_form.start_experiment(values, found, source.missing)
+        experiment_form.start_experiment(values, found, missing)
     experiment_form.show_check(values, found)
     if not source.missing:
         experiment_form.show_command(values, found)

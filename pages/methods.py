@@ -11,6 +11,7 @@ from dynlora.jobs import launch
 from dynlora.viz.launch import form_model
 from dynlora.viz.methods import model as methods_model
 from dynlora.viz.ui import cards, facts, frame, multiselect, run_picker
+from dynlora.viz.ui.conclusion import conclusion
 
 frame.enter()
 cards.titled("Methods", "All strategies: what they do, their papers and their cost.")
@@ -70,7 +71,19 @@ def show_details(strategy: Mapping[str, Any]) -> None:
     st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")
 
 
+def show_conclusion(shown: list[Mapping[str, Any]]) -> None:
+    """Say how many methods there are and how faithful, and lead to an experiment with those that are shown."""
+    chosen = [one["name"] for one in shown] if len(shown) < len(STRATEGIES) else []
+    then = "Which one to use depends on the data: an experiment with three seeds each gives a verdict."
+    with conclusion(methods_model.conclusion(shown, len(STRATEGIES)), then):
+        address = {"methods": ",".join(chosen)} if chosen else {}
+        run_picker.link("pages/launch.py", "Compare methods on your data", mode="experiment", **address)
+
+
+CONCLUSION = st.container()
 SHOWN = pick_methods()
+with CONCLUSION:
+    show_conclusion(SHOWN)
 show_contents(SHOWN)
 for one in SHOWN:
     show_method(one)

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dynlora.viz.runs import bulk_actions, filters, group_card, search_box
 from dynlora.viz.runs import table as runs_table
+from dynlora.viz.runs.conclusion import runs_conclusion
 from dynlora.viz.ui import cards, frame, live, run_actions, run_picker
 
 frame.enter()
@@ -33,10 +34,14 @@ def show_runs() -> None:
 
 def show_list(runs: Any) -> None:
     """Draw the controls, the groups, the table and the ticked runs."""
+    place = st.container()
     view = filters.list_controls(runs)
     found = search_box.searched(runs, view.query)
     shown = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
     search_box.search_line(view.query, runs_table.match_caption(len(shown), len(runs)), is_sound=found is not None)
+    if len(shown):
+        with place:
+            runs_conclusion(shown)
     group_card.group_card(shown, view.group)
     if found is not None:
         search_box.compare_link(view.query, len(found))

@@ -32,7 +32,7 @@ RULES: dict[str, str] = {
     "store": "config errors renamed_settings safe_files",
     "jobs": "assets config config_files data_files errors peft_adapter safe_files store",
     "tasks": "data_files errors",
-    "engine": "config data_files tasks engine/model engine/data engine/edits engine/init",
+    "engine": "config data_files errors tasks engine/model engine/data engine/edits engine/init",
     "engine/model": "errors tasks engine",
     "engine/data": "config data_files errors tasks engine",
     "engine/edits": "engine engine/model",

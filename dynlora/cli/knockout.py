@@ -1,8 +1,9 @@
-"""Commands that examine a trained run: knock-outs, and the child process that answers pages."""
+"""Commands that examine a trained run: ablations, and the child process that answers pages."""
 
 from __future__ import annotations
 
 import sys
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,15 @@ from dynlora.store.schema import run_folder
 @click.option("--again", is_flag=True, help="Measure again what is already measured.")
 @in_runs
 @reports
-def knockout(**options: Any) -> Any:
-    """Module ablation (knock-out): the held-out loss without each module, compared with the recorded scores."""
+def ablate(**options: Any) -> Any:
+    """Module ablation: the held-out loss without each module, compared with the recorded scores."""
     return measure(**options)
+
+
+knockout = copy(ablate)
+"""The command under its former name, which scripts may use."""
+
+knockout.name, knockout.hidden = "knockout", True
 
 
 @click.command(hidden=True)
@@ -45,7 +52,7 @@ def answer(idle: float | None, memory: int | None) -> None:
 def measure(
     *, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path
 ) -> tuple[Any, str]:
-    """Measure knock-outs, keep them with the run, and compare them with every recorded score."""
+    """Measure ablations, keep them with the run, and compare them with every recorded score."""
     from dynlora.inference.client import knockout_target
     from dynlora.inference.session import Examined
     from dynlora.store.knockouts import keep_knockouts, kept_knockouts
@@ -74,7 +81,7 @@ def _positions(text: str) -> list[int]:
 
 
 def _report(folder: Path, found: Any) -> tuple[Any, str]:
-    """Return knock-outs beside the scores that were recorded."""
+    """Return ablations beside the scores that were recorded."""
     from dynlora.store import queries
     from dynlora.store.score_signals import module_scores
     from dynlora.viz.kit import modules as kit_modules

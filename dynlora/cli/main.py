@@ -16,7 +16,7 @@ from dynlora.cli import commands
 from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
 from dynlora.cli.data import data
-from dynlora.cli.knockout import answer, knockout
+from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.cli.warm import check_queued, warm
@@ -248,10 +248,8 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-main.add_command(knockout)
-main.add_command(answer)
-main.add_command(warm)
-main.add_command(check_queued)
+for _command in (ablate, knockout, answer, warm, check_queued):
+    main.add_command(_command)
 
 
 @main.command()

@@ -24,9 +24,11 @@ from dynlora.engine.lr_backoff import LearningRateBackoff
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.tasks import Task
+from dynlora.errors import ConfigError
+from dynlora.tasks import Task, registry
 
 Fidelity = Literal["code", "description", "reconstruction"]
+Amount = Literal["less", "same", "more"]
 
 
 def own_group(groups: list[dict[str, Any]], tensors: Iterable[Tensor], **options: Any) -> list[dict[str, Any]]:
@@ -62,6 +64,8 @@ class Strategy:
 
     Attributes:
         title, summary, formula, paper, cost: for people; the formula in LaTeX, the cost beyond plain adapters in words.
+        step_cost, state_memory: of a step, and of the optimizer's state, beside plain LoRA of the same budget.
+        tasks: names of those the method can learn; empty for every one.
         fidelity: code (checked against published code), description, or reconstruction.
         budget_in: what is held to uniform LoRA's: parameters, components, or nothing.
         starts_as_base: whether the model's function before step 1 is the base model's.
@@ -78,6 +82,9 @@ class Strategy:
     paper: ClassVar[str] = ""
     fidelity: ClassVar[Fidelity] = "reconstruction"
     cost: ClassVar[str] = ""
+    step_cost: ClassVar[Amount] = "same"
+    state_memory: ClassVar[Amount] = "same"
+    tasks: ClassVar[tuple[str, ...]] = ()
     budget_in: ClassVar[Literal["parameters", "components", "nothing"]] = "parameters"
     starts_as_base: ClassVar[bool] = True
     base_stays: ClassVar[bool] = True
@@ -200,8 +207,22 @@ class Strategy:
         """Return the share of the training rows that is kept from training, for what the method tries on `bench`."""
         return 0.0
 
+    @classmethod
+    def learns(cls) -> list[str]:
+        """Return the names of the tasks that the method can learn."""
+        return list(cls.tasks or registry())
+
     def attach_task(self, task: Task) -> None:
-        """Be handed what the model learns; before the adapters are made, and again on resume."""
+        """Be handed what the model learns; before the adapters are made, and again on resume.
+
+        Raises:
+            ConfigError: when the method cannot learn it.
+        """
+        if self.tasks and task.name not in self.tasks:
+            raise ConfigError(
+                f"data.task={task.name}: {self.title or type(self).__name__} learns {' and '.join(self.tasks)} only; "
+                "choose another strategy.name"
+            )
         self.task = task  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
 
     def attach_held_back(self, held_back: HeldBack) -> None:

@@ -110,7 +110,7 @@ class InferenceChild:
         raise AssertionError("a second child is always fresh")
 
     def knock_out(self, folder: Path, file: Path, **arguments: Any) -> None:
-        """Begin a knock-out that continues between the questions, see `answering.Answering`; all viewers share it.
+        """Begin an ablation that continues between the questions, see `answering.Answering`; all viewers share it.
 
         Raises:
             ConfigError, DynloraError: as `ask` does.
@@ -120,15 +120,15 @@ class InferenceChild:
         self._begun[str(folder)] = self.pid or 0
 
     def is_under_way(self, folder: Path) -> bool:
-        """Say whether a knock-out of a run was begun whose end nobody has been told yet; asks nobody."""
+        """Say whether an ablation of a run was begun whose end nobody has been told yet; asks nobody."""
         return str(folder) in self._begun
 
     def ended_early(self, folder: Path) -> str | None:
-        """Return why the last knock-out of a run ended early, None when it did not; asks nobody."""
+        """Return why the last ablation of a run ended early, None when it did not; asks nobody."""
         return self._ended_early.get(str(folder))
 
     def progress(self, folder: Path) -> dict[str, Any] | None:
-        """Return how far a run's knock-out has come (done, of), None when none is under way.
+        """Return how far a run's ablation has come (done, of), None when none is under way.
 
         A child that is gone, or another one than began it, is an early end.
 
@@ -149,7 +149,7 @@ class InferenceChild:
         return None
 
     def leave_off(self, folder: Path) -> None:
-        """Stop a run's knock-out; what was measured is kept.
+        """Stop a run's ablation; what was measured is kept.
 
         Raises:
             DynloraError: as `ask` does.
@@ -262,13 +262,13 @@ def shared() -> InferenceChild:
 
 
 def knockout_file(folder: Path) -> Path:
-    """Return where a run's knock-outs are read: the user's cache where it holds some of the run, else with the run."""
+    """Return where a run's ablations are read: the user's cache where it holds some of the run, else with the run."""
     spare = _spare_file(folder)
     return spare if spare.exists() else folder / KNOCKOUT_NAME
 
 
 def knockout_target(folder: Path, *, is_own: bool = True) -> Path:
-    """Return where a run's knock-outs are written: with it, or in the user's cache where it is only to be read.
+    """Return where a run's ablations are written: with it, or in the user's cache where it is only to be read.
 
     What such a run came with is copied there first, so that it is gone on with and not hidden.
 

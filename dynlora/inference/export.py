@@ -136,9 +136,24 @@ def _written(out: Path) -> Iterator[Path]:
 
 
 def _place_folder(staging: Path, out: Path) -> None:
-    out.mkdir(exist_ok=True)
-    for path in staging.iterdir():
-        shutil.move(path, out / path.name)  # an empty folder may be a disk of its own
+    """Put the files in their place, all or none: a new folder by one rename, an empty one that is there file by file.
+
+    The empty folder stays the one it is: it may be a disk of its own, or somebody's working directory.
+    """
+    if not out.exists():
+        out.mkdir()
+        staging.chmod(out.stat().st_mode & 0o777)  # a folder for the time being is its owner's alone
+        staging.rename(out)
+        return
+    moved: list[Path] = []
+    try:
+        for path in sorted(staging.iterdir()):
+            moved.append(out / path.name)
+            shutil.move(path, moved[-1])
+    except OSError:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _place_archive(staging: Path, out: Path) -> None:

@@ -72,8 +72,13 @@ def _head(facts: Facts, *, is_adapter: bool) -> str:
 
 def _code(text: object) -> str:
     """Return text of a run as code: no markup, one line."""
-    plain = printable(text, 120).replace("`", "'").replace("|", "/")  # a table would be split at it, code or not
+    plain = printable(text, 120).replace("`", "'")
     return f"`{plain}`"
+
+
+def _cell(text: str) -> str:
+    """Return text for the cell of a table, which would be split at a bar, code or not."""
+    return text.replace("|", r"\|")
 
 
 def _data(summary: Mapping[str, Any]) -> str:
@@ -126,7 +131,7 @@ def _training(facts: Facts) -> str:
         "Seed": _code(summary.get("seed")),
         "Adapter parameters": f"{active:,}" if isinstance(active, int) else "not recorded",
     }
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
 
 
 def _gates(report: Mapping[str, Any]) -> list[str]:
@@ -143,7 +148,7 @@ def _gates(report: Mapping[str, Any]) -> list[str]:
 
 
 def _ranks(summary: Mapping[str, Any]) -> str:
-    rows = (f"| {_code(name)} | {rank} |" for name, rank in (summary.get("ranks") or {}).items())
+    rows = (f"| {_cell(_code(name))} | {rank} |" for name, rank in (summary.get("ranks") or {}).items())
     return "\n".join(["| module | rank |", "|---|---:|", *rows])
 
 

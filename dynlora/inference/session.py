@@ -1,4 +1,4 @@
-"""A trained run under examination: knock-outs, explanations, shifted data. JSON in, JSON out, a model in between."""
+"""A trained run under examination: ablations, explanations, shifted data. JSON in, JSON out, a model in between."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The inference child: keeps trained models in memory and answers questions about them, a line of JSON each.
 
 It is the only place where the dashboard meets torch. Questions come on standard input, answers go to standard output;
-it ends when its input does, and when nobody has asked anything for a while. A knock-out takes long, so it continues
+it ends when its input does, and when nobody has asked anything for a while. An ablation takes long, so it continues
 between the questions, a module at a time, and leaves what it found in a file that pages read.
 """
 
@@ -34,7 +34,7 @@ IDLE_S = 300.0
 
 @dataclass
 class Job:
-    """A knock-out under way.
+    """An ablation under way.
 
     Attributes:
         steps: measures the next set of modules each time it is advanced.
@@ -59,11 +59,11 @@ class Job:
 
 @dataclass
 class Answering:
-    """Answers questions one after the other and continues knock-outs in between.
+    """Answers questions one after the other and continues ablations in between.
 
     Attributes:
         examined: models in memory, the last used at the end.
-        jobs: knock-outs by run folder and adapter, ended ones too.
+        jobs: ablations by run folder and adapter, ended ones too.
     """
 
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
@@ -101,7 +101,7 @@ class Answering:
         return self.examined[key]
 
     def advance(self) -> None:
-        """Measure the next set of modules of each knock-out, and keep what is known."""
+        """Measure the next set of modules of each ablation, and keep what is known."""
         for job in self.jobs.values():
             if job.ended:
                 continue
@@ -117,7 +117,7 @@ class Answering:
 
     @property
     def busy(self) -> bool:
-        """Whether a knock-out is under way."""
+        """Whether an ablation is under way."""
         return any(not job.ended for job in self.jobs.values())
 
     def _answers(self, folder: str, which: str, texts: list[str], pairs: list[str] | None, mode: str) -> Any:
@@ -147,7 +147,7 @@ class Answering:
         rows: int = ROWS,
         again: bool = False,
     ) -> Any:
-        """Start a knock-out, or say how far it has come where the same is under way already.
+        """Start an ablation, or say how far it has come where the same is under way already.
 
         Raises:
             ConfigError: when another one of the run is.
@@ -200,7 +200,7 @@ def saved_at(folder: Path, which: str) -> int:
 def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:
     """Answer the questions of `source`, one a line, until it ends or is silent for `idle_s` seconds.
 
-    Questions are read by a thread of their own, so that a knock-out continues while none waits.
+    Questions are read by a thread of their own, so that an ablation continues while none waits.
     """
     lines: Queue[str | None] = Queue()
     threading.Thread(target=_read, args=(source, lines), daemon=True).start()

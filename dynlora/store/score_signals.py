@@ -1,4 +1,4 @@
-"""What a run recorded that claims to know how much each module matters: the scores knock-outs are compared with."""
+"""What a run recorded that claims to know how much each module matters: the scores ablations are compared with."""
 
 from __future__ import annotations
 

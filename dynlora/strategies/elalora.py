@@ -60,6 +60,8 @@ class ElaLora(Strategy):
     paper = "Chang et al. 2025, arXiv 2504.00254"
     fidelity = "code"
     cost = "three copies of the adapters; an orthogonality penalty each step"
+    step_cost = "more"
+    state_memory = "more"
 
     init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     exchanged: int = setting(4, "Triplets pruned and grown at the first event, b.", unit="components", ge=0)

@@ -59,6 +59,8 @@ class L1ra(Strategy):
     fidelity = "code"
     as_lora = {"c_lr": 0.0}
     cost = "one number per component; one shrinkage per step"
+    step_cost = "more"
+    state_memory = "more"
     own_signals = {"least_factor": OwnSignal("smallest factor", "Which modules are next to lose a component")}
 
     c_lr: float | None = setting(

@@ -68,6 +68,7 @@ class Sora(Strategy):
     fidelity = "code"
     as_lora = {"gate_start": "ones", "gate_lr_ratio": 0.0, "shrinkage": 0.0, "sparsity": 0.0}
     cost = "one number per component; one shrinkage per step"
+    step_cost = "more"
 
     prox: str = setting(
         "exact", "exact: the proximal map; official: as the published code, zero below 2ξ.",

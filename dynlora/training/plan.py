@@ -46,6 +46,7 @@ def trainer_check(inputs: Inputs) -> None:
         ConfigError: when a target matches no module, or the method refuses the model.
     """
     config, base, strategy = inputs.config, inputs.base, inputs.strategy
+    strategy.attach_task(base.task)
     infos = find_modules(base.model, config.adapter.targets, base.head)
     rank, alpha = config.adapter.rank, config.adapter.lora_alpha
     probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)

@@ -1,4 +1,4 @@
-"""A knock-out in a browser: watched by two, its process killed in the middle, gone on with, fitting a narrow window."""
+"""An ablation in a browser: watched by two, its process killed in the middle, gone on with, fitting a narrow window."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def slow_run(trained_run: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path) -> Path:
-    """A trained run with so many held-out rows that its knock-outs take a while."""
+    """A trained run with so many held-out rows that its ablations take a while."""
     folder, data = runs_dir / trained_run.name, tmp_path / "data"
     shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout*.json"))
     shutil.copytree(tiny_data, data)

@@ -1,4 +1,4 @@
-"""The Playground and the knock-outs in a browser, with the real inference child behind them, which dies on the way."""
+"""The Playground and the ablations in a browser, with the real inference child behind them, which dies on the way."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -108,6 +109,34 @@ def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, mon
         export_run(trained_run, blocked / "out")
 
 
+def test_a_disk_that_fills_while_an_empty_folder_is_filled_leaves_it_empty(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging, out = tmp_path / "staging", tmp_path / "out"
+    shutil.copytree(exported, staging)
+    out.mkdir()
+    move = shutil.move
+
+    def full(path: Path, place: Path) -> None:
+        if any(out.iterdir()):
+            raise OSError(28, "No space left on device")
+        move(path, place)
+
+    monkeypatch.setattr(shutil, "move", full)
+    with pytest.raises(OSError, match="No space"):
+        export_module._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
+    assert list(out.iterdir()) == []
+
+
+def test_a_new_folder_appears_whole(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging, out = tmp_path / "staging", tmp_path / "out"
+    shutil.copytree(exported, staging)
+    names = sorted(path.name for path in staging.iterdir())
+    monkeypatch.setattr(shutil, "move", lambda *_: pytest.fail("one file after the other"))
+    export_module._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
+    assert sorted(path.name for path in out.iterdir()) == names
+
+
 def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Path) -> None:
     from dataclasses import replace
 
@@ -126,8 +155,10 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
     card = model_card(facts)["README.md"]
     assert "\n# title" not in card
     assert "with rounded weights" in card
+    assert r"| Labels | `a\|<img src=x onerror=1>`, `b` |" in card
     for line in card.splitlines():
-        assert line.count("|") in (0, 3), "nothing of a run splits a table"
+        bars = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert bars in (0, 3), "nothing of a run splits a table"
         assert "<img" not in re.sub("`[^`]*`", "", line), "outside of code it would be markup"
     head = card.split("---")[1]
     assert json.loads(head.split("base_model: ")[1].splitlines()[0]) == "owner/base"

@@ -1,4 +1,4 @@
-"""Knock-outs: equal to taking the module out by hand, kept with the run, read warily, and compared with scores."""
+"""Ablations: equal to taking the module out by hand, kept with the run, read warily, and compared with scores."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_two_that_stand_in_for_each_other(tmp_path: Path) -> None:
 
 
 def test_the_command_keeps_what_it_found(trained_run: Path) -> None:
-    found = document(run(trained_run.parent, "knockout", trained_run.name, "--rows", "16", "--json"))
+    found = document(run(trained_run.parent, "ablate", trained_run.name, "--rows", "16", "--json"))
     assert len(found["modules"]) == found["n_modules"]
     assert {row["score"] for row in found["agreement"]} >= {"importance at the end", "final rank"}
     kept = read_knockouts(trained_run / "knockout.json")

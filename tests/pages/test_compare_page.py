@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dynlora.jobs.launch import RunHandle
+from dynlora.viz.launch import baseline_form
 from tests.pages.app import charts, open_page, words
-from tests.viz.runs import HOSTILE, make_run
+from tests.viz.runs import HOSTILE, config, make_run
 
 
 def ids(count: int) -> list[str]:
@@ -141,6 +143,56 @@ def test_without_an_address_a_run_is_shown_with_its_like(runs_dir: Path) -> None
     app = open_page("compare")
     assert app.multiselect(key="address-runs").value == [moved, plain]
     assert "##### Verdict" in words(app)
+
+
+def test_the_default_prefers_a_run_that_trains_beside_plain_lora_with_the_same_settings(runs_dir: Path) -> None:
+    def run(number: int, strategy: str, lr: float, state: str = "finished", steps: int = 40) -> str:
+        name = f"20260101-00000{number}-00000000"
+        settings = config(strategy, 0) | {"train": {"steps": 40, "lr": lr}}
+        make_run(
+            runs_dir, run_id=name, strategy=strategy, gates=False, moves=strategy != "lora", state=state, steps=steps,
+            about={"config": settings},
+        )  # fmt: skip
+        return name
+
+    plain, _, live = run(1, "lora", 0.001), run(2, "adalora", 0.001), run(3, "dynamic", 0.001, "running", 30)
+    other = run(4, "elalora", 0.008)
+    app = open_page("compare")
+    assert app.multiselect(key="address-runs").value[0] == live
+    assert plain in app.multiselect(key="address-runs").value
+    assert other not in app.multiselect(key="address-runs").value
+
+
+def test_runs_with_other_settings_are_said_to_differ_in_them(runs_dir: Path) -> None:
+    for run, strategy, lr in zip(ids(2), ("dynamic", "lora"), (0.008, 0.001), strict=True):
+        settings = config(strategy, 0) | {"train": {"steps": 40, "lr": lr}}
+        make_run(runs_dir, run_id=run, strategy=strategy, gates=False, about={"config": settings})
+    said = words(open_page("compare", runs=",".join(ids(2)))).replace("\\", "")
+    assert "They also differ in train.lr (0.008 against 0.001)" in said
+
+
+def test_a_run_that_is_alone_says_why_and_gets_a_twin_by_one_press(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other, made = ids(3)
+    make_run(runs_dir, run_id=first, state="running", steps=6)
+    make_run(runs_dir, run_id=other, steps=80, about={"max_steps": 80})
+    asked: list[dict[str, object]] = []
+
+    def start(config: dict[str, object], _: Path, *, key: str) -> RunHandle:
+        asked.append(config)
+        return RunHandle(made, make_run(runs_dir, run_id=made, state="queued", strategy="lora"))
+
+    monkeypatch.setattr(baseline_form, "start", start)
+    app = open_page("compare", runs=first)
+    said = words(app).replace("\\", "").replace("\u200b", "")
+    assert "There is nothing to compare" in said
+    assert "no other run trains minilm on sentiment4" in said
+    app.button(key="start-twin").click().run()
+    assert not app.exception
+    assert [one["strategy"] for one in asked] == [{"name": "lora"}]
+    assert app.query_params["runs"] in (f"{first},{made}", [f"{first},{made}"])
+    assert app.multiselect(key="address-runs").value == [first, made]
 
 
 def test_a_pinned_example_is_shown_in_every_run(runs_dir: Path) -> None:

@@ -62,6 +62,20 @@ def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
     assert "repair" not in shown_config(app)["data"]
 
 
+def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> None:
+    app = open_page("launch", data="upload", upload=odd)
+    text = said(app)
+    assert re.search(r"Blocks the start\]\s*\*\*Empty text", text)
+    assert re.search(r"Warning\]\s*\*\*", text)
+    assert app.button(key="start").disabled
+    assert app.button(key="check").disabled
+    assert "Start waits for the data: " in text
+    assert "data.repair=" not in text
+    press(app, "repair-all")
+    assert not app.button(key="start").disabled
+    assert "Start waits for the data" not in said(app)
+
+
 def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_bert: Path, runs_dir: Path) -> None:
     app = open_page("launch", data="upload", upload=odd)
     for kind in ("empty_text", "empty_label", "spelling", "duplicate", "near_duplicate", "conflict", "rare"):

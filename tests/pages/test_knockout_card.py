@@ -1,4 +1,4 @@
-"""The knock-out card: nothing whole is lost, samples stay as they came, an end is told to whoever watches."""
+"""The ablation card: nothing whole is lost, samples stay as they came, an end is told to whoever watches."""
 
 from __future__ import annotations
 

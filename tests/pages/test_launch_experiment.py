@@ -59,7 +59,7 @@ def test_what_varies_is_chosen_and_kept(runs_dir: Path) -> None:
     app = open_page("launch", mode="experiment", preset="Teaching")
     app.button_group(key="methods").set_value(["lora"]).run()
     app.text_input(key="ranks-4").set_value("2, 8").run()
-    app.text_input(key="experiment-seeds-0-2").set_value("0-4").run()
+    app.text_input(key="experiment-seeds-0..2").set_value("0-4").run()
     assert "1 method × 2 ranks × 5 seeds = 10 runs." in said(app)
     app.switch_page("pages/methods.py").run()
     app.query_params.clear()
@@ -71,9 +71,23 @@ def test_what_varies_is_chosen_and_kept(runs_dir: Path) -> None:
     }
 
 
+def test_the_chosen_methods_are_in_the_address_and_a_link_restores_them(runs_dir: Path) -> None:
+    app = open_page("launch", mode="experiment", methods="lora,<b>,random control of dynamic")
+    assert app.button_group(key="methods").value == ["lora", "random control of dynamic"]
+    app.button_group(key="methods").set_value(["dynamic"]).run()
+    assert app.query_params["methods"] in ("dynamic", ["dynamic"])
+    app.button_group(key="methods").set_value([]).run()
+    assert "methods: none is chosen" in said(app).replace("*", "")
+    app.button_group(key="methods").set_value(["lora", "dynamic", "random control of dynamic"]).run()
+    assert "methods" not in app.query_params, "the usual ones need no address"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
-    [("ranks-4", "0", "rank '0': must be a whole number"), ("experiment-seeds-0-2", "x", "seed 'x': write one number")],
+    [
+        ("ranks-4", "0", "rank '0': must be a whole number"),
+        ("experiment-seeds-0..2", "x", "seed 'x': write one number"),
+    ],
 )
 def test_what_cannot_be_run_is_one_sentence(runs_dir: Path, key: str, value: str, sentence: str) -> None:
     app = open_page("launch", mode="experiment")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dynlora.viz.ui import live
+from dynlora.viz.ui import frame, live
 from dynlora.viz.ui.live import SHARE, SLOWEST_S, Paces
+from tests.pages.app import open_page
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,21 @@ def test_it_comes_back_when_looks_are_quick_again() -> None:
     for seconds in [3.0] * 9 + [0.1] * 9:
         paces.keep("a part", seconds)
     assert paces.pause("a part", 2) == 2
+
+
+def test_the_first_look_shows_the_answer_that_decided_whether_it_is_looked_again() -> None:
+    asked: list[int] = []
+    answer = live.reused("first", lambda: f"again {asked.append(1) or len(asked)}")
+    assert [answer(), answer(), answer()] == ["first", "again 1", "again 2"]
+
+
+def test_the_menu_counts_active_runs_once_each_time_it_is_drawn(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr(frame, "count_active", lambda: asked.append(None) or 2)
+    open_page("methods")
+    assert len(asked) == 1
 
 
 class RerunAsked(Exception):

@@ -50,6 +50,8 @@ def test_links_by_anchor_keep_working(described: list[dict[str, Any]]) -> None:
         ({"moves": "never"}, ["lora", "lora_ensemble"]),
         ({"moves": "before", "cost": "none"}, ["eva", "gora"]),
         ({"moves": "never", "fidelity": "reconstruction"}, []),
+        ({"memory": "less"}, ["aslora", "lora_sp", "xgblora"]),
+        ({"cost": "extra", "memory": "less", "task": "regression"}, ["lora_sp"]),
         ({"fidelity": "<b>"}, list(ANCHORS)),
     ],
 )
@@ -64,7 +66,7 @@ def test_a_link_restores_the_filters(
 
 def test_every_option_fits_a_method(described: list[dict[str, Any]]) -> None:
     for name, kind in methods_model.FILTERS.items():
-        assert {methods_model.value(one, name) for one in described} == set(kind.options)
+        assert {value for one in described for value in methods_model.values(one, name)} == set(kind.options)
 
 
 def test_sections_are_folded(described: list[dict[str, Any]]) -> None:

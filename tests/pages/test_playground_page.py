@@ -1,4 +1,4 @@
-"""The Playground, the knock-outs of Capacity and the shift lab of Inputs, with a trained model behind them.
+"""The Playground, the ablations of Capacity and the shift lab of Inputs, with a trained model behind them.
 
 The model answers in this process instead of in a child: the same code, without the seconds a child takes to start.
 """

@@ -24,6 +24,8 @@ def test_a_finished_run_hands_over_its_ranks(page: str, runs_dir: Path) -> None:
     (code,) = [code.value for code in app.code if code.language == "python"]
     compile(code, "config", "exec")
     assert "target_modules=" in code
+    table = next(frame.value for frame in app.dataframe if "mean rank" in frame.value)
+    assert (table["update norm"] > 0).all(), "of the last step, not of the first"
 
 
 @pytest.mark.parametrize("state", ["running", "queued", "failed"])

@@ -59,7 +59,7 @@ def test_too_few_seeds_are_one_press_from_enough(runs_dir: Path, monkeypatch: py
     app = open_page("compare", runs=address)
     assert "have 1 common seed, too few to decide" in said(app)
     button = app.button(key="verdict-run")
-    assert button.label == "Add seeds: 4 runs, about 16 s"
+    assert button.label == "Add seeds: 4 runs, about 15 s"
     button.click().run()
     assert not app.exception
     assert [lists for _, lists, _ in asked] == [{"seed": "1,2"}, {"seed": "1,2"}]

@@ -32,7 +32,7 @@ class Here(InferenceChild):
         return 1
 
     def ask(self, ask: str, timeout_s: float = 0, **arguments: Any) -> Any:
-        """Answer as the child does, over JSON; a knock-out advances a little at each question."""
+        """Answer as the child does, over JSON; an ablation advances a little at each question."""
         if self.broken:
             raise DynloraError(self.broken)
         for _ in range(self.pace):

@@ -206,7 +206,7 @@ def test_what_a_number_of_the_adapter_takes_at_the_peak(mask: str, bytes_a_numbe
     assert bytes_held(module) / numbers == pytest.approx(bytes_a_number, abs=0.6)  # places of rows are few, not none
 
 
-def test_the_optimizer_memory_is_measured_and_half_of_loras() -> None:
+def test_the_state_memory_is_measured_and_half_of_loras() -> None:
     found = {}
     for name in ("lora", "lora_sp"):
         recorder = ListRecorder()

@@ -92,9 +92,7 @@ def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
     assert experiment_model.seconds_per_run(pd.DataFrame(others), config) is None
     assert experiment_model.seconds_per_run(pd.DataFrame([]), config) is None
     found = Experiment([{"name": "lora"}, {"name": "dynamic"}], [4], [0, 1, 2])
-    assert experiment_model.caption(found, 50, 0, 0).startswith(
-        "2 methods × 3 seeds = 6 runs. About 5 min 0 s in total"
-    )
+    assert experiment_model.caption(found, 50, 0, 0).startswith("2 methods × 3 seeds = 6 runs. About 5 min in total")
     assert "not known" in experiment_model.caption(found, None, 0, 0)
     assert "1 run is training" in experiment_model.caption(found, 50, 1, 0)
 

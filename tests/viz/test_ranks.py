@@ -30,12 +30,16 @@ def effects(known: dict[int, tuple[float, float]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["position", "delta", "low", "high"])
 
 
-def found(ranks: list[int], known: dict[int, tuple[float, float]] | None = None, *others: list[int]) -> Any:
+def found(
+    ranks: list[int], known: dict[int, tuple[float, float]] | None = None, *others: list[int],
+    start: list[float] | None = None,
+) -> Any:  # fmt: skip
     frame = modules()
     names = frame.sort_values("position")["name"].tolist()
     norms: dict[str, np.ndarray | None] = {"delta_norm": np.arange(6.0), "effective_rank": None}
+    first = np.full(6, 4.0) if start is None else np.array(start)
     return ranks_model.evidence(
-        frame, dict(zip(names, ranks, strict=True)), 4, effects(known or {}), 500 if known else 0, norms,
+        frame, dict(zip(names, ranks, strict=True)), first, effects(known or {}), 500 if known else 0, norms,
         [dict(zip(names, other, strict=True)) for other in others],
     )  # fmt: skip
 
@@ -49,9 +53,36 @@ def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
     assert (kinds.loc["query", "helping"], kinds.loc["query", "measured"]) == (1, 2)
     assert kinds.loc["value", "norm"] == pytest.approx((1 + 3 + 5) / 3)
     said = ranks_text.headline(evidence)
-    assert said == "Most rank went to value (mean 7), least to query (1); every module started with 4."
-    assert "effective rank (mean)" not in ranks_text.kinds_table(evidence), "nothing was recorded"
+    assert (
+        said
+        == "Over 6 modules, most rank went to value (mean 7), least to query (1); every module started with rank 4."
+    )
+    assert "effective rank" not in ranks_text.kinds_table(evidence), "nothing was recorded"
     assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in ranks_text.confidence(evidence)
+
+
+def test_kinds_of_equal_mean_rank_tie() -> None:
+    even = ranks_text.headline(found([2, 4, 4, 4, 6, 4], start=[0, 1, 0, 1, 1, 0]))
+    assert even == (
+        "The mean rank of every kind is 4; single modules have ranks from 2 to 6; the modules started with rank 0 to 1."
+    )
+    rows = modules().assign(label=["a", "a", "b", "b", "c", "c"])
+    evidence = ranks_model.evidence(
+        rows, dict(zip(rows["name"], [5, 5, 5, 5, 1, 1], strict=True)), np.full(6, 6.0), effects({}), 0,
+        {"delta_norm": None, "effective_rank": None},
+    )  # fmt: skip
+    said = ranks_text.headline(evidence)
+    assert said.startswith("Over 6 modules, most rank went to a and b (tie at mean 5), least to c (1)")
+    assert said.endswith("every module started with rank 6.")
+
+
+def test_ranks_that_were_set_before_training_have_not_moved() -> None:
+    assert ranks_text.headline(found([2, 8, 1, 8, 0, 5], start=[2, 8, 1, 8, 0, 5])).endswith(
+        ", as set before training."
+    )
+    unknown = found([2, 8, 1, 8, 0, 5], start=[float("nan")] * 6)
+    assert "start" not in ranks_text.headline(unknown)
+    assert set(ranks_text.kinds_table(unknown)["start"]) == {"–"}
 
 
 def test_confidence_names_what_is_not_shown_to_help() -> None:
@@ -71,7 +102,7 @@ def test_seeds_that_agree_say_so_and_ranks_that_never_moved_claim_nothing() -> N
     )
     still = found([4] * 6, None, [4] * 6)
     assert ranks_model.agreement_of_seeds(still) is None
-    assert "gives no reason to prefer other ranks" in ranks_text.headline(still)
+    assert "gives no reason to prefer others" in ranks_text.headline(still)
     assert "The same ranks in 2 seeds." in ranks_text.confidence(still)
 
 

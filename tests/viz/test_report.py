@@ -227,13 +227,13 @@ MEASURED = Knockouts(
 def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN)
     without = Read(run_report(folder))
-    assert "Knock-outs" not in without.said
+    assert "Module ablation" not in without.said
     write_knockouts(knockout_file(folder), MEASURED)
     page = run_report(folder)
     read = Read(page)
     assert len(read.charts) == len(without.charts) + 1
     assert page == run_report(folder)
-    for words in ("Module ablation (knock-out)", "Of 12 modules, 11 help and 0 harm",
+    for words in ("Module ablation", "Of 12 modules, 11 help and 0 harm",
                   "The loss rises most without ff out 2", "Loss without − with the module "
                       "(nats)", "Rank correlation of each score",
                   "importance at the last decision", "gradient at the end", "Spearman",
@@ -269,7 +269,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
 
 
 def nowhere(_: Path) -> Path:
-    """Find no place for knock-outs, as on a disk where nothing may be written."""
+    """Find no place for ablations, as on a disk where nothing may be written."""
     raise PermissionError
 
 

@@ -41,6 +41,15 @@ def test_small_words() -> None:
     assert kit_text.percent(0.9949) == "99.5 %"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "5 s"), (38, "40 s"), (58, "1 min"), (1951, "33 min"), (3590, "1 h"), (6700, "2 h"), (5300, "1.5 h"),
+     (90_000, "25 h"), (None, "–")],
+)  # fmt: skip
+def test_an_estimate_of_time_has_few_digits(seconds: float | None, words: str) -> None:
+    assert kit_text.rough_duration(seconds) == words
+
+
 def test_kinds_get_short_and_distinct_words() -> None:
     kinds = ["attention.self.query", "attention.output.dense", "output.dense", "mlp.down_proj", "strange.thing"]
     assert list(kit_text.kind_labels(kinds).values()) == [

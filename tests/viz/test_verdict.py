@@ -17,7 +17,8 @@ from dynlora.store.summary import run_summary
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Verdict, next_runs, verdict
+from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Verdict, verdict
+from dynlora.viz.verdict.next_runs import next_runs
 
 ROWS = 400
 
@@ -93,7 +94,7 @@ def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
     more = next_runs(found, runs)
     assert more is not None
     assert dict(more.seeds) == {"l4": (1,), "d0": (4, 1)}
-    assert verdict_text.button(more) == "Add seeds: 3 runs, about 4 min 30 s"
+    assert verdict_text.button(more) == "Add seeds: 3 runs, about 5 min"
 
 
 def test_repeats_of_a_seed_are_no_further_seeds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -137,6 +138,23 @@ class BatchOrder:
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, epoch_batches(self.length, self.batch_size, self.seed, epoch)
         return self._batches[position]
+
+
+def divisors(tokens: Tokens, parts: Sequence[np.ndarray], process: int, processes: int) -> list[float]:
+    """Return what the mean loss of each part of a step is divided by, so that every label that counts weighs alike.
+
+    (labels of the whole step) / (labels of this process's share of the part · processes): the number of parts where
+    each has as many labels. Gradients are averaged over processes afterwards.
+
+    Args:
+        tokens: the rows.
+        parts: which rows each part of the step has, over all processes.
+        process: this one.
+        processes: how many share each part.
+    """
+    whole = sum(tokens.counted(rows) for rows in parts)
+    shares = [tokens.counted(rows[process::processes]) for rows in parts]
+    return [whole / (share * processes) if share else math.inf for share in shares]
 
 
 def sorted_batches(length: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Knock-out: what held-out rows lose when the adapter of one module, or of several, is switched off.
+"""Ablation: what held-out rows lose when the adapter of one module, or of several, is switched off.
 
 δ_m = L(all but m) - L(all), per row. It is the effect itself that an allocator's score only guesses at.
 """

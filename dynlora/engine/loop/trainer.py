@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.context import Step
-from dynlora.engine.data.batches import BatchOrder, Tokens
+from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.evaluation.held_out_part import HeldOutPart
@@ -111,6 +111,8 @@ class Trainer:
             self.recorder.log("info", f"First evaluation ({len(part.rows):,} of {part.of:,} held-out examples)")
             self.recorder.commit()
             self._evaluate(keeper)
+        if self.step < self.total:
+            self.recorder.log("info", f"Training steps {self.step + 1:,} to {self.total:,}")
         while self.step < self.total:
             self.take_step(order, signals)
             self._after_step(keeper, signals)
@@ -182,8 +184,9 @@ class Trainer:
         """Accumulate the gradient of one optimizer step and return its mean loss, penalties left out."""
         accum = self.config.train.grad_accum
         total = torch.zeros((), device=self.accelerator.device)
-        divisors = self._divisors(order, index)
-        for part, divisor in enumerate(divisors):
+        parts = [order[(index - 1) * accum + part] for part in range(accum)]
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        for part, divisor in enumerate(divisors(self.tokens, parts, process, processes)):
             batch = self._batch(order, (index - 1) * accum + part)
             key = (index, part, self.accelerator.process_index)
             seed_global_stream(self.config.seed, "forward", *key)
@@ -196,18 +199,6 @@ class Trainer:
                 (objective / divisor if divisor != 1 else objective).backward()
             total += loss.detach() * (accum / divisor)
         return self._over_processes(total / accum if accum > 1 else total)
-
-    def _divisors(self, order: BatchOrder, index: int) -> list[float]:
-        """Return what the mean loss of each part of a step is divided by, so that every label that counts weighs alike.
-
-        (labels of the whole step) / (labels of this process's share of the part · processes): the number of parts where
-        each has as many labels. Gradients are averaged over processes afterwards.
-        """
-        accum, processes = self.config.train.grad_accum, self.accelerator.num_processes
-        parts = [order[(index - 1) * accum + part] for part in range(accum)]
-        whole = sum(self.tokens.counted(rows) for rows in parts)
-        shares = [self.tokens.counted(rows[self.accelerator.process_index :: processes]) for rows in parts]
-        return [whole / (share * processes) if share else math.inf for share in shares]
 
     def _clear_gradients(self) -> None:
         """Forget this step's gradients."""
@@ -289,6 +280,8 @@ class Trainer:
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
         written = self._written()
         self.metrics = {**self.metrics, **written}
+        said = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        self.recorder.log("info", f"Evaluated at step {self.step:,} of {self.total:,}: {said}")
         judged = {**self.evaluation.judged(predictions, part), **written}
         if self.evaluation.task.is_better(self.evaluation.metric, judged, self.best):
             self.best = {**judged, "step": self.step}

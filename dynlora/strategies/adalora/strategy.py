@@ -55,6 +55,8 @@ class AdaLora(Strategy):
     fidelity = "code"
     budget_in = "components"
     cost = "three copies of the adapters; an orthogonality penalty each step"
+    step_cost = "more"
+    state_memory = "more"
 
     init: str = setting("gaussian", "Start of A and B: gaussian with deviation 0.02, E = 0.", choices=("gaussian",))
     init_r: int | None = setting(None, "Rank at the start. Empty: 1.5 × adapter.rank.", unit="components", ge=1)

@@ -47,6 +47,7 @@ class AsLora(Strategy):
     paper = "Mu et al. 2024, arXiv 2412.10135"
     fidelity = "reconstruction"
     cost = "none per step; distances between the B of a kind at a merge"
+    state_memory = "less"
     own_signals = {
         "group": OwnSignal("sharing groups", "Which layers share one B", grouping=True),
         "distance": OwnSignal(

@@ -47,6 +47,7 @@ class BeamLora(Strategy):
     fidelity = "code"
     as_lora = {"top_p": 1.0, "score_lr_ratio": 0.0}
     cost = "one number per component; a copy of the adapters and their moments for half an interval"
+    step_cost = "more"
     own_signals = {"copied": OwnSignal("slots overwritten", "Which modules overwrote unused components", "copies")}
 
     init: str = start_setting(("kaiming", "gaussian", "eva"))

@@ -54,6 +54,8 @@ class DiffoRa(Strategy):
     fidelity = "reconstruction"
     as_lora = {"search_share": 0.0}
     cost = "a second forward and backward pass in the steps of the search; a tenth of the training examples"
+    step_cost = "more"
+    state_memory = "more"
     own_signals = {
         "selection": OwnSignal(
             "weight in the search", "Which modules are chosen: 0 without an adapter, 1 with one", "weight"

@@ -51,6 +51,8 @@ class Dynamic(Strategy):
     fidelity = "reconstruction"
     as_lora = {"allocation": "none", "gates": "off"}
     cost = "one dot product per component and step; a gradient sketch over 8 steps; gates are paid from the budget"
+    step_cost = "more"
+    state_memory = "more"
 
     allocation: str = setting(
         "rank", "What is reallocated: rank; scalar: one weight per module; both; random: the control; none.",

@@ -58,6 +58,8 @@ class Glora(Strategy):
     fidelity = "code"
     cost = "2.5 + 1 / r times LoRA's numbers, twice without biases; three products of the weight's size where A is "
     cost += "low-rank (a quarter of the modules per step); after training about 120 evaluations of 256 examples"
+    step_cost = "more"
+    state_memory = "more"
     as_lora = {"path": LORA}
     own_signals = {
         f"path_{support}": OwnSignal(

@@ -52,6 +52,8 @@ class LoraEnsemble(Strategy):
     paper = "Mühlematter et al. 2024, arXiv 2405.14438"
     fidelity = "code"
     cost = "M forward and backward passes per step, M forward passes per prediction; M heads"
+    step_cost = "more"
+    tasks = ("classification", "regression")
     own_signals = {"member_distance": OwnSignal("distance of members", "Where the members' updates differ", "norm")}
     starts_as_base = False
     as_lora = {"members": 1}
@@ -81,11 +83,11 @@ class LoraEnsemble(Strategy):
             raise ConfigError(f"strategy.spread={self.spread}: one member has nobody to differ from; set it to 1")
 
     def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
-        """Refuse a task whose predictions several members cannot average."""
-        if not probe.task.pools_members and self.count(probe.rank) > 1:
+        """Refuse a task whose predictions members cannot average."""
+        if not probe.task.pools_members:
             raise ConfigError(
                 f"strategy.name=lora_ensemble: averages the members' probabilities of classes, and data.task="
-                f"{probe.task.name} has one of every word at every token; use another method, or strategy.members=1"
+                f"{probe.task.name} has one of every word at every token; use another method"
             )
 
     def count(self, rank: int) -> int:
@@ -130,7 +132,7 @@ class LoraEnsemble(Strategy):
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over members of their own losses."""
-        if self.team is None or output.dim() == 2:
+        if output.dim() == 2:
             return super().loss(output, labels)
         self.between = self.task.member_distance(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
         return super().loss(output.flatten(0, 1), labels.repeat(len(output)))

@@ -43,6 +43,8 @@ class LoraSp(Strategy):
     paper = "Wu et al. 2024, arXiv 2403.08822"
     fidelity = "reconstruction"
     cost = "half the optimizer's memory; entries gathered and written back each step"
+    step_cost = "more"
+    state_memory = "less"
     as_lora = {"share": 1.0}
     own_signals = {
         "trained_A": OwnSignal("trained fraction of A", "How much of A is trained", "fraction"),

@@ -48,6 +48,8 @@ class XgbLora(Strategy):
     paper = "Zhang et al. 2024, arXiv 2410.19694"
     fidelity = "reconstruction"
     cost = "less than LoRA per step: one component on a part of the layers; one merge per round"
+    step_cost = "less"
+    state_memory = "less"
     base_stays = False
     own_signals = {
         "boosting": OwnSignal("trained now", "Which modules each round trains", choices=("resting", "training"))

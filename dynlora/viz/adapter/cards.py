@@ -25,9 +25,14 @@ SEND = "send"
 
 
 def adapter_link() -> None:
-    """Draw the link to where an adapter folder is opened."""
+    """Draw the link to where an adapter folder is opened; the address keeps the run, for the way back."""
     if not is_read_only():
-        link("pages/capacity.py", "Open adapter", **{ADDRESS: SEND})
+        link("pages/capacity.py", "Open adapter", **_run(), **{ADDRESS: SEND})
+
+
+def _run() -> dict[str, str]:
+    run = st.query_params.get("run") or st.session_state.get("last_run")
+    return {"run": run} if run else {}
 
 
 def adapter_in_address() -> bool:
@@ -45,7 +50,7 @@ def adapter_view() -> None:
         else:
             _show(folder)
     with st.container(horizontal=True, gap="small"):
-        link("pages/capacity.py", "Capacity of a run")
+        link("pages/capacity.py", "Capacity of a run", **_run())
         link("pages/tour.py", "Tour: what is rank")
     st.stop()
 

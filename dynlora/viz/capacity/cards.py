@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -18,14 +19,34 @@ from dynlora.viz.capacity import (
     searches,
     signals,
 )
+from dynlora.viz.capacity import conclusion as conclusions
 from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view import CapacityView
 from dynlora.viz.kit.module_map import MapView
+from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.cards import card, chart, colours, note, under
+from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.replay import replay
+from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import segmented
+
+
+def capacity_conclusion(view: CapacityView) -> None:
+    """Draw what the page shows, in a sentence, and where to go next.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    state, run = replace(view, step=view.last).state(), str(view.summary["id"])
+    steps = (view.first, view.last, len(view.events_shown))
+    words = conclusions.conclusion(state, view.ranks(view.first), *view.traced(), *steps)
+    with conclusion(words, conclusions.outlook(view.summary, len(view.events))):
+        if view.summary["status"] not in ACTIVE:
+            link("pages/run.py", "Did it help? Verdict on Run", run=run)
+        if view.summary.get("planned_events") == 0:
+            link("pages/launch.py", "Train it with a method that moves rank", **{"from": run})
 
 
 def capacity_now(view: CapacityView) -> None:

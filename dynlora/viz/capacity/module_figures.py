@@ -47,10 +47,16 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
             ],
             "hovertemplate": "%{customdata}<extra></extra>",
         },
-        textfont={"size": 12, "color": colours.text, "shadow": "none"},
+        textfont={"size": 12, "color": colours.text, "shadow": _halo(colours.panel)},
     )  # fmt: skip
     drawn.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 12})
     return drawn
+
+
+def _halo(colour: str) -> str:
+    """Return a shadow around letters, so that a thin band behind a word does not strike it through."""
+    places = [(x, y) for x in (-2, 0, 2) for y in (-2, 0, 2) if x or y]
+    return ", ".join(f"{x}px {y}px 2px {colour}" for x, y in places)
 
 
 def _format_flow(row: pd.Series) -> str:

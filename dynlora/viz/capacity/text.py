@@ -11,7 +11,7 @@ from dynlora.viz.capacity.flows import Balance
 from dynlora.viz.capacity.searches import Search
 from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.stats import spearman
-from dynlora.viz.kit.text import listed, number, one_line, percent, plural, score, spans
+from dynlora.viz.kit.text import listed, minus, number, one_line, percent, plural, score, spans
 
 
 def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: int, events: Sequence[int]) -> str:
@@ -154,6 +154,6 @@ def followed(state: pd.DataFrame) -> str:
     first = (
         ("All ranks are equal, so there is no correlation")
         if not np.isfinite(rho)
-        else f"Spearman correlation {rho:.2f}"
+        else f"Spearman correlation {minus(f'{rho:.2f}')}"
     )
     return f"{first}. Most importance for its rank: {one_line(more, 40)}. Least: {one_line(idle, 40)}."

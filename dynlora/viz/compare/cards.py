@@ -32,7 +32,6 @@ POINTS = 600
 
 SHOWN = {"groups": "Mean and band", "runs": "Each run"}
 SCALES = {"linear": "Linear", "log": "Logarithmic"}
-RANKS = {"mean": "Final rank", "spread": "Spread over seeds"}
 
 
 @dataclass(frozen=True)
@@ -231,37 +230,3 @@ def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: 
             with place:
                 figure = compare_figures.forest(rows, side.title, colours())
                 chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
-
-
-def compared_ranks(found: Compared) -> None:
-    """Draw the last ranks by module and group, or how far they differ between seeds.
-
-    Raises:
-        DynloraError: when a run cannot be read.
-    """
-    summaries = list(found.summaries.values())
-    modules = {run: cached_queries.modules(folder) for run, folder in found.folders.items()}
-    table, rows = compare_model.rank_table(summaries, modules, found.names)
-    with card("Rank by module", "ranks"):
-        if rows.empty:
-            note("No ranks have been recorded yet.")
-            return
-        shown = segmented("ranks", "Ranks shown", list(RANKS), "mean", RANKS.__getitem__)
-        by_config = seed_groups.grouped(summaries)
-        is_spread = shown == "spread"
-        drawn = compare_model.group_ranks(
-            table, found.names, by_config if is_spread else found.groups, spread=is_spread
-        )
-        if drawn.empty:
-            note("No configuration has two runs, so there is no spread over seeds.")
-            return
-        title = "Standard deviation of rank (components)" if is_spread else "Rank (components)"
-        alike = compare_text.reproducible(compare_model.reproducibility(table, found.names, by_config))
-        read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
-        words = f"{compare_text.allocation(read, is_spread)} {alike}"
-        figure = compare_figures.final_ranks(drawn, rows, colours(), title)
-        chart(figure, words, compare_model.named_rows(drawn), "ranks")
-        if drawn.shape[1] > compare_figures.NAMED_COLUMNS:
-            with st.expander("Key to the numbered columns, best result first", icon=":material/table_rows:"):
-                key = pd.DataFrame({"column": range(1, drawn.shape[1] + 1), "configuration": list(drawn.columns)})
-                table_rows(key)

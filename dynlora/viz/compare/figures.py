@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from dynlora.viz.compare.line_styles import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import row_edges
-from dynlora.viz.kit.text import one_line, plotly_lines, plotly_text, sentence_case
+from dynlora.viz.kit.text import one_line, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 NAMED_COLUMNS = 12
@@ -61,7 +61,7 @@ def final_ranks(
             text=plotly_text(label, 24), font={"size": 12, "color": colours.text},
         )  # fmt: skip
     drawn.update_xaxes(
-        tickmode="array", tickvals=list(range(ranks.shape[1])), showgrid=False,
+        tickmode="array", tickvals=list(range(ranks.shape[1])), showgrid=False, autotickangles=[0, -90],
         ticktext=_column_names(list(ranks.columns)),
     )  # fmt: skip
     return drawn
@@ -71,7 +71,8 @@ def _column_names(names: Sequence[str]) -> list[str]:
     """Return what is written under the columns of a heat map: names, or of many their numbers."""
     if len(names) > NAMED_COLUMNS:
         return [str(number) for number in range(1, len(names) + 1)]
-    return ["<br>".join(plotly_lines(part, 26) for part in name.split(", ")) for name in names]
+    short = [short_label(name) for name in names]
+    return [plotly_text(one if short.count(one) == 1 else name, 32) for one, name in zip(short, names, strict=True)]
 
 
 def curves(

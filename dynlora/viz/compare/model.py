@@ -14,7 +14,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.config_fields import SOURCES, flat
 from dynlora.viz.kit.lines import smoothed
 from dynlora.viz.kit.run_summary import format_strategy, main_metric, named, parameters_in_use
-from dynlora.viz.kit.stats import spearman
+from dynlora.viz.kit.stats import LOW_IS_GOOD, spearman
 from dynlora.viz.kit.text import listed, number, one_line, source_name
 
 METHOD = "strategy.name"
@@ -143,10 +143,6 @@ def named_rows(table: pd.DataFrame) -> pd.DataFrame:
     found = table.reset_index(drop=True)
     found.insert(0, "module", [str(name) for name in table.index], allow_duplicates=True)
     return found
-
-
-LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
-"""Metrics of which less is better."""
 
 
 def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], metric: str) -> pd.DataFrame:

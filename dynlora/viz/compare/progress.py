@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.kit.text import duration, plural
+from dynlora.viz.kit.text import plural, rough_duration
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ def sentence(found: Progress) -> str:
     parts += [f"{training} training"] if training else []
     parts += [f"{found.queued} in the queue"] if found.queued else []
     parts += [f"{over} ended early"] if over else []
-    left = "" if found.seconds_left is None else f" About {duration(found.seconds_left)} remaining."
+    left = "" if found.seconds_left is None else f" About {rough_duration(found.seconds_left)} remaining."
     return f"{', '.join(parts)}.{left}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz.kit.text import plural
+from dynlora.errors import DynloraError
+from dynlora.store import queries
+from dynlora.viz.compare import seed_groups
+from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.text import one_line, plural, source_name
 from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
-from dynlora.viz.ui.cards import note
+from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.cards import note, safe
 from dynlora.viz.ui.frame import guarded
-from dynlora.viz.ui.run_picker import MOST_TRIED, Chosen, empty_store, find_run, list_all, pick_runs
+from dynlora.viz.ui.run_picker import MOST_TRIED, Chosen, empty_store, find_run, link, list_all, pick_runs
 
 MOST_READ = 50
 """Most runs whose files are opened, for what the list does not say: curves, ranks, pairs."""
@@ -65,26 +71,103 @@ def _picked(readable: pd.DataFrame) -> list[str]:
 
 
 def _usual(runs: pd.DataFrame) -> list[str]:
-    """Return the newest finished run of whose task another strategy has finished one, with all of them.
+    """Return the runs that are compared when the address says nothing, the newest first.
 
-    Without such a run, the newest two.
+    First choice is the newest run, training or finished, beside plain LoRA on the same data, of the same length and
+    with the same other settings; then the newest finished run beside another strategy on its task; then the newest two.
     """
+    shown = runs[runs["status"].isin(["finished", "running", "stopping"])].head(MOST_TRIED)
     done = runs[runs["status"] == "finished"]
-    for run in runs_table.plain_rows(done.head(MOST_TRIED)):
+    plain = _Plain()
+    for run in runs_table.plain_rows(shown):
+        alike = _like(done, run)
+        if plain(run) is False and any(map(plain, runs_table.plain_rows(alike.drop_duplicates("strategy")))):
+            return [run["id"], *alike["id"].head(MOST_LIKE)]
+    for run in runs_table.plain_rows(shown[shown["status"] == "finished"]):
         alike = runs_table.same_task(done, run)
         if (alike["strategy"] != run["strategy"]).any():
             return [run["id"], *alike["id"].head(MOST_LIKE)]
     return runs["id"].head(2).tolist()
 
 
+def _like(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the other runs on a run's task that differ from it in method and seed alone."""
+    alike = runs_table.same_task(runs, run)
+    fits = [not seed_groups.other_differences(run, other) for other in runs_table.plain_rows(alike)]
+    return alike[pd.Series(fits, index=alike.index, dtype=bool)]
+
+
+class _Plain:
+    """Says whether a run is plain LoRA; None where it cannot be read or has no ranks yet. Each method is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, run: Mapping[str, Any]) -> bool | None:
+        method = json.dumps((run.get("config") or {}).get("strategy"), sort_keys=True, default=str)
+        if method not in self._known:
+            try:
+                summary = cached_queries.ask(queries.run_summary, find_run(run["id"]).folder)
+            except DynloraError:
+                return None
+            if not summary["ranks"]:
+                return None
+            self._known[method] = run_summary.is_uniform(summary)
+        return self._known[method]
+
+
 def _with_its_like(runs: pd.DataFrame) -> list[str]:
-    """Return the run that is alone in the address with the finished runs of its task: alone it compares to nothing."""
+    """Return the run that is alone in the address with the runs of its task: alone it compares to nothing."""
     wanted = st.query_params.get("runs", "")
     alone = runs[runs["id"] == wanted]
     if alone.empty or "address-runs" in st.session_state:  # who took the others away wants it alone
         return []
+    return [wanted, *_of_task(runs, alone)["id"].head(MOST_LIKE)]
+
+
+def _of_task(runs: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
+    """Return the other runs of a run's task that have a result or will."""
     alike = runs_table.same_task(runs, runs_table.plain_rows(alone)[0])
-    return [wanted, *alike.loc[alike["status"] == "finished", "id"].head(MOST_LIKE)]
+    return alike[alike["status"].isin(["finished", *run_summary.ACTIVE])]
+
+
+def say_alone(selection: Selection) -> bool:
+    """Say why nothing can be compared, link to what can, and return whether no other run is like the selected one.
+
+    Args:
+        selection: fewer than two runs.
+    """
+    if not selection.rows:
+        note("Select two or more runs.")
+        return False
+    run, listed = selection.rows[0], list_all()
+    alone = listed[listed["id"] == run["id"]]
+    like, other = _of_task(listed, alone), _other_lengths(listed, run)
+    name, task = one_line(run["name"], 60), f"{source_name(run['model'])} on {source_name(run['data'])}"
+    if len(like):
+        note(f"Only {name} is selected. {_others_are(len(like))} {task} for {run['max_steps']:,} steps, as it does.")
+        _compare_with("Compare with the runs of its task", run, like)
+        return False
+    st.info(
+        safe(f"There is nothing to compare {name} with: no other run trains {task} for {run['max_steps']:,} steps.")
+    )
+    if len(other):
+        _compare_with(f"Compare with {plural(min(len(other), MOST_LIKE), 'run')} of other lengths", run, other)
+    return True
+
+
+def _others_are(n: int) -> str:
+    return "One other run trains" if n == 1 else f"{n} other runs train"
+
+
+def _other_lengths(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the finished runs on a run's model and data, whatever their length."""
+    others = runs[(runs["id"] != run["id"]) & (runs["status"] == "finished")]
+    return others[(others["model"] == run["model"]) & (others["data"] == run["data"])]
+
+
+def _compare_with(label: str, run: Mapping[str, Any], others: pd.DataFrame) -> None:
+    link("pages/compare.py", label, runs=",".join([run["id"], *others["id"].head(MOST_LIKE)]))
 
 
 def _match_caption(found: int, of: int) -> str:

@@ -100,6 +100,21 @@ def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str
     return {key: value for key, value in found.items() if value is not None and key not in left_out}
 
 
+def other_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the settings beside the method, seed and log in which two runs differ, by dotted key, as words.
+
+    A setting that one of them lacks is older or newer than that run, and says nothing.
+    """
+    ours, theirs = (flat(one.get("config") or {}) for one in (first, second))
+    shared = [key for key in ours if key in theirs and key not in NOT_COMPARED]
+    differ = [key for key in shared if not key.startswith(("strategy.", "log.")) and ours[key] != theirs[key]]
+    return {key: (_word(key, ours[key]), _word(key, theirs[key])) for key in differ}
+
+
+def _word(key: str, value: Any) -> str:
+    return "automatic" if value is None else one_line(_shown(key, value), 24)
+
+
 def configuration(summary: Mapping[str, Any]) -> str:
     """Return a text that runs share which differ in nothing but seed and name."""
     return _key(summary, ())

@@ -89,6 +89,20 @@ def allocation(ranks: pd.DataFrame, is_spread: bool) -> str:
     return f"{differ} of {len(spread)} common modules have different final ranks, by up to {spread.max():.3g}."
 
 
+def capacity(ranks: pd.DataFrame, runs: int) -> str:
+    """Say how far the columns of the map of last ranks differ, with how many runs they are; `ranks` as `allocation`."""
+    if ranks.empty:
+        return f"{plural(runs, 'run')}: no ranks have been recorded yet."
+    groups = "" if ranks.shape[1] == runs else f" in {plural(ranks.shape[1], 'group')}"
+    return f"{plural(runs, 'run')}{groups}: {allocation(ranks, is_spread=False)}"
+
+
+def settings_that_differ(difference: pd.DataFrame) -> str:
+    """Say in which settings the runs differ; `difference` as `comparison.config_difference`."""
+    names = [one_line(name, 40) for name in difference["setting"]]
+    return f"The settings differ in {listed(names, 4)}." if names else "The settings are the same."
+
+
 def reproducible(table: pd.DataFrame) -> str:
     """Say whether runs of a group end with alike ranks; `table` as `comparison.reproducibility`."""
     if table.empty:

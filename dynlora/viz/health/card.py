@@ -10,6 +10,7 @@ import streamlit as st
 
 from dynlora.viz.health import report as health_report
 from dynlora.viz.health.checks import PROBLEM, Finding
+from dynlora.viz.health.report import Outcome
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui import cached_queries
@@ -26,15 +27,24 @@ def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    found, well = _report(folder, dict(summary), _version(folder, summary))
+    found = _outcome(folder, dict(summary), _version(folder, summary))
     with card("Health checks", "health"):
-        if not found:
+        if not found.findings:
             with st.container(horizontal=True, vertical_alignment="center", key="health-good"):
-                st.badge("No problems", color="green", icon=":material/check:")
-                note("No check found a problem or a notice.")
-        for number, finding in enumerate(found):
+                _good(found)
+        for number, finding in enumerate(found.findings):
             _row(finding, number, folder.name)
-        note(well)
+        for sentence in ([found.conclusion] if found.findings else []) + found.details:
+            note(sentence)
+
+
+def _good(found: Outcome) -> None:
+    """Say that nothing was found, and whether all checks were possible yet."""
+    if found.waiting and not found.is_over:
+        st.badge("No problems so far", color="blue", icon=":material/hourglass_top:")
+    else:
+        st.badge("No problems", color="green", icon=":material/check:")
+    note(found.conclusion)
 
 
 def _row(finding: Finding, number: int, run_id: str) -> None:
@@ -55,6 +65,5 @@ def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 @st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
-def _report(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> tuple[list[Finding], str]:
-    found = RunReading(folder).evidence
-    return health_report.findings(found), health_report.summary(found)
+def _outcome(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> Outcome:
+    return health_report.outcome(RunReading(folder).evidence)

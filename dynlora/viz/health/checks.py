@@ -6,6 +6,7 @@ thresholds are constants of this file and stand in the words of the findings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,6 +38,9 @@ NOISY_BELOW = 0.5
 
 DIVERGED_ABOVE = 1.5
 """Last smoothed loss over the first, above which a run has diverged."""
+
+FEWEST_LOSSES, FEWEST_REALLOCATIONS, FEWEST_PAIRS = 5, 3, 3
+"""Recorded losses, reallocations, and pairs of neighbouring windows below which nothing is said about them."""
 
 WINDOWS = 8
 """Windows of equal length that importance is averaged in."""
@@ -104,8 +108,7 @@ class Evidence:
 
 def allocator(found: Evidence) -> Finding | None:
     """Find an allocator that plans reallocations and never made one, a tenth of the run after its warm-up."""
-    due = found.step >= found.max_steps or found.step > found.warmup + 0.1 * found.max_steps
-    if not found.planned_events or len(found.reallocations) or not due:
+    if not found.planned_events or len(found.reallocations) or needs_due_reallocation(found):
         return None
     return Finding(
         PROBLEM, "The allocator never ran",
@@ -115,9 +118,9 @@ def allocator(found: Evidence) -> Finding | None:
 
 
 def frozen(found: Evidence) -> Finding | None:
-    """Find three reallocations or more after which no rank differs."""
+    """Find several reallocations after which no rank differs."""
     events, ranks = len(found.reallocations), found.ranks.to_numpy(float)
-    if events < 3 or not ranks.size or (ranks != ranks[:, :1]).any():
+    if events < FEWEST_REALLOCATIONS or not ranks.size or (ranks != ranks[:, :1]).any():
         return None
     edits = len(event_steps(found.reallocations))
     return Finding(
@@ -157,7 +160,7 @@ def budget(found: Evidence) -> Finding | None:
 def starved(found: Evidence) -> Finding | None:
     """Find modules of rank 0 or 1 whose importance is in the top quarter."""
     ranks = found.ranks.to_numpy(float)
-    if found.importance.empty or not ranks.size or np.median(ranks[:, -1]) <= STARVED_RANK:
+    if found.importance.empty or needs_ranks(found):
         return None
     share = _windows(found.importance)[:, -1]
     high = np.isfinite(share) & (share >= np.nanquantile(share, 0.75)) & (share > 0)
@@ -177,7 +180,7 @@ def starved(found: Evidence) -> Finding | None:
 def gates(found: Evidence) -> Finding | None:
     """Find gates that stay neutral, are the same for all inputs, or have run to an end of their range."""
     values = found.gates.to_numpy(float)
-    if not values.size or found.step < found.max_steps / 2:
+    if not values.size or needs_half(found):
         return None
     last = values[:, -1]
     edge = int(((last < GATE_EDGE) | (last > 2 - GATE_EDGE)).sum())
@@ -196,14 +199,13 @@ def gates(found: Evidence) -> Finding | None:
 
 def noise(found: Evidence) -> Finding | None:
     """Find importance whose order changes from one window of the run to the next."""
-    windows = _windows(found.importance)
-    pairs = [spearman(pd.Series(a), pd.Series(b)) for a, b in zip(windows.T[:-1], windows.T[1:], strict=True)]
-    known = [pair for pair in pairs if np.isfinite(pair)]
-    if len(known) < 3 or np.median(known) >= NOISY_BELOW:
+    known = _neighbours(found)
+    if len(known) < FEWEST_PAIRS or np.median(known) >= NOISY_BELOW:
         return None
+    parts = _windows(found.importance).shape[1]
     return Finding(
         NOTICE, "Importance is mostly noise",
-        f"Over {len(pairs) + 1} equal parts of the run, the order of the modules by importance has a median rank "
+        f"Over {parts} equal parts of the run, the order of the modules by importance has a median rank "
         f"correlation of {np.median(known):.2f} between neighbouring parts. Below {NOISY_BELOW:g} counts as noise.",
         "capacity", {"signal": "importance"},
     )  # fmt: skip
@@ -215,7 +217,7 @@ def loss(found: Evidence) -> Finding | None:
     if len(bad):
         words = f"The loss is not finite at {len(bad):,} of the steps shown, first at step {int(bad.iloc[0]):,}."
         return Finding(PROBLEM, "The loss diverged", words, "run")
-    if len(found.loss) < 5:
+    if len(found.loss) < FEWEST_LOSSES:
         return None
     smooth = smoothed(found.loss["value"])
     first, last = float(smooth.iloc[: max(1, len(smooth) // 20)].mean()), float(smooth.iloc[-1])
@@ -227,7 +229,7 @@ def loss(found: Evidence) -> Finding | None:
 
 def majority(found: Evidence) -> Finding | None:
     """Find accuracy that always naming the most frequent class would reach, a quarter of the run on."""
-    if found.confusion is None or found.evaluated_at < found.max_steps / 4:
+    if found.confusion is None or needs_late_evaluation(found):
         return None
     table = np.asarray(found.confusion, float)
     total = table.sum()
@@ -246,6 +248,56 @@ def data(found: Evidence) -> Finding | None:
         return None
     words = " ".join(one_line(words, 200).rstrip(".") + "." for words in list(found.data_warnings)[:3])
     return Finding(NOTICE, "The data has warnings", words, "run", {"section": "machine"})
+
+
+def needs_loss(found: Evidence) -> str:
+    """Return what the check of the loss waits for; empty when it can be made."""
+    return "" if len(found.loss) >= FEWEST_LOSSES else f"{FEWEST_LOSSES} recorded steps"
+
+
+def needs_late_evaluation(found: Evidence) -> str:
+    """Return what the check against the most frequent class waits for; empty when it can be made."""
+    first = math.ceil(found.max_steps / 4)
+    return "" if found.evaluated_at >= first else f"an evaluation at step {first:,} or later"
+
+
+def needs_due_reallocation(found: Evidence) -> str:
+    """Return what the check of the allocator waits for; empty when it can be made."""
+    due = min(math.floor(found.warmup + 0.1 * found.max_steps) + 1, found.max_steps)
+    return "" if len(found.reallocations) or found.step >= due else f"step {due:,}"
+
+
+def needs_reallocations(found: Evidence) -> str:
+    """Return what the check of the ranks waits for; empty when they have changed, or it can be made."""
+    ranks = found.ranks.to_numpy(float)
+    is_clear = len(found.reallocations) >= FEWEST_REALLOCATIONS or bool((ranks != ranks[:, :1]).any())
+    return "" if is_clear else f"{FEWEST_REALLOCATIONS} reallocations"
+
+
+def needs_ranks(found: Evidence) -> str:
+    """Return what the check of important modules waits for; empty when it can be made."""
+    ranks = found.ranks.to_numpy(float)
+    is_wide = bool(ranks.size) and np.median(ranks[:, -1]) > STARVED_RANK
+    return "" if is_wide else f"a rank above {STARVED_RANK} in most modules"
+
+
+def needs_windows(found: Evidence) -> str:
+    """Return what the check of the order of importance waits for; empty when it can be made."""
+    steps = 3 * (FEWEST_PAIRS + 1)
+    return "" if len(_neighbours(found)) >= FEWEST_PAIRS else f"{steps} recorded steps of importance that varies"
+
+
+def needs_half(found: Evidence) -> str:
+    """Return what the check of the gates waits for; empty when it can be made."""
+    half = math.ceil(found.max_steps / 2)
+    return "" if found.step >= half else f"step {half:,}"
+
+
+def _neighbours(found: Evidence) -> list[float]:
+    """Return the rank correlation of importance between neighbouring windows, where there is one."""
+    windows = _windows(found.importance)
+    pairs = [spearman(pd.Series(a), pd.Series(b)) for a, b in zip(windows.T[:-1], windows.T[1:], strict=True)]
+    return [pair for pair in pairs if np.isfinite(pair)]
 
 
 def _windows(values: pd.DataFrame) -> np.ndarray:

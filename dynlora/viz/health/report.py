@@ -1,15 +1,15 @@
-"""All checks of a run's health, which of them find something, and which could not be made."""
+"""All checks of a run's health: which find something, which wait for more of the run, which cannot be made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dynlora.store.meta import section
 from dynlora.viz.health import checks
 from dynlora.viz.health.checks import PROBLEM, Evidence, Finding
-from dynlora.viz.kit.text import listed
+from dynlora.viz.kit.text import listed, plural
 
 
 @dataclass(frozen=True)
@@ -19,48 +19,95 @@ class Check:
     Attributes:
         find: the check itself.
         well: what is true when it finds nothing.
-        is_recorded: says whether the run has recorded what the check needs.
+        is_recorded: says whether the run has recorded, or will record, what the check needs.
         missing: what it lacks otherwise.
+        needs: returns what the check still waits for; empty when it can be made.
     """
 
     find: Callable[[Evidence], Finding | None]
     well: str
     is_recorded: Callable[[Evidence], bool]
     missing: str
+    needs: Callable[[Evidence], str] = lambda found: ""
 
 
-def _has_plan(found: Evidence) -> bool:
-    return found.planned_events is not None
+@dataclass(frozen=True)
+class Outcome:
+    """What came of all checks.
+
+    Attributes:
+        findings: problems first.
+        passed: what is true where a check found nothing.
+        waiting: what would be true, with what its check still needs.
+        missing: what the run does not record.
+        is_over: whether the run has made its last step, so that what is waited for does not come.
+    """
+
+    findings: Sequence[Finding]
+    passed: Sequence[str]
+    waiting: Sequence[str]
+    missing: Sequence[str]
+    is_over: bool
+
+    @property
+    def conclusion(self) -> str:
+        """The result in a sentence."""
+        of = len(self.passed) + len(self.findings) + len(self.waiting)
+        said = f"{len(self.passed)} of {plural(of, 'check')} passed" if of else "No check was possible"
+        if not self.waiting:
+            return f"{said}."
+        return f"{said}; {len(self.waiting)} {'not possible' if self.is_over else 'not possible yet'}."
+
+    @property
+    def details(self) -> list[str]:
+        """What passed, what is waited for and what is missing, each in a sentence."""
+        later = "Not possible" if self.is_over else "Not yet"
+        parts = (("Passed", self.passed), (later, self.waiting), ("Not recorded in this run", self.missing))
+        return [f"{word}: {listed(names, limit=len(names))}." for word, names in parts if names]
+
+
+def _moves_rank(found: Evidence) -> bool:
+    return found.planned_events is None or found.planned_events > 0 or len(found.reallocations) > 0
 
 
 CHECKS = (
-    Check(checks.loss, "the loss is finite and does not diverge", lambda e: len(e.loss) > 0, "the loss"),
-    Check(checks.majority, "accuracy is above the majority "
-        "class", lambda e: e.confusion is not None, "predictions by class"),
-    Check(checks.budget, "the budget is used and not "
-        "exceeded", lambda e: bool(e.budget) and len(e.line) > 0, "a budget"),
-    Check(checks.allocator, "the allocator runs as planned", _has_plan, "planned reallocations"),
-    Check(checks.frozen, "reallocations change the ranks", lambda e: e.ranks.size > 0, "ranks"),
-    Check(checks.starved, "no important module has a very low rank", lambda e: e.importance.size > 0, "importance"),
-    Check(checks.noise, "the order of importance is stable", lambda e: e.importance.size > 0, "importance"),
-    Check(checks.gates, "the gates have an effect", lambda e: e.gates.size > 0, "gates"),
+    Check(checks.loss, "the loss is finite and does not diverge", lambda e: True, "the loss", checks.needs_loss),
+    Check(checks.majority, "accuracy is above the majority class", lambda e: e.confusion is not None,
+          "predictions by class", checks.needs_late_evaluation),
+    Check(checks.budget, "the budget is used and not exceeded", lambda e: bool(e.budget), "a budget",
+          lambda e: "" if len(e.line.dropna(subset=["parameters"])) else "a first step"),
+    Check(checks.allocator, "the allocator runs as planned", lambda e: bool(e.planned_events),
+          "planned reallocations", checks.needs_due_reallocation),
+    Check(checks.frozen, "reallocations change the ranks", lambda e: e.ranks.size > 0 and _moves_rank(e),
+          "planned reallocations", checks.needs_reallocations),
+    Check(checks.starved, "no important module has a very low rank", lambda e: e.importance.size > 0, "importance",
+          checks.needs_ranks),
+    Check(checks.noise, "the order of importance is stable", lambda e: e.importance.size > 0, "importance",
+          checks.needs_windows),
+    Check(checks.gates, "the gates have an effect", lambda e: e.gates.size > 0, "gates", checks.needs_half),
     Check(checks.data, "the data has no warnings", lambda e: True, "the data"),
 )  # fmt: skip
 """All checks, what matters most first."""
 
 
-def findings(found: Evidence) -> list[Finding]:
-    """Return what the checks find, problems first."""
-    all_found = [check.find(found) for check in CHECKS if check.is_recorded(found)]
-    return sorted((one for one in all_found if one), key=lambda finding: finding.level != PROBLEM)
-
-
-def summary(found: Evidence) -> str:
-    """Say which checks found nothing, and which could not be made."""
-    well = [check.well for check in CHECKS if check.is_recorded(found) and check.find(found) is None]
-    missing = list(dict.fromkeys(check.missing for check in CHECKS if not check.is_recorded(found)))
-    words = f"Passed: {listed(well, limit=len(well))}." if well else "No check could run yet."
-    return words + (f" Not recorded in this run: {listed(missing, limit=len(missing))}." if missing else "")
+def outcome(found: Evidence) -> Outcome:
+    """Return what the checks find, which passed, which wait for something, and what is not recorded."""
+    findings: list[Finding] = []
+    passed: list[str] = []
+    waiting: list[str] = []
+    missing: dict[str, None] = {}
+    for check in CHECKS:
+        one = check.find(found) if check.is_recorded(found) else None
+        if one is not None:
+            findings.append(one)
+        elif not check.is_recorded(found):
+            missing[check.missing] = None
+        elif needed := check.needs(found):
+            waiting.append(f"{check.well} (needs {needed})")
+        else:
+            passed.append(check.well)
+    findings.sort(key=lambda finding: finding.level != PROBLEM)
+    return Outcome(findings, passed, waiting, list(missing), found.step >= found.max_steps)
 
 
 def warmup_steps(config: Mapping[str, Any] | None, max_steps: int) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.viz.kit.stats import LOW_IS_GOOD
+
 
 def named(examples: pd.DataFrame, groups: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
     """Return the probe set with names where the store holds positions of groups, labels and predictions."""
@@ -69,7 +71,7 @@ def group_label(kind: str) -> str:
 def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
     """Return the axis title of a number of the groups, and whether low is good."""
     if kind == "metric":
-        return metric or "score", False
+        return metric or "score", metric in LOW_IS_GOOD
     return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, group_label(kind)), True
 
 

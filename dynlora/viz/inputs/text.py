@@ -7,7 +7,7 @@ import pandas as pd
 
 from dynlora.viz.inputs.gate_effect import GateEffect
 from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import one_line, percent, score
+from dynlora.viz.kit.text import one_line, percent, plural, score, sentence_case
 
 
 def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
@@ -35,6 +35,44 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
     )
 
 
+def conclusion(
+    groups: pd.DataFrame, metric: str, n: int | None, effect: GateEffect | None, *, gated: bool, low_is_good: bool
+) -> str:
+    """Say how far the groups differ in their result, and whether the gates tell them apart.
+
+    Args:
+        groups: columns group and metric.
+        metric: what is recorded of each group.
+        n: held-out examples that were evaluated; None when that is not known.
+        effect: of the groups on the gates.
+        gated: whether the run has gates.
+        low_is_good: whether less of the metric is better.
+    """
+    known = groups.dropna(subset=["metric"])
+    if known.empty:
+        return f"This run has no results by input group. {_gates_tell(effect, gated=gated)}"
+    where = f"{plural(len(known), 'input group')}{'' if n is None else f', n = {n:,} held-out examples'}"
+    ordered = known.sort_values("metric", ascending=low_is_good, kind="stable")
+    best, worst = ordered.iloc[0], ordered.iloc[-1]
+    name, (high, low) = one_line(sentence_case(metric), 40), (score(best["metric"]), score(worst["metric"]))
+    if high == low:
+        return f"{name} is {high} for all groups ({where}). {_gates_tell(effect, gated=gated)}"
+    said = f"best for {one_line(best['group'], 40)} ({high}) and worst for {one_line(worst['group'], 40)} ({low})"
+    return f"{name} is {said}: {where}. {_gates_tell(effect, gated=gated)}"
+
+
+def _gates_tell(effect: GateEffect | None, *, gated: bool) -> str:
+    """Say whether the gates distinguish the groups, with the number of examples."""
+    if not gated:
+        return "The run has no gates: its adapters treat every input alike."
+    if effect is None:
+        return "The gates cannot be compared: fewer than two groups have examples in the probe set."
+    n = f"n = {effect.examples} probe examples"
+    if not effect.found.any():
+        return f"No gate differs between the groups beyond chance ({n})."
+    return f"{int(effect.found.sum())} of {len(effect.found)} gates differ between the groups beyond chance ({n})."
+
+
 def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
     """Say which group does best and worst at the last evaluation; `series` holds step, group, value."""
     known = series.dropna(subset=["value"])
@@ -57,8 +95,8 @@ def probe(examples: pd.DataFrame) -> str:
         return f"{len(examples)} examples, not yet evaluated."
     hardest = known.loc[at_highest(known["loss"])]
     return (
-        f"{len(examples)} fixed held-out examples: mean loss {known['loss'].mean():.3f} nats; "
-        f"highest loss {hardest['loss']:.2f}."
+        f"{len(examples)} probe examples, a fixed sample of the held-out ones: mean loss "
+        f"{known['loss'].mean():.3f} nats; highest loss {hardest['loss']:.2f}."
     )
 
 

@@ -18,9 +18,10 @@ from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.gate_effect import GateEffect, gate_effect
-from dynlora.viz.kit.run_summary import sample_words
+from dynlora.viz.kit.run_summary import evaluated_rows, sample_words
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
+from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import choose, segmented, to_address
@@ -108,6 +109,20 @@ class InputsView:
         if module not in self.probe_gates.columns or len(self.probe_gates) != len(self.examples):
             return np.full(len(self.examples), np.nan)
         return self.probe_gates[module].to_numpy(float)
+
+
+def show_conclusion(view: InputsView) -> None:
+    """Draw what the page shows, in a sentence, and where to go next."""
+    summary = view.summary
+    name, low_is_good = inputs_model.group_title("metric", summary["metric"])
+    words = inputs_text.conclusion(
+        view.groups, name, evaluated_rows(summary, view.step), view.effect, gated=not view.gates.empty,
+        low_is_good=low_is_good,
+    )  # fmt: skip
+    then = "Below: results and gates by group, the probe examples, and what happens when inputs shift."
+    with conclusion(words, then):
+        link("pages/playground.py", "Try a text of your own", run=summary["id"])
+        link("pages/run.py", "Worst examples", run=summary["id"], section="results")
 
 
 def colour_choice(kinds: list[str], modules: Mapping[str, str]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
-from dynlora.viz.kit.text import duration, one_line, percent, score, sentence_case, source_name
+from dynlora.viz.kit.text import one_line, percent, rough_duration, score, sentence_case, source_name
 
 ACTIVE = ("queued", "running", "stopping")
 """States in which a run can change by itself."""
@@ -67,6 +67,16 @@ def interim_rows(summary: Mapping[str, Any]) -> tuple[int, int] | None:
     rows = log.get("eval_rows") if isinstance(log, dict) else None
     of = size.get("held_out") if isinstance(size, dict) else None
     return (rows, of) if isinstance(rows, int) and isinstance(of, int) and rows < of else None
+
+
+def evaluated_rows(summary: Mapping[str, Any], step: int) -> int | None:
+    """Return on how many held-out examples the evaluation of a step was made; None when that is not known."""
+    found = interim_rows(summary)
+    if found is not None:
+        return found[int(step >= summary["max_steps"])]
+    size = summary.get("data_size")
+    rows = size.get("held_out") if isinstance(size, dict) else None
+    return rows if isinstance(rows, int) else None
 
 
 def sample_words(summary: Mapping[str, Any]) -> str:
@@ -177,7 +187,7 @@ def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int
 def format_progress(summary: Mapping[str, Any], remaining: float | None) -> str:
     """Return where a run stands, in words."""
     words = f"step {summary['step']:,} of {summary['max_steps']:,}"
-    return words if remaining is None else f"{words}, about {duration(remaining)} remaining"
+    return words if remaining is None else f"{words}, about {rough_duration(remaining)} remaining"
 
 
 def evaluation(events: pd.DataFrame) -> tuple[int, dict[str, Any]] | None:

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
+"""Metrics of which less is better."""
+
 
 def spearman(first: pd.Series, second: pd.Series) -> float:
     """Return the rank correlation of two columns, NaN when one of them does not vary."""

@@ -129,6 +129,11 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}{'f' if abs(value) < LARGE else 'e'}}".replace("-", "−")
 
 
+def minus(number: str) -> str:
+    """Return a number with a true minus in place of a hyphen."""
+    return number.replace("-", "−")
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as a percentage with `digits` decimals."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"
@@ -144,6 +149,19 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rough_duration(seconds: float | None) -> str:
+    """Return an estimate of time with no more digits than it is worth: to 5 seconds, a minute, or half an hour."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 57.5:
+        return f"{5 * max(1, math.floor(seconds / 5 + 0.5))} s"
+    minutes = math.floor(seconds / 60 + 0.5)
+    if minutes < 60:
+        return f"{minutes} min"
+    halves = math.floor(minutes / 30 + 0.5)
+    return f"{halves / 2:g} h" if halves < 20 else f"{math.floor(minutes / 60 + 0.5):,} h"
 
 
 def listed(words: Sequence[str], limit: int = 3) -> str:

@@ -181,7 +181,7 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
         },
         "legend": {
             "orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0,
-            "font": {"size": 12, "color": colours.muted}, "title": {"text": ""},
+            "font": {"size": 12, "color": colours.muted}, "title": {"text": ""}, "maxheight": 0.9,
         },
         "colorway": list(CATEGORICAL),
         "showlegend": False,

@@ -33,7 +33,7 @@ MOST_TWINS = 24
 
 
 def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
-    """Draw the knock-outs of a run; while some are under way, again and again.
+    """Draw the ablations of a run; while some are under way, again and again.
 
     Args:
         run: the run.
@@ -46,7 +46,7 @@ def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame
     @st.fragment(run_every=1.5 if under_way else None)
     def live() -> None:
         follow_address("signal", "rows", "flow")
-        with card("Module ablation (knock-out)", "knockout"):
+        with card("Module ablation", "knockout"):
             state = _progress(run.folder)
             if under_way and state is None and not shared().is_under_way(run.folder):
                 st.rerun()  # it has ended: there is no more need to refresh
@@ -86,7 +86,7 @@ def _draw(
 
 
 def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, state: dict[str, Any] | None) -> None:
-    """Draw what starts and stops a knock-out, and how far the one under way has come."""
+    """Draw what starts and stops an ablation, and how far the one under way has come."""
     if state is not None:
         done, of = state["done"], max(1, state["of"])
         st.progress(min(1.0, done / of), f"{done} of {of} modules measured")
@@ -96,9 +96,7 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
             st.rerun()
         return
     if is_read_only():
-        note(
-            "This dashboard is read-only. Start the ablation on the machine of the dashboard, or with dynlora knockout."
-        )
+        note("This dashboard is read-only. Start the ablation on the machine of the dashboard, or with dynlora ablate.")
         return
     if not summary["step"]:
         note("The run has not trained any step yet.")
@@ -175,7 +173,7 @@ def _pairs(run: Chosen, found: Knockouts, modules: pd.DataFrame, step: int) -> N
 
 
 def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> None:
-    """Ask the child for a knock-out, and say why it could not start."""
+    """Ask the child for an ablation, and say why it could not start."""
     with _said_on_the_page(), st.spinner("Loading the model"):
         file = knockout_target(run.folder, is_own=run.is_own)
         shared().knock_out(run.folder, file, sets=sets, rows=size, again=True)
@@ -183,7 +181,7 @@ def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> None:
 
 
 def _progress(folder: Path) -> dict[str, Any] | None:
-    """Return how far a knock-out has come, None when there is none, or nobody who could say."""
+    """Return how far an ablation has come, None when there is none, or nobody who could say."""
     with _said_on_the_page():
         return shared().progress(folder)
     return None

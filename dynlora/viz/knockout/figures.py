@@ -1,4 +1,4 @@
-"""Figures of knock-outs: what is lost without each module, by group, and against the allocator's score."""
+"""Figures of ablations: what is lost without each module, by group, and against the allocator's score."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LEAST = 4
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a score ranks the modules by what knocking them out does.
+    """How well a score ranks the modules by what their ablation does.
 
     Attributes:
         rho: Spearman's correlation over the modules, NaN where one side does not vary.
@@ -156,10 +156,10 @@ def effect_caption(effect: pd.DataFrame, of: int, rows: int) -> str:
 
 
 def adapter_caption(found: Knockouts, step: int) -> str:
-    """Return on which adapter knock-outs were measured, and whether the run has gone on since.
+    """Return on which adapter ablations were measured, and whether the run has gone on since.
 
     Args:
-        found: the knock-outs.
+        found: the ablations.
         step: of the run.
     """
     words = f"Measured with the {found.which} adapter of step {found.step:,}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -25,11 +26,13 @@ def show_launched() -> None:
     ids = launched()
     if not ids:
         return
-    waits = any(_is_coming(_summary(run_id)) for run_id in ids)
+    first = _summaries(ids)
+    waits = any(_is_coming(summary) for _, summary in first)
+    read = live.reused(first, lambda: _summaries(ids))
 
     @live.following(EVERY_S, active=waits)
     def show() -> None:
-        found = [(run_id, _summary(run_id)) for run_id in ids]
+        found = read()
         for run_id, summary in found:
             _line(run_id, summary)
         if waits and not any(_is_coming(summary) for _, summary in found):
@@ -37,6 +40,10 @@ def show_launched() -> None:
 
     show()
     st.button("Allow another run with these settings", on_click=forget_launched, type="tertiary")
+
+
+def _summaries(ids: Sequence[str]) -> list[tuple[str, dict[str, Any] | None]]:
+    return [(run_id, _summary(run_id)) for run_id in ids]
 
 
 def _summary(run_id: str) -> dict[str, Any] | None:

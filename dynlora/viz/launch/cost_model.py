@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.text import duration, kind_labels, listed, number, percent, plural
+from dynlora.viz.kit.text import kind_labels, listed, number, percent, plural, rough_duration
 
 MARKS = 400
 """Most marks of a lane of the timeline; more could not be told apart."""
@@ -21,7 +21,7 @@ def figures(found: Mapping[str, Any]) -> dict[str, str]:
         "Trainable parameters": f"{trained:,}",
         "Fraction of the model": percent(trained / (trained + params["frozen"]), 2),
         "Memory (MiB)": number(found["memory_mib"]["total"]),
-        "Estimated time": duration(max(1.0, 60 * found["time"]["total_minutes"])),
+        "Estimated time": rough_duration(max(1.0, 60 * found["time"]["total_minutes"])),
         "Mean tokens per example": number(tokens["mean"]),
         "Truncated examples": percent(tokens["cut_share"]),
     }

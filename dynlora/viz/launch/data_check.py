@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from dynlora.config import parse_config
 from dynlora.data_files import binary_file, reader, repair_list, scan
+from dynlora.viz.kit.text import listed, one_line, plural
 
 MAX_CHECKED_BYTES = 100 * 2**20
 """A larger file of this machine is checked by the command line only: a page would wait too long."""
@@ -77,6 +79,28 @@ def checked(config: Mapping[str, Any], path: Path) -> scan.Found:
 def asked(config: Mapping[str, Any]) -> str:
     """Return the part of a configuration that the check depends on, as text: another text is another check."""
     return json.dumps({"data": config.get("data", {}), "seed": config.get("seed", 0)}, sort_keys=True, default=str)
+
+
+BLOCKS, WARNS = ":red-badge[:material/block: Blocks the start]", ":orange-badge[:material/warning: Warning]"
+"""What stands before a fault that training refuses, and before one that it takes."""
+
+_SETTING = re.compile(r" with data\.repair=\[.*\]")
+
+
+def on_page(sentence: str) -> str:
+    """Return the sentence of a fault for a page, where a button stands beside it in place of the setting."""
+    return _SETTING.sub(" with the button", sentence)
+
+
+def blocking(found: Mapping[str, Any]) -> str:
+    """Return why training refuses a file, in a sentence; empty when it takes it."""
+    names = [one_line(fault["title"], 60) for fault in found["faults"] if fault["refuses"]]
+    if not names:
+        return ""
+    them = "it" if len(names) == 1 else "them"
+    return (
+        f"Start waits for the data: {plural(len(names), 'fault')} ({listed(names)}). Repair {them} in the data check."
+    )
 
 
 def sizes(found: Mapping[str, Any], seed: int) -> str:

@@ -30,8 +30,8 @@ def chosen_repairs(key: str, start: Sequence[Any]) -> list[Any]:
     return data_check.chosen(st.query_params.get(PLACE, ""), key, start)
 
 
-def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]) -> None:
-    """Draw the card.
+def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]) -> str:
+    """Draw the card and return why no run can start on the file, in a sentence; empty when one can.
 
     Args:
         config: the configuration as the form has it, its repairs included.
@@ -44,19 +44,20 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
             if data_check.size_of(path) > data_check.MAX_CHECKED_BYTES:
                 note(f"The file is larger than {data_check.MAX_CHECKED_BYTES // 2**20} MiB. "
                      f"Check it on the command line: dynlora data check {path.name}")  # fmt: skip
-                return
+                return ""
             with st.spinner("Checking every row"):
                 found = _found(data_check.asked(config), str(path), data_check.version_of(path), dict(config))
         except (DynloraError, OSError) as error:  # OSError: a file that went away, or a link that leads nowhere
             st.error(refusal(error))
             _undo_all(key, repairs)
-            return
+            return "The data cannot be used: see the data check."
         _conclusion(found, key, repairs)
         for number, done in enumerate(found["repaired"]):
             _done(done, number, key, repairs)
-        for fault in found["faults"]:
+        for fault in sorted(found["faults"], key=lambda fault: not fault["refuses"]):
             _fault(fault, key, repairs)
         note(" ".join([*(f"Read {text}." for text in found["notes"]), data_check.sizes(found, config.get("seed", 0))]))
+    return data_check.blocking(found)
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
@@ -91,11 +92,12 @@ def _done(done: Mapping[str, Any], number: int, key: str, repairs: Sequence[Any]
 
 def _fault(fault: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
     """Draw one kind of fault: what and where, examples, and its repair."""
-    icon = ":material/error:" if fault["refuses"] else ":material/warning:"
     count = f" ({fault['count']:,})" if fault["count"] else ""
     left, right = st.columns([4, 1], vertical_alignment="center")
     with left:
-        st.markdown(f"{icon} **{markdown_text(fault['title'])}**{count}: {markdown_text(fault['sentence'], 800)}")
+        look = data_check.BLOCKS if fault["refuses"] else data_check.WARNS
+        sentence = markdown_text(data_check.on_page(fault["sentence"]), 800)
+        st.markdown(f"{look} **{markdown_text(fault['title'])}**{count}: {sentence}")
         if fault["examples"]:
             note(f"Examples: {data_check.examples_line(fault)}")
     with right, st.container(key=f"fault-{fault['kind']}", gap="xsmall"):

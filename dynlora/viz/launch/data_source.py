@@ -70,17 +70,18 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     return replace(source, values=source.values | rows | more)
 
 
-def check_source(config: Mapping[str, Any], source: Source, place: Any) -> None:
-    """Draw the card of a chosen source, where it is a file that can be read.
+def check_source(config: Mapping[str, Any], source: Source, place: Any) -> str:
+    """Draw the card of a chosen source, where it is a file that can be read, and return why no run can start on it.
 
     Args:
         config: the whole configuration, as the form has it.
         source: the choice of data.
         place: container of the card.
     """
-    if source.path is not None:
-        with place:
-            data_check_card.draw(config, source.path, source.key, source.repairs)
+    if source.path is None:
+        return ""
+    with place:
+        return data_check_card.draw(config, source.path, source.key, source.repairs)
 
 
 def _kind_of(start: Mapping[str, Any]) -> str:

@@ -14,14 +14,18 @@ from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.launch import experiment_model, form_model, preflight_card
 from dynlora.viz.launch.experiment_model import Experiment
 from dynlora.viz.launch.form import in_the_queue, kept_text
-from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import is_read_only, list_all, runs_dir
 from dynlora.viz.ui.unlock import say_read_only
+from dynlora.viz.ui.url_state import put, to_address
 
-SEEDS = "0-2"
+SEEDS = "0..2"
 """Three seeds, the fewest on which a verdict is given."""
+
+
+ADDRESS, NONE = "methods", "none"
+"""Name in the address of the chosen methods, with commas, and what stands there when none is chosen."""
 
 
 def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any]) -> Experiment:
@@ -42,7 +46,7 @@ def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[
         about = "Components per module before anything moves, such as 4, or a list such as 2, 4, 8. Key: adapter.rank."
         ranks = kept_text("Ranks", rank, "ranks", 60, about)
     with right:
-        about = "A range such as 0-2, or a list such as 1, 5. A verdict needs three. Key: seed."
+        about = "A range such as 0..2, or a list such as 1, 5. A verdict needs three. Key: seed."
         seeds = kept_text("Seeds", SEEDS, "experiment-seeds", 60, about)
     found = Experiment([known[name] for name in chosen], experiment_model.ranks(ranks), form_model.seeds(seeds))
     return experiment_model.checked(found)
@@ -50,12 +54,20 @@ def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[
 
 def _methods(options: Sequence[str], usual: Any) -> list[str]:
     """Draw the methods as chips and return those that are chosen, in the order shown."""
-    wanted = [*experiment_model.USUAL, *([usual] if usual else [])]
-    kept_form.begin("methods", [name for name in options if name in wanted])
+    start = [name for name in options if name in {*experiment_model.USUAL, usual}]
+    addressed = set(st.query_params.get(ADDRESS, "").split(","))
+    put("methods", [name for name in options if name in addressed] if addressed != {""} else start)
     about = "Every method gets the same rank, data, steps and seeds, and so the same adapter budget."
-    chosen = st.pills("Methods", options, selection_mode="multi", key="methods", help=about)
-    kept_form.keep("methods")
+    chosen = st.pills(
+        "Methods", options, selection_mode="multi", key="methods", help=about,
+        on_change=lambda: _chosen([name for name in options if name in st.session_state["methods"]], start),
+    )  # fmt: skip
     return [name for name in options if name in chosen]
+
+
+def _chosen(methods: Sequence[str], start: Sequence[str]) -> None:
+    """Write the chosen methods to the address; those that the form starts with need none."""
+    to_address(**{ADDRESS: None if list(methods) == list(start) else ",".join(methods) or NONE})
 
 
 def start_experiment(values: Mapping[str, Any], found: Experiment, missing: str = "") -> None:

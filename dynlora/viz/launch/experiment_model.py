@@ -15,7 +15,7 @@ from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import MAX_RUNS, SECTION
 from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.text import duration, plural
+from dynlora.viz.kit.text import plural, rough_duration
 from dynlora.viz.launch import form_model, presets
 
 MOST_RANKS = 8
@@ -186,7 +186,7 @@ def caption(found: Experiment, seconds: float | None, training: int, waiting: in
     time = (
         "The time is not known before the first run of this model and length; press Check for an estimate."
         if seconds is None
-        else f"About {duration(found.n * seconds)} in total, one run at a time."
+        else f"About {rough_duration(found.n * seconds)} in total, one run at a time."
     )
     queue = form_model.queue_caption(training, waiting, found.n) if training + waiting else ""
     return " ".join(filter(None, [f"{' × '.join(parts)} = {plural(found.n, 'run')}.", time, queue]))

@@ -104,7 +104,7 @@ def what_and_how_long(start: Mapping[str, Any]) -> tuple[dict[str, Any], list[in
     """
     first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
     with third:
-        about = "One number, a range such as 0-4, or a list such as 1, 5. Each seed is one run. Key: seed."
+        about = "One number, a range such as 0..4, or a list such as 1, 5. Each seed is one run. Key: seed."
         seeds = kept_text("Seeds", str(start.get("seed", 0))[:60], "seeds", 60, about)
     return _model_and_training(start, first, second, form_model.TRAINING), form_model.seeds(seeds)
 

@@ -192,7 +192,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seeds(text: str) -> list[int]:
-    """Return the seeds that a text such as `0`, `0-4` or `0..4` or `1, 5` names.
+    """Return the seeds that a text such as `0`, `0..4`, `0-4` or `1, 5` names.
 
     Raises:
         ConfigError: when it names none, or more than `MAX_SEEDS`.
@@ -201,7 +201,7 @@ def seeds(text: str) -> list[int]:
     for part in text.replace("..", "-").replace(" ", "").split(","):
         first, dash, last = part.partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)) or max(len(first), len(last)) > 9:
-            raise ConfigError(f"seed {text[:40]!r}: write one number, a range such as 0-4, or a list such as 1, 5")
+            raise ConfigError(f"seed {text[:40]!r}: write one number, a range such as 0..4, or a list such as 1, 5")
         span = range(int(first), int(last or first) + 1)
         if len(span) > MAX_SEEDS:
             raise ConfigError(f"seed {text[:40]!r}: is {len(span)} runs; start at most {MAX_SEEDS} at once")

@@ -70,6 +70,6 @@ def _segmented(name: str, label: str, options: list[str], words: Any) -> str:
 
 def _start_over(name: str, value: str | None) -> None:
     """Write the choice to the address and drop what was chosen on top of the one before."""
-    to_address(strategy=None, data=None, upload=None, **{name: value or None})
+    to_address(strategy=None, data=None, upload=None, methods=None, **{name: value or None})
     if name == "from":
         to_address(twin=None, preset=None)

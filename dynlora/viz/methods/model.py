@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import listed, one_line
 
 FIDELITY = {
     "code": "checked against published code",
@@ -17,6 +17,13 @@ FIDELITY = {
     "reconstruction": "fills gaps of its paper with our own choices, so a bad result says nothing about the paper",
 }
 """What each word for fidelity means."""
+
+FOLLOWS = {
+    "code": "checked against published code",
+    "description": "after a full description in the paper",
+    "reconstruction": "with gaps filled by our own choices",
+}
+"""The same in a list of counts."""
 
 _ARXIV = re.compile(r"arXiv:? ?(\d{4}\.\d{4,5})")
 
@@ -42,18 +49,29 @@ FILTERS = {
         "Adapters change", {"during": "during training", "before": "before training", "never": "not at all"}
     ),
     "cost": Filter("Cost per step", {"none": "as LoRA or less", "extra": "more than LoRA"}),
+    "memory": Filter("Optimizer memory", {"less": "less than LoRA", "same": "as LoRA", "more": "more than LoRA"}),
+    "task": Filter(
+        "Task", {"classification": "classification", "regression": "regression", "causal_lm": "language modelling"}
+    ),
     "fidelity": Filter(
         "Fidelity", {"code": "published code", "description": "paper's description", "reconstruction": "reconstruction"}
     ),
 }
-"""What the page filters by: name in the address to words. All methods train on every task."""
+"""What the page filters by: name in the address to words."""
+
+FIELDS = {"cost": "step_cost", "memory": "state_memory", "task": "tasks"}
+"""Fields of the catalogue that filters of another name ask for."""
+
+COSTS = {"less": "none", "same": "none", "more": "extra"}
+"""Options of the filter by cost, by the catalogue's word; links have held them for long."""
 
 
-def value(strategy: Mapping[str, Any], name: str) -> str:
-    """Return which option of a filter fits a method."""
+def values(strategy: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return which options of a filter fit a method."""
+    found = strategy.get(FIELDS.get(name, name)) or ()
     if name == "cost":
-        return "none" if str(strategy.get("cost") or "").startswith(("none", "less")) else "extra"
-    return str(strategy.get(name) or "")
+        return (COSTS.get(str(found), ""),)
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Sequence[str]]) -> list[Mapping[str, Any]]:
@@ -64,14 +82,31 @@ def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Seque
         chosen: options by filter.
     """
     return [
-        one for one in strategies if all(not wanted or value(one, name) in wanted for name, wanted in chosen.items())
+        one
+        for one in strategies
+        if all(not wanted or not set(wanted).isdisjoint(values(one, name)) for name, wanted in chosen.items())
     ]
 
 
 def in_brief(strategy: Mapping[str, Any]) -> str:
     """Return what the filters say of a method, in words."""
-    known = [(words, words.options.get(value(strategy, name))) for name, words in FILTERS.items()]
-    return " · ".join(f"{words.label}: {said}" for words, said in known if said)
+    known = [(words, [words.options.get(one) for one in values(strategy, name)]) for name, words in FILTERS.items()]
+    return " · ".join(f"{words.label}: {said[0]}" for words, said in known if len(said) == 1 and said[0])
+
+
+def conclusion(shown: Sequence[Mapping[str, Any]], of: int) -> str:
+    """Say how many methods are shown and how faithful they are to their source.
+
+    Args:
+        shown: the methods that fit the filters.
+        of: how many methods there are.
+    """
+    if not shown:
+        return f"None of {of} methods fits all filters."
+    counts = [(sum(one.get("fidelity") == word for one in shown), words) for word, words in FOLLOWS.items()]
+    parts = [f"{n} {words}" for n, words in counts if n]
+    which = f"{of} methods" if len(shown) == of else f"{len(shown)} of {of} methods fit the filters"
+    return f"{which}: {listed(parts)}." if parts else f"{which}."
 
 
 def title(strategy: Mapping[str, Any]) -> str:
@@ -99,6 +134,7 @@ def facts(strategy: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Name", strategy["name"]),
         ("Fidelity", f"{fidelity}: {meaning}" if meaning else fidelity),
         ("Cost", strategy.get("cost")),
+        ("Tasks", " and ".join(strategy.get("tasks") or ())),
         ("Budget in", strategy.get("budget_in")),
         ("Paper", strategy.get("paper")),
     ]

@@ -18,7 +18,7 @@ from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
 from dynlora.viz.runs.table import plain_rows, same_task
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, note, rows, safe, table
+from dynlora.viz.ui.cards import card, note, rows, safe, under
 from dynlora.viz.ui.run_picker import Chosen, find_run, link, list_all
 
 MOST_SEEDS = 10
@@ -42,23 +42,21 @@ def ranks_card(run: Chosen, summary: Mapping[str, Any]) -> None:
         note(ranks_text.confidence(found))
         if not found.rows:
             link("pages/capacity.py", "Run the module ablation", run=run.id)
-        left, right = st.columns([3, 2])
-        with left:
-            rows(ranks_text.kinds_table(found))
-            table(ranks_text.modules_table(found), "ranks-by-module")
-        with right:
-            st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
-            st.code(ranks_text.code(settings), language="python", height=250)
+        rows(ranks_text.kinds_table(found))
+        under(ranks_text.COLUMNS, ranks_text.modules_table(found), "ranks-by-module")
+        st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
+        st.code(ranks_text.code(settings), language="python", height=250, wrap_lines=True)
 
 
 def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> ranks_model.Evidence:
     knocked = read_knockouts(knockout_file(run.folder))
     signals = ("delta_norm", "effective_rank")
-    start = (summary["config"].get("adapter") or {}).get("rank")
+    start = cached_queries.at_step(run.folder, "rank", None)
+    norms = {name: cached_queries.at_step(run.folder, name, summary["step"]) for name in signals}
     return ranks_model.evidence(
-        modules, summary["ranks"], start if isinstance(start, int) else 4, knockout_model.effects(knocked, modules),
+        modules, summary["ranks"], start, knockout_model.effects(knocked, modules),
         0 if knocked is None else knocked.rows,
-        {name: cached_queries.at_step(run.folder, name, None) for name in signals}, _other_seeds(run, summary),
+        norms, _other_seeds(run, summary),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 HELPS, UNCLEAR, HARMS, UNKNOWN = "helps", "not shown to help", "harms", "not measured"
-"""What a knock-out says of a module: its 95 % interval is above 0, includes 0, is below 0; or there is none."""
+"""What an ablation says of a module: its 95 % interval is above 0, includes 0, is below 0; or there is none."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Evidence:
         modules: one row per module: name, label (its kind), short, start, rank, cost, norm and effective (rank) of the
             update, delta, low and high (change of the loss without it, nats), finding; NaN for what was not recorded.
         seeds: ranks by module (rows, as `modules`) and run of the same configuration (columns), this one first.
-        rows: held-out examples of the knock-outs, 0 without any.
+        rows: held-out examples of the ablations, 0 without any.
     """
 
     modules: pd.DataFrame
@@ -35,15 +35,20 @@ class Evidence:
         return self.modules["rank"].nunique() > 1
 
     @property
+    def is_as_set(self) -> bool:
+        """Whether every module ended with the rank it started with."""
+        return bool((self.modules["rank"] == self.modules["start"]).all())
+
+    @property
     def is_measured(self) -> bool:
-        """Whether every module was knocked out."""
+        """Whether every module was ablated."""
         return bool((self.modules["finding"] != UNKNOWN).all())
 
 
 def evidence(
     modules: pd.DataFrame,
     ranks: Mapping[str, int],
-    start: int,
+    start: np.ndarray | None,
     effects: pd.DataFrame,
     rows: int,
     norms: Mapping[str, np.ndarray | None],
@@ -54,14 +59,14 @@ def evidence(
     Args:
         modules: as `kit.modules.described` returns them.
         ranks: last rank of each module by name.
-        start: rank of every module before anything moved.
-        effects: of the knock-outs, as `knockout.model.effects` returns them.
-        rows: held-out examples of the knock-outs.
+        start: first recorded rank of each module, as recorded; None where none was.
+        effects: of the ablations, as `knockout.model.effects` returns them.
+        rows: held-out examples of the ablations.
         norms: `delta_norm` and `effective_rank` by module as recorded, None where they were not.
         others: last ranks of runs of the same configuration with other seeds.
     """
     found = modules[["position", "name", "label", "short", "cost"]].copy()
-    found["start"] = start
+    found["start"] = np.nan if start is None else start[found["position"].to_numpy(int)]
     found["rank"] = [ranks.get(name, 0) for name in found["name"]]
     for column, signal in (("norm", "delta_norm"), ("effective", "effective_rank")):
         values = norms.get(signal)
@@ -82,17 +87,18 @@ def _finding(low: float, high: float) -> str:
 def by_kind(found: Evidence) -> pd.DataFrame:
     """Return one row per kind of module, the highest mean rank first.
 
-    Columns: kind, modules, start, rank (mean), least, most, share (of the adapter parameters), norm and effective
-    (means), helping (modules shown to help), measured (modules knocked out), delta (sum of the loss changes, nats), low
-    and high (mean rank of the lowest and highest seed; equal for one).
+    Columns: kind, modules, start (lowest and highest, as a pair), rank (mean), least, most, share (of the adapter
+    parameters), norm and effective (means), helping (modules shown to help), measured (ablated modules), delta (sum of
+    the loss changes, nats), low and high (mean rank of the lowest and highest seed; equal for one).
     """
     rows = []
     total = float((found.modules["rank"] * found.modules["cost"]).sum())
     for label, group in found.modules.groupby("label", sort=False):
         means = found.seeds.loc[group.index].astype(float).mean()
         rows.append({
-            "kind": label, "modules": len(group), "start": group["start"].iloc[0], "rank": group["rank"].mean(),
-            "least": group["rank"].min(), "most": group["rank"].max(),
+            "kind": label, "modules": len(group), "rank": group["rank"].mean(),
+            "start": (group["start"].min(), group["start"].max()), "least": group["rank"].min(),
+            "most": group["rank"].max(),
             "share": (group["rank"] * group["cost"]).sum() / total if total else float("nan"),
             "norm": group["norm"].mean(), "effective": group["effective"].mean(),
             "helping": int((group["finding"] == HELPS).sum()), "measured": int((group["finding"] != UNKNOWN).sum()),

@@ -4,25 +4,65 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import listed, number, one_line, percent, signed
+from dynlora.viz.kit.text import listed, one_line, percent, signed
 from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, Evidence, LoraSettings, agreement_of_seeds, by_kind
+
+COLUMNS = (
+    "Start and ranks: lowest to highest of the kind. Parameters: fraction of all in use. Update norm and effective "
+    "rank: means. Help: modules whose ablation raises the loss (95 % CI above 0). The table has every module."
+)
+"""What the columns of the table of kinds mean."""
+
+SHOWN = 2
+"""Decimals of a mean rank that are shown; means that are equal with these are a tie."""
 
 
 def headline(found: Evidence) -> str:
     """Say which kinds ended high and low, or that nothing moved."""
+    ranks, n = found.modules["rank"], len(found.modules)
     if not found.is_moved:
-        rank = int(found.modules["rank"].iloc[0])
+        before = "" if found.is_as_set else _started(found)
         return (
-            f"All {len(found.modules)} modules ended with rank {rank}: this run gives no reason to prefer other ranks."
+            f"All {n} modules ended with rank {int(ranks.iloc[0])}{before}: this run gives no reason to prefer others."
         )
+    since = ", as set before training" if found.is_as_set else _started(found)
     kinds = by_kind(found)
-    top, bottom = kinds.iloc[0], kinds.iloc[-1]
-    if len(kinds) == 1:
-        return f"The ranks of {_kind(top)} run from {top['least']} to {top['most']} (start: {top['start']})."
-    return (
-        f"Most rank went to {_kind(top)} (mean {number(top['rank'], 2)}), least to {_kind(bottom)} "
-        f"({number(bottom['rank'], 2)}); every module started with {top['start']}."
-    )
+    means = kinds["rank"].round(SHOWN)
+    if means.nunique() == 1:
+        of = _kind(kinds.iloc[0]) if len(kinds) == 1 else "every kind"
+        return (
+            f"The mean rank of {of} is {_mean(means.iloc[0])}; single modules have ranks from {ranks.min()} to "
+            f"{ranks.max()}{since}."
+        )
+    top, bottom = (kinds[means == value] for value in (means.max(), means.min()))
+    most, least = _tied("most rank went to", top, "mean "), _tied("least to", bottom)
+    return f"Over {n} modules, {most}, {least}{since}."
+
+
+def _tied(verb: str, kinds: pd.DataFrame, what: str = "") -> str:
+    """Return kinds of one mean rank with it."""
+    names = listed([one_line(name, 40) for name in kinds["kind"]])
+    tie = "" if len(kinds) == 1 else "tie at "
+    return f"{verb} {names} ({tie}{what}{_mean(kinds['rank'].iloc[0])})"
+
+
+def _mean(rank: float) -> str:
+    return f"{rank:.{SHOWN}f}".rstrip("0").rstrip(".")
+
+
+def _started(found: Evidence) -> str:
+    """Say with which ranks the modules started; empty where that was not recorded."""
+    start = found.modules["start"]
+    if start.isna().any():
+        return ""
+    who = "every module started" if start.nunique() == 1 else "the modules started"
+    return f"; {who} with rank {_span(start.min(), start.max())}"
+
+
+def _span(low: float, high: float) -> str:
+    if pd.isna(low) or pd.isna(high):
+        return "–"
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
 def _kind(row: pd.Series) -> str:
@@ -30,7 +70,7 @@ def _kind(row: pd.Series) -> str:
 
 
 def confidence(found: Evidence) -> str:
-    """Say how sure the ranks are: by knock-outs, and by other seeds."""
+    """Say how sure the ranks are: by ablations, and by other seeds."""
     return f"{_by_knockouts(found)} {_by_seeds(found)}"
 
 
@@ -64,18 +104,19 @@ def _by_seeds(found: Evidence) -> str:
 def kinds_table(found: Evidence) -> pd.DataFrame:
     """Return the kinds of modules as a table that people read; columns without any value are left out."""
     kinds = by_kind(found)
+    spread = [_span(low, high) for low, high in zip(kinds["least"], kinds["most"], strict=True)]
     table = pd.DataFrame({
-        "kind": kinds["kind"], "modules": kinds["modules"], "start rank": kinds["start"],
-        "mean rank": kinds["rank"].round(2), "lowest": kinds["least"], "highest": kinds["most"],
-        "fraction of parameters": [percent(share) for share in kinds["share"]],
-        "update norm (mean)": kinds["norm"].round(3), "effective rank (mean)": kinds["effective"].round(2),
-        "modules that help": [
+        "kind": kinds["kind"], "start": [_span(*pair) for pair in kinds["start"]],
+        "mean rank": kinds["rank"].round(SHOWN), "ranks": spread,
+        "modules": kinds["modules"], "parameters": [percent(share) for share in kinds["share"]],
+        "update norm": kinds["norm"].round(3), "effective rank": kinds["effective"].round(2),
+        "help": [
             f"{helping} of {n}" if n else None for helping, n in zip(kinds["helping"], kinds["measured"], strict=True)
         ],
-        "sum of loss changes (nats)": kinds["delta"].round(4),
+        "loss change (nats)": kinds["delta"].round(4),
     })  # fmt: skip
     if found.seeds.shape[1] > 1:
-        table["mean rank over seeds"] = [f"{row.low:.2f} to {row.high:.2f}" for row in kinds.itertuples()]
+        table["means over seeds"] = [f"{row.low:.2f} to {row.high:.2f}" for row in kinds.itertuples()]
     return table.dropna(axis="columns", how="all")
 
 

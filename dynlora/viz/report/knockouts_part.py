@@ -1,4 +1,4 @@
-"""The part of a run's report about what knocking its modules out did, for runs where somebody measured it."""
+"""The part of a run's report about the ablation of its modules, for runs where somebody measured it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def knockouts_part(run: RunReading) -> Part:
         return Part(TITLE, [])
     words = knockout_model.effect_caption(effect, len(run.modules), found.rows)
     drawn = partial(knockout_figures.effect_bars, effect)
-    title = "Module ablation (knock-out)"
+    title = "Module ablation"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
     return Part(
         TITLE, [*blocks, *_agreements(run, effect)], [knockout_model.adapter_caption(found, run.summary["step"])]
@@ -34,7 +34,7 @@ def knockouts_part(run: RunReading) -> Part:
 
 
 def _kept(folder: Path) -> Knockouts | None:
-    """Return what is kept of a run's knock-outs, None where there is nothing or no place to look."""
+    """Return what is kept of a run's ablations, None where there is nothing or no place to look."""
     try:
         return read_knockouts(knockout_file(folder))
     except OSError:  # the run is only to be read, and so is the user's cache

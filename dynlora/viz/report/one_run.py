@@ -60,11 +60,9 @@ def _health(run: RunReading) -> list[str]:
     """Return the findings about the run, and what was checked and is well."""
     if not run.summary["step"]:
         return []
-    found = health_report.findings(run.evidence)
-    return [
-        *(f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found),
-        health_report.summary(run.evidence),
-    ]
+    found = health_report.outcome(run.evidence)
+    said = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found.findings)
+    return [*said, " ".join([found.conclusion, *found.details])]
 
 
 def learning_part(run: RunReading) -> Part:

@@ -28,8 +28,13 @@ def export_buttons(run: Chosen) -> None:
 def _download(run: Chosen, label: str, format_: str, help_: str) -> None:
     st.download_button(
         label, partial(exported, run.folder, format_), f"{run.id}-{format_}.zip", "application/zip",
-        key=f"export-{format_}", on_click="ignore", icon=":material/download:", type="tertiary", help=help_,
+        key=f"export-{format_}", on_click=_say_what_happens, icon=":material/download:", type="tertiary", help=help_,
     )  # fmt: skip
+
+
+def _say_what_happens() -> None:
+    """Say what the button waits for: it shows a mark that turns, and no words."""
+    st.toast("Making the zip file: the model is loaded, which takes a few seconds", icon=":material/hourglass_top:")
 
 
 def _command(run: Chosen, format_: str) -> str:

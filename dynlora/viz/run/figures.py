@@ -50,7 +50,16 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
             hovertemplate=f"step %{{x}}<br>%{{fullData.name}} %{{y:.4f}}{size}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(names) > 1)
-    return titled(drawn, "Score on held-out examples")
+    if metrics["step"].nunique() == 1:
+        _around_one_step(drawn, int(metrics["step"].iloc[0]), metrics["value"])
+    return titled(drawn, "Score")
+
+
+def _around_one_step(drawn: go.Figure, step: int, values: pd.Series) -> None:
+    """Give the axes of a single evaluation the ends that scores have: plotly would count from -1 to 1."""
+    drawn.update_xaxes(range=[step - 0.5, step + 0.5], tickvals=[step])
+    if values.between(0, 1).all():
+        drawn.update_yaxes(range=[-0.03, 1.03])
 
 
 def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:

@@ -40,7 +40,7 @@ def score_dots(scores: pd.DataFrame, by: str, columns: Sequence[str], title: str
 
 def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw how the predictions changed as one divided bar; columns answer and count, in the order they are drawn."""
-    drawn = theme.figure(colours, 150, left=12)
+    drawn = theme.figure(colours, 210, left=12)
     shades = (theme.faded(colours.accent, 0.35), colours.accent, colours.second, theme.faded(colours.second, 0.35))
     inks = (colours.text, colours.panel, colours.panel, colours.text)
     total = max(1, int(counts["count"].sum()))
@@ -52,7 +52,7 @@ def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
             textangle=0, textfont={"color": ink},
             hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
         )  # fmt: skip
-    drawn.update_layout(barmode="stack", bargap=0.3, showlegend=True, legend={"traceorder": "normal"})
+    drawn.update_layout(barmode="stack", bargap=0.4, showlegend=True, legend={"traceorder": "normal"})
     drawn.update_xaxes(title_text="Probe examples", range=[0, total])
     drawn.update_yaxes(showticklabels=False, showgrid=False)
     return drawn

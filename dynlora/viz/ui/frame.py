@@ -15,7 +15,7 @@ from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.keyboard import shortcuts
-from dynlora.viz.ui.live import following
+from dynlora.viz.ui.live import following, reused
 from dynlora.viz.ui.run_picker import count_active
 from dynlora.viz.ui.toasts import show_toasts
 from dynlora.viz.ui.unlock import unlock
@@ -91,10 +91,12 @@ def _menu_link(page: StreamlitPage, run: str | None) -> None:
 
 def _link_to_runs(page: StreamlitPage) -> None:
     """Draw the link to the list of runs; its count follows while there is something to count."""
+    first = count_active()
+    counted = reused(first, count_active)
 
-    @following(COUNTED_EVERY_S, active=count_active() > 0)
+    @following(COUNTED_EVERY_S, active=first > 0)
     def link() -> None:
-        count = count_active()
+        count = counted()
         st.page_link(page, label=f"Runs :blue-badge[{count}]" if count else "Runs", width="stretch")
 
     link()

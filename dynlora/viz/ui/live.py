@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 import streamlit as st
 
@@ -20,6 +21,9 @@ LOOKS, ENOUGH = 9, 3
 
 SLOWEST_S = 60.0
 """Longest pause between two looks, seconds."""
+
+
+T = TypeVar("T")
 
 
 class Paces:
@@ -43,6 +47,15 @@ class Paces:
 
 
 PACES = Paces()
+
+
+def reused(first: T, again: Callable[[], T]) -> Callable[[], T]:
+    """Return a function that answers `first` once and asks again from then on.
+
+    For a part that is drawn again and again: whether it must be is known from the answer that its first look shows.
+    """
+    kept = [first]
+    return lambda: kept.pop() if kept else again()
 
 
 def following(least: float, *, active: bool) -> Callable[[Callable[[], None]], Callable[[], None]]:

@@ -53,8 +53,10 @@ def runs_grid(table: pd.DataFrame) -> list[str]:
 
 
 def _used(table: pd.DataFrame) -> list[str]:
-    """Return the columns that say something: tags and notes take no room while nobody wrote any."""
-    return [name for name in table.columns if name not in ("tags", "note") or bool(table[name].map(len).sum())]
+    """Return the columns that say something: no tags and notes while nobody wrote any, nothing that all rows share."""
+    empty = [name for name in ("tags", "note") if not table[name].map(len).sum()]
+    alike = [name for name in ("metric", "model", "data", "where") if len(table) > 1 and table[name].nunique() == 1]
+    return [name for name in table.columns if name not in {*empty, *alike}]
 
 
 def _columns(opened: str) -> dict[str, Any]:
@@ -77,8 +79,8 @@ def _columns(opened: str) -> dict[str, Any]:
         "result": column.NumberColumn("Result", format="%.3f", help="The deciding metric at the last evaluation."),
         "tags": column.ListColumn("Tags", width="medium"),
         "seed": column.NumberColumn("Seed", format="%d", width="small"),
-        "of budget": column.NumberColumn("Budget used (%)", format="%.1f"),
-        "adapter parameters": column.NumberColumn("Adapter parameters in use", format="localized"),
+        "of budget": column.NumberColumn("Budget (%)", format="%.1f", width="small", help="Budget used."),
+        "adapter parameters": column.NumberColumn("Parameters", format="localized", help="Adapter parameters in use."),
         "created": column.DatetimeColumn("Created", format="calendar"),
         "note": column.TextColumn("Note", width="medium"),
         **{

@@ -95,11 +95,18 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
     current = min(int(wanted), bound) if wanted.isdecimal() and len(wanted) < 12 else bound
     put("address-step", current)
     st.session_state[BOUND] = bound
+    _say_reached(last, bound)
     chosen = st.slider(
         label, 0, bound, key="address-step", on_change=_step_changed,
         help="The line in the map, the model view and the scatter plot show this step. The end is the newest step.",
     )  # fmt: skip
     return min(chosen, last)
+
+
+def _say_reached(last: int, bound: int) -> None:
+    """Say how far a run is whose slider ends later."""
+    if last < bound:
+        st.caption(f"The run is at step {last:,} of {bound:,}. The end of the slider is the newest step.")
 
 
 def _step_changed() -> None:
@@ -131,6 +138,7 @@ def step_range(last: int, bound: int, label: str = "Steps shown") -> None:
         return
     put("address-steps", addressed_range(bound))
     st.session_state[BOUND] = bound
+    _say_reached(last, bound)
     st.slider(
         label, 0, bound, key="address-steps", on_change=_range_changed,
         help="The map and the rank transfers show these steps, at the full recorded resolution. The end is the newest "

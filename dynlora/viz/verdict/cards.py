@@ -22,9 +22,12 @@ from dynlora.viz.ui.cards import card, note, rows, safe
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import NextRuns, Verdict, next_runs, verdict
+from dynlora.viz.verdict.model import Verdict, verdict
+from dynlora.viz.verdict.next_runs import NextRuns, next_runs
 
 UNBROKEN = "95\u00a0%\u00a0CI"
+
+ABOUT = "Which configuration to use, judged by the difference on the same held-out examples, over common seeds."
 
 MOST_READ = 30
 """Most runs of a task that are opened for the verdict on one of them."""
@@ -76,7 +79,7 @@ def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
 
 def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str] = ()) -> None:
     runs = next_runs(found, summaries)
-    with card("Verdict", "verdict"):
+    with card("Verdict", "verdict", ABOUT):
         st.markdown(f"**{safe(verdict_text.headline(found)).replace('95 % CI', UNBROKEN)}**")
         said = " ".join(filter(None, (verdict_text.outlook(found), verdict_text.left_out(found))))
         if said:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.paired_difference import Difference
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit.run_summary import ACTIVE, is_uniform, main_metric
+from dynlora.viz.kit.run_summary import is_uniform, main_metric
 from dynlora.viz.kit.stats import t_reach
 
 Summary = Mapping[str, Any]
@@ -53,6 +52,7 @@ class Contest:
         seeds_needed: common seeds at which a difference of this size would be clear; None when no number up to
             `MOST_SEEDS` would be.
         why: there are no or not all pairs; empty when there are.
+        other: settings beside the method in which the group (first value) and the baseline (second) differ, by key.
     """
 
     group: Group
@@ -62,6 +62,7 @@ class Contest:
     is_clear: bool = False
     seeds_needed: int | None = None
     why: str = ""
+    other: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def gain(self) -> float:
@@ -96,26 +97,6 @@ class Contest:
         if self.seeds < FEWEST_SEEDS:
             return "few"
         return ("better" if self.gain > 0 else "worse") if self.is_clear else "unclear"
-
-
-@dataclass(frozen=True)
-class NextRuns:
-    """Runs that would make a verdict surer.
-
-    Attributes:
-        seeds: to run, by the id of the run whose configuration they take.
-        seconds: of training in all; None when no run says how long it took.
-        under_way: runs of these seeds that are queued or running already.
-    """
-
-    seeds: Mapping[str, tuple[int, ...]]
-    seconds: float | None
-    under_way: int = 0
-
-    @property
-    def n(self) -> int:
-        """Number of runs to start."""
-        return sum(len(seeds) for seeds in self.seeds.values())
 
 
 @dataclass(frozen=True)
@@ -255,19 +236,20 @@ def _contest(
 ) -> Contest:
     pairs, why = paired_difference.pairs(members, baseline, group)
     sides = [side for side in differences(pairs) if side.differences] if pairs else []
+    other = seed_groups.other_differences(members[group.runs[0]], members[baseline.runs[0]])
     if not sides:
-        return Contest(group, why=why or "The runs have no results on common held-out examples.")
+        return Contest(group, other=other, why=why or "The runs have no results on common held-out examples.")
     side = _decisive_side(sides)
     rows = list(side.differences.values())
     shown, level = paired_difference.interval(rows), 1 - (1 - LEVEL) / of
     excludes_0 = shown.low > 0 or shown.high < 0
     has_labels = bool(members[group.runs[0]].get("labels"))
     unit = "points" if side.key == "accuracy" else "nats" if has_labels else ""
-    is_clear = excludes_0 and len(rows) >= FEWEST_SEEDS and _over_seeds(rows, level) < abs(shown.mean)
-    return Contest(group, side, unit, shown, is_clear, _needed(rows, level), why)
+    is_clear = excludes_0 and len(rows) >= FEWEST_SEEDS and over_seeds(rows, level) < abs(shown.mean)
+    return Contest(group, side, unit, shown, is_clear, _needed(rows, level), why, other)
 
 
-def _over_seeds(rows: Sequence[np.ndarray], level: float, n: int | None = None) -> float:
+def over_seeds(rows: Sequence[np.ndarray], level: float, n: int | None = None) -> float:
     """Return half the width of the t interval over the seeds' means."""
     return t_reach([float(values.mean()) for values in rows], level, n)
 
@@ -281,60 +263,10 @@ def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
     examples = np.mean(rows, axis=0)
     if len(rows) < FEWEST_SEEDS or NORMAL * float(np.std(examples)) / math.sqrt(len(examples)) >= mean:
         return None
-    return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if _over_seeds(rows, level, n) < mean), None)
+    return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if over_seeds(rows, level, n) < mean), None)
 
 
 def _decisive_side(sides: Sequence[Side]) -> Side:
     """Return the difference in accuracy, or where no answer differs, the one in loss."""
     told = [side for side in sides if any(rows.any() for rows in side.differences.values())]
     return next((side for side in told or sides if side.key == "accuracy"), (told or list(sides))[0])
-
-
-def next_runs(found: Verdict, summaries: Mapping[str, Summary]) -> NextRuns | None:
-    """Return the runs that would make the decisive contest clear; None when it is, or when no few runs would.
-
-    Both sides get the seeds that the other has, and new ones until there are enough.
-
-    Args:
-        found: the verdict.
-        summaries: of all runs that may have such seeds, those under way included, by id.
-    """
-    contest = found.decisive or next(iter(found.contests), None)
-    if contest is None or contest.outcome not in ("few", "none", "unclear"):
-        return None
-    n = contest.seeds_needed if contest.outcome == "unclear" else FEWEST_SEEDS
-    if n is None:
-        return None
-    newest = [max(group.runs) for group in (found.baseline, contest.group)]
-    done, active = ([_seeds_of(summaries, run, states) for run in newest] for states in (("finished",), ACTIVE))
-    has = [own | more for own, more in zip(done, active, strict=True)]
-    wanted = _seeds(has, n)
-    missing = [tuple(seed for seed in wanted if seed not in own) for own in has]
-    seeds = {run: todo for run, todo in zip(newest, missing, strict=True) if todo}
-    under_way = sum(len(more - own) for own, more in zip(done, active, strict=True))
-    return NextRuns(seeds, _seconds(seeds, summaries), under_way) if seeds or under_way else None
-
-
-def _seeds_of(summaries: Mapping[str, Summary], run: str, states: Sequence[str]) -> set[int]:
-    """Return the seeds of the runs of a run's configuration that are in one of some states."""
-    alike = seed_groups.configuration(summaries[run])
-    members = (one for one in summaries.values() if one["status"] in states and isinstance(one.get("seed"), int))
-    return {one["seed"] for one in members if seed_groups.configuration(one) == alike}
-
-
-def _seeds(has: Sequence[set[int]], n: int) -> list[int]:
-    """Return n seeds: those that both sides have, those that one has, then the smallest that none has."""
-    both, either = has[0] & has[1], has[0] | has[1]
-    new = (seed for seed in count() if seed not in either)
-    found = [*sorted(both), *sorted(either - both)]
-    return [seed for seed in found if seed >= 0][:n] + [next(new) for _ in range(max(0, n - len(found)))]
-
-
-def _seconds(seeds: Mapping[str, Sequence[int]], summaries: Mapping[str, Summary]) -> float | None:
-    total = 0.0
-    for run, todo in seeds.items():
-        took = (summaries[run].get("time") or {}).get("train_s")
-        if not isinstance(took, int | float):
-            return None
-        total += len(todo) * took
-    return total

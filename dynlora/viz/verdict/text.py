@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import duration, one_line, plural, score, signed, source_name
-from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Contest, NextRuns, Verdict
+from dynlora.viz.kit.text import listed, one_line, plural, rough_duration, score, signed, source_name
+from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Contest, Verdict
+from dynlora.viz.verdict.next_runs import NextRuns
 
 WORDS = {
     "better": "better", "worse": "worse", "tie": "tie", "unclear": "not significantly different",
@@ -27,11 +28,20 @@ def headline(found: Verdict) -> str:
     among = f" (the best of {n} configurations)" if n > 1 and len(found.groups) > 2 else ""
     if contest.outcome == "few":
         has = plural(contest.seeds, "common seed")
-        return f"{where}, {group}{among} and {baseline} have {has}, too few to decide ({difference(contest)})."
+        said = f"{group}{among} and {baseline} have {has}, too few to decide ({difference(contest)})"
+        return f"{where}, {said}.{unlike(contest)}"
     if contest.outcome == "tie":
-        return f"{where}, {group}{among} and {baseline} tie: no example differs. {_use(found)}"
+        return f"{where}, {group}{among} and {baseline} tie: no example differs.{unlike(contest)} {_use(found)}"
     said = f"{group}{among} is {PHRASES[contest.outcome]} {baseline} ({difference(contest)})"
-    return f"{where}, {said}. {_use(found)}"
+    return f"{where}, {said}.{unlike(contest)} {_use(found)}"
+
+
+def unlike(contest: Contest) -> str:
+    """Say in which settings beside the method the two sides differ, after a space; empty where in none."""
+    if not contest.other:
+        return ""
+    parts = [f"{one_line(key, 40)} ({ours} against {theirs})" for key, (ours, theirs) in contest.other.items()]
+    return f" They also differ in {listed(parts)}, so the difference may not be the method's."
 
 
 def _use(found: Verdict) -> str:
@@ -110,7 +120,7 @@ def under_way(runs: NextRuns) -> str:
 
 def button(runs: NextRuns) -> str:
     """Return the label of the button that runs what is missing, with its time."""
-    time = "" if runs.seconds is None else f", about {duration(runs.seconds)}"
+    time = "" if runs.seconds is None else f", about {rough_duration(runs.seconds)}"
     return f"Add seeds: {plural(runs.n, 'run')}{time}"
 
 
@@ -126,6 +136,7 @@ def table(found: Verdict) -> pd.DataFrame:
                 f"mean {found.metric}": round(found.means[group.label], 4),
                 "seeds": len(group.runs),
                 "difference from the baseline": "baseline" if group is found.baseline else _shown(contest),
+                "also differs in": "" if contest is None else ", ".join(contest.other),
                 "verdict": "" if contest is None else WORDS[contest.outcome],
             }
         )

@@ -53,14 +53,17 @@ class Player {
   }
 
   play() {
-    if (this.frame >= this.data.steps.length - 1) this.frame = -1;
+    if (this.frame >= this.data.steps.length - 1) {
+      this.frame = 0;
+      this.paint();
+    }
     this.timer = setInterval(() => this.tick(), Math.max(60, PLAY_MS / this.data.steps.length));
     this.label();
   }
 
   tick() {
     if (!this.root.isConnected) return this.pause();
-    this.frame += 1;
+    this.frame = Math.min(this.frame + 1, this.data.steps.length - 1);
     this.paint();
     if (this.frame < this.data.steps.length - 1) return;
     if (!this.data.plays) return this.pause();

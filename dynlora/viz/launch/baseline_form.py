@@ -1,0 +1,56 @@
+"""One button that queues the plain LoRA baseline of a run: the same data, steps, rank and seed."""
+
+from __future__ import annotations
+
+import secrets
+
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs import launch
+from dynlora.jobs.quick_launch import start
+from dynlora.store import queries
+from dynlora.viz.kit.config_fields import launch_key
+from dynlora.viz.launch import form_model, presets
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.frame import guarded, refusal
+from dynlora.viz.ui.run_picker import Chosen, is_read_only, link, runs_dir
+from dynlora.viz.ui.toasts import announce
+
+
+def baseline_button(run: Chosen) -> None:
+    """Draw the button; where the page may only look, or the run is plain LoRA itself, the link that comes next.
+
+    Args:
+        run: the run that has nothing to be compared with.
+    """
+    with guarded():
+        config = queries.run_summary(run.folder)["config"]
+        strategies = {row["name"]: row for row in launch.catalog()["strategies"]}
+        twin = presets.twins(config, strategies).get("uniform")
+    if twin is None:
+        link("pages/launch.py", "Train another configuration like this", **{"from": run.id})
+        return
+    if is_read_only():
+        note("A plain LoRA run with the same settings would be its baseline. This dashboard is read-only.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
+        if st.button("Train its plain LoRA baseline", icon=":material/add:", type="primary", key="start-twin"):
+            _start(run, form_model.nested(twin))
+        link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": "uniform"})
+    note(f"{presets.TWIN_WORDS['uniform']} This page then follows both runs.")
+
+
+def _start(run: Chosen, config: dict[str, object]) -> None:
+    """Queue the twin and compare both; a second press before the page is refreshed queues nothing more."""
+    token = st.session_state.setdefault("twin_token", secrets.token_hex(8))
+    try:
+        with st.spinner("Checking the configuration"):
+            twin = start(config, runs_dir(), key=launch_key(token, config))
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        return
+    st.session_state.pop("twin_token", None)
+    st.query_params["runs"] = f"{run.id},{twin.id}"
+    announce("Queued: the plain LoRA baseline")
+    st.rerun()

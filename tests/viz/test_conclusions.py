@@ -1,0 +1,139 @@
+"""The first sentence of each page: computed, with its n, undefined where it is, and ties as ties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynlora.viz.capacity import conclusion as capacity
+from dynlora.viz.capacity import flows
+from dynlora.viz.compare import text as compare_text
+from dynlora.viz.inputs import text as inputs_text
+from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.viz.methods import model as methods_model
+from dynlora.viz.runs import conclusion as runs
+from tests.viz.listed import listed, swept_rows
+
+EFFECT = GateEffect(np.array([0.5, 0.01, 0.4]), 0.05, 24, 2)
+
+
+def groups(*values: float) -> pd.DataFrame:
+    return pd.DataFrame({"group": [f"g{i}" for i in range(len(values))], "metric": values})
+
+
+def told(frame: pd.DataFrame, effect: GateEffect | None = EFFECT, *, gated: bool = True, low: bool = False) -> str:
+    return inputs_text.conclusion(frame, "accuracy", 600, effect, gated=gated, low_is_good=low)
+
+
+def test_inputs_say_where_results_are_best_and_worst_and_what_gates_tell() -> None:
+    said = told(groups(0.8, 0.9, 0.7))
+    assert said.startswith("Accuracy is best for g1 (0.900) and worst for g2 (0.700): 3 input groups, n = 600 held-out")
+    assert said.endswith("2 of 3 gates differ between the groups beyond chance (n = 24 probe examples).")
+    assert "best for g2 (0.700) and worst for g1" in told(groups(0.8, 0.9, 0.7), low=True)
+
+
+def test_inputs_know_ties_and_what_was_not_recorded() -> None:
+    assert told(groups(0.8, 0.8)).startswith("Accuracy is 0.800 for all groups")
+    assert told(groups(np.nan), None, gated=False) == (
+        "This run has no results by input group. The run has no gates: its adapters treat every input alike."
+    )
+    none = GateEffect(np.zeros(3), 0.05, 24, 2)
+    assert "No gate differs between the groups beyond chance (n = 24 probe examples)." in told(groups(0.8), none)
+
+
+def state(ranks: list[int], importance: list[float]) -> pd.DataFrame:
+    frame = pd.DataFrame({"label": ["query", "query", "value", "value"], "position": range(4), "rank": ranks})
+    shares = pd.DataFrame({"importance_share": importance, "rank_share": ranks}, dtype=float)
+    return frame.join(shares)
+
+
+def traced(*rows: tuple[int, int, float]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=["origin", "holder", "parameters"])
+
+
+def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
+    said = capacity.conclusion(
+        state([2, 3, 5, 6], [1, 2, 3, 4]), np.full(4, 4.0), traced((0, 0, 60.0), (0, 2, 30.0), (1, -1, 10.0)),
+        flows.Balance(100, 90, 0, 10, 0), 0, 40, 2,
+    )  # fmt: skip
+    assert said == (
+        "In steps 0 to 40, 2 reallocations moved 30 parameters (33.3 % of those in use) and released 10: value gained "
+        "rank, query lost rank; rank and importance correlate with 1.00 (Spearman, n = 4 modules)."
+    )
+
+
+def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
+    still = flows.Balance(100, 100, 0, 0, 0)
+    said = capacity.conclusion(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
+    assert said == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
+    even = capacity.conclusion(state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1)
+    assert even.endswith(": every kind of module has as much rank as before.")
+
+
+def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:
+    summary: dict[str, Any] = {"status": "running", "step": 6, "max_steps": 150, "planned_events": 9}
+    assert capacity.outlook(summary, 0) == "Step 6 of 150. 9 reallocations planned, 0 done. This page follows the run."
+    assert "against plain LoRA" in capacity.outlook({**summary, "status": "finished"}, 9)
+
+
+def test_the_list_of_runs_names_who_leads_on_the_commonest_task() -> None:
+    found = runs.leader([*swept_rows(), listed(90, data="other", accuracy=0.99)])
+    assert found is not None
+    assert (len(found.runs), found.configurations, len(found.values)) == (36, 12, 3)
+    assert runs.sentence(found) == (
+        "On sst2 with minilm, 40 steps, dynamic (from its code) has the best mean accuracy, 0.830 (n = 3, from "
+        "0.820 to 0.840) of 12 configurations."
+    )
+
+
+def test_equal_means_tie_and_one_configuration_leads_nobody() -> None:
+    tied = runs.leader([listed(1), listed(2, strategy="lora")])
+    assert tied is not None
+    assert "dynamic (from its code) and lora (from its code) tie at the best mean accuracy, 0.800" in runs.sentence(
+        tied
+    )
+    alone = runs.leader([listed(1)])
+    assert alone is not None
+    assert (
+        runs.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic (from its code) reaches accuracy 0.800 (n = 1)."
+    )
+    assert runs.leader([listed(1, accuracy=None)]) is None
+    assert runs.standing(["finished", "running", "finished"]) == "3 runs: 2 finished and 1 running."
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.booleans())
+def test_no_configuration_is_better_than_the_leader(accuracies: list[float], is_loss: bool) -> None:
+    rows = [listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)]
+    if is_loss:
+        for row in rows:
+            row["metric"], row["metrics"] = "mse", {"mse": row["metrics"]["accuracy"]}
+    found = runs.leader(rows)
+    assert found is not None
+    assert found.mean == (min if is_loss else max)(accuracies)
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [(2, "2 methods: 1 checked against published code and 1 with gaps"),
+     (1, "1 of 2 methods fit the filters: 1 checked"),
+     (0, "None of 2 methods fits all filters.")],
+)  # fmt: skip
+def test_methods_are_counted_by_their_fidelity(shown: int, words: str) -> None:
+    every = [{"name": "a", "fidelity": "code"}, {"name": "b", "fidelity": "reconstruction"}]
+    assert methods_model.conclusion(every[:shown], 2).startswith(words)
+
+
+def test_compared_capacity_is_counted_in_runs_and_groups() -> None:
+    ranks = pd.DataFrame({"a": [4.0, 4.0], "b": [2.0, 4.0]}, index=["q", "k"])
+    assert compare_text.capacity(ranks, 5) == (
+        "5 runs in 2 groups: 1 of 2 common modules have different final ranks, by up to 2."
+    )
+    assert compare_text.capacity(pd.DataFrame(), 2) == "2 runs: no ranks have been recorded yet."
+    assert (
+        compare_text.settings_that_differ(pd.DataFrame({"setting": ["train.lr"]})) == "The settings differ in train.lr."
+    )
