@@ -93,6 +93,7 @@ def found_in(rows: Examples, split: Examples | None, has_classes: bool | None, m
     has_classes = not rows.is_numeric if has_classes is None else has_classes
     whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
+    yield from _encoding(rows)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
     use_classes = has_classes and not is_column_wrong
     for drop in _EARLY:
@@ -163,6 +164,19 @@ def _of_texts(rows: Examples) -> Iterator[Fault]:
         kind = type(rows.text[chosen[0]]).__name__
         said = f"{places(rows, chosen)}: data.text={_shown(rows.columns.text)} is a {kind} where a text is expected"
         yield Fault("no_text", "Not text", chosen, f"{said}; choose another column as data.text.", refuses=True)
+
+
+def _encoding(rows: Examples) -> Iterator[Fault]:
+    """Yield texts that may read wrong, because the bytes of their file do not say its encoding."""
+    chosen = np.flatnonzero(finders.guessed_encoding(rows))
+    if len(chosen):
+        guess = rows.tables[int(rows.table[chosen[0]])].guess
+        problem = f"the file does not say its encoding, {guess} was taken"
+        remedy = (
+            "where these texts read wrong, set data.encoding, such as data.encoding=windows-1251; where they read "
+            f"right, data.encoding={guess.lower()} confirms it"
+        )
+        yield Fault("encoding", "Encoding guessed", chosen, f"{places(rows, chosen)}: {problem}; {remedy}.")
 
 
 def _spellings(rows: Examples) -> Iterator[Fault]:

@@ -37,6 +37,15 @@ def no_texts(rows: Examples) -> np.ndarray:
     return _where(not is_empty(value) and not isinstance(value, str | int | float) for value in rows.text)
 
 
+def guessed_encoding(rows: Examples) -> np.ndarray:
+    """Return rows whose text or label depends on an encoding that was guessed."""
+    pairs, labels = (values or [""] * len(rows) for values in (rows.pair, rows.label))
+    cells = zip(rows.table.tolist(), rows.text, pairs, labels, strict=True)
+    return _where(
+        bool(rows.tables[table].guess) and not all(str(cell).isascii() for cell in found) for table, *found in cells
+    )
+
+
 def duplicates(rows: Examples) -> np.ndarray:
     """Return rows that repeat text and label of an earlier row of their side."""
     return _repeated(rows, [None if key is None else (key, name) for key, name in _labelled(rows, rows.keys)])

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dynlora.data_files.encodings import CODECS
 from dynlora.errors import DataError
 from dynlora.safe_files import printable
 
@@ -36,15 +37,6 @@ _KNOWN_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32")
 _NO_BYTES = np.zeros(256, np.int64)
 _NOT_IN_WINDOWS = [0x81, 0x8D, 0x8F, 0x90, 0x9D]
 """Bytes that are no character in Windows-1252."""
-
-ENCODINGS = (
-    "utf-8", "utf-16", "windows-1252", "latin-1", "windows-1250", "iso-8859-2", "iso-8859-15", "windows-1251", "koi8-r",
-    "windows-1253", "windows-1254", "windows-1255", "windows-1256", "shift-jis", "euc-jp", "gb18030", "big5", "euc-kr",
-)  # fmt: skip
-"""Encodings that can be given for a file."""
-
-_CODECS = {"shift-jis": "cp932", "euc-kr": "cp949", "utf-8": "utf-8-sig"}
-"""Python's names where they hold more of what files of that name hold."""
 
 
 class FileError(DataError):
@@ -86,7 +78,7 @@ class Source:
         path: where it lies.
         data: its bytes where they are not those on the disk: unpacked, or in another encoding.
         encoding: of its text as it lies on the disk, as people call it.
-        wanted: one of `ENCODINGS` that was given for its text; None: found from the bytes.
+        wanted: one of `encodings.ENCODINGS` that was given for its text; None: found from the bytes.
         guess: the encoding where the bytes do not say which it is, else empty.
     """
 
@@ -115,7 +107,7 @@ def opened(path: Path, encoding: str | None = None) -> Source:
 
     Args:
         path: of the file.
-        encoding: of its text, one of `ENCODINGS`; None: found from the bytes.
+        encoding: of its text, one of `encodings.ENCODINGS`; None: found from the bytes.
 
     Raises:
         DataError: when it is missing, empty, no .gz, or too large once unpacked.
@@ -197,9 +189,9 @@ def _as_given(source: Source, encoding: str) -> Source:
     """
     data = source.whole()
     try:
-        text = _without_nul(source.name, data.decode(_CODECS.get(encoding, encoding)))
+        text = _without_nul(source.name, data.decode(CODECS.get(encoding, encoding)))
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = None if encoding == "utf-16" else data.count(b"\n", 0, error.start) + 1
         problem = f"is not {encoding} text (data.encoding={encoding}); give its encoding, or none to have it found"
         raise refusal(source.name, problem, line) from None
     return replace(source, data=text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), encoding=encoding)

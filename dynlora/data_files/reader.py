@@ -47,7 +47,7 @@ def read_table(path: Path, limit: int | None = None, encoding: str | None = None
     Args:
         path: of the file; its ending says the format.
         limit: most rows that are read, for a look at the first; None for all.
-        encoding: of a text file, one of `opening.ENCODINGS`; None: found from its bytes.
+        encoding: of a text file, one of `encodings.ENCODINGS`; None: found from its bytes.
 
     Raises:
         DataError: one sentence with the file, the line where there is one, the rule and the remedy.
@@ -70,7 +70,7 @@ def read_sides(path: Path, limit: int | None = None, encoding: str | None = None
     Args:
         path: of the file or folder.
         limit: most rows that are read of each file; None for all.
-        encoding: of text files, one of `opening.ENCODINGS`; None: found from their bytes.
+        encoding: of text files, one of `encodings.ENCODINGS`; None: found from their bytes.
 
     Raises:
         DataError: when nothing readable is there.

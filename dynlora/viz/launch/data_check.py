@@ -64,7 +64,7 @@ def added(repairs: Sequence[Any], more: Sequence[Any]) -> list[Any]:
     return [repair for place, repair in enumerate(every) if repair not in every[:place]]
 
 
-def checked(config: Mapping[str, Any], path: Path) -> scan.Found:
+def checked(config: Mapping[str, Any], path: Path) -> scan.CheckResult:
     """Return what the check of the data of a configuration found.
 
     Raises:
