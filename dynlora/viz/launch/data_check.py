@@ -11,6 +11,7 @@ import pandas as pd
 
 from dynlora.config import parse_config
 from dynlora.data_files import binary_file, reader, repair_list, scan
+from dynlora.viz.kit import strong_language
 
 MAX_CHECKED_BYTES = 100 * 2**20
 """A larger file of this machine is checked by the command line only: a page would wait too long."""
@@ -98,5 +99,5 @@ def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
 
 def _example(row: Mapping[str, str]) -> str:
     """Return a row in words."""
-    text = f"“{row['text'][:60]}”" if row["text"] else "empty text"
+    text = f"“{strong_language.shown(row['text'])[:60]}”" if row["text"] else "empty text"
     return f"{text} ({row['label'][:30] or 'no label'})"
