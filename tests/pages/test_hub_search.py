@@ -25,6 +25,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A hub of this machine that may be asked."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_search, "SEARCH_S", 60.0)
     with fake_hub(HUB) as (url, _):
         monkeypatch.setattr(constants, "ENDPOINT", url)
         yield url
