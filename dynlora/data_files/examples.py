@@ -13,6 +13,7 @@ import numpy as np
 
 from dynlora.data_files.columns import Columns, missing
 from dynlora.data_files.reader import Sides
+from dynlora.data_files.similarity import Sketches
 from dynlora.data_files.table import Table
 from dynlora.errors import DataError
 
@@ -45,7 +46,7 @@ class Examples:
     row: np.ndarray
     side: np.ndarray
     class_names: Sequence[str] | None = None
-    _kept: dict[str, list[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -87,8 +88,8 @@ class Examples:
         object.__setattr__(found, "_kept", self._kept)
         return found
 
-    def _once(self, name: str, make: Callable[[], list[Any]]) -> list[Any]:
-        """Return values of all rows, made when they are first asked for."""
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what is worked out of all rows when it is first asked for."""
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
@@ -114,6 +115,12 @@ class Examples:
     def near_keys(self) -> list[Any]:
         """Text of each row in small letters, without punctuation and spaces; None where nothing is left."""
         return self._once("near_keys", self._near_keys)
+
+    @property
+    def sketches(self) -> Sketches:
+        """What finds texts that are alike though not equal."""
+        texts = (None if key is None else "\n".join(key) for key in self.near_keys)
+        return self._once("sketches", lambda: Sketches(list(texts)))
 
     @property
     def classes(self) -> list[str | None]:

@@ -95,6 +95,7 @@ class CheckResult:
 COVERED_BY = {
     "drop_shared": "drop_conflicts",
     "drop_near_shared": "drop_near_duplicates",
+    "drop_similar_shared": "drop_similar",
     "split_by": "drop_duplicates",
 }
 """Repairs that another one makes needless, where one file is split."""
@@ -151,7 +152,7 @@ def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[
     return {key: name for key in keys if (name := found[key]) is not None}
 
 
-LATE_KINDS = ("shared", "shared_other_label", "near_shared", "unseen")
+LATE_KINDS = ("shared", "shared_other_label", "near_shared", "similar_shared", "unseen")
 """Faults that are looked for after the split."""
 
 
