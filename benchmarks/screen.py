@@ -109,7 +109,7 @@ def _choose(page: Any, signal: str) -> float:
     """Choose another signal and return the seconds until its map has taken the place of the one before."""
     before = page.locator(MAP).first.get_attribute("href")
     start = time.perf_counter()
-    name = re.compile(f"^{signal}$", re.IGNORECASE)
+    name = re.compile(f"^{re.escape(signal)}$", re.IGNORECASE)
     page.get_by_role("button", name=name).or_(page.get_by_role("radio", name=name)).click()
     page.wait_for_function(
         "([map, before]) => { const now = document.querySelector(map); "

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from dynlora.data_files import repair_list
+from dynlora.data_files.encodings import Encoding
 from dynlora.errors import ConfigError, explain, keys_of, nearest, refuse_booleans, section_in
 from dynlora.renamed_settings import accept_old_names
 
@@ -98,10 +99,19 @@ class DataConfig(Section):
     max_length: int = Field(
         128, ge=4, le=8192, description=("Maximum length of a text in tokens; longer texts are truncated.")
     )
+    encoding: Encoding | None = Field(
+        None, description="Encoding of a CSV, TSV or JSON file, such as windows-1251; empty: found from its bytes."
+    )
     repair: tuple[repair_list.Repair, ...] | None = Field(
         None,
         description="Repairs of the rows before training, such as drop_duplicates; `dynlora data check` names them.",
     )
+
+    @field_validator("encoding", mode="before")
+    @classmethod
+    def _open_encoding(cls, value: Any) -> Any:
+        """Take auto for an encoding that is found."""
+        return None if value in ("", "auto") else value
 
     @field_validator("repair", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.packages_on_disk import send, server
 
@@ -24,6 +24,9 @@ def fake_hub(repositories: Repositories) -> Iterator[tuple[str, list[str]]]:
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         path = unquote(urlsplit(handler.path).path).strip("/")
+        if path in ("api/models", "api/datasets"):
+            _list(handler, path.partition("/")[2], repositories)
+            return
         kind, repo, rest = _split(path, repositories)
         files = repositories.get((kind, repo))
         if files is None:
@@ -42,6 +45,16 @@ def fake_hub(repositories: Repositories) -> Iterator[tuple[str, list[str]]]:
 
     with server(answer) as url:
         yield url, downloaded
+
+
+def _list(handler: BaseHTTPRequestHandler, kind: str, repositories: Repositories) -> None:
+    """Answer a search: the repositories of a kind with the word in their id, in the order they were given."""
+    word = parse_qs(urlsplit(handler.path).query).get("search", [""])[0]
+    ids = [repo for own, repo in repositories if own == kind and word.lower() in repo.lower()]
+    body = [
+        {"_id": str(n), "id": repo, "downloads": 1000 - n, "tags": [], "private": False} for n, repo in enumerate(ids)
+    ]
+    send(handler, json.dumps(body).encode(), "application/json")
 
 
 def _split(path: str, repositories: Repositories) -> tuple[str, str, str]:

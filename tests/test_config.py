@@ -130,6 +130,7 @@ BAD: dict[str, list[Any]] = {
     "data.max_train": [0, 1.5],
     "data.max_eval": [0, "all"],
     "data.max_length": [3, 8193, None],
+    "data.encoding": ["utf-9", 1252, ["utf-8"]],
     "data.repair": [
         "drop_all",
         3,

@@ -49,19 +49,26 @@ def check_file(path: Path, columns: dict[str, str], overrides: tuple[str, ...]) 
         path: of a file or folder.
         columns: names of columns by the keys of section `data`; those left out are guessed.
         overrides: `key=value` each.
+
+    Raises:
+        ConfigError: when a setting cannot be used.
+        DataError: when the file cannot be read.
     """
     from dynlora.config import parse_config
     from dynlora.config_files import set_key, split_override
     from dynlora.data_files import scan
+    from dynlora.errors import ConfigError
 
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"data": {}}
     for override in overrides:
-        set_key(values, *split_override(override))
-    given = values.get("data") if isinstance(values.get("data"), dict) else {}
-    values["data"] = {**(given or {}), **columns, "path": str(path)}
+        key, value = split_override(override)
+        if key in ("data.path", "data.name"):
+            raise ConfigError(f"--set {override}: the file to check is given as FILE; leave {key} out")
+        set_key(values, key, value)
+    values["data"] = {**values["data"], **columns, "path": str(path)}
     config = parse_config(values)
     open_columns = [key for key in ("text", "label") if key not in values["data"]]
-    guess = scan.guess(path, open_columns)
+    guess = scan.guess(path, open_columns, config.data.encoding)
     section = config.data.model_copy(update=guess)
     return scan.look(path, scan.wanted_of(section, config.seed))
 

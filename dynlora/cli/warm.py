@@ -14,8 +14,12 @@ from typing import Any
 import click
 
 from dynlora.cli.options import in_runs
+from dynlora.errors import DynloraError
+from dynlora.jobs import check_requests
+from dynlora.jobs.queue import LOG_NAME, is_pending
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.warm import TAKEN
+from dynlora.store.schema import run_folder
 
 NEEDED = (
     "torch", "accelerate", "datasets", "dynlora.strategies", "dynlora.tasks.classification",
@@ -52,10 +56,20 @@ def warm(context: click.Context) -> None:
 @click.argument("run_id", metavar="ID")
 @in_runs
 def check_queued(run_id: str, runs_dir: Path) -> None:
-    """Check a run of the queue whole; one that cannot be trained has failed then."""
-    from dynlora.training.queued import check_queued as check
+    """Check runs of the queue whole, ID and all whose check was asked for; one that cannot be trained has failed then.
 
-    sys.exit(0 if check(runs_dir, run_id) is None else 2)
+    One process of a runs folder does so at a time: another one ends at once, before it imports what a check needs.
+    """
+    refused = set[str]()
+    for asked in check_requests.taken(runs_dir.resolve()):
+        with suppress(DynloraError):  # one that was deleted, or that cannot be read
+            folder = run_folder(runs_dir, asked)
+            if is_pending(folder):
+                log_from_here(folder / LOG_NAME)
+                from dynlora.training.queued import check_queued as check
+
+                refused |= {asked} if check(runs_dir, asked) is not None else set()
+    sys.exit(2 if run_id in refused else 0)
 
 
 def _order(line: str) -> dict[str, Any] | None:

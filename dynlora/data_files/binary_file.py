@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from dynlora.data_files.json_file import column
 from dynlora.data_files.opening import MAX_COLUMNS, MAX_UNPACKED, Source, checked_columns, first_line, refusal
-from dynlora.data_files.table import Table, plain
+from dynlora.data_files.table import Table, as_text_note, of_columns, plain
 from dynlora.errors import DataError
 from dynlora.safe_files import read_json
 
@@ -51,7 +50,7 @@ def read_parquet(source: Source, limit: int | None = None) -> Table:
                 raise refusal(source.name, "its first row group is too large to read; write smaller row groups")
             batches = [batch for batch in [next(file.iter_batches(batch_size=limit), None)] if batch is not None]
             return Table.of(source.name, plain(pa.Table.from_batches(batches, file.schema_arrow)), None, ())
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # damage shows as whatever pyarrow raises
         raise refusal(source.name, f"cannot be read as Parquet ({first_line(error)}); check the file") from None
@@ -96,7 +95,7 @@ def read_saved(folder: Path) -> Table:
         tables = [pa.ipc.open_stream(pa.memory_map(str(_part(folder, name)))).read_all() for name in names]
         rows = pa.concat_tables(tables)
         rows.validate(full=True)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # damage shows as whatever pyarrow raises
         raise refusal(folder.name, f"is no whole folder of save_to_disk ({first_line(error)}); save it again") from None
@@ -130,7 +129,7 @@ def read_excel(source: Source, limit: int | None = None) -> Table:
             sheet, others = book.worksheets[0], len(book.worksheets) - 1
             cells = list(_filled(source.name, sheet.iter_rows(values_only=True), limit))
             notes = [f"sheet {sheet.title!r}" + (f", the first of {others + 1}" if others else "")]
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # damage shows as whatever openpyxl raises
         raise refusal(source.name, f"cannot be read as Excel ({first_line(error)}); save it again") from None
@@ -183,13 +182,11 @@ def _of_cells(name: str, cells: list[tuple[int, list[Any]]], notes: list[str]) -
     for number, row in rows:
         if any(cell is not None for cell in row[len(names) :]):
             raise refusal(name, f"has more cells than the header names ({len(names)}); name the column", number, "row")
-    columns = {
-        each: column([_cell(row[place]) if place < len(row) else None for _, row in rows])
-        for place, each in enumerate(names)
-    }
-    table = pa.table(columns)
+    table, mixed = of_columns(
+        {each: [_cell(row[place]) if place < len(row) else None for _, row in rows] for place, each in enumerate(names)}
+    )
     return Table((name,), table, np.zeros(len(rows), np.int64), np.array([n for n, _ in rows], np.int64), "row",
-                 tuple(notes))  # fmt: skip
+                 (*notes, *as_text_note(mixed)))  # fmt: skip
 
 
 def _cell(value: Any) -> Any:

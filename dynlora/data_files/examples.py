@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from dynlora.data_files.columns import Columns, missing
 from dynlora.data_files.conversations import asked_and_said, conversation
 from dynlora.data_files.reader import Sides
+from dynlora.data_files.similarity import Sketches
 from dynlora.data_files.table import Table
 from dynlora.errors import DataError
 
@@ -46,6 +47,7 @@ class Examples:
     row: np.ndarray
     side: np.ndarray
     class_names: Sequence[str] | None = None
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -84,11 +86,16 @@ class Examples:
                        side=self.side[chosen])  # fmt: skip
 
     def with_side(self, side: np.ndarray) -> Examples:
-        """Return the rows with other sides, (n,); what was worked out of texts and labels is kept."""
+        """Return the rows with other sides, (n,); what is worked out of texts and labels serves both."""
         found = replace(self, side=side)
-        for name in ("keys", "near_keys", "classes"):
-            found.__dict__[name] = getattr(self, name)
+        object.__setattr__(found, "_kept", self._kept)
         return found
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what is worked out of all rows when it is first asked for."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
     def values(self, column: str) -> list[Any]:
         """Return another column of the rows.
@@ -102,25 +109,40 @@ class Examples:
         whole = [table.values(column) for table in self.tables]
         return [whole[table][row] for table, row in zip(self.table, self.row, strict=True)]
 
-    @cached_property
+    @property
     def keys(self) -> list[Any]:
         """Text, or both texts, of each row as written; None where one is empty."""
+        return self._once("keys", self._keys)
+
+    @property
+    def near_keys(self) -> list[Any]:
+        """Text of each row in small letters, without punctuation and spaces; None where nothing is left."""
+        return self._once("near_keys", self._near_keys)
+
+    @property
+    def sketches(self) -> Sketches:
+        """What finds texts that are alike though not equal."""
+        texts = (None if key is None else "\n".join(key) for key in self.near_keys)
+        return self._once("sketches", lambda: Sketches(list(texts)))
+
+    @property
+    def classes(self) -> list[str | None]:
+        """Class name of each row; None where the label is empty."""
+        return self._once("classes", self._classes)
+
+    def _keys(self) -> list[Any]:
         pairs = self.pair or [""] * len(self)
         return [
             None if is_empty(text) or (self.pair and is_empty(pair)) else (str(text), str(pair))
             for text, pair in zip(self.text, pairs, strict=True)
         ]
 
-    @cached_property
-    def near_keys(self) -> list[Any]:
-        """Text of each row in small letters, without punctuation and spaces; None where nothing is left."""
+    def _near_keys(self) -> list[Any]:
         found = [None if key is None else tuple(" ".join(_WORD.findall(part.casefold())) for part in key)
                  for key in self.keys]  # fmt: skip
         return [key if key and any(key) else None for key in found]
 
-    @cached_property
-    def classes(self) -> list[str | None]:
-        """Class name of each row; None where the label is empty."""
+    def _classes(self) -> list[str | None]:
         known: dict[Any, str | None] = {}
         found: list[str | None] = []
         for value in self.label:

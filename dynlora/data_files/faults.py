@@ -12,6 +12,7 @@ import numpy as np
 from dynlora.data_files import finders, splitting
 from dynlora.data_files.columns import GROUPS
 from dynlora.data_files.examples import HELD_OUT, Examples
+from dynlora.data_files.repair_list import LIKE
 from dynlora.data_files.words import counted, places, quoted, several
 from dynlora.safe_files import printable
 
@@ -68,6 +69,8 @@ _EARLY = (
     _Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
     _Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
           "the text differs from an earlier one of its class only by case, punctuation or spaces", "keep one of them"),
+    _Drop("similar", "Similar texts", "drop_similar",
+          f"the text shares {LIKE.replace('their', 'its')} with an earlier one of its class", "keep one of them"),
     _Drop("conflict", "Conflicting labels", "drop_conflicts", "the same text has another label in another row",
           "correct the label", of_classes=True),
     _Drop("rare", "Classes with one row", "drop_rare", "no other row has its class", "add rows of the class",
@@ -76,6 +79,9 @@ _EARLY = (
 _LATE = (
     _Drop("near_shared", "Nearly the same text held out", "drop_near_shared",
           "the training text is in the held-out part too but for case, punctuation or spaces", "keep it on one side"),
+    _Drop("similar_shared", "Similar text held out", "drop_similar_shared",
+          f"the training text shares {LIKE.replace('their', 'its')} with a held-out text of its class",
+          "keep them on one side"),
     _Drop("unseen", "Held-out class never trained", "drop_unseen",
           "the held-out class is in no training example", "add training examples of it", of_classes=True),
 )  # fmt: skip
@@ -93,6 +99,7 @@ def found_in(rows: Examples, split: Examples | None, has_classes: bool | None, m
     has_classes = bool(rows.label) and (not rows.is_numeric if has_classes is None else has_classes)
     whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
+    yield from _encoding(rows)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
     use_classes = has_classes and not is_column_wrong
     for drop in _EARLY:
@@ -165,6 +172,19 @@ def _of_texts(rows: Examples) -> Iterator[Fault]:
         kind = type(rows.text[chosen[0]]).__name__
         said = f"{places(rows, chosen)}: data.text={_shown(rows.columns.text)} is a {kind} where a text is expected"
         yield Fault("no_text", "Not text", chosen, f"{said}; choose another column as data.text.", refuses=True)
+
+
+def _encoding(rows: Examples) -> Iterator[Fault]:
+    """Yield texts that may read wrong, because the bytes of their file do not say its encoding."""
+    chosen = np.flatnonzero(finders.guessed_encoding(rows))
+    if len(chosen):
+        guess = rows.tables[int(rows.table[chosen[0]])].guess
+        problem = f"the file does not say its encoding, {guess} was taken"
+        remedy = (
+            "where these texts read wrong, set data.encoding, such as data.encoding=windows-1251; where they read "
+            f"right, data.encoding={guess.lower()} confirms it"
+        )
+        yield Fault("encoding", "Encoding guessed", chosen, f"{places(rows, chosen)}: {problem}; {remedy}.")
 
 
 def _spellings(rows: Examples) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dynlora.data_files import similarity
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, is_empty
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
@@ -37,6 +38,15 @@ def no_texts(rows: Examples) -> np.ndarray:
     return _where(not is_empty(value) and not isinstance(value, str | int | float) for value in rows.text)
 
 
+def guessed_encoding(rows: Examples) -> np.ndarray:
+    """Return rows whose text or label depends on an encoding that was guessed."""
+    pairs, labels = (values or [""] * len(rows) for values in (rows.pair, rows.label))
+    cells = zip(rows.table.tolist(), rows.text, pairs, labels, strict=True)
+    return _where(
+        bool(rows.tables[table].guess) and not all(str(cell).isascii() for cell in found) for table, *found in cells
+    )
+
+
 def duplicates(rows: Examples) -> np.ndarray:
     """Return rows that repeat text and label of an earlier row of their side."""
     return _repeated(rows, [None if key is None else (key, name) for key, name in _labelled(rows, rows.keys)])
@@ -46,6 +56,26 @@ def near_duplicates(rows: Examples) -> np.ndarray:
     """Return rows that are an earlier row of their side and class but for case, punctuation and spaces."""
     found = _repeated(rows, [None if key is None else (key, name) for key, name in _labelled(rows, rows.near_keys)])
     return found & ~duplicates(rows)
+
+
+def similar(rows: Examples) -> np.ndarray:
+    """Return rows whose text is much like an earlier one of their side and class, and not the same."""
+    groups = list(zip(rows.side.tolist(), _classes_or_none(rows), strict=True))
+    return similarity.repeated(rows.near_keys, groups, rows.sketches)
+
+
+def similar_shared(rows: Examples) -> np.ndarray:
+    """Return training rows whose text is much like a held-out one of their class, and not the same."""
+    same = _on_both_sides(rows, rows.near_keys)
+    train, held = (np.flatnonzero(flags).tolist() for flags in ((rows.side == TRAIN) & ~same, rows.side == HELD_OUT))
+    found = np.zeros(len(rows), bool)
+    found[similarity.alike_to(train, held, _classes_or_none(rows), rows.sketches)] = True
+    return found
+
+
+def _classes_or_none(rows: Examples) -> Sequence[str | None]:
+    """Return the class of each row; None for all where labels are numbers on a scale."""
+    return rows.classes if rows.label and not rows.is_numeric else [None] * len(rows)
 
 
 def _labelled(rows: Examples, keys: Sequence[Any]) -> list[tuple[Any, str | None]]:
@@ -179,9 +209,11 @@ DROPPED_BY: dict[str, Callable[[Examples], np.ndarray]] = {
     "drop_empty_labels": empty_labels,
     "drop_duplicates": duplicates,
     "drop_near_duplicates": near_duplicates,
+    "drop_similar": similar,
     "drop_conflicts": conflicts,
     "drop_shared": shared,
     "drop_near_shared": near_shared,
+    "drop_similar_shared": similar_shared,
     "drop_rare": rare,
     "drop_unseen": unseen,
 }

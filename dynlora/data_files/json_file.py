@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from dynlora.data_files.opening import Source, as_utf8, checked_columns, refusal
-from dynlora.data_files.table import ARROW_REFUSALS, Table, plain
+from dynlora.data_files.table import ARROW_REFUSALS, Table, as_text_note, like, of_columns, plain
 from dynlora.errors import DataError
 
 PIECE_BYTES = 10 * 2**20
@@ -66,14 +65,15 @@ def _read_lines(source: Source, limit: int | None) -> Table:
     if not places:
         raise refusal(source.name, "has no rows; write one object {...} on each line")
     data = kept if kept is not None else source.whole().removeprefix(b"\xef\xbb\xbf")
+    mixed: list[str] = []
     try:
         rows = _typed(data)
         if rows.num_rows != len(places):
             raise pa.ArrowInvalid("another number of rows")
     except (*ARROW_REFUSALS, KeyError):  # KeyError: a name that stands twice in an object; the last value counts
-        rows = of_rows([json.loads(line) for line in data.split(b"\n") if line.strip()])
+        rows, mixed = _of_rows([json.loads(line) for line in data.split(b"\n") if line.strip()])
     checked_columns(source.name, rows.column_names)
-    return Table.of(source.name, rows, places, (source.encoding,))
+    return Table.of(source.name, rows, places, (source.encoding, *as_text_note(mixed)), source.guess)
 
 
 def _object_lines(source: Source, limit: int | None) -> tuple[list[int], bytes | None]:
@@ -111,7 +111,7 @@ def _typed(data: bytes) -> pa.Table:
     """Return rows with the types that pyarrow sees, piece by piece."""
     tables = [plain(_typed_piece(piece)) for piece in _pieces(data)]
     schema = tables[0].schema
-    whole = [table if table.schema.equals(schema) else _like(table, schema) for table in tables]
+    whole = [table if table.schema.equals(schema) else like(table, schema) for table in tables]
     return pa.concat_tables(whole)
 
 
@@ -139,16 +139,6 @@ def _typed_piece(piece: bytes) -> pa.Table:
             block *= 2
 
 
-def _like(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a piece with the columns and types of the first."""
-    unknown = set(table.column_names) - set(schema.names)
-    if unknown:
-        raise pa.ArrowInvalid(f"new columns {unknown}")
-    empty = {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in table.column_names}
-    columns = [empty[field.name] if field.name in empty else table[field.name].cast(field.type) for field in schema]
-    return pa.table(columns, schema=schema)
-
-
 # --- a list of rows, or an object that holds one
 
 
@@ -156,7 +146,9 @@ def _read_whole(source: Source) -> Table:
     """Return the rows of a file that is one list, or one object with a list."""
     text = source.whole().decode("utf-8-sig")
     if (columns := _columns(source.name, text)) is not None:
-        return Table.of(source.name, columns, None, (source.encoding, "a list for each column"))
+        rows, mixed = of_columns(columns)
+        notes = (source.encoding, "a list for each column", *as_text_note(mixed))
+        return Table.of(source.name, rows, None, notes, source.guess)
     start, key = _start_of_rows(source.name, text)
     items, places, end = _items(source.name, text, start)
     if not key:
@@ -169,17 +161,17 @@ def _read_whole(source: Source) -> Table:
         checked_columns(source.name, list(item), line)
     if not items:
         raise refusal(source.name, "has no rows; write a list of objects [{...}, {...}]")
+    mixed: list[str] = []
     try:
-        lines = "\n".join(pd.io.json.ujson_dumps(item) for item in items)  # pyright: ignore[reportAttributeAccessIssue]
-        rows = plain(_typed_piece(lines.encode()))
+        rows = plain(_typed_piece("\n".join(json.dumps(item) for item in items).encode()))
     except ARROW_REFUSALS:
-        rows = of_rows(items)
-    notes = (source.encoding, *([f"rows of {key!r}"] if key else []))
-    return Table.of(source.name, rows, places, notes)
+        rows, mixed = _of_rows(items)
+    notes = (source.encoding, *([f"rows of {key!r}"] if key else []), *as_text_note(mixed))
+    return Table.of(source.name, rows, places, notes, source.guess)
 
 
-def _columns(name: str, text: str) -> pa.Table | None:
-    """Return the table of an object with a list of as many values for each column, None where it is none."""
+def _columns(name: str, text: str) -> dict[str, list[Any]] | None:
+    """Return the columns of an object with a list of as many values for each, None where it is none."""
     found = _object(name, text)
     lists = [value for value in found.values() if isinstance(value, list)]
     if len(lists) < 2 or len(lists) < len(found) or len({len(value) for value in lists}) > 1:
@@ -187,7 +179,7 @@ def _columns(name: str, text: str) -> pa.Table | None:
     if any(isinstance(value[0], dict) for value in lists if value):
         return None
     checked_columns(name, list(found))
-    return pa.table({key: column(value) for key, value in found.items()})
+    return found
 
 
 def _object(name: str, text: str) -> dict[str, Any]:
@@ -284,20 +276,7 @@ def _not_json(name: str, error: Exception) -> DataError:
     return refusal(name, "is nested too deep; write a list of flat objects [{...}, {...}]")
 
 
-def of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return a table of objects; a column of several types becomes text."""
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    return pa.table({name: column([row.get(name) for row in rows]) for name in names})
-
-
-def column(values: Sequence[Any]) -> pa.Array:
-    """Return values of one type as they are; of several as text, lists and objects as JSON."""
-    try:
-        return pa.array(values)
-    except ARROW_REFUSALS:
-        return pa.array([None if value is None else _text(value) for value in values], pa.string())
-
-
-def _text(value: Any) -> str:
-    """Return one value as text."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
+def _of_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, list[str]]:
+    """Return a table of objects, and the columns that are text because their values are of several types."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    return of_columns({name: [row.get(name) for row in rows] for name in names})

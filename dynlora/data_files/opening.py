@@ -7,10 +7,13 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
+from dynlora.data_files.encodings import CODECS
 from dynlora.errors import DataError
 from dynlora.safe_files import printable
 
@@ -29,6 +32,11 @@ MAX_COLUMNS = 2000
 _CHUNK = 2**20
 _KNOWN_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
                 (codecs.BOM_UTF16_BE, "UTF-16"))  # fmt: skip
+
+
+_NO_BYTES = np.zeros(256, np.int64)
+_NOT_IN_WINDOWS = [0x81, 0x8D, 0x8F, 0x90, 0x9D]
+"""Bytes that are no character in Windows-1252."""
 
 
 class FileError(DataError):
@@ -69,12 +77,16 @@ class Source:
     Attributes:
         path: where it lies.
         data: its bytes where they are not those on the disk: unpacked, or in another encoding.
-        encoding: of its text as it lies on the disk.
+        encoding: of its text as it lies on the disk, as people call it.
+        wanted: one of `encodings.ENCODINGS` that was given for its text; None: found from the bytes.
+        guess: the encoding where the bytes do not say which it is, else empty.
     """
 
     path: Path
     data: bytes | None = None
     encoding: str = "UTF-8"
+    wanted: str | None = None
+    guess: str = ""
 
     @property
     def name(self) -> str:
@@ -90,8 +102,12 @@ class Source:
         return self.path.read_bytes() if self.data is None else self.data
 
 
-def opened(path: Path) -> Source:
+def opened(path: Path, encoding: str | None = None) -> Source:
     """Return the bytes of a file, unpacked where it is a .gz.
+
+    Args:
+        path: of the file.
+        encoding: of its text, one of `encodings.ENCODINGS`; None: found from the bytes.
 
     Raises:
         DataError: when it is missing, empty, no .gz, or too large once unpacked.
@@ -102,7 +118,7 @@ def opened(path: Path) -> Source:
     if path.stat().st_size == 0:
         raise refusal(path.name, "the file is empty; add a header line and rows")
     if path.suffix.lower() != ".gz":
-        return Source(path)
+        return Source(path, wanted=encoding)
     try:
         with gzip.open(path) as file:
             data = file.read(MAX_UNPACKED + 1)
@@ -113,14 +129,15 @@ def opened(path: Path) -> Source:
         raise refusal(path.name, f"has more than {limit} once unpacked; unpack it and give the unpacked file")
     if not data:
         raise refusal(path.name, "holds an empty file; add a header line and rows")
-    return Source(path, data)
+    return Source(path, data, wanted=encoding)
 
 
 def as_utf8(source: Source, *, in_lines: bool = True) -> Source:
     """Return text as UTF-8, whatever it was in; the encoding that was taken is named in the result.
 
-    UTF-8 with and without a byte-order mark, UTF-16 and UTF-32; else Windows-1252 or Latin-1. Every byte is a
-    character in those two, so a damaged file is recognised only by the words that its bytes spell.
+    Without one that was given: UTF-8 with and without a byte-order mark, UTF-16 and UTF-32; else Windows-1252 or
+    Latin-1, which is a guess, because every byte is a character in those two. UTF-8 that is damaged in places is told
+    from them by counting: it holds more sequences that are valid than bytes that are not.
 
     Args:
         source: bytes of a text file.
@@ -131,8 +148,10 @@ def as_utf8(source: Source, *, in_lines: bool = True) -> Source:
     """
     with source.open() as file:
         head = file.read(4096)
-    if wide := _wide_encoding(head):
-        source = Source(source.path, _decoded(source, wide[0]).encode("utf-8"), wide[1])
+    if source.wanted is not None:
+        source = _as_given(source, source.wanted)
+    elif wide := _wide_encoding(head):
+        source = replace(source, data=_decoded(source, wide[0]), encoding=wide[1])
     elif not _is_utf8(source):
         source = _of_single_bytes(source)
     if in_lines:
@@ -153,12 +172,37 @@ def _wide_encoding(head: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _decoded(source: Source, encoding: str) -> str:
-    """Return text of two or four bytes a character."""
+def _decoded(source: Source, encoding: str) -> bytes:
+    """Return text of two or four bytes a character as UTF-8; a NUL, which no text holds, is refused."""
     try:
-        return source.whole().decode(encoding)
+        text = source.whole().decode(encoding)
     except UnicodeDecodeError:
         raise refusal(source.name, f"is not whole {encoding[:6].upper()} text; save it as UTF-8") from None
+    return _without_nul(source.name, text).encode("utf-8")
+
+
+def _as_given(source: Source, encoding: str) -> Source:
+    """Return text of the encoding that was given for it.
+
+    Raises:
+        DataError: when it is no text of that encoding.
+    """
+    data = source.whole()
+    try:
+        text = _without_nul(source.name, data.decode(CODECS.get(encoding, encoding)))
+    except UnicodeDecodeError as error:
+        line = None if encoding == "utf-16" else data.count(b"\n", 0, error.start) + 1
+        problem = f"is not {encoding} text (data.encoding={encoding}); give its encoding, or none to have it found"
+        raise refusal(source.name, problem, line) from None
+    return replace(source, data=text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), encoding=encoding)
+
+
+def _without_nul(name: str, text: str) -> str:
+    """Return a text that holds no NUL."""
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise refusal(name, "holds a NUL character, so it is no text; save the table as CSV in UTF-8", line)
+    return text
 
 
 def _chunks(source: Source) -> Iterator[bytes]:
@@ -185,20 +229,26 @@ def _is_utf8(source: Source) -> bool:
 def _of_single_bytes(source: Source) -> Source:
     """Return text of one byte a character; UTF-8 that is damaged in places is refused instead."""
     data = source.whole()
-    text = data.decode("utf-8", "surrogateescape")
-    broken = sum("\udc80" <= character <= "\udcff" for character in text)
-    if sum(character > "\x7f" for character in text) - broken > broken:
-        first = next(place for place, character in enumerate(text) if "\udc80" <= character <= "\udcff")
-        line = text.count("\n", 0, first) + 1
+    counts = sum((np.bincount(np.frombuffer(chunk, np.uint8), minlength=256) for chunk in _chunks(source)), _NO_BYTES)
+    valid = data.decode("utf-8", "ignore")
+    broken, sequences = len(data) - len(valid.encode("utf-8")), len(valid) - int(counts[:0x80].sum())
+    if sequences > broken:
+        line = data.count(b"\n", 0, _first_broken(data)) + 1
         raise refusal(source.name, "has bytes that are no UTF-8, unlike the rest; correct or remove them", line)
-    if sum(data.count(bytes([control])) for control in (*range(9), *range(14, 32))) * 50 > len(data):
+    if (counts[:9].sum() + counts[14:32].sum()) * 50 > len(data):
         raise refusal(source.name, "is no text; save the table as CSV in UTF-8")
-    encoding, said = ("cp1252", "Windows-1252") if any(0x80 <= byte < 0xA0 for byte in set(data)) else ("latin-1", "")
+    is_windows = counts[0x80:0xA0].any() and not counts[_NOT_IN_WINDOWS].any()
+    codec, said = ("cp1252", "Windows-1252") if is_windows else ("latin-1", "Latin-1")
+    return replace(source, data=data.decode(codec).encode("utf-8"), encoding=said, guess=said)
+
+
+def _first_broken(data: bytes) -> int:
+    """Return the position of the first byte that is no UTF-8."""
     try:
-        decoded = data.decode(encoding)
-    except UnicodeDecodeError:
-        decoded, said = data.decode("latin-1"), ""
-    return Source(source.path, decoded.encode("utf-8"), said or "Latin-1")
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(data)
 
 
 def _refuse_long_lines(source: Source) -> None:

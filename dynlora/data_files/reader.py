@@ -41,19 +41,20 @@ class Sides:
     held_out: Table | None = None
 
 
-def read_table(path: Path, limit: int | None = None) -> Table:
+def read_table(path: Path, limit: int | None = None, encoding: str | None = None) -> Table:
     """Return the table of one file.
 
     Args:
         path: of the file; its ending says the format.
         limit: most rows that are read, for a look at the first; None for all.
+        encoding: of a text file, one of `encodings.ENCODINGS`; None: found from its bytes.
 
     Raises:
         DataError: one sentence with the file, the line where there is one, the rule and the remedy.
     """
     if not is_table(path):
         raise refusal(path.name, f"the ending must be one of {endings_text()}; convert the file")
-    table = READERS[ending_of(path)](opened(path), limit)
+    table = READERS[ending_of(path)](opened(path, encoding), limit)
     if len(table) == 0:
         raise refusal(path.name, "has a header but no rows; add rows")
     names = table.columns
@@ -63,18 +64,19 @@ def read_table(path: Path, limit: int | None = None) -> Table:
     return table
 
 
-def read_sides(path: Path, limit: int | None = None) -> Sides:
+def read_sides(path: Path, limit: int | None = None, encoding: str | None = None) -> Sides:
     """Return the tables of a file, of a folder with a training file, or of a folder of `datasets.save_to_disk`.
 
     Args:
         path: of the file or folder.
         limit: most rows that are read of each file; None for all.
+        encoding: of text files, one of `encodings.ENCODINGS`; None: found from their bytes.
 
     Raises:
         DataError: when nothing readable is there.
     """
     if not path.is_dir():
-        return Sides(read_table(path, limit))
+        return Sides(read_table(path, limit, encoding))
     if binary_file.is_saved(path):
         return _saved_sides(path)
     files = files_of(path)
@@ -84,7 +86,8 @@ def read_sides(path: Path, limit: int | None = None) -> Sides:
             "has no train.csv, train.jsonl or train.parquet; name the files train.* and validation.*, or give one file",
         )
     held_out = next((files[name] for name in HELD_OUT_NAMES if name in files), None)
-    return Sides(_together(files["train"], limit), None if held_out is None else _together(held_out, limit))
+    train = _together(files["train"], limit, encoding)
+    return Sides(train, None if held_out is None else _together(held_out, limit, encoding))
 
 
 def _saved_sides(path: Path) -> Sides:
@@ -117,10 +120,10 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _together(paths: list[Path], limit: int | None) -> Table:
+def _together(paths: list[Path], limit: int | None, encoding: str | None) -> Table:
     """Return the rows of one file, or of several shards in order."""
     try:
-        return joined([read_table(path, limit) for path in paths])
+        return joined([read_table(path, limit, encoding) for path in paths])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         problem = f"has other columns or types than the other shards ({first_line(error)}); check the shards"
         raise refusal(paths[0].name, problem) from None

@@ -7,25 +7,32 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynlora.data_files.similarity import PIECE, SHARE
+
 DropName = Literal[
-    "drop_empty_texts", "drop_empty_labels", "drop_duplicates", "drop_near_duplicates", "drop_conflicts", "drop_shared",
-    "drop_near_shared", "drop_rare", "drop_unseen",
+    "drop_empty_texts", "drop_empty_labels", "drop_duplicates", "drop_near_duplicates", "drop_similar",
+    "drop_conflicts", "drop_shared", "drop_near_shared", "drop_similar_shared", "drop_rare", "drop_unseen",
 ]  # fmt: skip
+
+LIKE = f"{SHARE:.0%} or more of their pieces of {PIECE} characters".replace("%", " %")
+"""When two texts are alike, in words."""
 
 DROPS: Mapping[str, str] = {
     "drop_empty_texts": "rows without a text",
     "drop_empty_labels": "rows without a label",
     "drop_duplicates": "rows that repeat text and label of an earlier row",
     "drop_near_duplicates": "rows that differ from an earlier row of their class by case, punctuation or spaces only",
+    "drop_similar": f"rows that share {LIKE} with an earlier row of their class",
     "drop_conflicts": "all rows of a text that has several labels",
     "drop_shared": "training examples whose text is held out too",
     "drop_near_shared": "training examples that differ from a held-out text by case, punctuation or spaces only",
+    "drop_similar_shared": f"training examples that share {LIKE} with a held-out text of their class",
     "drop_rare": "the row of a class that has only one",
     "drop_unseen": "held-out examples of a class that is never trained on",
 }
 """What each repair without values leaves out."""
 
-LATE = ("drop_shared", "drop_near_shared", "drop_unseen")
+LATE = ("drop_shared", "drop_near_shared", "drop_similar_shared", "drop_unseen")
 """Repairs that need both sides: they come after the rows were split, all others before."""
 
 

@@ -29,7 +29,7 @@ MAX_PLACES = 1000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CheckConfig:
     """What of a configuration the check needs; the fields are those of section `data`, and the seed."""
 
     text: str | None = None
@@ -43,6 +43,7 @@ class Wanted:
     is_generative: bool | None = None
     has_classes: bool | None = None
     max_length: int = 128
+    encoding: str | None = None
     eval_fraction: float = 0.1
     repair: tuple[Repair, ...] = ()
     seed: int = 0
@@ -55,7 +56,7 @@ class Wanted:
         return Columns(text, pair, self.label, self.group_by, self.messages, self.answer, self.is_generative)
 
 
-def wanted_of(section: Any, seed: int, class_names: Sequence[str] = ()) -> Wanted:
+def wanted_of(section: Any, seed: int, class_names: Sequence[str] = ()) -> CheckConfig:
     """Return what the check needs of section `data` of a configuration.
 
     Args:
@@ -63,13 +64,13 @@ def wanted_of(section: Any, seed: int, class_names: Sequence[str] = ()) -> Wante
         seed: of the run.
         class_names: what the numbers of the label column mean, where the data itself does not say so.
     """
-    keys = [key for key in Wanted.__dataclass_fields__ if key not in ("seed", "class_names", "repair")]
+    keys = [key for key in CheckConfig.__dataclass_fields__ if key not in ("seed", "class_names", "repair")]
     values = {key: getattr(section, key) for key in keys}
-    return Wanted(**values, repair=section.repair or (), seed=seed, class_names=tuple(class_names))
+    return CheckConfig(**values, repair=section.repair or (), seed=seed, class_names=tuple(class_names))
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckResult:
     """What a check found, as plain values.
 
     Attributes:
@@ -97,17 +98,22 @@ class Found:
     repairs: list[Any]
 
 
-TWINS = {"drop_shared": "drop_conflicts", "drop_near_shared": "drop_near_duplicates", "split_by": "drop_duplicates"}
-"""Repairs that are not needed beside another one, where one file is split."""
+COVERED_BY = {
+    "drop_shared": "drop_conflicts",
+    "drop_near_shared": "drop_near_duplicates",
+    "drop_similar_shared": "drop_similar",
+    "split_by": "drop_duplicates",
+}
+"""Repairs that another one makes needless, where one file is split."""
 
 
-def look(path: Path, wanted: Wanted) -> Found:
+def look(path: Path, wanted: CheckConfig) -> CheckResult:
     """Check a file or folder and return what was found.
 
     Raises:
         DataError: when it cannot be read, or lacks a column that is named.
     """
-    sides = read_sides(path)
+    sides = read_sides(path, encoding=wanted.encoding)
     chosen = column_names.resolved(sides.train.columns, wanted.columns)
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
@@ -115,7 +121,7 @@ def look(path: Path, wanted: Wanted) -> Found:
     found = list(faults.found_in(early, split, wanted.has_classes, wanted.max_length))
     known = split if split is not None else early
     held_out = faults.held_out_count(known) if split is not None else 0
-    return Found(
+    return CheckResult(
         conclusion=_conclusion(path.name, len(known), found, done),
         file=path.name,
         rows={"training": len(known) - held_out, "held-out": held_out},
@@ -135,12 +141,12 @@ def _all_repairs(done: list[Any], found: Sequence[Fault], is_split_here: bool) -
     kept = [
         repair
         for repair in more
-        if not is_split_here or TWINS.get(repair if isinstance(repair, str) else next(iter(repair))) not in more
+        if not is_split_here or COVERED_BY.get(repair if isinstance(repair, str) else next(iter(repair))) not in more
     ]
     return [*done, *(repair for place, repair in enumerate(kept) if repair not in [*done, *kept[:place]])]
 
 
-def guess(path: Path, keys: Sequence[str]) -> dict[str, str]:
+def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[str, str]:
     """Return likely columns of a file for keys of section `data` that were left open.
 
     Raises:
@@ -148,11 +154,11 @@ def guess(path: Path, keys: Sequence[str]) -> dict[str, str]:
     """
     if not keys:
         return {}
-    found = column_names.guessed(read_sides(path, GUESS_ROWS).train.rows.to_pandas())
+    found = column_names.guessed(read_sides(path, GUESS_ROWS, encoding).train.rows.to_pandas())
     return {key: name for key in keys if (name := found[key]) is not None}
 
 
-LATE_KINDS = ("shared", "shared_other_label", "near_shared", "unseen")
+LATE_KINDS = ("shared", "shared_other_label", "near_shared", "similar_shared", "unseen")
 """Faults that are looked for after the split."""
 
 
@@ -167,7 +173,7 @@ def _repaired(
     return one_side, split, done
 
 
-def first_refusal(path: Path, wanted: Wanted) -> str | None:
+def first_refusal(path: Path, wanted: CheckConfig) -> str | None:
     """Return the sentence of the first fault for which training refuses the data, None where there is none."""
     try:
         found = [fault for fault in look(path, wanted).faults if fault["refuses"]]

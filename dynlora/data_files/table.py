@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from dynlora.safe_files import printable
 
 ARROW_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 """What pyarrow raises for values of several types in a column, for nesting it cannot join, for too large integers."""
@@ -27,6 +30,7 @@ class Table:
         place: line or row of the file in which each row begins, counted from 1, (n,).
         unit: `LINE` or `ROW`.
         notes: how the file was understood, in words: encoding, separator.
+        guess: encoding that was guessed, because the bytes do not say theirs; empty where it is known.
     """
 
     names: tuple[str, ...]
@@ -35,18 +39,21 @@ class Table:
     place: np.ndarray
     unit: str = ROW
     notes: tuple[str, ...] = field(default=())
+    guess: str = ""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.rows.num_rows
 
     @classmethod
-    def of(cls, name: str, rows: pa.Table, place: Sequence[int] | np.ndarray | None, notes: Sequence[str]) -> Table:
+    def of(
+        cls, name: str, rows: pa.Table, place: Sequence[int] | np.ndarray | None, notes: Sequence[str], guess: str = ""
+    ) -> Table:
         """Return the table of one file; rows are counted where no lines are known."""
         n = rows.num_rows
         known = place is not None and len(place) == n
         places = np.asarray(place if known else np.arange(1, n + 1), np.int64)
-        return cls((name,), rows, np.zeros(n, np.int64), places, LINE if known else ROW, tuple(notes))
+        return cls((name,), rows, np.zeros(n, np.int64), places, LINE if known else ROW, tuple(notes), guess)
 
     @property
     def columns(self) -> list[str]:
@@ -68,8 +75,6 @@ class Table:
 
 def class_names_in(schema: pa.Schema, column: str) -> list[str] | None:
     """Return the class names that the `datasets` library wrote into a schema for a column, None where it did not."""
-    import json
-
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         names = features[column]["names"]
@@ -92,6 +97,7 @@ def joined(tables: Sequence[Table]) -> Table:
     return Table(
         tuple(table.names[0] for table in tables), rows, np.concatenate(files),
         np.concatenate([table.place for table in tables]), tables[0].unit, notes,
+        next((table.guess for table in tables if table.guess), ""),
     )  # fmt: skip
 
 
@@ -103,3 +109,60 @@ def plain(rows: pa.Table) -> pa.Table:
         for item in rows.schema
     ]
     return rows.cast(pa.schema(fields, metadata=kept or None))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Say whether a type is that of texts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def like(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a piece of a file with the columns and types of the first piece.
+
+    Raises:
+        pyarrow.ArrowInvalid: when it does not fit: a cast from a number to a text, or from a number to a yes or no,
+            would write cells otherwise than the file does.
+    """
+    unknown = set(table.column_names) - set(schema.names)
+    if unknown:
+        raise pa.ArrowInvalid(f"new columns {unknown}")
+    for item in table.schema:
+        differs = _family(item.type) != _family(schema.field(item.name).type)
+        if differs and table[item.name].null_count < len(table):
+            raise pa.ArrowInvalid(f"column {item.name} is of another type in some pieces")
+    empty = {item.name: pa.nulls(len(table), item.type) for item in schema if item.name not in table.column_names}
+    columns = [empty[item.name] if item.name in empty else table[item.name].cast(item.type) for item in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _family(kind: pa.DataType) -> str:
+    """Return what values of a type are: a cast inside of a family keeps them or fails."""
+    if is_text(kind):
+        return "text"
+    return "moment" if pa.types.is_temporal(kind) else "flag" if pa.types.is_boolean(kind) else "number"
+
+
+def of_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[pa.Table, list[str]]:
+    """Return the table of columns of plain values, and the names of those that are text as their values differ in type.
+
+    A column of one type keeps it; one of several is text, lists and objects as JSON.
+    """
+    found, mixed = {}, []
+    for name, values in columns.items():
+        try:
+            found[name] = pa.array(values)
+        except ARROW_REFUSALS:
+            found[name] = pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+            mixed.append(name)
+    return pa.table(found), mixed
+
+
+def _as_text(value: Any) -> str:
+    """Return one value as text."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
+
+
+def as_text_note(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the note on columns that are text because their cells are of several types; none for no columns."""
+    said = ", ".join(printable(name, 40) for name in names[:5]) + (f" and {len(names) - 5} more" * (len(names) > 5))
+    return (f"{said} as text, because cells are of several types",) if names else ()

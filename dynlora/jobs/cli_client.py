@@ -51,13 +51,11 @@ def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProce
         subprocess.TimeoutExpired: when it takes longer; it is ended then.
         OSError: when it cannot be started.
     """
-    with warm.started(command) as child:
-        try:
-            out, err = child.communicate(timeout=timeout_s)
-        except BaseException:
-            child.kill()
-            raise
-    warm.KEEPER.keep()
+    spare = warm.KEEPER.pid
+    with warm.started(command) as child, warm.waited_for(child):
+        out, err = child.communicate(timeout=timeout_s)
+    if child.pid == spare:  # the next one need not wait: nothing competes with it any more
+        warm.KEEPER.keep()
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError
+from dynlora.jobs.check_requests import ENDING
 from dynlora.jobs.cli_client import INCOMING_DIR, answer_of, catalog
 from dynlora.jobs.queue import (
     LAUNCH_NAME,
@@ -56,6 +57,8 @@ __all__ = [
     "trashed",
     "wake",
 ]
+
+T = TypeVar("T")
 
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 _STARTING_STOP_S = 10.0
@@ -126,26 +129,47 @@ def launched_once(root: Path, key: str, make: Callable[[Path], str], timeout_s: 
         ConfigError: when the key cannot be used.
         StorageError: when the disk does not take what is noted of the launch.
     """
+    return schema.check_run_id(made_once(root, key, "id", str, make, timeout_s))
+
+
+def made_once(root: Path, key: str, field: str, kind: type[T], make: Callable[[Path], T], timeout_s: float) -> T:
+    """Return what was made under a key, and make it now where nothing was.
+
+    Args:
+        root: folder of the runs.
+        key: idempotency key.
+        field: name under which it is noted.
+        kind: its type; a note of another type counts for nothing.
+        make: makes it; it is given a place for its configuration.
+        timeout_s: seconds to wait for another launch under the same key.
+
+    Raises:
+        ConfigError: when the key cannot be used.
+        StorageError: when the disk does not take what is noted of the launch.
+    """
     if not _KEY.match(key):
         raise ConfigError(f"key {key[:80]!r} of a launch: use 1 to 64 letters, digits, '-' and '_'")
     incoming = own_folder(root, INCOMING_DIR)
     _sweep_leftovers(root, incoming)
     with locked(incoming / f"{key}.lock", timeout_s):
         answer = incoming / f"{key}.json"
-        known = read_json(answer).get("id")
-        if isinstance(known, str):
-            return schema.check_run_id(known)
-        run_id = make(incoming / f"{key}.yaml")
-        with storing(f"run {run_id} was queued, but the note of that"):
-            write_text(answer, json.dumps({"id": run_id}))
-    return run_id
+        known = read_json(answer).get(field)
+        if isinstance(known, kind):
+            return known
+        made = make(incoming / f"{key}.yaml")
+        queued = f"run {made} was queued" if isinstance(made, str) else "the runs were queued"
+        with storing(f"{queued}, but the note of that"):
+            write_text(answer, json.dumps({field: made}))
+    return made
 
 
 def _sweep_leftovers(root: Path, incoming: Path) -> None:
     """Remove what starts that were killed left a day ago: run folders that were never finished, and configurations."""
     with suppress(OSError):
         found = [entry for entry in root.iterdir() if entry.name.startswith(".new-")]
-        found += [entry for entry in incoming.iterdir() if entry.suffix == ".yaml" or entry.name.startswith(".")]
+        found += [
+            entry for entry in incoming.iterdir() if entry.suffix in (".yaml", ENDING) or entry.name.startswith(".")
+        ]
         for entry in found:
             if process.now() - entry.lstat().st_mtime > LEFT_AFTER_S:
                 _remove(entry)

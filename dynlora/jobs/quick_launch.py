@@ -6,7 +6,6 @@ there, a method that cannot adapt the model) is found while the run loads: it is
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,11 +16,13 @@ from dynlora import assets
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_absolute_paths
 from dynlora.errors import DynloraError
+from dynlora.jobs import check_requests
 from dynlora.jobs.cli_client import catalog
 from dynlora.jobs.launch import RunHandle, enqueue, launched_once
 from dynlora.jobs.queue import LOG_NAME, is_pending, wake
 from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
 from dynlora.store.lifecycle import create_run
+from dynlora.store.meta import meta_of
 from dynlora.store.schema import run_folder
 
 BOUNDS: Mapping[str, Any] = {
@@ -58,19 +59,24 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
 
     def make(_: Path) -> str:
         text, steps = settings.to_yaml(), settings.train.max_steps(0)
-        return create_run(root, config_yaml=text, meta=_meta(settings, found), max_steps=steps).name
+        return create_run(
+            root,
+            config_yaml=text,
+            meta=meta_of(settings, found.get("fidelity"), found.get("signals") or {}),
+            max_steps=steps,
+        ).name
 
     run_id = launched_once(root, key, make)
     wake(root)
     folder = run_folder(root, run_id, must_exist=False)
     with suppress(OSError, DynloraError):  # it is checked again before it trains
-        if not checked and is_pending(folder):
+        if not checked and is_pending(folder) and check_requests.ask(root, run_id):
             spawn_detached(check_command(run_id, root), folder / LOG_NAME)
     return RunHandle(run_id, folder)
 
 
 def check_command(run_id: str, runs_dir: Path) -> list[str]:
-    """Return the command that checks a queued run whole."""
+    """Return the command that checks a queued run whole, and all others whose check was asked for."""
     return [sys.executable, "-m", "dynlora", "check-queued", run_id, "--runs-dir", str(runs_dir)]
 
 
@@ -98,17 +104,3 @@ def _fits(field: Mapping[str, Any], value: Any) -> bool:
     if field.get("choices") and value not in field["choices"]:
         return False
     return all(holds(value, field[name]) for name, holds in BOUNDS.items() if field.get(name) is not None)
-
-
-def _meta(config: RunConfig, method: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the store keeps of a run before its data is read; the rest is added when it is."""
-    return {
-        "name": config.title,
-        "strategy": config.strategy.name,
-        "fidelity": method.get("fidelity"),
-        "own_signals": method.get("signals") or {},
-        "model": config.model.name,
-        "data": config.data.source,
-        "seed": config.seed,
-        "config": json.loads(config.model_dump_json()),
-    }

@@ -74,15 +74,16 @@ def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedPr
         threading.Thread(target=_drain, args=(said, name, pipe), daemon=True)
         for name, pipe in (("out", child.stdout), ("err", child.stderr))
     ]
-    for reader in readers:
-        reader.start()
-    deadline = time.monotonic() + timeout_s
-    for reader in readers:
-        reader.join(max(0.0, deadline - time.monotonic()))
-    if len(said) < len(readers):
-        child.kill()
-        child.wait()
-        raise subprocess.TimeoutExpired(command, timeout_s)
+    with warm.waited_for(child):
+        for reader in readers:
+            reader.start()
+        deadline = time.monotonic() + timeout_s
+        for reader in readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+        if len(said) < len(readers):
+            warm.end_group(child)
+            child.wait()
+            raise subprocess.TimeoutExpired(command, timeout_s)
     try:
         code = child.wait(_LEAVES_S)
     except subprocess.TimeoutExpired:

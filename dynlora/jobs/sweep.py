@@ -6,7 +6,6 @@ The listed values travel in a file like everything else a user chose: a configur
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -18,10 +17,11 @@ import yaml
 
 from dynlora.config_files import parse_value, split_override
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs.cli_client import INCOMING_DIR, json_of
+from dynlora.jobs.cli_client import json_of
+from dynlora.jobs.launch import made_once
 from dynlora.jobs.queue import wake
-from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root, storing
-from dynlora.safe_files import read_json, write_text
+from dynlora.jobs.spawn import Folder, runs_root, storing
+from dynlora.safe_files import write_text
 from dynlora.store.schema import check_run_id
 
 SECTION = "sweep"
@@ -29,8 +29,6 @@ SECTION = "sweep"
 
 MAX_RUNS = 200
 """A sweep of more runs is refused."""
-
-_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 
 
 def choices_of(raw: str) -> list[Any]:
@@ -122,24 +120,18 @@ def enqueue_sweep(
         ConfigError: when the key or the sweep cannot be used; the text is the child's sentence.
         DynloraError: when the child fails or takes too long.
     """
-    if not _KEY.match(key):
-        raise ConfigError(f"key {key[:80]!r} of a sweep: use 1 to 64 letters, digits, '-' and '_'")
     count(section_choices(dict(lists)))
     root = runs_root(runs_dir, make=True)
-    incoming = own_folder(root, INCOMING_DIR)
-    with locked(incoming / f"{key}.lock", timeout_s):
-        answer = incoming / f"{key}.json"
-        ids = read_json(answer).get("ids")
-        if not isinstance(ids, list):
-            request = incoming / f"{key}.yaml"
-            document = {**config, SECTION: dict(lists)}
-            with storing("the configuration of the sweep"):
-                write_text(request, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-            ids = _ids(json_of(sweep_command(request, root), timeout_s, "the sweep was not queued"))
-            with storing("the sweep was queued, but the note of that"):
-                write_text(answer, json.dumps({"ids": ids}))
+
+    def ask(request: Path) -> list[Any]:
+        document = {**config, SECTION: dict(lists)}
+        with storing("the configuration of the sweep"):
+            write_text(request, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        return _ids(json_of(sweep_command(request, root), timeout_s, "the sweep was not queued"))
+
+    ids: list[Any] = made_once(root, key, "ids", list, ask, timeout_s)
     wake(root)
-    return [str(run_id) for run_id in cast(list[Any], ids)]
+    return [str(run_id) for run_id in ids]
 
 
 def _ids(found: Any) -> list[str]:

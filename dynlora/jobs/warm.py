@@ -7,12 +7,15 @@ when that is closed, and is used once: nothing of one command is left for the ne
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -28,8 +31,8 @@ IDLE_S = 600.0
 RENEW_S = 20.0
 """Seconds between the start of a command and that of the next spare, which would compete with it."""
 
-TAKES_S = 30.0
-"""Seconds within which a spare says that it has read its command."""
+TAKES_S = 5.0
+"""Seconds within which a spare says that it has read its command; the queue may be locked meanwhile."""
 
 TAKEN = b"taken\n"
 """What it says then, before anything that the command prints."""
@@ -198,6 +201,45 @@ def started(command: list[str]) -> subprocess.Popen[bytes]:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment(),
         start_new_session=True,
     )  # fmt: skip
+
+
+_waited_for: set[subprocess.Popen[bytes]] = set()
+
+
+@contextmanager
+def waited_for(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A `with` block in which somebody waits for a process: when the block fails or this process ends, so does it.
+
+    The process has a session of its own, where Ctrl-C of the terminal does not reach it.
+    """
+    _waited_for.add(child)
+    try:
+        yield
+    except BaseException:
+        end_group(child)
+        raise
+    finally:
+        _waited_for.discard(child)
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End a process that `started` returned, and what it has started itself."""
+    if child.poll() is None:
+        with suppress(OSError):
+            if hasattr(os, "killpg"):
+                os.killpg(child.pid, signal.SIGKILL)
+            else:
+                child.kill()
+
+
+def _end_all() -> None:
+    """End the processes that somebody waits for, as nobody does any more."""
+    for child in list(_waited_for):
+        end_group(child)
+
+
+# Before threads are joined where Python can: a thread of a page that waits for a process would hold up the end.
+getattr(threading, "_register_atexit", atexit.register)(_end_all)
 
 
 def is_ours(command: list[str]) -> bool:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
+from dynlora.config import RunConfig
 from dynlora.renamed_settings import with_current_names
 from dynlora.store.jsontext import MAX_WHOLE
 
@@ -66,3 +67,23 @@ def config(value: Any) -> dict[str, Any]:
 def section(config: Any, name: str) -> Mapping[str, Any]:
     """Return a section of a configuration that nobody checked, empty when it has none."""
     return table(table(config).get(name))
+
+
+def meta_of(config: RunConfig, fidelity: str | None, own_signals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a run before its data is read; the rest is added when it is.
+
+    Args:
+        config: of the run.
+        fidelity: of its method.
+        own_signals: what its method records, as plain values by name.
+    """
+    return {
+        "name": config.title,
+        "strategy": config.strategy.name,
+        "fidelity": fidelity,
+        "own_signals": dict(own_signals),
+        "model": config.model.name,
+        "data": config.data.source,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+    }

@@ -9,6 +9,7 @@ from typing import Any
 from dynlora.config import RunConfig
 from dynlora.engine.adapt import probe_of
 from dynlora.engine.model.modules import find_modules
+from dynlora.store.meta import meta_of
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import Inputs, load_inputs
 
@@ -56,13 +57,9 @@ def trainer_check(inputs: Inputs) -> None:
 def planned(inputs: Inputs) -> PlannedRun:
     """Return what is kept of checked inputs."""
     config = inputs.config
+    own_signals = {name: asdict(signal) for name, signal in inputs.strategy.own_signals.items()}
     meta = {
-        "name": config.title,
-        "strategy": config.strategy.name,
-        "fidelity": inputs.strategy.fidelity,
-        "own_signals": {name: asdict(signal) for name, signal in inputs.strategy.own_signals.items()},
-        "model": config.model.name,
-        "data": config.data.source,
+        **meta_of(config, inputs.strategy.fidelity, own_signals),
         "data_digest": inputs.data.digest,
         "data_size": {"train": len(inputs.data.train), "held_out": len(inputs.data.held_out)},
         "metric": inputs.data.metric,
@@ -70,8 +67,6 @@ def planned(inputs: Inputs) -> PlannedRun:
         "task": inputs.data.task.name,
         "peft_task_type": inputs.data.task.peft_task_type,
         "task_facts": inputs.data.task.facts(),
-        "seed": config.seed,
-        "config": config.model_dump(mode="json"),
         "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
         "data_warnings": inputs.data.warnings,
         "data_repairs": inputs.data.repaired,

@@ -10,8 +10,9 @@ from dynlora.config_files import as_made
 from dynlora.errors import ConfigError
 from dynlora.store.writer import RunWriter
 
-FIXED = ("seed", "model", "data", "adapter", "strategy", "train.batch_size", "train.grad_accum")
-"""What a run keeps: its state fits no other model, data, adapters, method or order of the examples."""
+FIXED = ("seed", "model", "data", "adapter", "strategy", "train.batch_size", "train.grad_accum", "log.eval_rows")
+"""What a run keeps: its state fits no other model, data, adapters, method or order of the examples. Its best
+adapter is the best on one sample of the held-out examples."""
 
 MOVED = ("model.name", "data.name", "data.path")
 """Places, which may have changed: a digest says whether the data are the same, a checkpoint whether the model fits."""
@@ -64,7 +65,7 @@ def changed_settings(run_id: str, stored: Any, config: RunConfig) -> Changes:
         old, new = changed[fixed[0]]
         raise ConfigError(
             f"resume {run_id}: {fixed[0]} was changed in config.yaml from {old} to {new}, and a run keeps its method, "
-            "data and adapters; restore it, or start a new run"
+            "data, adapters and evaluations; restore it, or start a new run"
         )
     return changed
 

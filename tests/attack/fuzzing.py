@@ -191,7 +191,7 @@ class Targets:
         table = self.inputs.changed(b'text,label\n"a, b",good\nc,bad\n' if self.inputs.draw.random() < 0.5 else b'{"text": "a", "label": 1}\n{"text": "b", "label": [2]}\n')  # fmt: skip
         path = uploads.keep(self.runs, f"{self.inputs.text()}.{self.inputs.draw.choice(uploads.ENDINGS)}", table)
         try:
-            scan.look(path, scan.Wanted())
+            scan.look(path, scan.CheckConfig())
             rows = data_file.first_rows(path)
             data_file.shown(rows)
             data_file.label_caption(rows, list(rows.columns)[0])

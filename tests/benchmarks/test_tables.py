@@ -65,6 +65,13 @@ def test_a_figure_that_points_the_wrong_way_is_named(tmp_path: Path, monkeypatch
     assert directions.wrong_ways("throughput") == []
 
 
+def test_a_check_that_is_no_quicker_warm_points_the_wrong_way() -> None:
+    figures = {"start until queued": 1.0, "start until the first step": 2.0, "check, warm": 2.0, "check, cold": 8.0}
+    assert all(holds for _, holds in directions.waits({"waits": figures}))
+    slow = {**figures, "check, warm": 8.5}
+    assert [holds for _, holds in directions.waits({"waits": slow})] == [True, False]
+
+
 def test_each_benchmark_has_a_direction_and_is_run(tmp_path: Path) -> None:
     quick = [command[0] for command in every.commands(None, quick=True)]
     assert sorted(quick) == sorted(directions.CHECKS)

@@ -57,6 +57,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
         ((str(path), "--set", "data.repair=[tidy]"), "data.repair=tidy: unknown repair"),
         ((str(tmp_path / "a.pdf"),), "a.pdf: the ending must be one of .csv, .tsv, .json, .jsonl, .parquet, .xlsx"),
         ((), "Missing argument 'FILE'"),
+        ((str(path), "--set", "data=5"), "--set data=5: data is a section; set one of its keys, such as data.name"),
+        ((str(path), "--set", "data.path=other.csv"), "the file to check is given as FILE; leave data.path out"),
+        ((str(path), "--set", "data.encoding=utf-16"), "rows.csv: is not utf-16 text (data.encoding=utf-16)"),
     ):
         found = check(*arguments)
         assert (found.exit_code, found.stdout) == (2, "")

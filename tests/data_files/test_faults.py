@@ -26,13 +26,13 @@ GOOD = [
 Rows = list[dict[str, Any]]
 
 
-def wanted(**values: Any) -> scan.Wanted:
+def wanted(**values: Any) -> scan.CheckConfig:
     """Return what the check needs of these values of section `data`."""
     seed = values.pop("seed", 0)
     return scan.wanted_of(parse_config({"data": {"path": "x", **values}}).data, seed)
 
 
-def look(path: Path, rows: Rows, **values: Any) -> scan.Found:
+def look(path: Path, rows: Rows, **values: Any) -> scan.CheckResult:
     """Check rows that are written as CSV."""
     path.write_text(csv_text(rows), "utf-8")
     return scan.look(path, wanted(**values))

@@ -108,7 +108,7 @@ OLD = {
     "a.jsonl": '{"text": "a", "label": 1}\n\n{"text": "2020-01-01", "g": 0.5, "label": 0.25}\n',
     "dates.jsonl": '{"text": "a", "at": "2020-01-01"}\n{"text": "b", "at": "2021-01-01"}\n',
     "lists.jsonl": '{"text": "a", "label": [1]}\n{"text": "b", "label": [1, 2]}\n',
-    "list.json": '[{"text": "a", "label": 0.123456789012345},\n {"text": "5", "label": null}]',
+    "list.json": '[{"text": "a", "label": 0.125},\n {"text": "5", "label": null}]',
     "texts.json": '["a", "b"]',
     "lines.json": '{"text": "a\\u2028", "label": true}\n{"text": "b", "label": false}\n',
 }  # fmt: skip

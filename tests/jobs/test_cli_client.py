@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client
+from dynlora.jobs import cli_client, warm
+from dynlora.store import process
 from tests.tiny import tiny_values
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +95,47 @@ def test_a_real_check_of_a_tiny_run(tiny_bert: Path, tiny_data: Path, runs_dir: 
     found = cli_client.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
     assert found["params"]["budget"] > 0
     assert found["preview"][0]["tokens"][0] == "[CLS]"
+
+
+CHILD = """
+import subprocess, sys, time
+from pathlib import Path
+inner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+Path(sys.argv[1]).write_text(str(inner.pid))
+time.sleep(600)
+"""
+"""Starts another process, notes its id, and goes on."""
+
+WAITING = """
+import sys, threading, time
+from dynlora.jobs import cli_client, spawn
+program, note, how, where, kind = sys.argv[1:]
+wait = {"child": cli_client.run_child, "leave": spawn.run_or_leave}[how]
+arguments = [sys.executable, "-c", program, note], 600
+if where == "thread":
+    threading.Thread(target=wait, args=arguments, daemon=kind == "daemon").start()
+    time.sleep(600)
+wait(*arguments)
+"""
+"""Waits for it, in the main thread or in one of its own."""
+
+
+@pytest.mark.parametrize(
+    "how", [("child", "main", ""), ("leave", "main", ""), ("child", "thread", "daemon"), ("child", "thread", "page")]
+)
+def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple[str, ...], tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", WAITING, CHILD, str(note), *how], stderr=subprocess.PIPE) as asking:
+        until(lambda: note.exists() and note.read_text() != "", "the process it waits for has started another one")
+        inner = int(note.read_text())
+        assert process.start_time(inner) is not None
+        asking.send_signal(signal.SIGINT)  # what the terminal sends: the other two have sessions of their own
+        asking.communicate(timeout=60)
+    until(lambda: process.start_time(inner) is None, "nothing is left of it")
+
+
+def test_only_a_spare_that_was_used_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(warm.KEEPER, "keep", lambda: kept.append("another"))
+    assert cli_client.run_child([sys.executable, "-c", "print(1)"], 60).stdout.split() == [b"1"]
+    assert kept == []

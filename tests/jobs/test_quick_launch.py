@@ -14,7 +14,7 @@ import pytest
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import launch, quick_launch
+from dynlora.jobs import check_requests, launch, quick_launch
 from dynlora.jobs import queue as run_queue
 from dynlora.store import queries
 from dynlora.training.plan import plan
@@ -229,3 +229,34 @@ def test_what_a_run_without_checkpoint_recorded_stays_when_its_data_has_changed(
     with pytest.raises(DynloraError, match="has changed since the run began"):
         training.resume(runs_dir, handle.id)
     assert queries.scalars_frame(handle.folder).equals(recorded)
+
+
+def test_one_process_checks_all_that_was_asked_for_and_another_one_ends_at_once(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]]
+) -> None:
+    root = runs_dir.resolve()
+    first = quick_launch.start(values(tiny_bert, tiny_data, data__label="verdict"), runs_dir, key="one")
+    taken = check_requests.taken(root)
+    assert next(taken) == first.id
+    second = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="two")
+    assert resting == [quick_launch.check_command(first.id, root)], "the check that goes on takes the second run too"
+    assert list(check_requests.taken(root)) == [], "a second process has nothing to do"
+    assert list(taken) == [second.id]
+    quick_launch.start(values(tiny_bert, tiny_data, seed=2), runs_dir, key="three")
+    assert len(resting) == 2, "none is at it any more"
+
+
+def test_the_command_checks_every_run_that_was_asked_for(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]]
+) -> None:
+    handles = [
+        quick_launch.start(values(tiny_bert, tiny_data, seed=seed, data__label=label), runs_dir, key=f"k{seed}")
+        for seed, label in enumerate(("verdict", "label", "verdict"))
+    ]
+    shutil.rmtree(handles[2].folder)
+    program = [*quick_launch.check_command(handles[0].id, runs_dir.resolve())]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
+    assert done.returncode == 2, done.stderr
+    assert [handle.status().status for handle in handles[:2]] == ["failed", "queued"]
+    again = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
+    assert (again.returncode, again.stderr) == (0, "")

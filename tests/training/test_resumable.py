@@ -68,12 +68,15 @@ def test_a_changed_length_is_an_event_a_line_of_the_log_and_the_new_end(stopped:
             "name: lora\n  lr_ratio: 4.0",
             "strategy.lr_ratio was changed in config.yaml from its",
         ),
+        ("eval_rows: 256", "eval_rows: 300", "log.eval_rows was changed in config.yaml from 256 to 300"),
         ("batch_size: 8", "batch_size: 4", "train.batch_size was changed in config.yaml from 8 to 4"),
     ],
 )
 def test_what_a_run_keeps_is_refused(old: str, new: str, said: str, stopped: Path) -> None:
     edit(stopped, old, new)
-    with pytest.raises(ConfigError, match=f"{said}.*, and a run keeps its method, data and adapters; restore it"):
+    with pytest.raises(
+        ConfigError, match=f"{said}.*, and a run keeps its method, data, adapters and evaluations; restore"
+    ):
         training.resume(stopped.parent, stopped.name)
     assert queries.run_summary(stopped)["status"] == "failed"
 

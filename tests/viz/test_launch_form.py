@@ -64,7 +64,16 @@ def test_the_form_holds_every_setting() -> None:
         *form_model.TRAINING, *form_model.ROWS, *form_model.MORE_DATA, *form_model.COLUMNS, *form_model.MORE_TRAINING,
         *form_model.MORE_ADAPTER, *form_model.RECORDING,
     }  # fmt: skip
-    of_their_own = {"name", "seed", "model.name", "data.name", "data.path", "data.repair", "strategy.name"}
+    of_their_own = {
+        "name",
+        "seed",
+        "model.name",
+        "data.name",
+        "data.path",
+        "data.repair",
+        "data.encoding",
+        "strategy.name",
+    }
     assert drawn | of_their_own == set(config_keys())
     assert not drawn & of_their_own
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.theme import LIGHT
+from dynlora.viz.launch import cost_model
 from dynlora.viz.report import document
 from dynlora.viz.report.page import page
 
@@ -66,3 +67,11 @@ def test_a_report_folds_them() -> None:
     table = document.Table("Examples", pd.DataFrame({"loss": [1.5], "text": [STRONG]}))
     found = page(document.Document("t", "a", {}, [document.Part("Results", [table])], []))
     assert b"<details><summary>Show text</summary>What a crock of shit!</details>" in found
+
+
+def test_the_tokens_of_a_hidden_text_are_hidden_with_it() -> None:
+    frame = pd.DataFrame({"text": [STRONG, CLEAN], "model input": ["[CLS] sh ##it [SEP]", "[CLS] an [SEP]"]})
+    found = cost_model.presentable(frame)
+    assert found["model input"].tolist() == [strong_language.HIDDEN, "[CLS] an [SEP]"]
+    assert found["text"].tolist() == [strong_language.HIDDEN, CLEAN]
+    assert strong_language.count(pd.DataFrame({"body": [STRONG]}), ["body"]) == 1

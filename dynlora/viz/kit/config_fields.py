@@ -19,7 +19,7 @@ LABELS = {
     "data.max_length": "maximum length (tokens)", "data.max_eval": "maximum held-out examples",
     "data.max_train": "maximum training examples", "data.eval_fraction": "held-out fraction (without own split)",
     "data.task": "task", "data.metric": "deciding metric", "data.group_by": "input groups",
-    "data.train_groups": "training groups", "data.repair": "repairs",
+    "data.train_groups": "training groups", "data.repair": "repairs", "data.encoding": "encoding",
     "data.text": "text column", "data.text_pair": "second text column",
     "data.label": "label column", "adapter.dropout": "adapter dropout (probability)",
     "train.warmup": "warm-up (fraction of steps)", "train.schedule": "learning rate schedule",

@@ -42,31 +42,31 @@ def shown(text: object) -> str:
     return HIDDEN if is_strong(text) else str(text)
 
 
-def count(frame: pd.DataFrame) -> int:
-    """Return how many rows of a list of examples hold a text that is hidden."""
-    return int(_strong_rows(frame).sum())
+def count(frame: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> int:
+    """Return how many rows of a list of examples hold a text that is hidden, in these columns."""
+    return int(_strong_rows(frame, columns).sum())
 
 
-def hidden(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a list of examples with `HIDDEN` in the place of strong texts; all else stays."""
+def hidden(frame: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """Return a list of examples with `HIDDEN` in the place of strong texts of these columns; all else stays."""
     found = frame.copy()
-    for column in _columns(frame):
+    for column in _columns(frame, columns):
         found[column] = [HIDDEN if is_strong(text) else text for text in frame[column]]
     return found
 
 
 def presentable_first(frame: pd.DataFrame) -> pd.DataFrame:
     """Return examples that are equally good with those that can be shown first, each part in its order."""
-    strong = _strong_rows(frame)
+    strong = _strong_rows(frame, COLUMNS)
     return pd.concat([frame[~strong], frame[strong]])
 
 
-def _strong_rows(frame: pd.DataFrame) -> pd.Series:
+def _strong_rows(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     strong = pd.Series(False, index=frame.index)
-    for column in _columns(frame):
+    for column in _columns(frame, columns):
         strong |= frame[column].map(is_strong).astype(bool)
     return strong
 
 
-def _columns(frame: pd.DataFrame) -> Sequence[str]:
-    return [name for name in COLUMNS if name in frame.columns]
+def _columns(frame: pd.DataFrame, columns: Sequence[str]) -> Sequence[str]:
+    return [name for name in columns if name in frame.columns]

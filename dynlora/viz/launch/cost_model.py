@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import kind_labels, listed, number, percent, plural, rough_duration
 
 MARKS = 400
@@ -133,6 +134,16 @@ def data_caption(found: Mapping[str, Any]) -> str:
         f"the metric is {found['metric']}. An example has {number(train['mean'])} tokens on average and at most "
         f"{train['max']:,}; {cut}."
     )
+
+
+def presentable(preview: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the preview without strong language; the tokens of a hidden text are hidden with it."""
+    found = strong_language.hidden(preview)
+    texts = [name for name in strong_language.COLUMNS if name in found]
+    if texts:
+        is_hidden = (found[texts] == strong_language.HIDDEN).any(axis=1)
+        found["model input"] = found["model input"].mask(is_hidden, strong_language.HIDDEN)
+    return found
 
 
 def preview_frame(found: Mapping[str, Any]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dynlora.config import parse_config
 from dynlora.data_files import binary_file, reader, repair_list, scan
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import listed, one_line, plural
 
 MAX_CHECKED_BYTES = 100 * 2**20
@@ -66,7 +67,7 @@ def added(repairs: Sequence[Any], more: Sequence[Any]) -> list[Any]:
     return [repair for place, repair in enumerate(every) if repair not in every[:place]]
 
 
-def checked(config: Mapping[str, Any], path: Path) -> scan.Found:
+def checked(config: Mapping[str, Any], path: Path) -> scan.CheckResult:
     """Return what the check of the data of a configuration found.
 
     Raises:
@@ -122,5 +123,5 @@ def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
 
 def _example(row: Mapping[str, str]) -> str:
     """Return a row in words."""
-    text = f"“{row['text'][:60]}”" if row["text"] else "empty text"
+    text = f"“{strong_language.shown(row['text'])[:60]}”" if row["text"] else "empty text"
     return f"{text} ({row['label'][:30] or 'no label'})"

@@ -8,10 +8,11 @@ import pandas as pd
 
 from dynlora.data_files import binary_file, reader
 from dynlora.data_files.columns import guessed
-from dynlora.data_files.opening import is_table
+from dynlora.data_files.opening import ending_of, is_table
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import listed, one_line, plural
 
-__all__ = ["first_rows", "groupable", "guessed", "label_caption", "shown", "table_of", "with_values"]
+__all__ = ["first_rows", "groupable", "guessed", "has_encoding", "label_caption", "shown", "table_of", "with_values"]
 
 READ_ROWS = 200
 """Rows of the preview."""
@@ -31,13 +32,22 @@ def table_of(path: Path) -> Path | None:
     return path if is_table(path) and path.is_file() else None
 
 
-def first_rows(path: Path) -> pd.DataFrame:
+def has_encoding(path: Path) -> bool:
+    """Say whether a table is a text file, whose encoding may be given."""
+    return path.is_file() and ending_of(path) in (".csv", ".tsv", ".json", ".jsonl")
+
+
+def first_rows(path: Path, encoding: str | None = None) -> pd.DataFrame:
     """Return at most `READ_ROWS` rows of a table.
+
+    Args:
+        path: of the table.
+        encoding: of a text file; None: found from its bytes.
 
     Raises:
         DataError: when it cannot be read, or holds no rows.
     """
-    rows = reader.read_sides(path, READ_ROWS).train.rows.slice(0, READ_ROWS)
+    rows = reader.read_sides(path, READ_ROWS, encoding).train.rows.slice(0, READ_ROWS)
     return rows.to_pandas()
 
 
@@ -47,8 +57,8 @@ def groupable(rows: pd.DataFrame) -> list[str]:
 
 
 def with_values(rows: pd.DataFrame, name: str, n: int = 3) -> str:
-    """Return a column's name with its first different values, for a picker."""
-    values = [one_line(value, 24) for value in rows[name].dropna().astype(str).unique()[:n]]
+    """Return a column's name with its first different values, for a picker; strong language is hidden."""
+    values = [one_line(strong_language.shown(value), 24) for value in rows[name].dropna().astype(str).unique()[:n]]
     return f"{one_line(name, 40)} ({', '.join(values)})" if values else f"{one_line(name, 40)} (empty)"
 
 

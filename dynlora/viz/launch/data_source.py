@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import pandas as pd
 import streamlit as st
 
 from dynlora import assets
+from dynlora.data_files.encodings import ENCODINGS
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import data_check, data_check_card, data_file, form_model
+from dynlora.viz.launch import data_check, data_check_card, data_file, form_model, hub_search
 from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import kept_form
-from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.cards import asked_for_texts, note
 from dynlora.viz.ui.frame import guarded
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
@@ -125,6 +127,7 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     wanted = start.get("data.name")
     value = str(wanted) if wanted and wanted not in assets.DATASETS else ""
     about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
+    hub_search.pick("dataset", f"hub-{value}")
     name = kept_text("Hub id", value, "hub", 500, about)
     values = config_grid(form_model.COLUMNS, start, 4)
     if not name:
@@ -186,23 +189,43 @@ def _local(start: Mapping[str, Any]) -> Source:
 
 def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     """Draw the columns of a table and its first rows; return which column is what."""
-    with guarded():
-        rows = _first_rows(str(table), data_check.version_of(table))
     is_same = start.get("data.path") == str(path)
+    key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
+    has_encoding = data_file.has_encoding(table)
+    places = st.columns(5 if has_encoding else 4, vertical_alignment="bottom")
+    encoding = _encoding(places[4], start.get("data.encoding") if is_same else None, key) if has_encoding else None
+    with guarded():
+        rows = _first_rows(str(table), data_check.version_of(table), encoding)
     guess = data_file.guessed(rows)
     wanted = {key: start.get(f"data.{key}") if is_same else guess[key] for key in guess}
-    key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
-    values = _columns(rows, wanted, key)
+    values = _columns(rows, wanted, key, places) | ({"data.encoding": encoding} if encoding else {})
     label = values["data.label"]
     note(f"{table.name}, {rows.shape[1]} columns. {data_file.label_caption(rows, label)} First rows:")
-    st.dataframe(data_file.shown(rows), hide_index=True, width="stretch")
+    shown = data_file.shown(rows)
+    names = [str(name) for name in shown]
+    if not asked_for_texts(strong_language.count(shown, names), f"first-rows-{key}"):
+        shown = strong_language.hidden(shown, names)
+    st.dataframe(shown, hide_index=True, width="stretch")
     repairs = data_check_card.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
     chosen = {"data.repair": repairs} if repairs else {}
     return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
 
 
-def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Draw the choice of columns and return it by dotted key."""
+def _encoding(place: Any, start: Any, key: str) -> str | None:
+    """Draw the choice of a text file's encoding and return it; None: found from the bytes."""
+    options = [None, *ENCODINGS]
+    begin = start if start in options else None
+    name = f"encoding-{key}-{begin}"
+    about = markdown_text(form_model.config_field("data.encoding").about, 600)
+    kept_form.begin(name, begin)
+    with place:
+        found = st.selectbox("Encoding", options, key=name, help=about, format_func=lambda name: name or "automatic")
+    kept_form.keep(name)
+    return found
+
+
+def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str, places: Sequence[Any]) -> dict[str, Any]:
+    """Draw the choice of columns side by side and return it by dotted key."""
     names: list[Any] = list(rows.columns)
     groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS]
     choices: dict[str, tuple[str, list[Any]]] = {
@@ -212,9 +235,7 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
         "group_by": ("Input groups", [*GROUPINGS, *groups]),
     }
     found = {}
-    for place, (role, (label, options)) in zip(
-        st.columns(4, vertical_alignment="bottom"), choices.items(), strict=True
-    ):
+    for place, (role, (label, options)) in zip(places, choices.items(), strict=False):
         about = form_model.config_field(f"data.{role}").about
         start = wanted[role] if wanted[role] in options else options[0]
         name = f"column-{role}-{key}-{options.index(start)}"
@@ -231,6 +252,6 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str) -> dict[st
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
-def _first_rows(path: str, version: Any) -> pd.DataFrame:
+def _first_rows(path: str, version: Any, encoding: str | None) -> pd.DataFrame:
     """Return the first rows of a file as it is now; `version` says when it is another one."""
-    return data_file.first_rows(Path(path))
+    return data_file.first_rows(Path(path), encoding)

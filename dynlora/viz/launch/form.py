@@ -15,7 +15,7 @@ from dynlora.jobs.launch import in_queue
 from dynlora.jobs.quick_launch import start
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import form_model
+from dynlora.viz.launch import form_model, hub_search
 from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import card, note
@@ -26,6 +26,11 @@ from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.unlock import say_read_only
 
 
+def field_key(field: Field, start: Mapping[str, Any]) -> str:
+    """Return the key of the widget of a field; another start has another one."""
+    return f"field-{field.key}-{str(field.fitting(start.get(field.key, field.default)))[:200]}"
+
+
 def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     """Draw the widget of a field and return its value; None when it is empty or at its default.
 
@@ -34,7 +39,7 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
         start: starting values by key; another start begins a new widget.
     """
     value = field.fitting(start.get(field.key, field.default))
-    key = f"field-{field.key}-{str(value)[:200]}"
+    key = field_key(field, start)
     label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
     found: Any
     if field.choices:
@@ -123,6 +128,8 @@ def _model_and_training(start: Mapping[str, Any], first: Any, second: Any, keys:
         }
     with second:
         values |= config_grid(["model.name"], start, 1)
+    with st.expander("Find a model on the hub", icon=":material/search:"):
+        hub_search.pick("model", field_key(form_model.config_field("model.name"), start))
     model = values["model.name"]
     if isinstance(model, str) and model.startswith((".", "~")):
         values["model.name"] = str(from_where_it_started(model))

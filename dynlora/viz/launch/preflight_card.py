@@ -9,10 +9,10 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
-from dynlora.viz.kit import config_fields
+from dynlora.viz.kit import config_fields, strong_language
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import cost_figures, cost_model
-from dynlora.viz.ui.cards import card, chart, colours, figures, note, under
+from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
 KEPT = 4
@@ -84,6 +84,8 @@ def _draw(found: Mapping[str, Any], training: int) -> None:
         chart(figure, cost_model.schedule_caption(found), timeline, "schedule")
     preview = cost_model.preview_frame(found)
     with card("Tokenized examples", "preview"):
+        is_whole = asked_for_texts(strong_language.count(preview), "preview")
+        preview = preview if is_whole else cost_model.presentable(preview)
         st.dataframe(
             preview, hide_index=True, width="stretch",
             column_config={

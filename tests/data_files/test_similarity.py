@@ -1,0 +1,116 @@
+"""Texts that are alike: found with few comparisons, confirmed by an exact count, and repaired by line."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynlora.config import parse_config
+from dynlora.data_files import scan, similarity
+from dynlora.data_files.similarity import SHARE, Sketches, share
+from dynlora.engine.data.text_data import load_data
+from tests.data_files.files import csv_text
+
+WORDS = [f"{a}{b}{c}" for a in ("bre", "sta", "mo", "gli", "ka") for b in ("n", "rk", "st") for c in ("a", "ing", "o")]
+
+
+def text(seed: int, n: int) -> str:
+    """Return a text of so many words."""
+    return " ".join(random.Random(seed).choices(WORDS, k=n))
+
+
+def edited(original: str, place: int) -> str:
+    """Return a text with another word at a place."""
+    words = original.split()
+    words[place % len(words)] = "zzz"
+    return " ".join(words)
+
+
+def expected(texts: list[str]) -> list[bool]:
+    """Return which texts are alike to an earlier one that is kept, by comparing all pairs."""
+    kept: list[str] = []
+    found: list[bool] = []
+    for each in texts:
+        is_long = len(each) >= similarity.MIN_CHARACTERS
+        found.append(is_long and any(share(each, other) >= SHARE for other in kept if other != each))
+        if is_long and not found[-1]:
+            kept.append(each)
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(6, 40), st.integers(-1, 40)), min_size=1, max_size=25))
+def test_what_is_found_is_what_a_comparison_of_all_pairs_finds(drawn: list[tuple[int, int, int]]) -> None:
+    texts = [text(seed, n) if place < 0 else edited(text(seed, n), place) for seed, n, place in drawn]
+    found = similarity.repeated(texts, [0] * len(texts), Sketches(texts)).tolist()
+    wanted = expected(texts)
+    for row in np.flatnonzero(found):
+        assert any(share(texts[row], other) >= SHARE for other in texts[:row] if other != texts[row])
+    missed = sum(wanted) - sum(found)
+    assert missed <= max(1, len(texts) // 10), "a pair just at the threshold may have no band in common"
+
+
+def test_thousands_of_texts_are_compared_without_missing_a_copy() -> None:
+    originals = [text(seed, 30) for seed in range(2000)]
+    copies = [edited(each, seed) for seed, each in enumerate(originals[:200])]
+    texts = [*originals, *copies]
+    found = similarity.repeated(texts, [0] * len(texts), Sketches(texts))
+    alike = [share(copy, original) >= SHARE for copy, original in zip(copies, originals, strict=False)]
+    assert not found[:2000].any()
+    assert found[2000:].sum() >= 0.98 * sum(alike) > 100
+    assert not (found[2000:] & ~np.array(alike)).any()
+
+
+def test_other_rows_and_runs_change_nothing() -> None:
+    texts: list[str | None] = [text(1, 30), edited(text(1, 30), 3), None, "short", text(2, 30), edited(text(2, 30), 9)]
+    found = similarity.repeated(texts, [0] * 6, Sketches(texts)).tolist()
+    assert found == [False, True, False, False, False, True]
+    assert similarity.repeated(texts, [0] * 6, Sketches(texts)).tolist() == found
+    assert similarity.repeated(texts, [0, 1, 0, 0, 0, 0], Sketches(texts)).tolist() == [*[False] * 5, True]
+    more = [*texts, *(text(seed, 30) for seed in range(10, 60))]
+    assert similarity.repeated(more, [0] * len(more), Sketches(more)).tolist()[:6] == found
+
+
+ROWS = [{"text": text(seed, 20), "label": ("bug", "praise")[seed % 2]} for seed in range(40)]
+ALIKE = [{"text": edited(ROWS[seed]["text"], 19), "label": ROWS[seed]["label"]} for seed in (0, 3)]
+
+
+def look(path: Path, **values: Any) -> scan.CheckResult:
+    """Check a file."""
+    return scan.look(path, scan.wanted_of(parse_config({"data": {"path": "x", **values}}).data, 0))
+
+
+def test_rows_that_are_alike_are_a_fault_by_line_and_the_repair_leaves_out_these(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    other_class = {"text": edited(ROWS[5]["text"], 19), "label": "bug"}
+    path.write_text(csv_text([*ROWS, *ALIKE, other_class, ALIKE[0]]))
+    fault = next(each for each in look(path).faults if each["kind"] == "similar")
+    assert [place["line"] for place in fault["places"]] == [42, 43, 45]
+    assert "shares 80 % or more of its pieces of 5 characters with an earlier one of its class" in fault["sentence"]
+    assert (fault["repair"], fault["refuses"]) == ("drop_similar", False)
+    repaired = look(path, repair=["drop_similar"])
+    assert "similar" not in {each["kind"] for each in repaired.faults}
+    data = load_data(parse_config({"data": {"path": "x", "repair": ["drop_similar"]}}).data, path, 0)
+    kept = [*(row["text"] for row in ROWS), other_class["text"]]
+    assert sorted([*data.train.text, *data.held_out.text]) == sorted(kept)
+    assert data.repaired == [item["sentence"] for item in repaired.repaired]
+
+
+@pytest.mark.parametrize("label", ["bug", "praise"])
+def test_training_texts_that_are_alike_to_held_out_ones_of_their_class(label: str, tmp_path: Path) -> None:
+    both = tmp_path / "data"
+    both.mkdir()
+    (both / "train.csv").write_text(csv_text(ROWS))
+    (both / "validation.csv").write_text(csv_text([{"text": ALIKE[0]["text"], "label": label}, ROWS[3], ROWS[6]]))
+    found = {each["kind"]: each for each in look(both).faults}
+    assert ("similar_shared" in found) is (label == ROWS[0]["label"])
+    if label == ROWS[0]["label"]:
+        assert found["similar_shared"]["places"] == [{"file": "train.csv", "line": 2}]
+        assert found["similar_shared"]["repair"] == "drop_similar_shared"
+        assert "similar_shared" not in {each["kind"] for each in look(both, repair=["drop_similar_shared"]).faults}

@@ -1,0 +1,93 @@
+"""The search of the hub on Launch: asked when somebody presses the button, one sentence where it cannot be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from streamlit.testing.v1 import AppTest
+
+from dynlora.assets import hub_search
+from dynlora.errors import AssetError
+from tests.fake_hub import fake_hub
+from tests.pages.app import open_page, words
+
+HUB = {
+    ("models", "owner/tiny-bert"): {}, ("models", "owner/other"): {}, ("datasets", "owner/reviews"): {},
+    ("datasets", "owner/More-Reviews"): {}, ("datasets", "owner/..bad-reviews"): {},
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A hub of this machine that may be asked."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_search, "SEARCH_S", 60.0)
+    with fake_hub(HUB) as (url, _):
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        yield url
+
+
+def searched(app: AppTest, kind: str, text: str) -> AppTest:
+    """Enter words and press the button."""
+    app.text_input(key=f"hub-words-{kind}").input(text)
+    app.button(key=f"hub-search-{kind}").click().run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def test_a_data_set_that_was_found_fills_the_field(hub: str, runs_dir: Path) -> None:
+    app = searched(open_page("launch", data="hub"), "dataset", "reviews")
+    box = app.selectbox(key="hub-chosen-dataset")
+    assert box.options == ["owner/reviews (1,000 downloads)", "owner/More-Reviews (999 downloads)"]
+    box.set_value("owner/More-Reviews").run()
+    assert next(field.value for field in app.text_input if field.label == "Hub id") == "owner/More-Reviews"
+    assert "data.name=owner/More-Reviews" in next(code.value for code in app.code if code.language == "bash")
+
+
+def test_a_model_that_was_found_fills_the_field(hub: str, runs_dir: Path) -> None:
+    app = searched(open_page("launch"), "model", "bert")
+    app.selectbox(key="hub-chosen-model").set_value("owner/tiny-bert").run()
+    assert "model.name=owner/tiny-bert" in next(code.value for code in app.code if code.language == "bash")
+    searched(app, "model", "no such name")
+    assert "The hub has no models with “no such name” in their id" in words(app)
+
+
+def test_nobody_is_asked_before_the_button_is_pressed(
+    hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(hub_search, "search", lambda kind, text: asked.append(text) or [])
+    app = open_page("launch", data="hub")
+    app.text_input(key="hub-words-dataset").input("reviews").run()
+    assert asked == []
+    app.button(key="hub-search-dataset").click().run()
+    app.run()
+    assert asked == ["reviews"]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(AssetError, match=r"^the hub cannot be searched \(.*\): enter its id, or a local folder$"):
+        hub_search.search("model", "bert")
+    app = searched(open_page("launch", data="hub"), "dataset", "reviews")
+    assert "the hub cannot be searched" in app.error[0].value.lower()
+    assert "use a file of this machine" in app.error[0].value
+
+
+def test_the_search_is_off_where_the_hub_may_not_be_asked(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    app = open_page("launch", data="hub")
+    assert "because HF_HUB_OFFLINE is set" in words(app).replace("\\", "")
+    assert not [button for button in app.button if str(button.key).startswith("hub-search")]
+
+
+def test_a_page_that_is_read_only_asks_nobody(hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNLORA_READ_ONLY", "1")
+    app = open_page("launch", data="hub")
+    assert not [button for button in app.button if str(button.key).startswith("hub-search")]
