@@ -174,6 +174,7 @@ def test_the_encoding_of_a_file_is_chosen_and_its_rows_are_read_with_it(runs_dir
     app = open_page("launch", data="upload", upload=digest)
     assert "Encoding guessed** (30)" in said(app)
     assert "encoding" not in shown_config(app)["data"]
+    assert next(box for box in app.selectbox if box.label == "Encoding").value == "auto"
     next(box for box in app.selectbox if box.label == "Encoding").set_value("windows-1251").run()
     assert "no faults in 30 rows" in said(app)
     assert shown_config(app)["data"]["encoding"] == "windows-1251"
@@ -192,5 +193,6 @@ def test_strong_language_is_shown_only_when_asked_for(runs_dir: Path) -> None:
     assert seen[:3] == [strong_language.HIDDEN, strong_language.HIDDEN, "a fine film 2"]
     options = [option for box in app.selectbox for option in box.options]
     assert "crock" not in said(app) + str(options)
+    assert "body (a fine film 2, a fine film 3, a fine film 4)" in options
     next(toggle for toggle in app.toggle if "2 hidden" in toggle.label).set_value(True).run()
     assert app.dataframe[0].value["body"].tolist()[0] == strong

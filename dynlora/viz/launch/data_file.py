@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -57,8 +58,9 @@ def groupable(rows: pd.DataFrame) -> list[str]:
 
 
 def with_values(rows: pd.DataFrame, name: str, n: int = 3) -> str:
-    """Return a column's name with its first different values, for a picker; strong language is hidden."""
-    values = [one_line(strong_language.shown(value), 24) for value in rows[name].dropna().astype(str).unique()[:n]]
+    """Return a column's name with its first different values, for a picker; those with strong language are skipped."""
+    fitting = (value for value in rows[name].dropna().astype(str).unique() if not strong_language.is_strong(value))
+    values = [one_line(value, 24) for value in islice(fitting, n)]
     return f"{one_line(name, 40)} ({', '.join(values)})" if values else f"{one_line(name, 40)} (empty)"
 
 

@@ -213,15 +213,17 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
 
 def _encoding(place: Any, start: Any, key: str) -> str | None:
     """Draw the choice of a text file's encoding and return it; None: found from the bytes."""
-    options = [None, *ENCODINGS]
-    begin = start if start in options else None
+    options = ["auto", *ENCODINGS]
+    begin = start if start in options else "auto"
     name = f"encoding-{key}-{begin}"
     about = markdown_text(form_model.config_field("data.encoding").about, 600)
     kept_form.begin(name, begin)
     with place:
-        found = st.selectbox("Encoding", options, key=name, help=about, format_func=lambda name: name or "automatic")
+        found = st.selectbox(
+            "Encoding", options, key=name, help=about, format_func=lambda name: "automatic" if name == "auto" else name
+        )
     kept_form.keep(name)
-    return found
+    return None if found == "auto" else found
 
 
 def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str, places: Sequence[Any]) -> dict[str, Any]:
@@ -243,7 +245,7 @@ def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str, places: Se
         kept_form.begin(name, start)
         with place:
             found[f"data.{role}"] = st.selectbox(
-                label, options, key=name, help=markdown_text(about, 600),
+                label, options, key=name, help=markdown_text(about, 600), placeholder=words.get(None),
                 format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
             )  # fmt: skip
         kept_form.keep(name)

@@ -128,12 +128,12 @@ def _model_and_training(start: Mapping[str, Any], first: Any, second: Any, keys:
         }
     with second:
         values |= config_grid(["model.name"], start, 1)
-    with st.expander("Find a model on the hub", icon=":material/search:"):
-        hub_search.pick("model", field_key(form_model.config_field("model.name"), start))
     model = values["model.name"]
     if isinstance(model, str) and model.startswith((".", "~")):
         values["model.name"] = str(from_where_it_started(model))
     note(form_model.model_caption(str(model or form_model.config_field("model.name").default)))
+    with st.expander("Find a model on the hub", icon=":material/search:"):
+        hub_search.pick("model", field_key(form_model.config_field("model.name"), start))
     values |= config_grid(keys, start, len(keys))
     with st.expander("More training, adapter and logging settings", icon=":material/tune:"):
         for more in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):

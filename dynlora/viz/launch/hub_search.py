@@ -20,7 +20,7 @@ def pick(kind: Kind, field: str) -> None:
 
     Args:
         kind: model or dataset.
-        field: key of the text field that takes the id of a hit; it is drawn after this.
+        field: key of the text field that takes the id of a hit.
     """
     if is_read_only():
         return
