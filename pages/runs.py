@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.viz.runs import bulk_actions, filters, group_card, search_box
+from dynlora.viz.run import panel_card
+from dynlora.viz.runs import bulk_actions, filters, group_card, queue_card, search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cards, frame, live, run_actions, run_picker
 
@@ -37,16 +38,24 @@ def show_list(runs: Any) -> None:
     found = search_box.searched(runs, view.query)
     shown = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
     search_box.search_line(view.query, runs_table.match_caption(len(shown), len(runs)), is_sound=found is not None)
+    queue_card.queue_card(runs)
     group_card.group_card(shown, view.group)
     if found is not None:
         search_box.compare_link(view.query, len(found))
     if shown.empty:
         return
-    chosen = run_actions.runs_grid(runs_table.ordered(runs_table.runs_table(shown), view.sort))
-    if chosen:
-        bulk_actions.ticked_runs(shown, chosen, runs_table.all_tags(runs))
+    with st.container(horizontal=True, gap="small", key="list-and-panel"):
+        with st.container(key="list"):
+            picked = run_actions.runs_grid(runs_table.ordered(runs_table.runs_table(shown), view.sort))
+        if picked.looked_at and picked.looked_at not in set(runs[runs["status"] == "corrupt"]["id"]):
+            with st.container(key="panel"), frame.guarded():
+                panel_card.run_panel(run_picker.find_run(picked.looked_at))
+    if picked.ticked:
+        bulk_actions.ticked_runs(shown, picked.ticked, runs_table.all_tags(runs))
     else:
-        cards.note("Click a name to open the run. Tick runs to compare, export, tag or delete them.")
+        cards.note(
+            "A click on a name opens the run, on its row a summary. Tick runs to compare, export or delete them."
+        )
 
 
 show_runs()

@@ -18,6 +18,7 @@ from dynlora.cli import report as cli_report
 from dynlora.cli.data import data
 from dynlora.cli.knockout import answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
+from dynlora.cli.queue import queue
 from dynlora.cli.terminal import shown
 from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError
@@ -248,10 +249,8 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-main.add_command(knockout)
-main.add_command(answer)
-main.add_command(warm)
-main.add_command(check_queued)
+for command in (knockout, queue, answer, warm, check_queued):
+    main.add_command(command)
 
 
 @main.command()

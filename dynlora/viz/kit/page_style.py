@@ -35,7 +35,7 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
-{_home_styles(colours)}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
+{_home_styles(colours)}{_LIST_STYLES}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 @media (min-width: 641px) {{
@@ -55,6 +55,14 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
 }}
 </style>"""
+
+
+_LIST_STYLES = """.st-key-list-and-panel { align-items: flex-start; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-list) { flex: 1 1 24rem !important; min-width: 0; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-panel) { flex: 0 1 25rem !important; min-width: min(100%, 20rem); }
+[class*="st-key-queue-line-"] { flex-wrap: nowrap !important; }
+"""
+"""The list of runs, the card of one run beside it, and the lines of the queue."""
 
 
 def _home_styles(colours: Palette) -> str:
