@@ -40,6 +40,7 @@ def show_results() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
         compare_cards.group_controls(found)
         report_button(chosen.runs)
+    compare_cards.eyes(found)
     summaries, metric = list(found.summaries.values()), found.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
@@ -60,6 +61,7 @@ def show_capacity() -> None:
     run_selection.say_how_many(chosen)
     found = compare_cards.read(chosen.runs)
     compare_cards.group_controls(found)
+    compare_cards.eyes(found)
     compare_cards.compared_ranks(found)
     with cards.card("Settings that differ", "settings"):
         difference = compare_model.config_difference(list(found.summaries.values()), found.names)

@@ -9,15 +9,16 @@ import streamlit as st
 from dynlora.viz.run import panel_card
 from dynlora.viz.runs import bulk_actions, filters, group_card, queue_card, search_box
 from dynlora.viz.runs import table as runs_table
-from dynlora.viz.ui import cards, frame, live, run_actions, run_picker
+from dynlora.viz.ui import cards, frame, hidden_runs, live, run_actions, run_picker
 
 frame.enter()
 cards.titled("Runs", "All runs in the runs folder, and the read-only sample runs of dynlora.")
-RUNS = run_picker.list_all()
-ACTIVE = run_picker.is_active(RUNS)
+ACTIVE = run_picker.active_among(run_picker.list_all())
+if ACTIVE:
+    frame.tab_title(f"{ACTIVE} active · Runs")
 
 
-@live.following(2, active=ACTIVE)
+@live.following(2, active=ACTIVE > 0)
 def show_runs() -> None:
     """Draw the table and what can be done with the ticked runs."""
     run_actions.wake()
@@ -26,7 +27,7 @@ def show_runs() -> None:
         run_picker.no_runs()
     else:
         show_list(runs)
-    if ACTIVE and not run_picker.is_active(runs):
+    if run_picker.active_among(runs) != ACTIVE:
         st.rerun()
     run_actions.unreadable(runs)
     run_actions.trash()
@@ -36,9 +37,11 @@ def show_list(runs: Any) -> None:
     """Draw the controls, the groups, the table and the ticked runs."""
     view = filters.list_controls(runs)
     found = search_box.searched(runs, view.query)
-    shown = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
-    search_box.search_line(view.query, runs_table.match_caption(len(shown), len(runs)), is_sound=found is not None)
+    fitting = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
+    shown = fitting[~fitting["id"].isin(hidden_runs.hidden_runs())].reset_index(drop=True)
+    search_box.search_line(view.query, runs_table.match_caption(len(fitting), len(runs)), is_sound=found is not None)
     queue_card.queue_card(runs)
+    bulk_actions.hidden_line(len(fitting) - len(shown))
     group_card.group_card(shown, view.group)
     if found is not None:
         search_box.compare_link(view.query, len(found))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +31,11 @@ STATUS_LOOK = {
 
 
 def plot_config(key: str) -> dict[str, Any]:
-    """Return plotly's own settings: under the pointer one button, which saves the figure as SVG."""
+    """Return plotly's own settings: no bar of its own, which would cover the legend; see `browser.chart_tools`."""
     return {
         "displaylogo": False,
-        "displayModeBar": "hover",
-        "modeBarButtons": [["toImage"]],
-        "toImageButtonOptions": {"format": "svg", "filename": key},
+        "displayModeBar": False,
+        "toImageButtonOptions": {"filename": key},
         "responsive": True,
         "scrollZoom": False,
         "doubleClick": "reset",
@@ -54,14 +54,24 @@ def titled(title: str, about: str = "") -> None:
         st.caption(markdown_text(about, 400))
 
 
+_HEAD: ContextVar[list[Any] | None] = ContextVar("head", default=None)
+"""The place in the head of the card that is drawn, for the table of its first picture; empty once it is taken."""
+
+
 @contextmanager
 def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
     """Draw a panel with a title; what is drawn inside the block is inside the panel. Title and subtitle are plain."""
     with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"):
-        st.markdown(f"##### {markdown_text(title)}")
+        with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"head-{key}"):
+            st.markdown(f"##### {markdown_text(title)}", width="stretch")
+            head = st.container(horizontal=True, gap="xxsmall", width="content", key=f"tools-{key}")
         if subtitle:
             st.caption(markdown_text(subtitle))
-        yield
+        before = _HEAD.set([head])
+        try:
+            yield
+        finally:
+            _HEAD.reset(before)
 
 
 @dataclass(frozen=True)
@@ -114,10 +124,12 @@ def _picked(key: str, picks: Picks) -> None:
 
 
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
-    """Draw what stands under a picture: its sentence, and its numbers on demand."""
+    """Draw what stands under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
+    head = _HEAD.get()
     with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
         st.caption(markdown_text(sentence, 800), width="stretch")
-        table(frame, key)
+        with head.pop() if head else nullcontext():
+            table(frame, key)
 
 
 def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> None:
