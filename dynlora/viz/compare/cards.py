@@ -75,7 +75,7 @@ def read(runs: Sequence[Chosen]) -> Compared:
     hidden = hidden_runs()
     summaries = {run: one for run, one in every.items() if run not in hidden} or every
     groups = compare_model.best_first(summaries, _in_groups(summaries, names), metric)
-    oldest = {run: group_key(group) for group in whole for run in (*group.runs, *group.repeats)}
+    oldest = {run: group.oldest for group in whole for run in (*group.runs, *group.repeats)}
     titles = {group.title: oldest[group.runs[0]] for group in groups}
     left = {*oldest.values()} - {*titles.values()} if len(whole) <= MOST_COLOURED else ()
     styles = line_styles(list(titles), colours(), _highlighted(summaries, groups), titles, left)
@@ -90,11 +90,6 @@ def _in_groups(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, s
     if shown == "groups":
         return seed_groups.grouped(list(summaries.values()))
     return seed_groups.alone({run: names[run] for run in summaries})
-
-
-def group_key(group: Group) -> str:
-    """Return the id of a group's oldest run, which decides its colour."""
-    return min((*group.runs, *group.repeats))
 
 
 def _usual(summaries: Sequence[Mapping[str, Any]]) -> str:
@@ -122,13 +117,13 @@ def group_controls(found: Compared) -> None:
 
 def eyes(found: Compared) -> None:
     """Draw an eye for each group, in its colour, that hides it from all charts; its runs stay chosen."""
-    hidden, keys = hidden_runs(), [group_key(group) for group in found.all_groups]
+    hidden, keys = hidden_runs(), [group.oldest for group in found.all_groups]
     if not 1 < len(keys) <= MOST_EYES:
         return
     by_key = dict(zip(keys, found.all_groups, strict=True))
     open_keys = [key for key in keys if not hidden.issuperset(by_key[key].runs)] or keys
     put("eyes", open_keys)
-    styles = {group_key(group): found.styles[group.title] for group in found.groups}
+    styles = {group.oldest: found.styles[group.title] for group in found.groups}
     st.html(eye_styles([styles.get(key) for key in keys], colours()))
     st.pills(
         "Shown in the charts", keys, selection_mode="multi", key="eyes",

@@ -14,6 +14,7 @@ import streamlit as st
 
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.csv import csv_text
+from dynlora.viz.kit.frames import number_format
 from dynlora.viz.kit.text import documentation_text, duration, markdown_text, number
 from dynlora.viz.kit.theme import Palette
 
@@ -145,7 +146,10 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
         return
     with place:
         seen = strong_language.hidden(frame.head(5000)) if whole is None else frame.head(5000)
-        st.dataframe(seen, hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)))
+        st.dataframe(
+            seen, hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)),
+            column_config=number_columns(seen),
+        )  # fmt: skip
         if len(frame) > 5000:
             st.caption(f"The first 5,000 of {len(frame):,} rows. The CSV file has all rows.")
         st.download_button(
@@ -155,10 +159,17 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
 
 
 def rows(frame: pd.DataFrame) -> None:
-    """Draw a short table for reading, whole numbers with thousands apart."""
-    whole = frame.select_dtypes("integer").columns
-    config = {name: st.column_config.NumberColumn(name, format="localized") for name in whole}
-    st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+    """Draw a short table for reading: whole numbers with thousands apart, others with equally many places a column."""
+    st.dataframe(frame, hide_index=True, width="stretch", column_config=number_columns(frame))
+
+
+def number_columns(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return how a table shows its columns of numbers: one format a column."""
+    return {
+        str(name): st.column_config.NumberColumn(str(name), format=number_format(frame[name]))
+        for name in frame.select_dtypes("number").columns
+        if list(frame.columns).count(name) == 1
+    }
 
 
 def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
