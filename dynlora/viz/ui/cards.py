@@ -124,6 +124,24 @@ def _picked(key: str, picks: Picks) -> None:
         st.query_params.pop(picks.name, None)
 
 
+def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> list[dict[str, Any]]:
+    """Draw a figure on which the pointer draws boxes, as `chart` does, and return them: `x` and `y` from and to.
+
+    Args:
+        figure: the figure.
+        sentence: what it shows.
+        frame: its numbers.
+        key: of the chart, one on the page.
+    """
+    figure.update_layout(dragmode="select")
+    state: Any = st.plotly_chart(
+        figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch",
+        on_select="rerun", selection_mode="box",
+    )  # fmt: skip
+    under(sentence, frame, key)
+    return list(state["selection"]["box"])
+
+
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
     """Draw what stands under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
     head = _HEAD.get()
