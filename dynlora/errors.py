@@ -175,7 +175,18 @@ def nearest(key: str, options: Iterable[str], prefix: str = "") -> str:
         near = difflib.get_close_matches(key, {option.partition(".")[0]: 0 for option in options}, n=1) or near
     if near:
         return f"did you mean {prefix}{near[0]}?"
-    return "valid keys: " + ", ".join(prefix + option for option in options)
+    return "valid keys: " + ", ".join(prefix + option for option in _in_sections(options))
+
+
+MOST_LISTED = 30
+"""Keys that a message lists; of more, those of a section are named by the section."""
+
+
+def _in_sections(options: list[str]) -> list[str]:
+    """Return keys for a message: all, or where they are many `data.*` in the place of a section's."""
+    if len(options) <= MOST_LISTED:
+        return options
+    return list(dict.fromkeys(f"{one.partition('.')[0]}.*" if "." in one else one for one in options))
 
 
 def meaning_of(model: type[BaseModel], key: str, prefix: str = "") -> str:

@@ -42,6 +42,7 @@ def show_results() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
         compare_cards.group_controls(found)
         report_button(chosen.runs)
+    compare_cards.eyes(found)
     summaries, metric = list(found.summaries.values()), found.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
@@ -64,6 +65,7 @@ def show_capacity() -> None:
     capacity = capacity_cards.read_capacity(found)
     capacity_cards.capacity_conclusion(capacity)
     compare_cards.group_controls(found)
+    compare_cards.eyes(found)
     capacity_cards.compared_ranks(capacity)
     capacity_cards.differing_settings(capacity.differing)
 

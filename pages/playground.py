@@ -12,7 +12,7 @@ from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picke
 
 frame.enter()
 model_client.prepare_model()
-run = run_picker.pick_run()
+run = run_picker.pick_run(suits=run_picker.has_model)
 with frame.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
@@ -22,6 +22,8 @@ cards.titled(f"Playground: {summary['name']}", run_summary.about(summary))
 if not summary["step"] or modules.empty:
     cards.note("The run has not trained any step yet. The playground is available after the first checkpoint.")
     st.stop()
+if not run_picker.has_model(run.folder):
+    playground_cards.without_model()
 asked = playground_cards.text_form(run, playground_model.task_of(summary, examples), examples, gated="gate" in signals)
 if asked.text:
     playground_cards.answers_card(asked)

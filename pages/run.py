@@ -7,6 +7,7 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz.health.card import health_card
 from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards
@@ -22,7 +23,9 @@ POINTS = 600
 frame.enter()
 run = run_picker.pick_run()
 with frame.guarded():
-    IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
+    BEFORE = queries.run_summary(run.folder)
+IS_ACTIVE = BEFORE["status"] in run_summary.ACTIVE
+frame.tab_title(f"{STATUS_WORDS.get(BEFORE['status'], BEFORE['status'])}: {BEFORE['name']}")
 
 
 @live.following(2, active=IS_ACTIVE)

@@ -6,18 +6,20 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.viz.runs import bulk_actions, filters, group_card, search_box
+from dynlora.viz.run import panel_card
+from dynlora.viz.runs import bulk_actions, filters, group_card, queue_card, search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.runs.conclusion import runs_conclusion
-from dynlora.viz.ui import cards, frame, live, run_actions, run_picker
+from dynlora.viz.ui import cards, frame, hidden_runs, live, run_actions, run_picker
 
 frame.enter()
 cards.titled("Runs", "All runs in the runs folder, and the read-only sample runs of dynlora.")
-RUNS = run_picker.list_all()
-ACTIVE = run_picker.is_active(RUNS)
+ACTIVE = run_picker.active_among(run_picker.list_all())
+if ACTIVE:
+    frame.tab_title(f"{ACTIVE} active · Runs")
 
 
-@live.following(2, active=ACTIVE)
+@live.following(2, active=ACTIVE > 0)
 def show_runs() -> None:
     """Draw the table and what can be done with the ticked runs."""
     run_actions.wake()
@@ -26,7 +28,7 @@ def show_runs() -> None:
         run_picker.no_runs()
     else:
         show_list(runs)
-    if ACTIVE and not run_picker.is_active(runs):
+    if run_picker.active_among(runs) != ACTIVE:
         st.rerun()
     run_actions.unreadable(runs)
     run_actions.trash()
@@ -37,21 +39,31 @@ def show_list(runs: Any) -> None:
     place = st.container()
     view = filters.list_controls(runs)
     found = search_box.searched(runs, view.query)
-    shown = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
-    search_box.search_line(view.query, runs_table.match_caption(len(shown), len(runs)), is_sound=found is not None)
+    fitting = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
+    shown = fitting[~fitting["id"].isin(hidden_runs.hidden_runs())].reset_index(drop=True)
+    search_box.search_line(view.query, runs_table.match_caption(len(fitting), len(runs)), is_sound=found is not None)
     if len(shown):
         with place:
             runs_conclusion(shown)
+    queue_card.queue_card(runs)
+    bulk_actions.hidden_line(len(fitting) - len(shown))
     group_card.group_card(shown, view.group)
     if found is not None:
         search_box.compare_link(view.query, len(found))
     if shown.empty:
         return
-    chosen = run_actions.runs_grid(runs_table.ordered(runs_table.runs_table(shown), view.sort))
-    if chosen:
-        bulk_actions.ticked_runs(shown, chosen, runs_table.all_tags(runs))
+    with st.container(horizontal=True, gap="small", key="list-and-panel"):
+        with st.container(key="list"):
+            picked = run_actions.runs_grid(runs_table.ordered(runs_table.runs_table(shown), view.sort))
+        if picked.looked_at and picked.looked_at not in set(runs[runs["status"] == "corrupt"]["id"]):
+            with st.container(key="panel"), frame.guarded():
+                panel_card.run_panel(run_picker.find_run(picked.looked_at))
+    if picked.ticked:
+        bulk_actions.ticked_runs(shown, picked.ticked, runs_table.all_tags(runs))
     else:
-        cards.note("Click a name to open the run. Tick runs to compare, export, tag or delete them.")
+        cards.note(
+            "A click on a name opens the run, on its row a summary. Tick runs to compare, export or delete them."
+        )
 
 
 show_runs()

@@ -18,6 +18,7 @@ from dynlora.cli import report as cli_report
 from dynlora.cli.data import data
 from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
+from dynlora.cli.queue import queue
 from dynlora.cli.terminal import shown
 from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError
@@ -248,7 +249,7 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-for _command in (ablate, knockout, answer, warm, check_queued):
+for _command in (ablate, knockout, queue, answer, warm, check_queued):
     main.add_command(_command)
 
 

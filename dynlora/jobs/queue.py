@@ -1,7 +1,7 @@
-"""The queue of a runs folder: one run trains at a time, the oldest queued one is next.
+"""The queue of a runs folder: one run trains at a time, the oldest queued one is next unless others were moved up.
 
-The queue has no file of its own and no server: a queued run is a run folder at step 0 (or at a checkpoint), and
-whoever finishes or reads starts the next one under the folder's lock.
+The queue has no server, and no file but that of the moves: a queued run is a run folder at step 0 (or at a checkpoint),
+and whoever finishes or reads starts the next one under the folder's lock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynlora.errors import CorruptRunError, DynloraError, RunNotFoundError
-from dynlora.jobs import warm
+from dynlora.jobs import queue_order, warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import read_json, tail, write_text
 from dynlora.store import process, schema
@@ -162,7 +162,7 @@ def _holds_queue(status: Status) -> bool:
 
 
 def _waiting(root: Path) -> list[str]:
-    """Return the queued ids, oldest first; empty while a run is running or starting. Tidies the marks on the way."""
+    """Return the queued ids, the next first; empty while a run is running or starting. Tidies the marks on the way."""
     queued: list[tuple[float, str]] = []
     busy = False
     for run_id in active_ids(root):
@@ -183,7 +183,7 @@ def _waiting(root: Path) -> list[str]:
             busy = _holds_queue(status) or busy
         else:
             _settle(folder, status)
-    return [] if busy else [run_id for _, run_id in sorted(queued)]
+    return [] if busy else queue_order.in_order(root, [run_id for _, run_id in sorted(queued)])
 
 
 def _is_pending(folder: Path, status: Status) -> bool:

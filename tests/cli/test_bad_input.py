@@ -106,7 +106,7 @@ FILES: dict[str, tuple[str, bytes | Sequence[Mapping[str, object]], list[str]]] 
         [{"words": row["text"], "label": row["label"]} for row in ROWS],
         ["data.text", "words"],
     ),
-    "no label column": ("d.csv", [*NO_LABEL], ["data.label=label", "text, domain"]),
+    "no label column": ("d.csv", [*NO_LABEL], ["causal_lm needs", "column of labels (data.label)"]),
     "binary garbage": ("d.csv", bytes(range(256)) * 20, ["d.csv"]),
     "binary zeros": ("d.csv", bytes(5000), ["d.csv"]),
     "ragged rows": ("d.csv", b"text,label\na,b\nc,d,e,f,g\n", ["d.csv, line 3", "5 cells where the header has 2"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
@@ -49,3 +50,8 @@ def words(app: AppTest) -> str:
 def charts(app: AppTest) -> list[dict]:
     """Return the plotly figures on the page."""
     return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+def components(app: AppTest, name: str = "replay") -> list[Any]:
+    """Return the elements of our own of one name on the page."""
+    return [one for one in app.get("bidi_component") if one.proto.component_name == f"dynlora_{name}"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import charts, components, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
@@ -18,7 +18,7 @@ RUN = "20260101-000000-00000001"
 
 def replay(app: AppTest) -> dict:
     """Return what the page hands to the replay element."""
-    (element,) = app.get("bidi_component")
+    (element,) = components(app)
     return json.loads(element.proto.json)
 
 

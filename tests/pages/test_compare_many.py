@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.viz.compare import run_selection
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import finished_run, new_run
+from tests.viz.runs import make_run
 
 SECTIONS = ("numbers", "sweeps", "paper")
 
@@ -123,3 +124,17 @@ def test_of_many_runs_the_newest_are_opened_and_all_are_counted(
     app = open_page("compare", q="finished", section="numbers")
     assert "5 runs shown" in said(app)
     assert "are shown here" not in said(app)
+
+
+def test_a_brush_lists_the_runs_it_holds_with_the_way_to_compare_them(runs_dir: Path) -> None:
+    ids = [f"20260101-000000-1000000{number}" for number in range(5)]
+    for number, run_id in enumerate(ids):
+        strategy = "lora" if number < 3 else "dynamic"
+        make_run(runs_dir, run_id=run_id, strategy=strategy, seed=number, text=f"run {number}")
+    app = open_page("compare", section="numbers", runs=",".join(ids))
+    assert "picked" not in words(app)
+    app.session_state["chart-parallel"] = {"selection": {"points": [], "box": [{"x": [-0.1, 0.1], "y": [0.9, 1.1]}]}}
+    app.run()
+    assert not app.exception
+    assert "3 runs picked" in words(app)
+    assert sorted(app.dataframe[-1].value["strategy"].str.partition(" ")[0]) == ["lora"] * 3

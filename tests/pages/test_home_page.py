@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.tour_mark import is_tour_taken, mark_tour_taken
 from dynlora.viz.ui import run_picker
-from tests.pages.app import open_page, words
+from tests.pages.app import components, open_page, words
 from tests.viz.growing import RUN, Running
 from tests.viz.runs import make_run
 
@@ -28,7 +28,7 @@ def links(app: AppTest) -> dict[str, tuple[str, str]]:
 
 def picture(app: AppTest) -> dict:
     """Return what the picture shows."""
-    (element,) = app.get("bidi_component")
+    (element,) = components(app)
     return json.loads(element.proto.mixed.json if element.proto.HasField("mixed") else element.proto.json)
 
 

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import charts, components, open_page, words
 from tests.viz.runs import make_run
 
 
@@ -32,7 +32,7 @@ def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
     assert not app.error
     assert stop.short in [element.value for element in app.subheader]
     assert len(charts(app)) == (stop.key != "rank")
-    assert len(app.get("bidi_component")) == (stop.key == "rank")
+    assert len(components(app)) == (stop.key == "rank")
     _, before, after, number = tour_model.neighbours(stop.key)
     assert f"Stop {number} of 6" in words(app)
     expected = [f"stop={one.key}" for one in (before, after) if one]

@@ -206,7 +206,7 @@ def test_the_baseline_has_the_budget_of_what_is_looked_at_and_no_gates() -> None
     assert found.baseline.runs == ("l0", "l1", "l2")
 
 
-@pytest.mark.parametrize("folder", sorted(sample_runs_dir().glob("2*")), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", sorted(sample_runs_dir().glob("20261125*")), ids=lambda folder: folder.name)
 def test_a_new_seed_joins_the_runs_made_before_a_setting_was_there(folder: Path) -> None:
     """A run that was made before a setting existed, and its repetition, which writes the setting out."""
     made = run_summary(folder)

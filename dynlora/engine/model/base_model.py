@@ -112,7 +112,7 @@ def _check_whole(folder: Path, task: Task, fresh: list[str]) -> None:
     if fresh and not task.trains_head:
         raise AssetError(
             f"model.name={folder}: holds no {fresh[0]}, which {task.name} needs; use a model that was trained to write "
-            "texts, such as smollm2-135m"
+            "texts, such as smollm2-135m, or give data with a column of labels (data.label)"
         )
 
 

@@ -32,7 +32,7 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
         z=values, x=list(range(grid.shape[1])), y=list(range(len(grid))), zmin=0, zmax=high, xgap=2, ygap=2,
         colorscale=colours.sequential_scale, hoverongaps=False, colorbar=_bar(unit, colours),
         customdata=[[[_place(kind, layer)] for layer in grid.columns] for kind in grid.index],
-        hovertemplate=f"%{{customdata[0]}}<br>{plotly_text(title)} %{{z:.4g}}<extra></extra>",
+        hovertemplate=f"%{{customdata[0]}}<br>{plotly_text(title)} %{{z:.4~g}}<extra></extra>",
     )  # fmt: skip
     if values.size <= NAMED_CELLS and grid.shape[1] <= 16:
         drawn.update_layout(annotations=_numbers(values, high, colours))
@@ -74,7 +74,7 @@ def norm_lines(grid: pd.DataFrame, colours: Palette, height: int = 300) -> go.Fi
         drawn.add_scatter(
             x=places, y=grid.loc[kind], mode="lines+markers", name=plotly_text(kind, 24), connectgaps=False,
             line={"color": colour, "width": 1.6, "dash": dash}, marker={"symbol": symbol, "size": 7},
-            hovertemplate="%{fullData.name}, layer %{x}<br>norm %{y:.4g}<extra></extra>",
+            hovertemplate="%{fullData.name}, layer %{x}<br>norm %{y:.4~g}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(grid) <= 16)
     every = max(1, len(places) // 24)
@@ -102,7 +102,7 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
         z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows, x=list(values.columns), y=edges,
         zmin=0, zmax=high if high > 0 else 1.0, xgap=1, ygap=0.6, hoverongaps=False,
         colorscale=colours.sequential_scale, colorbar=_bar("singular value", colours),
-        hovertemplate="%{y}<br>component %{x}<br>singular value %{z:.4g}<extra></extra>",
+        hovertemplate="%{y}<br>component %{x}<br>singular value %{z:.4~g}<extra></extra>",
     )  # fmt: skip
     names = [
         f"{plotly_text(short)}<br>{plotly_text(name)}"

@@ -86,7 +86,7 @@ def all_components(
     drawn.add_heatmap(
         z=with_gaps(values.to_numpy(float)[modules["position"]], modules["group"]), x=list(range(columns)), y=edges,
         hoverongaps=False, ygap=0.6, xgap=2 if columns <= FEW else 0.6, **colour_of(whole, look, colours),
-        hovertemplate=f"%{{y}}<br>component %{{x}}<br>{plotly_text(look.title)} %{{z:.4g}}<extra></extra>",
+        hovertemplate=f"%{{y}}<br>component %{{x}}<br>{plotly_text(look.title)} %{{z:.4~g}}<extra></extra>",
     )  # fmt: skip
     label_rows(drawn, modules, centres, colours)
     drawn.update_xaxes(

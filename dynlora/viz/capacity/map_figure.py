@@ -38,7 +38,7 @@ def capacity_map(
     x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)
     drawn.add_heatmap(
         z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=0.6, **colour_of(values, view, colours),
-        hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4g}}<extra></extra>",
+        hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4~g}}<extra></extra>",
     )  # fmt: skip
     _handles(drawn, modules, centres, float(x[0]), view, colours)
     label_rows(drawn, modules, centres, colours)

@@ -57,8 +57,8 @@ def frames(
         "rank": rank.astype(int).tolist(),
         "shade": _shades(importance, steps, rows["position"]),
         "modules": [
-            {"short": one_line(short, 60), "name": one_line(name, 200), "marked": name == look.marked}
-            for short, name in zip(rows["short"], rows["name"], strict=True)
+            {"short": one_line(short, 60), "name": one_line(name), "marked": name == look.marked, "position": int(at)}
+            for short, name, at in zip(rows["short"], rows["name"], rows["position"], strict=True)
         ],
         "blocks": _blocks(rows["layer"]),
         "uniform": look.uniform,

@@ -15,20 +15,24 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import one_example, paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, line_styles
+from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, eye_styles, line_styles, short_label
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import lines, run_summary, strong_language
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
+from dynlora.viz.ui.hidden_runs import hidden_runs, hide
 from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.run_picker import Chosen
-from dynlora.viz.ui.url_state import choose, from_address, segmented
+from dynlora.viz.ui.url_state import choose, from_address, put, segmented
 
 POINTS = 600
 """Most points of a run's series that are read."""
+
+MOST_EYES = 24
+"""Most groups that have an eye each."""
 
 SHOWN = {"groups": "Mean and band", "runs": "Each run"}
 SCALES = {"linear": "Linear", "log": "Logarithmic"}
@@ -45,6 +49,7 @@ class Compared:
         metric: that decides.
         groups: as they are shown: by configuration, or each run alone; the best result first.
         styles: of the groups, by title.
+        all_groups: as `groups`, with the runs that are hidden.
     """
 
     folders: Mapping[str, Path]
@@ -53,6 +58,7 @@ class Compared:
     metric: str
     groups: Sequence[Group]
     styles: Mapping[str, LineStyle]
+    all_groups: Sequence[Group]
 
 
 def read(runs: Sequence[Chosen]) -> Compared:
@@ -61,15 +67,28 @@ def read(runs: Sequence[Chosen]) -> Compared:
     Raises:
         DynloraError: when a run cannot be read.
     """
-    summaries = {run.id: queries.run_summary(run.folder) for run in runs}
-    names = compare_model.distinct_names(list(summaries.values()))
-    metric = compare_model.shared_metric(list(summaries.values()))
+    every = {run.id: queries.run_summary(run.folder) for run in runs}
+    names = compare_model.distinct_names(list(every.values()))
+    metric = compare_model.shared_metric(list(every.values()))
+    whole = compare_model.best_first(every, _in_groups(every, names), metric)
+    hidden = hidden_runs()
+    summaries = {run: one for run, one in every.items() if run not in hidden} or every
+    groups = compare_model.best_first(summaries, _in_groups(summaries, names), metric)
+    oldest = {run: group.oldest for group in whole for run in (*group.runs, *group.repeats)}
+    titles = {group.title: oldest[group.runs[0]] for group in groups}
+    left = {*oldest.values()} - {*titles.values()} if len(whole) <= MOST_COLOURED else ()
+    styles = line_styles(list(titles), colours(), _highlighted(summaries, groups), titles, left)
+    folders = {run.id: run.folder for run in runs if run.id in summaries}
+    shown = {run: names[run] for run in summaries}
+    return Compared(folders, summaries, shown, metric, groups, styles, whole)
+
+
+def _in_groups(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> Sequence[Group]:
+    """Return the runs in groups or each alone, as the address says."""
     shown = from_address("group", list(SHOWN), _usual(list(summaries.values())))
-    found = seed_groups.grouped(list(summaries.values())) if shown == "groups" else seed_groups.alone(names)
-    groups = compare_model.best_first(summaries, found, metric)
-    titles = [group.title for group in groups]
-    styles = line_styles(titles, colours(), _highlighted(summaries, groups))
-    return Compared({run.id: run.folder for run in runs}, summaries, names, metric, groups, styles)
+    if shown == "groups":
+        return seed_groups.grouped(list(summaries.values()))
+    return seed_groups.alone({run: names[run] for run in summaries})
 
 
 def _usual(summaries: Sequence[Mapping[str, Any]]) -> str:
@@ -86,13 +105,39 @@ def _highlighted(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Gr
 
 
 def group_controls(found: Compared) -> None:
-    """Draw the choice between groups and single runs, and of many that of the highlighted ones."""
+    """Draw the choice between groups and single runs, of many that of the highlighted ones, and what is shown."""
     segmented(
         "group", "Runs of one configuration", list(SHOWN), _usual(list(found.summaries.values())), SHOWN.__getitem__
     )
     if len(found.groups) > MOST_COLOURED:
         titles = [group.title for group in found.groups]
         several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")
+
+
+def eyes(found: Compared) -> None:
+    """Draw an eye for each group, in its colour, that hides it from all charts; its runs stay chosen."""
+    hidden, keys = hidden_runs(), [group.oldest for group in found.all_groups]
+    if not 1 < len(keys) <= MOST_EYES:
+        return
+    by_key = dict(zip(keys, found.all_groups, strict=True))
+    open_keys = [key for key in keys if not hidden.issuperset(by_key[key].runs)] or keys
+    put("eyes", open_keys)
+    styles = {group.oldest: found.styles[group.title] for group in found.groups}
+    st.html(eye_styles([styles.get(key) for key in keys], colours()))
+    st.pills(
+        "Shown in the charts", keys, selection_mode="multi", key="eyes",
+        format_func=lambda key: _eye(by_key[key], is_open=key in open_keys),
+        on_change=lambda: hide(run for key in {*keys} - {*st.session_state["eyes"]} for run in _runs(by_key[key])),
+    )  # fmt: skip
+
+
+def _runs(group: Group) -> tuple[str, ...]:
+    return (*group.runs, *group.repeats)
+
+
+def _eye(group: Group, *, is_open: bool) -> str:
+    icon = "visibility" if is_open else "visibility_off"
+    return f":material/{icon}: {markdown_text(short_label(group.title), 40)}"
 
 
 def compared_curves(found: Compared) -> None:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz.compare.line_styles import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.limits import axis_within
 from dynlora.viz.kit.module_map import row_edges
 from dynlora.viz.kit.text import one_line, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
@@ -47,7 +48,7 @@ def final_ranks(
             "nticks": 5, "tickfont": {"size": 11, "color": colours.muted},
         },
         customdata=np.tile([plotly_text(name) for name in ranks.columns], (len(edges), 1)),
-        hovertemplate="%{customdata}<br>%{y}<br>%{z:.3g} components<extra></extra>",
+        hovertemplate="%{customdata}<br>%{y}<br>%{z:.3~g} components<extra></extra>",
     )  # fmt: skip
     names = [
         f"{plotly_text(short)}<br>{plotly_text(name)}"
@@ -119,6 +120,8 @@ def curves(
     drawn.update_layout(showlegend=len(names) > 0)
     drawn.update_xaxes(title_text=plotly_text(sentence_case(x_title)))
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), type="log" if is_log else "linear")
+    if not is_log:
+        drawn.update_yaxes(**axis_within(title))
     return drawn
 
 
@@ -190,7 +193,7 @@ def frontier(
             )  # fmt: skip
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Adapter parameters in use", tickformat=",")
-    drawn.update_yaxes(title_text=plotly_text(sentence_case(metric)))
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(metric)), **axis_within(metric))
     return drawn
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynlora.viz.kit import theme
+from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
 
@@ -40,17 +40,42 @@ def coloured(names: Sequence[str], highlighted: Collection[str] = ()) -> list[st
     return [name for name in names if name in highlighted] or list(names[:MOST_COLOURED])
 
 
-def line_styles(names: Sequence[str], colours: Palette, highlighted: Collection[str] = ()) -> dict[str, LineStyle]:
+def line_styles(
+    names: Sequence[str],
+    colours: Palette,
+    highlighted: Collection[str] = (),
+    runs: Mapping[str, str] | None = None,
+    hidden: Collection[str] = (),
+) -> dict[str, LineStyle]:
     """Return the style of each name; equal names in equal order have equal styles in every chart.
 
     Args:
         names: of the configurations.
         colours: of the mode.
         highlighted: names to draw in colour; see `coloured`.
+        runs: id of the oldest run of each configuration, which decides its colour; without it the order does.
+        hidden: ids of the oldest runs of configurations that are hidden, whose colours stay theirs.
     """
-    named = theme.contrasting(coloured(names, highlighted))
+    shown = coloured(names, highlighted)
+    named = theme.contrasting(shown) if runs is None else _by_run({name: runs[name] for name in shown}, hidden)
     grey = LineStyle(theme.faded(colours.muted, 0.45), "circle", "solid", is_muted=True)
     return {name: LineStyle(*named[name]) if name in named else grey for name in names}
+
+
+def _by_run(runs: Mapping[str, str], hidden: Collection[str]) -> dict[str, tuple[str, str, str]]:
+    """Return the style of each name by the id of its run."""
+    places = run_colours.places([*runs.values(), *hidden])
+    return {name: run_colours.style_at(places[run]) for name, run in runs.items()}
+
+
+def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:
+    """Return the style sheet that gives the eye of each configuration its colour; one without a style is hidden."""
+    rules = [
+        f".st-key-eyes button:nth-of-type({place}) span[data-testid=stIconMaterial] {{ color: "
+        f"{colours.muted if style is None else style.colour} !important; }}"
+        for place, style in enumerate(styles, 1)
+    ]
+    return f"<style>{' '.join(rules)}</style>"
 
 
 def short_label(name: str) -> str:

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 import streamlit as st
 
+from dynlora.viz.compare import (
+    brushes,
+    results_table,
+    scatter_figures,
+    scatter_model,
+    scatter_text,
+    sweep_figures,
+    sweep_model,
+)
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import results_table, scatter_figures, scatter_model, scatter_text, sweep_figures, sweep_model
 from dynlora.viz.compare.model import LOW_IS_GOOD
+from dynlora.viz.compare.run_selection import MOST_READ
 from dynlora.viz.compare.scatter_model import Row, title
-from dynlora.viz.kit.text import markdown_text, one_line, sentence_case
-from dynlora.viz.ui.cards import card, chart, colours, note, under
+from dynlora.viz.kit.text import markdown_text, one_line, plural, sentence_case
+from dynlora.viz.ui.cards import brushable, card, chart, colours, note, under
+from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.multiselect import several
+from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import choose, segmented
+
+FEWEST_BRUSHED = 5
+"""Fewest runs of which a brush picks some."""
 
 MOST_AXES = 5
 """Axes of settings that are drawn when nobody chose any."""
@@ -51,14 +66,31 @@ def many_numbers(rows: Sequence[Row]) -> None:
             note("All these runs have the same settings except the seed.")
             return
         metric = compare_model.shared_metric(rows)
+        low = metric in LOW_IS_GOOD
+        rows = scatter_model.best_first(rows, metric, low_is_good=low)
         words = {key: title(key) for key in settings}
         chosen = several("axes", "Settings", settings, words, "stretch", "The most varied settings")
         shown = scatter_model.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
-        low = metric in LOW_IS_GOOD
         lines = scatter_model.lines(rows, shown, metric, low_is_good=low)
         names = [words[key] for key in chosen or settings[:MOST_AXES]]
         said = scatter_text.parallel(lines, names, metric)
-        chart(scatter_figures.parallel(lines, shown, colours()), said, lines, "parallel")
+        figure = scatter_figures.parallel(lines, shown, colours())
+        if len(rows) < FEWEST_BRUSHED:
+            chart(figure, said, lines, "parallel")
+            return
+        boxes = brushable(figure, f"{said} {scatter_text.BRUSH}", lines, "parallel")
+        picked = brushes.picked([one.places for one in shown], brushes.intervals(boxes, len(shown)))
+        if picked is not None:
+            _brushed(lines.iloc[picked], [str(rows[place]["id"]) for place in picked])
+
+
+def _brushed(lines: pd.DataFrame, ids: Sequence[str]) -> None:
+    """List the runs that the brush holds, the best first, with the way to compare them."""
+    note(f"{plural(len(ids), 'run')} picked. A double click on the picture picks all again.")
+    if ids:
+        table_rows(lines)
+    if len(ids) > 1:
+        link("pages/compare.py", f"Compare these {len(ids)} runs", runs=",".join(ids[:MOST_READ]))
 
 
 def _results(rows: Sequence[Row], metric: str) -> list[str]:

@@ -231,6 +231,16 @@ def axes(rows: Sequence[Row], settings: Sequence[str], results: Sequence[str]) -
     return left + [axis(title(name), [one.get(name) for one in found]) for name in results]
 
 
+def best_first(rows: Sequence[Row], metric: str, *, low_is_good: bool) -> list[Row]:
+    """Return the runs by their result, the best first; those without one come last."""
+
+    def place(row: Row) -> tuple[bool, float]:
+        value = numbers(row).get(metric)
+        return (value is None, 0.0 if value is None else value if low_is_good else -value)
+
+    return sorted(rows, key=place)
+
+
 QUARTERS = ("Best quarter", "Second quarter", "Third quarter", "Last quarter", "No result")
 
 

@@ -13,6 +13,9 @@ from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, score
 
+BRUSH = "Drag a box over an axis to pick runs; with Shift, further axes narrow the choice."
+"""How runs are picked in the picture of settings and results."""
+
 
 def scatter(points: pd.DataFrame, titles: tuple[str, str], of: int) -> str:
     """Say how closely two numbers are related, over how many runs.

@@ -49,6 +49,11 @@ class Group:
         """The label with the number of seeds."""
         return f"{self.label}, n = {len(self.runs)}"
 
+    @property
+    def oldest(self) -> str:
+        """The id of the oldest run, which decides the colour."""
+        return min((*self.runs, *self.repeats))
+
 
 def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = ()) -> list[Group]:
     """Return the runs in groups of equal configuration but for seed and name, in the order given, a seed counted once.

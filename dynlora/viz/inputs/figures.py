@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from dynlora.viz.inputs.gate_effect import GateEffect
 from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit.limits import axis_within
 from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
@@ -85,7 +86,7 @@ def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure
         )  # fmt: skip
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
-    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)))
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), **axis_within(title))
     return drawn
 
 

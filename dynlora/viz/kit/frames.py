@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 
@@ -20,3 +21,21 @@ def at_highest(values: pd.Series) -> Any:
 def at_lowest(values: pd.Series) -> Any:
     """Return where in its index a series is lowest, for `loc`; the first of equals."""
     return values.idxmin()
+
+
+MOST_PLACES, SMALL = 4, 0.01
+"""Most decimal places of a column, and the size below which a column shows significant digits instead."""
+
+
+def number_format(values: pd.Series) -> str:
+    """Return the one format of a column of numbers: whole with thousands apart, else with equally many places."""
+    known = values.to_numpy(float, na_value=np.nan)
+    known = known[np.isfinite(known)]
+    if not (known % 1).any():
+        return "localized"
+    if np.median(np.abs(known[known != 0])) < SMALL:
+        return "%.3g"
+    places = next(
+        (n for n in range(1, MOST_PLACES) if np.allclose(known, known.round(n), rtol=0, atol=1e-9)), MOST_PLACES
+    )
+    return f"%.{places}f"

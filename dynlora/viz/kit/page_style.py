@@ -39,7 +39,7 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 .dl-text small {{ color: {colours.muted}; }}
 .dl-text mark {{ background: {colours.accent}33; color: inherit; }}
 .dl-pale pre {{ color: {colours.muted}; }}
-{_home_styles(colours)}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
+{_home_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 @media (min-width: 641px) {{
@@ -59,6 +59,32 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
 }}
 </style>"""
+
+
+_CHART_STYLES = """.st-key-page-tools, [data-testid="stLayoutWrapper"]:has(> .st-key-page-tools) { display: none; }
+[class*="st-key-head-"] > div:first-child { flex: 1 1 8rem !important; min-width: 0 !important; }
+[class*="st-key-tools-"] { margin-top: -0.35rem; align-items: center; }
+[class*="st-key-tools-"] button { min-height: 1.9rem; padding-top: 0; padding-bottom: 0; }
+[class*="st-key-tools-"]:empty { display: none; }
+.dynlora-tools { display: inline-flex; align-items: center; gap: 0.15rem; }
+.dynlora-tools button { font: inherit; font-size: 0.75rem; color: inherit; opacity: 0.7; background: none; border: 0;
+  border-radius: 6px; padding: 0.2rem 0.4rem; cursor: pointer; }
+.dynlora-tools button:hover, .dynlora-tools button:focus-visible { opacity: 1; background: rgba(128, 128, 128, 0.15); }
+.dynlora-mark { position: absolute; display: none; width: 0; z-index: 2; pointer-events: none; }
+.dynlora-mark span { position: absolute; top: 0; font-size: 11px; white-space: nowrap; padding: 0 3px;
+  border-radius: 3px; opacity: 0.92; }
+.dynlora-full { position: fixed; inset: 0; z-index: 1000000; padding: 1rem 1.5rem; overflow: auto; }
+.dynlora-full > div:first-child { display: flex; justify-content: space-between; align-items: center; }
+.dynlora-full button { font: inherit; color: inherit; background: none; border: 0; cursor: pointer; }
+"""
+"""The buttons of charts, and the line that marks a step in them."""
+
+_LIST_STYLES = """.st-key-list-and-panel { align-items: flex-start; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-list) { flex: 1 1 24rem !important; min-width: 0; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-panel) { flex: 0 1 25rem !important; min-width: min(100%, 20rem); }
+[class*="st-key-queue-line-"] { flex-wrap: nowrap !important; }
+"""
+"""The list of runs, the card of one run beside it, and the lines of the queue."""
 
 
 def _home_styles(colours: Palette) -> str:

@@ -89,7 +89,7 @@ def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, co
                 "type": "data", "symmetric": False, "array": part["high"] - part["delta"],
                 "arrayminus": part["delta"] - part["low"], "thickness": 0.8, "width": 0, "color": colours.muted,
             },
-            hovertemplate="%{customdata}<br>score %{x:.4g}<br>%{y:+.5f} nats without the module<extra></extra>",
+            hovertemplate="%{customdata}<br>score %{x:.4~g}<br>%{y:+.5f} nats without the module<extra></extra>",
         )  # fmt: skip
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_layout(showlegend=True)

@@ -14,6 +14,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.store import queries
 from dynlora.viz.inputs.view import InputsView
 from dynlora.viz.kit import strong_language
+from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import one_line, plural
 from dynlora.viz.playground import figures as playground_figures
@@ -22,11 +23,13 @@ from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
 from dynlora.viz.ui.model_client import ask_model
-from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, list_all, run_labels
+from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, put, to_address
 
 MOST_EXAMPLES = 256
 MOST_LAYERS = 12
+MOST_ABLE = 3
+"""Most runs that are named where a run's own model cannot answer."""
 
 LONG = "playground-long"
 """Where a text is kept that is too long for the address."""
@@ -70,6 +73,16 @@ class Asked:
             elif folder == self.run.folder:
                 return {}
         return found
+
+
+def without_model() -> None:
+    """Say that a run's model cannot be asked, and lead to the newest runs whose model can."""
+    runs = list_all()
+    able = [row for row in records(runs[["id", "name", "folder"]]) if has_model(Path(row["folder"]))][:MOST_ABLE]
+    st.info("This run kept no adapter, so its model cannot answer." + (" These runs can:" if able else ""))
+    with st.container(horizontal=True, gap="small", key="able"):
+        for row in able:
+            link("pages/playground.py", one_line(row["name"], 60), run=row["id"])
 
 
 def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -> Asked:

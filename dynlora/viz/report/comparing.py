@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from dynlora.config_files import yaml_text
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
+from dynlora.viz.compare.line_styles import line_styles
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.health.run_data import RunReading
@@ -21,6 +23,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.config_fields import by_name
 from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import plural
+from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
 from dynlora.viz.verdict import text as verdict_text
 from dynlora.viz.verdict.model import Verdict, verdict
@@ -105,6 +108,12 @@ def _pairs_of(found: Compared) -> RunPairs:
     return RunPairs(folders, found.summaries, lambda query, *arguments: query(*arguments))
 
 
+def _in_own_colours(draw: Callable[..., go.Figure], found: Compared) -> Callable[[Palette], go.Figure]:
+    """Return what draws a figure of the groups in the colours that they have on Compare."""
+    runs = {group.title: group.oldest for group in found.groups}
+    return lambda colours: draw(colours, styles=line_styles(list(runs), colours, (), runs))
+
+
 def _ended(found: Compared) -> Part:
     summaries = list(found.summaries.values())
     points = compare_model.by_group(found.summaries, found.groups, found.metric)
@@ -118,7 +127,8 @@ def _ended(found: Compared) -> Part:
             ),
             Table("Each run", compare_model.final_table(summaries, found.names, found.metric), is_wide=True),
             Chart(
-                "Quality against parameters", partial(compare_figures.frontier, points, found.metric),
+                "Quality against parameters",
+                _in_own_colours(partial(compare_figures.frontier, points, found.metric), found),
                 compare_text.frontier(points, found.metric), points, is_wide=True,
             ),
         ],
@@ -144,7 +154,7 @@ def _learned(found: Compared) -> Part:
         if len(bands):
             words = compare_text.curves(bands, low_is_good=is_train or found.metric in compare_model.LOW_IS_GOOD)
             drawn = partial(compare_figures.curves, bands, "step", title, marks=not is_train)
-            blocks.append(Chart(label, drawn, words, bands))
+            blocks.append(Chart(label, _in_own_colours(drawn, found), words, bands))
     return Part("Training", blocks)
 
 

@@ -16,13 +16,20 @@ def export_buttons(run: Chosen) -> None:
 
     Nothing without an adapter, and nothing where the dashboard only looks: each download starts a process with torch.
     """
-    if not has_model(run.folder) or is_read_only():
+    if not adapter_button(run):
         return
-    _download(run, "Adapter", "peft", "Zip file: the adapter as PEFT loads it, and a model card with the code.")
     with st.popover("Export", icon=":material/ios_share:", type="tertiary", key="export"):
         _download(run, "Merged model", "merged", "Zip file: a plain transformers model; no PEFT needed.")
         st.caption("Both are made when pressed, which takes a moment. The same on the command line:")
         st.code("\n".join(_command(run, format_) for format_ in ("peft", "merged")), language="bash", wrap_lines=True)
+
+
+def adapter_button(run: Chosen) -> bool:
+    """Draw the download of the adapter where there is one and a process may be started, and say whether it is drawn."""
+    if not has_model(run.folder) or is_read_only():
+        return False
+    _download(run, "Adapter", "peft", "Zip file: the adapter as PEFT loads it, and a model card with the code.")
+    return True
 
 
 def _download(run: Chosen, label: str, format_: str, help_: str) -> None:

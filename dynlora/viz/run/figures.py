@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.limits import axis_within
 from dynlora.viz.kit.lines import HEIGHT, smoothed, titled
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
@@ -50,6 +51,7 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
             hovertemplate=f"step %{{x}}<br>%{{fullData.name}} %{{y:.4f}}{size}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(showlegend=len(names) > 1)
+    drawn.update_yaxes(**axis_within(*map(str, names)))
     if metrics["step"].nunique() == 1:
         _around_one_step(drawn, int(metrics["step"].iloc[0]), metrics["value"])
     return titled(drawn, "Score")

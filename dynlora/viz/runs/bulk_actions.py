@@ -13,8 +13,9 @@ from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.runs import table as runs_table
+from dynlora.viz.ui.hidden_runs import hidden_runs, hide
 from dynlora.viz.ui.run_actions import delete_button
-from dynlora.viz.ui.run_picker import find_run, is_read_only, link, links, runs_root_of
+from dynlora.viz.ui.run_picker import find_run, is_read_only, link, runs_root_of
 
 MAX_COMMANDS = 20
 MAX_COMPARED = 50
@@ -83,8 +84,19 @@ def show_note(runs: pd.DataFrame) -> None:
         st.text(note)
 
 
+def hidden_line(hidden: int) -> None:
+    """Say how many runs are hidden, with the button that shows them again; nothing when none is."""
+    if not hidden:
+        return
+    with st.container(horizontal=True, gap="small", vertical_alignment="center", key="hidden-line"):
+        st.caption(f"{hidden:,} hidden.", width="content")
+        if st.button("Show all", icon=":material/visibility:", key="show-hidden", type="tertiary"):
+            hide(())
+            st.rerun()
+
+
 def ticked_runs(runs: pd.DataFrame, chosen: Sequence[str], known: Sequence[str]) -> None:
-    """Draw what can be done with the ticked runs: open or compare, export, tag, delete.
+    """Draw what can be done with the ticked runs: compare, export, tag, delete; the panel of a single one has the rest.
 
     Args:
         runs: the runs that are shown.
@@ -94,15 +106,17 @@ def ticked_runs(runs: pd.DataFrame, chosen: Sequence[str], known: Sequence[str])
     rows = runs[runs["id"].isin(chosen)]
     own = rows[rows["is_own"]]
     with st.container(horizontal=True, gap="small", key="ticked", vertical_alignment="center"):
-        if len(chosen) == 1:
-            links(chosen[0])
-        else:
+        if len(chosen) > 1:
             link("pages/compare.py", f"Compare {len(chosen)} runs", runs=",".join(chosen[:MAX_COMPARED]))
+        if st.button("Hide", icon=":material/visibility_off:", key="hide", help="Leave out of the list and of charts."):
+            hide({*hidden_runs(), *chosen})
+            st.rerun()
         export_button(rows)
         if len(own):
             readable = own[own["status"] != "corrupt"]
             if len(readable):
                 tags_button(readable, known)
-            delete_button(own["id"].tolist())
+            if len(chosen) > 1 or readable.empty:
+                delete_button(own["id"].tolist())
     if len(chosen) == 1:
         show_note(rows)

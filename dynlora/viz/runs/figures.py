@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.limits import axis_within
 from dynlora.viz.kit.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.kit.theme import Palette
 
@@ -47,7 +48,9 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
     drawn.update_yaxes(
         tickvals=list(range(len(order))), ticktext=labels, range=[-0.6, len(order) - 0.4], showgrid=False
     )
-    drawn.update_xaxes(title_text=f"{plotly_text(sentence_case(metric), 40)} (held-out)", nticks=6)
+    drawn.update_xaxes(
+        title_text=f"{plotly_text(sentence_case(metric), 40)} (held-out)", nticks=6, **axis_within(metric)
+    )
     drawn.update_layout(showlegend=True)
     return drawn
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import streamlit as st
 
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.csv import csv_text
+from dynlora.viz.kit.frames import number_format
 from dynlora.viz.kit.text import documentation_text, duration, markdown_text, number
 from dynlora.viz.kit.theme import Palette
 
@@ -30,12 +32,11 @@ STATUS_LOOK = {
 
 
 def plot_config(key: str) -> dict[str, Any]:
-    """Return plotly's own settings: under the pointer one button, which saves the figure as SVG."""
+    """Return plotly's own settings: no bar of its own, which would cover the legend; see `browser.chart_tools`."""
     return {
         "displaylogo": False,
-        "displayModeBar": "hover",
-        "modeBarButtons": [["toImage"]],
-        "toImageButtonOptions": {"format": "svg", "filename": key},
+        "displayModeBar": False,
+        "toImageButtonOptions": {"filename": key},
         "responsive": True,
         "scrollZoom": False,
         "doubleClick": "reset",
@@ -54,14 +55,24 @@ def titled(title: str, about: str = "") -> None:
         st.caption(markdown_text(about, 400))
 
 
+_HEAD: ContextVar[list[Any] | None] = ContextVar("head", default=None)
+"""The place in the head of the card that is drawn, for the table of its first picture; empty once it is taken."""
+
+
 @contextmanager
 def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
     """Draw a panel with a title; what is drawn inside the block is inside the panel. Title and subtitle are plain."""
     with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"):
-        st.markdown(f"##### {markdown_text(title)}")
+        with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"head-{key}"):
+            st.markdown(f"##### {markdown_text(title)}", width="stretch")
+            head = st.container(horizontal=True, gap="xxsmall", width="content", key=f"tools-{key}")
         if subtitle:
             st.caption(markdown_text(subtitle))
-        yield
+        before = _HEAD.set([head])
+        try:
+            yield
+        finally:
+            _HEAD.reset(before)
 
 
 @dataclass(frozen=True)
@@ -113,11 +124,31 @@ def _picked(key: str, picks: Picks) -> None:
         st.query_params.pop(picks.name, None)
 
 
+def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> list[dict[str, Any]]:
+    """Draw a figure on which the pointer draws boxes, as `chart` does, and return them: `x` and `y` from and to.
+
+    Args:
+        figure: the figure.
+        sentence: what it shows.
+        frame: its numbers.
+        key: of the chart, one on the page.
+    """
+    figure.update_layout(dragmode="select")
+    state: Any = st.plotly_chart(
+        figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch",
+        on_select="rerun", selection_mode="box",
+    )  # fmt: skip
+    under(sentence, frame, key)
+    return list(state["selection"]["box"])
+
+
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
-    """Draw what stands under a picture: its sentence, and its numbers on demand."""
+    """Draw what stands under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
+    head = _HEAD.get()
     with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
         st.caption(markdown_text(sentence, 800), width="stretch")
-        table(frame, key)
+        with head.pop() if head else nullcontext():
+            table(frame, key)
 
 
 def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> None:
@@ -133,7 +164,10 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
         return
     with place:
         seen = strong_language.hidden(frame.head(5000)) if whole is None else frame.head(5000)
-        st.dataframe(seen, hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)))
+        st.dataframe(
+            seen, hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)),
+            column_config=number_columns(seen),
+        )  # fmt: skip
         if len(frame) > 5000:
             st.caption(f"The first 5,000 of {len(frame):,} rows. The CSV file has all rows.")
         st.download_button(
@@ -143,10 +177,17 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
 
 
 def rows(frame: pd.DataFrame) -> None:
-    """Draw a short table for reading, whole numbers with thousands apart."""
-    whole = frame.select_dtypes("integer").columns
-    config = {name: st.column_config.NumberColumn(name, format="localized") for name in whole}
-    st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+    """Draw a short table for reading: whole numbers with thousands apart, others with equally many places a column."""
+    st.dataframe(frame, hide_index=True, width="stretch", column_config=number_columns(frame))
+
+
+def number_columns(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return how a table shows its columns of numbers: one format a column."""
+    return {
+        str(name): st.column_config.NumberColumn(str(name), format=number_format(frame[name]))
+        for name in frame.select_dtypes("number").columns
+        if list(frame.columns).count(name) == 1
+    }
 
 
 def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:

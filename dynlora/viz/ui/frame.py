@@ -13,8 +13,10 @@ from dynlora.errors import DynloraError
 from dynlora.server.docs_site import docs_url
 from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import page_style, theme
-from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.ui.keyboard import shortcuts
+from dynlora.viz.kit.text import markdown_text, one_line
+from dynlora.viz.ui import browser
+from dynlora.viz.ui.ended import ended_runs
+from dynlora.viz.ui.keyboard import PAGE_KEYS, shortcuts
 from dynlora.viz.ui.live import following, reused
 from dynlora.viz.ui.run_picker import count_active
 from dynlora.viz.ui.toasts import show_toasts
@@ -60,8 +62,17 @@ def prepare() -> None:
     host, origin = st.context.headers.get("Host"), st.context.headers.get("Origin")
     if host is not None and not is_own_page(host, origin):
         st.stop()
-    st.html(page_style.style_sheet(theme.palette(st.context.theme.type)))
+    colours = theme.palette(st.context.theme.type)
+    st.html(page_style.style_sheet(colours))
+    with st.container(key="page-tools"):
+        browser.chart_tools({"line": colours.second, "panel": colours.panel, "text": colours.text})
+        browser.page_keys(PAGE_KEYS)
     show_toasts()
+
+
+def tab_title(words: str) -> None:
+    """Title the browser's tab with words, plain text: one in the background says how its run stands."""
+    st.set_page_config(page_title=f"{one_line(words, 80)} · dynlora")
 
 
 def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -> None:
@@ -77,6 +88,7 @@ def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -
         with st.container(gap="xxsmall", key="menu-help"):
             documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
             shortcuts()
+            _notices()
         unlock()
 
 
@@ -100,6 +112,16 @@ def _link_to_runs(page: StreamlitPage) -> None:
         st.page_link(page, label=f"Runs :blue-badge[{count}]" if count else "Runs", width="stretch")
 
     link()
+
+
+def _notices() -> None:
+    """Tell of the runs that end while this tab is open; looked at while there are any that can."""
+
+    @following(COUNTED_EVERY_S, active=count_active() > 0)
+    def notices() -> None:
+        browser.end_notice(ended_runs())
+
+    notices()
 
 
 def documentation(label: str, page: str = "index", section: str = "") -> None:

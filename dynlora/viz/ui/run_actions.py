@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,9 @@ from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 from dynlora.viz.ui.toasts import announce
 
+MODES: Any = ("multi-row", "single-cell")
+"""What can be picked in the table of runs: rows by their box, and one cell, which stands for its row."""
+
 
 def wake() -> None:
     """Restart a stalled queue, unless the page may only look."""
@@ -26,8 +30,22 @@ def wake() -> None:
         launch.wake(runs_dir())
 
 
-def runs_grid(table: pd.DataFrame) -> list[str]:
-    """Draw the table of runs and return the ids of the ticked ones; a click on a name opens the run.
+@dataclass(frozen=True)
+class Picked:
+    """What was picked in the table of runs.
+
+    Attributes:
+        ticked: ids of the ticked runs.
+        looked_at: id of the run to show beside the table: the one that is ticked alone, else that of the clicked row;
+            None for none.
+    """
+
+    ticked: list[str]
+    looked_at: str | None
+
+
+def runs_grid(table: pd.DataFrame) -> Picked:
+    """Draw the table of runs and return what is picked in it; a click on a name opens the run.
 
     A tick and a click are positions, so another set or order of runs gets another table, with the same runs ticked:
     none ever slips to a neighbour, and no tick is lost when a run appears.
@@ -39,17 +57,20 @@ def runs_grid(table: pd.DataFrame) -> list[str]:
         ticked = st.session_state.get("ticked", ())
         start = [row for row, run_id in enumerate(ids) if run_id in ticked]
         st.session_state["grid"] = (key, start)
+    table.insert(1, "tab", [f"run?run={run_id}" for run_id in ids])
     state = st.dataframe(
-        table, key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode="multi-row",
+        table, key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode=MODES,
         selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}"),
         height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=_used(table),
     )  # fmt: skip
     opened = st.session_state.get(f"open-{key}")
     if opened is not None and opened["row"] < len(ids):
         st.switch_page("pages/run.py", query_params={"run": ids[opened["row"]]})
-    rows = state["selection"]["rows"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
-    st.session_state["ticked"] = [ids[row] for row in rows if row < len(ids)]
-    return st.session_state["ticked"]
+    picked: Mapping[str, Any] = state["selection"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
+    ticked = [ids[row] for row in picked["rows"] if row < len(ids)]
+    clicked = [ids[cell[0]] for cell in picked.get("cells", ()) if cell[0] < len(ids)]
+    st.session_state["ticked"] = ticked
+    return Picked(ticked, ticked[0] if len(ticked) == 1 else next(iter(() if ticked else clicked), None))
 
 
 def _used(table: pd.DataFrame) -> list[str]:
@@ -71,6 +92,9 @@ def _columns(opened: str) -> dict[str, Any]:
             alignment="left",
             key=opened,
             help="Click a name to open the run. Tick rows to compare, export, tag or delete them.",
+        ),
+        "tab": column.LinkColumn(
+            "", width=40, display_text=":material/open_in_new:", help="Open the run in a new tab."
         ),
         "progress": column.ProgressColumn("Progress", format="%d %%", min_value=0, max_value=100, width="small"),
         "trend": column.LineChartColumn(

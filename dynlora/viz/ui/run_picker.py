@@ -97,9 +97,9 @@ def has_model(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in ("adapter", "checkpoint"))
 
 
-def is_active(runs: pd.DataFrame) -> bool:
-    """Say whether any run can change by itself."""
-    return bool(runs["status"].isin(ACTIVE).any())
+def active_among(runs: pd.DataFrame) -> int:
+    """Return how many of the listed runs can change by themselves."""
+    return int(runs["status"].isin(ACTIVE).sum())
 
 
 def count_active() -> int:

@@ -64,6 +64,7 @@ class Player {
   tick() {
     if (!this.root.isConnected) return this.pause();
     this.frame = Math.min(this.frame + 1, this.data.steps.length - 1);
+    this.moved = true;
     this.paint();
     if (this.frame < this.data.steps.length - 1) return;
     if (!this.data.plays) return this.pause();
@@ -75,6 +76,7 @@ class Player {
     clearInterval(this.timer);
     this.timer = null;
     this.label();
+    this.tell(false);
     this.settle(0);
   }
 
@@ -82,6 +84,7 @@ class Player {
     clearInterval(this.timer);
     this.timer = null;
     this.frame = Number(this.slider.value);
+    this.moved = true;
     this.label();
     this.paint();
     this.settle(SETTLE_MS);
@@ -160,6 +163,13 @@ class Player {
     this.output.textContent = `step ${step.toLocaleString("en")}`;
     this.svg.setAttribute("aria-label", `${about} Step ${step}.`);
     this.root.dataset.step = step;
+    if (this.moved) this.tell(Boolean(this.timer));
+  }
+
+  tell(plays) {
+    const { steps, rank, shade, modules } = this.data;
+    const detail = { step: steps[this.frame], ranks: rank[this.frame], shares: shade[this.frame], positions: modules.map((one) => one.position), plays };
+    document.dispatchEvent(new CustomEvent("dynlora-step", { detail }));
   }
 
   download() {

@@ -1,0 +1,48 @@
+"""Figures of the card beside the list of runs: as low as they can be read."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.lines import smoothed, titled
+from dynlora.viz.kit.theme import Palette
+
+HEIGHT = 190
+
+
+def loss(train: pd.DataFrame, held_out: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the smoothed training loss and the held-out loss; frames hold step and value."""
+    drawn = theme.figure(colours, HEIGHT)
+    drawn.add_scatter(
+        x=train["step"], y=smoothed(train["value"]), mode="lines", name="Training, smoothed",
+        line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
+    )  # fmt: skip
+    if len(held_out):
+        drawn.add_scatter(
+            x=held_out["step"], y=held_out["value"], mode="lines+markers", name="Held-out",
+            line={"color": colours.second, "width": 1.6}, marker={"size": 6, "symbol": "diamond"},
+            hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=True)
+    return titled(drawn, "Loss (nats)")
+
+
+def ranks(span: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the mean rank in a band from the lowest to the highest; columns step, lowest, mean, highest."""
+    drawn = theme.figure(colours, HEIGHT)
+    drawn.add_scatter(
+        x=[*span["step"], *span["step"][::-1]], y=[*span["highest"], *span["lowest"][::-1]], fill="toself",
+        mode="lines", line={"width": 0, "shape": "hv"}, fillcolor=theme.faded(colours.accent, 0.16),
+        name="Lowest to highest", hoverinfo="skip",
+    )  # fmt: skip
+    drawn.add_scatter(
+        x=span["step"], y=span["mean"], mode="lines", name="Mean", line={"color": colours.accent, "width": 2},
+        customdata=span[["lowest", "highest"]].to_numpy(),
+        hovertemplate="step %{x}<br>mean rank %{y:.2f}<br>from %{customdata[0]:.0f} to %{customdata[1]:.0f}"
+        "<extra></extra>",
+    )  # fmt: skip
+    drawn.update_layout(showlegend=True)
+    drawn.update_yaxes(rangemode="tozero", tickformat=",d", nticks=5)
+    return titled(drawn, "Rank of a module")

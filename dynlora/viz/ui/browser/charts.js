@@ -1,0 +1,185 @@
+// For all charts of a page: buttons that save a chart or show it on the full screen, and the step under the pointer, or
+// that a player shows, as a line through every chart over steps. Nothing here asks the server for anything.
+
+const AXES = ["Step", "Training tokens", "Training examples", "Training time (s)", "Adapter parameters × steps"];
+const SVG = "http://www.w3.org/2000/svg";
+const RANKED = "scatter", LOOK_MS = 150, REST_MS = 700, SPARE = 60, FIT_MS = 150;
+
+export default function ({ data }) {
+  window.dynloraCharts = window.dynloraCharts || new Charts();
+  window.dynloraCharts.colours = data;
+  window.dynloraCharts.soon();
+}
+
+class Charts {
+  constructor() {
+    new MutationObserver(() => this.soon()).observe(document.body, { childList: true, subtree: true });
+    document.addEventListener("dynlora-step", (event) => this.play(event.detail));
+  }
+
+  soon() {
+    if (!this.waiting) this.waiting = setTimeout(() => { this.waiting = null; this.look(); }, LOOK_MS);
+  }
+
+  all() {
+    return [...document.querySelectorAll(".js-plotly-plot")].filter((chart) => chart._fullLayout && chart.on);
+  }
+
+  look() {
+    for (const chart of this.all()) {
+      if (!chart.dynlora) {
+        chart.dynlora = true;
+        chart.addEventListener("pointermove", (event) => this.hovered(chart, event));
+        chart.addEventListener("pointerleave", () => this.clear());
+      }
+      this.tools(chart);
+    }
+  }
+
+  hovered(chart, event) {
+    const axis = chart._fullLayout.xaxis, size = chart._fullLayout._size, box = chart.getBoundingClientRect();
+    const x = event.clientX - box.left - (axis ? axis._offset : 0), y = event.clientY - box.top - size.t;
+    if (!AXES.includes(title(chart)) || x < 0 || x > axis._length || y < 0 || y > size.h) return this.clear();
+    const place = axis.p2l(x);
+    this.mark(axis.type === "log" ? 10 ** place : Math.round(place), title(chart), chart);
+  }
+
+  mark(place, axis, from) {
+    const words = `${axis === "Step" ? "step " : ""}${Math.round(place).toLocaleString("en")}`;
+    for (const chart of this.all()) {
+      if (title(chart) === axis) line(chart, place, this.colours, chart === from ? "" : words);
+      else hide(chart);
+    }
+  }
+
+  clear() {
+    if (!this.playing) this.all().forEach(hide);
+  }
+
+  play({ step, ranks, shares, positions, plays }) {
+    clearTimeout(this.rest);
+    this.playing = true;
+    this.mark(step, "Step", null);
+    for (const chart of this.all()) if (name(chart) === RANKED) follow(chart, step, ranks, shares, positions, this.colours);
+    if (!plays) this.rest = setTimeout(() => { this.playing = false; this.clear(); }, REST_MS);
+  }
+
+  tools(chart) {
+    const place = beside(chart), key = name(chart);
+    if (!place || !window.Plotly || [...place.children].some((row) => row.dataset.chart === key)) return;
+    const now = () => this.all().find((other) => name(other) === key);  // a page drawn again may have another element
+    const row = document.createElement("span");
+    row.className = "dynlora-tools";
+    row.dataset.chart = key;
+    row.append(
+      button("PNG", "Save as PNG", () => save(now(), "png", this.colours)),
+      button("SVG", "Save as SVG", () => save(now(), "svg", this.colours)),
+      button("", "Full screen", () => this.enlarge(now()), corners()),
+    );
+    place.append(row);
+  }
+
+  // A copy, because streamlit gives its own chart its own height back.
+  enlarge(chart) {
+    const sheet = document.createElement("div"), head = document.createElement("div"), place = document.createElement("div");
+    const words = document.createElement("strong"), card = chart.closest('[class*="st-key-card-"]');
+    words.textContent = (card && card.querySelector("h5") || { textContent: "" }).textContent;
+    const close = () => { sheet.remove(); if (document.fullscreenElement) document.exitFullscreen(); };
+    head.append(words, button("✕", "Close", close));
+    sheet.className = "dynlora-full";
+    Object.assign(sheet.style, { background: this.colours.panel, color: this.colours.text });
+    sheet.append(head, place);
+    document.body.append(sheet);
+    sheet.addEventListener("keydown", (event) => event.key === "Escape" && close());
+    document.addEventListener("fullscreenchange", () => document.fullscreenElement || sheet.remove());
+    head.lastChild.focus();
+    const draw = () => window.Plotly.newPlot(place, structuredClone(chart.data), {
+      ...structuredClone(chart.layout), autosize: true, width: undefined, height: window.innerHeight - head.offsetHeight - SPARE,
+    }, { displayModeBar: false, responsive: true });
+    return (sheet.requestFullscreen ? sheet.requestFullscreen() : Promise.reject()).catch(() => {}).then(() => setTimeout(draw, FIT_MS));
+  }
+}
+
+function title(chart) {
+  const axis = chart._fullLayout.xaxis;
+  return axis && axis.type !== "category" && axis.title ? axis.title.text : null;
+}
+
+function name(chart) {
+  return (chart._context.toImageButtonOptions || {}).filename || "chart";
+}
+
+function beside(chart) {
+  const table = document.querySelector(`.st-key-table-${CSS.escape(name(chart).replace(/[^A-Za-z0-9_-]/g, "-"))}`);
+  const row = table && table.closest('[class*="st-key-tools-"], [class*="st-key-under-"]');
+  return row && row.closest('[class*="st-key-card-"]') === chart.closest('[class*="st-key-card-"]') ? row : null;
+}
+
+function button(words, about, act, ...icon) {
+  const made = document.createElement("button");
+  Object.assign(made, { type: "button", textContent: words, title: about, ariaLabel: about, onclick: act });
+  made.append(...icon);
+  return made;
+}
+
+function corners() {
+  const icon = document.createElementNS(SVG, "svg"), path = document.createElementNS(SVG, "path");
+  Object.entries({ width: 13, height: 13, viewBox: "0 0 14 14", "aria-hidden": true }).forEach((pair) => icon.setAttribute(...pair));
+  const look = { d: "M1 5V1h4M9 1h4v4M13 9v4H9M5 13H1V9", fill: "none", stroke: "currentColor", "stroke-width": 1.6 };
+  Object.entries(look).forEach((pair) => path.setAttribute(...pair));
+  icon.append(path);
+  return icon;
+}
+
+function save(chart, format, colours) {
+  const layout = { ...chart.layout, paper_bgcolor: colours.panel };
+  const size = { format, width: chart._fullLayout.width, height: chart._fullLayout.height, scale: format === "png" ? 2 : 1 };
+  return window.Plotly.downloadImage({ data: chart.data, layout }, { ...size, filename: name(chart) });
+}
+
+function sheet(chart) {
+  const root = chart.querySelector(".svg-container");
+  let mark = root && root.querySelector(":scope > .dynlora-mark");
+  if (root && !mark) {
+    mark = document.createElement("div");
+    mark.className = "dynlora-mark";
+    mark.append(document.createElement("span"));
+    root.append(mark);
+  }
+  return mark;
+}
+
+function line(chart, place, colours, words) {
+  const axis = chart._fullLayout.xaxis, size = chart._fullLayout._size, mark = sheet(chart);
+  const x = axis.l2p(axis.type === "log" ? Math.log10(place) : place);
+  if (!mark || !(x >= 0 && x <= axis._length)) return hide(chart);
+  Object.assign(mark.style, {
+    display: "block", left: `${axis._offset + x}px`, top: `${size.t}px`, height: `${size.h}px`, borderLeft: `1.6px dashed ${colours.line}`,
+  });
+  caption(mark, words, colours, x > axis._length / 2);
+}
+
+function caption(mark, words, colours, is_left) {
+  const label = mark.firstChild;
+  label.textContent = words;
+  Object.assign(label.style, { color: colours.text, background: colours.panel, [is_left ? "right" : "left"]: "3px", [is_left ? "left" : "right"]: "auto" });
+}
+
+function hide(chart) {
+  const mark = chart.querySelector(".dynlora-mark");
+  if (mark) mark.style.display = "none";
+}
+
+function follow(chart, step, ranks, shares, positions, colours) {
+  const total = (values) => values.reduce((sum, value) => sum + Math.max(0, value || 0), 0) || 1;
+  const all = { x: total(shares), y: total(ranks) }, of = new Map(positions.map((position, place) => [position, place]));
+  const share = (values, whole) => (point) => 100 * Math.max(0, values[of.get(point[point.length - 1])] || 0) / whole;
+  const traces = chart.data.map((trace, place) => place).filter((place) => chart.data[place].customdata);
+  window.Plotly.restyle(chart, {
+    x: traces.map((place) => Array.from(chart.data[place].customdata, share(shares, all.x))),
+    y: traces.map((place) => Array.from(chart.data[place].customdata, share(ranks, all.y))),
+  }, traces);
+  const mark = sheet(chart), size = chart._fullLayout._size;
+  Object.assign(mark.style, { display: "block", left: `${size.l + size.w}px`, top: `${size.t}px`, height: "0px" });
+  caption(mark, `step ${step.toLocaleString("en")}`, colours, true);
+}

@@ -1,0 +1,125 @@
+"""What charts do in the browser alone: the step under the pointer and of the player, files, the full screen; keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynlora.viz.ui.keyboard import KEYS, PAGES
+from tests.browser.conftest import OTHER, settled
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+MARKS = """() => [...document.querySelectorAll('.dynlora-mark')].filter(mark => mark.style.display === 'block')
+  .map(mark => [mark.closest('[class*=st-key-card-]').className.match(/st-key-card-(\\S+)/)[1], mark.innerText])"""
+"""The charts that mark a step now: the card, and the words at the mark."""
+
+
+WATCH = """() => {
+  window.drawn = 0;
+  const app = document.querySelector('[data-testid=stApp]');
+  new MutationObserver(() => { window.drawn += 1; }).observe(app, { attributeFilter: ['data-test-script-state'] });
+}"""
+
+
+def marks(page: Page) -> dict[str, str]:
+    return {card: words for card, words in page.evaluate(MARKS)}
+
+
+def watch_drawing(page: Page) -> None:
+    """Count how often the server draws the page from now on."""
+    page.evaluate(WATCH)
+
+
+def open_chart(page: Page, address: str, card: str) -> Any:
+    page.goto(address)
+    chart = page.locator(f".st-key-card-{card} .js-plotly-plot .main-svg").first
+    chart.wait_for()
+    settled(page)
+    chart.scroll_into_view_if_needed()
+    return chart
+
+
+def test_the_step_under_the_pointer_is_marked_in_all_charts_and_asks_the_server_for_nothing(
+    server: str, page: Page
+) -> None:
+    chart = open_chart(page, f"{server}/run?run={OTHER}", "loss")
+    watch_drawing(page)
+    box = chart.bounding_box()
+    for place in (0.5, 0.52):
+        page.mouse.move(box["x"] + place * box["width"], box["y"] + 0.6 * box["height"])
+    page.wait_for_function(f"() => ({MARKS})().length > 2")
+    found = marks(page)
+    assert {"metric", "budget", "lr"} <= set(found)
+    assert found.pop("loss") == "", "the chart under the pointer has plotly's own label"
+    assert len(set(found.values())) == 1
+    page.mouse.move(1, 1)
+    page.wait_for_function(f"() => ({MARKS})().length === 0")
+    assert page.evaluate("window.drawn") == 0
+
+
+def test_playing_moves_the_other_pictures_of_capacity(server: str, page: Page) -> None:
+    open_chart(page, f"{server}/capacity?run={OTHER}", "scatter")
+    watch_drawing(page)
+    slider = page.locator(".replay input")
+    slider.evaluate("slider => { slider.value = 0; slider.oninput(); }")
+    first = page.evaluate("() => document.querySelector('.st-key-card-scatter .js-plotly-plot').data.map(one => one.y)")
+    assert marks(page)["map"] == marks(page)["scatter"] == "step 0"
+    assert len({round(y, 6) for trace in first if isinstance(trace, list) for y in trace}) == 1, "equal ranks at step 0"
+    assert page.evaluate("window.drawn") == 0
+
+
+def test_a_chart_is_saved_and_shown_on_the_full_screen(server: str, page: Page, tmp_path: Path) -> None:
+    open_chart(page, f"{server}/run?run={OTHER}", "loss")
+    tools = page.locator(".st-key-tools-loss .dynlora-tools")
+    for label, starts in (("Save as PNG", b"\x89PNG"), ("Save as SVG", b"<svg")):
+        with page.expect_download() as saved:
+            tools.get_by_role("button", name=label).click()
+        saved.value.save_as(tmp_path / "chart")
+        assert (tmp_path / "chart").read_bytes().startswith(starts)
+        assert saved.value.suggested_filename == f"loss.{label[-3:].lower()}"
+    tools.get_by_role("button", name="Full screen").click()
+    sheet = page.locator(".dynlora-full")
+    sheet.locator(".main-svg").first.wait_for()
+    box = sheet.locator(".main-svg").first.bounding_box()
+    assert box is not None
+    assert box["height"] > 600
+    assert "Training loss" in sheet.inner_text()
+    sheet.get_by_role("button", name="Close").click()
+    sheet.wait_for(state="detached")
+
+
+def test_the_keys_of_the_list_work_anywhere_but_in_a_field(server: str, page: Page) -> None:
+    page.goto(f"{server}/methods")
+    page.wait_for_function("() => window.dynloraKeys")
+    settled(page)
+    for letter, name in (("r", "runs"), ("m", "compare"), ("h", "")):
+        page.keyboard.press("g")
+        page.keyboard.press(letter)
+        page.wait_for_url(lambda url, name=name: url.partition("?")[0] == f"{server}/{name}")
+        settled(page)
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    page.wait_for_url(f"{server}/runs*")
+    settled(page)
+    page.keyboard.press("/")
+    search = page.locator(".st-key-address-q input")
+    page.wait_for_function("() => document.activeElement.matches('.st-key-address-q input')")
+    page.keyboard.type("gm?/")
+    assert search.input_value() == "gm?/"
+    assert page.url.startswith(f"{server}/runs")
+    search.evaluate("field => field.blur()")
+    page.keyboard.press("?")
+    page.get_by_text("Keyboard shortcuts").wait_for()
+    anywhere = {keys for where, keys, _ in KEYS if where == "Anywhere"}
+    assert anywhere == {*(f"G {letter.upper()}" for letter in PAGES), "/", "?", "Space"}
+
+
+def test_space_starts_the_player_and_stops_it(server: str, page: Page) -> None:
+    open_chart(page, f"{server}/capacity?run={OTHER}", "map")
+    button = page.locator(".replay button").first
+    for name in ("Pause", "Play training"):
+        page.keyboard.press("Space")
+        page.locator(f".replay button[aria-label='{name}']").wait_for()
+    assert button.is_visible()

@@ -1,0 +1,94 @@
+"""The list of runs: a row opens the card of its run, a queue of several can be reordered, names can open beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.jobs import launch, queue_moves
+from dynlora.viz.run import panel_card, panel_text
+from tests.pages.app import charts, open_page, words
+from tests.pages.test_toasts import said
+from tests.store.builder import new_run
+from tests.viz.runs import make_run
+
+IDS = [f"20260101-000000-0000000{number}" for number in range(3)]
+
+
+def pick(app: AppTest, rows: list[int], cells: list[tuple[int, str]]) -> AppTest:
+    """Tick rows and click on cells as a browser does."""
+    app.session_state[app.session_state["grid"][0]] = {"selection": {"rows": rows, "columns": [], "cells": cells}}
+    app.run()
+    assert not app.exception
+    return app
+
+
+def titles(app: AppTest) -> list[str]:
+    return [one.value.replace("\u200b", "") for one in app.markdown if one.value.startswith("#####")]
+
+
+def test_a_click_on_a_row_shows_its_run_with_its_curves_and_its_actions(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=IDS[0], text="older", strategy="lora")
+    make_run(runs_dir, run_id=IDS[1], text="newer", state="stopped")
+    app = open_page("runs", sort="name")
+    assert not charts(app)
+    assert app.dataframe[0].value["tab"].tolist() == [f"run?run={IDS[1]}", f"run?run={IDS[0]}"]
+    pick(app, [], [(0, "status")])
+    assert "##### newer" in titles(app)
+    assert [chart["layout"]["yaxis"]["title"]["text"] for chart in charts(app)] == ["Loss (nats)", "Rank of a module"]
+    assert {"resume", "delete"} <= {button.key for button in app.button}
+    pick(app, [1], [(0, "status")])
+    assert "##### older" in titles(app), "what is ticked alone comes before what was clicked"
+    pick(app, [0, 1], [(0, "status")])
+    assert not charts(app), "two ticked runs are compared, not shown"
+
+
+def test_a_run_that_cannot_be_read_has_no_card_and_can_be_deleted(runs_dir: Path) -> None:
+    (runs_dir / IDS[0]).mkdir(parents=True)
+    (runs_dir / IDS[0] / "run.db").write_text("nothing")
+    app = pick(open_page("runs"), [0], [])
+    app.button(key="delete").click().run()
+    assert launch.trashed(runs_dir) == [IDS[0]]
+
+
+def test_a_queued_run_moves_and_a_toast_says_where_to(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "wake", lambda runs_dir: None)
+    for number, run_id in enumerate(IDS):
+        new_run(runs_dir, run_id, "queued", name=f"run {number}")
+    app = open_page("runs")
+    assert "##### Queue: 3 runs waiting" in titles(app)
+    assert [app.button(key=f"queue-1-{where}").disabled for where in ("first", "up", "down")] == [True, True, False]
+    app.button(key="queue-3-first").click().run()
+    assert queue_moves.in_line(runs_dir) == [IDS[2], IDS[0], IDS[1]]
+    assert said(app) == ["Position 1 of 3 in the queue"]
+    pick(app, [0], [])  # the newest run, which waits first now
+    app.button(key="panel-down").click().run()
+    assert queue_moves.in_line(runs_dir) == [IDS[0], IDS[2], IDS[1]]
+
+
+def test_a_queue_that_changed_meanwhile_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "wake", lambda runs_dir: None)
+    for run_id in IDS[:2]:
+        new_run(runs_dir, run_id, "queued")
+    app = open_page("runs")
+    inner = queue_moves.move
+
+    def late(root: Any, run_id: str, where: str) -> tuple[int, int]:
+        launch.stop(root, run_id)
+        return inner(root, run_id, where)
+
+    monkeypatch.setattr(queue_moves, "move", late)
+    app.button(key="queue-2-up").click().run()
+    assert not app.exception
+    assert "does not wait in the queue" in words(app)
+
+
+def test_the_card_says_ranks_as_whole_numbers() -> None:
+    spans = panel_card.spans_of(pd.DataFrame({0: [4.0, 4.0], 10: [2.0, 6.0], 20: [float("nan")] * 2}))
+    assert spans.to_dict("list") == {"step": [0, 10], "lowest": [4, 2], "mean": [4, 4], "highest": [4, 6]}
+    assert panel_text.ranks(spans) == "Ranks from 2 to 6, mean 4.0."
+    assert panel_text.ranks(spans.head(1)) == "Every module has rank 4."
