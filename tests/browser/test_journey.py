@@ -119,7 +119,9 @@ def test_every_page_fits_and_follows_the_mode(server: str, page: Page, picture: 
         show(page, turned[0][0], 1000, turned[0][1])
         page.goto(f"{server}/{'' if name == 'home' else name}?run={OTHER}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
-        expect(page).to_have_title(f"{name.capitalize()} · dynlora")
+        expect(page).to_have_title(
+            "finished: another run · dynlora" if name == "run" else f"{name.capitalize()} · dynlora"
+        )
         if name not in ("runs", "home"):
             expect(page.locator(".js-plotly-plot, [data-testid=stAlert]").first).to_be_visible()
         for width, scheme in turned:

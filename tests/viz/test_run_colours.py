@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynlora.viz.compare.cards import eye_labels
 from dynlora.viz.compare.line_styles import eye_styles, line_styles
+from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import run_colours, theme
 
 IDS = st.lists(st.text("abcdef0123456789-", min_size=4, max_size=12), min_size=1, max_size=20, unique=True)
@@ -37,5 +39,10 @@ def test_what_is_hidden_keeps_its_colour_and_the_others_theirs() -> None:
         name: every[name] for name in left
     }
     sheet = eye_styles([every[names[0]], None], theme.LIGHT)
-    assert f"nth-of-type(1) span[data-testid=stIconMaterial] {{ color: {every[names[0]].colour}" in sheet
-    assert f"nth-of-type(2) span[data-testid=stIconMaterial] {{ color: {theme.LIGHT.muted}" in sheet
+    assert f'nth-of-type(1) p::before {{ content: "● "; color: {every[names[0]].colour}' in sheet
+    assert f'nth-of-type(2) p::before {{ content: "● "; color: {theme.LIGHT.muted}' in sheet
+
+
+def test_eyes_of_equal_names_are_told_apart() -> None:
+    groups = {f"2026-{letter}": Group("fine" if letter < "c" else "other", (f"2026-{letter}",)) for letter in "abc"}
+    assert list(eye_labels(groups).values()) == ["fine (26-a)", "fine (26-b)", "other"]

@@ -125,8 +125,8 @@ def eyes(found: Compared) -> None:
     styles = {group.oldest: found.styles[group.title] for group in found.groups}
     st.html(eye_styles([styles.get(key) for key in keys], colours()))
     st.pills(
-        "Shown in the charts", keys, selection_mode="multi", key="eyes",
-        format_func=lambda key: _eye(by_key[key], is_open=key in open_keys),
+        ":material/visibility: Shown in the charts", keys, selection_mode="multi", key="eyes",
+        format_func=eye_labels(by_key).__getitem__,
         on_change=lambda: hide(run for key in {*keys} - {*st.session_state["eyes"]} for run in _runs(by_key[key])),
     )  # fmt: skip
 
@@ -135,9 +135,11 @@ def _runs(group: Group) -> tuple[str, ...]:
     return (*group.runs, *group.repeats)
 
 
-def _eye(group: Group, *, is_open: bool) -> str:
-    icon = "visibility" if is_open else "visibility_off"
-    return f":material/{icon}: {markdown_text(short_label(group.title), 40)}"
+def eye_labels(groups: Mapping[str, Group]) -> dict[str, str]:
+    """Return what stands on each eye, no two alike: streamlit tells them apart by that."""
+    words = {key: markdown_text(short_label(group.title), 40) for key, group in groups.items()}
+    found = list(words.values())
+    return {key: one if found.count(one) == 1 else f"{one} ({key[-4:]})" for key, one in words.items()}
 
 
 def compared_curves(found: Compared) -> None:

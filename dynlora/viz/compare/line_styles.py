@@ -71,10 +71,13 @@ def _by_run(runs: Mapping[str, str], hidden: Collection[str]) -> dict[str, tuple
 def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:
     """Return the style sheet that gives the eye of each configuration its colour; one without a style is hidden."""
     rules = [
-        f".st-key-eyes button:nth-of-type({place}) span[data-testid=stIconMaterial] {{ color: "
-        f"{colours.muted if style is None else style.colour} !important; }}"
+        f'.st-key-eyes button:nth-of-type({place}) p::before {{ content: "● "; color: '
+        f"{colours.muted if style is None else style.colour}; }}"
         for place, style in enumerate(styles, 1)
     ]
+    rules.append(
+        f".st-key-eyes button[aria-pressed=false] p {{ color: {colours.muted}; text-decoration: line-through; }}"
+    )
     return f"<style>{' '.join(rules)}</style>"
 
 
