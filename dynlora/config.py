@@ -80,10 +80,10 @@ class DataConfig(Section):
     answer: Column | None = Field(
         None, description="Column of what a generated text is checked against (exact match); empty: answer, if any."
     )
-    loss_on: Literal["completion", "all", "assistant"] = Field(
-        "completion",
+    loss_on: Literal["completion", "all", "assistant"] | None = Field(
+        None,
         description="Tokens that a language model learns from: the completion, where there is one; all; or every turn "
-        "of the assistant, which needs generation markers in the chat template.",
+        "of the assistant, which needs generation markers in the chat template. Empty: completion.",
     )
     group_by: Column | None = Field(
         None, description="Input groups: a column, or length, label, clusters, none; empty: the column domain, if any."

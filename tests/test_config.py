@@ -123,7 +123,7 @@ BAD: dict[str, list[Any]] = {
     "data.completion": [""],
     "data.messages": [""],
     "data.answer": [""],
-    "data.loss_on": ["prompt", None, 1],
+    "data.loss_on": ["prompt", 1],
     "data.group_by": [""],
     "data.train_groups": ["short", 3, [""], [None]],
     "data.eval_fraction": [0, 1, -1, "half"],

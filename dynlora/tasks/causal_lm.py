@@ -58,7 +58,7 @@ class CausalLM(Task):
     def of_columns(cls, section: Any, columns: Columns) -> CausalLM:
         """Return the task of texts, completions or conversations."""
         pair = "text" if columns.text_pair is None else "completion"
-        return cls((), section.loss_on, pair if columns.messages is None else "messages")
+        return cls((), section.loss_on or "completion", pair if columns.messages is None else "messages")
 
     def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
         """Return zeros, (n,): what is learned are the texts themselves."""

@@ -107,7 +107,7 @@ def test_compare_takes_what_a_search_fits(runs: Path) -> None:
     assert "3 of 4 runs match and are compared" in said(app)
     assert not app.multiselect
     assert len(charts(app)) >= 3
-    assert "Select two or more runs" in said(open_page("compare", q="tag:paper"))
+    assert "Only run 1 is selected" in said(open_page("compare", q="tag:paper"))
     wrong = open_page("compare", q="tag:")
     assert "a value is missing after tag:" in said(wrong)
     assert not charts(wrong)

@@ -26,7 +26,7 @@ CLOCKS = {
 GRID = 300
 """Most points of a mean line."""
 
-NOT_COMPARED = ("seed", "name", "log.eval_rows")
+NOT_COMPARED = ("seed", "name", "log.eval_rows", "log.generate_rows", "log.generate_max")
 """Settings in which runs of one group may differ: none of them changes how a run trains or its last evaluation."""
 
 

@@ -31,7 +31,10 @@ EMPTY = {
 """What an empty field means, where it is not that a value is chosen automatically."""
 
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
-MORE_DATA = ("data.task", "data.metric", "data.eval_fraction", "data.train_groups")
+MORE_DATA = (
+    "data.task", "data.metric", "data.eval_fraction", "data.train_groups", "data.prompt", "data.completion",
+    "data.messages", "data.answer", "data.loss_on",
+)  # fmt: skip
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
 MORE_TRAINING = (
@@ -39,7 +42,9 @@ MORE_TRAINING = (
     "train.grad_accum", "train.precision",
 )  # fmt: skip
 MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.dropout")
-RECORDING = ("log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every")
+RECORDING = (
+    "log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every", "log.generate_rows", "log.generate_max",
+)  # fmt: skip
 """Keys of the configuration as the form groups them, in their order."""
 
 

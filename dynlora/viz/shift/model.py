@@ -141,7 +141,7 @@ def embedded_data(task: Task, own: str | None) -> dict[str, dict[str, Any]]:
         name: {"name": name}
         for name, data in assets.DATASETS.items()
         if name != own and not task.paired and task.kind in (None, "classification")
-        if not task.labels or tuple(sorted(data.label_names)) == task.labels
+        if data.label_names and (not task.labels or tuple(sorted(data.label_names)) == task.labels)
     }
 
 

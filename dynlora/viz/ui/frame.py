@@ -77,33 +77,32 @@ def tab_title(words: str) -> None:
 
 def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -> None:
     """Draw the links to the pages by group; those of a run keep the one that is being looked at."""
-    run = st.query_params.get("run") or st.session_state.get("last_run")
+    run, active = st.query_params.get("run") or st.session_state.get("last_run"), count_active()
     with st.sidebar:
         st.markdown("##### dynlora")
         for group, members in pages.items():
             with st.container(gap="xxsmall", key=f"menu-{group.lower()}"):
                 st.caption(group)
                 for page in members:
-                    _menu_link(page, run)
+                    _menu_link(page, run, active)
         with st.container(gap="xxsmall", key="menu-help"):
             documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
             shortcuts()
-            _notices()
+            _notices(active)
         unlock()
 
 
-def _menu_link(page: StreamlitPage, run: str | None) -> None:
+def _menu_link(page: StreamlitPage, run: str | None, active: int) -> None:
     """Draw the link to a page; that to the list of runs counts those that train or wait."""
     if page.url_path == "runs":
-        _link_to_runs(page)
+        _link_to_runs(page, active)
     else:
         kept = {"run": run} if run and page.url_path in OF_A_RUN else None
         st.page_link(page, query_params=kept, width="stretch")
 
 
-def _link_to_runs(page: StreamlitPage) -> None:
-    """Draw the link to the list of runs; its count follows while there is something to count."""
-    first = count_active()
+def _link_to_runs(page: StreamlitPage, first: int) -> None:
+    """Draw the link to the list of runs; its count, at first `first`, follows while there is something to count."""
     counted = reused(first, count_active)
 
     @following(COUNTED_EVERY_S, active=first > 0)
@@ -114,10 +113,10 @@ def _link_to_runs(page: StreamlitPage) -> None:
     link()
 
 
-def _notices() -> None:
-    """Tell of the runs that end while this tab is open; looked at while there are any that can."""
+def _notices(active: int) -> None:
+    """Tell of the runs that end while this tab is open; looked at while there are `active` ones that can."""
 
-    @following(COUNTED_EVERY_S, active=count_active() > 0)
+    @following(COUNTED_EVERY_S, active=active > 0)
     def notices() -> None:
         browser.end_notice(ended_runs())
 
