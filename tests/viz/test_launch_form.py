@@ -72,6 +72,7 @@ def test_the_form_holds_every_setting() -> None:
         "data.path",
         "data.repair",
         "data.encoding",
+        "data.loss_on",
         "strategy.name",
     }
     assert drawn | of_their_own == set(config_keys())

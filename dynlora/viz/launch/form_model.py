@@ -33,7 +33,7 @@ EMPTY = {
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
 MORE_DATA = (
     "data.task", "data.metric", "data.eval_fraction", "data.train_groups", "data.prompt", "data.completion",
-    "data.messages", "data.answer", "data.loss_on",
+    "data.messages", "data.answer",
 )  # fmt: skip
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
