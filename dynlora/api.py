@@ -112,7 +112,7 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
 ) -> Attached:
     """Put a strategy's adapters into any model with linear modules, for one's own training loop.
 
-    The model's weights are frozen, but for the head of a transformers model.
+    The model's weights are frozen, but for the head of a transformers model that predicts labels.
 
     Args:
         model: a transformers model or any `nn.Module`.
@@ -132,11 +132,13 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
     _check(method, steps, budget)
     model.requires_grad_(False)
-    head = head_names(model) if hasattr(model, "base_model_prefix") else []  # pyright: ignore
+    task = tasks.of_model(model)
+    has_head = task.trains_head and hasattr(model, "base_model_prefix")
+    head = head_names(model) if has_head else []  # pyright: ignore
     for name in head:
         model.get_submodule(name).requires_grad_(True)
     batches = [dict(batch) for batch in calibration]
-    base = BaseModel(model, None, head, Path(), tasks.of_model(model))  # pyright: ignore
+    base = BaseModel(model, None, head, Path(), task)  # pyright: ignore
     adapters = adapt(
         base,
         method,

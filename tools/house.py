@@ -42,7 +42,7 @@ RULES: dict[str, str] = {
     "engine/loop": "config errors safe_files tasks engine engine/model engine/data engine/edits engine/allocation "
     "engine/evaluation",
     "strategies": f"{_METHOD} renamed_settings",
-    "strategies/*": f"{_METHOD} engine/evaluation",
+    "strategies/*": f"{_METHOD} engine/evaluation tasks",
     "training": "assets config config_files errors store jobs tasks engine engine/* strategies",
     "inference": "assets config config_files data_files errors safe_files store jobs tasks engine engine/* strategies "
     "training",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from dynlora.data_files.columns import Columns
-from dynlora.tasks.base import Task
+from dynlora.tasks.base import LabelledTask, Task, WritingTask
 from dynlora.tasks.labels import LabelColumn
 
 
@@ -28,7 +29,7 @@ def registry() -> dict[str, type[Task]]:
             for value in vars(module).values()
             if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
         ]
-    concrete = [cls for cls in found if cls is not Task]
+    concrete = [cls for cls in found if not inspect.isabstract(cls)]
     return {cls.name: cls for cls in sorted(concrete, key=lambda cls: (cls.order, cls.name))}
 
 
@@ -45,30 +46,30 @@ def build(name: str, labels: Sequence[str] = (), settings: Mapping[str, str] | N
     return kind(tuple(labels), **{name: value for name, value in (settings or {}).items() if name in known})
 
 
-def of_columns(name: str, columns: Columns) -> type[Task] | None:
-    """Return the task that is named, or that the columns alone show; None where the labels decide.
+def choose(name: str, section: Any, columns: Columns, labels: Callable[[], LabelColumn]) -> Task:
+    """Return the task of data: the one that is named, else the one that its columns show, else its labels.
 
     Args:
         name: of a task, or `auto`.
+        section: section `data` of the configuration.
         columns: those that are learned from.
-    """
-    kinds = registry()
-    return kinds[name] if name != "auto" else next((cls for cls in kinds.values() if cls.claims_columns(columns)), None)
-
-
-def of_labels(kind: type[Task] | None, column: LabelColumn) -> Task:
-    """Return the task of labelled data: of a kind, or the first that claims the labels.
+        labels: reads the labels of both sides; asked for only where they decide.
 
     Raises:
         DataError: when the labels do not fit the task.
     """
-    return (kind or next(cls for cls in registry().values() if cls.claims(column))).of(column)
+    kinds = registry()
+    kind = kinds[name] if name != "auto" else next((cls for cls in kinds.values() if cls.claims_columns(columns)), None)
+    if kind is not None and issubclass(kind, WritingTask):
+        return kind.of_columns(section, columns)
+    column = labels()
+    labelled = [cls for cls in kinds.values() if issubclass(cls, LabelledTask)]
+    return next(cls for cls in labelled if cls is kind or (kind is None and cls.claims(column))).of(column)
 
 
 def of_model(model: Any) -> Task:
-    """Return the task that a model of one's own was made for, by its config; classification where that says nothing."""
-    config = getattr(model, "config", None)
-    return next(cls(()) for cls in registry().values() if cls.made(config))
+    """Return the task that a model of one's own was made for, as far as it says; classification otherwise."""
+    return next(cls(()) for cls in registry().values() if cls.made(model))
 
 
-__all__ = ["LabelColumn", "Task", "build", "of_columns", "of_labels", "of_model", "registry"]
+__all__ = ["LabelColumn", "LabelledTask", "Task", "WritingTask", "build", "choose", "of_model", "registry"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,62 +14,12 @@ from torch import Tensor, nn
 from dynlora.data_files.columns import Columns
 from dynlora.errors import DataError
 from dynlora.tasks.labels import LabelColumn
-
-
-class TextRows(Protocol):
-    """Rows of one side of the data, as `engine/data/text_data.py` has them."""
-
-    @property
-    def text(self) -> list[str]:
-        """First texts, or what stands before a completion."""
-        ...
-
-    @property
-    def text_pair(self) -> list[str] | None:
-        """Second texts, or completions."""
-        ...
-
-    @property
-    def fields(self) -> Mapping[str, list[Any]]:
-        """What else a task needs of each row, by name."""
-        ...
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """Rows as tokens.
-
-    Attributes:
-        features: per row, what the model takes: input_ids, attention_mask and maybe token_type_ids.
-        targets: per row, the label of each token; None for a task with one label a row.
-        counts: how many labels of each row count in the loss, (n,); None for one a row.
-        notes: what a person should know, in sentences.
-    """
-
-    features: list[dict[str, list[int]]]
-    targets: list[list[int]] | None = None
-    counts: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a model continues.
-
-    Attributes:
-        ids: its tokens.
-        text: for reading.
-        expected: what the data has after it.
-    """
-
-    ids: list[int]
-    text: str
-    expected: str
+from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a model learns.
+    """What a model learns; every one is a `LabelledTask` or a `WritingTask`.
 
     Attributes:
         labels: names of the classes, in order of their index; empty for a task without classes.
@@ -78,11 +28,8 @@ class Task(ABC):
         peft_task_type: what PEFT's adapter_config.json calls it.
         metrics: every metric that can decide which checkpoint is best, and whether higher is better.
         group_metrics: numbers recorded for each input group, beside the loss and the deciding metric.
-        pools_members: whether members of an ensemble can say something together.
-        needs_labels: whether the data must have a column of labels.
         trains_head: whether the head is new, and trained in full beside the adapters.
         is_causal: whether a token sees only those before it, and nothing may tell it of those after.
-        generates: whether the model writes texts.
         loss_unit, prediction_unit, output_unit, disagreement_unit: units of what is recorded per example.
     """
 
@@ -93,11 +40,8 @@ class Task(ABC):
     peft_task_type: ClassVar[str]
     metrics: ClassVar[Mapping[str, bool]]
     group_metrics: ClassVar[Sequence[str]] = ()
-    pools_members: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = True
     trains_head: ClassVar[bool] = True
     is_causal: ClassVar[bool] = False
-    generates: ClassVar[bool] = False
     loss_unit: ClassVar[str] = "nats"
     prediction_unit: ClassVar[str]
     output_unit: ClassVar[str]
@@ -110,49 +54,18 @@ class Task(ABC):
         """Say whether the columns alone show that data is of this task, when the config leaves that open."""
         return False
 
-    @classmethod
-    def claims(cls, column: LabelColumn) -> bool:
-        """Say whether labels are of this task when the config leaves that open."""
-        return False
-
-    @classmethod
-    def of(cls, column: LabelColumn) -> Task:
-        """Return the task of these labels.
-
-        Raises:
-            DataError: when the labels do not fit; one sentence that says what to change.
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def of_columns(cls, section: Any, columns: Columns) -> Self:
-        """Return the task of data without labels.
-
-        Args:
-            section: section `data` of the configuration.
-            columns: those that are learned from.
-        """
-        raise NotImplementedError
-
     def settings(self) -> dict[str, str]:
         """Return what a checkpoint keeps of the task beside its name and its classes."""
         own = [item.name for item in fields(self) if item.name != "labels"]
         return {name: getattr(self, name) for name in own}
 
+    @abstractmethod
     def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
         """Return rows as tokens, cut after `max_length` of them.
 
         Raises:
             DataError: when the tokenizer lacks something that the rows need.
         """
-        limit = min(max_length, tokenizer.model_max_length)
-        encoded = tokenizer(rows.text, rows.text_pair, truncation=True, max_length=limit)
-        names = [name for name in tokenizer.model_input_names if name in encoded]
-        return EncodedRows([{name: encoded[name][index] for name in names} for index in range(len(rows.text))])
-
-    @abstractmethod
-    def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
-        """Return a column's labels as the model takes them, (n,)."""
 
     @abstractmethod
     def no_labels(self, n: int) -> np.ndarray:
@@ -190,8 +103,8 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def made(cls, config: Any) -> bool:
-        """Say whether a transformers config is that of a model made for this task; the last task asked takes all."""
+    def made(cls, model: Any) -> bool:
+        """Say whether a model of one's own was made for this task; the last task asked takes all."""
 
     @abstractmethod
     def model_class(self) -> Any:
@@ -203,33 +116,29 @@ class Task(ABC):
 
     # --- loss and predictions
 
+    @abstractmethod
     def forward(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
-        """Return what the model says of a batch without its labels: logits, (batch, n)."""
-        return model(**inputs).logits
+        """Return what the model says of a batch without its labels, in the form that the methods below take."""
 
+    @abstractmethod
     def batch_loss(self, output: Any, labels: Tensor) -> Tensor:
         """Return the loss of a batch, (): the mean over the labels that count, of all its examples."""
-        return self.example_loss(output, labels).mean()
 
+    @abstractmethod
     def judged(self, output: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of each example, (batch,), and what the model says of it, (batch, k)."""
-        return self.example_loss(output, labels), self.output(output)
+        """Return the loss of each example, (batch,), and what the model says of it, (batch, k), in `output_unit`."""
 
+    @abstractmethod
     def readings(self, output: Any, labels: Tensor) -> Tensor:
         """Return the numbers of each example that show whether two models are the same, (batch, k)."""
-        return output
 
     def confidence(self, output: np.ndarray) -> np.ndarray:
         """Return how sure the model is of each of its predictions, (n,), of outputs (n, k), in `output_unit`."""
         return output.max(1)
 
     @abstractmethod
-    def example_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of each example, (batch,), from logits (batch, n) and labels (batch,)."""
-
-    @abstractmethod
-    def output(self, logits: Tensor) -> Tensor:
-        """Return what the model says of each example, (batch, n), in `output_unit`."""
+    def example_loss(self, output: Any, labels: Tensor) -> Tensor:
+        """Return the loss of each example, (batch,), of what `forward` returned; labels (batch,) or (batch, seq)."""
 
     @abstractmethod
     def prediction(self, output: np.ndarray) -> np.ndarray:
@@ -251,41 +160,13 @@ class Task(ABC):
         here, there = sign * new[metric], sign * old[metric]
         return here > there or (here == there and new["loss"] < old["loss"])
 
-    @abstractmethod
-    def pool_members(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what ensemble members predict together, (batch, n), and how far they disagree, (batch,).
-
-        Args:
-            logits: of M members, (M, batch, n).
-        """
-
-    @abstractmethod
-    def member_distance(self, logits: Tensor) -> Tensor:
-        """Return the mean distance of members' predictions over pairs of members and examples, ().
-
-        Args:
-            logits: of M members, (M, batch, n).
-        """
-
-    def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
-        """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
-        return {}
-
-    def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
-        """Return what a model that writes texts is given of a row."""
-        raise NotImplementedError
-
-    def is_right(self, answer: str, written: str) -> bool:
-        """Say whether a written text gives the right answer."""
-        raise NotImplementedError
-
     def facts(self) -> dict[str, Any]:
         """Return what pages need to know of the task; they load no torch, so a run keeps it."""
         return {
             "loss_unit": self.loss_unit,
             "prediction_unit": self.prediction_unit,
             "lower_is_better": [name for name, higher in self.metrics.items() if not higher],
-            "generates": self.generates,
+            "generates": isinstance(self, WritingTask),
         }
 
     # --- words
@@ -317,6 +198,102 @@ class Task(ABC):
     def said_labels(self) -> str:
         """Return the labels for a message."""
         return ", ".join(self.labels) or "numbers"
+
+
+@dataclass(frozen=True)
+class LabelledTask(Task):
+    """A task with one label for each text, or pair of texts: the model has a new head, and what it says are logits."""
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, column: LabelColumn) -> bool:
+        """Say whether labels are of this task when the config leaves that open."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, column: LabelColumn) -> Self:
+        """Return the task of these labels.
+
+        Raises:
+            DataError: when the labels do not fit; one sentence that says what to change.
+        """
+
+    @abstractmethod
+    def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
+        """Return a column's labels as the model takes them, (n,)."""
+
+    def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
+        """Return text, or both texts, as the tokenizer has them; each row has one label."""
+        limit = min(max_length, tokenizer.model_max_length)
+        encoded = tokenizer(rows.text, rows.text_pair, truncation=True, max_length=limit)
+        names = [name for name in tokenizer.model_input_names if name in encoded]
+        return EncodedRows([{name: encoded[name][index] for name in names} for index in range(len(rows.text))])
+
+    def forward(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+        """Return the logits, (batch, n)."""
+        return model(**inputs).logits
+
+    def batch_loss(self, output: Any, labels: Tensor) -> Tensor:
+        """Return the mean loss of the examples, ()."""
+        return self.example_loss(output, labels).mean()
+
+    def judged(self, output: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of each example, (batch,), and its `output`, (batch, k)."""
+        return self.example_loss(output, labels), self.output(output)
+
+    def readings(self, output: Any, labels: Tensor) -> Tensor:
+        """Return the logits, (batch, n)."""
+        return output
+
+    @abstractmethod
+    def output(self, logits: Tensor) -> Tensor:
+        """Return what the model says of each example, (batch, n), in `output_unit`."""
+
+    @abstractmethod
+    def pool_members(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ensemble members predict together, (batch, n), and how far they disagree, (batch,).
+
+        Args:
+            logits: of M members, (M, batch, n).
+        """
+
+    @abstractmethod
+    def member_distance(self, logits: Tensor) -> Tensor:
+        """Return the mean distance of members' predictions over pairs of members and examples, ().
+
+        Args:
+            logits: of M members, (M, batch, n).
+        """
+
+
+@dataclass(frozen=True)
+class WritingTask(Task):
+    """A task whose texts are to be written: no labels, the head is the model's own, and prompts are continued."""
+
+    trains_head: ClassVar[bool] = False
+    is_causal: ClassVar[bool] = True
+
+    @classmethod
+    @abstractmethod
+    def of_columns(cls, section: Any, columns: Columns) -> Self:
+        """Return the task of data without labels.
+
+        Args:
+            section: section `data` of the configuration.
+            columns: those that are learned from.
+        """
+
+    @abstractmethod
+    def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
+        """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
+
+    @abstractmethod
+    def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
+        """Return what a model that writes texts is given of a row."""
+
+    @abstractmethod
+    def is_right(self, answer: str, written: str) -> bool:
+        """Say whether a written text gives the right answer."""
 
 
 def mean_pair_distance(values: Tensor) -> Tensor:

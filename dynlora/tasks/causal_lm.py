@@ -10,17 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from dynlora.data_files.columns import Columns
 from dynlora.errors import DataError
 from dynlora.tasks import answers
-from dynlora.tasks.base import EncodedRows, Prompt, Task, TextRows
+from dynlora.tasks.base import WritingTask
+from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
 from dynlora.tasks.token_loss import TokenOutput, judged_tokens, next_tokens, token_loss
 from dynlora.tasks.token_rows import encode_texts, prompt_of
 
 
 @dataclass(frozen=True)
-class CausalLM(Task):
+class CausalLM(WritingTask):
     """p(text) = Π_t p(token_t | tokens before it); the loss is the mean over tokens of -log p, in nats.
 
     The loss of a step is the sum over its tokens that count divided by their number, over all parts of the batch and
@@ -41,11 +43,6 @@ class CausalLM(Task):
     group_metrics: ClassVar[Sequence[str]] = ("token_accuracy",)
     prediction_unit: ClassVar[str] = "right tokens"
     output_unit: ClassVar[str] = "probability"
-    pools_members: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
-    trains_head: ClassVar[bool] = False
-    is_causal: ClassVar[bool] = True
-    generates: ClassVar[bool] = True
 
     # --- data
 
@@ -59,10 +56,6 @@ class CausalLM(Task):
         """Return the task of texts, completions or conversations."""
         pair = "text" if columns.text_pair is None else "completion"
         return cls((), section.loss_on or "completion", pair if columns.messages is None else "messages")
-
-    def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
-        """Return zeros, (n,): what is learned are the texts themselves."""
-        return self.no_labels(len(values))
 
     def no_labels(self, n: int) -> np.ndarray:
         """Return zeros, (n,), int64."""
@@ -80,10 +73,6 @@ class CausalLM(Task):
         """
         raise DataError("data.group_by=label: language modelling has no labels; group by a column or length")
 
-    def deciding_metric(self, wanted: str, data_name: str) -> str:
-        """Return the metric that decides; perplexity where nothing else is said."""
-        return super().deciding_metric(wanted, data_name)
-
     def usual_metric(self, data_name: str) -> str:
         """Return perplexity."""
         return "perplexity"
@@ -91,9 +80,9 @@ class CausalLM(Task):
     # --- model
 
     @classmethod
-    def made(cls, config: Any) -> bool:
-        """Say whether a model was made to write texts."""
-        return any(str(name).endswith("ForCausalLM") for name in getattr(config, "architectures", None) or ())
+    def made(cls, model: Any) -> bool:
+        """Say whether a model was made to write texts: by its class, since its config may be that of a checkpoint."""
+        return type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
 
     def model_class(self) -> Any:
         """Return the class that puts a language-modelling head on a transformer."""
@@ -108,32 +97,24 @@ class CausalLM(Task):
         """Return the last hidden states and the head, without the logits of all positions."""
         return next_tokens(model, inputs)
 
-    def example_loss(self, output: TokenOutput, labels: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def example_loss(self, output: TokenOutput, labels: Tensor) -> Tensor:
         """Return the mean loss over each example's own tokens in nats, (batch,); zero where none counts."""
         loss, count = token_loss(output, labels)
         return loss / count.clamp_min(1)
 
-    def batch_loss(self, output: TokenOutput, labels: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def batch_loss(self, output: TokenOutput, labels: Tensor) -> Tensor:
         """Return the sum of the losses of all tokens that count over their number, ()."""
         loss, count = token_loss(output, labels)
         return loss.sum() / count.sum().clamp_min(1)
 
-    def judged(self, output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def judged(self, output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of each example, and (sum of losses, right tokens, tokens), (batch, 3)."""
         loss, right, count = judged_tokens(output, labels)
         return loss / count.clamp_min(1), torch.stack([loss, right, count], 1)
 
-    def readings(self, output: TokenOutput, labels: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def readings(self, output: TokenOutput, labels: Tensor) -> Tensor:
         """Return the mean loss over each example's own tokens, (batch, 1)."""
         return self.example_loss(output, labels).unsqueeze(1)
-
-    def output(self, logits: Tensor) -> Tensor:
-        """Return nothing: what is said of an example needs its tokens.
-
-        Raises:
-            NotImplementedError: always; `judged` takes its place.
-        """
-        raise NotImplementedError
 
     def prediction(self, output: np.ndarray) -> np.ndarray:
         """Return how many tokens of each example are predicted, (n,)."""
@@ -156,14 +137,6 @@ class CausalLM(Task):
             "token_accuracy": float(right / max(count, 1)),
             "tokens": float(count),
         }
-
-    def pool_members(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return nothing: `pools_members` says so, and ensembles refuse the task."""
-        raise NotImplementedError
-
-    def member_distance(self, logits: Tensor) -> Tensor:
-        """Return nothing; see `pool_members`."""
-        raise NotImplementedError
 
     # --- words
 

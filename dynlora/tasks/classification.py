@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from dynlora.data_files.faults import MAX_CLASSES
 from dynlora.errors import DataError
 from dynlora.tasks import metrics
-from dynlora.tasks.base import Task, mean_pair_distance
+from dynlora.tasks.base import LabelledTask, Task, mean_pair_distance
 from dynlora.tasks.labels import LabelColumn, label_text, refuse_mixed_numbers
 
 MAX_CONFUSION = 50
@@ -29,7 +29,7 @@ BENCHMARK_METRICS = {"mrpc": "f1", "qqp": "f1", "cola": "matthews"}
 """Metrics that GLUE defines for its tasks."""
 
 
-class Classification(Task):
+class Classification(LabelledTask):
     """p = softmax(logits), the loss is the cross entropy in nats."""
 
     name = "classification"
@@ -104,7 +104,7 @@ class Classification(Task):
         return found
 
     @classmethod
-    def made(cls, config: Any) -> bool:
+    def made(cls, model: Any) -> bool:
         """Take every model that no other task does."""
         return True
 
@@ -119,9 +119,9 @@ class Classification(Task):
         config.label2id = {name: index for index, name in enumerate(self.labels)}
         config.problem_type = "single_label_classification"
 
-    def example_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def example_loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropy of each example in nats, (batch,)."""
-        return F.cross_entropy(logits.float(), labels, reduction="none")
+        return F.cross_entropy(output.float(), labels, reduction="none")
 
     def output(self, logits: Tensor) -> Tensor:
         """Return class probabilities, (batch, n_labels)."""

@@ -12,11 +12,11 @@ from transformers import AutoModelForSequenceClassification
 
 from dynlora.errors import DataError
 from dynlora.tasks import metrics
-from dynlora.tasks.base import Task, mean_pair_distance
+from dynlora.tasks.base import LabelledTask, mean_pair_distance
 from dynlora.tasks.labels import LabelColumn
 
 
-class Regression(Task):
+class Regression(LabelledTask):
     """ŷ = the head's one output, the loss is the squared error."""
 
     name = "regression"
@@ -57,8 +57,9 @@ class Regression(Task):
         return "pearson"
 
     @classmethod
-    def made(cls, config: Any) -> bool:
+    def made(cls, model: Any) -> bool:
         """Say whether a model was made to predict one number."""
+        config = getattr(model, "config", None)
         return getattr(config, "problem_type", None) == "regression" or getattr(config, "num_labels", 0) == 1
 
     def model_class(self) -> Any:
@@ -70,9 +71,9 @@ class Regression(Task):
         config.num_labels = 1
         config.problem_type = "regression"
 
-    def example_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def example_loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the squared error of each example, (batch,)."""
-        return F.mse_loss(logits.squeeze(-1).float(), labels, reduction="none")
+        return F.mse_loss(output.squeeze(-1).float(), labels, reduction="none")
 
     def output(self, logits: Tensor) -> Tensor:
         """Return the predicted number, (batch, 1)."""

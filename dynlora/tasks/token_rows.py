@@ -14,7 +14,7 @@ import numpy as np
 
 from dynlora.data_files.conversations import Turn
 from dynlora.errors import DataError
-from dynlora.tasks.base import EncodedRows, Prompt, TextRows
+from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
 
 IGNORED = -100
 """Stands in the place of a token that does not count; PyTorch's own."""

@@ -36,6 +36,7 @@ from dynlora.engine.model.base_model import BaseModel, head_parameters, load_bas
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch, Strategy
 from dynlora.errors import ConfigError
+from dynlora.tasks import WritingTask
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
 def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompts | None:
     """Return the prompts that a model which writes texts continues at each evaluation, as many of each group."""
     config, task, tokenizer = inputs.config, inputs.data.task, inputs.base.tokenizer
-    if not task.generates or not config.log.generate_rows:
+    if not isinstance(task, WritingTask) or not config.log.generate_rows:
         return None
     rows = groups.probe_rows(np.zeros(len(held_out)), group, config.log.generate_rows, config.seed)
     limits = Limits(config.log.generate_max, min(tokenizer.model_max_length, LONGEST))

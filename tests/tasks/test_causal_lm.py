@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+import dynlora
 from dynlora.engine.data.batches import IGNORED, tokenize
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import predict, summarise
@@ -243,3 +244,20 @@ def test_gates_of_a_token_know_nothing_of_those_after_it(mode: str) -> None:
 )  # fmt: skip
 def test_an_answer_is_checked_by_its_value_after_the_last_marker(answer: str, written: str, right: bool) -> None:
     assert answers.is_right(answer, written) is right
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_decoder_in_a_loop_of_ones_own_keeps_its_head(tied: bool) -> None:
+    model = tiny_decoder(tied=tied)
+    attached = dynlora.attach(model, strategy="dynamic", budget=2, steps=8, lr=2e-2)
+    assert not model.get_output_embeddings().weight.requires_grad
+    assert attached.adapters.gates is not None
+    assert attached.adapters.gates.is_causal
+    batch = tokenize(byte_tokenizer(), rows(["a:", "b:"], ["xy", "zz"]), 64, CausalLM()).batch([0, 1])
+    losses = []
+    for _ in range(8):
+        loss = model(**batch).loss
+        loss.backward()
+        attached.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.3

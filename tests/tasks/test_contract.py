@@ -6,6 +6,7 @@ import ast
 import math
 import typing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ COLUMNS = {
 }
 OUTPUTS = {"classification": 3, "regression": 1}
 ALL = sorted(tasks.registry())
-NAMES = [name for name, kind in sorted(tasks.registry().items()) if kind.needs_labels]
+NAMES = [name for name, kind in sorted(tasks.registry().items()) if issubclass(kind, tasks.LabelledTask)]
 """Tasks with labels."""
 
 TABLES = {
@@ -41,11 +42,16 @@ TABLES = {
 """Columns of data that shows its task, or that of labels."""
 
 
-def task_of(name: str) -> Task:
-    kind = tasks.registry()[name]
-    if not kind.needs_labels:
-        return kind.of_columns(DataConfig(path="x"), resolved(["text"], Columns(None, None, "label", None)))  # pyright: ignore[reportCallIssue]
-    return tasks.of_labels(kind, COLUMNS[name])
+def chosen(wanted: str, names: list[str], column: LabelColumn, text: str | None = None) -> Task:
+    """Return the task of a table with these columns."""
+    columns = resolved(names, Columns(text, None, "label", None))
+    return tasks.choose(wanted, DataConfig(path="x"), columns, lambda: column)  # pyright: ignore[reportCallIssue]
+
+
+def task_of(name: str) -> Any:
+    if name not in COLUMNS:
+        return chosen(name, TABLES[name][0], LabelColumn("label", [], [], None))
+    return chosen(name, ["text", "label"], COLUMNS[name])
 
 
 def test_every_task_is_tried_here_and_named_in_the_config() -> None:
@@ -57,21 +63,19 @@ def test_every_task_is_tried_here_and_named_in_the_config() -> None:
 @pytest.mark.parametrize(("name", "names"), [(name, names) for name, several in TABLES.items() for names in several])
 def test_columns_show_the_task_where_labels_do_not_decide(name: str, names: list[str]) -> None:
     text = "text" if "stars" in names or names == ["messages", "label"] else None
-    found = resolved(names, Columns(text, None, "label", None))
-    kind = tasks.of_columns("auto", found)
-    assert (kind.name if kind is not None else "classification") == name
+    assert chosen("auto", names, COLUMNS["classification"], text).name == name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_claims_its_own_labels(name: str) -> None:
-    assert tasks.of_labels(None, COLUMNS[name]) == task_of(name)
+    assert chosen("auto", ["text", "label"], COLUMNS[name]) == task_of(name)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_checkpoint_brings_it_back(name: str) -> None:
     task = task_of(name)
     assert tasks.build(task.name, list(task.labels), task.settings()) == task
-    assert bool(task.settings()) != task.needs_labels
+    assert bool(task.settings()) != isinstance(task, tasks.LabelledTask)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,7 +169,7 @@ def test_members_that_agree_do_not_disagree(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_of_other_data_are_translated(name: str) -> None:
     task, column = task_of(name), COLUMNS[name]
-    other = tasks.build(name, list(reversed(task.labels)))
+    other: Any = tasks.build(name, list(reversed(task.labels)))
     assert task.matches(other)
     label = other.encode(column.values, None)
     assert [task.describe(value) for value in task.translate(label, other)] == column.values
@@ -174,7 +178,7 @@ def test_labels_of_other_data_are_translated(name: str) -> None:
 def test_the_config_knows_every_task_and_whether_it_has_classes() -> None:
     assert set(TASKS) == {"auto", *ALL}
     assert {name: bool(task_of(name).labels) for name in ALL} == {name: TASKS[name] for name in ALL}
-    assert set(GENERATIVE) == {name for name in ALL if tasks.registry()[name].generates}
+    assert set(GENERATIVE) == {name for name in ALL if issubclass(tasks.registry()[name], tasks.WritingTask)}
 
 
 def test_nothing_outside_asks_for_a_tasks_name() -> None:
@@ -188,3 +192,14 @@ def test_nothing_outside_asks_for_a_tasks_name() -> None:
         if isinstance(part, ast.Constant) and part.value in ALL
     ]
     assert broken == []
+
+
+def test_a_model_is_made_for_what_its_class_does_whatever_its_config_came_from() -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    config.num_labels, config.architectures = 3, ["LlamaForCausalLM"]
+    classifier = transformers.AutoModelForSequenceClassification.from_config(config)
+    assert tasks.of_model(classifier).name == "classification"
+    assert tasks.of_model(transformers.AutoModelForCausalLM.from_config(config)).name == "causal_lm"
+    assert tasks.of_model(torch.nn.Linear(2, 2)).name == "classification"

@@ -21,7 +21,7 @@ from dynlora.data_files.conversations import Turn, asked_and_said, conversation
 from dynlora.engine.data.tables import Splits, limited, read_splits, said_of, wanted_columns
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
-from dynlora.tasks import LabelColumn, Task
+from dynlora.tasks import LabelColumn, LabelledTask, Task
 
 MAX_GROUPS = 50
 
@@ -130,13 +130,11 @@ def _read(
     train = limited(tables[0], config.max_train, seed)
     held_out = limited(tables[1], config.max_eval, seed)
     columns = column_names.resolved(train.column_names, wanted_columns(config))
-    kind = tasks.of_columns(config.task, columns)
     for split, table in (("training", train), ("held-out", held_out)):
         _check_columns(columns, table, split)
-    if kind is None or kind.needs_labels:
-        task = tasks.of_labels(kind, LabelColumn.read(config.label, train, held_out))
-    else:
-        task = kind.of_columns(config, columns)
+    task = tasks.choose(
+        config.task, config, columns, lambda: LabelColumn.read(config.label, train, held_out)
+    )  # fmt: skip
     sides = (_rows(train, columns, task, "training"), _rows(held_out, columns, task, "held-out"))
     _check_groups(columns.group_by, sides[1])
     return splits, sides, task
@@ -208,7 +206,9 @@ def _rows(table: Dataset, columns: Columns, task: Task, split: str) -> Rows:
     if columns.answer is not None:
         fields["answer"] = ["" if value is None else str(value) for value in table[columns.answer][:]]
     names = getattr(table.features.get(columns.label), "names", None)
-    label = task.encode(table[columns.label][:], names) if columns.label else task.no_labels(len(table))
+    label = task.no_labels(len(table))
+    if isinstance(task, LabelledTask) and columns.label is not None:
+        label = task.encode(table[columns.label][:], names)
     return Rows(text, pair, label, _groups(table, columns.group_by, text, label, task), fields)
 
 

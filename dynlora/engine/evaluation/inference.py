@@ -19,7 +19,7 @@ from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
-from dynlora.tasks import Task
+from dynlora.tasks import Task, WritingTask
 
 
 @dataclass
@@ -69,8 +69,8 @@ class AdaptedModel:
         Classification adds the probabilities by class. Where members disagree, `disagreement` says how far and
         `unusual` whether further than about 99 of 100 held-out rows.
         """
-        if self.task.generates:
-            return self.continued(text)
+        if isinstance(self.task, WritingTask):
+            return self.continued(self.task, text)
         found = self.predict(text, text_pair)
         rows: list[dict[str, Any]] = []
         for index, item in enumerate(text):
@@ -82,17 +82,20 @@ class AdaptedModel:
             rows.append(row)
         return rows
 
-    def continued(self, text: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
+    def continued(
+        self, task: WritingTask, text: Sequence[str], temperature: float = 0.0, seed: int = 0
+    ) -> list[dict[str, Any]]:
         """Return what the model writes after texts, one row each: text, prediction, tokens and whether it ended.
 
         Args:
+            task: of the model.
             text: prompts; of a run that learned conversations each is a user's turn.
             temperature: 0 takes the most probable token.
             seed: of what is drawn.
         """
-        rows = Rows(list(text), None, self.task.no_labels(len(text)), None, self.task.asked(text))
+        rows = Rows(list(text), None, task.no_labels(len(text)), None, task.asked(text))
         tokenizer = self.base.tokenizer
-        ids = [self.task.prompt(tokenizer, rows, index).ids for index in range(len(text))]
+        ids = [task.prompt(tokenizer, rows, index).ids for index in range(len(text))]
         limits = Limits(self.new_tokens, min(tokenizer.model_max_length, LONGEST), temperature, seed)
         with self.autocast():
             written = write(self.base.model, tokenizer, ids, limits, self.adapters.gates)

@@ -13,7 +13,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import Limits, Written, write
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
-from dynlora.tasks import Task
+from dynlora.tasks import WritingTask
 
 EXACT_MATCH = "exact_match"
 SHOWN_CHARACTERS = 4000
@@ -46,11 +46,11 @@ class Prompts:
     group: list[str] | None
     limits: Limits
     tokenizer: PreTrainedTokenizerBase
-    task: Task
+    task: WritingTask
 
     @classmethod
     def of_rows(
-        cls, held_out: Rows, rows: np.ndarray, tokenizer: PreTrainedTokenizerBase, task: Task, limits: Limits
+        cls, held_out: Rows, rows: np.ndarray, tokenizer: PreTrainedTokenizerBase, task: WritingTask, limits: Limits
     ) -> Prompts:
         """Return the prompts of some held-out rows."""
         chosen = held_out.take(rows)

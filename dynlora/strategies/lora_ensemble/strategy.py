@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from dynlora.strategies.lora_ensemble.layer import (
     MemberLoraLinear,
     Team,
 )
+from dynlora.tasks import LabelledTask
 
 USUAL = 4
 """Members where nobody says how many, as far as the rank reaches."""
@@ -84,7 +85,7 @@ class LoraEnsemble(Strategy):
 
     def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
         """Refuse a task whose predictions members cannot average."""
-        if not probe.task.pools_members:
+        if probe.task.name not in self.learns():
             raise ConfigError(
                 f"strategy.name=lora_ensemble: averages the members' probabilities of classes, and data.task="
                 f"{probe.task.name} has one of every word at every token; use another method"
@@ -127,14 +128,14 @@ class LoraEnsemble(Strategy):
         logits = logits.view(self.team.count, -1, logits.shape[-1])
         if model.training:
             return logits
-        together, self.apart = self.task.pool_members(logits)
+        together, self.apart = cast(LabelledTask, self.task).pool_members(logits)
         return together
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over members of their own losses."""
         if output.dim() == 2:
             return super().loss(output, labels)
-        self.between = self.task.member_distance(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
+        self.between = cast(LabelledTask, self.task).member_distance(output.detach())  # pyright: ignore[reportAttributeAccessIssue] - no state
         return super().loss(output.flatten(0, 1), labels.repeat(len(output)))
 
     def disagreement(self) -> Tensor | None:
