@@ -96,6 +96,17 @@ def save_data(folder: Path) -> Path:
     return folder
 
 
+def overridden(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with others in their place; `train__lr=1` sets train.lr, `seed=3` sets seed."""
+    for key, value in overrides.items():
+        section, _, last = key.partition("__")
+        if last:
+            values.setdefault(section, {})[last] = value
+        else:
+            values[section] = value
+    return values
+
+
 def tiny_values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:
     """Return the plain values of a 20-step run; `train__lr=1` sets train.lr, `seed=3` sets seed."""
     values: dict[str, Any] = {
@@ -105,13 +116,7 @@ def tiny_values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:
         "train": {"steps": 20, "batch_size": 8, "lr": 2e-2, "precision": "fp32"},
         "log": {"every": 5, "eval_every": 10},
     }
-    for key, value in overrides.items():
-        section, _, last = key.partition("__")
-        if last:
-            values.setdefault(section, {})[last] = value
-        else:
-            values[section] = value
-    return values
+    return overridden(values, overrides)
 
 
 def tiny_config(model: Path, data: Path, **overrides: Any) -> RunConfig:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.tiny import overridden
+
 END, PAD, BEGIN = "<|end|>", "<|pad|>", "<|begin|>"
 
 TEMPLATE = (
@@ -121,10 +123,4 @@ def lm_values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:
         "train": {"steps": 12, "batch_size": 8, "lr": 2e-2, "precision": "fp32"},
         "log": {"every": 5, "eval_every": 6, "generate_rows": 6, "generate_max": 12},
     }
-    for key, value in overrides.items():
-        section, _, last = key.partition("__")
-        if last:
-            values.setdefault(section, {})[last] = value
-        else:
-            values[section] = value
-    return values
+    return overridden(values, overrides)

@@ -33,6 +33,7 @@ from dynlora.engine.recorder import NullRecorder
 from dynlora.tasks import Task
 from dynlora.tasks.causal_lm import CausalLM
 from dynlora.tasks.classification import Classification
+from tests.tiny import overridden
 from tests.tiny_lm import tiny_decoder
 
 VOCABULARY, WIDTH = 60, 32
@@ -121,13 +122,7 @@ def tiny_config(name: str = "lora", /, **overrides: Any) -> RunConfig:
         "train": {"steps": 20, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "warmup": 0.1},
         "log": {"every": 5, "eval_every": 10, "checkpoint_every": 5},
     }
-    for key, value in overrides.items():
-        section, _, last = key.partition("__")
-        if last:
-            values.setdefault(section, {})[last] = value
-        else:
-            values[section] = value
-    return parse_config(values)
+    return parse_config(overridden(values, overrides))
 
 
 class MemoryKeeper:

@@ -33,7 +33,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of all checks.
+    """The results of all checks.
 
     Attributes:
         findings: problems first.

@@ -23,13 +23,18 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
         line={"color": theme.faded(colours.accent, 0.3), "width": 1},
         hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
     )  # fmt: skip
+    return add_losses(drawn, train, validation, colours, "Smoothed")
+
+
+def add_losses(drawn: go.Figure, train: pd.DataFrame, held_out: pd.DataFrame, colours: Palette, name: str) -> go.Figure:
+    """Add the smoothed training loss, under a name, and the held-out loss to a figure; frames hold step and value."""
     drawn.add_scatter(
-        x=train["step"], y=smoothed(train["value"]), mode="lines", name="Smoothed",
+        x=train["step"], y=smoothed(train["value"]), mode="lines", name=name,
         line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
     )  # fmt: skip
-    if len(validation):
+    if len(held_out):
         drawn.add_scatter(
-            x=validation["step"], y=validation["value"], mode="lines+markers", name="Held-out",
+            x=held_out["step"], y=held_out["value"], mode="lines+markers", name="Held-out",
             line={"color": colours.second, "width": 1.6}, marker={"size": 7, "symbol": "diamond"},
             hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
         )  # fmt: skip

@@ -6,27 +6,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import smoothed, titled
+from dynlora.viz.kit.lines import titled
 from dynlora.viz.kit.theme import Palette
+from dynlora.viz.run.figures import add_losses
 
 HEIGHT = 190
 
 
 def loss(train: pd.DataFrame, held_out: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the smoothed training loss and the held-out loss; frames hold step and value."""
-    drawn = theme.figure(colours, HEIGHT)
-    drawn.add_scatter(
-        x=train["step"], y=smoothed(train["value"]), mode="lines", name="Training, smoothed",
-        line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
-    )  # fmt: skip
-    if len(held_out):
-        drawn.add_scatter(
-            x=held_out["step"], y=held_out["value"], mode="lines+markers", name="Held-out",
-            line={"color": colours.second, "width": 1.6}, marker={"size": 6, "symbol": "diamond"},
-            hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-    drawn.update_layout(showlegend=True)
-    return titled(drawn, "Loss (nats)")
+    return add_losses(theme.figure(colours, HEIGHT), train, held_out, colours, "Training, smoothed")
 
 
 def ranks(span: pd.DataFrame, colours: Palette) -> go.Figure:
