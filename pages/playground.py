@@ -25,7 +25,9 @@ if not summary["step"] or modules.empty:
 if not run_picker.has_model(run.folder):
     playground_cards.without_model()
 asked = playground_cards.text_form(run, playground_model.task_of(summary, examples), examples, gated="gate" in signals)
-if asked.text:
+if asked.text and asked.task.writes:
+    playground_cards.written_card(asked)
+elif asked.text:
     playground_cards.answers_card(asked)
     playground_cards.explained_cards(asked, modules)
 playground_cards.file_card(asked)

@@ -27,6 +27,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.store.knockouts import KnockedOut, Knockouts
+from dynlora.tasks import WritingTask
 from dynlora.training.build import named_groups, read_data
 
 ROWS = 512
@@ -101,9 +102,11 @@ class Examined:
         """Return one text under the lens, see `explain`.
 
         Raises:
-            ConfigError: when the text is empty or too long.
+            ConfigError: when the text is empty or too long, or the model writes texts.
         """
         checked_texts([text], None if text_pair is None else [text_pair])
+        if isinstance(self.model.task, WritingTask):
+            raise ConfigError(f"explain: data.task={self.model.task.name} has no answer to attribute; generate instead")
         found = explain(self.model, text, text_pair)
         return {
             "tokens": [asdict(piece) for piece in found.pieces],

@@ -284,6 +284,14 @@ class WritingTask(Task):
         """
 
     @abstractmethod
+    def check_tokenizer(self, tokenizer: Any, rows: TextRows) -> None:
+        """Refuse a tokenizer that lacks something the rows need, before a run is made.
+
+        Raises:
+            DataError: one sentence that says what is missing and what to use instead.
+        """
+
+    @abstractmethod
     def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
         """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
 

@@ -18,7 +18,7 @@ from dynlora.tasks import answers
 from dynlora.tasks.base import WritingTask
 from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
 from dynlora.tasks.token_loss import TokenOutput, judged_tokens, next_tokens, token_loss
-from dynlora.tasks.token_rows import encode_texts, prompt_of
+from dynlora.tasks.token_rows import encode_texts, encoder, end_token, prompt_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class CausalLM(WritingTask):
     def no_labels(self, n: int) -> np.ndarray:
         """Return zeros, (n,), int64."""
         return np.zeros(n, np.int64)
+
+    def check_tokenizer(self, tokenizer: Any, rows: TextRows) -> None:
+        """Refuse a tokenizer without an end token, or without the chat template that conversations need."""
+        end_token(tokenizer)
+        encoder(tokenizer, rows, self.loss_on)
 
     def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
         """Return texts as tokens, and the token that each position is to predict as -100 where none counts."""

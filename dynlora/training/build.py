@@ -83,6 +83,8 @@ def load_inputs(config: RunConfig) -> Inputs:
         seed=config.seed,
         dropout=config.model.dropout,
     )
+    if isinstance(data.task, WritingTask):
+        data.task.check_tokenizer(base.tokenizer, data.train)
     return Inputs(config, strategy, data, base, total)
 
 
@@ -118,7 +120,10 @@ def build_trainer(
     autocast = autocast_context(precision, accelerator.device)
     base.model.to(accelerator.device)  # pyright: ignore
     _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
-    everything = usable(tokenize(base.tokenizer, data.train, config.data.max_length, data.task))
+    encoded = tokenize(base.tokenizer, data.train, config.data.max_length, data.task)
+    for note in encoded.notes:
+        recorder.log("warning", f"Training data: {note}")
+    everything = usable(encoded)
     tokens, reserve = set_apart(everything, inputs.strategy.reserved_share(), config.seed)
     evaluation, position = _evaluation(inputs, tokens, autocast, is_kept=type(recorder) is not NullRecorder)
     _say(recorder, "Adding the adapters")

@@ -33,3 +33,13 @@ def test_every_page_opens_and_texts_are_read_step_by_step(writer: str) -> None:
     assert not app.exception
     for page in ("capacity", "inputs", "compare", "playground", "runs", "home"):
         open_page(page, run=writer)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_playground_shows_who_continues_a_prompt_and_how(writer: str) -> None:
+    app = open_page("playground", run=writer, text="a2:")
+    assert not app.error
+    said = words(app)
+    assert "Continuations" in said
+    assert "The adapter continues the text" in said
+    assert "Attribution by word" not in said

@@ -32,6 +32,7 @@ class Tokens:
         length: tokens of each row, (n,).
         pad: value to fill each feature with.
         targets: per row, the label of each token, for a task that has one a token; `label` counts them then.
+        notes: what a person should know of how the rows became tokens, in sentences.
     """
 
     features: list[dict[str, list[int]]]
@@ -39,6 +40,7 @@ class Tokens:
     length: np.ndarray
     pad: dict[str, int]
     targets: list[list[int]] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -99,6 +101,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int, ta
         np.array([len(feature["input_ids"]) for feature in found.features]),
         {name: pads.get(name, 0) for name in names},
         found.targets,
+        found.notes,
     )
 
 

@@ -15,15 +15,19 @@ class Task:
         kind: classification or regression, None where it was not recorded.
         labels: names of the classes in alphabetical order, none for numbers.
         paired: whether a question is a pair of texts.
+        writes: whether the model continues texts.
     """
 
     kind: str | None
     labels: tuple[str, ...]
     paired: bool
+    writes: bool = False
 
     @property
     def words(self) -> str:
         """The task in words."""
+        if self.writes:
+            return "texts to write"
         asked = "pairs of texts" if self.paired else "single texts"
         if self.kind is None:
             return f"{asked}, with unknown labels"

@@ -21,7 +21,7 @@ from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, note, safe, table, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, put, to_address
@@ -106,17 +106,17 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
     put("playground-text", text)
     put("playground-pair", pair)
     with st.form("playground", border=False):
-        st.text_area("Text", max_chars=playground_model.LIMIT, key="playground-text", height=110)
+        st.text_area(
+            "Prompt" if task.writes else "Text", max_chars=playground_model.LIMIT, key="playground-text", height=110
+        )
         if task.paired:
             st.text_area("Second text", max_chars=playground_model.LIMIT, key="playground-pair", height=80)
-        st.form_submit_button("Predict", type="primary", icon=":material/psychology:", on_click=_asked)
+        press = "Generate" if task.writes else "Predict"
+        st.form_submit_button(press, type="primary", icon=":material/psychology:", on_click=_asked)
     if len(text) + len(pair) > playground_model.MAX_SHARED:
         note(f"The link does not include texts of more than {playground_model.MAX_SHARED:,} characters.")
     if not text or (task.paired and not pair):
-        note(
-            "Enter a text and predict. The prediction and its explanation appear below. The link of this page "
-            "includes the text."
-        )
+        note(f"Enter a text and press {press}. The answer appears below. The link of this page includes the text.")
         text = ""
     return Asked(run, task, gated, text, pair if task.paired else None, other)
 
@@ -204,6 +204,19 @@ def answers_card(asked: Asked) -> None:
                 "The ensemble members disagree more than on about 99 % of held-out examples: the text is "
                 "unlike the data."
             )
+
+
+def written_card(asked: Asked) -> None:
+    """Draw how base, adapter, adapter with frozen gates, and the second run continue a text."""
+    with card("Continuations", "answers"):
+        found = asked.answers([asked.text], None)
+        if not found:
+            return
+        answers = {who: answer[0] for who, answer in found.items()}
+        note(playground_model.written_caption(answers))
+        for who, answer in answers.items():
+            st.html(playground_model.written_html(who, answer))
+        table(playground_model.answer_table(found), "answers")
 
 
 def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:
