@@ -21,7 +21,8 @@ from dynlora.engine.model.gates import GateReader
 from dynlora.engine.model.gradient_sketch import GradientSketch
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
-from dynlora.training.build import build_trainer, load_inputs, make_accelerator
+from dynlora.training.build import build_trainer, make_accelerator
+from dynlora.training.inputs import load_inputs
 
 PARTS = ("scoring", "listening", "allocating", "gating", "recording")
 REPEATS = 30

@@ -43,7 +43,8 @@ def step_seconds(strategy: str) -> Iterator[float]:
     """Yield the seconds of one training step after another of a run at defaults."""
     from dynlora.config import parse_config
     from dynlora.engine.recorder import NullRecorder
-    from dynlora.training.build import build_trainer, load_inputs, make_accelerator
+    from dynlora.training.build import build_trainer, make_accelerator
+    from dynlora.training.inputs import load_inputs
 
     config = parse_config({"strategy": {"name": strategy}, "train": {"steps": 100_000}})
     trainer = build_trainer(load_inputs(config), NullRecorder(), make_accelerator())

@@ -27,8 +27,9 @@ from dynlora.engine.model.modules import find_modules
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.tasks.classification import Classification
-from dynlora.training.build import Inputs, build_trainer, load_inputs
+from dynlora.training.build import build_trainer
 from dynlora.training.checkpoints import RunKeeper
+from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.system_stats import Readings
 
 TASK = Classification(("bad", "good"))

@@ -50,7 +50,7 @@ from dynlora.engine.data.batches import Tokens, tokenize
 from dynlora.engine.evaluation.evaluate import predict
 from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.engine.model.modules import find_modules
-from dynlora.training.build import Inputs, load_inputs
+from dynlora.training.inputs import Inputs, load_inputs
 
 OURS = ("lora", "dynamic")
 THEIRS = ("run_glue", "hf defaults", "hf tuned")

@@ -43,6 +43,16 @@ class ModelConfig(Section):
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout inside the frozen model, probability; empty: the value of the model."
     )
+    dtype: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="Precision in which the frozen weights are kept; bf16 halves their memory and computes in bf16. "
+        "Adapters and head stay in fp32.",
+    )
+    quantization: Literal["nf4", "int8"] | None = Field(
+        None,
+        description="Quantise the frozen linear modules to 4 bits (nf4, as QLoRA) or 8 bits (int8) with bitsandbytes; "
+        "the adapters stay in fp32. Empty: not quantised.",
+    )
 
 
 class DataConfig(Section):
@@ -74,9 +84,7 @@ class DataConfig(Section):
     label: Column = Field("label", description="Column of the label.")
     prompt: Column | None = Field(None, description="Column of what comes before a completion; empty: prompt.")
     completion: Column | None = Field(None, description="Column of the text that is learned to follow the prompt.")
-    messages: Column | None = Field(
-        None, description="Column of conversations, lists of {role, content}; empty: messages."
-    )
+    messages: Column | None = Field(None, description="Column of conversations, lists of {role, content}.")
     answer: Column | None = Field(
         None, description="Column of what a generated text is checked against (exact match); empty: answer, if any."
     )
@@ -98,6 +106,11 @@ class DataConfig(Section):
     max_eval: int | None = Field(None, ge=1, description="Maximum number of held-out examples.")
     max_length: int = Field(
         128, ge=4, le=8192, description=("Maximum length of a text in tokens; longer texts are truncated.")
+    )
+    packing: bool = Field(
+        False,
+        description="Put several training texts of a language model into one sequence of max_length tokens; each still "
+        "sees itself only. train.batch_size counts these sequences.",
     )
     encoding: Encoding | None = Field(
         None, description="Encoding of a CSV, TSV or JSON file, such as windows-1251; empty: found from its bytes."
@@ -227,6 +240,11 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the hardware supports it."
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute each block again in the backward pass instead of keeping what it computed: less memory, "
+        "about a third more time.",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -251,9 +269,7 @@ class LogConfig(Section):
         256, ge=PROBE_ROWS, le=ALL_ROWS, description="Held-out examples of each evaluation before the last: a fixed "
         "sample, the probe set first, or all where there are no more; the last evaluation takes all.",
     )  # fmt: skip
-    checkpoint_every: int | None = Field(
-        None, ge=1, description="Steps between checkpoints; empty: a tenth of the run."
-    )
+    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; empty: a tenth of all.")
     generate_rows: int = Field(
         32, ge=0, le=10_000, description="Held-out prompts that a language model continues at each evaluation; 0: none."
     )
@@ -271,6 +287,14 @@ class RunConfig(Section):
     strategy: StrategyConfig = StrategyConfig()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     log: LogConfig = LogConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> RunConfig:
+        """Refuse to compute in fp32 with weights that are kept in bf16."""
+        if self.model.dtype == "bf16" and self.train.precision == "fp32":
+            remedy = "drop train.precision, or set model.dtype=fp32"
+            raise ValueError(f"train.precision=fp32: weights kept in bf16 compute in bf16; {remedy}")
+        return self
 
     def to_yaml(self) -> str:
         """Return the config as YAML that `load_config` reads back to an equal object."""

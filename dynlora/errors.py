@@ -90,6 +90,7 @@ def _picture(text: str, place: int) -> str:
 
 RULES = {
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "int_parsing": "a whole number",
     "int_parsing_size": "a smaller whole number",
     "int_type": "a whole number",

@@ -31,7 +31,8 @@ from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.engine.model.modules import find_modules
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recorder import NullRecorder
-from dynlora.training.build import Inputs, build_trainer, make_accelerator
+from dynlora.training.build import build_trainer, make_accelerator
+from dynlora.training.inputs import Inputs
 
 PARTS_PER_NAT = 1000
 """Losses are kept as whole thousandths of a nat: half a thousandth of rounding, far below what is told apart."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from dynlora.config import parse_config
 from dynlora.engine.data.text_data import Rows, TextData
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 
 SPLIT_SEED = 123
 """Of the draws that split the rows; the same for every run."""

@@ -26,7 +26,7 @@ from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, model_card
 from dynlora.jobs.spawn import storing
 from dynlora.store import queries
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 
 FORMATS = ("peft", "merged")
 ARCHIVE = ".zip"

@@ -20,9 +20,9 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
-from dynlora.engine.model.base_model import head_parameters, load_base
+from dynlora.engine.model.base_model import Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     config = read_run_config(folder)
     state = _trained_state(folder, which)
     task = tasks.build(state["task"], state["labels"], state.get("task_settings"))
-    base = load_base(assets.resolve_model(config.model.name), task=task, seed=config.seed)
+    weights = Weights(quantization=config.model.quantization)  # a quantised model is another function
+    base = load_base(assets.resolve_model(config.model.name), task=task, seed=config.seed, weights=weights)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     adapters = adapt(
         base,

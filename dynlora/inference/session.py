@@ -28,7 +28,8 @@ from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.tasks import WritingTask
-from dynlora.training.build import named_groups, read_data
+from dynlora.training.build import named_groups
+from dynlora.training.inputs import read_data
 
 ROWS = 512
 """Held-out rows that a question looks at, unless told otherwise."""

@@ -6,22 +6,19 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from dynlora import assets, strategies
-from dynlora.config import PROBE_ROWS, RunConfig
-from dynlora.config_files import with_absolute_paths
+from dynlora.config import PROBE_ROWS
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
 from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches, tokenize
 from dynlora.engine.data.held_back import HeldBack, set_apart
-from dynlora.engine.data.text_data import Rows, TextData, load_data
+from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Evaluation
 from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.held_out_part import sample
@@ -32,76 +29,17 @@ from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.base_model import BaseModel, head_parameters, load_base
+from dynlora.engine.model.base_model import checkpoint_blocks, head_parameters
 from dynlora.engine.recorder import NullRecorder, Recorder
-from dynlora.engine.strategy import Batch, Strategy
+from dynlora.engine.strategy import Batch
 from dynlora.errors import ConfigError
 from dynlora.tasks import WritingTask
+from dynlora.training.inputs import Inputs, encoded_rows, sequences, usable, usable_rows
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_BATCHES = 8
 """Training batches that fix the gates' standardisation."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run is made of, checked, before anything is trained or written.
-
-    Attributes:
-        config: the settings.
-        strategy: the method with its fields.
-        data: labelled text.
-        base: model, tokenizer and head, unadapted.
-        total: optimizer steps.
-    """
-
-    config: RunConfig
-    strategy: Strategy
-    data: TextData
-    base: BaseModel
-    total: int
-
-
-def load_inputs(config: RunConfig) -> Inputs:
-    """Load and check everything a config names.
-
-    Raises:
-        ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
-    """
-    config = with_absolute_paths(config)
-    strategy = strategies.build(config.strategy.name, config.strategy.fields)
-    if config.train.epochs is None:
-        strategy.check(config.train.max_steps(0), config.adapter.rank)
-    data = read_data(config)
-    total = config.train.max_steps(len(data.train))
-    strategy.check(total, config.adapter.rank)
-    _check_batch(config)
-    base = load_base(
-        assets.resolve_model(config.model.name),
-        task=data.task,
-        seed=config.seed,
-        dropout=config.model.dropout,
-    )
-    if isinstance(data.task, WritingTask):
-        data.task.check_tokenizer(base.tokenizer, data.train)
-    return Inputs(config, strategy, data, base, total)
-
-
-def read_data(config: RunConfig) -> TextData:
-    """Return the rows a config names, both sides.
-
-    Raises:
-        AssetError, DataError: one sentence that names what is wrong and what to change.
-    """
-    embedded = None if config.data.path else assets.DATASETS.get(config.data.name or "")
-    names = embedded.label_names if embedded is not None and config.data.label == "label" else ()
-    return load_data(config.data, data_folder(config), config.seed, names)
-
-
-def data_folder(config: RunConfig) -> Path:
-    """Return the folder or file the rows lie in."""
-    return Path(config.data.path).expanduser() if config.data.path else assets.resolve_data(config.data.name or "")
 
 
 def build_trainer(
@@ -116,18 +54,18 @@ def build_trainer(
         state: of a checkpoint.
     """
     config, base, data = inputs.config, inputs.base, inputs.data
-    precision = resolve_precision(config.train.precision, accelerator.device)
+    precision = resolve_precision(config.train.precision, accelerator.device, config.model.dtype)
     autocast = autocast_context(precision, accelerator.device)
     base.model.to(accelerator.device)  # pyright: ignore
-    _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
-    encoded = tokenize(base.tokenizer, data.train, config.data.max_length, data.task)
-    for note in encoded.notes:
-        recorder.log("warning", f"Training data: {note}")
-    everything = usable(encoded)
-    tokens, reserve = set_apart(everything, inputs.strategy.reserved_share(), config.seed)
+    tokens, reserve = _training_rows(inputs, recorder)
     evaluation, position = _evaluation(inputs, tokens, autocast, is_kept=type(recorder) is not NullRecorder)
     _say(recorder, "Adding the adapters")
-    adapters = put_adapters(inputs, tokens, accelerator, None if state is None else saved_sizes(state["adapters"]))
+    sizes = None if state is None else saved_sizes(state["adapters"])
+    with autocast() if config.model.dtype != "fp32" else nullcontext():  # a start may look at data
+        adapters = put_adapters(inputs, tokens, accelerator, sizes)
+    tokens = _sequences(inputs, tokens, recorder)
+    if config.train.gradient_checkpointing:
+        checkpoint_blocks(base)
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
     model = accelerator.prepare_model(base.model)
@@ -160,6 +98,24 @@ def build_trainer(
         trainer.step, trainer.best, trainer.metrics = state["step"], state["best"], state["metrics"]
         trainer.timing.train_s = state["train_s"]
     return trainer
+
+
+def _training_rows(inputs: Inputs, recorder: Recorder) -> tuple[Tokens, Tokens]:
+    """Return the rows to learn from, and those that the strategy sets apart."""
+    data = inputs.data
+    _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
+    encoded = inputs.encoded or encoded_rows(inputs)
+    for note in encoded.notes:
+        recorder.log("warning", f"Training data: {note}")
+    return set_apart(usable(encoded), inputs.strategy.reserved_share(), inputs.config.seed)
+
+
+def _sequences(inputs: Inputs, tokens: Tokens, recorder: Recorder) -> Tokens:
+    """Return what a forward pass takes a number of, and say where several rows were packed into one."""
+    found = sequences(inputs, tokens)
+    if found is not tokens:
+        _say(recorder, f"Packed {len(tokens):,} texts into {len(found):,} sequences")
+    return found
 
 
 def _say(recorder: Recorder, words: str) -> None:
@@ -202,11 +158,29 @@ def put_adapters(
     return adapters
 
 
+SHARDED = {
+    "FSDP": "ACCELERATE_USE_FSDP",
+    "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
+    "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
+    "tensor parallelism": "ACCELERATE_USE_PARALLELISM_CONFIG",
+}
+"""What cuts weights into pieces, and the variable that `accelerate launch` sets for it."""
+
+
 def make_accelerator() -> Accelerator:
     """Return device and processes as `accelerate launch` or the machine has them.
 
     Several processes on a machine without accelerators talk through gloo: accelerate needs to be told.
+
+    Raises:
+        ConfigError: where accelerate is set to cut weights into pieces, which dynlora cannot adapt.
     """
+    for name, variable in SHARDED.items():
+        if os.environ.get(variable, "").lower() == "true":
+            raise ConfigError(
+                f"{variable}=true: {name} cuts weights into fixed pieces, and ranks change inside of them; launch with "
+                "accelerate launch --multi_gpu, where every process holds the whole model"
+            )
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return Accelerator(
         cpu=several and not torch.accelerator.is_available(),
@@ -244,16 +218,6 @@ def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompt
     return Prompts.of_rows(held_out, rows, tokenizer, task, limits)
 
 
-def usable_rows(tokens: Tokens) -> np.ndarray:
-    """Return the rows that have a label which counts: a completion may have been cut off."""
-    return np.arange(len(tokens)) if tokens.targets is None else np.flatnonzero(tokens.label > 0)
-
-
-def usable(tokens: Tokens) -> Tokens:
-    """Return the rows that there is something to learn from, or to judge by."""
-    return tokens if tokens.targets is None else tokens.take(usable_rows(tokens))
-
-
 def _groups(
     inputs: Inputs, train: Tokens, tokens: Tokens, held_out: Rows, autocast: Any
 ) -> tuple[list[str], np.ndarray | None]:
@@ -280,12 +244,3 @@ def named_groups(rows: Rows) -> tuple[list[str], np.ndarray | None]:
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     """Return a sort key that reads digits as numbers: 2 before 10, numbers before words."""
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def _check_batch(config: RunConfig) -> None:
-    """Refuse a batch that does not divide over the processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.train.batch_size % processes:
-        raise ConfigError(
-            f"train.batch_size={config.train.batch_size}: must be a multiple of the {processes} processes; raise it"
-        )

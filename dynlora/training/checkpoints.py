@@ -13,7 +13,7 @@ from dynlora.engine.model.base_model import head_parameters
 from dynlora.errors import StorageError
 from dynlora.store.schema import DB_NAME
 from dynlora.store.writer import RunWriter
-from dynlora.training.build import Inputs
+from dynlora.training.inputs import Inputs
 
 
 class RunKeeper:

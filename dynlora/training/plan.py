@@ -11,7 +11,7 @@ from dynlora.engine.adapt import probe_of
 from dynlora.engine.model.modules import find_modules
 from dynlora.store.meta import meta_of
 from dynlora.store.writer import RunWriter
-from dynlora.training.build import Inputs, load_inputs
+from dynlora.training.inputs import Inputs, load_inputs
 
 
 @dataclass(frozen=True)

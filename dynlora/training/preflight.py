@@ -17,9 +17,11 @@ from dynlora.engine.data.batches import BatchOrder, Tokens, padded_tokens, sorte
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.loop.trainer import Trainer, checkpoint_every, eval_every
+from dynlora.engine.model.quantized import numbers_in
 from dynlora.engine.recorder import NullRecorder
-from dynlora.training.build import Inputs, build_trainer, load_inputs, make_accelerator
+from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import parameter_counts
+from dynlora.training.inputs import Inputs, load_inputs
 
 MIB = 2**20
 EVALUATED = 64
@@ -77,7 +79,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
             "total_minutes": total_s / 60,
         },
         "schedule": schedule,
-        "precision": resolve_precision(settings.train.precision, accelerator.device),
+        "precision": resolve_precision(settings.train.precision, accelerator.device, settings.model.dtype),
         "device": accelerator.device.type,
         "task": inputs.data.task.name,
         "labels": inputs.data.labels,
@@ -94,7 +96,7 @@ def _parameters(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
     count = parameter_counts(trainer, inputs)
     own = {id(tensor) for module in trainer.adapters for tensor in module.parameters(recurse=False)}
     everything = inputs.base.model.parameters()
-    return count | {"frozen": sum(t.numel() for t in everything if not t.requires_grad and id(t) not in own)}
+    return count | {"frozen": sum(numbers_in(t) for t in everything if not t.requires_grad and id(t) not in own)}
 
 
 def _kinds(trainer: Trainer) -> list[dict[str, Any]]:

@@ -32,8 +32,9 @@ from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
 from dynlora.store.stop_request import forget_stop, request_stop
 from dynlora.store.writer import RunWriter
-from dynlora.training.build import Inputs, build_trainer, load_inputs, make_accelerator
+from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
+from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import PlannedRun, planned, trainer_check
 from dynlora.training.progress_stream import QuietStream
 from dynlora.training.resumable import Changes, changed_settings, check_resumable, record_changes
@@ -266,7 +267,7 @@ def _module_row(module: Any) -> ModuleRow:
 
 def _precision(inputs: Inputs, accelerator: Accelerator) -> str:
     """Return the precision the run computes in."""
-    return resolve_precision(inputs.config.train.precision, accelerator.device)
+    return resolve_precision(inputs.config.train.precision, accelerator.device, inputs.config.model.dtype)
 
 
 def _after_step(bar: Any, readings: Readings, trainer: Trainer) -> None:

@@ -275,7 +275,7 @@ def test_catalogue_entries_are_complete(entry: EmbeddedModel | EmbeddedDataset) 
 
 def test_the_classes_of_sentiment4_have_names(sentiment4_folder: Path) -> None:
     from dynlora.config import parse_config
-    from dynlora.training.build import read_data
+    from dynlora.training.inputs import read_data
 
     data = read_data(parse_config({"data": {"name": "sentiment4", "max_train": 200, "max_eval": 100}}))
     assert data.labels == ["negative", "positive"]

@@ -16,7 +16,7 @@ from dynlora.config_files import read_run_config
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.store import queries
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 from tests.browser.conftest import Picture, settled
 from tests.data_files.files import csv_text
 from tests.data_files.odd import WITH_ODD_ROWS

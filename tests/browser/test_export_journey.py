@@ -14,7 +14,7 @@ import transformers
 
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.inference.load import GATE_ROWS, load_run
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 from tests.browser.conftest import settled
 
 if TYPE_CHECKING:

@@ -165,7 +165,7 @@ def logits_of(model: Any, folder: Path) -> torch.Tensor:
 def baked_logits(folder: Path) -> torch.Tensor:
     """Return what the run's own model says of `TEXTS`, its gates at their means."""
     from dynlora.engine.data.text_data import Rows
-    from dynlora.training.build import read_data
+    from dynlora.training.inputs import read_data
 
     model, config = load_run(folder), read_run_config(folder)
     data = read_data(config)

@@ -19,7 +19,7 @@ from dynlora.inference import export as export_module
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import curve
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 
 TEXTS = ["the film was great", "a dull plot"]
 

@@ -18,7 +18,7 @@ from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
 from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.training import run as training
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm
 
 

@@ -17,7 +17,7 @@ from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.spawn import run_or_leave
 from dynlora.store import process
-from dynlora.training import build
+from dynlora.training import inputs
 from dynlora.training.plan import plan
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
@@ -29,8 +29,8 @@ def test_a_launch_loads_model_and_data_once_and_trains_to_the_end(
 ) -> None:
     """In this process: what was loaded for the check is what is trained, to the same numbers as `dynlora train`."""
     loads: list[str] = []
-    real = build.load_base
-    monkeypatch.setattr(build, "load_base", lambda *a, **k: (loads.append("model"), real(*a, **k))[1])
+    real = inputs.load_base
+    monkeypatch.setattr(inputs, "load_base", lambda *a, **k: (loads.append("model"), real(*a, **k))[1])
     monkeypatch.setattr("dynlora.cli.commands.log_from_here", lambda log: None)
     arguments = ["train", *tiny_arguments(tiny_bert, tiny_data, "train.steps=6"), "--runs-dir", str(runs_dir)]
     staying = CliRunner().invoke(main, [*arguments, "--queue", "--stay"])

@@ -122,8 +122,9 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
 ) -> None:
     from dynlora.engine.loop.trainer import TrainingStopped
     from dynlora.store.writer import RunWriter
-    from dynlora.training.build import build_trainer, load_inputs, make_accelerator
+    from dynlora.training.build import build_trainer, make_accelerator
     from dynlora.training.checkpoints import RunKeeper
+    from dynlora.training.inputs import load_inputs
     from dynlora.training.plan import plan
 
     settings = config(tiny_bert, data, train__steps=40)

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 from dynlora import strategies
+from dynlora.config import parse_config
+from dynlora.store.queries import events_frame
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from tests.command_line import document, run
 from tests.conftest import Once
 from tests.tiny import tiny_arguments
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 from tests.waiting import PATIENCE_S
 
 DYNAMIC = ("strategy.name=dynamic", "strategy.gates=module", "adapter.dropout=0.1", "log.checkpoint_every=4")
@@ -135,6 +138,20 @@ def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Pat
     document(run(one, "train", *arguments, "--json"))
     finished(start_two(two, "train", *arguments))
     close(only_run(two), only_run(one))
+
+
+@pytest.mark.journey
+def test_two_processes_equal_one_that_writes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(tmp_path / "data"), strategy__name="dynamic")
+    path = tmp_path / "config.yaml"
+    path.write_text(parse_config({**values, "adapter": {"rank": 4, "dropout": 0.0}}).to_yaml(), "utf-8")
+    one, two = tmp_path / "one", tmp_path / "two"
+    document(run(one, "train", "--config", str(path), "--json"))
+    finished(start_two(two, "train", "--config", str(path)))
+    close(only_run(two), only_run(one))
+    written = [events_frame(only_run(side), ("generations",))["payload"].tolist() for side in (two, one)]
+    assert written[0] == written[1]
 
 
 @pytest.mark.torture

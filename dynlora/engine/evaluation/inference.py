@@ -17,6 +17,7 @@ from dynlora.engine.evaluation.generate import LONGEST, Limits, write
 from dynlora.engine.model.adapters import Adapters, replace_module
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.quantized import dequantize
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
 from dynlora.tasks import Task, WritingTask
@@ -181,6 +182,7 @@ def merge(model: AdaptedModel) -> None:
     """
     if model.adapters.gates is not None:
         raise NotMergeableError("the gates depend on the input; replace them by their means before merging")
+    dequantize(model.base.model)  # into quantised weights the update would be rounded away
     for module in model.adapters:
         base = module.base_layer
         weight: Tensor = base.weight  # pyright: ignore - linear by construction

@@ -11,8 +11,16 @@ import torch
 import transformers
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return bf16 or fp32 for a precision setting: auto is bf16 where the hardware multiplies it."""
+def resolve_precision(precision: str, device: torch.device, dtype: str = "fp32") -> str:
+    """Return bf16 or fp32 for a precision setting: auto is bf16 where the hardware multiplies it.
+
+    Args:
+        precision: auto, bf16 or fp32.
+        device: that computes.
+        dtype: that the frozen weights are kept in; with bf16 the computation is in bf16.
+    """
+    if dtype == "bf16":
+        return dtype
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,8 +18,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from dynlora.engine.model.modules import head_names
+from dynlora.engine.model.quantized import hold_still, kept_whole, quantization_config
 from dynlora.engine.randomness import seed_global_stream
-from dynlora.errors import AssetError
+from dynlora.errors import AssetError, ConfigError
 from dynlora.tasks import Task
 
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
@@ -47,21 +49,61 @@ class BaseModel:
     task: Task
 
 
-def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = None) -> BaseModel:
+@dataclass(frozen=True)
+class Weights:
+    """How the frozen weights are kept.
+
+    Attributes:
+        dtype: of those that are not quantised; a trained head is kept in fp32.
+        quantization: nf4 or int8 for linear modules, or None.
+        compute: the dtype that quantised weights are unpacked to.
+    """
+
+    dtype: torch.dtype = torch.float32
+    quantization: str | None = None
+    compute: torch.dtype = torch.float32
+
+
+WHOLE = Weights()
+"""Everything in fp32."""
+
+
+def load_base(
+    folder: Path, *, task: Task, seed: int, dropout: float | None = None, weights: Weights = WHOLE
+) -> BaseModel:
     """Load model and tokenizer from a local folder; a new head is drawn from the run's own stream.
 
     Only safetensors are read, and no code of the folder is run.
 
     Raises:
         AssetError: when the folder does not hold a transformer that can learn the task.
+        ConfigError: when the weights are to be quantised and cannot be.
     """
+    seed_global_stream(seed, "head")
+    model, report, tokenizer = _loaded(folder, task, dropout, weights)
+    hold_still(model)
+    _prepare_tokenizer(folder, model, tokenizer)
+    fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
+    _check_whole(folder, task, fresh)
+    if task.is_causal:
+        _check_causal(folder, model)
+    return freeze(model, tokenizer, fresh, folder, task)
+
+
+def _loaded(
+    folder: Path, task: Task, dropout: float | None, weights: Weights
+) -> tuple[Any, dict[str, Any], PreTrainedTokenizerBase]:
+    """Return model, what transformers reports of its weights, and tokenizer; see `load_base`."""
+    options: dict[str, Any] = {"dtype": weights.dtype}
     transformers_logging.disable_progress_bar()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    seed_global_stream(seed, "head")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _configure(config, task, dropout)
+        if weights.quantization is not None:
+            whole = kept_whole(task.model_class(), config)
+            options["quantization_config"] = quantization_config(weights.quantization, weights.compute, whole)
         model, report = task.model_class().from_pretrained(
             folder,
             config=config,
@@ -70,9 +112,11 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            dtype=torch.float32,
+            **options,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ConfigError:
+        raise
     except (
         OSError,
         ValueError,
@@ -85,8 +129,18 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(f"model.name={folder}: cannot be loaded for {task.name} ({reason[:200]})") from None
+    else:
+        return model, report, tokenizer
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+def _prepare_tokenizer(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the tokenizer a padding token where it has none, and the number of positions that the model knows.
+
+    Raises:
+        AssetError: where there is no token to pad with.
+    """
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise AssetError(
@@ -96,11 +150,6 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
     model.config.pad_token_id = tokenizer.pad_token_id
     if (positions := _positions(model)) is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-    fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
-    _check_whole(folder, task, fresh)
-    if task.is_causal:
-        _check_causal(folder, model)
-    return freeze(model, tokenizer, fresh, folder, task)
 
 
 def _check_whole(folder: Path, task: Task, fresh: list[str]) -> None:
@@ -151,8 +200,31 @@ def freeze(
     model.requires_grad_(False)
     head = head_names(model, fresh) if task.trains_head else []
     for name in head:
-        model.get_submodule(name).requires_grad_(True)
+        model.get_submodule(name).float().requires_grad_(True)
     return BaseModel(model, tokenizer, head, folder, task)
+
+
+def checkpoint_blocks(base: BaseModel) -> None:
+    """Compute each block again in the backward pass instead of keeping what it computed.
+
+    Not reentrant: with a frozen embedding no input of a block requires a gradient, and the reentrant way would leave
+    all adapters without one, silently.
+
+    Raises:
+        ConfigError: where transformers cannot do that with this model.
+    """
+    options = {"use_reentrant": False}
+    model: Any = base.model
+    try:
+        if hasattr(model, "activation_checkpointing_enable"):  # the name since transformers 5.24
+            model.activation_checkpointing_enable(options)
+        else:
+            model.gradient_checkpointing_enable(options)
+    except ValueError:
+        raise ConfigError(
+            f"train.gradient_checkpointing=true: {type(base.model).__name__} of transformers has no blocks that it "
+            "can compute again; set it to false"
+        ) from None
 
 
 def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:

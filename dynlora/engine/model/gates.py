@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from dynlora.engine.model.token_sums import TokenSums, exact, packed_mask, restarting_positions
 from dynlora.engine.randomness import stream
 
 CHILD = "dynlora_gates"
@@ -90,9 +91,10 @@ class Gates(nn.Module):
         self.ranks: Callable[[], list[int]] = list
         self._columns: tuple[Tensor, ...] = ()
         self._mask: Tensor | None = None
+        self._places: Tensor | None = None
         self._sums: Tensor | None = None
         self._held: Tensor | None = None
-        self._written: _Sums | None = None
+        self._written: TokenSums | None = None
         self._handles: list[RemovableHandle] = []
 
     @property
@@ -171,19 +173,23 @@ class Gates(nn.Module):
         """Return φ of every token from the tokens up to it, (batch, seq, FEATURES)."""
         kept = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
         kept = kept.unsqueeze(-1)
-        sums = _Sums((embedded * kept).cumsum(1), (embedded.square() * kept).cumsum(1), kept.cumsum(1))
+        if self._places is not None:
+            embedded, kept = exact(embedded), exact(kept)
+        sums = TokenSums((embedded * kept).cumsum(1), (embedded.square() * kept).cumsum(1), kept.cumsum(1))
+        if self._places is not None:
+            sums = sums.of_own_text(self._places)
         if self._written is not None:
             sums = sums.after(self._written)
             self._written = sums.last()
         n = sums.n.clamp_min(1.0)
         mean = sums.value / n
         deviation = (sums.square / n - mean.square()).clamp_min(0).sqrt()
-        return (torch.cat([mean, deviation], -1) @ self.projection - self.mean) / self.deviation
+        return (torch.cat([mean, deviation], -1).float() @ self.projection - self.mean) / self.deviation
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Carry the sums over tokens from forward to forward inside the block: each continues the same texts."""
-        self._written = _Sums.nothing()
+        self._written = TokenSums.nothing()
         try:
             yield
         finally:
@@ -197,6 +203,9 @@ class Gates(nn.Module):
         self._columns = ()
         mask = kwargs.get("attention_mask")
         self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        self._places = restarting_positions(kwargs.get("position_ids")) if mask is None else None
+        if self._places is not None:
+            self._mask = packed_mask(self._places)
 
     def _see_embedding(self, _module: nn.Module, _args: tuple, output: Tensor) -> None:
         """Compute the gates of this forward; only the first embedding of a forward counts."""
@@ -270,31 +279,6 @@ def _of_tokens(mask: Tensor | None, embedded: Tensor) -> Tensor | None:
     if mask is None or len(mask) != len(embedded) or mask.shape[1] < embedded.shape[1]:
         return None
     return mask[:, mask.shape[1] - embedded.shape[1] :]
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Sums over the tokens so far: of embeddings, of their squares, (batch, seq, d), and of tokens, (batch, seq, 1)."""
-
-    value: Tensor
-    square: Tensor
-    n: Tensor
-
-    @classmethod
-    def nothing(cls) -> _Sums:
-        """Return the sums over no token."""
-        return cls(torch.zeros(()), torch.zeros(()), torch.zeros(()))
-
-    def after(self, other: _Sums) -> _Sums:
-        """Return these sums with those over the tokens before."""
-        device = self.n.device
-        return _Sums(
-            self.value + other.value.to(device), self.square + other.square.to(device), self.n + other.n.to(device)
-        )
-
-    def last(self) -> _Sums:
-        """Return the sums at the last token."""
-        return _Sums(self.value[:, -1:], self.square[:, -1:], self.n[:, -1:])
 
 
 @dataclass

@@ -1,0 +1,148 @@
+"""What a run is made of, loaded and checked before anything is trained or written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dynlora import assets, strategies
+from dynlora.config import RunConfig
+from dynlora.config_files import with_absolute_paths
+from dynlora.engine.data.batches import Tokens, tokenize
+from dynlora.engine.data.packing import check_packing, pack
+from dynlora.engine.data.text_data import TextData, load_data
+from dynlora.engine.loop.hardware import resolve_precision
+from dynlora.engine.model.base_model import BaseModel, Weights, load_base
+from dynlora.engine.strategy import Strategy
+from dynlora.errors import ConfigError
+from dynlora.tasks import Task, WritingTask
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is made of, checked, before anything is trained or written.
+
+    Attributes:
+        config: the settings.
+        strategy: the method with its fields.
+        data: labelled text.
+        base: model, tokenizer and head, unadapted.
+        total: optimizer steps.
+        encoded: training rows as tokens, where these had to be counted already.
+    """
+
+    config: RunConfig
+    strategy: Strategy
+    data: TextData
+    base: BaseModel
+    total: int
+    encoded: Tokens | None = None
+
+
+def load_inputs(config: RunConfig) -> Inputs:
+    """Load and check everything a config names.
+
+    Raises:
+        ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
+    """
+    config = with_absolute_paths(config)
+    strategy = strategies.build(config.strategy.name, config.strategy.fields)
+    if config.train.epochs is None:
+        strategy.check(config.train.max_steps(0), config.adapter.rank)
+    data = read_data(config)
+    total = config.train.max_steps(len(data.train))
+    strategy.check(total, config.adapter.rank)
+    _check_batch(config)
+    base = load_base(
+        assets.resolve_model(config.model.name),
+        task=data.task,
+        seed=config.seed,
+        dropout=config.model.dropout,
+        weights=weights_of(config),
+    )
+    if isinstance(data.task, WritingTask):
+        data.task.check_tokenizer(base.tokenizer, data.train)
+    if config.data.packing:
+        _check_packing(data.task, base)
+    inputs = Inputs(config, strategy, data, base, total)
+    if config.train.epochs is None or not isinstance(data.task, WritingTask):
+        return inputs
+    encoded = encoded_rows(inputs)
+    total = config.train.max_steps(len(sequences(inputs, usable(encoded))))
+    strategy.check(total, config.adapter.rank)
+    return replace(inputs, total=total, encoded=encoded)
+
+
+def encoded_rows(inputs: Inputs) -> Tokens:
+    """Return the training rows as tokens."""
+    return tokenize(inputs.base.tokenizer, inputs.data.train, inputs.config.data.max_length, inputs.data.task)
+
+
+def sequences(inputs: Inputs, tokens: Tokens) -> Tokens:
+    """Return what a forward pass takes a number of: rows, or several of them packed into one sequence."""
+    if not inputs.config.data.packing:
+        return tokens
+    return pack(tokens, min(inputs.config.data.max_length, inputs.base.tokenizer.model_max_length))
+
+
+def _check_packing(task: Task, base: BaseModel) -> None:
+    """Refuse packing where rows are no texts to be written, or the model would mix them up.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    if not isinstance(task, WritingTask):
+        raise ConfigError(
+            f"data.packing=true: packs the texts of language models, and in data.task={task.name} each text has a "
+            "label of its own; set it to false"
+        )
+    check_packing(base.model)
+
+
+def weights_of(config: RunConfig) -> Weights:
+    """Return how a config's frozen weights are kept."""
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    compute = resolve_precision(config.train.precision, device, config.model.dtype)
+    return Weights(DTYPES[config.model.dtype], config.model.quantization, DTYPES[compute])
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def read_data(config: RunConfig) -> TextData:
+    """Return the rows a config names, both sides.
+
+    Raises:
+        AssetError, DataError: one sentence that names what is wrong and what to change.
+    """
+    embedded = None if config.data.path else assets.DATASETS.get(config.data.name or "")
+    names = embedded.label_names if embedded is not None and config.data.label == "label" else ()
+    return load_data(config.data, data_folder(config), config.seed, names)
+
+
+def data_folder(config: RunConfig) -> Path:
+    """Return the folder or file the rows lie in."""
+    return Path(config.data.path).expanduser() if config.data.path else assets.resolve_data(config.data.name or "")
+
+
+def usable_rows(tokens: Tokens) -> np.ndarray:
+    """Return the rows that have a label which counts: a completion may have been cut off."""
+    return np.arange(len(tokens)) if tokens.targets is None else np.flatnonzero(tokens.label > 0)
+
+
+def usable(tokens: Tokens) -> Tokens:
+    """Return the rows that there is something to learn from, or to judge by."""
+    return tokens if tokens.targets is None else tokens.take(usable_rows(tokens))
+
+
+def _check_batch(config: RunConfig) -> None:
+    """Refuse a batch that does not divide over the processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.train.batch_size % processes:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size}: must be a multiple of the {processes} processes; raise it"
+        )
