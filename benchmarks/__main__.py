@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.directions import wrong_ways
 
-PLAIN = ("pages", "waits", "store", "overhead", "throughput", "step_time", "domains", "knockouts")
+PLAIN = ("pages", "waits", "store", "overhead", "throughput", "step_time", "domains", "knockouts", "language_model")
 """Benchmarks that need nothing but this machine."""
 
 

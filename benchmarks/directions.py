@@ -94,9 +94,27 @@ def knockouts(figures: Mapping[str, Any]) -> Claims:
         yield f"{name}: correlations lie in -1 to 1", not any(abs(row["own"]["rho"]) > 1 for row in run["scores"])
 
 
+def language_model(figures: Mapping[str, Any]) -> Claims:
+    """Losses are PEFT's to rounding, and a loss in pieces takes less memory than one whole."""
+    yield "losses are PEFT's to rounding", figures["parity"]["largest_difference"] < 1e-3
+    yield "a loss in pieces takes less memory", figures["memory"]["ratio"] < 1
+
+
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
-    for check in (pages, waits, store, overhead, throughput, step_time, quality, domains, methods, knockouts)
+    for check in (
+        pages,
+        waits,
+        store,
+        overhead,
+        throughput,
+        step_time,
+        quality,
+        domains,
+        methods,
+        knockouts,
+        language_model,
+    )
 }
 
 

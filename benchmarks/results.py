@@ -15,7 +15,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 QUICK = RESULTS.parent / "out"
 """Where quick runs leave what nobody keeps."""
 
-PACKAGES = ("dynlora", "torch", "transformers", "peft", "accelerate", "numpy")
+PACKAGES = ("dynlora", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
 
 def emptied(name: str) -> Path:
