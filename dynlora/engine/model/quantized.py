@@ -7,8 +7,10 @@ is added in the precision of the computation, as ever. bitsandbytes is an extra:
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +41,7 @@ def quantization_config(kind: str, compute: torch.dtype, whole: Sequence[str]) -
             f"model.quantization={kind}: needs the package {PACKAGE}, which is not installed; install it with "
             "pip install 'dynlora[quantization]'"
         )
-    logging.getLogger(PACKAGE).setLevel(logging.ERROR)  # it says at every product that int8 rounds its inputs
+    _import_package()
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(whole))
     return BitsAndBytesConfig(
@@ -49,6 +51,23 @@ def quantization_config(kind: str, compute: torch.dtype, whole: Sequence[str]) -
         bnb_4bit_compute_dtype=compute,
         llm_int8_skip_modules=list(whole),  # of both kinds, whatever its name says
     )
+
+
+def _import_package() -> None:
+    """Import bitsandbytes without the code that it would fetch from the hub on some processors, if it could.
+
+    dynlora runs no code of the hub. What bitsandbytes says at every product of `int8`, that inputs are rounded, is in
+    the documentation.
+    """
+    logging.getLogger(PACKAGE).setLevel(logging.ERROR)
+    absent: Any = None  # an import of it fails then
+    known = {name: sys.modules[name] for name in ("kernels",) if name in sys.modules}
+    sys.modules["kernels"] = absent
+    try:
+        importlib.import_module(PACKAGE)
+    finally:
+        del sys.modules["kernels"]
+        sys.modules.update(known)
 
 
 def kept_whole(model_class: Any, config: Any) -> list[str]:
