@@ -130,6 +130,8 @@ def build_trainer(
     adapters = put_adapters(inputs, tokens, accelerator, None if state is None else saved_sizes(state["adapters"]))
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
+    for note in adapters.notes:
+        recorder.log("info", note)
     model = accelerator.prepare_model(base.model)
     inputs.strategy.attach_held_back(
         HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast, data.task)
