@@ -171,8 +171,16 @@ class AdapterConfig(Section):
     alpha: float | None = Field(None, gt=0, description="Scaling is alpha / rank; empty: 2 × rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input, probability.")
     targets: tuple[Column, ...] | None = Field(
-        None, description="Endings of module names to adapt; empty: every linear module of the blocks."
+        None,
+        description="What to adapt: attention, mlp or all (linear modules of the blocks), or endings of module names "
+        "such as q_proj; empty: all.",
     )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        """Take a text as a list of what its commas separate."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @property
     def lora_alpha(self) -> float:
