@@ -35,7 +35,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, head_parameters, load_base
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch, Strategy
-from dynlora.errors import ConfigError
+from dynlora.errors import AssetError, ConfigError
 from dynlora.tasks import WritingTask
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,7 @@ def build_trainer(
     base.model.to(accelerator.device)  # pyright: ignore
     _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
     encoded = tokenize(base.tokenizer, data.train, config.data.max_length, data.task)
+    _check_tokens(base, encoded)
     for note in encoded.notes:
         recorder.log("warning", f"Training data: {note}")
     everything = usable(encoded)
@@ -162,6 +163,21 @@ def build_trainer(
         trainer.step, trainer.best, trainer.metrics = state["step"], state["best"], state["metrics"]
         trainer.timing.train_s = state["train_s"]
     return trainer
+
+
+def _check_tokens(base: BaseModel, tokens: Tokens) -> None:
+    """Refuse tokens that the model has no embedding for: the tokenizer is another model's.
+
+    Raises:
+        AssetError: naming the highest.
+    """
+    known = len(base.model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
+    highest = max(max(row["input_ids"], default=0) for row in tokens.features) if tokens.features else 0
+    if max(highest, tokens.pad["input_ids"]) >= known:
+        raise AssetError(
+            f"model.name={base.folder}: its tokenizer gives token {max(highest, tokens.pad['input_ids']):,}, and the "
+            f"model has embeddings for {known:,}; save the tokenizer that the model was trained with in its folder"
+        )
 
 
 def _say(recorder: Recorder, words: str) -> None:

@@ -41,6 +41,6 @@ def _sentence(config: RunConfig, error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error):
         return f"train.batch_size={config.train.batch_size}: the memory does not suffice; lower it or data.max_length"
     return (
-        f"model.name={config.model.name}: its first steps with strategy.name={config.strategy.name} fail "
+        f"model.name={config.model.name}: cannot be trained with strategy.name={config.strategy.name} "
         f"({first_line(error)}); use another model or another method"
     )

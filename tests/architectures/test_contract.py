@@ -36,7 +36,7 @@ WITHOUT_GATE = {
 """Endings of the modules that have no gate, by architecture; everywhere else every module has one."""
 
 WITHOUT_ADAPTER = {
-    ("mamba", "write"): {"dt_proj"},  # the mixer multiplies with its weight itself
+    ("mamba", "write"): {"x_proj", "dt_proj", "out_proj"},  # the mixer's fused kernel takes their weights
     ("bart", "write"): {f"encoder_attn.{name}_proj" for name in ("q", "k", "v", "out")},  # there is no encoder
 }
 

@@ -54,7 +54,8 @@ class ChosenModules:
         said = []
         if self.unused:
             said.append(
-                f"{_modules(self.unused, 'no adapter')}: the model does not call them, so it would have no effect."
+                f"{_modules(self.unused, 'no adapter')}: the model does not call them, or computes with their weights "
+                "itself, so it would have no effect."
             )
         if self.trial.stacked:
             said.append(
@@ -96,8 +97,8 @@ def choose_modules(
     used = [one for one in found if one.name not in trial.unused]
     if not used:
         raise ConfigError(
-            f"adapter.targets={by_names([one.name for one in found])}: the model does not call these modules, so an "
-            "adapter would have no effect; name others"
+            f"adapter.targets={by_names([one.name for one in found])}: the model does not call these modules, or "
+            "computes with their weights itself, so an adapter would have no effect; name others"
         )
     unused = tuple(one.name for one in found if one.name in trial.unused)
     return ChosenModules(used, trial if saved is None else None, unused, base.task.is_causal)

@@ -3,8 +3,8 @@
 Three short random texts are read, then the same ones with one token of the second text changed. A module whose input
 has equal shares of rows, one a text, changes in the second share alone: its rows belong to examples, and it can have a
 gate. The rows of a table of relative positions do not change; those of a layout with tokens in front, or of a mixture
-of experts, change elsewhere too. A module that is never called gets no input: another one computes with its weights
-(the time steps of a state-space model), or the task leaves it out (cross-attention without an encoder).
+of experts, change elsewhere too. An adapter has no effect on a module that is never called (cross-attention without an
+encoder), nor where another one takes its weight to compute with it, as the fused kernels of a state-space model do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class ForwardTrial:
     """What a trial forward showed.
 
     Attributes:
-        unused: names of modules whose adapter would have no effect: neither they nor any of their kind are called.
+        unused: names of modules whose adapter would have no effect: neither they nor any of their kind are called, or
+            their weight is taken by others, and for more than its type.
         per_example: names of modules whose rows belong to examples, in equal shares.
         per_token: those whose rows are the tokens of the examples, in order.
         reads_embedding: whether the tokens are looked up where gates can see them.
@@ -71,17 +72,33 @@ def try_forward(model: nn.Module, modules: Sequence[ModuleInfo], *, is_causal: b
     looked_up: list[Any] = []
     handles = [one.register_forward_hook(lambda *_: looked_up.append(1)) for one in embeddings_of(model)]
     try:
-        first, second = (_inputs_of(model, names, texts) for texts in (ids, changed))
+        first, second = (_watch(model, names, texts) for texts in (ids, changed))
     finally:
         for handle in handles:
             handle.remove()
-    called = {_pattern(name) for name in names if first[name]}
-    examples = {name for name in names if _all_calls(first[name], second[name], _is_of_examples)}
-    tokens = {name for name in examples if _all_calls(first[name], second[name], _starts(TOKEN if is_causal else None))}
-    unused = {name for name in names if _pattern(name) not in called}
+    called = {_pattern(name) for name in names if first[name].inputs}
+    unused = {name for name in names if _pattern(name) not in called or first[name].is_taken}
+    calls = {name: (first[name].inputs, second[name].inputs) for name in names}
+    examples = {name for name in names if _all_calls(*calls[name], _is_of_examples)}
+    tokens = {name for name in examples if _all_calls(*calls[name], _starts(TOKEN if is_causal else None))}
     return ForwardTrial(
         frozenset(unused), frozenset(examples), frozenset(tokens), bool(looked_up), tuple(_stacked(model))
     )
+
+
+class _ReadWeight(Tensor):
+    """A weight that tells the module it is of when its type, place or shape is looked at."""
+
+    reader: _Watched
+    LOOKS = (Tensor.dtype, Tensor.device, Tensor.shape)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count a look, and do what is asked."""
+        if getattr(func, "__self__", None) in cls.LOOKS and isinstance(args[0], cls):
+            args[0].reader.looks += 1
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
 
 class _Watched(nn.Module):
@@ -91,11 +108,20 @@ class _Watched(nn.Module):
         super().__init__()
         self.base_layer = base_layer
         self.inputs: list[Tensor] = []
+        self.reads = self.looks = 0
 
     @property
     def weight(self) -> Tensor:
-        """The module's own weight, which some models read the type of."""
-        return self.base_layer.weight  # pyright: ignore - linear by construction
+        """The module's own weight, which tells what is asked of it."""
+        self.reads += 1
+        read = self.base_layer.weight.detach().as_subclass(_ReadWeight)  # pyright: ignore - linear by construction
+        read.reader = self
+        return read
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether others took the weight, and not to look at its type."""
+        return self.reads > 0 and self.looks == 0
 
     @property
     def bias(self) -> Tensor | None:
@@ -109,8 +135,8 @@ class _Watched(nn.Module):
 
 
 @torch.no_grad()
-def _inputs_of(model: nn.Module, names: Sequence[str], ids: Tensor) -> dict[str, list[Tensor]]:
-    """Return what each module is given in one forward of training, a table of rows for each call."""
+def _watch(model: nn.Module, names: Sequence[str], ids: Tensor) -> dict[str, _Watched]:
+    """Return the modules with what they were given in one forward of training."""
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "use_cache" in inspect.signature(model.forward).parameters:
         inputs["use_cache"] = False  # pyright: ignore[reportArgumentType]
@@ -121,7 +147,7 @@ def _inputs_of(model: nn.Module, names: Sequence[str], ids: Tensor) -> dict[str,
         model.train()  # a model may take another path in training, and that one counts
         seed_global_stream(0, "trial")
         model(**inputs)
-    return {name: module.inputs for name, module in watched.items()}
+    return watched
 
 
 @contextmanager
