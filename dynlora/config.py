@@ -68,17 +68,9 @@ class DataConfig(Section):
         "regression when the labels are fractional numbers, and classification.",
     )
     metric: Literal[
-        "auto",
-        "accuracy",
-        "f1",
-        "matthews",
-        "pearson",
-        "spearman",
-        "mse",
-        "perplexity",
-        "token_accuracy",
+        "auto", "accuracy", "f1", "matthews", "pearson", "spearman", "mse", "perplexity", "token_accuracy",
         "exact_match",
-    ] = Field("auto", description="The metric that decides which checkpoint is best.")
+    ] = Field("auto", description="The metric that decides which checkpoint is best.")  # fmt: skip
     text: Column | None = Field(None, description="Column of the text; empty: text, sentence or sentence1.")
     text_pair: Column | None = Field(None, description="Column of the second text of a pair; empty: sentence2.")
     label: Column = Field("label", description="Column of the label.")
@@ -184,8 +176,16 @@ class AdapterConfig(Section):
     alpha: float | None = Field(None, gt=0, description="Scaling is alpha / rank; empty: 2 × rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input, probability.")
     targets: tuple[Column, ...] | None = Field(
-        None, description="Endings of module names to adapt; empty: every linear module of the blocks."
+        None,
+        description="What to adapt: attention, mlp or all (linear modules of the blocks), or endings of module names "
+        "such as q_proj; empty: all.",
     )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        """Take a text as a list of what its commas separate."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @property
     def lora_alpha(self) -> float:

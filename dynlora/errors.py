@@ -63,6 +63,12 @@ class AdapterError(DynloraError, ValueError):
     """A folder holds no PEFT adapter that can be read, or is not what it says it is."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error that is not ours and the first line of its text, at most 200 characters of it."""
+    said = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 _SHOWN = 64  # characters of a search around the place of a mistake
 
 

@@ -148,7 +148,7 @@ BAD: dict[str, list[Any]] = {
     "adapter.rank": [0, -1, 1025, 2.5, None, "eight", True],
     "adapter.alpha": [0, -1, float("nan"), float("inf"), "big"],
     "adapter.dropout": [-0.1, 1.0, None],
-    "adapter.targets": ["query", 3, [""], [None]],
+    "adapter.targets": ["", 3, [""], [None]],
     "strategy.name": ["", None, True],
     "train.steps": [0, -5, 1.5, "many", 10_000_001, False],
     "train.epochs": [0, -1, "two"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -11,9 +12,10 @@ from dynlora.engine import edits
 from dynlora.engine.context import Probe
 from dynlora.engine.model.adapters import Adapters, replace_module
 from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.model.chosen_modules import ChosenModules, choose_modules
 from dynlora.engine.model.dropout import use_sparse_dropout
-from dynlora.engine.model.gates import Gates
-from dynlora.engine.model.modules import ModuleInfo, find_modules
+from dynlora.engine.model.gates import Gates, embeddings_of
+from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import Batch, Strategy
 
 
@@ -69,7 +71,9 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         ConfigError: when the targets match nothing, or the method cannot adapt the model.
     """
     strategy.attach_task(base.task)
-    infos = find_modules(base.model, targets, base.head)
+    chosen = choose_modules(base, targets, sizes)
+    infos, mode = chosen.modules, strategy.gate_mode()
+    chosen.check_gates(mode)
     fresh = sizes is None
     probe = probe_of(
         base, strategy, infos, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
@@ -88,9 +92,9 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     adapters = Adapters(modules, budget=probe.budget, reference_rank=rank, seed=seed, total=total)
     adapters.set_dropout(dropout)
     use_sparse_dropout(base.model)
-    mode = strategy.gate_mode()
+    adapters.notes = chosen.notes(mode)
     if mode is not None:
-        adapters.attach_gates(_gates(base.model, adapters, mode, is_causal=base.task.is_causal))
+        adapters.attach_gates(_gates(base.model, adapters, mode, chosen, is_causal=base.task.is_causal))
     if fresh:
         edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
     return adapters
@@ -106,12 +110,13 @@ def _replace_heads(base: BaseModel, strategy: Strategy, probe: Probe) -> None:
                 replace_module(base.model, name, own)
 
 
-def _gates(model: PreTrainedModel, adapters: Adapters, mode: str, *, is_causal: bool) -> Gates:
+def _gates(model: PreTrainedModel, adapters: Adapters, mode: str, chosen: ChosenModules, *, is_causal: bool) -> Gates:
     """Return gates hooked to the model's embedding; they become its child, so that they move and save with it."""
-    embedding = model.get_input_embeddings()
-    width = int(embedding.weight.shape[1])  # pyright: ignore
+    embeddings = embeddings_of(model)
+    width = int(embeddings[0].weight.shape[1])  # pyright: ignore
     widest = max(module.max_rank for module in adapters)
     device = next(model.parameters()).device
     gates = Gates(len(adapters), width, adapters.seed, device=device, mode=mode, max_rank=widest, is_causal=is_causal)
-    gates.install(model, getattr(model, "base_model", model), embedding)
+    gates.has_gate.copy_(torch.tensor([chosen.can_have_gate(module.info.name, mode) for module in adapters]))
+    gates.install(model, getattr(model, "base_model", model), embeddings)
     return gates

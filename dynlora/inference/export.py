@@ -23,7 +23,7 @@ from dynlora.engine.evaluation.export import export_merged, export_peft
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
-from dynlora.inference.model_card import Facts, model_card
+from dynlora.inference.model_card import Facts, Padding, model_card
 from dynlora.jobs.spawn import storing
 from dynlora.store import queries
 from dynlora.training.inputs import read_data
@@ -111,9 +111,22 @@ def _describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedMode
         model_class=model.task.model_class().__name__,
         report=report,
         curve=[(int(step), value) for step, value in curve if math.isfinite(value)],
+        generates=bool(model.task.facts()["generates"]),
+        padding=_padding(model),
     )
     for name, text in model_card(facts).items():
         (staging / name).write_text(text, "utf-8")
+
+
+def _padding(model: AdaptedModel) -> Padding | None:
+    """Return how a decoder's texts are padded, None for any other model: its tokenizer has a class or a mask token."""
+    tokenizer: Any = model.base.tokenizer
+    is_encoder = tokenizer.cls_token is not None or tokenizer.mask_token is not None
+    if model.base.model.config.is_encoder_decoder or (is_encoder and not model.task.facts()["generates"]):
+        return None
+    return Padding(
+        str(tokenizer.pad_token), int(tokenizer.pad_token_id), tokenizer.pad_token_id == tokenizer.eos_token_id
+    )
 
 
 @contextmanager

@@ -16,6 +16,21 @@ WIDTH, HEIGHT, MARGIN = 640, 240, 40
 
 
 @dataclass(frozen=True)
+class Padding:
+    """How texts of different length become one batch of a decoder.
+
+    Attributes:
+        token: the tokenizer's padding token.
+        id: its number, what `pad_token_id` is set to.
+        is_end: it is the token that ends a text, too.
+    """
+
+    token: str
+    id: int
+    is_end: bool
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a model card says.
 
@@ -27,6 +42,8 @@ class Facts:
         model_class: class of transformers that loads the base model with the right head.
         report: what `export_run` returns.
         curve: step and loss of each evaluation on the held-out examples.
+        generates: the model writes texts; else it predicts labels.
+        padding: of a decoder; None for an encoder, whose own default is right.
     """
 
     summary: Mapping[str, Any]
@@ -36,6 +53,8 @@ class Facts:
     model_class: str
     report: Mapping[str, Any]
     curve: Sequence[tuple[int, float]]
+    generates: bool = False
+    padding: Padding | None = None
 
 
 def model_card(facts: Facts) -> dict[str, str]:
@@ -48,6 +67,7 @@ def model_card(facts: Facts) -> dict[str, str]:
         _result(facts),
         "## Load it",
         f"```python\n{_snippet(facts) if is_adapter else _merged_snippet(facts)}\n```",
+        *_padding(facts),
         "## Training",
         _training(facts),
         *([f"![Held-out loss over the steps]({CURVE})"] if len(facts.curve) > 1 else []),
@@ -63,9 +83,12 @@ def model_card(facts: Facts) -> dict[str, str]:
 def _head(facts: Facts, *, is_adapter: bool) -> str:
     """Return the metadata that the hub reads, as JSON, which is YAML too."""
     strategy = printable(facts.summary.get("strategy") or "lora", 60)
-    tags = {"library_name": "peft" if is_adapter else "transformers", "tags": ["lora", "dynlora", strategy]}
+    tags = {
+        "library_name": "peft" if is_adapter else "transformers",
+        "tags": list(dict.fromkeys(["lora", "dynlora", strategy])),
+    }
     base = {"base_model": facts.base} if facts.is_on_hub else {}
-    labels = {"pipeline_tag": "text-classification"} if facts.model_class.endswith("SequenceClassification") else {}
+    labels = {"pipeline_tag": "text-generation" if facts.generates else "text-classification"}
     lines = (f"{key}: {json.dumps(value)}" for key, value in {**base, **tags, **labels}.items())
     return "\n".join(["---", *lines, "---"])
 
@@ -100,6 +123,14 @@ def _result(facts: Facts) -> str:
 
 
 def _snippet(facts: Facts) -> str:
+    if facts.generates:
+        return f"""from peft import PeftModel
+from transformers import {facts.model_class}, AutoTokenizer
+
+folder = "."  # the folder of this file
+base = {facts.model_class}.from_pretrained({json.dumps(facts.base)})
+model = PeftModel.from_pretrained(base, folder).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder){_generate(facts)}"""
     return f"""from peft import PeftModel
 from transformers import AutoConfig, {facts.model_class}, AutoTokenizer
 
@@ -115,7 +146,41 @@ def _merged_snippet(facts: Facts) -> str:
 
 folder = "."  # the folder of this file
 model = {facts.model_class}.from_pretrained(folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)"""
+tokenizer = AutoTokenizer.from_pretrained(folder){_generate(facts)}"""
+
+
+def _generate(facts: Facts) -> str:
+    """Return the lines that continue a text, where the model writes texts."""
+    if not facts.generates:
+        return ""
+    return """
+
+inputs = tokenizer(["Your text"], return_tensors="pt", padding=True, padding_side="left")
+written = model.generate(**inputs, max_new_tokens=64, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
+
+
+def _padding(facts: Facts) -> list[str]:
+    """Return what to set when texts of different length are one batch of a decoder; nothing for an encoder."""
+    if facts.padding is None:
+        return []
+    pad = facts.padding
+    end = (
+        " It is the end token too: always pass the attention mask, and when you train on, set the labels of padding to "
+        "-100 by position, not by token."
+        if pad.is_end
+        else ""
+    )
+    use = (
+        'pad on the left (`padding_side="left"`), so that every text is continued at its own end.'
+        if facts.generates
+        else "the class is read at the last token that is not padding, so the model must know this token."
+    )
+    return [
+        "## Padding",
+        f"The padding token is {_code(pad.token)}: set `model.config.pad_token_id = {pad.id}` where the base "
+        f"model has another or none. In a batch of texts of different length, {use}{end}",
+    ]
 
 
 def _training(facts: Facts) -> str:
@@ -126,12 +191,16 @@ def _training(facts: Facts) -> str:
         "Base model": _code(facts.base) + ("" if facts.is_on_hub else ", a local folder"),
         "Method": _code(summary.get("strategy")),
         "Data": _data(summary),
-        "Labels": ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers",
+        **({} if facts.generates else {"Labels": _labels(summary)}),
         "Adapter": f"{facts.report['which']}, step {summary['step']:,}",
         "Seed": _code(summary.get("seed")),
         "Adapter parameters": f"{active:,}" if isinstance(active, int) else "not recorded",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
+
+
+def _labels(summary: Mapping[str, Any]) -> str:
+    return ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers"
 
 
 def _gates(report: Mapping[str, Any]) -> list[str]:

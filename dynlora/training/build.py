@@ -29,10 +29,10 @@ from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.base_model import checkpoint_blocks, head_parameters
+from dynlora.engine.model.base_model import BaseModel, checkpoint_blocks, head_parameters
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch
-from dynlora.errors import ConfigError
+from dynlora.errors import AssetError, ConfigError
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import Inputs, encoded_rows, sequences, usable, usable_rows
 
@@ -68,6 +68,8 @@ def build_trainer(
         checkpoint_blocks(base)
     if state is not None:
         load_adapter_state(adapters, state["adapters"])
+    for note in adapters.notes:
+        recorder.log("info", note)
     model = accelerator.prepare_model(base.model)
     inputs.strategy.attach_held_back(
         HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast, data.task)
@@ -105,6 +107,7 @@ def _training_rows(inputs: Inputs, recorder: Recorder) -> tuple[Tokens, Tokens]:
     data = inputs.data
     _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
     encoded = inputs.encoded or encoded_rows(inputs)
+    _check_tokens(inputs.base, encoded)
     for note in encoded.notes:
         recorder.log("warning", f"Training data: {note}")
     return set_apart(usable(encoded), inputs.strategy.reserved_share(), inputs.config.seed)
@@ -116,6 +119,21 @@ def _sequences(inputs: Inputs, tokens: Tokens, recorder: Recorder) -> Tokens:
     if found is not tokens:
         _say(recorder, f"Packed {len(tokens):,} texts into {len(found):,} sequences")
     return found
+
+
+def _check_tokens(base: BaseModel, tokens: Tokens) -> None:
+    """Refuse tokens that the model has no embedding for: the tokenizer is another model's.
+
+    Raises:
+        AssetError: naming the highest.
+    """
+    known = len(base.model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
+    highest = max(max(row["input_ids"], default=0) for row in tokens.features) if tokens.features else 0
+    if max(highest, tokens.pad["input_ids"]) >= known:
+        raise AssetError(
+            f"model.name={base.folder}: its tokenizer gives token {max(highest, tokens.pad['input_ids']):,}, and the "
+            f"model has embeddings for {known:,}; save the tokenizer that the model was trained with in its folder"
+        )
 
 
 def _say(recorder: Recorder, words: str) -> None:

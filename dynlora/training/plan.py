@@ -8,7 +8,7 @@ from typing import Any
 
 from dynlora.config import RunConfig
 from dynlora.engine.adapt import probe_of
-from dynlora.engine.model.modules import find_modules
+from dynlora.engine.model.chosen_modules import choose_modules
 from dynlora.store.meta import meta_of
 from dynlora.store.writer import RunWriter
 from dynlora.training.inputs import Inputs, load_inputs
@@ -48,7 +48,9 @@ def trainer_check(inputs: Inputs) -> None:
     """
     config, base, strategy = inputs.config, inputs.base, inputs.strategy
     strategy.attach_task(base.task)
-    infos = find_modules(base.model, config.adapter.targets, base.head)
+    chosen = choose_modules(base, config.adapter.targets)
+    chosen.check_gates(strategy.gate_mode())
+    infos = chosen.modules
     rank, alpha = config.adapter.rank, config.adapter.lora_alpha
     probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
     strategy.check_model(infos, probe)

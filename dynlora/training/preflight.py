@@ -21,7 +21,9 @@ from dynlora.engine.model.quantized import numbers_in
 from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import parameter_counts
+from dynlora.training.explained import explained
 from dynlora.training.inputs import Inputs, load_inputs
+from dynlora.training.plan import trainer_check
 
 MIB = 2**20
 EVALUATED = 64
@@ -52,10 +54,18 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
         preview (a few training rows with the tokens the model sees), and warnings in sentences.
 
     Raises:
-        ConfigError, AssetError, DataError: exactly where `train` would refuse, in the same sentence.
+        ConfigError, AssetError, DataError: exactly where `train` would refuse, in the same sentence; a ConfigError too
+            where the model or its first steps fail in another way.
     """
+    with explained(settings):
+        return _looked_at(settings)
+
+
+def _looked_at(settings: RunConfig) -> dict[str, Any]:
+    """Load everything, take the steps, and return what they cost."""
     inputs = load_inputs(settings)
     accelerator = make_accelerator()
+    trainer_check(inputs)
     trainer = build_trainer(inputs, NullRecorder(), accelerator)
     tokens = {
         "train": _token_figures(inputs, trainer.tokens, inputs.data.train),
@@ -88,7 +98,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
         "repaired": inputs.data.repaired,
         "preview": _preview(inputs, trainer.tokens),
     }
-    return {**found, "warnings": _warnings(inputs, found)}
+    return {**found, "warnings": [*_warnings(inputs, found), *trainer.adapters.notes]}
 
 
 def _parameters(trainer: Trainer, inputs: Inputs) -> dict[str, int]:

@@ -34,6 +34,7 @@ from dynlora.store.stop_request import forget_stop, request_stop
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
+from dynlora.training.explained import explained
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import PlannedRun, planned, trainer_check
 from dynlora.training.progress_stream import QuietStream
@@ -189,7 +190,7 @@ def _run(
             else:
                 outcome = _train_in(inputs, folder, accelerator, writer, state, stop, progress)
         except BaseException as error:
-            if not isinstance(error, DynloraError):
+            if not isinstance(error.__cause__ or error, DynloraError):
                 logger.exception("the run failed")
             writer.finish("failed", _reason(error))
             if isinstance(error, Exception) and inputs is not None:
@@ -229,7 +230,8 @@ def _train_in(
     progress: bool,
 ) -> Outcome:
     """Build the trainer and train; a stop that was asked for is an outcome, not an error."""
-    trainer = build_trainer(inputs, writer, accelerator, state)
+    with explained(inputs.config):
+        trainer = build_trainer(inputs, writer, accelerator, state)
     writer.define_modules([_module_row(module) for module in trainer.adapters])
     keeper = RunKeeper(folder, writer, inputs)
     trainer.should_stop = stop
@@ -239,7 +241,8 @@ def _train_in(
     ) as bar:
         trainer.on_step = lambda trainer: _after_step(bar, readings, trainer)
         try:
-            trainer.train(keeper)
+            with explained(inputs.config, while_=lambda: trainer.step == 0):
+                trainer.train(keeper)
         except TrainingStopped:
             keeper.last(trainer)
             return Outcome(folder, "stopped", stop.signal or signal.SIGTERM)

@@ -196,8 +196,8 @@ def test_exports_load_elsewhere_and_agree(
     settings = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     live = {name: rank for name, rank in said[architecture]["ranks"].items() if rank > 0}
     assert sorted(settings["target_modules"]) == sorted(live)
-    assert settings["rank_pattern"] == live
-    assert set(settings["alpha_pattern"]) == set(live)
+    assert settings["rank_pattern"] == {"^" + name.replace(".", r"\."): rank for name, rank in live.items()}
+    assert set(settings["alpha_pattern"]) == set(settings["rank_pattern"])
     assert {module.name: module.rank for module in read_adapter(tmp_path / "peft").modules} == live
     for report in reports.values():
         assert report["max_abs_logit_gap"] > 0

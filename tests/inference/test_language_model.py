@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from dynlora.config import parse_config
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
@@ -97,3 +100,87 @@ def test_a_tokenizer_that_cannot_hold_conversations_is_refused_before_a_run_is_m
     outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     assert queries.run_summary(outcome.folder)["task"] == "causal_lm"
+
+
+@pytest.fixture(scope="module", params=["peft", "merged"])
+def exported(request: pytest.FixtureRequest, writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The writer in one of the formats."""
+    out = tmp_path_factory.mktemp("exported") / request.param
+    export_run(writer, out, format=request.param)
+    return out
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+def test_an_export_is_a_model_of_the_pipeline(exported: Path, writer: Path) -> None:
+    write = transformers.pipeline("text-generation", model=str(exported))
+    (found,) = write("a2:", max_new_tokens=12, do_sample=False, return_full_text=False)  # pyright: ignore
+    config = parse_config(queries.run_summary(writer)["config"])
+    model = load_run(writer)
+    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
+    assert found["generated_text"] == model.answers(["a2:"])[0]["prediction"]
+
+
+def test_an_export_holds_all_that_a_writer_needs(exported: Path) -> None:
+    names = {path.name for path in exported.iterdir()}
+    needed = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"}
+    assert needed <= names
+    assert ("config.json" in names) == (exported.name == "merged"), "beside an adapter it would hide the base model"
+    settings = transformers.GenerationConfig.from_pretrained(exported)
+    assert (settings.eos_token_id, settings.pad_token_id) == (0, 1)
+    files = list(exported.glob("*.safetensors"))
+    assert files
+    for path in files:
+        assert {str(tensor.dtype) for tensor in load_file(path).values()} == {"torch.float32"}
+
+
+def test_ranks_and_alphas_are_patterns_of_whole_names(writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text("utf-8"))
+    assert settings["task_type"] == "CAUSAL_LM"
+    names = [module.info.name for module in load_run(writer).adapters]
+    for patterns in (settings["rank_pattern"], settings["alpha_pattern"]):
+        fitting = {one: [name for name in names if re.fullmatch(rf"(.*\.)?({one})", name)] for one in patterns}
+        assert all(len(found) == 1 for found in fitting.values())
+        assert sorted(found[0] for found in fitting.values()) == sorted(settings["target_modules"])
+
+
+def test_the_card_of_a_writer_says_how_to_pad_and_has_no_labels(exported: Path) -> None:
+    card = (exported / "README.md").read_text("utf-8")
+    assert "| Labels |" not in card
+    assert "set `model.config.pad_token_id = 1`" in card
+    assert "The padding token is `<|pad|>`" in card
+    assert "pad on the left" in card
+    assert 'pipeline_tag: "text-generation"' in card
+
+
+def test_the_card_of_plain_lora_has_each_tag_once(writer: Path, tmp_path: Path) -> None:
+    folder = writer.parents[1]
+    config = lm_values(
+        folder / "model", folder / "data", strategy={"name": "lora"}, train__steps=2, log__generate_rows=0
+    )
+    outcome = training.train(parse_config(config), tmp_path / "runs")
+    export_run(outcome.folder, tmp_path / "out")
+    assert 'tags: ["lora", "dynlora"]' in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+def test_the_snippet_of_a_writers_card_continues_a_text(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)\n```", (exported / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(exported)
+    names: dict[str, Any] = {}
+    exec(snippet.replace('"Your text"', '"a2:", "a b1:"'), names)
+    short, together = (
+        names["tokenizer"]("a2:", return_tensors="pt"),
+        names["written"][0, names["inputs"]["input_ids"].shape[1] :],
+    )
+    alone = names["model"].generate(**short, max_new_tokens=64, do_sample=False, pad_token_id=1)[0, 3:]
+    assert together.tolist()[: len(alone)] == alone.tolist()
+
+
+def test_the_padding_token_that_ends_texts_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    model = save_tiny_lm(tmp_path / "model", pad_is_end=True)
+    values = lm_values(model, save_problems(tmp_path / "data"), train__steps=2, log__generate_rows=0)
+    export_run(training.train(parse_config(values), tmp_path / "runs").folder, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "It is the end token too: always pass the attention mask" in card

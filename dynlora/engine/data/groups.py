@@ -24,6 +24,8 @@ def embed(
 ) -> np.ndarray:
     """Return the frozen model's embeddings of rows, averaged over their tokens, (n, d)."""
     backbone = getattr(model, "base_model", model)
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        backbone = model.get_encoder()  # pyright: ignore - a decoder may need an input of its own
     training = model.training
     model.eval()
     device = next(model.parameters()).device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: f
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
-    model.base.model.config.to_json_file(folder / "config.json")  # names of the classes, which PEFT does not keep
-    model.base.tokenizer.save_pretrained(folder)
+    if model.task.trains_head:  # names of the classes, which PEFT does not keep
+        model.base.model.config.to_json_file(folder / "config.json")  # else transformers takes it for a whole model
+    _save_texts(model, folder)
 
 
 def peft_adapter(
@@ -40,8 +42,8 @@ def peft_adapter(
     """Return the tensors and the config of an adapter as PEFT loads it.
 
     LoRA's format where it holds every module: `target_modules` lists those with an update by full name;
-    `rank_pattern` and `alpha_pattern` hold every one of them, so that alpha / r is the fixed scaling whatever the rank
-    became. Else another format of PEFT's that does.
+    `rank_pattern` and `alpha_pattern` hold every one of them, as patterns of the whole name, so that alpha / r is the
+    fixed scaling whatever the rank became. Else another format of PEFT's that does.
 
     Raises:
         NotMergeableError: while input gates are on, or when no format holds the method's update.
@@ -73,20 +75,32 @@ def peft_adapter(
 def export_merged(model: AdaptedModel, folder: Path) -> None:
     """Write model and tokenizer as a plain transformers folder; the adapters must be merged before."""
     model.base.model.save_pretrained(folder, safe_serialization=True)
+    _save_texts(model, folder)
+
+
+def _save_texts(model: AdaptedModel, folder: Path) -> None:
+    """Write the tokenizer with its chat template, and how texts are generated where the model can."""
     model.base.tokenizer.save_pretrained(folder)
+    if model.base.model.can_generate() and model.base.model.generation_config is not None:
+        model.base.model.generation_config.save_pretrained(folder)
 
 
 def _lora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> dict[str, Any]:
     """Return what PEFT's LoraConfig holds beyond every config."""
-    ranks = {module.info.name: len(module.low_rank()[0]) for module in live}
+    ranks = {_whole(module): len(module.low_rank()[0]) for module in live}
     return {
         "r": rank,
         "lora_alpha": lora_alpha,
         "lora_dropout": 0.0,
         "fan_in_fan_out": any(is_transposed(module) for module in live),
         "rank_pattern": ranks,
-        "alpha_pattern": {module.info.name: module.scaling * ranks[module.info.name] for module in live},
+        "alpha_pattern": {_whole(module): module.scaling * ranks[_whole(module)] for module in live},
     }
+
+
+def _whole(module: LoraLinear) -> str:
+    """Return the pattern that fits a module's name and no other: PEFT's keys are regular expressions."""
+    return "^" + re.escape(module.info.name).replace(r"\-", "-")  # outside of brackets it means itself
 
 
 def _glora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> dict[str, Any]:

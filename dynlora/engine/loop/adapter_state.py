@@ -66,8 +66,10 @@ def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
         )
     with _reading("gates and components"):
         if adapters.gates is not None:
+            every = {"has_gate": torch.ones_like(adapters.gates.has_gate)}  # earlier versions gave all modules a gate
             for name, tensor in adapters.gates.state_dict().items():
-                copy_into(tensor, state["gates"][name])
+                copy_into(tensor, {**every, **state["gates"]}[name])
+            adapters.attach_gates(adapters.gates)
         for name, tensor in state["components"].items():
             copy_into(adapters.track(name), tensor)
 

@@ -20,6 +20,7 @@ class Adapters(Sequence[LoraLinear]):
         budget: adapter parameters allowed, Σ reference rank · (d_in + d_out).
         total: optimizer steps of the run, 0 where it is not known.
         gates: the input gates, or None.
+        notes: what a person should know of which modules are adapted and have gates, in sentences.
         components: named per-component state, (n_modules, widest max_rank); edits keep it beside its component.
         over_processes: mean of a tensor over the processes, for what each of them sees on its own share of a batch.
     """
@@ -34,6 +35,7 @@ class Adapters(Sequence[LoraLinear]):
         self.seed = seed
         self.total = total
         self.gates: Gates | None = None
+        self.notes: list[str] = []
         self.components: dict[str, Tensor] = {}
         self.grown_value: dict[str, float] = {}
         self.streams = DropoutStreams(seed)
@@ -62,7 +64,7 @@ class Adapters(Sequence[LoraLinear]):
     def costs(self) -> list[int]:
         """Parameters of one component, by module; its own gate's among them where it has one."""
         gate = gate_numbers("rank") if self.gates is not None and self.gates.mode == "rank" else 0
-        return [module.info.cost + gate for module in self.modules]
+        return [module.info.cost + (gate if module.gates is not None else 0) for module in self.modules]
 
     @property
     def spendable(self) -> int:
@@ -99,16 +101,17 @@ class Adapters(Sequence[LoraLinear]):
         """Return the parameters of the gates in use; they count against the budget."""
         if self.gates is None:
             return 0
+        gated = [module for module in self.modules if module.gates is not None]
         if self.gates.mode == "rank":
-            return gate_numbers("rank") * sum(module.rank for module in self.modules)
-        return sum(tensor.numel() for tensor in self.gates.parameters())
+            return gate_numbers("rank") * sum(module.rank for module in gated)
+        return gate_numbers(self.gates.mode) * len(gated)
 
     def attach_gates(self, gates: Gates) -> None:
-        """Let every module read its own column of `gates`."""
+        """Let every module that has a gate read its own column of `gates`."""
         self.gates = gates
         gates.ranks = lambda: [module.rank for module in self.modules]
-        for index, module in enumerate(self.modules):
-            module.gates = GateReader(gates, index)
+        for index, (module, has_gate) in enumerate(zip(self.modules, gates.has_gate.tolist(), strict=True)):
+            module.gates = GateReader(gates, index) if has_gate else None
 
     def set_dropout(self, probability: float) -> None:
         """Set the dropout on the adapters' inputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def load_base(
     _prepare_tokenizer(folder, model, tokenizer)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
     _check_whole(folder, task, fresh)
+    _check_blocks(folder, model, fresh)
     if task.is_causal:
         _check_causal(folder, model)
     return freeze(model, tokenizer, fresh, folder, task)
@@ -162,6 +164,20 @@ def _check_whole(folder: Path, task: Task, fresh: list[str]) -> None:
         raise AssetError(
             f"model.name={folder}: holds no {fresh[0]}, which {task.name} needs; use a model that was trained to write "
             "texts, such as smollm2-135m, or give data with a column of labels (data.label)"
+        )
+
+
+def _check_blocks(folder: Path, model: PreTrainedModel, fresh: list[str]) -> None:
+    """Refuse a checkpoint that lacks weights of the blocks, as an encoder's alone for an encoder with a decoder.
+
+    Raises:
+        AssetError: naming the first.
+    """
+    lacking = [name for name in fresh if re.search(r"\.\d+\.", name) and name.startswith(model.base_model_prefix + ".")]
+    if lacking:
+        raise AssetError(
+            f"model.name={folder}: lacks {len(lacking)} weights of the blocks of {type(model).__name__}, such as "
+            f"{lacking[0]}, which would be random; use a checkpoint of the whole model"
         )
 
 

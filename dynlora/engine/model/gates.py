@@ -41,6 +41,22 @@ class _FeaturesKnownError(Exception):
     """Ends a forward that was begun for the features of its inputs alone."""
 
 
+def embeddings_of(model: Any) -> list[nn.Module]:
+    """Return the modules that look up a model's tokens, its own first: encoder and decoder may have one each.
+
+    They are told by their weights, which are the same tensor.
+    """
+    own = model.get_input_embeddings()
+    return [
+        own,
+        *(
+            one
+            for one in model.modules()
+            if isinstance(one, nn.Embedding) and one is not own and one.weight is own.weight
+        ),
+    ]
+
+
 def gate_numbers(mode: str | None) -> int:
     """Return the parameters of one gate, that of a module or, in mode `rank`, of a component; 0 without gates."""
     return 0 if mode is None else FEATURES + 1
@@ -56,6 +72,7 @@ class Gates(nn.Module):
         bias: c, (n_modules,), or (n_modules, widest max_rank) for components.
         projection: (2 · d_embedding, FEATURES), or (d_embedding, FEATURES) for tokens, fixed.
         mean, deviation: of the projected features over the calibration batches, (FEATURES,), fixed.
+        has_gate: which modules have one, (n_modules,), bool; the others' is one, whatever the input.
         values: gates of the current forward, (batch, n_modules), averaged over tokens and components; None outside.
         features: φ of the current forward, (batch, FEATURES) or (batch, seq, FEATURES), or None.
     """
@@ -63,6 +80,7 @@ class Gates(nn.Module):
     projection: Tensor
     mean: Tensor
     deviation: Tensor
+    has_gate: Tensor
 
     def __init__(
         self,
@@ -86,6 +104,7 @@ class Gates(nn.Module):
         self.register_buffer("projection", (draw / width**0.5).to(device))
         self.register_buffer("mean", torch.zeros(FEATURES, device=device))
         self.register_buffer("deviation", torch.ones(FEATURES, device=device))
+        self.register_buffer("has_gate", torch.ones(n_modules, dtype=torch.bool))
         self.values: Tensor | None = None
         self.features: Tensor | None = None
         self.ranks: Callable[[], list[int]] = list
@@ -109,15 +128,17 @@ class Gates(nn.Module):
         """
         return self._columns[index] if self._columns else None
 
-    def install(self, model: nn.Module, backbone: nn.Module, embedding: nn.Module) -> None:
+    def install(self, model: nn.Module, backbone: nn.Module, embeddings: Iterable[nn.Module]) -> None:
         """Become a child of the model and hook into it.
 
-        The backbone's forward starts with the mask, the gates are set once the embedding is known.
+        The forward starts with the mask: the backbone's, or the model's where that calls a part of the backbone alone.
+        The gates are set once the first of the embeddings is known.
         """
         model.add_module(CHILD, self)
+        starts = [model] if backbone is model else [model, backbone]
         self._handles = [
-            backbone.register_forward_pre_hook(self._see_inputs, with_kwargs=True),
-            embedding.register_forward_hook(self._see_embedding),
+            *(part.register_forward_pre_hook(self._see_inputs, with_kwargs=True) for part in starts),
+            *(embedding.register_forward_hook(self._see_embedding) for embedding in embeddings),
         ]
 
     def uninstall(self, model: nn.Module) -> None:

@@ -73,6 +73,16 @@ class LoraLinear(nn.Module):
         self.streams: DropoutStreams | None = None
         self.sketch: GradientSketch | None = None
 
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight: some models read the type they compute in off a linear module."""
+        return self.base_layer.weight  # pyright: ignore - linear by construction
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias."""
+        return self.base_layer.bias  # pyright: ignore - linear by construction
+
     def reset_parameters(self, seed: int, gaussian: float | None = None) -> None:
         """Draw A from the module's own stream and set B = 0.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,15 @@ from dynlora.errors import ConfigError
 
 ROOM = 4
 """Components that every module can come to hold: at rank 1 a factor alone would leave no room to tell modules apart."""
+
+
+ALL, ATTENTION, MLP = "all", "attention", "mlp"
+
+KINDS = (ATTENTION, MLP, ALL)
+"""What `adapter.targets` may hold beside endings of names."""
+
+PARTS = {ATTENTION: r"attn|attention", "mixer": r"mixer|mamba|ssm|recurrent"}
+"""How the parts of a block are told by the names in it; what is left belongs to the MLP."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,12 @@ def linear_features(module: nn.Module) -> tuple[int, int] | None:
 def find_modules(model: nn.Module, targets: Sequence[str] | None = None, head: Sequence[str] = ()) -> list[ModuleInfo]:
     """Return the linear modules to adapt, in order of definition.
 
-    Without `targets`: every linear module inside a block, a block being an entry of an outermost `ModuleList`. With
-    `targets`: every linear module whose dotted name equals or ends with one of them. Modules of the `head` are trained
-    in full and never adapted.
+    A target is the dotted name of a linear module, or its ending. One that is neither may be a kind (`KINDS`):
+    `attention`, `mlp`, or `all`, which is also what no targets mean: every linear module inside a block, a block being
+    an entry of an outermost `ModuleList`. The head and the embeddings are never adapted.
 
     Raises:
-        ConfigError: when a target matches no linear module, or the model has none.
+        ConfigError: when a target matches no linear module, or the head or an embedding; or the model has none.
     """
     linears = {
         name: size
@@ -72,17 +82,20 @@ def find_modules(model: nn.Module, targets: Sequence[str] | None = None, head: S
         if (size := linear_features(module)) and not any(_ends_within(name, part) for part in head)
     }
     infos = _describe(model, linears)
-    if targets is None:
-        chosen = [info for info in infos if info.layer is not None]
-    else:
-        _check_targets(targets, infos)
-        chosen = [info for info in infos if any(_ends_with(info.name, target) for target in targets)]
+    meant = [_meant_by(target, infos, model, head) for target in targets or (ALL,)]
+    chosen = [info for info in infos if any(info in found for found in meant)]
     if not chosen:
         raise ConfigError(
             f"adapter.targets={targets}: the model {type(model).__name__} has no linear module in its blocks; "
             f"use some of {', '.join(list(linears)[:5]) or 'another model'}"
         )
     return chosen
+
+
+def by_names(names: Sequence[str]) -> str:
+    """Return names of modules for a message: the same in several blocks once, with * in the place of their number."""
+    kinds = list(dict.fromkeys(re.sub(r"\d+", "*", name) for name in names))
+    return ", ".join(kinds[:6]) + (f" and {len(kinds) - 6} more" if len(kinds) > 6 else "")
 
 
 def check_weights(model: nn.Module, modules: Sequence[ModuleInfo], asked: str) -> None:
@@ -151,11 +164,57 @@ def _ends_within(name: str, parent: str) -> bool:
     return name == parent or name.startswith(parent + ".")
 
 
-def _check_targets(targets: Sequence[str], infos: Sequence[ModuleInfo]) -> None:
-    """Refuse a target that matches nothing."""
-    for target in targets:
-        if not any(_ends_with(info.name, target) for info in infos):
-            kinds = sorted({info.kind for info in infos})
-            raise ConfigError(
-                f"adapter.targets={target}: no linear module has this name; the model has {', '.join(kinds[:20])}"
-            )
+def _meant_by(target: str, infos: Sequence[ModuleInfo], model: nn.Module, head: Sequence[str]) -> list[ModuleInfo]:
+    """Return the modules that a target names: by the ending of their names, or where none has it, by their kind.
+
+    Raises:
+        ConfigError: when there is none, or it is the head or an embedding.
+    """
+    named = [info for info in infos if _ends_with(info.name, target)]
+    _check_ends(target, [info.name for info in named], model, head)
+    blocks = [info for info in infos if info.layer is not None]
+    if named or (target == ALL and not blocks):
+        return named
+    found = blocks if target == ALL else [info for info in blocks if _part_of(info, model) == target]
+    if not found:
+        kinds = sorted({info.kind for info in blocks or infos})
+        lacks = f"the model has no {target} modules" if target in KINDS else "no linear module has this name"
+        raise ConfigError(f"adapter.targets={target}: {lacks}; the model has {', '.join(kinds[:20])}")
+    return found
+
+
+def _check_ends(target: str, named: Sequence[str], model: nn.Module, head: Sequence[str]) -> None:
+    """Refuse a target that is the head or an embedding.
+
+    Raises:
+        ConfigError: naming the target and why.
+    """
+    output, tokens = (getattr(model, get, lambda: None)() for get in ("get_output_embeddings", "get_input_embeddings"))
+    places = {module: name for name, module in model.named_modules()}
+    others = [name for module, name in places.items() if isinstance(module, nn.Embedding) and _ends_with(name, target)]
+    said = None
+    if output is not None and places.get(output) in named:
+        is_tied = tokens is not None and output.weight is tokens.weight
+        said = (
+            "is the output head, whose weight is that of the embeddings too: a merged adapter would change both"
+            if is_tied
+            else "is the output head, which takes no adapter"
+        )
+    elif not named and any(_ends_with(name, target) or _ends_within(target, name) for name in head):
+        said = "is the head, which is trained in full and takes no adapter"
+    elif not named and others:
+        said = "is an embedding, which takes no adapter"
+    if said is not None:
+        raise ConfigError(f"adapter.targets={target}: {said}; leave it out, or use all")
+
+
+def _part_of(info: ModuleInfo, model: nn.Module) -> str:
+    """Return what part of its block a module belongs to: attention, mlp, or mixer for that of a state-space model.
+
+    Told by the name of its stack, the names inside the block and the classes of the modules there.
+    """
+    inside = info.name.split(".")
+    first = next(place for place, part in enumerate(inside) if part == str(info.layer))
+    owners = [model.get_submodule(".".join(inside[:end])) for end in range(first + 2, len(inside))]
+    words = " ".join([inside[max(0, first - 1)], *inside[first + 1 :], *(type(owner).__name__ for owner in owners)])
+    return next((part for part, pattern in PARTS.items() if re.search(pattern, words, re.IGNORECASE)), MLP)

@@ -1,0 +1,266 @@
+"""What holds for every architecture: it trains with every method that claims it, or a sentence says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dynlora import strategies
+from dynlora.config import parse_config
+from dynlora.engine.data.batches import Tokens
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.errors import AssetError, DynloraError
+from dynlora.training.plan import plan
+from dynlora.training.preflight import preflight
+from tests.architectures import tiny_models as tiny
+from tests.engine.harness import WRITER, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
+from tests.tiny import save_data, tiny_values
+from tests.tiny_lm import lm_values, save_problems
+
+pytestmark = pytest.mark.slow
+
+CASES = [(name, "classify") for name in tiny.CLASSIFIERS] + [(name, "write") for name in tiny.WRITERS]
+
+USUAL = ("lora", "dynamic")
+"""Methods that every architecture is tried with at once; the others in `make torture`."""
+
+WITHOUT_GATE = {
+    "deberta_v2": {"query_proj", "key_proj"},  # they project the table of relative positions, too
+}
+"""Endings of the modules that have no gate, by architecture; everywhere else every module has one."""
+
+WITHOUT_ADAPTER = {
+    ("mamba", "write"): {"x_proj", "dt_proj", "out_proj"},  # the mixer's fused kernel takes their weights
+    ("bart", "write"): {f"encoder_attn.{name}_proj" for name in ("q", "k", "v", "out")},  # there is no encoder
+}
+
+
+def ended_tokens() -> Tokens:
+    """Return the harness's rows with an end token at the end of each: encoders with a decoder read the class there."""
+    rows = tiny_tokens()
+    features = [{**row, "input_ids": [*row["input_ids"][:-1], tiny.END]} for row in rows.features]
+    return dataclasses.replace(rows, features=features)
+
+
+def trainer_of(architecture: str, use: str, method: str, **overrides: Any) -> Trainer:
+    """Return a trainer on a tiny model of an architecture."""
+    config = tiny_config(method, train__lr=5e-3, **overrides)
+    if use == "write":
+        return make_trainer(config, WRITER, model=tiny.tiny_writer(architecture))
+    return make_trainer(config, model=tiny.tiny_classifier(architecture), tokens=ended_tokens())
+
+
+def batch_of(trainer: Trainer, n: int = 6) -> dict[str, torch.Tensor]:
+    """Return a batch without its labels."""
+    return {name: tensor for name, tensor in trainer.tokens.batch(range(n)).items() if name != "labels"}
+
+
+def logits(trainer: Trainer) -> torch.Tensor:
+    """Return what the model says of a batch; of padding nothing is compared."""
+    batch = batch_of(trainer)
+    trainer.model.eval()
+    with torch.no_grad():
+        found = trainer.model(**batch).logits
+    return found if found.dim() == 2 else found[batch["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize("method", USUAL)
+@pytest.mark.parametrize(("architecture", "use"), CASES)
+def test_an_architecture_trains_and_merges(architecture: str, use: str, method: str) -> None:
+    trainer = trainer_of(architecture, use, method, train__steps=10, log__eval_every=10)
+    with_adapters = logits(trainer)
+    with trainer.adapters.disabled():
+        assert torch.equal(with_adapters, logits(trainer)), "B = 0 and gates of one leave the model as it is"
+    trainer.recorder = recorder = ListRecorder()
+    moved = dict.fromkeys((module.info.name for module in trainer.adapters), False)
+    observed = trainer.strategy.observe
+
+    def watch(adapters: Any, step: Any) -> None:
+        for module in adapters:
+            if module.lora_B.grad is not None and bool(module.lora_B.grad.any()):
+                moved[module.info.name] = True
+        observed(adapters, step)
+
+    trainer.strategy.observe = watch  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.train(MemoryKeeper())
+    losses = recorder.scalars["loss", "validation"]
+    assert losses[10] < losses[0]
+    assert all(moved.values()), [name for name, value in moved.items() if not value]
+    check_gates(trainer, architecture, recorder)
+    check_merge(trainer)
+
+
+def check_gates(trainer: Trainer, architecture: str, recorder: ListRecorder) -> None:
+    """Check that gates move for all modules but the known ones, and are recorded; nothing where there are none."""
+    if trainer.adapters.gates is None:
+        return
+    bare = WITHOUT_GATE.get(architecture, set())
+    for module in trainer.adapters:
+        assert (module.gates is None) == (module.info.name.rpartition(".")[2] in bare), module.info.name
+    last = recorder.vectors["gate"][10]
+    has_gate = np.array([module.gates is not None for module in trainer.adapters])
+    assert (np.abs(last[has_gate] - 1) > 0).all()
+    assert (last[~has_gate] == 1).all()
+    assert len(recorder.vectors["gate"]) == 11
+    counted = trainer.adapters.gate_parameters()
+    assert counted == 9 * has_gate.sum()
+    assert any("no gate" in note for note in trainer.adapters.notes) == (not has_gate.all())
+
+
+def check_merge(trainer: Trainer) -> None:
+    """Check that folding the adapters into the weights leaves what the model says."""
+    base: Any = type("Base", (), {"model": trainer.model})()
+    task = trainer.evaluation.task
+    model = AdaptedModel(base, trainer.adapters, trainer.strategy, task, 16, trainer.autocast)
+    bake_gates(model, mean_gates(model, trainer.tokens))
+    unmerged = logits(trainer)
+    merge(model)
+    assert not any(name.endswith("lora_B") for name in trainer.model.state_dict())
+    assert torch.allclose(logits(trainer), unmerged, atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "use"), CASES)
+def test_modules_without_effect_are_left_out_and_named(architecture: str, use: str) -> None:
+    trainer = trainer_of(architecture, use, "lora")
+    names = {module.info.name for module in trainer.adapters}
+    linear = {
+        name for name, module in trainer.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and any(part.isdigit() for part in name.split("."))
+    }  # fmt: skip
+    left = {name for name in linear if not name.endswith("base_layer")}
+    expected = WITHOUT_ADAPTER.get((architecture, use), set())
+    assert {name for name in left if not any(name.endswith(end) for end in expected)} == set()
+    assert bool(left) == bool(expected)
+    assert any("no adapter" in note for note in trainer.adapters.notes) == bool(expected)
+    assert names
+
+
+@pytest.mark.parametrize("use", ["classify", "write"])
+def test_experts_in_one_tensor_are_named_and_attention_is_adapted(use: str) -> None:
+    trainer = trainer_of("mixtral", use, "lora")
+    assert {module.info.name.rpartition(".")[2] for module in trainer.adapters} == {
+        "q_proj", "k_proj", "v_proj", "o_proj"
+    }  # fmt: skip
+    [note] = trainer.adapters.notes
+    assert "experts.gate_up_proj" in note
+    assert "not adapted" in note
+
+
+@torch.no_grad()
+def draw_gates(trainer: Trainer) -> None:
+    """Draw gates that are far from one, and updates that they scale."""
+    torch.manual_seed(0)
+    trainer.adapters.gates.weight.normal_()  # pyright: ignore[reportOptionalMemberAccess]
+    for module in trainer.adapters:
+        module.lora_B[:, : module.rank].normal_(std=0.1)
+
+
+@pytest.mark.parametrize("mode", ["module", "rank", "token"])
+@pytest.mark.parametrize("architecture", tiny.WRITERS)
+def test_gates_of_a_writer_do_not_see_later_tokens(architecture: str, mode: str) -> None:
+    trainer = trainer_of(architecture, "write", "dynamic", strategy={"name": "dynamic", "gates": mode})
+    draw_gates(trainer)
+    trainer.model.eval()
+    ids = torch.arange(3, 19).view(2, 8)
+    other = ids.clone()
+    other[:, 5:] += 20
+    with torch.no_grad():
+        found, changed = (
+            trainer.model(input_ids=each, attention_mask=torch.ones_like(ids)).logits for each in (ids, other)
+        )
+    assert torch.allclose(found[:, :5], changed[:, :5], atol=1e-5)
+    assert not torch.allclose(found[:, 5:], changed[:, 5:], atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", tiny.CLASSIFIERS)
+def test_an_example_is_classified_alike_whatever_is_beside_it(architecture: str) -> None:
+    """A gate that were another example's would show here."""
+    trainer = trainer_of(architecture, "classify", "dynamic")
+    draw_gates(trainer)
+    trainer.model.eval()
+    rows = np.flatnonzero(trainer.tokens.length == trainer.tokens.length[0])[:3]
+    together, alone = trainer.tokens.batch(rows), trainer.tokens.batch(rows[:1])
+    for batch in (together, alone):
+        batch.pop("labels")
+    with torch.no_grad():
+        assert torch.allclose(trainer.model(**together).logits[:1], trainer.model(**alone).logits, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return folders with data to classify and to write."""
+    folders = {use: tmp_path_factory.mktemp(use) for use in ("classify", "write")}
+    return {"classify": save_data(folders["classify"]), "write": save_problems(folders["write"])}
+
+
+@pytest.mark.parametrize(("architecture", "use"), CASES)
+def test_the_check_before_a_run_takes_a_step(
+    architecture: str, use: str, data: dict[str, Path], tmp_path: Path
+) -> None:
+    save, values = (tiny.save_writer, lm_values) if use == "write" else (tiny.save_classifier, tiny_values)
+    found = preflight(parse_config(values(save(architecture, tmp_path), data[use], strategy={"name": "dynamic"})))
+    assert found["modules"] > 0
+    assert found["params"]["active"] > 0
+    assert any("no gate" in warning for warning in found["warnings"]) == (architecture in WITHOUT_GATE)
+
+
+@pytest.mark.parametrize("check", [plan, preflight])
+@pytest.mark.parametrize("architecture", tiny.ENCODERS_THAT_WRITE)
+def test_an_encoder_that_is_to_write_is_refused(
+    architecture: str, check: Any, data: dict[str, Path], tmp_path: Path
+) -> None:
+    model = tiny.save_writer(architecture, tmp_path)
+    with pytest.raises(AssetError, match="is an encoder .* use a decoder"):
+        check(parse_config(lm_values(model, data["write"])))
+
+
+@pytest.mark.parametrize("check", [plan, preflight])
+@pytest.mark.parametrize("architecture", ["t5", "umt5"])
+def test_the_encoder_of_a_pair_alone_is_refused(
+    architecture: str, check: Any, data: dict[str, Path], tmp_path: Path
+) -> None:
+    import transformers
+
+    tiny.save_classifier(architecture, tmp_path)
+    whole = transformers.AutoModel.from_pretrained(tmp_path)
+    encoder = getattr(transformers, type(whole).__name__.replace("Model", "EncoderModel"))
+    encoder.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    with pytest.raises(AssetError, match=r"lacks \d+ weights of the blocks .*; use a checkpoint of the whole model"):
+        check(parse_config(tiny_values(tmp_path, data["classify"])))
+
+
+@pytest.mark.parametrize("check", [plan, preflight])
+def test_a_model_without_a_head_for_the_task_is_refused(check: Any, data: dict[str, Path], tmp_path: Path) -> None:
+    tiny.save_writer("mamba", tmp_path)
+    with pytest.raises(DynloraError, match=r"model\.name=.*cannot be loaded for classification"):
+        check(parse_config(tiny_values(tmp_path, data["classify"])))
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("method", [name for name in strategies.registry() if name not in USUAL])
+@pytest.mark.parametrize(("architecture", "use"), CASES)
+def test_every_method_trains_every_architecture_it_claims(architecture: str, use: str, method: str) -> None:
+    if (reason := refusal(architecture, use, method)) is not None:
+        assert reason.startswith(("strategy.", "data.task=", "adapter.")), reason
+        return
+    trainer = trainer_of(architecture, use, method)
+    trainer.recorder = recorder = ListRecorder()
+    trainer.train(MemoryKeeper())
+    losses = recorder.scalars["loss", "validation"]
+    assert np.isfinite(losses[20])
+    assert losses[20] < losses[0] + 0.05
+
+
+def refusal(architecture: str, use: str, method: str) -> str | None:
+    """Return why a method does not take an architecture, None where it does."""
+    try:
+        trainer_of(architecture, use, method)
+    except DynloraError as error:
+        return str(error)
+    return None
