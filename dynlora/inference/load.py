@@ -113,7 +113,7 @@ def answers_of_file(folder: Path, path: Path, which: str = "last") -> list[dict[
         return model.continued_rows(model.task, rows_to_continue(read_table(path), config.data, model.task))
     texts, pairs = texts_of(path, config)
     if not texts:
-        raise ConfigError(f"--file {path}: has no text; give a file with one text a line, or a table")
+        raise ConfigError(f"--file {path}: has no text; give a file with a text in each line, or a table")
     return model.answers(texts, pairs)
 
 
