@@ -95,7 +95,7 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
             )
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    if (positions := _positions(model)) is not None:
+    if (positions := learned_positions(model)) is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
     _check_whole(folder, task, fresh)
@@ -149,7 +149,7 @@ def _check_causal(folder: Path, model: PreTrainedModel) -> None:
         )
 
 
-def _positions(model: PreTrainedModel) -> int | None:
+def learned_positions(model: PreTrainedModel) -> int | None:
     """Return how many tokens a model with learned positions can tell apart, None where any number will do."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
