@@ -222,16 +222,17 @@ def predict(
     *, run_id: str, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str, runs_dir: Path
 ) -> Report:
     """Predict texts."""
-    from dynlora.config_files import read_run_config
-    from dynlora.inference.load import load_run, texts_of
+    from dynlora.inference.load import answers_of_file, load_run
 
     folder = run_folder(runs_dir, run_id)
     if text_pair and len(text_pair) != len(text):
         raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each --text")
-    texts, pairs = (list(text), list(text_pair) or None) if path is None else texts_of(path, read_run_config(folder))
-    if not texts or not all(item.strip() for item in texts):
+    if path is None and not (text and all(item.strip() for item in text)):
         raise ConfigError("--text: is empty; give a text or --file")
-    rows = load_run(folder, which).answers(texts, pairs)
+    if path is None:
+        rows = load_run(folder, which).answers(list(text), list(text_pair) or None)
+    else:
+        rows = answers_of_file(folder, path, which)
     lines = [f"{row['prediction']}\t{row['text']}{UNUSUAL if row.get('unusual') else ''}" for row in rows]
     return rows, "\n".join(lines)
 

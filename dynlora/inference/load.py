@@ -14,7 +14,7 @@ from dynlora.config_files import read_run_config
 from dynlora.data_files.opening import is_table
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data.tables import read_table
-from dynlora.engine.data.text_data import text_columns
+from dynlora.engine.data.text_data import rows_to_continue, text_columns
 from dynlora.engine.evaluation.evaluate import UNUSUAL
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
@@ -22,6 +22,7 @@ from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
+from dynlora.tasks import WritingTask
 from dynlora.training.inputs import read_data
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,25 @@ def evaluate_run(
 
 GATE_ROWS = 1024
 """Training rows whose gates are averaged for baking; held-out rows would leak into the exported adapter."""
+
+
+def answers_of_file(folder: Path, path: Path, which: str = "last") -> list[dict[str, Any]]:
+    """Return a run's predictions for the rows of a file, one row each; see `AdaptedModel.answers`.
+
+    A run that writes texts continues the prompts of a table exactly as they stand in its training data: through the
+    chat template where they are conversations, and with the line break they end in.
+
+    Raises:
+        ConfigError: when the file has no text.
+        DataError: when it cannot be read or lacks the columns.
+    """
+    config, model = read_run_config(folder), load_run(folder, which)
+    if isinstance(model.task, WritingTask) and is_table(path):
+        return model.continued_rows(model.task, rows_to_continue(read_table(path), config.data, model.task))
+    texts, pairs = texts_of(path, config)
+    if not texts:
+        raise ConfigError(f"--file {path}: has no text; give a file with a text in each line, or a table")
+    return model.answers(texts, pairs)
 
 
 def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None]:

@@ -296,8 +296,8 @@ class WritingTask(Task):
         """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
 
     @abstractmethod
-    def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
-        """Return what a model that writes texts is given of a row."""
+    def prompt(self, tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool = False) -> Prompt:
+        """Return what a model that writes texts is given of a row; with `is_whole` all of a text, not its beginning."""
 
     @abstractmethod
     def is_right(self, answer: str, written: str) -> bool:

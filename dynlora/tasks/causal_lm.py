@@ -163,9 +163,9 @@ class CausalLM(WritingTask):
             return {}
         return {"messages": [[{"role": "user", "content": text}] for text in texts]}
 
-    def prompt(self, tokenizer: Any, rows: TextRows, index: int) -> Prompt:
-        """Return what stands before a row's completion, or the beginning of a text that has none."""
-        return prompt_of(tokenizer, rows, index, is_whole=self.reads != "text")
+    def prompt(self, tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool = False) -> Prompt:
+        """Return what stands before a row's completion, or the beginning of a text that has none; whole where asked."""
+        return prompt_of(tokenizer, rows, index, is_whole=is_whole or self.reads != "text")
 
     def is_right(self, answer: str, written: str) -> bool:
         """Say whether a written text gives the right answer; see `answers.is_right`."""

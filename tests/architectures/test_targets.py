@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
+from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.engine.model.modules import ALL, ATTENTION, MLP, find_modules, head_names
 from dynlora.errors import ConfigError
+from dynlora.viz.launch.form_model import config_field
 from tests.architectures import tiny_models as tiny
+from tests.command_line import document
+from tests.tiny import save_data, tiny_arguments
 
 ATTENTION_OF = {
     "bert": "query key value attention.output.dense",
@@ -124,3 +131,44 @@ def test_a_kind_is_adapted_and_nothing_else() -> None:
     attached = dynlora.attach(model, strategy="lora", targets=[MLP], budget=2, steps=3)
     assert {m.info.name.rpartition(".")[2] for m in attached.adapters} == {"gate_proj", "up_proj", "down_proj"}
     assert torch.isfinite(model(input_ids=torch.tensor([[3, 4, 5]])).logits).all()
+
+
+@pytest.fixture
+def classified(tmp_path: Path) -> tuple[Path, Path]:
+    """Return folders of a tiny BERT and of data."""
+    (tmp_path / "data").mkdir()
+    return tiny.save_classifier("bert", tmp_path / "model"), save_data(tmp_path / "data")
+
+
+@pytest.mark.parametrize("given", ["attention", "[attention]"])
+def test_the_command_line_takes_a_kind(given: str, classified: tuple[Path, Path]) -> None:
+    arguments = tiny_arguments(*classified, f"adapter.targets={given}")
+    found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+    kinds = {row["kind"].rpartition("attention.")[2] for row in found["kinds"]}
+    assert kinds == {"self.query", "self.key", "self.value", "output.dense"}
+    assert found["modules"] == 8
+
+
+@pytest.mark.parametrize("command", ["preflight", "train"])
+def test_the_command_line_refuses_the_head_before_a_run_is_made(
+    command: str, classified: tuple[Path, Path], tmp_path: Path
+) -> None:
+    place = ["--runs-dir", str(tmp_path / "runs")] if command == "train" else []
+    arguments = tiny_arguments(*classified, "adapter.targets=[query, classifier]")
+    result = CliRunner().invoke(main, [command, *arguments, *place])
+    assert result.exit_code == 2, result.output
+    assert "adapter.targets=classifier: is the head, which is trained in full and takes no adapter" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_config_file_takes_a_kind(classified: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("adapter:\n  targets: mlp\n", "utf-8")
+    arguments = tiny_arguments(*classified)
+    result = CliRunner().invoke(main, ["preflight", "--config", str(tmp_path / "run.yaml"), *arguments, "--json"])
+    assert {row["kind"] for row in document(result)["kinds"]} == {"intermediate.dense", "output.dense"}
+
+
+def test_the_help_of_the_launch_form_names_the_kinds() -> None:
+    about = config_field("adapter.targets").about
+    assert "attention, mlp or all" in about
+    assert "q_proj" in about

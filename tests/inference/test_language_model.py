@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -14,6 +15,7 @@ import transformers
 from safetensors.torch import load_file
 
 from dynlora.config import parse_config
+from dynlora.engine.evaluation import inference
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, DataError
 from dynlora.inference.export import export_run
@@ -22,6 +24,7 @@ from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
+from tests.command_line import document, run
 from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm
 
 
@@ -184,3 +187,74 @@ def test_the_padding_token_that_ends_texts_is_warned_of(tmp_path: Path) -> None:
     export_run(training.train(parse_config(values), tmp_path / "runs").folder, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "It is the end token too: always pass the attention mask" in card
+
+
+TALKS = [
+    [
+        {"role": "system", "content": "say a letter"},
+        {"role": "user", "content": f"{letter}{times}"},
+        {"role": "assistant", "content": letter * times},
+    ]
+    for letter in "abc"
+    for times in (1, 2)
+]
+"""Conversations of more than a question, so that only the template knows how they are written down."""
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"prompt": f"{letter}{times}:\n", "completion": letter * times} for letter in "abc" for times in (1, 2)],
+        [{"messages": turns} for turns in TALKS],
+        [{"text": f"{letter}{times}: " + letter * times} for letter in "abc" for times in (1, 2)],
+    ],
+    ids=["a line break at the seam", "conversations", "texts"],
+)
+def test_rows_of_a_file_are_continued_by_the_tokens_they_have_in_training(
+    rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train", "validation"):
+        save_lines(tmp_path / "data" / f"{name}.jsonl", rows * 6)
+    values = lm_values(save_tiny_lm(tmp_path / "model"), tmp_path / "data", train__steps=2, data__max_length=96)
+    outcome = training.train(parse_config(values), tmp_path / "runs")
+    assert outcome.state == "finished", outcome.error
+    given: list[list[int]] = []
+    write = inference.write
+
+    def watched(model: Any, tokenizer: Any, prompts: list[list[int]], *more: Any) -> Any:
+        given.extend(prompts)
+        return write(model, tokenizer, prompts, *more)
+
+    monkeypatch.setattr(inference, "write", watched)
+    asked = [{key: value for key, value in row.items() if key != "completion"} for row in rows]
+    path = save_lines(tmp_path / "asked.jsonl", asked)
+    found = document(run(tmp_path / "runs", "predict", outcome.folder.name, "--file", str(path), "--json"))
+    assert len(found) == len(rows)
+    model = load_run(outcome.folder)
+    tokens = model.tokens(read_data(parse_config(values)).train.take(np.arange(len(rows))))
+    by_text = {
+        tuple(one["input_ids"]): targets for one, targets in zip(tokens.features, tokens.targets or [], strict=True)
+    }
+    for ids, targets in by_text.items():
+        if "text" in rows[0]:
+            assert any(list(ids[:-1]) == prompt for prompt in given), "the whole text, and not its beginning"
+        else:
+            prompt = list(ids[: next(place for place, target in enumerate(targets) if target >= 0)])
+            assert prompt in given
+
+
+def test_an_empty_file_is_refused(writer: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.txt").write_text("\n\n", "utf-8")
+    result = run(writer.parent, "predict", writer.name, "--file", str(tmp_path / "none.txt"))
+    assert (result.exit_code, "has no text" in result.stderr) == (2, True)
+
+
+def test_modules_of_a_writer_are_ablated_from_the_command_line(writer: Path) -> None:
+    found = document(run(writer.parent, "ablate", writer.name, "--json"))
+    assert found
+    said = run(writer.parent, "knockout", writer.name)
+    assert said.exit_code == 0, said.output
+    assert re.match(
+        r"Of 14 modules, \d+ help and \d+ harm \(95 % CI excludes 0\), on 40 held-out examples", said.stdout
+    )

@@ -170,6 +170,21 @@ def text_columns(table: Dataset, config: DataConfig) -> tuple[list[str], list[st
     return _texts(table, columns, "text", "given"), pair
 
 
+def rows_to_continue(table: Dataset, config: DataConfig, task: Task) -> Rows:
+    """Return the prompts of a table, or its conversations; completions and labels may be missing and are not read.
+
+    Raises:
+        DataError: when the columns are not there.
+    """
+    names = table.column_names
+    wanted = replace(wanted_columns(config), text_pair=None, is_generative=True)
+    if wanted.text is None and not any(name in names for name in column_names.MESSAGES):
+        wanted = replace(wanted, text=next((name for name in column_names.PROMPTS if name in names), None))
+    columns = replace(column_names.resolved(names, wanted), group_by=None, answer=None, text_pair=None)
+    _check_columns(columns, table, "given")
+    return replace(_rows(table, columns, task, "given"), text_pair=None)
+
+
 def _check_columns(columns: Columns, table: Dataset, split: str) -> None:
     """Refuse a column that is not there."""
     for role in ("text", "text_pair", "label", "messages", "answer", "group_by"):

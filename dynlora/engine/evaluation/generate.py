@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from dynlora.engine.model.base_model import learned_positions
 from dynlora.engine.model.gates import Gates
 
 TOGETHER = 16
@@ -71,7 +73,7 @@ def write(
     model.eval()
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     found: dict[int, Written] = {}
-    together = TOGETHER if is_full else 1
+    together = TOGETHER if is_full and _can_pad_left(model) else 1
     try:
         with _own_settings(model):
             for start in range(0, len(order), together):
@@ -81,6 +83,11 @@ def write(
     finally:
         model.train(training)
     return [found[place] for place in range(len(prompts))]
+
+
+def _can_pad_left(model: PreTrainedModel) -> bool:
+    """Say whether padding before a text leaves its positions as they are: not where learned ones are simply counted."""
+    return "position_ids" in inspect.signature(model.forward).parameters or learned_positions(model) is None
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:

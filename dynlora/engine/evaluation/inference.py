@@ -95,8 +95,21 @@ class AdaptedModel:
             seed: of what is drawn.
         """
         rows = Rows(list(text), None, task.no_labels(len(text)), None, task.asked(text))
-        tokenizer = self.base.tokenizer
-        ids = [task.prompt(tokenizer, rows, index).ids for index in range(len(text))]
+        return self.continued_rows(task, rows, temperature, seed)
+
+    def continued_rows(
+        self, task: WritingTask, rows: Rows, temperature: float = 0.0, seed: int = 0
+    ) -> list[dict[str, Any]]:
+        """Return what the model writes after rows, each with the tokens that stand before its completion in training.
+
+        Args:
+            task: of the model.
+            rows: prompts, or conversations up to a turn of the assistant's.
+            temperature: 0 takes the most probable token.
+            seed: of what is drawn.
+        """
+        tokenizer, text = self.base.tokenizer, rows.text
+        ids = [task.prompt(tokenizer, rows, index, is_whole=True).ids for index in range(len(rows))]
         limits = Limits(self.new_tokens, min(tokenizer.model_max_length, LONGEST), temperature, seed)
         with self.autocast():
             written = write(self.base.model, tokenizer, ids, limits, self.adapters.gates)

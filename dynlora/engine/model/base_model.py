@@ -150,7 +150,7 @@ def _prepare_tokenizer(folder: Path, model: PreTrainedModel, tokenizer: PreTrain
             )
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    if (positions := _positions(model)) is not None:
+    if (positions := learned_positions(model)) is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
 
 
@@ -198,7 +198,7 @@ def _check_causal(folder: Path, model: PreTrainedModel) -> None:
         )
 
 
-def _positions(model: PreTrainedModel) -> int | None:
+def learned_positions(model: PreTrainedModel) -> int | None:
     """Return how many tokens a model with learned positions can tell apart, None where any number will do."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:

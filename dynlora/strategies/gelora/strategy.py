@@ -90,6 +90,18 @@ class GeLora(Strategy):
                 f"run's {total} steps; lower it, or leave it empty"
             )
 
+    def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
+        """Refuse a model of two stacks of blocks: its states are no one sequence whose dimensions can be compared.
+
+        Raises:
+            ConfigError: naming the method.
+        """
+        if getattr(getattr(probe.model, "config", None), "is_encoder_decoder", False):
+            raise ConfigError(
+                "strategy.name=gelora: compares the states of one stack of blocks, and this model has an encoder and a "
+                "decoder; use another method"
+            )
+
     def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which dimensions are estimated again."""
         if self.estimate_every is None:
