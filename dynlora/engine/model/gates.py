@@ -181,13 +181,18 @@ class Gates(nn.Module):
         return (torch.cat([mean, deviation], -1) @ self.projection - self.mean) / self.deviation
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Carry the sums over tokens from forward to forward inside the block: each continues the same texts."""
-        self._written = _Sums.nothing()
+    def writing(self, texts: WrittenSoFar | None = None) -> Iterator[None]:
+        """Carry the sums over tokens from forward to forward inside the block: each continues the same texts.
+
+        Args:
+            texts: which texts are continued, where other forwards come between; new ones without it.
+        """
+        texts = WrittenSoFar() if texts is None else texts
+        self._written = texts.sums or _Sums.nothing()
         try:
             yield
         finally:
-            self._written = None
+            texts.sums, self._written = self._written, None
 
     def _see_inputs(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
         """Begin a forward: forget the last one's gates and remember the attention mask of this one.
@@ -295,6 +300,17 @@ class _Sums:
     def last(self) -> _Sums:
         """Return the sums at the last token."""
         return _Sums(self.value[:, -1:], self.square[:, -1:], self.n[:, -1:])
+
+
+@dataclass
+class WrittenSoFar:
+    """Texts that are continued, with pauses in which the model may do something else.
+
+    Attributes:
+        sums: over their tokens so far; None before the first forward.
+    """
+
+    sums: _Sums | None = None
 
 
 @dataclass
