@@ -39,6 +39,14 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 .dl-text small {{ color: {colours.muted}; }}
 .dl-text mark {{ background: {colours.accent}33; color: inherit; }}
 .dl-pale pre {{ color: {colours.muted}; }}
+.dl-asked pre {{ border-left: 3px solid {colours.accent}; padding-left: 0.6rem; }}
+.dl-tokens p {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.5rem; font-size: 0.88rem;
+  line-height: 1.75; font-family: ui-monospace, monospace; }}
+.dl-tokens span {{ border-radius: 3px; padding: 0.1rem 0; box-shadow: inset -1px 0 {colours.panel}; }}
+.dl-tokens small, .dl-legend {{ color: {colours.muted}; font-size: 0.78rem; }}
+.dl-legend {{ display: flex; flex-wrap: wrap; gap: 0.25rem 0.6rem; align-items: center; }}
+.dl-legend b {{ display: inline-flex; border: 1px solid {colours.hairline}; }}
+.dl-legend i {{ width: 0.9rem; height: 0.7rem; }}
 {_home_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
