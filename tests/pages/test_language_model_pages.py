@@ -51,7 +51,8 @@ def lent(folder: Path, runs_dir: Path) -> str:
 
 def texts(app: AppTest) -> str:
     """Return the HTML on the page, without its style sheet."""
-    return "\n".join(str(one.value) for one in app.get("html") if not str(one.value).startswith("<style"))
+    shown = [str(getattr(one, "value", "")) for one in app.get("html")]
+    return "\n".join(text for text in shown if not text.startswith("<style"))
 
 
 def finished(app: AppTest) -> AppTest:
