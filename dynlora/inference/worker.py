@@ -205,6 +205,9 @@ class Answering:
             raise ConfigError(f"examples: {len(texts):,} given; give 1 to {writing.MOST_ROWS}, each with its pair")
         return self.streams.begin(writing.held_out_losses(self.model(folder, which), texts, pairs), len(texts))
 
+    def _example_losses(self, folder: str, which: str, text: str, pair: str | None) -> Any:
+        return next(writing.held_out_losses(self.model(folder, which), [text], [pair]))
+
     def _read(self, stream: str, since: int = 0) -> Any:
         return self.streams.read(stream, since)
 
@@ -227,6 +230,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "token_view": Answering._token_view,
     "ablate_text": Answering._ablate_text,
     "token_losses": Answering._token_losses,
+    "example_losses": Answering._example_losses,
     "read": Answering._read,
     "end": Answering._end,
 }

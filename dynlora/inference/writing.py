@@ -167,7 +167,8 @@ def ablation(examined: Examined, asked: Asked, ids: Sequence[int]) -> tuple[Iter
 def held_out_losses(examined: Examined, texts: Sequence[str], pairs: Sequence[str | None]) -> Iterator[dict[str, Any]]:
     """Yield for each held-out example, named by its texts, the loss of its tokens with the adapter and without.
 
-    Each message has `tokens`, the text of each; `adapter` and `base`, nats, None where a token does not count.
+    Each message has `tokens`, the text of each; `adapter` and `base`, nats, None where a token does not count; `step`,
+    optimizer steps behind the adapter.
 
     Raises:
         ConfigError: when an example is not among the held-out rows of the run's data.
@@ -191,7 +192,8 @@ def _losses_of(model: AdaptedModel, row: Rows) -> dict[str, Any]:
     for mode in MODES:
         with _state(model, mode)():
             ((ids, by[mode]),) = row_losses(model, row)
-    return {"tokens": token_texts(model, ids), **{mode: plain(values) for mode, values in by.items()}}
+    losses = {mode: plain(values) for mode, values in by.items()}
+    return {"tokens": token_texts(model, ids), "step": model.step, **losses}
 
 
 def token_texts(model: AdaptedModel, ids: Sequence[int]) -> list[str]:

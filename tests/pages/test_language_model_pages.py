@@ -116,11 +116,10 @@ def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, w
 def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here, writer: str, gated: str) -> None:
     here.pace = 50
     app = open_page("playground", run=writer, mode="chat", other=gated, temperature="0.7", seed="3")
-    app.chat_input(key="talk-message").set_value("a2:").run()
-    finished(app)
-    app.chat_input(key="talk-message").set_value("and b1:").run()
-    finished(app)
-    assert not app.exception
+    for message in ("a2:", "and b1:"):
+        app.text_area(key="talk-message").set_value(message)
+        finished(pressed(app, "Send"))
+        assert app.query_params["text"] == "a2:", "the link of a conversation has its first message"
     shown = texts(app)
     assert shown.count("dl-asked") == 2
     assert shown.count("Adapter · ") == shown.count("Base model · ") == shown.count("Run ") == 2
@@ -196,3 +195,54 @@ def test_a_link_that_holds_nonsense_opens(here: Here, writer: str) -> None:
     assert app.number_input(key="address-temperature").value == 0.0
     assert app.number_input(key="address-seed").value == 0
     assert app.number_input(key="address-tokens").value == 12
+
+
+def looked_at(app: AppTest, label: str) -> list[dict]:
+    """Return the first table that has a column of this name, as rows."""
+    return next(one.value for one in app.dataframe if label in one.value.columns).to_dict("records")
+
+
+def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here, writer: str) -> None:
+    here.pace = 200
+    app = open_page("inputs", run=writer, example="0")
+    said = plain(app)
+    assert "Loss change by example" in said
+    assert "probe examples: mean decrease" in said
+    assert "95 % CI" in said
+    rows = looked_at(app, "difference")
+    assert [row["difference"] for row in rows] == sorted((row["difference"] for row in rows), reverse=True)
+    assert "nats with the adapter (step 4)" in said
+    shown = texts(app)
+    assert "adapter, step 4" in shown
+    assert "not part of the loss" in shown
+    assert "p(token): " in shown
+    assert "adapter better" in shown
+    app = open_page("inputs", run=writer, example="0", **{"token-colour": "loss"})
+    assert "<small>base</small>" in texts(app)
+    pressed(app, "Compute token losses of 40 examples")
+    assert "more probable with the adapter" in plain(app)
+    (table,) = [one.value for one in app.dataframe if "context" in one.value.columns]
+    assert table["difference"].is_monotonic_decreasing
+
+
+def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
+    app = open_page("inputs", run=gated, lab="group", apart="on")
+    said = plain(app)
+    assert not app.error
+    for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):
+        assert title in said
+    assert "Perplexity is best for" in said
+    assert "Gates by input group" in said
+    assert "This run has no gates" not in said
+    frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)
+    assert len(frame) == 3, "the whole and two groups"
+
+
+def test_inputs_of_a_run_without_adapter_says_what_cannot_be_computed(
+    here: Here, writer: str, runs_dir: Path
+) -> None:
+    for name in ("adapter", "adapter-best", "checkpoint"):
+        shutil.rmtree(runs_dir / writer / name, ignore_errors=True)
+    app = open_page("inputs", run=writer, example="0")
+    assert "the loss of single tokens cannot be computed" in plain(app)
+    assert "probe examples: mean decrease" in plain(app)

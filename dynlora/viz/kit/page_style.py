@@ -35,7 +35,8 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
-{_text_styles(colours)}{_home_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
+{_text_styles(colours)}{_home_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}
+[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 @media (min-width: 641px) {{
@@ -85,7 +86,8 @@ _LIST_STYLES = """.st-key-list-and-panel { align-items: flex-start; }
 
 def _text_styles(colours: Palette) -> str:
     """Return the styles of texts that a model read or wrote: whole, and as tokens in colour."""
-    return f""".dl-text pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.6rem; font-size: 0.84rem; }}
+    return f"""
+.dl-text pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.6rem; font-size: 0.84rem; }}
 .dl-text small {{ color: {colours.muted}; }}
 .dl-text mark {{ background: {colours.accent}33; color: inherit; }}
 .dl-pale pre {{ color: {colours.muted}; }}

@@ -148,7 +148,7 @@ def _finished(talk: Talk) -> dict[str, Answer]:
 
 def _one_answer(answers: dict[str, Answer]) -> None:
     """Draw the choice of an answer, its tokens, and the modules that it depends on."""
-    chosen = st.selectbox("Answer to look at", list(answers), key="talk-answer", format_func=safe)
+    chosen = st.selectbox("Answer to look at", list(answers), key="talk-answer")
     answer = answers[chosen if chosen in answers else next(iter(answers))]
     _token_card(answer)
     _ablation_card(answer)
@@ -167,7 +167,7 @@ def _token_card(answer: Answer) -> None:
         names = [f"{place}. {visible(row['text'])}" for place, row in enumerate(tokens, 1)]
         place = st.selectbox(
             "Alternatives for token", [None, *range(len(names))], key="talk-token", width=320,
-            format_func=lambda index: "Choose a token" if index is None else safe(names[index]),
+            format_func=lambda index: "Choose a token" if index is None else names[index],
         )  # fmt: skip
         if place is not None and place < len(tokens):
             shown = chat_model.alternatives(tokens[place])

@@ -76,10 +76,15 @@ def completion_form() -> None:
 
 
 def chat_field(talk: Talk) -> None:
-    """Draw the field of the next message, and what clears the conversation."""
-    st.chat_input(
-        "Message", max_chars=playground_model.LIMIT, key="talk-message", disabled=talk.is_writing, on_submit=_said
-    )
+    """Draw the field of the next message, and what clears the conversation.
+
+    Streamlit's own chat field is not used: with it the page scrolls to its end at every token.
+    """
+    with st.form("talk", border=False, clear_on_submit=True):
+        st.text_area("Message", max_chars=playground_model.LIMIT, key="talk-message", height=80)
+        st.form_submit_button(
+            "Send", type="primary", icon=":material/send:", disabled=talk.is_writing, on_click=_said, args=(talk,)
+        )
     if talk.turns:
         st.button("Clear conversation", icon=":material/delete:", key="talk-clear", on_click=_cleared, args=(talk,))
 
@@ -102,8 +107,13 @@ def _typed() -> None:
     ask(st.session_state["playground-text"])
 
 
-def _said() -> None:
-    ask(str(st.session_state["talk-message"] or ""))
+def _said(talk: Talk) -> None:
+    """Send a message; the link of a conversation has its first one."""
+    message = str(st.session_state["talk-message"] or "")
+    if talk.turns:
+        st.session_state[_PENDING] = message
+    else:
+        ask(message)
 
 
 def _cleared(talk: Talk) -> None:
