@@ -238,9 +238,7 @@ def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: He
     assert len(frame) == 3, "the whole and two groups"
 
 
-def test_inputs_of_a_run_without_adapter_says_what_cannot_be_computed(
-    here: Here, writer: str, runs_dir: Path
-) -> None:
+def test_inputs_of_a_run_without_adapter_says_what_cannot_be_computed(here: Here, writer: str, runs_dir: Path) -> None:
     for name in ("adapter", "adapter-best", "checkpoint"):
         shutil.rmtree(runs_dir / writer / name, ignore_errors=True)
     app = open_page("inputs", run=writer, example="0")

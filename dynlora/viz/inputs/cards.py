@@ -14,7 +14,7 @@ from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, number_columns, table, under
+from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, number_columns, under
 from dynlora.viz.ui.model_client import ask_model, in_background
 from dynlora.viz.ui.run_picker import has_model
 from dynlora.viz.ui.url_state import choose, segmented
@@ -115,5 +115,4 @@ def _tokens(view: InputsView, frame: pd.DataFrame) -> None:
     st.dataframe(
         shown.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(shown)
     )  # fmt: skip
-    note(token_losses.all_tokens_caption(whole, len(messages)))
-    table(shown, "helped-tokens")
+    under(token_losses.all_tokens_caption(whole, len(messages)), shown, "helped-tokens")

@@ -65,9 +65,10 @@ def tokens_html(lines: Mapping[str, Sequence[TextToken]], colouring: Colouring, 
         colouring: what colours mean.
         colours: of the mode.
     """
-    reach = reach_of(token.value for tokens in lines.values() for token in tokens)
+    values = [token.value for tokens in lines.values() for token in tokens]
+    reach, is_cut = reach_of(values), any(value is not None and abs(value) > FARTHEST for value in values)
     body = "".join(_line(name, tokens, reach, colouring, colours) for name, tokens in lines.items())
-    return f"{body}{_legend(reach, colouring, colours)}"
+    return f"{body}{_legend(reach, is_cut, colouring, colours)}"
 
 
 def cut_words(n: int) -> str:
@@ -100,13 +101,13 @@ def _token(token: TextToken, reach: float, colouring: Colouring, colours: Palett
     return f'<span{title} style="background:{back};color:{theme.ink_on(colours, back)}">{text}</span>'
 
 
-def _legend(reach: float, colouring: Colouring, colours: Palette) -> str:
-    """Return a bar of the colours with its ends, and what they mean."""
+def _legend(reach: float, is_cut: bool, colouring: Colouring, colours: Palette) -> str:
+    """Return a bar of the colours with its ends, and what they mean; `is_cut`: some numbers are beyond the ends."""
     places = np.linspace(-reach if colouring.is_diverging else 0.0, reach, 9)
     bar = "".join(f'<i style="background:{colouring.colour(place, reach, colours)}"></i>' for place in places)
     low, high = colouring.ends
-    first = minus(f"{-reach:.2g}") if colouring.is_diverging else "0"
-    last = f"{'+' if colouring.is_diverging else ''}{reach:.2g}"
+    first = f"{'≤ ' if is_cut else ''}{minus(f'{-reach:.2g}')}" if colouring.is_diverging else "0"
+    last = f"{'≥ ' if is_cut else ''}{'+' if colouring.is_diverging else ''}{reach:.2g}"
     return (
         f'<div class="dl-legend"><span>{html.escape(low)} ({first})</span><b>{bar}</b>'
         f"<span>{html.escape(high)} ({last})</span><span>{html.escape(colouring.meaning)}</span></div>"
