@@ -8,6 +8,7 @@ from dynlora.store import queries
 from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import model as playground_model
+from dynlora.viz.playground.chat import cards as chat_cards
 from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker
 
 frame.enter()
@@ -24,11 +25,15 @@ if not summary["step"] or modules.empty:
     st.stop()
 if not run_picker.has_model(run.folder):
     playground_cards.without_model()
-asked = playground_cards.text_form(run, playground_model.task_of(summary, examples), examples, gated="gate" in signals)
-if asked.text and asked.task.writes:
-    playground_cards.written_card(asked)
-elif asked.text:
-    playground_cards.answers_card(asked)
-    playground_cards.explained_cards(asked, modules)
-playground_cards.file_card(asked)
+task, is_gated = playground_model.task_of(summary, examples), "gate" in signals
+if task.writes:
+    if run_picker.has_model(run.folder):
+        other = chat_cards.talk_cards(run, task, summary, examples)
+        playground_cards.file_card(playground_cards.Asked(run, task, is_gated, "", None, other))
+else:
+    asked = playground_cards.text_form(run, task, examples, gated=is_gated)
+    if asked.text:
+        playground_cards.answers_card(asked)
+        playground_cards.explained_cards(asked, modules)
+    playground_cards.file_card(asked)
 run_picker.links(run.id, here="playground")

@@ -64,6 +64,7 @@ RULES: dict[str, str] = {
     "viz/methods": "viz/kit",
     "viz/launch": f"{_FEATURE} assets config config_files data_files jobs",
     "viz/playground": f"{_FEATURE} viz/inputs",
+    "viz/playground/chat": f"{_FEATURE} viz/playground",
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
     "viz/compare": f"{_FEATURE} viz/run viz/runs",
     "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",

@@ -2,7 +2,8 @@
 
 It is the only place where the dashboard meets torch. Questions come on standard input, answers go to standard output;
 it ends when its input does, and when nobody has asked anything for a while. An ablation takes long, so it continues
-between the questions, a module at a time, and leaves what it found in a file that pages read.
+between the questions, a module at a time, and leaves what it found in a file that pages read. What a person waits for,
+such as a text that is written, continues between the questions too, and is read as it grows (`streams.py`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from queue import Empty, Queue
 from typing import Any, TextIO, cast
 
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.inference import writing
 from dynlora.inference.client import MAX_QUESTION
 from dynlora.inference.load import PLACES
 from dynlora.inference.session import ROWS, Examined
+from dynlora.inference.streams import Streams
 from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
 
 MODELS = 2
@@ -64,10 +67,12 @@ class Answering:
     Attributes:
         examined: models in memory, the last used at the end.
         jobs: ablations by run folder and adapter, ended ones too.
+        streams: what is read while it continues.
     """
 
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
+    streams: Streams = field(default_factory=Streams)
 
     def reply(self, line: str) -> dict[str, Any]:
         """Return the answer to one question: `ok` with `answer`, or `error`, a sentence, and whose fault it is."""
@@ -101,7 +106,11 @@ class Answering:
         return self.examined[key]
 
     def advance(self) -> None:
-        """Measure the next set of modules of each ablation, and keep what is known."""
+        """Do one step of each stream, which somebody waits for; without any, measure the next of each ablation."""
+        if self.streams.busy:
+            if self.streams.advance():
+                self.examined.clear()
+            return
         for job in self.jobs.values():
             if job.ended:
                 continue
@@ -117,8 +126,8 @@ class Answering:
 
     @property
     def busy(self) -> bool:
-        """Whether an ablation is under way."""
-        return any(not job.ended for job in self.jobs.values())
+        """Whether an ablation or a stream is under way."""
+        return self.streams.busy or any(not job.ended for job in self.jobs.values())
 
     def _answers(self, folder: str, which: str, texts: list[str], pairs: list[str] | None, mode: str) -> Any:
         return self.model(folder, which).answers(texts, pairs, mode)
@@ -173,6 +182,38 @@ class Answering:
         job = self.jobs.pop((folder, which), None)
         return job is not None
 
+    def _writer(self, folder: str, which: str) -> Any:
+        return writing.about(self.model(folder, which))
+
+    def _write(
+        self, folder: str, which: str, mode: str, temperature: float, seed: int, new_tokens: int, **asked: Any
+    ) -> Any:
+        steps = writing.written(
+            self.model(folder, which), writing.Asked(**asked), mode,
+            temperature=temperature, seed=seed, new_tokens=new_tokens,
+        )  # fmt: skip
+        return self.streams.begin(steps, new_tokens)
+
+    def _token_view(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
+        return writing.token_view(self.model(folder, which), writing.Asked(**asked), ids)
+
+    def _ablate_text(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
+        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Asked(**asked), ids))
+
+    def _token_losses(self, folder: str, which: str, texts: list[str], pairs: list[str | None]) -> Any:
+        if not 0 < len(texts) == len(pairs) <= writing.MOST_ROWS:
+            raise ConfigError(f"examples: {len(texts):,} given; give 1 to {writing.MOST_ROWS}, each with its pair")
+        return self.streams.begin(writing.held_out_losses(self.model(folder, which), texts, pairs), len(texts))
+
+    def _example_losses(self, folder: str, which: str, text: str, pair: str | None) -> Any:
+        return next(writing.held_out_losses(self.model(folder, which), [text], [pair]))
+
+    def _read(self, stream: str, since: int = 0) -> Any:
+        return self.streams.read(stream, since)
+
+    def _end(self, stream: str) -> Any:
+        return self.streams.stop(stream)
+
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "answers": Answering._answers,
@@ -184,6 +225,14 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "knockout": Answering._knockout,
     "progress": Answering._progress,
     "stop": Answering._stop,
+    "writer": Answering._writer,
+    "write": Answering._write,
+    "token_view": Answering._token_view,
+    "ablate_text": Answering._ablate_text,
+    "token_losses": Answering._token_losses,
+    "example_losses": Answering._example_losses,
+    "read": Answering._read,
+    "end": Answering._end,
 }
 """What can be asked, by name; the arguments of a question are those of its function."""
 
@@ -200,10 +249,10 @@ def saved_at(folder: Path, which: str) -> int:
 def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:
     """Answer the questions of `source`, one a line, until it ends or is silent for `idle_s` seconds.
 
-    Questions are read by a thread of their own, so that an ablation continues while none waits.
+    Questions are read by a thread of their own, so that ablations and streams continue while none waits.
     """
     lines: Queue[str | None] = Queue()
-    threading.Thread(target=_read, args=(source, lines), daemon=True).start()
+    threading.Thread(target=_hand_on, args=(source, lines), daemon=True).start()
     answering = Answering()
     while True:
         try:
@@ -231,7 +280,7 @@ def limit_memory(n_bytes: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
 
 
-def _read(source: TextIO, lines: Queue[str | None]) -> None:
+def _hand_on(source: TextIO, lines: Queue[str | None]) -> None:
     """Hand every line on, at last None."""
     for line in iter(lambda: source.readline(MAX_QUESTION), ""):
         lines.put(line)

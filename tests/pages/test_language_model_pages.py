@@ -2,28 +2,75 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from dynlora.config import parse_config
 from dynlora.training import run as training
-from tests.pages.app import open_page, words
+from tests.pages.app import charts, open_page, words
+from tests.pages.trained import Here, plain
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
 
-@pytest.fixture
-def writer(tmp_path: Path, runs_dir: Path) -> str:
-    """Id of a finished run of a tiny decoder."""
+@pytest.fixture(scope="module")
+def trained_writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two finished runs of a tiny decoder on the same data: one with gates."""
+    folder = tmp_path_factory.mktemp("writers")
     for name in ("model", "data"):
-        (tmp_path / name).mkdir()
-    values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(tmp_path / "data"), train__steps=4)
-    outcome = training.train(parse_config(values), runs_dir, progress=False)
-    assert outcome.state == "finished", outcome.error
-    return outcome.folder.name
+        (folder / name).mkdir()
+    model, data = save_tiny_lm(folder / "model"), save_problems(folder / "data")
+    found = []
+    for name in ("lora", "dynamic"):
+        values = lm_values(model, data, train__steps=4, strategy={"name": name}, data__group_by="difficulty")
+        outcome = training.train(parse_config(values), folder / "runs", progress=False)
+        assert outcome.state == "finished", outcome.error
+        found.append(outcome.folder)
+    return found
 
 
-def test_every_page_opens_and_texts_are_read_step_by_step(writer: str) -> None:
+@pytest.fixture
+def writer(trained_writers: list[Path], runs_dir: Path) -> str:
+    """Id of a finished run of a tiny decoder."""
+    return lent(trained_writers[0], runs_dir)
+
+
+@pytest.fixture
+def gated(trained_writers: list[Path], runs_dir: Path) -> str:
+    """Id of one on the same data with gates."""
+    return lent(trained_writers[1], runs_dir)
+
+
+def lent(folder: Path, runs_dir: Path) -> str:
+    """Copy a run into the runs folder of the test and return its id."""
+    shutil.copytree(folder, runs_dir / folder.name)
+    return folder.name
+
+
+def texts(app: AppTest) -> str:
+    """Return the HTML on the page, without its style sheet."""
+    shown = [str(getattr(one, "value", "")) for one in app.get("html")]
+    return "\n".join(text for text in shown if not text.startswith("<style"))
+
+
+def finished(app: AppTest) -> AppTest:
+    """Look again until nobody writes; each look lets the model write a little."""
+    while [button for button in app.button if button.key == "talk-stop"]:
+        app.run()
+        assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def pressed(app: AppTest, label: str) -> AppTest:
+    """Press the button of a label."""
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: str) -> None:
     app = open_page("run", run=writer, section="results")
     said = words(app).replace("\\", "")
     assert "Generated texts" in said
@@ -35,11 +82,165 @@ def test_every_page_opens_and_texts_are_read_step_by_step(writer: str) -> None:
         open_page(page, run=writer)
 
 
-@pytest.mark.usefixtures("here")
-def test_the_playground_shows_who_continues_a_prompt_and_how(writer: str) -> None:
+def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(here: Here, writer: str) -> None:
+    here.pace = 1
     app = open_page("playground", run=writer, text="a2:")
+    assert "Stop" in [button.label for button in app.button]
+    assert "so far" in texts(app)
+    finished(app)
     assert not app.error
-    said = words(app)
+    said = plain(app)
     assert "Continuations" in said
-    assert "The adapter continues the text" in said
+    assert "The adapter continues the text differently from the base model (greedy, at most 12 tokens)" in said
+    shown = texts(app)
+    assert "Adapter · " in shown
+    assert "Base model · " in shown
+    assert "so far" not in shown
     assert "Attribution by word" not in said
+
+
+def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, writer: str) -> None:
+    here.pace = 1
+    app = open_page("playground", run=writer, text="a2:", tokens="200")
+    pressed(app, "Stop")
+    assert ", stopped" in texts(app)
+    assert not app.error
+    here.pace = 50
+    app.text_area(key="playground-text").set_value("b1:")
+    pressed(app, "Generate")
+    finished(app)
+    assert ", stopped" not in texts(app)
+    assert app.query_params["text"] == "b1:"
+
+
+def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here, writer: str, gated: str) -> None:
+    here.pace = 50
+    app = open_page("playground", run=writer, mode="chat", other=gated, temperature="0.7", seed="3")
+    for message in ("a2:", "and b1:"):
+        app.text_area(key="talk-message").set_value(message)
+        finished(pressed(app, "Send"))
+        assert app.query_params["text"] == "a2:", "the link of a conversation has its first message"
+    shown = texts(app)
+    assert shown.count("dl-asked") == 2
+    assert shown.count("Adapter · ") == shown.count("Base model · ") == shown.count("Run ") == 2
+    assert "temperature 0.7, seed 3" in plain(app)
+    app.query_params.clear()
+    app.switch_page("pages/methods.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/playground.py").run()
+    assert not app.exception
+    assert texts(app).count("dl-asked") == 2
+    assert app.query_params["temperature"] == "0.7"
+    pressed(app, "Clear conversation")
+    assert texts(app).count("dl-asked") == 0
+    assert "text" not in app.query_params
+
+
+def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(here: Here, writer: str) -> None:
+    here.pace = 50
+    app = finished(open_page("playground", run=writer, text="a2:"))
+    said = plain(app)
+    assert "Token probabilities" in said
+    assert "more probable: log-probability +" in said
+    shown = texts(app)
+    assert "p(token): adapter" in shown
+    assert "less probable with the adapter" in shown
+    app.selectbox(key="talk-token").set_value(0).run()
+    (frame,) = [one.value for one in app.dataframe if "p (adapter)" in one.value.columns]
+    assert len(frame) == 5
+    assert frame["p (adapter)"].is_monotonic_decreasing
+    here.pace = 2
+    pressed(app, "Measure all modules")
+    assert "of 14 modules" in str(app.get("progress")[0].proto)
+    while [button for button in app.button if button.label == "Cancel"]:
+        app.run()
+    said = plain(app)
+    assert "The largest contribution is from" in said
+    assert len(charts(app)) == 2
+
+
+def test_a_measurement_can_be_cancelled_and_begun_again(here: Here, writer: str) -> None:
+    here.pace = 50
+    app = finished(open_page("playground", run=writer, text="a2:"))
+    here.pace = 1
+    pressed(app, "Measure all modules")
+    pressed(app, "Cancel")
+    assert "Cancelled after" in plain(app)
+    here.pace = 50
+    pressed(app, "Measure all modules")
+    while [button for button in app.button if button.label == "Cancel"]:
+        app.run()
+    assert len(charts(app)) == 2
+
+
+def test_what_cannot_be_had_is_a_sentence(here: Here, writer: str, runs_dir: Path) -> None:
+    here.pace = 50
+    app = finished(open_page("playground", run=writer, text="x" * 300))
+    assert "and the model reads at most 256 with what it writes" in "\n".join(error.value for error in app.error)
+    here.broken = "the model's process ended by signal 9"
+    app = open_page("playground", run=writer, text="a2:", tokens="5")
+    assert "ended by signal 9" in "\n".join(error.value for error in app.error)
+    here.broken = None
+    shutil.rmtree(runs_dir / writer / "adapter")
+    shutil.rmtree(runs_dir / writer / "checkpoint", ignore_errors=True)
+    app = open_page("playground", run=writer, text="a2:")
+    assert "This run kept no adapter" in plain(app)
+
+
+def test_a_link_that_holds_nonsense_opens(here: Here, writer: str) -> None:
+    here.pace = 50
+    app = open_page("playground", run=writer, temperature="nan", seed="-5", tokens="many", mode="x", text="<b>a</b>")
+    finished(app)
+    assert not app.error
+    assert app.number_input(key="address-temperature").value == 0.0
+    assert app.number_input(key="address-seed").value == 0
+    assert app.number_input(key="address-tokens").value == 12
+
+
+def looked_at(app: AppTest, label: str) -> list[dict]:
+    """Return the first table that has a column of this name, as rows."""
+    return next(one.value for one in app.dataframe if label in one.value.columns).to_dict("records")
+
+
+def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here, writer: str) -> None:
+    here.pace = 200
+    app = open_page("inputs", run=writer, example="0")
+    said = plain(app)
+    assert "Loss change by example" in said
+    assert "probe examples: mean decrease" in said
+    assert "95 % CI" in said
+    rows = looked_at(app, "difference")
+    assert [row["difference"] for row in rows] == sorted((row["difference"] for row in rows), reverse=True)
+    assert "nats with the adapter (step 4)" in said
+    shown = texts(app)
+    assert "adapter, step 4" in shown
+    assert "not part of the loss" in shown
+    assert "p(token): " in shown
+    assert "adapter better" in shown
+    app = open_page("inputs", run=writer, example="0", **{"token-colour": "loss"})
+    assert "<small>base</small>" in texts(app)
+    pressed(app, "Compute token losses of 40 examples")
+    assert "more probable with the adapter" in plain(app)
+    (table,) = [one.value for one in app.dataframe if "context" in one.value.columns]
+    assert table["difference"].is_monotonic_decreasing
+
+
+def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
+    app = open_page("inputs", run=gated, lab="group", apart="on")
+    said = plain(app)
+    assert not app.error
+    for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):
+        assert title in said
+    assert "Perplexity is best for" in said
+    assert "Gates by input group" in said
+    assert "This run has no gates" not in said
+    frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)
+    assert len(frame) == 3, "the whole and two groups"
+
+
+def test_inputs_of_a_run_without_adapter_says_what_cannot_be_computed(here: Here, writer: str, runs_dir: Path) -> None:
+    for name in ("adapter", "adapter-best", "checkpoint"):
+        shutil.rmtree(runs_dir / writer / name, ignore_errors=True)
+    app = open_page("inputs", run=writer, example="0")
+    assert "the loss of single tokens cannot be computed" in plain(app)
+    assert "probe examples: mean decrease" in plain(app)

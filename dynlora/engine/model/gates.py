@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from dynlora.engine.model.token_sums import TokenSums, exact, packed_mask, restarting_positions
+from dynlora.engine.model.token_sums import TokenSums, WrittenSoFar, exact, packed_mask, restarting_positions
 from dynlora.engine.randomness import stream
 
 CHILD = "dynlora_gates"
@@ -208,13 +208,18 @@ class Gates(nn.Module):
         return (torch.cat([mean, deviation], -1).float() @ self.projection - self.mean) / self.deviation
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Carry the sums over tokens from forward to forward inside the block: each continues the same texts."""
-        self._written = TokenSums.nothing()
+    def writing(self, texts: WrittenSoFar | None = None) -> Iterator[None]:
+        """Carry the sums over tokens from forward to forward inside the block: each continues the same texts.
+
+        Args:
+            texts: which texts are continued, where other forwards come between; new ones without it.
+        """
+        texts = WrittenSoFar() if texts is None else texts
+        self._written = texts.sums or TokenSums.nothing()
         try:
             yield
         finally:
-            self._written = None
+            texts.sums, self._written = self._written, None
 
     def _see_inputs(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
         """Begin a forward: forget the last one's gates and remember the attention mask of this one.

@@ -40,6 +40,17 @@ class TokenSums:
         return TokenSums(self.value[:, -1:], self.square[:, -1:], self.n[:, -1:])
 
 
+@dataclass
+class WrittenSoFar:
+    """Texts that are continued, with pauses in which the model may do something else.
+
+    Attributes:
+        sums: over their tokens so far; None before the first forward.
+    """
+
+    sums: TokenSums | None = None
+
+
 def _before(total: Tensor, start: Tensor) -> Tensor:
     """Return the sums, (batch, seq, d), up to the token before each `start`, (batch, seq)."""
     shifted = F.pad(total, (0, 0, 1, 0))

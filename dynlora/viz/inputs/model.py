@@ -59,19 +59,22 @@ def over_steps(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({"step": steps, "group": names * len(frame), "value": values.ravel()})
 
 
-GROUP_NUMBERS = ("metric", "loss", "ece", "brier", "disagreement")
+GROUP_NUMBERS = ("metric", "loss", "token_accuracy", "ece", "brier", "disagreement")
 """What may be recorded of each group at every evaluation, as signals `group_...`, in the order of the charts."""
 
 
 def group_label(kind: str) -> str:
     """Return what people call a number of the groups."""
-    return {"ece": "calibration error", "brier": "Brier score"}.get(kind, kind)
+    words = {"ece": "calibration error", "brier": "Brier score", "token_accuracy": "token accuracy"}
+    return words.get(kind, kind)
 
 
 def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
     """Return the axis title of a number of the groups, and whether low is good."""
     if kind == "metric":
         return metric or "score", metric in LOW_IS_GOOD
+    if kind == "token_accuracy":
+        return group_label(kind), False
     return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, group_label(kind)), True
 
 

@@ -35,11 +35,8 @@ button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colou
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
-.dl-text pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.6rem; font-size: 0.84rem; }}
-.dl-text small {{ color: {colours.muted}; }}
-.dl-text mark {{ background: {colours.accent}33; color: inherit; }}
-.dl-pale pre {{ color: {colours.muted}; }}
-{_home_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
+{_text_styles(colours)}{_home_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}
+[class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 @media (min-width: 641px) {{
@@ -85,6 +82,24 @@ _LIST_STYLES = """.st-key-list-and-panel { align-items: flex-start; }
 [class*="st-key-queue-line-"] { flex-wrap: nowrap !important; }
 """
 """The list of runs, the card of one run beside it, and the lines of the queue."""
+
+
+def _text_styles(colours: Palette) -> str:
+    """Return the styles of texts that a model read or wrote: whole, and as tokens in colour."""
+    return f"""
+.dl-text pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.6rem; font-size: 0.84rem; }}
+.dl-text small {{ color: {colours.muted}; }}
+.dl-text mark {{ background: {colours.accent}33; color: inherit; }}
+.dl-pale pre {{ color: {colours.muted}; }}
+.dl-asked pre {{ border-left: 3px solid {colours.accent}; padding-left: 0.6rem; }}
+.dl-tokens p {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.5rem; font-size: 0.88rem;
+  line-height: 1.75; font-family: ui-monospace, monospace; }}
+.dl-tokens span {{ border-radius: 3px; padding: 0.1rem 0; box-shadow: inset -1px 0 {colours.panel}; }}
+.dl-tokens small, .dl-legend {{ color: {colours.muted}; font-size: 0.78rem; }}
+.dl-legend {{ display: flex; flex-wrap: wrap; gap: 0.25rem 0.6rem; align-items: center; }}
+.dl-legend b {{ display: inline-flex; border: 1px solid {colours.hairline}; }}
+.dl-legend i {{ width: 0.9rem; height: 0.7rem; }}
+"""
 
 
 def _home_styles(colours: Palette) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, safe, table, under
+from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, put, to_address
@@ -95,28 +95,25 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
         gated: whether the run has gates.
     """
     with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
-        other = _other_run(run, task)
-        _example(examples)
+        other = other_run(run, task)
+        example_choice(examples, _ask)
     wanted = st.query_params.get("other")
     if wanted and other is None:
-        note(_why_not(wanted, task))
+        note(why_not(wanted, task))
     text, pair = st.query_params.get("text", ""), st.query_params.get("pair", "")
     if not text:
         text, pair = st.session_state.get(LONG, ("", ""))
     put("playground-text", text)
     put("playground-pair", pair)
     with st.form("playground", border=False):
-        st.text_area(
-            "Prompt" if task.writes else "Text", max_chars=playground_model.LIMIT, key="playground-text", height=110
-        )
+        st.text_area("Text", max_chars=playground_model.LIMIT, key="playground-text", height=110)
         if task.paired:
             st.text_area("Second text", max_chars=playground_model.LIMIT, key="playground-pair", height=80)
-        press = "Generate" if task.writes else "Predict"
-        st.form_submit_button(press, type="primary", icon=":material/psychology:", on_click=_asked)
+        st.form_submit_button("Predict", type="primary", icon=":material/psychology:", on_click=_asked)
     if len(text) + len(pair) > playground_model.MAX_SHARED:
         note(f"The link does not include texts of more than {playground_model.MAX_SHARED:,} characters.")
     if not text or (task.paired and not pair):
-        note(f"Enter a text and press {press}. The answer appears below. The link of this page includes the text.")
+        note("Enter a text and press Predict. The answer appears below. The link of this page includes the text.")
         text = ""
     return Asked(run, task, gated, text, pair if task.paired else None, other)
 
@@ -145,7 +142,7 @@ def run_task(folder: Path) -> Task | None:
     return playground_model.task_of(summary, examples)
 
 
-def _other_run(run: Chosen, task: Task) -> Chosen | None:
+def other_run(run: Chosen, task: Task) -> Chosen | None:
     """Draw the choice of a second run, one with the same task that kept its adapter, and return it."""
     runs = list_all()
     kept = pd.Series([has_model(Path(folder)) for folder in runs["folder"]], index=runs.index, dtype=bool)
@@ -161,7 +158,7 @@ def _other_run(run: Chosen, task: Task) -> Chosen | None:
     return found if found is not None and run_task(found.folder) == task else None
 
 
-def _why_not(run_id: str, task: Task) -> str:
+def why_not(run_id: str, task: Task) -> str:
     """Return the sentence that says why the second run of the address does not answer."""
     try:
         return playground_model.not_comparable(task, run_task(find_run(run_id).folder))
@@ -169,23 +166,24 @@ def _why_not(run_id: str, task: Task) -> str:
         return str(error)
 
 
-def _example(examples: pd.DataFrame) -> None:
-    """Draw the choice of an example to start from."""
+def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> None:
+    """Draw the choice of an example to start from; `ask` takes its text and second text."""
     if examples.empty:
         return
     shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
     labels = {
-        int(index): strong_language.shown(text)[:70] for index, text in zip(shown.index, shown["text"], strict=True)
+        int(index): one_line(strong_language.shown(text), 70)
+        for index, text in zip(shown.index, shown["text"], strict=True)
     }
     chosen = st.selectbox(
         "Example of the probe set", [None, *labels], key="playground-example", width=360,
-        format_func=lambda index: "Choose an example" if index is None else safe(labels[index]),
+        format_func=lambda index: "Choose an example" if index is None else labels[index],
     )  # fmt: skip
     if chosen is not None and st.session_state.get("playground-example-used") != chosen:
         st.session_state["playground-example-used"] = chosen
         row = shown.loc[chosen]
         pair = row.get("text_pair")
-        _ask(str(row["text"]), str(pair) if isinstance(pair, str) else "")
+        ask(str(row["text"]), str(pair) if isinstance(pair, str) else "")
         st.rerun()
 
 
@@ -204,19 +202,6 @@ def answers_card(asked: Asked) -> None:
                 "The ensemble members disagree more than on about 99 % of held-out examples: the text is "
                 "unlike the data."
             )
-
-
-def written_card(asked: Asked) -> None:
-    """Draw how base, adapter, adapter with frozen gates, and the second run continue a text."""
-    with card("Continuations", "answers"):
-        found = asked.answers([asked.text], None)
-        if not found:
-            return
-        answers = {who: answer[0] for who, answer in found.items()}
-        note(playground_model.written_caption(answers))
-        for who, answer in answers.items():
-            st.html(playground_model.written_html(who, answer))
-        table(playground_model.answer_table(found), "answers")
 
 
 def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:

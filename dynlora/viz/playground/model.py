@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -172,25 +171,6 @@ def texts_of(name: str, data: bytes, *, paired: bool = False) -> Texts:
         _check_row(number, row)
     shown = [row for _, row in kept[:MOST_ROWS]]
     return Texts([row[0] for row in shown], [row[1] or "" for row in shown] if paired else None, len(kept))
-
-
-def written_caption(answers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say whether those who were asked continue a text alike, and who was cut off."""
-    first, *others = answers
-    text = answers[first]["prediction"]
-    alike = [who for who in others if answers[who]["prediction"] == text]
-    different = [who for who in others if who not in alike]
-    said = f"The {first} continues the text otherwise than {listed(different, 4)}." if different else (
-        f"The {first} continues the text as {listed(alike, 4)} does.")  # fmt: skip
-    cut = [who for who, answer in answers.items() if not answer.get("ended", True)]
-    return f"{said} Cut off at the limit of tokens: {listed(cut, 4)}." if cut else said
-
-
-def written_html(who: str, answer: Mapping[str, Any]) -> str:
-    """Return one continuation as the page shows it: who wrote it, how long it is, and the text."""
-    text = html.escape(str(answer["prediction"])) or "(nothing)"
-    head = f"{sentence_case(who)} · {plural(int(answer.get('tokens', 0)), 'token')}"
-    return f'<div class="dl-text"><small>{html.escape(head)}</small><pre>{text}</pre></div>'
 
 
 def answer_table(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:

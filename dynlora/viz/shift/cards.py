@@ -14,6 +14,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.viz.inputs import model as inputs_model
+from dynlora.viz.inputs.cards import loss_cards
 from dynlora.viz.inputs.view import InputsView
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.config_fields import launch_key
@@ -76,7 +77,11 @@ def model_cards(folder: Path) -> None:
     if summary["step"]:
         prepare_model()
         view = InputsView(folder, summary, cached_queries.modules(folder), summary["step"])
-        token_card(view)
+        task = run_task(folder)
+        if task is not None and task.writes:
+            loss_cards(view, has_best=(folder / "adapter-best").is_dir())
+        else:
+            token_card(view)
         shift_lab(folder, summary, view.modules, view.names)
 
 

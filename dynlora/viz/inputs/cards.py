@@ -1,0 +1,118 @@
+"""Cards of the Inputs page for a run that writes: where its adapter helps, example by example and token by token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.viz.inputs import token_losses
+from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.kit import strong_language
+from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.token_text import cut_words, tokens_html
+from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, number_columns, under
+from dynlora.viz.ui.model_client import ask_model, in_background
+from dynlora.viz.ui.run_picker import has_model
+from dynlora.viz.ui.url_state import choose, segmented
+
+MOST_EXAMPLES = 64
+"""Probe examples whose tokens are looked at together."""
+
+ORDERS = {"helped": "Largest decrease", "harmed": "Largest increase"}
+
+
+def loss_cards(view: InputsView, *, has_best: bool) -> None:
+    """Draw where the adapter helps; `has_best`: the run kept its best adapter beside the last one."""
+    if view.examples.empty:
+        return
+    first = cached_queries.ask(queries.examples_frame, view.folder, 0)["loss"]
+    frame = token_losses.by_example(view.examples, first)
+    with card("Loss change by example", "helped"):
+        _examples(frame, view.step)
+    if not has_model(view.folder):
+        with card("Loss by token", "token-view"):
+            note("This run kept no adapter, so the loss of single tokens cannot be computed.")
+        return
+    with card("Loss by token", "token-view"):
+        _one_example(view, has_best=has_best)
+    with card("Tokens with the largest loss change", "helped-tokens"):
+        _tokens(view, frame)
+
+
+def _examples(frame: pd.DataFrame, step: int) -> None:
+    """List the probe examples by how much the loss fell."""
+    order = segmented("order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
+    shown = frame if order == "helped" else frame.iloc[::-1]
+    is_shown = asked_for_texts(strong_language.count(shown), "helped")
+    seen = shown if is_shown else strong_language.hidden(shown)
+    st.dataframe(seen, hide_index=True, width="stretch", height=280, column_config=number_columns(seen))
+    under(f"{token_losses.example_caption(frame, step)} Base: the loss at step 0.", shown, "helped")
+
+
+def _one_example(view: InputsView, *, has_best: bool) -> None:
+    """Draw one example with each token in the colour of its loss."""
+    shown = strong_language.presentable_first(view.examples)
+    labels = {
+        str(index): one_line(strong_language.shown(text), 70)
+        for index, text in zip(shown.index, shown["text"], strict=True)
+    }
+    wanted = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
+    if not wanted:
+        note("Colours the tokens of a held-out example by their loss, with the adapter and without.")
+        return
+    colouring = segmented(
+        "token-colour",
+        "Colour",
+        list(token_losses.COLOURINGS),
+        token_losses.DIFFERENCE,
+        token_losses.COLOURINGS.__getitem__,
+    )
+    found = _losses(view, shown.loc[int(wanted)], has_best=has_best)
+    if not found:
+        return
+    scale = token_losses.HELPS if colouring == token_losses.DIFFERENCE else token_losses.COSTS
+    st.html(tokens_html(token_losses.lines_of(found, colouring), scale, colours()))
+    last = list(found.values())[-1]
+    words = f"{token_losses.token_caption(last)}{cut_words(len(last['tokens']))}"
+    under(words, token_losses.token_frame(last), "token-view")
+
+
+def _losses(view: InputsView, row: Any, *, has_best: bool) -> dict[str, dict[str, Any]]:
+    """Return what the best and the last adapter make of an example, by their names; empty where they cannot say."""
+    pair = row["text_pair"] if isinstance(row["text_pair"], str) else None
+    found = {}
+    for which in ("best", "last") if has_best else ("last",):
+        answer = ask_model(view.folder, "example_losses", which=which, text=row["text"], pair=pair)
+        if answer is None:
+            return {}
+        found[which] = answer
+    names = {
+        which: f"{'best ' if which == 'best' else ''}adapter, step {one['step']:,}" for which, one in found.items()
+    }
+    return {
+        names[which]: one for which, one in found.items() if which == "last" or one["step"] != found["last"]["step"]
+    }
+
+
+def _tokens(view: InputsView, frame: pd.DataFrame) -> None:
+    """List the tokens of many examples by how much more probable they became."""
+    chosen = view.examples.head(MOST_EXAMPLES)
+    pairs = [pair if isinstance(pair, str) else None for pair in chosen["text_pair"]]
+    messages = in_background(
+        "token-losses", f"Compute token losses of {len(chosen)} examples", "examples", view.folder, "token_losses",
+        texts=chosen["text"].tolist(), pairs=pairs,
+    )  # fmt: skip
+    whole = token_losses.all_tokens(messages, [int(index) for index in chosen.index])
+    if whole.empty:
+        note("Sorts the tokens of the probe examples by loss(base) − loss(adapter).")
+        return
+    order = segmented("token-order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
+    shown = whole if order == "helped" else whole.iloc[::-1]
+    st.dataframe(
+        shown.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(shown)
+    )  # fmt: skip
+    under(token_losses.all_tokens_caption(whole, len(messages)), shown, "helped-tokens")

@@ -1,0 +1,141 @@
+"""Where an adapter helps a run that writes: held-out examples and their tokens, by loss against the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.viz.kit import strong_language
+from dynlora.viz.kit.text import one_line, percent, plural, score, signed
+from dynlora.viz.kit.token_text import Colouring, TextToken, visible
+
+DIFFERENCE, LOSS = "difference", "loss"
+COLOURINGS = {DIFFERENCE: "Difference from base", LOSS: "Token loss"}
+
+HELPS = Colouring("loss(base) − loss(adapter), nats", ("adapter worse", "adapter better"))
+COSTS = Colouring("token loss, −log p(token), nats", ("low", "high"), is_diverging=False)
+
+CONTEXT = 5
+"""Tokens before a token that a table shows with it."""
+
+
+def by_example(examples: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
+    """Return the probe set by how much the adapter helps, the most first.
+
+    Columns: example, base, adapter, difference, text, and group and completion where there are any. `base` and
+    `adapter` are mean losses over an example's tokens in nats; `difference` is base less adapter.
+
+    Args:
+        examples: as `inputs_model.named` returns them.
+        base: losses of the same examples at step 0, before anything was learned.
+    """
+    found = pd.DataFrame({
+        "example": examples.index, "base": base.to_numpy(float), "adapter": examples["loss"].to_numpy(float),
+        "group": examples["group"], "text": examples["text"], "completion": examples["text_pair"],
+    })  # fmt: skip
+    found.insert(3, "difference", found["base"] - found["adapter"])
+    found = found.dropna(subset=["difference"]).sort_values("difference", ascending=False, kind="stable")
+    return found.drop(columns=[name for name in ("group", "completion") if found[name].isna().all()])
+
+
+def example_caption(frame: pd.DataFrame, step: int) -> str:
+    """Say on how many examples the adapter helps, and how much."""
+    if frame.empty:
+        return "No probe example has been evaluated at step 0 and later."
+    better = int((frame["difference"] > 0).sum())
+    mean = float(frame["difference"].mean())
+    half = 1.96 * float(frame["difference"].std(ddof=1)) / np.sqrt(len(frame)) if len(frame) > 1 else float("nan")
+    interval = "" if not np.isfinite(half) else f", 95 % CI {signed(mean - half, 3)} to {signed(mean + half, 3)}"
+    return (
+        f"At step {step:,} the loss is lower than at step 0 on {better} of {plural(len(frame), 'probe example')}: "
+        f"mean decrease {score(mean)} nats per token{interval}."
+    )
+
+
+def lines_of(losses: Mapping[str, Mapping[str, Any]], colouring: str) -> dict[str, list[TextToken]]:
+    """Return the tokens of an example for each who reads it, coloured by loss or by its difference from the base's.
+
+    Args:
+        losses: what the child says of the example, by the name of the adapter; the base's are in each.
+        colouring: one of `COLOURINGS`.
+    """
+    first = next(iter(losses.values()))
+    lines = {} if colouring == DIFFERENCE else {"base": _tokens(first, first["base"], first["base"])}
+    for name, found in losses.items():
+        values = differences(found) if colouring == DIFFERENCE else found["adapter"]
+        lines[name] = _tokens(found, values, found["adapter"])
+    return lines
+
+
+def differences(found: Mapping[str, Any]) -> list[float | None]:
+    """Return loss(base) - loss(adapter) of each token in nats, None where it does not count."""
+    pairs = zip(found["base"], found["adapter"], strict=True)
+    return [None if base is None or adapter is None else base - adapter for base, adapter in pairs]
+
+
+def _tokens(found: Mapping[str, Any], values: Sequence[float | None], own: Sequence[float | None]) -> list[TextToken]:
+    return [
+        TextToken(text, value, _told(base, loss))
+        for text, value, base, loss in zip(found["tokens"], values, found["base"], own, strict=True)
+    ]
+
+
+def _told(base: float | None, loss: float | None) -> str:
+    if base is None or loss is None:
+        return "not part of the loss"
+    probabilities = f"p(token): {percent(np.exp(-loss))}, base {percent(np.exp(-base))}"
+    return f"{probabilities}\nloss {score(loss)}, base {score(base)} nats"
+
+
+def token_frame(found: Mapping[str, Any], example: int | None = None) -> pd.DataFrame:
+    """Return the tokens of an example that count, by difference: token, context, base, adapter, difference (nats)."""
+    shown = [visible(text) for text in found["tokens"]]
+    rows = [
+        ("".join(found["tokens"][max(0, place - CONTEXT) : place]), shown[place], base, adapter, base - adapter)
+        for place, (base, adapter) in enumerate(zip(found["base"], found["adapter"], strict=True))
+        if base is not None and adapter is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["context", "token", "base", "adapter", "difference"])
+    frame["context"] = [one_line(strong_language.shown(text), 60) for text in frame["context"]]
+    if example is not None:
+        frame.insert(0, "example", example)
+    return frame
+
+
+def token_caption(found: Mapping[str, Any]) -> str:
+    """Say how many tokens of an example count, and what adapter and base lose on them."""
+    frame = token_frame(found)
+    masked = len(found["tokens"]) - len(frame)
+    if frame.empty:
+        return "No token of this example is part of the loss."
+    return (
+        f"Mean loss over {plural(len(frame), 'token')}: {score(frame['adapter'].mean())} nats with the adapter (step "
+        f"{found['step']:,}), {score(frame['base'].mean())} without. "
+        f"{plural(masked, 'token')} of the prompt {'is' if masked == 1 else 'are'} not part of the loss (pale)."
+    )
+
+
+def all_tokens(messages: Sequence[Mapping[str, Any]], examples: Sequence[int]) -> pd.DataFrame:
+    """Return the tokens of several examples, those that the adapter makes most probable first."""
+    frames = [token_frame(found, example) for found, example in zip(messages, examples, strict=False)]
+    if not frames:
+        return pd.DataFrame(columns=["example", "context", "token", "base", "adapter", "difference"])
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.sort_values("difference", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def all_tokens_caption(frame: pd.DataFrame, n: int) -> str:
+    """Say how the differences are spread over the tokens."""
+    better = int((frame["difference"] > 0).sum())
+    tenth = max(1, len(frame) // 10)
+    gain = float(frame["difference"].sum())
+    said = f"{better:,} of {plural(len(frame), 'token')} in {plural(n, 'example')} are more probable with the adapter."
+    if gain <= 0:
+        return f"{said} Summed over all tokens the loss rises by {score(-gain)} nats."
+    top = float(frame["difference"].head(tenth).sum()) / gain
+    return (
+        f"{said} The loss falls by {score(gain)} nats in all; {percent(top, 0)} of it is on {plural(tenth, 'token')}."
+    )

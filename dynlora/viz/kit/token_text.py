@@ -1,0 +1,114 @@
+"""A text as its tokens, each on the colour of a number and with what a pointer shows of it; plain HTML.
+
+Unlike words in a line, tokens stay joined as they are in the text: spaces and line breaks are theirs.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.text import minus
+from dynlora.viz.kit.theme import Palette
+
+MOST_TOKENS = 600
+"""Tokens that are drawn; more would be a wall."""
+
+FARTHEST = 5.0
+"""Nats at which a colour is strongest: p(token) is 150 times as large. One rare token would pale all others."""
+
+
+@dataclass(frozen=True)
+class TextToken:
+    """One token.
+
+    Attributes:
+        text: as it is in the text.
+        value: the number that colours it; None for a token that does not count, which is pale.
+        told: what a pointer shows, lines of plain text.
+    """
+
+    text: str
+    value: float | None
+    told: str = ""
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """What colours mean.
+
+    Attributes:
+        meaning: what the numbers are, with their unit.
+        ends: words at the weakest or lowest colour, and at the strongest.
+        is_diverging: from below zero to above; else from zero.
+    """
+
+    meaning: str
+    ends: tuple[str, str]
+    is_diverging: bool = True
+
+    def colour(self, value: float, reach: float, colours: Palette) -> str:
+        """Return the colour of a number; `reach` is where it is strongest."""
+        scale = theme.diverging if self.is_diverging else theme.shade
+        return scale(colours, value / reach)
+
+
+def tokens_html(lines: Mapping[str, Sequence[TextToken]], colouring: Colouring, colours: Palette) -> str:
+    """Return one text for each line of tokens, all on one scale, and the legend.
+
+    Args:
+        lines: tokens by the name of the line.
+        colouring: what colours mean.
+        colours: of the mode.
+    """
+    values = [token.value for tokens in lines.values() for token in tokens]
+    reach, is_cut = reach_of(values), any(value is not None and abs(value) > FARTHEST for value in values)
+    body = "".join(_line(name, tokens, reach, colouring, colours) for name, tokens in lines.items())
+    return f"{body}{_legend(reach, is_cut, colouring, colours)}"
+
+
+def cut_words(n: int) -> str:
+    """Say that not all of n tokens are drawn, empty where they are."""
+    return f" The first {MOST_TOKENS} of {n:,} tokens are shown." if n > MOST_TOKENS else ""
+
+
+def reach_of(values: Iterable[float | None]) -> float:
+    """Return the number with the strongest colour: the largest, at most `FARTHEST`; 1 where all are zero."""
+    known = [abs(value) for value in values if value is not None and np.isfinite(value)]
+    return min(max(known, default=0.0), FARTHEST) or 1.0
+
+
+def visible(text: str) -> str:
+    """Return a token's text with its line breaks and its spaces made visible, for a table or a list."""
+    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "(empty)"
+
+
+def _line(name: str, tokens: Sequence[TextToken], reach: float, colouring: Colouring, colours: Palette) -> str:
+    cells = "".join(_token(token, reach, colouring, colours) for token in tokens[:MOST_TOKENS])
+    return f'<div class="dl-tokens"><small>{html.escape(name)}</small><p>{cells}</p></div>'
+
+
+def _token(token: TextToken, reach: float, colouring: Colouring, colours: Palette) -> str:
+    title = f' title="{html.escape(token.told)}"' if token.told else ""
+    text = html.escape(token.text).replace("\n", "⏎\n") or "·"
+    if token.value is None or not np.isfinite(token.value):
+        return f'<span{title} style="color:{colours.muted};opacity:0.75">{text}</span>'
+    back = colouring.colour(token.value, reach, colours)
+    return f'<span{title} style="background:{back};color:{theme.ink_on(colours, back)}">{text}</span>'
+
+
+def _legend(reach: float, is_cut: bool, colouring: Colouring, colours: Palette) -> str:
+    """Return a bar of the colours with its ends, and what they mean; `is_cut`: some numbers are beyond the ends."""
+    places = np.linspace(-reach if colouring.is_diverging else 0.0, reach, 9)
+    bar = "".join(f'<i style="background:{colouring.colour(place, reach, colours)}"></i>' for place in places)
+    low, high = colouring.ends
+    first = f"{'≤ ' if is_cut else ''}{minus(f'{-reach:.2g}')}" if colouring.is_diverging else "0"
+    last = f"{'≥ ' if is_cut else ''}{'+' if colouring.is_diverging else ''}{reach:.2g}"
+    return (
+        f'<div class="dl-legend"><span>{html.escape(low)} ({first})</span><b>{bar}</b>'
+        f"<span>{html.escape(high)} ({last})</span><span>{html.escape(colouring.meaning)}</span></div>"
+    )
