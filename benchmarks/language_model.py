@@ -259,8 +259,8 @@ def has_trl() -> bool:
 
 def sft_trainer(model: Any, tokenizer: Any, rows: datasets.Dataset, folder: Path, **arguments: Any) -> Any:
     """Return TRL's SFTTrainer."""
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
+    from trl.trainer.sft_config import SFTConfig  # pyright: ignore[reportMissingImports]
+    from trl.trainer.sft_trainer import SFTTrainer  # pyright: ignore[reportMissingImports]
 
     peft = arguments.pop("peft_config", None)
     config = SFTConfig(
