@@ -153,4 +153,6 @@ def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
     whole = token_losses.all_tokens([found, found], [4, 9])
     assert whole["difference"].tolist() == [1.5, 1.5, -0.5, -0.5]
     assert whole["context"].tolist() == ["a", "a", "ab", "ab"]
-    assert "2 of 4 tokens in 2 examples are more probable" in token_losses.all_tokens_caption(whole, 2)
+    assert "2 of 4 tokens in 2 examples are more probable with the adapter (step 7)." in (
+        token_losses.all_tokens_caption(whole, 2, 7)
+    )
