@@ -168,10 +168,8 @@ class Examined:
             ConfigError: when kind or strength is not one.
         """
         sample = self.sample(rows)
-        seed = self.config.seed
-        text = perturbed(sample.text, kind, strength, seed)
-        pair = None if sample.text_pair is None else perturbed(sample.text_pair, kind, strength, seed)
-        shifted = replace(sample, text=text, text_pair=pair)
+        is_written = isinstance(self.model.task, WritingTask)
+        shifted = perturbed_rows(sample, kind, strength, self.config.seed, is_written=is_written)
         return self._both(sample, shifted) | {"kind": kind, "strength": strength}
 
     def elsewhere(self, data: Mapping[str, Any], rows: int = ROWS) -> dict[str, Any]:
@@ -260,6 +258,30 @@ def drawn_rows(rows: Rows, n: int, seed: int) -> Rows:
     """Return at most n of some rows, the same every time and from anywhere: data may come sorted."""
     draw = np.random.default_rng(stream_seed(seed, "examined rows"))
     return rows.take(np.sort(draw.permutation(len(rows))[:n]))
+
+
+def perturbed_rows(rows: Rows, kind: str, strength: float, seed: int, *, is_written: bool) -> Rows:
+    """Return rows whose inputs are perturbed; where texts are to be written, what is to be written stays.
+
+    Raises:
+        ConfigError: when kind or strength is not one.
+    """
+    text = perturbed(rows.text, kind, strength, seed)
+    if not is_written:
+        pair = None if rows.text_pair is None else perturbed(rows.text_pair, kind, strength, seed)
+        return replace(rows, text=text, text_pair=pair)
+    talks = rows.fields.get("messages")
+    if talks is None:
+        return replace(rows, text=text)
+    said = iter(perturbed([turn["content"] for talk in talks for turn in talk], kind, strength, seed))
+    changed = [
+        [
+            {**turn, "content": new if turn["role"] == "user" else turn["content"]}
+            for turn, new in zip(talk, said, strict=False)
+        ]
+        for talk in talks
+    ]
+    return replace(rows, text=text, fields={**rows.fields, "messages": changed})
 
 
 def checked_texts(texts: Sequence[str], pairs: Sequence[str] | None) -> None:

@@ -108,6 +108,9 @@ def test_an_answer_is_looked_at_token_by_token_and_module_by_module(
     expect(page.get_by_text(re.compile("The largest contribution is from"))).to_be_visible()
     settled(page)
     for scheme in MODES:
+        show(page, scheme=scheme)
+        page.goto(f"{server}/playground?run={chat_run}&text=a2:")
+        expect(coloured.first).to_be_visible()
         for width in (1280, 375):
             show(page, width, 1000, scheme)
             fits(page, scheme)

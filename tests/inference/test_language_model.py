@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, DataError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
-from dynlora.inference.session import Examined
+from dynlora.inference.session import Examined, perturbed_rows
 from dynlora.store import queries
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
@@ -80,6 +81,17 @@ def test_words_of_an_answer_cannot_be_attributed_where_there_is_none(writer: Pat
         examined.explained("a2:", None)
     *_, last = examined.knockouts([(0,)])
     assert len(last.effects) == 1
+
+
+def test_a_shift_changes_prompts_and_not_what_is_to_be_written(writer: Path) -> None:
+    rows = Examined(writer).sample(8)
+    shifted = perturbed_rows(rows, "upper", 1.0, 0, is_written=True)
+    assert shifted.text == [text.upper() for text in rows.text] != rows.text
+    assert shifted.text_pair == rows.text_pair
+    turns = [[{"role": "user", "content": "tell me a story"}, {"role": "assistant", "content": "there was a fox"}]] * 8
+    talks = perturbed_rows(replace(rows, fields={"messages": turns}), "upper", 1.0, 0, is_written=True)
+    for talk in talks.fields["messages"]:
+        assert [turn["content"] for turn in talk] == ["TELL ME A STORY", "there was a fox"]
 
 
 def test_lost_completions_are_told_to_the_log_and_trained_without(tmp_path: Path) -> None:

@@ -115,4 +115,4 @@ def _tokens(view: InputsView, frame: pd.DataFrame) -> None:
     st.dataframe(
         shown.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(shown)
     )  # fmt: skip
-    under(token_losses.all_tokens_caption(whole, len(messages)), shown, "helped-tokens")
+    under(token_losses.all_tokens_caption(whole, len(messages), int(messages[0]["step"])), shown, "helped-tokens")

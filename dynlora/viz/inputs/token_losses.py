@@ -127,12 +127,15 @@ def all_tokens(messages: Sequence[Mapping[str, Any]], examples: Sequence[int]) -
     return whole.sort_values("difference", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def all_tokens_caption(frame: pd.DataFrame, n: int) -> str:
-    """Say how the differences are spread over the tokens."""
+def all_tokens_caption(frame: pd.DataFrame, n: int, step: int) -> str:
+    """Say how the differences are spread over the tokens of n examples; the adapter has `step` steps behind it."""
     better = int((frame["difference"] > 0).sum())
     tenth = max(1, len(frame) // 10)
     gain = float(frame["difference"].sum())
-    said = f"{better:,} of {plural(len(frame), 'token')} in {plural(n, 'example')} are more probable with the adapter."
+    said = (
+        f"{better:,} of {plural(len(frame), 'token')} in {plural(n, 'example')} are more probable with the adapter "
+        f"(step {step:,})."
+    )
     if gain <= 0:
         return f"{said} Summed over all tokens the loss rises by {score(-gain)} nats."
     top = float(frame["difference"].head(tenth).sum()) / gain

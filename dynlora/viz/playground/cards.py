@@ -75,8 +75,11 @@ class Asked:
         return found
 
 
-def without_model() -> None:
+def without_model(*, is_active: bool = False) -> None:
     """Say that a run's model cannot be asked, and lead to the newest runs whose model can."""
+    if is_active:
+        st.info("The run has saved no checkpoint yet. The playground is available after the first one.")
+        return
     runs = list_all()
     able = [row for row in records(runs[["id", "name", "folder"]]) if has_model(Path(row["folder"]))][:MOST_ABLE]
     st.info("This run kept no adapter, so its model cannot answer." + (" These runs can:" if able else ""))

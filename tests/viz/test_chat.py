@@ -1,0 +1,158 @@
+"""The Playground of a run that writes, without a page: histories, captions, tokens as HTML, sorted losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynlora.viz.inputs import token_losses
+from dynlora.viz.kit.theme import DARK, LIGHT
+from dynlora.viz.kit.token_text import FARTHEST, Colouring, TextToken, reach_of, tokens_html
+from dynlora.viz.playground.chat import figures as chat_figures
+from dynlora.viz.playground.chat import model as chat_model
+from dynlora.viz.playground.chat import text as chat_text
+from dynlora.viz.playground.chat.model import Answer, Settings, Talk, Turn, Voice
+from dynlora.viz.ui.model_client import Streamed
+
+CHAT = Settings(chat=True)
+ADAPTER, BASE = (Voice(key, key, Path("run"), key) for key in ("adapter", "base"))
+SCALE = Colouring("nats", ("worse", "better"))
+
+
+def said(voice: Voice, text: str, **more: Any) -> Answer:
+    """Return an answer that has been written whole."""
+    messages = [{"id": index, "text": letter} for index, letter in enumerate(text)]
+    if messages and not more:
+        messages[-1] |= {"end": "token", "whole": text}
+    return Answer(voice, {}, Streamed("x", messages, ended=True, **more))
+
+
+def turn(prompt: str, *answers: Answer) -> Turn:
+    return Turn(prompt, CHAT, {answer.voice.key: answer for answer in answers})
+
+
+def test_each_voice_has_its_own_conversation_and_skips_what_it_did_not_answer() -> None:
+    talk = Talk([
+        turn("one", said(ADAPTER, "first"), said(BASE, "other")),
+        turn("two", said(ADAPTER, "second"), said(BASE, "", error="it failed")),
+    ])  # fmt: skip
+    asked = talk.asked(ADAPTER, "three", CHAT)["turns"]
+    assert [entry["content"] for entry in asked] == ["one", "first", "two", "second", "three"]
+    assert [entry["role"] for entry in asked] == ["user", "assistant"] * 2 + ["user"]
+    asked = talk.asked(BASE, "three", CHAT)["turns"]
+    assert [entry["content"] for entry in asked] == ["one", "other", "three"]
+    another = Voice("adapter", "adapter", Path("another run"), "adapter")
+    assert len(talk.asked(another, "three", CHAT)["turns"]) == 1, "another run did not say what this one said"
+    assert talk.asked(ADAPTER, "three", Settings()) == {"text": "three"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ((said(ADAPTER, "a"), said(BASE, "b")), "The adapter answers differently from the base (greedy"),
+        ((said(ADAPTER, "a"), said(BASE, "a")), "The adapter answers as the base does (greedy"),
+        ((said(ADAPTER, "a"), said(BASE, "", error="it failed")), "Greedy, at most 64 tokens."),
+        ((said(BASE, "", error="it failed"),), ""),
+    ],
+)
+def test_the_caption_compares_those_who_answered(answers: tuple[Answer, ...], words: str) -> None:
+    caption = chat_model.caption(turn("one", *answers))
+    assert caption.startswith(words)
+    assert bool(caption) == bool(words)
+
+
+def test_an_answer_says_how_it_ended() -> None:
+    assert said(ADAPTER, "ab").state == "2 tokens"
+    assert said(ADAPTER, "ab", stopped=True).state == "2 tokens, stopped"
+    assert Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a"}])).state == "1 token so far"
+    limit = Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a", "end": "limit", "whole": "a"}], ended=True))
+    assert limit.state == "1 token, cut off at the limit"
+    frame = chat_model.table(Talk([turn("one", limit)]))
+    assert frame.to_dict("records") == [
+        {"turn": 1, "prompt": "one", "who": "adapter", "text": "a", "tokens": 1, "end": "limit"}
+    ]
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.one_of(st.none(), st.floats(allow_nan=True))), max_size=12))
+def test_tokens_of_any_text_are_escaped_and_joined(pieces: list[tuple[str, float | None]]) -> None:
+    tokens = [TextToken(text, value, f"<b>{text}\"'") for text, value in pieces]
+    for colours in (LIGHT, DARK):
+        shown = tokens_html({"<i>": tokens}, SCALE, colours)
+        assert "<small>&lt;i&gt;</small>" in shown
+        assert shown.count("<b>") == 1, "the bar of the legend"
+        assert shown.count("<span") == len(tokens) + 3
+
+
+def test_the_legend_says_where_numbers_are_beyond_its_ends() -> None:
+    small = tokens_html({"": [TextToken("a", 0.5)]}, SCALE, LIGHT)
+    assert "worse (−0.5)" in small
+    assert "better (+0.5)" in small
+    large = tokens_html({"": [TextToken("a", 3 * FARTHEST)]}, SCALE, LIGHT)
+    assert "worse (≤ −5)" in large
+    assert "better (≥ +5)" in large
+    assert reach_of([None, float("nan"), 0.0]) == 1.0
+
+
+def row(text: str, adapter: float, base: float) -> dict[str, Any]:
+    top = [[text, float(np.exp(adapter))], [" ", 0.1]]
+    return {"text": text, "adapter": adapter, "base": base, "adapter_top": top, "base_top": top}
+
+
+def test_tokens_have_probabilities_and_their_sum_is_that_of_the_text() -> None:
+    found = {"tokens": [row("a", -0.1, -2.1), row("<b>", -1.0, -0.5)]}
+    frame = chat_model.token_frame(found)
+    assert frame["adapter"].tolist() == pytest.approx(np.exp([-0.1, -1.0]))
+    assert frame["difference"].tolist() == pytest.approx([2.0, -0.5])
+    assert "log-probability +1.5 nats against the base model (2 tokens)" in chat_model.token_caption(frame)
+    tokens = chat_text.text_tokens(found)
+    assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].told
+    assert "adapter: a 90 %, ␣ 10 %" in tokens[0].told
+    assert chat_model.alternatives(found["tokens"][0]).shape == (2, 5)
+
+
+def test_modules_are_sorted_and_those_that_change_the_text_are_named() -> None:
+    modules = pd.DataFrame({
+        "position": [1, 0, 2], "short": ["query 0", "key 0", "key 1"], "label": ["query", "key", "key"],
+        "layer": [0, 0, 1],
+    })  # fmt: skip
+    messages = [{"module": index, "adds": adds, "changes": adds > 1} for index, adds in enumerate([0.5, 2.0, -0.25])]
+    frame = chat_model.ablation_frame(messages, modules)
+    assert dict(zip(frame["short"], frame["adds"], strict=True)) == {"query 0": 2.0, "key 0": 0.5, "key 1": -0.25}
+    caption = chat_model.ablation_caption(frame)
+    assert "Without any one of 1 of 3 modules, greedy decoding would not write this text." in caption
+    assert "from query 0 (+2 nats). Without key 1 the text would be more probable (−0.25)." in caption
+    bars = chat_figures.ablation_bars(frame, LIGHT)
+    assert list(bars.layout.yaxis.ticktext) == ["query 0", "key 0", "key 1"]  # pyright: ignore
+    values = chat_figures.ablation_map(frame, LIGHT).data[0].z  # pyright: ignore
+    assert np.nanmax(values) == 2.0
+    assert chat_model.ablation_frame(messages[:1], modules)["short"].tolist() == ["key 0"], "as far as it has come"
+
+
+def test_which_adapter_answers_is_said_unless_it_is_that_of_the_end() -> None:
+    about = {"step": 40, "place": "checkpoint"}
+    assert "still training" in chat_text.where_from(about, {"status": "running"})
+    assert "its last checkpoint (step 40)" in chat_text.where_from(about, {"status": "stopped"})
+    assert chat_text.where_from({"step": 40, "place": "adapter"}, {"status": "finished"}) == ""
+
+
+def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
+    found = {"tokens": ["a", "b", " c"], "base": [None, 2.0, 1.0], "adapter": [None, 0.5, 1.5], "step": 7}
+    assert token_losses.differences(found) == [None, 1.5, -0.5]
+    lines = token_losses.lines_of({"adapter": found}, token_losses.LOSS)
+    assert list(lines) == ["base", "adapter"]
+    assert [token.value for token in lines["base"]] == [None, 2.0, 1.0]
+    assert lines["adapter"][0].told == "not part of the loss"
+    assert list(token_losses.lines_of({"adapter": found}, token_losses.DIFFERENCE)) == ["adapter"]
+    assert "1 token of the prompt is not part of the loss" in token_losses.token_caption(found)
+    whole = token_losses.all_tokens([found, found], [4, 9])
+    assert whole["difference"].tolist() == [1.5, 1.5, -0.5, -0.5]
+    assert whole["context"].tolist() == ["a", "a", "ab", "ab"]
+    assert "2 of 4 tokens in 2 examples are more probable with the adapter (step 7)." in (
+        token_losses.all_tokens_caption(whole, 2, 7)
+    )
