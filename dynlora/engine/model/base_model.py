@@ -87,12 +87,7 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
         raise AssetError(f"model.name={folder}: cannot be loaded for {task.name} ({reason[:200]})") from None
     finally:
         transformers_logging.set_verbosity(verbosity)
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise AssetError(
-                f"model.name={folder}: its tokenizer has no padding token; set pad_token and save it again"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
+    _give_padding(tokenizer, folder)
     model.config.pad_token_id = tokenizer.pad_token_id
     if (positions := _positions(model)) is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
@@ -101,6 +96,35 @@ def load_base(folder: Path, *, task: Task, seed: int, dropout: float | None = No
     if task.is_causal:
         _check_causal(folder, model)
     return freeze(model, tokenizer, fresh, folder, task)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local folder alone; a model with learned positions may cut texts earlier.
+
+    Raises:
+        AssetError: when the folder holds none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AssetError(f"model.name={folder}: its tokenizer cannot be loaded ({reason[:200]})") from None
+    _give_padding(tokenizer, folder)
+    return tokenizer
+
+
+def _give_padding(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Let a tokenizer without a padding token pad with its end token.
+
+    Raises:
+        AssetError: when it has neither.
+    """
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise AssetError(
+                f"model.name={folder}: its tokenizer has no padding token; set pad_token and save it again"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _check_whole(folder: Path, task: Task, fresh: list[str]) -> None:

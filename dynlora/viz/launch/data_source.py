@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora import assets
+from dynlora.config import GENERATIVE
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
 from dynlora.viz.kit import strong_language
@@ -43,6 +44,14 @@ class Source:
     missing: str = ""
     path: Path | None = None
     key: str = ""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a language model learns to write the data."""
+        embedded = assets.DATASETS.get(self.values.get("data.name") or "")
+        if embedded is not None and "data.task" not in self.values:
+            return data_kind.is_written(data_kind.of_columns(list(embedded.columns)))
+        return self.values.get("data.task") in GENERATIVE
 
     @property
     def repairs(self) -> list[Any]:
