@@ -21,6 +21,7 @@ def results_part(run: RunReading) -> Part:
         return Part("Results", [])
     step, payload = evaluated
     worst = run_summary.worst(payload)
+    worst = results.as_written(worst) if run_summary.writes(run.summary) else worst
     blocks = [*_classes(step, payload), *_groups(run), *_base(run, payload)]
     if len(worst):
         blocks.append(Table(f"Highest-loss examples at step {step:,}", worst, is_wide=True))
@@ -59,9 +60,12 @@ def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
     before, after = "with adapters off", "with adapters on"
     named = results.answer_names(ends, labels)
     unit = run_summary.loss_unit(run.summary)
-    drawn = partial(result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit)
-    words = result_text.before_after(ends, before, after)
-    blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, results.changed(named))]
+    drawn = partial(
+        result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit, has_classes=bool(labels)
+    )
+    words, table = result_text.before_after(ends, before, after), results.changed(named)
+    table = results.as_written(table) if run_summary.writes(run.summary) else table
+    blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, table)]
     return blocks + _answers(named, labels, before, after)
 
 
