@@ -17,6 +17,9 @@ from dynlora.viz.kit.theme import Palette
 GAP, GAP_SHARE = 0.45, 0.0065
 """Space between groups of rows, in rows; and at least this share of all rows, so that it shows among hundreds."""
 
+LABEL = 12
+"""Height of a group's label, pixels; of labels closer to each other the first is drawn."""
+
 THIN_FROM = 140
 """Rows from which a map has no room between single rows: they are a few pixels high."""
 
@@ -136,9 +139,13 @@ def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, col
     places = pd.DataFrame({"group": modules["group"], "side": modules["side"], "y": centres})
     place = {"x": 0, "xref": "paper", "xanchor": "right", "yref": "y", "showarrow": False}
     words: list[dict[str, Any]] = []  # added at once: plotly checks all it has again with each one that is added
+    room = LABEL * (float(centres[-1]) + 0.5) / (0.8 * (drawn.layout.height or 400)) if len(centres) else 0.0
+    last = -np.inf
     for label, part in places.groupby("group", sort=False):
-        font = {"size": 12, "color": colours.text}
-        words.append({**place, "xshift": -20, "y": part["y"].mean(), "text": plotly_text(label, 24), "font": font})
+        font, middle = {"size": 12, "color": colours.text}, float(part["y"].mean())
+        if middle - last >= room:
+            last = middle
+            words.append({**place, "xshift": -20, "y": middle, "text": plotly_text(label, 24), "font": font})
         sides = part[part["side"] != ""]
         for end, row in zip(("top", "bottom"), sides.iloc[[0, -1] if len(sides) else []].itertuples(), strict=False):
             font = {"size": 9, "color": colours.muted}
