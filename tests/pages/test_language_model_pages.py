@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.training import run as training
 from tests.pages.app import open_page, words
@@ -33,6 +35,25 @@ def test_every_page_opens_and_texts_are_read_step_by_step(writer: str) -> None:
     assert not app.exception
     for page in ("capacity", "inputs", "compare", "playground", "runs", "home"):
         open_page(page, run=writer)
+
+
+def test_examples_have_prompts_completions_and_right_tokens_on_every_page(writer: str) -> None:
+    for page, address in (("run", {"section": "results"}), ("inputs", {})):
+        frames = [one.value for one in open_page(page, run=writer, **address).dataframe]
+        examples = [frame for frame in frames if "completion" in frame.columns]
+        assert examples, page
+        for frame in examples:
+            assert any(str(name).startswith("right tokens") for name in frame.columns)
+            assert not {"label", "true", "prediction"} & set(frame.columns)
+
+
+def test_the_report_holds_the_generated_texts(writer: str, runs_dir: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["report", writer, "--runs-dir", str(runs_dir), "--out", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "Generated texts at step 4" in page
+    assert "of 6 answers are correct" in page
+    assert "right tokens" in page
 
 
 @pytest.mark.usefixtures("here")

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from dynlora.store import search_fields
-from dynlora.viz.kit import run_summary, strong_language
+from dynlora.viz.kit import run_summary, strong_language, written
 from dynlora.viz.kit.limits import limits
 from dynlora.viz.kit.theme import LIGHT
-from dynlora.viz.run import figures, result_figures, results
+from dynlora.viz.run import figures, result_figures
 from dynlora.viz.run import text as run_text
 from tests.viz.drawn import layout_of, traces_of
 
@@ -62,10 +62,10 @@ def test_generated_texts_are_counted_by_their_prompts() -> None:
 def test_examples_are_prompt_completion_and_right_tokens() -> None:
     worst = pd.DataFrame({"loss": [2.9], "label": ["10 tokens"], "prediction": ["8 tokens"], "text": ["a2:"],
                           "text_pair": ["aa"]})  # fmt: skip
-    found = results.as_written(worst)
+    found = written.as_written(worst)
     assert found.to_dict("records") == [{"loss": 2.9, "right tokens": "8 of 10", "prompt": "a2:", "completion": "aa"}]
     changed = pd.DataFrame({"true": ["9 tokens"], "prediction before": ["0"], "prediction after": ["8"], "text": ["x"]})
-    found = results.as_written(changed).to_dict("records")
+    found = written.as_written(changed).to_dict("records")
     assert found == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
     assert {"prompt", "completion"} <= set(strong_language.COLUMNS), "what is renamed stays hidden"
 

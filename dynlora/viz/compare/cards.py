@@ -18,9 +18,8 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, eye_styles, line_styles, short_label
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit import lines, run_summary, strong_language
+from dynlora.viz.kit import lines, run_summary, strong_language, written
 from dynlora.viz.kit.text import markdown_text, one_line
-from dynlora.viz.run import results
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
@@ -255,7 +254,7 @@ def compared_example(found: Compared) -> None:
         table = one_example.in_every_run(frames, position, found.groups, found.summaries)
         pinned = first[["text", "text_pair", "label"]].iloc[[position]].dropna(axis="columns", how="all")
         if any(run_summary.writes(found.summaries[run]) for run in frames):
-            pinned, table = results.as_written(pinned), one_example.as_written(table)
+            pinned, table = written.as_written(pinned), one_example.as_written(table)
         texts(pinned, "pinned")
         table_rows(table)
         under(one_example.sentence(table), table, "example")

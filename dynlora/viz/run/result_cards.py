@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary
+from dynlora.viz.kit import run_summary, written
 from dynlora.viz.run import figures, result_figures, result_text, results
 from dynlora.viz.run import text as run_text
 from dynlora.viz.run.generation_cards import generated_texts
@@ -43,7 +43,7 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
         _groups(run.folder, metric, sampled)
     with right, card(f"Highest-loss examples at step {step:,}", "worst"):
         worst = run_summary.worst(payload)
-        texts(results.as_written(worst) if run_summary.writes(summary) else worst, "worst", 300)
+        texts(written.as_written(worst) if run_summary.writes(summary) else worst, "worst", 300)
     unit = run_summary.loss_unit(summary)
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
     shown = Shown(labels, unit, run_summary.writes(summary))
@@ -100,7 +100,7 @@ def _before_after(ends: pd.DataFrame, names: tuple[str, str], shown: Shown, key:
         return
     (before, after), labels = names, shown.labels
     named = results.answer_names(ends, labels)
-    read = results.as_written if shown.writes else lambda rows: rows
+    read = written.as_written if shown.writes else lambda rows: rows
     left, right = st.columns([2, 3])
     with left:
         figure = result_figures.before_after(

@@ -103,33 +103,6 @@ def class_name(value: object, labels: Sequence[str]) -> str | None:
     return None if place != place else f"{place:.3g}"
 
 
-WRITTEN = {"text": "prompt", "text_pair": "completion", "second text": "completion"}
-"""What columns are called where texts are to be written."""
-
-
-def as_written(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return examples of texts to be written as people read them: right tokens of all, prompt and completion.
-
-    Args:
-        rows: with any of the columns label or true, prediction, prediction before, prediction after, text, text_pair.
-    """
-    label = next((name for name in ("label", "true") if name in rows), None)
-    found = rows.copy()
-    if label is not None:
-        all_of = rows[label].astype(str).str.partition(" ")[0]
-        for name in [name for name in rows if str(name).startswith("prediction")]:
-            right = rows[name].astype(str).str.partition(" ")[0]
-            found[name] = [f"{one} of {other}" for one, other in zip(right, all_of, strict=True)]
-        if any(str(name).startswith("prediction") for name in rows):
-            found = found.drop(columns=label)
-        else:
-            found = found.rename(columns={label: "tokens in the loss"})
-    names = {name: f"right tokens{str(name).removeprefix('prediction')}" for name in found
-             if str(name).startswith("prediction")}  # fmt: skip
-    is_pair = any(name in found for name in ("text_pair", "second text"))
-    return found.rename(columns=names | (WRITTEN if is_pair else {}))
-
-
 def answers(named: pd.DataFrame) -> pd.DataFrame:
     """Return how many answers were right before and after: columns answer (of `ANSWERS`), count."""
     before, after = named["first"] == named["label"], named["last"] == named["label"]
