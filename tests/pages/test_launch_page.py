@@ -87,7 +87,7 @@ def test_the_kind_of_an_upload_is_seen_and_its_columns_are_offered(kind: str, ru
     assert {key: config[key] for key in columns} == columns
     assert parse_config(shown_config(app)).data.is_generative
     assert [box.label for box in app.selectbox if box.label in {*pickers, "Label column", "Text column"}] == pickers
-    control = next(one for one in app.get("button_group") if one.label == "Kind of data")
+    control: Any = next(one for one in app.get("button_group") if getattr(one, "label", "") == "Kind of data")
     assert control.value == kind
     control.set_value("labelled").run()
     assert not app.exception

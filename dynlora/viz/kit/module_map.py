@@ -139,7 +139,8 @@ def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, col
     places = pd.DataFrame({"group": modules["group"], "side": modules["side"], "y": centres})
     place = {"x": 0, "xref": "paper", "xanchor": "right", "yref": "y", "showarrow": False}
     words: list[dict[str, Any]] = []  # added at once: plotly checks all it has again with each one that is added
-    room = LABEL * (float(centres[-1]) + 0.5) / (0.8 * (drawn.layout.height or 400)) if len(centres) else 0.0
+    height: Any = drawn.layout["height"]
+    room = LABEL * (float(centres[-1]) + 0.5) / (0.8 * (height or 400)) if len(centres) else 0.0
     last = -np.inf
     for label, part in places.groupby("group", sort=False):
         font, middle = {"size": 12, "color": colours.text}, float(part["y"].mean())
