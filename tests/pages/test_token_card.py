@@ -81,5 +81,18 @@ def test_why_there_are_none_is_a_sentence(app: AppTest, monkeypatch: pytest.Monk
     assert "no chat template" in app.error[0].value
 
 
+def test_a_model_that_cannot_write_is_named_before_anything_is_loaded(app: AppTest) -> None:
+    assert "minilm is an encoder and cannot write texts" in app.warning[0].value
+    preset = open_page("launch", preset="Instruction tuning")
+    assert not [one for one in preset.warning if "encoder" in one.value]
+    assert preset.button(key="ask-tokens").disabled is False
+
+
+def test_an_experiment_on_texts_to_write_shows_them_too(runs_dir: Path) -> None:
+    sent = uploads.keep(runs_dir, "talks.jsonl", b"".join(LINE % number for number in range(12)))
+    app = open_page("launch", mode="experiment", data="upload", upload=sent.parent.name)
+    assert app.button(key="ask-tokens").disabled is False
+
+
 def test_labels_have_no_loss_mask() -> None:
     assert not [button for button in open_page("launch").button if button.key == "ask-tokens"]

@@ -49,7 +49,7 @@ class Source:
     def is_written(self) -> bool:
         """Whether a language model learns to write the data."""
         embedded = assets.DATASETS.get(self.values.get("data.name") or "")
-        if embedded is not None and "data.task" not in self.values:
+        if embedded is not None and self.values.get("data.task") is None:
             return data_kind.is_written(data_kind.of_columns(list(embedded.columns)))
         return self.values.get("data.task") in GENERATIVE
 

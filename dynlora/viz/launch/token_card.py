@@ -11,7 +11,8 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
 from dynlora.viz.kit import config_fields
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import token_view
+from dynlora.viz.launch import form_model, token_view
+from dynlora.viz.launch.data_source import Source
 from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, under
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
@@ -19,16 +20,25 @@ KEPT = 4
 """Previews that a session remembers, so that going back to earlier settings shows theirs again."""
 
 
-def show_tokens(config: Mapping[str, Any], missing: str = "") -> None:
-    """Draw the button that asks for the tokens, and what was answered for these settings.
+def show_tokens(config: Mapping[str, Any], source: Source, place: Any) -> None:
+    """Draw the button that asks for the tokens, and what was answered; nothing for data with labels.
 
     Args:
         config: the whole configuration, as the form has it.
-        missing: what has to be given first, in a sentence; the button waits for it.
+        source: the choice of data; the button waits for what it misses.
+        place: container of the card.
     """
-    if is_read_only():
+    if is_read_only() or not source.is_written:
         return
-    with card("Tokens and loss mask", "tokens"):
+    missing = source.missing
+    with place, card("Tokens and loss mask", "tokens"):
+        usual = form_model.config_field("model.name").default
+        if (config.get("model") or {}).get("name") in (None, usual):
+            st.warning(
+                f"The model {usual} is an encoder and cannot write texts. Set Model to a decoder, such as "
+                "smollm2\\-135m, or begin with the preset Instruction tuning.",
+                icon=":material/warning:",
+            )
         known = st.session_state.setdefault("token-previews", {})
         key = _key(config)
         pressed = st.button(
