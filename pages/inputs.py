@@ -99,7 +99,7 @@ def show_probe(view: Any) -> None:
         inputs_view.selectable(figure, inputs_text.probe(view.examples), "probe")
         cards.under(inputs_text.probe(view.examples), points, "probe")
     with cards.card(f"Selected examples: {len(chosen)}" if chosen else "Probe examples by loss", "listed"):
-        cards.texts(inputs_model.listed(view.examples, chosen))
+        cards.texts(inputs_model.listed(view.examples, chosen, writes=view.writes))
         inputs_view.pin_link(run.id, chosen)
         inputs_view.depth_chart(view, chosen)
 

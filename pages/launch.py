@@ -16,6 +16,7 @@ from dynlora.viz.launch import (
     preflight_card,
     start_from,
     sweep_form,
+    token_card,
 )
 from dynlora.viz.launch import form as launch_form
 from dynlora.viz.ui import cards, frame, kept_form, run_picker, url_state
@@ -67,6 +68,7 @@ def show_run() -> None:
         strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
     missing = source.missing or data_source.check_source(configs[0], source, check_place)
+    token_card.show_tokens(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         launch_form.start_button(configs, missing)
@@ -86,7 +88,9 @@ def show_experiment() -> None:
         found = experiment_form.pick_experiment(STRATEGIES, start)
     with cards.card("Model and training", "what"), frame.guarded():
         values = launch_form.what_is_shared(start) | source.values
-    missing = source.missing or data_source.check_source(experiment_form.example(values, found), source, check_place)
+    example = experiment_form.example(values, found)
+    missing = source.missing or data_source.check_source(example, source, check_place)
+    token_card.show_tokens(example, source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         experiment_form.start_experiment(values, found, missing)
     experiment_form.show_check(values, found)

@@ -20,6 +20,13 @@ MERGES = ("Ġ t", "h e", "Ġt he", "Ġ Ġ", "i n")
 LAYERS, WIDTH, HEADS, KV_HEADS, INNER = 2, 64, 4, 2, 96
 
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Of the shape that the real one has."""
+
+
 def save_tiny_gguf(path: Path, *, seed: int = 0, **facts: Any) -> Path:
     """Write a GGUF file: matrices in Q4_1, the embedding in Q8_0, norms in float32, as in the real one.
 
@@ -53,6 +60,7 @@ def save_tiny_gguf(path: Path, *, seed: int = 0, **facts: Any) -> Path:
     writer.add_unk_token_id(0)
     writer.add_pad_token_id(2)
     writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
     rng = np.random.default_rng(seed)
     for name, shape in _shapes(len(tokens)).items():
         values = rng.normal(facts.get("norm", 1.0) if len(shape) == 1 else 0.0, 0.1, shape).astype(np.float32)

@@ -178,12 +178,12 @@ _SMOLLM2 = EmbeddedModel(
         "config.json": "7876615c840e11f2e5039aa6bce8b26b6211c3e8cc2dc5b977f6f4a3522c59cf",
         "model.safetensors": "d8d8571b3af99053c8ad455ce009d8479eec5da515f80a417c075d0a7f317904",
         "tokenizer.json": "f46268a32efe96f6ee224f24513145e8c1a225a869dbba288eeeafe13f86c525",
-        "tokenizer_config.json": "c143aa0b72509451feda7f18c8c08e699c522fda5e1fb280a7e197b638da193d",
+        "tokenizer_config.json": "7f728370b84a584ffc37823f0b3dbde77cb4437e9b2648b9aba00a7fabc33959",
     },
     licence="Apache-2.0",
     description="Llama decoder, 30 layers, hidden 576, 134.5 M parameters, 210 linear modules in its blocks; "
     "SmolLM2-135M-Instruct, its weights rounded to 4 bits (Q4_1) and unpacked",
-    size=270_820_652,
+    size=270_821_048,
 )
 
 _SENTIMENT4 = EmbeddedDataset(

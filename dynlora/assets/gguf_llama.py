@@ -48,6 +48,9 @@ _SPLITTERS: Mapping[str, dict[str, Any]] = {
 }
 """How text is split before merging, by what GGUF calls it."""
 
+_CHAT_TEMPLATE = "tokenizer.chat_template"
+"""How a conversation is written down; models without one only continue texts."""
+
 _CONTROL = 3
 """GGUF's type of a token that stands for no text."""
 
@@ -144,7 +147,7 @@ def _tokenizer(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer_config(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what transformers adds to the tokenizer: the class, the special tokens and the longest text."""
+    """Return what transformers adds to the tokenizer: class, special tokens, longest text and chat template."""
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     tokens = facts["tokenizer.ggml.tokens"]
     return {
@@ -157,6 +160,7 @@ def _tokenizer_config(facts: Mapping[str, Any]) -> dict[str, Any]:
             for name, key in names.items()
             if f"tokenizer.ggml.{key}_token_id" in facts
         },
+        **({"chat_template": facts[_CHAT_TEMPLATE]} if _CHAT_TEMPLATE in facts else {}),
     }
 
 

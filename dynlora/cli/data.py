@@ -1,4 +1,4 @@
-"""`dynlora data check`: every fault of a data file at once, by line; nothing is trained and torch is not loaded."""
+"""`dynlora data check`: every fault of a file at once, by line, without torch; `dynlora data tokens`: its tokens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dynlora.cli.options import configured, reports
 from dynlora.cli.terminal import shown
 
 
@@ -40,6 +41,24 @@ def check(
     document = asdict(found)
     click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(in_words(document)))
     sys.exit(1 if found.faults else 0)
+
+
+@data.command()
+@configured
+@reports
+def tokens(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> tuple[dict[str, Any], str]:
+    """Show the tokens that a language model sees of a few examples, and which of them are in the loss.
+
+    The chat template is applied, and examples that lose their completion to data.max_length are listed by line.
+    """
+    from dynlora.cli.commands import fetch, read_config
+
+    settings = read_config(config, overrides, name)
+    fetch(settings)
+    from dynlora.training.token_preview import format_preview, token_preview
+
+    found = token_preview(settings)
+    return found, format_preview(found)
 
 
 def check_file(path: Path, columns: dict[str, str], overrides: tuple[str, ...]) -> Any:
@@ -78,14 +97,27 @@ def in_words(found: dict[str, Any]) -> str:
     lines = [found["conclusion"], ""]
     for fault in found["faults"]:
         lines.append(f"{fault['title']}: {fault['sentence']}")
-        lines += [f"    {row['place']}: {row['text'][:60]!r}, {row['label'][:40]!r}" for row in fault["examples"][:3]]
+        lines += [f"    {row['place']}: {_cells(row)}" for row in fault["examples"][:3]]
     lines += [item["sentence"] for item in found["repaired"]]
     sizes = ", ".join(f"{count:,} {part}" for part, count in found["rows"].items())
-    named = ", ".join(f"{key}={name}" for key, name in found["columns"].items() if name is not None)
+    named = ", ".join(f"{key}={name}" for key, name in _columns(found["columns"]).items())
     lines += [f"Rows: {sizes}. Columns: {named}.", *(f"Read: {note}." for note in found["notes"])]
     if any(fault["repair"] is not None for fault in found["faults"]):
         lines.append(f"All repairs at once: {setting(found['repairs'])}")
     return "\n".join(line for line in lines if line or found["faults"])
+
+
+def _columns(columns: dict[str, Any]) -> dict[str, str]:
+    """Return the columns by the settings of section `data` that name them."""
+    is_pair = columns.get("is_generative") and columns.get("text_pair") is not None
+    words = {"text": "prompt", "text_pair": "completion"} if is_pair else {}
+    return {words.get(key, key): name for key, name in columns.items() if name is not None and key != "is_generative"}
+
+
+def _cells(row: dict[str, str]) -> str:
+    """Return text and label, or completion, of an example."""
+    return ", ".join(repr(row[key][:most]) for key, most in (("text", 60), ("label", 40), ("completion", 40))
+                     if key in row)  # fmt: skip
 
 
 def setting(repairs: list[Any]) -> str:

@@ -23,7 +23,8 @@ from dynlora.store.schema import run_folder
 
 NEEDED = (
     "torch", "accelerate", "datasets", "dynlora.strategies", "dynlora.tasks.classification",
-    "dynlora.tasks.regression", "dynlora.training.run", "dynlora.training.preflight", "dynlora.training.queued",
+    "dynlora.tasks.regression", "dynlora.tasks.causal_lm", "dynlora.training.run", "dynlora.training.preflight",
+    "dynlora.training.queued",
     "dynlora.inference.worker", "dynlora.inference.export", "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
 )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from dynlora.data_files.conversations import is_conversation
 from dynlora.errors import DataError
 
 TEXTS = ("text", "sentence", "sentence1", "question1", "question", "premise", "review", "content")
@@ -135,6 +136,47 @@ def guessed(rows: pd.DataFrame) -> dict[str, str | None]:
         "label": label,
         "group_by": next((name for name in _named(others, GROUPS) if name != label), None),
     }
+
+
+KINDS = ("labelled", "completion", "messages", "text")
+"""Kinds of data: a text with a label; a prompt with its completion; conversations; and texts without anything else."""
+
+
+def guessed_kind(rows: pd.DataFrame) -> str:
+    """Return what kind of data a table is likely to be, one of `KINDS`."""
+    names = [str(name) for name in rows.columns]
+    if any(_holds_conversations(rows, name) for name in _named(names, MESSAGES)):
+        return "messages"
+    if not _named(names, LABELS):
+        if _pair_of(names, PROMPTS) != (None, None):
+            return "completion"
+        if "text" in names and {*names} <= {*BESIDE_TEXT}:
+            return "text"
+    return "labelled"
+
+
+def guessed_written(rows: pd.DataFrame) -> dict[str, str | None]:
+    """Return which column of texts to be written is likely to hold what: prompt, completion, messages, answer."""
+    names = [str(name) for name in rows.columns]
+    prompt, completion = _pair_of(names, PROMPTS)
+    messages = next((name for name in _named(names, MESSAGES) if _holds_conversations(rows, name)), None)
+    answer = next((name for name in _named(names, ANSWERS) if name != completion), None)
+    return {"prompt": prompt, "completion": completion, "messages": messages, "answer": answer}
+
+
+def _pair_of(names: Sequence[str], pairs: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the first pair of which both columns are there, as the table spells them."""
+    for pair in pairs.items():
+        found = _named(names, pair)
+        if len(found) == 2:
+            return found[0], found[1]
+    return None, None
+
+
+def _holds_conversations(rows: pd.DataFrame, name: str) -> bool:
+    """Say whether most cells of a column are conversations."""
+    cells = list(rows[name].head(20))
+    return 2 * sum(map(is_conversation, cells)) > len(cells)
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> list[str]:

@@ -9,6 +9,9 @@ from typing import Any
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 """Other names of roles, and what chat templates call them."""
 
+FIRST, ASKS, SAYS = ("system", "developer"), ("user", "tool"), ("assistant",)
+"""Roles of instructions, of what is answered, and of who answers."""
+
 Turn = dict[str, str]
 
 
@@ -28,6 +31,19 @@ def conversation(value: Any) -> list[Turn]:
     return [_turn(item) for item in value]
 
 
+def is_conversation(value: Any) -> bool:
+    """Say whether a cell, also one of a pandas frame, is a conversation."""
+    try:
+        return bool(conversation(plain(value)))
+    except ValueError:
+        return False
+
+
+def plain(value: Any) -> Any:
+    """Return a cell of a pandas frame, where a list is an array, as a list."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _turn(item: Any) -> Turn:
     """Return one message."""
     if not isinstance(item, dict):
@@ -44,3 +60,21 @@ def asked_and_said(turns: Sequence[Turn]) -> tuple[str, str]:
     asked = turns[:last]
     text = asked[0]["content"] if len(asked) == 1 else "\n".join(f"{turn['role']}: {turn['content']}" for turn in asked)
     return text, turns[last]["content"] if last < len(turns) else ""
+
+
+def order_fault(roles: Sequence[str]) -> str:
+    """Return what is wrong with the order of roles, in words; empty where nothing is.
+
+    Many chat templates refuse other orders than system, user, assistant, user, assistant and so on.
+    """
+    known = (*FIRST, *ASKS, *SAYS)
+    for place, (role, before) in enumerate(zip(roles, [None, *roles], strict=False)):
+        if role not in known:
+            return f"the role {role[:20]!r} is none of {', '.join(known)}"
+        if role in FIRST and place:
+            return f"a {role} message follows other messages"
+        if role in SAYS and before not in ASKS:
+            return "an assistant's message follows no user's"
+        if role == "user" and before == "user":
+            return "two user's messages follow each other"
+    return ""

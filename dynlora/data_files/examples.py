@@ -36,6 +36,7 @@ class Examples:
         row: position in its table, (n,).
         side: `TRAIN` or `HELD_OUT`, (n,).
         class_names: what whole numbers of the label mean, where the data says so.
+        roles: of each conversation in order, none where a cell is no conversation; empty without conversations.
     """
 
     tables: tuple[Table, ...]
@@ -47,6 +48,7 @@ class Examples:
     row: np.ndarray
     side: np.ndarray
     class_names: Sequence[str] | None = None
+    roles: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -70,20 +72,23 @@ class Examples:
             [] if name is None else [value for table in tables for value in table.values(name)]
             for name in (columns.text, columns.text_pair, columns.label)
         )
+        roles: list[tuple[str, ...]] = []
         if columns.messages is not None:
-            text, pair = _read_conversations(tables, columns.messages)
+            text, pair, roles = _read_conversations(tables, columns.messages)
         side = np.concatenate([np.full(len(table), position) for position, table in enumerate(tables)])
         row = np.concatenate([np.arange(len(table)) for table in tables])
         names = class_names or (sides.train.class_names(columns.label) if columns.label else None)
-        return cls(tables, columns, text, pair, label, side.copy(), row, side, names)
+        return cls(tables, columns, text, pair, label, side.copy(), row, side, names, roles)
 
     def take(self, keep: np.ndarray) -> Examples:
         """Return the rows where `keep`, (n,), is true."""
         chosen = np.flatnonzero(keep)
-        text, pair, label = ([values[row] for row in chosen] if values else [] for values in
-                             (self.text, self.pair, self.label))  # fmt: skip
-        return replace(self, text=text, pair=pair, label=label, table=self.table[chosen], row=self.row[chosen],
-                       side=self.side[chosen])  # fmt: skip
+        text, pair, label, roles = ([values[row] for row in chosen] if values else [] for values in
+                                    (self.text, self.pair, self.label, self.roles))  # fmt: skip
+        return replace(
+            self, text=text, pair=pair, label=label, roles=roles, table=self.table[chosen], row=self.row[chosen],
+            side=self.side[chosen],
+        )  # fmt: skip
 
     def with_side(self, side: np.ndarray) -> Examples:
         """Return the rows with other sides, (n,); what is worked out of texts and labels serves both."""
@@ -185,15 +190,23 @@ class Examples:
         return table.names[int(table.file[own])], table.unit, int(table.place[own])
 
 
-def _read_conversations(tables: Sequence[Table], column: str) -> tuple[list[Any], list[Any]]:
-    """Return what was asked and what was said in each conversation; None where a cell is none."""
-    found: list[tuple[Any, Any]] = []
+def _read_conversations(tables: Sequence[Table], column: str) -> tuple[list[Any], list[Any], list[tuple[str, ...]]]:
+    """Return what was asked, what was said and the roles of each conversation; None, None and () where a cell is none.
+
+    What was said is None where the assistant has not the last word.
+    """
+    found: list[tuple[Any, Any, tuple[str, ...]]] = []
     for value in (value for table in tables for value in table.values(column)):
         try:
-            found.append(asked_and_said(conversation(value)))
+            turns = conversation(value)
         except ValueError:
-            found.append((None, None))
-    return [asked for asked, _ in found], [said for _, said in found]
+            found.append((None, None, ()))
+            continue
+        asked, said = asked_and_said(turns)
+        roles = tuple(turn["role"] for turn in turns)
+        found.append((asked, said if roles[-1] == "assistant" else None, roles))
+    asked, said, roles = ([row[place] for row in found] for place in range(3))
+    return asked, said, roles
 
 
 def is_empty(value: Any) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from dynlora.data_files import finders, splitting
+from dynlora.data_files import finders, splitting, written_faults
 from dynlora.data_files.columns import GROUPS
 from dynlora.data_files.examples import HELD_OUT, Examples
+from dynlora.data_files.fault import Drop, Fault
 from dynlora.data_files.repair_list import LIKE
 from dynlora.data_files.words import counted, places, quoted, several
 from dynlora.safe_files import printable
@@ -26,68 +26,34 @@ EXAMPLES = 50
 """Rows that are shown of each fault."""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One kind of fault.
-
-    Attributes:
-        kind: its name.
-        title: two or three words.
-        rows: positions of its rows; empty for a fault of the whole table.
-        sentence: file, lines, rule and remedy.
-        repair: what removes it, as a configuration holds it; None where only a person can.
-        action: the repair in words, for a button.
-        refuses: training refuses the data because of it.
-    """
-
-    kind: str
-    title: str
-    rows: np.ndarray
-    sentence: str
-    repair: Any = None
-    action: str = ""
-    refuses: bool = field(default=False)
-
-
-@dataclass(frozen=True)
-class _Drop:
-    """A fault of single rows that a repair of `finders.DROPPED_BY` leaves out."""
-
-    kind: str
-    title: str
-    repair: str
-    problem: str
-    remedy: str
-    refuses: bool = False
-    of_classes: bool = False
-
-
 _EARLY = (
-    _Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
-    _Drop("empty_label", "Empty label", "drop_empty_labels", "the label is empty (data.label={label})", "fill it",
+    Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
+    Drop("empty_label", "Empty label", "drop_empty_labels", "the label is empty (data.label={label})", "fill it",
           True),
-    _Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
-    _Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
+    Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
+    Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
           "the text differs from an earlier one of its class only by case, punctuation or spaces", "keep one of them"),
-    _Drop("similar", "Similar texts", "drop_similar",
+    Drop("similar", "Similar texts", "drop_similar",
           f"the text shares {LIKE.replace('their', 'its')} with an earlier one of its class", "keep one of them"),
-    _Drop("conflict", "Conflicting labels", "drop_conflicts", "the same text has another label in another row",
+    Drop("conflict", "Conflicting labels", "drop_conflicts", "the same text has another label in another row",
           "correct the label", of_classes=True),
-    _Drop("rare", "Classes with one row", "drop_rare", "no other row has its class", "add rows of the class",
+    Drop("rare", "Classes with one row", "drop_rare", "no other row has its class", "add rows of the class",
           of_classes=True),
 )  # fmt: skip
 _LATE = (
-    _Drop("near_shared", "Nearly the same text held out", "drop_near_shared",
+    Drop("near_shared", "Nearly the same text held out", "drop_near_shared",
           "the training text is in the held-out part too but for case, punctuation or spaces", "keep it on one side"),
-    _Drop("similar_shared", "Similar text held out", "drop_similar_shared",
+    Drop("similar_shared", "Similar text held out", "drop_similar_shared",
           f"the training text shares {LIKE.replace('their', 'its')} with a held-out text of its class",
           "keep them on one side"),
-    _Drop("unseen", "Held-out class never trained", "drop_unseen",
+    Drop("unseen", "Held-out class never trained", "drop_unseen",
           "the held-out class is in no training example", "add training examples of it", of_classes=True),
 )  # fmt: skip
 
 
-def found_in(rows: Examples, split: Examples | None, has_classes: bool | None, max_length: int) -> Iterator[Fault]:
+def found_in(
+    rows: Examples, split: Examples | None, has_classes: bool | None, max_length: int, loss_on: str | None = None
+) -> Iterator[Fault]:
     """Yield every fault, those first that training refuses.
 
     Args:
@@ -95,32 +61,36 @@ def found_in(rows: Examples, split: Examples | None, has_classes: bool | None, m
         split: the same rows with both sides; None where they cannot be split.
         has_classes: labels are classes; None where the labels say so themselves.
         max_length: `data.max_length`, in tokens.
+        loss_on: `data.loss_on`, for texts to be written.
     """
+    writes = bool(rows.columns.is_generative)
     has_classes = bool(rows.label) and (not rows.is_numeric if has_classes is None else has_classes)
     whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
     yield from _encoding(rows)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
     use_classes = has_classes and not is_column_wrong
-    for drop in _EARLY:
+    for drop in written_faults.early(rows, loss_on) if writes else _EARLY:
         if drop.kind == "duplicate" and use_classes:
             yield from _spellings(rows)  # merged classes may make duplicates
         if (use_classes or not drop.of_classes) and not (drop.kind == "empty_label" and not rows.label):
             yield from _dropped(rows, drop)
     if split is not None:
         yield from _on_both_sides(split, use_classes)
-        for drop in _LATE:
+        for drop in written_faults.LATE if writes else _LATE:
             if use_classes or not drop.of_classes:
                 yield from _dropped(split, drop)
+    yield from _lost(rows, max_length) if writes and rows.pair else ()
     yield from _long(rows, max_length)
 
 
-def _dropped(rows: Examples, drop: _Drop) -> Iterator[Fault]:
+def _dropped(rows: Examples, drop: Drop) -> Iterator[Fault]:
     """Yield the fault of rows that a repair leaves out."""
-    chosen = np.flatnonzero(finders.DROPPED_BY[drop.repair](rows))
+    chosen = np.flatnonzero((drop.finds or finders.DROPPED_BY[drop.repair])(rows))
     if len(chosen):
+        columns = rows.columns
         problem = drop.problem.format(
-            text=_shown(rows.columns.text or rows.columns.messages), label=_shown(rows.columns.label)
+            text=_shown(columns.text or columns.messages), label=_shown(columns.label), pair=_shown(columns.text_pair)
         )
         ways = f"{drop.remedy}, or leave {'it' if len(chosen) == 1 else 'them'} out with data.repair=[{drop.repair}]"
         yield Fault(drop.kind, drop.title, chosen, f"{places(rows, chosen)}: {problem}; {ways}.", drop.repair,
@@ -240,11 +210,22 @@ def _group_column(rows: Examples) -> str | None:
     return rows.columns.text
 
 
+def _lost(rows: Examples, max_length: int) -> Iterator[Fault]:
+    """Yield rows that will lose their whole completion to truncation, by estimate."""
+    chosen = np.flatnonzero(finders.lost(rows, max_length))
+    if len(chosen):
+        problem = f"by estimate the prompt alone has data.max_length={max_length} tokens or more"
+        effect = "the completion is cut off and the row is left out of training; raise data.max_length"
+        yield Fault("lost", "Completion cut off", chosen, f"{places(rows, chosen)}: {problem}: {effect}.")
+
+
 def _long(rows: Examples, max_length: int) -> Iterator[Fault]:
     """Yield texts that will be truncated, by estimate."""
-    chosen = np.flatnonzero(finders.long(rows, max_length))
+    is_lost = finders.lost(rows, max_length) if rows.columns.is_generative and rows.pair else np.zeros(len(rows), bool)
+    chosen = np.flatnonzero(finders.long(rows, max_length) & ~is_lost)
     if len(chosen):
-        most = max(finders.tokens_of(rows.text[row]) for row in chosen)
+        pairs = rows.pair or [""] * len(rows)
+        most = max(finders.tokens_of(rows.text[row]) + finders.tokens_of(pairs[row]) for row in chosen)
         problem = f"by estimate more than data.max_length={max_length} tokens (at most about {most:,.0f})"
         remedy = "what is beyond is not read; raise data.max_length or shorten the texts"
         yield Fault("long", "Texts too long", chosen, f"{places(rows, chosen)}: {problem}, and {remedy}.")

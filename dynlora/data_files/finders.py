@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.data_files import similarity
+from dynlora.data_files.conversations import SAYS, order_fault
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, is_empty
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
@@ -20,12 +21,61 @@ CHARACTERS_PER_TOKEN = 4.5
 
 
 def empty_texts(rows: Examples) -> np.ndarray:
-    """Return rows of which a text is empty."""
-    return _where(is_empty(value) for value in rows.text) | _where_pair(rows)
+    """Return rows of which a text is empty; a conversation that ends without an answer has no empty text."""
+    return empty_prompts(rows) | (empty_answers(rows) if rows.roles else empty_pairs(rows))
 
 
-def _where_pair(rows: Examples) -> np.ndarray:
+def empty_prompts(rows: Examples) -> np.ndarray:
+    """Return rows of which the text, or what is before a completion, is empty."""
+    return _where(is_empty(value) for value in rows.text)
+
+
+def empty_pairs(rows: Examples) -> np.ndarray:
+    """Return rows of which the second text, or the completion, is empty."""
     return _where(is_empty(value) for value in rows.pair) if rows.pair else np.zeros(len(rows), bool)
+
+
+def no_conversations(rows: Examples) -> np.ndarray:
+    """Return rows whose cell is no conversation."""
+    return _where(not roles for roles in rows.roles)
+
+
+def empty_questions(rows: Examples) -> np.ndarray:
+    """Return conversations in which what the assistant answers is empty."""
+    return empty_prompts(rows) & ~no_conversations(rows)
+
+
+def empty_answers(rows: Examples) -> np.ndarray:
+    """Return conversations of which the last answer is there and empty."""
+    return _where(value is not None and is_empty(value) for value in rows.pair)
+
+
+def unanswered(rows: Examples) -> np.ndarray:
+    """Return conversations in which the assistant has not the last word."""
+    return _where(bool(roles) and roles[-1] not in SAYS for roles in rows.roles or [()] * len(rows))
+
+
+def without_assistant(rows: Examples) -> np.ndarray:
+    """Return conversations in which the assistant says nothing."""
+    return unanswered(rows) & _where(not set(SAYS) & set(roles) for roles in rows.roles or [()] * len(rows))
+
+
+def roles_out_of_order(rows: Examples) -> np.ndarray:
+    """Return conversations whose roles are in an order that many chat templates refuse."""
+    return _where(bool(roles) and bool(order_fault(roles)) for roles in rows.roles or [()] * len(rows))
+
+
+def shared_prompts(rows: Examples) -> np.ndarray:
+    """Return training rows whose prompt is held out too, with another completion."""
+    if not rows.pair:
+        return np.zeros(len(rows), bool)
+    prompts = [None if key is None else key[0] for key in rows.keys]
+    return _on_both_sides(rows, prompts) & ~shared(rows)
+
+
+def lost(rows: Examples, max_length: int) -> np.ndarray:
+    """Return rows whose prompt alone has, by estimate, `max_length` tokens or more."""
+    return _where(len(str(text)) >= max_length and tokens_of(text) >= max_length for text in rows.text)
 
 
 def empty_labels(rows: Examples) -> np.ndarray:
@@ -216,5 +266,8 @@ DROPPED_BY: dict[str, Callable[[Examples], np.ndarray]] = {
     "drop_similar_shared": similar_shared,
     "drop_rare": rare,
     "drop_unseen": unseen,
+    "drop_role_order": roles_out_of_order,
+    "drop_unanswered": unanswered,
+    "drop_shared_prompts": shared_prompts,
 }
 """What each repair leaves out, by its name in `data.repair`."""

@@ -12,6 +12,7 @@ from dynlora.data_files.similarity import PIECE, SHARE
 DropName = Literal[
     "drop_empty_texts", "drop_empty_labels", "drop_duplicates", "drop_near_duplicates", "drop_similar",
     "drop_conflicts", "drop_shared", "drop_near_shared", "drop_similar_shared", "drop_rare", "drop_unseen",
+    "drop_role_order", "drop_unanswered", "drop_shared_prompts",
 ]  # fmt: skip
 
 LIKE = f"{SHARE:.0%} or more of their pieces of {PIECE} characters".replace("%", " %")
@@ -29,10 +30,22 @@ DROPS: Mapping[str, str] = {
     "drop_similar_shared": f"training examples that share {LIKE} with a held-out text of their class",
     "drop_rare": "the row of a class that has only one",
     "drop_unseen": "held-out examples of a class that is never trained on",
+    "drop_role_order": "conversations whose roles are out of order",
+    "drop_unanswered": "conversations that do not end with an answer of the assistant",
+    "drop_shared_prompts": "training examples whose prompt is held out too",
 }
 """What each repair without values leaves out."""
 
-LATE = ("drop_shared", "drop_near_shared", "drop_similar_shared", "drop_unseen")
+WRITTEN_DROPS: Mapping[str, str] = {
+    "drop_empty_texts": "rows without a text, prompt, completion or conversation",
+    "drop_duplicates": "rows that repeat an earlier row",
+    "drop_near_duplicates": "rows that differ from an earlier row by case, punctuation or spaces only",
+    "drop_similar": f"rows that share {LIKE} with an earlier row",
+    "drop_similar_shared": f"training examples that share {LIKE} with a held-out text",
+}
+"""The same where texts are to be written and there are no labels, as far as the words differ."""
+
+LATE = ("drop_shared", "drop_near_shared", "drop_similar_shared", "drop_unseen", "drop_shared_prompts")
 """Repairs that need both sides: they come after the rows were split, all others before."""
 
 

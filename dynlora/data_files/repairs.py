@@ -11,7 +11,7 @@ import numpy as np
 from dynlora.data_files import finders, splitting
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples
 from dynlora.data_files.opening import refusal
-from dynlora.data_files.repair_list import DROPS, LATE, Merge, Repair, SplitBy, plain
+from dynlora.data_files.repair_list import DROPS, LATE, WRITTEN_DROPS, Merge, Repair, SplitBy, plain
 from dynlora.data_files.words import counted, places, quoted
 
 
@@ -80,8 +80,9 @@ def _carried_out(rows: Examples, repair: Repair) -> tuple[Examples, Done]:
     name = str(repair)
     found = finders.DROPPED_BY[name](rows)
     count = int(found.sum())
+    words = WRITTEN_DROPS.get(name, DROPS[name]) if rows.columns.is_generative else DROPS[name]
     where = f" ({places(rows, np.flatnonzero(found))})" if count else ""
-    return rows.take(~found), Done(name, count, f"Left out {counted(count, 'row')}: {DROPS[name]}{where}.")
+    return rows.take(~found), Done(name, count, f"Left out {counted(count, 'row')}: {words}{where}.")
 
 
 def _split(rows: Examples, group: str | None, draw: Draw) -> tuple[Examples, list[Done]]:

@@ -43,6 +43,7 @@ class CheckConfig:
     is_generative: bool | None = None
     has_classes: bool | None = None
     max_length: int = 128
+    loss_on: str | None = None
     encoding: str | None = None
     eval_fraction: float = 0.1
     repair: tuple[Repair, ...] = ()
@@ -118,7 +119,7 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
     early, split, done = _repaired(rows, wanted.repair, draw)
-    found = list(faults.found_in(early, split, wanted.has_classes, wanted.max_length))
+    found = list(faults.found_in(early, split, wanted.has_classes, wanted.max_length, wanted.loss_on))
     known = split if split is not None else early
     held_out = faults.held_out_count(known) if split is not None else 0
     return CheckResult(
@@ -135,6 +136,18 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     )
 
 
+def split_rows(path: Path, wanted: CheckConfig) -> Examples:
+    """Return the rows of a file or folder on both sides, repaired as training repairs them.
+
+    Raises:
+        DataError: when it cannot be read or split, or lacks a column that is named.
+    """
+    sides = read_sides(path, encoding=wanted.encoding)
+    chosen = column_names.resolved(sides.train.columns, wanted.columns)
+    rows = Examples.of(sides, chosen, wanted.class_names or None)
+    return repairs.repaired(rows, wanted.repair, repairs.Draw(wanted.seed, wanted.eval_fraction))[0]
+
+
 def _all_repairs(done: list[Any], found: Sequence[Fault], is_split_here: bool) -> list[Any]:
     """Return repairs that are in the configuration and those of all faults, each once."""
     more = [fault.repair for fault in found if fault.repair is not None]
@@ -149,16 +162,24 @@ def _all_repairs(done: list[Any], found: Sequence[Fault], is_split_here: bool) -
 def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[str, str]:
     """Return likely columns of a file for keys of section `data` that were left open.
 
+    Where the file holds conversations, completions or plain text, and neither text nor label is named, these are found.
+
     Raises:
         DataError: when the file cannot be read.
     """
     if not keys:
         return {}
-    found = column_names.guessed(read_sides(path, GUESS_ROWS, encoding).train.rows.to_pandas())
+    rows = read_sides(path, GUESS_ROWS, encoding).train.rows.to_pandas()
+    kind = column_names.guessed_kind(rows)
+    if kind != "labelled" and {"text", "label"} <= {*keys}:
+        written = column_names.guessed_written(rows)
+        roles = {"completion": ("prompt", "completion"), "messages": ("messages",)}.get(kind, ())
+        return {role: name for role in roles if (name := written[role]) is not None}
+    found = column_names.guessed(rows)
     return {key: name for key in keys if (name := found[key]) is not None}
 
 
-LATE_KINDS = ("shared", "shared_other_label", "near_shared", "similar_shared", "unseen")
+LATE_KINDS = ("shared", "shared_prompt", "shared_other_label", "near_shared", "similar_shared", "unseen")
 """Faults that are looked for after the split."""
 
 
@@ -221,8 +242,10 @@ def _place(rows: Examples, row: int) -> dict[str, Any]:
 def _example(rows: Examples, row: int) -> dict[str, Any]:
     """Return a row for reading."""
     name, unit, place = rows.where(row)
-    label = rows.label[row] if rows.label else None
-    return {"place": f"{name}, {unit} {place:,}", "text": _cut(rows.text[row]), "label": _cut(label)}
+    found = {"place": f"{name}, {unit} {place:,}", "text": _cut(rows.text[row])}
+    if rows.columns.is_generative:
+        return found | ({"completion": _cut(rows.pair[row])} if rows.pair else {})
+    return found | {"label": _cut(rows.label[row] if rows.label else None)}
 
 
 def _cut(value: Any) -> str:

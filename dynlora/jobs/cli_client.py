@@ -44,6 +44,11 @@ def preflight_command(config: Path) -> list[str]:
     return [sys.executable, "-m", "dynlora", "preflight", "--config", str(config), "--json"]
 
 
+def tokens_command(config: Path) -> list[str]:
+    """Return the command that shows the tokens of a configuration's data, and which of them are in the loss."""
+    return [sys.executable, "-m", "dynlora", "data", "tokens", "--config", str(config), "--json"]
+
+
 def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end, without input, and return what it said.
 
@@ -114,6 +119,22 @@ def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 30
         StorageError: when the disk does not take the configuration.
         DynloraError: when the child fails or takes too long.
     """
+    return _asked(preflight_command, config, runs_dir, "the configuration was not checked", timeout_s)
+
+
+def token_preview(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 300.0) -> dict[str, Any]:
+    """Return what `dynlora data tokens --json` says of a configuration.
+
+    Raises:
+        ConfigError, StorageError, DynloraError: as `preflight`.
+    """
+    return _asked(tokens_command, config, runs_dir, "the tokens were not shown", timeout_s)
+
+
+def _asked(
+    command: Callable[[Path], list[str]], config: dict[str, Any], runs_dir: Folder, failed: str, timeout_s: float
+) -> dict[str, Any]:
+    """Return what a command says of a configuration that is handed to it in a file; one at a time in a runs folder."""
     incoming = own_folder(runs_root(runs_dir, make=True), INCOMING_DIR)
     text = yaml_text(config)
     request = incoming / f"check-{hashlib.sha256(text.encode()).hexdigest()[:20]}.yaml"
@@ -121,7 +142,7 @@ def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 30
         try:
             with storing("the configuration to check"):
                 write_text(request, text)
-            return answer_of(preflight_command(request), timeout_s, "the configuration was not checked")
+            return answer_of(command(request), timeout_s, failed)
         finally:
             request.unlink(missing_ok=True)
 

@@ -39,7 +39,22 @@ TABLES = {
         "token_accuracy",
         "exact_match",
     ),
-    "best": ("accuracy", "macro_f1", "f1", "matthews", "pearson", "spearman", "mse", "loss", "ece", "brier", "step"),
+    "best": (
+        "accuracy",
+        "macro_f1",
+        "f1",
+        "matthews",
+        "pearson",
+        "spearman",
+        "mse",
+        "loss",
+        "ece",
+        "brier",
+        "perplexity",
+        "token_accuracy",
+        "exact_match",
+        "step",
+    ),  # fmt: skip
     "params": ("budget", "active", "allocated", "gate", "head"),
     "time": ("train_s", "step_ms_median", "strategy_ms_median"),
 }

@@ -68,6 +68,10 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def whole_lengths(self, tokenizer: Any, rows: TextRows) -> list[int]:
+        """Return how many tokens each row has when nothing is cut."""
+
+    @abstractmethod
     def no_labels(self, n: int) -> np.ndarray:
         """Return stand-ins for the labels of n texts that have none, (n,)."""
 
@@ -228,6 +232,10 @@ class LabelledTask(Task):
         encoded = tokenizer(rows.text, rows.text_pair, truncation=True, max_length=limit)
         names = [name for name in tokenizer.model_input_names if name in encoded]
         return EncodedRows([{name: encoded[name][index] for name in names} for index in range(len(rows.text))])
+
+    def whole_lengths(self, tokenizer: Any, rows: TextRows) -> list[int]:
+        """Return the tokens of text, or both texts, as the tokenizer has them."""
+        return [len(ids) for ids in tokenizer(rows.text, rows.text_pair, verbose=False)["input_ids"]]
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
         """Return the logits, (batch, n)."""

@@ -70,6 +70,11 @@ class CausalLM(WritingTask):
         """Return texts as tokens, and the token that each position is to predict as -100 where none counts."""
         return encode_texts(tokenizer, rows, max_length, self.loss_on)
 
+    def whole_lengths(self, tokenizer: Any, rows: TextRows) -> list[int]:
+        """Return the tokens of prompt, completion and end, or of a conversation."""
+        encode = encoder(tokenizer, rows, self.loss_on)
+        return [len(encode(index).ids) for index in range(len(rows.text))]
+
     def group_of(self, label: Any) -> str:
         """Return nothing: there are no labels.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.config import RunConfig
-from dynlora.engine.data.batches import BatchOrder, Tokens, padded_tokens, sorted_batches
-from dynlora.engine.data.text_data import Rows
+from dynlora.engine.data.batches import BatchOrder, padded_tokens, sorted_batches
 from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.loop.trainer import Trainer, checkpoint_every, eval_every
 from dynlora.engine.model.quantized import numbers_in
@@ -22,16 +21,14 @@ from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import parameter_counts
 from dynlora.training.explained import explained
+from dynlora.training.generation_cost import generation_cost, said_generation
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import trainer_check
+from dynlora.training.token_figures import Encoded
 
 MIB = 2**20
 EVALUATED = 64
 """Held-out rows that are timed."""
-
-SHOWN_ROWS = 8
-SHOWN_CHARACTERS = 2000
-"""Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
 
 MEMORY_RULE = (
     "weights, with the copies that compute in bf16; 16 bytes per trained number (itself, its gradient, two moments of "
@@ -49,9 +46,10 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
         settings: the run's config.
 
     Returns:
-        params, kinds (parameters by module kind), modules, tokens, memory_mib, time, schedule, precision, device, task,
-        labels, metric, data, repaired (what was done to the rows, in sentences),
-        preview (a few training rows with the tokens the model sees), and warnings in sentences.
+        params, kinds (parameters by module kind), modules, tokens, memory_mib, time (`generation` is None for a task
+        that writes nothing), schedule, precision, device, task, writes, labels, metric, data, repaired (what was done
+        to the rows, in sentences), preview (a few training rows with the tokens the model sees), and warnings in
+        sentences.
 
     Raises:
         ConfigError, AssetError, DataError: exactly where `train` would refuse, in the same sentence; a ConfigError too
@@ -67,26 +65,32 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
     accelerator = make_accelerator()
     trainer_check(inputs)
     trainer = build_trainer(inputs, NullRecorder(), accelerator)
-    tokens = {
-        "train": _token_figures(inputs, trainer.tokens, inputs.data.train),
-        "held_out": _token_figures(inputs, trainer.evaluation.tokens, inputs.data.held_out),
-    }
+    looked_at = {side: Encoded.of(inputs, side) for side in ("train", "held_out")}
     params, kinds, modules = _parameters(trainer, inputs), _kinds(trainer), len(trainer.adapters)
     memory, step_s = _probe_steps(trainer)
     schedule = _schedule(inputs)
     interim_s, evaluation_s = _evaluation_seconds(trainer)
-    total_s = inputs.total * step_s + (len(schedule["evaluations"]) - 1) * interim_s + evaluation_s
+    evaluations = len(schedule["evaluations"])
+    writing = generation_cost(trainer)
+    total_s = inputs.total * step_s + (evaluations - 1) * interim_s + evaluation_s
+    total_s += evaluations * writing["seconds"] if writing else 0.0
     found = {
         "params": params,
         "kinds": kinds,
         "modules": modules,
-        "tokens": tokens,
+        "tokens": {side: encoded.figures() for side, encoded in looked_at.items()},
         "memory_mib": memory,
         "time": {
             "step_s": step_s,
             "evaluation_s": evaluation_s,
             "interim_evaluation_s": interim_s,
             "total_minutes": total_s / 60,
+            "generation": writing
+            and {
+                **writing,
+                "evaluations": evaluations,
+                "share": evaluations * writing["seconds"] / total_s,
+            },
         },
         "schedule": schedule,
         "precision": resolve_precision(settings.train.precision, accelerator.device, settings.model.dtype),
@@ -96,9 +100,11 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
         "metric": inputs.data.metric,
         "data": settings.data.source,
         "repaired": inputs.data.repaired,
-        "preview": _preview(inputs, trainer.tokens),
+        "writes": inputs.data.task.facts()["generates"],
+        "preview": looked_at["train"].preview(),
     }
-    return {**found, "warnings": [*_warnings(inputs, found), *trainer.adapters.notes]}
+    warnings = [*looked_at["train"].notes, *_warnings(inputs, found), *trainer.adapters.notes]
+    return {**found, "warnings": warnings}
 
 
 def _parameters(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
@@ -122,51 +128,6 @@ def _kinds(trainer: Trainer) -> list[dict[str, Any]]:
         row["active"] += module.active_rank() * info.cost
         row["allocated"] += module.allocated_parameters()
     return list(rows.values())
-
-
-def _token_figures(inputs: Inputs, tokens: Tokens, rows: Rows) -> dict[str, Any]:
-    """Return rows, mean and maximum tokens a row, and the share of rows that are cut."""
-    tokenizer = inputs.base.tokenizer
-    limit = min(inputs.config.data.max_length, tokenizer.model_max_length)
-    full = rows.take(np.flatnonzero(tokens.length >= limit))
-    whole: Sequence[Sequence[int]] = (
-        tokenizer(full.text, full.text_pair, verbose=False)["input_ids"] if full.text else []
-    )  # pyright: ignore
-    return {
-        "rows": len(rows),
-        "mean": float(tokens.length.mean()),
-        "max": int(tokens.length.max()),
-        "limit": limit,
-        "cut_share": sum(len(row) > limit for row in whole) / len(rows),
-    }
-
-
-def _preview(inputs: Inputs, tokens: Tokens) -> list[dict[str, Any]]:
-    """Return a few training rows and exactly the tokens that the model sees of each, special ones included.
-
-    The rows are evenly spread, and the longest is among them, so that a cut shows where there is one.
-    """
-    tokenizer, data = inputs.base.tokenizer, inputs.data
-    spread = np.linspace(0, len(tokens) - 1, min(SHOWN_ROWS, len(tokens))).astype(int)
-    rows = np.unique([*spread[: SHOWN_ROWS - 1], int(tokens.length.argmax())])
-    shown = data.train.take(rows)
-    whole: Sequence[Sequence[int]] = tokenizer(shown.text, shown.text_pair, verbose=False)["input_ids"]  # pyright: ignore
-    found = []
-    for place, row in enumerate(rows):
-        label = shown.label[place]
-        ids = tokens.features[row]["input_ids"]
-        found.append(
-            {
-                "row": int(row) + 1,
-                "text": shown.text[place][:SHOWN_CHARACTERS],
-                "text_pair": shown.text_pair[place][:SHOWN_CHARACTERS] if shown.text_pair else None,
-                "label": data.task.describe(label),
-                "group": shown.group[place] if shown.group else None,
-                "tokens": tokenizer.convert_ids_to_tokens(ids),
-                "cut": len(whole[place]) > len(ids),
-            }
-        )
-    return found
 
 
 def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:
@@ -280,6 +241,7 @@ def format_preflight(found: dict[str, Any]) -> str:
         f"memory      about {found['memory_mib']['total']:,.0f} MiB, without Python and its libraries",
         f"time        {cost['step_s']:.2f} s per step, {cost['total_minutes']:.1f} minutes in total, "
         f"{found['precision']} on {found['device']}",
+        *([f"generation  {said_generation(cost['generation'])}"] if cost["generation"] else []),
         f"schedule    {schedule['steps']:,} steps, {schedule['epochs']:.1f} epochs; possible reallocations after steps "
         f"{_span(schedule['events'])}; evaluations after {_span(schedule['evaluations'])}",
         *(f"warning     {sentence}" for sentence in found["warnings"]),

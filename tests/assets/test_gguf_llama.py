@@ -130,6 +130,11 @@ class TestTokenizer:
         assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (CONTROL[1], CONTROL[2], CONTROL[2])
         assert (tokenizer.padding_side, tokenizer.model_max_length, len(tokenizer)) == ("right", 128, 264)
 
+    def test_conversations_are_written_down_as_the_file_says(self, tokenizer: Any) -> None:
+        turns = [{"role": "user", "content": "the"}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert text == "<|im_start|>user\nthe<|im_end|>\n<|im_start|>assistant\n"
+
     @pytest.mark.parametrize("text", ["naïve café 😀", "  two\n\n\ttabs  ", "1,234.5 the <|im_end|> in"])
     def test_text_comes_back(self, tokenizer: Any, text: str) -> None:
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
+from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.training import run as training
 from tests.pages.app import charts, open_page, words
@@ -80,6 +82,25 @@ def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: st
     assert not app.exception
     for page in ("capacity", "inputs", "compare", "playground", "runs", "home"):
         open_page(page, run=writer)
+
+
+def test_examples_have_prompts_completions_and_right_tokens_on_every_page(writer: str) -> None:
+    for page, address in (("run", {"section": "results"}), ("inputs", {})):
+        frames = [one.value for one in open_page(page, run=writer, **address).dataframe]
+        examples = [frame for frame in frames if "completion" in frame.columns]
+        assert examples, page
+        for frame in examples:
+            assert any(str(name).startswith("right tokens") for name in frame.columns)
+            assert not {"label", "true", "prediction"} & set(frame.columns)
+
+
+def test_the_report_holds_the_generated_texts(writer: str, runs_dir: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["report", writer, "--runs-dir", str(runs_dir), "--out", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "Generated texts at step 4" in page
+    assert "of 6 answers are correct" in page
+    assert "right tokens" in page
 
 
 def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(here: Here, writer: str) -> None:

@@ -50,6 +50,51 @@ def test_each_preset_is_a_link_and_a_whole_configuration(preset: str) -> None:
     assert shown["strategy"].get("moves") == (12 if preset == "Teaching" else None)
 
 
+@pytest.mark.parametrize(
+    ("preset", "data"), [("Instruction tuning", "arithmetic"), ("Language modelling", "sentiment4-text")]
+)
+def test_the_presets_of_language_models_name_model_and_data(preset: str, data: str) -> None:
+    app = open_page("launch", preset=preset)
+    shown = parse_config(shown_config(app))
+    assert (shown.model.name, shown.data.name, shown.train.steps) == ("smollm2-135m", data, 200)
+    losses = [box for box in app.selectbox if box.label == "Loss on"]
+    assert len(losses) == (data == "arithmetic"), "a text alone has one loss"
+    if losses:
+        losses[0].set_value("all").run()
+        assert shown_config(app)["data"]["loss_on"] == "all"
+
+
+TALK = (
+    b'{"messages": [{"role": "user", "content": "Hi %d"}, {"role": "assistant", "content": "Hello"}], "topic": "a"}\n'
+)
+KINDS: dict[str, tuple[bytes, dict[str, Any], list[str]]] = {
+    "messages": (TALK, {"messages": "messages"}, ["Messages column", "Answer column", "Input groups", "Loss on"]),
+    "completion": (
+        b'{"instruction": "Say %d", "response": "Yes", "id": 1}\n',
+        {"prompt": "instruction", "completion": "response"},
+        ["Prompt column", "Completion column", "Answer column", "Input groups", "Loss on"],
+    ),
+    "text": (b'{"text": "It rained %d days."}\n', {"text": "text"}, ["Text column", "Input groups"]),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_kind_of_an_upload_is_seen_and_its_columns_are_offered(kind: str, runs_dir: Path) -> None:
+    line, columns, pickers = KINDS[kind]
+    sent = uploads.keep(runs_dir, "rows.jsonl", b"".join(line % number for number in range(12)))
+    app = open_page("launch", data="upload", upload=sent.parent.name)
+    config = shown_config(app)["data"]
+    assert {key: config[key] for key in columns} == columns
+    assert parse_config(shown_config(app)).data.is_generative
+    assert [box.label for box in app.selectbox if box.label in {*pickers, "Label column", "Text column"}] == pickers
+    control: Any = next(one for one in app.get("button_group") if getattr(one, "label", "") == "Kind of data")
+    assert control.value == kind
+    control.set_value("labelled").run()
+    assert not app.exception
+    assert "Label column" in [box.label for box in app.selectbox]
+    assert not set(columns) - {"text"} & set(shown_config(app)["data"])
+
+
 def test_a_link_names_the_strategy() -> None:
     app = open_page("launch", strategy="lora")
     assert shown_config(app)["strategy"] == {"name": "lora"}

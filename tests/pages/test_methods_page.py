@@ -64,6 +64,18 @@ def test_a_link_restores_the_filters(
     assert names or "No method fits all filters" in words(app)
 
 
+def test_a_method_says_which_tasks_it_refuses(described: list[dict[str, Any]]) -> None:
+    by_name = {one["name"]: one for one in described}
+    assert methods_model.refused_tasks(by_name["lora_ensemble"]) == ["language modelling"]
+    assert "Not for language modelling" in methods_model.in_brief(by_name["lora_ensemble"])
+    assert dict(methods_model.facts(by_name["lora_ensemble"]))["Tasks"] == "classification and regression"
+    assert dict(methods_model.facts(by_name["lora"]))["Tasks"] == "classification, regression and language modelling"
+    assert "Not for" not in methods_model.in_brief(by_name["lora"])
+    assert "Not for language modelling" in words(open_page("methods"))
+    writing = anchors(open_page("methods", task="causal_lm"))
+    assert writing == [ANCHORS[name] for name in ANCHORS if name != "lora_ensemble"]
+
+
 def test_every_option_fits_a_method(described: list[dict[str, Any]]) -> None:
     for name, kind in methods_model.FILTERS.items():
         assert {value for one in described for value in methods_model.values(one, name)} == set(kind.options)

@@ -116,7 +116,11 @@ def dataset_of(table: Table) -> Dataset:
 
 def limited(table: Dataset, limit: int | None, seed: int) -> Dataset:
     """Return at most `limit` rows, drawn once by key and kept in order."""
-    if limit is None or limit >= len(table):
-        return table
-    order = np.random.default_rng(stream_seed(seed, "limit", limit)).permutation(len(table))
-    return table.select(np.sort(order[:limit]))
+    return table if limit is None or limit >= len(table) else table.select(limited_rows(len(table), limit, seed))
+
+
+def limited_rows(n: int, limit: int | None, seed: int) -> np.ndarray:
+    """Return which of n rows are left by a limit, in order."""
+    if limit is None or limit >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(stream_seed(seed, "limit", limit)).permutation(n)[:limit])

@@ -143,15 +143,39 @@ def _prepare_tokenizer(folder: Path, model: PreTrainedModel, tokenizer: PreTrain
     Raises:
         AssetError: where there is no token to pad with.
     """
+    _give_padding(tokenizer, folder)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if (positions := learned_positions(model)) is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local folder alone; a model with learned positions may cut texts earlier.
+
+    Raises:
+        AssetError: when the folder holds none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AssetError(f"model.name={folder}: its tokenizer cannot be loaded ({reason[:200]})") from None
+    _give_padding(tokenizer, folder)
+    return tokenizer
+
+
+def _give_padding(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Let a tokenizer without a padding token pad with its end token.
+
+    Raises:
+        AssetError: when it has neither.
+    """
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise AssetError(
                 f"model.name={folder}: its tokenizer has no padding token; set pad_token and save it again"
             )
         tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if (positions := learned_positions(model)) is not None:
-        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
 
 
 def _check_whole(folder: Path, task: Task, fresh: list[str]) -> None:

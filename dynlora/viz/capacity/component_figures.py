@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.module_map import MapView, colour_of, label_rows, row_edges, with_gaps
+from dynlora.viz.kit.module_map import MapView, colour_of, label_rows, map_height, row_edges, row_look, with_gaps
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
@@ -80,12 +80,13 @@ def all_components(
         look: what the colours mean; the row of its `module` gets a frame.
         colours: of the mode.
     """
-    drawn = theme.figure(colours, int(np.clip(110 + 10.5 * len(modules), 260, 900)), left=78)
+    drawn = theme.figure(colours, map_height(len(modules), 110, 260), left=78)
     edges, centres = row_edges(modules["group"])
     columns = values.shape[1]
     drawn.add_heatmap(
         z=with_gaps(values.to_numpy(float)[modules["position"]], modules["group"]), x=list(range(columns)), y=edges,
-        hoverongaps=False, ygap=0.6, xgap=2 if columns <= FEW else 0.6, **colour_of(whole, look, colours),
+        hoverongaps=False, ygap=row_look(len(modules))["ygap"], xgap=2 if columns <= FEW else 0.6,
+        **colour_of(whole, look, colours),
         hovertemplate=f"%{{y}}<br>component %{{x}}<br>{plotly_text(look.title)} %{{z:.4~g}}<extra></extra>",
     )  # fmt: skip
     label_rows(drawn, modules, centres, colours)

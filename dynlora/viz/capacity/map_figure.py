@@ -7,7 +7,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.module_map import MapView, colour_of, grouped, label_rows, row_edges, with_gaps
+from dynlora.viz.kit.module_map import (
+    MapView,
+    colour_of,
+    grouped,
+    label_rows,
+    map_height,
+    row_edges,
+    row_look,
+    with_gaps,
+)
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
@@ -30,14 +39,14 @@ def capacity_map(
         view: what else is shown.
         colours: of the mode.
     """  # fmt: skip
-    height = int(np.clip(170 + 10.5 * len(modules), 330, 900))
-    drawn = theme.figure(colours, height, left=78)
+    drawn = theme.figure(colours, map_height(len(modules), 170, 330), left=78)
     edges, centres = row_edges(modules["group"])
     values = grouped(values) if view.grouping else values
     z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)
     drawn.add_heatmap(
-        z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=0.6, **colour_of(values, view, colours),
+        z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=row_look(len(modules))["ygap"],
+        **colour_of(values, view, colours),
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4~g}}<extra></extra>",
     )  # fmt: skip
     _handles(drawn, modules, centres, float(x[0]), view, colours)
@@ -58,7 +67,7 @@ def _handles(
     drawn.add_scatter(
         x=[x] * len(modules), y=centres, mode="markers", cliponaxis=False,
         marker={
-            "symbol": "triangle-right", "size": 9,
+            "symbol": "triangle-right", "size": row_look(len(modules))["handle"],
             "color": [colours.second if name == view.module else colours.muted for name in modules["name"]],
         },
         text=[plotly_text(name) for name in modules["name"]],

@@ -18,7 +18,7 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, eye_styles, line_styles, short_label
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit import lines, run_summary, strong_language
+from dynlora.viz.kit import lines, run_summary, strong_language, written
 from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts, under
@@ -252,7 +252,10 @@ def compared_example(found: Compared) -> None:
         names = {i: _named(row) for i, row in enumerate(first.to_dict("records"))}
         position = choose("example", "Probe example", list(names), one_example.most_disputed(frames), names.__getitem__)
         table = one_example.in_every_run(frames, position, found.groups, found.summaries)
-        texts(first[["text", "text_pair", "label"]].iloc[[position]].dropna(axis="columns", how="all"), "pinned")
+        pinned = first[["text", "text_pair", "label"]].iloc[[position]].dropna(axis="columns", how="all")
+        if any(run_summary.writes(found.summaries[run]) for run in frames):
+            pinned, table = written.as_written(pinned), one_example.as_written(table)
+        texts(pinned, "pinned")
         table_rows(table)
         under(one_example.sentence(table), table, "example")
 

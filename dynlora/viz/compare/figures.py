@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from dynlora.viz.compare.line_styles import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.limits import axis_within
-from dynlora.viz.kit.module_map import row_edges
+from dynlora.viz.kit.module_map import map_height, row_edges, row_look
 from dynlora.viz.kit.text import one_line, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
@@ -38,11 +38,11 @@ def final_ranks(
     rows = ranks.reindex(modules["name"]).to_numpy(float)
     breaks = np.flatnonzero(modules["label"].ne(modules["label"].shift()).to_numpy())[1:]
     high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
-    drawn = theme.figure(colours, int(np.clip(150 + 10.5 * len(modules), 330, 900)), left=78)
+    drawn = theme.figure(colours, map_height(len(modules), 150, 330), left=78)
     drawn.add_heatmap(
         z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows, x=list(range(ranks.shape[1])), y=edges,
         zmin=0, zmax=high if high > 0 else 1.0, colorscale=colours.sequential_scale,
-        xgap=4 if ranks.shape[1] <= NAMED_COLUMNS else 1, ygap=0.6, hoverongaps=False,
+        xgap=4 if ranks.shape[1] <= NAMED_COLUMNS else 1, ygap=row_look(len(modules))["ygap"], hoverongaps=False,
         colorbar={
             "title": {"text": plotly_text(title), "side": "right"}, "thickness": 9, "outlinewidth": 0, "len": 0.5,
             "nticks": 5, "tickfont": {"size": 11, "color": colours.muted},

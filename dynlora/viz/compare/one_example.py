@@ -73,13 +73,19 @@ def _answer(example: pd.DataFrame, labels: Sequence[str]) -> tuple[str | None, s
     return words, right if labels else None, None if pd.isna(probability) else round(float(probability), 3)
 
 
+def as_written(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `in_every_run` as people read them where texts are to be written."""
+    names = {"prediction": "right tokens", "probability": "probability of a token (mean)"}
+    return table.drop(columns="right").rename(columns=names)
+
+
 def sentence(table: pd.DataFrame) -> str:
     """Say how many runs are right, and how far their losses lie apart."""
     known = table.dropna(subset=["loss (nats)"])
     if known.empty:
         return "These runs have not recorded this example."
     said = ""
-    if table["right"].notna().any():
+    if "right" in table and table["right"].notna().any():
         said = f"{(table['right'] == 'yes').sum()} of {plural(len(table), 'run')} predict its label. "
     ordered = known.sort_values("loss (nats)", kind="stable")
     low, high = ordered.iloc[0], ordered.iloc[-1]

@@ -86,6 +86,7 @@ class Evidence:
         confusion: counts of the last evaluation, rows are the truth; None for regression.
         evaluated_at: its step.
         data_warnings: what was odd about the data.
+        has_classes: the labels are classes, as far as the run says.
     """
 
     step: int
@@ -104,6 +105,7 @@ class Evidence:
     confusion: Sequence[Sequence[float]] | None
     evaluated_at: int
     data_warnings: Sequence[str]
+    has_classes: bool = True
 
 
 def allocator(found: Evidence) -> Finding | None:

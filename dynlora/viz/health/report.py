@@ -22,6 +22,7 @@ class Check:
         is_recorded: says whether the run has recorded, or will record, what the check needs.
         missing: what it lacks otherwise.
         needs: returns what the check still waits for; empty when it can be made.
+        applies: says whether the check makes sense for what the run learns.
     """
 
     find: Callable[[Evidence], Finding | None]
@@ -29,6 +30,7 @@ class Check:
     is_recorded: Callable[[Evidence], bool]
     missing: str
     needs: Callable[[Evidence], str] = lambda found: ""
+    applies: Callable[[Evidence], bool] = lambda found: True
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _moves_rank(found: Evidence) -> bool:
 CHECKS = (
     Check(checks.loss, "the loss is finite and does not diverge", lambda e: True, "the loss", checks.needs_loss),
     Check(checks.majority, "accuracy is above the majority class", lambda e: e.confusion is not None,
-          "predictions by class", checks.needs_late_evaluation),
+          "predictions by class", checks.needs_late_evaluation, lambda e: e.has_classes),
     Check(checks.budget, "the budget is used and not exceeded", lambda e: bool(e.budget), "a budget",
           lambda e: "" if len(e.line.dropna(subset=["parameters"])) else "a first step"),
     Check(checks.allocator, "the allocator runs as planned", lambda e: bool(e.planned_events),
@@ -96,7 +98,7 @@ def outcome(found: Evidence) -> Outcome:
     passed: list[str] = []
     waiting: list[str] = []
     missing: dict[str, None] = {}
-    for check in CHECKS:
+    for check in (check for check in CHECKS if check.applies(found)):
         one = check.find(found) if check.is_recorded(found) else None
         if one is not None:
             findings.append(one)

@@ -156,5 +156,6 @@ class RunReading:
             loss=run_summary.series(queries.scalars_frame(self.folder, "loss", "train", 1000), "loss", "train"),
             confusion=counts[0] if counts else None,
             evaluated_at=evaluated[0] if evaluated else 0,
+            has_classes=bool(summary.get("labels")) or not summary.get("task"),
             data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.viz.kit.stats import LOW_IS_GOOD
+from dynlora.viz.kit.written import as_written
 
 
 def named(examples: pd.DataFrame, groups: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
@@ -111,11 +112,18 @@ def over_depth(gates: pd.DataFrame, modules: pd.DataFrame, chosen: Sequence[int]
     return pd.DataFrame(rows, columns=["example", "layer", "gate"])
 
 
-def listed(examples: pd.DataFrame, chosen: Sequence[int]) -> pd.DataFrame:
-    """Return the chosen examples, else all, the costliest first, as a table of numbers and texts."""
+def listed(examples: pd.DataFrame, chosen: Sequence[int], *, writes: bool = False) -> pd.DataFrame:
+    """Return the chosen examples, else all, the costliest first, as a table of numbers and texts.
+
+    Args:
+        examples: the probe set.
+        chosen: positions.
+        writes: the texts are to be written: there are tokens in the place of labels.
+    """
     part = examples.loc[[position for position in chosen if position in examples.index]] if chosen else examples
     disagreement = ["disagreement"] if examples["disagreement"].notna().any() else []
     columns = ["loss", *disagreement, "group", "label", "prediction", "text", "text_pair"]
     found = part.sort_values("loss", ascending=False, kind="stable")[columns]
     found.insert(0, "example", found.index)
-    return found.drop(columns="text_pair") if found["text_pair"].isna().all() else found
+    found = found.drop(columns="text_pair") if found["text_pair"].isna().all() else found
+    return as_written(found) if writes else found

@@ -18,6 +18,7 @@ from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.gate_effect import GateEffect, gate_effect
+from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.run_summary import evaluated_rows, sample_words
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
@@ -53,6 +54,11 @@ class InputsView:
     summary: Mapping[str, Any]
     modules: pd.DataFrame
     step: int
+
+    @property
+    def writes(self) -> bool:
+        """Whether the texts are to be written: there are tokens in the place of labels."""
+        return run_summary.writes(self.summary)
 
     @cached_property
     def gates(self) -> pd.DataFrame:

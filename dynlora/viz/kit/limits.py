@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-SHARES = ("accuracy", "f1", "macro_f1", "precision", "recall", "ece", "brier", "disagreement")
+SHARES = (
+    "accuracy",
+    "f1",
+    "macro_f1",
+    "precision",
+    "recall",
+    "ece",
+    "brier",
+    "disagreement",
+    "token_accuracy",
+    "exact_match",
+)
 CORRELATIONS = ("matthews", "pearson", "spearman")
 FROM_ZERO = ("loss", "mse", "mae", "rmse")
+FROM_ONE = ("perplexity",)
+OWN_SCALE = (*FROM_ONE, *FROM_ZERO)
+"""Metrics without an upper end: on one axis with fractions they would flatten them."""
 
 
 def limits(metric: str) -> tuple[float | None, float | None]:
@@ -17,6 +31,8 @@ def limits(metric: str) -> tuple[float | None, float | None]:
         return 0.0, 1.0
     if name in CORRELATIONS:
         return -1.0, 1.0
+    if name in FROM_ONE:
+        return 1.0, None
     return (0.0, None) if name in FROM_ZERO else (None, None)
 
 

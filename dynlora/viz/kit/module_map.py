@@ -14,8 +14,30 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
-GAP = 0.45
-"""Space between groups of rows, in rows."""
+GAP, GAP_SHARE = 0.45, 0.0065
+"""Space between groups of rows, in rows; and at least this share of all rows, so that it shows among hundreds."""
+
+LABEL = 12
+"""Height of a group's label, pixels; of labels closer to each other the first is drawn."""
+
+THIN_FROM = 140
+"""Rows from which a map has no room between single rows: they are a few pixels high."""
+
+
+def map_height(n: int, above: int, least: int) -> int:
+    """Return the height of a map of n rows in pixels: all of a row's height while there are few, then less.
+
+    Args:
+        n: number of rows.
+        above: pixels of what is beside the rows.
+        least: pixels of the whole.
+    """
+    return int(np.clip(above + 10.5 * n, least, max(900.0, above + 2.6 * n)))
+
+
+def row_look(n: int) -> dict[str, Any]:
+    """Return the room between the rows of a heat map, and the size of a row's handle, by the number of rows."""
+    return {"ygap": 0.6, "handle": 9} if n < THIN_FROM else {"ygap": 0, "handle": 4}
 
 
 @dataclass(frozen=True)
@@ -46,10 +68,11 @@ class MapView:
 def row_edges(labels: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return (edges of all rows and gaps, centres of the rows) of rows in groups by label, from 0 downward."""
     breaks = (labels.ne(labels.shift()).to_numpy()) & (np.arange(len(labels)) > 0)
-    edges, centres = [0.0], []
+    of_a_group = len(labels) / (1 + np.count_nonzero(breaks))
+    edges, centres, gap = [0.0], [], max(GAP, min(GAP_SHARE * len(labels), of_a_group / 4))
     for is_new in breaks:
         if is_new:
-            edges.append(edges[-1] + GAP)
+            edges.append(edges[-1] + gap)
         centres.append(edges[-1] + 0.5)
         edges.append(edges[-1] + 1)
     return np.array(edges), np.array(centres)
@@ -116,10 +139,17 @@ def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, col
     places = pd.DataFrame({"group": modules["group"], "side": modules["side"], "y": centres})
     place = {"x": 0, "xref": "paper", "xanchor": "right", "yref": "y", "showarrow": False}
     words: list[dict[str, Any]] = []  # added at once: plotly checks all it has again with each one that is added
+    height: Any = drawn.layout["height"]
+    room = LABEL * (float(centres[-1]) + 0.5) / (0.8 * (height or 400)) if len(centres) else 0.0
+    last = -np.inf
     for label, part in places.groupby("group", sort=False):
-        font = {"size": 12, "color": colours.text}
-        words.append({**place, "xshift": -20, "y": part["y"].mean(), "text": plotly_text(label, 24), "font": font})
-        for row in part[part["side"] != ""].iloc[[0, -1] if (part["side"] != "").any() else []].itertuples():
+        font, middle = {"size": 12, "color": colours.text}, float(part["y"].mean())
+        if middle - last >= room:
+            last = middle
+            words.append({**place, "xshift": -20, "y": middle, "text": plotly_text(label, 24), "font": font})
+        sides = part[part["side"] != ""]
+        for end, row in zip(("top", "bottom"), sides.iloc[[0, -1] if len(sides) else []].itertuples(), strict=False):
             font = {"size": 9, "color": colours.muted}
-            words.append({**place, "xshift": -5, "y": row.y, "text": plotly_text(row.side, 6), "font": font})
+            edge = {} if len(modules) < THIN_FROM else {"yanchor": end}  # else the ends of two groups overlap
+            words.append({**place, **edge, "xshift": -5, "y": row.y, "text": plotly_text(row.side, 6), "font": font})
     drawn.update_layout(annotations=words)

@@ -95,7 +95,11 @@ def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     found = interim_rows(summary)
     if found is None:
         return series
-    return series.assign(examples=[found[int(step >= summary["max_steps"])] for step in series["step"]])
+    shown = series.assign(examples=[found[int(step >= summary["max_steps"])] for step in series["step"]])
+    written = ((summary.get("config") or {}).get("log") or {}).get("generate_rows")
+    if "name" in shown and isinstance(written, int):
+        shown.loc[shown["name"] == GENERATED, "examples"] = min(written, found[1])
+    return shown
 
 
 def about(summary: Mapping[str, Any]) -> str:
@@ -163,9 +167,21 @@ def own_numbers(scalars: pd.DataFrame) -> list[str]:
     return sorted(names, key=lambda name: not name.startswith("penalty/"))[:MOST_OWN]
 
 
+COUNTS = ("tokens",)
+"""Numbers of an evaluation that say how much was judged, not how well."""
+
+GENERATED = "exact_match"
+"""The metric that is of the generated texts alone."""
+
+
+def writes(summary: Mapping[str, Any]) -> bool:
+    """Say whether a run's model learns to write texts, so that its rows have completions and no labels."""
+    return bool((summary.get("task_facts") or {}).get("generates"))
+
+
 def held_out(scalars: pd.DataFrame) -> pd.DataFrame:
     """Return the held-out metrics but the loss: columns name, step, value."""
-    found = scalars[(scalars["split"] == "validation") & (scalars["name"] != "loss")]
+    found = scalars[(scalars["split"] == "validation") & ~scalars["name"].isin(("loss", *COUNTS))]
     return found[["name", "step", "value"]].reset_index(drop=True)
 
 

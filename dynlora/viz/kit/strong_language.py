@@ -15,7 +15,7 @@ from glin_profanity import Filter
 HIDDEN = "(hidden: strong language)"
 """What stands in the place of a text that is shown only when asked for."""
 
-COLUMNS = ("text", "text_pair", "second text", "before", "after")
+COLUMNS = ("text", "text_pair", "second text", "before", "after", "prompt", "completion")
 """Columns of lists of examples that hold texts."""
 
 MOST_READ = 2000

@@ -21,11 +21,18 @@ def figures(found: Mapping[str, Any]) -> dict[str, str]:
     return {
         "Trainable parameters": f"{trained:,}",
         "Fraction of the model": percent(trained / (trained + params["frozen"]), 2),
+        **_generation_figure(found),
         "Memory (MiB)": number(found["memory_mib"]["total"]),
         "Estimated time": rough_duration(max(1.0, 60 * found["time"]["total_minutes"])),
         "Mean tokens per example": number(tokens["mean"]),
         "Truncated examples": percent(tokens["cut_share"]),
     }
+
+
+def _generation_figure(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return how much of the time goes into generated texts, where some are."""
+    cost = found["time"].get("generation")
+    return {"Generation, of the time": percent(cost["share"])} if cost else {}
 
 
 def kinds_frame(found: Mapping[str, Any]) -> pd.DataFrame:
@@ -125,6 +132,8 @@ def cost_caption(found: Mapping[str, Any], training: int = 0) -> str:
 def data_caption(found: Mapping[str, Any]) -> str:
     """Say how much data there is, what is predicted and by what number it is judged."""
     train, held_out = found["tokens"]["train"], found["tokens"]["held_out"]
+    if found.get("writes"):
+        return _written_caption(found)
     classes = f"the classes {listed(list(map(str, found['labels'])), 6)}" if found["labels"] else "a number"
     limit = f"after {plural(train['limit'], 'token')}"
     cut = f"{percent(train['cut_share'])} are truncated {limit}" if train["cut_share"] else f"none is truncated {limit}"
@@ -133,6 +142,30 @@ def data_caption(found: Mapping[str, Any]) -> str:
         f"{classes}; "
         f"the metric is {found['metric']}. An example has {number(train['mean'])} tokens on average and at most "
         f"{train['max']:,}; {cut}."
+    )
+
+
+def _written_caption(found: Mapping[str, Any]) -> str:
+    """Say how much there is to learn to write."""
+    train, held_out = found["tokens"]["train"], found["tokens"]["held_out"]
+    cut = f"{percent(train['cut_share'])} are truncated" if train["cut_share"] else "none is truncated"
+    return (
+        f"{train['rows']:,} training examples and {held_out['rows']:,} held-out examples. The model learns to write; "
+        f"the metric is {found['metric']}. An example has {number(train['mean'])} tokens on average and at most "
+        f"{train['max']:,}; {cut} after {plural(train['limit'], 'token')}."
+    )
+
+
+def generation_caption(found: Mapping[str, Any]) -> str:
+    """Say what the texts cost that are generated at evaluations; empty for a task that writes nothing."""
+    cost = found["time"].get("generation")
+    if not cost:
+        return ""
+    return (
+        f"Generation: {plural(cost['prompts'], 'prompt')} at each of {plural(cost['evaluations'], 'evaluation')}, at "
+        f"most {plural(cost['new_tokens'], 'token')} each, take at most {rough_duration(max(1.0, cost['seconds']))} an "
+        f"evaluation ({number(cost['tokens_per_s'])} tokens per second on this machine): {percent(cost['share'])} of "
+        "the estimated time. Lower log.generate_rows or log.generate_max to shorten it."
     )
 
 
@@ -154,7 +187,7 @@ def preview_frame(found: Mapping[str, Any]) -> pd.DataFrame:
         [
             {
                 "example": row["row"],
-                "label": str(row["label"]),
+                **({} if row["label"] is None else {"label": str(row["label"])}),
                 **({"input group": str(row["group"])} if groups else {}),
                 "text": row["text"],
                 **({"second text": row["text_pair"]} if pairs else {}),

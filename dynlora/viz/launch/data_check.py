@@ -112,8 +112,8 @@ def sizes(found: Mapping[str, Any], seed: int) -> str:
 
 
 def examples_frame(fault: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a fault: where, text and label."""
-    return pd.DataFrame(fault["examples"], columns=["place", "text", "label"])
+    """Return the rows of a fault: where, text, and label or completion."""
+    return pd.DataFrame(fault["examples"])
 
 
 def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
@@ -124,4 +124,6 @@ def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
 def _example(row: Mapping[str, str]) -> str:
     """Return a row in words."""
     text = f"“{strong_language.shown(row['text'])[:60]}”" if row["text"] else "empty text"
-    return f"{text} ({row['label'][:30] or 'no label'})"
+    if "completion" in row:
+        return f"{text} → {row['completion'][:30] or 'empty completion'}"
+    return f"{text} ({row['label'][:30] or 'no label'})" if "label" in row else text

@@ -8,12 +8,17 @@ from pathlib import Path
 import pandas as pd
 
 from dynlora.data_files import binary_file, reader
-from dynlora.data_files.columns import guessed
+from dynlora.data_files.columns import guessed, guessed_kind, guessed_written
+from dynlora.data_files.conversations import is_conversation
 from dynlora.data_files.opening import ending_of, is_table
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import listed, one_line, plural
+from dynlora.viz.launch.data_kind import as_text
 
-__all__ = ["first_rows", "groupable", "guessed", "has_encoding", "label_caption", "shown", "table_of", "with_values"]
+__all__ = [
+    "first_rows", "groupable", "guessed", "guessed_kind", "guessed_written", "has_encoding", "label_caption", "shown",
+    "table_of", "with_values",
+]  # fmt: skip
 
 READ_ROWS = 200
 """Rows of the preview."""
@@ -59,14 +64,24 @@ def groupable(rows: pd.DataFrame) -> list[str]:
 
 def with_values(rows: pd.DataFrame, name: str, n: int = 3) -> str:
     """Return a column's name with its first different values, for a picker; those with strong language are skipped."""
-    fitting = (value for value in rows[name].dropna().astype(str).unique() if not strong_language.is_strong(value))
+    cells = rows[name].dropna()
+    if len(cells) and not isinstance(cells.iloc[0], str) and is_conversation(cells.iloc[0]):
+        return f"{one_line(name, 40)} (messages)"
+    fitting = (value for value in cells.astype(str).unique() if not strong_language.is_strong(value))
     values = [one_line(value, 24) for value in islice(fitting, n)]
     return f"{one_line(name, 40)} ({', '.join(values)})" if values else f"{one_line(name, 40)} (empty)"
 
 
 def shown(rows: pd.DataFrame, n: int = 8) -> pd.DataFrame:
     """Return the first rows for reading: everything as text, each cell on one line and cut."""
-    return pd.DataFrame({one_line(name, 60): [one_line(cell, 300) for cell in rows[name].head(n)] for name in rows})
+    return pd.DataFrame(
+        {one_line(name, 60): [one_line(_cell(cell), 300) for cell in rows[name].head(n)] for name in rows}
+    )
+
+
+def _cell(value: object) -> object:
+    """Return a cell for reading; a list of messages as a conversation."""
+    return value if isinstance(value, str | int | float) or value is None else as_text(value)
 
 
 def label_caption(rows: pd.DataFrame, label: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ import pandas as pd
 import streamlit as st
 
 from dynlora import assets
-from dynlora.data_files.encodings import ENCODINGS
+from dynlora.config import GENERATIVE
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import data_check, data_check_card, data_file, form_model, hub_search
+from dynlora.viz.launch import data_check, data_check_card, data_columns, data_file, data_kind, form_model, hub_search
 from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import asked_for_texts, note
@@ -28,9 +27,6 @@ from dynlora.viz.ui.url_state import segmented, to_address
 
 KINDS = {"embedded": "Built-in", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
 """Where data can come from: name in the address, and words."""
-
-GROUPINGS = {None: "automatic", "length": "length", "label": "label", "clusters": "clusters", "none": "No groups"}
-"""Input groups that are no column."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,14 @@ class Source:
     missing: str = ""
     path: Path | None = None
     key: str = ""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a language model learns to write the data."""
+        embedded = assets.DATASETS.get(self.values.get("data.name") or "")
+        if embedded is not None and self.values.get("data.task") is None:
+            return data_kind.is_written(data_kind.of_columns(list(embedded.columns)))
+        return self.values.get("data.task") in GENERATIVE
 
     @property
     def repairs(self) -> list[Any]:
@@ -68,7 +72,7 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     source = pick(start)
     rows = config_grid(form_model.ROWS, start, 3)
     with st.expander("More data settings", icon=":material/tune:"):
-        more = config_grid(form_model.MORE_DATA, start, 4)
+        more = config_grid([key for key in form_model.MORE_DATA if key not in source.values], start, 4)
     return replace(source, values=source.values | rows | more)
 
 
@@ -109,10 +113,15 @@ def _embedded(start: Mapping[str, Any]) -> Source:
         name = st.selectbox("Data set", names, key=f"embedded-{usual}")
         kept_form.keep(f"embedded-{usual}")
     found = assets.DATASETS[name]
-    with right:
-        values = config_grid(["data.group_by"], start, 1)
+    kind = data_kind.of_columns(list(found.columns))
+    with right, st.container(horizontal=True, vertical_alignment="bottom"):
+        values = data_columns.chosen_loss(kind, start if wanted == name else {}, name)
+        values |= config_grid(["data.group_by"], start, 1)
     sizes = ", ".join(f"{count:,} {split} examples" for split, count in found.rows.items())
-    note(f"{found.description}; {sizes}. Columns: {', '.join(found.columns)}. Licence: {found.licence}.")
+    note(
+        f"{data_kind.KINDS[kind]}. {found.description}; {sizes}. Columns: {', '.join(found.columns)}. "
+        f"Licence: {found.licence}."
+    )
     return Source({"data.name": name} | values | _kept_repairs(start, name))
 
 
@@ -129,7 +138,7 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
     hub_search.pick("dataset", f"hub-{value}")
     name = kept_text("Hub id", value, "hub", 500, about)
-    values = config_grid(form_model.COLUMNS, start, 4)
+    values = data_columns.typed(start, f"hub-{value}")
     if not name:
         return Source(values, "Enter the hub id of a data set first.")
     return Source({"data.name": name} | values | _kept_repairs(start, name))
@@ -139,7 +148,8 @@ def _uploaded(start: Mapping[str, Any]) -> Source:
     """Draw the upload and the columns of what was uploaded; the address remembers the file."""
     endings = [*uploads.ENDINGS, uploads.PACKED]
     sent = st.file_uploader(
-        "CSV, TSV, JSON, JSON lines, Parquet or Excel with a text and a label column, also as .gz, at most "
+        "CSV, TSV, JSON, JSON lines, Parquet or Excel with a text and a label column, a prompt and a completion, "
+        "conversations (messages), or plain text; also as .gz, at most "
         f"{uploads.MAX_BYTES // 2**20} MiB",
         type=endings, key="upload", help=("Saved in the runs folder, read as data, never "
             "executed."), on_change=_forget_upload,
@@ -172,7 +182,7 @@ def _local(start: Mapping[str, Any]) -> Source:
     if not text:
         return Source(missing="Enter the path of a file or folder first.")
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
-        return Source({"data.path": text} | config_grid(form_model.COLUMNS, start, 4))
+        return Source({"data.path": text} | data_columns.typed(start, "path"))
     path = from_where_it_started(text)
     try:
         table = data_file.table_of(path)
@@ -183,7 +193,7 @@ def _local(start: Mapping[str, Any]) -> Source:
     if table is None:
         if not path.exists():
             note(f"{path} does not exist; check the path.")
-        return Source({"data.path": str(path)} | config_grid(form_model.COLUMNS, start, 4))
+        return Source({"data.path": str(path)} | data_columns.typed(start, "path"))
     return _table(path, table, start)
 
 
@@ -192,15 +202,15 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     is_same = start.get("data.path") == str(path)
     key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
     has_encoding = data_file.has_encoding(table)
-    places = st.columns(5 if has_encoding else 4, vertical_alignment="bottom")
-    encoding = _encoding(places[4], start.get("data.encoding") if is_same else None, key) if has_encoding else None
+    left, right = st.columns([4, 1], vertical_alignment="bottom") if has_encoding else (st.container(), None)
+    encoding = None
+    if right is not None:
+        encoding = data_columns.pick_encoding(right, start.get("data.encoding") if is_same else None, key)
     with guarded():
         rows = _first_rows(str(table), data_check.version_of(table), encoding)
-    guess = data_file.guessed(rows)
-    wanted = {key: start.get(f"data.{key}") if is_same else guess[key] for key in guess}
-    values = _columns(rows, wanted, key, places) | ({"data.encoding": encoding} if encoding else {})
-    label = values["data.label"]
-    note(f"{table.name}, {rows.shape[1]} columns. {data_file.label_caption(rows, label)} First rows:")
+    kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
+    values |= {"data.encoding": encoding} if encoding else {}
+    note(f"{table.name}, {rows.shape[1]} columns. {_caption(kind, rows, values)} First rows:")
     shown = data_file.shown(rows)
     names = [str(name) for name in shown]
     if not asked_for_texts(strong_language.count(shown, names), f"first-rows-{key}"):
@@ -211,46 +221,11 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
 
 
-def _encoding(place: Any, start: Any, key: str) -> str | None:
-    """Draw the choice of a text file's encoding and return it; None: found from the bytes."""
-    options = ["auto", *ENCODINGS]
-    begin = start if start in options else "auto"
-    name = f"encoding-{key}-{begin}"
-    about = markdown_text(form_model.config_field("data.encoding").about, 600)
-    kept_form.begin(name, begin)
-    with place:
-        found = st.selectbox(
-            "Encoding", options, key=name, help=about, format_func=lambda name: "automatic" if name == "auto" else name
-        )
-    kept_form.keep(name)
-    return None if found == "auto" else found
-
-
-def _columns(rows: pd.DataFrame, wanted: Mapping[str, Any], key: str, places: Sequence[Any]) -> dict[str, Any]:
-    """Draw the choice of columns side by side and return it by dotted key."""
-    names: list[Any] = list(rows.columns)
-    groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS]
-    choices: dict[str, tuple[str, list[Any]]] = {
-        "text": ("Text column", names),
-        "text_pair": ("Second text column", [None, *names]),
-        "label": ("Label column", names),
-        "group_by": ("Input groups", [*GROUPINGS, *groups]),
-    }
-    found = {}
-    for place, (role, (label, options)) in zip(places, choices.items(), strict=False):
-        about = form_model.config_field(f"data.{role}").about
-        start = wanted[role] if wanted[role] in options else options[0]
-        name = f"column-{role}-{key}-{options.index(start)}"
-        words = GROUPINGS if role == "group_by" else {None: "None"}
-        kept_form.begin(name, start)
-        with place:
-            found[f"data.{role}"] = st.selectbox(
-                label, options, key=name, help=markdown_text(about, 600), placeholder=words.get(None),
-                format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
-            )  # fmt: skip
-        kept_form.keep(name)
-    usual = form_model.config_field("data.label").default
-    return found | {"data.label": found["data.label"] or usual}
+def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any]) -> str:
+    """Say what the chosen columns hold."""
+    if data_kind.is_written(kind):
+        return data_kind.caption(kind, rows, values)
+    return data_file.label_caption(rows, values["data.label"])
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)

@@ -31,12 +31,10 @@ EMPTY = {
 """What an empty field means, where it is not that a value is chosen automatically."""
 
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
-MORE_DATA = (
-    "data.task", "data.metric", "data.eval_fraction", "data.train_groups", "data.prompt", "data.completion",
-    "data.messages", "data.answer",
-)  # fmt: skip
+MORE_DATA = ("data.task", "data.metric", "data.eval_fraction", "data.train_groups")
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
+WRITTEN_COLUMNS = ("data.prompt", "data.completion", "data.messages", "data.answer")
 MORE_TRAINING = (
     "train.epochs", "train.warmup", "train.schedule", "train.head_lr", "train.weight_decay", "train.max_grad_norm",
     "train.grad_accum", "train.precision",

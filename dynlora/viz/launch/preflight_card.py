@@ -11,7 +11,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
 from dynlora.viz.kit import config_fields, strong_language
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.launch import cost_figures, cost_model
+from dynlora.viz.launch import cost_figures, cost_model, token_card
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
@@ -73,6 +73,8 @@ def _draw(found: Mapping[str, Any], training: int) -> None:
     with card("Cost estimate", "costs"):
         figures(cost_model.figures(found), "figures-costs")
         note(cost_model.cost_caption(found, training))
+        if generation := cost_model.generation_caption(found):
+            note(generation)
         for sentence in found["warnings"]:
             st.warning(markdown_text(sentence, 600), icon=":material/warning:")
     left, right = st.columns(2)
@@ -82,17 +84,28 @@ def _draw(found: Mapping[str, Any], training: int) -> None:
     with right, card("Schedule", "schedule"):
         figure = cost_figures.schedule_lanes(timeline, colours())
         chart(figure, cost_model.schedule_caption(found), timeline, "schedule")
-    preview = cost_model.preview_frame(found)
     with card("Tokenized examples", "preview"):
-        is_whole = asked_for_texts(strong_language.count(preview), "preview")
-        preview = preview if is_whole else cost_model.presentable(preview)
-        st.dataframe(
-            preview, hide_index=True, width="stretch",
-            column_config={
-                "row": st.column_config.NumberColumn(format="localized", width="small"),
-                "tokens": st.column_config.NumberColumn(width="small"),
-                "text": st.column_config.TextColumn(width="medium"),
-                "model input": st.column_config.TextColumn(width="large"),
-            },
-        )  # fmt: skip
-        under(cost_model.data_caption(found), preview, "preview")
+        _preview(found)
+
+
+def _preview(found: Mapping[str, Any]) -> None:
+    """Draw a few rows with the tokens that the model sees of each; those of a language model with their loss mask."""
+    if found.get("writes"):
+        rows = [{**row, "place": f"training example {row['row']:,}", "tokens": len(row["tokens"])}
+                for row in found["preview"]]  # fmt: skip
+        token_card.draw_rows(rows, "preview")
+        note(cost_model.data_caption(found))
+        return
+    preview = cost_model.preview_frame(found)
+    is_whole = asked_for_texts(strong_language.count(preview), "preview")
+    preview = preview if is_whole else cost_model.presentable(preview)
+    st.dataframe(
+        preview, hide_index=True, width="stretch",
+        column_config={
+            "row": st.column_config.NumberColumn(format="localized", width="small"),
+            "tokens": st.column_config.NumberColumn(width="small"),
+            "text": st.column_config.TextColumn(width="medium"),
+            "model input": st.column_config.TextColumn(width="large"),
+        },
+    )  # fmt: skip
+    under(cost_model.data_caption(found), preview, "preview")

@@ -15,6 +15,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.max_train": 2000, "data.max_eval": 200, "log.eval_every": 10, "log.every": 2,
         "strategy.warmup_steps": 10, "strategy.final_steps": 20, "strategy.allocate_every": 7, "strategy.moves": 12,
     },
+    "Instruction tuning": {
+        "model.name": "smollm2-135m", "data.name": "arithmetic", "data.max_length": 256, "train.steps": 200,
+        "train.batch_size": 8, "train.lr": 5e-4, "adapter.rank": 8, "log.eval_every": 50, "log.generate_rows": 16,
+        "log.generate_max": 96,
+    },
+    "Language modelling": {
+        "model.name": "smollm2-135m", "data.name": "sentiment4-text", "data.max_length": 64, "train.steps": 200,
+        "train.batch_size": 8, "train.lr": 5e-4, "adapter.rank": 8, "log.eval_every": 50, "log.generate_rows": 8,
+        "log.generate_max": 32,
+    },
     "Quality": {"train.steps": 1500, "adapter.rank": 8, "train.lr": 5e-4},
     "Defaults": {},
 }  # fmt: skip
@@ -23,6 +33,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESET_WORDS = {
     "Quick look": "100 steps, to check that everything works.",
     "Teaching": "A tiny run for learning: frequent rank transfers, and an evaluation every few steps.",
+    "Instruction tuning": "A language model learns to answer: prompts with completions, or conversations. "
+    "Built-in word problems, or a file of your own.",
+    "Language modelling": "A language model learns to continue plain text.",
     "Quality": "Long enough to compare methods.",
     "Defaults": "The default settings of `dynlora train`.",
 }

@@ -91,7 +91,22 @@ def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Seque
 def in_brief(strategy: Mapping[str, Any]) -> str:
     """Return what the filters say of a method, in words."""
     known = [(words, [words.options.get(one) for one in values(strategy, name)]) for name, words in FILTERS.items()]
-    return " · ".join(f"{words.label}: {said[0]}" for words, said in known if len(said) == 1 and said[0])
+    said = [f"{words.label}: {found[0]}" for words, found in known if len(found) == 1 and found[0]]
+    return " · ".join([*said, *([f"Not for {listed(missing)}"] if (missing := refused_tasks(strategy)) else [])])
+
+
+def refused_tasks(strategy: Mapping[str, Any]) -> list[str]:
+    """Return the tasks that a method cannot learn, in words; none where it is not known."""
+    known = values(strategy, "task")
+    return [words for name, words in FILTERS["task"].options.items() if known and name not in known]
+
+
+def learned_tasks(strategy: Mapping[str, Any]) -> str:
+    """Return the tasks that a method can learn, in words; empty where it is not known."""
+    options, known = FILTERS["task"].options, values(strategy, "task")
+    others = [one_line(name, 40) for name in known if name not in options]
+    said = [words for name, words in options.items() if name in known] + others
+    return listed(said) if said else ""
 
 
 def conclusion(shown: Sequence[Mapping[str, Any]], of: int) -> str:
@@ -134,7 +149,7 @@ def facts(strategy: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Name", strategy["name"]),
         ("Fidelity", f"{fidelity}: {meaning}" if meaning else fidelity),
         ("Cost", strategy.get("cost")),
-        ("Tasks", " and ".join(strategy.get("tasks") or ())),
+        ("Tasks", learned_tasks(strategy)),
         ("Budget in", strategy.get("budget_in")),
         ("Paper", strategy.get("paper")),
     ]

@@ -8,9 +8,9 @@ from typing import Any
 
 from dynlora.store import queries
 from dynlora.viz.health.run_data import RunReading
-from dynlora.viz.kit import run_summary
+from dynlora.viz.kit import run_summary, written
 from dynlora.viz.report.document import Block, Chart, Part, Table
-from dynlora.viz.run import figures, result_figures, result_text, results
+from dynlora.viz.run import figures, generations, result_figures, result_text, results
 from dynlora.viz.run import text as run_text
 
 
@@ -21,10 +21,21 @@ def results_part(run: RunReading) -> Part:
         return Part("Results", [])
     step, payload = evaluated
     worst = run_summary.worst(payload)
+    worst = written.as_written(worst) if run_summary.writes(run.summary) else worst
     blocks = [*_classes(step, payload), *_groups(run), *_base(run, payload)]
     if len(worst):
         blocks.append(Table(f"Highest-loss examples at step {step:,}", worst, is_wide=True))
-    return Part("Results", blocks)
+    return Part("Results", [*blocks, *_generated(run)])
+
+
+def _generated(run: RunReading) -> list[Block]:
+    """Return what the model wrote at the last evaluation beside the first; nothing for a run that writes nothing."""
+    steps = generations.by_step(queries.events_frame(run.folder, ("generations",)))
+    if not steps:
+        return []
+    last = next(reversed(steps))
+    table = generations.table(steps[last], next(iter(steps.values())))
+    return [Table(f"Generated texts at step {last:,}", table, generations.conclusion(steps), is_wide=True)]
 
 
 def _classes(step: int, payload: Mapping[str, Any]) -> list[Block]:
@@ -59,9 +70,12 @@ def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
     before, after = "with adapters off", "with adapters on"
     named = results.answer_names(ends, labels)
     unit = run_summary.loss_unit(run.summary)
-    drawn = partial(result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit)
-    words = result_text.before_after(ends, before, after)
-    blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, results.changed(named))]
+    drawn = partial(
+        result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit, has_classes=bool(labels)
+    )
+    words, table = result_text.before_after(ends, before, after), results.changed(named)
+    table = written.as_written(table) if run_summary.writes(run.summary) else table
+    blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, table)]
     return blocks + _answers(named, labels, before, after)
 
 

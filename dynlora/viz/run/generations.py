@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 from scipy.special import ndtri
 
+from dynlora.viz.kit.text import percent
+
 LONGEST = 4000
 """Characters of a text that are compared and drawn."""
 
@@ -116,7 +118,9 @@ def conclusion(steps: Mapping[int, Sequence[Generated]]) -> str:
     right, of = right_of(steps[last])
     if of:
         low, high = share_interval(right, of)
-        said = f"At step {last:,}, {right} of {of} answers are correct (95 % CI {low:.0%} to {high:.0%})"
+        said = (
+            f"At step {last:,}, {right} of {of} answers are correct (95 % CI {percent(low, 0)} to {percent(high, 0)})"
+        )
         return f"{said}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{said}."
     if last == first:
         return f"The model continued {len(steps[last])} prompts at step {last:,}; texts of later steps appear here."

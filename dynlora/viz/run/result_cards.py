@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary
+from dynlora.viz.kit import run_summary, written
 from dynlora.viz.run import figures, result_figures, result_text, results
 from dynlora.viz.run import text as run_text
 from dynlora.viz.run.generation_cards import generated_texts
@@ -41,19 +42,21 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
     with left, card("Results by input group", "groups"):
         _groups(run.folder, metric, sampled)
     with right, card(f"Highest-loss examples at step {step:,}", "worst"):
-        texts(run_summary.worst(payload), "worst", 300)
+        worst = run_summary.worst(payload)
+        texts(written.as_written(worst) if run_summary.writes(summary) else worst, "worst", 300)
     unit = run_summary.loss_unit(summary)
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
+    shown = Shown(labels, unit, run_summary.writes(summary))
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
     with card("Changes since the first evaluation", "changed"):
-        _before_after(ends, ("at the first evaluation", "now"), labels, unit, "changed")
+        _before_after(ends, ("at the first evaluation", "now"), shown, "changed")
     base = (_last(run.folder, name) for name in ("base_loss", "base_prediction"))
     with card("Effect of the adapters", "base"):
         ends = results.base_ends(examples, *base)
         if ends.empty:
             note(NOT_RECORDED)
         else:
-            _before_after(ends, ("with adapters off", "with adapters on"), labels, unit, "base")
+            _before_after(ends, ("with adapters off", "with adapters on"), shown, "base")
 
 
 def _classes(step: int, payload: Mapping[str, Any]) -> None:
@@ -81,24 +84,37 @@ def _groups(folder: Path, metric: str, sampled: str) -> None:
     chart(figure, words, groups.rename(columns={"metric": metric}), "groups")
 
 
-def _before_after(ends: pd.DataFrame, names: tuple[str, str], labels: Sequence[str], unit: str, key: str) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """How examples are shown: names of classes, unit of the loss, and whether texts are to be written."""
+
+    labels: Sequence[str]
+    unit: str
+    writes: bool
+
+
+def _before_after(ends: pd.DataFrame, names: tuple[str, str], shown: Shown, key: str) -> None:
     """Draw the losses of the probe set on two occasions, what became of the answers, and the texts."""
     if ends.empty:
         note("The probe set has been evaluated fewer than two times, so there is no comparison yet.")
         return
-    before, after = names
+    (before, after), labels = names, shown.labels
     named = results.answer_names(ends, labels)
+    read = written.as_written if shown.writes else lambda rows: rows
     left, right = st.columns([2, 3])
     with left:
-        figure = result_figures.before_after(named, f"Loss {before}", f"Loss {after}", unit, colours())
-        chart(figure, result_text.before_after(ends, before, after), results.changed(named, 5000), f"{key}-loss")
+        figure = result_figures.before_after(
+            named, f"Loss {before}", f"Loss {after}", shown.unit, colours(), has_classes=bool(labels)
+        )
+        table = read(results.changed(named, 5000))
+        chart(figure, result_text.before_after(ends, before, after), table, f"{key}-loss")
     with right:
         if labels:
             counts = results.answers(named)
             words = result_text.answers(counts, before.capitalize(), after)
             chart(result_figures.answer_bar(counts, colours()), words, counts, f"{key}-answers")
         rows = results.turned(named) if labels and key == "base" else results.changed(named)
-        texts(rows, f"{key}-examples", 230 if labels else 360)
+        texts(read(rows), f"{key}-examples", 230 if labels else 360)
 
 
 def _probe(folder: Path, name: str) -> pd.DataFrame:

@@ -58,7 +58,9 @@ def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
     return drawn
 
 
-def before_after(named: pd.DataFrame, before: str, after: str, unit: str, colours: Palette) -> go.Figure:
+def before_after(
+    named: pd.DataFrame, before: str, after: str, unit: str, colours: Palette, *, has_classes: bool = True
+) -> go.Figure:
     """Draw the loss of each probe example before against after, with the diagonal on which nothing changes.
 
     Args:
@@ -67,6 +69,7 @@ def before_after(named: pd.DataFrame, before: str, after: str, unit: str, colour
         after: title of the second.
         unit: of the loss.
         colours: of the mode.
+        has_classes: an answer is right or wrong; numbers and texts are not.
     """
     drawn = theme.figure(colours, 320)
     wide, high = (_reach(named[column].to_numpy(float)) for column in ("first_loss", "last_loss"))
@@ -76,10 +79,10 @@ def before_after(named: pd.DataFrame, before: str, after: str, unit: str, colour
         hoverinfo="skip", name="No change",
     )  # fmt: skip
     right = np.asarray(named["last"].eq(named["label"]), bool)
-    for is_right, name, colour, symbol in (
-        (True, "Correct", colours.accent, "circle"),
-        (False, "Wrong", colours.second, "x"),
-    ):
+    both = [(True, "Correct", colours.accent, "circle"), (False, "Wrong", colours.second, "x")]
+    if not has_classes:
+        right, both = np.ones(len(named), bool), [(True, "Example", colours.accent, "circle")]
+    for is_right, name, colour, symbol in both:
         part = named.loc[right == is_right]
         drawn.add_scatter(
             x=part["first_loss"], y=part["last_loss"], mode="markers", name=name,

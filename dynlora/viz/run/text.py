@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.frames import at_highest
+from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.lines import smoothed
+from dynlora.viz.kit.stats import LOW_IS_GOOD
 from dynlora.viz.kit.text import number, one_line, percent, score, sentence_case
 
 
@@ -33,10 +34,11 @@ def metric(series: pd.DataFrame, name: str) -> str:
     known = series.dropna(subset=["value"])
     if known.empty:
         return "The run has not been evaluated yet."
-    last, best = known.iloc[-1], known.loc[at_highest(known["value"])]
+    is_low = name in LOW_IS_GOOD
+    last, best = known.iloc[-1], known.loc[(at_lowest if is_low else at_highest)(known["value"])]
     return (
         f"{one_line(sentence_case(name), 40)} is {score(last['value'])} at step {int(last['step'])}; "
-        f"the highest value is {score(best['value'])} at step {int(best['step'])}."
+        f"the {'lowest' if is_low else 'highest'} value is {score(best['value'])} at step {int(best['step'])}."
     )
 
 

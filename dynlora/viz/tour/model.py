@@ -104,6 +104,8 @@ STOPS = (
             "with plain LoRA at the same number of parameters, over several seeds.",
             "A line is the mean of runs that differ only in the seed. The band covers the lowest to the highest run. "
             "Where bands overlap, the comparison is inconclusive: it needs more seeds or another task.",
+            "Rank, importance and gates are the same for classification, regression and language models. Most methods "
+            "learn all three tasks. Methods says which do not, and filters by task.",
         ),
     ),
 )

@@ -153,7 +153,8 @@ def _goodbye(found: Toured) -> None:
                 link(f"pages/{page}.py", page.capitalize(), run=found.run.id)
             link("pages/compare.py", "Compare with similar runs", runs=",".join(found.alike))
             link("pages/launch.py", "Launch a similar run", **{"from": found.run.id})
-            link("pages/methods.py", "Methods")
+            task = found.summary.get("task")
+            link("pages/methods.py", "Methods for this task" if task else "Methods", **({"task": task} if task else {}))
 
 
 def head(found: Toured) -> None:

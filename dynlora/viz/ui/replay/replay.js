@@ -5,6 +5,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXIS = 40;
+const ALL_BARS = 760, LEAST_PITCH = 2.4, LABEL = 13; // pixels of all bars, of one, and of a label
 const PLAY_MS = 8000, SETTLE_MS = 450, REST_MS = 2500;
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -109,24 +110,28 @@ class Player {
     this.unit = (width - LEFT - RIGHT) / limit;
     this.svg.replaceChildren();
     this.bars = [];
-    let y = TOP, index = 0;
+    const pitch = Math.min(PITCH, Math.max(LEAST_PITCH, ALL_BARS / modules.length)), scale = pitch / PITCH;
+    const gap = Math.max(4, BLOCK_GAP * scale), inner = 5 * scale, outer = 4 * scale;
+    let y = TOP, index = 0, labelled = -Infinity;
     for (const block of blocks) {
-      const height = block.count * PITCH + 5;
+      const height = block.count * pitch + inner;
       this.svg.append(element("rect", {
-        x: LEFT, y: y - 4, width: width - LEFT - RIGHT, height: height + 2, rx: 3,
+        x: LEFT, y: y - outer, width: width - LEFT - RIGHT, height: height + outer / 2, rx: 3 * scale,
         fill: colours.sunken, stroke: colours.hairline,
       }));
-      this.svg.append(text(block.label, LEFT - 8, y + height / 2, { fill: colours.muted, "text-anchor": "end", "dominant-baseline": "middle" }));
-      for (let row = 0; row < block.count; row += 1, index += 1) this.bars.push(this.bar(modules[index], y + row * PITCH));
+      const middle = y + height / 2, isFirst = middle - labelled >= LABEL;
+      if (isFirst) labelled = middle;
+      if (isFirst) this.svg.append(text(block.label, LEFT - 8, middle, { fill: colours.muted, "text-anchor": "end", "dominant-baseline": "middle" }));
+      for (let row = 0; row < block.count; row += 1, index += 1) this.bars.push(this.bar(modules[index], y + row * pitch, pitch));
       if (uniform) {
         const x = LEFT + uniform * this.unit;
         this.svg.append(element("line", {
-          x1: x, x2: x, y1: y - 4, y2: y + height - 2, stroke: colours.muted, "stroke-width": 1.3, "stroke-dasharray": "4 3", "pointer-events": "none",
+          x1: x, x2: x, y1: y - outer, y2: y + height - outer / 2, stroke: colours.muted, "stroke-width": 1.3, "stroke-dasharray": "4 3", "pointer-events": "none",
         }));
       }
-      y += height + BLOCK_GAP;
+      y += height + gap;
     }
-    const bottom = y - BLOCK_GAP + 14;
+    const bottom = y - gap + 14;
     for (const tick of ticks) {
       this.svg.append(text(String(tick), LEFT + tick * this.unit, bottom, { fill: colours.muted, "text-anchor": "middle" }));
     }
@@ -137,13 +142,14 @@ class Player {
     this.paint();
   }
 
-  bar(module, y) {
-    const bar = element("rect", { class: "bar", x: LEFT, y, height: BAR, width: 0, rx: 1 });
+  bar(module, y, pitch) {
+    const height = BAR * pitch / PITCH;
+    const bar = element("rect", { class: "bar", x: LEFT, y, height, width: 0, rx: Math.min(1, height / 4) });
     if (module.marked) {
       bar.setAttribute("stroke", this.data.colours.mark);
       bar.setAttribute("stroke-width", 1.8);
     }
-    const zone = element("rect", { x: LEFT, y: y - 0.75, height: PITCH, width: this.width - LEFT - RIGHT, fill: "transparent" });
+    const zone = element("rect", { x: LEFT, y: y - (pitch - height) / 2, height: pitch, width: this.width - LEFT - RIGHT, fill: "transparent" });
     const title = element("title");
     zone.append(title);
     this.svg.append(bar, zone);

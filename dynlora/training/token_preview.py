@@ -1,0 +1,131 @@
+"""What a model sees of the data before a run is made: tokens, and which of them count in the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from dynlora import assets
+from dynlora.config import RunConfig
+from dynlora.config_files import with_absolute_paths
+from dynlora.engine.data.batches import IGNORED
+from dynlora.engine.data.places import Places
+from dynlora.engine.model.base_model import load_tokenizer
+from dynlora.errors import ConfigError
+from dynlora.tasks import WritingTask
+from dynlora.training.inputs import data_folder, read_data
+
+SHOWN_ROWS = 6
+SHOWN_PIECES = 400
+"""Rows of a preview, and the most pieces of text of each."""
+
+COUNTED_ROWS = 20_000
+"""Rows that are turned into tokens to count those that lose something."""
+
+WHOLE = 2**20
+"""Tokens of a row that nothing is cut from."""
+
+
+def token_preview(settings: RunConfig) -> dict[str, Any]:
+    """Return the tokens of a few training rows, and how many rows lose something to truncation; no model is loaded.
+
+    Args:
+        settings: a run's config, of a task that writes texts.
+
+    Returns:
+        rows (place, pieces, tokens, in_loss, cut), counted and of (rows looked at, and all), lost and cut (rows that
+        lose their whole completion, or anything: count, places), longest (tokens of the longest row), limit, loss_on,
+        is_chat, and notes in sentences.
+
+    Raises:
+        ConfigError: when the task has labels.
+        AssetError, DataError: exactly where `train` would refuse, in the same sentence.
+    """
+    config = with_absolute_paths(settings)
+    data = read_data(config)
+    task = data.task
+    if not isinstance(task, WritingTask):
+        raise ConfigError(f"data.task={task.name}: every row has one label; `dynlora preflight` shows its tokens")
+    tokenizer = load_tokenizer(assets.resolve_model(config.model.name))
+    task.check_tokenizer(tokenizer, data.train)
+    limit = min(config.data.max_length, tokenizer.model_max_length)
+    rows = data.train.take(np.arange(min(COUNTED_ROWS, len(data.train))))
+    encoded = task.encode_rows(tokenizer, rows, WHOLE)
+    targets = encoded.targets or []
+    ids = [feature["input_ids"] for feature in encoded.features]
+    length = np.array([len(row) for row in ids])
+    is_kept = np.array([counted(row[:limit]) > 0 for row in targets], bool)
+    lost = np.flatnonzero(~is_kept & np.array([counted(row) > 0 for row in targets], bool))
+    where = Places(config.data, data_folder(config), config.seed, len(data.train))
+    return {
+        "rows": [
+            {
+                "place": where.said([row]), "pieces": pieces(tokenizer, ids[row][:limit], targets[row][:limit]),
+                "tokens": min(len(ids[row]), limit), "in_loss": counted(targets[row][:limit]),
+                "cut": len(ids[row]) > limit,
+            }
+            for row in shown_rows(length)
+        ],
+        "counted": len(rows), "of": len(data.train),
+        "lost": {"count": len(lost), "places": where.said(lost)},
+        "cut": {"count": int((length > limit).sum()), "places": where.said(np.flatnonzero(length > limit))},
+        "longest": int(length.max()), "limit": limit, "loss_on": task.settings().get("loss_on", ""),
+        "is_chat": "messages" in rows.fields, "notes": list(encoded.notes),
+    }  # fmt: skip
+
+
+def shown_rows(length: np.ndarray, n: int = SHOWN_ROWS) -> list[int]:
+    """Return rows of a preview: evenly spread, and the longest among them, so that a cut shows where there is one."""
+    spread = np.linspace(0, len(length) - 1, min(n, len(length))).astype(int)
+    return [int(row) for row in np.unique([*spread[: n - 1], int(length.argmax())])]
+
+
+def counted(targets: Sequence[int]) -> int:
+    """Return how many tokens count in the loss."""
+    return sum(target != IGNORED for target in targets)
+
+
+def pieces(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], targets: Sequence[int] | None
+) -> list[dict[str, Any]]:
+    """Return a row as pieces of text: a token each, or several that make one character together.
+
+    Each has `text`, `tokens`, `loss` (whether it counts in the loss) and `special` (a token of the tokenizer's own).
+
+    Args:
+        tokenizer: of the model.
+        ids: tokens of the row.
+        targets: label of each; None where a row has one label, and none counts.
+    """
+    special, found = set(tokenizer.all_special_ids), list[dict[str, Any]]()
+    held: list[int] = []
+    for place, token in enumerate(ids):
+        held.append(token)
+        counts = targets is not None and targets[place] != IGNORED
+        text = str(tokenizer.decode(held, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        is_last = place + 1 == len(ids) or (targets is not None and (targets[place + 1] != IGNORED) != counts)
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and not is_last and token not in special:
+            continue  # the first bytes of a character
+        found.append({"text": text, "tokens": len(held), "loss": counts, "special": token in special})
+        held = []
+        if len(found) == SHOWN_PIECES:
+            break
+    return found
+
+
+def format_preview(found: dict[str, Any]) -> str:
+    """Return a preview for a terminal: what counts in the loss in double brackets, then what is lost."""
+    lines = []
+    for row in found["rows"]:
+        runs = groupby(row["pieces"], key=lambda one: one["loss"])
+        spans = [(counts, "".join(one["text"] for one in span)) for counts, span in runs]
+        text = "".join(f"[[{span}]]" if counts else span for counts, span in spans)
+        lines += [f"{row['place']}: {row['in_loss']} of {row['tokens']} tokens in the loss", f"    {text!r}"]
+    lost, limit = found["lost"], found["limit"]
+    lines.append(f"{lost['count']:,} of {found['counted']:,} training examples lose their whole completion at "
+                 f"data.max_length={limit}{': ' + lost['places'] if lost['count'] else ''}")  # fmt: skip
+    return "\n".join([*lines, *found["notes"]])

@@ -1,0 +1,148 @@
+"""Instruction tuning in a browser: conversations uploaded, their loss mask, texts that change, and PEFT at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import peft
+import pytest
+import torch
+import transformers
+
+from dynlora.store import queries
+from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, settled
+from tests.tiny_lm import save_tiny_lm, tiny_problems
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+STEPS = 40
+
+
+def save_talks(path: Path) -> Path:
+    """Write conversations in which a letter is said once or twice, as JSON lines, and return the file."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{row['prompt']} ({number})"},
+                {"role": "assistant", "content": row["completion"]},
+            ],
+            "answer": row["answer"], "difficulty": row["difficulty"],
+        }
+        for number, row in enumerate(tiny_problems(80))
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.mark.journey
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+def test_conversations_are_uploaded_learned_and_taken_to_peft(
+    server: str, page: Page, window: Window, picture: Picture, runs_dir: Path, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    model, talks = save_tiny_lm(tmp_path / "model"), save_talks(tmp_path / "talks.jsonl")
+    page.goto(f"{server}/launch?data=upload&strategy=lora")
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(talks)
+    expect(page.get_by_text("a conversation has 2 messages of user and assistant")).to_be_visible()
+    expect(page.get_by_role("radio", name="Conversations")).to_have_attribute("aria-checked", "true")
+    expect(page.get_by_text("no faults in 80 rows")).to_be_visible()
+    command = page.locator('[class*="st-key-card-command"] code').first
+    expect(command).to_contain_text("data.messages=messages")
+    _fill(page, command, {
+        "Model": str(model), "Steps": str(STEPS), "Batch size (examples)": "8", "Learning rate": "0.02",
+        "Maximum length (tokens)": "64",
+    })  # fmt: skip
+
+    _look_at_tokens(page, window, picture)
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.get_by_text("Generation: 8 prompts at each of 5 evaluations")).to_be_visible()
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_text(re.compile(r"Started as \S+\."))).to_be_visible()
+    page.get_by_role("link", name="Open run").click()
+    expect(page.get_by_text(f"step {STEPS} of {STEPS}").first).to_be_visible()
+    expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible()
+    [run_id] = [run for run in queries.list_runs(runs_dir)["id"] if run != OTHER]
+
+    page.goto(f"{server}/run?run={run_id}&section=results")
+    settled(page)
+    written = _texts(runs_dir / run_id)
+    first, last = written[0][0], written[STEPS][0]
+    assert first["text"] != last["text"]
+    expect(page.get_by_text(re.compile(rf"At step {STEPS}, \d of 8 answers are correct"))).to_be_visible()
+    card = page.locator('[class*="st-key-card-generations"]').first
+    expect(card).to_contain_text(f"Step {STEPS}")
+    expect(card).to_contain_text("First evaluation")
+    expect(card).to_contain_text(last["text"])
+    picture(card, "instruction-texts")
+
+    _same_in_peft(_downloaded(page, tmp_path), run_id, model, last)
+
+
+def _look_at_tokens(page: Page, window: Window, picture: Picture) -> None:
+    """Ask for the tokens: the end of the answer is in the loss, that of the question is not."""
+    from playwright.sync_api import expect
+
+    page.get_by_role("button", name="Show tokens").click()
+    tokens = page.locator('[class*="st-key-card-tokens"]').first
+    expect(tokens.get_by_text("The chat template of the model is applied.")).to_be_visible()
+    end = tokens.locator('span[title="1 token, in the loss"]', has_text="<|end|>").first
+    expect(end).to_be_visible()
+    asked = tokens.locator('span[title="1 token, not in the loss"]', has_text="<|end|>").first
+    expect(asked).to_be_visible()
+    picture(tokens, "instruction-tokens")
+    for mode in MODES:
+        narrow = window(width=375, height=800, color_scheme=mode).new_page()
+        narrow.goto(page.url)
+        expect(narrow.get_by_text("no faults in 80 rows")).to_be_visible()
+        fits(narrow, mode)
+        narrow.context.close()
+
+
+def _fill(page: Page, command: Locator, values: dict[str, str]) -> None:
+    """Enter values into the form's fields, each as soon as the one before has arrived."""
+    from playwright.sync_api import expect
+
+    for label, value in values.items():
+        box = page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        expect(command).to_contain_text(value)
+
+
+def _texts(run: Path) -> dict[int, list[dict[str, Any]]]:
+    """Return what was written at each evaluation, by its step."""
+    until(lambda: len(queries.events_frame(run, ("generations",))) == 5, "the texts of all evaluations")
+    events = queries.events_frame(run, ("generations",))
+    return {int(step): payload["rows"] for step, payload in zip(events["step"], events["payload"], strict=True)}
+
+
+def _downloaded(page: Page, folder: Path) -> Path:
+    """Download the adapter and return the folder that it is unpacked in."""
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Adapter").click()
+    started.value.save_as(folder / "adapter.zip")
+    with zipfile.ZipFile(folder / "adapter.zip") as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def _same_in_peft(folder: Path, run_id: str, model: Path, last: dict[str, Any]) -> None:
+    """Check that PEFT writes after a prompt what the run wrote at its end."""
+    place = folder / f"{run_id}-peft"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    base = transformers.AutoModelForCausalLM.from_pretrained(model)
+    adapted: Any = peft.PeftModel.from_pretrained(base, str(place)).eval()
+    turns = [{"role": "user", "content": last["prompt"]}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    with torch.no_grad():
+        found = adapted.generate(**inputs, max_new_tokens=128, do_sample=False)
+    written = tokenizer.decode(found[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert written == last["text"]
