@@ -16,12 +16,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "strategy.warmup_steps": 10, "strategy.final_steps": 20, "strategy.allocate_every": 7, "strategy.moves": 12,
     },
     "Instruction tuning": {
-        "model.name": "smollm2-135m", "data.name": "arithmetic", "data.max_length": 256, "train.steps": 200,
+        "model.name": "smollm2-135m", "data.name": "arithmetic", "data.max_length": 256, "data.max_eval": 200,
+        "train.steps": 200,
         "train.batch_size": 8, "train.lr": 5e-4, "adapter.rank": 8, "log.eval_every": 50, "log.generate_rows": 16,
         "log.generate_max": 96,
     },
     "Language modelling": {
-        "model.name": "smollm2-135m", "data.name": "sentiment4-text", "data.max_length": 64, "train.steps": 200,
+        "model.name": "smollm2-135m", "data.name": "sentiment4-text", "data.max_length": 64, "data.max_eval": 400,
+        "train.steps": 200,
         "train.batch_size": 8, "train.lr": 5e-4, "adapter.rank": 8, "log.eval_every": 50, "log.generate_rows": 8,
         "log.generate_max": 32,
     },
