@@ -10,7 +10,7 @@ import numpy as np
 
 from dynlora.engine.data.batches import Tokens, tokenize
 from dynlora.engine.data.text_data import Rows
-from dynlora.training.build import Inputs
+from dynlora.training.inputs import Inputs
 from dynlora.training.token_preview import counted, pieces, shown_rows
 
 SHOWN_ROWS = 8

@@ -14,7 +14,7 @@ from dynlora.engine.evaluation.step_writing import write_steps
 from dynlora.engine.evaluation.token_scores import ablated, row_losses, scored
 from dynlora.inference.load import load_run
 from dynlora.training import run as training
-from dynlora.training.build import read_data
+from dynlora.training.inputs import read_data
 from tests.tiny_lm import DECODERS, byte_tokenizer, lm_values, save_problems, save_tiny_lm, tiny_decoder
 
 PROMPTS = ("a2:", "b", "what is it that you want to say? " * 3)
