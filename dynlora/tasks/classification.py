@@ -113,8 +113,14 @@ class Classification(LabelledTask):
         return AutoModelForSequenceClassification
 
     def configure(self, config: Any) -> None:
-        """Write the classes into the model's config."""
-        config.num_labels = max(1, len(self.labels))
+        """Write the classes into the model's config.
+
+        Raises:
+            DataError: where there are none, as in a saved state that was damaged.
+        """
+        if not self.labels:
+            raise DataError("labels: names no class, and a classifier has one at least; train the run again")
+        config.num_labels = len(self.labels)
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {name: index for index, name in enumerate(self.labels)}
         config.problem_type = "single_label_classification"

@@ -27,7 +27,7 @@ def explained(config: RunConfig, *, while_: Callable[[], bool] = lambda: True) -
     """
     try:
         yield
-    except (DynloraError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+    except (DynloraError, OSError):  # of files and disks, which another model does not mend
         raise
     except Exception as error:  # whatever a model, a tokenizer or a method raises
         if not while_():

@@ -212,7 +212,8 @@ def test_a_failing_run_exits_with_1(
 
     monkeypatch.setattr(Trainer, "_backward", fail)
     said = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data), "--json"), code=1)
-    assert (said["status"], said["step"], said["error"]) == ("failed", 0, "RuntimeError: the disk is on fire")
+    assert (said["status"], said["step"]) == ("failed", 0)
+    assert "RuntimeError: the disk is on fire" in said["error"]
     monkeypatch.undo()
     assert document(run(runs_dir, "resume", said["id"], "--json"))["status"] == "finished"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.kit.config_fields import set_values
 
 DRAWS = 2000
 """Draws of the bootstrap."""
@@ -57,7 +58,7 @@ def pairs(
 
 
 def _data(summary: Mapping[str, Any]) -> tuple[Any, ...]:
-    settings = dict((summary.get("config") or {}).get("data") or {})
+    settings = set_values({"data": (summary.get("config") or {}).get("data") or {}})
     return summary.get("data"), settings, summary.get("data_size"), summary.get("labels")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.config_fields import SOURCES, flat
+from dynlora.viz.kit.config_fields import SOURCES, flat, set_values
 from dynlora.viz.kit.run_summary import format_strategy
 from dynlora.viz.kit.text import one_line, source_name
 
@@ -26,7 +26,9 @@ CLOCKS = {
 GRID = 300
 """Most points of a mean line."""
 
-NOT_COMPARED = ("seed", "name", "log.eval_rows", "log.generate_rows", "log.generate_max")
+NOT_COMPARED = (
+    "seed", "name", "log.eval_rows", "log.generate_rows", "log.generate_max", "train.gradient_checkpointing",
+)  # fmt: skip
 """Settings in which runs of one group may differ: none of them changes how a run trains or its last evaluation."""
 
 
@@ -100,9 +102,9 @@ def alone(names: Mapping[str, str]) -> list[Group]:
 
 
 def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str, Any]:
-    """Return the settings that are set, by dotted key; an older run lacks the keys of settings that came later."""
-    left_out, found = {*NOT_COMPARED, *ignoring}, flat(summary.get("config") or {})
-    return {key: value for key, value in found.items() if value is not None and key not in left_out}
+    """Return the settings in which runs of one group may not differ, by dotted key."""
+    left_out = {*NOT_COMPARED, *ignoring}
+    return {key: value for key, value in set_values(summary.get("config") or {}).items() if key not in left_out}
 
 
 def other_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

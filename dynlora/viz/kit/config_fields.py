@@ -16,6 +16,8 @@ LABELS = {
     "train.lr": "learning rate", "train.head_lr": "head learning rate", "train.batch_size": "batch size (examples)",
     "train.weight_decay": "weight decay (per step)", "train.max_grad_norm": "gradient clipping (norm)",
     "train.grad_accum": "gradient accumulation (batches)", "train.precision": "precision",
+    "model.dtype": "dtype of frozen weights", "model.quantization": "quantization of frozen weights",
+    "data.packing": "packing (several texts per sequence)",
     "data.max_length": "maximum length (tokens)", "data.max_eval": "maximum held-out examples",
     "data.max_train": "maximum training examples", "data.eval_fraction": "held-out fraction (without own split)",
     "data.task": "task", "data.metric": "deciding metric", "data.group_by": "input groups",
@@ -35,6 +37,18 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
+
+
+BEFORE = {"model.dtype": "fp32", "data.packing": False, "train.gradient_checkpointing": False}
+"""What runs did before these settings were there."""
+
+
+def set_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are set, by dotted key, so that runs of every version can be told alike.
+
+    Left out is what is empty, and what runs did before a setting was there: an older run lacks its key.
+    """
+    return {key: value for key, value in flat(config).items() if value is not None and BEFORE.get(key) != value}
 
 
 SOURCES = ("model", "data")

@@ -26,18 +26,18 @@ KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "
 EMPTY = {
     "data.max_train": "all", "data.max_eval": "all", "data.train_groups": "all", "adapter.targets": "all",
     "train.max_grad_norm": "not clipped",
-    "model.dropout": "value of the model",
+    "model.dropout": "value of the model", "model.quantization": "not quantised",
 }  # fmt: skip
 """What an empty field means, where it is not that a value is chosen automatically."""
 
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
-MORE_DATA = ("data.task", "data.metric", "data.eval_fraction", "data.train_groups")
+MORE_DATA = ("data.task", "data.metric", "data.eval_fraction", "data.train_groups", "data.packing")
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
 WRITTEN_COLUMNS = ("data.prompt", "data.completion", "data.messages", "data.answer")
 MORE_TRAINING = (
     "train.epochs", "train.warmup", "train.schedule", "train.head_lr", "train.weight_decay", "train.max_grad_norm",
-    "train.grad_accum", "train.precision",
+    "train.grad_accum", "train.precision", "train.gradient_checkpointing", "model.dtype", "model.quantization",
 )  # fmt: skip
 MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.dropout")
 RECORDING = (

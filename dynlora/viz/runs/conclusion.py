@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.config_fields import flat
+from dynlora.viz.kit.config_fields import set_values
 from dynlora.viz.kit.run_summary import format_strategy, main_metric
 from dynlora.viz.kit.stats import LOW_IS_GOOD
 from dynlora.viz.kit.status import STATUS_WORDS
@@ -118,7 +118,7 @@ def leader(rows: Sequence[Mapping[str, Any]]) -> Leader | None:
 def _configuration(row: Mapping[str, Any]) -> str:
     """Return a text that runs share which differ in nothing but seed, name and log."""
     kept = {
-        key: value for key, value in flat(row.get("config") or {}).items()
-        if key not in ("seed", "name") and not key.startswith("log.") and value is not None
+        key: value for key, value in set_values(row.get("config") or {}).items()
+        if key not in ("seed", "name") and not key.startswith("log.")
     }  # fmt: skip
     return json.dumps([row.get("strategy"), kept], sort_keys=True, default=str)

@@ -15,6 +15,7 @@ from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.paired_difference import Difference
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.kit.config_fields import set_values
 from dynlora.viz.kit.run_summary import is_uniform, main_metric
 from dynlora.viz.kit.stats import t_reach
 
@@ -202,8 +203,7 @@ def _result(summary: Summary) -> float | None:
 
 def _task(summary: Summary) -> str:
     """Return what runs must share to be set against each other; a setting that is not set is as one that is missing."""
-    data = ((summary.get("config") or {}).get("data") or {}).items()
-    chosen = {key: value for key, value in data if value is not None}
+    chosen = set_values({"data": (summary.get("config") or {}).get("data") or {}})
     shared = [summary.get("model"), summary.get("data"), chosen, main_metric(summary)[0]]
     return json.dumps([*shared, summary.get("max_steps")], sort_keys=True, default=str)
 
