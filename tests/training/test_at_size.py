@@ -219,6 +219,7 @@ def test_weights_in_pieces_are_refused(variable: str, monkeypatch: pytest.Monkey
         make_accelerator()
 
 
+@pytest.mark.journey
 def test_quantisation_fetches_no_code_from_the_hub(tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    raise SystemExit('code was asked for')\n")
     code = "from dynlora.engine.model.quantized import quantization_config as q; import torch; "
