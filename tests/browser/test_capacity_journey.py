@@ -97,6 +97,7 @@ def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, l
     expect(page.get_by_text("400 of 1,201 recorded steps shown")).to_be_visible()
 
 
+@pytest.mark.journey
 def test_the_flow_adds_up_between_two_steps(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 

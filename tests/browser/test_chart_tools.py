@@ -90,6 +90,7 @@ def test_a_chart_is_saved_and_shown_on_the_full_screen(server: str, page: Page, 
     sheet.wait_for(state="detached")
 
 
+@pytest.mark.journey
 def test_the_keys_of_the_list_work_anywhere_but_in_a_field(server: str, page: Page) -> None:
     page.goto(f"{server}/methods")
     page.wait_for_function("() => window.dynloraKeys")

@@ -49,6 +49,7 @@ def test_whoever_asked_for_less_motion_starts_the_picture(server: str, page: Pag
     assert player.get_by_role("button", name="Pause").count() == 0
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("name", ["home", "run", "capacity", "runs"])
 def test_a_deep_link_causes_no_error(name: str, server: str, page: Page) -> None:
     """Streamlit asked `/run/_stcore/health` and `/run/_stcore/host-config` before it asked at the root."""

@@ -110,6 +110,7 @@ def _steps(runs_dir: Path) -> list[tuple[str, int]]:
     return [(str(row["id"]), int(row["step"])) for row in rows if row["id"] != OTHER and row["step"] >= 1]
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("looks", LOOKS)
 def test_every_page_fits_and_follows_the_mode(server: str, page: Page, picture: Picture, looks: Looks) -> None:
     from playwright.sync_api import expect

@@ -80,6 +80,7 @@ def _fill(page: Page, values: dict[str, str]) -> None:
         expect(command).to_contain_text(value)
 
 
+@pytest.mark.journey
 def test_the_form_and_the_methods_fit(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 

@@ -95,6 +95,7 @@ def test_a_run_and_a_comparison_open_from_disk(
         assert found.troubles == []
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize(
     ("address", "parts"),
     [

@@ -95,7 +95,7 @@ class _Fetched(HTMLParser):
         self.found += [value for name, value in attrs if name in names and value]
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_no_page_or_style_names_another_machine_to_fetch_from(site: Path) -> None:
     broken = []
     for path in site.rglob("*.html"):
@@ -107,7 +107,7 @@ def test_no_page_or_style_names_another_machine_to_fetch_from(site: Path) -> Non
     assert broken == []
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_formulas_are_drawn_and_none_is_left_as_source(site: Path) -> None:
     for name in strategies.registry():
         text = (site / "methods" / f"{name}.html").read_text("utf-8")
@@ -126,7 +126,7 @@ def served(site: Path) -> Iterator[int]:
         thread.join()
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 @pytest.mark.browser
 def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browser, served: int) -> None:
     origin = f"http://127.0.0.1:{served}"
@@ -150,7 +150,7 @@ def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browse
     page.close()
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_it_is_served_under_this_machines_own_name_only(served: int) -> None:
     for host, expected in ((f"127.0.0.1:{served}", 200), ("localhost", 200), ("rebound.example", 403)):
         connection = http.client.HTTPConnection("127.0.0.1", served, timeout=PATIENCE_S)
@@ -173,7 +173,7 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         docs_site.server(tmp_path, first.server_port)
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_the_dashboard_serves_it_too(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = TestClient(Starlette(routes=[Mount(docs_site.MOUNTED_AT, docs_site.answer)]))
     monkeypatch.setattr(docs_site, "site_dir", lambda: site)
@@ -189,7 +189,7 @@ def test_the_dashboard_serves_it_too(site: Path, monkeypatch: pytest.MonkeyPatch
         assert client.get(path).status_code == 404
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 def test_links_from_the_dashboard_reach_pages(site: Path) -> None:
     assert docs_site.docs_url("methods/dynamic", "settings") == "/docs/methods/dynamic.html#settings"
     assert [page for page in EXPLAINED_BY.values() if not (site / f"{page}.html").is_file()] == []

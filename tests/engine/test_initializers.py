@@ -220,7 +220,7 @@ def test_last_edits_leave_the_function_whatever_the_start(name: str, init: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "dynamic"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("dynamic", marks=pytest.mark.torture)])
 def test_lora_ga_holds_the_contract(name: str) -> None:
     config = tiny_config(name, strategy={"name": name, "init": "lora_ga"}, adapter__dropout=0.1, train__lr=1e-2)
     keeper = MemoryKeeper()

@@ -246,6 +246,7 @@ def test_one_process_checks_all_that_was_asked_for_and_another_one_ends_at_once(
     assert len(resting) == 2, "none is at it any more"
 
 
+@pytest.mark.journey
 def test_the_command_checks_every_run_that_was_asked_for(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]]
 ) -> None:

@@ -51,6 +51,7 @@ def test_no_spare_is_kept_unless_it_is_wanted_and_there_is_room(monkeypatch: pyt
     assert WARM_VARIABLE not in child_environment()
 
 
+@pytest.mark.journey
 def test_a_command_runs_in_the_spare_as_in_a_process_of_its_own(keeper: warm.Keeper, tmp_path: Path) -> None:
     keeper.keep()
     pid = keeper.pid

@@ -103,6 +103,7 @@ def test_data_of_other_runs_is_offered_where_its_task_is_the_same(
     assert set(other_data(summary, positive, runs)) == {"sentiment4", str(tmp_path / "other")}
 
 
+@pytest.mark.journey
 def test_a_link_leads_to_data_of_another_run(
     here: Here, run: Path, tiny_bert: Path, tmp_path: Path, runs_dir: Path
 ) -> None:

@@ -31,6 +31,10 @@ def field_key(field: Field, start: Mapping[str, Any]) -> str:
     return f"field-{field.key}-{str(field.fitting(start.get(field.key, field.default)))[:200]}"
 
 
+NOTHING = ""
+"""The option of a field that stays empty."""
+
+
 def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     """Draw the widget of a field and return its value; None when it is empty or at its default.
 
@@ -43,8 +47,9 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
     found: Any
     if field.choices:
-        kept_form.begin(key, str(value))
-        found = st.selectbox(label, field.choices, key=key, help=about)
+        options = [NOTHING, *field.choices] if field.optional else list(field.choices)
+        kept_form.begin(key, NOTHING if value is None else str(value))
+        found = st.selectbox(label, options, key=key, help=about, format_func=lambda one: one or field.empty) or None
     elif field.kind == "bool":
         kept_form.begin(key, bool(value))
         found = st.checkbox(label, key=key, help=about)
