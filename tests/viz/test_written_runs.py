@@ -24,7 +24,7 @@ def test_perplexity_and_fractions_have_a_panel_each() -> None:
         metrics(perplexity=[280.0, 20.0], token_accuracy=[0, 0.7], exact_match=[0, 0.5]), LIGHT
     )
     axes = {trace["name"]: trace["yaxis"] for trace in traces_of(drawn)}
-    assert axes == {"perplexity": "y", "token_accuracy": "y2", "exact_match": "y2"}
+    assert axes == {"Perplexity": "y", "Token accuracy": "y2", "Exact match": "y2"}
     layout = layout_of(drawn)
     assert (layout["yaxis"]["title"]["text"], layout["yaxis2"]["title"]["text"]) == ("Perplexity", "Score")
     assert layout["yaxis"]["type"] == "log"

@@ -275,6 +275,9 @@ class Trainer:
         """Evaluate, keep the adapter if it is the best so far, and checkpoint."""
         self.recorder.scalar("optimizer_bytes", "train", self.step, float(state_bytes(self.optimizer)))
         part = self.evaluation.part(last=self.step == self.total)
+        if self.step:
+            self.recorder.log("info", f"Evaluating {len(part.rows):,} of {part.of:,} held-out examples")
+            self.recorder.commit()  # it can take minutes, and nothing else is recorded meanwhile
         tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
         predictions = self.predictions(tokens)
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part

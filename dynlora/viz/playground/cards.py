@@ -293,7 +293,7 @@ def depth_lines(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
 
 def file_card(asked: Asked) -> None:
     """Draw the upload of a small file, and what is predicted of its rows by all who are asked."""
-    with card("Predict a file", "file"):
+    with card("Continue prompts of a file" if asked.task.writes else "Predict a file", "file"):
         holds = "Columns sentence1 and sentence2" if asked.task.paired else "One text per line, or a column text"
         kinds = ["csv", "jsonl"] if asked.task.paired else ["txt", "csv", "jsonl"]
         upload = st.file_uploader(holds, kinds, max_upload_size=1, key="playground-file")

@@ -57,7 +57,8 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
     for name, part in metrics.groupby("name", sort=False):
         colour, symbol, dash = style[str(name)]
         drawn.add_scatter(
-            x=part["step"], y=part["value"], mode="lines+markers", name=plotly_text(name, 40),
+            x=part["step"], y=part["value"], mode="lines+markers",
+            name=plotly_text(sentence_case(str(name).replace("_", " ")), 40),
             yaxis=_axis_name(place[str(name)], "y"), line={"color": colour, "width": 1.8, "dash": dash},
             marker={"size": 7, "symbol": symbol},
             customdata=part["examples"] if size else None,
@@ -128,17 +129,22 @@ def _panel_axis(names: Sequence[str], values: pd.Series, place: tuple[int, int],
 def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the time of each step and the strategy's part of it; columns step, step_ms, strategy_ms."""
     drawn = theme.figure(colours, HEIGHT)
+    unit, per = ("s", 1000) if len(times) and times["step_ms"].median() >= SECONDS_FROM else ("ms", 1)
     for column, name, colour in (
         ("step_ms", "Whole step", colours.accent),
         ("strategy_ms", "Strategy", colours.second),
     ):
         drawn.add_scatter(
-            x=times["step"], y=times[column], mode="lines", name=name, line={"color": colour, "width": 1.5},
-            hovertemplate=f"step %{{x}}<br>{name} %{{y:.1f}} ms<extra></extra>",
+            x=times["step"], y=times[column] / per, mode="lines", name=name, line={"color": colour, "width": 1.5},
+            hovertemplate=f"step %{{x}}<br>{name} %{{y:.1f}} {unit}<extra></extra>",
         )  # fmt: skip
     drawn.update_yaxes(rangemode="tozero", tickformat=",")
     drawn.update_layout(showlegend=True)
-    return titled(drawn, "Time (ms)")
+    return titled(drawn, f"Time ({unit})")
+
+
+SECONDS_FROM = 10_000
+"""A median step of so many milliseconds is drawn in seconds."""
 
 
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours: Palette) -> go.Figure:

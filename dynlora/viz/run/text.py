@@ -75,11 +75,15 @@ def step_time(times: pd.DataFrame, kept: pd.DataFrame) -> str:
     total = times["step_ms"].sum()
     share = times["strategy_ms"].sum() / total if total else float("nan")
     words = (
-        f"The median step takes {times['step_ms'].median():,.0f} ms; the strategy takes {percent(share)} of "
+        f"The median step takes {_step_length(times['step_ms'].median())}; the strategy takes {percent(share)} of "
         "all step time"
     )
     most = 0.0 if kept.empty else float(kept["value"].max())
     return f"{words}; the optimizer state takes {most / 2**20:.2f} MiB." if most > 0 else f"{words}."
+
+
+def _step_length(milliseconds: float) -> str:
+    return f"{milliseconds:,.0f} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:,.1f} s"
 
 
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:

@@ -239,6 +239,12 @@ def badge(status: str) -> None:
     st.badge(markdown_text(status, 20), color=colour, icon=icon)  # pyright: ignore[reportArgumentType]
 
 
+def usual_silence(summary: Mapping[str, Any]) -> float:
+    """Return how many seconds a run may record nothing before that is odd: a few of its steps, a minute at least."""
+    step_ms = (summary.get("time") or {}).get("step_ms_median")
+    return max(60.0, 5 * step_ms / 1000) if isinstance(step_ms, int | float) else 60.0
+
+
 def status_line(summary: Mapping[str, Any]) -> None:
     """Say what is wrong with a run, or what it waits for, and what to do about it."""
     status, error = summary["status"], summary.get("error")
@@ -254,7 +260,7 @@ def status_line(summary: Mapping[str, Any]) -> None:
         st.warning(
             f"The run trains on another machine. Its last heartbeat was {duration(summary['heartbeat_age_s'])} ago."
         )
-    elif summary.get("stalled_s"):
+    elif (summary.get("stalled_s") or 0.0) > usual_silence(summary):
         st.warning(f"The process is alive but has recorded nothing for {duration(summary['stalled_s'])}.")
     elif error:
         st.warning(markdown_text(error, 2000))
