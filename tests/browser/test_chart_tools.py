@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from dynlora.viz.ui.keyboard import KEYS, PAGES
 from tests.browser.conftest import OTHER, settled
 
 if TYPE_CHECKING:
-    import pytest
 from playwright.sync_api import Page
 
 MARKS = """() => [...document.querySelectorAll('.dynlora-mark')].filter(mark => mark.style.display === 'block')
