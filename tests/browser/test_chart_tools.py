@@ -11,7 +11,7 @@ from dynlora.viz.ui.keyboard import KEYS, PAGES
 from tests.browser.conftest import OTHER, settled
 
 if TYPE_CHECKING:
-from playwright.sync_api import Page
+    from playwright.sync_api import Page
 
 MARKS = """() => [...document.querySelectorAll('.dynlora-mark')].filter(mark => mark.style.display === 'block')
   .map(mark => [mark.closest('[class*=st-key-card-]').className.match(/st-key-card-(\\S+)/)[1], mark.innerText])"""
