@@ -16,7 +16,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from dynlora.config import PROBE_ROWS
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
-from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches, tokenize
+from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Evaluation
@@ -34,7 +34,7 @@ from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch
 from dynlora.errors import AssetError, ConfigError
 from dynlora.tasks import WritingTask
-from dynlora.training.inputs import Inputs, encoded_rows, sequences, usable, usable_rows
+from dynlora.training.inputs import Inputs, usable, usable_rows
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _training_rows(inputs: Inputs, recorder: Recorder) -> tuple[Tokens, Tokens]:
     """Return the rows to learn from, and those that the strategy sets apart."""
     data = inputs.data
     _say(recorder, f"Tokenizing {len(data.train) + len(data.held_out):,} texts")
-    encoded = inputs.encoded or encoded_rows(inputs)
+    encoded = inputs.encoded("train")
     _check_tokens(inputs.base, encoded)
     for note in encoded.notes:
         recorder.log("warning", f"Training data: {note}")
@@ -115,7 +115,7 @@ def _training_rows(inputs: Inputs, recorder: Recorder) -> tuple[Tokens, Tokens]:
 
 def _sequences(inputs: Inputs, tokens: Tokens, recorder: Recorder) -> Tokens:
     """Return what a forward pass takes a number of, and say where several rows were packed into one."""
-    found = sequences(inputs, tokens)
+    found = inputs.sequences(tokens)
     if found is not tokens:
         _say(recorder, f"Packed {len(tokens):,} texts into {len(found):,} sequences")
     return found
@@ -212,7 +212,7 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
     The place costs a look at each example: where nothing is kept it is left at zero.
     """
     config, base, data = inputs.config, inputs.base, inputs.data
-    everything = tokenize(base.tokenizer, data.held_out, config.data.max_length, data.task)
+    everything = inputs.encoded("held_out")
     tokens, held_out = usable(everything), data.held_out.take(usable_rows(everything))
     names, group = _groups(inputs, train, tokens, held_out, autocast)
     probe = groups.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,6 @@ class Inputs:
         data: labelled text.
         base: model, tokenizer and head, unadapted.
         total: optimizer steps.
-        encoded: training rows as tokens, where these had to be counted already.
     """
 
     config: RunConfig
@@ -40,7 +39,20 @@ class Inputs:
     data: TextData
     base: BaseModel
     total: int
-    encoded: Tokens | None = None
+    _tokens: dict[str, Tokens] = field(default_factory=dict[str, Tokens], repr=False, compare=False)
+
+    def encoded(self, side: str) -> Tokens:
+        """Return the rows of a side, train or held_out, as tokens; they are made once."""
+        if side not in self._tokens:
+            rows = getattr(self.data, side)
+            self._tokens[side] = tokenize(self.base.tokenizer, rows, self.config.data.max_length, self.data.task)
+        return self._tokens[side]
+
+    def sequences(self, tokens: Tokens) -> Tokens:
+        """Return what a forward pass takes a number of: rows, or several of them packed into one sequence."""
+        if not self.config.data.packing:
+            return tokens
+        return pack(tokens, min(self.config.data.max_length, self.base.tokenizer.model_max_length))
 
 
 def load_inputs(config: RunConfig) -> Inputs:
@@ -71,22 +83,9 @@ def load_inputs(config: RunConfig) -> Inputs:
     inputs = Inputs(config, strategy, data, base, total)
     if config.train.epochs is None or not isinstance(data.task, WritingTask):
         return inputs
-    encoded = encoded_rows(inputs)
-    total = config.train.max_steps(len(sequences(inputs, usable(encoded))))
+    total = config.train.max_steps(len(inputs.sequences(usable(inputs.encoded("train")))))
     strategy.check(total, config.adapter.rank)
-    return replace(inputs, total=total, encoded=encoded)
-
-
-def encoded_rows(inputs: Inputs) -> Tokens:
-    """Return the training rows as tokens."""
-    return tokenize(inputs.base.tokenizer, inputs.data.train, inputs.config.data.max_length, inputs.data.task)
-
-
-def sequences(inputs: Inputs, tokens: Tokens) -> Tokens:
-    """Return what a forward pass takes a number of: rows, or several of them packed into one sequence."""
-    if not inputs.config.data.packing:
-        return tokens
-    return pack(tokens, min(inputs.config.data.max_length, inputs.base.tokenizer.model_max_length))
+    return replace(inputs, total=total)
 
 
 def _check_packing(task: Task, base: BaseModel) -> None:

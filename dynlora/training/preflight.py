@@ -68,7 +68,7 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
     looked_at = {side: Encoded.of(inputs, side) for side in ("train", "held_out")}
     params, kinds, modules = _parameters(trainer, inputs), _kinds(trainer), len(trainer.adapters)
     memory, step_s = _probe_steps(trainer)
-    schedule = _schedule(inputs)
+    schedule = _schedule(inputs, len(trainer.tokens) if settings.data.packing else len(inputs.data.train))
     interim_s, evaluation_s = _evaluation_seconds(trainer)
     evaluations = len(schedule["evaluations"])
     writing = generation_cost(trainer)
@@ -186,14 +186,14 @@ def _evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
     return seconds * interim / timed, seconds * whole / timed
 
 
-def _schedule(inputs: Inputs) -> dict[str, Any]:
-    """Return when things happen, in optimizer steps."""
+def _schedule(inputs: Inputs, n_train: int) -> dict[str, Any]:
+    """Return when things happen, in optimizer steps; `n_train` rows, or packed sequences, are a pass over the data."""
     train, total = inputs.config.train, inputs.total
     every = eval_every(inputs.config, total)
     evaluations = sorted({0, *range(every, total + 1, every), total})
     return {
         "steps": total,
-        "epochs": total * train.batch_size * train.grad_accum / len(inputs.data.train),
+        "epochs": total * train.batch_size * train.grad_accum / n_train,
         "warmup_steps": max(1, round(train.warmup * total)) if train.warmup else 0,
         "shape": train.schedule,
         "events": inputs.strategy.events(total, inputs.config.adapter.rank),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.engine.data.batches import Tokens, tokenize
+from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.text_data import Rows
 from dynlora.training.inputs import Inputs
 from dynlora.training.token_preview import counted, pieces, shown_rows
@@ -35,8 +35,7 @@ class Encoded:
     @classmethod
     def of(cls, inputs: Inputs, side: str) -> Encoded:
         """Return the side `train` or `held_out`."""
-        rows = getattr(inputs.data, side)
-        return cls(inputs, rows, tokenize(inputs.base.tokenizer, rows, inputs.config.data.max_length, inputs.data.task))
+        return cls(inputs, getattr(inputs.data, side), inputs.encoded(side))
 
     @property
     def notes(self) -> Sequence[str]:

@@ -148,6 +148,27 @@ def test_its_merged_export_is_of_the_weights_it_was_trained_on(quantized: Path, 
         assert torch.allclose(model.base.model(input_ids=ids).logits, other, atol=1e-5)
 
 
+def test_the_card_of_its_adapter_says_what_it_was_trained_on(quantized: Path, tmp_path: Path) -> None:
+    export_run(quantized, tmp_path / "out")
+    kind = queries.run_summary(quantized)["config"]["model"]["quantization"]
+    assert f"quantised to `{kind}` while training" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_the_check_counts_passes_over_packed_sequences(writer: dict[str, Any]) -> None:
+    found = preflight(with_settings(writer, "lora", data__packing=True))
+    rows = preflight(with_settings(writer, "lora"))["schedule"]["epochs"]
+    assert found["schedule"]["epochs"] > 1.5 * rows
+
+
+def test_rows_become_tokens_once(writer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynlora.training import inputs
+
+    real, sides = inputs.tokenize, list[int]()
+    monkeypatch.setattr(inputs, "tokenize", lambda *given: (sides.append(len(given[1])), real(*given))[1])
+    preflight(with_settings(writer, "lora"))
+    assert sorted(sides) == [40, 120]
+
+
 def test_an_evaluation_leaves_quantised_weights_as_they_are(writer: dict[str, Any]) -> None:
     trainer = prepared(with_settings(writer, "lora", model__quantization="nf4"))
     layer = trainer.adapters[0].base_layer
