@@ -188,7 +188,7 @@ def _training(facts: Facts) -> str:
     params = summary.get("params") or {}
     active = params.get("active")
     rows = {
-        "Base model": _code(facts.base) + ("" if facts.is_on_hub else ", a local folder"),
+        "Base model": _code(facts.base) + ("" if facts.is_on_hub else ", a local folder") + _frozen(summary),
         "Method": _code(summary.get("strategy")),
         "Data": _data(summary),
         **({} if facts.generates else {"Labels": _labels(summary)}),
@@ -197,6 +197,16 @@ def _training(facts: Facts) -> str:
         "Adapter parameters": f"{active:,}" if isinstance(active, int) else "not recorded",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
+
+
+def _frozen(summary: Mapping[str, Any]) -> str:
+    """Return how the frozen weights were kept while the adapter was trained, where not in fp32."""
+    kept = (summary.get("config") or {}).get("model") or {}
+    if (kind := kept.get("quantization")) is not None:
+        return (
+            f", quantised to {_code(kind)} while training: on the whole weights the adapter's effect differs a little"
+        )
+    return ", in bf16 while training" if kept.get("dtype") == "bf16" else ""
 
 
 def _labels(summary: Mapping[str, Any]) -> str:
