@@ -243,7 +243,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = Field(
         False,
         description="Compute each block again in the backward pass instead of keeping what it computed: less memory, "
-        "about a third more time.",
+        "one more forward pass.",
     )
 
     @model_validator(mode="after")

@@ -23,38 +23,15 @@ SUMMARY = (
 )  # fmt: skip
 """Fields of the row itself."""
 
+METRICS = (
+    "accuracy", "macro_f1", "f1", "matthews", "pearson", "spearman", "mse", "loss", "ece", "brier", "perplexity",
+    "token_accuracy", "exact_match",
+)  # fmt: skip
+"""Metrics of every task."""
+
 TABLES = {
-    "metrics": (
-        "accuracy",
-        "macro_f1",
-        "f1",
-        "matthews",
-        "pearson",
-        "spearman",
-        "mse",
-        "loss",
-        "ece",
-        "brier",
-        "perplexity",
-        "token_accuracy",
-        "exact_match",
-    ),
-    "best": (
-        "accuracy",
-        "macro_f1",
-        "f1",
-        "matthews",
-        "pearson",
-        "spearman",
-        "mse",
-        "loss",
-        "ece",
-        "brier",
-        "perplexity",
-        "token_accuracy",
-        "exact_match",
-        "step",
-    ),  # fmt: skip
+    "metrics": METRICS,
+    "best": (*METRICS, "step"),
     "params": ("budget", "active", "allocated", "gate", "head"),
     "time": ("train_s", "step_ms_median", "strategy_ms_median"),
 }

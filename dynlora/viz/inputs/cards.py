@@ -11,7 +11,6 @@ from dynlora.store import queries
 from dynlora.viz.inputs import token_losses
 from dynlora.viz.inputs.view import InputsView
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, number_columns, under
@@ -56,10 +55,7 @@ def _examples(frame: pd.DataFrame, step: int) -> None:
 def _one_example(view: InputsView, *, has_best: bool) -> None:
     """Draw one example with each token in the colour of its loss."""
     shown = strong_language.presentable_first(view.examples)
-    labels = {
-        str(index): one_line(strong_language.shown(text), 70)
-        for index, text in zip(shown.index, shown["text"], strict=True)
-    }
+    labels = {str(index): label for index, label in strong_language.labels(shown).items()}
     wanted = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
     if not wanted:
         note("Colours the tokens of a held-out example by their loss, with the adapter and without.")

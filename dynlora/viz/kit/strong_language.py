@@ -12,6 +12,8 @@ from functools import cache, lru_cache
 import pandas as pd
 from glin_profanity import Filter
 
+from dynlora.viz.kit.text import one_line
+
 HIDDEN = "(hidden: strong language)"
 """What stands in the place of a text that is shown only when asked for."""
 
@@ -53,6 +55,16 @@ def hidden(frame: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> pd.DataFram
     for column in _columns(frame, columns):
         found[column] = [HIDDEN if is_strong(text) else text for text in frame[column]]
     return found
+
+
+def labels(frame: pd.DataFrame) -> dict[int, str]:
+    """Return what a list of examples calls each, by its index: the beginning of its text, or that it is hidden."""
+    texts = zip(frame.index, frame["text"], strict=True)
+    return {int(index): one_line(shown(text), LABEL) for index, text in texts}
+
+
+LABEL = 70
+"""Characters of an example's text in a list."""
 
 
 def presentable_first(frame: pd.DataFrame) -> pd.DataFrame:

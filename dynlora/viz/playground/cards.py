@@ -174,10 +174,7 @@ def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> N
     if examples.empty:
         return
     shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
-    labels = {
-        int(index): one_line(strong_language.shown(text), 70)
-        for index, text in zip(shown.index, shown["text"], strict=True)
-    }
+    labels = strong_language.labels(shown)
     chosen = st.selectbox(
         "Example of the probe set", [None, *labels], key="playground-example", width=360,
         format_func=lambda index: "Choose an example" if index is None else labels[index],
@@ -246,10 +243,7 @@ def token_card(view: InputsView) -> None:
         return
     with card("Example by word", "token-view"):
         shown = strong_language.presentable_first(view.examples.head(MOST_EXAMPLES))
-        labels = {
-            str(index): one_line(strong_language.shown(text), 70)
-            for index, text in zip(shown.index, shown["text"], strict=True)
-        }
+        labels = {str(index): label for index, label in strong_language.labels(shown).items()}
         wanted = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
         if not wanted:
             note("Colours the words of an example by gate, or by contribution to the prediction, for each layer.")

@@ -58,17 +58,31 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
 
 def gate_table(table: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the gates one text opens: rows are kinds of modules, columns layers; 1 is neutral."""
+    return layer_map(table, 1.0, 1e-3, ("Gate (factor)", "gate %{z:.4f}"), colours)
+
+
+def layer_map(table: pd.DataFrame, neutral: float, least: float, words: tuple[str, str], colours: Palette) -> go.Figure:
+    """Draw one number for each module: rows are kinds of modules, columns layers.
+
+    Args:
+        table: of the numbers.
+        neutral: the number without colour; colours reach as far to both sides.
+        least: numbers that differ from it by less have hardly a colour.
+        words: title of the colours, with the unit, and what a pointer shows of a number, as plotly has it.
+        colours: of the mode.
+    """
     values = table.to_numpy(float)
-    reach = max(float(np.nanmax(np.abs(values - 1))) if np.isfinite(values).any() else 0.0, 1e-3)
+    reach = max(float(np.nanmax(np.abs(values - neutral))) if np.isfinite(values).any() else 0.0, least)
     drawn = theme.figure(colours, int(np.clip(130 + 32 * len(table), 220, 420)), left=90)
     drawn.add_heatmap(
         z=values, x=[int(layer) for layer in table.columns], y=[plotly_text(kind, 24) for kind in table.index],
-        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
+        zmin=neutral - reach, zmax=neutral + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1,
+        hoverongaps=False,
         colorbar={
-            "title": {"text": "Gate (factor)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": words[0], "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
         },
-        hovertemplate="%{y}, layer %{x}<br>gate %{z:.4f}<extra></extra>",
+        hovertemplate=f"%{{y}}, layer %{{x}}<br>{words[1]}<extra></extra>",
     )  # fmt: skip
     drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
+from dynlora.viz.playground.figures import layer_map
 
 ADDS = "Contribution to log p(text) (nats)"
 MOST_BARS = 24
@@ -45,18 +46,4 @@ def ablation_map(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw what each module adds to a text, kinds of modules over layers."""
     table = frame.pivot_table(index="label", columns="layer", values="adds", aggfunc="sum", sort=False)
     table = table.reindex(columns=sorted(table.columns))
-    values = table.to_numpy(float)
-    reach = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, 1e-9)
-    drawn = theme.figure(colours, int(np.clip(130 + 32 * len(table), 220, 480)), left=90)
-    drawn.add_heatmap(
-        z=values, x=[int(layer) for layer in table.columns], y=[plotly_text(kind, 24) for kind in table.index],
-        zmin=-reach, zmax=reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
-        colorbar={
-            "title": {"text": "Contribution (nats)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted},
-        },
-        hovertemplate="%{y}, layer %{x}<br>%{z:+.4f} nats<extra></extra>",
-    )  # fmt: skip
-    drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
-    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return drawn
+    return layer_map(table, 0.0, 1e-9, ("Contribution (nats)", "%{z:+.4f} nats"), colours)
