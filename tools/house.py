@@ -39,6 +39,7 @@ RULES: dict[str, str] = {
     "engine/init": "errors tasks engine engine/model engine/data engine/edits",
     "engine/allocation": "engine engine/model engine/edits",
     "engine/evaluation": "errors tasks engine engine/model engine/data",
+    "engine/compress": "errors engine engine/model engine/data engine/evaluation",
     "engine/loop": "config errors safe_files tasks engine engine/model engine/data engine/edits engine/allocation "
     "engine/evaluation",
     "strategies": f"{_METHOD} renamed_settings",

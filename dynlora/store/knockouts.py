@@ -7,8 +7,7 @@ cannot be read, or does not fit the run, counts as not measured.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from typing import Any, cast
 from dynlora.errors import CorruptRunError
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
+from dynlora.store.plain_values import count, items, number
 
 KNOCKOUT_NAME = "knockout.json"
 FORMAT = 1
@@ -144,14 +144,14 @@ def _checked(found: Mapping[str, Any]) -> Knockouts:
     """Return a file's content, each value of its kind and size; anything else raises."""
     if found["format"] != FORMAT or found["which"] not in ("last", "best"):
         raise ValueError("another format")
-    n_modules, effects, groups = _count(found["n_modules"]), found["effects"], found["groups"]
-    names = tuple(str(name)[:200] for name in _items(groups, MAX_GROUPS))
-    read = [_effect(item, n_modules, len(names)) for item in _items(effects, MAX_EFFECTS)]
+    n_modules, effects, groups = count(found["n_modules"]), found["effects"], found["groups"]
+    names = tuple(str(name)[:200] for name in items(groups, MAX_GROUPS))
+    read = [_effect(item, n_modules, len(names)) for item in items(effects, MAX_EFFECTS)]
     return Knockouts(
         found["which"],
-        _count(found["step"]),
-        _count(found["rows"]),
-        _number(found["loss"]),
+        count(found["step"]),
+        count(found["rows"]),
+        number(found["loss"]),
         names,
         n_modules,
         tuple({effect.modules: effect for effect in read}.values()),
@@ -161,30 +161,11 @@ def _checked(found: Mapping[str, Any]) -> Knockouts:
 def _effect(item: Any, n_modules: int, n_groups: int) -> KnockedOut:
     """Return one effect of a file."""
     values = cast(Mapping[str, Any], item) if isinstance(item, dict) else {}
-    modules = tuple(_count(value) for value in _items(values["modules"], 64))
+    modules = tuple(count(value) for value in items(values["modules"], 64))
     if not modules or len(set(modules)) < len(modules) or max(modules) >= n_modules:
         raise ValueError("modules that the run does not have")
-    numbers = [_number(values[name]) for name in ("loss", "delta", "low", "high", "changed")]
-    by_group = tuple(None if value is None else _number(value) for value in _items(values["by_group"], MAX_GROUPS))
+    numbers = [number(values[name]) for name in ("loss", "delta", "low", "high", "changed")]
+    by_group = tuple(None if value is None else number(value) for value in items(values["by_group"], MAX_GROUPS))
     if len(by_group) not in (0, n_groups) or not 0 <= numbers[4] <= 1:
         raise ValueError("values that do not fit")
     return KnockedOut(modules, *numbers, by_group=by_group)
-
-
-def _items(value: Any, limit: int) -> Sequence[Any]:
-    items = cast(list[Any], value) if isinstance(value, list) else None
-    if items is None or len(items) > limit:
-        raise ValueError("no list, or too long a one")
-    return items
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-        raise ValueError("no count")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("no number")
-    return float(value)

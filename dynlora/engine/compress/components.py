@@ -1,0 +1,90 @@
+"""The update of one module as components, the one with the largest effect first: from its small factors alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RIDGE = 1e-2
+"""Share of a second moment that is replaced by a plain one: directions that few rows showed keep some weight."""
+
+NEGLIGIBLE = 1e-7
+"""Singular value, as a share of the module's largest, that is rounding and no component."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """ΔW = scaling · Σ_k b_k a_kᵀ, sorted by the components' effect.
+
+    Attributes:
+        A: rows a_k, (n, d_in).
+        B: columns b_k, (d_out, n).
+        effect: σ_k², what a component adds to the squared update under the weighting, (n,), falling.
+        scaling: factor of the product.
+        cost: parameters of one component, d_in + d_out.
+    """
+
+    A: Tensor
+    B: Tensor
+    effect: Tensor
+    scaling: float
+    cost: int
+
+    def __len__(self) -> int:
+        """Return the number of components."""
+        return len(self.effect)
+
+
+@torch.no_grad()
+def components(
+    A: Tensor, B: Tensor, scaling: float, *, inputs: Tensor | None = None, outputs: Tensor | None = None
+) -> Components:
+    """Return the update scaling · B A as components whose effects are orthogonal under the weighting.
+
+    The effect of an update X is tr(G X C Xᵀ) with C the second moment of the module's inputs and G that of the loss's
+    gradient at its outputs: to second order, and with inputs and gradients taken as independent, the mean square of
+    what X changes in the loss. For X = s B K A it needs A C Aᵀ and Bᵀ G B alone, (r, r). With A C Aᵀ = M Mᵀ and
+    Bᵀ G B = N Nᵀ, the singular values of s Nᵀ M are the σ_k, and keeping the first ones is the best truncation.
+
+    Args:
+        A: (r, d_in).
+        B: (d_out, r).
+        scaling: s.
+        inputs: A C Aᵀ, (r, r); None counts every direction of the input alike (C = 1).
+        outputs: Bᵀ G B, (r, r); None counts every direction of the output alike (G = 1).
+    """
+    down, up = A.double(), B.double()
+    plain_in, plain_out = down @ down.t(), up.t() @ up
+    root_in = _root(plain_in if inputs is None else _ridged(inputs.double(), plain_in))
+    root_out = _root(plain_out if outputs is None else _ridged(outputs.double(), plain_out))
+    left, value, _ = torch.linalg.svd(scaling * root_out.t() @ root_in)
+    kept = value > value[:1] * NEGLIGIBLE
+    left, value = left[:, kept], value[kept]
+    rows = left.t() @ root_out.t() @ down
+    columns = up @ torch.linalg.pinv(root_out.t()) @ left
+    size = _usual_size(down) / rows.norm(dim=1).clamp_min(1e-300)
+    return Components(
+        (rows * size.unsqueeze(1)).to(A), (columns / size).to(B), value.square(), scaling, A.shape[1] + B.shape[0]
+    )
+
+
+def _ridged(moment: Tensor, plain: Tensor) -> Tensor:
+    """Return a second moment mixed with the plain one at the same trace, so that no direction of the update is lost."""
+    total = plain.trace()
+    level = moment.trace() / total if total > 0 else moment.new_zeros(())
+    if not level > 0:
+        return plain  # nothing was seen of this module
+    return (1 - RIDGE) * moment + RIDGE * level * plain
+
+
+def _root(moment: Tensor) -> Tensor:
+    """Return a symmetric M with M Mᵀ = moment, (r, r), positive semidefinite."""
+    value, vector = torch.linalg.eigh((moment + moment.t()) / 2)
+    return (vector * value.clamp_min(0).sqrt()) @ vector.t()
+
+
+def _usual_size(rows: Tensor) -> Tensor:
+    """Return the root mean square length of rows: training goes on from factors of the sizes it left."""
+    return rows.square().sum(1).mean().sqrt() if len(rows) else rows.new_ones(())

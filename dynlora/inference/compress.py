@@ -1,0 +1,126 @@
+"""A finished adapter made smaller: the curve of its sizes, the smallest that is good enough, and its files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dynlora.config import RunConfig
+from dynlora.config_files import read_run_config
+from dynlora.engine.compress.curve import SHARES, Curve, Measured, Rows
+from dynlora.engine.compress.orders import METHODS
+from dynlora.engine.compress.plain import WEIGHTINGS, Truncatable, as_plain_lora
+from dynlora.engine.data.text_data import TextData
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.errors import ConfigError
+from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import drawn_rows
+from dynlora.store.compressions import Compressed, Half, Size
+from dynlora.training.inputs import read_data, usable
+
+ROWS = 512
+"""Held-out rows that the sizes are measured on, unless told otherwise."""
+
+SEEN_ROWS = 256
+"""Training rows that the effect of a component is measured on."""
+
+TOLERANCE = 0.005
+"""Largest loss in nats that counts as none, unless told otherwise."""
+
+LEAST_ROWS = 20
+"""Fewest held-out rows that can be halved and still say something."""
+
+
+@dataclass
+class Compression:
+    """One adapter whose sizes are measured.
+
+    Attributes:
+        config: of the run it comes from.
+        curve: measures sizes.
+        weighting: what a component's effect is measured by.
+    """
+
+    config: RunConfig
+    curve: Curve
+    weighting: str
+
+    @classmethod
+    def of_run(
+        cls, folder: Path, *, which: str = "last", rows: int = ROWS, weighting: str = WEIGHTINGS[0]
+    ) -> Compression:
+        """Load a run's adapter; its gates are replaced by their means, as in an export.
+
+        Raises:
+            ConfigError: when the run kept no such adapter, or has too few held-out rows.
+            NotMergeableError: when the method's update cannot be taken apart.
+        """
+        config, model = read_run_config(folder), load_run(folder, which)
+        data = read_data(config)
+        bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+        return cls.of_model(config, as_plain_lora(model), data, rows=rows, weighting=weighting)
+
+    @classmethod
+    def of_model(
+        cls, config: RunConfig, model: AdaptedModel, data: TextData, *, rows: int = ROWS, weighting: str = WEIGHTINGS[0]
+    ) -> Compression:
+        """Take a model with plain LoRA and the data that it was trained on.
+
+        Raises:
+            ConfigError: when there is no such weighting, or too few held-out rows.
+        """
+        if weighting not in WEIGHTINGS:
+            raise ConfigError(f"--weighting {weighting}: must be one of {', '.join(WEIGHTINGS)}")
+        if torch.accelerator.is_available():
+            model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
+        held_out = usable(model.tokens(drawn_rows(data.held_out, rows, config.seed)))
+        if len(held_out) < LEAST_ROWS:
+            raise ConfigError(
+                f"--rows: {len(held_out)} held-out examples are too few; the sizes need at least {LEAST_ROWS}"
+            )
+        seen = usable(model.tokens(data.train_sample(SEEN_ROWS, config.seed)))
+        adapter = Truncatable.of(model, seen, weighting)
+        return cls(config, Curve.of(adapter, Rows.halved(held_out, config.seed), config.seed), weighting)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the modules."""
+        return [module.info.name for module in self.curve.adapter.model.adapters]
+
+    def empty(self, which: str, planned: int) -> Compressed:
+        """Return the record of the whole adapter, before any size was measured."""
+        curve = self.curve
+        rows = len(curve.rows.tokens)
+        whole = _half(curve.whole_size, curve.rows.reporting)
+        step, parameters = curve.adapter.model.step, curve.adapter.parameters
+        return Compressed(which, step, self.weighting, rows, parameters, tuple(self.names), whole, planned)
+
+    def measured(self, method: str, share: float) -> Size:
+        """Measure one size; the model keeps it until the next one is measured."""
+        found, rows = self.curve.measured(method, share), self.curve.rows
+        return Size(
+            method, share, found.parameters, found.ranks, _half(found, rows.choosing), _half(found, rows.reporting)
+        )
+
+    def sizes(
+        self, which: str = "last", methods: Sequence[str] = tuple(METHODS), shares: Sequence[float] = SHARES
+    ) -> Iterator[Compressed]:
+        """Yield what is known, first without any size, then after each: all methods of a size, the largest first."""
+        found = self.empty(which, len(methods) * len(shares))
+        yield found
+        for share in sorted(shares, reverse=True):
+            for method in methods:
+                found = found.having(self.measured(method, share))
+                yield found
+
+
+def _half(found: Measured, rows: np.ndarray) -> Half:
+    """Return what a size is worth on some rows, as the store keeps it; numbers that are not finite are left out."""
+    worth = asdict(found.on(rows))
+    worth["metrics"] = {name: value for name, value in worth["metrics"].items() if math.isfinite(value)}
+    return Half(**worth)

@@ -1,0 +1,129 @@
+"""Components, orders and the smallest size: invariants that hold for every adapter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynlora.engine.compress.components import Components, components
+from dynlora.engine.compress.orders import METHODS, kept
+
+
+def drawn(seed: int, rank: int, d_in: int = 12, d_out: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random factors."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator)
+
+
+def moment(seed: int, rows: torch.Tensor) -> torch.Tensor:
+    """The second moment, seen through rows, of a random sample with directions of unequal variance."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = torch.randn(400, rows.shape[1], generator=generator) * torch.linspace(0.1, 3, rows.shape[1])
+    inner = (sample @ rows.t()).double()
+    return inner.t() @ inner
+
+
+def table(effects: list[float], cost: int = 10) -> Components:
+    """Components of these effects, their factors of no matter."""
+    n = len(effects)
+    return Components(torch.zeros(n, 3), torch.zeros(3, n), torch.tensor(effects, dtype=torch.float64), 1.0, cost)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(0, 8), st.booleans(), st.booleans())
+def test_all_components_together_are_the_update(seed: int, rank: int, inputs: bool, outputs: bool) -> None:
+    A, B = drawn(seed, rank)
+    found = components(
+        A, B, 2.0, inputs=moment(seed, A) if inputs else None, outputs=moment(seed + 1, B.t()) if outputs else None
+    )
+    update = 2.0 * (B @ A)
+    torch.testing.assert_close(found.scaling * (found.B @ found.A), update, atol=1e-4, rtol=1e-4)
+    effect = found.effect.numpy()
+    assert (np.diff(effect) <= 1e-9 * effect.max(initial=1)).all()
+    assert (effect > 0).all()
+
+
+def test_plain_components_are_the_singular_value_decomposition() -> None:
+    A, B = drawn(3, 5)
+    found = components(A, B, 0.5)
+    value = torch.linalg.svdvals(0.5 * (B @ A).double())[:5]
+    torch.testing.assert_close(found.effect.sqrt(), value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 4])
+def test_no_other_update_of_the_rank_is_nearer_on_the_inputs_that_were_seen(keep: int) -> None:
+    A, B = drawn(5, 6)
+    sample = torch.randn(500, A.shape[1], generator=torch.Generator().manual_seed(0)) * torch.linspace(0.05, 4, 12)
+    inner = (sample @ A.t()).double()
+    update = (B @ A).double()
+
+    def lost(found: Components) -> float:
+        small = (found.B[:, :keep] @ found.A[:keep]).double()
+        return float((sample.double() @ (update - small).t()).square().sum())
+
+    weighted, plain = components(A, B, 1.0, inputs=inner.t() @ inner), components(A, B, 1.0)
+    best = float(torch.linalg.svdvals(sample.double() @ update.t())[keep:].square().sum())
+    assert lost(weighted) <= lost(plain)
+    assert lost(weighted) == pytest.approx(best, rel=0.02)  # the ridge costs a little
+
+
+def test_an_untrained_module_has_no_components() -> None:
+    A, B = drawn(1, 4)
+    assert len(components(A, torch.zeros_like(B), 2.0)) == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.lists(st.floats(1e-6, 1e3), max_size=6), min_size=1, max_size=6),
+    st.integers(0, 400), st.integers(0, 400), st.sampled_from(sorted(METHODS)),
+)  # fmt: skip
+def test_budgets_hold_and_a_larger_one_keeps_what_a_smaller_one_kept(
+    effects: list[list[float]], first: int, second: int, method: str
+) -> None:
+    tables = [table(sorted(one, reverse=True), cost=7 + 3 * index) for index, one in enumerate(effects)]
+    order = METHODS[method](tables, 0)
+    assert sorted(map(tuple, order)) == [(m, k) for m, one in enumerate(tables) for k in range(len(one))]
+    small, large = (kept(order, tables, budget) for budget in sorted((first, second)))
+    for budget, chosen in ((min(first, second), small), (max(first, second), large)):
+        assert sum(len(one) * t.cost for one, t in zip(chosen, tables, strict=True)) <= budget
+    for few, many in zip(small, large, strict=True):
+        assert set(few) <= set(many)
+        assert method == "random" or list(many) == list(range(len(many)))
+
+
+@given(st.integers(0, 200))
+def test_the_global_threshold_keeps_nothing_below_what_it_leaves_out(budget: int) -> None:
+    tables = [table([9.0, 4.0, 1.0]), table([25.0, 0.5], cost=20), table([2.0, 2.0, 2.0, 2.0])]
+    chosen = kept(METHODS["global"](tables, 0), tables, budget)
+    gain = [t.effect.numpy() / t.cost for t in tables]
+    inside = [g[k] for g, one in zip(gain, chosen, strict=True) for k in one]
+    outside = [g[k] for g, one in zip(gain, chosen, strict=True) for k in range(len(g)) if k not in one]
+    assert not inside or not outside or min(inside) >= max(outside)
+
+
+@given(st.integers(60, 200))
+def test_a_module_that_needs_rank_six_keeps_it_under_every_budget_that_holds_it(budget: int) -> None:
+    needs = table([100.0] * 6 + [0.01, 0.01])
+    others = [table([5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1]) for _ in range(5)]
+    tables = [*others[:2], needs, *others[2:]]
+    chosen = kept(METHODS["global"](tables, 0), tables, budget)
+    assert len(chosen[2]) == 6
+
+
+@pytest.mark.parametrize("method", ["global", "uniform", "energy"])
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_modules_with_equal_spectra_are_truncated_alike(method: str, rank: int) -> None:
+    spectrum = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    tables = [table(spectrum) for _ in range(5)]
+    chosen = kept(METHODS[method](tables, 0), tables, 5 * rank * 10)
+    assert [len(one) for one in chosen] == [rank] * 5
+
+
+def test_energy_gives_each_module_the_rank_that_explains_the_same_share() -> None:
+    flat, steep = table([1.0] * 8), table([100.0, 1.0, 0.1, 0.01])
+    order = METHODS["energy"]([flat, steep], 0)
+    chosen = kept(order, [flat, steep], 80)
+    assert [len(one) for one in chosen] == [7, 1]
