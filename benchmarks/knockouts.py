@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from dynlora.inference.client import knockout_file, knockout_target
+from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows

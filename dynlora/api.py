@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 
 from dynlora import strategies, tasks
 from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import with_run_folder
 from dynlora.engine import edits
 from dynlora.engine.adapt import adapt
 from dynlora.engine.context import Step
@@ -26,6 +28,7 @@ from dynlora.engine.model.base_model import BaseModel, head_names
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.store.run import Run, open_run
+from dynlora.training.given_ranks import read_ranks
 
 
 def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", *, progress: bool = True) -> Run:
@@ -41,7 +44,7 @@ def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", 
     """
     from dynlora.training import run as training
 
-    settings = config if isinstance(config, RunConfig) else parse_config(config)
+    settings = with_run_folder(config if isinstance(config, RunConfig) else parse_config(config), Path(runs_dir))
     outcome = training.train(settings, Path(runs_dir), progress=progress)
     if outcome.state == "failed":
         raise training.RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
@@ -130,6 +133,8 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
         ConfigError: when a value breaks a rule, or no module matches.
     """
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
+    if (source := method.ranks_source()) is not None:
+        method.attach_ranks(partial(read_ranks, source))
     _check(method, steps, budget)
     model.requires_grad_(False)
     task = tasks.of_model(model)

@@ -64,6 +64,24 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         values["data"]["path"] = os.path.abspath(Path(config.data.path).expanduser())
     if (Path(config.model.name).expanduser() / "config.json").is_file():
         values["model"]["name"] = os.path.abspath(Path(config.model.name).expanduser())
+    source = config.strategy.fields.get(RANKS_FROM)
+    if isinstance(source, str) and Path(source).expanduser().exists():
+        values["strategy"][RANKS_FROM] = os.path.abspath(Path(source).expanduser())
+    return parse_config(values)
+
+
+RANKS_FROM = "ranks_from"
+"""Setting of a method that names a run, a folder or a file."""
+
+
+def with_run_folder(config: RunConfig, runs_dir: Path) -> RunConfig:
+    """Return the config with the id of a run whose ranks are taken replaced by the run's folder."""
+    source = config.strategy.fields.get(RANKS_FROM)
+    is_name = isinstance(source, str) and source == Path(source).name and not Path(source).exists()
+    if not is_name or not (runs_dir / str(source) / "run.db").is_file():
+        return config
+    values = config.model_dump()
+    values["strategy"][RANKS_FROM] = os.path.abspath(runs_dir / str(source))
     return parse_config(values)
 
 

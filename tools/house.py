@@ -44,13 +44,13 @@ RULES: dict[str, str] = {
     "engine/evaluation",
     "strategies": f"{_METHOD} renamed_settings",
     "strategies/*": f"{_METHOD} engine/evaluation tasks",
-    "training": "assets config config_files errors store jobs tasks engine engine/* strategies",
-    "inference": "assets config config_files data_files errors safe_files store jobs tasks engine engine/* strategies "
-    "training",
+    "training": "assets config config_files errors peft_adapter safe_files store jobs tasks engine engine/* strategies",
+    "inference": "assets config config_files data_files errors peft_adapter safe_files store jobs tasks engine "
+    "engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
-    "inference engine/loop viz/kit viz/knockout viz/adapter viz/report",
-    "api": "config errors store tasks engine engine/* strategies training",
+    "inference engine/loop viz/kit viz/knockout viz/adapter viz/ranks viz/report",
+    "api": "config config_files errors store tasks engine engine/* strategies training",
     "viz/kit": "store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs inference server viz/kit viz/ui/browser",

@@ -12,8 +12,9 @@ from typing import Any
 
 from dynlora import assets
 from dynlora.cli.formatting import format_method, format_metrics, format_summary
+from dynlora.cli.options import DEFAULT_RUNS_DIR
 from dynlora.config import RunConfig, parse_config
-from dynlora.config_files import read_yaml, set_key, split_override
+from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim
@@ -76,7 +77,7 @@ def train(
         stay: tells what was queued; this process then trains the run itself where it is next, as it has loaded model
             and data already. None leaves that to another process.
     """
-    settings = read_config(config, overrides, name)
+    settings = with_run_folder(read_config(config, overrides, name), runs_dir)
     fetch(settings)
     from dynlora.training import run as training
 
@@ -247,7 +248,7 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
 
 def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | None) -> Report:
     """Say what a run will cost."""
-    settings = read_config(config, overrides, name)
+    settings = with_run_folder(read_config(config, overrides, name), DEFAULT_RUNS_DIR)
     fetch(settings)
     from dynlora.training.preflight import format_preflight
     from dynlora.training.preflight import preflight as look

@@ -53,7 +53,7 @@ def measure(
     *, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path
 ) -> tuple[Any, str]:
     """Measure ablations, keep them with the run, and compare them with every recorded score."""
-    from dynlora.inference.client import knockout_target
+    from dynlora.inference.kept_files import knockout_target
     from dynlora.inference.session import Examined
     from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 

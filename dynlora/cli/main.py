@@ -15,6 +15,7 @@ import click
 from dynlora.cli import commands
 from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
+from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
@@ -249,7 +250,7 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-for _command in (ablate, knockout, queue, answer, warm, check_queued):
+for _command in (compress, ablate, knockout, queue, answer, warm, check_queued):
     main.add_command(_command)
 
 

@@ -25,12 +25,16 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+DEFAULT_RUNS_DIR = Path("runs")
+"""Where runs lie unless a command is told otherwise."""
+
+
 def in_runs(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --runs-dir."""
     option = click.option(
         "--runs-dir",
         type=click.Path(file_okay=False, path_type=Path),
-        default=Path("runs"),
+        default=DEFAULT_RUNS_DIR,
         show_default=True,
         help="Folder of the runs.",
     )

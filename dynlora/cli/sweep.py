@@ -11,7 +11,7 @@ from typing import Any
 
 from dynlora.cli.commands import Report
 from dynlora.config import RunConfig, parse_config
-from dynlora.config_files import read_yaml, set_key, split_override
+from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.jobs import launch
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
 from dynlora.store.schema import run_folder
@@ -31,7 +31,7 @@ def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, 
     count(choices)
     from dynlora.training.plan import plan
 
-    settings = combinations(base, choices, name)
+    settings = [with_run_folder(one, runs_dir) for one in combinations(base, choices, name)]
     planned = [plan(item) for item in settings]  # all are checked before the first folder is made
     ids = [item.create(runs_dir, "queued").name for item in planned]
     launch.start_next(runs_dir)

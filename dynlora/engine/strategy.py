@@ -8,7 +8,7 @@ keep it beside its component. A strategy never changes an adapter itself: it ret
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +37,22 @@ def own_group(groups: list[dict[str, Any]], tensors: Iterable[Tensor], **options
     taken = {id(tensor) for tensor in apart}
     rest = [{**group, "params": [t for t in group["params"] if id(t) not in taken]} for group in groups]
     return [*rest, {"params": apart, **options}]
+
+
+def _given(source: str, ranks: Mapping[str, int], modules: Sequence[ModuleInfo]) -> list[int]:
+    """Return ranks that were found before, by module of this model; a module without one gets 0.
+
+    Raises:
+        ConfigError: when none of the modules has a rank, or a rank is that of a module which is not adapted.
+    """
+    given = {name: rank for name, rank in ranks.items() if rank}
+    strange = sorted(set(given) - {info.name for info in modules})
+    if strange or not given:
+        what = f"has a rank for {strange[0]}, which is not adapted here" if strange else "has no rank above 0"
+        raise ConfigError(
+            f"strategy.ranks_from={source}: {what}; take ranks of the same model, and leave adapter.targets empty"
+        )
+    return [given.get(info.name, 0) for info in modules]
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ class Strategy:
         as_lora: hyper-parameters with which the method is plain LoRA, step by step; None where there are none.
         held_back: the model and the reserved examples, set by `attach_held_back`.
         task: what the model learns, set by `attach_task`.
+        given_ranks: reads the ranks that `ranks_source` names, by module; set by `attach_ranks`.
     """
 
     title: ClassVar[str] = ""
@@ -93,6 +110,7 @@ class Strategy:
 
     held_back: ClassVar[HeldBack | None] = None
     task: ClassVar[Task]
+    given_ranks: ClassVar[Callable[[], Mapping[str, int]]]
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(
@@ -145,8 +163,24 @@ class Strategy:
         return uniform
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Return the starting rank of each module; plain LoRA gives every module the same."""
-        return [probe.rank] * len(modules)
+        """Return the starting rank of each module: the same for all, or what `ranks_source` says.
+
+        Raises:
+            ConfigError: when the ranks that were given are those of other modules.
+        """
+        if (source := self.ranks_source()) is None:
+            return [probe.rank] * len(modules)
+        return _given(source, self.given_ranks(), modules)
+
+    def ranks_source(self) -> str | None:
+        """Return the run, folder or file whose ranks the method starts with; None where it has none to read."""
+        return None
+
+    def spent(self, modules: Sequence[ModuleInfo], ranks: Sequence[int], probe: Probe) -> int:
+        """Return the adapter parameters allowed, once the starting ranks are known; what given ranks cost, exactly."""
+        if self.ranks_source() is None:
+            return probe.budget
+        return sum(rank * info.cost for rank, info in zip(ranks, modules, strict=True))
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Return how many components a module may come to hold; plain LoRA needs no room to grow."""
@@ -224,6 +258,10 @@ class Strategy:
                 "choose another strategy.name"
             )
         self.task = task  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
+
+    def attach_ranks(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """Be handed what reads the ranks of `ranks_source`; a resume, which has its own, never calls it."""
+        self.given_ranks = read  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
 
     def attach_held_back(self, held_back: HeldBack) -> None:
         """Be handed the model and the reserved rows; before `start`, and again on resume."""

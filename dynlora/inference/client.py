@@ -6,9 +6,7 @@ itself when nobody asks, and is started again by the next question.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -21,10 +19,8 @@ from typing import Any
 
 import psutil
 
-from dynlora.assets.cache import cache_dir
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs.environment import child_environment
-from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts, write_knockouts
 
 BUSY_S = 60.0
 """Seconds a question waits for its turn."""
@@ -259,35 +255,6 @@ class InferenceChild:
 def shared() -> InferenceChild:
     """Return the child that all viewers of this server share."""
     return InferenceChild()
-
-
-def knockout_file(folder: Path) -> Path:
-    """Return where a run's ablations are read: the user's cache where it holds some of the run, else with the run."""
-    spare = _spare_file(folder)
-    return spare if spare.exists() else folder / KNOCKOUT_NAME
-
-
-def knockout_target(folder: Path, *, is_own: bool = True) -> Path:
-    """Return where a run's ablations are written: with it, or in the user's cache where it is only to be read.
-
-    What such a run came with is copied there first, so that it is gone on with and not hidden.
-
-    Raises:
-        OSError: when the cache cannot be written.
-    """
-    own, spare = folder / KNOCKOUT_NAME, _spare_file(folder)
-    if is_own and os.access(folder, os.W_OK):
-        return own if not spare.exists() else spare
-    spare.parent.mkdir(parents=True, exist_ok=True)
-    came = read_knockouts(own)
-    if came is not None and not spare.exists():
-        write_knockouts(spare, came)
-    return spare
-
-
-def _spare_file(folder: Path) -> Path:
-    place = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-    return cache_dir() / "knockouts" / f"{folder.name}-{place}.json"
 
 
 def _answer_of(reply: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from dynlora.engine.compress.plain import WEIGHTINGS, Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.errors import ConfigError
+from dynlora.inference.export import describe, staged, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
+from dynlora.jobs.spawn import storing
 from dynlora.store.compressions import Compressed, Half, Size
 from dynlora.training.inputs import read_data, usable
 
@@ -28,9 +31,6 @@ ROWS = 512
 
 SEEN_ROWS = 256
 """Training rows that the effect of a component is measured on."""
-
-TOLERANCE = 0.005
-"""Largest loss in nats that counts as none, unless told otherwise."""
 
 LEAST_ROWS = 20
 """Fewest held-out rows that can be halved and still say something."""
@@ -124,3 +124,36 @@ def _half(found: Measured, rows: np.ndarray) -> Half:
     worth = asdict(found.on(rows))
     worth["metrics"] = {name: value for name, value in worth["metrics"].items() if math.isfinite(value)}
     return Half(**worth)
+
+
+def write_size(found: Compression, out: Path, size: Size, *, run: Path | None, which: str) -> dict[str, Any]:
+    """Write one size of an adapter as PEFT loads it, and return what was written and what it costs.
+
+    Args:
+        found: the adapter.
+        out: a new or empty folder, or a new file that ends in .zip.
+        size: as it was measured.
+        run: folder of the run, for the model card; None for an adapter brought along, which gets none.
+        which: last or best.
+
+    Raises:
+        ConfigError: when `out` is taken.
+        StorageError: when it cannot be written.
+    """
+    whole, cost = found.empty(which, 0).whole, size.reported_on
+    found.curve.keep(size.method, size.share)
+    model, rows = found.curve.adapter.model, len(found.curve.rows.reporting)
+    report: dict[str, Any] = {
+        "folder": str(out), "format": "peft", "which": which, "baked": False,
+        "metrics_before": dict(whole.metrics), "metrics_after": dict(cost.metrics),
+        "compressed": {
+            "share": size.parameters / found.curve.adapter.parameters, "parameters": size.parameters,
+            "of": found.curve.adapter.parameters, "rows": rows, "difference": cost.difference, "low": cost.low,
+            "high": cost.high,
+        },
+    }  # fmt: skip
+    with staged(out) as staging, storing(f"the adapter at {out}"):
+        write_adapter(staging, found.config, model, "peft")
+        if run is not None:
+            describe(staging, run, found.config, model, report)
+    return report

@@ -55,16 +55,21 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     """
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
-    with _written(out) as staging:
+    with staged(out) as staging:
         config, model = read_run_config(folder), load_run(folder, which)
         report = {"folder": str(out), "format": format, "which": which, **_bake(config, model)}
         with storing(f"the export to {out}"):
-            _write(staging, config, model, format)
-            _describe(staging, folder, config, model, report)
+            write_adapter(staging, config, model, format)
+            describe(staging, folder, config, model, report)
     return report
 
 
-def _write(staging: Path, config: RunConfig, model: AdaptedModel, format: str) -> None:
+def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, format: str) -> None:
+    """Write a model whose gates are baked into a folder, as PEFT or transformers loads it.
+
+    Raises:
+        NotMergeableError: when the format cannot hold the method's update.
+    """
     if format == "peft":
         base = assets.shared_model_name(config.model.name)
         export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank)
@@ -94,7 +99,7 @@ def _measured(model: AdaptedModel, tokens: Tokens) -> tuple[Tensor, dict[str, fl
     return model.readings(tokens), summarise(model.predictions(tokens), tokens.label, model.task)
 
 
-def _describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedModel, report: dict[str, Any]) -> None:
+def describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedModel, report: dict[str, Any]) -> None:
     """Write the model card and the curve of the evaluations; numbers of the adapter are those of what is exported."""
     name, base = config.model.name, assets.shared_model_name(config.model.name)
     curve = queries.scalars_frame(folder, "loss", "validation")[["step", "value"]].to_numpy(float).tolist()
@@ -130,7 +135,7 @@ def _padding(model: AdaptedModel) -> Padding | None:
 
 
 @contextmanager
-def _written(out: Path) -> Iterator[Path]:
+def staged(out: Path) -> Iterator[Path]:
     """Lend an empty folder beside `out`, and put what was written there in its place when all went well."""
     place = Path(os.path.realpath(out))
     is_archive = place.suffix.lower() == ARCHIVE

@@ -72,6 +72,7 @@ def model_card(facts: Facts) -> dict[str, str]:
         _training(facts),
         *([f"![Held-out loss over the steps]({CURVE})"] if len(facts.curve) > 1 else []),
         *_gates(report),
+        *_compressed(report),
         "## Ranks",
         _ranks(summary),
         "",
@@ -223,6 +224,20 @@ def _gates(report: Mapping[str, Any]) -> list[str]:
         "The gates of this run react to the input, which no format of PEFT holds. They were replaced by their means "
         f"over training examples: held-out loss {before:.4f} before, {after:.4f} after. To train without gates, set "
         "`strategy.gates=off`.",
+    ]
+
+
+def _compressed(report: Mapping[str, Any]) -> list[str]:
+    """Return what was left out of the trained adapter and what that costs; nothing where all of it is here."""
+    found = report.get("compressed")
+    if found is None:
+        return []
+    return [
+        "## Compressed",
+        f"This is {found['share']:.0%} of what was trained: {found['parameters']:,} of {found['of']:,} adapter "
+        f"parameters. On {found['rows']:,} held-out examples the loss differs from that of the whole adapter by "
+        f"{found['difference']:+.4f} (95 % CI {found['low']:+.4f} to {found['high']:+.4f}). Components were kept by "
+        "one threshold over all modules, without further training.",
     ]
 
 

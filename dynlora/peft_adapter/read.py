@@ -106,6 +106,41 @@ def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
     return Adapter(settings.peft_type, settings.base_model, tuple(modules), rest, _notes(settings, modules))
 
 
+@dataclass(frozen=True)
+class Factors:
+    """The tensors of one module's update, s · B diag(e) A.
+
+    Attributes:
+        lora_A: (r, d_in).
+        lora_B: (d_out, r).
+        factor: e, (r,); None for ones.
+    """
+
+    lora_A: NDArray[Any]
+    lora_B: NDArray[Any]
+    factor: NDArray[Any] | None
+
+
+def read_factors(tensors: TensorFile) -> dict[str, Factors]:
+    """Return the factors of every module that a file holds, by name.
+
+    Raises:
+        AdapterError: when their shapes do not make updates.
+    """
+    return {name: _read(tensors, names) for name, names in _factors(tensors.infos).items()}
+
+
+def _read(tensors: TensorFile, names: Mapping[str, str]) -> Factors:
+    """Return one module's factors as matrices; those of a convolution are flattened."""
+    lora_A, lora_B = (tensors.read(names[factor]) for factor in ("A", "B"))
+    stored = len(lora_A)
+    return Factors(
+        lora_A.reshape(stored, math.prod(lora_A.shape[1:])),
+        lora_B.reshape(lora_B.shape[0], stored),
+        tensors.read(names["E"]).ravel() if "E" in names else None,
+    )
+
+
 def _missing(path: Path, name: str) -> str:
     """Say what is wrong with a folder that lacks a file, as far as its other files tell."""
     pickle = next((item.name for item in sorted(path.iterdir()) if item.name.endswith(PICKLES)), None)
@@ -173,10 +208,9 @@ def _module(
     place: tuple[int | None, str],
     factors: Mapping[str, str],
 ) -> AdaptedModule:
-    lora_A, lora_B = (tensors.read(factors[factor]) for factor in ("A", "B"))
+    found = _read(tensors, factors)
+    lora_A, lora_B, factor = found.lora_A, found.lora_B, found.factor
     stored = len(lora_A)
-    lora_A, lora_B = lora_A.reshape(stored, math.prod(lora_A.shape[1:])), lora_B.reshape(lora_B.shape[0], stored)
-    factor = tensors.read(factors["E"]).ravel() if "E" in factors else None
     scaling = settings.scaling(name, stored)
     values = singular_values(lora_A, lora_B, scaling, factor)
     if values is not None and not math.isfinite(norm(values)):

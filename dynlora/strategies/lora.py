@@ -1,10 +1,10 @@
-"""Plain LoRA: the same rank everywhere, and nothing moves."""
+"""Plain LoRA: the same rank everywhere, or ranks that were found before, and nothing moves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dynlora.engine.strategy import Strategy
+from dynlora.engine.strategy import Strategy, setting
 
 
 @dataclass
@@ -13,7 +13,8 @@ class Lora(Strategy):
 
     Paper: Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685. Fields for LoRA+
     (Hayou et al. 2024, arXiv 2402.12354) and rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
-    Differs: nothing; agrees with PEFT step by step.
+    Differs: nothing; agrees with PEFT step by step. With `ranks_from` the ranks are those of a run, an adapter or a
+    file; the scaling stays alpha / adapter.rank for every module.
     """
 
     title = "LoRA"
@@ -26,3 +27,13 @@ class Lora(Strategy):
     fidelity = "code"
     as_lora = {}
     cost = "none beyond the adapters"
+
+    ranks_from: str | None = setting(
+        None,
+        "Take the rank of each module from a run, a PEFT folder or a JSON file, such as `dynlora compress` writes; "
+        "empty: adapter.rank everywhere. Modules without a rank there get no adapter.",
+    )
+
+    def ranks_source(self) -> str | None:
+        """Return `ranks_from`."""
+        return self.ranks_from

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from dynlora.engine.model.base_model import BaseModel, Weights, load_base
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.tasks import Task, WritingTask
+from dynlora.training.given_ranks import read_ranks
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def load_inputs(config: RunConfig) -> Inputs:
     """
     config = with_absolute_paths(config)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
+    if (source := strategy.ranks_source()) is not None:
+        strategy.attach_ranks(partial(read_ranks, source))
     if config.train.epochs is None:
         strategy.check(config.train.max_steps(0), config.adapter.rank)
     data = read_data(config)

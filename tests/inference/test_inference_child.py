@@ -19,7 +19,8 @@ import pytest
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.inference import client as inference_client
 from dynlora.inference import worker as inference_worker
-from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command, knockout_file, knockout_target
+from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command
+from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.inference.worker import IDLE_S, Answering, saved_at
 from dynlora.store.knockouts import read_knockouts
 from tests.waiting import PATIENCE_S, until
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
 import sys, time
 from dynlora.inference.client import InferenceChild
+from dynlora.inference.kept_files import 
 child = InferenceChild()
 child.ask("progress", folder="none", which="last")
 print(child.pid, flush=True)

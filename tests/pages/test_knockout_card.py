@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import CorruptRunError
-from dynlora.inference.client import knockout_file
+from dynlora.inference.kept_files import knockout_file
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.viz.kit import run_summary

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.inference.client import knockout_file
+from dynlora.inference.kept_files import knockout_file
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
 from dynlora.viz.report import comparison_report, knockouts_part, run_report

@@ -12,7 +12,8 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.inference.client import knockout_file, knockout_target, shared
+from dynlora.inference.client import shared
+from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.score_signals import module_scores

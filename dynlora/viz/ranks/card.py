@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.inference.client import knockout_file
+from dynlora.inference.kept_files import knockout_file
 from dynlora.store import queries
 from dynlora.store.knockouts import read_knockouts
 from dynlora.viz.compare import seed_groups

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dynlora.inference.client import knockout_file
+from dynlora.inference.kept_files import knockout_file
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.health.run_data import RunReading

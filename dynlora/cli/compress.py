@@ -1,0 +1,232 @@
+"""The command that makes a finished adapter smaller: how small may it be, and where must it stay large."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.cli.options import configured, in_runs, reports
+from dynlora.config_files import load_config
+from dynlora.errors import ConfigError
+from dynlora.store.compressions import Compressed, Size
+from dynlora.store.schema import run_folder
+
+METHODS = ("global", "uniform", "energy", "random")
+"""How components are chosen; the first is offered, the others are what it is held against."""
+
+TOLERANCE = 0.005
+"""Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""
+
+
+@click.command()
+@click.argument("run_id", metavar="ID|FOLDER")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=None,
+    metavar="NATS",
+    help=f"Keep the smallest adapter not shown worse by more than this; the default is {TOLERANCE}.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=None,
+    metavar="SHARE",
+    help="Keep this share of the adapter's parameters instead.",
+)
+@click.option("--curve", is_flag=True, help="Measure every size, and the other ways to choose, too.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the adapter: folder or .zip file.")
+@click.option("--rows", type=click.IntRange(1), default=512, show_default=True, help="Number of held-out examples.")
+@click.option(
+    "--weighting",
+    default="loss",
+    show_default=True,
+    help="What a component is measured by: loss, inputs (the module's output) or plain (singular values).",
+)
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@configured
+@in_runs
+@reports
+def compress(**options: Any) -> Any:  # fmt: skip
+    """Make a trained adapter smaller without training.
+
+    ID is a run; FOLDER is an adapter that PEFT wrote, whose base model and rows --set or --config name.
+    """
+    del options["name"]  # of a run, and this makes none
+    return shrink(Asked(**options))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command's arguments; see there."""
+
+    run_id: str
+    tolerance: float | None
+    budget: float | None
+    curve: bool
+    out: Path | None
+    rows: int
+    weighting: str
+    which: str
+    config: Path | None
+    overrides: tuple[str, ...]
+    runs_dir: Path
+
+    @property
+    def limit(self) -> float:
+        """Largest increase of the loss that counts as none, nats."""
+        return TOLERANCE if self.tolerance is None else self.tolerance
+
+    @property
+    def is_brought(self) -> bool:
+        """Whether the adapter is a folder that PEFT wrote, and no run."""
+        return (Path(self.run_id).expanduser() / "adapter_config.json").is_file()
+
+
+def shrink(asked: Asked) -> tuple[Any, str]:
+    """Measure sizes, choose one, write it where asked, and report.
+
+    Raises:
+        ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
+    """
+    _check(asked)
+    from dynlora.inference.compress import write_size
+
+    subject = _subject(asked)
+    folder = None if asked.is_brought else run_folder(asked.runs_dir, asked.run_id)
+    methods = METHODS if asked.curve else METHODS[:1]
+    wanted = subject.sizes(asked.which, methods, _shares(asked))
+    found = _last(_until_worse(wanted, None if asked.curve or asked.budget else asked.limit))
+    chosen = _chosen(found, asked)
+    if folder is not None:
+        _keep(folder, found)
+    written = None
+    if asked.out is not None:
+        if chosen is None:
+            raise ConfigError(f"--tolerance {asked.limit:g}: no size was shown good enough; raise it, or give --budget")
+        written = write_size(subject, asked.out, chosen, run=folder, which=asked.which)
+    document = {"id": asked.run_id, **_document(found, chosen, asked), "written": written}
+    return document, "\n".join(_lines(found, chosen, asked))
+
+
+def _check(asked: Asked) -> None:
+    """Refuse arguments that contradict each other, before anything is loaded."""
+    if asked.tolerance is not None and asked.budget is not None:
+        raise ConfigError("--budget: a size is given by --budget or found by --tolerance; give one of them")
+    if not asked.is_brought and (asked.config is not None or asked.overrides):
+        raise ConfigError("--set: a run brings its own configuration; --set and --config are for a PEFT folder")
+
+
+def _subject(asked: Asked) -> Any:
+    """Return the adapter that is compressed."""
+    from dynlora.inference.compress import Compression
+
+    if not asked.is_brought:
+        folder = run_folder(asked.runs_dir, asked.run_id)
+        return Compression.of_run(folder, which=asked.which, rows=asked.rows, weighting=asked.weighting)
+    from dynlora.inference.brought import load_folder
+
+    settings = load_config(asked.config, asked.overrides)
+    model, data = load_folder(Path(asked.run_id).expanduser(), settings)
+    return Compression.of_model(settings, model, data, rows=asked.rows, weighting=asked.weighting)
+
+
+def _shares(asked: Asked) -> tuple[float, ...]:
+    """Return the sizes to measure."""
+    from dynlora.engine.compress.curve import SHARES
+
+    if asked.budget is None:
+        return SHARES
+    return tuple(sorted({*(SHARES if asked.curve else ()), asked.budget}, reverse=True))
+
+
+def _until_worse(found: Iterable[Compressed], tolerance: float | None) -> Iterator[Compressed]:
+    """Yield what is known until a size fails, where one is looked for: the sequence of tests ends there."""
+    for now in found:
+        if sys.stderr.isatty():
+            click.echo(f"\r{len(now.sizes)} of at most {now.planned} sizes measured", nl=False, err=True)
+        yield now
+        if tolerance is not None and now.sizes and now.sizes[-1].chosen_on.high > tolerance:
+            break
+    if sys.stderr.isatty():
+        click.echo(err=True)
+
+
+def _last(found: Iterable[Compressed]) -> Compressed:
+    *_, last = found
+    return last
+
+
+def _chosen(found: Compressed, asked: Asked) -> Size | None:
+    """Return the size that was asked for."""
+    if asked.budget is None:
+        return found.smallest(asked.limit)
+    return next(size for size in found.of_method(METHODS[0]) if size.share == asked.budget)
+
+
+def _keep(folder: Path, found: Compressed) -> None:
+    """Keep the curve for the pages, unless a fuller one of the same adapter is there."""
+    from dynlora.inference.kept_files import compress_file, compress_target
+    from dynlora.store.compressions import read_compressed, write_compressed
+
+    before = read_compressed(compress_file(folder))
+    if before is None or before.step != found.step or len(found.sizes) >= len(before.sizes):
+        write_compressed(compress_target(folder), found)
+
+
+def _document(found: Compressed, chosen: Size | None, asked: Asked) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "which": found.which, "step": found.step, "weighting": found.weighting, "rows": found.rows,
+        "tolerance": asked.limit if asked.budget is None else None,
+        "full": {"loss": found.whole.loss, "parameters": found.parameters, "metrics": dict(found.whole.metrics)},
+        "curve": [_point(size) for size in found.sizes],
+        "chosen": None if chosen is None else {**_point(chosen), "ranks": found.ranks_of(chosen)},
+    }  # fmt: skip
+
+
+def _point(size: Size) -> dict[str, Any]:
+    """Return a size on the rows that it was not chosen on; low and high bound the difference to the whole adapter."""
+    worth = asdict(size.reported_on)
+    return {"method": size.method, "share": size.share, "parameters": size.parameters, **worth}
+
+
+def _lines(found: Compressed, chosen: Size | None, asked: Asked) -> Iterator[str]:
+    """Yield the conclusion, what to do next, and the sizes."""
+    seen, judged = found.rows - found.rows // 2, found.rows // 2
+    if chosen is None:
+        yield f"No size was shown to cost at most {asked.limit:g} nats on {judged:,} examples: keep all of it."
+    else:
+        kept = chosen.parameters / max(1, found.parameters)
+        yield (
+            f"Keep {kept:.0%} of the parameters ({chosen.parameters:,} of {found.parameters:,}): held-out loss "
+            f"{_signed(asdict(chosen.reported_on))} on {seen:,} examples{_scores(found, chosen)}"
+        )
+        if asked.budget is None:
+            yield f"the smallest size not shown worse by more than {asked.limit:g} nats on {judged:,} other examples"
+        if asked.out is None:
+            yield f"next: dynlora compress {asked.run_id} --budget {chosen.share:g} --out adapter-small"
+    if asked.out is not None:
+        yield f"wrote {asked.out}, an adapter that PEFT loads"
+    yield "share   parameters   method    loss     difference (95 % CI)"
+    for size in found.sizes:
+        worth = asdict(size.reported_on)
+        yield f"{size.share:5.0%} {size.parameters:12,}   {size.method:8} {worth['loss']:8.4f}   {_signed(worth)}"
+
+
+def _signed(worth: Mapping[str, Any]) -> str:
+    return f"{worth['difference']:+.4f} (95 % CI {worth['low']:+.4f} to {worth['high']:+.4f})"
+
+
+def _scores(found: Compressed, chosen: Size) -> str:
+    """Return the accuracy, or whatever the task has in its place, of the size and of the whole."""
+    for name in ("accuracy", "pearson", "token_accuracy"):
+        if name in found.whole.metrics and name in chosen.reported_on.metrics:
+            after, before = chosen.reported_on.metrics[name], found.whole.metrics[name]
+            return f", {name.replace('_', ' ')} {after:.3f} against {before:.3f}"
+    return ""

@@ -1,0 +1,59 @@
+"""Where what was measured on a trained adapter is kept: with its run, or in the user's cache if that is read-only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from dynlora.assets.cache import cache_dir
+from dynlora.store.compressions import COMPRESS_NAME
+from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts, write_knockouts
+
+
+def knockout_file(folder: Path) -> Path:
+    """Return where a run's ablations are read: the user's cache where it holds some of the run, else with the run."""
+    spare = _spare_file(folder)
+    return spare if spare.exists() else folder / KNOCKOUT_NAME
+
+
+def knockout_target(folder: Path, *, is_own: bool = True) -> Path:
+    """Return where a run's ablations are written: with it, or in the user's cache where it is only to be read.
+
+    What such a run came with is copied there first, so that it is gone on with and not hidden.
+
+    Raises:
+        OSError: when the cache cannot be written.
+    """
+    own, spare = folder / KNOCKOUT_NAME, _spare_file(folder)
+    if is_own and os.access(folder, os.W_OK):
+        return own if not spare.exists() else spare
+    spare.parent.mkdir(parents=True, exist_ok=True)
+    came = read_knockouts(own)
+    if came is not None and not spare.exists():
+        write_knockouts(spare, came)
+    return spare
+
+
+def compress_file(folder: Path) -> Path:
+    """Return where the sizes of a run's adapter are read: the user's cache where it holds some, else with the run."""
+    spare = _spare_file(folder, "compressions")
+    return spare if spare.exists() else folder / COMPRESS_NAME
+
+
+def compress_target(folder: Path, *, is_own: bool = True) -> Path:
+    """Return where the sizes of a run's adapter are written: with it, or in the user's cache.
+
+    Raises:
+        OSError: when the cache cannot be written.
+    """
+    own, spare = folder / COMPRESS_NAME, _spare_file(folder, "compressions")
+    if is_own and os.access(folder, os.W_OK) and not spare.exists():
+        return own
+    spare.parent.mkdir(parents=True, exist_ok=True)
+    return spare
+
+
+def _spare_file(folder: Path, kind: str = "knockouts") -> Path:
+    place = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    return cache_dir() / kind / f"{folder.name}-{place}.json"
