@@ -138,7 +138,7 @@ def _subject(asked: Asked) -> Any:
 
 def _shares(asked: Asked) -> tuple[float, ...]:
     """Return the sizes to measure."""
-    from dynlora.engine.compress.curve import SHARES
+    from dynlora.inference.compress import SHARES
 
     if asked.budget is None:
         return SHARES

@@ -96,4 +96,4 @@ def _load_head(base: BaseModel, tensors: TensorFile) -> None:
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.array(values, dtype=np.float32))  # a copy: the file is only to be read

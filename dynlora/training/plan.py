@@ -44,7 +44,7 @@ def trainer_check(inputs: Inputs) -> None:
     """Refuse targets that match nothing, and a model that the method cannot adapt, before a folder is made.
 
     Raises:
-        ConfigError: when a target matches no module, or the method refuses the model.
+        ConfigError: when a target matches no module, the method refuses the model, or given ranks are those of another.
     """
     config, base, strategy = inputs.config, inputs.base, inputs.strategy
     strategy.attach_task(base.task)
@@ -54,6 +54,8 @@ def trainer_check(inputs: Inputs) -> None:
     rank, alpha = config.adapter.rank, config.adapter.lora_alpha
     probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
     strategy.check_model(infos, probe)
+    if strategy.ranks_source() is not None:
+        strategy.ranks(infos, probe)
 
 
 def planned(inputs: Inputs) -> PlannedRun:

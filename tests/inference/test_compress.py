@@ -1,0 +1,229 @@
+"""A trained adapter made smaller: what is measured, what is written, and what the command says."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+
+import dynlora
+from dynlora import strategies
+from dynlora.config import parse_config
+from dynlora.engine.evaluation.inference import bake_gates, mean_gates
+from dynlora.errors import ConfigError, NotMergeableError
+from dynlora.inference.compress import Compression, write_size
+from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.store import queries
+from dynlora.store.compressions import Compressed, Half, Size, read_compressed, write_compressed
+from dynlora.training import run as training
+from dynlora.training.inputs import read_data
+from tests.command_line import document, run
+from tests.tiny import tiny_arguments, tiny_config
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
+
+PEFT = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a tiny Llama that writes."""
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "lora"})
+    return training.train(parse_config(values), folder / "runs", progress=False).folder
+
+
+@pytest.fixture
+def own_run(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, which may be written into."""
+    return Path(shutil.copytree(trained_run, tmp_path / "runs" / trained_run.name))
+
+
+@pytest.fixture(params=["classification", "causal_lm"])
+def any_run(request: pytest.FixtureRequest, trained_run: Path, writer: Path) -> Path:
+    """A run of each task."""
+    return trained_run if request.param == "classification" else writer
+
+
+@pytest.mark.parametrize("weighting", ["loss", "inputs", "plain"])
+def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) -> None:
+    found = Compression.of_run(any_run, rows=64, weighting=weighting)
+    *_, last = found.sizes(shares=(1.0, 0.5, 0.02))
+    config, model = found.config, load_run(any_run)
+    data = read_data(config)
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    rows = found.curve.rows
+    whole = model.predictions(rows.tokens).loss[rows.reporting].mean()
+    assert last.whole.loss == pytest.approx(whole, abs=1e-5)
+    assert (len(last.sizes), last.planned) == (12, 12)
+    for size in last.sizes:
+        assert size.parameters <= size.share * last.parameters + 1
+        if size.share == 1.0 and size.parameters == last.parameters:
+            assert size.reported_on.loss == pytest.approx(whole, abs=1e-4)
+    smallest = last.of_method("global")[-1]
+    assert smallest.reported_on.difference > 0
+    assert last.of_method("global")[0].parameters > smallest.parameters
+
+
+@PEFT
+def test_a_size_that_is_written_says_in_peft_what_was_measured(any_run: Path, tmp_path: Path) -> None:
+    found = Compression.of_run(any_run, rows=64)
+    size = found.measured("global", 0.4)
+    write_size(found, tmp_path / "out", size, run=any_run, which="last")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text("utf-8"))
+    ranks = {name.removeprefix("^").replace("\\.", "."): rank for name, rank in config["rank_pattern"].items()}
+    assert ranks == {name: rank for name, rank in zip(found.names, size.ranks, strict=True) if rank}
+    model = found.curve.adapter.model
+    kind: Any = getattr(transformers, model.task.model_class().__name__)
+    task = {} if model.task.facts()["generates"] else {"num_labels": len(model.labels)}
+    base = kind.from_pretrained(config["base_model_name_or_path"], **task)
+    loaded = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    batch = found.curve.rows.tokens.batch(np.arange(8))
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        theirs = loaded(**batch).logits
+        ours = model.base.model(**batch).logits
+    np.testing.assert_allclose(theirs.numpy(), ours.numpy(), atol=1e-5)
+    assert labels.shape[0] == 8
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "## Compressed" in card
+    assert f"{size.parameters:,} of {last_parameters(found):,}" in card
+
+
+def last_parameters(found: Compression) -> int:
+    """Parameters of the whole adapter."""
+    return found.curve.adapter.parameters
+
+
+def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_path: Path) -> None:
+    runs = own_run.parent
+    found = document(run(runs, "compress", own_run.name, "--tolerance", "0.05", "--rows", "64", "--json"))
+    assert {"id", "full", "curve", "chosen"} <= set(found)
+    assert set(found["full"]) >= {"loss", "parameters"}
+    chosen, shares = found["chosen"], [point["share"] for point in found["curve"]]
+    assert shares == sorted(shares, reverse=True)
+    assert chosen["share"] in shares
+    assert sum(chosen["ranks"].values()) < sum(queries.run_summary(own_run)["ranks"].values())
+    kept = read_compressed(own_run / "compress.json")
+    assert kept is not None
+    assert len(kept.sizes) == len(shares)
+    size = kept.smallest(0.05)
+    assert size is not None
+    assert kept.ranks_of(size) == chosen["ranks"]
+    words = run(runs, "compress", own_run.name, "--budget", "0.5", "--rows", "64").stdout
+    assert words.startswith("Keep ")
+    assert len(read_compressed(own_run / "compress.json").sizes) == len(shares)  # pyright: ignore - a fuller one stays
+
+
+@PEFT
+def test_an_adapter_brought_along_is_measured_as_its_run_is(own_run: Path, tmp_path: Path) -> None:
+    runs = own_run.parent
+    assert run(runs, "export", own_run.name, "--out", str(tmp_path / "peft")).exit_code == 0
+    asked = ["--budget", "0.5", "--rows", "64", "--json"]
+    brought = document(run(runs, "compress", str(tmp_path / "peft"), "--config", str(own_run / "config.yaml"), *asked))
+    own = document(run(runs, "compress", own_run.name, *asked))
+    assert brought["full"]["parameters"] == own["full"]["parameters"]
+    assert brought["full"]["loss"] == pytest.approx(own["full"]["loss"], abs=1e-4)
+    assert brought["chosen"]["ranks"] == own["chosen"]["ranks"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--budget", "0.5", "--tolerance", "0.1"], "--budget"),
+        (["--set", "seed=1"], "--set"),
+        (["--weighting", "size"], "must be one of loss, inputs, plain"),
+        (["--rows", "3"], "at least 20"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence(own_run: Path, arguments: list[str], said: str) -> None:
+    result = run(own_run.parent, "compress", own_run.name, *arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+REFUSE = ("glora", "lora_ensemble")
+"""Methods whose update is not low-rank, or is not one."""
+
+ALWAYS = ("adalora", "glora", "lora_ensemble")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.torture) for n in sorted(strategies.registry())]
+)
+def test_every_method_is_taken_apart_or_refuses(name: str, tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_bert, tiny_data, strategy={"name": name}, adapter__rank=4, train__steps=24)
+    folder = dynlora.train(config, tmp_path, progress=False).folder
+    if name in REFUSE:
+        with pytest.raises(NotMergeableError, match="[^\n]+"):
+            Compression.of_run(folder, rows=40, weighting="plain")
+        return
+    found = Compression.of_run(folder, rows=40, weighting="plain")
+    *_, last = found.sizes(methods=("global",), shares=(1.0, 0.5))
+    assert last.sizes[0].reported_on.difference == pytest.approx(0, abs=1e-4)
+    assert math.isfinite(last.sizes[1].reported_on.loss)
+
+
+def test_ranks_that_were_found_are_trained_from_the_start(
+    own_run: Path, tiny_bert: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    runs = own_run.parent
+    result = run(runs, "compress", own_run.name, "--budget", "0.3", "--rows", "64", "--json")
+    (tmp_path / "ranks.json").write_text(result.stdout, "utf-8")
+    wanted = document(result)["chosen"]["ranks"]
+    arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.name=lora", "train.steps=3")
+    for source in (str(tmp_path / "ranks.json"), own_run.name):
+        made = document(run(runs, "train", *arguments, "--set", f"strategy.ranks_from={source}", "--json"))
+        ranks = wanted if source != own_run.name else queries.run_summary(own_run)["ranks"]
+        assert made["ranks"] == ranks
+        assert made["params"]["active"] == made["params"]["budget"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1, 2]", "no JSON object of ranks"),
+        ('{"encoder.layer.0": 2.5}', "no JSON object of ranks"),
+        ('{"another.module": 2}', "is not adapted here"),
+        ('{"another.module": 0}', "no rank above 0"),
+        (None, "no run, PEFT folder or JSON file"),
+    ],
+)
+def test_ranks_that_cannot_be_taken_are_a_sentence(
+    content: str | None, said: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "ranks.json"
+    if content is not None:
+        path.write_text(content, "utf-8")
+    config = tiny_config(tiny_bert, tiny_data, strategy={"name": "lora", "ranks_from": str(path)}, train__steps=2)
+    with pytest.raises(ConfigError, match=said):
+        dynlora.train(config, runs_dir, progress=False)
+
+
+def test_a_kept_curve_reads_back_and_a_strange_one_counts_as_none(tmp_path: Path) -> None:
+    half = Half(1.0, 0.1, 0.0, 0.2, {"accuracy": 0.5})
+    sizes = [Size("global", share, 10, (1, 0), Half(1.0, 0.0, -0.1, high, {}), half) for share, high in SEQUENCE]
+    found = Compressed("last", 3, "loss", 40, 20, ("a", "b"), half, 3, tuple(sizes))
+    write_compressed(tmp_path / "compress.json", found)
+    read = read_compressed(tmp_path / "compress.json")
+    assert read == found
+    best = found.smallest(0.005)
+    assert best is not None
+    assert best.share == 0.5
+    assert found.smallest(-1.0) is None
+    for key, value in (("format", 9), ("sizes", [{}]), ("parameters", -1), ("whole", None), ("modules", ["a"])):
+        broken = {**json.loads((tmp_path / "compress.json").read_text("utf-8")), key: value}
+        (tmp_path / "broken.json").write_text(json.dumps(broken), "utf-8")
+        assert read_compressed(tmp_path / "broken.json") is None
+
+
+SEQUENCE = ((1.0, 0.0), (0.5, 0.004), (0.25, 0.006), (0.1, 0.003))
+"""Share and upper end of each size."""
