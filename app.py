@@ -16,6 +16,7 @@ PAGES = {
         st.Page("pages/run.py", title="Run", icon=":material/monitoring:"),
         st.Page("pages/capacity.py", title="Capacity", icon=":material/grid_on:"),
         st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
+        st.Page("pages/shrink.py", title="Shrink", icon=":material/compress:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
     ],

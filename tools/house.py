@@ -70,6 +70,7 @@ RULES: dict[str, str] = {
     "viz/compare": f"{_FEATURE} viz/run viz/runs",
     "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",
     "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
+    "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files inference viz/capacity viz/compare viz/health viz/inputs "

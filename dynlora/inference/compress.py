@@ -23,7 +23,7 @@ from dynlora.inference.export import describe, staged, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
 from dynlora.jobs.spawn import storing
-from dynlora.store.compressions import Compressed, Half, Size
+from dynlora.store.compressions import Compressed, Half, Size, write_compressed
 from dynlora.training.inputs import read_data, usable
 
 ROWS = 512
@@ -117,6 +117,22 @@ class Compression:
             for method in methods:
                 found = found.having(self.measured(method, share))
                 yield found
+
+
+def kept_sizes(folder: Path, which: str, file: Path, rows: int) -> tuple[Iterator[dict[str, Any]], int]:
+    """Return what measures the sizes of a run's adapter one by one and keeps them, and how many there are.
+
+    The file is written when all are measured: what stands there before stays whole until then.
+    """
+
+    def steps() -> Iterator[dict[str, Any]]:
+        for found in Compression.of_run(folder, which=which, rows=rows).sizes(which):
+            if len(found.sizes) == found.planned:
+                write_compressed(file, found)
+            if found.sizes:
+                yield {"share": found.sizes[-1].share, "method": found.sizes[-1].method}
+
+    return steps(), len(METHODS) * len(SHARES)
 
 
 def _half(found: Measured, rows: np.ndarray) -> Half:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from dynlora.assets.cache import cache_dir
+from dynlora.safe_files import write_text
 from dynlora.store.compressions import COMPRESS_NAME
 from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts, write_knockouts
 
@@ -52,6 +55,23 @@ def compress_target(folder: Path, *, is_own: bool = True) -> Path:
         return own
     spare.parent.mkdir(parents=True, exist_ok=True)
     return spare
+
+
+def keep_ranks(folder: Path, ranks: Mapping[str, int], parameters: int, *, is_own: bool = True) -> Path:
+    """Write ranks by module where `strategy.ranks_from` of another run reads them, and return the file.
+
+    Args:
+        folder: of the run that they were found on.
+        ranks: by module.
+        parameters: that they come to; part of the file's name.
+        is_own: whether the run may be written to.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    place = compress_target(folder, is_own=is_own).with_name(f"{folder.name}-ranks-{parameters}.json")
+    write_text(place, json.dumps(dict(ranks), indent=1) + "\n")
+    return place
 
 
 def _spare_file(folder: Path, kind: str = "knockouts") -> Path:

@@ -21,7 +21,7 @@ from queue import Empty, Queue
 from typing import Any, TextIO, cast
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference import writing
+from dynlora.inference import compress, writing
 from dynlora.inference.client import MAX_QUESTION
 from dynlora.inference.load import PLACES
 from dynlora.inference.session import ROWS, Examined
@@ -208,6 +208,9 @@ class Answering:
     def _example_losses(self, folder: str, which: str, text: str, pair: str | None) -> Any:
         return next(writing.held_out_losses(self.model(folder, which), [text], [pair]))
 
+    def _compress(self, folder: str, which: str, file: str, rows: int) -> Any:
+        return self.streams.begin(*compress.kept_sizes(Path(folder), which, Path(file), rows))
+
     def _read(self, stream: str, since: int = 0) -> Any:
         return self.streams.read(stream, since)
 
@@ -231,6 +234,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "ablate_text": Answering._ablate_text,
     "token_losses": Answering._token_losses,
     "example_losses": Answering._example_losses,
+    "compress": Answering._compress,
     "read": Answering._read,
     "end": Answering._end,
 }

@@ -41,3 +41,24 @@ def exported(folder: Path, format: str) -> bytes:
         out = Path(place) / f"{folder.name}-{format}.zip"
         answer_of(export_command(folder, out, format), TIMEOUT_S, "the adapter was not exported")
         return out.read_bytes()
+
+
+def compressed(folder: Path, share: float, rows: int) -> bytes:
+    """Return the .zip file of a run's adapter at a share of its parameters, as `dynlora compress` writes it.
+
+    Args:
+        folder: of the run.
+        share: of the parameters, 0 to 1.
+        rows: held-out examples that its cost is measured on.
+
+    Raises:
+        ConfigError: when the adapter cannot be taken apart; the text is the child's sentence.
+        StorageError: when there is no room for the file.
+        DynloraError: when the child fails or takes too long.
+    """
+    with storing("the compressed adapter"), tempfile.TemporaryDirectory(prefix="dynlora-export-") as place:
+        out = Path(place) / f"{folder.name}-small.zip"
+        command = [sys.executable, "-m", "dynlora", "compress", folder.name, "--budget", f"{share:g}"]
+        command += ["--rows", str(rows), "--out", str(out), "--json", "--runs-dir", str(folder.parent)]
+        answer_of(command, TIMEOUT_S, "the adapter was not compressed")
+        return out.read_bytes()

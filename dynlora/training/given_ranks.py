@@ -49,7 +49,7 @@ def _of_file(source: str, path: Path) -> dict[str, int]:
     try:
         found: Any = jsontext.load_object(text)
     except CorruptRunError:
-        found = {}
+        found = {"": None}  # no rank
     chosen = found.get("chosen")
     ranks: Any = chosen.get("ranks") if isinstance(chosen, dict) else found.get("rank_pattern", found)
     if not isinstance(ranks, dict) or not all(_is_rank(rank) for rank in cast(Mapping[str, Any], ranks).values()):

@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("home", "runs", "launch", "run", "capacity", "inputs", "compare", "playground", "methods", "tour")
-RUN_PAGES = ("run", "capacity", "inputs", "playground")
+PAGES = ("home", "runs", "launch", "run", "capacity", "inputs", "compare", "playground", "shrink", "methods", "tour")
+RUN_PAGES = ("run", "capacity", "inputs", "playground", "shrink")
 CATALOG = {
     "strategies": [
         {

@@ -117,4 +117,4 @@ def test_the_menu_keeps_the_run_for_the_pages_of_a_run_only(runs_dir: Path) -> N
     make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page("run", run="20260101-000000-00000001")
     found = {link.proto.page: link.proto.query_string for link in app.sidebar.get("page_link")}
-    assert {page for page, address in found.items() if address} == {"run", "capacity", "inputs", "playground"}
+    assert {page for page, address in found.items() if address} == {"run", "capacity", "inputs", "playground", "shrink"}

@@ -30,10 +30,11 @@ EXPLAINED_BY = {
     "methods": "METHODS",
     "playground": "guides/own-data",
     "run": "guides/read-the-store",
+    "shrink": "guides/shrink",
 }
 """The page of the documentation that the menu leads to, by the page it is opened on; the start for all others."""
 
-OF_A_RUN = ("run", "capacity", "inputs", "playground")
+OF_A_RUN = ("run", "capacity", "inputs", "playground", "shrink")
 """Pages that show one run; the menu's links to them keep the run."""
 
 COUNTED_EVERY_S = 5

@@ -262,7 +262,7 @@ def link(page: str, label: str, **params: str) -> None:
 def links(run_id: str, *, here: str = "") -> None:
     """Draw the links from a run to its other views."""
     with st.container(horizontal=True, gap="small", key="views-of-run"):
-        for page in ("run", "capacity", "inputs", "playground"):
+        for page in ("run", "capacity", "inputs", "shrink", "playground"):
             if page != here:
                 link(f"pages/{page}.py", page.capitalize(), run=run_id)
         link("pages/compare.py", "Compare", runs=run_id)

@@ -1,0 +1,1 @@
+"""How small a finished adapter may be, and where it must stay large."""

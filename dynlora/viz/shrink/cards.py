@@ -1,0 +1,209 @@
+"""The cards of the Shrink page: the size to keep, what it costs, where rank stays, and what to take along."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.inference.kept_files import compress_file, compress_target, keep_ranks
+from dynlora.jobs.export import compressed as compressed_file
+from dynlora.jobs.quick_launch import start
+from dynlora.store.compressions import Compressed, Size, read_compressed
+from dynlora.viz.kit.config_fields import launch_key
+from dynlora.viz.kit.text import percent
+from dynlora.viz.ranks import model as ranks_model
+from dynlora.viz.ranks import text as ranks_text
+from dynlora.viz.shrink import figures as shrink_figures
+from dynlora.viz.shrink import model as shrink_model
+from dynlora.viz.shrink import text as shrink_text
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.model_client import in_background
+from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
+from dynlora.viz.ui.toasts import announce
+from dynlora.viz.ui.url_state import choose, from_address, put, to_address
+
+TOLERANCES = (0.001, 0.005, 0.01, 0.02, 0.05)
+"""Increases of the held-out loss that can count as none, nats."""
+
+ROWS = (256, 512, 1024, 2048)
+"""Held-out examples that the sizes can be measured on."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page is about.
+
+    Attributes:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+        modules: as `kit.modules.described` returns them.
+        found: the measured sizes.
+        size: the one that is looked at.
+        tolerance: nats that count as none.
+    """
+
+    run: Chosen
+    summary: Mapping[str, Any]
+    modules: pd.DataFrame
+    found: Compressed
+    size: Size
+    tolerance: float
+
+
+def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
+    """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from."""
+    found = read_compressed(compress_file(run.folder))
+    fits = found is not None and found.step == summary["step"] and shrink_model.offered(found)
+    return found if fits else None
+
+
+def measuring(run: Chosen, found: Compressed | None) -> None:
+    """Draw what measures the sizes, and how far it has come."""
+    if is_read_only() or not has_model(run.folder):
+        why = "This dashboard is read-only." if is_read_only() else "This run has no saved adapter."
+        note(f"{why} No new measurement is possible.")
+        return
+    size = choose("heldout", "Held-out examples", ROWS, ROWS[1], width=160)
+    label = "Measure the sizes" if found is None else "Measure again"
+    file = compress_target(run.folder, is_own=run.is_own)
+    done = in_background("shrink", label, "sizes measured", run.folder, "compress", file=str(file), rows=int(size))
+    if done and st.session_state.get("shrink-seen") != (run.id, len(done), size):
+        st.session_state["shrink-seen"] = (run.id, len(done), size)
+        st.rerun()
+
+
+def chosen_size(found: Compressed) -> tuple[Size, float]:
+    """Draw the slider of the sizes and the tolerance, and return what they say; first the smallest good enough."""
+    sizes = shrink_model.offered(found)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="shrink-controls"):
+        tolerance = float(choose("tolerance", "Tolerance (nats)", TOLERANCES, TOLERANCES[1], width=150))
+        best = found.smallest(tolerance) or sizes[-1]
+        by_parameters = {size.parameters: size for size in sizes}
+        options = list(by_parameters)
+        current = from_address("size", options, best.parameters)
+        put("address-size", current)
+        picked = st.select_slider(
+            "Parameters kept", options, key="address-size", on_change=_sized,
+            format_func=lambda n: percent(shrink_model.kept_share(found, by_parameters[n]), 0),
+        ) if len(options) > 1 else current  # fmt: skip
+    return by_parameters[picked], tolerance
+
+
+def _sized() -> None:
+    """Write the chosen size into the address."""
+    to_address(size=st.session_state["address-size"])
+
+
+def conclusion_card(shown: Shown) -> None:
+    """Draw the result, and what to take along."""
+    found, size = shown.found, shown.size
+    with conclusion(shrink_text.headline(found, size), shrink_text.basis(found, size, shown.tolerance)):
+        if not is_read_only() and has_model(shown.run.folder):
+            share = f"{100 * shrink_model.kept_share(found, size):.0f}"
+            st.download_button(
+                "Download adapter", partial(compressed_file, shown.run.folder, size.share, found.rows),
+                f"{shown.run.id}-{share}-percent.zip", "application/zip", key="shrink-download", type="primary",
+                icon=":material/download:", help="Zip file that PEFT loads; made when pressed, which takes a moment.",
+            )  # fmt: skip
+            if st.button("Train with these ranks", icon=":material/rocket_launch:", key="shrink-train"):
+                _train(shown, ranks=True)
+            if st.button("Train its uniform twin", key="shrink-twin", type="tertiary"):
+                _train(shown, ranks=False)
+        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="shrink-command"):
+            st.code(_commands(shown), language="bash", wrap_lines=True)
+
+
+def _commands(shown: Shown) -> str:
+    """Return the commands that do the same."""
+    out = f"{shown.run.id}-small"
+    here = ["--runs-dir", str(shown.run.folder.parent)]
+    size = ["--budget", f"{shown.size.share:g}", "--rows", str(shown.found.rows)]
+    return "\n".join(
+        (
+            shlex.join(["dynlora", "compress", shown.run.id, *size, "--out", out, *here]),
+            shlex.join(
+                ["dynlora", "train", "--config", str(shown.run.folder / "config.yaml"),
+                 *shrink_model.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})]
+            ),
+        )
+    )  # fmt: skip
+
+
+def _train(shown: Shown, *, ranks: bool) -> None:
+    """Queue plain LoRA with the kept ranks, or with one rank and about as many parameters; the scaling stays."""
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in shown.summary["config"].items()}
+    adapter = config.get("adapter") or {}
+    if ranks:
+        ranks_of = shown.found.ranks_of(shown.size)
+        path = keep_ranks(shown.run.folder, ranks_of, shown.size.parameters, is_own=shown.run.is_own)
+        config["strategy"] = {"name": "lora", "ranks_from": str(path)}
+        title = f"lora, ranks of {shown.summary['name']}"
+    else:
+        rank, before = shrink_model.uniform_rank(shown.size, shown.modules), int(adapter.get("rank") or 1)
+        alpha = float(adapter.get("alpha") or 2 * before) * rank / before
+        config["strategy"], config["adapter"] = {"name": "lora"}, {**adapter, "rank": rank, "alpha": alpha}
+        title = f"lora, rank {rank}"
+    config["name"] = f"{title}, {shown.size.parameters:,} parameters"[:200]
+    token = st.session_state.setdefault("shrink_token", secrets.token_hex(8))
+    try:
+        with st.spinner("Checking the configuration"):
+            made = start(config, runs_dir(), key=launch_key(token, config))
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        return
+    st.session_state.pop("shrink_token", None)
+    announce("Queued: " + config["name"])
+    st.session_state["shrink-made"] = made.id
+    st.rerun()
+
+
+def launched_link() -> None:
+    """Draw the link to the run that was queued from here last."""
+    if made := st.session_state.get("shrink-made"):
+        link("pages/run.py", "Open the run that was queued", run=made)
+
+
+def curve_card(shown: Shown) -> None:
+    """Draw the cost of every size, and of the other ways to choose at this one."""
+    points = shrink_model.points(shown.found)
+    with card("Loss by size", "shrink-curve"):
+        share = shrink_model.kept_share(shown.found, shown.size)
+        figure = shrink_figures.curve(points, share, shown.tolerance, colours())
+        chart(figure, shrink_text.curve(shown.found), points, "shrink-curve")
+        st.markdown(f"**At {safe(percent(shown.size.share, 0))} of the parameters, kept by**")
+        rows(shrink_model.compared(shown.found, shown.size.share).round(4))
+
+
+def picture_card(shown: Shown) -> None:
+    """Draw the model at the chosen size."""
+    with card("Where rank stays", "shrink-picture"):
+        pattern = shrink_model.pattern(shown.found, shown.size, shown.modules)
+        if pattern.empty:
+            note("The modules of this run lie outside of layers.")
+            return
+        ranks = pd.DataFrame({"module": shown.found.modules, "rank": shown.size.ranks})
+        chart(shrink_figures.model_picture(pattern, colours()), shrink_text.picture(shown.size), ranks, "shrink-model")
+        kinds = shrink_model.by_kind(shown.found, shown.size, shown.modules)
+        rows(kinds.assign(kept=[percent(share, 0) for share in kinds["kept"]]).round(2))
+
+
+def config_card(shown: Shown) -> None:
+    """Draw the ranks as a LoraConfig, and as settings of a run."""
+    settings = ranks_model.lora_settings(shown.summary, shown.found.ranks_of(shown.size))
+    if settings is None:
+        return
+    with card("LoraConfig for PEFT", "shrink-config", "Copy with the button at the top right."):
+        st.code(ranks_text.code(settings), language="python", height=300, wrap_lines=True)
+        kept = shown.found.ranks_of(shown.size)
+        frame = pd.DataFrame({"module": list(kept), "rank": list(kept.values())})
+        under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")

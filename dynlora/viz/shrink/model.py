@@ -1,0 +1,127 @@
+"""The measured sizes of an adapter as tables; store objects in, pandas out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.store.compressions import Compressed, Size
+
+METHODS = ("global", "uniform", "energy", "random")
+"""How components are chosen, the one that is offered first."""
+
+TITLES = {
+    "global": "one threshold over all modules",
+    "uniform": "the same rank everywhere",
+    "energy": "the same energy in each module (PEFT)",
+    "random": "random components",
+}
+"""What each of them is called."""
+
+SCORES = ("accuracy", "f1", "matthews", "pearson", "exact_match", "token_accuracy")
+"""Metrics that a size is told by, the first that there is."""
+
+
+def points(found: Compressed) -> pd.DataFrame:
+    """Return one row per method and size, on the rows that no size was chosen on.
+
+    Columns: method, share (kept, of the parameters), parameters, loss, difference, low, high, and the score's name.
+    """
+    name = score_of(found)
+    return pd.DataFrame([
+        {
+            "method": size.method, "share": kept_share(found, size), "parameters": size.parameters,
+            "loss": size.reported_on.loss, "difference": size.reported_on.difference, "low": size.reported_on.low,
+            "high": size.reported_on.high, **({} if name is None else {name: size.reported_on.metrics.get(name)}),
+        }
+        for size in found.sizes
+    ])  # fmt: skip
+
+
+def kept_share(found: Compressed, size: Size) -> float:
+    """Return the share of the adapter's parameters that a size keeps, 0 to 1."""
+    return size.parameters / found.parameters if found.parameters else 0.0
+
+
+def score_of(found: Compressed) -> str | None:
+    """Return the metric that the sizes are told by; None where there is only the loss."""
+    return next((name for name in SCORES if name in found.whole.metrics), None)
+
+
+def offered(found: Compressed) -> list[Size]:
+    """Return the sizes that can be chosen, the smallest first; one for each number of parameters."""
+    sizes = {size.parameters: size for size in found.of_method(METHODS[0]) if size.parameters}
+    return [sizes[n] for n in sorted(sizes)]
+
+
+def pattern(found: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the kept rank of each module as a picture of the model: rows are layers, columns kinds of modules.
+
+    Args:
+        found: the sizes.
+        size: one of them.
+        modules: as `kit.modules.described` returns them.
+    """
+    ranks = found.ranks_of(size)
+    frame = modules[["name", "layer", "label"]].copy()
+    frame["rank"] = [ranks.get(name, 0) for name in frame["name"]]
+    order = list(dict.fromkeys(modules["label"]))
+    table = frame.pivot_table(index="layer", columns="label", values="rank", aggfunc="sum", dropna=False)
+    return table.reindex(columns=order).sort_index()
+
+
+def by_kind(found: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per kind of module: kind, modules, before and kept (mean ranks), share (kept, of its parameters).
+
+    Args:
+        found: the sizes; the largest is what there was before.
+        size: one of them.
+        modules: as `kit.modules.described` returns them.
+    """
+    before, after = found.ranks_of(offered(found)[-1]), found.ranks_of(size)
+    frame = modules[["name", "label", "cost"]].copy()
+    frame["before"] = [before.get(name, 0) for name in frame["name"]]
+    frame["kept"] = [after.get(name, 0) for name in frame["name"]]
+    rows: list[Mapping[str, Any]] = []
+    for label, part in frame.groupby("label", sort=False):
+        whole = float((part["before"] * part["cost"]).sum())
+        share = float((part["kept"] * part["cost"]).sum()) / whole if whole else np.nan
+        rows.append({
+            "kind": label, "modules": len(part), "mean rank before": part["before"].mean(),
+            "mean rank kept": part["kept"].mean(), "kept": share,
+        })  # fmt: skip
+    return pd.DataFrame(rows).sort_values("kept", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def empty_modules(size: Size) -> int:
+    """Return how many modules keep nothing."""
+    return sum(rank == 0 for rank in size.ranks)
+
+
+def uniform_rank(size: Size, modules: pd.DataFrame) -> int:
+    """Return the rank at which plain LoRA on all modules has about as many parameters, 1 or more."""
+    cost = float(modules["cost"].sum())
+    return max(1, round(size.parameters / cost)) if cost else 1
+
+
+def values_text(values: Mapping[str, Any]) -> list[str]:
+    """Return settings as arguments of the command line."""
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def compared(found: Compressed, share: float, methods: Sequence[str] = METHODS) -> pd.DataFrame:
+    """Return what each way to choose costs at the size nearest to a share: method, parameters and the loss's change."""
+    rows = []
+    for method in methods:
+        sizes = found.of_method(method)
+        if sizes:
+            size = min(sizes, key=lambda one: abs(one.share - share))
+            worth = size.reported_on
+            rows.append({
+                "kept by": TITLES.get(method, method), "parameters": size.parameters, "loss": worth.loss,
+                "difference": worth.difference, "95 % CI from": worth.low, "to": worth.high,
+            })  # fmt: skip
+    return pd.DataFrame(rows)

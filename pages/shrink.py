@@ -1,0 +1,41 @@
+"""How small the adapter of a run may be, and where it must stay large."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dynlora.store import queries
+from dynlora.viz.kit import run_summary
+from dynlora.viz.shrink import cards as shrink_cards
+from dynlora.viz.shrink import text as shrink_text
+from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker
+
+frame.enter()
+model_client.prepare_model()
+run = run_picker.pick_run(suits=run_picker.has_model)
+with frame.guarded():
+    summary = queries.run_summary(run.folder)
+    modules = cached_queries.modules(run.folder)
+    found = shrink_cards.measured(run, summary)
+cards.titled(f"Shrink: {summary['name']}", run_summary.about(summary))
+if summary["status"] in run_summary.ACTIVE or modules.empty:
+    cards.note("The sizes of an adapter are measured once its run has ended.")
+    st.stop()
+if found is None:
+    with cards.card("How small may the adapter be?", "shrink-start"):
+        cards.note(shrink_text.WHAT)
+        shrink_cards.measuring(run, found)
+else:
+    size, tolerance = shrink_cards.chosen_size(found)
+    shown = shrink_cards.Shown(run, summary, modules, found, size, tolerance)
+    shrink_cards.conclusion_card(shown)
+    shrink_cards.launched_link()
+    left, right = st.columns([3, 2])
+    with left:
+        shrink_cards.curve_card(shown)
+    with right:
+        shrink_cards.picture_card(shown)
+    shrink_cards.config_card(shown)
+    with cards.card("Measure again", "shrink-again"):
+        shrink_cards.measuring(run, found)
+run_picker.links(run.id, here="shrink")

@@ -1,0 +1,132 @@
+"""The Shrink page: measured in the page, chosen with a slider, taken along as code, as a file and as a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.config_files import read_run_config
+from dynlora.inference.compress import Compression, kept_sizes
+from dynlora.jobs import quick_launch
+from dynlora.store import queries
+from dynlora.store.compressions import Compressed, read_compressed, write_compressed
+from tests.pages.app import charts, open_page
+from tests.pages.trained import Here, plain
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def all_sizes(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the sizes of the trained run's adapter."""
+    file = tmp_path_factory.mktemp("sizes") / "compress.json"
+    *_, last = kept_sizes(trained_run, "last", file, 64)[0]
+    assert last["method"] == "random"
+    return file
+
+
+@pytest.fixture
+def sized_run(run: Path, all_sizes: Path) -> Path:
+    """A trained run whose sizes have been measured."""
+    shutil.copy(all_sizes, run)
+    return run
+
+
+def found_in(folder: Path) -> Compressed:
+    """Return what is kept of a run."""
+    found = read_compressed(folder / "compress.json")
+    assert found is not None
+    return found
+
+
+def press(app: AppTest, label: str) -> None:
+    """Press a button and check that nothing broke."""
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception
+
+
+def test_sizes_are_measured_in_the_page(here: Here, run: Path) -> None:
+    here.pace = 2
+    app = open_page("shrink", run=run.name)
+    assert "How small may the adapter be?" in plain(app)
+    press(app, "Measure the sizes")
+    until(lambda: "Keep" in plain(app.run()), "the sizes", patience_s=300)
+    assert len(found_in(run).sizes) == found_in(run).planned
+
+
+def test_it_begins_with_the_smallest_size_that_is_good_enough(here: Here, sized_run: Path) -> None:
+    found = found_in(sized_run)
+    best = found.smallest(0.05)
+    assert best is not None
+    app = open_page("shrink", run=sized_run.name, tolerance="0.05")
+    said = plain(app)
+    assert f"({best.parameters:,} of {found.parameters:,})" in said
+    assert "the smallest size not shown worse by more than 0.05 nats" in said
+    curve, picture = charts(app)
+    assert {trace["name"] for trace in curve["data"] if trace.get("name")} >= {"one threshold over all modules"}
+    shown = sum(int(value) for row in picture["data"][0]["text"] for value in row if value)
+    assert shown == sum(best.ranks)
+
+
+def test_the_slider_and_the_address_choose_another_size(here: Here, sized_run: Path) -> None:
+    app = open_page("shrink", run=sized_run.name)
+    sizes = sorted({size.parameters for size in found_in(sized_run).of_method("global") if size.parameters})
+    (slider,) = app.select_slider
+    slider.set_value(sizes[0]).run()
+    assert not app.exception
+    assert f"({sizes[0]:,} of" in plain(app)
+    assert app.query_params["size"] == str(sizes[0])
+    again = open_page("shrink", run=sized_run.name, size=str(sizes[0]))
+    assert f"({sizes[0]:,} of" in plain(again)
+
+
+def test_the_code_holds_the_kept_ranks(here: Here, sized_run: Path) -> None:
+    app = open_page("shrink", run=sized_run.name)
+    best = found_in(sized_run).smallest(0.005) or found_in(sized_run).of_method("global")[0]
+    code = next(block.value for block in app.code if "LoraConfig(" in block.value)
+    names: dict = {}
+    exec(code, names)
+    ranks = {name: rank for name, rank in found_in(sized_run).ranks_of(best).items() if rank}
+    config = names["config"]
+    assert set(config.target_modules) == set(ranks)
+    assert {name: config.rank_pattern.get(name, config.r) for name in ranks} == ranks
+
+
+@pytest.mark.parametrize(("label", "is_twin"), [("Train with these ranks", False), ("Train its uniform twin", True)])
+def test_a_run_with_the_kept_ranks_is_queued(
+    here: Here, sized_run: Path, label: str, is_twin: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for starts_a_process in ("wake", "spawn_detached"):
+        monkeypatch.setattr(quick_launch, starts_a_process, lambda *_: None)
+    before = {path.name for path in sized_run.parent.iterdir() if (path / "run.db").exists()}
+    app = open_page("shrink", run=sized_run.name)
+    press(app, label)
+    made = [path for path in sized_run.parent.iterdir() if (path / "run.db").exists() and path.name not in before]
+    assert len(made) == 1
+    config = read_run_config(made[0])
+    assert config.strategy.name == "lora"
+    source = config.strategy.fields.get("ranks_from")
+    if is_twin:
+        assert source is None
+        assert config.adapter.lora_alpha / config.adapter.rank == pytest.approx(2.0)
+        return
+    assert sum(json.loads(Path(str(source)).read_text("utf-8")).values()) > 0
+    assert "Open the run that was queued" in {link.proto.label for link in app.get("page_link")}
+
+
+def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> None:
+    write_compressed(sized_run / "compress.json", replace(found_in(sized_run), step=3))
+    assert "How small may the adapter be?" in plain(open_page("shrink", run=sized_run.name))
+
+
+def test_what_the_page_offers_is_what_the_engine_measured(sized_run: Path) -> None:
+    found = found_in(sized_run)
+    again = Compression.of_run(sized_run, rows=64).measured("global", 0.5)
+    kept = next(size for size in found.of_method("global") if size.share == 0.5)
+    assert again.ranks == kept.ranks
+    assert again.reported_on.loss == pytest.approx(kept.reported_on.loss, abs=1e-6)
+    assert queries.run_summary(sized_run)["step"] == found.step
