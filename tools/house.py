@@ -49,7 +49,7 @@ RULES: dict[str, str] = {
     "engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
-    "inference engine/loop viz/kit viz/knockout viz/adapter viz/ranks viz/report",
+    "inference engine/loop viz/kit viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "api": "config config_files errors store tasks engine engine/* strategies training",
     "viz/kit": "store",
     "viz/ui/browser": "",

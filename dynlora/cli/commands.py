@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
+from dynlora.cli.conclusions import conclusions
 from dynlora.cli.formatting import format_method, format_metrics, format_summary
 from dynlora.cli.options import DEFAULT_RUNS_DIR
 from dynlora.config import RunConfig, parse_config
@@ -136,8 +137,11 @@ def show_document(folder: Path) -> dict[str, Any]:
 def show(*, run_id: str, runs_dir: Path) -> Report:
     """Show one run."""
     launch.wake(runs_dir)
-    document = show_document(run_folder(runs_dir, run_id))
-    return document, format_summary(document)
+    folder = run_folder(runs_dir, run_id)
+    document = show_document(folder)
+    words = format_summary(document)
+    found = conclusions(folder, document)
+    return {**document, **found}, f"{words}\n{found['verdict']['text']}" if found["verdict"] else words
 
 
 def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:

@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
+from dynlora.cli.conclusions import lora_config
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError
 from dynlora.store.compressions import Compressed, Size
 from dynlora.store.schema import run_folder
+from dynlora.store.summary import run_summary
 
 METHODS = ("global", "uniform", "energy", "random")
 """How components are chosen; the first is offered, the others are what it is held against."""
@@ -36,8 +38,8 @@ TOLERANCE = 0.005
     "--budget",
     type=click.FloatRange(0, 1, min_open=True),
     default=None,
-    metavar="SHARE",
-    help="Keep this share of the adapter's parameters instead.",
+    metavar="FRACTION",
+    help="Keep this fraction of the adapter's parameters instead.",
 )
 @click.option("--curve", is_flag=True, help="Measure every size, and the other ways to choose, too.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the adapter: folder or .zip file.")
@@ -111,6 +113,8 @@ def shrink(asked: Asked) -> tuple[Any, str]:
             raise ConfigError(f"--tolerance {asked.limit:g}: no size was shown good enough; raise it, or give --budget")
         written = write_size(subject, asked.out, chosen, run=folder, which=asked.which)
     document = {"id": asked.run_id, **_document(found, chosen, asked), "written": written}
+    if chosen is not None and folder is not None:
+        document["chosen"]["lora_config"] = lora_config(run_summary(folder), found.ranks_of(chosen))
     return document, "\n".join(_lines(found, chosen, asked))
 
 

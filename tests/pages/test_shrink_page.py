@@ -96,9 +96,11 @@ def test_the_code_holds_the_kept_ranks(here: Here, sized_run: Path) -> None:
     assert {name: config.rank_pattern.get(name, config.r) for name in ranks} == ranks
 
 
-@pytest.mark.parametrize(("label", "is_twin"), [("Train with these ranks", False), ("Train its uniform twin", True)])
+@pytest.mark.parametrize(
+    ("label", "is_uniform"), [("Train with these ranks", False), ("Train a uniform baseline", True)]
+)
 def test_a_run_with_the_kept_ranks_is_queued(
-    here: Here, sized_run: Path, label: str, is_twin: bool, monkeypatch: pytest.MonkeyPatch
+    here: Here, sized_run: Path, label: str, is_uniform: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for starts_a_process in ("wake", "spawn_detached"):
         monkeypatch.setattr(quick_launch, starts_a_process, lambda *_: None)
@@ -110,7 +112,7 @@ def test_a_run_with_the_kept_ranks_is_queued(
     config = read_run_config(made[0])
     assert config.strategy.name == "lora"
     source = config.strategy.fields.get("ranks_from")
-    if is_twin:
+    if is_uniform:
         assert source is None
         assert config.adapter.lora_alpha / config.adapter.rank == pytest.approx(2.0)
         return

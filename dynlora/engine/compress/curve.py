@@ -37,7 +37,7 @@ class Worth:
 
 @dataclass(frozen=True)
 class Rows:
-    """Held-out rows, halved: a size is chosen on one half and reported on the other.
+    """Held-out examples, halved: a size is chosen on one half and reported on the other.
 
     Attributes:
         tokens: all of them.
@@ -52,7 +52,7 @@ class Rows:
     @classmethod
     def halved(cls, tokens: Tokens, seed: int) -> Rows:
         """Halve rows by a keyed draw."""
-        order = np.random.default_rng(stream_seed(seed, "halves of held-out rows")).permutation(len(tokens))
+        order = np.random.default_rng(stream_seed(seed, "halves of held-out examples")).permutation(len(tokens))
         middle = len(order) // 2
         return cls(tokens, np.sort(order[:middle]), np.sort(order[middle:]))
 

@@ -117,7 +117,7 @@ def conclusion_card(shown: Shown) -> None:
             )  # fmt: skip
             if st.button("Train with these ranks", icon=":material/rocket_launch:", key="shrink-train"):
                 _train(shown, ranks=True)
-            if st.button("Train its uniform twin", key="shrink-twin", type="tertiary"):
+            if st.button("Train a uniform baseline", key="shrink-baseline", type="tertiary"):
                 _train(shown, ranks=False)
         with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="shrink-command"):
             st.code(_commands(shown), language="bash", wrap_lines=True)
@@ -189,7 +189,7 @@ def picture_card(shown: Shown) -> None:
     with card("Where rank stays", "shrink-picture"):
         pattern = shrink_model.pattern(shown.found, shown.size, shown.modules)
         if pattern.empty:
-            note("The modules of this run lie outside of layers.")
+            note("The modules of this run are outside of layers.")
             return
         ranks = pd.DataFrame({"module": shown.found.modules, "rank": shown.size.ranks})
         chart(shrink_figures.model_picture(pattern, colours()), shrink_text.picture(shown.size), ranks, "shrink-model")
