@@ -18,9 +18,6 @@ from dynlora.store.compressions import Compressed, Size
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
-METHODS = ("global", "uniform", "energy", "random")
-"""How components are chosen; the first is offered, the others are what it is held against."""
-
 TOLERANCE = 0.005
 """Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""
 
@@ -101,8 +98,7 @@ def shrink(asked: Asked) -> tuple[Any, str]:
 
     subject = _subject(asked)
     folder = None if asked.is_brought else run_folder(asked.runs_dir, asked.run_id)
-    methods = METHODS if asked.curve else METHODS[:1]
-    wanted = subject.sizes(asked.which, methods, _shares(asked))
+    wanted = subject.sizes(asked.which, _plan(asked))
     found = _last(_until_worse(wanted, None if asked.curve or asked.budget else asked.limit))
     chosen = _chosen(found, asked)
     if folder is not None:
@@ -140,13 +136,14 @@ def _subject(asked: Asked) -> Any:
     return Compression.of_model(settings, model, data, rows=asked.rows, weighting=asked.weighting)
 
 
-def _shares(asked: Asked) -> tuple[float, ...]:
-    """Return the sizes to measure."""
-    from dynlora.inference.compress import SHARES
+def _plan(asked: Asked) -> list[tuple[str, float]]:
+    """Return the sizes to measure: method and share, the largest first."""
+    from dynlora.inference.compress import OFFERED, SHARES, whole_curve
 
-    if asked.budget is None:
-        return SHARES
-    return tuple(sorted({*(SHARES if asked.curve else ()), asked.budget}, reverse=True))
+    plan = whole_curve() if asked.curve else [] if asked.budget is not None else [(OFFERED, share) for share in SHARES]
+    if asked.budget is not None and (OFFERED, asked.budget) not in plan:
+        plan.append((OFFERED, asked.budget))
+    return sorted(plan, key=lambda one: -one[1])
 
 
 def _until_worse(found: Iterable[Compressed], tolerance: float | None) -> Iterator[Compressed]:
@@ -170,7 +167,7 @@ def _chosen(found: Compressed, asked: Asked) -> Size | None:
     """Return the size that was asked for."""
     if asked.budget is None:
         return found.smallest(asked.limit)
-    return next(size for size in found.of_method(METHODS[0]) if size.share == asked.budget)
+    return next(size for size in found.of_method() if size.share == asked.budget)
 
 
 def _keep(folder: Path, found: Compressed) -> None:

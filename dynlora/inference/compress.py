@@ -13,7 +13,7 @@ import torch
 
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
-from dynlora.engine.compress.curve import SHARES, Curve, Measured, Rows
+from dynlora.engine.compress.curve import COMPARED, SHARES, Curve, Measured, Rows
 from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.compress.plain import WEIGHTINGS, Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
@@ -23,7 +23,7 @@ from dynlora.inference.export import describe, staged, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
 from dynlora.jobs.spawn import storing
-from dynlora.store.compressions import Compressed, Half, Size, write_compressed
+from dynlora.store.compressions import OFFERED, Compressed, Half, Size, write_compressed
 from dynlora.training.inputs import read_data, usable
 
 ROWS = 512
@@ -107,16 +107,18 @@ class Compression:
             method, share, found.parameters, found.ranks, _half(found, rows.choosing), _half(found, rows.reporting)
         )
 
-    def sizes(
-        self, which: str = "last", methods: Sequence[str] = tuple(METHODS), shares: Sequence[float] = SHARES
-    ) -> Iterator[Compressed]:
-        """Yield what is known, first without any size, then after each: all methods of a size, the largest first."""
-        found = self.empty(which, len(methods) * len(shares))
+    def sizes(self, which: str, plan: Sequence[tuple[str, float]]) -> Iterator[Compressed]:
+        """Yield what is known, first without any size, then after each of the plan: a method and a share."""
+        found = self.empty(which, len(plan))
         yield found
-        for share in sorted(shares, reverse=True):
-            for method in methods:
-                found = found.having(self.measured(method, share))
-                yield found
+        for method, share in plan:
+            found = found.having(self.measured(method, share))
+            yield found
+
+
+def whole_curve() -> list[tuple[str, float]]:
+    """Return every size to measure, the largest first, and beside some of them the other ways to choose."""
+    return [(method, share) for share in SHARES for method in METHODS if method == OFFERED or share in COMPARED]
 
 
 def kept_sizes(folder: Path, which: str, file: Path, rows: int) -> tuple[Iterator[dict[str, Any]], int]:
@@ -124,15 +126,16 @@ def kept_sizes(folder: Path, which: str, file: Path, rows: int) -> tuple[Iterato
 
     The file is written when all are measured: what stands there before stays whole until then.
     """
+    plan = whole_curve()
 
     def steps() -> Iterator[dict[str, Any]]:
-        for found in Compression.of_run(folder, which=which, rows=rows).sizes(which):
+        for found in Compression.of_run(folder, which=which, rows=rows).sizes(which, plan):
             if len(found.sizes) == found.planned:
                 write_compressed(file, found)
             if found.sizes:
                 yield {"share": found.sizes[-1].share, "method": found.sizes[-1].method}
 
-    return steps(), len(METHODS) * len(SHARES)
+    return steps(), len(plan)
 
 
 def _half(found: Measured, rows: np.ndarray) -> Half:

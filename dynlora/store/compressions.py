@@ -23,6 +23,9 @@ MAX_POINTS = 1_000
 MAX_MODULES = 20_000
 MAX_METRICS = 50
 
+OFFERED = "global"
+"""The way to choose components that is offered: one threshold over all modules."""
+
 
 @dataclass(frozen=True)
 class Half:
@@ -93,11 +96,11 @@ class Compressed:
         """Return these with one more."""
         return replace(self, sizes=(*self.sizes, size))
 
-    def of_method(self, method: str) -> list[Size]:
+    def of_method(self, method: str = OFFERED) -> list[Size]:
         """Return the sizes of a method, the largest first."""
         return sorted((size for size in self.sizes if size.method == method), key=lambda size: -size.share)
 
-    def smallest(self, tolerance: float, method: str = "global") -> Size | None:
+    def smallest(self, tolerance: float, method: str = OFFERED) -> Size | None:
         """Return the smallest size whose interval stays below a tolerance, all larger ones passing too.
 
         Non-inferiority, tested in a fixed sequence from the largest size down and ended at the first that fails:

@@ -17,6 +17,7 @@ import transformers
 import dynlora
 from dynlora import strategies
 from dynlora.config import parse_config
+from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.compress import Compression, write_size
@@ -56,7 +57,7 @@ def any_run(request: pytest.FixtureRequest, trained_run: Path, writer: Path) -> 
 @pytest.mark.parametrize("weighting", ["loss", "inputs", "plain"])
 def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) -> None:
     found = Compression.of_run(any_run, rows=64, weighting=weighting)
-    *_, last = found.sizes(shares=(1.0, 0.5, 0.02))
+    *_, last = found.sizes("last", [(method, share) for share in (1.0, 0.5, 0.02) for method in METHODS])
     config, model = found.config, load_run(any_run)
     data = read_data(config)
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
@@ -167,7 +168,7 @@ def test_every_method_is_taken_apart_or_refuses(name: str, tiny_bert: Path, tiny
             Compression.of_run(folder, rows=40, weighting="plain")
         return
     found = Compression.of_run(folder, rows=40, weighting="plain")
-    *_, last = found.sizes(methods=("global",), shares=(1.0, 0.5))
+    *_, last = found.sizes("last", [("global", 1.0), ("global", 0.5)])
     assert last.sizes[0].reported_on.difference == pytest.approx(0, abs=1e-4)
     assert math.isfinite(last.sizes[1].reported_on.loss)
 

@@ -16,6 +16,9 @@ from dynlora.engine.randomness import stream_seed
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Sizes of the adapter that are looked at, as shares of its parameters."""
 
+COMPARED = (0.8, 0.5, 0.25, 0.1, 0.05, 0.02)
+"""Those of them at which the other ways to choose are measured: a size costs a pass over the held-out examples."""
+
 
 @dataclass(frozen=True)
 class Worth:
@@ -89,8 +92,8 @@ class Curve:
     def measured(self, method: str, share: float) -> Measured:
         """Return what a size is worth; the model keeps it until the next one is measured."""
         adapter, chosen = self.adapter, self.keep(method, share)
-        found = adapter.model.predictions(self.rows.tokens)
         ranks = tuple(len(one) for one in chosen)
+        found = self.whole if list(ranks) == adapter.sizes else adapter.model.predictions(self.rows.tokens)
         return Measured(self, method, share, adapter.parameters_of(chosen), ranks, found)
 
     @property
