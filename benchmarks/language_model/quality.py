@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
 from benchmarks.attribution import Racer
+from benchmarks.intervals import interval
 from benchmarks.language_model.sides import PeftSide, values_of
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.loop.trainer import Trainer
@@ -93,16 +94,6 @@ def judged(trainer: Trainer) -> dict[str, Any]:
         "right": dict(sorted(zip(prompts.rows.tolist(), map(int, right), strict=True))),
         "parameters": count["active"] + count["gate"],
     }
-
-
-def interval(differences: np.ndarray) -> list[float]:
-    """Return mean and 95 % interval of paired differences, (seeds, rows): seeds and rows are drawn again, both."""
-    draw = np.random.default_rng(0)
-    seeds, rows = differences.shape
-    means = [
-        differences[np.ix_(draw.integers(0, seeds, seeds), draw.integers(0, rows, rows))].mean() for _ in range(4000)
-    ]
-    return [float(differences.mean()), *map(float, np.percentile(means, (2.5, 97.5)))]
 
 
 def summary(runs: Mapping[str, Mapping[str, Any]], seeds: int) -> dict[str, Any]:

@@ -1,0 +1,157 @@
+"""Shrinking a trained adapter: what each size costs, by which weighting, and whether training large and shrinking pays.
+
+    python -m benchmarks.compress [--data sentiment4,../shared/data/glue/sst2] [--seeds 3] [--steps 300]
+
+On each data set and seed three runs are trained: `lora` at rank 8, `lora` at rank 16, `dynamic` at rank 8. The first is
+taken apart with each weighting and cut to 50, 25 and 10 % by one threshold over all modules, by uniform truncation, by
+PEFT's energy rule and at random. The second is cut to the parameters of the first. All are measured on the same
+held-out examples; differences are paired, intervals draw seeds and examples again. Results are written after each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging as transformers_logging
+
+from benchmarks import results
+from benchmarks.intervals import interval
+from dynlora.config import parse_config
+from dynlora.engine.compress.orders import METHODS
+from dynlora.engine.compress.plain import WEIGHTINGS
+from dynlora.inference.compress import Compression
+from dynlora.training import run as training
+
+SHARES = (0.5, 0.25, 0.1)
+RANK, ROWS = 8, 1500
+TOLERANCE = 0.005
+
+
+def values_of(data: str, strategy: str, rank: int, seed: int, steps: int) -> dict[str, Any]:
+    """Return the values of one run; the scaling is 2 at every rank."""
+    where = {"path": data} if Path(data).exists() else {"name": data}
+    return {
+        "seed": seed, "data": {**where, "max_eval": ROWS}, "adapter": {"rank": rank, "alpha": 2 * rank},
+        "strategy": {"name": strategy}, "train": {"steps": steps},
+        "log": {"eval_every": steps, "checkpoint_every": steps},
+    }  # fmt: skip
+
+
+def trained(folder: Path, *of: Any) -> Path:
+    """Train one run and return its folder."""
+    outcome = training.train(parse_config(values_of(*of)), folder, progress=False)
+    if outcome.state != "finished":
+        raise SystemExit(f"{outcome.folder.name}: {outcome.error}")
+    return outcome.folder
+
+
+def sizes_of(folder: Path) -> dict[str, Any]:
+    """Return the losses of every held-out example at each size, by weighting and method."""
+    found: dict[str, Any] = {}
+    for weighting in WEIGHTINGS:
+        subject = Compression.of_run(folder, rows=ROWS, weighting=weighting)
+        found["full"] = {"parameters": subject.curve.adapter.parameters, "loss": subject.curve.whole.loss.tolist()}
+        for method in METHODS:
+            if method == "random" and weighting != WEIGHTINGS[0]:
+                continue
+            for share in SHARES:
+                size = subject.curve.measured(method, share)
+                key = f"{weighting}, {method}, {share:.0%}"
+                found[key] = {"parameters": size.parameters, "loss": size.predictions.loss.tolist()}
+    return found
+
+
+def cut_to(folder: Path, parameters: int, weighting: str) -> dict[str, Any]:
+    """Return the losses of an adapter that is cut to a number of parameters by the global threshold."""
+    subject = Compression.of_run(folder, rows=ROWS, weighting=weighting)
+    size = subject.curve.measured("global", min(1.0, parameters / subject.curve.adapter.parameters))
+    return {"parameters": size.parameters, "loss": size.predictions.loss.tolist()}
+
+
+def whole(folder: Path) -> dict[str, Any]:
+    """Return the losses of a run's adapter as it is exported, its gates at their means."""
+    subject = Compression.of_run(folder, rows=ROWS, weighting="plain")
+    return {"parameters": subject.curve.adapter.parameters, "loss": subject.curve.whole.loss.tolist()}
+
+
+def one(data: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """Train and measure the runs of one data set and seed."""
+    found = sizes_of(trained(folder, data, "lora", RANK, seed, steps))
+    wide = trained(folder, data, "lora", 2 * RANK, seed, steps)
+    for weighting in WEIGHTINGS:
+        found[f"rank {2 * RANK} cut to rank {RANK}, {weighting}"] = cut_to(wide, found["full"]["parameters"], weighting)
+    found[f"rank {2 * RANK}"] = whole(wide)
+    found["dynamic"] = whole(trained(folder, data, "dynamic", RANK, seed, steps))
+    return found
+
+
+def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return, by data set, what every size differs by from the whole rank-8 adapter: mean and 95 % interval."""
+    found: dict[str, Any] = {}
+    for data in dict.fromkeys(name.partition(", seed")[0] for name in runs):
+        mine = [run for name, run in runs.items() if name.startswith(f"{data}, seed")]
+        full = np.array([run["full"]["loss"] for run in mine])
+        found[data] = {"seeds": len(mine), "examples": full.shape[1], "loss": float(full.mean())}
+        for key in mine[0]:
+            if key != "full":
+                losses = np.array([run[key]["loss"] for run in mine])
+                found[data][key] = {"parameters": mine[0][key]["parameters"], "difference": interval(losses - full)}
+        for weighting in WEIGHTINGS:
+            for share in SHARES:
+                ours, theirs = (
+                    np.array([run[f"{weighting}, {method}, {share:.0%}"]["loss"] for run in mine])
+                    for method in ("global", "uniform")
+                )
+                found[data][f"{weighting}, global - uniform, {share:.0%}"] = {"difference": interval(ours - theirs)}
+    return found
+
+
+def report(found: Mapping[str, Any]) -> None:
+    """Print what was found beside the goal."""
+    for data, rows in found.items():
+        print(f"\n{data}: loss {rows['loss']:.4f}, {rows['seeds']} seeds, {rows['examples']} examples")
+        for key, row in rows.items():
+            if isinstance(row, dict):
+                mean, low, high = row["difference"]
+                goal = f"   goal: upper end at most {TOLERANCE}" if ", global, 25%" in key else ""
+                print(f"  {key:40} {mean:+.4f} ({low:+.4f} to {high:+.4f}){goal}")
+
+
+def main() -> None:
+    """Train, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sentiment4", help="names or folders, separated by commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--quick", action="store_true", help="few steps and one seed: does it work, nothing more")
+    arguments, _ = parser.parse_known_args()
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    steps, seeds = (10, 1) if arguments.quick else (arguments.steps, arguments.seeds)
+    name, runs = "compress-quick" if arguments.quick else "compress", {}
+    with tempfile.TemporaryDirectory() as place:
+        for seed in range(seeds):
+            for data in arguments.data.split(","):
+                found = runs[f"{Path(data).name}, seed {seed}"] = one(data, seed, steps, Path(place))
+                figures = {"steps": steps, "summary": summary(runs)}
+                results.write(name, figures, "benchmarks.compress")
+                print(
+                    json.dumps(
+                        {
+                            key: float(np.mean(row["loss"]))
+                            for key, row in runs[f"{Path(data).name}, seed {seed}"].items()
+                        }
+                    )
+                )
+    report(summary(runs))
+
+
+if __name__ == "__main__":
+    main()
