@@ -15,7 +15,18 @@ from pathlib import Path
 
 from benchmarks.directions import wrong_ways
 
-PLAIN = ("pages", "waits", "store", "overhead", "throughput", "step_time", "domains", "knockouts", "language_model")
+PLAIN = (
+    "pages",
+    "waits",
+    "store",
+    "overhead",
+    "throughput",
+    "step_time",
+    "domains",
+    "knockouts",
+    "language_model",
+    "compress",
+)
 """Benchmarks that need nothing but this machine."""
 
 
