@@ -116,6 +116,27 @@ def report(found: Mapping[str, Any]) -> None:
             if isinstance(row, dict):
                 mean, low, high = row["difference"]
                 goal = f"   goal: upper end at most {TOLERANCE}" if ", global, 25%" in key else ""
+                print(f"  {key:40} {mean:+.4f} ({low:+.4f} to {high:+.4f}){goal}")
+
+
+def main() -> None:
+    """Train, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sentiment4", help="names or folders, separated by commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--quick", action="store_true", help="few steps and one seed: does it work, nothing more")
+    arguments, _ = parser.parse_known_args()
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    steps, seeds = (10, 1) if arguments.quick else (arguments.steps, arguments.seeds)
+    file, runs = "compress-quick" if arguments.quick else "compress", {}
+    with tempfile.TemporaryDirectory() as place:
+        for seed in range(seeds):
+            for data in arguments.data.split(","):
+                found = runs[f"{Path(data).name}, seed {seed}"] = one(data, seed, steps, Path(place))
+                figures = {"steps": steps, "summary": summary(runs)}
+                results.write(file, figures, "benchmarks.compress")
                 means = {key: round(float(np.mean(row["loss"])), 4) for key, row in found.items()}
                 print(f"{data}, seed {seed}: {json.dumps(means)}", flush=True)
     report(summary(runs))
