@@ -10,13 +10,18 @@ held-out examples; differences are paired, intervals draw seeds and examples aga
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers.utils import logging as transformers_logging
 
+from benchmarks import results
 from benchmarks.intervals import interval
 from dynlora.config import parse_config
 from dynlora.engine.compress.orders import METHODS
