@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TORCHDYNAMO_DISABLE"] = (
+    "1"  # bitsandbytes compiles kernels when PEFT imports it, in every process; none runs
+)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every process that a test starts would compile dynlora anew
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
@@ -25,8 +31,23 @@ from hypothesis import settings
 from tests.scheduling import kinship, rank
 from tests.tiny import save_data, save_tiny, tiny_config
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.dont_write_bytecode = False  # every worker would rewrite the assertions of every test anew
+
 settings.register_profile("dynlora", deadline=None)  # no test is a test of this machine's speed
 settings.load_profile("dynlora")
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the tests, in each worker from another place on: what one has compiled, the others only read."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if not worker or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    names = sorted(path.relative_to(ROOT).with_suffix("") for path in (ROOT / "tests").rglob("test_*.py"))
+    first = len(names) * int(worker.removeprefix("gw")) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for name in names[first:]:
+        with suppress(Exception, pytest.skip.Exception):  # the collection that follows reports it
+            importlib.import_module(".".join(name.parts))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
 
 def confusion(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> np.ndarray:
     """Return counts (n_labels, n_labels): rows are the truth, columns the prediction."""
-    return sklearn_metrics.confusion_matrix(label, prediction, labels=range(n_labels))
+    cells = label.astype(np.int64) * n_labels + prediction.astype(np.int64)
+    return np.bincount(cells, minlength=n_labels * n_labels).reshape(n_labels, n_labels)
 
 
 def classification_metrics(label: np.ndarray, prediction: np.ndarray, n_labels: int) -> dict[str, float]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from dynlora.viz.ui import run_picker
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,3 +60,27 @@ def charts(app: AppTest) -> list[dict]:
 def components(app: AppTest, name: str = "replay") -> list[Any]:
     """Return the elements of our own of one name on the page."""
     return [one for one in app.get("bidi_component") if one.proto.component_name == f"dynlora_{name}"]
+
+
+ALONE = """
+import functools, json, sys
+from streamlit.components.v2 import manifest_scanner
+from streamlit.testing.v1 import AppTest
+once = functools.cache(manifest_scanner.scan_component_manifests)
+manifest_scanner.scan_component_manifests = once  # as a server does, and not at each run of a script
+for page in json.loads(sys.argv[1]):
+    app = AppTest.from_file("app.py", default_timeout=300)
+    app.query_params.update(json.loads(sys.argv[2]))
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception, app.exception
+    assert len(app.dataframe) > 0, page
+sys.exit(", ".join({"torch", "transformers", "datasets"} & set(sys.modules)) or 0)
+"""
+
+
+def draw_alone(pages: Sequence[str], runs_dir: Path, **address: str) -> None:
+    """Draw pages with their tables in a process of their own and check that it loads neither torch nor data sets."""
+    command = [sys.executable, "-c", ALONE, json.dumps(pages), json.dumps(address)]
+    environment = {**os.environ, run_picker.RUNS_DIR_VARIABLE: str(runs_dir)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -14,13 +14,23 @@ from dynlora.errors import CorruptRunError
 from dynlora.inference.kept_files import knockout_file
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.ranks import card as ranks
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain
 from tests.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def _card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the other cards of Capacity, most of the time of a look; `test_playground_page` draws all of them."""
+    for name in ("capacity_conclusion", "capacity_now", "capacity_decisions"):
+        monkeypatch.setattr(capacity_cards, name, lambda _: None)
+    monkeypatch.setattr(ranks, "ranks_card", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +57,9 @@ def press(app: AppTest, label: str) -> None:
     assert not app.exception
 
 
-def watched(app: AppTest) -> str:
-    """Look again and again, as the page does by itself, until the bar is gone, and return what it says then."""
+def watched(app: AppTest, here: Here) -> str:
+    """Let what is under way come to its end, look until the bar is gone, and return what the page says then."""
+    here.finish()
     until(lambda: not app.run().get("progress"), "the end of the ablation")
     return plain(app)
 
@@ -74,9 +85,8 @@ def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path
     found = read_knockouts(knockout_file(run))
     assert found is not None
     assert 0 < len(found.alone) < found.n_modules
-    here.pace = 5
     press(app, "Measure again")
-    watched(app)
+    watched(app, here)
     assert measured(run).alone[0] == found.alone[0]
 
 
@@ -88,7 +98,7 @@ def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, measu
     press(app, "Stop")
     assert measured(measured_run) == whole
     press(app, "Measure again")
-    watched(app)
+    watched(app, here)
     assert measured(measured_run).rows == min(128, whole.rows)
 
 
@@ -96,7 +106,7 @@ def test_a_pair_is_measured_on_the_page(here: Here, measured_run: Path) -> None:
     app = open_page("capacity", run=measured_run.name)
     app.multiselect(key="knockout-pair").set_value([4, 1]).run()
     press(app, "Measure pair")
-    said = watched(app)
+    said = watched(app, here)
     assert "each can replace the other" in said
     assert [effect.modules for effect in measured(measured_run).effects][-1] == (1, 4)
 
@@ -112,7 +122,7 @@ def test_a_child_that_dies_in_the_middle_is_told(here: Here, run: Path, monkeypa
     monkeypatch.setattr(Here, "pid", property(lambda self: 2))
     press(app, "Measure again")
     assert "ended early" not in plain(app)
-    watched(app)
+    watched(app, here)
     measured(run)
 
 
@@ -131,7 +141,7 @@ def test_a_sample_stays_as_it_came(
     press(app, "Stop")
     assert "Spearman" in plain(app)
     press(app, "Measure again")
-    watched(app)
+    watched(app, here)
     assert (measured_run / "knockout.json").read_bytes() == came
     assert knockout_file(measured_run).is_relative_to(cache)
     measured(measured_run)

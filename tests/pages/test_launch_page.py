@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import cli_client, uploads
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.ui import run_picker
-from tests.pages.app import CATALOG, ROOT, charts, open_page, words
+from tests.pages.app import CATALOG, charts, draw_alone, open_page, words
 from tests.viz.checked import preflight_document
 from tests.viz.runs import HOSTILE, config, make_run
 
@@ -317,20 +314,7 @@ def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.Mo
 def test_form_and_methods_are_drawn_without_torch(uploaded: str, runs_dir: Path, cache: Path) -> None:
     cache.mkdir()
     (cache / f"strategies-{cli_client._catalog_version()}.json").write_text(json.dumps(CATALOG))
-    program = (
-        "import sys\n"
-        "from streamlit.testing.v1 import AppTest\n"
-        "for page in ('launch', 'methods'):\n"
-        "    app = AppTest.from_file('app.py', default_timeout=300)\n"
-        f"    app.query_params.update(data='upload', upload='{uploaded}')\n"
-        "    app.switch_page(f'pages/{page}.py').run()\n"
-        "    assert not app.exception, app.exception\n"
-        "    assert len(app.dataframe) > 0\n"
-        "sys.exit(', '.join({'torch', 'transformers', 'datasets'} & set(sys.modules)) or 0)\n"
-    )
-    environment = {**os.environ, run_picker.RUNS_DIR_VARIABLE: str(runs_dir)}
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    draw_alone(("launch", "methods"), runs_dir, data="upload", upload=uploaded)
 
 
 def test_the_methods_page_tells_each_method() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
 from dynlora.viz.ui import run_picker
-from tests.pages.app import PAGES, ROOT, RUN_PAGES, charts, open_page, words
+from tests.pages.app import PAGES, ROOT, RUN_PAGES, charts, draw_alone, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
 COLD_INIT = PagesManager.__init__
@@ -153,18 +150,7 @@ def test_many_runs_are_listed(runs_dir: Path) -> None:
 
 def test_the_whole_app_runs_without_torch(runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
-    program = (
-        "import sys\n"
-        "from streamlit.testing.v1 import AppTest\n"
-        "for page in ('runs', 'run', 'capacity', 'inputs', 'compare'):\n"
-        "    app = AppTest.from_file('app.py', default_timeout=300)\n"
-        "    app.switch_page(f'pages/{page}.py').run()\n"
-        "    assert not app.exception, app.exception\n"
-        "sys.exit(', '.join({'torch', 'transformers', 'datasets'} & set(sys.modules)) or 0)\n"
-    )
-    environment = {**os.environ, run_picker.RUNS_DIR_VARIABLE: str(runs_dir)}
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    draw_alone(("runs", "run", "capacity", "inputs", "compare"), runs_dir)
 
 
 def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -42,7 +47,7 @@ def make_run(  # noqa: PLR0913
     text: str = "fine", gates: bool = True, error: str | None = None, seed: int = 0, extras: bool = False,
     own: bool = False, moves: bool = True, about: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """Make a run.
+    """Make a run; one that is over and has been made before is a copy of the first, its times those of now.
 
     Args:
         runs_dir: where.
@@ -59,6 +64,39 @@ def make_run(  # noqa: PLR0913
         moves: move rank at step 10; else all modules keep theirs, as with plain LoRA.
         about: what the run says of itself, in place of the usual.
     """
+    given: dict[str, Any] = {
+        "state": state, "steps": steps, "strategy": strategy, "text": text, "gates": gates, "error": error,
+        "seed": seed, "extras": extras, "own": own, "moves": moves,
+    }  # fmt: skip
+    if about is not None or state in ("queued", "running"):
+        return _write(runs_dir, run_id, about=about, **given)
+    files = _files(**given)
+    folder = runs_dir / run_id
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with sqlite3.connect(folder / "run.db") as database:
+        database.execute("PRAGMA synchronous=OFF")
+        for key, value in (("id", run_id), ("created", time.time())):
+            database.execute("UPDATE meta SET value = ? WHERE key = ?", (json.dumps(value), key))
+        database.execute("UPDATE status SET heartbeat = ?", (time.time(),))
+    database.close()
+    return folder
+
+
+@functools.lru_cache(maxsize=64)
+def _files(**given: Any) -> Mapping[str, bytes]:
+    """Return the files of a run that is over: 40 steps through the store's writer take 20 times as long as a copy."""
+    with TemporaryDirectory() as place:
+        folder = _write(Path(place), "20260101-000000-00000000", **given)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _write(  # noqa: PLR0913
+    runs_dir: Path, run_id: str, *, state: str, steps: int, strategy: str, text: str, gates: bool, error: str | None,
+    seed: int, extras: bool, own: bool, moves: bool, about: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
+    """Write a run as `make_run` describes it."""
     meta = {
         "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": seed,
         "fidelity": "reconstruction", "config": config(strategy, seed), "labels": [text[:40], "positive"],

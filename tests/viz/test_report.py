@@ -22,9 +22,11 @@ from hypothesis import strategies as st
 from dynlora.inference.kept_files import knockout_file
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
+from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.report import comparison_report, knockouts_part, run_report
 from dynlora.viz.report.charts import differences, script_json
 from dynlora.viz.report.comparing import shared
+from dynlora.viz.report.document import Part
 from tests.command_line import document, run
 from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
@@ -256,16 +258,24 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run(runs_dir, run_id=RUN)
-    plain = run_report(folder)
-    file = folder / "knockout.json"
-    for measured in (replace(MEASURED, n_modules=13), replace(MEASURED, effects=())):
+    plain, file = run_report(folder), folder / "knockout.json"
+
+    def part() -> Part:
+        return knockouts_part.knockouts_part(RunReading(folder))
+
+    nothing = part()
+    assert nothing.blocks == []
+    for measured in (replace(MEASURED, effects=()), replace(MEASURED, n_modules=13)):
         write_knockouts(file, measured)
-        assert run_report(folder) == plain
+        assert part() == nothing
+    assert run_report(folder) == plain
     for content in ("", "[]", "{", '{"format": 1}', file.read_text().replace("512", '"512"')):
         file.write_text(content)
-        assert run_report(folder) == plain
+        assert part() == nothing
+    write_knockouts(file, MEASURED)
+    assert part() != nothing
     monkeypatch.setattr(knockouts_part, "knockout_file", nowhere)
-    assert run_report(folder) == plain
+    assert part() == nothing
 
 
 def nowhere(_: Path) -> Path:
