@@ -81,10 +81,10 @@ def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:
     return f"<style>{' '.join(rules)}</style>"
 
 
-def short_label(name: str) -> str:
+def short_label(name: str, length: int = LABEL_LENGTH) -> str:
     """Return a configuration's name for the end of its line: without fidelity and number of runs."""
     plain = re.sub(r", n = \d+\Z", "", re.sub(r" \([^()]*\)", "", name))
-    return one_line(plain, LABEL_LENGTH)
+    return one_line(plain, length)
 
 
 def apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
