@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,12 @@ def _by_run(runs: Mapping[str, str], hidden: Collection[str]) -> dict[str, tuple
     """Return the style of each name by the id of its run."""
     places = run_colours.places([*runs.values(), *hidden])
     return {name: run_colours.style_at(places[run]) for name, run in runs.items()}
+
+
+def dots(names: Iterable[str], styles: Mapping[str, LineStyle]) -> list[str | None]:
+    """Return the colour of the dot beside each name; None for one without a colour of its own."""
+    known = (styles.get(name) for name in names)
+    return [None if style is None or style.is_muted else style.colour for style in known]
 
 
 def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:

@@ -76,7 +76,14 @@ _CHART_STYLES = """.st-key-page-tools, [data-testid="stLayoutWrapper"]:has(> .st
 """
 """The buttons of charts, and the line that marks a step in them."""
 
-_LIST_STYLES = """.st-key-list-and-panel { align-items: flex-start; }
+_LIST_STYLES = """@media (min-width: 641px) {
+  .st-key-names, [data-testid="stLayoutWrapper"]:has(> .st-key-names) { display: none; }
+}
+.dl-names p { display: grid; grid-template-columns: 1.1rem 1fr; padding: 0.4rem 0; margin: 0; font-size: 0.9rem; }
+.dl-names i { width: 0.65rem; height: 0.65rem; border-radius: 50%; margin-top: 0.4rem; }
+.dl-names a { overflow-wrap: anywhere; color: inherit; text-decoration: none; font-weight: 600; }
+.dl-names small { grid-column: 2; opacity: 0.75; font-size: 0.8rem; }
+.st-key-list-and-panel { align-items: flex-start; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-list) { flex: 1 1 24rem !important; min-width: 0; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-panel) { flex: 0 1 25rem !important; min-width: min(100%, 20rem); }
 [class*="st-key-queue-line-"] { flex-wrap: nowrap !important; }
