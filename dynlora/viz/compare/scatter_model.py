@@ -15,6 +15,7 @@ import pandas as pd
 
 from dynlora.store import search_fields
 from dynlora.viz.compare.model import METHOD, distinct_names
+from dynlora.viz.compare.seed_groups import NOT_COMPARED
 from dynlora.viz.kit.config_fields import LABELS
 from dynlora.viz.kit.run_summary import format_strategy, parameters_in_use
 from dynlora.viz.kit.text import number, one_line, source_name
@@ -36,7 +37,9 @@ WORDS = {
 }  # fmt: skip
 """What fields are called, with their unit, where their name does not say it."""
 
-NOT_SETTINGS = ("seed", "name")
+NOT_SETTINGS = NOT_COMPARED
+"""Settings that are no axis: none of them changes how a run trains or what came of it, the seed aside."""
+
 LOG_FROM = 8.0
 """Positive numbers that reach over more than this factor are placed by their logarithm."""
 

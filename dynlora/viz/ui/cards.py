@@ -236,7 +236,10 @@ def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
         height: at most, pixels.
     """
     seen = frame if asked_for_texts(strong_language.count(frame), key) else strong_language.hidden(frame)
-    st.dataframe(seen, hide_index=True, width="stretch", height=min(height, 38 + 35 * max(len(frame), 1)))
+    st.dataframe(
+        seen, hide_index=True, width="stretch", height=min(height, 38 + 35 * max(len(frame), 1)),
+        column_config=number_columns(seen),
+    )  # fmt: skip
     table(seen, key, frame)
 
 
