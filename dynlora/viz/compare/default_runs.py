@@ -90,8 +90,11 @@ def _most_in_common(run: Row, alike: Sequence[Row], baseline: str) -> list[str]:
         seeds.setdefault(seed_groups.configuration(other), set()).add(other["seed"])
     own = seeds[seed_groups.configuration(run)]
     common = {name: len(own & theirs) for name, theirs in seeds.items()}
-    kept = {baseline, seed_groups.configuration(run)} | {name for name in common if common[name] >= common[baseline]}
-    return [other["id"] for other in alike if seed_groups.configuration(other) in kept][:MOST_LIKE]
+    first = {baseline, seed_groups.configuration(run)}
+    kept = first | {name for name in common if common[name] >= common[baseline]}
+    found = [other for other in alike if seed_groups.configuration(other) in kept]
+    found.sort(key=lambda other: seed_groups.configuration(other) not in first)  # the two sides are whole
+    return [other["id"] for other in found][:MOST_LIKE]
 
 
 class _Plain:

@@ -55,7 +55,7 @@ function middle(event) {
   if (event.type !== "auxclick") return;
   const scroller = table.querySelector(".dvn-scroller");
   const y = event.clientY - canvas.getBoundingClientRect().top - ROW_PX + (scroller ? scroller.scrollTop : 0);
-  const row = y < 0 ? null : canvas.querySelector(`tr[aria-rowindex="${Math.floor(y / ROW_PX) + 2}"]`);
+  const row = y < 0 ? null : canvas.querySelector(`tr[aria-rowindex="${Math.trunc(y / ROW_PX) + 2}"]`);
   const cell = row && [...row.querySelectorAll("td")].find((one) => RUN.test(one.textContent));
   if (cell) window.open(new URL(cell.textContent, document.baseURI), "_blank", "noopener");
 }
