@@ -129,6 +129,7 @@ def _home_styles(colours: Palette) -> str:
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 [data-testid="stMain"] [data-testid="stPageLink"] a p {{ color: {colours.accent}; }}
 [class*="st-key-conclusion-next"] a, [class*="st-key-card-"] > div > [data-testid="stPageLink"] a {{ padding-left: 0; }}
+[class*="st-key-card-"] [data-testid="stPageLink"] a:not(:hover) {{ background: none; }}
 [data-testid="stSidebar"] [data-testid="stPageLink"] .stMarkdownBadge {{ padding: 0 0.35rem; line-height: 1.2; }}
 [class*="st-key-run-line-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-run-line-"] a {{ padding-left: 0; }}
