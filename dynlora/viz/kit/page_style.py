@@ -53,10 +53,6 @@ button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; 
   .st-key-views-of-run {{ column-gap: 0.2rem; }}
   .st-key-views-of-run a {{ padding: 0.25rem 0.45rem 0.25rem 0; }}
   .st-key-tour-hint {{ flex-wrap: wrap !important; }}
-  [class*="st-key-run-line-"] {{ flex-wrap: wrap !important; row-gap: 0 !important; }}
-  [class*="st-key-run-line-"] > div:first-child {{ max-width: 100% !important; }}
-  [class*="st-key-run-line-"] > div:last-child {{ flex: 1 0 100% !important; }}
-  [class*="st-key-run-line-"] a p {{ white-space: normal; }}
   [class*="st-key-method-head-"] [data-testid="stCaptionContainer"] {{ display: none; }}
   [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}
@@ -125,16 +121,17 @@ def _home_styles(colours: Palette) -> str:
   border-left: 3px solid {colours.accent}; border-radius: 8px; padding: 0.35rem 0.9rem; }}
 [class*="st-key-card-method-"] h3 {{ font-size: 1.02rem; font-weight: 650; padding: 0; }}
 [class*="st-key-method-head-"] {{ flex-wrap: nowrap !important; }}
+[class*="st-key-method-head-"] > div:first-child {{ flex: 0 0 auto !important; width: auto !important; }}
 [class*="st-key-method-head-"] > div:nth-child(2) {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 [data-testid="stMain"] [data-testid="stPageLink"] a p {{ color: {colours.accent}; }}
-[class*="st-key-conclusion-next"] a, [class*="st-key-card-"] > div > [data-testid="stPageLink"] a {{ padding-left: 0; }}
+[class*="st-key-conclusion-next"] a,
+[class*="st-key-card-"]:not([class*="st-key-card-door-"]) > div > [data-testid="stPageLink"] a {{ padding-left: 0; }}
 [class*="st-key-card-"] [data-testid="stPageLink"] a:not(:hover) {{ background: none; }}
 [data-testid="stSidebar"] [data-testid="stPageLink"] .stMarkdownBadge {{ padding: 0 0.35rem; line-height: 1.2; }}
-[class*="st-key-run-line-"] {{ flex-wrap: nowrap !important; }}
-[class*="st-key-run-line-"] a {{ padding-left: 0; }}
-[class*="st-key-run-line-"] > div:first-child {{ max-width: 50%; }}
-[class*="st-key-run-line-"] > div:last-child {{
-  flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+[class*="st-key-run-line-"] {{ row-gap: 0 !important; }}
+[class*="st-key-run-line-"] a {{ padding: 0.25rem 0 0; }}
+[class*="st-key-run-line-"] a p {{ white-space: normal; }}
+[class*="st-key-run-line-"] > div {{ flex: 1 0 100% !important; }}
 [class*="st-key-run-line-"] a p, [class*="st-key-card-door-"] a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
 """
