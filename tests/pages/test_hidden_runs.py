@@ -82,7 +82,7 @@ def test_an_eye_hides_a_method_from_scatter_plots_and_sweeps_and_all_colours_sta
     eyes = app.button_group(key="eyes")
     assert len(eyes.options) == 3
     hidden = f"20260101-000000-0000001{STRATEGIES.index('dynamic')}"
-    eyes.set_value([key for key in eyes.value if key != hidden]).run()
+    eyes.set_value([key for key in eyes.value or [] if key != hidden]).run()
     assert not app.exception
     assert colours(app) == {name: colour for name, colour in before.items() if name != "dynamic"}
 
