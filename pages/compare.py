@@ -8,6 +8,8 @@ from dynlora.viz.compare import capacity_cards, live_cards, many_cards, run_sele
 from dynlora.viz.compare import cards as compare_cards
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
+from dynlora.viz.compare.eyes import eyes
+from dynlora.viz.compare.line_styles import dots
 from dynlora.viz.launch.baseline_form import baseline_button
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, url_state
@@ -42,16 +44,16 @@ def show_results() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
         compare_cards.group_controls(found)
         report_button(chosen.runs)
-    compare_cards.eyes(found)
+    eyes(found.all_groups, found.styles)
     summaries, metric = list(found.summaries.values()), found.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
     with cards.card("Final results", "final"):
         table = compare_model.by_group(found.summaries, found.groups, metric)
-        cards.rows(compare_model.group_table(table, metric))
+        cards.rows(compare_model.group_table(table, metric), dots(table["group"], found.styles))
         cards.note(compare_text.groups(table, metric, low_is_good=metric in compare_model.LOW_IS_GOOD))
         with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
-            cards.rows(compare_model.final_table(summaries, found.names, metric))
+            cards.rows(compare_model.final_table(summaries, found.names, metric), compare_cards.dots_of_runs(found))
     compare_cards.compared_curves(found)
     compare_cards.compared_pairs(found, about)
     compare_cards.compared_frontier(found)
@@ -65,22 +67,16 @@ def show_capacity() -> None:
     capacity = capacity_cards.read_capacity(found)
     capacity_cards.capacity_conclusion(capacity)
     compare_cards.group_controls(found)
-    compare_cards.eyes(found)
+    eyes(found.all_groups, found.styles)
     capacity_cards.compared_ranks(capacity)
     capacity_cards.differing_settings(capacity.differing)
-
-
-def show_numbers() -> None:
-    """Draw any two numbers against each other, and many at once."""
-    many_cards.two_numbers(chosen.rows)
-    many_cards.many_numbers(chosen.rows)
 
 
 with frame.guarded(), one_refresh():
     if section == "capacity":
         show_capacity()
     elif section == "numbers":
-        show_numbers()
+        many_cards.numbers(chosen.rows)
     elif section == "sweeps":
         many_cards.sweep_parts(chosen.rows)
     elif section == "paper":

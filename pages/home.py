@@ -50,6 +50,6 @@ with right:
 with frame.guarded(), left, st.spinner("Loading a sample run"):
     SAMPLE = home_cards.sample_view()
 with place:
-    home_cards.doors(LIVE or (SAMPLE.run.id if SAMPLE else None), ",".join(SAMPLE.alike) if SAMPLE else None)
+    home_cards.doors(LIVE or home_cards.newest_moved(FIRST) or (SAMPLE.run.id if SAMPLE else None))
 with left:
     show_picture()

@@ -23,7 +23,7 @@ def pick_methods() -> list[Mapping[str, Any]]:
     """Draw the filters and return the methods that fit all of them."""
     with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
         chosen = {
-            name: multiselect.several(name, words.label, list(words.options), words.options, width=170)
+            name: multiselect.several(name, words.label, list(words.options), words.options, width=160)
             for name, words in methods_model.FILTERS.items()
         }
     return methods_model.filtered(STRATEGIES, chosen)

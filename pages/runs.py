@@ -10,6 +10,7 @@ from dynlora.viz.run import panel_card
 from dynlora.viz.runs import bulk_actions, filters, group_card, queue_card, search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.runs.conclusion import runs_conclusion
+from dynlora.viz.runs.names_card import names_below
 from dynlora.viz.ui import cards, frame, hidden_runs, live, run_actions, run_picker
 
 frame.enter()
@@ -54,15 +55,18 @@ def show_list(runs: Any) -> None:
         return
     with st.container(horizontal=True, gap="small", key="list-and-panel"):
         with st.container(key="list"):
-            picked = run_actions.runs_grid(runs_table.ordered(runs_table.runs_table(shown), view.sort))
+            table = runs_table.ordered(runs_table.runs_table(shown), view.sort)
+            picked = run_actions.runs_grid(table.copy())
         if picked.looked_at and picked.looked_at not in set(runs[runs["status"] == "corrupt"]["id"]):
             with st.container(key="panel"), frame.guarded():
                 panel_card.run_panel(run_picker.find_run(picked.looked_at))
+    names_below(table)
     if picked.ticked:
         bulk_actions.ticked_runs(shown, picked.ticked, runs_table.all_tags(runs))
     else:
         cards.note(
-            "A click on a name opens the run, on its row a summary. Tick runs to compare, export or delete them."
+            "A click on a name opens the run, the middle button in a new tab; a click on its row shows a summary. "
+            "Tick runs to compare, export or delete them."
         )
 
 

@@ -25,10 +25,10 @@ from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_
 from dynlora.server.token import read_token
 
 DEMO = {
-    "train.steps": 150,
+    "train.steps": 120,
     "adapter.rank": 4,
     "data.max_eval": 600,
-    "log.eval_every": 25,
+    "log.eval_every": 20,
 }
 """The demo's settings: short enough to be watched to its end on two cores."""
 

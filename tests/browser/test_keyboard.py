@@ -6,12 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from dynlora.viz.ui.keyboard import KEYS
-from tests.browser.conftest import OTHER, settled
+from tests.browser.conftest import OTHER, settled, show
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-ROW_HEIGHT, HALF, NAME_AT, STATUS_AT = 35, 18, 65, 265
+ROW_HEIGHT, HALF, NAME_AT, STATUS_AT = 35, 18, 101, 301
 """Of the table of runs, pixels; the places of a name and of a status from the table's left end."""
 
 
@@ -85,3 +85,24 @@ def test_a_name_in_the_list_opens_the_run(server: str, page: Page) -> None:
     page.get_by_role("heading", name="another run", level=1).wait_for()
     page.go_back()
     page.get_by_role("heading", name="Runs", level=1).wait_for()
+
+
+def test_the_middle_button_on_a_name_opens_the_run_in_another_tab(server: str, page: Page) -> None:
+    table = table_of_runs(server, page)
+    with page.context.expect_page() as opened:
+        table.click(position={"x": NAME_AT, "y": ROW_HEIGHT + HALF}, button="middle", force=True)
+    opened.value.wait_for_url(f"{server}/run?run={OTHER}")
+    opened.value.close()
+    assert page.url.startswith(f"{server}/runs?"), "this tab stays"
+
+
+def test_a_narrow_window_has_the_whole_names_as_links(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    table_of_runs(server, page)
+    link = page.locator(".dl-names a")
+    expect(link).to_be_hidden()
+    show(page, 375, 812)
+    expect(link).to_have_text("another run")
+    link.click()
+    page.wait_for_url(f"{server}/run?run={OTHER}")

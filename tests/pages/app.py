@@ -16,6 +16,8 @@ from dynlora.viz.ui import run_picker
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
+VERDICT = "chart-verdict"
+"""Key of the figure of the verdict."""
 PAGES = ("home", "runs", "launch", "run", "capacity", "inputs", "compare", "playground", "shrink", "methods", "tour")
 RUN_PAGES = ("run", "capacity", "inputs", "playground", "shrink")
 CATALOG = {
@@ -53,8 +55,14 @@ def words(app: AppTest) -> str:
 
 
 def charts(app: AppTest) -> list[dict]:
-    """Return the plotly figures on the page."""
-    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    """Return the plotly figures on the page but that of the verdict, which comes first where there is one."""
+    return [json.loads(one.proto.spec) for one in app.get("plotly_chart") if not one.proto.id.endswith(VERDICT)]
+
+
+def verdict_chart(app: AppTest) -> dict | None:
+    """Return the figure of the verdict; None where nothing could be drawn."""
+    found = [json.loads(one.proto.spec) for one in app.get("plotly_chart") if one.proto.id.endswith(VERDICT)]
+    return next(iter(found), None)
 
 
 def components(app: AppTest, name: str = "replay") -> list[Any]:

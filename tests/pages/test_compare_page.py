@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from dynlora.jobs.launch import RunHandle
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.store import queries
 from dynlora.viz.launch import baseline_form
-from tests.pages.app import charts, open_page, words
+from dynlora.viz.ui import run_picker
+from tests.pages.app import charts, open_page, verdict_chart, words
 from tests.viz.runs import HOSTILE, config, make_run
 
 
@@ -143,6 +146,48 @@ def test_without_an_address_a_run_is_shown_with_its_like(runs_dir: Path) -> None
     app = open_page("compare")
     assert app.multiselect(key="address-runs").value == [moved, plain]
     assert "##### Verdict" in words(app)
+
+
+def test_the_first_screen_of_samples_has_a_verdict_and_its_chart(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
+    app = open_page("compare")
+    rows = [queries.run_summary(sample_runs_dir() / run) for run in app.multiselect(key="address-runs").value]
+    assert len({(row["model"], row["data"], row["max_steps"]) for row in rows}) == 1, "they can be compared"
+    assert len({row["seed"] for row in rows}) == 2
+    assert "Samples are shown" not in words(app)
+    chart = verdict_chart(app)
+    assert chart is not None
+    shown = [trace for trace in chart["data"] if trace["x"]]
+    assert len(shown) == len({row["config"]["strategy"].get("allocation") for row in rows})
+
+
+def test_a_run_that_nothing_is_like_leads_to_its_baseline_beside_the_samples(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
+    make_run(runs_dir, run_id=ids(1)[0], text="mine", steps=47, about={"max_steps": 47})
+    app = open_page("compare")
+    assert ids(1)[0] not in app.multiselect(key="address-runs").value
+    assert verdict_chart(app) is not None
+    assert "no other run is like yours, mine" in words(app).replace("\\", "")
+    assert "no other run is like yours" not in words(open_page("compare", runs=ids(1)[0]))
+
+
+def test_the_default_leaves_out_methods_with_fewer_common_seeds_than_the_baseline(runs_dir: Path) -> None:
+    def run(number: int, strategy: str, seed: int) -> str:
+        name = f"20260101-00000{number}-00000000"
+        make_run(runs_dir, run_id=name, strategy=strategy, seed=seed, gates=False, moves=strategy != "lora")
+        return name
+
+    both = [run(2 * seed + place, method, seed) for seed in (0, 1) for place, method in enumerate(("lora", "sora"))]
+    once = run(4, "adalora", 0)
+    newest = run(5, "dynamic", 0)
+    newer = run(6, "dynamic", 1)
+    app = open_page("compare")
+    assert set(app.multiselect(key="address-runs").value) == {*both, newest, newer}
+    assert once not in app.multiselect(key="address-runs").value
 
 
 def test_the_default_prefers_a_run_that_trains_beside_plain_lora_with_the_same_settings(runs_dir: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.viz.kit import run_colours, theme
+from dynlora.viz.ui.cards import DOT, dot_picture
 from tests.pages.app import charts, open_page, words
 from tests.pages.test_run_panel import pick
-from tests.viz.runs import make_run
+from tests.viz.runs import config, make_run
 
 IDS = [f"20260101-000000-0000000{number}" for number in range(3)]
 STRATEGIES = ("sora", "dynamic", "adalora")
@@ -59,3 +62,41 @@ def test_a_hidden_run_leaves_the_list_until_it_is_shown_again(runs_dir: Path) ->
     app.button(key="show-hidden").click().run()
     assert "hide" not in app.query_params
     assert len(app.dataframe[0].value) == 3
+
+
+@pytest.mark.parametrize("section", ["numbers", "sweeps"])
+def test_an_eye_hides_a_method_from_scatter_plots_and_sweeps_and_all_colours_stay(section: str, runs_dir: Path) -> None:
+    for place, run_id in enumerate(f"20260101-000000-0000001{number}" for number in range(6)):
+        settings = config(STRATEGIES[place % 3], 0) | {"train": {"steps": 40, "lr": (0.001, 0.004)[place // 3]}}
+        make_run(runs_dir, run_id=run_id, strategy=STRATEGIES[place % 3], about={"config": settings})
+    runs = ",".join(f"20260101-000000-0000001{number}" for number in range(6))
+
+    def colours(app: AppTest) -> dict[str, str]:
+        traces = [trace for chart in charts(app) for trace in chart["data"] if "markers" in trace.get("mode", "")]
+        return {name: trace["marker"].get("color") or trace["line"]["color"]
+                for trace in traces for name in STRATEGIES if name in trace.get("name", "")}  # fmt: skip
+
+    app = open_page("compare", runs=runs, section=section)
+    before = colours(app)
+    assert set(before) == set(STRATEGIES)
+    eyes = app.button_group(key="eyes")
+    assert len(eyes.options) == 3
+    hidden = f"20260101-000000-0000001{STRATEGIES.index('dynamic')}"
+    eyes.set_value([key for key in eyes.value or [] if key != hidden]).run()
+    assert not app.exception
+    assert colours(app) == {name: colour for name, colour in before.items() if name != "dynamic"}
+
+
+def test_the_dot_of_a_run_is_the_colour_of_its_line(runs_dir: Path) -> None:
+    three_runs(runs_dir)
+    app = open_page("compare", runs=",".join(IDS))
+    lines = colours_of(app)
+    table = next(one.value for one in app.dataframe if DOT in one.value)
+    dots = dict(zip(table["configuration"], table[DOT], strict=True))
+    for name, colour in lines.items():
+        (found,) = [dot for title, dot in dots.items() if name in title]
+        assert found == dot_picture(colour)
+    listed = open_page("runs", sort="name").dataframe[0].value
+    own = {run: theme.CATEGORICAL[run_colours.own_place(run)] for run in IDS}
+    assert dict(zip(listed["id"], listed[DOT], strict=True)) == {run: dot_picture(own[run]) for run in IDS}
+    assert lines[STRATEGIES[0]] == own[IDS[0]], "the oldest has its own colour everywhere"

@@ -46,9 +46,7 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
     assert page == "capacity"
     assert address.startswith("run=")
     assert found["Choose data"] == ("launch", "data=upload")
-    page, address = found["Compare runs"]
-    assert page == "compare"
-    assert address.count("%2C") + address.count(",") >= 1
+    assert found["Compare runs"] == ("compare", "")
     assert found["Take the tour"][0] == "tour"
 
 

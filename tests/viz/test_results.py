@@ -130,7 +130,7 @@ def test_components_by_kind() -> None:
     ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
     totals = progress.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
-    words = "At step 10, the adapters have 12 components; key gained most (+2), query lost most (-2)."
+    words = "At step 10, the adapters have 12 components; key gained most (+2), query lost most (−2)."
     assert result_text.by_kind(totals) == words
     assert progress.components_by_kind(ranks.head(2), modules).empty
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.compare.cards import eye_labels
+from dynlora.viz.compare.eyes import eye_labels
 from dynlora.viz.compare.line_styles import eye_styles, line_styles
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import run_colours, theme

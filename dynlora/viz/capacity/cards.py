@@ -26,7 +26,7 @@ from dynlora.viz.capacity.view import CapacityView
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import one_line
-from dynlora.viz.ui.cards import card, chart, colours, note, under
+from dynlora.viz.ui.cards import card, chart, colours, note, number_columns, under
 from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import link
@@ -172,7 +172,11 @@ def _search(view: CapacityView) -> None:
 def _decisions(decided: pd.DataFrame) -> None:
     """Draw what was decided beside moves of rank."""
     with card("Other decisions", "decisions"):
-        st.dataframe(decided.tail(200), hide_index=True, width="stretch", height=min(260, 38 + 35 * len(decided)))
+        seen = decided.tail(200)
+        st.dataframe(
+            seen, hide_index=True, width="stretch", height=min(260, 38 + 35 * len(decided)),
+            column_config=number_columns(seen),
+        )  # fmt: skip
         under(decision_log.summary(decided), decided, "decisions")
 
 

@@ -27,12 +27,13 @@ from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_
 
 
 def has_moved(folder: Path) -> bool:
-    """Say whether the modules of a run have different ranks; a run that cannot be read has not."""
+    """Say whether rank moved between the modules of a run; a run that cannot be read has moved none."""
     try:
-        ranks = cached_queries.ask(queries.run_summary, folder)["ranks"]
+        ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
+        start = cached_queries.at_step(folder, "rank", None)
     except DynloraError:
         return False
-    return len(set(ranks.values())) > 1
+    return start is not None and len(set(ranks)) > 1 and not np.array_equal(start, ranks)
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,21 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import one_example, paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, eye_styles, line_styles, short_label
+from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, dots, line_styles
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import lines, run_summary, strong_language, written
-from dynlora.viz.kit.text import markdown_text, one_line
+from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
-from dynlora.viz.ui.hidden_runs import hidden_runs, hide
+from dynlora.viz.ui.hidden_runs import hidden_runs
 from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.run_picker import Chosen
-from dynlora.viz.ui.url_state import choose, from_address, put, segmented
+from dynlora.viz.ui.url_state import choose, from_address, segmented
 
 POINTS = 600
 """Most points of a run's series that are read."""
-
-MOST_EYES = 24
-"""Most groups that have an eye each."""
 
 SHOWN = {"groups": "Mean and band", "runs": "Each run"}
 SCALES = {"linear": "Linear", "log": "Logarithmic"}
@@ -112,34 +109,6 @@ def group_controls(found: Compared) -> None:
     if len(found.groups) > MOST_COLOURED:
         titles = [group.title for group in found.groups]
         several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")
-
-
-def eyes(found: Compared) -> None:
-    """Draw an eye for each group, in its colour, that hides it from all charts; its runs stay chosen."""
-    hidden, keys = hidden_runs(), [group.oldest for group in found.all_groups]
-    if not 1 < len(keys) <= MOST_EYES:
-        return
-    by_key = dict(zip(keys, found.all_groups, strict=True))
-    open_keys = [key for key in keys if not hidden.issuperset(by_key[key].runs)] or keys
-    put("eyes", open_keys)
-    styles = {group.oldest: found.styles[group.title] for group in found.groups}
-    st.html(eye_styles([styles.get(key) for key in keys], colours()))
-    st.pills(
-        ":material/visibility: Shown in the charts", keys, selection_mode="multi", key="eyes",
-        format_func=eye_labels(by_key).__getitem__,
-        on_change=lambda: hide(run for key in {*keys} - {*st.session_state["eyes"]} for run in _runs(by_key[key])),
-    )  # fmt: skip
-
-
-def _runs(group: Group) -> tuple[str, ...]:
-    return (*group.runs, *group.repeats)
-
-
-def eye_labels(groups: Mapping[str, Group]) -> dict[str, str]:
-    """Return what stands on each eye, no two alike: streamlit tells them apart by that."""
-    words = {key: markdown_text(short_label(group.title), 40) for key, group in groups.items()}
-    found = list(words.values())
-    return {key: one if found.count(one) == 1 else f"{one} ({key[-4:]})" for key, one in words.items()}
 
 
 def compared_curves(found: Compared) -> None:
@@ -256,12 +225,19 @@ def compared_example(found: Compared) -> None:
         if any(run_summary.writes(found.summaries[run]) for run in frames):
             pinned, table = written.as_written(pinned), one_example.as_written(table)
         texts(pinned, "pinned")
-        table_rows(table)
+        titles = {group.label: group.title for group in found.groups}
+        table_rows(table, dots([titles[label] for label in table["configuration"]], found.styles))
         under(one_example.sentence(table), table, "example")
 
 
 def _named(example: Mapping[Any, Any]) -> str:
     return one_line(f"{strong_language.shown(example['text'])} ({example['label']})", 90)
+
+
+def dots_of_runs(found: Compared) -> list[str | None]:
+    """Return the colour of each run's dot, in the order of the summaries: that of its group's lines."""
+    titles = {run: group.title for group in found.groups for run in (*group.runs, *group.repeats)}
+    return dots([titles.get(run, "") for run in found.summaries], found.styles)
 
 
 def _label_of(groups: Mapping[str, Group], run: str) -> str | None:

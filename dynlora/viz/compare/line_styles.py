@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,12 @@ def _by_run(runs: Mapping[str, str], hidden: Collection[str]) -> dict[str, tuple
     return {name: run_colours.style_at(places[run]) for name, run in runs.items()}
 
 
+def dots(names: Iterable[str], styles: Mapping[str, LineStyle]) -> list[str | None]:
+    """Return the colour of the dot beside each name; None for one without a colour of its own."""
+    known = (styles.get(name) for name in names)
+    return [None if style is None or style.is_muted else style.colour for style in known]
+
+
 def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:
     """Return the style sheet that gives the eye of each configuration its colour; one without a style is hidden."""
     rules = [
@@ -81,10 +87,10 @@ def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:
     return f"<style>{' '.join(rules)}</style>"
 
 
-def short_label(name: str) -> str:
+def short_label(name: str, length: int = LABEL_LENGTH) -> str:
     """Return a configuration's name for the end of its line: without fidelity and number of runs."""
     plain = re.sub(r", n = \d+\Z", "", re.sub(r" \([^()]*\)", "", name))
-    return one_line(plain, LABEL_LENGTH)
+    return one_line(plain, length)
 
 
 def apart(places: Mapping[str, float], gap: float) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -13,10 +13,13 @@ from dynlora.viz.compare import (
     scatter_figures,
     scatter_model,
     scatter_text,
+    seed_groups,
     sweep_figures,
     sweep_model,
 )
 from dynlora.viz.compare import model as compare_model
+from dynlora.viz.compare.eyes import method_eyes
+from dynlora.viz.compare.line_styles import LineStyle, line_styles
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.run_selection import MOST_READ
 from dynlora.viz.compare.scatter_model import Row, title
@@ -25,7 +28,7 @@ from dynlora.viz.ui.cards import brushable, card, chart, colours, note, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.run_picker import link
-from dynlora.viz.ui.url_state import choose, segmented
+from dynlora.viz.ui.url_state import choose, from_address, segmented
 
 FEWEST_BRUSHED = 5
 """Fewest runs of which a brush picks some."""
@@ -34,15 +37,22 @@ MOST_AXES = 5
 """Axes of settings that are drawn when nobody chose any."""
 
 
-def two_numbers(rows: Sequence[Row]) -> None:
-    """Draw any two numbers of the runs against each other."""
-    numbers = scatter_model.number_table(rows)
-    names = list(numbers.columns[3:])
+def numbers(rows: Sequence[Row]) -> None:
+    """Draw any two numbers of the runs against each other, and many at once."""
+    shown, styles = method_eyes(rows)
+    two_numbers(shown, styles)
+    many_numbers(shown)
+
+
+def two_numbers(rows: Sequence[Row], styles: Mapping[str, LineStyle]) -> None:
+    """Draw any two numbers of the runs against each other, each method in its style."""
+    table = scatter_model.number_table(rows)
+    names = list(table.columns[3:])
     with card("Scatter plot", "scatter"):
         if not names:
             note("None of these runs has recorded values yet.")
             return
-        vary = scatter_model.varying(numbers)
+        vary = scatter_model.varying(table)
         metric = compare_model.shared_metric(rows)
         usual = next((name for name in ("train.lr", scatter_model.USED, "time.train_s") if name in vary), names[0])
         left, right = st.columns(2)
@@ -50,11 +60,13 @@ def two_numbers(rows: Sequence[Row]) -> None:
             across = choose("across", "X axis", names, usual, _title)
         with right:
             up = choose("up", "Y axis", names, metric if metric in names else names[0], _title)
-        points = numbers[["name", "strategy"]].assign(x=numbers[across], y=numbers[up]).dropna(subset=["x", "y"])
+        method = seed_groups.methods(rows)
+        points = table[["name"]].assign(strategy=table["id"].map(method), x=table[across], y=table[up])
+        points = points.dropna(subset=["x", "y"])
         titles = (title(across), title(up))
         is_log = scatter_model.is_logarithmic
         logs = (is_log(points["x"].tolist()), is_log(points["y"].tolist()))
-        figure = scatter_figures.scatter(points, titles, colours(), logarithmic=logs)
+        figure = scatter_figures.scatter(points, titles, colours(), logarithmic=logs, styles=styles)
         chart(figure, scatter_text.scatter(points, titles, len(rows)), points, "scatter")
 
 
@@ -126,8 +138,8 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
         chart(figure, words, cells, "grid")
 
 
-def sweep_curves(rows: Sequence[Row], metric: str) -> None:
-    """Draw a line for each method over the learning rate, the budget or another setting."""
+def sweep_curves(rows: Sequence[Row], metric: str, styles: Mapping[str, LineStyle]) -> None:
+    """Draw a line for each method, in its style, over the learning rate, the budget or another setting."""
     ways = sweep_model.ways(rows)
     with card("Effect of one setting", "along"):
         if not ways:
@@ -144,15 +156,23 @@ def sweep_curves(rows: Sequence[Row], metric: str) -> None:
         shown, of = sweep_model.most_lines(lines)
         titles = (title(along), f"{title(metric)} (held-out)" if metric != "loss" else title(metric))
         is_log = scatter_model.is_logarithmic(shown["x"].tolist())
-        figure = sweep_figures.along(shown, titles, colours(), logarithmic=is_log)
+        looks = styles if per == "method" else _own_styles(rows, along, shown)
+        figure = sweep_figures.along(shown, titles, colours(), logarithmic=is_log, styles=looks)
         drawn = shown["group"].nunique()
         is_chosen = len(lines) < len(every)
         words = scatter_text.along(lines, drawn, of, along, low_is_good=low, is_chosen=is_chosen)
         chart(figure, words, lines, "along")
 
 
+def _own_styles(rows: Sequence[Row], along: str, lines: pd.DataFrame) -> dict[str, LineStyle]:
+    """Return the style of each configuration that is drawn as a line, by its oldest run."""
+    oldest, names = sweep_model.oldest_runs(rows, along), list(dict.fromkeys(lines["group"]))
+    return line_styles(names, colours(), names, {name: oldest[name] for name in names})
+
+
 def sweep_parts(rows: Sequence[Row]) -> None:
     """Draw both views of a sweep, over the finished runs."""
+    rows, styles = method_eyes(rows, coloured=from_address("lines", list(sweep_model.LINES), "method") == "method")
     names = sweep_model.metrics_of(rows)
     if not names:
         note("None of these runs has a result yet.")
@@ -162,7 +182,7 @@ def sweep_parts(rows: Sequence[Row]) -> None:
     done = sweep_model.ended(rows, metric)
     if len(done) < len(rows):
         note(f"{len(done):,} of {len(rows):,} runs shown. The others are not finished or have no such result.")
-    sweep_curves(done, metric)
+    sweep_curves(done, metric, styles)
     sweep_grid(done, metric)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,23 +9,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.errors import DynloraError
-from dynlora.store import queries
-from dynlora.viz.compare import seed_groups
+from dynlora.viz.compare.default_runs import MOST_LIKE, default_runs, left_alone
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import one_line, plural, source_name
 from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
-from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import note, safe
 from dynlora.viz.ui.frame import guarded
-from dynlora.viz.ui.run_picker import MOST_TRIED, Chosen, empty_store, find_run, link, list_all, pick_runs
+from dynlora.viz.ui.run_picker import Chosen, empty_store, find_run, link, list_all, pick_runs
 
 MOST_READ = 50
 """Most runs whose files are opened, for what the list does not say: curves, ranks, pairs."""
-
-MOST_LIKE = 11
-"""Most runs of the same task that are added to one that is alone."""
 
 MOST_LISTED = 500
 """Most runs that are compared by what the list says of them."""
@@ -61,59 +54,25 @@ def select_runs() -> Selection:
         st.stop()
     if text:
         ids = found["id"].tolist()[:MOST_LISTED]
+    elif "runs" not in st.query_params:
+        _say_own_is_alone(readable, ids)
     chosen = readable.set_index("id", drop=False).loc[ids]
     with guarded():
         return Selection(runs_table.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
 
 
+def _say_own_is_alone(readable: pd.DataFrame, ids: Sequence[str]) -> None:
+    """Say why samples are shown although there is a run of one's own, and lead to what it lacks."""
+    alone = left_alone(readable, ids)
+    if alone is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="own-alone"):
+        note(f"Samples are shown: no other run is like yours, {one_line(alone['name'], 60)}.")
+        link("pages/compare.py", "Give it a baseline", runs=alone["id"])
+
+
 def _picked(readable: pd.DataFrame) -> list[str]:
-    return pick_runs("Runs to compare", readable, MOST_READ, _usual(readable), _with_its_like(readable))
-
-
-def _usual(runs: pd.DataFrame) -> list[str]:
-    """Return the runs that are compared when the address says nothing, the newest first.
-
-    First choice is the newest run, training or finished, beside plain LoRA on the same data, of the same length and
-    with the same other settings; then the newest finished run beside another strategy on its task; then the newest two.
-    """
-    shown = runs[runs["status"].isin(["finished", "running", "stopping"])].head(MOST_TRIED)
-    done = runs[runs["status"] == "finished"]
-    plain = _Plain()
-    for run in runs_table.plain_rows(shown):
-        alike = _like(done, run)
-        if plain(run) is False and any(map(plain, runs_table.plain_rows(alike.drop_duplicates("strategy")))):
-            return [run["id"], *alike["id"].head(MOST_LIKE)]
-    for run in runs_table.plain_rows(shown[shown["status"] == "finished"]):
-        alike = runs_table.same_task(done, run)
-        if (alike["strategy"] != run["strategy"]).any():
-            return [run["id"], *alike["id"].head(MOST_LIKE)]
-    return runs["id"].head(2).tolist()
-
-
-def _like(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the other runs on a run's task that differ from it in method and seed alone."""
-    alike = runs_table.same_task(runs, run)
-    fits = [not seed_groups.other_differences(run, other) for other in runs_table.plain_rows(alike)]
-    return alike[pd.Series(fits, index=alike.index, dtype=bool)]
-
-
-class _Plain:
-    """Says whether a run is plain LoRA; None where it cannot be read or has no ranks yet. Each method is read once."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, bool] = {}
-
-    def __call__(self, run: Mapping[str, Any]) -> bool | None:
-        method = json.dumps((run.get("config") or {}).get("strategy"), sort_keys=True, default=str)
-        if method not in self._known:
-            try:
-                summary = cached_queries.ask(queries.run_summary, find_run(run["id"]).folder)
-            except DynloraError:
-                return None
-            if not summary["ranks"]:
-                return None
-            self._known[method] = run_summary.is_uniform(summary)
-        return self._known[method]
+    return pick_runs("Runs to compare", readable, MOST_READ, default_runs(readable), _with_its_like(readable))
 
 
 def _with_its_like(runs: pd.DataFrame) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.compare.figures import NAMED_COLUMNS
+from dynlora.viz.compare.line_styles import LineStyle, line_styles
 from dynlora.viz.compare.scatter_model import APART, QUARTERS, Axis, format_value
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import plotly_lines, plotly_text, sentence_case
@@ -21,25 +22,30 @@ FEW = 8
 
 
 def scatter(
-    points: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, logarithmic: tuple[bool, bool] = (False, False)
-) -> go.Figure:
-    """Draw a point for each run, in the colour and shape of its strategy.
+    points: pd.DataFrame, titles: tuple[str, str], colours: Palette, *,
+    logarithmic: tuple[bool, bool] = (False, False), styles: Mapping[str, LineStyle] | None = None,
+) -> go.Figure:  # fmt: skip
+    """Draw a point for each run, in the colour and shape of its method.
 
     Args:
-        points: columns name, strategy, x, y.
+        points: columns name, strategy (the method), x, y.
         titles: of the axes, with their units.
         colours: of the mode.
         logarithmic: whether each axis is.
+        styles: of the methods; None takes them in the order of the points.
     """
     names = [str(name) for name in dict.fromkeys(points["strategy"])]
+    styles = line_styles(names, colours, names) if styles is None else styles
     drawn = theme.figure(colours, 330 + 20 * (len(names) if len(names) <= NAMED_COLUMNS else 2))
     what = [plotly_text(sentence_case(one), 60) for one in titles]
-    for name, (colour, symbol, _) in theme.contrasting(names).items():
-        part = points[points["strategy"] == name]
+    for name in names:
+        part, style = points[points["strategy"] == name], styles[name]
         drawn.add_scatter(
             x=part["x"], y=part["y"], mode="markers", name=plotly_text(name, 60),
             customdata=[plotly_text(run, 80) for run in part["name"]],
-            marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 9, "line": {"width": 0}},
+            marker={
+                "color": theme.faded(style.colour, 0.75), "symbol": style.symbol, "size": 9, "line": {"width": 0},
+            },
             hovertemplate=f"%{{customdata}}<br>%{{fullData.name}}<br>{what[0]}: %{{x:.5~g}}<br>"
             f"{what[1]}: %{{y:.5~g}}<extra></extra>",
         )  # fmt: skip

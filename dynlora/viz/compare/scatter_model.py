@@ -15,6 +15,7 @@ import pandas as pd
 
 from dynlora.store import search_fields
 from dynlora.viz.compare.model import METHOD, distinct_names
+from dynlora.viz.compare.seed_groups import NOT_COMPARED
 from dynlora.viz.kit.config_fields import LABELS
 from dynlora.viz.kit.run_summary import format_strategy, parameters_in_use
 from dynlora.viz.kit.text import number, one_line, source_name
@@ -36,7 +37,9 @@ WORDS = {
 }  # fmt: skip
 """What fields are called, with their unit, where their name does not say it."""
 
-NOT_SETTINGS = ("seed", "name")
+NOT_SETTINGS = NOT_COMPARED
+"""Settings that are no axis: none of them changes how a run trains or what came of it, the seed aside."""
+
 LOG_FROM = 8.0
 """Positive numbers that reach over more than this factor are placed by their logarithm."""
 
@@ -106,7 +109,7 @@ def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     fidelity.
     """
     settings = [search_fields.settings(row) for row in rows]
-    keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_SETTINGS)
+    keys = [key for key in dict.fromkeys(key for one in settings for key in one) if _is_said(key, settings)]
     columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
     if METHOD in columns:
         columns[METHOD] = [one_line(format_strategy(row), 60) for row in rows]
@@ -114,6 +117,14 @@ def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     is_text = {key: not any(_is_number(value) for value in columns[key]) for key in columns}
     chosen = sorted((key for key in columns if counts[key] > 1), key=lambda key: (-counts[key], is_text[key]))
     return {key: columns[key] for key in chosen}
+
+
+def _is_said(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether a setting can be an axis: what runs of an earlier version lack they were not set apart by."""
+    if key in NOT_SETTINGS:
+        return False
+    told = [one[key] for one in settings if key in one]
+    return key.startswith("strategy.") or len(set(map(str, told))) > 1
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -96,6 +96,14 @@ def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {run: group.label for group in grouped(summaries, others) for run in (*group.runs, *group.repeats)}
 
 
+def by_method(summaries: Sequence[Mapping[str, Any]]) -> list[Group]:
+    """Return the runs in groups of one method each, whatever their other settings, in the order given."""
+    members: dict[str, list[str]] = {}
+    for run, method in methods(summaries).items():
+        members.setdefault(method, []).append(run)
+    return [Group(method, tuple(runs)) for method, runs in members.items()]
+
+
 def alone(names: Mapping[str, str]) -> list[Group]:
     """Return each run as its own group, by its display name."""
     return [Group(name, (run,)) for run, name in names.items()]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.compare.figures import NAMED_COLUMNS, add_band
+from dynlora.viz.compare.line_styles import LineStyle, line_styles
 from dynlora.viz.compare.scatter_figures import scale
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import plotly_lines, plotly_text, score, sentence_case
@@ -77,7 +80,10 @@ def _write_cells(drawn: go.Figure, means: np.ndarray, counts: np.ndarray) -> Non
     drawn.data[0].update(text=text, texttemplate="%{text}")
 
 
-def along(lines: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, logarithmic: bool) -> go.Figure:
+def along(
+    lines: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, logarithmic: bool,
+    styles: Mapping[str, LineStyle] | None = None,
+) -> go.Figure:  # fmt: skip
     """Draw a line for each group over the values of one setting, and a band from its lowest to its highest run.
 
     Args:
@@ -85,12 +91,15 @@ def along(lines: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, log
         titles: of the axes, with their units.
         colours: of the mode.
         logarithmic: whether the x axis is.
+        styles: of the groups; None takes them in the order of the lines.
     """
     names = [str(name) for name in dict.fromkeys(lines["group"])]
+    styles = line_styles(names, colours, names) if styles is None else styles
     drawn = theme.figure(colours, 300 + 20 * (len(names) if len(names) <= NAMED_COLUMNS else 2))
     what = [plotly_text(one, 60) for one in titles]
-    for name, (colour, symbol, dash) in theme.contrasting(names).items():
+    for name in names:
         part, label = lines[lines["group"] == name], plotly_text(name, 80)
+        colour, symbol, dash = styles[name].colour, styles[name].symbol, styles[name].dash
         if part["n"].max() > 1:
             add_band(drawn, part, label, colour)
         drawn.add_scatter(

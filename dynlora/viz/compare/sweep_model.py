@@ -109,6 +109,11 @@ def curves(rows: Sequence[Row], along: str, metric: str) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["group", "method", "x", "mean", "low", "high", "n"])
 
 
+def oldest_runs(rows: Sequence[Row], along: str) -> dict[str, str]:
+    """Return the id of the oldest run of each line of `curves` by its group, which decides the line's colour."""
+    return {group.label: group.oldest for group in grouped(rows, SIZE_OF.get(along, (along,)))}
+
+
 def best_of_each(lines: pd.DataFrame, *, low_is_good: bool) -> pd.DataFrame:
     """Return one line a method: at each value of the axis that of its configurations with the best mean."""
     found = lines.sort_values("mean", ascending=low_is_good, kind="stable").drop_duplicates(["method", "x"])

@@ -16,7 +16,7 @@ import pandas as pd
 from dynlora.viz.capacity.model import event_steps
 from dynlora.viz.kit.lines import smoothed
 from dynlora.viz.kit.stats import spearman
-from dynlora.viz.kit.text import listed, number, one_line, percent
+from dynlora.viz.kit.text import listed, minus, number, one_line, percent
 
 PROBLEM, NOTICE = "problem", "notice"
 """The levels of a finding: something to repair, something to know."""
@@ -204,11 +204,11 @@ def noise(found: Evidence) -> Finding | None:
     known = _neighbours(found)
     if len(known) < FEWEST_PAIRS or np.median(known) >= NOISY_BELOW:
         return None
-    parts = _windows(found.importance).shape[1]
+    parts, median = _windows(found.importance).shape[1], minus(f"{np.median(known):.2f}")
     return Finding(
         NOTICE, "Importance is mostly noise",
         f"Over {parts} equal parts of the run, the order of the modules by importance has a median rank "
-        f"correlation of {np.median(known):.2f} between neighbouring parts. Below {NOISY_BELOW:g} counts as noise.",
+        f"correlation of {median} between neighbouring parts. Below {NOISY_BELOW:g} counts as noise.",
         "capacity", {"signal": "importance"},
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from dynlora.store import queries
 from dynlora.store.tour_mark import is_tour_taken
 from dynlora.viz.capacity import signals
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.view import CapacityView, capacity_view
+from dynlora.viz.capacity.view import CapacityView, capacity_view, has_moved
 from dynlora.viz.home import model as home_model
 from dynlora.viz.home import text as home_text
 from dynlora.viz.kit.run_summary import format_progress, format_strategy, progress_share
@@ -77,20 +78,23 @@ def no_picture() -> None:
         note("The picture needs a run that recorded rank and importance. Launch one to see it here.")
 
 
-def doors(shown: str | None, compared: str | None) -> None:
-    """Draw the three ways into the dashboard.
+def newest_moved(runs: pd.DataFrame) -> str | None:
+    """Return the id of the last own run that ended and moved rank; None without one."""
+    return next((row["id"] for row in home_model.recent(runs) if has_moved(Path(row["folder"]))), None)
+
+
+def doors(shown: str | None) -> None:
+    """Draw the three ways into the dashboard; Compare chooses its runs itself.
 
     Args:
         shown: id of the run whose capacity is shown; None for none.
-        compared: ids of runs to compare, with commas; None for the page's own choice.
     """
     run: Mapping[str, str] = {"run": shown} if shown else {}
-    runs: Mapping[str, str] = {"runs": compared} if compared else {}
     with st.container(gap="small", key="doors"):
         _door("See it move", "The rank of every module at every step.", "capacity", "Open Capacity", run)
         _door("Launch on my data", "From a CSV or JSONL file, or a built-in data set.", "launch", "Choose data",
               {"data": "upload"})  # fmt: skip
-        _door("Compare", "Methods and seeds side by side, with intervals.", "compare", "Compare runs", runs)
+        _door("Compare", "Methods and seeds side by side, with intervals.", "compare", "Compare runs", {})
 
 
 def _door(title: str, about: str, page: str, label: str, address: Mapping[str, str]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from dynlora.viz.kit.text import signed
+
 PERMUTATIONS = 500
 LEVEL = 0.95
 """The baseline is this quantile of the largest effect that any module shows once the groups are shuffled."""
@@ -95,4 +97,4 @@ def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None
 def _named(row: np.ndarray, sign: int, beyond: np.ndarray, short: np.ndarray) -> str:
     """Return the three modules whose gate differs most in one direction, with the difference."""
     order = sorted((m for m in beyond if sign * row[m] > 0), key=lambda m: -sign * row[m])[:3]
-    return ", ".join(f"{short[m]} {row[m]:+.3f}" for m in order) or "none significant"
+    return ", ".join(f"{short[m]} {signed(float(row[m]), 3)}" for m in order) or "none significant"

@@ -23,6 +23,9 @@ def at_lowest(values: pd.Series) -> Any:
     return values.idxmin()
 
 
+ROUNDED = 2e-6
+"""What a rounded number of single precision may lack to it."""
+
 MOST_PLACES, SMALL = 4, 0.01
 """Most decimal places of a column, and the size below which a column shows significant digits instead."""
 
@@ -36,6 +39,6 @@ def number_format(values: pd.Series) -> str:
     if np.median(np.abs(known[known != 0])) < SMALL:
         return "%.3g"
     places = next(
-        (n for n in range(1, MOST_PLACES) if np.allclose(known, known.round(n), rtol=0, atol=1e-9)), MOST_PLACES
+        (n for n in range(1, MOST_PLACES) if np.allclose(known, known.round(n), rtol=0, atol=ROUNDED)), MOST_PLACES
     )
     return f"%.{places}f"

@@ -27,7 +27,9 @@ def style_sheet(colours: Palette) -> str:
 }}
 [data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]),
 button[aria-label^="Download as CSV"] {{ display: none; }}
-button[data-variant="segmented_control"][aria-checked="true"] p {{ color: {colours.accent}; }}
+button[data-variant="segmented_control"][aria-checked="true"] p,
+button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; }}
+[data-testid="stMain"] [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
 [data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
 .katex-display {{ overflow-x: auto; overflow-y: hidden; }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
@@ -76,7 +78,14 @@ _CHART_STYLES = """.st-key-page-tools, [data-testid="stLayoutWrapper"]:has(> .st
 """
 """The buttons of charts, and the line that marks a step in them."""
 
-_LIST_STYLES = """.st-key-list-and-panel { align-items: flex-start; }
+_LIST_STYLES = """@media (min-width: 641px) {
+  .st-key-names, [data-testid="stLayoutWrapper"]:has(> .st-key-names) { display: none; }
+}
+.dl-names p { display: grid; grid-template-columns: 1.1rem 1fr; padding: 0.4rem 0; margin: 0; font-size: 0.9rem; }
+.dl-names i { width: 0.65rem; height: 0.65rem; border-radius: 50%; margin-top: 0.4rem; }
+.dl-names a { overflow-wrap: anywhere; color: inherit; text-decoration: none; font-weight: 600; }
+.dl-names small { grid-column: 2; opacity: 0.75; font-size: 0.8rem; }
+.st-key-list-and-panel { align-items: flex-start; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-list) { flex: 1 1 24rem !important; min-width: 0; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-panel) { flex: 0 1 25rem !important; min-width: min(100%, 20rem); }
 [class*="st-key-queue-line-"] { flex-wrap: nowrap !important; }
@@ -112,10 +121,17 @@ def _home_styles(colours: Palette) -> str:
   border-left: 3px solid {colours.accent}; border-radius: 8px; padding: 0.35rem 0.9rem; }}
 [class*="st-key-card-method-"] h3 {{ font-size: 1.02rem; font-weight: 650; padding: 0; }}
 [class*="st-key-method-head-"] {{ flex-wrap: nowrap !important; }}
-[class*="st-key-run-line-"] {{ flex-wrap: nowrap !important; }}
-[class*="st-key-run-line-"] a {{ padding-left: 0; }}
-[class*="st-key-run-line-"] > div:first-child {{ max-width: 50%; }}
-[class*="st-key-run-line-"] > div:last-child {{
+[class*="st-key-method-head-"] > div:first-child {{ flex: 0 0 auto !important; width: auto !important; }}
+[class*="st-key-method-head-"] > div:nth-child(2) {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+[data-testid="stMain"] [data-testid="stPageLink"] a p {{ color: {colours.accent}; }}
+[class*="st-key-conclusion-next"] a,
+[class*="st-key-card-"]:not([class*="st-key-card-door-"]) > div > [data-testid="stPageLink"] a {{ padding-left: 0; }}
+[class*="st-key-card-"] [data-testid="stPageLink"] a:not(:hover) {{ background: none; }}
+[data-testid="stSidebar"] [data-testid="stPageLink"] .stMarkdownBadge {{ padding: 0 0.35rem; line-height: 1.2; }}
+[class*="st-key-run-line-"] {{ row-gap: 0 !important; }}
+[class*="st-key-run-line-"] a {{ padding: 0.25rem 0 0; }}
+[class*="st-key-run-line-"] a p {{ white-space: normal; }}
+[class*="st-key-run-line-"] > div {{ flex: 1 0 100% !important; }}
 [class*="st-key-run-line-"] a p, [class*="st-key-card-door-"] a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
 """

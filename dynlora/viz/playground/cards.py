@@ -16,15 +16,18 @@ from dynlora.viz.inputs.view import InputsView
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import one_line, plural
+from dynlora.viz.kit.text import markdown_text, one_line, plural
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, put, to_address
+
+MOST_SUGGESTED = 3
+"""Examples that are offered where no text is given."""
 
 MOST_EXAMPLES = 256
 MOST_LAYERS = 12
@@ -117,8 +120,19 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
         note(f"The link does not include texts of more than {playground_model.MAX_SHARED:,} characters.")
     if not text or (task.paired and not pair):
         note("Enter a text and press Predict. The answer appears below. The link of this page includes the text.")
+        _suggestions(examples)
         text = ""
     return Asked(run, task, gated, text, pair if task.paired else None, other)
+
+
+def _suggestions(examples: pd.DataFrame) -> None:
+    """Draw a few examples of the probe set, each one click from its prediction."""
+    shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(MOST_SUGGESTED)
+    with st.container(horizontal=True, gap="small", key="suggestions"):
+        for place, (text, pair) in enumerate(zip(shown["text"], shown["text_pair"], strict=True)):
+            second = pair if isinstance(pair, str) else ""
+            words = markdown_text(strong_language.shown(text), 60)
+            st.button(words, key=f"suggestion-{place}", on_click=_ask, args=(str(text), second))
 
 
 def _asked() -> None:
@@ -302,5 +316,5 @@ def file_card(asked: Asked) -> None:
         found = asked.answers(texts.texts, texts.pairs)
         if found:
             frame = playground_model.answer_table(found)
-            st.dataframe(frame.round(3), hide_index=True, width="stretch")
+            rows(frame.round(3))
             under(texts.words, frame, "predictions")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import listed, one_line, percent, signed
+from dynlora.viz.kit.text import listed, one_line, signed
 from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, Evidence, LoraSettings, agreement_of_seeds, by_kind
 
 COLUMNS = (
@@ -108,7 +108,7 @@ def kinds_table(found: Evidence) -> pd.DataFrame:
     table = pd.DataFrame({
         "kind": kinds["kind"], "start": [_span(*pair) for pair in kinds["start"]],
         "mean rank": kinds["rank"].round(SHOWN), "ranks": spread,
-        "modules": kinds["modules"], "parameters": [percent(share) for share in kinds["share"]],
+        "modules": kinds["modules"], "parameters (%)": (100 * kinds["share"]).round(1),
         "update norm": kinds["norm"].round(3), "effective rank": kinds["effective"].round(2),
         "help": [
             f"{helping} of {n}" if n else None for helping, n in zip(kinds["helping"], kinds["measured"], strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import number, one_line, percent, plural, score, sentence_case
+from dynlora.viz.kit.text import number, one_line, percent, plural, score, sentence_case, signed
 
 SCORES = "Precision: correct among predicted. Recall: correct among true. F1: their harmonic mean."
 
@@ -22,9 +22,9 @@ def by_kind(totals: pd.DataFrame) -> str:
     won, lost = change.idxmax(), change.idxmin()
     parts = []
     if change.max() > 0:
-        parts.append(f"{one_line(won, 24)} gained most ({change.max():+.0f})")
+        parts.append(f"{one_line(won, 24)} gained most ({signed(change.max(), 0)})")
     if change.min() < 0:
-        parts.append(f"{one_line(lost, 24)} lost most ({change.min():+.0f})")
+        parts.append(f"{one_line(lost, 24)} lost most ({signed(change.min(), 0)})")
     return f"{words}; {', '.join(parts)}."
 
 

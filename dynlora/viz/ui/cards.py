@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -176,9 +177,45 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
         )  # fmt: skip
 
 
-def rows(frame: pd.DataFrame) -> None:
-    """Draw a short table for reading: whole numbers with thousands apart, others with equally many places a column."""
-    st.dataframe(frame, hide_index=True, width="stretch", column_config=number_columns(frame))
+def rows(frame: pd.DataFrame, dots: Sequence[str | None] = ()) -> None:
+    """Draw a short table for reading: whole numbers with thousands apart, others with equally many places a column.
+
+    Args:
+        frame: the table.
+        dots: colour of the dot before each row, None for a grey one; empty for no dots.
+    """
+    columns = {**number_columns(frame), DOT: dot_column("The colour in the charts.")}
+    st.dataframe(with_dots(frame, dots), hide_index=True, width="stretch", column_config=columns)
+
+
+DOT = "dot"
+"""Name of the column of coloured dots."""
+
+
+def with_dots(frame: pd.DataFrame, dots: Sequence[str | None]) -> pd.DataFrame:
+    """Return a table with a column of dots before the others; as it is where there are no dots.
+
+    Args:
+        frame: the table.
+        dots: a colour for each row, None for a grey one.
+    """
+    if len(dots) != len(frame) or frame.empty:
+        return frame
+    marked = frame.copy()
+    marked.insert(0, DOT, [dot_picture(dot or colours().muted) for dot in dots])
+    return marked
+
+
+def dot_picture(colour: str) -> str:
+    """Return a dot as a picture's address: coloured letters of a pinned column would be paler than the charts."""
+    circle = f'<circle cx="10" cy="10" r="5" fill="{colour}"/>'
+    whole = f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{circle}</svg>'
+    return f"data:image/svg+xml;base64,{b64encode(whole.encode()).decode()}"
+
+
+def dot_column(about: str, *, pinned: bool = False) -> Any:
+    """Return how a table shows its column of dots; `about` explains it in the head."""
+    return st.column_config.ImageColumn("", width=36, pinned=pinned, help=about)
 
 
 def number_columns(frame: pd.DataFrame) -> dict[str, Any]:
@@ -199,7 +236,10 @@ def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
         height: at most, pixels.
     """
     seen = frame if asked_for_texts(strong_language.count(frame), key) else strong_language.hidden(frame)
-    st.dataframe(seen, hide_index=True, width="stretch", height=min(height, 38 + 35 * max(len(frame), 1)))
+    st.dataframe(
+        seen, hide_index=True, width="stretch", height=min(height, 38 + 35 * max(len(frame), 1)),
+        column_config=number_columns(seen),
+    )  # fmt: skip
     table(seen, key, frame)
 
 

@@ -14,8 +14,10 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.launch import in_queue
 from dynlora.store import queries
+from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.text import plural
 from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.cards import DOT, dot_column, with_dots
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 from dynlora.viz.ui.toasts import announce
@@ -58,10 +60,11 @@ def runs_grid(table: pd.DataFrame) -> Picked:
         start = [row for row, run_id in enumerate(ids) if run_id in ticked]
         st.session_state["grid"] = (key, start)
     table.insert(1, "tab", [f"run?run={run_id}" for run_id in ids])
+    dots = [theme.CATEGORICAL[run_colours.own_place(run_id)] for run_id in ids]
     state = st.dataframe(
-        table, key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode=MODES,
+        with_dots(table, dots), key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode=MODES,
         selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}"),
-        height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=_used(table),
+        height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=[DOT, *_used(table)],
     )  # fmt: skip
     opened = st.session_state.get(f"open-{key}")
     if opened is not None and opened["row"] < len(ids):
@@ -84,6 +87,7 @@ def _columns(opened: str) -> dict[str, Any]:
     """Return how the columns of the table are drawn; a click on a name is kept under the key `opened`."""
     column = st.column_config
     return {
+        DOT: dot_column("The run's colour in the charts of Compare.", pinned=True),
         "name": column.ButtonColumn(
             "Name",
             pinned=True,
@@ -105,7 +109,7 @@ def _columns(opened: str) -> dict[str, Any]:
         "seed": column.NumberColumn("Seed", format="%d", width="small"),
         "of budget": column.NumberColumn("Budget (%)", format="%.1f", width="small", help="Budget used."),
         "adapter parameters": column.NumberColumn("Parameters", format="localized", help="Adapter parameters in use."),
-        "created": column.DatetimeColumn("Created", format="calendar"),
+        "created": column.DatetimeColumn("Created", format="YYYY-MM-DD HH:mm", width=140),
         "note": column.TextColumn("Note", width="medium"),
         **{
             name: column.TextColumn(name.capitalize())

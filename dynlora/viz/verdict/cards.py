@@ -18,9 +18,10 @@ from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.runs.table import same_task
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, note, rows, safe
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
+from dynlora.viz.verdict import figures as verdict_figures
 from dynlora.viz.verdict import text as verdict_text
 from dynlora.viz.verdict.model import Verdict, verdict
 from dynlora.viz.verdict.next_runs import NextRuns, next_runs
@@ -87,8 +88,17 @@ def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]], compared: 
         with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
             _next(found, runs, summaries, compared)
         if found.contests:
-            with st.expander("Differences from the baseline", icon=":material/table_rows:", key="verdict-table"):
-                rows(verdict_text.table(found))
+            _evidence(found)
+
+
+def _evidence(found: Verdict) -> None:
+    """Draw the differences that the verdict rests on; as a table alone where nothing can be drawn."""
+    shown, table = verdict_figures.drawable(found), verdict_text.table(found)
+    if shown:
+        said = verdict_text.drawn(found, len(shown))
+        chart(verdict_figures.differences(found, colours()), said, table, "verdict")
+    else:
+        rows(table)
 
 
 def _next(

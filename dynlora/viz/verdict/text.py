@@ -107,6 +107,13 @@ def outlook(found: Verdict) -> str:
     return ""
 
 
+def drawn(found: Verdict, n: int) -> str:
+    """Return the caption of the differences that are drawn, `n` of the configurations."""
+    missing = len(found.contests) - n
+    words = f"Mean difference from {_name(found.baseline.label)} and its 95 % interval, on the same held-out examples."
+    return f"{words} Not drawn: {plural(missing, 'configuration')} without such a number." if missing else words
+
+
 def left_out(found: Verdict) -> str:
     """Say which runs the verdict is not about."""
     n = found.left_out

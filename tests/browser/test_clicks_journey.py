@@ -1,0 +1,144 @@
+"""How many clicks the usual ways through the dashboard take, counted in the browser as it takes them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora.store import queries
+from tests.browser.conftest import OTHER, Window, settled
+from tests.tiny import tiny_rows, write_csv
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+COUNT = """document.addEventListener('click', event => {
+  if (event.isTrusted) sessionStorage.setItem('clicks', 1 + Number(sessionStorage.getItem('clicks') || 0));
+}, true);"""
+"""Counts what a person does; a click that a script makes is not trusted."""
+
+SMALL = {"Steps": "6", "Batch size (examples)": "8", "Maximum length (tokens)": "16"}
+
+
+@pytest.mark.journey
+def test_the_usual_ways_take_few_clicks(
+    server: str, window: Window, trained_run: Path, runs_dir: Path, tmp_path: Path, tiny_bert: Path
+) -> None:
+    run = trained_run.name
+    shutil.copytree(trained_run, runs_dir / run)
+    shutil.rmtree(runs_dir / OTHER)  # it is newer
+    page = window().new_page()
+    page.add_init_script(COUNT)
+    taken = {
+        "open a run": _opens_a_run(page, server, run),
+        "see where the capacity of the newest run went": _sees_capacity(page, server, run),
+        "download the adapter from Run": _downloads(page, server, run, tmp_path),
+        "copy the ranks from Run": _copies(page, server, run),
+        "launch on an own file, once it is chosen": _launches(page, server, tmp_path, tiny_bert),
+        "compare methods at one budget over three seeds": _compares(page, server, runs_dir, tiny_bert),
+    }
+    allowed = dict(zip(taken, (1, 1, 1, 1, 3, 4), strict=True))
+    assert {way: clicks for way, clicks in taken.items() if clicks > allowed[way]} == {}, taken
+    assert min(taken.values()) > 0, "clicks are counted"
+
+
+def _begin(page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_role("heading", level=1).wait_for()
+    settled(page)
+    _forget(page)
+
+
+def _forget(page: Page) -> None:
+    page.evaluate("sessionStorage.removeItem('clicks')")
+
+
+def _clicks(page: Page) -> int:
+    return int(page.evaluate("Number(sessionStorage.getItem('clicks') || 0)"))
+
+
+def _opens_a_run(page: Page, server: str, run: str) -> int:
+    _begin(page, server)
+    page.locator(f".st-key-run-line-{run}").get_by_role("link").click()
+    page.wait_for_url(f"{server}/run?run={run}")
+    return _clicks(page)
+
+
+def _sees_capacity(page: Page, server: str, run: str) -> int:
+    _begin(page, server)
+    page.get_by_role("link", name="Open Capacity").click()
+    page.get_by_role("heading", name="Rank by module over time").wait_for()
+    assert f"run={run}" in page.url
+    return _clicks(page)
+
+
+def _downloads(page: Page, server: str, run: str, tmp_path: Path) -> int:
+    _begin(page, f"{server}/run?run={run}")
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Adapter").click()
+    started.value.save_as(tmp_path / "adapter.zip")
+    with zipfile.ZipFile(tmp_path / "adapter.zip") as archive:
+        assert any(name.endswith("adapter_model.safetensors") for name in archive.namelist())
+    return _clicks(page)
+
+
+def _copies(page: Page, server: str, run: str) -> int:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _begin(page, f"{server}/run?run={run}")
+    code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]')
+    button = code.locator("button").first
+
+    def is_shown() -> bool:
+        code.hover()
+        return button.is_visible()
+
+    until(is_shown, "the button that copies")
+    button.click()
+    assert "LoraConfig(" in page.evaluate("navigator.clipboard.readText()")
+    return _clicks(page)
+
+
+def _launches(page: Page, server: str, tmp_path: Path, tiny_bert: Path) -> int:
+    """Fill the form first, so that the run is small; from the choice of the file on every click counts."""
+    rows = [{"review": row["text"], "verdict": row["label"]} for row in tiny_rows(60)]
+    _begin(page, f"{server}/launch?data=upload")
+    _fill(page, {"Model": str(tiny_bert), **SMALL})
+    _forget(page)
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(write_csv(tmp_path / "reviews.csv", rows))
+    page.get_by_text("In its 60 rows the label is").wait_for()
+    settled(page)
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_text(re.compile(r"Started as \S+")).wait_for()
+    return _clicks(page)
+
+
+def _compares(page: Page, server: str, runs_dir: Path, tiny_bert: Path) -> int:
+    """Begin on the first page; what makes the runs small is typed and not clicked."""
+    _begin(page, server)
+    page.get_by_role("link", name="Launch", exact=True).click()
+    page.get_by_text("Experiment", exact=True).click()
+    page.get_by_role("heading", name="Methods, ranks and seeds").wait_for()
+    settled(page)
+    _fill(page, {"Model": str(tiny_bert), **SMALL, "Maximum training examples": "64"})
+    page.get_by_role("button", name=re.compile(r"Start \d+ runs")).click()
+    page.wait_for_url(re.compile(r"/compare\?runs="))
+    found = [queries.run_summary(runs_dir / one) for one in re.findall(r"\d{8}-\d{6}-[0-9a-f]{8}", page.url)]
+    assert len({one["strategy"] for one in found}) > 1
+    assert sorted(one["seed"] for one in found) == sorted([0, 1, 2] * (len(found) // 3))
+    assert len({one["config"]["adapter"]["rank"] for one in found}) == 1, "one budget"
+    return _clicks(page)
+
+
+def _fill(page: Page, values: dict[str, str]) -> None:
+    """Enter values into the form's fields, by their labels, each as soon as the one before has arrived."""
+    for label, value in values.items():
+        box = page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        settled(page)
