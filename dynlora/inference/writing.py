@@ -15,6 +15,7 @@ from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.step_writing import write_steps
 from dynlora.engine.evaluation.token_scores import Scored, ablated, row_losses, scored
+from dynlora.engine.evaluation.token_trace import token_texts
 from dynlora.errors import ConfigError
 from dynlora.inference.load import PLACES
 from dynlora.inference.session import MAX_CHARACTERS, Examined, plain
@@ -137,7 +138,7 @@ def token_view(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str
     for mode in MODES:
         with _state(model, mode)():
             by[mode] = scored(model, prompt, ids)
-    texts = token_texts(model, ids)
+    texts = token_texts(model.base.tokenizer, ids)
     rows = [
         {"text": text} | {mode: float(one.log_probability[place]) for mode, one in by.items()}
         | {f"{mode}_top": _alternatives(model, one, place) for mode, one in by.items()}
@@ -193,19 +194,11 @@ def _losses_of(model: AdaptedModel, row: Rows) -> dict[str, Any]:
         with _state(model, mode)():
             ((ids, by[mode]),) = row_losses(model, row)
     losses = {mode: plain(values) for mode, values in by.items()}
-    return {"tokens": token_texts(model, ids), "step": model.step, **losses}
-
-
-def token_texts(model: AdaptedModel, ids: Sequence[int]) -> list[str]:
-    """Return what each token adds to a text; a piece of a letter is shown as the tokenizer names it."""
-    tokenizer = model.base.tokenizer
-    names = tokenizer.convert_ids_to_tokens(list(ids))
-    texts = [str(tokenizer.decode([token])) for token in ids]
-    return [str(name) if "�" in text or not text else text for text, name in zip(texts, names, strict=True)]
+    return {"tokens": token_texts(model.base.tokenizer, ids), "step": model.step, **losses}
 
 
 def _alternatives(model: AdaptedModel, found: Scored, place: int) -> list[list[Any]]:
-    texts = token_texts(model, [int(token) for token in found.top[place]])
+    texts = token_texts(model.base.tokenizer, [int(token) for token in found.top[place]])
     return [[text, float(value)] for text, value in zip(texts, found.top_probability[place], strict=True)]
 
 

@@ -300,6 +300,10 @@ class WritingTask(Task):
         """
 
     @abstractmethod
+    def judged_by_token(self, output: Any, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `judged` returns, and the loss of each token, (batch, seq), NaN where one does not count."""
+
+    @abstractmethod
     def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
         """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
 

@@ -119,8 +119,12 @@ class CausalLM(WritingTask):
 
     def judged(self, output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of each example, and (sum of losses, right tokens, tokens), (batch, 3)."""
-        loss, right, count = judged_tokens(output, labels)
-        return loss / count.clamp_min(1), torch.stack([loss, right, count], 1)
+        return self.judged_by_token(output, labels)[:2]
+
+    def judged_by_token(self, output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `judged` returns, and the loss of each token, (batch, seq), NaN where one does not count."""
+        loss, right, count, each = judged_tokens(output, labels)
+        return loss / count.clamp_min(1), torch.stack([loss, right, count], 1), each
 
     def readings(self, output: TokenOutput, labels: Tensor) -> Tensor:
         """Return the mean loss over each example's own tokens, (batch, 1)."""

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.training import run as training
+from dynlora.viz.ui import cached_queries
 from tests.pages.app import charts, open_page, words
 from tests.pages.trained import Here, plain
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -258,9 +259,40 @@ def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: He
     assert len(frame) == 3, "the whole and two groups"
 
 
-def test_inputs_of_a_run_without_adapter_says_what_cannot_be_computed(here: Here, writer: str, runs_dir: Path) -> None:
+def forget_adapters(runs_dir: Path, run: str) -> None:
+    """Remove all adapters that a run kept."""
     for name in ("adapter", "adapter-best", "checkpoint"):
-        shutil.rmtree(runs_dir / writer / name, ignore_errors=True)
-    app = open_page("inputs", run=writer, example="0")
-    assert "the loss of single tokens cannot be computed" in plain(app)
+        shutil.rmtree(runs_dir / run / name, ignore_errors=True)
+
+
+def test_tokens_of_every_evaluation_are_shown_also_without_an_adapter(here: Here, writer: str, runs_dir: Path) -> None:
+    forget_adapters(runs_dir, writer)
+    app = open_page("inputs", run=writer, example="0", **{"token-colour": "loss"})
+    slider = app.select_slider(key="address-token-step-2")
+    assert slider.options[0] == "0 (base)"
+    assert slider.options[-1].endswith("last)")
+    assert "nats with the adapter (step 4)" in plain(app)
+    slider.set_value(0).run()
+    assert not app.exception
+    assert app.query_params["token-step"] == "0"
+    shown = texts(app)
+    for line in ("base", "adapter, step 0 (base)", "adapter, step 4 ("):
+        assert f"<small>{line}" in shown
+    assert "nats with the adapter (step 0)" in plain(app)
     assert "probe examples: mean decrease" in plain(app)
+
+
+def test_a_run_of_before_says_why_there_is_no_slider(
+    here: Here, writer: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = cached_queries.signal_names
+    monkeypatch.setattr(
+        cached_queries, "signal_names", lambda folder: [one for one in names(folder) if one != "probe_token_loss"]
+    )
+    here.pace = 200
+    app = open_page("inputs", run=writer, example="0")
+    assert "recorded no token losses at its evaluations" in plain(app)
+    assert "nats with the adapter (step 4)" in plain(app), "the kept adapters are asked"
+    forget_adapters(runs_dir, writer)
+    said = plain(open_page("inputs", run=writer, example="0"))
+    assert "recorded no token losses and kept no adapter" in said
