@@ -11,7 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.cli.main import main
 from dynlora.config import parse_config
+from dynlora.store import queries
 from dynlora.training import run as training
+from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.ui import cached_queries
 from tests.pages.app import charts, open_page, words
 from tests.pages.trained import Here, plain
@@ -101,6 +103,22 @@ def test_the_report_holds_the_generated_texts(writer: str, runs_dir: Path, tmp_p
     assert "Generated texts at step 4" in page
     assert "of 6 answers are correct" in page
     assert "right tokens" in page
+
+
+def test_exact_match_is_paired_over_the_prompts_that_both_continued(writer: str, gated: str, runs_dir: Path) -> None:
+    folders = {run: runs_dir / run for run in (writer, gated)}
+    summaries = {run: queries.run_summary(folder) for run, folder in folders.items()}
+    ends = [queries.signal_at(folder, "held_out_exact_match", (4,))[4] for folder in folders.values()]
+    expected = (100 * (ends[1] - ends[0])).dropna().tolist()
+    assert len(expected) == 6 < len(ends[0])
+    found = RunPairs(folders, summaries, lambda query, *arguments: query(*arguments)).differences([(0, writer, gated)])
+    side = next(side for side in found if side.key == "exact_match")
+    assert side.differences[0].tolist() == expected
+    assert not side.low_is_good
+    said = plain(open_page("compare", runs=f"{writer},{gated}"))
+    assert "nats of loss on held-out examples (95 % CI" in said
+    assert "points of exact match on generated texts (95 % CI" in said
+    assert "Paired over 1 common seed and 6 examples" in said
 
 
 def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(here: Here, writer: str) -> None:

@@ -273,10 +273,10 @@ def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: 
     if not sides[0].differences:
         note("These runs have no losses of shared examples yet. The last evaluation records them.")
         return
-    for place, side in zip(st.columns(2), sides, strict=True):
-        if side.differences:
-            rows = paired_difference.forest(side.differences)
-            words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
-            with place:
-                figure = compare_figures.forest(rows, side.title, colours())
-                chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
+    shown = [side for side in sides if side.differences]
+    for place, side in zip(st.columns(max(2, len(shown))), shown, strict=False):
+        rows = paired_difference.forest(side.differences)
+        words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
+        with place:
+            figure = compare_figures.forest(rows, side.title, colours())
+            chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")

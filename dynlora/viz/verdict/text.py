@@ -74,7 +74,7 @@ def difference(contest: Contest) -> str:
     if found is None or side is None:
         return "–"
     mean, low, high = (signed(value, side.digits) for value in (found.mean, found.low, found.high))
-    measured = f"{side.key} {mean} {contest.unit}".strip()
+    measured = f"{side.key.replace('_', ' ')} {mean} {contest.unit}".strip()
     return f"{measured}, 95 % CI {low} to {high}, {plural(found.seeds, 'seed')}"
 
 
