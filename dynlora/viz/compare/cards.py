@@ -19,7 +19,7 @@ from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, eye_styles
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import lines, run_summary, strong_language, written
-from dynlora.viz.kit.text import markdown_text, one_line
+from dynlora.viz.kit.text import markdown_text, metric_words, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
@@ -159,7 +159,7 @@ def compared_curves(found: Compared) -> None:
     left, right = st.columns(2)
     for place, label, split, name, title, key in (
         (left, "Training loss", "train", "loss", smoothed, "loss"),
-        (right, f"Held-out {found.metric}", "validation", found.metric,
+        (right, f"Held-out {metric_words(found.metric)}", "validation", found.metric,
          f"{found.metric} (held-out)", "metric"),
     ):  # fmt: skip
         is_train = split == "train"
