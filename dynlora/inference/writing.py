@@ -14,7 +14,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.step_writing import write_steps
-from dynlora.engine.evaluation.token_scores import Scored, ablated, row_losses, scored
+from dynlora.engine.evaluation.token_scores import Scored, ablated, estimated, row_losses, scored
 from dynlora.engine.evaluation.token_trace import token_texts
 from dynlora.errors import ConfigError
 from dynlora.inference.load import PLACES
@@ -159,10 +159,25 @@ def ablation(examined: Examined, asked: Asked, ids: Sequence[int]) -> tuple[Iter
     model = examined.model
     _writer(examined)
     prompt, ids = asked.ids(model), _checked_ids(model, ids)
-    steps = (
-        {"module": index, "adds": adds, "changes": changes} for index, adds, changes in ablated(model, prompt, ids)
-    )
-    return steps, len(model.adapters)
+    return _measured(model, prompt, ids), len(model.adapters)
+
+
+def _measured(model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the messages of `ablation`, the modules with the largest estimates first."""
+    order = np.argsort(-np.abs(estimated(model, prompt, ids)), kind="stable").tolist()
+    for index, adds, changes in ablated(model, prompt, ids, order):
+        yield {"module": index, "adds": adds, "changes": changes}
+
+
+def estimate(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str, Any]:
+    """Return to first order what each module adds to a text: `adds`, nats, by position; see `estimated`.
+
+    Raises:
+        ConfigError: as `token_view` does.
+    """
+    model = examined.model
+    _writer(examined)
+    return {"adds": plain(estimated(model, asked.ids(model), _checked_ids(model, ids)))}
 
 
 def held_out_losses(examined: Examined, texts: Sequence[str], pairs: Sequence[str | None]) -> Iterator[dict[str, Any]]:

@@ -312,6 +312,14 @@ class WritingTask(Task):
         """Return what a model that writes texts is given of a row; with `is_whole` all of a text, not its beginning."""
 
     @abstractmethod
+    def after_prompts(self) -> WritingTask:
+        """Return the task with its loss on what is written after a prompt, and on nothing of the prompt."""
+
+    @abstractmethod
+    def halves(self, text: str) -> tuple[str, str]:
+        """Return a text without a prompt as its beginning, and what is to be written after it."""
+
+    @abstractmethod
     def is_right(self, answer: str, written: str) -> bool:
         """Say whether a written text gives the right answer."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -175,6 +176,16 @@ class CausalLM(WritingTask):
     def prompt(self, tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool = False) -> Prompt:
         """Return what stands before a row's completion, or the beginning of a text that has none; whole where asked."""
         return prompt_of(tokenizer, rows, index, is_whole=is_whole or self.reads != "text")
+
+    def after_prompts(self) -> CausalLM:
+        """Return the task with its loss on completions or answers."""
+        return replace(self, loss_on="assistant" if self.loss_on == "assistant" else "completion")
+
+    def halves(self, text: str) -> tuple[str, str]:
+        """Return the first and the second half of a text, which begins with the space between two words."""
+        gaps = [found.start() for found in re.finditer(r"\s+(?=\S)", text) if found.start()]
+        place = min(gaps, key=lambda gap: abs(gap - len(text) / 2)) if gaps else len(text) // 2
+        return text[:place], text[place:]
 
     def is_right(self, answer: str, written: str) -> bool:
         """Say whether a written text gives the right answer; see `answers.is_right`."""
