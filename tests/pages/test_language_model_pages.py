@@ -188,6 +188,8 @@ def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(her
     (frame,) = [one.value for one in app.dataframe if "p (adapter)" in one.value.columns]
     assert len(frame) == 5
     assert frame["p (adapter)"].is_monotonic_decreasing
+    assert "Estimate of 14 modules: the largest contribution is from" in plain(app)
+    assert len(charts(app)) == 2
     here.pace = 2
     pressed(app, "Measure all modules")
     assert "of 14 modules" in str(app.get("progress")[0].proto)
