@@ -24,6 +24,7 @@ from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
 from dynlora.inference.session import Examined
 from dynlora.inference.shifted_rows import conditioned_rows, perturbed_rows
 from dynlora.store import queries
+from dynlora.tasks import WritingTask
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 from tests.command_line import document, run
@@ -116,7 +117,9 @@ def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_p
     outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     examined = Examined(outcome.folder)
-    rows, scored = conditioned_rows(examined.model.task, examined.sample(4))
+    task = examined.model.task
+    assert isinstance(task, WritingTask)
+    rows, scored = conditioned_rows(task, examined.sample(4))
     assert scored == "half"
     assert all(first + second in texts for first, second in zip(rows.text, rows.text_pair or [], strict=True))
     assert all(second.startswith(" ") and len(second) > 12 for second in rows.text_pair or [])
@@ -125,7 +128,7 @@ def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_p
     tokens = sum(len(second) + 1 for second in rows.text_pair or [])
     assert found["before"]["metrics"]["tokens"] == found["after"]["metrics"]["tokens"] == tokens
     assert all(example["after"] == example["before"].upper() for example in found["examples"])
-    assert examined.model.task.halves("word") == ("wo", "rd")
+    assert task.halves("word") == ("wo", "rd")
 
 
 def test_lost_completions_are_told_to_the_log_and_trained_without(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def estimate_frame(adds: Sequence[float | None], modules: pd.DataFrame) -> pd.Da
 
 def estimate_caption(frame: pd.DataFrame) -> str:
     """Say which module adds most to a text by the estimate."""
-    best = frame.loc[frame["adds"].abs().idxmax()]
+    best = frame.iloc[int(frame["adds"].abs().to_numpy().argmax())]
     return (
         f"Estimate of {plural(len(frame), 'module')}: the largest contribution is from {one_line(best['short'], 30)} "
         f"({_signed(best['adds'])} nats)."
