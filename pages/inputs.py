@@ -53,8 +53,7 @@ def show_gates(view: Any) -> None:
     with cards.card("Gates by input group", "gates"):
         if view.gates.empty:
             cards.note(
-                "This run has no gates, so its adapters treat every input alike. For strategies with gates, a "
-                "map appears here."
+                "This run has no gates, so its adapters treat every input alike. Strategies with gates have a map here."
             )
             return
         words = {"beyond": "Significant gates", "all": "All gates"}
@@ -79,7 +78,8 @@ def show_served(view: Any) -> None:
     """List the groups with the modules that open and close for them."""
     if len(view.groups):
         with cards.card("Modules by input group", "served"):
-            cards.rows(served(view.gates, view.modules, view.effect, view.groups).round(4))
+            shown = served(view.gates, view.modules, view.effect, view.groups, view.summary["metric"])
+            cards.rows(shown.round(4))
             cards.note("Values: gate minus its mean over the groups. Only differences beyond chance are listed.")
 
 

@@ -13,6 +13,7 @@ from dynlora.assets.catalog import (
     EmbeddedModel,
     PackagePin,
 )
+from dynlora.assets.hub_datasets import cached_hub_dataset
 from dynlora.assets.resolve import resolve_data, resolve_hub_dataset, resolve_model, shared_model_name
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "EmbeddedDataset",
     "EmbeddedModel",
     "PackagePin",
+    "cached_hub_dataset",
     "resolve_data",
     "resolve_hub_dataset",
     "resolve_model",

@@ -40,11 +40,11 @@ def hub_dataset(name: str) -> Path:
         AssetError: The name is malformed, the hub has no such data set or no Parquet files of it, or cannot be reached.
     """
     repo, _, config = name.partition(":")
-    if not is_hub_id(repo) or (":" in name and not re.fullmatch(r"[\w.-]+", config)):
+    folder = _folder_of(name)
+    if folder is None:
         raise AssetError(
             f"data.name {name!r} is not a hub id; write owner/name or owner/name:config, or use data.path."
         )
-    folder = cache_dir() / "data" / "hub" / "--".join([*repo.split("/"), config or "default"])
     if (folder / "train.parquet").is_file():
         return folder
     try:
@@ -57,6 +57,24 @@ def hub_dataset(name: str) -> Path:
             "elsewhere and give the file, or a folder with train and validation files, as data.path."
         ) from error
     return folder
+
+
+def cached_hub_dataset(name: str) -> Path | None:
+    """Return the folder of a data set that was fetched before, as `hub_dataset` returns it; the hub is not asked.
+
+    Args:
+        name: `owner/name` or `owner/name:config`; None comes back for what is no such name too.
+    """
+    folder = _folder_of(name)
+    return folder if folder is not None and (folder / "train.parquet").is_file() else None
+
+
+def _folder_of(name: str) -> Path | None:
+    """Return where a data set is kept once it is fetched; None for what is no hub id."""
+    repo, _, config = name.partition(":")
+    if not is_hub_id(repo) or (":" in name and not re.fullmatch(r"[\w.-]+", config)):
+        return None
+    return cache_dir() / "data" / "hub" / "--".join([*repo.split("/"), config or "default"])
 
 
 def _fill(staging: Path, repo: str, config: str) -> None:

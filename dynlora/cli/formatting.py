@@ -37,6 +37,6 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     shown = [
         f"{key} {score(value)}"
         for key, value in metrics.items()
-        if key in ("accuracy", "pearson", "loss") and value is not None
+        if key in ("accuracy", "pearson", "perplexity", "loss") and value is not None
     ]
     return ", ".join(shown[:2]) or "not evaluated"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -15,7 +15,6 @@ from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.chosen_modules import ChosenModules, choose_modules
 from dynlora.engine.model.dropout import use_sparse_dropout
 from dynlora.engine.model.gates import Gates, embeddings_of
-from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import Batch, Strategy
 
 
@@ -27,7 +26,7 @@ def nothing(n: int) -> list[Batch]:
 def probe_of(
     base: BaseModel,
     strategy: Strategy,
-    modules: Sequence[ModuleInfo],
+    chosen: ChosenModules,
     *,
     rank: int,
     lora_alpha: float,
@@ -36,8 +35,8 @@ def probe_of(
     batches: Callable[[int], list[Batch]] = nothing,
 ) -> Probe:
     """Return what a strategy may look at before it adapts these modules; see `adapt`."""
-    budget = strategy.parameter_budget(sum(rank * info.cost for info in modules))
-    return Probe(base.model, rank, budget, lora_alpha, total, batches, seed, base.task)
+    budget = strategy.parameter_budget(sum(rank * info.cost for info in chosen.modules))
+    return Probe(base.model, rank, budget, lora_alpha, total, batches, seed, base.task, chosen.mixed)
 
 
 def adapt(  # noqa: PLR0913 - what a config says, named
@@ -76,7 +75,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     chosen.check_gates(mode)
     fresh = sizes is None
     probe = probe_of(
-        base, strategy, infos, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
+        base, strategy, chosen, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
         batches=batches if fresh else nothing,
     )  # fmt: skip
     if fresh:

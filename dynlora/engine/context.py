@@ -41,6 +41,7 @@ class Probe:
         batches: gives n batches of training rows, with labels, on the model's device; none on resume or load.
         seed: of the run.
         task: what the model learns.
+        mixed: names of the modules whose rows do not belong to examples, in equal shares.
     """
 
     model: nn.Module
@@ -51,3 +52,4 @@ class Probe:
     batches: Callable[[int], list[Batch]]
     seed: int
     task: Task
+    mixed: tuple[str, ...] = ()

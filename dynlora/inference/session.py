@@ -17,7 +17,6 @@ from torch import Tensor
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.groups import embed
-from dynlora.engine.data.perturb import perturbed
 from dynlora.engine.data.text_data import Rows, TextData
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
 from dynlora.engine.evaluation.explain import explain
@@ -26,6 +25,7 @@ from dynlora.engine.evaluation.knockout import knocked_out
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.shifted_rows import conditioned_rows, perturbed_rows
 from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.tasks import WritingTask
 from dynlora.training.build import named_groups
@@ -167,10 +167,14 @@ class Examined:
         Raises:
             ConfigError: when kind or strength is not one.
         """
-        sample = self.sample(rows)
-        is_written = isinstance(self.model.task, WritingTask)
-        shifted = perturbed_rows(sample, kind, strength, self.config.seed, is_written=is_written)
-        return self._both(sample, shifted) | {"kind": kind, "strength": strength}
+        sample, model, scored = self.sample(rows), self.model, "example"
+        task = model.task
+        if isinstance(task, WritingTask):
+            sample, scored = conditioned_rows(task, sample)
+            model = replace(model, task=task.after_prompts())
+        shifted = perturbed_rows(sample, kind, strength, self.config.seed, is_written=model is not self.model)
+        found = {"kind": kind, "strength": strength, "scored": scored}
+        return self._both(sample, shifted, model) | found
 
     def elsewhere(self, data: Mapping[str, Any], rows: int = ROWS) -> dict[str, Any]:
         """Return metrics and gates on the held-out rows of other data, whose labels have the same names.
@@ -228,9 +232,9 @@ class Examined:
         near = min(15, len(texts) - 1)
         return plain(UMAP(n_neighbors=near, random_state=self.config.seed, n_jobs=1).fit_transform(found))
 
-    def _both(self, before: Rows, after: Rows) -> dict[str, Any]:
+    def _both(self, before: Rows, after: Rows, model: AdaptedModel) -> dict[str, Any]:
         """Return the summaries of the same rows in two states, and the share whose prediction is another."""
-        first, second = self._predicted(before), self._predicted(after)
+        first, second = (model.predictions(model.tokens(rows)) for rows in (before, after))
         changed = float((first.prediction != second.prediction).mean())
         examples = [
             {"before": before.text[row], "after": after.text[row]} for row in range(min(3, len(before)))
@@ -258,30 +262,6 @@ def drawn_rows(rows: Rows, n: int, seed: int) -> Rows:
     """Return at most n of some rows, the same every time and from anywhere: data may come sorted."""
     draw = np.random.default_rng(stream_seed(seed, "examined rows"))
     return rows.take(np.sort(draw.permutation(len(rows))[:n]))
-
-
-def perturbed_rows(rows: Rows, kind: str, strength: float, seed: int, *, is_written: bool) -> Rows:
-    """Return rows whose inputs are perturbed; where texts are to be written, what is to be written stays.
-
-    Raises:
-        ConfigError: when kind or strength is not one.
-    """
-    text = perturbed(rows.text, kind, strength, seed)
-    if not is_written:
-        pair = None if rows.text_pair is None else perturbed(rows.text_pair, kind, strength, seed)
-        return replace(rows, text=text, text_pair=pair)
-    talks = rows.fields.get("messages")
-    if talks is None:
-        return replace(rows, text=text)
-    said = iter(perturbed([turn["content"] for talk in talks for turn in talk], kind, strength, seed))
-    changed = [
-        [
-            {**turn, "content": new if turn["role"] == "user" else turn["content"]}
-            for turn, new in zip(talk, said, strict=False)
-        ]
-        for talk in talks
-    ]
-    return replace(rows, text=text, fields={**rows.fields, "messages": changed})
 
 
 def checked_texts(texts: Sequence[str], pairs: Sequence[str] | None) -> None:

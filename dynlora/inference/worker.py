@@ -197,6 +197,9 @@ class Answering:
     def _token_view(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
         return writing.token_view(self.model(folder, which), writing.Asked(**asked), ids)
 
+    def _estimate_text(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
+        return writing.estimate(self.model(folder, which), writing.Asked(**asked), ids)
+
     def _ablate_text(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
         return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Asked(**asked), ids))
 
@@ -231,6 +234,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "writer": Answering._writer,
     "write": Answering._write,
     "token_view": Answering._token_view,
+    "estimate_text": Answering._estimate_text,
     "ablate_text": Answering._ablate_text,
     "token_losses": Answering._token_losses,
     "example_losses": Answering._example_losses,

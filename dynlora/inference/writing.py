@@ -14,7 +14,8 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.step_writing import write_steps
-from dynlora.engine.evaluation.token_scores import Scored, ablated, row_losses, scored
+from dynlora.engine.evaluation.token_scores import Scored, ablated, estimated, row_losses, scored
+from dynlora.engine.evaluation.token_trace import token_texts
 from dynlora.errors import ConfigError
 from dynlora.inference.load import PLACES
 from dynlora.inference.session import MAX_CHARACTERS, Examined, plain
@@ -137,7 +138,7 @@ def token_view(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str
     for mode in MODES:
         with _state(model, mode)():
             by[mode] = scored(model, prompt, ids)
-    texts = token_texts(model, ids)
+    texts = token_texts(model.base.tokenizer, ids)
     rows = [
         {"text": text} | {mode: float(one.log_probability[place]) for mode, one in by.items()}
         | {f"{mode}_top": _alternatives(model, one, place) for mode, one in by.items()}
@@ -158,10 +159,25 @@ def ablation(examined: Examined, asked: Asked, ids: Sequence[int]) -> tuple[Iter
     model = examined.model
     _writer(examined)
     prompt, ids = asked.ids(model), _checked_ids(model, ids)
-    steps = (
-        {"module": index, "adds": adds, "changes": changes} for index, adds, changes in ablated(model, prompt, ids)
-    )
-    return steps, len(model.adapters)
+    return _measured(model, prompt, ids), len(model.adapters)
+
+
+def _measured(model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the messages of `ablation`, the modules with the largest estimates first."""
+    order = np.argsort(-np.abs(estimated(model, prompt, ids)), kind="stable").tolist()
+    for index, adds, changes in ablated(model, prompt, ids, order):
+        yield {"module": index, "adds": adds, "changes": changes}
+
+
+def estimate(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str, Any]:
+    """Return to first order what each module adds to a text: `adds`, nats, by position; see `estimated`.
+
+    Raises:
+        ConfigError: as `token_view` does.
+    """
+    model = examined.model
+    _writer(examined)
+    return {"adds": plain(estimated(model, asked.ids(model), _checked_ids(model, ids)))}
 
 
 def held_out_losses(examined: Examined, texts: Sequence[str], pairs: Sequence[str | None]) -> Iterator[dict[str, Any]]:
@@ -193,19 +209,11 @@ def _losses_of(model: AdaptedModel, row: Rows) -> dict[str, Any]:
         with _state(model, mode)():
             ((ids, by[mode]),) = row_losses(model, row)
     losses = {mode: plain(values) for mode, values in by.items()}
-    return {"tokens": token_texts(model, ids), "step": model.step, **losses}
-
-
-def token_texts(model: AdaptedModel, ids: Sequence[int]) -> list[str]:
-    """Return what each token adds to a text; a piece of a letter is shown as the tokenizer names it."""
-    tokenizer = model.base.tokenizer
-    names = tokenizer.convert_ids_to_tokens(list(ids))
-    texts = [str(tokenizer.decode([token])) for token in ids]
-    return [str(name) if "�" in text or not text else text for text, name in zip(texts, names, strict=True)]
+    return {"tokens": token_texts(model.base.tokenizer, ids), "step": model.step, **losses}
 
 
 def _alternatives(model: AdaptedModel, found: Scored, place: int) -> list[list[Any]]:
-    texts = token_texts(model, [int(token) for token in found.top[place]])
+    texts = token_texts(model.base.tokenizer, [int(token) for token in found.top[place]])
     return [[text, float(value)] for text, value in zip(texts, found.top_probability[place], strict=True)]
 
 

@@ -300,12 +300,24 @@ class WritingTask(Task):
         """
 
     @abstractmethod
+    def judged_by_token(self, output: Any, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `judged` returns, and the loss of each token, (batch, seq), NaN where one does not count."""
+
+    @abstractmethod
     def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
         """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
 
     @abstractmethod
     def prompt(self, tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool = False) -> Prompt:
         """Return what a model that writes texts is given of a row; with `is_whole` all of a text, not its beginning."""
+
+    @abstractmethod
+    def after_prompts(self) -> WritingTask:
+        """Return the task with its loss on what is written after a prompt, and on nothing of the prompt."""
+
+    @abstractmethod
+    def halves(self, text: str) -> tuple[str, str]:
+        """Return a text without a prompt as its beginning, and what is to be written after it."""
 
     @abstractmethod
     def is_right(self, answer: str, written: str) -> bool:

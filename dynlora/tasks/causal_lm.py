@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,8 +120,12 @@ class CausalLM(WritingTask):
 
     def judged(self, output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of each example, and (sum of losses, right tokens, tokens), (batch, 3)."""
-        loss, right, count = judged_tokens(output, labels)
-        return loss / count.clamp_min(1), torch.stack([loss, right, count], 1)
+        return self.judged_by_token(output, labels)[:2]
+
+    def judged_by_token(self, output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `judged` returns, and the loss of each token, (batch, seq), NaN where one does not count."""
+        loss, right, count, each = judged_tokens(output, labels)
+        return loss / count.clamp_min(1), torch.stack([loss, right, count], 1), each
 
     def readings(self, output: TokenOutput, labels: Tensor) -> Tensor:
         """Return the mean loss over each example's own tokens, (batch, 1)."""
@@ -171,6 +176,16 @@ class CausalLM(WritingTask):
     def prompt(self, tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool = False) -> Prompt:
         """Return what stands before a row's completion, or the beginning of a text that has none; whole where asked."""
         return prompt_of(tokenizer, rows, index, is_whole=is_whole or self.reads != "text")
+
+    def after_prompts(self) -> CausalLM:
+        """Return the task with its loss on completions or answers."""
+        return replace(self, loss_on="assistant" if self.loss_on == "assistant" else "completion")
+
+    def halves(self, text: str) -> tuple[str, str]:
+        """Return the first and the second half of a text, which begins with the space between two words."""
+        gaps = [found.start() for found in re.finditer(r"\s+(?=\S)", text) if found.start()]
+        place = min(gaps, key=lambda gap: abs(gap - len(text) / 2)) if gaps else len(text) // 2
+        return text[:place], text[place:]
 
     def is_right(self, answer: str, written: str) -> bool:
         """Say whether a written text gives the right answer; see `answers.is_right`."""

@@ -7,7 +7,7 @@ the hidden states alone: ∂loss_t/∂h = (softmax - onehot) W, known as soon as
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,16 +103,21 @@ def token_loss(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def judged_tokens(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sum of token losses, the tokens predicted, and the tokens that count, of each example, (batch,)."""
+def judged_tokens(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what a model makes of the tokens of each example.
+
+    The sum of their losses, how many are predicted and how many count, (batch,); and the loss of each, (batch, seq),
+    nats, NaN where a token does not count.
+    """
     states, targets, example = _counting(output, labels)
     zeros = torch.zeros(len(labels), device=labels.device)
-    losses, right = zeros.clone(), zeros.clone()
+    losses, right, each = zeros.clone(), zeros.clone(), []
     for piece in _pieces(len(targets), _words(output)):
         logits = output.logits(states[piece])
-        losses.index_add_(0, example[piece], F.cross_entropy(logits, targets[piece], reduction="none"))
+        each.append(F.cross_entropy(logits, targets[piece], reduction="none"))
+        losses.index_add_(0, example[piece], each[-1])
         right.index_add_(0, example[piece], (logits.argmax(-1) == targets[piece]).float())
-    return losses, right, torch.bincount(example, minlength=len(labels)).float()
+    return losses, right, torch.bincount(example, minlength=len(labels)).float(), _in_place(each, labels)
 
 
 @torch.no_grad()
@@ -123,9 +128,14 @@ def token_losses(output: TokenOutput, labels: Tensor) -> Tensor:
         F.cross_entropy(output.logits(states[piece]), targets[piece], reduction="none")
         for piece in _pieces(len(targets), _words(output))
     ]
+    return _in_place(pieces, labels)
+
+
+def _in_place(pieces: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Return losses of the tokens that count, in order, each in its place, (batch, seq), NaN elsewhere."""
     found = torch.full(labels.shape, float("nan"), device=labels.device)
     if pieces:
-        found[:, 1:][labels[:, 1:] >= 0] = torch.cat(pieces)
+        found[:, 1:][labels[:, 1:] >= 0] = torch.cat(list(pieces))
     return found
 
 

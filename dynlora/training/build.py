@@ -22,6 +22,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Evaluation
 from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.held_out_part import sample
+from dynlora.engine.evaluation.token_trace import TokenTrace
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved
@@ -220,6 +221,7 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
     evaluation = Evaluation(
         tokens, held_out.text, held_out.text_pair, group, names, data.task, probe, data.metric, looked_at,
         _prompts(inputs, held_out, group),
+        TokenTrace.of(tokens, probe, base.tokenizer) if is_kept and isinstance(data.task, WritingTask) else None,
     )  # fmt: skip
     if not is_kept:
         return evaluation, np.zeros((len(probe), 2))

@@ -50,12 +50,11 @@ def trainer_check(inputs: Inputs) -> None:
     strategy.attach_task(base.task)
     chosen = choose_modules(base, config.adapter.targets)
     chosen.check_gates(strategy.gate_mode())
-    infos = chosen.modules
     rank, alpha = config.adapter.rank, config.adapter.lora_alpha
-    probe = probe_of(base, strategy, infos, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
-    strategy.check_model(infos, probe)
+    probe = probe_of(base, strategy, chosen, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
+    strategy.check_model(chosen.modules, probe)
     if strategy.ranks_source() is not None:
-        strategy.ranks(infos, probe)
+        strategy.ranks(chosen.modules, probe)
 
 
 def planned(inputs: Inputs) -> PlannedRun:

@@ -253,12 +253,6 @@ def test_every_method_trains_every_architecture_it_claims(architecture: str, use
         return
     trainer = trainer_of(architecture, use, method)
     trainer.recorder = recorder = ListRecorder()
-    if (architecture, method) == ("deberta_v2", "lora_ensemble"):
-        with pytest.raises(
-            DynloraError, match=r"query_proj: has an input of shape .*; exclude it with adapter\.targets"
-        ):
-            trainer.train(MemoryKeeper())
-        return
     trainer.train(MemoryKeeper())
     losses = recorder.scalars["loss", "validation"]
     assert np.isfinite(losses[20])
@@ -282,6 +276,22 @@ def test_a_method_that_compares_blocks_refuses_an_encoder_with_a_decoder(
     for check in (plan, preflight):
         with pytest.raises(ConfigError, match=r"strategy\.name=gelora: compares the states of one stack of blocks"):
             check(parse_config(tiny_values(model, data["classify"], strategy={"name": "gelora"})))
+
+
+@pytest.mark.parametrize("check", [plan, preflight])
+def test_members_that_cannot_be_separated_are_refused_before_the_first_step(
+    check: Any, data: dict[str, Path], tmp_path: Path
+) -> None:
+    model = tiny.save_classifier("deberta_v2", tmp_path)
+    ensemble = {"name": "lora_ensemble", "members": 2}
+    with pytest.raises(
+        ConfigError, match=r"query_proj.* members cannot be separated; exclude it with adapter\.targets"
+    ):
+        check(parse_config(tiny_values(model, data["classify"], strategy=ensemble)))
+    rest = ["value_proj", "dense"]
+    assert check(parse_config(tiny_values(model, data["classify"], strategy=ensemble, adapter__targets=rest)))
+    alone = {"name": "lora_ensemble", "members": 1}
+    assert check(parse_config(tiny_values(model, data["classify"], strategy=alone))), "there is nobody to separate"
 
 
 @pytest.mark.parametrize("mode", ["module", "rank", "token"])

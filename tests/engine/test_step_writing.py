@@ -11,7 +11,7 @@ import torch
 from dynlora.config import parse_config
 from dynlora.engine.evaluation.generate import Limits, write
 from dynlora.engine.evaluation.step_writing import write_steps
-from dynlora.engine.evaluation.token_scores import ablated, row_losses, scored
+from dynlora.engine.evaluation.token_scores import ablated, estimated, row_losses, scored
 from dynlora.inference.load import load_run
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
@@ -108,3 +108,23 @@ def test_the_loss_of_a_module_is_what_the_text_loses_without_it(gated: Any) -> N
     finally:
         model.adapters[index].enabled = True
     assert lost != 0
+
+
+def test_the_estimate_is_the_slope_of_the_texts_probability_in_each_update(gated: Any) -> None:
+    model, _ = gated
+    prompt, ids = model.base.tokenizer("a2:")["input_ids"], model.base.tokenizer("aa #### 2")["input_ids"]
+    found = estimated(model, prompt, ids)
+    assert found.shape == (len(model.adapters),)
+    assert not any(module._forward_hooks for module in model.adapters), "the model is as it was"
+    for index in np.argsort(-np.abs(found))[:3]:
+        module, totals = model.adapters[int(index)], []
+        before = module.scaling
+        for factor in (1.01, 0.99):
+            module.scaling = before * factor
+            totals.append(scored(model, prompt, ids).total)
+        module.scaling = before
+        assert found[index] == pytest.approx((totals[0] - totals[1]) / 0.02, rel=0.02)
+    whole = scored(model, prompt, ids).total
+    order = [2, 0]
+    assert [index for index, *_ in ablated(model, prompt, ids, order)] == order
+    assert scored(model, prompt, ids).total == whole

@@ -21,8 +21,10 @@ from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, DataError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
-from dynlora.inference.session import Examined, perturbed_rows
+from dynlora.inference.session import Examined
+from dynlora.inference.shifted_rows import conditioned_rows, perturbed_rows
 from dynlora.store import queries
+from dynlora.tasks import WritingTask
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 from tests.command_line import document, run
@@ -92,6 +94,41 @@ def test_a_shift_changes_prompts_and_not_what_is_to_be_written(writer: Path) -> 
     talks = perturbed_rows(replace(rows, fields={"messages": turns}), "upper", 1.0, 0, is_written=True)
     for talk in talks.fields["messages"]:
         assert [turn["content"] for turn in talk] == ["TELL ME A STORY", "there was a fox"]
+
+
+@pytest.mark.parametrize("loss_on", ["all", "completion"])
+def test_what_is_written_is_scored_and_never_perturbed(loss_on: str, writer: Path) -> None:
+    """Also where the run learned from its prompts: their own loss would rise with any change of them."""
+    examined = Examined(writer)
+    examined.model = replace(examined.model, task=replace(examined.model.task, loss_on=loss_on))
+    found = examined.shifted("upper", 1.0, 8)
+    sample = examined.sample(8)
+    written = sum(len(pair) + 1 for pair in sample.text_pair or [])
+    for side in ("before", "after"):
+        assert found[side]["metrics"]["tokens"] == written, "completions and their ends"
+    assert found["before"]["metrics"]["loss"] != found["after"]["metrics"]["loss"]
+    assert examined.shifted("upper", 0.0, 8)["after"] == found["before"]
+
+
+def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_path: Path) -> None:
+    texts = [f"the {word} was slow and the {word} was loud" for word in ("fox", "dog", "cat") * 14]
+    data = save_lines(tmp_path / "rows.jsonl", [{"text": text} for text in texts])
+    values = lm_values(save_tiny_lm(tmp_path / "model"), data, data__max_length=64, train__steps=2)
+    outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    examined = Examined(outcome.folder)
+    task = examined.model.task
+    assert isinstance(task, WritingTask)
+    rows, scored = conditioned_rows(task, examined.sample(4))
+    assert scored == "half"
+    assert all(first + second in texts for first, second in zip(rows.text, rows.text_pair or [], strict=True))
+    assert all(second.startswith(" ") and len(second) > 12 for second in rows.text_pair or [])
+    found = examined.shifted("upper", 1.0, 4)
+    assert found["scored"] == "half"
+    tokens = sum(len(second) + 1 for second in rows.text_pair or [])
+    assert found["before"]["metrics"]["tokens"] == found["after"]["metrics"]["tokens"] == tokens
+    assert all(example["after"] == example["before"].upper() for example in found["examples"])
+    assert task.halves("word") == ("wo", "rd")
 
 
 def test_lost_completions_are_told_to_the_log_and_trained_without(tmp_path: Path) -> None:

@@ -191,7 +191,10 @@ def test_a_text_is_seen_token_by_token_and_module_by_module(writer: Path) -> Non
         answering.advance()
     read = asked(answering, "read", stream=name)["answer"]
     n = len(load_run(writer).adapters)
-    assert [message["module"] for message in read["messages"]] == list(range(n))
+    estimates = np.abs(asked(answering, "estimate_text", **question)["answer"]["adds"])
+    measured = [message["module"] for message in read["messages"]]
+    assert sorted(measured) == list(range(n))
+    assert (np.diff(estimates[measured]) <= 0).all(), "the largest estimates first"
     assert read["of"] == n
     assert any(message["adds"] for message in read["messages"])
     for wrong in ([], [10**6], ["a"], [-1]):

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import yaml
 from huggingface_hub import constants
+from pyarrow import parquet
 from streamlit.testing.v1 import AppTest
 
-from dynlora.assets import hub_search
+from dynlora.assets import hub_datasets, hub_search
 from dynlora.errors import AssetError
 from tests.fake_hub import fake_hub
 from tests.pages.app import open_page, words
 
+
+def talks() -> bytes:
+    """Return a Parquet file of conversations."""
+    said = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": f"Hello {n}"}] for n in range(4)]
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table({"topic": ["a", "b"] * 2, "talk": said}), buffer)
+    return buffer.getvalue()
+
+
 HUB = {
-    ("models", "owner/tiny-bert"): {}, ("models", "owner/other"): {}, ("datasets", "owner/reviews"): {},
+    ("models", "owner/tiny-bert"): {}, ("models", "owner/other"): {},
+    ("datasets", "owner/reviews"): {"data/train-00000-of-00001.parquet": talks()},
     ("datasets", "owner/More-Reviews"): {}, ("datasets", "owner/..bad-reviews"): {},
 }  # fmt: skip
 
@@ -46,6 +60,30 @@ def test_a_data_set_that_was_found_fills_the_field(hub: str, runs_dir: Path) -> 
     box.set_value("owner/More-Reviews").run()
     assert next(field.value for field in app.text_input if field.label == "Hub id") == "owner/More-Reviews"
     assert "data.name=owner/More-Reviews" in next(code.value for code in app.code if code.language == "bash")
+
+
+def test_columns_of_a_data_set_that_was_fetched_are_picked_by_their_values(
+    hub: str, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_datasets, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    app = open_page("launch", data="hub")
+    assert "hub-fetch" not in {button.key for button in app.button}, "nothing is named yet"
+    next(field for field in app.text_input if field.label == "Hub id").set_value("owner/reviews").run()
+    assert "Messages column" not in {box.label for box in app.selectbox}
+    app.button(key="hub-fetch").click().run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    assert not app.error, app.error[0].value
+    next(box for box in app.button_group if box.label == "Kind of data").set_value("messages").run()
+    box = next(box for box in app.selectbox if box.label == "Messages column")
+    assert set(box.options) == {"topic (a, b)", "talk (messages)"}
+    box.set_value("talk").run()
+    assert "hub-fetch" not in {button.key for button in app.button}
+    config = yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
+    assert (config["data"]["name"], config["data"]["messages"]) == ("owner/reviews", "talk")
 
 
 def test_a_model_that_was_found_fills_the_field(hub: str, runs_dir: Path) -> None:

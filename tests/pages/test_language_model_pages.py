@@ -11,7 +11,10 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.cli.main import main
 from dynlora.config import parse_config
+from dynlora.store import queries
 from dynlora.training import run as training
+from dynlora.viz.compare.paired_rows import RunPairs
+from dynlora.viz.ui import cached_queries
 from tests.pages.app import charts, open_page, words
 from tests.pages.trained import Here, plain
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -102,6 +105,22 @@ def test_the_report_holds_the_generated_texts(writer: str, runs_dir: Path, tmp_p
     assert "right tokens" in page
 
 
+def test_exact_match_is_paired_over_the_prompts_that_both_continued(writer: str, gated: str, runs_dir: Path) -> None:
+    folders = {run: runs_dir / run for run in (writer, gated)}
+    summaries = {run: queries.run_summary(folder) for run, folder in folders.items()}
+    ends = [queries.signal_at(folder, "held_out_exact_match", (4,))[4] for folder in folders.values()]
+    expected = (100 * (ends[1] - ends[0])).dropna().tolist()
+    assert len(expected) == 6 < len(ends[0])
+    found = RunPairs(folders, summaries, lambda query, *arguments: query(*arguments)).differences([(0, writer, gated)])
+    side = next(side for side in found if side.key == "exact_match")
+    assert side.differences[0].tolist() == expected
+    assert not side.low_is_good
+    said = plain(open_page("compare", runs=f"{writer},{gated}"))
+    assert "nats of loss on held-out examples (95 % CI" in said
+    assert "points of exact match on generated texts (95 % CI" in said
+    assert "Paired over 1 common seed and 6 examples" in said
+
+
 def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(here: Here, writer: str) -> None:
     here.pace = 1
     app = open_page("playground", run=writer, text="a2:")
@@ -169,6 +188,8 @@ def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(her
     (frame,) = [one.value for one in app.dataframe if "p (adapter)" in one.value.columns]
     assert len(frame) == 5
     assert frame["p (adapter)"].is_monotonic_decreasing
+    assert "Estimate of 14 modules: the largest contribution is from" in plain(app)
+    assert len(charts(app)) == 2
     here.pace = 2
     pressed(app, "Measure all modules")
     assert "of 14 modules" in str(app.get("progress")[0].proto)
@@ -258,9 +279,40 @@ def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: He
     assert len(frame) == 3, "the whole and two groups"
 
 
-def test_inputs_of_a_run_without_adapter_says_what_cannot_be_computed(here: Here, writer: str, runs_dir: Path) -> None:
+def forget_adapters(runs_dir: Path, run: str) -> None:
+    """Remove all adapters that a run kept."""
     for name in ("adapter", "adapter-best", "checkpoint"):
-        shutil.rmtree(runs_dir / writer / name, ignore_errors=True)
-    app = open_page("inputs", run=writer, example="0")
-    assert "the loss of single tokens cannot be computed" in plain(app)
+        shutil.rmtree(runs_dir / run / name, ignore_errors=True)
+
+
+def test_tokens_of_every_evaluation_are_shown_also_without_an_adapter(here: Here, writer: str, runs_dir: Path) -> None:
+    forget_adapters(runs_dir, writer)
+    app = open_page("inputs", run=writer, example="0", **{"token-colour": "loss"})
+    slider = app.select_slider(key="address-token-step-2")
+    assert slider.options[0] == "0 (base)"
+    assert slider.options[-1].endswith("last)")
+    assert "nats with the adapter (step 4)" in plain(app)
+    slider.set_value(0).run()
+    assert not app.exception
+    assert app.query_params["token-step"] == "0"
+    shown = texts(app)
+    for line in ("base", "adapter, step 0 (base)", "adapter, step 4 ("):
+        assert f"<small>{line}" in shown
+    assert "nats with the adapter (step 0)" in plain(app)
     assert "probe examples: mean decrease" in plain(app)
+
+
+def test_a_run_of_before_says_why_there_is_no_slider(
+    here: Here, writer: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = cached_queries.signal_names
+    monkeypatch.setattr(
+        cached_queries, "signal_names", lambda folder: [one for one in names(folder) if one != "probe_token_loss"]
+    )
+    here.pace = 200
+    app = open_page("inputs", run=writer, example="0")
+    assert "recorded no token losses at its evaluations" in plain(app)
+    assert "nats with the adapter (step 4)" in plain(app), "the kept adapters are asked"
+    forget_adapters(runs_dir, writer)
+    said = plain(open_page("inputs", run=writer, example="0"))
+    assert "recorded no token losses and kept no adapter" in said

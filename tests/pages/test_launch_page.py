@@ -251,6 +251,32 @@ def test_a_hub_id_can_be_given() -> None:
     assert shown_config(app)["data"]["name"] == "nyu-mll/glue:sst2"
 
 
+def test_the_columns_of_a_folder_are_picked_by_their_values(tmp_path: Path) -> None:
+    data = tmp_path / "problems"
+    data.mkdir()
+    rows = [{"question": f"{n}+1?", "reply": f"so {n + 1}", "result": str(n + 1)} for n in range(5)]
+    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    app = open_page("launch", data="file")
+    next(box for box in app.text_input if box.label == "Path on this machine").set_value(str(data)).run()
+    next(box for box in app.button_group if box.label == "Kind of data").set_value("completion").run()
+    boxes = {box.label: box for box in app.selectbox}
+    for label, column in (("Prompt", "question"), ("Completion", "reply"), ("Answer", "result")):
+        values = ", ".join(row[column] for row in rows[:3])
+        assert f"{column} ({values})" in boxes[f"{label} column"].options
+    boxes["Prompt column"].set_value("question")
+    boxes["Completion column"].set_value("reply").run()
+    chosen = shown_config(app)["data"]
+    assert (chosen["path"], chosen["prompt"], chosen["completion"]) == (str(data), "question", "reply")
+
+
+def test_a_folder_that_training_would_refuse_is_refused_with_its_sentence(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_bytes(TABLE)
+    app = open_page("launch", data="file")
+    next(box for box in app.text_input if box.label == "Path on this machine").set_value(str(tmp_path)).run()
+    assert "has no train.csv, train.jsonl or train.parquet; name the files train.*" in said(app)
+    assert app.button(key="start").disabled
+
+
 def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, state="queued")
     app = open_page("launch")

@@ -124,7 +124,10 @@ def test_modules_are_sorted_and_those_that_change_the_text_are_named() -> None:
     messages = [{"module": index, "adds": adds, "changes": adds > 1} for index, adds in enumerate([0.5, 2.0, -0.25])]
     frame = chat_model.ablation_frame(messages, modules)
     assert dict(zip(frame["short"], frame["adds"], strict=True)) == {"query 0": 2.0, "key 0": 0.5, "key 1": -0.25}
-    caption = chat_model.ablation_caption(frame)
+    estimates = chat_model.estimate_frame([0.25, 1.5, -0.25], modules)
+    assert chat_model.estimate_caption(estimates).endswith("the largest contribution is from query 0 (+1.5 nats).")
+    caption = chat_model.ablation_caption(frame, estimates)
+    assert caption.endswith("Rank correlation with the estimate: 1.00.")
     assert "Without any one of 1 of 3 modules, greedy decoding would not write this text." in caption
     assert "from query 0 (+2 nats). Without key 1 the text would be more probable (−0.25)." in caption
     bars = chat_figures.ablation_bars(frame, LIGHT)

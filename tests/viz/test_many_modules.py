@@ -19,7 +19,7 @@ KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.
          "mlp.up_proj", "mlp.down_proj")  # fmt: skip
 
 
-def map_of(layers: int) -> tuple[Any, Any, pd.DataFrame]:
+def map_of(layers: int, share: float = 1.0) -> tuple[Any, Any, pd.DataFrame]:
     rows = [
         {"position": layer * len(KINDS) + place, "name": f"model.layers.{layer}.{kind}", "layer": layer, "kind": kind,
          "d_in": 8, "d_out": 8, "max_rank": 8}
@@ -28,7 +28,7 @@ def map_of(layers: int) -> tuple[Any, Any, pd.DataFrame]:
     ]  # fmt: skip
     modules = ordered(described(pd.DataFrame(rows)), "kind", np.full(len(rows), 8.0))
     values = pd.DataFrame(np.ones((len(rows), 3)), columns=[0, 1, 2])
-    budget = pd.DataFrame({"step": [0, 2], "share": [1.0, 1.0], "parameters": [10, 10]})
+    budget = pd.DataFrame({"step": [0, 2], "share": [share, 1.0], "parameters": [10, 10]})
     drawn = capacity_map(values, np.array([0, 1, 2]), modules, budget, MapView("Rank"), LIGHT)
     return traces_of(drawn), layout_of(drawn), modules
 
@@ -54,3 +54,10 @@ def test_rows_of_a_few_pixels_have_no_gaps_and_groups_still_have() -> None:
     assert (few.ygap, many.ygap) == (0.6, 0)
     edges, _ = row_edges(map_of(64)[2]["group"])
     assert np.diff(edges).max() * map_of(64)[1].height / edges[-1] > 3, "pixels between groups"
+
+
+@pytest.mark.parametrize(("share", "words"), [(1.0, ["100 %"]), (0.99945, ["100 %"]), (0.9, ["90.0 %", "100 %"])])
+def test_no_two_ticks_of_the_budget_say_the_same(share: float, words: list[str]) -> None:
+    _, layout, _ = map_of(3, share)
+    assert list(layout.yaxis2.ticktext) == words
+    assert len(layout.yaxis2.tickvals) == len(words)

@@ -16,6 +16,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.runs import figures as runs_figures
 from dynlora.viz.runs import table as runs_table
+from dynlora.viz.ui import run_actions
 from tests.store.builder import new_run
 from tests.viz.drawn import layout_of, traces_of
 
@@ -185,3 +186,14 @@ def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path)
     assert "lora_sp (reconstruction) on x, seed 0" in members["name"].tolist()
     figure = runs_figures.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
     assert list(layout_of(figure).yaxis.ticktext) == ["lora_sp<br>(from its description)", "lora (from its code)"]
+
+
+def test_the_column_of_results_is_named_by_the_metric_that_all_runs_share() -> None:
+    both = pd.DataFrame({"metric": ["exact_match", "exact_match", ""], "tags": [[]] * 3, "note": [""] * 3})
+    assert run_actions.result_title(both) == "Exact match", "a run without an evaluation has no other metric"
+    assert "metric" not in run_actions._used(both.assign(result=0.5, model="m", data="d", where="own"))
+    mixed = both.assign(metric=["perplexity", "f1", ""], result=0.5, model="m", data="d", where="own")
+    assert run_actions.result_title(mixed) == "Result"
+    used = run_actions._used(mixed[["result", "metric", "tags", "note", "model", "data", "where"]])
+    assert used[:2] == ["result", "metric"], "the metric stands beside its value"
+    assert run_actions.result_title(mixed.iloc[1:2]) == "F1"

@@ -220,6 +220,37 @@ def test_a_new_seed_joins_the_runs_made_before_a_setting_was_there(folder: Path)
     assert found.baseline.runs == (made["id"], again["id"])
 
 
+@pytest.mark.parametrize(
+    ("metric", "right", "key", "words"),
+    [
+        ("perplexity", 30.0, "loss", "loss −0.2000 nats"),
+        ("exact_match", 30.0, "exact_match", "exact match +30.0 points"),
+        ("exact_match", 0.0, "loss", "loss −0.2000 nats"),
+    ],
+)
+def test_runs_that_write_are_judged_by_the_metric_that_decides(metric: str, right: float, key: str, words: str) -> None:
+    """By loss where no text is right in one run alone."""
+
+    def differences(pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
+        by_seed = {seed: np.full(ROWS, -0.2) for seed, _, _ in pairs}
+        matches = {seed: np.full(6, right) for seed in by_seed}
+        return [
+            Side("loss", by_seed, "nats", "", True, 4),
+            Side("accuracy", {}, "points", "", False, 1),
+            Side("exact_match", matches, "points", "", False, 1),
+        ]
+
+    runs = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
+    for one in runs.values():
+        one |= {"labels": [], "metric": metric, "metrics": {metric: 0.5}, "task_facts": {"loss_unit": "nats"}}
+    found, sentence = said(runs, differences)
+    assert found.decisive is not None
+    assert found.decisive.side is not None
+    assert found.decisive.side.key == key
+    assert words in sentence
+    assert found.decisive.outcome == "better"
+
+
 @settings(max_examples=30)
 @given(points=st.floats(-3, 3), n=st.integers(1, 6), spread=st.floats(0.1, 20))
 def test_whatever_comes_out_it_is_one_sentence_with_a_next_step_within_reason(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.evaluation.held_out_part import HeldOutPart, whole
+from dynlora.engine.evaluation.token_trace import TokenTrace
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
-from dynlora.tasks import Task
+from dynlora.tasks import Task, WritingTask
 
 WORST = 50
 """How many of the worst examples an evaluation keeps."""
@@ -36,6 +37,8 @@ class Predictions:
         prediction: class index, or the number, (n,).
         gate: (n, n_modules), or None without gates.
         disagreement: how far members disagree, (n,), or None for a method without members.
+        token_loss: the loss of each token of a row in nats, NaN where one does not count, or None for a row that was
+            not asked for, (n,); None where none was.
     """
 
     loss: np.ndarray
@@ -43,6 +46,7 @@ class Predictions:
     prediction: np.ndarray
     gate: np.ndarray | None
     disagreement: np.ndarray | None = None
+    token_loss: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return those of some rows."""
@@ -62,6 +66,7 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
     disagreement: Callable[[], Tensor | None] = lambda: None,
     autocast: Callable[[], Any],
     shard: tuple[int, int] = (0, 1),
+    by_token: Collection[int] = (),
 ) -> Predictions:
     """Run the model over rows, longest first, and return the predictions in the rows' order.
 
@@ -75,6 +80,7 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
         disagreement: the strategy's, of the last forward.
         autocast: makes the precision's context.
         shard: this process and the number of processes; every one runs its share and all get the whole.
+        by_token: rows whose losses are kept token by token, of a task that writes texts.
     """
     training = model.training
     model.eval()
@@ -90,7 +96,9 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
             with autocast():
                 logits = forward(model, batch)
             beside = (gates.values if gates is not None else None, disagreement())
-            parts.append((indices, *_outputs(logits, labels, task), *(_array(values) for values in beside)))
+            loss, output, each = _outputs(logits, labels, task, by_token=bool(by_token))
+            kept = None if each is None else _token_losses(each, indices, tokens.length, by_token)
+            parts.append((indices, loss, output, *(_array(values) for values in beside), kept))
     finally:
         model.train(training)
     if world > 1:
@@ -98,10 +106,23 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
     return _ordered(parts, len(tokens), task)
 
 
-def _outputs(logits: Any, labels: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Return losses and outputs of a batch as arrays."""
+def _outputs(
+    logits: Any, labels: Tensor, task: Task, *, by_token: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return losses and outputs of a batch as arrays, and the loss of each token where it is wanted."""
+    if by_token and isinstance(task, WritingTask):
+        loss, output, each = task.judged_by_token(logits, labels)
+        return loss.cpu().numpy(), output.cpu().numpy(), _array(each)
     loss, output = task.judged(logits, labels)
-    return loss.cpu().numpy(), output.cpu().numpy()
+    return loss.cpu().numpy(), output.cpu().numpy(), None
+
+
+def _token_losses(each: np.ndarray, rows: np.ndarray, length: np.ndarray, wanted: Collection[int]) -> np.ndarray:
+    """Return the losses of the tokens of each row that is wanted, without padding; None for the others, (n,)."""
+    found = np.empty(len(rows), dtype=object)
+    for place, row in enumerate(rows):
+        found[place] = each[place, : length[row]].copy() if int(row) in wanted else None
+    return found
 
 
 def _array(values: Tensor | None) -> np.ndarray | None:
@@ -117,8 +138,8 @@ def _ordered(parts: Sequence[tuple[Any, ...]], n: int, task: Task) -> Prediction
         for column in list(zip(*parts, strict=True))[1:]
     ]
     loss, output = np.asarray(columns[0]), np.asarray(columns[1])
-    gate, disagreement = columns[2:]
-    return Predictions(loss, output, task.prediction(output), gate, disagreement)
+    gate, disagreement, token_loss = columns[2:]
+    return Predictions(loss, output, task.prediction(output), gate, disagreement, token_loss)
 
 
 def summarise(predictions: Predictions, label: np.ndarray, task: Task) -> dict[str, float]:
@@ -145,6 +166,7 @@ class Evaluation:
         metric: the number that decides.
         sample: the rows of an evaluation before the last; None: all rows.
         prompts: what a model that writes texts continues at each evaluation; None: nothing is written.
+        trace: examples of the probe set whose losses are recorded token by token; None: of no example.
     """
 
     tokens: Tokens
@@ -157,6 +179,11 @@ class Evaluation:
     metric: str
     sample: HeldOutPart | None = None
     prompts: Prompts | None = None
+    trace: TokenTrace | None = None
+
+    def traced(self, part: HeldOutPart) -> frozenset[int]:
+        """Return the places in a part of the rows whose losses are recorded token by token."""
+        return frozenset() if self.trace is None else frozenset(part.places(self.trace.rows).tolist())
 
     def part(self, *, last: bool) -> HeldOutPart:
         """Return the rows that an evaluation looks at."""
@@ -208,6 +235,8 @@ class Evaluation:
         recorder.vector("probe_probability", step, self.task.confidence(probed.output))
         if probed.gate is not None:
             recorder.vector("probe_gate", step, probed.gate.ravel())
+        if self.trace is not None and probed.token_loss is not None:
+            self.trace.record(recorder, step, probed.token_loss)
         if predictions.disagreement is not None:
             self._record_disagreement(recorder, step, predictions.disagreement, part)
         recorder.event(step, "evaluate", [], self._payload(found, predictions, part))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -279,7 +279,7 @@ class Trainer:
             self.recorder.log("info", f"Evaluating {len(part.rows):,} of {part.of:,} held-out examples")
             self.recorder.commit()  # it can take minutes, and nothing else is recorded meanwhile
         tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
-        predictions = self.predictions(tokens)
+        predictions = self.predictions(tokens, self.evaluation.traced(part))
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
         written = self._written()
         self.metrics = {**self.metrics, **written}
@@ -311,8 +311,8 @@ class Trainer:
         self._clear_gradients()
         return time.perf_counter() - start
 
-    def predictions(self, tokens: Tokens) -> Predictions:
-        """Return what the adapted model says of rows."""
+    def predictions(self, tokens: Tokens, by_token: Collection[int] = ()) -> Predictions:
+        """Return what the adapted model says of rows, of those in `by_token` with the loss of each token."""
         return predict(
             self.model,
             self.strategy.forward,
@@ -323,6 +323,7 @@ class Trainer:
             disagreement=self.strategy.disagreement,
             autocast=self.autocast,
             shard=(self.accelerator.process_index, self.accelerator.num_processes),
+            by_token=by_token,
         )
 
 

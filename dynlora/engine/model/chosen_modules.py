@@ -33,6 +33,13 @@ class ChosenModules:
             return True
         return name in (self.trial.per_token if self.is_causal or mode == "token" else self.trial.per_example)
 
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """Names of the modules whose rows do not belong to examples, in equal shares; none without a trial."""
+        if self.trial is None:
+            return ()
+        return tuple(one.name for one in self.modules if one.name not in self.trial.per_example)
+
     def check_gates(self, mode: str | None) -> None:
         """Refuse gates where no module can have one.
 

@@ -49,11 +49,15 @@ class Team:
                 f"{name}: {self.count} members share a batch; call the strategy's forward, not the model"
             )
         if len(x) % self.rows:
-            raise DynloraError(
-                f"{name}: has an input of shape {tuple(x.shape)}, not a batch of {self.rows} rows, so its "
-                "members cannot be "
-                "separated; exclude it with adapter.targets"
-            )
+            raise DynloraError(f"{inseparable(name)} (its input has the shape {tuple(x.shape)})")
+
+
+def inseparable(names: str) -> str:
+    """Return why members of some modules cannot be separated, and what to do about it."""
+    return (
+        f"the input of {names} is not the batch with its rows once for every member, so members cannot be separated; "
+        "exclude it with adapter.targets"
+    )
 
 
 class MemberLoraLinear(LoraLinear):

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from dynlora.engine.context import Probe
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.model.modules import ModuleInfo, by_names
 from dynlora.engine.strategy import Batch, OwnSignal, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
 from dynlora.strategies.lora_ensemble.layer import (
     MemberLinear,
     MemberLoraLinear,
     Team,
+    inseparable,
 )
 from dynlora.tasks import LabelledTask
 
@@ -84,12 +85,14 @@ class LoraEnsemble(Strategy):
             raise ConfigError(f"strategy.spread={self.spread}: one member has nobody to differ from; set it to 1")
 
     def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
-        """Refuse a task whose predictions members cannot average."""
+        """Refuse a task whose predictions members cannot average, and modules whose input holds no batch of rows."""
         if probe.task.name not in self.learns():
             raise ConfigError(
                 f"strategy.name=lora_ensemble: averages the members' probabilities of classes, and data.task="
                 f"{probe.task.name} has one of every word at every token; use another method"
             )
+        if probe.mixed and self.count(probe.rank) > 1:
+            raise ConfigError(f"strategy.name=lora_ensemble: {inseparable(by_names(probe.mixed))}")
 
     def count(self, rank: int) -> int:
         """Return the number of members, of uniform LoRA's rank."""

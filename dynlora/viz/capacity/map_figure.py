@@ -96,11 +96,12 @@ def _draw_budget(drawn: go.Figure, budget: pd.DataFrame, view: MapView, colours:
         type="line", xref="paper", x0=0, x1=1, yref="y2", y0=100, y1=100,
         line={"color": colours.muted, "width": 1, "dash": "dot"},
     )  # fmt: skip
+    ticks = {100.0: "100 %"} if bottom >= 99.9 else {round(bottom, 1): f"{bottom:.1f} %", 100.0: "100 %"}
     drawn.update_layout(
         yaxis2={
             **theme.axis(colours), "domain": [0.88, 1], "anchor": "x", "fixedrange": True, "showgrid": False,
-            "range": [bottom - 0.25 * reach, top + 0.7 * reach], "tickvals": [round(bottom, 1), 100],
-            "ticktext": [f"{bottom:.1f} %", "100 %"] if bottom < 99.9 else ["100 %"] * 2,
+            "range": [bottom - 0.25 * reach, top + 0.7 * reach], "tickvals": list(ticks),
+            "ticktext": list(ticks.values()),
         }
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, dots, line
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import lines, run_summary, strong_language, written
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import metric_words, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
@@ -128,7 +128,7 @@ def compared_curves(found: Compared) -> None:
     left, right = st.columns(2)
     for place, label, split, name, title, key in (
         (left, "Training loss", "train", "loss", smoothed, "loss"),
-        (right, f"Held-out {found.metric}", "validation", found.metric,
+        (right, f"Held-out {metric_words(found.metric)}", "validation", found.metric,
          f"{found.metric} (held-out)", "metric"),
     ):  # fmt: skip
         is_train = split == "train"
@@ -249,10 +249,10 @@ def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: 
     if not sides[0].differences:
         note("These runs have no losses of shared examples yet. The last evaluation records them.")
         return
-    for place, side in zip(st.columns(2), sides, strict=True):
-        if side.differences:
-            rows = paired_difference.forest(side.differences)
-            words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
-            with place:
-                figure = compare_figures.forest(rows, side.title, colours())
-                chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
+    shown = [side for side in sides if side.differences]
+    for place, side in zip(st.columns(max(2, len(shown))), shown, strict=False):
+        rows = paired_difference.forest(side.differences)
+        words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
+        with place:
+            figure = compare_figures.forest(rows, side.title, colours())
+            chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")

@@ -15,7 +15,7 @@ from dynlora.viz.kit.config_fields import SOURCES, flat
 from dynlora.viz.kit.lines import smoothed
 from dynlora.viz.kit.run_summary import format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.stats import LOW_IS_GOOD, spearman
-from dynlora.viz.kit.text import listed, number, one_line, source_name
+from dynlora.viz.kit.text import listed, metric_words, number, one_line, source_name
 
 METHOD = "strategy.name"
 """The setting whose value is shown with its fidelity."""
@@ -182,11 +182,13 @@ def best_first(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Grou
 def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the groups of `by_group` as people read them."""
     columns = {
-        "group": "configuration", "n": "runs", "mean": f"mean {metric}", "low": "lowest", "high": "highest",
+        "group": "configuration", "n": "runs", "mean": f"mean {metric_words(metric)}", "low": "lowest",
+        "high": "highest",
         "active": "adapter parameters in use",
     }  # fmt: skip
     found = table[list(columns)].rename(columns=columns)
-    found[[f"mean {metric}", "lowest", "highest"]] = found[[f"mean {metric}", "lowest", "highest"]].round(4)
+    results = [columns["mean"], "lowest", "highest"]
+    found[results] = found[results].round(4)
     found["adapter parameters in use"] = found["adapter parameters in use"].round().astype("Int64")
     return found
 

@@ -24,7 +24,7 @@ class Side(NamedTuple):
     """One number that two groups of runs are set against each other in.
 
     Attributes:
-        key: loss or accuracy.
+        key: loss, accuracy or exact_match.
         differences: by seed, one value a row, the second run of a pair minus the first; empty when not recorded.
         what: the unit and the rows, in words.
         title: of an axis, with which side is better.
@@ -38,6 +38,12 @@ class Side(NamedTuple):
     title: str
     low_is_good: bool
     digits: int
+
+
+EXACT_MATCH = (
+    "points of exact match on generated texts", "Exact match difference (points; right is better)", False, 1,
+)  # fmt: skip
+"""What else a `Side` of exact match holds."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,10 @@ class RunPairs:
     ask: Ask
 
     def differences(self, pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
-        """Return what the runs of each pair differ by: loss, then accuracy.
+        """Return what the runs of each pair differ by: loss, accuracy, and exact match where both wrote texts.
 
-        On all held-out rows where the runs have recorded them, else on the probe set.
+        On all held-out rows where the runs have recorded them, else on the probe set; exact match on the prompts that
+        both continued at their last evaluations.
 
         Args:
             pairs: (seed, first run, second run), as `pairing.pairs` returns them.
@@ -70,10 +77,12 @@ class RunPairs:
         right = {seed: 100 * values for seed, values in (rights[0] or rights[1]).items()}
         where = ["held-out examples" if part[0] else "the probe set" for part in (losses, rights)]
         titles = "Loss difference (nats; left is better)", "Accuracy difference (points; right is better)"
-        return [
+        sides = [
             Side("loss", losses[0] or losses[1], f"nats of loss on {where[0]}", titles[0], True, 4),
             Side("accuracy", right, f"points of accuracy on {where[1]}", titles[1], False, 1),
         ]
+        matches = _known({seed: self._exact_match(a, b) for seed, a, b in pairs})
+        return [*sides, Side("exact_match", matches, *EXACT_MATCH)] if matches else sides
 
     def _held_out(self, first: str, second: str) -> _Both | None:
         """Return (loss, right answers) of the second run minus the first by held-out row; None when not recorded."""
@@ -83,6 +92,18 @@ class RunPairs:
         right = [self._right(run) if self.summaries[first].get("labels") else None for run in (first, second)]
         both = None if right[0] is None or right[1] is None else right[1] - right[0]
         return losses[1] - losses[0], both
+
+    def _exact_match(self, first: str, second: str) -> np.ndarray | None:
+        """Return 100 where only the second run's text is right, -100 where only the first's, 0 elsewhere.
+
+        Of the held-out prompts that both continued; None where there is none.
+        """
+        right = [self._last(run, "held_out_exact_match") for run in (first, second)]
+        if right[0] is None or right[1] is None or len(right[0]) != len(right[1]):
+            return None
+        difference = 100 * (right[1] - right[0])
+        both = difference[np.isfinite(difference)]
+        return both if len(both) else None
 
     def _right(self, run: str) -> np.ndarray | None:
         """Return 1 for each held-out row that was answered right at the last evaluation, 0 for the others.
@@ -116,5 +137,8 @@ class RunPairs:
 
 
 def _part(differences: Mapping[int, _Both | None], part: int) -> BySeed:
-    known = {seed: both[part] for seed, both in differences.items() if both is not None}
-    return paired_difference.same_length({seed: values for seed, values in known.items() if values is not None})
+    return _known({seed: both[part] for seed, both in differences.items() if both is not None})
+
+
+def _known(differences: Mapping[int, np.ndarray | None]) -> BySeed:
+    return paired_difference.same_length({seed: one for seed, one in differences.items() if one is not None})

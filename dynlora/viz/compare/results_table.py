@@ -18,7 +18,7 @@ from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.scatter_model import USED, Row, numbers
 from dynlora.viz.compare.seed_groups import grouped, methods
 from dynlora.viz.kit.run_summary import main_metric
-from dynlora.viz.kit.text import one_line, source_name
+from dynlora.viz.kit.text import metric_words, one_line, source_name
 
 ROWS = {"method": "One row per method", "configuration": "One row per configuration"}
 """What a row can stand for: name in the address, and words."""
@@ -125,7 +125,7 @@ def _key(row: Row) -> _Key:
 def _columns(rows: Sequence[Row]) -> dict[_Key, str]:
     """Return the words of each data set with its metric; equal words get what differs in the settings, or a number."""
     keys = list(dict.fromkeys(_key(row) for row in rows))
-    words = [f"{one_line(source_name(data), 40)} ({one_line(metric, 20)})" for data, metric, _ in keys]
+    words = [f"{one_line(source_name(data), 40)} ({metric_words(metric)})" for data, metric, _ in keys]
     said = [_told_apart(word, key, [k for k, same in zip(keys, words, strict=True) if same == word])
             for word, key in zip(words, keys, strict=True)]  # fmt: skip
     return {

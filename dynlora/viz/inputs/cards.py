@@ -8,7 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
-from dynlora.viz.inputs import token_losses
+from dynlora.viz.inputs import token_losses, token_trace
+from dynlora.viz.inputs.token_trace import TokenTrace
 from dynlora.viz.inputs.view import InputsView
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.token_text import cut_words, tokens_html
@@ -16,7 +17,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, number_columns, under
 from dynlora.viz.ui.model_client import ask_model, in_background
 from dynlora.viz.ui.run_picker import has_model
-from dynlora.viz.ui.url_state import choose, segmented
+from dynlora.viz.ui.url_state import among_steps, choose, segmented
 
 MOST_EXAMPLES = 64
 """Probe examples whose tokens are looked at together."""
@@ -32,12 +33,14 @@ def loss_cards(view: InputsView, *, has_best: bool) -> None:
     frame = token_losses.by_example(view.examples, first)
     with card("Loss change by example", "helped"):
         _examples(frame, view.step)
-    if not has_model(view.folder):
-        with card("Loss by token", "token-view"):
-            note("This run kept no adapter, so the loss of single tokens cannot be computed.")
-        return
+    trace = _trace(view)
     with card("Loss by token", "token-view"):
-        _one_example(view, has_best=has_best)
+        if trace is None and not has_model(view.folder):
+            note("This run recorded no token losses and kept no adapter, so the loss of single tokens is not known.")
+        else:
+            _one_example(view, trace, has_best=has_best)
+    if not has_model(view.folder):
+        return
     with card("Tokens with the largest loss change", "helped-tokens"):
         _tokens(view, frame)
 
@@ -52,7 +55,17 @@ def _examples(frame: pd.DataFrame, step: int) -> None:
     under(f"{token_losses.example_caption(frame, step)} Base: the loss at step 0.", shown, "helped")
 
 
-def _one_example(view: InputsView, *, has_best: bool) -> None:
+def _trace(view: InputsView) -> TokenTrace | None:
+    """Return the token losses that the run recorded at its evaluations."""
+    if token_trace.SIGNAL not in cached_queries.signal_names(view.folder):
+        return None
+    events = cached_queries.ask_events(queries.events_frame, view.folder, (token_trace.EVENT,))
+    return token_trace.recorded(
+        events, cached_queries.ask_events(queries.signal_frame, view.folder, token_trace.SIGNAL)
+    )
+
+
+def _one_example(view: InputsView, trace: TokenTrace | None, *, has_best: bool) -> None:
     """Draw one example with each token in the colour of its loss."""
     shown = strong_language.presentable_first(view.examples)
     labels = {str(index): label for index, label in strong_language.labels(shown).items()}
@@ -67,21 +80,34 @@ def _one_example(view: InputsView, *, has_best: bool) -> None:
         token_losses.DIFFERENCE,
         token_losses.COLOURINGS.__getitem__,
     )
-    found = _losses(view, shown.loc[int(wanted)], has_best=has_best)
+    if trace is not None and trace.covers(int(wanted)):
+        found = _recorded(view, trace, int(wanted))
+    else:
+        note(token_trace.why_not(trace))
+        found = _losses(view, shown.loc[int(wanted)], has_best=has_best) if has_model(view.folder) else {}
     if not found:
         return
     scale = token_losses.HELPS if colouring == token_losses.DIFFERENCE else token_losses.COSTS
     st.html(tokens_html(token_losses.lines_of(found, colouring), scale, colours()))
-    last = list(found.values())[-1]
-    words = f"{token_losses.token_caption(last)}{cut_words(len(last['tokens']))}"
-    under(words, token_losses.token_frame(last), "token-view")
+    first = next(iter(found.values()))
+    words = f"{token_losses.token_caption(first)}{cut_words(len(first['tokens']))}"
+    under(words, token_losses.token_frame(first), "token-view")
+
+
+def _recorded(view: InputsView, trace: TokenTrace, example: int) -> dict[str, dict[str, Any]]:
+    """Draw the slider over evaluations; return the tokens of an example at the chosen one and at the last, by name."""
+    best = (view.summary.get("best") or {}).get("step")
+    words = token_trace.step_words(trace, best if isinstance(best, int) else None)
+    step = among_steps("token-step", "Evaluation at step", list(trace.steps), words.__getitem__)
+    shown = dict.fromkeys((step, trace.steps[-1]))
+    return {f"adapter, step {words[one]}": trace.at(example, one) for one in shown}
 
 
 def _losses(view: InputsView, row: Any, *, has_best: bool) -> dict[str, dict[str, Any]]:
     """Return what the best and the last adapter make of an example, by their names; empty where they cannot say."""
     pair = row["text_pair"] if isinstance(row["text_pair"], str) else None
     found = {}
-    for which in ("best", "last") if has_best else ("last",):
+    for which in ("last", "best") if has_best else ("last",):
         answer = ask_model(view.folder, "example_losses", which=which, text=row["text"], pair=pair)
         if answer is None:
             return {}

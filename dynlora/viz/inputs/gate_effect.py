@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.text import signed
+from dynlora.viz.kit.text import metric_words, signed
 
 PERMUTATIONS = 500
 LEVEL = 0.95
@@ -73,7 +73,9 @@ def _explained(member: np.ndarray, values: np.ndarray, total: np.ndarray) -> np.
     return np.divide(between, total, out=np.zeros_like(between), where=total > 0)
 
 
-def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, scores: pd.DataFrame) -> pd.DataFrame:
+def served(
+    gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, scores: pd.DataFrame, metric: str | None
+) -> pd.DataFrame:
     """Return one row per group: its results, and the modules whose gates are larger or smaller for it beyond chance.
 
     Args:
@@ -81,8 +83,12 @@ def served(gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None
         modules: as `capacity.described` returns them.
         effect: of the gates, or None.
         scores: columns group, loss and metric; ece and brier where they were recorded.
+        metric: that decides, whose values the column metric holds; None where the run does not say.
     """
-    words = {"loss": "held-out loss", "metric": "held-out score", "ece": "calibration error", "brier": "Brier score"}
+    words = {
+        "loss": "held-out loss", "metric": f"held-out {metric_words(metric or 'metric')}", "ece": "calibration error",
+        "brier": "Brier score",
+    }  # fmt: skip
     found = scores.rename(columns=words).reset_index(drop=True)
     if effect is None or gates.empty or len(gates) != len(found):
         return found

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.viz.kit.stats import LOW_IS_GOOD
+from dynlora.viz.kit.text import metric_words
 from dynlora.viz.kit.written import as_written
 
 
@@ -73,7 +74,7 @@ def group_label(kind: str) -> str:
 def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
     """Return the axis title of a number of the groups, and whether low is good."""
     if kind == "metric":
-        return metric or "score", metric in LOW_IS_GOOD
+        return metric_words(metric or "metric"), metric in LOW_IS_GOOD
     if kind == "token_accuracy":
         return group_label(kind), False
     return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, group_label(kind)), True

@@ -18,7 +18,7 @@ SHARES = (
     "exact_match",
 )
 CORRELATIONS = ("matthews", "pearson", "spearman")
-FROM_ZERO = ("loss", "mse", "mae", "rmse")
+FROM_ZERO = ("loss", "mse", "mae", "rmse", "mean_squared_error")
 FROM_ONE = ("perplexity",)
 OWN_SCALE = (*FROM_ONE, *FROM_ZERO)
 """Metrics without an upper end: on one axis with fractions they would flatten them."""
@@ -26,7 +26,7 @@ OWN_SCALE = (*FROM_ONE, *FROM_ZERO)
 
 def limits(metric: str) -> tuple[float | None, float | None]:
     """Return the least and the greatest value that a metric can have; None where there is no such value."""
-    name = metric.split(" (")[0].strip().lower()
+    name = metric.split(" (")[0].strip().lower().removesuffix(" correlation").replace(" ", "_")
     if name in SHARES:
         return 0.0, 1.0
     if name in CORRELATIONS:

@@ -53,6 +53,7 @@ button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; 
   .st-key-views-of-run {{ column-gap: 0.2rem; }}
   .st-key-views-of-run a {{ padding: 0.25rem 0.45rem 0.25rem 0; }}
   .st-key-tour-hint {{ flex-wrap: wrap !important; }}
+  [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
   [class*="st-key-method-head-"] [data-testid="stCaptionContainer"] {{ display: none; }}
   [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
   [class*="st-key-card-"] {{ padding: 0.7rem 0.6rem; }}

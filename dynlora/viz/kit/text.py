@@ -124,6 +124,15 @@ def score(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < LARGE else f"{value:.2e}"
 
 
+METRIC_WORDS = {"f1": "F1", "macro_f1": "macro F1", "mse": "mean squared error", "matthews": "Matthews correlation",
+                "pearson": "Pearson correlation", "spearman": "Spearman correlation"}  # fmt: skip
+
+
+def metric_words(name: str) -> str:
+    """Return what people call a metric, on one line."""
+    return METRIC_WORDS.get(name) or one_line(name.replace("_", " "), 40)
+
+
 def signed(value: float, digits: int) -> str:
     """Return a number with its sign, a true minus where it is negative; one beyond reading as a power of ten."""
     return f"{value:+.{digits}{'f' if abs(value) < LARGE else 'e'}}".replace("-", "−")

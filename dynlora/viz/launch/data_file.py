@@ -11,13 +11,14 @@ from dynlora.data_files import binary_file, reader
 from dynlora.data_files.columns import guessed, guessed_kind, guessed_written
 from dynlora.data_files.conversations import is_conversation
 from dynlora.data_files.opening import ending_of, is_table
+from dynlora.errors import DataError
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import listed, one_line, plural
 from dynlora.viz.launch.data_kind import as_text
 
 __all__ = [
     "first_rows", "groupable", "guessed", "guessed_kind", "guessed_written", "has_encoding", "label_caption", "shown",
-    "table_of", "with_values",
+    "table_of", "why_no_table", "with_values",
 ]  # fmt: skip
 
 READ_ROWS = 200
@@ -36,6 +37,15 @@ def table_of(path: Path) -> Path | None:
             return path
         return next((entry for entry in reader.files_of(path).get("train", [])), None)
     return path if is_table(path) and path.is_file() else None
+
+
+def why_no_table(folder: Path) -> str:
+    """Return why no table of a folder can be trained on, as training says it."""
+    try:
+        reader.read_sides(folder, 1)
+    except DataError as error:
+        return str(error)
+    return f"{folder.name}: has no table to pick columns of"  # the folder has changed meanwhile
 
 
 def has_encoding(path: Path) -> bool:

@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora import assets
+from dynlora.assets.hub_search import is_off
 from dynlora.config import GENERATIVE
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
@@ -20,7 +21,7 @@ from dynlora.viz.launch import data_check, data_check_card, data_columns, data_f
 from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import asked_for_texts, note
-from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.frame import guarded, refusal
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
@@ -138,10 +139,33 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
     hub_search.pick("dataset", f"hub-{value}")
     name = kept_text("Hub id", value, "hub", 500, about)
+    folder = assets.cached_hub_dataset(name)
+    if folder is not None:
+        values = _picked(folder / "train.parquet", f"hub-{name}", start, name, is_same=wanted == name)
+        return Source({"data.name": name} | values | _kept_repairs(start, name))
+    if name:
+        _fetch_button(name)
     values = data_columns.typed(start, f"hub-{value}")
     if not name:
         return Source(values, "Enter the hub id of a data set first.")
     return Source({"data.name": name} | values | _kept_repairs(start, name))
+
+
+def _fetch_button(name: str) -> None:
+    """Offer to fetch a data set of the hub now, as a run does later, so that its columns can be picked by values."""
+    if is_read_only() or is_off():
+        return
+    help_text = (
+        "Downloads the data set as a run does, at most 2 GiB. It is kept, and its columns are shown with values."
+    )
+    if st.button("Download and show columns", icon=":material/download:", key="hub-fetch", help=help_text):
+        try:
+            with st.spinner("Downloading the data set"):
+                assets.resolve_hub_dataset(name)
+        except DynloraError as error:
+            st.error(refusal(error))
+        else:
+            st.rerun()
 
 
 def _uploaded(start: Mapping[str, Any]) -> Source:
@@ -191,6 +215,8 @@ def _local(start: Mapping[str, Any]) -> Source:
     except (OSError, ValueError) as error:
         return Source(missing=f"{text}: cannot be read ({error}); give another path.")
     if table is None:
+        if path.is_dir():
+            return Source(missing=f"{data_file.why_no_table(path)}.")
         if not path.exists():
             note(f"{path} does not exist; check the path.")
         return Source({"data.path": str(path)} | data_columns.typed(start, "path"))
@@ -201,6 +227,22 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     """Draw the columns of a table and its first rows; return which column is what."""
     is_same = start.get("data.path") == str(path)
     key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
+    values = _picked(table, key, start, table.name, is_same=is_same)
+    repairs = data_check_card.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
+    chosen = {"data.repair": repairs} if repairs else {}
+    return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
+
+
+def _picked(table: Path, key: str, start: Mapping[str, Any], title: str, *, is_same: bool) -> dict[str, Any]:
+    """Draw kind, encoding and columns of a table and its first rows; return what was chosen by dotted key.
+
+    Args:
+        table: that can be read.
+        key: of the elements.
+        start: starting values by dotted key.
+        title: of the table, for a person.
+        is_same: the starting values are of this table.
+    """
     has_encoding = data_file.has_encoding(table)
     left, right = st.columns([4, 1], vertical_alignment="bottom") if has_encoding else (st.container(), None)
     encoding = None
@@ -210,15 +252,13 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
         rows = _first_rows(str(table), data_check.version_of(table), encoding)
     kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
-    note(f"{table.name}, {rows.shape[1]} columns. {_caption(kind, rows, values)} First rows:")
+    note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values)} First rows:")
     shown = data_file.shown(rows)
     names = [str(name) for name in shown]
     if not asked_for_texts(strong_language.count(shown, names), f"first-rows-{key}"):
         shown = strong_language.hidden(shown, names)
     st.dataframe(shown, hide_index=True, width="stretch")
-    repairs = data_check_card.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
-    chosen = {"data.repair": repairs} if repairs else {}
-    return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
+    return values
 
 
 def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any]) -> str:

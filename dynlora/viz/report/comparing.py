@@ -175,7 +175,7 @@ def _paired(found: Compared, groups: Sequence[Group]) -> Part:
             words = compare_text.paired(
                 forest, groups[0].label, second.label, side.what, low_is_good=side.low_is_good, digits=side.digits
             )
-            title = f"{second.label} minus {groups[0].label}: {side.key}"
+            title = f"{second.label} minus {groups[0].label}: {side.key.replace('_', ' ')}"
             blocks.append(
                 Chart(title, partial(compare_figures.forest, forest, side.title), f"{words} {why}".strip(), forest)
             )

@@ -14,7 +14,7 @@ from dynlora import assets
 from dynlora.errors import DataError
 from dynlora.viz.inputs.model import told_apart
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import one_line, percent, plural, score, source_name
+from dynlora.viz.kit.text import metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.launch import data_file
 
 KINDS = {
@@ -87,18 +87,27 @@ def group_gates_caption(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
     )
 
 
+SCORED = {
+    "half": " Only the first half of each text is perturbed; the loss is that of the second half after it.",
+    "completion": " Only what comes before a completion or an answer is perturbed; the loss is that of what follows.",
+}
+"""What is scored of texts that are written."""
+
+
 def shift_caption(found: Mapping[str, Any], metric: str) -> str:
     """Return the sentence under a perturbation."""
-    before, after = found["before"]["metrics"].get(metric), found["after"]["metrics"].get(metric)
+    known = found["before"]["metrics"]
+    metric = next((name for name in (metric, "perplexity") if name in known), metric)  # texts are not generated here
+    before, after = known.get(metric), found["after"]["metrics"].get(metric)
     words = KINDS.get(str(found["kind"]), str(found["kind"]))
     gates = gate_distance(found["before"], found["after"])
     moved = "" if gates is None else f" Gates change by {gates:.4f} on average."
     changed = f"{percent(found['changed'])} of {plural(found['before']['rows'], 'prediction')} change"
     blind = " The loss does not change: the tokenizer may ignore upper case." if _only_case(found) else ""
     return (
-        f"{one_line(words.capitalize(), 40)} ({percent(found['strength'], 0)}): {metric} changes from "
+        f"{one_line(words.capitalize(), 40)} ({percent(found['strength'], 0)}): {metric_words(metric)} changes from "
         f"{score(before)} to "
-        f"{score(after)}; {changed}.{moved}{blind}"
+        f"{score(after)}; {changed}.{moved}{blind}{SCORED.get(str(found.get('scored')), '')}"
     )
 
 

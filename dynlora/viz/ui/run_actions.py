@@ -15,9 +15,9 @@ from dynlora.jobs import launch
 from dynlora.jobs.launch import in_queue
 from dynlora.store import queries
 from dynlora.viz.kit import run_colours, theme
-from dynlora.viz.kit.text import plural
+from dynlora.viz.kit.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import DOT, dot_column, with_dots
+from dynlora.viz.ui.cards import DOT, dot_column, safe, with_dots
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 from dynlora.viz.ui.toasts import announce
@@ -63,7 +63,7 @@ def runs_grid(table: pd.DataFrame) -> Picked:
     dots = [theme.CATEGORICAL[run_colours.own_place(run_id)] for run_id in ids]
     state = st.dataframe(
         with_dots(table, dots), key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode=MODES,
-        selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}"),
+        selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}", result_title(table)),
         height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=[DOT, *_used(table)],
     )  # fmt: skip
     opened = st.session_state.get(f"open-{key}")
@@ -79,12 +79,29 @@ def runs_grid(table: pd.DataFrame) -> Picked:
 def _used(table: pd.DataFrame) -> list[str]:
     """Return the columns that say something: no tags and notes while nobody wrote any, nothing that all rows share."""
     empty = [name for name in ("tags", "note") if not table[name].map(len).sum()]
-    alike = [name for name in ("metric", "model", "data", "where") if len(table) > 1 and table[name].nunique() == 1]
-    return [name for name in table.columns if name not in {*empty, *alike}]
+    alike = [name for name in ("model", "data", "where") if len(table) > 1 and table[name].nunique() == 1]
+    named = ["metric"] if len(_metrics(table)) < 2 else []
+    return [name for name in table.columns if name not in {*empty, *alike, *named}]
 
 
-def _columns(opened: str) -> dict[str, Any]:
-    """Return how the columns of the table are drawn; a click on a name is kept under the key `opened`."""
+def _metrics(table: pd.DataFrame) -> list[str]:
+    """Return the metrics that decide in the runs of a table, each once; those without an evaluation have none yet."""
+    return [name for name in dict.fromkeys(table["metric"]) if name]
+
+
+def result_title(table: pd.DataFrame) -> str:
+    """Return the title of the column of results: the metric where all share one; else each stands beside its value."""
+    names = _metrics(table)
+    return sentence_case(metric_words(names[0])) if len(names) == 1 else "Result"
+
+
+def _columns(opened: str, result: str) -> dict[str, Any]:
+    """Return how the columns of the table are drawn.
+
+    Args:
+        opened: key under which a click on a name is kept.
+        result: title of the column of results.
+    """
     column = st.column_config
     return {
         DOT: dot_column("The run's colour in the charts of Compare.", pinned=True),
@@ -104,7 +121,7 @@ def _columns(opened: str) -> dict[str, Any]:
         "trend": column.LineChartColumn(
             "Trend", width="small", help="The last evaluations. Before the second evaluation: the training loss."
         ),
-        "result": column.NumberColumn("Result", format="%.3f", help="The deciding metric at the last evaluation."),
+        "result": column.NumberColumn(safe(result), format="%.3f", help="The deciding metric at the last evaluation."),
         "tags": column.ListColumn("Tags", width="medium"),
         "seed": column.NumberColumn("Seed", format="%d", width="small"),
         "of budget": column.NumberColumn("Budget (%)", format="%.1f", width="small", help="Budget used."),

@@ -78,6 +78,24 @@ def choose(
     )
 
 
+def among_steps(name: str, label: str, steps: Sequence[int], words: Callable[[Any], str] = str) -> int:
+    """Draw a slider over some steps and return the chosen one; without one in the address it is the last.
+
+    Args:
+        name: in the address.
+        label: of the control.
+        steps: rising, at least one; with one there is nothing to choose.
+        words: what a step is called.
+    """
+    if len(steps) < 2:
+        return steps[-1]
+    key = f"address-{name}-{len(steps)}"
+    put(key, from_address(name, steps, steps[-1]))
+    return st.select_slider(
+        label, steps, key=key, format_func=words, on_change=_changed, args=(name, key, steps[-1])
+    )  # fmt: skip
+
+
 def step_slider(last: int, bound: int, label: str = "Step") -> int:
     """Draw the step control and return the chosen step; without one in the address it is the last.
 

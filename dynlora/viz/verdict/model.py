@@ -16,7 +16,7 @@ from dynlora.viz.compare.paired_difference import Difference
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit.config_fields import set_values
-from dynlora.viz.kit.run_summary import is_uniform, main_metric
+from dynlora.viz.kit.run_summary import is_uniform, loss_unit, main_metric
 from dynlora.viz.kit.stats import t_reach
 
 Summary = Mapping[str, Any]
@@ -239,12 +239,13 @@ def _contest(
     other = seed_groups.other_differences(members[group.runs[0]], members[baseline.runs[0]])
     if not sides:
         return Contest(group, other=other, why=why or "The runs have no results on common held-out examples.")
-    side = _decisive_side(sides)
+    summary = members[group.runs[0]]
+    side = _decisive_side(sides, main_metric(summary)[0])
     rows = list(side.differences.values())
     shown, level = paired_difference.interval(rows), 1 - (1 - LEVEL) / of
     excludes_0 = shown.low > 0 or shown.high < 0
-    has_labels = bool(members[group.runs[0]].get("labels"))
-    unit = "points" if side.key == "accuracy" else "nats" if has_labels else ""
+    unit = "nats" if loss_unit(summary) == "nats" else ""
+    unit = "points" if side.key in ("accuracy", "exact_match") else unit
     is_clear = excludes_0 and len(rows) >= FEWEST_SEEDS and over_seeds(rows, level) < abs(shown.mean)
     return Contest(group, side, unit, shown, is_clear, _needed(rows, level), why, other)
 
@@ -266,7 +267,8 @@ def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
     return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if over_seeds(rows, level, n) < mean), None)
 
 
-def _decisive_side(sides: Sequence[Side]) -> Side:
-    """Return the difference in accuracy, or where no answer differs, the one in loss."""
-    told = [side for side in sides if any(rows.any() for rows in side.differences.values())]
-    return next((side for side in told or sides if side.key == "accuracy"), (told or list(sides))[0])
+def _decisive_side(sides: Sequence[Side], metric: str) -> Side:
+    """Return the difference in the metric that decides, else in accuracy, or where no answer differs, in loss."""
+    told = [side for side in sides if any(rows.any() for rows in side.differences.values())] or list(sides)
+    by_key = {side.key: side for side in reversed(told)}
+    return by_key.get(metric) or by_key.get("accuracy") or told[0]

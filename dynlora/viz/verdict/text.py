@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import listed, one_line, plural, rough_duration, score, signed, source_name
+from dynlora.viz.kit.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
 from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Contest, Verdict
 from dynlora.viz.verdict.next_runs import NextRuns
 
@@ -58,7 +58,7 @@ def _no_contest(found: Verdict, where: str) -> str:
     mean = score(found.means[found.baseline.label])
     missing = "other configuration" if found.is_plain else "plain LoRA run"
     return (
-        f"{where}, {_name(found.baseline.label)} reaches {one_line(found.metric, 30)} {mean} "
+        f"{where}, {_name(found.baseline.label)} reaches {metric_words(found.metric)} {mean} "
         f"({plural(len(found.baseline.runs), 'seed')}). There is no {missing} of this model, data set and length to "
         "compare it with."
     )
@@ -74,7 +74,7 @@ def difference(contest: Contest) -> str:
     if found is None or side is None:
         return "–"
     mean, low, high = (signed(value, side.digits) for value in (found.mean, found.low, found.high))
-    measured = f"{side.key} {mean} {contest.unit}".strip()
+    measured = f"{side.key.replace('_', ' ')} {mean} {contest.unit}".strip()
     return f"{measured}, 95 % CI {low} to {high}, {plural(found.seeds, 'seed')}"
 
 
@@ -140,7 +140,7 @@ def table(found: Verdict) -> pd.DataFrame:
         rows.append(
             {
                 "configuration": group.label,
-                f"mean {found.metric}": round(found.means[group.label], 4),
+                f"mean {metric_words(found.metric)}": round(found.means[group.label], 4),
                 "seeds": len(group.runs),
                 "difference from the baseline": "baseline" if group is found.baseline else _shown(contest),
                 "also differs in": "" if contest is None else ", ".join(contest.other),

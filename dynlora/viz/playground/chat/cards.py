@@ -177,21 +177,29 @@ def _token_card(answer: Answer) -> None:
 def _ablation_card(answer: Answer) -> None:
     """Draw what the text loses without each module, measured when asked for."""
     with card("Attribution by module", "carry"):
+        found = ask_model(answer.voice.folder, "estimate_text", ids=answer.ids, **answer.asked)
+        if found is None:
+            return
         note(
-            "Change of log p(text) when the adapter of one module is switched off. Each module needs one forward pass "
-            "over prompt and text."
+            "Change of log p(text) when the adapter of one module is switched off: first a first-order estimate of all "
+            "modules from one backward pass. The measurement takes a forward pass for each module, the largest "
+            "estimates first; Cancel keeps what is measured."
         )
         messages = in_background(
             "text-ablation", "Measure all modules", "modules", answer.voice.folder, "ablate_text", ids=answer.ids,
             **answer.asked,
         )  # fmt: skip
-        frame = chat_model.ablation_frame(messages, cached_queries.modules(answer.voice.folder))
+        modules = cached_queries.modules(answer.voice.folder)
+        estimates = chat_model.estimate_frame(found["adds"], modules)
+        frame = chat_model.ablation_frame(messages, modules) if messages else estimates
         if frame.empty:
             return
+        caption = chat_model.ablation_caption(frame, estimates) if messages else chat_model.estimate_caption(frame)
         left, right = st.columns(2)
         with left:
             bars = chat_figures.ablation_bars(frame, colours())
-            chart(bars, chat_model.ablation_caption(frame), frame.drop(columns="position"), "carry")
+            chart(bars, caption, frame.drop(columns="position"), "carry")
         with right:
-            told = "All modules, by kind and layer. Above zero the module makes the text more probable."
+            every = "All modules" if len(frame) == len(modules) else "The modules measured so far"
+            told = f"{every}, by kind and layer. Above zero the module makes the text more probable."
             chart(chat_figures.ablation_map(frame, colours()), told, frame.drop(columns="position"), "carry-map")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, sentence_case
 from dynlora.viz.ui.model_client import Streamed
 
@@ -234,8 +235,28 @@ def ablation_frame(messages: Sequence[Mapping[str, Any]], modules: pd.DataFrame)
     )
 
 
-def ablation_caption(frame: pd.DataFrame) -> str:
-    """Say which modules a text depends on."""
+def estimate_frame(adds: Sequence[float | None], modules: pd.DataFrame) -> pd.DataFrame:
+    """Return to first order what each module adds to a text, as `ablation_frame` does; `adds` by position, nats."""
+    known = [
+        {"module": place, "adds": value, "changes": False} for place, value in enumerate(adds) if value is not None
+    ]
+    return ablation_frame(known, modules)
+
+
+def estimate_caption(frame: pd.DataFrame) -> str:
+    """Say which module adds most to a text by the estimate."""
+    best = frame.iloc[int(frame["adds"].abs().to_numpy().argmax())]
+    return (
+        f"Estimate of {plural(len(frame), 'module')}: the largest contribution is from {one_line(best['short'], 30)} "
+        f"({_signed(best['adds'])} nats)."
+    )
+
+
+def ablation_caption(frame: pd.DataFrame, estimates: pd.DataFrame) -> str:
+    """Say which modules a text depends on, and how well the estimates of `estimate_frame` rank those measured."""
+    both = frame.merge(estimates[["position", "adds"]], on="position", suffixes=("", "_estimate"))
+    alike = spearman(both["adds"], both["adds_estimate"])
+    agreement = "" if pd.isna(alike) else f" Rank correlation with the estimate: {alike:.2f}.".replace("-", "−")
     changing = int(frame["flips"].sum())
     order = frame.sort_values("adds", ascending=False)
     best, worst = order.iloc[0], order.iloc[-1]
@@ -247,7 +268,7 @@ def ablation_caption(frame: pd.DataFrame) -> str:
     low = f" Without {worst['short']} the text would be more probable ({_signed(worst['adds'])})."
     return (
         f"{said} The largest contribution is from {one_line(best['short'], 30)} ({_signed(best['adds'])} nats)."
-        f"{low if worst['adds'] < 0 else ''}"
+        f"{low if worst['adds'] < 0 else ''}{agreement}"
     )
 
 
