@@ -180,8 +180,10 @@ def curve_card(shown: Shown) -> None:
         share = shrink_model.kept_share(shown.found, shown.size)
         figure = shrink_figures.curve(points, share, shown.tolerance, colours())
         chart(figure, shrink_text.curve(shown.found), points, "shrink-curve")
-        st.markdown(f"**At {safe(percent(shown.size.share, 0))} of the parameters, kept by**")
-        rows(shrink_model.compared(shown.found, shown.size.share).round(4))
+        near = shrink_model.compared_share(shown.found, shown.size.share)
+        if near is not None:
+            st.markdown(f"**Ways to choose, at {safe(percent(near, 0))} of the parameters**")
+            rows(shrink_model.compared(shown.found, near).round(4))
 
 
 def picture_card(shown: Shown) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -112,16 +112,21 @@ def values_text(values: Mapping[str, Any]) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
-def compared(found: Compressed, share: float, methods: Sequence[str] = METHODS) -> pd.DataFrame:
-    """Return what each way to choose costs at the size nearest to a share: method, parameters and the loss's change."""
+def compared_share(found: Compressed, share: float) -> float | None:
+    """Return the size nearest to a share at which every way to choose was measured; None where there is none."""
+    measured = [{size.share for size in found.of_method(method)} for method in METHODS]
+    common = set.intersection(*measured)
+    return min(common, key=lambda one: abs(one - share)) if common else None
+
+
+def compared(found: Compressed, share: float) -> pd.DataFrame:
+    """Return what each way to choose costs at a size: parameters, loss and its change with the interval."""
     rows = []
-    for method in methods:
-        sizes = found.of_method(method)
-        if sizes:
-            size = min(sizes, key=lambda one: abs(one.share - share))
-            worth = size.reported_on
-            rows.append({
-                "kept by": TITLES.get(method, method), "parameters": size.parameters, "loss": worth.loss,
-                "difference": worth.difference, "95 % CI from": worth.low, "to": worth.high,
-            })  # fmt: skip
+    for method in METHODS:
+        size = next(one for one in found.of_method(method) if one.share == share)
+        worth = size.reported_on
+        rows.append({
+            "kept by": TITLES[method], "parameters": size.parameters, "loss": worth.loss,
+            "loss change": worth.difference, "95 % CI from": worth.low, "to": worth.high,
+        })  # fmt: skip
     return pd.DataFrame(rows)
