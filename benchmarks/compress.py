@@ -134,7 +134,7 @@ def main() -> None:
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
-    steps, seeds = (10, 1) if arguments.quick else (arguments.steps, arguments.seeds)
+    steps, seeds = (40, 1) if arguments.quick else (arguments.steps, arguments.seeds)
     file, runs = "compress-quick" if arguments.quick else "compress", {}
     with tempfile.TemporaryDirectory() as place:
         for seed in range(seeds):

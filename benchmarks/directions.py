@@ -71,6 +71,13 @@ def quality(figures: Mapping[str, Any]) -> Claims:
                 yield f"{row['method']} keeps the budget", row["parameters"][1] <= row["budget"]
 
 
+def compress(figures: Mapping[str, Any]) -> Claims:
+    """Half of the parameters costs least where the components with the largest effect stay."""
+    for rows in figures["summary"].values():
+        kept, drawn = (rows[f"loss, {method}, 50%"]["difference"][0] for method in ("global", "random"))
+        yield "one threshold over all modules costs less than random components", kept < drawn
+
+
 def domains(figures: Mapping[str, Any]) -> Claims:
     """Every domain is read by every side."""
     rows = figures["by_domain"]
@@ -114,6 +121,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         methods,
         knockouts,
         language_model,
+        compress,
     )
 }
 
