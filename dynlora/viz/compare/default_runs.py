@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,17 +30,18 @@ def default_runs(runs: pd.DataFrame) -> list[str]:
 
     First choice is the newest run, training or finished, that is no plain LoRA, beside plain LoRA on the same data, of
     the same length and with the same other settings; then the newest finished run beside another method on its task.
-    Without either among one's own runs, the samples are looked through in the same way; last come the newest two.
+    Without either among one's own runs, the samples are looked through in the same way, the task with most runs first;
+    last come the newest two.
 
     Args:
         runs: as `run_picker.list_all` returns them, those that can be read.
     """
-    plain = _Plain()
-    for among in (runs[runs["is_own"]], runs):
-        found = _beside_plain(among, runs, plain) or _beside_another(among, runs)
-        if found:
-            return found
-    return runs["id"].head(2).tolist()
+    own, plain = runs[runs["is_own"]], _Plain()
+    found = next(_beside_plain(own, runs, plain), None) or _beside_another(own, runs)
+    if found:
+        return found
+    samples = list(_beside_plain(runs, runs, plain))  # of several tasks: the one with most to see
+    return max(samples, key=len) if samples else _beside_another(runs, runs) or runs["id"].head(2).tolist()
 
 
 def left_alone(runs: pd.DataFrame, chosen: Sequence[str]) -> Row | None:
@@ -51,17 +52,18 @@ def left_alone(runs: pd.DataFrame, chosen: Sequence[str]) -> Row | None:
     return runs_table.plain_rows(own.head(1))[0]
 
 
-def _beside_plain(among: pd.DataFrame, runs: pd.DataFrame, plain: _Plain) -> list[str]:
-    """Return the newest run that is not plain LoRA with the runs like it, where plain LoRA is one of them."""
-    done = runs[runs["status"] == "finished"]
+def _beside_plain(among: pd.DataFrame, runs: pd.DataFrame, plain: _Plain) -> Iterator[list[str]]:
+    """Yield, task by task, the newest run that is not plain LoRA with the runs like it, plain LoRA among them."""
+    done, seen = runs[runs["status"] == "finished"], set[tuple[Any, ...]]()
     for run in runs_table.plain_rows(among[among["status"].isin(SHOWN)].head(MOST_TRIED)):
-        if plain(run) is not False:
+        task = (run["model"], run["data"], run["max_steps"])
+        if task in seen or plain(run) is not False:
             continue
         alike = _like(done, run)
         baselines = [other for other in alike if plain(other)]
         if baselines:
-            return [run["id"], *_most_in_common(run, alike, seed_groups.configuration(baselines[0]))]
-    return []
+            seen.add(task)
+            yield [run["id"], *_most_in_common(run, alike, seed_groups.configuration(baselines[0]))]
 
 
 def _beside_another(among: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
