@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
 import sys, time
 from dynlora.inference.client import InferenceChild
-from dynlora.inference.kept_files import 
 child = InferenceChild()
 child.ask("progress", folder="none", which="last")
 print(child.pid, flush=True)
