@@ -88,7 +88,11 @@ def test_a_name_in_the_list_opens_the_run(server: str, page: Page) -> None:
 
 
 def test_the_middle_button_on_a_name_opens_the_run_in_another_tab(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
     table = table_of_runs(server, page)
+    address = page.locator('.st-key-list canvas tr[aria-rowindex="2"] td', has_text=f"run?run={OTHER}")
+    expect(address).to_be_attached()  # the canvas gets its cells for screen readers a little after it is drawn
     with page.context.expect_page() as opened:
         table.click(position={"x": NAME_AT, "y": ROW_HEIGHT + HALF}, button="middle", force=True)
     opened.value.wait_for_url(f"{server}/run?run={OTHER}")
