@@ -15,6 +15,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
-from benchmarks.intervals import interval
 from dynlora.config import parse_config
 from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.compress.plain import WEIGHTINGS
@@ -30,17 +30,30 @@ from dynlora.inference.compress import Compression
 from dynlora.training import run as training
 
 SHARES = (0.5, 0.25, 0.1)
-RANK, ROWS = 8, 1500
+RANK = 8
 TOLERANCE = 0.005
 
 
-def values_of(data: str, strategy: str, rank: int, seed: int, steps: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Setting:
+    """How much is trained and measured.
+
+    Attributes:
+        steps: optimizer steps of each run.
+        rows: held-out examples, at most.
+    """
+
+    steps: int
+    rows: int
+
+
+def values_of(data: str, strategy: str, rank: int, seed: int, setting: Setting) -> dict[str, Any]:
     """Return the values of one run; the scaling is 2 at every rank."""
     where = {"path": data} if Path(data).exists() else {"name": data}
     return {
-        "seed": seed, "data": {**where, "max_eval": ROWS}, "adapter": {"rank": rank, "alpha": 2 * rank},
-        "strategy": {"name": strategy}, "train": {"steps": steps},
-        "log": {"eval_every": steps, "checkpoint_every": steps},
+        "seed": seed, "data": {**where, "max_eval": setting.rows}, "adapter": {"rank": rank, "alpha": 2 * rank},
+        "strategy": {"name": strategy}, "train": {"steps": setting.steps},
+        "log": {"eval_every": setting.steps, "checkpoint_every": setting.steps},
     }  # fmt: skip
 
 
@@ -52,11 +65,11 @@ def trained(folder: Path, *of: Any) -> Path:
     return outcome.folder
 
 
-def sizes_of(folder: Path) -> dict[str, Any]:
+def sizes_of(folder: Path, rows: int) -> dict[str, Any]:
     """Return the losses of every held-out example at each size, by weighting and method."""
     found: dict[str, Any] = {}
     for weighting in WEIGHTINGS:
-        subject = Compression.of_run(folder, rows=ROWS, weighting=weighting)
+        subject = Compression.of_run(folder, rows=rows, weighting=weighting)
         found["full"] = {"parameters": subject.curve.adapter.parameters, "loss": subject.curve.whole.loss.tolist()}
         for method in METHODS:
             if method == "random" and weighting != WEIGHTINGS[0]:
@@ -68,27 +81,28 @@ def sizes_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def cut_to(folder: Path, parameters: int, weighting: str) -> dict[str, Any]:
+def cut_to(folder: Path, rows: int, parameters: int, weighting: str) -> dict[str, Any]:
     """Return the losses of an adapter that is cut to a number of parameters by the global threshold."""
-    subject = Compression.of_run(folder, rows=ROWS, weighting=weighting)
+    subject = Compression.of_run(folder, rows=rows, weighting=weighting)
     size = subject.curve.measured("global", min(1.0, parameters / subject.curve.adapter.parameters))
     return {"parameters": size.parameters, "loss": size.predictions.loss.tolist()}
 
 
-def whole(folder: Path) -> dict[str, Any]:
+def whole(folder: Path, rows: int) -> dict[str, Any]:
     """Return the losses of a run's adapter as it is exported, its gates at their means."""
-    subject = Compression.of_run(folder, rows=ROWS, weighting="plain")
+    subject = Compression.of_run(folder, rows=rows, weighting="plain")
     return {"parameters": subject.curve.adapter.parameters, "loss": subject.curve.whole.loss.tolist()}
 
 
-def one(data: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+def one(data: str, seed: int, setting: Setting, folder: Path) -> dict[str, Any]:
     """Train and measure the runs of one data set and seed."""
-    found = sizes_of(trained(folder, data, "lora", RANK, seed, steps))
-    wide = trained(folder, data, "lora", 2 * RANK, seed, steps)
+    found = sizes_of(trained(folder, data, "lora", RANK, seed, setting), setting.rows)
+    wide = trained(folder, data, "lora", 2 * RANK, seed, setting)
     for weighting in WEIGHTINGS:
-        found[f"rank {2 * RANK} cut to rank {RANK}, {weighting}"] = cut_to(wide, found["full"]["parameters"], weighting)
-    found[f"rank {2 * RANK}"] = whole(wide)
-    found["dynamic"] = whole(trained(folder, data, "dynamic", RANK, seed, steps))
+        small = cut_to(wide, setting.rows, found["full"]["parameters"], weighting)
+        found[f"rank {2 * RANK} cut to rank {RANK}, {weighting}"] = small
+    found[f"rank {2 * RANK}"] = whole(wide, setting.rows)
+    found["dynamic"] = whole(trained(folder, data, "dynamic", RANK, seed, setting), setting.rows)
     return found
 
 
@@ -102,14 +116,19 @@ def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for key in mine[0]:
             if key != "full":
                 losses = np.array([run[key]["loss"] for run in mine])
-                found[data][key] = {"parameters": mine[0][key]["parameters"], "difference": interval(losses - full)}
+                found[data][key] = {
+                    "parameters": mine[0][key]["parameters"],
+                    "difference": results.mean_and_ends(losses - full),
+                }
         for weighting in WEIGHTINGS:
             for share in SHARES:
                 ours, theirs = (
                     np.array([run[f"{weighting}, {method}, {share:.0%}"]["loss"] for run in mine])
                     for method in ("global", "uniform")
                 )
-                found[data][f"{weighting}, global - uniform, {share:.0%}"] = {"difference": interval(ours - theirs)}
+                found[data][f"{weighting}, global - uniform, {share:.0%}"] = {
+                    "difference": results.mean_and_ends(ours - theirs)
+                }
     return found
 
 
@@ -130,17 +149,19 @@ def main() -> None:
     parser.add_argument("--data", default="sentiment4", help="names or folders, separated by commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=1500, help="held-out examples, at most")
     parser.add_argument("--quick", action="store_true", help="few steps and one seed: does it work, nothing more")
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
-    steps, seeds = (40, 1) if arguments.quick else (arguments.steps, arguments.seeds)
+    setting = Setting(40, 200) if arguments.quick else Setting(arguments.steps, arguments.rows)
+    seeds = 1 if arguments.quick else arguments.seeds
     file, runs = "compress-quick" if arguments.quick else "compress", {}
     with tempfile.TemporaryDirectory() as place:
         for seed in range(seeds):
             for data in arguments.data.split(","):
-                found = runs[f"{Path(data).name}, seed {seed}"] = one(data, seed, steps, Path(place))
-                figures = {"steps": steps, "summary": summary(runs)}
+                found = runs[f"{Path(data).name}, seed {seed}"] = one(data, seed, setting, Path(place))
+                figures = {"steps": setting.steps, "summary": summary(runs)}
                 results.write(file, figures, "benchmarks.compress")
                 means = {key: round(float(np.mean(row["loss"])), 4) for key, row in found.items()}
                 print(f"{data}, seed {seed}: {json.dumps(means)}", flush=True)

@@ -11,6 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from dynlora.viz.compare.paired_difference import interval
+
 RESULTS = Path(__file__).resolve().parent / "results"
 QUICK = RESULTS.parent / "out"
 """Where quick runs leave what nobody keeps."""
@@ -51,6 +55,12 @@ def without_places(argument: str) -> str:
     if not path.is_absolute() and path.parts[:1] not in (("..",), ("~",)):
         return argument
     return option + equals + "/".join(part for part in path.parts[-2:] if part not in (path.anchor, "..", "~"))
+
+
+def mean_and_ends(differences: np.ndarray) -> list[float]:
+    """Return mean and 95 % interval of paired differences, (seeds, examples); both are drawn again."""
+    found = interval(list(differences))
+    return [found.mean, found.low, found.high]
 
 
 def write(name: str, figures: Any, module: str) -> Path:

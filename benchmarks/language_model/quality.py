@@ -27,7 +27,6 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
 from benchmarks.attribution import Racer
-from benchmarks.intervals import interval
 from benchmarks.language_model.sides import PeftSide, values_of
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.loop.trainer import Trainer
@@ -108,7 +107,7 @@ def summary(runs: Mapping[str, Mapping[str, Any]], seeds: int) -> dict[str, Any]
         both = [seed for seed in done if f"peft lora, seed {seed}" in runs]
         if side != "peft lora" and both:
             found[side]["against peft lora"] = {
-                name: interval(_array(runs, side, both, name) - _array(runs, "peft lora", both, name))
+                name: results.mean_and_ends(_array(runs, side, both, name) - _array(runs, "peft lora", both, name))
                 for name in ("loss", "right")
             }
     return found
