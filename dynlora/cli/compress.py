@@ -93,15 +93,19 @@ def shrink(asked: Asked) -> tuple[Any, str]:
     Raises:
         ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
     """
-    _check(asked)
     from dynlora.inference.compress import write_size
+    from dynlora.inference.export import check_out
+
+    _check(asked)
+    if asked.out is not None:
+        check_out(asked.out)
 
     subject = _subject(asked)
     folder = None if asked.is_brought else run_folder(asked.runs_dir, asked.run_id)
     wanted = subject.sizes(asked.which, _plan(asked))
     found = _last(_until_worse(wanted, None if asked.curve or asked.budget else asked.limit))
     chosen = _chosen(found, asked)
-    if folder is not None:
+    if folder is not None and asked.curve:  # a part of the sizes says nothing of the smallest that is good enough
         _keep(folder, found)
     written = None
     if asked.out is not None:
@@ -171,12 +175,11 @@ def _chosen(found: Compressed, asked: Asked) -> Size | None:
 
 
 def _keep(folder: Path, found: Compressed) -> None:
-    """Keep the curve for the pages, unless a fuller one of the same adapter is there."""
-    from dynlora.inference.kept_files import compress_file, compress_target
-    from dynlora.store.compressions import read_compressed, write_compressed
+    """Keep the curve for the pages, which offer sizes of the last adapter."""
+    from dynlora.inference.kept_files import compress_target
+    from dynlora.store.compressions import write_compressed
 
-    before = read_compressed(compress_file(folder))
-    if before is None or before.step != found.step or len(found.sizes) >= len(before.sizes):
+    if found.which == "last":
         write_compressed(compress_target(folder), found)
 
 

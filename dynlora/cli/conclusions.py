@@ -1,4 +1,4 @@
-"""What a run comes to, for `show --json`: the verdict on it against plain LoRA, and its ranks as PEFT takes them."""
+"""The conclusions about a run, for `show --json`: the verdict against plain LoRA, and its ranks as a LoraConfig."""
 
 from __future__ import annotations
 

@@ -134,14 +134,24 @@ def _padding(model: AdaptedModel) -> Padding | None:
     )
 
 
+def check_out(out: Path) -> Path:
+    """Return the place that is written to.
+
+    Raises:
+        ConfigError: when something is there already, but for an empty folder.
+    """
+    place = Path(os.path.realpath(out))
+    if place.exists() and (place.suffix.lower() == ARCHIVE or not place.is_dir() or any(place.iterdir())):
+        kind = "a file" if place.is_file() else "not an empty folder"
+        raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
+    return place
+
+
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
     """Lend an empty folder beside `out`, and put what was written there in its place when all went well."""
-    place = Path(os.path.realpath(out))
+    place = check_out(out)
     is_archive = place.suffix.lower() == ARCHIVE
-    if place.exists() and (is_archive or not place.is_dir() or any(place.iterdir())):
-        kind = "a file" if place.is_file() else "not an empty folder"
-        raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
     with storing(f"the export to {out}"):
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))

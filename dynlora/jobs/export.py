@@ -43,13 +43,14 @@ def exported(folder: Path, format: str) -> bytes:
         return out.read_bytes()
 
 
-def compressed(folder: Path, share: float, rows: int) -> bytes:
+def compressed(folder: Path, share: float, rows: int, weighting: str) -> bytes:
     """Return the .zip file of a run's adapter at a share of its parameters, as `dynlora compress` writes it.
 
     Args:
         folder: of the run.
         share: of the parameters, 0 to 1.
         rows: held-out examples that its cost is measured on.
+        weighting: what a component's effect is measured by.
 
     Raises:
         ConfigError: when the adapter cannot be taken apart; the text is the child's sentence.
@@ -59,6 +60,7 @@ def compressed(folder: Path, share: float, rows: int) -> bytes:
     with storing("the compressed adapter"), tempfile.TemporaryDirectory(prefix="dynlora-export-") as place:
         out = Path(place) / f"{folder.name}-small.zip"
         command = [sys.executable, "-m", "dynlora", "compress", folder.name, "--budget", f"{share:g}"]
-        command += ["--rows", str(rows), "--out", str(out), "--json", "--runs-dir", str(folder.parent)]
+        command += ["--rows", str(rows), "--weighting", weighting, "--out", str(out), "--json"]
+        command += ["--runs-dir", str(folder.parent)]
         answer_of(command, TIMEOUT_S, "the adapter was not compressed")
         return out.read_bytes()

@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from dynlora.errors import CorruptRunError
-from dynlora.safe_files import read_plain, write_text
-from dynlora.store import jsontext
-from dynlora.store.plain_values import count, items, number
+from dynlora.safe_files import write_text
+from dynlora.store.plain_values import count, items, number, read_checked
 
 COMPRESS_NAME = "compress.json"
 FORMAT = 1
@@ -92,6 +90,11 @@ class Compressed:
     planned: int
     sizes: tuple[Size, ...] = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all sizes were measured that were to be."""
+        return len(self.sizes) >= self.planned > 0
+
     def having(self, size: Size) -> Compressed:
         """Return these with one more."""
         return replace(self, sizes=(*self.sizes, size))
@@ -120,13 +123,7 @@ class Compressed:
 
 def read_compressed(path: Path) -> Compressed | None:
     """Return what a file holds, None when there is none or it cannot be trusted."""
-    text = read_plain(path, MAX_BYTES)
-    if text is None:
-        return None
-    try:
-        return _checked(jsontext.load_object(text))
-    except (CorruptRunError, TypeError, ValueError, KeyError, AttributeError):
-        return None
+    return read_checked(path, MAX_BYTES, _checked)
 
 
 def write_compressed(path: Path, found: Compressed) -> None:

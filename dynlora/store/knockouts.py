@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from dynlora.errors import CorruptRunError
-from dynlora.safe_files import read_plain, write_text
-from dynlora.store import jsontext
-from dynlora.store.plain_values import count, items, number
+from dynlora.safe_files import write_text
+from dynlora.store.plain_values import count, items, number, read_checked
 
 KNOCKOUT_NAME = "knockout.json"
 FORMAT = 1
@@ -97,13 +95,7 @@ class Knockouts:
 
 def read_knockouts(path: Path) -> Knockouts | None:
     """Return what a file holds, None when there is none or it cannot be trusted."""
-    text = read_plain(path, MAX_BYTES)
-    if text is None:
-        return None
-    try:
-        return _checked(jsontext.load_object(text))
-    except (CorruptRunError, TypeError, ValueError, KeyError):
-        return None
+    return read_checked(path, MAX_BYTES, _checked)
 
 
 def write_knockouts(path: Path, found: Knockouts) -> None:

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from dynlora.errors import CorruptRunError
+from dynlora.safe_files import read_plain
+from dynlora.store import jsontext
+
+Found = TypeVar("Found")
+
+
+def read_checked(path: Path, most: int, check: Callable[[Mapping[str, Any]], Found]) -> Found | None:
+    """Return what `check` makes of a JSON file of at most `most` bytes; None where there is none to be trusted."""
+    text = read_plain(path, most)
+    if text is None:
+        return None
+    try:
+        return check(jsontext.load_object(text))
+    except (CorruptRunError, TypeError, ValueError, KeyError, AttributeError):
+        return None
 
 
 def items(value: Any, limit: int) -> Sequence[Any]:

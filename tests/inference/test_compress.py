@@ -67,7 +67,7 @@ def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) ->
     assert (len(last.sizes), last.planned) == (12, 12)
     for size in last.sizes:
         assert size.parameters <= size.share * last.parameters + 1
-        if size.share == 1.0 and size.parameters == last.parameters:
+        if size.share == 1.0:
             assert size.reported_on.loss == pytest.approx(whole, abs=1e-4)
     smallest = last.of_method("global")[-1]
     assert smallest.reported_on.difference > 0
@@ -113,15 +113,19 @@ def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_p
     assert shares == sorted(shares, reverse=True)
     assert chosen["share"] in shares
     assert sum(chosen["ranks"].values()) < sum(queries.run_summary(own_run)["ranks"].values())
+    assert read_compressed(own_run / "compress.json") is None, "a part of the sizes is no curve"
+    whole = document(run(runs, "compress", own_run.name, "--curve", "--tolerance", "0.05", "--rows", "64", "--json"))
+    assert whole["chosen"] == chosen
+    assert {point["method"] for point in whole["curve"]} == set(METHODS)
     kept = read_compressed(own_run / "compress.json")
     assert kept is not None
-    assert len(kept.sizes) == len(shares)
+    assert kept.is_whole
     size = kept.smallest(0.05)
     assert size is not None
     assert kept.ranks_of(size) == chosen["ranks"]
     words = run(runs, "compress", own_run.name, "--budget", "0.5", "--rows", "64").stdout
     assert words.startswith("Keep ")
-    assert len(read_compressed(own_run / "compress.json").sizes) == len(shares)  # pyright: ignore - a fuller one stays
+    assert read_compressed(own_run / "compress.json") == kept
 
 
 @PEFT
@@ -143,6 +147,7 @@ def test_an_adapter_brought_along_is_measured_as_its_run_is(own_run: Path, tmp_p
         (["--set", "seed=1"], "--set"),
         (["--weighting", "size"], "must be one of loss, inputs, plain"),
         (["--rows", "3"], "at least 20"),
+        (["--budget", "0.5", "--out", __file__], "exists and is a file"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(own_run: Path, arguments: list[str], said: str) -> None:

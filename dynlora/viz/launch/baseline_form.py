@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
-
 import streamlit as st
 
-from dynlora.errors import DynloraError
 from dynlora.jobs import launch
-from dynlora.jobs.quick_launch import start
 from dynlora.store import queries
-from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.launch import form_model, presets
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.frame import guarded, refusal
-from dynlora.viz.ui.run_picker import Chosen, is_read_only, link, runs_dir
+from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.run_picker import Chosen, is_read_only, link
+from dynlora.viz.ui.start_run import start_once
 from dynlora.viz.ui.toasts import announce
 
 
@@ -43,14 +39,9 @@ def baseline_button(run: Chosen) -> None:
 
 def _start(run: Chosen, config: dict[str, object]) -> None:
     """Queue the twin and compare both; a second press before the page is refreshed queues nothing more."""
-    token = st.session_state.setdefault("twin_token", secrets.token_hex(8))
-    try:
-        with st.spinner("Checking the configuration"):
-            twin = start(config, runs_dir(), key=launch_key(token, config))
-    except (DynloraError, OSError) as error:
-        st.error(refusal(error))
+    twin = start_once(config, "twin")
+    if twin is None:
         return
-    st.session_state.pop("twin_token", None)
     st.query_params["runs"] = f"{run.id},{twin.id}"
     announce("Queued: the plain LoRA baseline")
     st.rerun()

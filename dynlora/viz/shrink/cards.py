@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +11,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.errors import DynloraError
 from dynlora.inference.kept_files import compress_file, compress_target, keep_ranks
 from dynlora.jobs.export import compressed as compressed_file
-from dynlora.jobs.quick_launch import start
 from dynlora.store.compressions import Compressed, Size, read_compressed
-from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import percent
 from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
@@ -26,9 +22,9 @@ from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.conclusion import conclusion
-from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.model_client import in_background
-from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
+from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link
+from dynlora.viz.ui.start_run import start_once
 from dynlora.viz.ui.toasts import announce
 from dynlora.viz.ui.url_state import choose, from_address, put, to_address
 
@@ -63,7 +59,7 @@ class Shown:
 def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
     """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from."""
     found = read_compressed(compress_file(run.folder))
-    fits = found is not None and found.step == summary["step"] and shrink_model.offered(found)
+    fits = found is not None and found.is_whole and found.step == summary["step"] and shrink_model.offered(found)
     return found if fits else None
 
 
@@ -111,7 +107,7 @@ def conclusion_card(shown: Shown) -> None:
         if not is_read_only() and has_model(shown.run.folder):
             share = f"{100 * shrink_model.kept_share(found, size):.0f}"
             st.download_button(
-                "Download adapter", partial(compressed_file, shown.run.folder, size.share, found.rows),
+                "Download adapter", partial(compressed_file, shown.run.folder, size.share, found.rows, found.weighting),
                 f"{shown.run.id}-{share}-percent.zip", "application/zip", key="shrink-download", type="primary",
                 icon=":material/download:", help="Zip file that PEFT loads; made when pressed, which takes a moment.",
             )  # fmt: skip
@@ -127,7 +123,7 @@ def _commands(shown: Shown) -> str:
     """Return the commands that do the same."""
     out = f"{shown.run.id}-small"
     here = ["--runs-dir", str(shown.run.folder.parent)]
-    size = ["--budget", f"{shown.size.share:g}", "--rows", str(shown.found.rows)]
+    size = ["--budget", f"{shown.size.share:g}", "--rows", str(shown.found.rows), "--weighting", shown.found.weighting]
     return "\n".join(
         (
             shlex.join(["dynlora", "compress", shown.run.id, *size, "--out", out, *here]),
@@ -154,14 +150,9 @@ def _train(shown: Shown, *, ranks: bool) -> None:
         config["strategy"], config["adapter"] = {"name": "lora"}, {**adapter, "rank": rank, "alpha": alpha}
         title = f"lora, rank {rank}"
     config["name"] = f"{title}, {shown.size.parameters:,} parameters"[:200]
-    token = st.session_state.setdefault("shrink_token", secrets.token_hex(8))
-    try:
-        with st.spinner("Checking the configuration"):
-            made = start(config, runs_dir(), key=launch_key(token, config))
-    except (DynloraError, OSError) as error:
-        st.error(refusal(error))
+    made = start_once(config, "shrink")
+    if made is None:
         return
-    st.session_state.pop("shrink_token", None)
     announce("Queued: " + config["name"])
     st.session_state["shrink-made"] = made.id
     st.rerun()
