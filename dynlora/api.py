@@ -132,7 +132,7 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     Raises:
         ConfigError: when a value breaks a rule, or no module matches.
     """
-    method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
+    method = _method(strategy, fields)
     _check(method, steps, budget)
     model.requires_grad_(False)
     task = tasks.of_model(model)
@@ -161,16 +161,22 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     return Attached(model, adapters, method, _optimizer(model, adapters, method, lr), steps)
 
 
+def _method(strategy: str | Strategy, fields: Mapping[str, Any]) -> Strategy:
+    """Return the strategy, which can read the ranks that it is to start with."""
+    method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
+    if (source := method.ranks_source()) is not None:
+        method.attach_ranks(partial(read_ranks, source))
+    return method
+
+
 def _check(method: Strategy, steps: int, budget: int) -> None:
-    """Refuse what cannot be trained, or not in a loop of one's own; and say where given ranks are read.
+    """Refuse what cannot be trained, or not in a loop of one's own.
 
     Raises:
         ConfigError: naming the value, the rule and the remedy.
     """
     if steps < 1 or budget < 1:
         raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
-    if (source := method.ranks_source()) is not None:
-        method.attach_ranks(partial(read_ranks, source))
     method.check(steps, budget)
     if method.lr_backoff:
         raise ConfigError(

@@ -88,7 +88,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         replace_module(base.model, info.name, adapter)
         modules.append(adapter)
     _replace_heads(base, strategy, probe)
-    budget = strategy.spent(infos, [sizes[info.name][0] for info in infos], probe)
+    budget = strategy.budget_for(infos, [sizes[info.name][0] for info in infos], probe)
     adapters = Adapters(modules, budget=budget, reference_rank=rank, seed=seed, total=total)
     adapters.set_dropout(dropout)
     use_sparse_dropout(base.model)

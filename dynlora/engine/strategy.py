@@ -176,7 +176,7 @@ class Strategy:
         """Return the run, folder or file whose ranks the method starts with; None where it has none to read."""
         return None
 
-    def spent(self, modules: Sequence[ModuleInfo], ranks: Sequence[int], probe: Probe) -> int:
+    def budget_for(self, modules: Sequence[ModuleInfo], ranks: Sequence[int], probe: Probe) -> int:
         """Return the adapter parameters allowed, once the starting ranks are known; what given ranks cost, exactly."""
         if self.ranks_source() is None:
             return probe.budget

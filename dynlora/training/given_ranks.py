@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from dynlora.engine.loop.adapter_state import MOST_RANK
 from dynlora.errors import AdapterError, ConfigError, CorruptRunError
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME
 from dynlora.peft_adapter.read import read_adapter
@@ -15,7 +16,6 @@ from dynlora.store import jsontext, queries
 from dynlora.store.schema import DB_NAME
 
 MAX_BYTES = 16_000_000
-MOST_RANK = 1024
 
 
 def read_ranks(source: str) -> dict[str, int]:

@@ -54,8 +54,11 @@ def components(
         scaling: s.
         inputs: A C Aᵀ, (r, r); None counts every direction of the input alike (C = 1).
         outputs: Bᵀ G B, (r, r); None counts every direction of the output alike (G = 1).
+
+    Returns:
+        the components on the processor, whatever device A and B lie on.
     """
-    down, up = A.double(), B.double()
+    down, up = A.cpu().double(), B.cpu().double()  # not every accelerator has double precision
     plain_in, plain_out = down @ down.t(), up.t() @ up
     root_in = _root(plain_in if inputs is None else _ridged(inputs.double(), plain_in))
     root_out = _root(plain_out if outputs is None else _ridged(outputs.double(), plain_out))
@@ -66,7 +69,11 @@ def components(
     columns = up @ torch.linalg.pinv(root_out.t()) @ left
     size = _usual_size(down) / rows.norm(dim=1).clamp_min(1e-300)
     return Components(
-        (rows * size.unsqueeze(1)).to(A), (columns / size).to(B), value.square(), scaling, A.shape[1] + B.shape[0]
+        (rows * size.unsqueeze(1)).to(A.dtype),
+        (columns / size).to(B.dtype),
+        value.square(),
+        scaling,
+        A.shape[1] + B.shape[0],
     )
 
 
@@ -86,5 +93,5 @@ def _root(moment: Tensor) -> Tensor:
 
 
 def _usual_size(rows: Tensor) -> Tensor:
-    """Return the root mean square length of rows: training goes on from factors of the sizes it left."""
+    """Return the root mean square length of rows, (): factors keep the size that training gave them."""
     return rows.square().sum(1).mean().sqrt() if len(rows) else rows.new_ones(())

@@ -93,16 +93,9 @@ class Truncatable:
             found = moments(model, rows, gradients=weighting == "loss")
         tables = []
         for index, module in enumerate(model.adapters):
-            A, B = module.low_rank()
             seen = None if found is None else found[index]
-            device = A.device
-            tables.append(
-                components(
-                    A, B, module.scaling,
-                    inputs=None if seen is None else seen.inputs.to(device),
-                    outputs=None if seen is None or seen.outputs is None else seen.outputs.to(device),
-                )
-            )  # fmt: skip
+            inputs, outputs = (None, None) if seen is None else (seen.inputs, seen.outputs)
+            tables.append(components(*module.low_rank(), module.scaling, inputs=inputs, outputs=outputs))
         return cls(model, tables, sum(module.rank * module.info.cost for module in model.adapters))
 
     @property
@@ -114,12 +107,12 @@ class Truncatable:
     def keep(self, chosen: Sequence[np.ndarray]) -> None:
         """Leave the components at these positions of each module in the model, and no others."""
         for module, table, positions in zip(self.model.adapters, self.tables, chosen, strict=True):
-            places = torch.from_numpy(positions).to(table.A.device)
+            places = torch.from_numpy(positions)
             module.rank = len(positions)
             module.lora_A.zero_()
             module.lora_B.zero_()
-            module.lora_A[: module.rank] = table.A[places]
-            module.lora_B[:, : module.rank] = table.B[:, places]
+            module.lora_A[: module.rank] = table.A[places].to(module.lora_A.device)
+            module.lora_B[:, : module.rank] = table.B[:, places].to(module.lora_B.device)
 
     def parameters_of(self, chosen: Sequence[np.ndarray]) -> int:
         """Return the adapter parameters of a choice."""

@@ -38,7 +38,7 @@ WORDS = {
 """What fields are called, with their unit, where their name does not say it."""
 
 NOT_SETTINGS = NOT_COMPARED
-"""Settings that are no axis: none of them changes how a run trains or what came of it, the seed aside."""
+"""Settings that are not offered as an axis: but for the seed, none of them changes training or its result."""
 
 LOG_FROM = 8.0
 """Positive numbers that reach over more than this factor are placed by their logarithm."""
