@@ -255,11 +255,23 @@ def settled(page: Page) -> None:
 
 def click_point(page: Page, point: Locator) -> None:
     """Click the middle of a chart's point: plotly listens to the pointer and not to the element."""
-    point.scroll_into_view_if_needed()
-    box = point.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    places: list[tuple[float, float]] = []
+
+    def is_found() -> bool:
+        from playwright.sync_api import Error
+
+        try:
+            point.scroll_into_view_if_needed()
+            box = point.bounding_box()
+        except Error:  # the chart is drawn again meanwhile
+            return False
+        if box is not None:
+            places.append((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
+        return box is not None
+
+    until(is_found, "a point that stays")
+    page.mouse.move(*places[-1])
+    page.mouse.click(*places[-1])
 
 
 def _is_foreign(address: str) -> bool:

@@ -104,18 +104,25 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
         st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
     else:
         # Another choice makes another chart: streamlit keeps the last click, which would be taken back by the next.
-        name = f"chart-{key}-{st.query_params.get(picks.name, '')}"[:300]
+        before = st.query_params.get(picks.name, "")
+        name = f"chart-{key}-{before}"[:300]
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "bar"})
         st.plotly_chart(
             figure, theme=None, key=name, config=plot_config(key), alt=sentence, width="stretch",
-            on_select=lambda: _picked(name, picks), selection_mode="points",
+            on_select=lambda: _picked(name, picks, before), selection_mode="points",
         )  # fmt: skip
     under(sentence, frame, key)
 
 
-def _picked(key: str, picks: Picks) -> None:
-    """Write what was clicked to the address; what is there already is removed."""
+def _picked(key: str, picks: Picks, before: str) -> None:
+    """Write what was clicked to the address; what is there already is removed.
+
+    A chart that was drawn for another choice than the address has now, `before`, was not clicked: after Back the
+    browser tells of the clicks on charts that are gone, which would be taken for a second click.
+    """
+    if before != st.query_params.get(picks.name, ""):
+        return
     points = st.session_state[key]["selection"]["points"]
     places = [int(point["customdata"][-1]) for point in points if point.get("customdata")]
     found = [picks.values[place] for place in places if 0 <= place < len(picks.values)]
