@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dynlora.jobs import launch
+from dynlora.viz.advice import cards as advice_cards
 from dynlora.viz.launch import (
     card,
     data_source,
@@ -61,11 +62,7 @@ def show_run() -> None:
     with cards.card("Model and training", "what"), frame.guarded():
         values, seeds = launch_form.what_and_how_long(start)
     with cards.card("Strategy", "how"):
-        usual = start.get("strategy.name", form_model.config_field("strategy.name").default)
-        name = url_state.choose(
-            "strategy", "Strategy", list(STRATEGIES), usual if usual in STRATEGIES else next(iter(STRATEGIES))
-        )
-        strategy = launch_form.how_capacity_is_spent(STRATEGIES[name], start)
+        strategy = launch_form.how_capacity_is_spent(launch_form.pick_strategy(STRATEGIES, start), start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
     missing = source.missing or data_source.check_source(configs[0], source, check_place)
     token_card.show_tokens(configs[0], source, check_place)
@@ -73,8 +70,10 @@ def show_run() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         launch_form.start_button(configs, missing)
         preflight_card.check_button(configs[0], missing, training)
+        advice_cards.advise_button(configs[0], missing)
         cards.note(missing or form_model.queue_caption(training, waiting, len(configs)))
     card.show_launched()
+    advice_cards.show_advice(configs[0])
     preflight_card.show_check(configs[0])
     if not source.missing:
         launch_form.show_command(configs)

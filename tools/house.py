@@ -49,7 +49,8 @@ RULES: dict[str, str] = {
     "engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
-    "inference engine/loop viz/kit viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
+    "inference engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs "
+    "viz/verdict",
     "api": "config config_files errors store tasks engine engine/* strategies training",
     "viz/kit": "store",
     "viz/ui/browser": "",
@@ -70,6 +71,7 @@ RULES: dict[str, str] = {
     "viz/compare": f"{_FEATURE} viz/run viz/runs",
     "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",
     "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
+    "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",

@@ -15,6 +15,7 @@ import click
 from dynlora.cli import commands
 from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
+from dynlora.cli.advise import advise
 from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.knockout import ablate, answer, knockout
@@ -250,7 +251,7 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-for _command in (compress, ablate, knockout, queue, answer, warm, check_queued):
+for _command in (advise, compress, ablate, knockout, queue, answer, warm, check_queued):
     main.add_command(_command)
 
 
@@ -335,6 +336,5 @@ def doctor(**options: Any) -> Any:
     return commands.doctor(**options)
 
 
-main.add_command(data)
-main.add_command(cli_report.report)
-main.add_command(cli_report.inspect)
+for _command in (data, cli_report.report, cli_report.inspect):
+    main.add_command(_command)

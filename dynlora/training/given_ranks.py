@@ -23,7 +23,8 @@ def read_ranks(source: str) -> dict[str, int]:
 
     Args:
         source: a run's folder (the last ranks it recorded), a folder of PEFT's, or a JSON file: an object of ranks by
-            module, what `dynlora compress --json` prints, or an `adapter_config.json` with a rank for every module.
+            module, what `dynlora compress --json` or `dynlora advise --json` prints, or an `adapter_config.json` with a
+            rank for every module.
 
     Raises:
         ConfigError: when there is no such thing, or it says no ranks.
@@ -51,7 +52,9 @@ def _of_file(source: str, path: Path) -> dict[str, int]:
     except CorruptRunError:
         found = {"": None}  # no rank
     chosen = found.get("chosen")
-    ranks: Any = chosen.get("ranks") if isinstance(chosen, dict) else found.get("rank_pattern", found)
+    ranks: Any = (
+        chosen.get("ranks") if isinstance(chosen, dict) else found.get("ranks", found.get("rank_pattern", found))
+    )
     if not isinstance(ranks, dict) or not all(_is_rank(rank) for rank in cast(Mapping[str, Any], ranks).values()):
         raise ConfigError(
             f"strategy.ranks_from={source}: is no JSON object of ranks by module, each 0 to {MOST_RANK}; write "

@@ -24,6 +24,7 @@ from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.unlock import say_read_only
+from dynlora.viz.ui.url_state import choose
 
 
 def field_key(field: Field, start: Mapping[str, Any]) -> str:
@@ -144,6 +145,13 @@ def _model_and_training(start: Mapping[str, Any], first: Any, second: Any, keys:
         for more in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):
             values |= config_grid(more, start, 4)
     return values
+
+
+def pick_strategy(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Draw the choice of the strategy and return it."""
+    usual = start.get("strategy.name", form_model.config_field("strategy.name").default)
+    first = usual if usual in strategies else next(iter(strategies))
+    return strategies[choose("strategy", "Strategy", list(strategies), first)]
 
 
 def how_capacity_is_spent(strategy: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:

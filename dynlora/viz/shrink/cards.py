@@ -14,6 +14,7 @@ import streamlit as st
 from dynlora.inference.kept_files import compress_file, compress_target, keep_ranks
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.store.compressions import Compressed, Size, read_compressed
+from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.text import percent
 from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
@@ -185,7 +186,7 @@ def picture_card(shown: Shown) -> None:
             note("The modules of this run are outside of layers.")
             return
         ranks = pd.DataFrame({"module": shown.found.modules, "rank": shown.size.ranks})
-        chart(shrink_figures.model_picture(pattern, colours()), shrink_text.picture(shown.size), ranks, "shrink-model")
+        chart(rank_picture.model_picture(pattern, colours()), shrink_text.picture(shown.size), ranks, "shrink-model")
         kinds = shrink_model.by_kind(shown.found, shown.size, shown.modules)
         rows(kinds.assign(kept=[percent(share, 0) for share in kinds["kept"]]).round(2))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store.compressions import Compressed, Size
+from dynlora.viz.kit import rank_picture
 
 METHODS = ("global", "uniform", "energy", "random")
 """How components are chosen, the one that is offered first."""
@@ -65,12 +66,7 @@ def pattern(found: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFram
         size: one of them.
         modules: as `kit.modules.described` returns them.
     """
-    ranks = found.ranks_of(size)
-    frame = modules[["name", "layer", "label"]].copy()
-    frame["rank"] = [ranks.get(name, 0) for name in frame["name"]]
-    order = list(dict.fromkeys(modules["label"]))
-    table = frame.pivot_table(index="layer", columns="label", values="rank", aggfunc="sum", dropna=False)
-    return table.reindex(columns=order).sort_index()
+    return rank_picture.pattern(found.ranks_of(size), modules)
 
 
 def by_kind(found: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFrame:

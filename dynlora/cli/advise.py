@@ -1,0 +1,89 @@
+"""The command that advises before training: which modules, which ranks, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.cli.commands import fetch, read_config
+from dynlora.cli.conclusions import lora_config
+from dynlora.cli.options import DEFAULT_RUNS_DIR, configured, reports
+from dynlora.config_files import with_run_folder
+from dynlora.errors import ConfigError
+from dynlora.jobs.spawn import storing
+from dynlora.safe_files import write_text
+from dynlora.viz.advice import text
+
+
+@click.command()
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="FRACTION",
+    help="Of the parameters that uniform LoRA has at adapter.rank.",
+)
+@click.option("--leave-out", is_flag=True, help="Give no rank to the families that may be left out.")
+@click.option("--steps", type=click.IntRange(2), default=None, help="Steps that are looked at, half for each half.")
+@click.option("--no-timing", is_flag=True, help="Do not time steps without the lowest layers.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the ranks: strategy.ranks_from.")
+@configured
+@reports
+def advise(**options: Any) -> Any:
+    """Suggest modules and ranks from a short look at gradients; nothing is trained to the end, no run is made."""
+    del options["name"]  # of a run, and this makes none
+    return suggested(**options)
+
+
+def suggested(
+    *, config: Path | None, overrides: tuple[str, ...], budget: float, leave_out: bool, steps: int | None,
+    no_timing: bool, out: Path | None,
+) -> tuple[Any, str]:  # fmt: skip
+    """Look, write what was asked for, and report.
+
+    Raises:
+        ConfigError: when the configuration cannot be used, or `out` is taken.
+        StorageError: when `out` cannot be written.
+    """
+    if out is not None and out.exists():
+        raise ConfigError(f"--out {out}: exists already; give another file")
+    settings = with_run_folder(read_config(config, overrides, None), DEFAULT_RUNS_DIR)
+    fetch(settings)
+    from dynlora.training.advice import LOOK_STEPS, Asked
+    from dynlora.training.advice import advise as look
+
+    asked = Asked(budget, leave_out=leave_out, look_steps=steps or LOOK_STEPS, is_timed=not no_timing)
+    found = look(settings, asked)
+    summary = {
+        "config": settings.model_dump(mode="json"), "scaling": found["scaling"], "peft_task_type": found["task_type"],
+    }  # fmt: skip
+    document = {**found, "lora_config": lora_config(summary, found["ranks"]), "evidence": text.EVIDENCE}
+    if out is not None:
+        with storing(f"the ranks at {out}"):
+            write_text(out, json.dumps(document, indent=1) + "\n")
+    return document, "\n".join(_lines(found, out))
+
+
+def _lines(found: Mapping[str, Any], out: Path | None) -> Iterator[str]:
+    """Yield the conclusion, what to do next, and the evidence."""
+    yield text.headline(found)
+    yield text.confidence(found)
+    yield text.leave_out(found)
+    file = out or "ranks.json"
+    again = "" if out else f"dynlora advise ... --out {file}; "
+    yield f"next: {again}dynlora train --set strategy.name=lora --set strategy.ranks_from={file} ..."
+    yield text.EVIDENCE
+    yield "family                                   modules  mean rank  parameters  gain  gain per parameter (halves)"
+    for family in found["families"]:
+        yield (
+            f"{family['name']:40} {family['modules']:7} {family['mean_rank']:10.1f} {family['parameters_share']:11.0%} "
+            f"{family['gain_share']:5.0%}  {family['gain_per_parameter']:.2f} ({family['low']:.2f} to "
+            f"{family['high']:.2f})"
+        )
+    yield from map(text.layer, found["layers"])
+    yield text.look(found)

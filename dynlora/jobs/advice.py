@@ -1,0 +1,198 @@
+"""Advice that is asked for from a page: a process of its own, which goes on when the page is left, and its answer.
+
+All of it lies in the folder `.advice` of the runs folder, under a name that follows from what was asked: the same
+question finds the answer that is there. The file of an answer is what `strategy.ranks_from` takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynlora.config_files import yaml_text
+from dynlora.jobs.spawn import Folder, end_child, locked, own_folder, reap, runs_root, spawn_detached, storing
+from dynlora.safe_files import read_json, tail, write_text
+from dynlora.store.plain_values import count, items, number, read_checked
+from dynlora.store.process import is_alive, start_time
+
+ADVICE_DIR = ".advice"
+"""Folder of a runs folder that holds advice."""
+
+MAX_BYTES = 4_000_000
+KEPT = 40
+"""Answers that are kept; the oldest go."""
+
+STEP = re.compile(r"step (\d+) of (\d+)")
+PARTS = (".json", ".log", ".yaml", ".pid")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What became of a question.
+
+    Attributes:
+        state: none (never asked), running, done or failed.
+        found: the answer, as `dynlora advise --json` prints it; empty until done.
+        said: why it failed, in a sentence; empty otherwise.
+        step, of: how far it has come while running; 0 of 0 at first.
+        file: of the answer.
+    """
+
+    state: str
+    found: Mapping[str, Any]
+    said: str
+    step: int
+    of: int
+    file: Path
+
+
+def ask(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, leave_out: bool = False) -> None:
+    """Start the look, unless it runs already or its answer is there.
+
+    Args:
+        config: the configuration as plain values.
+        runs_dir: folder of the runs; made when missing.
+        budget: part of uniform LoRA's parameters.
+        leave_out: whether weak families get no rank.
+
+    Raises:
+        StorageError: when the disk does not take the question.
+        OSError: when no process can be started.
+    """
+    folder = own_folder(runs_root(runs_dir, make=True), ADVICE_DIR)
+    place = folder / _name(config, budget, leave_out=leave_out)
+    with locked(folder / "ask.lock", 10.0):
+        if _state(place).state in ("running", "done"):
+            return
+        _forget(place)
+        _tidy(folder)
+        request = place.with_suffix(".yaml")
+        with storing("the configuration to advise on"):
+            write_text(request, yaml_text(dict(config)))
+        pid = spawn_detached(
+            _command(request, place.with_suffix(".json"), budget, leave_out), place.with_suffix(".log")
+        )
+        with storing("the number of the process that advises"):
+            write_text(place.with_suffix(".pid"), json.dumps({"pid": pid, "start": start_time(pid)}))
+
+
+def look(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, leave_out: bool = False) -> Advice:
+    """Return what became of a question; nothing is started."""
+    reap()
+    place = runs_root(runs_dir) / ADVICE_DIR / _name(config, budget, leave_out=leave_out)
+    return _state(place)
+
+
+def cancel(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, leave_out: bool = False) -> None:
+    """End a look that this server started, and forget it."""
+    place = runs_root(runs_dir) / ADVICE_DIR / _name(config, budget, leave_out=leave_out)
+    pid = read_json(place.with_suffix(".pid")).get("pid")
+    if isinstance(pid, int) and _state(place).state == "running":
+        end_child(pid)
+        _forget(place)
+
+
+def _name(config: Mapping[str, Any], budget: float, *, leave_out: bool) -> str:
+    """Return the name of a question: what the look does not depend on is left out."""
+    asked = {key: value for key, value in config.items() if key not in ("name", "strategy", "log")}
+    text = yaml_text({"config": asked, "budget": budget, "leave_out": leave_out})
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _command(request: Path, answer: Path, budget: float, leave_out: bool) -> list[str]:
+    asked = ["--config", str(request), "--out", str(answer), "--budget", f"{budget:g}"]
+    return [sys.executable, "-m", "dynlora", "advise", *asked, *(["--leave-out"] if leave_out else [])]
+
+
+def _state(place: Path) -> Advice:
+    """Return what the files of a question say."""
+    file, log = place.with_suffix(".json"), place.with_suffix(".log")
+    if file.exists():
+        found = read_checked(file, MAX_BYTES, _checked)
+        said = "" if found else f"{file.name} holds no advice; remove it, and ask again"
+        return Advice("done" if found else "failed", found or {}, said, 0, 0, file)
+    process = read_json(place.with_suffix(".pid"))
+    if not process:
+        return Advice("none", {}, "", 0, 0, file)
+    said = tail(log)
+    if is_alive(process.get("pid"), process.get("start")):
+        steps = STEP.findall(said)
+        step, of = map(int, steps[-1]) if steps else (0, 0)
+        return Advice("running", {}, "", step, of, file)
+    line = said.splitlines()[-1] if said else "its process ended without a word"
+    return Advice("failed", {}, line.removeprefix("Error: "), 0, 0, file)
+
+
+MODULE = {
+    "name": str,
+    "layer": (int, type(None)),
+    "kind": str,
+    "d_in": int,
+    "d_out": int,
+    "rank": int,
+    "gain_share": float,
+}
+FAMILY = {
+    "name": str, "modules": int, "mean_rank": float, "parameters_share": float, "gain_share": float,
+    "gain_per_parameter": float, "low": float, "high": float, "can_go": bool,
+}  # fmt: skip
+LAYERS = {
+    "without_layers": int, "of": int, "modules": int, "gain_share": float, "step_time": float, "low": float,
+    "high": float,
+}  # fmt: skip
+LOOK = {"warm_steps": int, "look_steps": int, "rows": int, "seconds": float}
+MOST_MODULES = 20_000
+
+
+def _checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a file's content if it is advice.
+
+    Raises:
+        ValueError, TypeError, KeyError: when it is not.
+    """
+    for key, kinds in (("modules", MODULE), ("families", FAMILY), ("layers", LAYERS)):
+        for row in items(found[key], MOST_MODULES):
+            _check_row(row, kinds)
+    _check_row(found["look"], LOOK)
+    for key in ("parameters", "budget", "uniform_rank"):
+        count(found[key])
+    names = {row["name"] for row in found["modules"]}
+    if not found["families"] or set(found["ranks"]) != names or set(found["scaling"]) != names:
+        raise ValueError("no families, or ranks of other modules")
+    for rank, scaling in zip(found["ranks"].values(), found["scaling"].values(), strict=True):
+        count(rank)
+        number(scaling)
+    if found["confidence"]["correlation"] is not None:
+        number(found["confidence"]["correlation"])
+    number(found["confidence"]["agreement"])
+    if found["confidence"]["level"] not in ("high", "moderate", "low") or not isinstance(found["task_type"], str):
+        raise ValueError("no level, or no task")
+    return found
+
+
+def _check_row(row: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Refuse a row that lacks something, or has something else in its place."""
+    for name, kind in kinds.items():
+        if kind is float:
+            number(row[name])
+        elif not isinstance(row[name], kind) or (kind is int and count(row[name]) < 0):
+            raise ValueError(name)
+
+
+def _forget(place: Path) -> None:
+    for ending in PARTS:
+        place.with_suffix(ending).unlink(missing_ok=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the oldest answers, so that the folder does not grow for ever."""
+    asked = sorted(folder.glob("*.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for request in asked[KEPT - 1 :]:
+        if _state(request).state != "running":
+            _forget(request)

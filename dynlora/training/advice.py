@@ -1,0 +1,270 @@
+"""Advice before training: a few steps of plain LoRA, a look at the gradients, and the time that lower layers take.
+
+Nothing is recorded and nothing is written. The head learns to read the model first: before it does, gradients point at
+the last layers. Then the gradient of every frozen weight is sketched, of every other step into the same half.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dynlora.config import RunConfig, StrategyConfig
+from dynlora.engine.allocation.suggested_ranks import Suggestion, Wanted, component_gains, suggest
+from dynlora.engine.data.batches import BatchOrder
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.gradient_sketch import Directions, GradientSketch
+from dynlora.engine.model.modules import rank_limit
+from dynlora.engine.recorder import NullRecorder
+from dynlora.errors import ConfigError
+from dynlora.training.build import build_trainer, make_accelerator
+from dynlora.training.explained import explained
+from dynlora.training.inputs import load_inputs
+from dynlora.training.plan import trainer_check
+
+logger = logging.getLogger(__name__)
+
+WARM_STEPS = 24
+"""Steps before the look: enough for a new head to point somewhere."""
+
+LOOK_STEPS = 16
+"""Steps whose gradients are sketched, half of them into each half."""
+
+GROWTH_LIMIT = 2.0
+"""Largest suggested rank, in multiples of the uniform rank."""
+
+CUTS = (0.25, 0.5, 0.75)
+"""Parts of the layers, from the lowest up, that are tried without adapters."""
+
+ROUNDS = 8
+"""How often each of them is timed, in turn with all layers, on the same batches."""
+
+TOLD_EVERY = 4
+"""Steps between two words about how far the look is."""
+
+HELD_OUT = 64
+"""Held-out examples that are loaded: nothing is evaluated."""
+
+LEVELS = ((0.9, "high"), (0.7, "moderate"))
+"""From which agreement of the halves on the budget confidence has a name."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What advice is asked for.
+
+    Attributes:
+        budget: part of uniform LoRA's parameters, 0 to 1.
+        leave_out: whether families that may be left out get no rank.
+        warm_steps: before the look.
+        look_steps: that are sketched, 2 or more.
+        is_timed: whether steps without the lowest layers are timed.
+    """
+
+    budget: float = 1.0
+    leave_out: bool = False
+    warm_steps: int = WARM_STEPS
+    look_steps: int = LOOK_STEPS
+    is_timed: bool = True
+
+
+def advise(settings: RunConfig, asked: Asked = Asked()) -> dict[str, Any]:
+    """Return ranks that a short look suggests for a config, as plain values.
+
+    Args:
+        settings: of the run; its strategy is not used, the look is one at plain LoRA.
+        asked: budget and length of the look.
+
+    Returns:
+        ranks, scaling, parameters, budget, uniform_rank, task_type, modules (name, layer, kind, d_in, d_out,
+        gain_share, rank), families, confidence (correlation, agreement, level), layers (each without_layers, of,
+        modules, gain_share, step_time as a part of that with all, the middle one of the rounds, low and high its
+        quartiles) and look (warm_steps, look_steps, rows, seconds).
+
+    Raises:
+        ConfigError, AssetError, DataError: where `train` would refuse, in the same sentence.
+    """
+    with explained(settings):
+        return _looked_at(settings, asked)
+
+
+def _looked_at(settings: RunConfig, asked: Asked) -> dict[str, Any]:
+    start = time.perf_counter()
+    trainer = _plain_trainer(settings)
+    adapters, rank = trainer.adapters, settings.adapter.rank
+    order = BatchOrder(trainer.tokens.length, settings.train.batch_size, settings.seed)
+    adapters.over_processes = lambda value: value
+    trainer.model.train()
+    for _ in range(asked.warm_steps):
+        trainer.probe_step(order)
+        _tell(trainer, asked)
+    halves = _halves(trainer, order, asked)
+    limits = [rank_limit(module.info, rank, rank, GROWTH_LIMIT) for module in adapters]
+    infos = [module.info for module in adapters]
+    wanted = Wanted(infos, rank, limits, int(asked.budget * rank * sum(info.cost for info in infos)))
+    _check_budget(wanted, asked)
+    found = _suggested(halves, wanted, leave_out=asked.leave_out)
+    if asked.is_timed:
+        logger.info("Timing steps without the lowest layers")
+    layers = _layers(trainer, order, found) if asked.is_timed else []
+    rows = (asked.warm_steps + asked.look_steps) * settings.train.batch_size * settings.train.grad_accum
+    return {
+        **_document(found, wanted, adapters),
+        "task_type": trainer.evaluation.task.peft_task_type,
+        "layers": layers,
+        "look": {
+            "warm_steps": asked.warm_steps, "look_steps": asked.look_steps, "rows": rows,
+            "seconds": time.perf_counter() - start,
+        },
+    }  # fmt: skip
+
+
+def _plain_trainer(settings: RunConfig) -> Trainer:
+    """Return a trainer of plain LoRA on the run's data, which records nothing."""
+    data = settings.data.model_copy(update={"max_eval": min(settings.data.max_eval or HELD_OUT, HELD_OUT)})
+    log = settings.log.model_copy(update={"generate_rows": 0})
+    plain = settings.model_copy(update={"strategy": StrategyConfig(name="lora"), "data": data, "log": log})
+    inputs = load_inputs(plain)
+    trainer_check(inputs)
+    return build_trainer(inputs, NullRecorder(), make_accelerator())
+
+
+def _check_budget(wanted: Wanted, asked: Asked) -> None:
+    """Refuse a budget that gives not even the smallest module a component.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if wanted.budget < min(wanted.costs):
+        raise ConfigError(
+            f"--budget {asked.budget:g}: {wanted.budget:,} parameters are less than one component has; give at least "
+            f"{min(wanted.costs) / (wanted.rank * sum(wanted.costs)):.2g}"
+        )
+
+
+def _tell(trainer: Trainer, asked: Asked) -> None:
+    """Say how far the look is, now and then."""
+    if trainer.step % TOLD_EVERY == 0:
+        logger.info("Looking at gradients: step %d of %d", trainer.step, asked.warm_steps + asked.look_steps)
+
+
+def _halves(trainer: Trainer, order: BatchOrder, asked: Asked) -> list[list[GradientSketch]]:
+    """Take steps and return each module's sketch of the even and of the odd ones."""
+    halves = [_sketches(trainer.adapters, trainer.step, name) for name in ("even", "odd")]
+    for index in range(asked.look_steps):
+        for module, sketch in zip(trainer.adapters, halves[index % 2], strict=True):
+            module.sketch = sketch
+        trainer.probe_step(order)
+        _tell(trainer, asked)
+    for module in trainer.adapters:
+        module.sketch = None
+    return halves
+
+
+def _sketches(adapters: Adapters, step: int, half: str) -> list[GradientSketch]:
+    return [
+        GradientSketch.empty(
+            module.info.d_in, module.info.d_out, seed=adapters.seed, key=f"{module.info.name}/{step}/advice",
+            device=module.lora_A.device, triplets=rank_limit(module.info, module.rank, module.rank, GROWTH_LIMIT),
+        )
+        for module in adapters
+    ]  # fmt: skip
+
+
+def _suggested(halves: Sequence[Sequence[GradientSketch]], wanted: Wanted, *, leave_out: bool) -> Suggestion:
+    """Return what the sketches suggest."""
+
+    def gains(sketches: Sequence[GradientSketch]) -> list[np.ndarray]:
+        return [component_gains(_directions(sketch, n)) for sketch, n in zip(sketches, wanted.limits, strict=True)]
+
+    whole = gains([_sum(pair) for pair in zip(*halves, strict=True)])
+    each = [gains(half) for half in halves]
+    found = suggest(whole, each, wanted)
+    going = [family.name for family in found.families if family.can_go]
+    if not leave_out or not going or len(going) == len(found.families):
+        return found
+    return suggest(whole, each, replace(wanted, left_out=going))
+
+
+def _directions(sketch: GradientSketch, n: int) -> Directions:
+    return sketch.directions(n, 1)
+
+
+def _sum(sketches: Sequence[GradientSketch]) -> GradientSketch:
+    """Return the sketch of the sum: both were drawn with the same Ω and Ψ."""
+    first, second = sketches
+    return replace(
+        first,
+        forward_sum=first.forward_sum + second.forward_sum,
+        backward_sum=first.backward_sum + second.backward_sum,
+    )
+
+
+def _layers(trainer: Trainer, order: BatchOrder, found: Suggestion) -> list[dict[str, Any]]:
+    """Return what leaving the lowest layers without adapters saves of a step's time, and what gain lies there."""
+    layer = np.array([-1 if module.info.layer is None else module.info.layer for module in trainer.adapters])
+    known = sorted(set(layer[layer >= 0].tolist()))
+    cuts = sorted({known[round(part * len(known))] for part in CUTS if 0 < round(part * len(known)) < len(known)})
+    below = [(layer >= 0) & (layer < cut) for cut in cuts]
+    seconds = _timed(trainer, order, [np.zeros(len(layer), bool), *below])
+    rows = []
+    for position, (cut, without) in enumerate(zip(cuts, below, strict=True), 1):
+        low, middle, high = np.quantile(seconds[:, position] / seconds[:, 0], (0.25, 0.5, 0.75))
+        rows.append({
+            "without_layers": known.index(cut), "of": len(known), "modules": int(without.sum()),
+            "gain_share": float(found.gain[without].sum()), "step_time": float(middle), "low": float(low),
+            "high": float(high),
+        })  # fmt: skip
+    return rows
+
+
+def _timed(trainer: Trainer, order: BatchOrder, choices: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the seconds of a step with each choice of modules left out, (rounds, choices), in turn on one batch."""
+    seconds = np.zeros((ROUNDS, len(choices)))
+    for turn in range(ROUNDS + 1):  # the first one warms up
+        step = trainer.step
+        for position in np.roll(np.arange(len(choices)), turn).tolist():
+            trainer.step = step
+            with _without(trainer.adapters, choices[position]):
+                taken = trainer.probe_step(order)
+            if turn:
+                seconds[turn - 1, position] = taken
+    return seconds
+
+
+@contextmanager
+def _without(adapters: Adapters, left_out: np.ndarray) -> Iterator[None]:
+    """Turn modules off inside the block; where nothing below needs a gradient, the backward pass ends."""
+    for module, is_out in zip(adapters, left_out, strict=True):
+        module.enabled = not is_out
+    try:
+        yield
+    finally:
+        for module in adapters:
+            module.enabled = True
+
+
+def _document(found: Suggestion, wanted: Wanted, adapters: Adapters) -> dict[str, Any]:
+    """Return the suggestion as plain values."""
+    level = next((name for least, name in LEVELS if found.agreement >= least), "low")
+    return {
+        "ranks": {info.name: rank for info, rank in zip(wanted.modules, found.ranks, strict=True)},
+        "scaling": {module.info.name: module.scaling for module in adapters},
+        "parameters": found.parameters,
+        "budget": wanted.budget,
+        "uniform_rank": wanted.rank,
+        "families": [asdict(family) for family in found.families],
+        "confidence": {"correlation": found.correlation, "agreement": found.agreement, "level": level},
+        "modules": [
+            {"name": info.name, "layer": info.layer, "kind": info.kind, "d_in": info.d_in, "d_out": info.d_out,
+             "rank": rank, "gain_share": float(share)}
+            for info, rank, share in zip(wanted.modules, found.ranks, found.gain, strict=True)
+        ],
+    }  # fmt: skip

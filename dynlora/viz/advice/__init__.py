@@ -1,0 +1,1 @@
+"""Ranks and modules that a short look at gradients suggests before training."""

@@ -1,0 +1,116 @@
+"""The card of suggested ranks on Launch: asked for with a button, looked for by a process, drawn when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dynlora.jobs import advice
+from dynlora.jobs.advice import Advice
+from dynlora.viz.advice import model, text
+from dynlora.viz.kit import rank_picture
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ranks import text as ranks_text
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
+from dynlora.viz.ui.start_run import start_once
+from dynlora.viz.ui.toasts import announce
+
+POLL_S = 1.0
+"""Seconds between two questions whether the look is done."""
+
+MADE = "advice-made"
+"""Key of the run that was queued from here last."""
+
+
+def advise_button(config: Mapping[str, Any], missing: str = "") -> None:
+    """Draw the button that asks which ranks to use.
+
+    Args:
+        config: the configuration, as plain values.
+        missing: what has to be given first, in a sentence; the button waits for it.
+    """
+    if is_read_only():
+        return
+    pressed = st.button(
+        "Suggest ranks", icon=":material/tune:", key="advise", disabled=bool(missing),
+        help=missing or "A short look at gradients, about a minute: which modules and ranks to use. Trains no run.",
+    )  # fmt: skip
+    if pressed:
+        with guarded():
+            advice.ask(config, runs_dir())
+
+
+def show_advice(config: Mapping[str, Any]) -> None:
+    """Draw what became of the question for these settings; nothing where none was asked."""
+    found = advice.look(config, runs_dir())
+    if found.state == "running":
+        _running(dict(config))
+    elif found.state == "failed":
+        st.error(markdown_text(found.said, 2000))
+    elif found.state == "done":
+        _draw(found, config)
+
+
+@st.fragment(run_every=POLL_S)
+def _running(config: dict[str, Any]) -> None:
+    """Draw how far the look is, again and again, and what cancels it."""
+    now = advice.look(config, runs_dir())
+    if now.state != "running":
+        st.rerun()
+    said = f"step {now.step} of {now.of}" if now.of else "loading model and data"
+    done = now.of and now.step >= now.of
+    st.progress(now.step / max(1, now.of), "timing the lowest layers" if done else f"Looking at gradients: {said}")
+    if st.button("Cancel", icon=":material/stop:", key="advise-cancel"):
+        advice.cancel(config, runs_dir())
+        st.rerun()
+
+
+def _draw(answer: Advice, config: Mapping[str, Any]) -> None:
+    """Draw the conclusion, what to do next, and the evidence."""
+    found = answer.found
+    with card("Suggested ranks", "advice"):
+        st.markdown(f"**{safe(text.headline(found))}**")
+        note(f"{text.confidence(found)} {text.leave_out(found)}")
+        note(text.EVIDENCE)
+        if not is_read_only():
+            with st.container(horizontal=True, vertical_alignment="center", key="advice-next"):
+                if st.button("Train with these ranks", icon=":material/rocket_launch:", key="advice-train"):
+                    _train(config, {"name": "lora", "ranks_from": str(answer.file)}, "suggested ranks")
+                if st.button("Train a uniform baseline", key="advice-baseline", type="tertiary"):
+                    _train(config, {"name": "lora"}, f"rank {found['uniform_rank']}")
+                if made := st.session_state.get(MADE):
+                    link("pages/run.py", "Open the run that was queued", run=made)
+        _picture(found)
+        rows(model.families(found))
+        for row in found["layers"]:
+            note(text.layer(row))
+        settings = model.settings(found, config)
+        if settings is not None:
+            st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
+            st.code(ranks_text.code(settings), language="python", height=250, wrap_lines=True)
+        note(text.look(found))
+
+
+def _picture(found: Mapping[str, Any]) -> None:
+    """Draw the rank of each module; the modules as a table where they are outside of layers."""
+    modules, table = model.modules(found), model.ranks(found)
+    pattern = rank_picture.pattern(found["ranks"], modules)
+    if pattern.empty:
+        under("The modules are outside of layers.", table, "advice-ranks")
+        return
+    sentence = f"Suggested rank of each module; {found['parameters']:,} of {found['budget']:,} parameters."
+    chart(rank_picture.model_picture(pattern, colours()), sentence, table, "advice-model")
+
+
+def _train(config: Mapping[str, Any], strategy: dict[str, Any], words: str) -> None:
+    """Queue plain LoRA with these settings."""
+    made = start_once({**config, "strategy": strategy, "name": f"lora, {words}"}, f"advice-{words}")
+    if made is None:
+        return
+    announce(f"Queued: lora, {words}")
+    st.session_state[MADE] = made.id
+    st.rerun()

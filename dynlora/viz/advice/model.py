@@ -1,0 +1,51 @@
+"""Advice as tables; plain values in, pandas out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from dynlora.viz.kit.modules import described
+from dynlora.viz.ranks.model import LoraSettings, lora_settings
+
+
+def modules(found: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row for each module, as `kit.modules.described` returns them, with gain_share and rank."""
+    frame = pd.DataFrame(found["modules"])
+    return described(frame.assign(layer=frame["layer"].astype(float)))
+
+
+def families(found: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the families as a table that people read, the largest gain per parameter first."""
+    return pd.DataFrame([
+        {
+            "family": row["name"], "modules": row["modules"], "mean rank": round(row["mean_rank"], 2),
+            "parameters (%)": round(100 * row["parameters_share"], 1),
+            "predicted gain (%)": round(100 * row["gain_share"], 1),
+            "gain per parameter": round(row["gain_per_parameter"], 2), "from": round(row["low"], 2),
+            "to": round(row["high"], 2), "may be left out": "yes" if row["can_go"] else "no",
+        }
+        for row in found["families"]
+    ])  # fmt: skip
+
+
+def ranks(found: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the modules as a table that people read."""
+    frame = modules(found)
+    return pd.DataFrame({
+        "module": frame["short"], "name": frame["name"], "rank": frame["rank"],
+        "predicted gain (%)": (100 * frame["gain_share"]).round(2),
+    })  # fmt: skip
+
+
+def settings(found: Mapping[str, Any], config: Mapping[str, Any]) -> LoraSettings | None:
+    """Return the suggested ranks as PEFT's `LoraConfig` takes them.
+
+    Args:
+        found: the advice.
+        config: that it was asked for, as plain values.
+    """
+    summary = {"config": config, "scaling": found["scaling"], "peft_task_type": found["task_type"]}
+    return lora_settings(summary, found["ranks"])

@@ -1,0 +1,79 @@
+"""What advice says in words: the conclusion, how sure it is, and what was measured of advice of that kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dynlora.viz.kit.text import listed, one_line, percent
+
+NAMED = 2
+"""Families that the conclusion names at each end."""
+
+EVIDENCE = (
+    "A prediction, not a promise: docs/RESULTS.md says what training with such ranks gained in our own runs. Train the "
+    "uniform baseline beside it."
+)
+"""What goes with every piece of advice."""
+
+LEVELS = {
+    "high": "High confidence in the order of the modules",
+    "moderate": "Moderate confidence in the order of the modules",
+    "low": "Low confidence in the order of the modules",
+}
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """Say which families get most and least rank, and at which budget."""
+    families = sorted(found["families"], key=lambda family: -family["mean_rank"])
+    at = f"within {found['budget']:,} parameters"
+    means = [round(family["mean_rank"], 1) for family in families]
+    if len(set(means)) == 1:
+        return f"Give every kind of module the mean rank {means[0]:g}, {at}."
+    n = min(NAMED, len(families) // 2) or 1
+    return f"Give most rank to {_named(families[:n])} and least to {_named(families[-n:])}, {at}."
+
+
+def _named(families: Sequence[Mapping[str, Any]]) -> str:
+    return listed([f"{one_line(family['name'], 40)} (mean {family['mean_rank']:.1f})" for family in families])
+
+
+def confidence(found: Mapping[str, Any]) -> str:
+    """Say how far two halves of the look agree."""
+    known = found["confidence"]
+    said = (
+        f"{LEVELS[known['level']]}: two halves of the data place {percent(known['agreement'], 0)} of the budget alike"
+    )
+    if known["correlation"] is not None:
+        said += f" (Spearman correlation of the modules' gains {known['correlation']:.2f})"
+    return f"{said}."
+
+
+def leave_out(found: Mapping[str, Any]) -> str:
+    """Say which families may be left out."""
+    going = [family for family in found["families"] if family["can_go"]]
+    if not going:
+        return "No family of modules is weak enough in both halves to be left out."
+    names = listed([one_line(family["name"], 40) for family in going])
+    share = percent(sum(family["gain_share"] for family in going), 0)
+    return f"May be left out: {names}, with {share} of the predicted gain."
+
+
+def layer(row: Mapping[str, Any]) -> str:
+    """Say what leaving out the lowest layers saves and costs."""
+    change = percent(1 - row["step_time"], 0)
+    span = f"quartiles {percent(1 - row['high'], 0)} to {percent(1 - row['low'], 0)}"
+    gain = percent(row["gain_share"], 0)
+    return (
+        f"Without adapters on the lowest {row['without_layers']} of {row['of']} layers a step takes {change} less time "
+        f"({span}); {gain} of the predicted gain is there."
+    )
+
+
+def look(found: Mapping[str, Any]) -> str:
+    """Say what the advice is made from."""
+    of = found["look"]
+    return (
+        f"From {of['look_steps']} steps of plain LoRA at rank {found['uniform_rank']} after {of['warm_steps']} steps "
+        f"to warm up: {of['rows']:,} training examples, {of['seconds']:.0f} s. Nothing was saved."
+    )
