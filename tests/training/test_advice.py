@@ -1,0 +1,76 @@
+"""Advice before training: from a few real steps of a real model, the same for the same seed, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dynlora
+from dynlora.config import parse_config
+from dynlora.errors import ConfigError
+from dynlora.store import queries
+from dynlora.training.advice import Asked, advise
+from tests.command_line import document
+from tests.tiny import tiny_arguments, tiny_config, tiny_values
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
+
+SHORT = Asked(warm_steps=4, look_steps=4, is_timed=False)
+
+
+def test_the_same_look_gives_the_same_ranks_within_the_budget(tiny_bert: Path, tiny_data: Path) -> None:
+    settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic"})
+    found, again = advise(settings, SHORT), advise(settings, SHORT)
+    assert {**found, "look": None} == {**again, "look": None}
+    cost = {row["name"]: row["d_in"] + row["d_out"] for row in found["modules"]}
+    assert found["parameters"] == sum(rank * cost[name] for name, rank in found["ranks"].items())
+    assert found["parameters"] <= found["budget"] == 2 * sum(cost.values())
+    assert set(found["scaling"].values()) == {2.0}
+    half = advise(settings, Asked(0.5, warm_steps=4, look_steps=4, is_timed=False))
+    assert half["budget"] == found["budget"] // 2
+    assert half["parameters"] <= half["budget"]
+    assert advise(tiny_config(tiny_bert, tiny_data, seed=5), SHORT)["modules"] != found["modules"]
+
+
+def test_a_language_model_gets_advice_with_its_layers_timed(tmp_path: Path) -> None:
+    model, data = save_tiny_lm(tmp_path / "model"), tmp_path / "data"
+    data.mkdir()
+    found = advise(parse_config(lm_values(model, save_problems(data))), Asked(warm_steps=2, look_steps=2))
+    assert found["task_type"] == "CAUSAL_LM"
+    assert {row["kind"] for row in found["modules"]} >= {"self_attn.q_proj", "mlp.down_proj"}
+    [row] = found["layers"]
+    assert (row["without_layers"], row["of"]) == (1, 2)
+    assert 0 < row["low"] <= row["step_time"] <= row["high"]
+    assert 0 < row["gain_share"] < 1
+
+
+def test_a_budget_below_one_component_is_refused(tiny_bert: Path, tiny_data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--budget 0\.001: \d+ parameters are less than one component has"):
+        advise(tiny_config(tiny_bert, tiny_data), Asked(0.001, warm_steps=0, look_steps=2, is_timed=False))
+
+
+def test_ranks_of_the_command_train_and_are_what_it_says(
+    tiny_bert: Path, tiny_data: Path, tmp_path: Path, runs_dir: Path
+) -> None:
+    from click.testing import CliRunner
+
+    from dynlora.cli.main import main
+
+    file = tmp_path / "ranks.json"
+    arguments = ["advise", "--steps", "4", "--no-timing", *tiny_arguments(tiny_bert, tiny_data)]
+    found = document(CliRunner().invoke(main, [*arguments, "--json", "--out", str(file)]))
+    assert json.loads(file.read_text("utf-8")) == found
+    config: dict[str, Any] = found["lora_config"]
+    kept = {name: config["rank_pattern"].get(name, config["r"]) for name in config["target_modules"]}
+    assert kept == {name: rank for name, rank in found["ranks"].items() if rank}
+    values = tiny_values(tiny_bert, tiny_data, strategy={"name": "lora", "ranks_from": str(file)}, train__steps=2)
+    run = dynlora.train(parse_config(values), runs_dir)
+    assert dict(queries.run_summary(run.folder)["ranks"]) == found["ranks"]
+
+    taken = CliRunner().invoke(main, [*arguments, "--out", str(file)])
+    assert (taken.exit_code, "exists already" in taken.stderr) == (2, True)
+    words = CliRunner().invoke(main, arguments).stdout
+    assert words.startswith("Give ")
+    assert "not a promise" in words
