@@ -172,6 +172,9 @@ def put_adapters(
         batches=probe_batches,
         sizes=sizes,
     )
+    if accelerator.num_processes == 1:  # several remember the shapes of what they exchange
+        for module in adapters:
+            module.hold_live()
     if adapters.gates is not None and sizes is None:
         adapters.gates.calibrate(base.model, [dict(batch) for batch in batches(CALIBRATION_BATCHES)])
     return adapters

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from dynlora.engine.edits.components import drop, grow_component
 from dynlora.engine.edits.probes import end_probes, listen, start_probes
+from dynlora.engine.edits.room import give_back
 from dynlora.engine.edits.values import Change, Drop, Edit, Grow, Move, SetProbe, SetScale, SketchGradients
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -35,17 +36,18 @@ def apply(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None
     for edit in edits:
         if isinstance(edit, SetScale):
             _set_scale(adapters[edit.module], edit)
-    _start_listening(adapters, edits, step)
+    _start_listening(adapters, edits, step, optimizer)
     for edit in edits:
         if isinstance(edit, Change):
             edit.perform(adapters, optimizer, step)
+    give_back(adapters, optimizer)
 
 
-def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int) -> None:
+def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int, optimizer: Optimizer | None) -> None:
     """Do what the edits say of probe rows and sketches; in their order."""
     for edit in edits:
         if isinstance(edit, SetProbe):
-            start_probes(adapters, edit.modules, step)
+            start_probes(adapters, edit.modules, step, optimizer)
         elif isinstance(edit, SketchGradients):
             listen(adapters, edit.modules, step)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dynlora.engine.edits.moments import begin_moments, component_gates, component_tensors, gate_rows
+from dynlora.engine.edits.room import make_room
 from dynlora.engine.edits.values import Grow
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -47,6 +48,7 @@ def grow_component(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, 
     if module.rank >= module.max_rank:
         raise ValueError(f"grow {module.info.name}: already at max_rank={module.max_rank}")
     position = module.rank
+    make_room(module, position + 1, optimizer)
     module.lora_A[position] = new_row(module, adapters.seed, step, grow.direction, grow.length)
     module.lora_B[:, position] = 0 if grow.column is None else grow.column
     if module.scale is not None:

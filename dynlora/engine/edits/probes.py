@@ -8,6 +8,7 @@ import torch
 from torch.optim import Optimizer
 
 from dynlora.engine.edits.moments import component_tensors
+from dynlora.engine.edits.room import make_room
 from dynlora.engine.edits.values import Edit, SetProbe
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gradient_sketch import GradientSketch
@@ -30,12 +31,13 @@ def _end_probe(module: LoraLinear, optimizer: Optimizer | None) -> None:
     module.probes = 0
 
 
-def start_probes(adapters: Adapters, indices: Sequence[int], step: int) -> None:
+def start_probes(adapters: Adapters, indices: Sequence[int], step: int, optimizer: Optimizer | None = None) -> None:
     """Draw a probe row, a ~ N(0, 1/d_in) and b = 0, on each module with room for one."""
     for index in indices:
         module = adapters[index]
         if module.rank >= module.max_rank:
             continue
+        make_room(module, module.rank + 1, optimizer)
         generator = stream(adapters.seed, module.info.name, "probe", step)
         row = torch.randn(module.info.d_in, generator=generator) / module.info.d_in**0.5
         module.lora_A[module.rank] = row.to(module.lora_A.device)

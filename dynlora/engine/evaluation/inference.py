@@ -180,7 +180,7 @@ def bake_gates(model: AdaptedModel, mean: Tensor | None) -> None:
         if mean.dim() == 1:
             module.scaling *= float(mean[index])
         else:
-            module.lora_B.mul_(mean[index, : module.max_rank].to(module.lora_B.device))
+            module.lora_B.mul_(mean[index, : module.held].to(module.lora_B.device))
     if adapters.gates is not None:
         adapters.gates.uninstall(model.base.model)
         adapters.gates = None

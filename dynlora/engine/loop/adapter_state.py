@@ -205,6 +205,8 @@ def _live(module: LoraLinear, kept: Mapping[str, Any]) -> int:
 def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
     """Set one module to its saved state."""
     live = _live(module, kept)
+    if module.holds_live:
+        module.hold(live)
     if kept["lora_A"] is not None:
         module.lora_A.zero_()
         copy_into(module.lora_A[:live], kept["lora_A"])

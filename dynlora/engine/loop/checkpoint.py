@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dynlora.engine.model.lora_linear import resized
 from dynlora.errors import CorruptRunError
 from dynlora.safe_files import sync
 
@@ -206,9 +207,23 @@ def load_optimizer_state(optimizer: Optimizer, states: list[dict[str, Any]]) -> 
     for parameter, kept in zip(parameters, states, strict=True):
         if kept:
             optimizer.state[parameter] = {
-                key: value.to(parameter.device) if isinstance(value, Tensor) and key != "step" else value
+                key: _fitted(value, parameter) if isinstance(value, Tensor) and key != "step" else value
                 for key, value in kept.items()
             }
+
+
+def _fitted(kept: Tensor, parameter: Tensor) -> Tensor:
+    """Return a saved moment on its parameter's device, with room for as many components.
+
+    Rooms differ where a run goes on with another number of processes, or began with an earlier version; what is no live
+    component is zero.
+    """
+    kept = kept.to(parameter.device)
+    if kept.shape == parameter.shape or kept.dim() != parameter.dim():
+        return kept
+    for dim, size in enumerate(parameter.shape):
+        kept = resized(kept, dim, size)
+    return kept
 
 
 def copy_into(target: Tensor, source: Tensor) -> None:

@@ -20,6 +20,15 @@ KNOWN = ("torch.nn.modules.linear", "transformers.pytorch_utils")
 """Where the linear modules come from whose product is known; a quantised one of another package computes its own."""
 
 
+def resized(tensor: Tensor, dim: int, size: int, fill: float = 0.0) -> Tensor:
+    """Return a copy with `size` entries along `dim`: the first ones as they are, what is new `fill`."""
+    shape = list(tensor.shape)
+    shape[dim] = size
+    found, kept = tensor.new_full(shape, fill), min(size, tensor.shape[dim])
+    found.narrow(dim, 0, kept).copy_(tensor.narrow(dim, 0, kept))
+    return found
+
+
 class LoraLinear(nn.Module):
     """A frozen linear module with a low-rank update of changeable rank.
 
@@ -27,18 +36,20 @@ class LoraLinear(nn.Module):
 
     Rows `rank ..` of A and columns `rank ..` of B are inactive and zero; the forward does not touch them, so the cost
     follows the rank while parameters keep their identity for the optimizer. A probe is one extra live row with b = 0:
-    it leaves the function as it is and its gradient says what another component would be worth.
+    it leaves the function as it is and its gradient says what another component would be worth. Memory is held for
+    `max_rank` components, or, after `hold_live`, for those that are live: edits make room where a module grows.
 
     Attributes:
         base_layer: the frozen module, W0 of shape (d_out, d_in).
-        lora_A: (max_rank, d_in).
-        lora_B: (d_out, max_rank).
-        scale: per-component scale e, (max_rank,), or None when it is one everywhere.
+        lora_A: (held, d_in), held being max_rank or what is live.
+        lora_B: (d_out, held).
+        scale: per-component scale e, (held,), or None when it is one everywhere.
         rank: number of active components, 0 to max_rank.
         probes: live rows past the active ones, 0 or 1.
         scaling: alpha / reference rank; a rank change never alters it.
         enabled: False leaves the frozen module alone, as if the adapter were not there.
         sketch: sums up which way the loss pulls W0 while training, or None while nobody listens.
+        holds_live: whether memory is held for live components alone.
         fused: False computes the update in plain operations, slower and otherwise equal, as torch.func always gets it.
     """
 
@@ -63,6 +74,7 @@ class LoraLinear(nn.Module):
         self.probes = 0
         self.scaling = scaling
         self.enabled = True
+        self.holds_live = False
         self.fused = True
         self._cast: tuple[Any, Frozen] | None = None
         self.dropout = 0.0
@@ -106,9 +118,33 @@ class LoraLinear(nn.Module):
         """Use another module's lora_A or lora_B in the place of the own one."""
         setattr(self, name, parameter)
 
+    @property
+    def held(self) -> int:
+        """Components that memory is held for, `rank` to `max_rank`."""
+        return len(self.lora_A)
+
+    def hold_live(self) -> None:
+        """Hold memory for live components alone, where the tensors are of no more than A, B and scale, and its own.
+
+        Not for a loop that keeps an earlier graph alive, or several processes: both remember the shapes they saw.
+        """
+        if type(self) is LoraLinear and self.max_rank > self.rank:
+            self.holds_live = True
+            self.hold(self.rank + self.probes)
+
+    @torch.no_grad()
+    def hold(self, rows: int) -> None:
+        """Hold memory for `rows` components; the first ones stay, new ones are zero, their scale one."""
+        for tensor, dim in self.component_parts():
+            usual = 0.0 if dim or tensor.dim() > 1 or isinstance(tensor, nn.Parameter) else 1.0
+            if isinstance(tensor, nn.Parameter):
+                tensor.data = resized(tensor.data, dim, rows, usual)
+            else:
+                self.scale = resized(tensor, dim, rows, usual)
+
     def use_scale(self, value: float, *, trainable: bool) -> None:
         """Give every component a scale e = value, trained or set by edits."""
-        tensor = torch.full((self.max_rank,), value, device=self.lora_A.device)
+        tensor = torch.full((self.held,), value, device=self.lora_A.device)
         del self.scale
         if trainable:
             self.scale = nn.Parameter(tensor)
@@ -266,7 +302,7 @@ class LoraLinear(nn.Module):
     def allocated_parameters(self) -> int:
         """Return the adapter's parameters that memory is held for, in use or not; a method may hold others."""
         own = (tensor for tensor in self.own_tensors().values() if tensor.requires_grad)
-        return self.max_rank * self.info.cost + sum(tensor.numel() for tensor in own)
+        return self.held * self.info.cost + sum(tensor.numel() for tensor in own)
 
     def loaded(self) -> None:
         """Do what is left to do once a saved state was loaded; LoRA has nothing."""

@@ -125,14 +125,21 @@ class _LowRankLinear(torch.autograd.Function):
             _add_update(grad_x, grad_inner, down, dropped)
             grad_x = grad_x.view(ctx.x[0]).to(ctx.x[1])
         if of_a:
-            grad_a = grad_out.new_zeros(ctx.A[0], dtype=ctx.A[1])
-            grad_a[: len(down)] = grad_inner @ rows
+            grad_a = _with_room(grad_inner @ rows, 0, *ctx.A)
         if of_b:
-            grad_b = grad_out.new_zeros(ctx.B[0], dtype=ctx.B[1])
-            grad_b[:, : len(down)] = (weighted @ grad_out).t()
+            grad_b = _with_room((weighted @ grad_out).t(), 1, *ctx.B)
         if of_scale or of_gate:
             grad_scale, grad_gate = _factor_gradients(grad_weighted * inner, ctx.scaling, scale, gate)
         return grad_x, grad_a, grad_b, grad_scale, grad_gate, None, None, None, None
+
+
+def _with_room(gradient: Tensor, dim: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return the gradient of the live components as that of the whole tensor, zero where nothing is live."""
+    if gradient.shape == shape:
+        return gradient.to(dtype)
+    found = gradient.new_zeros(shape, dtype=dtype)
+    found.narrow(dim, 0, gradient.shape[dim]).copy_(gradient)
+    return found
 
 
 def _factor(scaling: float, scale: Tensor | None, gate: Tensor | None) -> Tensor | float:
