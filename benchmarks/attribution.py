@@ -149,6 +149,10 @@ def build_trainer_of(values: Mapping[str, Any], folder: Path, *, room_of: str | 
     run = RunWriter.create(folder, config_yaml=config.to_yaml(), meta={}, max_steps=inputs.total, state="running")
     writer = RunWriter.open(run, resume_from=None)
     trainer = build_trainer(inputs, writer, make_accelerator())
+    if room_of is not None:
+        for module in trainer.adapters:
+            module.holds_live = False
+            module.hold(module.max_rank)
     rows = [(module.info, module.max_rank) for module in trainer.adapters]
     writer.define_modules([ModuleRow(i.name, i.layer, i.kind, i.d_in, i.d_out, room) for i, room in rows])
     return trainer

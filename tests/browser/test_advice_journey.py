@@ -1,0 +1,55 @@
+"""Ask which ranks to use, and train with them, in a real browser and with real processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora.store import queries
+from tests.browser.conftest import OTHER, Picture, fits, settled
+from tests.tiny import tiny_rows, write_csv
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SMALL = {"Steps": "6", "Batch size (examples)": "8", "Maximum length (tokens)": "16"}
+
+
+@pytest.mark.journey
+def test_ranks_are_suggested_and_trained(
+    server: str, page: Page, picture: Picture, runs_dir: Path, tmp_path: Path, tiny_bert: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    rows = [{"review": row["text"], "verdict": row["label"]} for row in tiny_rows(60)]
+    page.goto(f"{server}/launch?data=upload")
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(write_csv(tmp_path / "reviews.csv", rows))
+    expect(page.get_by_text("In its 60 rows the label is")).to_be_visible()
+    command = page.locator('[class*="st-key-card-command"] code').first
+    for label, value in {"Model": str(tiny_bert), **SMALL}.items():
+        box = page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        expect(command).to_contain_text(value)
+    settled(page)
+
+    page.get_by_role("button", name="Suggest ranks").click()
+    card = page.locator('[class*="st-key-card-advice"]')
+    expect(card.get_by_role("heading", name="Suggested ranks")).to_be_visible()
+    expect(card.locator(".js-plotly-plot .heatmaplayer")).to_have_count(1)
+    picture(page, "launch-advice", full_page=True)
+    page.set_viewport_size({"width": 375, "height": 800})
+    fits(page, "light")
+    page.set_viewport_size({"width": 1400, "height": 900})
+
+    card.get_by_role("button", name="Train with these ranks").click()
+    card.get_by_role("link", name="Open the run that was queued").click()
+    expect(page.get_by_text("step 6 of 6").first).to_be_visible()
+    [run_id] = [run for run in queries.list_runs(runs_dir)["id"] if run != OTHER]
+    until(lambda: queries.run_summary(runs_dir / run_id)["status"] == "finished", "the run")
+    [answer] = (runs_dir / ".advice").glob("*.json")
+    assert dict(queries.run_summary(runs_dir / run_id)["ranks"]) == json.loads(answer.read_text("utf-8"))["ranks"]
