@@ -119,6 +119,13 @@ def _array(runs: Mapping[str, Mapping[str, Any]], side: str, seeds: list[int], n
     return np.array([list(one.values()) if isinstance(one, dict) else one for one in found], float)
 
 
+def kept_runs(steps: int, rows: int) -> dict[str, Any]:
+    """Return the runs that were written last; none where they had other settings."""
+    file = results.RESULTS / "language_model-quality.json"
+    figures = json.loads(file.read_text("utf-8"))["figures"] if file.exists() else {}
+    return figures["runs"] if (figures.get("steps"), figures.get("rows")) == (steps, rows) else {}
+
+
 def main() -> None:
     """Train, judge, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,16 +134,20 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=238)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--resume", action="store_true", help="keep runs of these settings that were written")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
-    steps, runs = math.ceil(arguments.rows / BATCH), {}
+    steps = math.ceil(arguments.rows / BATCH)
+    runs = kept_runs(steps, arguments.rows) if arguments.resume else {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "data"
         folder.mkdir()
         data = problems(arguments.data, folder, arguments.rows, arguments.held_out)
         for seed in range(arguments.seeds):
             for side in arguments.sides.split(","):
+                if f"{side}, seed {seed}" in runs:
+                    continue
                 values = values_for(side, data, steps, seed, arguments.held_out)
                 trainer, seconds = trained(side, values, Path(place) / f"{side}-{seed}", steps)
                 found = runs[f"{side}, seed {seed}"] = {**judged(trainer), "seconds": seconds}
