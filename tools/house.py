@@ -51,7 +51,8 @@ RULES: dict[str, str] = {
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
     "inference engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs "
     "viz/verdict",
-    "api": "config config_files errors store tasks engine engine/* strategies training",
+    "own_loop": "errors jobs tasks engine engine/* strategies training",
+    "api": "config config_files errors store training own_loop",
     "viz/kit": "store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs inference server viz/kit viz/ui/browser",
@@ -86,8 +87,8 @@ _ENGINE = "tasks engine engine/* strategies strategies/*"
 
 FREE_OF: dict[str, str] = {
     "torch": f"{_GROUND} data_files store jobs server viz/* pages",
-    "streamlit": f"{_GROUND} data_files store jobs {_ENGINE} training inference cli api viz/kit viz/methods",
-    "plotly": f"{_GROUND} data_files store jobs {_ENGINE} training inference server cli api pages",
+    "streamlit": f"{_GROUND} data_files store jobs {_ENGINE} training inference cli api own_loop viz/kit viz/methods",
+    "plotly": f"{_GROUND} data_files store jobs {_ENGINE} training inference server cli api own_loop pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
     "sqlite3": f"{_GROUND} data_files jobs {_ENGINE} training inference server cli api viz/* pages",
 }

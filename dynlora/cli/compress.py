@@ -94,7 +94,7 @@ def shrink(asked: Asked) -> tuple[Any, str]:
         ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
     """
     from dynlora.inference.compress import write_size
-    from dynlora.inference.export import check_out
+    from dynlora.training.staged_folder import check_out
 
     _check(asked)
     if asked.out is not None:

@@ -19,12 +19,13 @@ from dynlora.engine.compress.plain import WEIGHTINGS, Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.errors import ConfigError
-from dynlora.inference.export import describe, staged, write_adapter
+from dynlora.inference.export import describe, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
 from dynlora.jobs.spawn import storing
 from dynlora.store.compressions import OFFERED, Compressed, Half, Size, write_compressed
 from dynlora.training.inputs import read_data, usable
+from dynlora.training.staged_folder import staged
 
 ROWS = 512
 """Held-out rows that the sizes are measured on, unless told otherwise."""

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import tempfile
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +21,9 @@ from dynlora.inference.model_card import Facts, Padding, model_card
 from dynlora.jobs.spawn import storing
 from dynlora.store import queries
 from dynlora.training.inputs import read_data
+from dynlora.training.staged_folder import staged
 
 FORMATS = ("peft", "merged")
-ARCHIVE = ".zip"
-"""Ending of an `out` that is written as one file."""
 
 
 def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "last") -> dict[str, Any]:
@@ -132,63 +125,3 @@ def _padding(model: AdaptedModel) -> Padding | None:
     return Padding(
         str(tokenizer.pad_token), int(tokenizer.pad_token_id), tokenizer.pad_token_id == tokenizer.eos_token_id
     )
-
-
-def check_out(out: Path) -> Path:
-    """Return the place that is written to.
-
-    Raises:
-        ConfigError: when something is there already, but for an empty folder.
-    """
-    place = Path(os.path.realpath(out))
-    if place.exists() and (place.suffix.lower() == ARCHIVE or not place.is_dir() or any(place.iterdir())):
-        kind = "a file" if place.is_file() else "not an empty folder"
-        raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
-    return place
-
-
-@contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """Lend an empty folder beside `out`, and put what was written there in its place when all went well."""
-    place = check_out(out)
-    is_archive = place.suffix.lower() == ARCHIVE
-    with storing(f"the export to {out}"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        yield staging
-        with storing(f"the export to {out}"):
-            (_place_archive if is_archive else _place_folder)(staging, place)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _place_folder(staging: Path, out: Path) -> None:
-    """Put the files in their place, all or none: a new folder by one rename, an empty one that is there file by file.
-
-    The empty folder stays the one it is: it may be a disk of its own, or somebody's working directory.
-    """
-    if not out.exists():
-        out.mkdir()
-        staging.chmod(out.stat().st_mode & 0o777)  # a folder for the time being is its owner's alone
-        staging.rename(out)
-        return
-    moved: list[Path] = []
-    try:
-        for path in sorted(staging.iterdir()):
-            moved.append(out / path.name)
-            shutil.move(path, moved[-1])
-    except OSError:
-        for path in moved:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _place_archive(staging: Path, out: Path) -> None:
-    """Pack the files, not compressed: weights do not get smaller."""
-    partial = staging / "archive"
-    with zipfile.ZipFile(partial, "x") as archive:
-        for path in sorted(staging.iterdir()):
-            if path != partial:
-                archive.write(path, f"{out.stem}/{path.name}")
-    partial.rename(out)

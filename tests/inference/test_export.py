@@ -19,6 +19,7 @@ from dynlora.inference import export as export_module
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import curve
+from dynlora.training import staged_folder
 from dynlora.training.inputs import read_data
 
 TEXTS = ["the film was great", "a dull plot"]
@@ -124,7 +125,7 @@ def test_a_disk_that_fills_while_an_empty_folder_is_filled_leaves_it_empty(
 
     monkeypatch.setattr(shutil, "move", full)
     with pytest.raises(OSError, match="No space"):
-        export_module._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
+        staged_folder._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
     assert list(out.iterdir()) == []
 
 
@@ -133,7 +134,7 @@ def test_a_new_folder_appears_whole(exported: Path, tmp_path: Path, monkeypatch:
     shutil.copytree(exported, staging)
     names = sorted(path.name for path in staging.iterdir())
     monkeypatch.setattr(shutil, "move", lambda *_: pytest.fail("one file after the other"))
-    export_module._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
+    staged_folder._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
     assert sorted(path.name for path in out.iterdir()) == names
 
 

@@ -217,7 +217,7 @@ def test_budget_holds_for_odd_shapes_and_any_scores(
         values = rng.choice([0.1, 0.7, np.nan], worth.shape) if score is None else score(worth.shape)
         worth.copy_(torch.as_tensor(np.asarray(values), dtype=worth.dtype))
         made = attached.strategy.allocate(adapters, Step(index, 40, 1e-3))
-        dynlora.api.edits.apply(adapters, made, None, step=index)
+        edits.apply(adapters, made, None, step=index)
         count = adapters.adapter_parameter_count()
         assert count["active"] <= count["budget"]
         for module in adapters:

@@ -1,0 +1,1 @@
+"""A strategy in a training loop of one's own: attached, saved, loaded and exported."""

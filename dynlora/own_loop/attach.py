@@ -1,0 +1,153 @@
+"""Putting a strategy's adapters into any model, for a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from dynlora import strategies, tasks
+from dynlora.engine.adapt import adapt
+from dynlora.engine.data.batches import Tokens
+from dynlora.engine.data.held_back import HeldBack
+from dynlora.engine.loop.optimizer import peak_rate
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.base_model import BaseModel, head_names
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.strategy import Strategy
+from dynlora.errors import ConfigError
+from dynlora.own_loop.attached import Attached
+from dynlora.tasks import Task
+from dynlora.training.given_ranks import read_ranks
+
+
+def attach(  # noqa: PLR0913 - the public form; all but the model are named
+    model: nn.Module,
+    *,
+    strategy: str | Strategy = "dynamic",
+    budget: int = 8,
+    steps: int,
+    lr: float = 1e-3,
+    alpha: float | None = None,
+    targets: Iterable[str] | None = None,
+    seed: int = 0,
+    dropout: float = 0.0,
+    calibration: Iterable[Mapping[str, Tensor]] = (),
+    **fields: Any,
+) -> Attached:
+    """Put a strategy's adapters into any model with linear modules, for one's own training loop.
+
+    The model's weights are frozen, but for the head of a transformers model that predicts labels.
+
+    Args:
+        model: a transformers model or any `nn.Module`.
+        strategy: its name, or a strategy object.
+        budget: rank of the uniform LoRA whose parameters are the budget.
+        steps: optimizer steps that will be taken; schedules depend on it.
+        lr: learning rate of the optimizer.
+        alpha: scaling is alpha / budget; None is twice the budget.
+        targets: endings of module names; None adapts every linear module of the blocks.
+        seed: of every random draw.
+        dropout: probability with which the adapters do not see an entry of their input, while the model trains.
+        calibration: a few batches as the model takes them, to fix the gates' standardisation.
+        fields: hyper-parameters of the strategy, when it is given by name.
+
+    Raises:
+        ConfigError: when a value breaks a rule, no module matches, or the model has adapters already.
+    """
+    method = _method(strategy, fields)
+    _check(method, steps, budget, dropout)
+    _check_model(model)
+    lora_alpha = 2.0 * budget if alpha is None else alpha
+    task, head = _frozen(model)
+    batches = [dict(batch) for batch in calibration]
+    base = BaseModel(model, None, head, Path(), task)  # pyright: ignore
+    adapters = adapt(
+        base,
+        method,
+        rank=budget,
+        lora_alpha=lora_alpha,
+        dropout=dropout,
+        targets=None if targets is None else tuple(targets),
+        total=steps,
+        seed=seed,
+        batches=lambda n: batches[:n],  # pyright: ignore
+    )
+    if adapters.gates is not None and batches:
+        adapters.gates.calibrate(model, batches)
+    rows = Tokens([], np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+    method.attach_held_back(HeldBack(model, method.forward, rows, 1, nullcontext, base.task))
+    method.start(adapters)
+    optimizer = _optimizer(model, adapters, method, lr)
+    return Attached(model, adapters, method, optimizer, steps, head, base.task, lora_alpha, calibration=batches)
+
+
+def _frozen(model: nn.Module) -> tuple[Task, list[str]]:
+    """Freeze a model but for its head; return what it predicts and the names of the head's modules."""
+    model.requires_grad_(False)
+    task = tasks.of_model(model)
+    has_head = task.trains_head and hasattr(model, "base_model_prefix")
+    head = head_names(model) if has_head else []  # pyright: ignore
+    for name in head:
+        model.get_submodule(name).requires_grad_(True)
+    return task, head
+
+
+def _method(strategy: str | Strategy, fields: Mapping[str, Any]) -> Strategy:
+    """Return the strategy, which can read the ranks that it is to start with."""
+    method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
+    if (source := method.ranks_source()) is not None:
+        method.attach_ranks(partial(read_ranks, source))
+    return method
+
+
+def _check(method: Strategy, steps: int, budget: int, dropout: float) -> None:
+    """Refuse what cannot be trained, or not in a loop of one's own.
+
+    Raises:
+        ConfigError: naming the value, the rule and the remedy.
+    """
+    if steps < 1 or budget < 1:
+        raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"dropout={dropout}: must be from 0 to below 1; 0.05 is usual")
+    method.check(steps, budget)
+    if method.lr_backoff:
+        raise ConfigError(
+            f"strategy.lr_backoff={method.lr_backoff}: backoff acts in dynlora's own loop; set it to 0, or "
+            "train with dynlora.train"
+        )
+
+
+def _check_model(model: nn.Module) -> None:
+    """Refuse a model that has adapters: two of them would adapt each other.
+
+    Raises:
+        ConfigError: saying whose they are, and what to do.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            raise ConfigError(
+                f"attach: the model has dynlora's adapters already, as at {name}; go on with what attach returned, or "
+                "load the model again"
+            )
+        if type(module).__module__.startswith("peft.tuners"):
+            raise ConfigError(
+                "attach: the model is one of PEFT's, with adapters of its own; give the base model, "
+                "`model.unload()` or `model.merge_and_unload()`"
+            )
+
+
+def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: float) -> Optimizer:
+    """Return AdamW over the strategy's groups and whatever else of the model is trainable."""
+    groups = [{**group, "lr": peak_rate(group, lr)} for group in strategy.groups(adapters) if group["params"]]
+    taken = {id(parameter) for group in groups for parameter in group["params"]}
+    taken |= {id(tensor) for module in adapters for tensor in module.parameters(recurse=False)}  # the strategy's alone
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    return AdamW([*groups, {"params": rest}] if rest else groups, lr=lr)

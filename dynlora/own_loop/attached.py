@@ -1,0 +1,102 @@
+"""What `attach` returns: a strategy on a model that someone else trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynlora.engine import edits
+from dynlora.engine.context import Step
+from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
+from dynlora.errors import ConfigError
+from dynlora.jobs.spawn import storing
+from dynlora.own_loop.files import export_attached, restore, state_of
+from dynlora.own_loop.parts import Parts
+
+
+@dataclass
+class Attached(Parts):
+    """A strategy on a model that someone else trains.
+
+    Call `step()` where the loop would call `optimizer.step()`: gradients complete, and before they are cleared.
+    """
+
+    def penalty(self) -> Tensor:
+        """Return what the strategy adds to the loss; add it before `backward`."""
+        terms = self.strategy.penalty(self.adapters)
+        device = self.adapters[0].lora_A.device
+        return torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=device)
+
+    def step(self) -> list[dict[str, Any]]:
+        """Observe, move the weights, reallocate, clear the gradients; return what moved, module by index.
+
+        Raises:
+            ConfigError: when all steps were taken: schedules and ranks are made for their number.
+        """
+        if self.index >= self.total:
+            raise ConfigError(
+                f"attach(steps={self.total}): all steps were taken, and ranks stay as they are from there on; attach "
+                "with as many steps as the loop takes"
+            )
+        self.index += 1
+        step = Step(self.index, self.total, float(self.optimizer.param_groups[0]["lr"]))
+        with torch.no_grad():
+            self.strategy.observe(self.adapters, step)
+        self.adapters.clear_probe_gradients()
+        self.optimizer.step()
+        with torch.no_grad():
+            made = self.strategy.allocate(self.adapters, step)
+            edits.apply(self.adapters, made, self.optimizer, step=self.index)
+            if self.index == self.total:
+                last = self.strategy.finish(self.adapters)
+                edits.apply(self.adapters, last, self.optimizer, step=self.index)
+                made = [*made, *last]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.clear_gradients()
+        self.adapters.streams.at(self.index)  # the next forward draws again
+        return edits.describe(made)
+
+    def save(self, folder: str | Path) -> None:
+        """Write adapters, head, moments and the strategy's state, so that `load` goes on to the bit.
+
+        Tensors as safetensors, the rest as JSON. What else the loop needs, such as a
+        schedule or the state of torch's random numbers, is its own to keep.
+
+        Args:
+            folder: made or replaced as a whole.
+
+        Raises:
+            StorageError: when it cannot be written.
+        """
+        with storing(f"the state at {folder}"):
+            Path(folder).absolute().parent.mkdir(parents=True, exist_ok=True)
+            write_checkpoint(Path(folder).absolute(), state_of(self))
+
+    def load(self, folder: str | Path) -> None:
+        """Go on from what `save` wrote; the model and the arguments of `attach` must be the same.
+
+        Raises:
+            ConfigError: when it was saved with another strategy, number of steps or budget.
+            CorruptRunError: when there is nothing saved, or it belongs to another model.
+        """
+        restore(self, read_checkpoint(Path(folder).absolute()))
+
+    def export(self, folder: str | Path, batches: Iterable[Mapping[str, Tensor]] = ()) -> Path:
+        """Write the adapter as PEFT loads it, and return its folder; the model trains on unchanged.
+
+        Args:
+            folder: new or empty.
+            batches: rows whose gates are averaged, where the strategy has gates: an exported adapter has none. Those
+                that calibrated the gates are taken where none are given.
+
+        Raises:
+            ConfigError: when the folder is taken, or gates are to be averaged over nothing.
+            NotMergeableError: when PEFT has no format for the update.
+            StorageError: when it cannot be written.
+        """
+        return export_attached(self, Path(folder), [dict(batch) for batch in batches] or self.calibration)

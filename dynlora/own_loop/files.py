@@ -1,0 +1,158 @@
+"""What was trained in a loop of one's own, as files: a state to go on from, and an adapter that PEFT loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dynlora.engine.evaluation.export import peft_adapter
+from dynlora.engine.evaluation.inference import AdaptedModel
+from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state, load_head_state
+from dynlora.engine.loop.checkpoint import load_optimizer_state, moved, optimizer_state
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.base_model import BaseModel
+from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.jobs.spawn import storing
+from dynlora.own_loop.parts import Parts
+from dynlora.training.staged_folder import staged
+
+PARTS = ("made_with", "step", "adapters", "trained", "optimizer", "rates", "strategy")
+"""What a saved state holds."""
+
+
+def state_of(attached: Parts) -> dict[str, Any]:
+    """Return everything that going on to the bit needs; random streams are functions of seed and step."""
+    return {
+        "made_with": _made_with(attached),
+        "step": attached.index,
+        "adapters": adapter_state(attached.adapters),
+        "trained": {name: tensor.data for name, tensor in _trained(attached).items()},
+        "optimizer": optimizer_state(attached.optimizer),
+        "rates": [float(group["lr"]) for group in attached.optimizer.param_groups],
+        "strategy": attached.strategy.state_dict(),
+    }
+
+
+def restore(attached: Parts, state: Mapping[str, Any]) -> None:
+    """Set an attached strategy to a saved state.
+
+    Raises:
+        ConfigError: when it was made with other arguments.
+        CorruptRunError: when it lacks something, or belongs to another model.
+    """
+    if missing := [name for name in PARTS if name not in state]:
+        raise CorruptRunError(f"the saved state lacks its {missing[0]}; it was not written by Attached.save")
+    ours = _made_with(attached)
+    for name, value in state["made_with"].items():
+        if ours.get(name) != value:
+            raise ConfigError(
+                f"load: the state was saved with {name}={value}, and this is {ours.get(name)}; use the same"
+            )
+    device = attached.adapters[0].lora_A.device
+    load_adapter_state(attached.adapters, state["adapters"])
+    load_head_state(_trained(attached), state["trained"])
+    load_optimizer_state(attached.optimizer, state["optimizer"])
+    for group, rate in zip(attached.optimizer.param_groups, state["rates"], strict=True):
+        group["lr"] = rate
+    attached.strategy.load_state_dict(moved(state["strategy"], device))
+    attached.index = state["step"]
+    attached.adapters.streams.at(attached.index)
+
+
+def _made_with(attached: Parts) -> dict[str, Any]:
+    """Return what must be the same for a state to fit."""
+    adapters = attached.adapters
+    settings = {
+        f"strategy.{field.name}": getattr(attached.strategy, field.name)
+        for field in fields(attached.strategy)
+        if field.init
+    }
+    return {
+        "strategy": type(attached.strategy).__name__, "steps": attached.total, "budget": adapters.reference_rank,
+        "alpha": float(attached.lora_alpha), "seed": adapters.seed, **settings,
+    }  # fmt: skip
+
+
+def _trained(attached: Parts) -> dict[str, nn.Parameter]:
+    """Return what else of the model is trained, by name."""
+    own = {id(tensor) for module in attached.adapters for tensor in module.parameters(recurse=False)}
+    gates = attached.adapters.gates
+    own |= {id(tensor) for tensor in gates.parameters()} if gates is not None else set()
+    return {name: p for name, p in attached.model.named_parameters() if p.requires_grad and id(p) not in own}
+
+
+def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str, Tensor]]) -> Path:
+    """Write the adapter as PEFT loads it; see `Attached.export`."""
+    base = BaseModel(attached.model, None, attached.head, Path(), attached.task)  # pyright: ignore
+    model = AdaptedModel(base, attached.adapters, attached.strategy, attached.task, 0, torch.no_grad)
+    mean = _mean_gates(attached, batches)
+    config = getattr(attached.model, "config", None)
+    name = str(getattr(config, "name_or_path", "") or "")
+    with staged(folder) as staging, _gates_off(attached.adapters, mean):
+        rank = attached.adapters.reference_rank
+        tensors, settings = peft_adapter(model, name, lora_alpha=attached.lora_alpha, rank=rank)
+        with storing(f"the adapter at {folder}"):
+            save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
+            (staging / "adapter_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
+    return folder
+
+
+@torch.no_grad()
+def _mean_gates(attached: Parts, batches: Sequence[Mapping[str, Tensor]]) -> Tensor | None:
+    """Return each gate averaged over the sequences of batches; None without gates.
+
+    Raises:
+        ConfigError: when there is nothing to average over.
+    """
+    gates = attached.adapters.gates
+    if gates is None:
+        return None
+    if not batches:
+        raise ConfigError(
+            "export: the strategy has gates, which an exported adapter replaces by their means; give batches=, a few "
+            "batches as the model takes them"
+        )
+    training, sums, rows = attached.model.training, torch.zeros_like(gates.bias), 0
+    attached.model.eval()
+    try:
+        for batch in batches:
+            with gates.adding_up(sums) if gates.mode == "rank" else torch.no_grad():
+                attached.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+            if gates.values is None:
+                raise ConfigError("export: the batches reach no embedding of the model; give them as it takes them")
+            rows += len(gates.values)
+            if gates.mode != "rank":
+                sums += gates.values.sum(0)
+    finally:
+        attached.model.train(training)
+    return sums / rows
+
+
+@contextmanager
+def _gates_off(adapters: Adapters, mean: Tensor | None) -> Iterator[None]:
+    """Put the gates' means in their place inside the block, as in a baked adapter."""
+    if mean is None:
+        yield
+        return
+    before = [(module.gates, module.scaling, module.lora_B.data) for module in adapters]
+    gates, adapters.gates = adapters.gates, None
+    try:
+        for index, module in enumerate(adapters):
+            module.gates = None
+            if mean.dim() == 1:
+                module.scaling *= float(mean[index])
+            else:
+                module.lora_B.data = module.lora_B.data * mean[index, : module.held]
+        yield
+    finally:
+        adapters.gates = gates
+        for module, (reader, scaling, factor) in zip(adapters, before, strict=True):
+            module.gates, module.scaling, module.lora_B.data = reader, scaling, factor

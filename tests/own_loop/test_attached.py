@@ -1,0 +1,154 @@
+"""A strategy in a loop of one's own: refused where it cannot work, saved and loaded to the bit, exported for PEFT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import dynlora
+from dynlora.api import Attached
+from dynlora.errors import ConfigError, CorruptRunError
+from tests.tiny_lm import tiny_decoder
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+
+STEPS = 12
+MOVES = {"warmup_steps": 2, "allocate_every": 2, "final_steps": 2, "moves": 4}
+
+
+def classifier(folder: Path) -> Any:
+    """The tiny BERT with a head for two classes."""
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+
+
+def batch(seed: int, words: int = 20) -> dict[str, Tensor]:
+    """Random tokens with labels that they tell."""
+    ids = torch.randint(5, words, (8, 6), generator=torch.Generator().manual_seed(seed))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": (ids[:, 0] > words // 2).long()}
+
+
+def attached_to(model: Any, **options: Any) -> Attached:
+    """Attach with ranks that move often."""
+    given = {"strategy": "dynamic", "budget": 3, "steps": STEPS, "lr": 1e-2, "calibration": [batch(100)], **options}
+    return dynlora.attach(model, **{**(MOVES if given["strategy"] == "dynamic" else {}), **given})
+
+
+def trained(attached: Attached, first: int, last: int) -> list[float]:
+    """Take steps; return their losses."""
+    attached.model.train()
+    losses = []
+    for step in range(first, last):
+        torch.manual_seed(step)  # of the dropout that the model brings along: its state is the loop's to keep
+        loss = attached.model(**batch(step)).loss + attached.penalty()
+        loss.backward()
+        attached.step()
+        losses.append(loss.item())
+    return losses
+
+
+def logits(model: Any) -> Tensor:
+    """What the model says of a batch."""
+    model.eval()
+    with torch.no_grad():
+        return model(**{name: value for name, value in batch(200).items() if name != "labels"}).logits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dropout": 0.1}, {"gates": "rank"}, {"strategy": "adalora"}, {"strategy": "lora"}],
+    ids=["dynamic", "gates of components", "adalora", "lora"],
+)
+def test_what_was_saved_goes_on_to_the_bit(tiny_bert: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    whole = attached_to(classifier(tiny_bert), **options)
+    losses = trained(whole, 0, STEPS)
+
+    half = attached_to(classifier(tiny_bert), **options)
+    trained(half, 0, STEPS // 2)
+    half.save(tmp_path / "state")
+    again = attached_to(classifier(tiny_bert), **options)
+    again.load(tmp_path / "state")
+    assert again.index == STEPS // 2
+    assert trained(again, STEPS // 2, STEPS) == losses[STEPS // 2 :]
+    assert again.adapters.ranks == whole.adapters.ranks
+    assert torch.equal(logits(again.model), logits(whole.model))
+
+
+def test_a_state_of_other_arguments_or_none_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    saved = attached_to(classifier(tiny_bert))
+    saved.save(tmp_path / "state")
+    with pytest.raises(ConfigError, match=r"load: the state was saved with budget=3, and this is 2; use the same"):
+        attached_to(classifier(tiny_bert), budget=2).load(tmp_path / "state")
+    with pytest.raises(ConfigError, match=r"strategy\.moves=4"):
+        attached_to(classifier(tiny_bert), moves=2).load(tmp_path / "state")
+    with pytest.raises(CorruptRunError):
+        saved.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("options", [{"gates": "off"}, {}, {"gates": "rank"}], ids=["no gates", "module", "component"])
+def test_peft_loads_what_was_exported(tiny_bert: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    from peft import PeftModel
+
+    attached = attached_to(classifier(tiny_bert), **options)
+    trained(attached, 0, STEPS)
+    before = logits(attached.model)
+    folder = attached.export(tmp_path / "adapter", [batch(300), batch(301)])
+    assert torch.equal(logits(attached.model), before), "it trains on unchanged"
+    loaded = logits(PeftModel.from_pretrained(classifier(tiny_bert), folder))
+    gates = attached.adapters.gates
+    if gates is None:
+        torch.testing.assert_close(loaded, before, rtol=0, atol=1e-5)
+        return
+    with torch.no_grad():
+        seen = [(attached.model(**batch(seed)), gates.values)[1] for seed in (300, 301)]
+    if gates.mode == "module":
+        with gates.holding(torch.cat([one for one in seen if one is not None]).mean(0)):
+            torch.testing.assert_close(loaded, logits(attached.model), rtol=0, atol=1e-5)
+    assert (loaded - before).abs().max() < 0.5
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        attached.export(tmp_path / "adapter", [batch(300)])
+
+
+def test_gates_are_averaged_over_something(tiny_bert: Path, tmp_path: Path) -> None:
+    attached = attached_to(classifier(tiny_bert), calibration=[])
+    with pytest.raises(ConfigError, match=r"export: the strategy has gates.*give batches="):
+        attached.export(tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_decoder_is_exported_for_peft(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    attached = dynlora.attach(tiny_decoder(), strategy="dynamic", gates="off", budget=2, steps=4, lr=1e-2)
+    ids = torch.randint(5, 200, (4, 9), generator=torch.Generator().manual_seed(0))
+    for _ in range(4):
+        attached.model(input_ids=ids, labels=ids).loss.backward()
+        attached.step()
+    loaded = PeftModel.from_pretrained(tiny_decoder(), attached.export(tmp_path / "adapter"))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(input_ids=ids).logits, attached.model(input_ids=ids).logits, rtol=0, atol=1e-5
+        )
+
+
+def test_what_cannot_work_is_refused_in_a_sentence(tiny_bert: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = classifier(tiny_bert)
+    attached = attached_to(model, steps=STEPS)
+    with pytest.raises(ConfigError, match=r"attach: the model has dynlora's adapters already, as at bert\.encoder"):
+        attached_to(model)
+    trained(attached, 0, STEPS)
+    with pytest.raises(ConfigError, match=rf"attach\(steps={STEPS}\): all steps were taken"):
+        attached.step()
+    theirs = get_peft_model(classifier(tiny_bert), LoraConfig(target_modules=["query"]))  # pyright: ignore
+    with pytest.raises(ConfigError, match=r"attach: the model is one of PEFT's.*give the base model"):
+        attached_to(theirs)
+    with pytest.raises(ConfigError, match=r"dropout=1: must be from 0 to below 1"):
+        attached_to(classifier(tiny_bert), dropout=1)
