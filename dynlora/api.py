@@ -29,6 +29,7 @@ from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.store.run import Run, open_run
 from dynlora.training.given_ranks import read_ranks
+from dynlora.training.given_start import read_start
 
 
 def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", *, progress: bool = True) -> Run:
@@ -162,10 +163,12 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
 
 
 def _method(strategy: str | Strategy, fields: Mapping[str, Any]) -> Strategy:
-    """Return the strategy, which can read the ranks that it is to start with."""
+    """Return the strategy, which can read the ranks, or the adapter, that it is to start with."""
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
     if (source := method.ranks_source()) is not None:
         method.attach_ranks(partial(read_ranks, source))
+    if (source := method.start_source()) is not None:
+        method.attach_start(partial(read_start, source))
     return method
 
 

@@ -110,6 +110,22 @@ def about(summary: Mapping[str, Any]) -> str:
     return f"{words}, {summary['max_steps']:,} steps"
 
 
+def origin_words(origin: Mapping[str, Any], name: str) -> str:
+    """Say which adapter a run starts from.
+
+    Args:
+        origin: what `queries.run_summary` has under that key.
+        name: of the run, or of the folder, that the adapter comes from.
+    """
+    share, called = origin.get("share"), one_line(name, 80)
+    if not origin.get("run"):
+        called = f"adapter {called}"
+    else:
+        called = f"run {called}" if origin.get("which") != "best" else f"the best adapter of run {called}"
+    shrunk = share is not None and origin.get("parameters") != origin.get("of")
+    return f"Starts from {called}" + (f", shrunk to {percent(share, 0)} of its parameters" if shrunk else "")
+
+
 def format_strategy(row: Mapping[str, Any]) -> str:
     """Return the strategy with its fidelity, which belongs wherever methods are set side by side."""
     name, fidelity = (value if isinstance(value := row.get(key), str) else "" for key in ("strategy", "fidelity"))
