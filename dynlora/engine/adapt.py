@@ -97,13 +97,14 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         adapters.attach_gates(_gates(base.model, adapters, mode, chosen, is_causal=base.task.is_causal))
     if fresh:
         edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
-        if strategy.start_source() is not None:
-            _start_head(base, strategy)
+        _start_head(base, strategy)
     return adapters
 
 
 def _start_head(base: BaseModel, strategy: Strategy) -> None:
-    """Let the head start from that of the adapter that the strategy starts from."""
+    """Let the head start from that of the adapter that the strategy starts from, if there is one."""
+    if strategy.start_source() is None:
+        return
     start, head = strategy.given_start(), head_parameters(base)
     start.check_rest(head)
     start.place_head(head)

@@ -15,8 +15,8 @@ class Lora(Strategy):
     Paper: Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685. Fields for LoRA+
     (Hayou et al. 2024, arXiv 2402.12354) and rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
     Differs: nothing; agrees with PEFT step by step. With `ranks_from` the ranks are those of a run, an adapter or a
-    file; the scaling stays alpha / adapter.rank for every module. With `start_from` training goes on from an adapter:
-    ranks, A, B, scaling and head are its own.
+    file; the scaling stays alpha / adapter.rank for every module. With `start_from` ranks, A, B, scaling and
+    head are first those of an adapter.
     """
 
     title = "LoRA"

@@ -287,6 +287,43 @@ def test_the_ranks_of_the_same_adapter_contradict_nothing(classifier: Small, run
     assert held_out_loss(folder)[0] == pytest.approx(classifier.loss, abs=1e-5)
 
 
+def test_the_command_queues_a_run_that_starts_from_the_size(
+    small: Small, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(launch, "start_next", started.append)
+    monkeypatch.setattr(launch, "wake", lambda *_: None)
+    source = Path(shutil.copytree(small.source, runs_dir / small.source.name))
+    asked = ["compress", source.name, "--budget", "0.4", "--rows", "64", "--recover", "6"]
+    found = document(run(runs_dir, *asked, "--json"))
+    made = runs_dir / found["recovery"]["id"]
+    assert started == [runs_dir]
+    assert {row["id"] for row in document(run(runs_dir, "runs", "--json"))} == {source.name, made.name}
+    config, before = read_run_config(made), read_run_config(source)
+    assert (config.data, config.seed, config.model, config.adapter) == (
+        before.data, before.seed, before.model, before.adapter
+    )  # fmt: skip
+    assert training.resume(runs_dir, made.name).state == "finished"
+    losses = held_out_loss(made)
+    assert losses[0] == pytest.approx(small.loss, abs=1e-5)
+    assert max(losses) == 6
+    assert queries.run_summary(made)["origin"]["run"] == source.name
+    words = run(runs_dir, *asked).stdout
+    assert "6 steps that start from this adapter" in words
+    assert len(list((runs_dir / ".starts").iterdir())) == 1, "the same size is kept once"
+
+
+def test_an_adapter_brought_along_is_recovered_too(
+    classifier: Small, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "start_next", lambda *_: None)
+    asked = ["compress", str(classifier.folder), "--config", str(classifier.source / "config.yaml"), "--rows", "64"]
+    found = document(run(runs_dir, *asked, "--budget", "0.5", "--recover", "3", "--json"))
+    origin = queries.run_summary(runs_dir / found["recovery"]["id"])["origin"]
+    assert (origin["run"], origin["name"]) == (None, classifier.folder.name)
+    assert 0 < origin["share"] <= 0.5
+
+
 def test_a_model_of_ones_own_starts_from_the_adapter_too(classifier: Small) -> None:
     from transformers import AutoModelForSequenceClassification
 
