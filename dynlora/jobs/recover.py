@@ -68,7 +68,7 @@ def recovery_values(config: Mapping[str, Any], start: Path, steps: int, name: st
 
 def recovery_name(name: str, share: float, steps: int) -> str:
     """Return the name of such a run."""
-    return f"{name}, {share:.0%} of its parameters, {steps:,} more steps"
+    return f"{name}, {100 * share:.0f} % of its parameters, {steps:,} more steps"
 
 
 def kept_adapter(folder: Path, found: Compressed, size: Size, runs_dir: Path) -> Path:
