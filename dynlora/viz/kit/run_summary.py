@@ -23,10 +23,10 @@ def last_planned_step(summary: Mapping[str, Any]) -> int:
 
 
 def is_uniform(summary: Mapping[str, Any]) -> bool:
-    """Say whether a run is LoRA as it is: equal ranks, no gates, nothing to move, no signal of a method's own."""
+    """Say whether a run is LoRA as it is: equal ranks from a new start, no gates, nothing to move, no own signal."""
     ranks = list((summary.get("ranks") or {}).values())
     own = summary.get("own_signals") or (summary.get("params") or {}).get("gate")
-    still = not summary.get("planned_events") and not own
+    still = not summary.get("planned_events") and not own and not summary.get("origin")
     return bool(ranks) and len(set(ranks)) == 1 and still
 
 
