@@ -38,9 +38,9 @@ def start_place(runs_dir: Path, name: str, found: Compressed, size: Size) -> Pat
         found: the measured sizes.
         size: one of them.
     """
-    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:80] or "adapter"
-    parts = (plain, found.which, str(found.step), found.weighting, size.method, str(size.parameters))
-    return own_folder(runs_root(runs_dir, make=True), STARTS_DIR) / "-".join(parts)
+    parts = (name[:80], found.which, found.step, found.weighting, size.method, size.parameters)
+    plain = re.sub(r"[^0-9A-Za-z_-]+", "-", "-".join(map(str, parts)))  # what a run says of itself is not trusted
+    return own_folder(runs_root(runs_dir, make=True), STARTS_DIR) / plain.strip("-")
 
 
 def is_kept(place: Path) -> bool:

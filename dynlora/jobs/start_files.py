@@ -68,11 +68,15 @@ def keep_start(config: RunConfig, folder: Path) -> None:
     try:
         with storing(f"the copy of the adapter at {start}"):
             (folder / START_DIR).mkdir()
-            for name in (*_NEEDED, *(name for name in _OPTIONAL if (start / name).is_file())):
+            for name in (*_NEEDED, *(name for name in _OPTIONAL if _is_plain(start / name))):
                 _copy(start / name, folder / START_DIR / name)
             sync(folder / START_DIR)
     except AdapterError as error:
         raise ConfigError(f"strategy.{START_FROM}={start}: {error}") from None
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _copy(source: Path, target: Path) -> None:

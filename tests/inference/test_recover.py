@@ -21,9 +21,10 @@ from dynlora.errors import ConfigError
 from dynlora.inference.compress import Compression, write_size
 from dynlora.inference.load import load_run
 from dynlora.jobs import launch
-from dynlora.jobs.recover import recovery_values
+from dynlora.jobs.recover import recovery_values, start_place
 from dynlora.store import queries
-from dynlora.store.compressions import Size
+from dynlora.store.compressions import Compressed, Half, Size
+from dynlora.store.writer import RunWriter
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 from dynlora.training.plan import plan
@@ -322,6 +323,32 @@ def test_an_adapter_brought_along_is_recovered_too(
     origin = queries.run_summary(runs_dir / found["recovery"]["id"])["origin"]
     assert (origin["run"], origin["name"]) == (None, classifier.folder.name)
     assert 0 < origin["share"] <= 0.5
+
+
+def test_what_a_run_says_of_itself_names_no_folder_elsewhere(classifier: Small, runs_dir: Path) -> None:
+    half = Half(1.0, 0.0, 0.0, 0.0, {})
+    found = Compressed("last", 3, "../../elsewhere", 40, 20, ("a",), half, 1, (classifier.size,))
+    place = start_place(runs_dir, "../run/..", found, classifier.size)
+    assert place.parent == runs_dir / ".starts"
+    assert place.name.isascii()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"run": "../elsewhere"}, {"run": 7}, {"step": -1}, {"parameters": "many"}, {"share": float("nan")},
+        {"share": "all"}, "a text", None,
+    ],
+)  # fmt: skip
+def test_an_origin_that_cannot_be_is_none(origin: Any, classifier: Small, runs_dir: Path) -> None:
+    folder = plan(classifier.config()).create(runs_dir, "queued")
+    good = queries.run_summary(folder)["origin"]
+    RunWriter.annotate(
+        folder, meta={"origin": json.loads(json.dumps({**good, **origin})) if isinstance(origin, dict) else origin}
+    )
+    assert good["run"] == classifier.source.name
+    found = queries.run_summary(folder)["origin"]
+    assert found is None or (found["share"] is None and found["run"] == good["run"])
 
 
 def test_a_model_of_ones_own_starts_from_the_adapter_too(classifier: Small) -> None:

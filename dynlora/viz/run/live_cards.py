@@ -60,11 +60,11 @@ def _origin(summary: Mapping[str, Any]) -> None:
     origin = summary.get("origin")
     if not origin:
         return
-    words = run_summary.origin_words(origin, origin["name"])
+    words = markdown_text(run_summary.origin_words(origin, origin["name"]))
     if origin["run"] and is_known(origin["run"]):
         link("pages/run.py", words, run=origin["run"])
     else:
-        note(markdown_text(words))
+        note(words)
 
 
 def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame, times: pd.DataFrame) -> None:
