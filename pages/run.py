@@ -21,7 +21,6 @@ POINTS = 600
 """Most points of a series that travel to the browser: least, greatest and last of each bin."""
 
 frame.enter()
-url_state.keep_address()  # the run that this one starts from is a link to the same page
 run = run_picker.pick_run()
 with frame.guarded():
     BEFORE = queries.run_summary(run.folder)

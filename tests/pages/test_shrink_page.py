@@ -149,8 +149,8 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     assert (config.train.max_steps(0), config.seed) == (10, read_run_config(sized_run).seed)
     words = f"shrunk to {100 * origin['share']:.0f} % of its parameters"
     page = open_page("run", run=made)
-    (back,) = [link for link in page.get("page_link") if words in link.proto.label]
-    assert sized_run.name in back.proto.query_string
+    (back,) = [element.proto.body for element in page.get("html") if words in element.proto.body]
+    assert f'<a href="run?run={sized_run.name}" target="_self">Starts from run' in back
     press(app, "Recover with 10 steps")
     assert len(asked) == 1, "the same size is written once"
     shutil.rmtree(sized_run.parent / ".starts")

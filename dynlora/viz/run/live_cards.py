@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import streamlit as st
@@ -60,11 +62,10 @@ def _origin(summary: Mapping[str, Any]) -> None:
     origin = summary.get("origin")
     if not origin:
         return
-    words = markdown_text(run_summary.origin_words(origin, origin["name"]))
+    words = escape(run_summary.origin_words(origin, origin["name"]))
     if origin["run"] and is_known(origin["run"]):
-        link("pages/run.py", words, run=origin["run"])
-    else:
-        note(words)
+        words = f'<a href="run?run={quote(origin["run"], safe="")}" target="_self">{words}</a>'
+    st.html(f'<p class="dl-origin">{words}</p>')
 
 
 def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame, times: pd.DataFrame) -> None:
