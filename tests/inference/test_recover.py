@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from dynlora.store.writer import RunWriter
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 from dynlora.training.plan import plan
+from dynlora.training.queued import check_queued
 from tests.command_line import document, run
 from tests.tiny import save_tiny
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -165,6 +167,8 @@ def test_resume_is_bit_equal_and_needs_the_folder_no_more(
     folder = planned.create(runs_dir, "queued")
     shutil.rmtree(mine.folder)
     monkeypatch.setattr(launch, "wake", lambda *_: None)
+    monkeypatch.delattr(os, "nice")  # a queued run is checked at a lower priority, which this process would keep
+    assert check_queued(runs_dir, folder.name) is None
     if at:
         with monkeypatch.context() as patch:
             patch.setattr(training, "_after_step", stopping_at(at))
