@@ -64,14 +64,18 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         values["data"]["path"] = os.path.abspath(Path(config.data.path).expanduser())
     if (Path(config.model.name).expanduser() / "config.json").is_file():
         values["model"]["name"] = os.path.abspath(Path(config.model.name).expanduser())
-    source = config.strategy.fields.get(RANKS_FROM)
-    if isinstance(source, str) and Path(source).expanduser().exists():
-        values["strategy"][RANKS_FROM] = os.path.abspath(Path(source).expanduser())
+    for name in (RANKS_FROM, START_FROM):
+        source = config.strategy.fields.get(name)
+        if isinstance(source, str) and Path(source).expanduser().exists():
+            values["strategy"][name] = os.path.abspath(Path(source).expanduser())
     return parse_config(values)
 
 
 RANKS_FROM = "ranks_from"
 """Setting of a method that names a run, a folder or a file."""
+
+START_FROM = "start_from"
+"""Setting of a method that names the folder of an adapter."""
 
 
 def with_run_folder(config: RunConfig, runs_dir: Path) -> RunConfig:

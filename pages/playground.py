@@ -24,7 +24,7 @@ if not summary["step"] or modules.empty:
     cards.note("The run has not trained any step yet. The playground is available after the first checkpoint.")
     st.stop()
 if not run_picker.has_model(run.folder):
-    playground_cards.without_model(is_active=summary["status"] in run_summary.ACTIVE)
+    playground_cards.without_model(run, is_active=summary["status"] in run_summary.ACTIVE)
 task, is_gated = playground_model.task_of(summary, examples), "gate" in signals
 if task.writes:
     if run_picker.has_model(run.folder):

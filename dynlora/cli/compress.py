@@ -38,6 +38,13 @@ TOLERANCE = 0.005
     metavar="FRACTION",
     help="Keep this fraction of the adapter's parameters instead.",
 )
+@click.option(
+    "--recover",
+    type=click.IntRange(1),
+    default=None,
+    metavar="STEPS",
+    help="Queue a run of so many steps that starts from the adapter at this size.",
+)
 @click.option("--curve", is_flag=True, help="Measure every size, and the other ways to choose, too.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the adapter: folder or .zip file.")
 @click.option("--rows", type=click.IntRange(1), default=512, show_default=True, help="Number of held-out examples.")
@@ -67,6 +74,7 @@ class Asked:
     run_id: str
     tolerance: float | None
     budget: float | None
+    recover: int | None
     curve: bool
     out: Path | None
     rows: int
@@ -82,6 +90,11 @@ class Asked:
         return TOLERANCE if self.tolerance is None else self.tolerance
 
     @property
+    def name(self) -> str:
+        """Name of the folder that the adapter comes from."""
+        return Path(self.run_id).expanduser().resolve().name if self.is_brought else self.run_id
+
+    @property
     def is_brought(self) -> bool:
         """Whether the adapter is a folder that PEFT wrote, and no run."""
         return (Path(self.run_id).expanduser() / "adapter_config.json").is_file()
@@ -94,6 +107,7 @@ def shrink(asked: Asked) -> tuple[Any, str]:
         ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
     """
     from dynlora.inference.compress import write_size
+    from dynlora.inference.recover import queue_recovery
     from dynlora.training.staged_folder import check_out
 
     _check(asked)
@@ -107,15 +121,19 @@ def shrink(asked: Asked) -> tuple[Any, str]:
     chosen = _chosen(found, asked)
     if folder is not None and asked.curve:  # a part of the sizes says nothing of the smallest that is good enough
         _keep(folder, found)
-    written = None
-    if asked.out is not None:
-        if chosen is None:
-            raise ConfigError(f"--tolerance {asked.limit:g}: no size was shown good enough; raise it, or give --budget")
-        written = write_size(subject, asked.out, chosen, run=folder, which=asked.which)
-    document = {"id": asked.run_id, **_document(found, chosen, asked), "written": written}
+    if chosen is None and (asked.out is not None or asked.recover is not None):
+        raise ConfigError(f"--tolerance {asked.limit:g}: no size was shown good enough; raise it, or give --budget")
+    written = made = None
+    if asked.out is not None and chosen is not None:
+        written = write_size(subject, asked.out, chosen, run=folder, which=asked.which, name=asked.name)
+    if asked.recover is not None and chosen is not None:
+        made = queue_recovery(
+            subject, found, chosen, asked.recover, run=folder, name=asked.name, runs_dir=asked.runs_dir
+        )
+    document = {"id": asked.run_id, **_document(found, chosen, asked), "written": written, "recovery": made}
     if chosen is not None and folder is not None:
         document["chosen"]["lora_config"] = lora_config(run_summary(folder), found.ranks_of(chosen))
-    return document, "\n".join(_lines(found, chosen, asked))
+    return document, "\n".join(_lines(found, chosen, asked, made))
 
 
 def _check(asked: Asked) -> None:
@@ -200,7 +218,9 @@ def _point(size: Size) -> dict[str, Any]:
     return {"method": size.method, "share": size.share, "parameters": size.parameters, **worth}
 
 
-def _lines(found: Compressed, chosen: Size | None, asked: Asked) -> Iterator[str]:
+def _lines(
+    found: Compressed, chosen: Size | None, asked: Asked, made: Mapping[str, Any] | None = None
+) -> Iterator[str]:
     """Yield the conclusion, what to do next, and the sizes."""
     seen, judged = found.rows - found.rows // 2, found.rows // 2
     if chosen is None:
@@ -213,10 +233,12 @@ def _lines(found: Compressed, chosen: Size | None, asked: Asked) -> Iterator[str
         )
         if asked.budget is None:
             yield f"the smallest size not shown worse by more than {asked.limit:g} nats on {judged:,} other examples"
-        if asked.out is None:
+        if asked.out is None and made is None:
             yield f"next: dynlora compress {asked.run_id} --budget {chosen.share:g} --out adapter-small"
     if asked.out is not None:
         yield f"wrote {asked.out}, an adapter that PEFT loads"
+    if made is not None:
+        yield f"queued {made['id']}, {made['steps']:,} steps that start from this adapter"
     yield "share   parameters   method    loss     difference (95 % CI)"
     for size in found.sizes:
         worth = asdict(size.reported_on)

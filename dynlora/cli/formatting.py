@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dynlora.viz.kit.run_summary import origin_words
 from dynlora.viz.kit.text import score
 
 
@@ -22,8 +23,14 @@ def format_summary(document: dict[str, Any]) -> str:
     return (
         f"{document['id']}  {document['name']}\n"
         f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}{format_rows(document)}, "
-        f"{used:,} of {params.get('budget', 0):,} adapter parameters{repairs}"
+        f"{used:,} of {params.get('budget', 0):,} adapter parameters{format_origin(document)}{repairs}"
     )
+
+
+def format_origin(document: dict[str, Any]) -> str:
+    """Return a line that says which adapter a run starts from; empty where it starts new."""
+    origin = document.get("origin")
+    return f"\n{origin_words(origin, origin['run'] or origin['name'])}" if origin else ""
 
 
 def format_rows(document: dict[str, Any]) -> str:

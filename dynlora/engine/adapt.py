@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from dynlora.engine import edits
 from dynlora.engine.context import Probe
 from dynlora.engine.model.adapters import Adapters, replace_module
-from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.model.base_model import BaseModel, head_parameters
 from dynlora.engine.model.chosen_modules import ChosenModules, choose_modules
 from dynlora.engine.model.dropout import use_sparse_dropout
 from dynlora.engine.model.gates import Gates, embeddings_of
@@ -97,7 +97,17 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         adapters.attach_gates(_gates(base.model, adapters, mode, chosen, is_causal=base.task.is_causal))
     if fresh:
         edits.apply(adapters, strategy.begin(adapters, probe), None, step=0)
+        _start_head(base, strategy)
     return adapters
+
+
+def _start_head(base: BaseModel, strategy: Strategy) -> None:
+    """Let the head start from that of the adapter that the strategy starts from, if there is one."""
+    if strategy.start_source() is None:
+        return
+    start, head = strategy.given_start(), head_parameters(base)
+    start.check_rest(head)
+    start.place_head(head)
 
 
 def _replace_heads(base: BaseModel, strategy: Strategy, probe: Probe) -> None:

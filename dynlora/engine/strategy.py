@@ -19,6 +19,7 @@ from dynlora.engine.context import Probe, Step
 from dynlora.engine.data.held_back import Batch, HeldBack
 from dynlora.engine.edits import Edit
 from dynlora.engine.fields import saved_name, setting, state
+from dynlora.engine.given_start import GivenStart, ranks_by_module
 from dynlora.engine.init.initializers import STARTS, start_setting
 from dynlora.engine.lr_backoff import LearningRateBackoff
 from dynlora.engine.model.adapters import Adapters
@@ -37,22 +38,6 @@ def own_group(groups: list[dict[str, Any]], tensors: Iterable[Tensor], **options
     taken = {id(tensor) for tensor in apart}
     rest = [{**group, "params": [t for t in group["params"] if id(t) not in taken]} for group in groups]
     return [*rest, {"params": apart, **options}]
-
-
-def _given(source: str, ranks: Mapping[str, int], modules: Sequence[ModuleInfo]) -> list[int]:
-    """Return ranks that were found before, by module of this model; a module without one gets 0.
-
-    Raises:
-        ConfigError: when none of the modules has a rank, or a rank is that of a module which is not adapted.
-    """
-    given = {name: rank for name, rank in ranks.items() if rank}
-    strange = sorted(set(given) - {info.name for info in modules})
-    if strange or not given:
-        what = f"has a rank for {strange[0]}, which is not adapted here" if strange else "has no rank above 0"
-        raise ConfigError(
-            f"strategy.ranks_from={source}: {what}; take ranks of the same model, and leave adapter.targets empty"
-        )
-    return [given.get(info.name, 0) for info in modules]
 
 
 @dataclass(frozen=True)
@@ -91,6 +76,7 @@ class Strategy:
         held_back: the model and the reserved examples, set by `attach_held_back`.
         task: what the model learns, set by `attach_task`.
         given_ranks: reads the ranks that `ranks_source` names, by module; set by `attach_ranks`.
+        given_start: reads the adapter that `start_source` names; set by `attach_start`.
     """
 
     title: ClassVar[str] = ""
@@ -111,6 +97,7 @@ class Strategy:
     held_back: ClassVar[HeldBack | None] = None
     task: ClassVar[Task]
     given_ranks: ClassVar[Callable[[], Mapping[str, int]]]
+    given_start: ClassVar[Callable[[], GivenStart]]
 
     lr_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+).", gt=0, le=1024)
     scaling: str = setting(
@@ -163,22 +150,30 @@ class Strategy:
         return uniform
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Return the starting rank of each module: the same for all, or what `ranks_source` says.
+        """Return the starting rank of each module: the same for all, or those of `ranks_source` or `start_source`.
 
         Raises:
-            ConfigError: when the ranks that were given are those of other modules.
+            ConfigError: when the ranks that were given are those of other modules, or both sources differ.
         """
-        if (source := self.ranks_source()) is None:
-            return [probe.rank] * len(modules)
-        return _given(source, self.given_ranks(), modules)
+        source, start = self.ranks_source(), self.start_source()
+        given = None if source is None else f"strategy.ranks_from={source}"
+        found = None if given is None else ranks_by_module(given, self.given_ranks(), modules)
+        own = None if start is None else self.given_start().ranks(modules)
+        if found is not None and own is not None and found != own:
+            raise ConfigError(f"{given}: has other ranks than strategy.start_from={start}; give one of them")
+        return own or found or [probe.rank] * len(modules)
 
     def ranks_source(self) -> str | None:
         """Return the run, folder or file whose ranks the method starts with; None where it has none to read."""
         return None
 
+    def start_source(self) -> str | None:
+        """Return the folder of the adapter that the method starts from, head included; None where there is none."""
+        return None
+
     def budget_for(self, modules: Sequence[ModuleInfo], ranks: Sequence[int], probe: Probe) -> int:
         """Return the adapter parameters allowed, once the starting ranks are known; what given ranks cost, exactly."""
-        if self.ranks_source() is None:
+        if self.ranks_source() is None and self.start_source() is None:
             return probe.budget
         return sum(rank * info.cost for rank, info in zip(ranks, modules, strict=True))
 
@@ -206,6 +201,8 @@ class Strategy:
 
         `probe.model` carries the adapters now, and its function is what they start as.
         """
+        if self.start_source() is not None:
+            return self.given_start().edits(adapters)
         return STARTS[self.init].place(adapters, probe)
 
     def head(self, name: str, module: nn.Linear, probe: Probe) -> nn.Module:
@@ -262,6 +259,10 @@ class Strategy:
     def attach_ranks(self, read: Callable[[], Mapping[str, int]]) -> None:
         """Be handed what reads the ranks of `ranks_source`; a resume, which has its own, never calls it."""
         self.given_ranks = read  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
+
+    def attach_start(self, read: Callable[[], GivenStart]) -> None:
+        """Be handed what reads the adapter of `start_source`; a resume, which has its own, never calls it."""
+        self.given_start = read  # pyright: ignore[reportAttributeAccessIssue] - no field, so that it is no state
 
     def attach_held_back(self, held_back: HeldBack) -> None:
         """Be handed the model and the reserved rows; before `start`, and again on resume."""

@@ -23,7 +23,9 @@ from dynlora.inference.export import describe, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
 from dynlora.jobs.spawn import storing
+from dynlora.store import queries
 from dynlora.store.compressions import OFFERED, Compressed, Half, Size, write_compressed
+from dynlora.store.origin import Origin, write_origin
 from dynlora.training.inputs import read_data, usable
 from dynlora.training.staged_folder import staged
 
@@ -146,7 +148,9 @@ def _half(found: Measured, rows: np.ndarray) -> Half:
     return Half(**worth)
 
 
-def write_size(found: Compression, out: Path, size: Size, *, run: Path | None, which: str) -> dict[str, Any]:
+def write_size(
+    found: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = ""
+) -> dict[str, Any]:
     """Write one size of an adapter as PEFT loads it, and return what was written and what it costs.
 
     Args:
@@ -155,6 +159,7 @@ def write_size(found: Compression, out: Path, size: Size, *, run: Path | None, w
         size: as it was measured.
         run: folder of the run, for the model card; None for an adapter brought along, which gets none.
         which: last or best.
+        name: of the folder of an adapter brought along.
 
     Raises:
         ConfigError: when `out` is taken.
@@ -162,18 +167,19 @@ def write_size(found: Compression, out: Path, size: Size, *, run: Path | None, w
     """
     whole, cost = found.empty(which, 0).whole, size.reported_on
     found.curve.keep(size.method, size.share)
-    model, rows = found.curve.adapter.model, len(found.curve.rows.reporting)
+    model, rows, of = found.curve.adapter.model, len(found.curve.rows.reporting), found.curve.adapter.parameters
     report: dict[str, Any] = {
         "folder": str(out), "format": "peft", "which": which, "baked": False,
         "metrics_before": dict(whole.metrics), "metrics_after": dict(cost.metrics),
         "compressed": {
-            "share": size.parameters / found.curve.adapter.parameters, "parameters": size.parameters,
-            "of": found.curve.adapter.parameters, "rows": rows, "difference": cost.difference, "low": cost.low,
-            "high": cost.high,
+            "share": size.parameters / of, "parameters": size.parameters, "of": of, "rows": rows,
+            "difference": cost.difference, "low": cost.low, "high": cost.high,
         },
     }  # fmt: skip
     with staged(out) as staging, storing(f"the adapter at {out}"):
         write_adapter(staging, found.config, model, "peft")
+        known = (None, name) if run is None else (run.name, queries.run_summary(run)["name"])
+        write_origin(staging, Origin(*known, which, model.step, size.parameters, of))
         if run is not None:
             describe(staging, run, found.config, model, report)
     return report

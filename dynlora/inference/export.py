@@ -20,6 +20,7 @@ from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
 from dynlora.jobs.spawn import storing
 from dynlora.store import queries
+from dynlora.store.origin import Origin, write_origin
 from dynlora.training.inputs import read_data
 from dynlora.training.staged_folder import staged
 
@@ -53,6 +54,10 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
         report = {"folder": str(out), "format": format, "which": which, **_bake(config, model)}
         with storing(f"the export to {out}"):
             write_adapter(staging, config, model, format)
+            if format == "peft":
+                whole = model.adapters.adapter_parameter_count()["active"]
+                name = queries.run_summary(folder)["name"]
+                write_origin(staging, Origin(folder.name, name, which, model.step, whole, whole))
             describe(staging, folder, config, model, report)
     return report
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dynlora.jobs.cli_client import catalog
 from dynlora.jobs.launch import RunHandle, enqueue, launched_once
 from dynlora.jobs.queue import LOG_NAME, is_pending, wake
 from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
+from dynlora.jobs.start_files import check_start_files, keep_start, start_meta
 from dynlora.store.lifecycle import create_run
 from dynlora.store.meta import meta_of
 from dynlora.store.schema import run_folder
@@ -52,6 +54,7 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
         DynloraError: when a check that was waited for fails or takes too long.
     """
     settings = with_absolute_paths(parse_config(config))
+    check_start_files(settings)
     found = _described(settings)
     if found is None:
         return enqueue(dict(config), runs_dir, key=key)
@@ -59,12 +62,9 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
 
     def make(_: Path) -> str:
         text, steps = settings.to_yaml(), settings.train.max_steps(0)
-        return create_run(
-            root,
-            config_yaml=text,
-            meta=meta_of(settings, found.get("fidelity"), found.get("signals") or {}),
-            max_steps=steps,
-        ).name
+        meta = {**meta_of(settings, found.get("fidelity"), found.get("signals") or {}), **start_meta(settings)}
+        fill = partial(keep_start, settings)
+        return create_run(root, config_yaml=text, meta=meta, max_steps=steps, fill=fill).name
 
     run_id = launched_once(root, key, make)
     wake(root)

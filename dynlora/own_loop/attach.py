@@ -25,6 +25,7 @@ from dynlora.errors import ConfigError
 from dynlora.own_loop.attached import Attached
 from dynlora.tasks import Task
 from dynlora.training.given_ranks import read_ranks
+from dynlora.training.given_start import read_start
 
 
 def attach(  # noqa: PLR0913 - the public form; all but the model are named
@@ -100,10 +101,12 @@ def _frozen(model: nn.Module) -> tuple[Task, list[str]]:
 
 
 def _method(strategy: str | Strategy, fields: Mapping[str, Any]) -> Strategy:
-    """Return the strategy, which can read the ranks that it is to start with."""
+    """Return the strategy, which can read the ranks, or the adapter, that it is to start with."""
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
     if (source := method.ranks_source()) is not None:
         method.attach_ranks(partial(read_ranks, source))
+    if (source := method.start_source()) is not None:
+        method.attach_start(partial(read_start, source))
     return method
 
 

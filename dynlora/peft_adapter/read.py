@@ -88,12 +88,7 @@ def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
     Raises:
         AdapterError: when a file is missing, a link, damaged, a pickle, or holds no LoRA or AdaLoRA adapter.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise AdapterError(f"{path}: not a folder; give the folder with {CONFIG_NAME} and {TENSORS_NAME}")
-    for name in (CONFIG_NAME, TENSORS_NAME):
-        if not os.path.lexists(path / name):
-            raise AdapterError(f"{path}: {_missing(path, name)}")
+    path = check_folder(folder)
     settings = read_settings(path)
     with TensorFile(path / TENSORS_NAME) as tensors:
         found = _factors(tensors.infos)
@@ -104,6 +99,60 @@ def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
             for (name, factors), place in zip(found.items(), where, strict=True)
         ]
     return Adapter(settings.peft_type, settings.base_model, tuple(modules), rest, _notes(settings, modules))
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Return a folder that has both files of an adapter.
+
+    Raises:
+        AdapterError: when one is missing.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise AdapterError(f"{path}: not a folder; give the folder with {CONFIG_NAME} and {TENSORS_NAME}")
+    for name in (CONFIG_NAME, TENSORS_NAME):
+        if not os.path.lexists(path / name):
+            raise AdapterError(f"{path}: {_missing(path, name)}")
+    return path
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All numbers of an adapter folder.
+
+    Attributes:
+        base_model: what it was trained on, as its configuration says; text of its author.
+        updates: A, B with AdaLoRA's factor in it, and the scaling s of the update s · B A, by module.
+        rest: tensors that are no factor, such as a head trained in full, by name without PEFT's prefix.
+    """
+
+    base_model: str
+    updates: Mapping[str, tuple[NDArray[Any], NDArray[Any], float]]
+    rest: Mapping[str, NDArray[Any]]
+
+
+def read_weights(folder: str | os.PathLike[str]) -> Weights:
+    """Read every number of an adapter that is nothing but sums of s · B A and tensors trained in full.
+
+    Raises:
+        AdapterError: as `read_adapter` does, and where the update is another one or a number is not finite.
+    """
+    path = check_folder(folder)
+    settings = read_settings(path)
+    for note in _notes(settings, []):
+        raise AdapterError(f"{path}: {note} Merge such an adapter with PEFT instead")
+    with TensorFile(path / TENSORS_NAME) as tensors:
+        factors = read_factors(tensors)
+        used = {name for names in _factors(tensors.infos).values() for name in names.values()}
+        rest = {name.removeprefix(_PREFIX): tensors.read(name) for name in tensors.infos if name not in used}
+    updates = {}
+    for name, one in factors.items():
+        lora_B = one.lora_B if one.factor is None else one.lora_B * one.factor
+        updates[name] = (one.lora_A, lora_B, settings.scaling(name, len(one.lora_A)))
+    everything = [*rest.values(), *(matrix for A, B, _ in updates.values() for matrix in (A, B))]
+    if not all(np.isfinite(one).all() for one in everything):
+        raise AdapterError(f"{path}: some of its numbers are not finite; save another checkpoint of the adapter")
+    return Weights(settings.base_model, updates, rest)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def create_run(
     meta: Mapping[str, Any],
     max_steps: int,
     state: str = "queued",
+    fill: Callable[[Path], None] | None = None,
 ) -> Path:
     """Make a run folder completely or not at all and return it.
 
@@ -58,6 +59,7 @@ def create_run(
         max_steps: steps of the whole run.
         state: `queued`, or `running` for a run that this process trains itself: another process that restarts the
             queue must not pick it up between `create` and `open`.
+        fill: puts further files into the folder before it takes its name.
 
     Raises:
         ConfigError: when the id is taken or cannot name a run.
@@ -77,6 +79,8 @@ def create_run(
         aside.mkdir()
         write_text(aside / "config.yaml", config_yaml)
         (aside / "train.log").touch()
+        if fill is not None:
+            fill(aside)
         _write_database(aside, {"id": run_id, "created": now(), **meta}, max_steps, state)
         mark_active(folder.parent, run_id)
         aside.rename(folder)

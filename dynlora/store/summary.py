@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.store.meta import config, counts, moment, numbers, table, text, whole
+from dynlora.store.origin import origin_of
 from dynlora.store.reader import RunReader
 
 
@@ -19,7 +20,8 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     last evaluation, `of` all held-out rows), scaling by module, created (seconds since the epoch), fidelity,
     own_signals (what the method records beside the usual), metric (the one that decides), labels (names of the
     classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans, or null), data_size,
-    data_warnings, data_repairs (what was done to the rows), machine, checkpoint_step (what a hard end falls back to),
+    data_warnings, data_repairs (what was done to the rows), origin (of a run that starts from an adapter: run, name,
+    which, step, parameters, of, share; else null), machine, checkpoint_step (what a hard end falls back to),
     error, stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
@@ -60,6 +62,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),
         "data_repairs": texts(meta.get("data_repairs")),
+        "origin": origin_of(meta.get("origin")),
         "machine": table(meta.get("machine")),
         "checkpoint_step": whole(meta.get("checkpoint_step")),
         "error": status.error,

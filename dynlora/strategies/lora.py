@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dynlora.engine.strategy import Strategy, setting
+from dynlora.errors import ConfigError
 
 
 @dataclass
@@ -14,7 +15,8 @@ class Lora(Strategy):
     Paper: Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685. Fields for LoRA+
     (Hayou et al. 2024, arXiv 2402.12354) and rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
     Differs: nothing; agrees with PEFT step by step. With `ranks_from` the ranks are those of a run, an adapter or a
-    file; the scaling stays alpha / adapter.rank for every module.
+    file; the scaling stays alpha / adapter.rank for every module. With `start_from` ranks, A, B, scaling and
+    head are first those of an adapter.
     """
 
     title = "LoRA"
@@ -34,6 +36,28 @@ class Lora(Strategy):
         "empty: adapter.rank everywhere. Modules without a rank there get no adapter.",
     )
 
+    start_from: str | None = setting(
+        None,
+        "Start from an adapter: a PEFT folder, such as `dynlora compress --out` writes. Ranks, A, B, scaling and head "
+        "are its own; empty: start new. Modules without an update there get no adapter.",
+    )
+
+    def check(self, total: int, rank: int) -> None:
+        """Refuse another start beside that of an adapter."""
+        if self.start_from is None:
+            return
+        usual = type(self)()
+        for name in ("init", "scaling"):
+            if getattr(self, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"strategy.{name}={getattr(self, name)}: strategy.start_from gives A, B and scaling; leave "
+                    f"strategy.{name} at {getattr(usual, name)}"
+                )
+
     def ranks_source(self) -> str | None:
         """Return `ranks_from`."""
         return self.ranks_from
+
+    def start_source(self) -> str | None:
+        """Return `start_from`."""
+        return self.start_from

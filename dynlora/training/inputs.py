@@ -22,6 +22,7 @@ from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.tasks import Task, WritingTask
 from dynlora.training.given_ranks import read_ranks
+from dynlora.training.given_start import read_start
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Inputs:
         data: labelled text.
         base: model, tokenizer and head, unadapted.
         total: optimizer steps.
+        start: where the adapter that the run starts from is kept, if not where the settings say.
     """
 
     config: RunConfig
@@ -41,6 +43,7 @@ class Inputs:
     data: TextData
     base: BaseModel
     total: int
+    start: Path | None = None
     _tokens: dict[str, Tokens] = field(default_factory=dict[str, Tokens], repr=False, compare=False)
 
     def encoded(self, side: str) -> Tokens:
@@ -57,8 +60,12 @@ class Inputs:
         return pack(tokens, min(self.config.data.max_length, self.base.tokenizer.model_max_length))
 
 
-def load_inputs(config: RunConfig) -> Inputs:
+def load_inputs(config: RunConfig, start: Path | None = None) -> Inputs:
     """Load and check everything a config names.
+
+    Args:
+        config: the settings.
+        start: where the adapter that the run starts from is kept, if not where the settings say.
 
     Raises:
         ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
@@ -67,6 +74,8 @@ def load_inputs(config: RunConfig) -> Inputs:
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     if (source := strategy.ranks_source()) is not None:
         strategy.attach_ranks(partial(read_ranks, source))
+    if (source := strategy.start_source()) is not None:
+        strategy.attach_start(partial(read_start, source, start))
     if config.train.epochs is None:
         strategy.check(config.train.max_steps(0), config.adapter.rank)
     data = read_data(config)
@@ -84,7 +93,7 @@ def load_inputs(config: RunConfig) -> Inputs:
         data.task.check_tokenizer(base.tokenizer, data.train)
     if config.data.packing:
         _check_packing(data.task, base)
-    inputs = Inputs(config, strategy, data, base, total)
+    inputs = Inputs(config, strategy, data, base, total, start)
     if config.train.epochs is None or not isinstance(data.task, WritingTask):
         return inputs
     total = config.train.max_steps(len(inputs.sequences(usable(inputs.encoded("train")))))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dynlora.config import RunConfig
 from dynlora.engine.adapt import probe_of
+from dynlora.engine.model.base_model import head_parameters
 from dynlora.engine.model.chosen_modules import choose_modules
+from dynlora.jobs.start_files import keep_start, start_meta
 from dynlora.store.meta import meta_of
 from dynlora.store.writer import RunWriter
+from dynlora.training.given_start import check_start
 from dynlora.training.inputs import Inputs, load_inputs
 
 
@@ -24,18 +28,25 @@ class PlannedRun:
     inputs: Inputs
 
     def create(self, runs_dir: Path, state: str) -> Path:
-        """Make the run folder at step 0 and return it."""
+        """Make the run folder at step 0 and return it; an adapter that the run starts from is copied into it."""
         text = self.config.to_yaml()
-        return RunWriter.create(runs_dir, config_yaml=text, meta=self.meta, max_steps=self.max_steps, state=state)
+        return RunWriter.create(
+            runs_dir, config_yaml=text, meta=self.meta, max_steps=self.max_steps, state=state,
+            fill=partial(keep_start, self.config),
+        )  # fmt: skip
 
 
-def plan(config: RunConfig) -> PlannedRun:
+def plan(config: RunConfig, start: Path | None = None) -> PlannedRun:
     """Check a config whole; nothing is written.
+
+    Args:
+        config: the settings.
+        start: where the adapter that the run starts from is kept, if not where the settings say.
 
     Raises:
         DynloraError: when something the config names cannot be used.
     """
-    inputs = load_inputs(config)
+    inputs = load_inputs(config, start)
     trainer_check(inputs)
     return planned(inputs)
 
@@ -44,7 +55,8 @@ def trainer_check(inputs: Inputs) -> None:
     """Refuse targets that match nothing, and a model that the method cannot adapt, before a folder is made.
 
     Raises:
-        ConfigError: when a target matches no module, the method refuses the model, or given ranks are those of another.
+        ConfigError: when a target matches no module, the method refuses the model, or given ranks, or an adapter to
+            start from, are those of another.
     """
     config, base, strategy = inputs.config, inputs.base, inputs.strategy
     strategy.attach_task(base.task)
@@ -53,7 +65,11 @@ def trainer_check(inputs: Inputs) -> None:
     rank, alpha = config.adapter.rank, config.adapter.lora_alpha
     probe = probe_of(base, strategy, chosen, rank=rank, lora_alpha=alpha, total=inputs.total, seed=config.seed)
     strategy.check_model(chosen.modules, probe)
-    if strategy.ranks_source() is not None:
+    source = strategy.start_source()
+    if source is not None:
+        check_start(source, inputs.start, config.model.name, inputs.data.labels)
+        strategy.given_start().check_rest(head_parameters(base))
+    if source is not None or strategy.ranks_source() is not None:
         strategy.ranks(chosen.modules, probe)
 
 
@@ -73,5 +89,6 @@ def planned(inputs: Inputs) -> PlannedRun:
         "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
         "data_warnings": inputs.data.warnings,
         "data_repairs": inputs.data.repaired,
+        **start_meta(config),
     }
     return PlannedRun(config, meta, inputs.total, inputs)

@@ -9,6 +9,7 @@ from pathlib import Path
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
 from dynlora.jobs.queue import refuse
+from dynlora.jobs.start_files import kept_start
 from dynlora.store.schema import run_folder
 from dynlora.training.plan import plan
 
@@ -27,7 +28,7 @@ def check_queued(runs_dir: Path, run_id: str) -> str | None:
         with suppress(OSError):
             os.nice(NICE)
     try:
-        plan(read_run_config(folder))
+        plan(read_run_config(folder), kept_start(folder))
     except DynloraError as error:
         refuse(folder, str(error))
         return str(error)

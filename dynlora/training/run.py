@@ -25,6 +25,7 @@ from dynlora.engine.loop.trainer import Trainer, TrainingStopped
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
+from dynlora.jobs.start_files import kept_start
 from dynlora.store.meta import table, whole
 from dynlora.store.process import this_process
 from dynlora.store.reader import RunReader
@@ -106,7 +107,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
         state = None  # nothing has been trained: everything is recorded from scratch
 
     def load(writer: Recorder) -> Inputs:
-        return _loaded_again(writer, run_id, config, meta)
+        return _loaded_again(writer, folder, config, meta)
 
     if state is not None or "data_digest" in meta:  # it was loaded before: it stays as it is when it cannot go on
         inputs = load(NullRecorder())
@@ -114,7 +115,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     return _run_and_call_the_next(load, folder, accelerator, state, progress, changed)
 
 
-def _loaded_again(writer: Recorder, run_id: str, config: RunConfig, meta: Mapping[str, Any]) -> Inputs:
+def _loaded_again(writer: Recorder, folder: Path, config: RunConfig, meta: Mapping[str, Any]) -> Inputs:
     """Return the inputs of a run that exists; one that was queued unchecked gets what the store keeps of it now.
 
     Raises:
@@ -122,15 +123,15 @@ def _loaded_again(writer: Recorder, run_id: str, config: RunConfig, meta: Mappin
     """
     writer.log("info", f"Loading the model {Path(config.model.name).name} and the data")
     writer.commit()
-    inputs = load_inputs(config)
+    inputs = load_inputs(config, kept_start(folder))
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
-            f"resume {run_id}: the data of {inputs.config.data.source} has changed since the run began; "
+            f"resume {folder.name}: the data of {inputs.config.data.source} has changed since the run began; "
             "restore the old data, or start a new run"
         )
     if "data_digest" not in meta and isinstance(writer, RunWriter):
         trainer_check(inputs)
-        known = planned(inputs).meta
+        known = {**planned(inputs).meta, **({"origin": meta["origin"]} if "origin" in meta else {})}
         for key in sorted(known, key="data_digest".__eq__):  # the digest last: it says that all is there
             writer.set_meta(key, known[key])
         writer.update_max_steps(inputs.total)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dynlora.engine.compress.components import Components, components
 from dynlora.engine.compress.orders import METHODS, kept
+
+EVEN = ("global", "uniform", "energy")
+"""Ways to choose that treat modules alike."""
 
 
 def drawn(seed: int, rank: int, d_in: int = 12, d_out: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,7 +116,7 @@ def test_a_module_that_needs_rank_six_keeps_it_under_every_budget_that_holds_it(
     assert len(chosen[2]) == 6
 
 
-@pytest.mark.parametrize("method", ["global", "uniform", "energy"])
+@pytest.mark.parametrize("method", EVEN)
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_modules_with_equal_spectra_are_truncated_alike(method: str, rank: int) -> None:
     spectrum = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
@@ -127,3 +130,50 @@ def test_energy_gives_each_module_the_rank_that_explains_the_same_share() -> Non
     order = METHODS["energy"]([flat, steep], 0)
     chosen = kept(order, [flat, steep], 80)
     assert [len(one) for one in chosen] == [7, 1]
+
+
+def hand_made(seed: int, spectrum: list[float], stored: int | None = None) -> Components:
+    """Components of an adapter with these singular values, its factors rotated and mixed so that none shows them."""
+    n, generator = len(spectrum), torch.Generator().manual_seed(seed)
+    left, right = (torch.linalg.qr(torch.randn(24, n, generator=generator))[0] for _ in range(2))
+    mix = torch.linalg.qr(torch.randn(stored or n, n, generator=generator))[0]  # more components stored than needed
+    root = torch.tensor(spectrum).sqrt()
+    return components(mix @ (root.unsqueeze(1) * right.t()), left * root @ mix.t(), 1.0)
+
+
+SPECTRA = st.lists(st.floats(0.5, 2.0, width=32), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 10**6), SPECTRA, st.integers(2, 5), st.integers(0, 2000), st.sampled_from(EVEN))
+@example(seed=0, spectrum=[1.0] * 8, modules=5, budget=20 * 48, method="global")
+@example(seed=0, spectrum=[1.0] * 8, modules=5, budget=22 * 48, method="energy")
+def test_hand_made_adapters_with_equal_spectra_are_truncated_evenly(
+    seed: int, spectrum: list[float], modules: int, budget: int, method: str
+) -> None:
+    """To rounding only: what it adds to equal values must not decide where rank goes."""
+    tables = [hand_made(seed + index, spectrum) for index in range(modules)]
+    assert [len(one) for one in tables] == [len(spectrum)] * modules
+    ranks = [len(one) for one in kept(METHODS[method](tables, 0), tables, budget)]
+    assert max(ranks) - min(ranks) <= 1
+    level = budget // (modules * tables[0].cost)
+    assert min(ranks) == min(level, len(spectrum))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10**6), st.lists(st.floats(2.0, 4.0), min_size=6, max_size=6),
+    st.lists(SPECTRA.map(lambda one: [0.4 * value for value in one]), min_size=1, max_size=4), st.integers(0, 1200),
+)  # fmt: skip
+def test_a_planted_update_of_rank_six_keeps_its_rank_under_any_budget_that_allows_it(
+    seed: int, planted: list[float], others: list[list[float]], more: int
+) -> None:
+    tables = [hand_made(seed, planted, stored=8), *(hand_made(seed + 1 + i, one) for i, one in enumerate(others))]
+    found = tables[0]
+    chosen = kept(METHODS["global"](tables, 0), tables, 6 * found.cost + more)[0]
+    assert list(chosen[:6]) == list(range(6))
+    whole = found.B @ found.A
+    torch.testing.assert_close(found.B[:, chosen] @ found.A[chosen], whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found.effect[:6].sqrt(), torch.tensor(sorted(planted, reverse=True), dtype=torch.float64), atol=1e-4, rtol=1e-4
+    )

@@ -17,6 +17,7 @@ import transformers
 import dynlora
 from dynlora import strategies
 from dynlora.config import parse_config
+from dynlora.engine.compress.curve import SHARES
 from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, NotMergeableError
@@ -72,6 +73,18 @@ def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) ->
     smallest = last.of_method("global")[-1]
     assert smallest.reported_on.difference > 0
     assert last.of_method("global")[0].parameters > smallest.parameters
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_smaller_size_of_a_run_keeps_a_part_of_every_larger_one(any_run: Path, method: str) -> None:
+    found = Compression.of_run(any_run, rows=64)
+    whole, larger = last_parameters(found), [np.arange(n) for n in found.curve.adapter.sizes]
+    for share in SHARES:
+        chosen = found.curve.keep(method, share)
+        assert found.curve.adapter.parameters_of(chosen) <= round(share * whole)
+        assert all(set(few) <= set(many) for few, many in zip(chosen, larger, strict=True))
+        assert [module.rank for module in found.curve.adapter.model.adapters] == [len(one) for one in chosen]
+        larger = chosen
 
 
 @PEFT

@@ -175,9 +175,9 @@ def test_a_stop_while_it_loads_is_a_stop(
     handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
     real = training.load_inputs
 
-    def load(config: Any) -> Any:
+    def load(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(config)
+        return real(*arguments)
 
     monkeypatch.setattr(training, "load_inputs", load)
     assert training.resume(runs_dir, handle.id).state == "stopped"
@@ -194,7 +194,7 @@ def test_a_run_that_was_refused_while_it_loaded_knows_all_once_it_goes_on(
 
     handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
 
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise DynloraError("the data is not there")
 
     with monkeypatch.context() as meanwhile:

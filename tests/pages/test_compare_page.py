@@ -160,6 +160,8 @@ def test_the_first_screen_of_samples_has_a_verdict_and_its_chart(
     assert chart is not None
     shown = [trace for trace in chart["data"] if trace["x"]]
     assert len(shown) == len({row["config"]["strategy"].get("allocation") for row in rows})
+    lines = chart["layout"]["xaxis"]["title"]["text"].split("<br>")
+    assert lines == ["Accuracy difference", "(points; right is better)"], "a narrow screen has room for each"
 
 
 def test_a_run_that_nothing_is_like_leads_to_its_baseline_beside_the_samples(

@@ -174,6 +174,7 @@ LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_sig
         ({"ranks": {}}, False),
         ({"planned_events": 9}, False),
         ({"own_signals": {"dimension": {}}}, False),
+        ({"origin": {"run": None, "name": "small"}}, False),
     ],
 )
 def test_lora_as_it_is_is_a_uniform_twin(more: dict[str, Any], is_uniform: bool) -> None:

@@ -225,7 +225,9 @@ def test_what_cannot_be_had_is_a_sentence(here: Here, writer: str, runs_dir: Pat
     shutil.rmtree(runs_dir / writer / "adapter")
     shutil.rmtree(runs_dir / writer / "checkpoint", ignore_errors=True)
     app = open_page("playground", run=writer, text="a2:")
-    assert "This run kept no adapter" in plain(app)
+    assert "its adapter was removed. Its model cannot answer. Train it again with this command." in plain(app)
+    (command,) = [block.value for block in app.code if block.value.startswith("dynlora train")]
+    assert str(runs_dir / writer / "config.yaml") in command
 
 
 def test_a_link_that_holds_nonsense_opens(here: Here, writer: str) -> None:

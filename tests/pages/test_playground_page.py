@@ -5,13 +5,17 @@ The model answers in this process instead of in a child: the same code, without 
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
+from dynlora.config_files import read_yaml
+from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import read_knockouts
 from dynlora.viz.kit import strong_language
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.pages.trained import Here, plain
 from tests.viz.runs import make_run
@@ -142,3 +146,20 @@ def test_examples_that_can_be_shown_are_offered_first(runs_dir: Path, monkeypatc
     assert "hidden" in offered[-1]
     app.selectbox(key="playground-example").select(0).run()
     assert app.text_area(key="playground-text").value == "0 fine", "choosing it shows it"
+
+
+def test_a_sample_without_its_adapter_says_why_and_how_to_train_it(
+    run: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = sample_runs_dir()
+    monkeypatch.setattr(run_picker, "sample_runs_dir", lambda: samples)
+    (bare, *_) = [folder.name for folder in sorted(samples.glob("2*")) if not run_picker.has_model(folder)]
+    app = open_page("playground", run=bare)
+    said = "\n".join(info.value for info in app.info)
+    assert "Most sample runs are kept without their adapter, to stay small" in said
+    assert "Train it again with this command" in said
+    (command,) = [block.value for block in app.code if block.value.startswith("dynlora train")]
+    words = shlex.split(command)
+    assert read_yaml(Path(words[words.index("--config") + 1])) == read_yaml(samples / bare / "config.yaml")
+    assert words[words.index("--runs-dir") + 1] == str(runs_dir)
+    assert run.name in "".join(link.proto.query_string for link in app.get("page_link"))

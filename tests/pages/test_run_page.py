@@ -122,3 +122,11 @@ def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(
     assert not [button for button in app.button if button.label == "Stop"]
     app.button(key="end-now").click().run()
     assert ended == [RUN]
+
+
+def test_the_run_that_a_run_starts_from_is_text_whatever_it_is_called(runs_dir: Path) -> None:
+    origin = {"run": None, "name": "<b>small</b>", "which": "last", "step": 3, "parameters": 5, "of": 20, "share": 0.25}
+    folder = make_run(runs_dir, run_id=RUN, about={"origin": origin})
+    said = "".join(element.proto.body for element in open_page("run", run=folder.name).get("html"))
+    assert "Starts from adapter &lt;b&gt;small&lt;/b&gt;, shrunk to 25 % of its parameters" in said
+    assert "<a href" not in said.partition("dl-origin")[2], "there is no run to lead to"

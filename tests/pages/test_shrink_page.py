@@ -12,9 +12,12 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.config_files import read_run_config
 from dynlora.inference.compress import Compression, kept_sizes
-from dynlora.jobs import quick_launch
+from dynlora.jobs import quick_launch, recover
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, read_compressed, write_compressed
+from dynlora.training import run as training
+from tests import command_line
+from tests.command_line import document
 from tests.pages.app import charts, open_page
 from tests.pages.trained import Here, plain
 from tests.waiting import until
@@ -118,6 +121,42 @@ def test_a_run_with_the_kept_ranks_is_queued(
         return
     assert sum(json.loads(Path(str(source)).read_text("utf-8")).values()) > 0
     assert "Open the run that was queued" in {link.proto.label for link in app.get("page_link")}
+
+
+def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
+    here: Here, sized_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for starts_a_process in ("wake", "spawn_detached"):
+        monkeypatch.setattr(quick_launch, starts_a_process, lambda *_: None)
+    asked: list[list[str]] = []
+
+    def compress_here(command: list[str], *_: object) -> dict:
+        asked.append(command)
+        return document(command_line.run(sized_run.parent, *command[3 : command.index("--runs-dir")]))
+
+    monkeypatch.setattr(recover, "answer_of", compress_here)
+    app = open_page("shrink", run=sized_run.name, tolerance="0.05")
+    press(app, "Recover with 10 steps")
+    made = app.session_state["shrink-made"]
+    assert "Open the run that was queued" in {link.proto.label for link in app.get("page_link")}
+    best = found_in(sized_run).smallest(0.05)
+    assert best is not None
+    folder = sized_run.parent / made
+    origin = queries.run_summary(folder)["origin"]
+    assert (origin["run"], origin["parameters"]) == (sized_run.name, best.parameters)
+    config = read_run_config(folder)
+    assert config.strategy.fields["start_from"] == str(next((sized_run.parent / ".starts").iterdir()))
+    assert (config.train.max_steps(0), config.seed) == (10, read_run_config(sized_run).seed)
+    words = f"shrunk to {100 * origin['share']:.0f} % of its parameters"
+    page = open_page("run", run=made)
+    (back,) = [element.proto.body for element in page.get("html") if words in element.proto.body]
+    assert f'<a href="run?run={sized_run.name}" target="_self">Starts from run' in back
+    press(app, "Recover with 10 steps")
+    assert len(asked) == 1, "the same size is written once"
+    shutil.rmtree(sized_run.parent / ".starts")
+    assert training.resume(sized_run.parent, made).state == "finished"
+    assert queries.run_summary(folder)["ranks"] == found_in(sized_run).ranks_of(best)
+    assert queries.run_summary(folder)["origin"] == origin
 
 
 def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from dynlora.viz.capacity.map_figure import capacity_map
 from dynlora.viz.capacity.model import ordered
+from dynlora.viz.inputs.figures import gate_map
 from dynlora.viz.kit.module_map import MapView, row_edges
 from dynlora.viz.kit.modules import described
 from dynlora.viz.kit.theme import LIGHT
+from dynlora.viz.knockout.figures import group_effects
 from tests.viz.drawn import layout_of, traces_of
 
 KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
@@ -61,3 +63,14 @@ def test_no_two_ticks_of_the_budget_say_the_same(share: float, words: list[str])
     _, layout, _ = map_of(3, share)
     assert list(layout.yaxis2.ticktext) == words
     assert len(layout.yaxis2.tickvals) == len(words)
+
+
+@pytest.mark.parametrize(("layers", "gap"), [(3, 1), (30, 0)])
+def test_columns_narrower_than_their_gaps_have_none(layers: int, gap: int) -> None:
+    """210 gates on a screen of 375 pixels were all gap: the map was white."""
+    modules = map_of(layers)[2]
+    values = pd.DataFrame(np.ones((2, len(modules))), index=["add", "subtract"], columns=list(modules["name"]))
+    for figure in (gate_map(values, modules, None, LIGHT), group_effects(values, LIGHT)):
+        (drawn,) = traces_of(figure)
+        assert drawn.xgap == gap
+        assert len(drawn.x) == len(modules)

@@ -9,15 +9,29 @@ import numpy as np
 from dynlora.engine.compress.components import Components
 from dynlora.engine.randomness import stream_seed
 
+ROUNDING = 1e-5
+"""Share by which effects may differ that are equal but for the rounding of their factors, kept in single precision."""
+
 Order = np.ndarray
 """All components, (n, 2): module and position in it, the first to be kept first."""
 
 
 def by_global_threshold(tables: Sequence[Components], seed: int) -> Order:
-    """Order by effect per parameter over all modules: the first ones are those above one threshold on σ² / cost."""
+    """Order by effect per parameter over all modules: the first ones are those above one threshold on σ² / cost.
+
+    Equal ones take turns: the first component of every module comes before the second of any.
+    """
     places = _places(tables)
     gain = np.concatenate([_effect(table) / table.cost for table in tables]) if len(places) else np.zeros(0)
-    return places[np.lexsort((places[:, 0], places[:, 1], -gain))]
+    return places[np.lexsort((places[:, 0], places[:, 1], _levels(gain)))]
+
+
+def _levels(gain: np.ndarray) -> np.ndarray:
+    """Return which level each number belongs to, 0 for the largest; what differs by rounding alone shares one."""
+    falling = np.argsort(-gain, kind="stable")
+    found = np.zeros(len(gain), int)
+    found[falling[1:]] = np.cumsum(gain[falling[1:]] < gain[falling[:-1]] * (1 - ROUNDING))
+    return found
 
 
 def by_level(tables: Sequence[Components], seed: int) -> Order:

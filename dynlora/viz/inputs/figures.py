@@ -36,7 +36,8 @@ def gate_map(
     drawn = theme.figure(colours, int(np.clip(210 + 34 * len(gates), 300, 700)))
     drawn.add_heatmap(
         z=np.round(shown, 5), x=list(range(len(short))), y=[plotly_text(group, 24) for group in gates.index],
-        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
+        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, hoverongaps=False,
+        xgap=theme.column_gap(len(short)), ygap=1,
         customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
         colorbar={
             "title": {"text": "Gate (factor)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,

@@ -101,6 +101,8 @@ def _text_styles(colours: Palette) -> str:
 .dl-text small {{ color: {colours.muted}; }}
 .dl-text mark {{ background: {colours.accent}33; color: inherit; }}
 .dl-pale pre {{ color: {colours.muted}; }}
+.dl-origin {{ margin: 0; font-size: 0.875rem; overflow-wrap: anywhere; color: {colours.muted}; }}
+.dl-origin a {{ color: {colours.accent}; }}
 .dl-asked pre {{ border-left: 3px solid {colours.accent}; padding-left: 0.6rem; }}
 .dl-tokens p {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.5rem; font-size: 0.88rem;
   line-height: 1.75; font-family: ui-monospace, monospace; }}

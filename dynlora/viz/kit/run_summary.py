@@ -23,10 +23,10 @@ def last_planned_step(summary: Mapping[str, Any]) -> int:
 
 
 def is_uniform(summary: Mapping[str, Any]) -> bool:
-    """Say whether a run is LoRA as it is: equal ranks, no gates, nothing to move, no signal of a method's own."""
+    """Say whether a run is LoRA as it is: equal ranks from a new start, no gates, nothing to move, no own signal."""
     ranks = list((summary.get("ranks") or {}).values())
     own = summary.get("own_signals") or (summary.get("params") or {}).get("gate")
-    still = not summary.get("planned_events") and not own
+    still = not summary.get("planned_events") and not own and not summary.get("origin")
     return bool(ranks) and len(set(ranks)) == 1 and still
 
 
@@ -108,6 +108,22 @@ def about(summary: Mapping[str, Any]) -> str:
     model, data = (source_name(summary.get(key) or "?") for key in ("model", "data"))
     words = f"{format_strategy(summary)}: {model} on {data}{seed}"
     return f"{words}, {summary['max_steps']:,} steps"
+
+
+def origin_words(origin: Mapping[str, Any], name: str) -> str:
+    """Say which adapter a run starts from.
+
+    Args:
+        origin: what `queries.run_summary` has under that key.
+        name: of the run, or of the folder, that the adapter comes from.
+    """
+    share, called = origin.get("share"), one_line(name, 80)
+    if not origin.get("run"):
+        called = f"adapter {called}"
+    else:
+        called = f"run {called}" if origin.get("which") != "best" else f"the best adapter of run {called}"
+    shrunk = share is not None and origin.get("parameters") != origin.get("of")
+    return f"Starts from {called}" + (f", shrunk to {percent(share, 0)} of its parameters" if shrunk else "")
 
 
 def format_strategy(row: Mapping[str, Any]) -> str:

@@ -210,6 +210,15 @@ def axis(colours: Palette) -> dict[str, Any]:
 MANY_NAMES, MOST_NAMES = 16, 80
 
 
+def column_gap(columns: int) -> int:
+    """Return the gap between the columns of a heat map, pixels; many columns are no wider than it on a small screen."""
+    return 1 if columns < NARROW_FROM else 0
+
+
+NARROW_FROM = 60
+"""So many columns have a few pixels each on a screen of 375."""
+
+
 def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
     """Return an x axis that names what stands at 0, 1, 2, ...; names are escaped.
 

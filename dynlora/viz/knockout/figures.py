@@ -61,7 +61,8 @@ def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
     names = [plotly_text(name) for name in table.columns]
     drawn.add_heatmap(
         z=values, x=list(range(len(names))), y=[plotly_text(group, 24) for group in table.index],
-        zmin=-reach, zmax=reach, colorscale=colours.diverging_scale, xgap=1, ygap=1, hoverongaps=False,
+        zmin=-reach, zmax=reach, colorscale=colours.diverging_scale, hoverongaps=False,
+        xgap=theme.column_gap(len(names)), ygap=1,
         customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
         colorbar={
             "title": {"text": "Loss change (nats)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
-from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all, run_labels
+from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all, run_labels, runs_dir
 from dynlora.viz.ui.url_state import choose, put, to_address
 
 MOST_SUGGESTED = 3
@@ -78,14 +79,24 @@ class Asked:
         return found
 
 
-def without_model(*, is_active: bool = False) -> None:
-    """Say that a run's model cannot be asked, and lead to the newest runs whose model can."""
+def without_model(run: Chosen, *, is_active: bool = False) -> None:
+    """Say why a run's model cannot be asked and how to train it, and lead to the newest runs whose model can."""
     if is_active:
         st.info("The run has saved no checkpoint yet. The playground is available after the first one.")
         return
     runs = list_all()
     able = [row for row in records(runs[["id", "name", "folder"]]) if has_model(Path(row["folder"]))][:MOST_ABLE]
-    st.info("This run kept no adapter, so its model cannot answer." + (" These runs can:" if able else ""))
+    why = (
+        "This run has no adapter: it ended before its first checkpoint, or its adapter was removed."
+        if run.is_own
+        else "Most sample runs are kept without their adapter, to stay small, and this is one of them."
+    )
+    st.info(
+        f"{why} Its model cannot answer. Train it again with this command"
+        + (", or choose one of the runs below that can answer." if able else ".")
+    )
+    settings = ["--config", str(run.folder / "config.yaml"), "--runs-dir", str(runs_dir())]
+    st.code(shlex.join(["dynlora", "train", *settings]), language="bash", wrap_lines=True)
     with st.container(horizontal=True, gap="small", key="able"):
         for row in able:
             link("pages/playground.py", one_line(row["name"], 60), run=row["id"])

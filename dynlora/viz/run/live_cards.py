@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import streamlit as st
@@ -19,7 +21,7 @@ from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line, titled
 from dynlora.viz.ui.run_actions import run_buttons
-from dynlora.viz.ui.run_picker import Chosen, link, links
+from dynlora.viz.ui.run_picker import Chosen, is_known, link, links
 
 MEMORY = {"rss_mib": "Process", "gpu_memory_mib": "GPU"}
 """Readings of memory, in MiB, and what they are called."""
@@ -39,6 +41,7 @@ def run_head(
     resumed_at = run_summary.resumed_at(events)
     remaining = progress.remaining_s(summary, times, events, resumed_at)
     titled(summary["name"], run_summary.about(summary))
+    _origin(summary)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         badge(summary["status"])
         run_buttons(run, summary["status"])
@@ -52,6 +55,17 @@ def run_head(
     phase = markdown_text(run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20)))
     st.progress(run_summary.progress_share(summary), text=progress.words(summary, remaining, phase))
     status_line(summary)
+
+
+def _origin(summary: Mapping[str, Any]) -> None:
+    """Draw which adapter a run starts from, as a link to the run that trained it."""
+    origin = summary.get("origin")
+    if not origin:
+        return
+    words = escape(run_summary.origin_words(origin, origin["name"]))
+    if origin["run"] and is_known(origin["run"]):
+        words = f'<a href="run?run={quote(origin["run"], safe="")}" target="_self">{words}</a>'
+    st.html(f'<p class="dl-origin">{words}</p>')
 
 
 def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame, times: pd.DataFrame) -> None:

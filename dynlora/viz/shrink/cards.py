@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.errors import DynloraError
 from dynlora.inference.kept_files import compress_file, compress_target, keep_ranks
 from dynlora.jobs.export import compressed as compressed_file
+from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store.compressions import Compressed, Size, read_compressed
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.text import percent
@@ -23,8 +25,9 @@ from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.model_client import in_background
-from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link
+from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
 from dynlora.viz.ui.start_run import start_once
 from dynlora.viz.ui.toasts import announce
 from dynlora.viz.ui.url_state import choose, from_address, put, to_address
@@ -114,6 +117,13 @@ def conclusion_card(shown: Shown) -> None:
             )  # fmt: skip
             if st.button("Train with these ranks", icon=":material/rocket_launch:", key="shrink-train"):
                 _train(shown, ranks=True)
+            steps = _recovery_steps(shown)
+            if st.button(
+                f"Recover with {steps:,} steps", icon=":material/healing:", key="shrink-recover",
+                help="Queue a run that starts from this adapter: its weights and its head, with the run's own data, "
+                "seed and settings.",
+            ):  # fmt: skip
+                _recover(shown, steps)
             if st.button("Train a uniform baseline", key="shrink-baseline", type="tertiary"):
                 _train(shown, ranks=False)
         with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="shrink-command"):
@@ -121,19 +131,20 @@ def conclusion_card(shown: Shown) -> None:
 
 
 def _commands(shown: Shown) -> str:
-    """Return the commands that do the same."""
-    out = f"{shown.run.id}-small"
-    here = ["--runs-dir", str(shown.run.folder.parent)]
+    """Return the commands that do the same; a sample is only to be read, so no run is queued beside it."""
+    out, folder = f"{shown.run.id}-small", shown.run.folder
     size = ["--budget", f"{shown.size.share:g}", "--rows", str(shown.found.rows), "--weighting", shown.found.weighting]
-    return "\n".join(
-        (
-            shlex.join(["dynlora", "compress", shown.run.id, *size, "--out", out, *here]),
-            shlex.join(
-                ["dynlora", "train", "--config", str(shown.run.folder / "config.yaml"),
-                 *shrink_model.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})]
-            ),
-        )
-    )  # fmt: skip
+    compress = ["dynlora", "compress", shown.run.id, *size, "--runs-dir", str(folder.parent)]
+    ranks = shrink_model.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
+    commands = [[*compress, "--out", out], ["dynlora", "train", "--config", str(folder / "config.yaml"), *ranks]]
+    if shown.run.is_own:
+        commands.append([*compress, "--recover", str(_recovery_steps(shown))])
+    return "\n".join(map(shlex.join, commands))
+
+
+def _recovery_steps(shown: Shown) -> int:
+    """Return how many steps a run that starts from the adapter is given."""
+    return usual_steps(int(shown.summary["max_steps"] or 0))
 
 
 def _train(shown: Shown, *, ranks: bool) -> None:
@@ -151,6 +162,23 @@ def _train(shown: Shown, *, ranks: bool) -> None:
         config["strategy"], config["adapter"] = {"name": "lora"}, {**adapter, "rank": rank, "alpha": alpha}
         title = f"lora, rank {rank}"
     config["name"] = f"{title}, {shown.size.parameters:,} parameters"[:200]
+    _queue(config)
+
+
+def _recover(shown: Shown, steps: int) -> None:
+    """Queue a run that starts from the adapter at this size; the adapter is written first."""
+    try:
+        with st.spinner("Writing the adapter"):
+            place = kept_adapter(shown.run.folder, shown.found, shown.size, runs_dir())
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        return
+    name = recovery_name(shown.summary["name"], shrink_model.kept_share(shown.found, shown.size), steps)
+    _queue(recovery_values(shown.summary["config"], place, steps, name))
+
+
+def _queue(config: Mapping[str, Any]) -> None:
+    """Queue a run and remember it for the link."""
     made = start_once(config, "shrink")
     if made is None:
         return

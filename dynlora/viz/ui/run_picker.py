@@ -129,6 +129,13 @@ def runs_root_of(run_id: str) -> Path:
     return find_run(run_id).folder.parent
 
 
+def is_known(run_id: str) -> bool:
+    """Say whether one of the runs folders holds a run of this id."""
+    with suppress(DynloraError):
+        return find_run(run_id).folder.is_dir()
+    return False
+
+
 def run_labels(runs: pd.DataFrame) -> dict[str, str]:
     """Return what a list shows for each run id: name and strategy with its fidelity; no status, which would grow old.
 

@@ -16,6 +16,9 @@ from dynlora.viz.verdict.model import Contest, Verdict
 ROW = 34
 """Pixels of a configuration."""
 
+TITLE = 28
+"""Characters of a line of the axis's title: on a narrow screen the axis is no wider."""
+
 
 def drawable(found: Verdict) -> list[Contest]:
     """Return the contests that can share an axis: those in the number that decides, the greatest gain first."""
@@ -33,7 +36,7 @@ def differences(found: Verdict, colours: Palette) -> go.Figure:
         colours: of the mode.
     """
     shown = drawable(found)
-    drawn = theme.figure(colours, 104 + ROW * len(shown), left=80)
+    drawn = theme.figure(colours, 122 + ROW * len(shown), left=80)
     drawn.update_layout(margin={"t": 26})
     oldest = [one.group.oldest for one in shown]
     places = run_colours.places([found.baseline.oldest, *oldest])
@@ -74,8 +77,8 @@ def _scale(drawn: go.Figure, shown: Sequence[Contest]) -> None:
     space = 0.08 * (high - low or 1.0)
     side = shown[0].side
     drawn.update_xaxes(
-        title_text=plotly_text(sentence_case("" if side is None else side.title)), range=[low - space, high + space],
-        nticks=7,
+        title_text=plotly_lines(sentence_case("" if side is None else side.title), TITLE), nticks=7,
+        range=[low - space, high + space],
     )  # fmt: skip
     names = [plotly_lines(short_label(one.group.label, 44), 22, 44) for one in shown]
     drawn.update_yaxes(
