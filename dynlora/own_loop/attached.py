@@ -17,14 +17,21 @@ from dynlora.errors import ConfigError
 from dynlora.jobs.spawn import storing
 from dynlora.own_loop.files import export_attached, restore, state_of
 from dynlora.own_loop.parts import Parts
+from dynlora.own_loop.trainer_callback import Allocate
+from dynlora.own_loop.watch import Watch
 
 
 @dataclass
 class Attached(Parts):
     """A strategy on a model that someone else trains.
 
-    Call `step()` where the loop would call `optimizer.step()`: gradients complete, and before they are cleared.
+    Call `step()` where the loop would call `optimizer.step()`: gradients complete, and before they are cleared. Of
+    transformers' Trainer `callback()` does.
     """
+
+    def __post_init__(self) -> None:
+        """Notice an optimizer that steps while nobody calls `step`."""
+        self.watch = Watch(self.optimizer, lambda: self.index)
 
     def penalty(self) -> Tensor:
         """Return what the strategy adds to the loss; add it before `backward`."""
@@ -38,34 +45,57 @@ class Attached(Parts):
         Raises:
             ConfigError: when all steps were taken: schedules and ranks are made for their number.
         """
+        self.observe()
+        self.optimizer.step()
+        made = self.reallocate()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.clear_gradients()
+        return made
+
+    def observe(self) -> None:
+        """Look at the gradients of a step, complete and before the weights move; the first part of `step`.
+
+        Raises:
+            ConfigError: when all steps were taken.
+        """
         if self.index >= self.total:
             raise ConfigError(
                 f"attach(steps={self.total}): all steps were taken, and ranks stay as they are from there on; attach "
                 "with as many steps as the loop takes"
             )
         self.index += 1
-        step = Step(self.index, self.total, float(self.optimizer.param_groups[0]["lr"]))
         with torch.no_grad():
-            self.strategy.observe(self.adapters, step)
+            self.strategy.observe(self.adapters, self._step())
         self.adapters.clear_probe_gradients()
-        self.optimizer.step()
+
+    def reallocate(self) -> list[dict[str, Any]]:
+        """Move rank after the optimizer moved the weights, gradients not yet cleared; the last part of `step`."""
         with torch.no_grad():
-            made = self.strategy.allocate(self.adapters, step)
+            made = self.strategy.allocate(self.adapters, self._step())
             edits.apply(self.adapters, made, self.optimizer, step=self.index)
             if self.index == self.total:
                 last = self.strategy.finish(self.adapters)
                 edits.apply(self.adapters, last, self.optimizer, step=self.index)
                 made = [*made, *last]
-        self.optimizer.zero_grad(set_to_none=True)
-        self.adapters.clear_gradients()
         self.adapters.streams.at(self.index)  # the next forward draws again
         return edits.describe(made)
+
+    def callback(self) -> Allocate:
+        """Return the callback that takes these steps in transformers' Trainer, which must be given the optimizer too.
+
+        `Trainer(model=attached.model, optimizers=(attached.optimizer, None), callbacks=[attached.callback()])`
+        """
+        self.watch.is_driven = True
+        return Allocate(self)
+
+    def _step(self) -> Step:
+        return Step(self.index, self.total, float(self.optimizer.param_groups[0]["lr"]))
 
     def save(self, folder: str | Path) -> None:
         """Write adapters, head, moments and the strategy's state, so that `load` goes on to the bit.
 
-        Tensors as safetensors, the rest as JSON. What else the loop needs, such as a
-        schedule or the state of torch's random numbers, is its own to keep.
+        Tensors as safetensors, the rest as JSON. What else the loop needs, such as a schedule or the state
+        of torch's random numbers, is its own to keep.
 
         Args:
             folder: made or replaced as a whole.

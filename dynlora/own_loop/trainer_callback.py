@@ -1,0 +1,129 @@
+"""A strategy in the loop of transformers' Trainer, and of those that inherit it, such as TRL's.
+
+The Trainer calls back with complete gradients before the optimizer's step, and again after it, before they are cleared:
+once for each optimizer step, whatever the accumulation. Gradients are clipped by then; all of a step by one factor.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.strategy import Strategy
+from dynlora.errors import ConfigError
+
+FOLDER = "dynlora"
+"""Folder of a Trainer's checkpoint that holds the strategy's state."""
+
+
+class Steps(Protocol):
+    """What is called back: an attached strategy."""
+
+    model: nn.Module
+    adapters: Adapters
+    strategy: Strategy
+    optimizer: Optimizer
+    total: int
+    index: int
+
+    def observe(self) -> None:
+        """Look at a step's gradients."""
+
+    def reallocate(self) -> Any:
+        """Move rank after the weights moved."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write the state."""
+
+    def load(self, folder: str | Path) -> None:
+        """Go on from a state."""
+
+
+class Allocate(TrainerCallback):
+    """Takes the steps of an attached strategy where the Trainer takes its own.
+
+    Its state lies in each of the Trainer's checkpoints, and is read where the Trainer resumes from one or loads the
+    best.
+    """
+
+    def __init__(self, attached: Steps) -> None:
+        """Take the steps of `attached`."""
+        self.attached = attached
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """Refuse what cannot work, and go on from the checkpoint that the Trainer resumes from.
+
+        Raises:
+            ConfigError: naming the argument, and what to do.
+        """
+        _check(self.attached, args, state, of.get("optimizer"))
+        if state.global_step:
+            self.attached.load(_checkpoint(args, state.global_step) / FOLDER)
+
+    def on_pre_optimizer_step(self, *_: Any, **of: Any) -> None:
+        """Look at the gradients."""
+        self.attached.observe()
+
+    def on_optimizer_step(self, *_: Any, **of: Any) -> None:
+        """Move rank, unless the optimizer skipped the step: half precision does at an overflow."""
+        if getattr(of.get("optimizer"), "step_was_skipped", False):
+            self.attached.index -= 1
+        else:
+            self.attached.reallocate()
+
+    def on_substep_end(self, *_: Any, **of: Any) -> None:
+        """Let the next part of an accumulated step drop other entries."""
+        streams = self.attached.adapters.streams
+        streams.at(self.attached.index, 1 + (streams.key[1] if len(streams.key) > 1 else 0))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Put the state beside the Trainer's."""
+        if state.is_world_process_zero:
+            self.attached.save(_checkpoint(args, state.global_step) / FOLDER)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take the ranks of the best checkpoint where the Trainer took its weights."""
+        if args.load_best_model_at_end and state.best_model_checkpoint:
+            self.attached.load(Path(state.best_model_checkpoint) / FOLDER)
+
+
+def _checkpoint(args: TrainingArguments, step: int) -> Path:
+    return Path(args.output_dir or ".") / f"checkpoint-{step}"
+
+
+def _check(attached: Steps, args: TrainingArguments, state: TrainerState, optimizer: Any) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        ConfigError: naming the argument, and what to do.
+    """
+    if getattr(optimizer, "optimizer", optimizer) is not attached.optimizer:
+        raise ConfigError(
+            "Trainer(optimizers=...): the Trainer made an optimizer of its own, without the strategy's groups; give "
+            "optimizers=(attached.optimizer, None)"
+        )
+    if state.max_steps != attached.total:
+        raise ConfigError(
+            f"attach(steps={attached.total}): the Trainer takes {state.max_steps} steps, and schedules are made for "
+            "their number; attach with as many"
+        )
+    for name in ("deepspeed", "fsdp"):
+        if getattr(args, name, None):
+            raise ConfigError(
+                f"TrainingArguments({name}=...): cuts weights into pieces, in which no rank can move; leave it out"
+            )
+    if args.world_size > 1 or args.n_gpu > 1:
+        raise ConfigError(
+            f"TrainingArguments: {max(args.world_size, args.n_gpu)} devices would decide each for itself; use one, or "
+            "`accelerate launch -m dynlora train`"
+        )
+    if type(attached.strategy).penalty is not Strategy.penalty:
+        raise ConfigError(
+            f"strategy={type(attached.strategy).__name__}: adds a penalty to the loss, which the Trainer computes "
+            "itself; use a loop of your own with attached.penalty(), or dynlora.train"
+        )
