@@ -36,8 +36,10 @@ class Rows(Dataset[dict[str, Tensor]]):
 def main() -> list[int]:
     """Train a small random BERT and return the ranks at the end."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    model = BertForSequenceClassification(BertConfig(vocab_size=64, **sizes))
+    config = BertConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             output_dir=folder, max_steps=STEPS, per_device_train_batch_size=16, report_to=[], disable_tqdm=True,

@@ -137,7 +137,7 @@ def _check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             raise ConfigError(
-                f"attach: the model has dynlora's adapters already, as at {name}; go on with what attach returned, or "
+                f"attach: the model has dynlora's adapters already, as at {name}; use what attach returned, or "
                 "load the model again"
             )
         if type(module).__module__.startswith("peft.tuners"):

@@ -61,7 +61,7 @@ def trainer_of(attached: Attached, folder: Path, callbacks: list[Any] | None = N
 def test_resumed_from_its_checkpoint_it_ends_as_if_it_had_not_been(
     tiny_bert: Path, tmp_path: Path, accumulate: int
 ) -> None:
-    options = {"gradient_accumulation_steps": accumulate}
+    options: dict[str, Any] = {"gradient_accumulation_steps": accumulate}
     whole = attached_to(classifier(tiny_bert), dropout=0.1)
     trainer_of(whole, tmp_path, **options).train()
     assert whole.index == STEPS
@@ -118,15 +118,17 @@ def test_what_cannot_work_is_refused_before_the_first_step(
 def test_trl_trains_a_decoder_and_peft_loads_it(tmp_path: Path) -> None:
     from datasets import Dataset
     from peft import PeftModel
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     attached = attached_to(tiny_decoder(), steps=6, warmup_steps=1, allocate_every=2, final_steps=1)
     rows = Dataset.from_list([{"prompt": f"{letter}:", "completion": letter * 3} for letter in "abcdefgh"])
     settings = SFTConfig(
         **arguments(tmp_path / "run", max_steps=6, save_strategy="no"), max_length=32, bf16=False,
     )  # fmt: skip
+    model: Any = attached.model
     SFTTrainer(
-        attached.model, settings, train_dataset=rows, processing_class=byte_tokenizer(),
+        model, settings, train_dataset=rows, processing_class=byte_tokenizer(),
         optimizers=(attached.optimizer, None), callbacks=[attached.callback()],
     ).train()  # fmt: skip
     assert attached.index == 6

@@ -56,7 +56,7 @@ def test_ranks_are_suggested_drawn_and_trained(
     until(lambda: "Give every kind of module the mean rank 2" in plain(app.run()), "the answer")
     said = plain(app)
     assert "High confidence in the order of the modules" in said
-    assert "not a promise" in said
+    assert "no guarantee" in said
     assert any(trace["type"] == "heatmap" for figure in charts(app) for trace in figure["data"])
     assert any("LoraConfig(" in code.value for code in app.code)
     press(app, "Train with these ranks")

@@ -73,4 +73,4 @@ def test_ranks_of_the_command_train_and_are_what_it_says(
     assert (taken.exit_code, "exists already" in taken.stderr) == (2, True)
     words = CliRunner().invoke(main, arguments).stdout
     assert words.startswith("Give ")
-    assert "not a promise" in words
+    assert "no guarantee" in words
