@@ -100,11 +100,12 @@ def train(
 def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple[Any, str, int]:
     """Go on with a run here; what can be refused without torch is refused before it is loaded."""
     from dynlora.config_files import read_run_config
-    from dynlora.training.resumable import changed_settings, check_resumable
+    from dynlora.training.resumable import changed_settings, check_own, check_resumable
 
     if os.environ.get("RANK", "0") == "0":  # of several processes the first may have set the run running already
         folder = run_folder(runs_dir, run_id)
         with RunReader(folder) as reader:
+            check_own(run_id, reader.meta())
             check_resumable(run_id, reader.status(), force)
             changed_settings(run_id, reader.meta().get("config"), read_run_config(folder))
     from dynlora.training import run as training

@@ -41,6 +41,16 @@ def check_resumable(run_id: str, status: Any, force: bool) -> None:
         raise ConfigError(f"resume {run_id}: the run is running (process {status.pid}); stop it first")
 
 
+def check_own(run_id: str, meta: Mapping[str, Any]) -> None:
+    """Refuse to continue a run that another program trained, and that was only recorded.
+
+    Raises:
+        ConfigError: one sentence that says what to do instead.
+    """
+    if by := meta.get("recorded_by"):
+        raise ConfigError(f"resume {run_id}: the run was trained by a script with {by!s:.40}; continue it there")
+
+
 def changed_settings(run_id: str, stored: Any, config: RunConfig) -> Changes:
     """Return what differs between the settings a run began with and its config.yaml; length, rates and log may.
 

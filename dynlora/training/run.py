@@ -39,7 +39,7 @@ from dynlora.training.explained import explained
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import PlannedRun, planned, trainer_check
 from dynlora.training.progress_stream import QuietStream
-from dynlora.training.resumable import Changes, changed_settings, check_resumable, record_changes
+from dynlora.training.resumable import Changes, changed_settings, check_own, check_resumable, record_changes
 from dynlora.training.stop_signal import StopRequest
 from dynlora.training.system_stats import Readings
 
@@ -94,6 +94,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     accelerator = make_accelerator()
     with RunReader(folder) as reader:
         status, meta = reader.status(), reader.meta()
+    check_own(run_id, meta)
     if accelerator.is_main_process:
         check_resumable(run_id, status, force)
     threads = whole(table(meta.get("machine")).get("threads"))

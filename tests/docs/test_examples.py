@@ -5,6 +5,10 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
+import dynlora
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -18,3 +22,10 @@ def test_the_trainer_moves_ranks_within_the_budget() -> None:
     ranks = runpy.run_path(str(EXAMPLES / "trainer.py"))["main"]()
     assert len(set(ranks)) > 1
     assert min(ranks) >= 1
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+def test_a_peft_run_is_recorded(runs_dir: Path) -> None:
+    run = dynlora.open_run(runpy.run_path(str(EXAMPLES / "record.py"))["main"](str(runs_dir)))
+    assert run.status == "finished"
+    assert len(run.signal("importance")) == 40

@@ -81,7 +81,7 @@ def find_modules(model: nn.Module, targets: Sequence[str] | None = None, head: S
         for name, module in model.named_modules()
         if (size := linear_features(module)) and not any(_ends_within(name, part) for part in head)
     }
-    infos = _describe(model, linears)
+    infos = describe_modules(model, linears)
     meant = [_meant_by(target, infos, model, head) for target in targets or (ALL,)]
     chosen = [info for info in infos if any(info in found for found in meant)]
     if not chosen:
@@ -137,7 +137,7 @@ def head_names(model: PreTrainedModel, fresh: Sequence[str] = ()) -> list[str]:
     return names
 
 
-def _describe(model: nn.Module, linears: dict[str, tuple[int, int]]) -> list[ModuleInfo]:
+def describe_modules(model: nn.Module, linears: dict[str, tuple[int, int]]) -> list[ModuleInfo]:
     """Give each linear module its block index and kind; the kind names its stack where a model has two of them."""
     stacks = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     outermost = [name for name in stacks if not any(name.startswith(other + ".") for other in stacks)]

@@ -1,0 +1,260 @@
+"""`RecordCallback`: two lines that make a run of what transformers' Trainer, or TRL's, trains with PEFT.
+
+    from dynlora.integrations.transformers import RecordCallback
+    Trainer(..., callbacks=[RecordCallback("my-run")])
+
+It looks at the adapters and changes nothing. What goes wrong in it is said once, as a warning, and ends the recording,
+never the training. The first process of several writes. A process that dies leaves an interrupted run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dynlora import tasks
+from dynlora.config import parse_config
+from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
+from dynlora.errors import ConfigError
+from dynlora.integrations.observed import Observed, observed, scalings
+from dynlora.safe_files import read_json, write_text
+from dynlora.store.meta import meta_of
+from dynlora.store.rows import ModuleRow
+from dynlora.store.schema import DB_NAME, run_folder
+from dynlora.store.writer import RunWriter
+
+SHARE = "share of the step"
+"""Unit of the importance: the Trainer clips gradients, all of a step by one factor, which a share is free of."""
+
+SIGNALS = {**{name: unit for name, unit in UNITS.items() if name != "gate"}, "importance": SHARE}
+EVALUATED = "eval_"
+"""What the Trainer puts before the name of a metric."""
+
+RUN_NAME = "dynlora-run.json"
+"""File of a Trainer's checkpoint that names the run."""
+
+
+def never_failing(hook: Callable[..., None]) -> Callable[..., None]:
+    """Make a hook into one that warns once and ends the recording where it would raise."""
+
+    @wraps(hook)
+    def guarded(self: RecordCallback, *arguments: Any, **of: Any) -> None:
+        if self.is_broken:
+            return
+        try:
+            hook(self, *arguments, **of)
+        except Exception as error:  # training is worth more than its record
+            self.is_broken = True
+            warnings.warn(f"dynlora records no more of {self.name!r}, and training continues: {error}", stacklevel=2)
+
+    return guarded
+
+
+class RecordCallback(TrainerCallback):
+    """Records what PEFT's adapters do: importance, ranks, norms, effective rank, loss, rate and metrics, step by step.
+
+    Attributes:
+        name: of the run, for people.
+        folder: of the run once training began; None before, and in every process but the first.
+        is_broken: whether recording ended early.
+    """
+
+    def __init__(self, name: str, runs_dir: str | Path = "runs", *, data: str = "recorded", every: int = 10) -> None:
+        """Record into a new run below `runs_dir`.
+
+        Args:
+            name: of the run, for people.
+            runs_dir: folder of the runs; made when missing.
+            data: name of the data, for people: runs of one name are compared with each other.
+            every: steps between two looks at norms and effective ranks.
+
+        Raises:
+            ConfigError: when `every` is below 1.
+        """
+        if every < 1:
+            raise ConfigError(f"every={every}: must be at least 1")
+        self.name, self.runs_dir, self.data, self.every = name, Path(runs_dir), data, every
+        self.folder: Path | None = None
+        self.is_broken = False
+        self._writer: RunWriter | None = None
+        self._modules: list[Observed] = []
+        self._seen: dict[str, Tensor] = {}
+        self._since = 0.0
+
+    @never_failing
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """Make the run."""
+        if not state.is_world_process_zero or self._writer is not None:
+            return
+        model: nn.Module = of["model"]
+        self._modules = observed(model)
+        if not self._modules:
+            raise ConfigError("the model has no LoRA or AdaLoRA modules of PEFT's that are in use")
+        self._open(args, state, model)
+        self._since = time.perf_counter()
+
+    def _open(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
+        """Open the run that the Trainer's checkpoint names where it resumes from one, else a new one."""
+        known = read_json(_checkpoint(args, state) / RUN_NAME).get("run") if state.global_step else None
+        if isinstance(known, str) and (self.runs_dir / known / DB_NAME).is_file():
+            self.folder = run_folder(self.runs_dir, known)
+            self._writer = RunWriter.open(self.folder, resume_from=state.global_step)
+            self._writer.event(state.global_step, "resume", [], {"step": state.global_step})
+        else:
+            config = parse_config(_values(self, args, state, model))
+            meta = meta_of(config, "code", {}) | _facts(model, self._modules)
+            self.folder = RunWriter.create(
+                self.runs_dir, config_yaml=config.to_yaml(), meta=meta, max_steps=state.max_steps, state="running"
+            )
+            self._writer = RunWriter.open(self.folder, resume_from=None)
+            self._define(self._writer)
+        atexit.register(self.close)
+
+    def _define(self, writer: RunWriter) -> None:
+        """Say which modules and signals there are, and the ranks at the start."""
+        infos = [module.info for module in self._modules]
+        rows = zip(infos, self._modules, strict=True)
+        writer.define_modules([ModuleRow(i.name, i.layer, i.kind, i.d_in, i.d_out, module.rank) for i, module in rows])
+        for name, unit in SIGNALS.items():
+            writer.define_signal(name, "module", unit, len(infos))
+        writer.vector("rank", 0, [float(module.rank) for module in self._modules])
+        writer.commit()
+
+    @never_failing
+    def on_pre_optimizer_step(self, *_: Any, **of: Any) -> None:
+        """Look at the gradients: complete, and the weights have not moved."""
+        if self._writer is not None:
+            with torch.no_grad():
+                importance = torch.stack([module.importance() for module in self._modules])
+                norm = torch.stack([module.gradient_norm() for module in self._modules])
+            self._seen = {"importance": importance / importance.sum().clamp_min(1e-30), "grad_norm": norm}
+
+    @never_failing
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """Record the step: others may have masked components after the optimizer moved them."""
+        if self._writer is None or not self._seen:
+            return
+        step, seen, self._seen = state.global_step, self._seen, {}
+        ranks = torch.stack([module.reaching() for module in self._modules])
+        found = {"importance": seen["importance"], "rank": ranks}
+        if step % self.every == 0 or step == state.max_steps:
+            norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self._modules]).unbind(1)  # pyright: ignore
+            found |= {"grad_norm": seen["grad_norm"], "delta_norm": norm, "effective_rank": effective}
+        block = torch.stack(list(found.values())).float().cpu().numpy()  # one copy for all of them
+        for name, values in zip(found, block, strict=True):
+            self._writer.vector(name, step, values)
+        used = sum(float(n) * module.info.cost for n, module in zip(block[1], self._modules, strict=True))
+        self._writer.scalar(PARAMETERS, "train", step, used)
+        now = time.perf_counter()
+        self._writer.scalar("step_ms", "train", step, 1000 * (now - self._since))
+        self._since = now
+        self._writer.progress(step)
+
+    @never_failing
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **of: Any
+    ) -> None:
+        """Record loss, rate and norm as the Trainer says them: means over its logging steps."""
+        for name, kept in (("loss", "loss"), ("learning_rate", "lr"), ("grad_norm", "grad_norm_total")):
+            if self._writer is not None and isinstance((logs or {}).get(name), int | float):
+                self._writer.scalar(kept, "train", state.global_step, float(logs[name]))
+
+    @never_failing
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **of: Any
+    ) -> None:
+        """Record the metrics of an evaluation."""
+        if self._writer is None:
+            return
+        for name, value in (metrics or {}).items():
+            kept = name.removeprefix(EVALUATED)
+            if (
+                isinstance(value, int | float)
+                and name.startswith(EVALUATED)
+                and not kept.endswith(("second", "runtime"))
+            ):
+                self._writer.scalar(kept, "validation", state.global_step, float(value))
+        self._writer.commit()
+
+    @never_failing
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """Name the run in the Trainer's checkpoint, so that a resume continues it."""
+        if self._writer is not None and self.folder is not None:
+            self._writer.commit(durable=True)
+            write_text(_checkpoint(args, state) / RUN_NAME, json.dumps({"run": self.folder.name}))
+
+    @never_failing
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """End the run: finished, or stopped where the Trainer was told to stop early."""
+        if self._writer is not None:
+            self._writer.set_meta("params", _parameters(self._modules))
+            self._writer.finish("finished" if state.global_step >= state.max_steps else "stopped")
+            self._writer = None
+
+    def close(self) -> None:
+        """Let go of the run without ending it: it counts as interrupted. Of a run that has ended nothing is left."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+
+
+def _values(run: RecordCallback, args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
+    """Return the configuration that says the same of the run as the Trainer's arguments do."""
+    settings = _peft_config(model)
+    rank = int(getattr(settings, "init_r", None) or getattr(settings, "r", 0) or 8)
+    is_adalora = hasattr(settings, "init_r")
+    processes = max(1, args.world_size)
+    return {
+        "name": run.name, "seed": int(args.seed) % 2**31,
+        "model": {"name": str(getattr(getattr(model, "config", None), "name_or_path", "") or "of a script")},
+        "data": {"name": run.data},
+        "adapter": {"rank": rank, "alpha": float(getattr(settings, "lora_alpha", 2 * rank))},
+        "strategy": {"name": "adalora" if is_adalora else "lora"},
+        "train": {
+            "steps": state.max_steps, "batch_size": args.per_device_train_batch_size * processes,
+            "grad_accum": args.gradient_accumulation_steps, "lr": float(args.learning_rate),
+            "weight_decay": float(args.weight_decay),
+        },
+    }  # fmt: skip
+
+
+def _peft_config(model: Any) -> Any:
+    """Return the config of the adapter in use, None where the model says none."""
+    found = getattr(model, "peft_config", None)
+    if not isinstance(found, Mapping) or not found:
+        return None
+    active = getattr(model, "active_adapter", None)
+    return found.get(active if isinstance(active, str) else next(iter(found)), next(iter(found.values())))
+
+
+def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
+    """Return what pages ask of a run and only its own training knows elsewhere."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    task = tasks.of_model(base)
+    labels = getattr(getattr(base, "config", None), "id2label", None) or {}
+    return {
+        "recorded_by": "transformers", "task": task.name, "peft_task_type": task.peft_task_type,
+        "task_facts": task.facts(), "labels": [str(labels[key]) for key in sorted(labels)] if task.trains_head else [],
+        "planned_events": 0, "params": _parameters(modules), "scaling": dict(scalings(modules)),
+    }  # fmt: skip
+
+
+def _parameters(modules: list[Observed]) -> dict[str, int]:
+    """Return parameters: budget, active and allocated."""
+    whole = sum(module.rank * module.info.cost for module in modules)
+    active = sum(int(module.reaching()) * module.info.cost for module in modules)
+    return {"budget": whole, "active": active, "allocated": whole, "gate": 0, "head": 0}

@@ -1,0 +1,1 @@
+"""Tests of what fits dynlora into the loops of others."""

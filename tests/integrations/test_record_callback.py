@@ -1,0 +1,178 @@
+"""A PEFT run in transformers' Trainer is recorded step by step, and trains as it would without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import dynlora
+from dynlora.cli.main import main
+from dynlora.integrations.transformers import RecordCallback
+from dynlora.store import queries
+from tests.own_loop.test_attached import classifier
+from tests.own_loop.test_trainer_callback import STEPS, Rows, arguments
+from tests.pages.app import RUN_PAGES, open_page
+from tests.tiny_lm import byte_tokenizer, tiny_decoder
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing:FutureWarning"
+)  # PEFT and TRL ask the old name
+
+TARGETS = ["query", "value", "intermediate.dense"]
+
+
+def adapted(folder: Path, *, adalora: bool = False) -> Any:
+    """The tiny BERT with PEFT's adapters."""
+    from peft import AdaLoraConfig, LoraConfig, TaskType, get_peft_model
+
+    usual: dict[str, Any] = {"task_type": TaskType.SEQ_CLS, "target_modules": TARGETS, "lora_alpha": 8}
+    torch.manual_seed(4)
+    if adalora:
+        config: Any = AdaLoraConfig(
+            init_r=4, target_r=2, tinit=1, tfinal=2, deltaT=1, total_step=STEPS, lora_dropout=0.0, **usual
+        )
+    else:
+        config = LoraConfig(r=3, lora_dropout=0.1, **usual)
+    return get_peft_model(classifier(folder), config)  # pyright: ignore
+
+
+def trained(model: Any, folder: Path, callbacks: list[Any], **options: Any) -> Any:
+    """Train with transformers' Trainer; return the model."""
+    from transformers import Trainer, TrainingArguments
+
+    settings = arguments(folder, **{"save_strategy": "no", "eval_strategy": "steps", "eval_steps": 6, **options})
+    Trainer(
+        model, TrainingArguments(**settings), train_dataset=Rows(), eval_dataset=Rows(16), callbacks=callbacks
+    ).train()
+    return model
+
+
+def test_a_run_is_recorded_and_trains_as_without(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    plain = trained(adapted(tiny_bert), tmp_path / "a", [])
+    callback = RecordCallback("mine", runs_dir, every=4)
+    looked_at = trained(adapted(tiny_bert), tmp_path / "b", [callback])
+    for (name, one), other in zip(plain.named_parameters(), looked_at.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+    assert callback.folder is not None
+    run = dynlora.open_run(callback.folder)
+    assert run.status == "finished"
+    assert (run.summary["name"], run.summary["strategy"], run.summary["task"]) == ("mine", "lora", "classification")
+    assert list(run.modules["kind"].unique()) == ["attention.self.query", "attention.self.value", "intermediate.dense"]
+    importance = run.signal("importance").drop(columns="step")
+    assert len(importance) == STEPS
+    assert importance.sum(axis=1).to_numpy() == pytest.approx([0, *[1] * (STEPS - 1)], abs=1e-5), "B is zero at first"
+    assert (run.signal("rank").drop(columns="step") == 3).all(axis=None)
+    assert list(run.signal("delta_norm")["step"]) == [4, 8, 12]
+    assert list(run.scalars("loss", "validation")["step"]) == [6, 12]
+    assert list(run.scalars("loss", "train")["step"]) == [4, 8, 12]
+    assert dict(queries.run_summary(callback.folder)["scaling"]) == pytest.approx(
+        {name: 8 / 3 for name in run.modules["name"]}
+    )
+
+
+def test_the_norm_of_an_update_is_that_of_peft(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    callback = RecordCallback("mine", runs_dir)
+    model = trained(adapted(tiny_bert), tmp_path, [callback])
+    assert callback.folder is not None
+    last = dynlora.open_run(callback.folder).signal("delta_norm").iloc[-1]
+    for name in dynlora.open_run(callback.folder).modules["name"]:
+        module = model.get_base_model().get_submodule(name)
+        assert last[name] == pytest.approx(module.get_delta_weight("default").norm().item(), rel=1e-4)
+
+
+def test_ranks_of_adalora_are_its_masks_at_every_step(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    from transformers import TrainerCallback
+
+    model = adapted(tiny_bert, adalora=True)
+    masks: list[list[int]] = []
+
+    class Allocates(TrainerCallback):
+        """What PEFT asks of whoever trains AdaLoRA."""
+
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **of: Any) -> None:
+            model.base_model.update_and_allocate(state.global_step + 1)
+            layers = [module for name, module in model.named_modules() if hasattr(module, "lora_E")]
+            masks.append([int((layer.lora_E["default"] != 0).sum()) for layer in layers])
+
+    callback = RecordCallback("adalora", runs_dir)
+    trained(model, tmp_path, [Allocates(), callback])
+    assert callback.folder is not None
+    found = dynlora.open_run(callback.folder).signal("rank")
+    assert found[found["step"] > 0].drop(columns="step").astype(int).to_numpy().tolist() == masks
+    assert len({tuple(row) for row in masks}) > 1, "it prunes"
+
+
+def test_what_breaks_is_said_once_and_training_goes_on(
+    tiny_bert: Path, tmp_path: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("dynlora.integrations.transformers.spectrum", broken)
+    callback = RecordCallback("mine", runs_dir, every=2)
+    with pytest.warns(UserWarning, match="records no more of 'mine', and training continues: no room") as said:
+        trained(adapted(tiny_bert), tmp_path, [callback])
+    assert sum("records no more" in str(one.message) for one in said) == 1
+    callback.close()
+    [run] = queries.list_runs(runs_dir)["id"]
+    assert queries.run_summary(runs_dir / run)["status"] == "interrupted"
+    refused = CliRunner().invoke(main, ["resume", run, "--runs-dir", str(runs_dir)])
+    assert (refused.exit_code, "trained by a script with transformers" in refused.stderr) == (2, True)
+
+    with pytest.warns(UserWarning, match="no LoRA or AdaLoRA modules"):
+        trained(classifier(tiny_bert), tmp_path / "plain", [RecordCallback("none", runs_dir)])
+
+
+def test_the_run_opens_on_every_page(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    callback = RecordCallback("mine", runs_dir)
+    trained(adapted(tiny_bert), tmp_path, [callback])
+    assert callback.folder is not None
+    for page in RUN_PAGES:
+        open_page(page, run=callback.folder.name)
+    for page in ("home", "runs", "compare"):
+        open_page(page)
+
+
+def test_a_resume_continues_the_run(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    whole = RecordCallback("whole", runs_dir)
+    trained(adapted(tiny_bert), tmp_path / "out", [whole], save_strategy="steps", save_steps=6)
+    assert whole.folder is not None
+    before = dynlora.open_run(whole.folder).signal("importance")
+    again = RecordCallback("whole", runs_dir)
+    settings = arguments(tmp_path / "out", eval_strategy="steps", eval_steps=6)
+    Trainer(
+        adapted(tiny_bert), TrainingArguments(**settings), train_dataset=Rows(), eval_dataset=Rows(16),
+        callbacks=[again],
+    ).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))  # fmt: skip
+    assert again.folder == whole.folder
+    assert len(queries.list_runs(runs_dir)) == 1
+    run = dynlora.open_run(whole.folder)
+    assert run.status == "finished"
+    assert run.signal("importance").equals(before), "nothing doubles, nothing is lost, and it trains as it did"
+
+
+def test_trl_is_recorded_too(tmp_path: Path, runs_dir: Path) -> None:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    rows = Dataset.from_list([{"prompt": f"{letter}:", "completion": letter * 3} for letter in "abcdefgh"])
+    settings = SFTConfig(**arguments(tmp_path, max_steps=4, save_strategy="no"), max_length=32, bf16=False)
+    callback = RecordCallback("talks", runs_dir)
+    model: Any = tiny_decoder()
+    SFTTrainer(
+        model, settings, train_dataset=rows, processing_class=byte_tokenizer(), callbacks=[callback],
+        peft_config=LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"),
+    ).train()  # fmt: skip
+    assert callback.folder is not None
+    run = dynlora.open_run(callback.folder)
+    assert (run.status, run.summary["task"], len(run.modules)) == ("finished", "causal_lm", 4)
+    assert len(run.signal("importance")) == 4
