@@ -33,10 +33,10 @@ from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, run_folder
 from dynlora.store.writer import RunWriter
 
-SHARE = "share of the step"
-"""Unit of the importance: the Trainer clips gradients, all of a step by one factor, which a share is free of."""
+FRACTION = "fraction of the step"
+"""Unit of the importance: the Trainer clips gradients, all of a step by one factor, which a fraction is free of."""
 
-SIGNALS = {**{name: unit for name, unit in UNITS.items() if name != "gate"}, "importance": SHARE}
+SIGNALS = {**{name: unit for name, unit in UNITS.items() if name != "gate"}, "importance": FRACTION}
 EVALUATED = "eval_"
 """What the Trainer puts before the name of a metric."""
 
