@@ -47,7 +47,7 @@ def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int) -> No
         if isinstance(edit, SetProbe):
             start_probes(adapters, edit.modules, step)
         elif isinstance(edit, SketchGradients):
-            listen(adapters, edit.modules, step)
+            listen(adapters, edit.modules, step, whitened=edit.whitened)
 
 
 def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[Grow]]:
