@@ -1,9 +1,10 @@
 """Does it matter where rank is, when rank is short? Random facts, a small decoder, adapters of rank one.
 
-    python -m benchmarks.fact_memory rates|headroom|methods [--seeds 8] [--rank 1] [--facts 160] [--steps 300]
+    python -m benchmarks.fact_memory rates|headroom|confirm|methods [--seeds 8] [--rank 1] [--clip 1] [--first-seed 1]
 
 `rates` tunes the peak rate of each group of arms and of each method on seeds that nothing else uses, and leaves the
-curve; `headroom` trains every fixed placement at its group's rate; `methods` compares `lora`, `dynamic` and its
+curve; `headroom` trains every fixed placement at its group's rate; `confirm` trains the one it chose, and uniform, on
+other seeds; `methods` compares `lora`, `dynamic` and its
 variants, each at its own rate. A seed draws the facts, A and the batches; all sides share it. Recall is the fraction of
 facts whose value has every symbol right. Bits are what the values' entropy exceeds the loss by, over all facts, per
 parameter of the budget. Runs are kept below `benchmarks/out`, so that what was ended early continues.
@@ -15,7 +16,7 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from benchmarks.placements import Placement, arms
 from dynlora.tasks.causal_lm import CausalLM
 
 RATES = (0.005, 0.01, 0.015, 0.02, 0.03)
+CLIPPED_RATES = (0.01, 0.015, 0.02, 0.03, 0.05)
+"""Where gradients are clipped, larger rates do not diverge."""
+
 TUNING_SEED, FIRST_SEED = 1000, 1
 """First of the seeds that choose a rate, and of those that are reported; 0 was used to choose the sizes."""
 
@@ -45,6 +49,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "dynamic, family": {**FREE, "gain_scope": "family"},
 }
 """At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank."""
+
+BEST = "best placement"
 
 TUNED_METHODS = ("dynamic", "dynamic, random", "dynamic, spectral")
 
@@ -71,6 +77,7 @@ class World:
         steps: optimizer steps of a run.
         rank: uniform rank whose parameters are the budget.
         decoder_steps: of the decoder's own training.
+        clip: largest norm of a gradient; None leaves it.
     """
 
     place: Path
@@ -78,11 +85,17 @@ class World:
     steps: int
     rank: int
     decoder_steps: int = DECODER_STEPS
+    clip: float | None = None
 
     @property
     def model(self) -> str:
         """The decoder's folder."""
         return str(saved_decoder(self.place / f"decoder-{self.decoder_steps}", self.decoder_steps))
+
+    @property
+    def clipped(self) -> str:
+        """What the names of files say of clipping."""
+        return "" if self.clip is None else f"-clip{self.clip:g}"
 
     def placements(self) -> dict[str, Placement]:
         """Return the arms of this decoder."""
@@ -96,12 +109,13 @@ class World:
             "adapter": {"rank": self.rank, "alpha": 2 * self.rank, "dropout": 0.0}, "strategy": dict(strategy),
             "train": {
                 "steps": self.steps, "batch_size": self.facts // 2, "lr": lr, "weight_decay": 0.0, "precision": "fp32",
+                "max_grad_norm": self.clip,
             },
         }  # fmt: skip
 
     def run(self, name: str, strategy: Mapping[str, Any], seed: int, lr: float) -> dict[str, Any]:
         """Return what a run learned, from its file where it was made before."""
-        key = f"{self.facts}-{self.steps}-{self.decoder_steps}-r{self.rank}-{name}-{lr:g}-{seed}.json"
+        key = f"{self.facts}-{self.steps}-{self.decoder_steps}-r{self.rank}{self.clipped}-{name}-{lr:g}-{seed}.json"
         kept = self.place / "runs" / key.replace(" ", "_")
         if kept.is_file():
             return json.loads(kept.read_text("utf-8"))
@@ -129,16 +143,18 @@ class World:
 
 def file_of(part: str, world: World) -> str:
     """Return the name of a part's results."""
-    return f"fact_memory-{part}-r{world.rank}"
+    return f"fact_memory-{part}-r{world.rank}{world.clipped}"
 
 
 def rates(world: World, seeds: list[int]) -> dict[str, Any]:
     """Return the curve of every group of arms and method over the rates, and the rate it chooses."""
     placements, curves = world.placements(), {}
     sides = [*dict.fromkeys(map(tuned_as, placements)), *TUNED_METHODS]
+    if world.clip is not None:
+        sides = ["uniform", best_arm(world), "dynamic"]
     for side in sides:
         curve = {}
-        for lr in RATES:
+        for lr in RATES if world.clip is None else CLIPPED_RATES:
             if side in placements:
                 runs = [world.arm(side, placements[side], seed, lr) for seed in seeds]
             else:
@@ -151,9 +167,11 @@ def rates(world: World, seeds: list[int]) -> dict[str, Any]:
 
 
 def chosen(world: World, side: str) -> float:
-    """Return the rate that a side chose."""
+    """Return the rate that a side chose, or the side that it is tuned as."""
     file = results.RESULTS / f"{file_of('rates', world)}.json"
-    return json.loads(file.read_text("utf-8"))["figures"]["sides"][side]["chosen"]
+    curves = json.loads(file.read_text("utf-8"))["figures"]["sides"]
+    usual = "dynamic" if side in METHODS and side != "lora" else "uniform"
+    return next(curves[name]["chosen"] for name in (side, tuned_as(side), usual) if name in curves)
 
 
 def headroom(world: World, seeds: list[int]) -> dict[str, Any]:
@@ -162,7 +180,7 @@ def headroom(world: World, seeds: list[int]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for seed in seeds:
         for name, placement in placements.items():
-            runs[f"{name}, seed {seed}"] = world.arm(name, placement, seed, chosen(world, tuned_as(name)))
+            runs[f"{name}, seed {seed}"] = world.arm(name, placement, seed, chosen(world, name))
         done.append(seed)
         found = verdict(table_of(runs, list(placements), done))
         means = {name: world.summed([runs[f"{name}, seed {s}"] for s in done]) for name in placements}
@@ -172,38 +190,67 @@ def headroom(world: World, seeds: list[int]) -> dict[str, Any]:
     return found
 
 
+def confirm(world: World, seeds: list[int]) -> dict[str, Any]:
+    """Train uniform and the arm that the headroom chose on other seeds; return means and the difference."""
+    placements, best = world.placements(), best_arm(world)
+    runs: dict[str, Any] = {}
+    for seed in seeds:
+        for name in ("uniform", best):
+            runs[f"{name}, seed {seed}"] = world.arm(name, placements[name], seed, chosen(world, name))
+    tables = table_of(runs, ["uniform", best], seeds)
+    recalled = [np.array([runs[f"{name}, seed {s}"]["right"] for s in seeds], float) for name in ("uniform", best)]
+    means = {name: world.summed([runs[f"{name}, seed {s}"] for s in seeds]) for name in ("uniform", best)}
+    found = {
+        "seeds": seeds, BEST: best, "arms": means, "loss - uniform": mean_and_ends(tables[best] - tables["uniform"]),
+        "recall - uniform": mean_and_ends(recalled[1] - recalled[0]),
+        "loss by seed": {name: tables[name].mean(1).round(3).tolist() for name in tables},
+        "rates": {name: chosen(world, name) for name in ("uniform", best)},
+    }  # fmt: skip
+    write(world, "confirm", found)
+    print(json.dumps(found))
+    return found
+
+
 def methods(world: World, seeds: list[int]) -> dict[str, Any]:
-    """Train every method on every seed and return its means, and its differences to `lora` and the random control."""
-    uniform, runs, done, found = world.placements()["uniform"], {}, [], {}
+    """Train every method on every seed; return means, and differences to `lora`, the random control and the best arm.
+
+    The best arm was chosen on the first seeds of the headroom, so that differences to it are over the others.
+    """
+    placements, best = world.placements(), best_arm(world)
+    runs, done, found = {}, [], {}
     for seed in seeds:
         for name, strategy in METHODS.items():
-            lr = chosen(world, tuned_as(name))
+            lr = chosen(world, name)
             is_uniform = name == "lora"  # the arm of the headroom, so that it is trained once
-            one = world.arm("uniform", uniform, seed, lr) if is_uniform else world.run(name, strategy, seed, lr)
-            runs[f"{name}, seed {seed}"] = one
+            one = world.arm("uniform", placements["uniform"], seed, lr) if is_uniform else None
+            runs[f"{name}, seed {seed}"] = one or world.run(name, strategy, seed, lr)
+        runs[f"{BEST}, seed {seed}"] = world.arm(best, placements[best], seed, chosen(world, best))
         done.append(seed)
-        losses, right = table_of(runs, list(METHODS), done), of_right(runs, done)
-        found = {
-            name: {
-                **world.summed([runs[f"{name}, seed {s}"] for s in done]),
-                "ranks": {s: runs[f"{name}, seed {s}"].get("ranks") for s in done},
-                **{f"loss - {other}": mean_and_ends(losses[name] - losses[other])
-                   for other in ("lora", "dynamic, random") if {name, other} <= set(losses)},
-                **{f"recall - {other}": mean_and_ends(right[name] - right[other])
-                   for other in ("lora", "dynamic, random") if {name, other} <= set(losses)},
-            }
-            for name in METHODS
-        }  # fmt: skip
-        write(world, "methods", {"seeds": done, "methods": found})
+        found = {name: compared(world, runs, name, done) for name in (*METHODS, BEST)}
+        write(world, "methods", {"seeds": done, BEST: best, "methods": found})
     for name, row in found.items():
         print(f"{name:20} {json.dumps({key: value for key, value in row.items() if key != 'ranks'})}")
     return found
 
 
-def of_right(runs: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> dict[str, np.ndarray]:
-    """Return which facts each method recalls, (seeds, facts) of 0 and 1; methods with a broken run are left out."""
-    found = {name: [runs[f"{name}, seed {seed}"].get("right") for seed in seeds] for name in METHODS}
-    return {name: np.array(rows, float) for name, rows in found.items() if all(row is not None for row in rows)}
+def best_arm(world: World) -> str:
+    """Return the arm that the headroom chose, without clipping."""
+    file = results.RESULTS / f"{file_of('headroom', replace(world, clip=None))}.json"
+    return json.loads(file.read_text("utf-8"))["figures"]["verdict"]["best"]
+
+
+def compared(world: World, runs: Mapping[str, Mapping[str, Any]], name: str, seeds: list[int]) -> dict[str, Any]:
+    """Return means of one side, its ranks, and its differences to the sides it is compared with."""
+    mine = [dict(runs[f"{name}, seed {seed}"]) for seed in seeds]
+    found = {**world.summed(mine), "ranks": [run.get("ranks") for run in mine]}
+    for other in ("lora", "dynamic, random", "dynamic", BEST):
+        both = seeds[len(seeds) // 2 :] if BEST in (name, other) else seeds
+        for what in ("loss", "right"):
+            tables = [[runs[f"{side}, seed {seed}"].get(what) for seed in both] for side in (name, other)]
+            if name != other and all(row is not None for table in tables for row in table):
+                ours, theirs = (np.array(table, float) for table in tables)
+                found[f"{'recall' if what == 'right' else what} - {other}"] = mean_and_ends(ours - theirs)
+    return found
 
 
 def write(world: World, part: str, figures: Mapping[str, Any]) -> None:
@@ -227,10 +274,12 @@ def quick() -> None:
 def main() -> None:
     """Do one part, or a small form of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"rates": rates, "headroom": headroom, "methods": methods}
+    parts = {"rates": rates, "headroom": headroom, "confirm": confirm, "methods": methods}
     parser.add_argument("part", nargs="?", choices=[*parts], help="empty: all, one after the other")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--tuning-seeds", type=int, default=2)
+    parser.add_argument("--clip", type=float, help="largest norm of a gradient; empty: gradients are not clipped")
     parser.add_argument("--rank", type=int, default=1)
     parser.add_argument("--facts", type=int, default=160)
     parser.add_argument("--steps", type=int, default=300)
@@ -241,9 +290,11 @@ def main() -> None:
     if arguments.quick:
         quick()
         return
-    world = World(results.QUICK / "fact_memory", arguments.facts, arguments.steps, arguments.rank)
-    for name in [arguments.part] if arguments.part else parts:
-        first, n = (TUNING_SEED, arguments.tuning_seeds) if name == "rates" else (FIRST_SEED, arguments.seeds)
+    world = World(results.QUICK / "fact_memory", arguments.facts, arguments.steps, arguments.rank, clip=arguments.clip)
+    for name in [arguments.part] if arguments.part else ("rates", "headroom", "methods"):
+        first, n = (arguments.first_seed, arguments.seeds)
+        if name == "rates":
+            first, n = TUNING_SEED, arguments.tuning_seeds
         parts[name](world, list(range(first, first + n)))
 
 
