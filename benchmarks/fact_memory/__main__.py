@@ -47,8 +47,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "dynamic, random": {**FREE, "allocation": "random"},
     "dynamic, spectral": {**FREE, "rank_by": "spectral"},
     "dynamic, family": {**FREE, "gain_scope": "family"},
+    "dynamic, first only": {**FREE, "moves": 0},
+    "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
 }
-"""At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank."""
+"""At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank.
+
+The random control drops components that have learned at every reallocation; after the first only, placements compare.
+"""
 
 BEST = "best placement"
 
@@ -63,7 +68,8 @@ GROUPS = {
 def tuned_as(side: str) -> str:
     """Return the arm or method whose rate an arm or method takes."""
     if side in METHODS:
-        return "uniform" if side == "lora" else side if side in TUNED_METHODS else "dynamic"
+        usual = "dynamic, random" if "random" in side else "dynamic"
+        return "uniform" if side == "lora" else side if side in TUNED_METHODS else usual
     return next((arm for part, arm in GROUPS.items() if part in side), side)
 
 
@@ -243,7 +249,7 @@ def compared(world: World, runs: Mapping[str, Mapping[str, Any]], name: str, see
     """Return means of one side, its ranks, and its differences to the sides it is compared with."""
     mine = [dict(runs[f"{name}, seed {seed}"]) for seed in seeds]
     found = {**world.summed(mine), "ranks": [run.get("ranks") for run in mine]}
-    for other in ("lora", "dynamic, random", "dynamic", BEST):
+    for other in ("lora", "dynamic, random", "dynamic, random, first only", "dynamic", BEST):
         both = seeds[len(seeds) // 2 :] if BEST in (name, other) else seeds
         for what in ("loss", "right"):
             tables = [[runs[f"{side}, seed {seed}"].get(what) for seed in both] for side in (name, other)]
