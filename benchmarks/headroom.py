@@ -1,6 +1,7 @@
 """Has allocation headroom? Fixed placements of rank against uniform LoRA, at exactly equal parameters.
 
     python -m benchmarks.headroom --data sentiment4 [--model minilm] [--rank 1] [--seeds 3] [--steps 300] [--lr 0.002]
+    python -m benchmarks.headroom --methods ...     # `lora` and variants of `dynamic` in the place of placements
 
 Arms: uniform, attention or MLP modules only, the first or the last half of the layers, each family of modules alone,
 and random placements (see `benchmarks.placements`). All arms share batches, dropout and, by module, the draws of A.
@@ -22,6 +23,7 @@ import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
+from benchmarks.allocators import ALLOCATORS
 from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.placements import RANDOM_ARMS, Placement, arms
 from benchmarks.quality.paired import half_width
@@ -114,13 +116,13 @@ def table_of(runs: Mapping[str, Mapping[str, Any]], names: list[str], seeds: lis
     return found
 
 
-def values_of(arguments: argparse.Namespace, seed: int, ranks: str | None) -> dict[str, Any]:
+def values_of(arguments: argparse.Namespace, seed: int, strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of one run; the scaling is 2 in every arm."""
     data, rank = arguments.data, arguments.rank
     where = {"path": data} if Path(data).exists() else {"name": data}
     return {
         "seed": seed, "model": {"name": arguments.model}, "data": {**where, "max_eval": arguments.rows},
-        "adapter": {"rank": rank, "alpha": 2 * rank}, "strategy": {"name": "lora", "ranks_from": ranks},
+        "adapter": {"rank": rank, "alpha": 2 * rank}, "strategy": dict(strategy),
         "train": {"steps": arguments.steps, "lr": arguments.lr},
     }  # fmt: skip
 
@@ -130,7 +132,7 @@ def task_of(arguments: argparse.Namespace) -> Task:
     from dynlora.config import parse_config
     from dynlora.training.inputs import read_data
 
-    return read_data(parse_config(values_of(arguments, 0, None))).task
+    return read_data(parse_config(values_of(arguments, 0, {"name": "lora"}))).task
 
 
 def about(placements: Mapping[str, Placement]) -> dict[str, Any]:
@@ -149,6 +151,10 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--rows", type=int, default=1500, help="held-out examples, at most")
     parser.add_argument("--arms", default="", help="names separated by commas; empty: all")
+    parser.add_argument(
+        "--methods", nargs="?", const=";".join(ALLOCATORS),
+        help="train variants of `dynamic`, not placements: names of `benchmarks.allocators`, separated by ;",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="few steps, arms and rows: does it work, nothing more")
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
@@ -157,6 +163,9 @@ def main() -> None:
     if arguments.quick:
         arguments.steps, arguments.rows, arguments.seeds, file = 12, 100, 1, "headroom-quick"
         arguments.arms = "uniform,attention,mlp,random 1"
+    if arguments.methods is not None:
+        methods(arguments, f"{file}-methods")
+        return
     placements = arms(modules_of(arguments.model, task_of(arguments)), arguments.rank, RANDOM_ARMS)
     wanted = [name for name in placements if not arguments.arms or name in arguments.arms.split(",")]
     runs: dict[str, Any] = {}
@@ -164,11 +173,36 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for name in wanted:
                 ranks = written_ranks(placements[name].ranks, Path(place) / "ranks.json")
-                found = runs[f"{name}, seed {seed}"] = measured(values_of(arguments, seed, ranks))
-                mean = float(np.mean(found.get("loss", np.nan)))
-                print(f"{name}, seed {seed}: {mean:.4f} in {found.get('seconds')} s", flush=True)
+                strategy = {"name": "lora", "ranks_from": ranks}
+                runs[f"{name}, seed {seed}"] = said(name, seed, measured(values_of(arguments, seed, strategy)))
             write(file, runs, wanted, list(range(seed + 1)), placements)
     report(write(file, runs, wanted, list(range(arguments.seeds)), placements))
+
+
+def said(name: str, seed: int, run: dict[str, Any]) -> dict[str, Any]:
+    """Print what a run came to, and return it."""
+    print(f"{name}, seed {seed}: {np.mean(run.get('loss', np.nan)):.4f} in {run.get('seconds')} s", flush=True)
+    return run
+
+
+def methods(arguments: argparse.Namespace, file: str) -> None:
+    """Train `lora` and variants of `dynamic` on each seed, and write their differences to `lora` and a control."""
+    runs, found = {}, {}
+    wanted = [name for name in ALLOCATORS if name in arguments.methods.split(";")]
+    for seed in range(arguments.seeds):
+        for name in wanted:
+            values = values_of(arguments, seed, ALLOCATORS[name])
+            runs[f"{name}, seed {seed}"] = said(name, seed, measured(values))
+        losses = table_of(runs, wanted, list(range(seed + 1)))
+        found = {
+            name: {"loss": round(float(table.mean()), 5), "parameters": runs[f"{name}, seed 0"]["parameters"]}
+            | {f"loss - {other}": mean_and_ends(table - losses[other])
+               for other in ("lora", "dynamic, random, first only") if other != name and other in losses}
+            for name, table in losses.items()
+        }  # fmt: skip
+        results.write(file, {"seeds": seed + 1, "lr": arguments.lr, "methods": found}, "benchmarks.headroom")
+    for name, row in found.items():
+        print(f"{name:30} {row}")
 
 
 def write(

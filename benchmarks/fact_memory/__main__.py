@@ -24,6 +24,7 @@ import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
+from benchmarks.allocators import ALLOCATORS
 from benchmarks.fact_memory.world import BITS, saved_decoder, saved_facts
 from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.headroom import about, conclusion, mean_and_ends, modules_of, report, table_of, verdict
@@ -39,22 +40,6 @@ TUNING_SEED, FIRST_SEED = 1000, 1
 
 DECODER_STEPS = 2000
 
-FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
-METHODS: dict[str, dict[str, Any]] = {
-    "lora": {"name": "lora"},
-    "dynamic": FREE,
-    "dynamic, gates": {**FREE, "gates": "module"},
-    "dynamic, random": {**FREE, "allocation": "random"},
-    "dynamic, spectral": {**FREE, "rank_by": "spectral"},
-    "dynamic, family": {**FREE, "gain_scope": "family"},
-    "dynamic, first only": {**FREE, "moves": 0},
-    "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
-}
-"""At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank.
-
-The random control drops components that have learned at every reallocation; after the first only, placements compare.
-"""
-
 BEST = "best placement"
 
 TUNED_METHODS = ("dynamic", "dynamic, random", "dynamic, spectral")
@@ -67,7 +52,7 @@ GROUPS = {
 
 def tuned_as(side: str) -> str:
     """Return the arm or method whose rate an arm or method takes."""
-    if side in METHODS:
+    if side in ALLOCATORS:
         usual = "dynamic, random" if "random" in side else "dynamic"
         return "uniform" if side == "lora" else side if side in TUNED_METHODS else usual
     return next((arm for part, arm in GROUPS.items() if part in side), side)
@@ -164,7 +149,7 @@ def rates(world: World, seeds: list[int]) -> dict[str, Any]:
             if side in placements:
                 runs = [world.arm(side, placements[side], seed, lr) for seed in seeds]
             else:
-                runs = [world.run(side, METHODS[side], seed, lr) for seed in seeds]
+                runs = [world.run(side, ALLOCATORS[side], seed, lr) for seed in seeds]
             curve[f"{lr:g}"] = world.summed(runs)
         curves[side] = {"curve": curve, "chosen": float(min(curve, key=lambda lr: curve[lr].get("loss", np.inf)))}
         write(world, "rates", {"seeds": seeds, "sides": curves})
@@ -176,7 +161,7 @@ def chosen(world: World, side: str) -> float:
     """Return the rate that a side chose, or the side that it is tuned as."""
     file = results.RESULTS / f"{file_of('rates', world)}.json"
     curves = json.loads(file.read_text("utf-8"))["figures"]["sides"]
-    usual = "dynamic" if side in METHODS and side != "lora" else "uniform"
+    usual = "dynamic" if side in ALLOCATORS and side != "lora" else "uniform"
     return next(curves[name]["chosen"] for name in (side, tuned_as(side), usual) if name in curves)
 
 
@@ -225,14 +210,14 @@ def methods(world: World, seeds: list[int]) -> dict[str, Any]:
     placements, best = world.placements(), best_arm(world)
     runs, done, found = {}, [], {}
     for seed in seeds:
-        for name, strategy in METHODS.items():
+        for name, strategy in ALLOCATORS.items():
             lr = chosen(world, name)
             is_uniform = name == "lora"  # the arm of the headroom, so that it is trained once
             one = world.arm("uniform", placements["uniform"], seed, lr) if is_uniform else None
             runs[f"{name}, seed {seed}"] = one or world.run(name, strategy, seed, lr)
         runs[f"{BEST}, seed {seed}"] = world.arm(best, placements[best], seed, chosen(world, best))
         done.append(seed)
-        found = {name: compared(world, runs, name, done) for name in (*METHODS, BEST)}
+        found = {name: compared(world, runs, name, done) for name in (*ALLOCATORS, BEST)}
         write(world, "methods", {"seeds": done, BEST: best, "methods": found})
     for name, row in found.items():
         print(f"{name:20} {json.dumps({key: value for key, value in row.items() if key != 'ranks'})}")
