@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--rank", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="others than 0 get a file of results of their own")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--rows", type=int, default=1500, help="held-out examples, at most")
@@ -160,6 +161,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
     file = f"headroom-{Path(arguments.data).name}-r{arguments.rank}"
+    file += f"-from-{arguments.first_seed}" if arguments.first_seed else ""
     if arguments.quick:
         arguments.steps, arguments.rows, arguments.seeds, file = 12, 100, 1, "headroom-quick"
         arguments.arms = "uniform,attention,mlp,random 1"
@@ -170,13 +172,14 @@ def main() -> None:
     wanted = [name for name in placements if not arguments.arms or name in arguments.arms.split(",")]
     runs: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
-        for seed in range(arguments.seeds):
+        seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
+        for seed in seeds:
             for name in wanted:
                 ranks = written_ranks(placements[name].ranks, Path(place) / "ranks.json")
                 strategy = {"name": "lora", "ranks_from": ranks}
                 runs[f"{name}, seed {seed}"] = said(name, seed, measured(values_of(arguments, seed, strategy)))
-            write(file, runs, wanted, list(range(seed + 1)), placements)
-    report(write(file, runs, wanted, list(range(arguments.seeds)), placements))
+            write(file, runs, wanted, seeds[: seeds.index(seed) + 1], placements)
+    report(write(file, runs, wanted, seeds, placements))
 
 
 def said(name: str, seed: int, run: dict[str, Any]) -> dict[str, Any]:

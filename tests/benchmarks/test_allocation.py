@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.allocators import ALLOCATORS
 from benchmarks.fact_memory import world
+from benchmarks.fact_memory.__main__ import World, tuned_as
 from benchmarks.headroom import conclusion, halves, verdict
 from benchmarks.placements import arms, drawn, placed
 from dynlora.engine.model.modules import ModuleInfo
@@ -107,7 +111,7 @@ def test_what_chooses_and_what_reports_share_nothing(seeds: int) -> None:
     assert chosen_on(table).size + reported_on(table).size == table.size
 
 
-def test_facts_are_those_of_their_seed_and_keys_are_different(tmp_path) -> None:
+def test_facts_are_those_of_their_seed_and_keys_are_different(tmp_path: Path) -> None:
     texts = [world.saved_facts(tmp_path / str(n), 200, seed) / "train.jsonl" for n, seed in enumerate((1, 1, 2))]
     first, same, other = (path.read_text("utf-8") for path in texts)
     assert first == same != other
@@ -120,3 +124,22 @@ def test_every_symbol_is_one_token_and_every_number_one_text() -> None:
     assert sorted(ids) == list(range(2, 66))
     assert tokenizer.decode(ids) == world.SYMBOLS
     assert len({world.spelled(number, 2) for number in range(64**2)}) == 64**2
+
+
+@pytest.mark.parametrize(("loss", "bits"), [(0.0, 12 * 160 / 2560), (2 * np.log(64), 0.0)])
+def test_bits_are_what_the_loss_lacks_of_a_guess(loss: float, bits: float, tmp_path: Path) -> None:
+    run = {"loss": [loss] * 160, "right": [1] * 160, "budget": 2560}
+    assert World(tmp_path, 160, 300, 1).summed([run, run])["bits"] == pytest.approx(bits, abs=1e-4)
+    assert World(tmp_path, 160, 300, 1).summed([run, {"diverged": True}]) == {"diverged": 1}
+
+
+def test_every_side_has_a_side_that_tunes_its_rate() -> None:
+    infos = [
+        ModuleInfo(f"layers.{layer}.{kind}", layer, kind, 32, 32)
+        for layer in range(2)
+        for kind in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj")
+    ]
+    placements = arms(infos, 1)
+    tuned = {tuned_as(side) for side in [*placements, *ALLOCATORS]}
+    assert tuned <= {*placements, *ALLOCATORS}
+    assert all(tuned_as(side) == side for side in tuned)
