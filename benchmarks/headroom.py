@@ -26,13 +26,13 @@ from benchmarks import results
 from benchmarks.allocators import ALLOCATORS
 from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.placements import RANDOM_ARMS, Placement, arms
-from benchmarks.quality.paired import half_width
+from benchmarks.quality.paired import ENOUGH_SEEDS, half_width
 from dynlora import assets
 from dynlora.engine.model.base_model import load_base
 from dynlora.engine.model.modules import ModuleInfo, find_modules
 from dynlora.tasks import Task
 
-ENOUGH_SEEDS = 4
+SPLIT_SEEDS = 4
 """With so many, the arm is chosen on some seeds and reported on others."""
 
 Losses = Mapping[str, np.ndarray]
@@ -57,7 +57,7 @@ def mean_and_ends(differences: np.ndarray) -> list[float]:
 
 def halves(seeds: int, rows: int) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray], str]:
     """Return what an arm is chosen on, what it is reported on, and in words which these are."""
-    if seeds >= ENOUGH_SEEDS:
+    if seeds >= SPLIT_SEEDS:
         first = seeds // 2
         return lambda table: table[:first], lambda table: table[first:], f"{first} seeds, reported on {seeds - first}"
     order = np.random.default_rng(0).permutation(rows)
@@ -80,7 +80,7 @@ def verdict(losses: Losses) -> dict[str, Any]:
         "best": best,
         "chosen on": words,
         "best - uniform": difference,
-        "has headroom": difference[2] < 0,
+        "has headroom": difference[2] < 0 and len(uniform) >= ENOUGH_SEEDS,
     }
 
 
@@ -91,6 +91,12 @@ def conclusion(found: Mapping[str, Any]) -> str:
         return (
             f"The best fixed placement ({found['best']}) beats uniform by {-mean:.4f} nats "
             f"(95 % CI {-high:.4f} to {-low:.4f}), so allocation has headroom here (chosen on {found['chosen on']})."
+        )
+    if found["seeds"] < ENOUGH_SEEDS:
+        return (
+            f"Not decided, as runs differ and there are fewer than {ENOUGH_SEEDS} seeds: the best fixed placement, "
+            f"{found['best']}, differs from uniform by {mean:+.4f} nats (chosen on {found['chosen on']}); train it and "
+            "uniform on other seeds."
         )
     return (
         f"No fixed placement is shown to beat uniform: the best, {found['best']}, differs by {mean:+.4f} nats "

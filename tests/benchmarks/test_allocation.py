@@ -103,6 +103,14 @@ def test_an_arm_that_is_better_everywhere_is_found_and_said(gain: float, words: 
     assert words in conclusion(found)
 
 
+def test_one_seed_decides_nothing() -> None:
+    base = np.random.default_rng(0).normal(size=(1, 400))
+    found = verdict({"uniform": base, "better": base - 1.0})
+    assert found["best - uniform"][2] < 0
+    assert not found["has headroom"]
+    assert conclusion(found).startswith("Not decided")
+
+
 @pytest.mark.parametrize("seeds", [1, 3, 8])
 def test_what_chooses_and_what_reports_share_nothing(seeds: int) -> None:
     table = np.arange(seeds * 30).reshape(seeds, 30)
