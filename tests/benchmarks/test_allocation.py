@@ -103,6 +103,14 @@ def test_an_arm_that_is_better_everywhere_is_found_and_said(gain: float, words: 
     assert words in conclusion(found)
 
 
+def test_one_placement_alone_is_judged_on_everything() -> None:
+    rng = np.random.default_rng(0)
+    losses = {"uniform": rng.normal(size=(6, 40)), "other": rng.normal(size=(6, 40))}
+    found = verdict(losses)
+    assert found["best - uniform"] == found["differences"]["other"]
+    assert found["chosen on"] == "other data"
+
+
 def test_one_seed_decides_nothing() -> None:
     base = np.random.default_rng(0).normal(size=(1, 400))
     found = verdict({"uniform": base, "better": base - 1.0})
