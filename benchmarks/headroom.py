@@ -201,18 +201,23 @@ def methods(arguments: argparse.Namespace, file: str) -> None:
     """Train `lora` and variants of `dynamic` on each seed, and write their differences to `lora` and a control."""
     runs, found = {}, {}
     wanted = [name for name in ALLOCATORS if name in arguments.methods.split(";")]
-    for seed in range(arguments.seeds):
+    seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
+    for seed in seeds:
         for name in wanted:
             values = values_of(arguments, seed, ALLOCATORS[name])
             runs[f"{name}, seed {seed}"] = said(name, seed, measured(values))
-        losses = table_of(runs, wanted, list(range(seed + 1)))
+        losses = table_of(runs, wanted, seeds[: seeds.index(seed) + 1])
         found = {
-            name: {"loss": round(float(table.mean()), 5), "parameters": runs[f"{name}, seed 0"]["parameters"]}
-            | {f"loss - {other}": mean_and_ends(table - losses[other])
+            name: {
+                "loss": round(float(table.mean()), 5), "loss by seed": table.mean(1).round(5).tolist(),
+                "parameters": runs[f"{name}, seed {seed}"]["parameters"],
+            } | {f"loss - {other}": mean_and_ends(table - losses[other])
                for other in ("lora", "dynamic, random, first only") if other != name and other in losses}
             for name, table in losses.items()
         }  # fmt: skip
-        results.write(file, {"seeds": seed + 1, "lr": arguments.lr, "methods": found}, "benchmarks.headroom")
+        results.write(
+            file, {"seeds": seeds[: seeds.index(seed) + 1], "lr": arguments.lr, "methods": found}, "benchmarks.headroom"
+        )
     for name, row in found.items():
         print(f"{name:30} {row}")
 
