@@ -5,9 +5,10 @@
 
 Arms: uniform, attention or MLP modules only, the first or the last half of the layers, each family of modules alone,
 and random placements (see `benchmarks.placements`). All arms share batches, dropout and, by module, the draws of A.
-Where no placement beats uniform, allocators have little to gain, and the task says little about them. The best of twenty arms
-looks good by luck, so it is chosen on the first half of the seeds and reported on the others; with fewer than four
-seeds it is chosen on half of the rows, which does not remove the luck of a seed. Results are written after every run.
+Where no placement beats uniform, allocators have little to gain, and the task says little about them. The best of
+twenty arms looks good by luck, so it is chosen on the first half of the seeds and reported on the others; with fewer
+than four seeds it is chosen on half of the rows, which does not remove the luck of a seed. Results are written as runs
+end.
 """
 
 from __future__ import annotations
