@@ -26,6 +26,8 @@ PLAIN = (
     "knockouts",
     "language_model",
     "compress",
+    "headroom",
+    "fact_memory",
 )
 """Benchmarks that need nothing but this machine."""
 

@@ -107,6 +107,20 @@ def language_model(figures: Mapping[str, Any]) -> Claims:
     yield "a loss in pieces takes less memory", figures["memory"]["ratio"] < 1
 
 
+def headroom(figures: Mapping[str, Any]) -> Claims:
+    """Every arm has the parameters of uniform, to the last one."""
+    runs = figures["runs"]
+    yield "no run diverged", all("loss" in run for run in runs.values())
+    yield "all arms have the same parameters", len({run.get("parameters") for run in runs.values()}) == 1
+
+
+def fact_memory(figures: Mapping[str, Any]) -> Claims:
+    """An adapter knows more of a value than a guess does, and arms have the same parameters."""
+    for name, arm in figures["arms"].items():
+        yield f"{name} learns facts", arm.get("loss", figures["guess"]) < figures["guess"]
+    yield "all arms have the same parameters", len(set(figures["parameters"].values())) == 1
+
+
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
     for check in (
@@ -122,6 +136,8 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         knockouts,
         language_model,
         compress,
+        headroom,
+        fact_memory,
     )
 }
 

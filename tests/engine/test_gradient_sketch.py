@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, SketchGradients, apply
-from dynlora.engine.model.gradient_sketch import Directions, GradientSketch
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.gradient_sketch import Directions, GradientSketch, entropy_rank
+from dynlora.engine.model.modules import ModuleInfo
 from dynlora.strategies.dynamic.gradient_accumulation import ACCUMULATED_STEPS, GradientAccumulation, predicted_gain
-from dynlora.strategies.dynamic.one_shot import within_layers
+from dynlora.strategies.dynamic.one_shot import within_groups
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 
 pytestmark = pytest.mark.slow  # together
@@ -112,23 +116,46 @@ def test_nothing_usable_heard_keeps_the_budget_spread() -> None:
     assert greedy_ranks(silent, [3, 3, 3], [4, 4, 4], budget=18, min_rank=0) == [2, 2, 2]
 
 
-def test_within_layers_a_loud_layer_asks_for_no_more_than_a_quiet_one() -> None:
+def test_within_groups_a_loud_layer_asks_for_no_more_than_a_quiet_one() -> None:
     quiet, loud = [np.array([4.0, 1.0]), np.array([2.0, 1.0])], [np.array([400.0, 100.0]), np.array([200.0, 100.0])]
     gains, cost, layers = [*quiet, *loud], [1, 1, 1, 1], [0, 0, 1, 1]
     assert greedy_ranks(gains, cost, [2] * 4, budget=4, min_rank=0) == [0, 0, 2, 2]
-    relative = within_layers(gains, cost, layers)
+    relative = within_groups(gains, cost, layers)
     assert greedy_ranks(relative, cost, [2] * 4, budget=4, min_rank=0) == [1, 1, 1, 1]
     for half in (relative[:2], relative[2:]):
         assert np.concatenate(half).sum() == pytest.approx(2.0), "the mean of a layer is 1 a parameter"
 
 
-def test_within_layers_what_cannot_be_compared_stays_out_of_the_mean() -> None:
+def test_within_groups_what_cannot_be_compared_stays_out_of_the_mean() -> None:
     gains = [np.array([3.0, np.nan]), np.zeros(2), np.array([5.0])]
-    found = within_layers(gains, [3, 2, 5], [0, 1, None])
+    found = within_groups(gains, [3, 2, 5], [0, 1, None])
     assert found[0][0] == pytest.approx(3.0)
     assert np.isnan(found[0][1])
     assert not found[1].any()
     assert found[2][0] == pytest.approx(5.0)
+
+
+def test_within_families_a_loud_family_asks_for_no_more_than_a_quiet_one() -> None:
+    fields = {"name": "dynamic", "gates": "off", "gain_scope": "family"}
+    trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4))
+    adapters = trainer.adapters
+    kinds = np.array([module.info.kind for module in adapters])
+    loud = kinds[0]
+    sketched(trainer, lambda info: 100.0 if info.kind == loud else 1.0)
+    ranks = np.array(adapters.ranks)
+    assert abs(ranks[kinds == loud].mean() - ranks[kinds != loud].mean()) < 1
+
+
+def sketched(trainer: Trainer, size: Callable[[ModuleInfo], float]) -> None:
+    """Put a sketch of random gradients, as large as `size` says, on every module, and reallocate."""
+    torch.manual_seed(0)
+    for module in trainer.adapters:
+        module.sketch = empty(module.info.d_in, module.info.d_out, module.info.name)
+        x, g = torch.randn(50, module.info.d_in), torch.randn(50, module.info.d_out)
+        module.sketch.add(x, g * size(module.info))
+    trainer.strategy.accumulation.steps = 1
+    edits = trainer.strategy._one_shot(trainer.adapters, np.ones((len(trainer.adapters), 8)), Step(4, 20, 1e-2))
+    apply(trainer.adapters, edits, None, step=4)
 
 
 @pytest.mark.parametrize("gain_scope", ["model", "layer"])
@@ -137,14 +164,7 @@ def test_the_first_reallocation_compares_gains_in_its_scope(gain_scope: str) -> 
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4))
     adapters = trainer.adapters
     layers = np.array([module.info.layer for module in adapters])
-    torch.manual_seed(0)
-    for module in adapters:
-        module.sketch = empty(module.info.d_in, module.info.d_out, module.info.name)
-        x, g = torch.randn(50, module.info.d_in), torch.randn(50, module.info.d_out)
-        module.sketch.add(x, g * (100.0 if module.info.layer == 1 else 1.0))
-    trainer.strategy.accumulation.steps = 1
-    edits = trainer.strategy._one_shot(adapters, np.ones((len(adapters), 8)), Step(4, 20, 1e-2))
-    apply(adapters, edits, None, step=4)
+    sketched(trainer, lambda info: 100.0 if info.layer == 1 else 1.0)
     quiet, loud = (float(np.mean(np.array(adapters.ranks)[layers == layer])) for layer in (0, 1))
     count = adapters.adapter_parameter_count()
     assert count["budget"] - max(adapters.costs) < count["active"] <= count["budget"]
@@ -227,3 +247,98 @@ def test_only_the_first_event_is_listened_for(total: int) -> None:
     assert heard
     assert heard[-1] == phases.first_event
     assert len(heard) <= ACCUMULATED_STEPS
+
+
+def planted(values: list[float], loud: int = 1) -> GradientSketch:
+    """Return a sketch whose whitened gradient has these singular values; inputs differ in size by up to `loud`."""
+    torch.manual_seed(0)
+    d_in, d_out, n = 48, 40, 4000
+    size = torch.logspace(0, np.log10(loud), d_in) if loud > 1 else torch.ones(d_in)
+    left, right = torch.linalg.qr(torch.randn(d_out, d_out)).Q, torch.linalg.qr(torch.randn(d_in, d_in)).Q
+    spectrum = torch.tensor(values)
+    x = torch.randn(n, d_in)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(x.t() @ x / n)).t()  # second moment 1: Σ g xᵀ is exactly the plan
+    gradient = left[:, : len(values)] * spectrum @ right[: len(values)]
+    sketch = GradientSketch.empty(d_in, d_out, seed=0, key="m", device=torch.device("cpu"), whitened=True)
+    sketch.add(x * size, x @ gradient.t() / n)
+    return sketch
+
+
+@pytest.mark.parametrize("loud", [1, 3])
+def test_the_effective_rank_is_that_of_the_planted_spectrum_whatever_the_size_of_inputs(loud: int) -> None:
+    values = [3.0, 3.0, 2.0, 1.0, 0.5]
+    share = np.square(values) / np.square(values).sum()
+    expected = float(np.exp(-(share * np.log(share)).sum()))
+    assert entropy_rank(planted(values, loud).whitened_spectrum()) == pytest.approx(expected, rel=0.05)
+    assert entropy_rank(planted([7.0 * value for value in values], loud).whitened_spectrum()) == pytest.approx(
+        expected, rel=0.05
+    )
+
+
+def test_without_whitening_loud_inputs_hide_the_rank() -> None:
+    sketch = planted([1.0] * 12, loud=30)
+    assert entropy_rank(sketch.whitened_spectrum()) > 11.5
+    assert entropy_rank(sketch.directions(32, steps=1).value) < 10.5
+
+
+def test_equal_directions_count_each_and_none_counts_nothing() -> None:
+    assert entropy_rank(torch.full((7,), 2.0)) == pytest.approx(7.0)
+    assert entropy_rank(torch.zeros(3)) == entropy_rank(torch.zeros(0)) == 0.0
+    assert len(empty(6, 5).whitened_spectrum()) == 0
+
+
+def test_padding_counts_as_no_input() -> None:
+    padded, plain = (
+        GradientSketch.empty(6, 5, seed=0, key="m", device=torch.device("cpu"), whitened=True) for _ in "12"
+    )
+    x, g = torch.randn(9, 6), torch.randn(9, 5)
+    plain.add(x, g)
+    padded.add(torch.cat([x, torch.full((4, 6), 50.0)]), torch.cat([g, torch.zeros(4, 5)]))
+    torch.testing.assert_close(padded.input_sum, plain.input_sum)
+
+
+SPECTRAL = {"name": "dynamic", "rank_by": "spectral", "gates": "off", "min_rank": 0, "moves": 0}
+
+
+def test_spectral_ranks_follow_the_effective_rank_and_keep_the_budget() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy=SPECTRAL, adapter__rank=4))
+    adapters = trainer.adapters
+    torch.manual_seed(0)
+    wide = [m for m in range(len(adapters)) if m % 3 == 0]
+    for m, module in enumerate(adapters):
+        info = module.info
+        module.sketch = GradientSketch.empty(
+            info.d_in, info.d_out, seed=0, key=info.name, device=torch.device("cpu"), whitened=True
+        )
+        directions = 12 if m in wide else 2
+        x = torch.randn(200, info.d_in)
+        module.sketch.add(x, 100.0 * x[:, :directions] @ torch.randn(directions, info.d_out))
+    edits = trainer.strategy._one_shot(adapters, np.ones((len(adapters), 8)), Step(4, 20, 1e-2))
+    apply(adapters, edits, None, step=4)
+    ranks = np.array(adapters.ranks)
+    assert ranks[wide].min() > np.delete(ranks, wide).max()
+    count = adapters.adapter_parameter_count()
+    assert count["budget"] - max(adapters.costs) < count["active"] <= count["budget"]
+
+
+@pytest.mark.parametrize("step", [2, 4, 5])
+def test_a_spectral_run_resumes_to_the_bit_and_moves_rank_once(step: int) -> None:
+    config = tiny_config("dynamic", strategy=SPECTRAL, adapter__rank=4, log__checkpoint_every=1, train__lr=1e-2)
+    keeper, run = MemoryKeeper(), make_trainer(config)
+    run.train(keeper)
+    resumed = make_trainer(config, state=keeper.state(step))
+    resumed.train(MemoryKeeper())
+    assert same(weights(run), weights(resumed))
+    assert len(set(run.adapters.ranks)) > 1
+    assert all(module.sketch is None for module in run.adapters)
+
+
+def test_the_random_control_ignores_the_spectrum() -> None:
+    ranks = []
+    for rank_by in ("gains", "spectral"):
+        fields = {**SPECTRAL, "rank_by": rank_by, "allocation": "random"}
+        run = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=4, train__lr=1e-2))
+        run.train(MemoryKeeper())
+        ranks.append(run.adapters.ranks)
+    assert ranks[0] == ranks[1]
+    assert len(set(ranks[0])) > 1

@@ -76,11 +76,14 @@ def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
 
 
 @pairwise(
-    "allocation, gates, growth, solver",
+    "allocation, gates, growth, solver, first",
     ["rank", "random", "both", "scalar"], ["off", "module"], ["weakest", "probe"], ["swap", "softmax"],
+    [{"rank_by": "spectral"}, {"gain_scope": "family"}, {"gain_scope": "layer"}, {}],
 )  # fmt: skip
-def test_budget_holds_after_every_step(allocation: str, gates: str, growth: str, solver: str) -> None:
-    how = {"allocation": allocation, "gates": gates, "growth": growth, "solver": solver}
+def test_budget_holds_after_every_step(
+    allocation: str, gates: str, growth: str, solver: str, first: dict[str, str]
+) -> None:
+    how = {"allocation": allocation, "gates": gates, "growth": growth, "solver": solver, **first}
     fields = {"name": "dynamic", "min_rank": 1, **how}
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
     seen = []

@@ -49,7 +49,7 @@ def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int, optim
         if isinstance(edit, SetProbe):
             start_probes(adapters, edit.modules, step, optimizer)
         elif isinstance(edit, SketchGradients):
-            listen(adapters, edit.modules, step)
+            listen(adapters, edit.modules, step, whitened=edit.whitened)
 
 
 def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[Grow]]:

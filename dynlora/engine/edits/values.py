@@ -67,9 +67,15 @@ class SetProbe:
 
 @dataclass(frozen=True)
 class SketchGradients:
-    """Sketch the gradient of exactly these modules' frozen weights from the next step on; an empty list ends it."""
+    """Sketch the gradient of exactly these modules' frozen weights from the next step on; an empty list ends it.
+
+    Attributes:
+        modules: by position.
+        whitened: whether the spectrum of the whitened gradient will be asked for.
+    """
 
     modules: tuple[int, ...]
+    whitened: bool = False
 
 
 class Change:

@@ -21,6 +21,12 @@ from dynlora.engine.randomness import stream
 LEAST_WIDTH = 8
 """Columns of Ω at least: with fewer even the first triplets are noisy."""
 
+SPECTRUM_WIDTH = 32
+"""Columns of Ω at least where the spectrum counts: effective ranks up to here can be found."""
+
+RIDGE = 0.01
+"""λ of the whitening, in means of the inputs' second moments."""
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -37,6 +43,15 @@ class Directions:
     right: Tensor
 
 
+def entropy_rank(values: Tensor) -> float:
+    """Return the effective rank of singular values: exp of the entropy of σ² / Σσ²; 0 where there are none."""
+    energy = values.double().square()
+    total = energy.sum()
+    if not len(values) or not total > 0:
+        return 0.0
+    return float(torch.special.entr(energy / total).sum().exp())
+
+
 @dataclass
 class GradientSketch:
     """The running sums of one module.
@@ -45,16 +60,26 @@ class GradientSketch:
         forward_sum: Y = G Ω, (d_out, width).
         backward_sum: Z = Gᵀ Ψ, (d_in, 2 · width + 1): where the published error bound is good.
         seed, key: of the streams Ω and Ψ are drawn from.
+        input_sum: Σ x² over the tokens that have a gradient, (d_in,), or None where nobody whitens.
     """
 
     forward_sum: Tensor
     backward_sum: Tensor
     seed: int
     key: str
+    input_sum: Tensor | None = None
 
     @classmethod
     def empty(
-        cls, d_in: int, d_out: int, *, seed: int, key: str, device: torch.device, triplets: int = 1
+        cls,
+        d_in: int,
+        d_out: int,
+        *,
+        seed: int,
+        key: str,
+        device: torch.device,
+        triplets: int = 1,
+        whitened: bool = False,
     ) -> GradientSketch:
         """Return a sketch of nothing yet.
 
@@ -65,9 +90,11 @@ class GradientSketch:
             key: names module and window, so that each draws its own Ω and Ψ.
             device: of the sums.
             triplets: how many will be asked for, at most; sets the width.
+            whitened: whether `whitened_spectrum` will be asked for.
         """
-        width = max(LEAST_WIDTH, triplets)
-        return cls(torch.zeros(d_out, width, device=device), torch.zeros(d_in, 2 * width + 1, device=device), seed, key)
+        width = max(LEAST_WIDTH, triplets, min(SPECTRUM_WIDTH, d_in, d_out) if whitened else 0)
+        sums = torch.zeros(d_out, width, device=device), torch.zeros(d_in, 2 * width + 1, device=device)
+        return cls(*sums, seed, key, torch.zeros(d_in, device=device) if whitened else None)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps; Ω and Ψ are drawn again."""
@@ -91,6 +118,8 @@ class GradientSketch:
             rows, pulls = x.reshape(-1, x.shape[-1]).float(), gradient.reshape(-1, gradient.shape[-1]).float()
             self.forward_sum.addmm_(pulls.t(), rows @ self.omega)
             self.backward_sum.addmm_(rows.t(), pulls @ self.psi)
+            if self.input_sum is not None:
+                self.input_sum.add_((rows * pulls.any(1, keepdim=True)).square().sum(0))
 
     @torch.no_grad()
     def directions(self, n: int, steps: int, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Directions:
@@ -107,11 +136,32 @@ class GradientSketch:
             return Directions(
                 forward.new_zeros(0, len(forward)), forward.new_zeros(0), forward.new_zeros(0, len(backward))
             )
-        basis = torch.linalg.qr(forward).Q
-        inner, triangle = torch.linalg.qr(self.psi.t() @ basis)  # torch's lstsq differs in its last bits by call
-        core = torch.linalg.solve_triangular(triangle, inner.t() @ backward.t(), upper=True)
+        basis, core = self._factors(forward, backward)
         left, value, right = torch.linalg.svd(core, full_matrices=False)
         return Directions((basis @ left[:, :n]).t().contiguous(), value[:n], right[:n].contiguous())
+
+    @torch.no_grad()
+    def whitened_spectrum(self, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Tensor:
+        """Return the singular values of G (C + λ I)^(-1/2) up to one factor, falling, (width,); none without a sketch.
+
+        C is the diagonal of the inputs' second moment and λ = `RIDGE` · tr C / d_in. The whitening is a diagonal on the
+        right, so G's basis stays and Z = Gᵀ Ψ is multiplied by it.
+
+        Args:
+            reduce: mean of a tensor over the processes.
+        """
+        forward, backward = reduce(self.forward_sum), reduce(self.backward_sum)
+        if self.input_sum is None or not (forward.isfinite().all() and forward.any()):
+            return forward.new_zeros(0)
+        energy = reduce(self.input_sum)
+        whitening = (energy + RIDGE * energy.mean()).rsqrt()
+        return torch.linalg.svdvals(self._factors(forward, whitening.unsqueeze(1) * backward)[1])
+
+    def _factors(self, forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
+        """Return an orthonormal basis of Y and the rest of G ≈ basis · rest, of Y and Z."""
+        basis = torch.linalg.qr(forward).Q
+        inner, triangle = torch.linalg.qr(self.psi.t() @ basis)  # torch's lstsq differs in its last bits by call
+        return basis, torch.linalg.solve_triangular(triangle, inner.t() @ backward.t(), upper=True)
 
     @cached_property
     def omega(self) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from dynlora.engine.edits import SketchGradients
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.gradient_sketch import Directions
+from dynlora.engine.model.gradient_sketch import Directions, entropy_rank
 
 ACCUMULATED_STEPS = 8
 """Steps before a reallocation that are accumulated: enough for stable leading directions, few enough to be cheap."""
@@ -31,7 +31,14 @@ class GradientAccumulation:
             self.steps += 1
 
     def turn(
-        self, step: int, phases: Phases, n_modules: int, *, first: bool = True, later: bool = True
+        self,
+        step: int,
+        phases: Phases,
+        n_modules: int,
+        *,
+        first: bool = True,
+        later: bool = True,
+        whitened: bool = False,
     ) -> list[SketchGradients]:
         """Return the edit that begins or ends a sketch after `step`, if it is time.
 
@@ -41,13 +48,14 @@ class GradientAccumulation:
             n_modules: how many modules are sketched.
             first: whether the first reallocation uses a sketch.
             later: whether the others do; then the first does too.
+            whitened: whether `effective_ranks` will be asked for.
         """
         window = min(ACCUMULATED_STEPS, phases.allocate_every)
         ends = phases.is_event(step) and (later or first and step == phases.first_event)
         begins = phases.is_event(step + window) and (later or first and step < phases.first_event)
         if begins or ends:
             self.steps = 0
-            return [SketchGradients(tuple(range(n_modules)) if begins else ())]
+            return [SketchGradients(tuple(range(n_modules)) if begins else (), whitened and begins)]
         return []
 
     def directions(self, adapters: Adapters) -> list[Directions]:
@@ -57,6 +65,15 @@ class GradientAccumulation:
             for module in adapters
             if module.sketch is not None
         ]
+
+    def effective_ranks(self, adapters: Adapters) -> np.ndarray:
+        """Return the effective rank of each module's whitened mean gradient, (n_modules,), 0 where none was sketched.
+
+        Its scale is that of neither the loss nor the inputs: modules of any size and depth can be compared.
+        """
+        sketches = [module.sketch for module in adapters]
+        spectra = [None if one is None else one.whitened_spectrum(adapters.over_processes) for one in sketches]
+        return np.array([0.0 if spectrum is None else entropy_rank(spectrum) for spectrum in spectra])
 
     def benefits(self, adapters: Adapters, *, lr: float, steps: int) -> np.ndarray | None:
         """Return the predicted gain of one more component of each module, (n_modules,); None without a sketch."""

@@ -8,11 +8,12 @@ first order, how much a further component there reduces the loss, and the budget
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from dynlora.engine.allocation.greedy import greedy_ranks, toward_ranks
+from dynlora.engine.allocation.solvers import proportional_ranks
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
@@ -20,8 +21,14 @@ from dynlora.engine.model.gradient_sketch import Directions
 from dynlora.engine.randomness import stream_seed
 from dynlora.strategies.dynamic.gradient_accumulation import predicted_gain
 
-GAIN_SCOPES = ("model", "layer")
-"""Where predicted gains are compared: in the whole model, or each in units of its layer's mean."""
+GAIN_SCOPES = ("model", "layer", "family")
+"""Where predicted gains are compared: in the whole model, or each in units of the mean of its layer or family.
+
+A family are the modules that compute the same in every layer, such as all query projections.
+"""
+
+RANK_BY = ("gains", "spectral")
+"""What the first reallocation sets ranks by: predicted gains, or the effective rank of each whitened gradient."""
 
 
 def one_shot_allocation(
@@ -57,28 +64,58 @@ def one_shot_allocation(
         stream = "commitment by lot"  # words: allow
         rng = np.random.default_rng(stream_seed(adapters.seed, stream, allocation_seed))
         gains = [np.sort(rng.random(m.max_rank))[::-1] * c for m, c in zip(adapters, adapters.costs, strict=True)]
-    elif gain_scope == "layer":
-        gains = within_layers(gains, adapters.costs, [module.info.layer for module in adapters])
+    elif gain_scope != "model":
+        groups = [module.info.layer if gain_scope == "layer" else module.info.kind for module in adapters]
+        gains = within_groups(gains, adapters.costs, groups)
     max_ranks = [module.max_rank for module in adapters]
     ranks = greedy_ranks(gains, adapters.costs, max_ranks, budget=adapters.spendable, min_rank=min_rank)
     return toward_ranks(adapters, importance, ranks, gains, directions if along else None)
 
 
-def within_layers(gains: Sequence[np.ndarray], cost: Sequence[int], layers: Sequence[int | None]) -> list[np.ndarray]:
-    """Return predicted gains over the mean gain per parameter of their layer, so that layers compete on equal terms.
+def spectral_allocation(
+    adapters: Adapters,
+    directions: Sequence[Directions],
+    importance: np.ndarray,
+    effective_ranks: np.ndarray,
+    *,
+    min_rank: int,
+    along: bool,
+) -> list[Edit]:
+    """Return the edits that set all ranks at once, in proportion to effective ranks; none where nothing was sketched.
+
+    Args:
+        adapters: the adapted modules.
+        directions: the leading directions of each module's gradient.
+        importance: of each component, (n_modules, widest max_rank); where a module shrinks, the least goes.
+        effective_ranks: of each module's whitened gradient, (n_modules,); 0 where there is none.
+        min_rank: minimum rank of every module, as far as the budget allows.
+        along: new rows of A point along the directions, and every component restarts; False keeps what there is.
+    """
+    if not effective_ranks.any():
+        return []
+    most = np.array([module.max_rank for module in adapters])
+    least, costs = np.full(len(most), min_rank), np.array(adapters.costs)
+    ranks = proportional_ranks(effective_ranks, costs, budget=adapters.spendable, least=least, most=most)
+    scores = [np.full(rank, found) for rank, found in zip(ranks, effective_ranks, strict=True)]
+    return toward_ranks(adapters, importance, ranks, scores, directions if along else None)
+
+
+def within_groups(gains: Sequence[np.ndarray], cost: Sequence[int], groups: Sequence[Hashable]) -> list[np.ndarray]:
+    """Return predicted gains over the mean gain per parameter of their layer or family: these compete on equal terms.
 
     The prediction is of first order. Where everything after a layer depends on it, its gradient is large, but so is the
-    curvature: between the layers of a deep model the sum of gradients says more about depth than about need.
+    curvature: between the layers of a deep model the sum of gradients says more about depth than about need. Between
+    families it says more about the size of their inputs.
 
     Args:
         gains: per module, the predicted gains of its components, in nats, (n,); the mean leaves out what is not finite.
         cost: parameters of one component, by module.
-        layers: of each module; those outside of blocks, None, count as one layer.
+        groups: layer or family of each module; modules outside of blocks, None, count as one layer.
     """
-    gain_by_layer: Counter[int | None] = Counter()
-    parameters: Counter[int | None] = Counter()
-    for gain, c, layer in zip(gains, cost, layers, strict=True):
-        gain_by_layer[layer] += gain[np.isfinite(gain)].sum()
-        parameters[layer] += c
-    mean = {layer: total / parameters[layer] for layer, total in gain_by_layer.items()}
-    return [gain / (mean[layer] or 1.0) for gain, layer in zip(gains, layers, strict=True)]
+    gain_by_group: Counter[Hashable] = Counter()
+    parameters: Counter[Hashable] = Counter()
+    for gain, c, group in zip(gains, cost, groups, strict=True):
+        gain_by_group[group] += gain[np.isfinite(gain)].sum()
+        parameters[group] += c
+    mean = {group: total / parameters[group] for group, total in gain_by_group.items()}
+    return [gain / (mean[group] or 1.0) for gain, group in zip(gains, groups, strict=True)]

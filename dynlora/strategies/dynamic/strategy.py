@@ -21,7 +21,7 @@ from dynlora.strategies.dynamic.gradient_accumulation import GradientAccumulatio
 from dynlora.strategies.dynamic.growth_probes import ProbeRota
 from dynlora.strategies.dynamic.importance import SCORES, Importance
 from dynlora.strategies.dynamic.initial_ranks import INITIAL_RANKS, initial_ranks
-from dynlora.strategies.dynamic.one_shot import GAIN_SCOPES, one_shot_allocation
+from dynlora.strategies.dynamic.one_shot import GAIN_SCOPES, RANK_BY, one_shot_allocation, spectral_allocation
 
 MOVING, WEIGHING = ("rank", "both", "random"), ("scalar", "both")
 
@@ -85,8 +85,12 @@ class Dynamic(Strategy):
         True, "Whether the first reallocation sets all ranks at once, by predicted loss reduction; off: moves alone."
     )
     gain_scope: str = setting(
-        "model", "First reallocation: compare predicted gains in the whole model, or within each layer.",
+        "model", "First reallocation: compare predicted gains in the whole model, or within each layer or family.",
         choices=GAIN_SCOPES,
+    )  # fmt: skip
+    rank_by: str = setting(
+        "gains", "First reallocation: ranks by predicted gains, or by the gradients' effective ranks (spectral).",
+        choices=RANK_BY,
     )  # fmt: skip
     new_row_init: str = setting(
         "random", "Direction of new rows of A at the first reallocation.", choices=("random", "gradient")
@@ -209,18 +213,24 @@ class Dynamic(Strategy):
         if not self._moves_rank(adapters.reference_rank):
             return []
         later = self.growth == "gradient"
-        return [*self.accumulation.turn(step, phases, len(adapters), first=self.one_shot, later=later)]
+        whitened = self.rank_by == "spectral" and self.allocation != "random"
+        turn = self.accumulation.turn
+        return [*turn(step, phases, len(adapters), first=self.one_shot, later=later, whitened=whitened)]
 
     def _one_shot(self, adapters: Adapters, importance: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first reallocation, which sets all ranks at once."""
+        directions, along = self.accumulation.directions(adapters), self.new_row_init == "gradient"
+        if self.rank_by == "spectral" and self.allocation != "random":
+            found = self.accumulation.effective_ranks(adapters)
+            return spectral_allocation(adapters, directions, importance, found, min_rank=self.min_rank, along=along)
         return one_shot_allocation(
             adapters,
-            self.accumulation.directions(adapters),
+            directions,
             importance,
             step,
             self.gain_scope,
             min_rank=self.min_rank,
-            along=self.new_row_init == "gradient",
+            along=along,
             allocation_seed=self.allocation_seed if self.allocation == "random" else None,
         )
 

@@ -1,0 +1,22 @@
+"""The variants of `dynamic` that are compared where placement is the question, and their controls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
+
+ALLOCATORS: dict[str, dict[str, Any]] = {
+    "lora": {"name": "lora"},
+    "dynamic": FREE,
+    "dynamic, gates": {**FREE, "gates": "module"},
+    "dynamic, random": {**FREE, "allocation": "random"},
+    "dynamic, spectral": {**FREE, "rank_by": "spectral"},
+    "dynamic, family": {**FREE, "gain_scope": "family"},
+    "dynamic, first only": {**FREE, "moves": 0},
+    "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
+}
+"""At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank.
+
+The random control drops components that have learned at every reallocation; after the first only, placements compare.
+"""

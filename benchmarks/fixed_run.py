@@ -1,0 +1,86 @@
+"""One run of a strategy on any data, in this process and without a run folder: the loss of each held-out row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynlora.config import parse_config
+from dynlora.engine.loop.trainer import Trainer, TrainingDiverged
+from dynlora.engine.recorder import NullRecorder
+from dynlora.training.build import build_trainer, make_accelerator
+from dynlora.training.inputs import load_inputs
+
+NEVER = 10**6
+
+
+class _NoKeeper:
+    """Keeps nothing: a benchmark has no run folder."""
+
+    def checkpoint(self, trainer: Any) -> None:
+        """Drop it."""
+
+    def best(self, trainer: Any, metrics: dict[str, float]) -> None:
+        """Drop it."""
+
+
+def quiet(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's values with looks on the way left out."""
+    return {**values, "log": {"every": NEVER, "eval_every": NEVER, "checkpoint_every": NEVER, "generate_rows": 0}}
+
+
+def trained(values: Mapping[str, Any]) -> tuple[Trainer, float]:
+    """Return a trainer at its last step and the seconds of its steps.
+
+    Raises:
+        TrainingDiverged: when the loss became no number.
+    """
+    trainer = build_trainer(load_inputs(parse_config(quiet(values))), NullRecorder(), make_accelerator())
+    held_out = trainer.evaluation.tokens
+    trainer.evaluation.tokens, trainer.evaluation.probe = held_out.take(np.arange(2)), np.arange(2)
+    trainer.evaluation.group, trainer.evaluation.sample = None, None
+    start = time.perf_counter()
+    trainer.train(_NoKeeper())
+    seconds = time.perf_counter() - start
+    trainer.evaluation.tokens = held_out
+    return trainer, seconds
+
+
+def measured(values: Mapping[str, Any], *, by_token: bool = False) -> dict[str, Any]:
+    """Train a run and return every held-out row's loss in nats, whether it is right, ranks, parameters and seconds.
+
+    Args:
+        values: of the config.
+        by_token: the rows are texts: their loss is summed over their tokens, and right is who has every token right.
+    """
+    try:
+        trainer, seconds = trained(values)
+    except TrainingDiverged:
+        return {"diverged": True}
+    found = trainer.predictions(trainer.evaluation.tokens)
+    if not np.isfinite(found.loss).all():
+        return {"diverged": True}
+    loss, right = found.loss, found.prediction == trainer.evaluation.tokens.label
+    if by_token:
+        loss, right = found.output[:, 0], found.output[:, 1] == found.output[:, 2]
+    count = trainer.adapters.adapter_parameter_count()
+    return {
+        "loss": np.round(loss, 4).tolist(),
+        "right": np.asarray(right).astype(int).tolist(),
+        "parameters": count["active"] + count["gate"],
+        "budget": count["budget"],
+        "ranks": trainer.adapters.ranks,
+        "seconds": round(seconds, 2),
+    }
+
+
+def written_ranks(ranks: Mapping[str, int], path: Path) -> str:
+    """Write ranks where `strategy.ranks_from` reads them, and return the path."""
+    import json
+
+    path.write_text(json.dumps(dict(ranks)), "utf-8")
+    return str(path)
