@@ -28,6 +28,9 @@ PLAIN = (
     "compress",
     "headroom",
     "fact_memory",
+    "advise",
+    "memory",
+    "record",
 )
 """Benchmarks that need nothing but this machine."""
 

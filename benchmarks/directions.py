@@ -78,6 +78,23 @@ def compress(figures: Mapping[str, Any]) -> Claims:
         yield "one threshold over all modules costs less than random components", kept < drawn
 
 
+def advise(figures: Mapping[str, Any]) -> Claims:
+    """Two halves of a look agree on more than chance would, and every arm learns."""
+    for row in figures["summary"].values():
+        yield "halves of a look place most of the budget alike", row["agreement"] > 0.5
+        yield "no arm is far from uniform ranks", all(abs(one[0]) < CHANCE for one in row["difference"].values())
+
+
+def memory(figures: Mapping[str, Any]) -> Claims:
+    """Memory follows the rank."""
+    yield "dynamic takes hardly more memory than lora", all(ratio < 1.02 for ratio in figures["ratio"].values())
+
+
+def record(figures: Mapping[str, Any]) -> Claims:
+    """Recording is a small part of a step."""
+    yield "recording takes less than a twentieth of a step", figures["fraction"] < 0.05
+
+
 def domains(figures: Mapping[str, Any]) -> Claims:
     """Every domain is read by every side."""
     rows = figures["by_domain"]
@@ -136,6 +153,9 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         knockouts,
         language_model,
         compress,
+        advise,
+        memory,
+        record,
         headroom,
         fact_memory,
     )
