@@ -344,9 +344,11 @@ def test_preflight_counts_what_train_makes(
     found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
     assert sorted(tiny_data.rglob("*")) == before
     params = trained[1]["bert"]["params"]
-    assert {key: found["params"][key] for key in ("budget", "allocated", "gate", "head")} == {
-        key: params[key] for key in ("budget", "allocated", "gate", "head")
+    assert {key: found["params"][key] for key in ("budget", "gate", "head")} == {
+        key: params[key] for key in ("budget", "gate", "head")
     }
+    assert found["params"]["allocated"] == found["params"]["active"], "memory is held for what is live"
+    assert params["allocated"] == params["active"]
     assert found["modules"] == len(trained[1]["bert"]["ranks"]) == sum(row["modules"] for row in found["kinds"])
     assert sum(row["active"] for row in found["kinds"]) == found["params"]["active"]
     assert (found["tokens"]["train"]["rows"], found["tokens"]["held_out"]["rows"]) == (200, 80)
