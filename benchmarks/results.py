@@ -50,6 +50,8 @@ def versions() -> dict[str, str]:
 
 def without_places(argument: str) -> str:
     """Return an argument of the command line without the place on this machine: `--data=/a/b/glue/sst2` ends alike."""
+    if "," in argument:
+        return ",".join(map(without_places, argument.split(",")))
     option, equals, value = argument.rpartition("=")
     path = Path(value)
     if not path.is_absolute() and path.parts[:1] not in (("..",), ("~",)):
