@@ -51,7 +51,7 @@ RULES: dict[str, str] = {
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
     "inference engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs "
     "viz/verdict",
-    "own_loop": "errors jobs tasks engine engine/* strategies training",
+    "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations": "config errors safe_files store tasks engine engine/*",
     "api": "config config_files errors store training own_loop",
     "viz/kit": "store",

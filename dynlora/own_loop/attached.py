@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError
 from dynlora.jobs.spawn import storing
 from dynlora.own_loop.files import export_attached, restore, state_of
+from dynlora.own_loop.loop_record import LoopRecord, detached
 from dynlora.own_loop.parts import Parts
 from dynlora.own_loop.trainer_callback import Allocate
 from dynlora.own_loop.watch import Watch
@@ -29,6 +30,8 @@ class Attached(Parts):
     transformers' Trainer `callback()` does.
     """
 
+    recording: LoopRecord | None = None
+
     def __post_init__(self) -> None:
         """Notice an optimizer that steps while nobody calls `step`."""
         self.watch = Watch(self.optimizer, lambda: self.index)
@@ -39,15 +42,18 @@ class Attached(Parts):
         device = self.adapters[0].lora_A.device
         return torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=device)
 
-    def step(self) -> list[dict[str, Any]]:
+    def step(self, loss: Tensor | float | None = None) -> list[dict[str, Any]]:
         """Observe, move the weights, reallocate, clear the gradients; return what moved, module by index.
+
+        Args:
+            loss: of the step, for `record`; it changes nothing.
 
         Raises:
             ConfigError: when all steps were taken: schedules and ranks are made for their number.
         """
         self.observe()
         self.optimizer.step()
-        made = self.reallocate()
+        made = self.reallocate(loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.adapters.clear_gradients()
         return made
@@ -68,17 +74,42 @@ class Attached(Parts):
             self.strategy.observe(self.adapters, self._step())
         self.adapters.clear_probe_gradients()
 
-    def reallocate(self) -> list[dict[str, Any]]:
+    def reallocate(self, loss: Tensor | float | None = None) -> list[dict[str, Any]]:
         """Move rank after the optimizer moved the weights, gradients not yet cleared; the last part of `step`."""
+        step = replace(self._step(), loss=detached(loss))
+        if self.recording is not None:
+            self.recording.weigh()
         with torch.no_grad():
-            made = self.strategy.allocate(self.adapters, self._step())
+            made = self.strategy.allocate(self.adapters, step)
             edits.apply(self.adapters, made, self.optimizer, step=self.index)
             if self.index == self.total:
                 last = self.strategy.finish(self.adapters)
                 edits.apply(self.adapters, last, self.optimizer, step=self.index)
                 made = [*made, *last]
+        if self.recording is not None:
+            self.recording.step(step, made)
         self.adapters.streams.at(self.index)  # the next forward draws again
         return edits.describe(made)
+
+    def record(
+        self, name: str, runs_dir: str | Path = "runs", *, data: str = "recorded", every: int = 10
+    ) -> LoopRecord:
+        """Record the steps that follow as a run of the dashboard; `step(loss)` and `record(...).metrics` add numbers.
+
+        Args:
+            name: of the run, for people.
+            runs_dir: folder of the runs; made when missing.
+            data: name of the data, for people: runs of one name are compared with each other.
+            every: steps between two looks at norms and effective ranks.
+
+        Raises:
+            ConfigError: when it is recorded already, or a value breaks a rule.
+            StorageError: when the run cannot be made.
+        """
+        if self.recording is not None:
+            raise ConfigError(f"record({name!r}): the steps are recorded already, in {self.recording.folder.name}")
+        self.recording = LoopRecord(self, name, Path(runs_dir), data, every)
+        return self.recording
 
     def callback(self) -> Allocate:
         """Return the callback that takes these steps in transformers' Trainer, which must be given the optimizer too.
