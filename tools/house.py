@@ -52,7 +52,7 @@ RULES: dict[str, str] = {
     "inference engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs "
     "viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
-    "integrations": "config errors safe_files store tasks engine engine/*",
+    "integrations": "config errors own_loop safe_files store tasks engine engine/*",
     "api": "config config_files errors store training own_loop",
     "viz/kit": "store",
     "viz/ui/browser": "",

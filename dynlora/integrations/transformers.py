@@ -27,6 +27,7 @@ from dynlora.config import parse_config
 from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
 from dynlora.errors import ConfigError
 from dynlora.integrations.observed import Observed, observed, scalings
+from dynlora.own_loop.trainer_callback import evaluated
 from dynlora.safe_files import read_json, write_text
 from dynlora.store.meta import meta_of
 from dynlora.store.rows import ModuleRow
@@ -37,9 +38,6 @@ FRACTION = "fraction of the step"
 """Unit of the importance: the Trainer clips gradients, all of a step by one factor, which a fraction is free of."""
 
 SIGNALS = {**{name: unit for name, unit in UNITS.items() if name != "gate"}, "importance": FRACTION}
-EVALUATED = "eval_"
-"""What the Trainer puts before the name of a metric."""
-
 RUN_NAME = "dynlora-run.json"
 """File of a Trainer's checkpoint that names the run."""
 
@@ -176,14 +174,8 @@ class RecordCallback(TrainerCallback):
         """Record the metrics of an evaluation."""
         if self._writer is None:
             return
-        for name, value in (metrics or {}).items():
-            kept = name.removeprefix(EVALUATED)
-            if (
-                isinstance(value, int | float)
-                and name.startswith(EVALUATED)
-                and not kept.endswith(("second", "runtime"))
-            ):
-                self._writer.scalar(kept, "validation", state.global_step, float(value))
+        for name, value in evaluated(metrics or {}).items():
+            self._writer.scalar(name, "validation", state.global_step, value)
         self._writer.commit()
 
     @never_failing

@@ -27,11 +27,12 @@ class LoopRecord:
 
     Attributes:
         folder: of the run.
+        ends_itself: whether the last step ends the run; a Trainer evaluates after it, and ends it then.
     """
 
     def __init__(self, parts: Parts, name: str, runs_dir: Path, data: str, every: int) -> None:
         """Make the run and record its start."""
-        self._parts, self._since = parts, time.perf_counter()
+        self._parts, self._since, self.ends_itself = parts, time.perf_counter(), True
         config, adapters = config_of(parts, name, data, every), parts.adapters
         meta = meta_of(config, parts.strategy.fidelity, {}) | self._facts()
         self.folder = RunWriter.create(
@@ -63,8 +64,13 @@ class LoopRecord:
         self._signals.record(step, scalars, budget, edits.describe(list(made)))
         self._writer.scalar("step_ms", "train", step.index, 1000 * (now - self._since))
         self._since = now
-        if step.index == step.total:
+        if step.index == step.total and self.ends_itself:
             self.finish()
+
+    def loss(self, step: int, value: float) -> None:
+        """Record a training loss that was not known when the step was taken."""
+        if self._writer is not None:
+            self._writer.scalar("loss", "train", step, value)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record an evaluation's numbers."""

@@ -6,6 +6,7 @@ once for each optimizer step, whatever the accumulation. Gradients are clipped b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
+from dynlora.own_loop.loop_record import LoopRecord
+
+EVALUATED = "eval_"
+"""What the Trainer puts before the name of a metric."""
 
 FOLDER = "dynlora"
 """Folder of a Trainer's checkpoint that holds the strategy's state."""
@@ -30,6 +35,7 @@ class Steps(Protocol):
     optimizer: Optimizer
     total: int
     index: int
+    recording: LoopRecord | None
 
     def observe(self) -> None:
         """Look at a step's gradients."""
@@ -62,6 +68,8 @@ class Allocate(TrainerCallback):
             ConfigError: naming the argument, and what to do.
         """
         _check(self.attached, args, state, of.get("optimizer"))
+        if self.attached.recording is not None:
+            self.attached.recording.ends_itself = False
         if state.global_step:
             self.attached.load(_checkpoint(args, state.global_step) / FOLDER)
 
@@ -81,6 +89,20 @@ class Allocate(TrainerCallback):
         streams = self.attached.adapters.streams
         streams.at(self.attached.index, 1 + (streams.key[1] if len(streams.key) > 1 else 0))
 
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """Record the loss as the Trainer says it: the mean over its logging steps."""
+        if self.attached.recording is not None and "loss" in (logs or {}):
+            self.attached.recording.loss(state.global_step, float(logs["loss"]))
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
+    ) -> None:
+        """Record the metrics of an evaluation."""
+        if self.attached.recording is not None:
+            self.attached.recording.metrics(state.global_step, evaluated(metrics or {}))
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Put the state beside the Trainer's."""
         if state.is_world_process_zero:
@@ -90,6 +112,17 @@ class Allocate(TrainerCallback):
         """Take the ranks of the best checkpoint where the Trainer took its weights."""
         if args.load_best_model_at_end and state.best_model_checkpoint:
             self.attached.load(Path(state.best_model_checkpoint) / FOLDER)
+        if self.attached.recording is not None:
+            self.attached.recording.finish()
+
+
+def evaluated(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a Trainer's evaluation by their own names; how fast it was is none."""
+    return {
+        name.removeprefix(EVALUATED): float(value)
+        for name, value in metrics.items()
+        if name.startswith(EVALUATED) and isinstance(value, int | float) and not name.endswith(("second", "runtime"))
+    }
 
 
 def _checkpoint(args: TrainingArguments, step: int) -> Path:

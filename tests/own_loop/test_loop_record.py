@@ -11,6 +11,7 @@ import dynlora
 from dynlora.errors import ConfigError
 from dynlora.store import queries
 from tests.own_loop.test_attached import STEPS, attached_to, batch, classifier, logits, trained
+from tests.own_loop.test_trainer_callback import trainer_of
 from tests.pages.app import RUN_PAGES, open_page
 
 
@@ -58,3 +59,16 @@ def test_a_loop_that_ends_early_is_stopped_or_interrupted(tiny_bert: Path, runs_
     trained(other, 0, 3)
     record.finish()
     assert queries.run_summary(record.folder)["status"] == "stopped"
+
+
+def test_in_the_trainer_its_losses_and_metrics_are_recorded_to_the_last(
+    tiny_bert: Path, tmp_path: Path, runs_dir: Path
+) -> None:
+    attached = attached_to(classifier(tiny_bert), gates="off")
+    record = attached.record("in the Trainer", runs_dir)
+    trainer_of(attached, tmp_path, eval_strategy="steps", eval_steps=6).train()
+    run = dynlora.open_run(record.folder)
+    assert run.status == "finished"
+    assert list(run.scalars("loss", "train")["step"]) == [4, 8, 12]
+    assert list(run.scalars("loss", "validation")["step"]) == [6, 12]
+    assert len(run.signal("rank")) == STEPS + 1
