@@ -13,6 +13,7 @@ import mmap
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,6 +22,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
+
+# tqdm's own lock is shared by all that are forked: one that is killed while it holds it would stop the others for ever.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 
 PAUSE_S = 0.0002
 """Seconds between two looks at where a child is, as long as it is far from where it is to be met."""
