@@ -71,6 +71,7 @@ class Strategy:
         budget_in: what is held to uniform LoRA's: parameters, components, or nothing.
         starts_as_base: whether the model's function before step 1 is the base model's.
         base_stays: whether the frozen weights are the base model's throughout.
+        resizes: whether tensors may shrink and grow with the rank; not where a method keeps others in their shape.
         own_signals: what `signals` records beside the loop's own, by name.
         as_lora: hyper-parameters with which the method is plain LoRA, step by step; None where there are none.
         held_back: the model and the reserved examples, set by `attach_held_back`.
@@ -91,6 +92,7 @@ class Strategy:
     budget_in: ClassVar[Literal["parameters", "components", "nothing"]] = "parameters"
     starts_as_base: ClassVar[bool] = True
     base_stays: ClassVar[bool] = True
+    resizes: ClassVar[bool] = False
     as_lora: ClassVar[Mapping[str, Any] | None] = None
     own_signals: ClassVar[Mapping[str, OwnSignal]] = {}
 

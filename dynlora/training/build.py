@@ -172,7 +172,7 @@ def put_adapters(
         batches=probe_batches,
         sizes=sizes,
     )
-    if accelerator.num_processes == 1:  # several remember the shapes of what they exchange
+    if inputs.strategy.resizes and accelerator.num_processes == 1:  # several remember the shapes they exchange
         for module in adapters:
             module.hold_live()
     if adapters.gates is not None and sizes is None:

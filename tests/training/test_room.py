@@ -69,6 +69,15 @@ def test_training_is_the_same_with_all_room_held(
     assert len({tuple(row) for row in ranks}) > 3, "ranks moved"
 
 
+@pytest.mark.parametrize("strategy", ["diffora", "elalora", "gelora", "l1ra", "sora"])
+def test_methods_that_keep_tensors_of_their_own_keep_all_room(tiny_bert: Path, tiny_data: Path, strategy: str) -> None:
+    config = tiny_config(tiny_bert, tiny_data, adapter__rank=3, strategy={"name": strategy})
+    trainer = build_trainer(load_inputs(config), NullRecorder(), make_accelerator())
+    assert not any(module.holds_live for module in trainer.adapters)
+    ranks_and_losses(trainer)
+    assert trainer.step == trainer.total
+
+
 def test_moments_with_more_room_or_less_are_taken_over(tiny_bert: Path, tiny_data: Path) -> None:
     trainer = trainer_of(tiny_bert, tiny_data)
     order, _ = trainer.begin()

@@ -53,6 +53,7 @@ class Dynamic(Strategy):
     cost = "one dot product per component and step; a gradient sketch over 8 steps; gates are paid from the budget"
     step_cost = "more"
     state_memory = "more"
+    resizes = True
 
     allocation: str = setting(
         "rank", "What is reallocated: rank; scalar: one weight per module; both; random: the control; none.",
