@@ -1,4 +1,4 @@
-"""Advice that is asked for from a page: a process of its own, which goes on when the page is left, and its answer.
+"""Advice that is asked for from a page: a process of its own, which continues when the page is left, and its answer.
 
 All of it lies in the folder `.advice` of the runs folder, under a name that follows from what was asked: the same
 question finds the answer that is there. The file of an answer is what `strategy.ranks_from` takes.
@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,18 @@ def cancel(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, 
 def _name(config: Mapping[str, Any], budget: float, *, leave_out: bool) -> str:
     """Return the name of a question: what the look does not depend on is left out."""
     asked = {key: value for key, value in config.items() if key not in ("name", "strategy", "log")}
-    text = yaml_text({"config": asked, "budget": budget, "leave_out": leave_out})
+    text = yaml_text({"config": asked, "data": _version(config), "budget": budget, "leave_out": leave_out})
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _version(config: Mapping[str, Any]) -> list[int]:
+    """Return what changes when the file of rows does: nanoseconds of its last change, and bytes; none of a name."""
+    path = (config.get("data") or {}).get("path")
+    with suppress(OSError, ValueError, TypeError):
+        if path:
+            found = Path(path).stat()
+            return [found.st_mtime_ns, found.st_size]
+    return []
 
 
 def _command(request: Path, answer: Path, budget: float, leave_out: bool) -> list[str]:

@@ -123,7 +123,7 @@ class Attached(Parts):
         return Step(self.index, self.total, float(self.optimizer.param_groups[0]["lr"]))
 
     def save(self, folder: str | Path) -> None:
-        """Write adapters, head, moments and the strategy's state, so that `load` goes on to the bit.
+        """Write adapters, head, moments and the strategy's state, so that `load` resumes to the bit.
 
         Tensors as safetensors, the rest as JSON. What else the loop needs, such as a schedule or the state
         of torch's random numbers, is its own to keep.

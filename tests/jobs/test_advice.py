@@ -56,6 +56,18 @@ def test_a_question_is_answered_once(
     advice.ask(config, runs_dir)
 
 
+def test_rows_that_changed_are_another_question(runs_dir: Path, tmp_path: Path, as_command: list[list[str]]) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\na,b\n", "utf-8")
+    config = {"data": {"path": str(rows)}}
+    file = advice.look(config, runs_dir).file
+    file.parent.mkdir()
+    file.write_text(json.dumps(answer()), "utf-8")
+    assert advice.look(config, runs_dir).state == "done"
+    rows.write_text("text,label\na,b\nc,d\n", "utf-8")
+    assert advice.look(config, runs_dir).state == "none"
+
+
 def test_a_refusal_is_the_child_s_sentence_and_can_be_asked_again(runs_dir: Path, as_command: list[list[str]]) -> None:
     as_command.append([sys.executable, "-c", "import sys; sys.exit('Error: train.lr=99: is too large')"])
     advice.ask({"train": {"lr": 99}}, runs_dir)

@@ -215,7 +215,7 @@ def load_optimizer_state(optimizer: Optimizer, states: list[dict[str, Any]]) -> 
 def _fitted(kept: Tensor, parameter: Tensor) -> Tensor:
     """Return a saved moment on its parameter's device, with room for as many components.
 
-    Rooms differ where a run goes on with another number of processes, or began with an earlier version; what is no live
+    Sizes differ where a run resumes with another number of processes, or began with an earlier version; what is no live
     component is zero.
     """
     kept = kept.to(parameter.device)
