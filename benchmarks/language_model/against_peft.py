@@ -7,6 +7,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn import functional as F
+
 from benchmarks.attribution import Racer
 from benchmarks.language_model.sides import SEQUENCE, OurSide, PeftSide, copy_start, long_texts, values_of
 from dynlora.engine.data.batches import BatchOrder
@@ -29,13 +32,25 @@ def parity(folder: Path, *, quick: bool) -> dict[str, Any]:
     ours.model.train()
     theirs.model.train()
     losses: dict[str, list[float]] = {"lora": [], "peft lora": []}
+    rounding = _rounding(theirs)
     for _ in range(total):
         loss, _ = ours._advance(order)
         ours.optimizer.zero_grad(set_to_none=True)
         losses["lora"].append(float(loss))
         losses["peft lora"].append(theirs.take_step())
     apart = [abs(a - b) for a, b in zip(*losses.values(), strict=True)]
-    return {"steps": total, "losses": losses, "largest_difference": max(apart), "first_difference": apart[0]}
+    return {
+        "steps": total, "losses": losses, "largest_difference": max(apart), "first_difference": apart[0],
+        "first_loss_exact": rounding, "first_off": {name: losses[name][0] - rounding for name in losses},
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def _rounding(theirs: PeftSide) -> float:
+    """Return the loss of the first batch from the same logits, its cross-entropy in double precision."""
+    batch = theirs.tokens.batch(theirs.order[0], theirs.device)
+    logits, labels = theirs.model(**batch).logits[:, :-1].double(), batch["labels"][:, 1:]
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100).item()
 
 
 def steps(folder: Path, *, quick: bool) -> dict[str, Any]:
