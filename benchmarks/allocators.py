@@ -14,9 +14,20 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, spectral": {**FREE, "rank_by": "spectral"},
     "dynamic, family": {**FREE, "gain_scope": "family"},
     "dynamic, first only": {**FREE, "moves": 0},
+    "dynamic, family, first only": {**FREE, "gain_scope": "family", "moves": 0},
     "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
 }
 """At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank.
 
 The random control drops components that have learned at every reallocation; after the first only, placements compare.
 """
+
+RATE_OF = {"dynamic, family, first only": "dynamic, family"}
+"""Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
+
+OWN_RATE = ("lora", "dynamic", "dynamic, family", "dynamic, spectral")
+
+
+def tuned_as(method: str) -> str:
+    """Return the method whose tuned learning rate a method takes."""
+    return method if method in OWN_RATE else RATE_OF.get(method, "dynamic")
