@@ -1,7 +1,7 @@
 """Does an allocator beat `lora` when each has its own learning rate? Rates first, then seeds that chose nothing.
 
     python -m benchmarks.tuned --data CLINC150 [--model minilm] [--rank 1] [--steps 300] [--seeds 8]
-        [--methods "lora;dynamic;dynamic, family"] [--rates 0.002,0.004,0.006,0.01,0.015] [--tuning-seeds 1]
+        [--methods "lora;dynamic;dynamic, family"] [--rates 0.004,0.006,0.01,0.015,0.02,0.03] [--tuning-seeds 1]
 
 Each method takes the rate with the least loss on the tuning seeds (1000, 1001, ...), which are used for nothing else.
 A control takes the rate of what it controls, and its curve is not drawn. Then all train on the seeds 1, 2, ... with
@@ -26,7 +26,7 @@ from benchmarks.fixed_run import measured
 from benchmarks.headroom import mean_and_ends, values_of
 
 TUNING_SEED, FIRST_SEED = 1000, 1
-RATES = "0.002,0.004,0.006,0.01,0.015"
+RATES = "0.004,0.006,0.01,0.015,0.02,0.03"
 METHODS = "lora;dynamic;dynamic, family;dynamic, family, first only;dynamic, random, first only"
 COMPARED_WITH = ("lora", "dynamic", "dynamic, random, first only")
 
