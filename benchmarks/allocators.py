@@ -12,9 +12,9 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, gates": {**FREE, "gates": "module"},
     "dynamic, random": {**FREE, "allocation": "random"},
     "dynamic, spectral": {**FREE, "rank_by": "spectral"},
-    "dynamic, family": {**FREE, "gain_scope": "family"},
+    "dynamic, family": {**FREE, "rank_by": "family"},
     "dynamic, first only": {**FREE, "moves": 0},
-    "dynamic, family, first only": {**FREE, "gain_scope": "family", "moves": 0},
+    "dynamic, family, first only": {**FREE, "rank_by": "family", "moves": 0},
     "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
 }
 """At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank.

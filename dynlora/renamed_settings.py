@@ -1,4 +1,4 @@
-"""Old names of settings and of their values, which stay accepted."""
+"""Old names of settings and of their values, which stay accepted, and settings that are gone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "": {"guard": "lr_backoff"},
     "dynamic": {
         "lot": "allocation_seed",
-        "first_ranks": "initial_ranks",
-        "commit": "one_shot",
-        "promises": "gain_scope",
-        "rows": "new_row_init",
+        "promises": "rank_by",
+        "gain_scope": "rank_by",
     },
     "elalora": {"counted_in": "budget_unit", "restart": "reset_optimizer"},
     "l1ra": {"counted_in": "budget_unit", "restart": "reset_optimizer"},
@@ -27,9 +25,21 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 """Old names of a method's settings, and of every method's under the empty name, which are still accepted."""
 
 RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "dynamic": {"score": {"signal": "signed", "uncertain": "uncertainty"}},
+    "dynamic": {"rank_by": {"model": "gains"}},
 }
 """Old names of values of a method's settings, which are still accepted."""
+
+GONE: Mapping[str, Mapping[str, Any]] = {
+    "dynamic": {
+        "score": "saliency", "solver": "swap", "growth": "weakest", "one_shot": True, "commit": True,
+        "new_row_init": "random", "rows": "random", "initial_ranks": "uniform", "first_ranks": "uniform",
+        "smoothing": 0.85, "hysteresis": 0.1, "moves_per_module": 2, "temperature": 1.0,
+    },
+}  # fmt: skip
+"""Settings that a method no longer has, under all their names, and the value that it always takes now.
+
+No other value was shown to help; docs/methods/dynamic.md has what each of them gave.
+"""
 
 
 def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,6 +50,9 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = with_current_names(strategy)
     for key, value in strategy.items():
+        if key in (gone := GONE.get(str(strategy.get("name", "dynamic")), {})):
+            _say_gone(f"strategy.{key}", str(value), str(gone[key]))
+            continue
         new = _new_name(str(strategy.get("name", "dynamic")), str(key))
         if new != key and new in strategy:
             raise ConfigError(f"strategy.{key}={value}: is the old name of strategy.{new}, also given; drop it")
@@ -54,10 +67,18 @@ def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     values = RENAMED_VALUES.get(method, {})
     found: dict[str, Any] = {}
     for key, value in strategy.items():
+        if key in GONE.get(method, {}):
+            continue
         new = _new_name(method, str(key))
         if new == key or new not in strategy:
             found[new] = values.get(new, {}).get(value, value) if isinstance(value, str) else value
     return found
+
+
+def gone_values(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a strategy section that are gone, where they had another value than all runs have now."""
+    gone = GONE.get(str(strategy.get("name", "dynamic")), {})
+    return {key: value for key, value in strategy.items() if key in gone and value != gone[key]}
 
 
 def _new_name(method: str, key: str) -> str:
@@ -69,3 +90,15 @@ def _new_name(method: str, key: str) -> str:
 def _say_once(old: str, new: str) -> None:
     """Tell the log of an old name, once in the life of a process."""
     logger.warning("%s is now called %s; the old name is still accepted", old, new)
+
+
+@functools.cache
+def _say_gone(setting: str, value: str, taken: str) -> None:
+    """Tell the log of a setting that is gone, once in the life of a process."""
+    if value == taken:
+        logger.warning("%s=%s is no longer a setting: it is what the method does; leave it out", setting, value)
+        return
+    logger.warning(
+        "%s=%s is no longer a setting, as it was not shown to help; the run uses %s (see docs/methods/dynamic.md)",
+        setting, value, taken,
+    )  # fmt: skip

@@ -13,22 +13,21 @@ from dynlora import renamed_settings
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.fields import settings_of
 from dynlora.errors import ConfigError
-from dynlora.renamed_settings import RENAMED, RENAMED_VALUES
+from dynlora.renamed_settings import GONE, RENAMED, RENAMED_VALUES
 from dynlora.store import meta
 from dynlora.strategies import registry, strategy_class
+from dynlora.training.resumable import check_method
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, weights
 
 OLD = {
-    "dynamic": {"lot": 3, "first_ranks": "gradients", "commit": True, "promises": "layer", "rows": "gradient",
-                "score": "signal", "guard": 0.3},
+    "dynamic": {"lot": 3, "promises": "layer", "guard": 0.3},
     "elalora": {"counted_in": "components", "restart": True, "guard": 0.3},
     "l1ra": {"counted_in": "components", "restart": True},
     "eva": {"budget": "components"},
     "lora": {"guard": 0.3},
 }  # fmt: skip
 NEW = {
-    "dynamic": {"allocation_seed": 3, "initial_ranks": "gradients", "one_shot": True, "gain_scope": "layer",
-                "new_row_init": "gradient", "score": "signed", "lr_backoff": 0.3},
+    "dynamic": {"allocation_seed": 3, "rank_by": "layer", "lr_backoff": 0.3},
     "elalora": {"budget_unit": "components", "reset_optimizer": True, "lr_backoff": 0.3},
     "l1ra": {"budget_unit": "components", "reset_optimizer": True},
     "eva": {"budget_unit": "components"},
@@ -39,6 +38,7 @@ NEW = {
 @pytest.fixture(autouse=True)
 def _told_anew() -> None:
     renamed_settings._say_once.cache_clear()
+    renamed_settings._say_gone.cache_clear()
 
 
 def trained(fields: dict[str, object]) -> tuple[dict[str, Any], list[int]]:
@@ -49,6 +49,7 @@ def trained(fields: dict[str, object]) -> tuple[dict[str, Any], list[int]]:
 
 def test_every_old_name_is_tried_here() -> None:
     tried = {(name, key) for name, fields in OLD.items() for key in fields}
+    tried |= {("dynamic", "gain_scope")}  # beside `promises`, its own old name; a test below has it
     assert {(name, key) for name, keys in RENAMED.items() if name for key in keys} <= tried
     assert {("lora", key) for key in RENAMED[""]} <= tried
     assert {(name, key) for name, keys in RENAMED_VALUES.items() for key in keys} <= tried
@@ -79,11 +80,46 @@ def test_a_config_is_read_under_the_names_of_today(name: str) -> None:
 def test_the_log_says_each_old_name_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            parse_config({"strategy": {"name": "dynamic", "lot": 3, "score": "uncertain"}})
+            parse_config({"strategy": {"name": "dynamic", "lot": 3, "gain_scope": "model"}})
     assert [record.getMessage() for record in caplog.records] == [
         "strategy.lot=3 is now called strategy.allocation_seed=3; the old name is still accepted",
-        "strategy.score=uncertain is now called strategy.score=uncertainty; the old name is still accepted",
+        "strategy.gain_scope=model is now called strategy.rank_by=gains; the old name is still accepted",
     ]
+
+
+@pytest.mark.parametrize("name", list(GONE))
+def test_a_setting_that_is_gone_is_left_out_and_the_log_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    now = settings_of(strategy_class(name))
+    with caplog.at_level(logging.WARNING):
+        for key, taken in GONE[name].items():
+            assert key not in now
+            assert parse_config({"strategy": {"name": name, key: taken}}).strategy.fields == {}
+            assert parse_config({"strategy": {"name": name, key: "other"}}).strategy.fields == {}
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 * len(GONE[name])
+    for key, taken in GONE[name].items():
+        assert f"strategy.{key}={taken} is no longer a setting: it is what the method does; leave it out" in said
+        assert any(text.startswith(f"strategy.{key}=other is no longer a setting, as it was not") for text in said)
+
+
+def test_a_config_with_settings_that_are_gone_trains_as_the_default_does() -> None:
+    (before, ranks), (after, ranks_after) = (trained({"name": "dynamic", **old}) for old in (GONE["dynamic"], {}))
+    assert same(before, after)
+    assert ranks == ranks_after
+
+
+def test_a_page_shows_no_setting_that_is_gone() -> None:
+    assert meta.config({"strategy": {"name": "dynamic", "growth": "probe", "moves": 2}})["strategy"] == {
+        "name": "dynamic",
+        "moves": 2,
+    }
+
+
+def test_a_run_trained_with_a_value_that_is_gone_does_not_go_on_without_it() -> None:
+    check_method("a", {"strategy": {"name": "dynamic", "growth": "weakest", "moves": 2}})
+    check_method("a", {"strategy": {"name": "lora"}})
+    with pytest.raises(ConfigError, match=r"resume a: strategy.growth=probe is no longer a setting, and a run keeps"):
+        check_method("a", {"strategy": {"name": "dynamic", "growth": "probe"}})
 
 
 def test_both_names_at_once_are_refused() -> None:

@@ -44,7 +44,8 @@ RULES: dict[str, str] = {
     "engine/evaluation",
     "strategies": f"{_METHOD} renamed_settings",
     "strategies/*": f"{_METHOD} engine/evaluation tasks",
-    "training": "assets config config_files errors peft_adapter safe_files store jobs tasks engine engine/* strategies",
+    "training": "assets config config_files errors peft_adapter renamed_settings safe_files store jobs tasks engine "
+    "engine/* strategies",
     "inference": "assets config config_files data_files errors peft_adapter safe_files store jobs tasks engine "
     "engine/* strategies training",
     "server": "errors jobs safe_files",

@@ -44,7 +44,7 @@ RATIO = 4.0
 """Rate of B over that of A in `lora-ratio`, as in LoRA+."""
 
 ENDINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "-by-layer": ("gains compared within layers", {"gain_scope": "layer"}),
+    "-by-layer": ("gains compared within layers", {"rank_by": "layer"}),
     "-no-floor": ("minimum rank 0", {"min_rank": 0}),
 }
 """Endings of a method's name: the same method, but for what the label and the fields say."""
@@ -107,7 +107,7 @@ METHODS = {
     ),
     "lora-qv": Method("LoRA on query and value", strategy="lora", targets=("query", "value", "q_proj", "v_proj")),
 }
-"""Every method that a run can name."""
+"""Every method that a run can name; some ran while more of `dynamic` was a setting, and their results keep the name."""
 
 CORE = ("lora", "lora-ratio", "peft-lora", "peft-adalora", "dynamic", "random")
 """The core comparison."""

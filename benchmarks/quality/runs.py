@@ -31,6 +31,7 @@ from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.engine.model.modules import find_modules
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recorder import NullRecorder
+from dynlora.renamed_settings import gone_values
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import Inputs
 
@@ -88,6 +89,10 @@ class Job:
             rows = np.arange(limit)
             data = dataclasses.replace(data, train=data.train.take(rows), held_out=data.held_out.take(rows))
         method = method_of(self.method)
+        if gone := gone_values({"name": method.strategy, **method.fields}):
+            raise SystemExit(
+                f"--methods {self.method}: ran with {gone}, which is no longer a setting; name another one"
+            )
         if method.fields.get("allocation") == "random":  # no two tasks share an allocation seed
             method = dataclasses.replace(
                 method, fields={**method.fields, "allocation_seed": zlib.crc32(self.task.encode())}

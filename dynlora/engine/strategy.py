@@ -321,9 +321,11 @@ class Strategy:
         return {name: vars(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
-        """Set the state fields from what `state_dict` returned."""
+        """Set the state fields from what `state_dict` returned; what an earlier version kept beside them is left."""
         names = {saved_name(f): f.name for f in self._state_fields()}
         for saved, value in values.items():
+            if saved not in names:
+                continue
             kept = getattr(self, names[saved])
             setattr(self, names[saved], type(kept)(**value) if dataclasses.is_dataclass(kept) else value)
 

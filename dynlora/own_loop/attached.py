@@ -72,7 +72,6 @@ class Attached(Parts):
         self.index += 1
         with torch.no_grad():
             self.strategy.observe(self.adapters, self._step())
-        self.adapters.clear_probe_gradients()
 
     def reallocate(self, loss: Tensor | float | None = None) -> list[dict[str, Any]]:
         """Move rank after the optimizer moved the weights, gradients not yet cleared; the last part of `step`."""

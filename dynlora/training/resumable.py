@@ -8,6 +8,8 @@ from typing import Any
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import as_made
 from dynlora.errors import ConfigError
+from dynlora.renamed_settings import gone_values
+from dynlora.store.meta import table
 from dynlora.store.writer import RunWriter
 
 FIXED = ("seed", "model", "data", "adapter", "strategy", "train.batch_size", "train.grad_accum", "log.eval_rows")
@@ -49,6 +51,23 @@ def check_own(run_id: str, meta: Mapping[str, Any]) -> None:
     """
     if by := meta.get("recorded_by"):
         raise ConfigError(f"resume {run_id}: the run was trained by a script with {by!s:.40}; continue it there")
+
+
+def check_method(run_id: str, stored: Any) -> None:
+    """Refuse to continue a run whose method had a value that no method has now; its pages and its adapter stay.
+
+    Args:
+        run_id: of the run.
+        stored: the settings in the store.
+
+    Raises:
+        ConfigError: one sentence that says what to do instead.
+    """
+    for key, value in gone_values(table(table(stored).get("strategy"))).items():
+        raise ConfigError(
+            f"resume {run_id}: strategy.{key}={value!s:.40} is no longer a setting, and a run keeps its method; start "
+            "a new run without it"
+        )
 
 
 def changed_settings(run_id: str, stored: Any, config: RunConfig) -> Changes:

@@ -39,7 +39,14 @@ from dynlora.training.explained import explained
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import PlannedRun, planned, trainer_check
 from dynlora.training.progress_stream import QuietStream
-from dynlora.training.resumable import Changes, changed_settings, check_own, check_resumable, record_changes
+from dynlora.training.resumable import (
+    Changes,
+    changed_settings,
+    check_method,
+    check_own,
+    check_resumable,
+    record_changes,
+)
 from dynlora.training.stop_signal import StopRequest
 from dynlora.training.system_stats import Readings
 
@@ -103,6 +110,8 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     config = read_run_config(folder)
     changed = changed_settings(run_id, meta.get("config"), config)
     place = find_checkpoint(folder / "checkpoint")
+    if place is not None:
+        check_method(run_id, meta.get("config"))
     state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
     if state is not None and state["step"] == 0:
         state = None  # nothing has been trained: everything is recorded from scratch

@@ -41,16 +41,15 @@ def ranks_and_losses(trainer: Trainer) -> tuple[list[list[int]], list[float]]:
 
 
 def check(trainer: Trainer, module: LoraLinear) -> None:
-    """Every tensor and moment has the room that is held, which is what is live where the module does so."""
-    live = module.rank + module.probes
-    assert module.held == (live if module.holds_live else module.max_rank)
+    """Every tensor and moment has the room that is held, which is the rank where the module does so."""
+    assert module.held == (module.rank if module.holds_live else module.max_rank)
     for parameter, dim in module.component_parts():
         assert parameter.shape[dim] == module.held
         for value in trainer.optimizer.state.get(parameter, {}).values():
             assert value.dim() == 0 or value.shape == parameter.shape
 
 
-@pytest.mark.parametrize("strategy", [{}, {"growth": "probe"}, {"allocation": "both"}])
+@pytest.mark.parametrize("strategy", [{}, {"gates": "rank"}, {"allocation": "both"}])
 def test_training_is_the_same_with_all_room_held(
     tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, strategy: dict[str, str]
 ) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from dynlora.engine.edits import Drop, Edit, Grow, Move
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.gradient_sketch import Directions
 
 
 def greedy_ranks(
@@ -47,7 +46,6 @@ def toward_ranks(
     importance: np.ndarray,
     ranks: Sequence[int],
     gains: Sequence[np.ndarray],
-    directions: Sequence[Directions] | None,
 ) -> list[Edit]:
     """Return the edits that give every module its rank at once; what goes pays for what comes.
 
@@ -55,20 +53,16 @@ def toward_ranks(
         adapters: the adapted modules.
         importance: of each component, (n_modules, widest max_rank); the least important go first.
         ranks: wanted, by module.
-        gains: per module, the predicted gain of each further component.
-        directions: where new rows of A point; every component restarts along them. None keeps what a module has
-            and draws what it lacks.
+        gains: per module, the predicted gain of each further component; its row of A is drawn.
     """
     drops: list[Drop] = []
     grown: list[Grow] = []
     for m, (module, rank) in enumerate(zip(adapters, ranks, strict=True)):
         order = np.argsort(importance[m, : module.rank], kind="stable")
-        going = order if directions is not None else order[: max(0, module.rank - rank)]
+        going = order[: max(0, module.rank - rank)]
         drops += [Drop(m, int(j), float(importance[m, j])) for j in going]
         for j in range(module.rank - len(going), rank):
-            along = directions is not None and j < len(directions[m].value)
-            gain = float(gains[m][j]) if j < len(gains[m]) else 0.0
-            grown.append(Grow(m, gain, directions[m].right[j] if along and directions is not None else None))
+            grown.append(Grow(m, float(gains[m][j]) if j < len(gains[m]) else 0.0))
     return _paired(drops, grown, adapters.costs, adapters.slack)
 
 

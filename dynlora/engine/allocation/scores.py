@@ -54,13 +54,6 @@ def component_magnitude(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
     return out
 
 
-def probe_gradient(module: LoraLinear) -> Tensor | None:
-    """Return ∂L/∂b of the module's probe row, (d_out,), or None where no probe is alive."""
-    if not module.probes or module.lora_B.grad is None:
-        return None
-    return module.lora_B.grad[:, module.rank]
-
-
 def share(values: Tensor) -> Tensor:
     """Return values as shares of their sum; equal shares when the sum is zero or not finite."""
     total = values.sum()

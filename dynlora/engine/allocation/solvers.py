@@ -45,24 +45,19 @@ class AllocationState:
         return np.array([len(score) for score in self.scores])
 
 
-def allocation_state_of(
-    adapters: Adapters, importance: np.ndarray, benefit: np.ndarray | None, *, fresh: int, min_rank: int
-) -> AllocationState:
+def allocation_state_of(adapters: Adapters, importance: np.ndarray, *, fresh: int, min_rank: int) -> AllocationState:
     """Return scores and limits of adapters that track the `age` of their components.
 
     Args:
         adapters: the adapted modules.
         importance: of each component, (n_modules, widest max_rank).
-        benefit: of one more component, (n_modules,); None takes that of the module's weakest
-            component that is not fresh.
         fresh: components younger than so many steps neither go nor count for their module.
         min_rank: minimum rank of every module.
     """
     age = adapters.track("age").cpu().numpy()
     scores = [importance[m, : module.rank] for m, module in enumerate(adapters)]
     grown_up = [age[m, : module.rank] >= fresh for m, module in enumerate(adapters)]
-    if benefit is None:
-        benefit = np.array([s[g].min() if g.any() else np.nan for s, g in zip(scores, grown_up, strict=True)])
+    benefit = np.array([s[g].min() if g.any() else np.nan for s, g in zip(scores, grown_up, strict=True)])
     max_ranks = np.array([module.max_rank for module in adapters])
     return AllocationState(scores, grown_up, benefit, np.array(adapters.costs), max_ranks, min_rank, adapters.slack)
 
@@ -86,12 +81,11 @@ class Ledger:
         has_spare = self.state.rank[module] + self.got[module] < self.state.max_rank[module]
         return bool(has_spare) and self.left > 0 and self.got[module] < self.per_module and not self.gave[module]
 
-    def payers(self, receiver: int, limit: np.ndarray | None = None) -> list[Drop] | None:
+    def payers(self, receiver: int) -> list[Drop] | None:
         """Return the cheapest donors that pay for one component of `receiver`, or None when there are not enough.
 
         Args:
             receiver: module that would grow; it never pays itself.
-            limit: components each module may give, (n_modules,); None is `per_module` for all.
         """
         need = int(self.state.cost[receiver]) - self.slack
         chosen: list[Drop] = []
@@ -101,9 +95,8 @@ class Ledger:
                 break
             m = drop.module
             given = self.gave[m] + giving[m]
-            most = self.per_module if limit is None else min(self.per_module, int(limit[m]))
             is_at_minimum = self.state.rank[m] - given <= self.state.min_rank
-            if m == receiver or self.got[m] or is_at_minimum or given >= most:
+            if m == receiver or self.got[m] or is_at_minimum or given >= self.per_module:
                 continue
             chosen.append(drop)
             giving[m] += 1
@@ -153,50 +146,6 @@ def swap(state: AllocationState, *, moves: int, per_module: int, hysteresis: flo
     return ledger.moves
 
 
-def toward(state: AllocationState, target: np.ndarray, *, moves: int, per_module: int) -> list[Move]:
-    """Move components from modules above their target rank to modules below it, the largest gaps first.
-
-    Args:
-        state: scores and limits.
-        target: wanted rank of each module, (n_modules,).
-        moves: components grown at most in this reallocation.
-        per_module: components a module gives, or receives, at most in this reallocation.
-    """
-    ledger = Ledger(state, moves=moves, per_module=per_module)
-    gap = target - state.rank
-    spare = np.maximum(-gap, 0)
-    for receiver in sorted(np.flatnonzero(gap > 0).tolist(), key=lambda m: (-gap[m], m)):
-        while ledger.may_receive(receiver) and ledger.got[receiver] < gap[receiver]:
-            payers = ledger.payers(receiver, spare)
-            if payers is None:
-                break
-            ledger.book(payers, receiver)
-    return ledger.moves
-
-
-def target_ranks(importance: np.ndarray, state: AllocationState, *, budget: int, temperature: float) -> np.ndarray:
-    """Return ranks in proportion to softmax(log importance / temperature) that fit the budget, (n_modules,).
-
-    Shares are rounded down, then the largest remainders get the next component while it fits. A module whose
-    importance is not finite, or not positive, counts with the smallest share.
-    """
-    usable = np.isfinite(importance) & (importance > 0)
-    logs = np.log(np.where(usable, importance, importance[usable].min() if usable.any() else 1.0)) / temperature
-    weight = np.exp(logs - logs.max())
-    exact = budget * (weight / weight.sum()) / state.cost
-    target = np.clip(np.floor(exact), state.min_rank, state.max_rank).astype(int)
-    while (spent := int(target @ state.cost)) > budget:
-        above = np.flatnonzero(target > state.min_rank)
-        if not len(above):
-            break
-        target[above[np.argmax((target - exact)[above])]] -= 1
-    for m in np.argsort(-(exact - np.floor(exact)), kind="stable"):
-        if target[m] < state.max_rank[m] and spent + state.cost[m] <= budget:
-            target[m] += 1
-            spent += int(state.cost[m])
-    return target
-
-
 def proportional_ranks(
     wanted: np.ndarray, cost: np.ndarray, *, budget: int, least: np.ndarray, most: np.ndarray
 ) -> list[int]:
@@ -241,17 +190,17 @@ def drawn(state: AllocationState, seed: int, *key: object) -> AllocationState:
     return replace(state, scores=scores, benefit=benefit)
 
 
-def scalar_weights(importance: np.ndarray, temperature: float) -> np.ndarray:
-    """Return n · softmax(log importance / temperature), mean 1; what is not finite counts as nearly nothing."""
-    logs = np.log(np.maximum(np.where(np.isfinite(importance), importance, 0.0), 1e-30)) / temperature
+def scalar_weights(importance: np.ndarray) -> np.ndarray:
+    """Return n · importance / Σ importance, mean 1; what is not finite counts as nearly nothing."""
+    logs = np.log(np.maximum(np.where(np.isfinite(importance), importance, 0.0), 1e-30))
     weight = np.exp(logs - logs.max())
     return weight * (len(weight) / weight.sum())
 
 
-def weighted(adapters: Adapters, importance: np.ndarray, temperature: float) -> list[Edit]:
+def weighted(adapters: Adapters, importance: np.ndarray) -> list[Edit]:
     """Return the edits that move one scale per module halfway to its fraction of the importance, (n_modules,)."""
     edits: list[Edit] = []
-    for m, weight in enumerate(scalar_weights(importance, temperature)):
+    for m, weight in enumerate(scalar_weights(importance)):
         module = adapters[m]
         old = 1.0 if module.scale is None or not module.rank else float(module.scale[0])
         edits.append(SetScale(m, (0.5 * (old + float(weight)),)))

@@ -12,7 +12,6 @@ from dynlora.engine.edits.values import (
     Edit,
     Grow,
     Move,
-    SetProbe,
     SetScale,
     SketchGradients,
     describe,
@@ -20,6 +19,6 @@ from dynlora.engine.edits.values import (
 )
 
 __all__ = [
-    "Change", "Drop", "Edit", "Grow", "Move", "SetProbe", "SetScale", "SketchGradients", "apply", "describe",
+    "Change", "Drop", "Edit", "Grow", "Move", "SetScale", "SketchGradients", "apply", "describe",
     "is_logged", "new_row", "orthogonal_draw",
 ]  # fmt: skip

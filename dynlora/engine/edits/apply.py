@@ -9,9 +9,9 @@ import torch
 from torch.optim import Optimizer
 
 from dynlora.engine.edits.components import drop, grow_component
-from dynlora.engine.edits.probes import end_probes, listen, start_probes
 from dynlora.engine.edits.room import give_back
-from dynlora.engine.edits.values import Change, Drop, Edit, Grow, Move, SetProbe, SetScale, SketchGradients
+from dynlora.engine.edits.sketches import listen
+from dynlora.engine.edits.values import Change, Drop, Edit, Grow, Move, SetScale, SketchGradients
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 
@@ -28,28 +28,24 @@ def apply(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None
     if not edits:
         return
     drops, grown = _sorted_out(edits)
-    end_probes(adapters, edits, optimizer, touched=[*drops, *(grow.module for grow in grown)])
     for index, positions in drops.items():
         drop(adapters, index, positions, optimizer)
     for grow in grown:
         grow_component(adapters, grow, optimizer, step)
     for edit in edits:
-        if isinstance(edit, SetScale):
-            _set_scale(adapters[edit.module], edit)
-    _start_listening(adapters, edits, step, optimizer)
+        _rest(adapters, edit, step)
     for edit in edits:
         if isinstance(edit, Change):
             edit.perform(adapters, optimizer, step)
     give_back(adapters, optimizer)
 
 
-def _start_listening(adapters: Adapters, edits: Sequence[Edit], step: int, optimizer: Optimizer | None) -> None:
-    """Do what the edits say of probe rows and sketches; in their order."""
-    for edit in edits:
-        if isinstance(edit, SetProbe):
-            start_probes(adapters, edit.modules, step, optimizer)
-        elif isinstance(edit, SketchGradients):
-            listen(adapters, edit.modules, step, whitened=edit.whitened)
+def _rest(adapters: Adapters, edit: Edit, step: int) -> None:
+    """Do what an edit says of scales and sketches."""
+    if isinstance(edit, SetScale):
+        _set_scale(adapters[edit.module], edit)
+    elif isinstance(edit, SketchGradients):
+        listen(adapters, edit.modules, step, whitened=edit.whitened)
 
 
 def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[Grow]]:

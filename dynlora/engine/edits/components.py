@@ -25,7 +25,7 @@ def drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimiz
     for tensor, dim in [*component_tensors(module, optimizer), *gate_rows(adapters, index, optimizer)]:
         _pack(tensor, dim, keep)
     if module.scale is not None and not module.scale.requires_grad:
-        module.scale[len(keep) :] = 1  # as in a module that was never full: a probe row there must be heard
+        module.scale[len(keep) :] = 1  # as in a module that was never full
     for name, state in adapters.components.items():
         row = state[index]
         kept = row[keep].clone()

@@ -21,9 +21,8 @@ def make_room(module: LoraLinear, rows: int, optimizer: Optimizer | None) -> Non
 def give_back(modules: Iterable[LoraLinear], optimizer: Optimizer | None) -> None:
     """Hold memory for live components alone, in the modules that do so at all."""
     for module in modules:
-        live = module.rank + module.probes
-        if module.holds_live and module.held > live:
-            _hold(module, live, optimizer)
+        if module.holds_live and module.held > module.rank:
+            _hold(module, module.rank, optimizer)
 
 
 def _hold(module: LoraLinear, rows: int, optimizer: Optimizer | None) -> None:

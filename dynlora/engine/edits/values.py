@@ -59,13 +59,6 @@ class SetScale:
 
 
 @dataclass(frozen=True)
-class SetProbe:
-    """Keep a probe row alive on exactly these modules; a module at its maximum rank stays without."""
-
-    modules: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class SketchGradients:
     """Sketch the gradient of exactly these modules' frozen weights from the next step on; an empty list ends it.
 
@@ -90,7 +83,7 @@ class Change:
         return None
 
 
-Edit = Drop | Grow | Move | SetScale | SetProbe | SketchGradients | Change
+Edit = Drop | Grow | Move | SetScale | SketchGradients | Change
 
 
 def is_logged(edit: Edit) -> bool:

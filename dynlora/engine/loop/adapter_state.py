@@ -28,13 +28,13 @@ def adapter_state(adapters: Adapters) -> dict[str, Any]:
     modules = {}
     owners: dict[int, str] = {}
     for module in adapters:
-        live = module.rank + module.probes  # the rest is zero
+        live = module.rank  # the rest is zero
         tied = {name: owners.setdefault(id(tensor), module.info.name) for name, tensor in _sharable(module).items()}
         tied = {name: owner for name, owner in tied.items() if owner != module.info.name}
         modules[module.info.name] = {
             "rank": module.rank,
             "max_rank": module.max_rank,
-            "probes": module.probes,
+            "probes": 0,  # rows past the rank that earlier versions could hold, and still look for
             "scaling": module.scaling,
             "lora_A": None if "lora_A" in tied else module.lora_A[:live],
             "lora_B": None if "lora_B" in tied else module.lora_B[:, :live],
@@ -189,11 +189,11 @@ def _features(kept: Any) -> int:
 
 
 def _live(module: LoraLinear, kept: Mapping[str, Any]) -> int:
-    """Return the components that a saved module holds, probes included, after a look at its numbers."""
+    """Return the rank of a saved module, after a look at its numbers."""
     scaling = kept["scaling"]
     if not _is_count(kept["probes"]) or scaling is None or not _is_number(scaling) or not math.isfinite(scaling):
         raise CorruptRunError(f"{module.info.name}: the saved adapter has invalid probes or an invalid scaling")
-    live = kept["rank"] + kept["probes"]
+    live = kept["rank"]
     if not 0 <= live <= module.max_rank:
         raise CorruptRunError(
             f"{module.info.name}: the saved adapter has rank {live}, more than the maximum {module.max_rank}"
@@ -204,26 +204,31 @@ def _live(module: LoraLinear, kept: Mapping[str, Any]) -> int:
 @torch.no_grad()
 def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
     """Set one module to its saved state."""
-    live = _live(module, kept)
+    live, probes = _live(module, kept), kept["probes"]
     if module.holds_live:
         module.hold(live)
     if kept["lora_A"] is not None:
         module.lora_A.zero_()
-        copy_into(module.lora_A[:live], kept["lora_A"])
+        copy_into(module.lora_A[:live], _without_last(kept["lora_A"], 0, probes))
     if kept["lora_B"] is not None:
         module.lora_B.zero_()
-        copy_into(module.lora_B[:, :live], kept["lora_B"])
+        copy_into(module.lora_B[:, :live], _without_last(kept["lora_B"], 1, probes))
     if kept["scale"] is not None:
         if module.scale is None:
             module.use_scale(1.0, trainable=False)
         if module.scale is not None:
-            copy_into(module.scale[:live], kept["scale"])
+            copy_into(module.scale[:live], _without_last(kept["scale"], 0, probes))
     for name, tensor in module.own_tensors().items():
         copy_into(tensor, kept["own"][name])
-    module.rank, module.probes, module.scaling = kept["rank"], kept["probes"], kept["scaling"]
+    module.rank, module.scaling = live, kept["scaling"]
     module.loaded()
     sketch = kept.get("sketch")
     module.sketch = None if sketch is None else GradientSketch(**_copied(sketch, module.lora_A.device))
+
+
+def _without_last(tensor: Tensor, dim: int, count: int) -> Tensor:
+    """Return a saved tensor without its last `count` rows: earlier versions could hold a row past the rank, b = 0."""
+    return tensor.narrow(dim, 0, tensor.shape[dim] - count) if count else tensor
 
 
 def _copied(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -165,7 +165,6 @@ class Trainer:
         with self.timing.strategy(), torch.no_grad():
             self.strategy.watch(step)
             self.strategy.observe(self.adapters, step)
-        self.adapters.clear_probe_gradients()
         clip(self.optimizer, self.config.train.max_grad_norm)
         self.optimizer.step()
         self.step = index

@@ -135,13 +135,6 @@ class Adapters(Sequence[LoraLinear]):
         for module in self.modules:
             module.lora_A.grad = module.lora_B.grad = None
 
-    def clear_probe_gradients(self) -> None:
-        """Zero the gradient of probe rows: it was read, and must move neither weights nor the gradient's norm."""
-        for module in self.modules:
-            if module.probes and module.lora_B.grad is not None and module.lora_A.grad is not None:
-                module.lora_B.grad[:, module.rank :] = 0
-                module.lora_A.grad[module.rank :] = 0
-
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` at a dotted name of `model`."""

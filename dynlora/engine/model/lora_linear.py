@@ -35,21 +35,19 @@ class LoraLinear(nn.Module):
     h = W0 x + scaling · B[:, :rank] (scale[:rank] ⊙ gate ⊙ A[:rank] x)
 
     Rows `rank ..` of A and columns `rank ..` of B are inactive and zero; the forward does not touch them, so the cost
-    follows the rank while parameters keep their identity for the optimizer. A probe is one extra live row with b = 0:
-    it leaves the function as it is and its gradient says what another component would be worth. Memory is held for
-    `max_rank` components, or, after `hold_live`, for those that are live: edits make room where a module grows.
+    follows the rank while parameters keep their identity for the optimizer. Memory is held for `max_rank` components,
+    or, after `hold_live`, for the active ones: edits make room where a module grows.
 
     Attributes:
         base_layer: the frozen module, W0 of shape (d_out, d_in).
-        lora_A: (held, d_in), held being max_rank or what is live.
+        lora_A: (held, d_in), held being max_rank or the rank.
         lora_B: (d_out, held).
         scale: per-component scale e, (held,), or None when it is one everywhere.
         rank: number of active components, 0 to max_rank.
-        probes: live rows past the active ones, 0 or 1.
         scaling: alpha / reference rank; a rank change never alters it.
         enabled: False leaves the frozen module alone, as if the adapter were not there.
         sketch: sums up which way the loss pulls W0 while training, or None while nobody listens.
-        holds_live: whether memory is held for live components alone.
+        holds_live: whether memory is held for active components alone.
         fused: False computes the update in plain operations, slower and otherwise equal, as torch.func always gets it.
     """
 
@@ -71,7 +69,6 @@ class LoraLinear(nn.Module):
         self.info = info
         self.max_rank = max_rank
         self.rank = rank
-        self.probes = 0
         self.scaling = scaling
         self.enabled = True
         self.holds_live = False
@@ -124,13 +121,13 @@ class LoraLinear(nn.Module):
         return len(self.lora_A)
 
     def hold_live(self) -> None:
-        """Hold memory for live components alone, where the tensors are of no more than A, B and scale, and its own.
+        """Hold memory for active components alone, where the tensors are of no more than A, B and scale, and its own.
 
         Not for a loop that keeps an earlier graph alive, or several processes: both remember the shapes they saw.
         """
         if type(self) is LoraLinear and self.max_rank > self.rank:
             self.holds_live = True
-            self.hold(self.rank + self.probes)
+            self.hold(self.rank)
 
     @torch.no_grad()
     def hold(self, rows: int) -> None:
@@ -162,7 +159,7 @@ class LoraLinear(nn.Module):
 
     def _adapted(self, x: Tensor) -> Tensor:
         """Return the frozen map and the update, in one product where its kind is known."""
-        live = self.rank + self.probes
+        live = self.rank
         dropped = self._dropped(x) if self.training and self.dropout > 0.0 and live else None
         scaling = self.scaling if dropped is None else self.scaling / (1 - self.dropout)
         scale = self.factors(live)

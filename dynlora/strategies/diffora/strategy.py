@@ -162,7 +162,7 @@ class DiffoRa(Strategy):
         ranks = greedy_ranks(nothing, adapters.costs, room, budget=adapters.spendable, min_rank=0)
         worth = np.zeros((len(adapters), max(module.max_rank for module in adapters)))
         self.measure()
-        return [*toward_ranks(adapters, worth, ranks, nothing, None), TakeIn(), Look(self.measure)]
+        return [*toward_ranks(adapters, worth, ranks, nothing), TakeIn(), Look(self.measure)]
 
     def measure(self) -> None:
         """Note the loss on the reserve: once before the modules are chosen, once after."""

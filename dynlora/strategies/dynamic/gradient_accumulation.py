@@ -1,4 +1,4 @@
-"""Gradient accumulation: for a few steps before a reallocation, every module sketches its frozen weight's gradient."""
+"""Gradient accumulation: before the first reallocation, every module sketches its frozen weight's gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gradient_sketch import Directions, entropy_rank
 
 ACCUMULATED_STEPS = 8
-"""Steps before a reallocation that are accumulated: enough for stable leading directions, few enough to be cheap."""
+"""Steps that are accumulated: enough for stable leading directions, few enough to be cheap."""
 
 
 @dataclass
@@ -30,33 +30,21 @@ class GradientAccumulation:
         if any(module.sketch is not None for module in adapters):
             self.steps += 1
 
-    def turn(
-        self,
-        step: int,
-        phases: Phases,
-        n_modules: int,
-        *,
-        first: bool = True,
-        later: bool = True,
-        whitened: bool = False,
-    ) -> list[SketchGradients]:
-        """Return the edit that begins or ends a sketch after `step`, if it is time.
+    def turn(self, step: int, phases: Phases, n_modules: int, *, whitened: bool = False) -> list[SketchGradients]:
+        """Return the edit that begins or ends the sketch of the first reallocation after `step`, if it is time.
 
         Args:
             step: the step just taken; 0 before the first.
             phases: when capacity moves.
             n_modules: how many modules are sketched.
-            first: whether the first reallocation uses a sketch.
-            later: whether the others do; then the first does too.
             whitened: whether `effective_ranks` will be asked for.
         """
         window = min(ACCUMULATED_STEPS, phases.allocate_every)
-        ends = phases.is_event(step) and (later or first and step == phases.first_event)
-        begins = phases.is_event(step + window) and (later or first and step < phases.first_event)
-        if begins or ends:
-            self.steps = 0
-            return [SketchGradients(tuple(range(n_modules)) if begins else (), whitened and begins)]
-        return []
+        ends, begins = step == phases.first_event, step + window == phases.first_event
+        if not (begins or ends):
+            return []
+        self.steps = 0
+        return [SketchGradients(tuple(range(n_modules)) if begins else (), whitened and begins)]
 
     def directions(self, adapters: Adapters) -> list[Directions]:
         """Return each module's leading directions, at most `max_rank`; none where no gradient was accumulated."""
@@ -74,16 +62,6 @@ class GradientAccumulation:
         sketches = [module.sketch for module in adapters]
         spectra = [None if one is None else one.whitened_spectrum(adapters.over_processes) for one in sketches]
         return np.array([0.0 if spectrum is None else entropy_rank(spectrum) for spectrum in spectra])
-
-    def benefits(self, adapters: Adapters, *, lr: float, steps: int) -> np.ndarray | None:
-        """Return the predicted gain of one more component of each module, (n_modules,); None without a sketch."""
-        directions = self.directions(adapters)
-        if len(directions) < len(adapters):
-            return None
-        gains = [
-            predicted_gain(d, scaling=m.scaling, lr=lr, steps=steps) for d, m in zip(directions, adapters, strict=True)
-        ]
-        return np.array([gain[0] if len(gain) else np.nan for gain in gains])
 
 
 def predicted_gain(directions: Directions, *, scaling: float, lr: float, steps: int) -> np.ndarray:

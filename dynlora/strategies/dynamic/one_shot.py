@@ -21,14 +21,12 @@ from dynlora.engine.model.gradient_sketch import Directions
 from dynlora.engine.randomness import stream_seed
 from dynlora.strategies.dynamic.gradient_accumulation import predicted_gain
 
-GAIN_SCOPES = ("model", "layer", "family")
-"""Where predicted gains are compared: in the whole model, or each in units of the mean of its layer or family.
+RANK_BY = ("gains", "layer", "family", "spectral")
+"""What the first reallocation sets ranks by.
 
-A family are the modules that compute the same in every layer, such as all query projections.
+Predicted gains (gains); gains in units of the mean of their layer or family; or the effective rank of each whitened
+gradient (spectral). A family are the modules that compute the same in every layer, such as all query projections.
 """
-
-RANK_BY = ("gains", "spectral")
-"""What the first reallocation sets ranks by: predicted gains, or the effective rank of each whitened gradient."""
 
 
 def one_shot_allocation(
@@ -36,10 +34,9 @@ def one_shot_allocation(
     directions: Sequence[Directions],
     importance: np.ndarray,
     step: Step,
-    gain_scope: str,
+    rank_by: str,
     *,
     min_rank: int,
-    along: bool,
     allocation_seed: int | None,
 ) -> list[Edit]:
     """Return the edits that set all ranks at once; none when no gradient was accumulated.
@@ -49,9 +46,8 @@ def one_shot_allocation(
         directions: the leading directions of each module's gradient.
         importance: of each component, (n_modules, widest max_rank); where a module shrinks, the least goes.
         step: where training is; a gain is predicted for the steps that are left.
-        gain_scope: one of `GAIN_SCOPES`.
+        rank_by: one of `RANK_BY`; "spectral" compares as "gains" does, and random allocation ignores it.
         min_rank: minimum rank of every module, as far as the budget allows.
-        along: new rows of A point along the directions, and every component restarts; False keeps what there is.
         allocation_seed: draws the gains at random instead, the control; None takes the predicted ones.
     """
     if len(directions) < len(adapters):
@@ -64,32 +60,24 @@ def one_shot_allocation(
         stream = "commitment by lot"  # words: allow
         rng = np.random.default_rng(stream_seed(adapters.seed, stream, allocation_seed))
         gains = [np.sort(rng.random(m.max_rank))[::-1] * c for m, c in zip(adapters, adapters.costs, strict=True)]
-    elif gain_scope != "model":
-        groups = [module.info.layer if gain_scope == "layer" else module.info.kind for module in adapters]
+    elif rank_by in ("layer", "family"):
+        groups = [module.info.layer if rank_by == "layer" else module.info.kind for module in adapters]
         gains = within_groups(gains, adapters.costs, groups)
     max_ranks = [module.max_rank for module in adapters]
     ranks = greedy_ranks(gains, adapters.costs, max_ranks, budget=adapters.spendable, min_rank=min_rank)
-    return toward_ranks(adapters, importance, ranks, gains, directions if along else None)
+    return toward_ranks(adapters, importance, ranks, gains)
 
 
 def spectral_allocation(
-    adapters: Adapters,
-    directions: Sequence[Directions],
-    importance: np.ndarray,
-    effective_ranks: np.ndarray,
-    *,
-    min_rank: int,
-    along: bool,
+    adapters: Adapters, importance: np.ndarray, effective_ranks: np.ndarray, *, min_rank: int
 ) -> list[Edit]:
     """Return the edits that set all ranks at once, in proportion to effective ranks; none where nothing was sketched.
 
     Args:
         adapters: the adapted modules.
-        directions: the leading directions of each module's gradient.
         importance: of each component, (n_modules, widest max_rank); where a module shrinks, the least goes.
         effective_ranks: of each module's whitened gradient, (n_modules,); 0 where there is none.
         min_rank: minimum rank of every module, as far as the budget allows.
-        along: new rows of A point along the directions, and every component restarts; False keeps what there is.
     """
     if not effective_ranks.any():
         return []
@@ -97,7 +85,7 @@ def spectral_allocation(
     least, costs = np.full(len(most), min_rank), np.array(adapters.costs)
     ranks = proportional_ranks(effective_ranks, costs, budget=adapters.spendable, least=least, most=most)
     scores = [np.full(rank, found) for rank, found in zip(ranks, effective_ranks, strict=True)]
-    return toward_ranks(adapters, importance, ranks, scores, directions if along else None)
+    return toward_ranks(adapters, importance, ranks, scores)
 
 
 def within_groups(gains: Sequence[np.ndarray], cost: Sequence[int], groups: Sequence[Hashable]) -> list[np.ndarray]:

@@ -8,22 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from dynlora.engine.allocation.solvers import allocation_state_of, drawn, swap, target_ranks, toward, weighted
+from dynlora.engine.allocation.solvers import allocation_state_of, drawn, swap, trimmed_ranks, weighted
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.gates import MODES
+from dynlora.engine.model.gates import MODES, gate_numbers
 from dynlora.engine.model.modules import ModuleInfo, rank_limit
 from dynlora.engine.strategy import Strategy, setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.dynamic.gradient_accumulation import GradientAccumulation
-from dynlora.strategies.dynamic.growth_probes import ProbeRota
-from dynlora.strategies.dynamic.importance import SCORES, Importance
-from dynlora.strategies.dynamic.initial_ranks import INITIAL_RANKS, initial_ranks
-from dynlora.strategies.dynamic.one_shot import GAIN_SCOPES, RANK_BY, one_shot_allocation, spectral_allocation
+from dynlora.strategies.dynamic.importance import SMOOTHING, Importance
+from dynlora.strategies.dynamic.one_shot import RANK_BY, one_shot_allocation, spectral_allocation
 
 MOVING, WEIGHING = ("rank", "both", "random"), ("scalar", "both")
+
+MOVES_PER_MODULE = 2
+"""Components that one module gives or receives at a reallocation after the first, at most."""
+
+HYSTERESIS = 0.1
+"""Fraction by which a move's benefit must exceed what its donors lose."""
 
 
 @dataclass
@@ -66,49 +70,12 @@ class Dynamic(Strategy):
         "module", "Input gates: off; one per module and sequence (module), per component (rank) or per token (token).",
         choices=("off", *MODES),
     )  # fmt: skip
-    initial_ranks: str = setting(
-        "uniform", "Ranks at the start: uniform, by the inputs' variance, or by predicted loss reduction (gradients).",
-        choices=INITIAL_RANKS,
-    )  # fmt: skip
-    score: str = setting(
-        "saliency", "Importance: saliency |⟨b, ∂L/∂b⟩|; signed: mean before size; uncertainty: × spread; magnitude.",
-        choices=SCORES,
-    )  # fmt: skip
-    solver: str = setting(
-        "swap", "swap: least important components pay for the most important; softmax: ranks follow importance shares.",
-        choices=("swap", "softmax"),
-    )  # fmt: skip
-    growth: str = setting(
-        "weakest", "Value of one more component: that of the weakest one, of a probe component, or of the gradient.",
-        choices=("weakest", "probe", "gradient"),
-    )  # fmt: skip
-    one_shot: bool = setting(
-        True, "Whether the first reallocation sets all ranks at once, by predicted loss reduction; off: moves alone."
-    )
-    gain_scope: str = setting(
-        "model", "First reallocation: compare predicted gains in the whole model, or within each layer or family.",
-        choices=GAIN_SCOPES,
-    )  # fmt: skip
     rank_by: str = setting(
-        "gains", "First reallocation: ranks by predicted gains, or by the gradients' effective ranks (spectral).",
-        choices=RANK_BY,
-    )  # fmt: skip
-    new_row_init: str = setting(
-        "random", "Direction of new rows of A at the first reallocation.", choices=("random", "gradient")
-    )
-    smoothing: float = setting(
-        0.85, "Part of the importance average kept at each step; raise it for noisy gradients.",
-        unit="per step", ge=0, lt=1,
-    )  # fmt: skip
-    hysteresis: float = setting(
-        0.1, "Margin by which a move's benefit must exceed its loss, as a fraction; raise it for fewer moves.",
-        ge=0, le=100,
+        "gains", "First reallocation: ranks by predicted gains, compared in the whole model or within each layer or "
+        "family; or by the gradients' effective ranks (spectral).", choices=RANK_BY,
     )  # fmt: skip
     moves: int | None = setting(
         None, "Components moved per reallocation at first, falling later; empty: 3 % of all.", unit="components", ge=0
-    )
-    moves_per_module: int = setting(
-        2, "Components one module gives or receives per reallocation, at most.", unit="components", ge=1
     )
     min_rank: int = setting(
         1, "Minimum rank of every module; 0 lets modules go. At adapter.rank no rank moves.", unit="components", ge=0
@@ -116,9 +83,6 @@ class Dynamic(Strategy):
     budget_share: float = setting(1.0, "Fraction of uniform LoRA's parameters that may be used.", gt=0, le=1)
     growth_limit: float = setting(
         2.0, "Largest rank of a module, in multiples of the uniform rank; at least 4 components.", ge=1, le=64
-    )
-    temperature: float = setting(
-        1.0, "Softness of importance shares (solver=softmax): 1 is proportional, larger is flatter.", gt=0
     )
     warmup_steps: int | None = setting(
         None, "Steps before the first reallocation; empty: 12 % of the run.", unit="steps", ge=0
@@ -130,7 +94,6 @@ class Dynamic(Strategy):
         None, "Steps between reallocations; empty: 5 % of the run, at least 7 where three fit.", unit="steps", ge=1
     )
 
-    rota: ProbeRota = state(ProbeRota)
     accumulation: GradientAccumulation = state(GradientAccumulation, saved_as="listening")
 
     def check(self, total: int, rank: int) -> None:
@@ -142,7 +105,7 @@ class Dynamic(Strategy):
     def phases(self, total: int) -> Phases:
         """Return when capacity may move in a run of `total` steps."""
         set_apart = {name: getattr(self, name) for name in ("warmup_steps", "final_steps", "allocate_every")}
-        return Phases.of(total, **set_apart, share=0.05, memory=round(1 / (1 - self.smoothing)))
+        return Phases.of(total, **set_apart, share=0.05, memory=round(1 / (1 - SMOOTHING)))
 
     def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which capacity may move."""
@@ -161,16 +124,17 @@ class Dynamic(Strategy):
         return int(self.budget_share * uniform)
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Start uniform, or by what training examples say; gates are paid from the same budget."""
-        way = self.initial_ranks if self._moves_rank(probe.rank) else "uniform"
-        return initial_ranks(way, modules, probe, self.gate_mode(), limit=self.growth_limit, min_rank=self.min_rank)
+        """Start uniform, a few components short where gates have to be paid from the same budget."""
+        gate = gate_numbers(self.gate_mode())
+        own, shared = (gate, 0) if self.gates == "rank" else (0, gate * len(modules))
+        return trimmed_ranks(probe.rank, [info.cost + own for info in modules], probe.budget - shared)
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave spare components where ranks move."""
         return rank_limit(module, rank, probe.rank, self.growth_limit) if self._moves_rank(probe.rank) else rank
 
     def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
-        """Start from data where that is asked for; begin the sketch where the first reallocation is that early."""
+        """Begin the sketch where the first reallocation is that early."""
         return [*super().begin(adapters, probe), *self._turn(adapters, 0, self.phases(probe.total))]
 
     def start(self, adapters: Adapters) -> None:
@@ -178,26 +142,22 @@ class Dynamic(Strategy):
         self.importance.start(adapters)
 
     def observe(self, adapters: Adapters, step: Step) -> None:
-        """Read importance, and what probes and sketches accumulate, off the gradients."""
+        """Read importance off the gradients, and count what sketches accumulate."""
         self.importance.observe(adapters)
-        if self.growth == "probe":
-            self.rota.observe(adapters)
         self.accumulation.observe(adapters)
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
-        """Move capacity at a reallocation step; between them, rotate the probes."""
+        """Move capacity at a reallocation step."""
         phases = self.phases(step.total)
         edits: list[Edit] = []
         moves_rank = self._moves_rank(adapters.reference_rank)
         if phases.is_event(step.index) and (moves_rank or self.allocation in WEIGHING):
             importance = self.importance.of(adapters).double().cpu().numpy()
             if moves_rank:
-                first = self.one_shot and step.index == phases.first_event
+                first = step.index == phases.first_event
                 edits += (self._one_shot if first else self._moves)(adapters, importance, step)
             if self.allocation in WEIGHING:
-                edits += weighted(adapters, importance.sum(1), self.temperature)
-        if self.growth == "probe":
-            edits += self.rota.rotate(adapters, step.index, every=phases.allocate_every, lr=step.lr)
+                edits += weighted(adapters, importance.sum(1))
         return edits + self._turn(adapters, step.index, phases)
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
@@ -207,31 +167,28 @@ class Dynamic(Strategy):
     @property
     def importance(self) -> Importance:
         """How the importance of components is measured."""
-        return Importance(self.score, self.smoothing)
+        return Importance()
 
     def _turn(self, adapters: Adapters, step: int, phases: Phases) -> list[Edit]:
-        """Return the edit that begins or ends a gradient sketch after `step`, where rank moves by it."""
+        """Return the edit that begins or ends the gradient sketch after `step`, where rank moves by it."""
         if not self._moves_rank(adapters.reference_rank):
             return []
-        later = self.growth == "gradient"
         whitened = self.rank_by == "spectral" and self.allocation != "random"
-        turn = self.accumulation.turn
-        return [*turn(step, phases, len(adapters), first=self.one_shot, later=later, whitened=whitened)]
+        return [*self.accumulation.turn(step, phases, len(adapters), whitened=whitened)]
 
     def _one_shot(self, adapters: Adapters, importance: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first reallocation, which sets all ranks at once."""
-        directions, along = self.accumulation.directions(adapters), self.new_row_init == "gradient"
+        directions = self.accumulation.directions(adapters)
         if self.rank_by == "spectral" and self.allocation != "random":
             found = self.accumulation.effective_ranks(adapters)
-            return spectral_allocation(adapters, directions, importance, found, min_rank=self.min_rank, along=along)
+            return spectral_allocation(adapters, importance, found, min_rank=self.min_rank)
         return one_shot_allocation(
             adapters,
             directions,
             importance,
             step,
-            self.gain_scope,
+            self.rank_by,
             min_rank=self.min_rank,
-            along=along,
             allocation_seed=self.allocation_seed if self.allocation == "random" else None,
         )
 
@@ -241,14 +198,7 @@ class Dynamic(Strategy):
         first = max(1, round(0.03 * adapters.reference_rank * len(adapters))) if self.moves is None else self.moves
         moves = max(min(1, first), round(first * (1 - phases.progress(step.index) ** 3)))
         fresh = min(2 * phases.allocate_every, step.index)  # those of the start are never fresh
-        benefit = None if self.growth == "weakest" else self.rota.benefits(len(adapters))
-        if self.growth == "gradient":
-            benefit = self.accumulation.benefits(adapters, lr=step.lr, steps=phases.allocate_every)
-        state = allocation_state_of(adapters, importance, benefit, fresh=fresh, min_rank=self.min_rank)
+        state = allocation_state_of(adapters, importance, fresh=fresh, min_rank=self.min_rank)
         if self.allocation == "random":
             state = drawn(state, adapters.seed, "random allocation", self.allocation_seed, step.index)
-        if self.solver == "softmax" and self.allocation != "random":
-            share = np.array([score.sum() for score in state.scores])
-            target = target_ranks(share, state, budget=adapters.spendable, temperature=self.temperature)
-            return list(toward(state, target, moves=moves, per_module=self.moves_per_module))
-        return list(swap(state, moves=moves, per_module=self.moves_per_module, hysteresis=self.hysteresis))
+        return list(swap(state, moves=moves, per_module=MOVES_PER_MODULE, hysteresis=HYSTERESIS))

@@ -175,7 +175,7 @@ class GeLora(Strategy):
         ranks = self.asked_for([module.info for module in adapters], adapters.spendable, room)
         shape = (len(adapters), max(room))
         size = scores.component_magnitude(adapters.modules, torch.zeros(shape, device=adapters[0].lora_A.device))
-        return toward_ranks(adapters, size.cpu().numpy(), ranks, [np.zeros(0)] * len(adapters), None)
+        return toward_ranks(adapters, size.cpu().numpy(), ranks, [np.zeros(0)] * len(adapters))
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Record the dimension of what leaves each module's block, what the block adds, and the standard error."""
