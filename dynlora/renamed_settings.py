@@ -48,12 +48,13 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: when a setting is given under its old and its new name.
     """
-    found = with_current_names(strategy)
+    found, method = with_current_names(strategy), _method(strategy)
+    gone = GONE.get(method, {})
     for key, value in strategy.items():
-        if key in (gone := GONE.get(str(strategy.get("name", "dynamic")), {})):
+        if key in gone:
             _say_gone(f"strategy.{key}", str(value), str(gone[key]))
             continue
-        new = _new_name(str(strategy.get("name", "dynamic")), str(key))
+        new = _new_name(method, str(key))
         if new != key and new in strategy:
             raise ConfigError(f"strategy.{key}={value}: is the old name of strategy.{new}, also given; drop it")
         if new != key or found[new] != value:
@@ -63,7 +64,7 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a strategy section, of whatever version, with settings and values under their current names."""
-    method = str(strategy.get("name", "dynamic"))
+    method = _method(strategy)
     values = RENAMED_VALUES.get(method, {})
     found: dict[str, Any] = {}
     for key, value in strategy.items():
@@ -77,8 +78,13 @@ def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
 
 def gone_values(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a strategy section that are gone, where they had another value than all runs have now."""
-    gone = GONE.get(str(strategy.get("name", "dynamic")), {})
+    gone = GONE.get(_method(strategy), {})
     return {key: value for key, value in strategy.items() if key in gone and value != gone[key]}
+
+
+def _method(strategy: Mapping[str, Any]) -> str:
+    """Return the method of a strategy section."""
+    return str(strategy.get("name", "dynamic"))
 
 
 def _new_name(method: str, key: str) -> str:

@@ -15,6 +15,7 @@ from dynlora.viz.launch import (
     experiment_form,
     form_model,
     preflight_card,
+    search_form,
     start_from,
     sweep_form,
     token_card,
@@ -26,9 +27,9 @@ MODES = {"run": "Run", "experiment": "Experiment", "sweep": "Sweep"}
 ABOUT = {
     "run": "Start a fine-tuning run in its own process. It continues when this page is closed.",
     "experiment": "Compare methods over ranks and seeds at the same budget: one queue, and one page with the verdict.",
-    "sweep": "Start one run for each combination of values.",
+    "sweep": "Start one run for each combination of values, or search for the best ones.",
 }
-ADDRESS = ("mode", "preset", "from", "twin", "strategy", "data", "upload", "repair", "methods")
+ADDRESS = ("mode", "sweep", "preset", "from", "twin", "strategy", "data", "upload", "repair", "methods")
 """What the address keeps of the form."""
 
 frame.enter()
@@ -102,6 +103,7 @@ if mode == "experiment":
 elif mode == "sweep":
     with cards.card("Sweep", "sweep"):
         sweep_form.sweep_form(run_picker.list_all())
+    search_form.show_searches()
 else:
     show_run()
 kept_form.keep_address(ADDRESS)

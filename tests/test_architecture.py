@@ -195,7 +195,7 @@ def test_a_method_imports_no_other_method() -> None:
 
 VIEWS = ("cards", "many_cards", "live_cards", "result_cards", "card", "view", "form", "stops", "button", "filters",
          "search_box", "bulk_actions", "run_selection", "data_source", "preflight_card", "start_from",
-         "sweep_form", "experiment_form", "data_check_card", "baseline_form", "capacity_cards",
+         "search_form", "sweep_form", "experiment_form", "data_check_card", "baseline_form", "capacity_cards",
          "generation_cards", "hub_search", "panel_card", "queue_card", "data_columns", "token_card",
          "names_card", "eyes")  # fmt: skip
 """Files of a feature that draw with streamlit; all others take frames and return frames, figures or text."""
@@ -313,6 +313,7 @@ def test_file_names_are_things_of_the_field() -> None:
 
 OPTIONAL = {
     "dynlora/inference/session.py": "umap",
+    "dynlora/integrations/search/study.py": "search",
     "dynlora/assets/gguf_llama.py": "gguf",
     "dynlora/data_files/binary_file.py": "excel",
 }

@@ -28,7 +28,7 @@ EVERYTHING: dict[str, Any] = {
     "model": {"name": "someone/some-model", "dropout": 0.2},
     "data": {"path": "rows.csv", "text": "body", "label": "0", "group_by": "none", "max_train": 10, "metric": "f1"},
     "adapter": {"rank": 3, "alpha": 5.5, "dropout": 0.0, "targets": ["query", "value"]},
-    "strategy": {"name": "dynamic", "gates": "off", "moves": 3, "smoothing": 0.5},
+    "strategy": {"name": "dynamic", "gates": "off", "moves": 3, "budget_share": 0.5},
     "train": {"epochs": 1.5, "lr": 1e-5, "schedule": "cosine", "max_grad_norm": 1.0},
     "log": {"every": 1, "eval_every": 2, "checkpoint_every": 3},
 }

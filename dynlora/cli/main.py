@@ -21,6 +21,7 @@ from dynlora.cli.data import data
 from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.queue import queue
+from dynlora.cli.sweep import sweep
 from dynlora.cli.terminal import shown
 from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError
@@ -176,16 +177,7 @@ def compare(**options: Any) -> Any:
     return commands.compare(**options)
 
 
-@main.command()
-@configured
-@in_runs
-@click.option("--wait", is_flag=True, help="Wait for all runs to end.")
-@reports
-def sweep(**options: Any) -> Any:
-    """Queue one run per combination of values: --set key=a,b,c, or key=0..4 for whole numbers."""
-    from dynlora.cli.sweep import sweep as queue_all
-
-    return queue_all(**options)
+main.add_command(sweep)
 
 
 @main.command()

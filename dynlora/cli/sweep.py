@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from dynlora.cli.commands import Report
+from dynlora.cli.options import configured, in_runs, reports
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.jobs import launch
@@ -21,7 +24,40 @@ OPEN = ("queued", "running", "stopping")
 """States of a run that is not over."""
 
 
-def sweep(*, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool) -> Report:
+@click.command()
+@configured
+@in_runs
+@click.option("--wait", is_flag=True, help="Wait for all runs to end.")
+@click.option(
+    "--search",
+    "is_search",
+    is_flag=True,
+    help="Search instead, with Optuna: --set key=1e-4..1e-2:log, 0.0..0.3, 1..16 or a,b,c. Waits for its runs.",
+)
+@click.option("--trials", default=20, show_default=True, help="Search: trials of each study, earlier ones included.")
+@click.option("--study", default=None, metavar="NAME", help="Search: name of the study; one that exists continues.")
+@click.option("--objective", default="loss", show_default=True, metavar="METRIC", help="Search: what is made best.")
+@click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True, help="Search.")
+@click.option("--pruner", type=click.Choice(["median", "none"]), default="median", show_default=True, help="Search.")
+@click.option("--each", default="", metavar="KEY=A,B", help="Search: a study for each value, with as many trials each.")
+@click.option("--rates", is_flag=True, help="Search: learning rates over a wide range; with --each, tuned fairly.")
+@click.option(
+    "--confirm", default=3, show_default=True, metavar="SEEDS", help="Search: new seeds for the best and the default."
+)
+@reports
+def sweep(is_search: bool, wait: bool, **options: Any) -> Any:
+    """Queue one run per combination of values: --set key=a,b,c, or key=0..4 for whole numbers."""
+    plain = ("config", "overrides", "name", "runs_dir")
+    if is_search:
+        from dynlora.cli.search import search
+
+        return search(**options)
+    return queue_all(wait=wait, **{key: options[key] for key in plain})
+
+
+def queue_all(
+    *, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool
+) -> Report:
     """Queue one run per combination of the listed values; `--set` wins over the file's section `sweep`."""
     base = read_yaml(config) if config is not None else {}
     choices = section_choices(base.pop(SECTION, None))

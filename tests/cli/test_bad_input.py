@@ -66,7 +66,7 @@ SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "unknown field": (["strategy.gate=off"], ["strategy.gate", "did you mean strategy.gates?"]),
     "wrong choice": (["strategy.gates=sometimes"], ["strategy.gates=sometimes", "off, module"]),
     "field of wrong type": (["strategy.moves=few"], ["strategy.moves=few", "whole number"]),
-    "field out of range": (["strategy.smoothing=1.5"], ["strategy.smoothing=1.5", "less than 1"]),
+    "field out of range": (["strategy.budget_share=1.5"], ["strategy.budget_share=1.5", "at most 1"]),
     "impossible budget": (["strategy.min_rank=3"], ["strategy.min_rank=3", "adapter.rank=2"]),
     "contradictory schedule": (
         ["strategy.warmup_steps=15", "strategy.final_steps=10"],

@@ -14,6 +14,7 @@ from dynlora.viz.compare import (
     scatter_model,
     scatter_text,
     seed_groups,
+    slices,
     sweep_figures,
     sweep_model,
 )
@@ -183,7 +184,19 @@ def sweep_parts(rows: Sequence[Row]) -> None:
     if len(done) < len(rows):
         note(f"{len(done):,} of {len(rows):,} runs shown. The others are not finished or have no such result.")
     sweep_curves(done, metric, styles)
+    setting_slices(rows, metric)
     sweep_grid(done, metric)
+
+
+def setting_slices(rows: Sequence[Row], metric: str) -> None:
+    """Draw the result of every run against each setting; nothing for few runs, or where one setting differs alone."""
+    table = slices.slices(rows, metric)
+    if table["run"].nunique() < slices.FEWEST_RUNS or table["setting"].nunique() < 2:
+        return
+    low = metric in LOW_IS_GOOD
+    with card("Result against each setting", "slices"):
+        drawn = slices.figure(table, title(metric), colours(), low_is_good=low)
+        chart(drawn, slices.caption(table, metric, low_is_good=low), table, "slices")
 
 
 def paper_table(rows: Sequence[Row]) -> None:

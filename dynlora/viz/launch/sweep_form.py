@@ -13,9 +13,12 @@ from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.launch.search_form import search_form
 from dynlora.viz.ui.run_picker import find_run, is_read_only, run_labels, runs_dir
 from dynlora.viz.ui.unlock import say_read_only
+from dynlora.viz.ui.url_state import segmented
 
+WAYS = {"all": "All combinations", "search": "Search"}
 EXAMPLE = "seed=0..2\nstrategy.name=lora,dynamic"
 
 
@@ -27,6 +30,10 @@ def sweep_form(runs: pd.DataFrame) -> None:
     """
     if is_read_only():
         say_read_only()
+        return
+    ways = segmented("sweep", "Values", list(WAYS), "all", WAYS.__getitem__)
+    if ways == "search":
+        search_form(runs)
         return
     words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
     left, right = st.columns(2)

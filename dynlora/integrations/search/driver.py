@@ -1,0 +1,226 @@
+"""The loop of a search: a trial is asked for, becomes a queued run, is watched, and its result goes into the study.
+
+All that matters lies in the runs folder: the study's file, and the runs. A search that ended anywhere, by Ctrl-C or by
+a power cut, continues from there: a run that went on meanwhile is watched to its end, one that was interrupted resumes.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynlora.config_files import set_key
+from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.integrations.search.space import Space
+from dynlora.integrations.search.study import opened, optuna
+from dynlora.jobs import launch, quick_launch
+from dynlora.jobs.queue import read_status, wake
+from dynlora.store.notes import annotate_notes
+from dynlora.store.queries import scalars_frame
+from dynlora.store.schema import run_folder
+from dynlora.store.summary import run_summary
+
+OPEN = ("queued", "running", "stopping")
+"""States of a run that is not over."""
+
+RESUMES = 2
+"""How often a run whose process was killed is resumed before its trial counts as failed."""
+
+LOOK_S = 0.3
+"""Seconds between two looks at a run."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and how.
+
+    Attributes:
+        name: of the study; its runs have it as a tag and in their names.
+        base: configuration of every run, as plain values.
+        space: what varies.
+        trials: in all, those of an earlier call included.
+        objective: name of the metric, or loss.
+        direction: minimize or maximize.
+        sampler: one of `study.SAMPLERS`.
+        pruner: one of `study.PRUNERS`.
+    """
+
+    name: str
+    base: Mapping[str, Any]
+    space: Space
+    trials: int
+    objective: str
+    direction: str
+    sampler: str
+    pruner: str
+
+    def config(self, values: Mapping[str, Any], title: str, seed: int | None = None) -> dict[str, Any]:
+        """Return the configuration of a run with these values.
+
+        Args:
+            values: by dotted key.
+            title: the run's name, after that of the study.
+            seed: of the run; None keeps that of the base.
+        """
+        found = copy.deepcopy(dict(self.base))
+        for key, value in {**values, **({} if seed is None else {"seed": seed})}.items():
+            set_key(found, key, value)
+        return {**found, "name": f"{self.name} {title}"[:500]}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        run: its id.
+        status: of the run.
+        value: of the objective at its last evaluation; None without one.
+        pruned: whether the pruner stopped it.
+        why: it failed, in a sentence; empty otherwise.
+    """
+
+    run: str
+    status: str
+    value: float | None
+    pruned: bool = False
+    why: str = ""
+
+
+class Driver:
+    """Runs the trials of a search, one after the other."""
+
+    def __init__(self, search: Search, runs_dir: Path, file: Path, say: Say) -> None:
+        """Open the study.
+
+        Args:
+            search: what is searched.
+            runs_dir: folder of the runs.
+            file: of the study.
+            say: told a line for each trial.
+
+        Raises:
+            ConfigError: when Optuna is missing, or the study is one of another objective.
+            CorruptRunError: when the file holds no study.
+        """
+        self.search, self.runs_dir, self.say = search, runs_dir, say
+        how = {"sampler": search.sampler, "pruner": search.pruner, "direction": search.direction}
+        self.study = opened(file, **how, seed=int(search.base.get("seed") or 0))
+        told = self.study.user_attrs.get("objective", search.objective)
+        if told != search.objective:
+            raise ConfigError(
+                f"--objective {search.objective}: study {search.name} has the objective {told}; keep it, or name "
+                "another study with --study"
+            )
+        self.study.set_user_attr("objective", search.objective)
+        if "id" not in self.study.user_attrs:
+            self.study.set_user_attr("id", secrets.token_hex(8))
+
+    def run(self) -> None:
+        """Run trials until there are as many as asked for.
+
+        Raises:
+            DynloraError: when the first trial of all cannot be queued: what was asked for breaks a rule.
+        """
+        states = optuna().trial.TrialState
+        for frozen in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            self._finish(optuna().trial.Trial(self.study, frozen._trial_id))
+        while len(self.study.trials) < self.search.trials:
+            self._finish(self.study.ask())
+
+    def other(self, values: Mapping[str, Any], title: str, seed: int | None = None) -> Ended:
+        """Run these values outside of the study, once in the life of the study, and return how that ended."""
+        run_id = self._queued(self.search.config(values, title, seed), title)
+        return self._watched(run_id, lambda _step, _value: False)
+
+    def _finish(self, trial: Any) -> None:
+        """Run a trial to its end and tell the study."""
+        states, number = optuna().trial.TrialState, trial.number
+        values = {key: one.suggest(trial, key) for key, one in self.search.space.items()}
+        try:
+            run_id = self._queued(self.search.config(values, f"trial {number}"), f"trial {number}")
+        except DynloraError as error:
+            self.study.tell(trial, state=states.FAIL)
+            if number == 0:
+                raise
+            self.say(f"{self.search.name}: trial {number + 1} of {self.search.trials} failed: {error}")
+            return
+        trial.set_user_attr("run", run_id)
+        reported = set(self.study.trials[number].intermediate_values)
+
+        def is_poor(step: int, value: float) -> bool:
+            """Report an evaluation; say whether the pruner has seen enough."""
+            if step not in reported:
+                trial.report(value, step)
+            return trial.should_prune()
+
+        ended = self._watched(run_id, is_poor)
+        if ended.status == "finished" and ended.value is not None:
+            self.study.tell(trial, ended.value)
+        else:  # one that diverged is as bad as can be: the sampler learns more from that than from nothing
+            self.study.tell(trial, state=states.FAIL if ended.status == "interrupted" else states.PRUNED)
+        self.say(self._said(number, ended))
+
+    def _queued(self, config: Mapping[str, Any], title: str) -> str:
+        """Put a run into the queue, once in the life of the study, and return its id."""
+        key = hashlib.sha256(f"{self.study.user_attrs['id']} {title}".encode()).hexdigest()[:40]
+        run_id = quick_launch.start(config, self.runs_dir, key=key, checked=True).id
+        annotate_notes(run_folder(self.runs_dir, run_id), add=[self.search.name])
+        return run_id
+
+    def _watched(self, run_id: str, is_poor: Callable[[int, float], bool]) -> Ended:
+        """Wait for a run to end; stop it when it is poor at an evaluation.
+
+        Args:
+            run_id: of the run.
+            is_poor: given step and value of each new evaluation before the last.
+        """
+        try:
+            return self._watched_there(run_id, is_poor)
+        except RunNotFoundError:
+            return Ended(run_id, "removed", None)
+
+    def _watched_there(self, run_id: str, is_poor: Callable[[int, float], bool]) -> Ended:
+        folder = run_folder(self.runs_dir, run_id)
+        seen, is_pruned, resumes = 0, False, 0
+        while True:
+            wake(self.runs_dir)
+            status = read_status(folder).status
+            found = scalars_frame(folder, self.search.objective, "validation")
+            poor = [is_poor(int(step), float(value)) for step, value in found[["step", "value"]].to_numpy()[seen:]]
+            seen += len(poor)
+            if any(poor) and status == "running" and not is_pruned:
+                is_pruned = True
+                with suppress(ConfigError):  # it ended in this moment
+                    launch.stop(self.runs_dir, run_id)
+            elif status == "interrupted" and resumes < RESUMES:
+                resumes += 1
+                launch.resume(self.runs_dir, run_id)
+            elif status not in OPEN:
+                summary = run_summary(folder)
+                value = summary["metrics"].get(self.search.objective)
+                return Ended(run_id, status, value, is_pruned and status == "stopped", str(summary.get("error") or ""))
+            time.sleep(LOOK_S)
+
+    def _said(self, number: int, ended: Ended) -> str:
+        """Return the line about a trial."""
+        value = "no value" if ended.value is None else f"{self.search.objective} {ended.value:.4f}"
+        how = " (stopped early)" if ended.pruned else "" if ended.status == "finished" else f" ({ended.status})"
+        best = best_trial(self.study)
+        words = "" if best is None else f"; best {best.value:.4f}, trial {best.number + 1}"
+        return f"{self.search.name}: trial {number + 1} of {self.search.trials}: {value}{how}{words}"
+
+
+def best_trial(study: Any) -> Any | None:
+    """Return the best trial that finished, None where none did."""
+    done = study.get_trials(deepcopy=False, states=(optuna().trial.TrialState.COMPLETE,))
+    return study.best_trial if done else None

@@ -1,0 +1,168 @@
+"""The form that starts a search for settings, and the card that says how searches stand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.config import DataConfig
+from dynlora.errors import DynloraError
+from dynlora.jobs import search
+from dynlora.jobs.search import SearchState, arguments
+from dynlora.jobs.sweep import listed
+from dynlora.store import queries
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ui.cards import card, note
+from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels, runs_dir
+from dynlora.viz.ui.toasts import announce
+
+EXAMPLE = "train.lr=5e-4..3e-2:log\nadapter.rank=2..16\nstrategy.name=lora,dynamic"
+FAIR = "train.lr=5e-4..3e-2:log"
+FAIR_EACH = "strategy.name=lora,dynamic"
+OBJECTIVES = ("loss", *(name for name in get_args(DataConfig.model_fields["metric"].annotation) if name != "auto"))
+PRESETS = {"any": "Any settings", "fair": "Tune learning rates fairly"}
+POLL_S = 2.0
+"""Seconds between two looks at a search that runs."""
+
+
+def search_form(runs: pd.DataFrame) -> None:
+    """Draw the form.
+
+    Args:
+        runs: the runs whose settings a search can start from, newest first.
+    """
+    preset = st.segmented_control(
+        "Search", list(PRESETS), default="any", key="search-preset", format_func=PRESETS.__getitem__, required=True,
+        help="Fairly: each method gets a study of its own with as many trials, over the same rates.",
+    )  # fmt: skip
+    words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
+    left, right = st.columns(2)
+    with left:
+        base = st.selectbox(
+            "Settings of", ["", *words], key="search-base", format_func=lambda run_id: words.get(run_id, "Defaults"),
+            help="Settings that all trials share: those of a run, or the defaults.",
+        )  # fmt: skip
+        lines = st.text_area(
+            "Ranges and lists, one key per line", FAIR if preset == "fair" else EXAMPLE, key=f"search-lines-{preset}",
+            height=122, max_chars=5000,
+            help="A range 1e-4..1e-2:log, 0.0..0.3 or 1..16, or a list a,b,c. One value alone holds for all trials.",
+        )  # fmt: skip
+    with right:
+        options = _options(preset)
+    _act(base, lines, options)
+
+
+def _options(preset: str) -> dict[str, Any]:
+    """Draw the options of a search and return them by the command's names."""
+    first, second = st.columns(2)
+    with first:
+        study = st.text_input(
+            "Study", "rates" if preset == "fair" else "search", key=f"search-study-{preset}", max_chars=30,
+            help="Its runs have this tag. A study of this name is continued: more trials are added to it.",
+        )  # fmt: skip
+        trials = st.number_input("Trials", 1, 1000, 20, key="search-trials", help="In all, earlier ones included.")
+    with second:
+        objective = st.selectbox("Objective", OBJECTIVES, key="search-objective")
+        confirm = st.number_input(
+            "Seeds to confirm", 0, 50, 3, key="search-confirm",
+            help="The best trial and the default are trained again with so many other seeds, and compared.",
+        )  # fmt: skip
+    each = st.text_input(
+        "One study for each value of", FAIR_EACH if preset == "fair" else "", key=f"search-each-{preset}",
+        max_chars=200, placeholder="strategy.name=lora,dynamic",
+        help="Each value gets a study of its own with as many trials. Empty: one study.",
+    )  # fmt: skip
+    prunes = st.toggle("Stop trials that do worse than the median", True, key="search-prune")
+    return {
+        "study": study.strip(), "trials": int(trials), "objective": objective, "confirm": int(confirm),
+        "each": each.strip(), "pruner": "median" if prunes else "none",
+    }  # fmt: skip
+
+
+def _act(base: str, lines: str, options: Mapping[str, Any]) -> None:
+    """Show the command, and start the search when asked to."""
+    try:
+        lists = listed(lines)
+        config = dict(queries.run_summary(find_run(base).folder)["config"]) if base else {}
+    except DynloraError as error:
+        st.error(markdown_text(error, 2000))
+        return
+    config.pop("name", None)
+    st.code(_command(base, lists, options), language="bash", wrap_lines=True)
+    if not lists:
+        st.caption("Write one key and its range, such as train.lr=5e-4..3e-2:log.")
+    elif st.button("Start search", key="search-start", type="primary", icon=":material/search:"):
+        with guarded():
+            name = search.start(config, lists, options, runs_dir())
+            announce(f"Search {name} has started", ":material/search:")
+            st.rerun()
+
+
+def _command(base: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    """Return the same on the command line."""
+    parts = ["dynlora", "sweep", "--search"]
+    if base:
+        parts += ["--config", str(find_run(base).folder / "config.yaml")]
+    for key, values in lists.items():
+        parts += ["--set", f"{key}={values}"]
+    return shlex.join([*parts, *arguments(options), "--runs-dir", str(runs_dir())])
+
+
+def show_searches() -> None:
+    """Draw how the searches of this runs folder stand; nothing where none was started from a page."""
+    found = search.searches(runs_dir())
+    if not found:
+        return
+    with card("Searches", "searches"):
+        for one in (one for one in found if one.state != "running"):
+            _ended(one)
+        if any(one.state == "running" for one in found):
+            _running()
+
+
+@st.fragment(run_every=POLL_S)
+def _running() -> None:
+    """Draw the searches that run, again and again; the page is drawn anew when one ends."""
+    now = [one for one in search.searches(runs_dir()) if one.state == "running"]
+    if len(now) != st.session_state.get("searches-running", len(now)):
+        st.session_state.pop("searches-running")
+        st.rerun()
+    st.session_state["searches-running"] = len(now)
+    for one in now:
+        said = markdown_text(one.said, 200) or "loading"
+        st.progress(one.done / max(1, one.of), f"**{markdown_text(one.name, 60)}**: {said}")
+        with st.container(horizontal=True, vertical_alignment="center", key=f"search-{one.name}"):
+            _compare_link(one)
+            if st.button("Stop searching", icon=":material/stop:", key=f"search-stop-{one.name}",
+                         help="The run that trains goes on. A search of this name continues."):  # fmt: skip
+                search.cancel(runs_dir(), one.name)
+                st.rerun()
+
+
+def _ended(one: SearchState) -> None:
+    """Draw what a search came to, the conclusion first."""
+    name, lines = markdown_text(one.name, 60), one.said.splitlines()
+    if one.state == "failed":
+        st.error(f"**{name}**: {markdown_text(one.said, 2000)}")
+        return
+    note(f"**{name}**: {markdown_text(lines[0] if lines else '', 400)}")
+    if len(lines) > 1:
+        with st.expander("Best values, and which settings mattered", key=f"search-said-{one.name}"):
+            st.code("\n".join(lines[1:]).strip(), language="text", wrap_lines=True)
+    _compare_link(one)
+
+
+def _compare_link(one: SearchState) -> None:
+    """Draw the way to the runs of a search on Compare."""
+    runs = list_all()
+    if "tags" not in runs or not len(runs):
+        return
+    own = runs[[any(tag == one.name or tag.startswith(f"{one.name}-") for tag in tags or ()) for tags in runs["tags"]]]
+    if len(own) > 1:
+        ids = ",".join(own["id"].head(200))
+        link("pages/compare.py", f"Compare its {len(own)} runs", runs=ids, section="sweeps")
