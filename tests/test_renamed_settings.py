@@ -49,7 +49,7 @@ def trained(fields: dict[str, object]) -> tuple[dict[str, Any], list[int]]:
 
 def test_every_old_name_is_tried_here() -> None:
     tried = {(name, key) for name, fields in OLD.items() for key in fields}
-    tried |= {("dynamic", "gain_scope"), ("dynamic", "rank_by")}  # beside `promises`, its own old name; a test below has it
+    tried |= {("dynamic", "gain_scope"), ("dynamic", "rank_by")}  # beside `promises`; a test below has them
     assert {(name, key) for name, keys in RENAMED.items() if name for key in keys} <= tried
     assert {("lora", key) for key in RENAMED[""]} <= tried
     assert {(name, key) for name, keys in RENAMED_VALUES.items() for key in keys} <= tried

@@ -50,8 +50,8 @@ RULES: dict[str, str] = {
     "engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
-    "inference integrations/search engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs "
-    "viz/verdict",
+    "inference integrations/search engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks "
+    "viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",

@@ -66,6 +66,9 @@ _ENDED_S = 10.0
 LEFT_AFTER_S = 86_400.0
 """Age, seconds, at which what a killed start left behind is removed."""
 
+RESERVED = ".id"
+"""Ending of the note of an id that a launch is about to take."""
+
 
 @dataclass(frozen=True)
 class RunHandle:
@@ -168,7 +171,9 @@ def _sweep_leftovers(root: Path, incoming: Path) -> None:
     with suppress(OSError):
         found = [entry for entry in root.iterdir() if entry.name.startswith(".new-")]
         found += [
-            entry for entry in incoming.iterdir() if entry.suffix in (".yaml", ENDING) or entry.name.startswith(".")
+            entry
+            for entry in incoming.iterdir()
+            if entry.suffix in (".yaml", RESERVED, ENDING) or entry.name.startswith(".")
         ]
         for entry in found:
             if process.now() - entry.lstat().st_mtime > LEFT_AFTER_S:

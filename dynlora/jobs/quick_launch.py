@@ -19,13 +19,14 @@ from dynlora.config_files import with_absolute_paths
 from dynlora.errors import DynloraError
 from dynlora.jobs import check_requests
 from dynlora.jobs.cli_client import catalog
-from dynlora.jobs.launch import RunHandle, enqueue, launched_once
+from dynlora.jobs.launch import RESERVED, RunHandle, enqueue, launched_once
 from dynlora.jobs.queue import LOG_NAME, is_pending, wake
-from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
+from dynlora.jobs.spawn import Folder, runs_root, spawn_detached, storing
 from dynlora.jobs.start_files import check_start_files, keep_start, start_meta
+from dynlora.safe_files import read_plain, write_text
 from dynlora.store.lifecycle import create_run
 from dynlora.store.meta import meta_of
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import check_run_id, new_run_id, run_folder
 
 BOUNDS: Mapping[str, Any] = {
     "ge": lambda value, bound: value >= bound,
@@ -60,11 +61,14 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
         return enqueue(dict(config), runs_dir, key=key)
     root = runs_root(runs_dir, make=True)
 
-    def make(_: Path) -> str:
+    def make(place: Path) -> str:
+        run_id = _reserved_id(place.with_suffix(RESERVED))
+        if run_folder(root, run_id, must_exist=False).is_dir():
+            return run_id
         text, steps = settings.to_yaml(), settings.train.max_steps(0)
         meta = {**meta_of(settings, found.get("fidelity"), found.get("signals") or {}), **start_meta(settings)}
         fill = partial(keep_start, settings)
-        return create_run(root, config_yaml=text, meta=meta, max_steps=steps, fill=fill).name
+        return create_run(root, run_id=run_id, config_yaml=text, meta=meta, max_steps=steps, fill=fill).name
 
     run_id = launched_once(root, key, make)
     wake(root)
@@ -73,6 +77,17 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
         if not checked and is_pending(folder) and check_requests.ask(root, run_id):
             spawn_detached(check_command(run_id, root), folder / LOG_NAME)
     return RunHandle(run_id, folder)
+
+
+def _reserved_id(note: Path) -> str:
+    """Return the id that a launch takes: noted before the run is made, so that one killed in between finds its run."""
+    known = read_plain(note, 200)
+    if known:
+        return check_run_id(known)
+    run_id = new_run_id()
+    with storing("the note of the run's id"):
+        write_text(note, run_id)
+    return run_id
 
 
 def check_command(run_id: str, runs_dir: Path) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import dynlora
+from tests.tiny import tiny_values
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -29,3 +30,11 @@ def test_a_peft_run_is_recorded(runs_dir: Path) -> None:
     run = dynlora.open_run(runpy.run_path(str(EXAMPLES / "record.py"))["main"](str(runs_dir)))
     assert run.status == "finished"
     assert len(run.signal("importance")) == 40
+
+
+@pytest.mark.journey
+def test_a_search_from_python_ends_with_its_best_trial(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    values = tiny_values(tiny_bert, tiny_data)
+    found = runpy.run_path(str(EXAMPLES / "search.py"))["main"](values, runs_dir)
+    assert len(found["trials"]) == 4
+    assert 5e-4 <= found["best"]["values"]["train.lr"] <= 3e-2

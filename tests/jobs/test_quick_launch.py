@@ -16,6 +16,7 @@ from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import check_requests, launch, quick_launch
 from dynlora.jobs import queue as run_queue
+from dynlora.safe_files import write_text
 from dynlora.store import queries
 from dynlora.training.plan import plan
 from dynlora.training.queued import check_queued
@@ -39,6 +40,26 @@ def values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:
 
 def no_enqueue(*_: object, **__: object) -> None:
     pytest.fail("the whole check was waited for")
+
+
+def test_a_launch_that_is_killed_before_it_notes_its_run_finds_it_again(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def note(path: Path, text: str) -> None:
+        if path.suffix == ".json":
+            raise Killed
+        write_text(path, text)
+
+    config = values(tiny_bert, tiny_data)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(launch, "write_text", note)
+        quick_launch.start(config, runs_dir, key="one")
+    (made,) = queries.list_runs(runs_dir)["id"]
+    assert quick_launch.start(config, runs_dir, key="one").id == made
+    assert len(queries.list_runs(runs_dir)) == 1
 
 
 def test_a_run_is_queued_once_before_anything_is_loaded(

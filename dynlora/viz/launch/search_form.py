@@ -96,11 +96,24 @@ def _act(base: str, lines: str, options: Mapping[str, Any]) -> None:
     st.code(_command(base, lists, options), language="bash", wrap_lines=True)
     if not lists:
         st.caption("Write one key and its range, such as train.lr=5e-4..3e-2:log.")
-    elif st.button("Start search", key="search-start", type="primary", icon=":material/search:"):
+        return
+    st.caption(_size(options))
+    if st.button("Start search", key="search-start", type="primary", icon=":material/search:"):
         with guarded():
             name = search.start(config, lists, options, runs_dir())
             announce(f"Search {name} has started", ":material/search:")
             st.rerun()
+
+
+def _size(options: Mapping[str, Any]) -> str:
+    """Say how many runs these are."""
+    studies = len(options["each"].partition("=")[2].split(",")) if options["each"] else 1
+    runs = studies * (options["trials"] + 1 + 2 * options["confirm"])
+    each = f" in each of {studies} studies" if studies > 1 else ""
+    return (
+        f"{runs:,} runs, one after the other: {options['trials']} trials, the default values, and both again with "
+        f"{options['confirm']} new seeds{each}."
+    )
 
 
 def _command(base: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> str:
