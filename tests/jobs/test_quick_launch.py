@@ -54,9 +54,10 @@ def test_a_launch_that_is_killed_before_it_notes_its_run_finds_it_again(
         write_text(path, text)
 
     config = values(tiny_bert, tiny_data)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(launch, "write_text", note)
+    monkeypatch.setattr(launch, "write_text", note)
+    with pytest.raises(Killed):
         quick_launch.start(config, runs_dir, key="one")
+    monkeypatch.setattr(launch, "write_text", write_text)
     (made,) = queries.list_runs(runs_dir)["id"]
     assert quick_launch.start(config, runs_dir, key="one").id == made
     assert len(queries.list_runs(runs_dir)) == 1

@@ -20,6 +20,9 @@ MOST_SETTINGS = 6
 FEWEST_RUNS = 4
 """Fewer runs are no picture of a search."""
 
+OVER = ("finished", "stopped")
+"""States of the runs that are drawn."""
+
 PANEL = 250
 """Height of a row of panels in pixels."""
 
@@ -40,7 +43,10 @@ def slices(rows: Sequence[Row], metric: str) -> pd.DataFrame:
         rows: of the runs.
         metric: the result.
     """
-    known = [row for row in rows if isinstance((row.get("metrics") or {}).get(metric), int | float)]
+    known = [
+        row for row in rows
+        if row["status"] in OVER and isinstance((row.get("metrics") or {}).get(metric), int | float)
+    ]  # fmt: skip
     found: list[dict[str, Any]] = []
     for key, values in list(swept(known).items())[:MOST_SETTINGS]:
         order = [format_value(value) for value in in_order(values)]
@@ -66,7 +72,8 @@ def figure(table: pd.DataFrame, metric: str, colours: Palette, *, low_is_good: b
         low_is_good: less is better.
     """
     keys = list(dict.fromkeys(table["setting"]))
-    lines = -(-len(keys) // ACROSS)
+    across = min(ACROSS, len(keys))
+    lines = -(-len(keys) // across)
     drawn = theme.figure(colours, PANEL * lines + 20)
     best = _best(table, low_is_good=low_is_good)
     for index, key in enumerate(keys):
@@ -84,15 +91,16 @@ def figure(table: pd.DataFrame, metric: str, colours: Palette, *, low_is_good: b
             hovertemplate=f"%{{customdata[0]}}<br>{plotly_text(title(key), 60)} %{{customdata[1]}}<br>"
             f"{plotly_text(metric, 40)} %{{y:.4f}}<extra></extra>",
         )  # fmt: skip
-        column, line = index % ACROSS, index // ACROSS
-        width, height = 1 / ACROSS, 1 / lines
+        column, line = index % across, index // across
+        width, height = 1 / across, 1 / lines
         look = theme.axis(colours)
+        named = {"font": {"size": 12, "color": colours.muted}}
         drawn.update_layout({
             f"xaxis{end}": {**look, "domain": [column * width + 0.02, (column + 1) * width - 0.02], "anchor": f"y{end}",
-                            "title": {"text": plotly_text(sentence_case(title(key)), 40)}, **_scale(part)},
+                            "title": {**named, "text": plotly_text(sentence_case(title(key)), 40)}, **_scale(part)},
             f"yaxis{end}": {**look, "domain": [1 - (line + 1) * height + 0.16 * height, 1 - line * height - 0.02],
                             "anchor": f"x{end}", "showticklabels": column == 0, **({"matches": "y"} if end else {}),
-                            **({"title": {"text": plotly_text(metric, 40)}} if column == 0 else {})},
+                            **({"title": {**named, "text": plotly_text(metric, 40)}} if column == 0 else {})},
         })  # fmt: skip
     return drawn
 

@@ -147,7 +147,7 @@ def _running() -> None:
         st.rerun()
     st.session_state["searches-running"] = len(now)
     for one in now:
-        said = markdown_text(one.said, 200) or "loading"
+        said = markdown_text(one.said.removeprefix(f"{one.name}: "), 200) or "loading"
         st.progress(one.done / max(1, one.of), f"**{markdown_text(one.name, 60)}**: {said}")
         with st.container(horizontal=True, vertical_alignment="center", key=f"search-{one.name}"):
             _compare_link(one)
