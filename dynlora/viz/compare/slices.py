@@ -78,31 +78,40 @@ def figure(table: pd.DataFrame, metric: str, colours: Palette, *, low_is_good: b
     best = _best(table, low_is_good=low_is_good)
     for index, key in enumerate(keys):
         part, end = table[table["setting"] == key], "" if index == 0 else str(index + 1)
-        is_best = (part["run"] == best).to_numpy()
-        drawn.add_scatter(
-            x=part["place"], y=part["result"], mode="markers", xaxis=f"x{end}", yaxis=f"y{end}",
-            customdata=[(plotly_text(name, 80), plotly_text(value, 60))
-                        for name, value in zip(part["name"], part["value"], strict=True)],
-            marker={
-                "symbol": ["circle" if done else "circle-open" for done in part["finished"]],
-                "size": np.where(is_best, 13, 8), "line": {"width": 1.4, "color": colours.accent},
-                "color": [colours.second if one else colours.accent for one in is_best],
-            },
-            hovertemplate=f"%{{customdata[0]}}<br>{plotly_text(title(key), 60)} %{{customdata[1]}}<br>"
-            f"{plotly_text(metric, 40)} %{{y:.4f}}<extra></extra>",
-        )  # fmt: skip
-        column, line = index % across, index // across
-        width, height = 1 / across, 1 / lines
-        look = theme.axis(colours)
-        named = {"font": {"size": 12, "color": colours.muted}}
-        drawn.update_layout({
-            f"xaxis{end}": {**look, "domain": [column * width + 0.02, (column + 1) * width - 0.02], "anchor": f"y{end}",
-                            "title": {**named, "text": plotly_text(sentence_case(title(key)), 40)}, **_scale(part)},
-            f"yaxis{end}": {**look, "domain": [1 - (line + 1) * height + 0.16 * height, 1 - line * height - 0.02],
-                            "anchor": f"x{end}", "showticklabels": column == 0, **({"matches": "y"} if end else {}),
-                            **({"title": {**named, "text": plotly_text(metric, 40)}} if column == 0 else {})},
-        })  # fmt: skip
+        drawn.add_scatter(xaxis=f"x{end}", yaxis=f"y{end}", **_dots(part, best, metric, colours))
+        drawn.update_layout(_axes(part, metric, colours, index, (across, lines)))
     return drawn
+
+
+def _dots(part: pd.DataFrame, best: str, metric: str, colours: Palette) -> dict[str, Any]:
+    """Return the points of a panel."""
+    is_best = (part["run"] == best).to_numpy()
+    names = [(plotly_text(name, 80), plotly_text(value, 60)) for name, value in part[["name", "value"]].to_numpy()]
+    return {
+        "x": part["place"], "y": part["result"], "mode": "markers", "customdata": names,
+        "marker": {
+            "symbol": ["circle" if done else "circle-open" for done in part["finished"]],
+            "size": np.where(is_best, 13, 8), "line": {"width": 1.4, "color": colours.accent},
+            "color": [colours.second if one else colours.accent for one in is_best],
+        },
+        "hovertemplate": f"%{{customdata[0]}}<br>{plotly_text(title(part['setting'].iloc[0]), 60)} %{{customdata[1]}}<br>"
+        f"{plotly_text(metric, 40)} %{{y:.4f}}<extra></extra>",
+    }  # fmt: skip
+
+
+def _axes(part: pd.DataFrame, metric: str, colours: Palette, index: int, panels: tuple[int, int]) -> dict[str, Any]:
+    """Return the axes of a panel at its place among (across, lines) panels; all share the scale of the result."""
+    (column, line), end = (index % panels[0], index // panels[0]), "" if index == 0 else str(index + 1)
+    width, height, look = 1 / panels[0], 1 / panels[1], theme.axis(colours)
+    about = {**look["title"], "text": plotly_text(sentence_case(title(part["setting"].iloc[0])), 40)}
+    result = {**look["title"], "text": plotly_text(metric, 40)} if column == 0 else look["title"]
+    across = [column * width + 0.02, (column + 1) * width - 0.02]
+    up = [1 - (line + 0.84) * height, 1 - line * height - 0.02]
+    return {
+        f"xaxis{end}": {**look, "domain": across, "anchor": f"y{end}", "title": about, **_scale(part)},
+        f"yaxis{end}": {**look, "domain": up, "anchor": f"x{end}", "showticklabels": column == 0, "title": result,
+                        **({"matches": "y"} if end else {})},
+    }  # fmt: skip
 
 
 def _scale(part: pd.DataFrame) -> dict[str, Any]:
