@@ -86,6 +86,7 @@ def figure(table: pd.DataFrame, metric: str, colours: Palette, *, low_is_good: b
 def _dots(part: pd.DataFrame, best: str, metric: str, colours: Palette) -> dict[str, Any]:
     """Return the points of a panel."""
     is_best = (part["run"] == best).to_numpy()
+    about = plotly_text(title(part["setting"].iloc[0]), 60)
     names = [(plotly_text(name, 80), plotly_text(value, 60)) for name, value in part[["name", "value"]].to_numpy()]
     return {
         "x": part["place"], "y": part["result"], "mode": "markers", "customdata": names,
@@ -94,7 +95,7 @@ def _dots(part: pd.DataFrame, best: str, metric: str, colours: Palette) -> dict[
             "size": np.where(is_best, 13, 8), "line": {"width": 1.4, "color": colours.accent},
             "color": [colours.second if one else colours.accent for one in is_best],
         },
-        "hovertemplate": f"%{{customdata[0]}}<br>{plotly_text(title(part['setting'].iloc[0]), 60)} %{{customdata[1]}}<br>"
+        "hovertemplate": f"%{{customdata[0]}}<br>{about} %{{customdata[1]}}<br>"
         f"{plotly_text(metric, 40)} %{{y:.4f}}<extra></extra>",
     }  # fmt: skip
 
