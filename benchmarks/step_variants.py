@@ -76,8 +76,8 @@ class Setting:
         return parse_config(values)
 
 
-def write_data(folder: Path) -> None:
-    """Write rows that are longer than any length that is measured, so that every row is cut to it exactly."""
+def write_data(folder: Path, words: int = 200) -> None:
+    """Write rows of so many words, more than any length that is measured: every row is cut to it exactly."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for name, rows in (("train", TRAIN_ROWS), ("validation", HELD_OUT_ROWS)):
@@ -85,7 +85,7 @@ def write_data(folder: Path) -> None:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
             for row in range(rows):
-                writer.writerow([" ".join(rng.choice(WORDS, 200)), ("bad", "good")[row % 2]])
+                writer.writerow([" ".join(rng.choice(WORDS, words)), ("bad", "good")[row % 2]])
 
 
 class OurStep:
@@ -293,6 +293,24 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 1536,
         "vocab_size": 49152,
         "max_position_embeddings": 2048,
-    }
+    },
+    "llama-1b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 8192,
+        "vocab_size": 128256,
+        "max_position_embeddings": 2048,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 128,
+        "vocab_size": 64,
+        "max_position_embeddings": 2048,
+    },
 }
 """Shapes of models whose weights a machine may lack: the time of a step does not hang on them."""
