@@ -37,8 +37,9 @@ def test_every_run_with_a_result_is_in_every_panel() -> None:
 
 def test_the_best_is_a_finished_run_and_is_marked_by_its_id_not_its_name() -> None:
     drawn = figure(slices(ROWS, "loss"), "loss", LIGHT, low_is_good=True)
-    assert len(drawn.data) == 2
-    for panel in drawn.data:
+    panels = list(drawn.select_traces())
+    assert len(panels) == 2
+    for panel in panels:
         large = np.array(panel.marker.size) > 8
         assert large.sum() == 1
         assert panel.y[int(np.flatnonzero(large)[0])] == 0.3

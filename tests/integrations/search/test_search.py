@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +15,8 @@ from dynlora.cli.search import words
 from dynlora.integrations.search.driver import Driver
 from dynlora.integrations.search.request import Request, searches
 from dynlora.integrations.search.run import STUDIES_DIR, study_file
-from dynlora.integrations.search.study import opened, optuna
+from dynlora.integrations.search.study import optuna
+from dynlora.jobs import spawn
 from dynlora.store.notes import read_notes
 from dynlora.store.queries import list_runs
 from tests.command_line import document, run
@@ -23,15 +24,11 @@ from tests.tiny import tiny_arguments, tiny_values
 from tests.waiting import until
 
 
-def trials_of(runs: Path, name: str) -> list[Any]:
-    """Return the trials in the file of a study, none where there is no file yet."""
-    file = study_file(runs, name)
-    if not file.exists():
-        return []
-    try:
-        return opened(file, sampler="random", pruner="none", direction="minimize", seed=0).trials
-    except ValueError:  # a line is being written
-        return []
+@pytest.fixture(autouse=True)
+def _leave_no_child() -> Iterator[None]:
+    """Wait for the processes of runs that ended: their last breath is longer than their last record."""
+    yield
+    until(lambda: spawn.reap() or not spawn._children, "all processes have ended")
 
 
 @pytest.mark.journey
