@@ -44,12 +44,12 @@ def test_the_best_is_a_finished_run_and_is_marked_by_its_id_not_its_name() -> No
         assert large.sum() == 1
         assert panel.y[int(np.flatnonzero(large)[0])] == 0.3
         assert list(panel.marker.symbol).count("circle-open") == 1
-    assert drawn.layout.xaxis.type == "log", "rates reach over decades"
+    assert drawn.to_dict()["layout"]["xaxis"]["type"] == "log", "rates reach over decades"
 
 
 def test_panels_share_the_scale_of_the_result() -> None:
     drawn = figure(slices(ROWS, "loss"), "loss", LIGHT, low_is_good=True)
-    assert drawn.layout.yaxis2.matches == "y"
+    assert drawn.to_dict()["layout"]["yaxis2"]["matches"] == "y"
 
 
 def test_texts_stand_in_an_order_with_their_names() -> None:
@@ -58,8 +58,8 @@ def test_texts_stand_in_an_order_with_their_names() -> None:
     ]
     table = slices(rows, "loss")
     drawn = figure(table, "loss", LIGHT, low_is_good=True)
-    axis = drawn.layout[f"xaxis{list(dict.fromkeys(table['setting'])).index('model.name') + 1}"]
-    assert list(axis.ticktext) == ["x", "y", "z"]
+    axis = drawn.to_dict()["layout"][f"xaxis{list(dict.fromkeys(table['setting'])).index('model.name') + 1}"]
+    assert list(axis["ticktext"]) == ["x", "y", "z"]
 
 
 def test_the_caption_names_the_best_values_the_edge_and_the_luck() -> None:

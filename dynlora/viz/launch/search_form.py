@@ -152,7 +152,7 @@ def _running() -> None:
         with st.container(horizontal=True, vertical_alignment="center", key=f"search-{one.name}"):
             _compare_link(one)
             if st.button("Stop searching", icon=":material/stop:", key=f"search-stop-{one.name}",
-                         help="The run that trains goes on. A search of this name continues."):  # fmt: skip
+                         help="The run that trains continues. A search of this name continues."):  # fmt: skip
                 search.cancel(runs_dir(), one.name)
                 st.rerun()
 
