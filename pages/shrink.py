@@ -12,7 +12,7 @@ from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picke
 
 frame.enter()
 model_client.prepare_model()
-run = run_picker.pick_run(suits=run_picker.has_model)
+run = run_picker.pick_run(suits=shrink_cards.has_adapter)
 with frame.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)

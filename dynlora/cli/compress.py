@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import click
 
 from dynlora.cli.conclusions import lora_config
 from dynlora.cli.options import configured, in_runs, reports
+from dynlora.config import RunConfig
 from dynlora.config_files import load_config
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DynloraError
 from dynlora.store.compressions import Compressed, Size
+from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
@@ -95,9 +98,25 @@ class Asked:
         return Path(self.run_id).expanduser().resolve().name if self.is_brought else self.run_id
 
     @property
+    def adapter(self) -> Path | None:
+        """The folder that PEFT wrote: the one that is named, or that of a recorded run; None for a run of our own."""
+        folder = Path(self.run_id).expanduser()
+        if (folder / "adapter_config.json").is_file():
+            return folder
+        return None if self.recorded is None else recorded_adapter(self.recorded)
+
+    @property
+    def recorded(self) -> Path | None:
+        """The folder of a run that was recorded and left its adapter; None for anything else."""
+        with suppress(DynloraError):
+            folder = run_folder(self.runs_dir, self.run_id)
+            return folder if recorded_adapter(folder) else None
+        return None
+
+    @property
     def is_brought(self) -> bool:
-        """Whether the adapter is a folder that PEFT wrote, and no run."""
-        return (Path(self.run_id).expanduser() / "adapter_config.json").is_file()
+        """Whether the adapter is a folder that PEFT wrote, and no run that was trained here."""
+        return self.adapter is not None
 
 
 def shrink(asked: Asked) -> tuple[Any, str]:
@@ -119,8 +138,11 @@ def shrink(asked: Asked) -> tuple[Any, str]:
     wanted = subject.sizes(asked.which, _plan(asked))
     found = _last(_until_worse(wanted, None if asked.curve or asked.budget else asked.limit))
     chosen = _chosen(found, asked)
-    if folder is not None and asked.curve:  # a part of the sizes says nothing of the smallest that is good enough
-        _keep(folder, found)
+    if asked.recorded is not None:
+        found = replace(found, step=run_summary(asked.recorded)["step"])
+    place = folder or asked.recorded
+    if place is not None and asked.curve:  # a part of the sizes says nothing of the smallest that is good enough
+        _keep(place, found)
     if chosen is None and (asked.out is not None or asked.recover is not None):
         raise ConfigError(f"--tolerance {asked.limit:g}: no size was shown good enough; raise it, or give --budget")
     written = made = None
@@ -131,8 +153,8 @@ def shrink(asked: Asked) -> tuple[Any, str]:
             subject, found, chosen, asked.recover, run=folder, name=asked.name, runs_dir=asked.runs_dir
         )
     document = {"id": asked.run_id, **_document(found, chosen, asked), "written": written, "recovery": made}
-    if chosen is not None and folder is not None:
-        document["chosen"]["lora_config"] = lora_config(run_summary(folder), found.ranks_of(chosen))
+    if chosen is not None and place is not None:
+        document["chosen"]["lora_config"] = lora_config(run_summary(place), found.ranks_of(chosen))
     return document, "\n".join(_lines(found, chosen, asked, made))
 
 
@@ -153,9 +175,26 @@ def _subject(asked: Asked) -> Any:
         return Compression.of_run(folder, which=asked.which, rows=asked.rows, weighting=asked.weighting)
     from dynlora.inference.brought import load_folder
 
-    settings = load_config(asked.config, asked.overrides)
-    model, data = load_folder(Path(asked.run_id).expanduser(), settings)
+    settings = _settings(asked)
+    model, data = load_folder(asked.adapter or Path(asked.run_id), settings)
     return Compression.of_model(settings, model, data, rows=asked.rows, weighting=asked.weighting)
+
+
+def _settings(asked: Asked) -> RunConfig:
+    """Return what names base model and rows of a brought adapter; a recorded run knows its base model.
+
+    Raises:
+        ConfigError: when nothing names the rows of a recorded run.
+    """
+    if asked.recorded is None:
+        return load_config(asked.config, asked.overrides)
+    if asked.config is None and not any(one.startswith(("data.path=", "data.name=")) for one in asked.overrides):
+        raise ConfigError(
+            f"compress {asked.run_id}: the run was recorded, so its rows are not known here; add "
+            "--set data.path=FILE, and data.text and data.label where they are named otherwise"
+        )
+    base = run_summary(asked.recorded)["config"]["model"]["name"]
+    return load_config(asked.config, [f"model.name={base}", *asked.overrides])
 
 
 def _plan(asked: Asked) -> list[tuple[str, float]]:

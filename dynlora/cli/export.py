@@ -10,6 +10,7 @@ from dynlora.cli.commands import Report
 from dynlora.cli.formatting import format_metrics
 from dynlora.errors import DynloraError
 from dynlora.store.lifecycle import annotate
+from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 
 
@@ -24,6 +25,8 @@ def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) 
         annotate(folder, meta={f"export_{format_}_{which}": kept})
     except (DynloraError, OSError) as error:
         found["not_stored"] = str(error)
+    if recorded_adapter(folder):
+        return found, f"wrote {out} (peft): the adapter of a recorded run, as PEFT wrote it when training ended"
     return found, (
         f"wrote {out} ({format_}, {which}); averaging the gates changed logits by at most "
         f"{found['max_abs_logit_gap']:.2e}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
 from dynlora.jobs.spawn import storing
+from dynlora.safe_files import open_plain
 from dynlora.store import queries
 from dynlora.store.origin import Origin, write_origin
+from dynlora.store.recorded import recorded_adapter
 from dynlora.training.inputs import read_data
 from dynlora.training.staged_folder import staged
 
@@ -49,6 +52,8 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
     """
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
+    if recorded := recorded_adapter(folder):
+        return _export_recorded(folder, recorded, out, format, which)
     with staged(out) as staging:
         config, model = read_run_config(folder), load_run(folder, which)
         report = {"folder": str(out), "format": format, "which": which, **_bake(config, model)}
@@ -60,6 +65,29 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
                 write_origin(staging, Origin(folder.name, name, which, model.step, whole, whole))
             describe(staging, folder, config, model, report)
     return report
+
+
+def _export_recorded(folder: Path, adapter: Path, out: Path, format: str, which: str) -> dict[str, Any]:
+    """Write the adapter that a recorded run left, file by file as PEFT wrote it; nothing of it is loaded.
+
+    Raises:
+        ConfigError: for a format that needs the base model.
+    """
+    if format != "peft":
+        raise ConfigError(
+            f"--format {format}: {folder.name} was recorded, and only its adapter is here; export it as peft and "
+            "merge it with PEFT's merge_and_unload"
+        )
+    with staged(out) as staging, storing(f"the export to {out}"):
+        for file in sorted(adapter.iterdir()):
+            source, _ = open_plain(file)
+            with source, (staging / file.name).open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+    metrics = queries.run_summary(folder)["metrics"]
+    return {
+        "folder": str(out), "format": format, "which": which, "baked": False, "max_abs_logit_gap": 0.0,
+        "metrics_before": metrics, "metrics_after": metrics,
+    }  # fmt: skip
 
 
 def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, format: str) -> None:

@@ -25,6 +25,8 @@ class Observed:
         lora_B: (d_out, r).
         lora_E: AdaLoRA's factors, (r, 1), zero where a component is masked; None in plain LoRA.
         scaling: alpha / r.
+        layer: PEFT's own module.
+        adapter: name of the adapter in use.
     """
 
     info: ModuleInfo
@@ -32,6 +34,8 @@ class Observed:
     lora_B: Tensor
     lora_E: Tensor | None
     scaling: float
+    layer: Any
+    adapter: str
 
     @property
     def rank(self) -> int:
@@ -67,11 +71,11 @@ def observed(model: nn.Module) -> list[Observed]:
     """Return the adapted modules of a model, in order; LoRA and AdaLoRA of its active adapter."""
     found = {name: module for name, module in model.named_modules() if _active(module) is not None}
     shapes = {name.removeprefix(PREFIX): _shape(module) for name, module in found.items()}
-    infos = {info.name: info for info in describe_modules(_base_of(model), shapes)}
+    infos = {info.name: info for info in describe_modules(base_of(model), shapes)}
     return [_one(infos[name.removeprefix(PREFIX)], module) for name, module in found.items()]
 
 
-def _base_of(model: nn.Module) -> nn.Module:
+def base_of(model: nn.Module) -> nn.Module:
     """Return the model that PEFT wrapped; one that took `add_adapter` is its own."""
     get: Any = getattr(model, "get_base_model", None)
     return get() if get is not None else model
@@ -101,10 +105,11 @@ def _shape(module: Any) -> tuple[int, int]:
 
 def _one(info: ModuleInfo, module: Any) -> Observed:
     A, B = _factors(module)
-    name = _active(module)
+    name = _active(module) or ""
     if not hasattr(module, "lora_E"):
-        return Observed(info, A, B, None, float(module.scaling[name]))
-    return Observed(info, A, B, module.lora_E[name], float(module.scaling[name]) / float(module.ranknum[name]))
+        return Observed(info, A, B, None, float(module.scaling[name]), module, name)
+    scaling = float(module.scaling[name]) / float(module.ranknum[name])
+    return Observed(info, A, B, module.lora_E[name], scaling, module, name)
 
 
 def scalings(modules: list[Observed]) -> Mapping[str, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,10 +27,13 @@ from dynlora import tasks
 from dynlora.config import parse_config
 from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
 from dynlora.errors import ConfigError
+from dynlora.integrations.ablation import ablated
 from dynlora.integrations.observed import Observed, observed, scalings
 from dynlora.own_loop.trainer_callback import evaluated
 from dynlora.safe_files import read_json, write_text
+from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
+from dynlora.store.recorded import ADAPTER_DIR
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, run_folder
 from dynlora.store.writer import RunWriter
@@ -67,7 +71,10 @@ class RecordCallback(TrainerCallback):
         is_broken: whether recording ended early.
     """
 
-    def __init__(self, name: str, runs_dir: str | Path = "runs", *, data: str = "recorded", every: int = 10) -> None:
+    def __init__(
+        self, name: str, runs_dir: str | Path = "runs", *, data: str = "recorded", every: int = 10,
+        keep_adapter: bool = True, ablate_rows: int = 0,
+    ) -> None:  # fmt: skip
         """Record into a new run below `runs_dir`.
 
         Args:
@@ -75,12 +82,18 @@ class RecordCallback(TrainerCallback):
             runs_dir: folder of the runs; made when missing.
             data: name of the data, for people: runs of one name are compared with each other.
             every: steps between two looks at norms and effective ranks.
+            keep_adapter: whether the trained adapter is written into the run's folder, for *Shrink* and export.
+            ablate_rows: held-out examples on which each module is switched off when training ends; 0 ablates nothing.
+                It takes a pass over them for each module.
 
         Raises:
-            ConfigError: when `every` is below 1.
+            ConfigError: when `every` is below 1, or `ablate_rows` below 0.
         """
         if every < 1:
             raise ConfigError(f"every={every}: must be at least 1")
+        if ablate_rows < 0:
+            raise ConfigError(f"ablate_rows={ablate_rows}: must be 0, for none, or a number of held-out examples")
+        self.keep_adapter, self.ablate_rows = keep_adapter, ablate_rows
         self.name, self.runs_dir, self.data, self.every = name, Path(runs_dir), data, every
         self.folder: Path | None = None
         self.is_broken = False
@@ -188,16 +201,39 @@ class RecordCallback(TrainerCallback):
     @never_failing
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
         """End the run: finished, or stopped where the Trainer was told to stop early."""
-        if self._writer is not None:
-            self._writer.set_meta("params", _parameters(self._modules))
-            self._writer.finish("finished" if state.global_step >= state.max_steps else "stopped")
-            self._writer = None
+        if self._writer is None or self.folder is None:
+            return
+        writer, self._writer = self._writer, None
+        writer.set_meta("params", _parameters(self._modules))
+        try:
+            if self.keep_adapter:
+                write_adapter(of["model"], self.folder)
+            if self.ablate_rows:
+                self._ablate(self.folder, state.global_step, args.seed, of["model"], of.get("eval_dataloader"))
+        finally:
+            writer.finish("finished" if state.global_step >= state.max_steps else "stopped")
+
+    def _ablate(self, folder: Path, step: int, seed: int, model: nn.Module, batches: Any) -> None:
+        """Switch each module off, and keep what the held-out examples lose."""
+        if batches is None:
+            raise ConfigError("no module was ablated, as the Trainer evaluated nothing; give it an eval_strategy")
+        found = ablated(model, self._modules, batches, rows=self.ablate_rows, step=step, seed=seed)
+        keep_knockouts(folder / KNOCKOUT_NAME, found)
 
     def close(self) -> None:
         """Let go of the run without ending it: it counts as interrupted. Of a run that has ended nothing is left."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def write_adapter(model: Any, folder: Path) -> None:
+    """Write PEFT's adapter of a model into a run's folder, whole or not at all; weights as safetensors."""
+    aside = folder / f".{ADAPTER_DIR}"
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    shutil.rmtree(folder / ADAPTER_DIR, ignore_errors=True)
+    aside.rename(folder / ADAPTER_DIR)
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

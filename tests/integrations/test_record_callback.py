@@ -15,8 +15,11 @@ from dynlora.integrations.transformers import RecordCallback
 from dynlora.store import queries
 from tests.own_loop.test_attached import classifier
 from tests.own_loop.test_trainer_callback import STEPS, Rows, arguments
-from tests.pages.app import RUN_PAGES, open_page
+from tests.pages.app import RUN_PAGES, charts, open_page, words
+from tests.pages.conftest import _dashboard
 from tests.tiny_lm import byte_tokenizer, tiny_decoder
+
+__all__ = ["_dashboard"]  # a fixture: pages see the runs folder of the test
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing:FutureWarning"
@@ -133,7 +136,9 @@ def test_the_run_opens_on_every_page(tiny_bert: Path, tmp_path: Path, runs_dir: 
     trained(adapted(tiny_bert), tmp_path, [callback])
     assert callback.folder is not None
     for page in RUN_PAGES:
-        open_page(page, run=callback.folder.name)
+        assert "may be out of date" not in words(open_page(page, run=callback.folder.name)), page
+    assert open_page("run", run=callback.folder.name).title[0].value == "mine"
+    assert charts(open_page("capacity", run=callback.folder.name))
     for page in ("home", "runs", "compare"):
         open_page(page)
 

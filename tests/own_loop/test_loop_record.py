@@ -12,7 +12,10 @@ from dynlora.errors import ConfigError
 from dynlora.store import queries
 from tests.own_loop.test_attached import STEPS, attached_to, batch, classifier, logits, trained
 from tests.own_loop.test_trainer_callback import trainer_of
-from tests.pages.app import RUN_PAGES, open_page
+from tests.pages.app import RUN_PAGES, charts, open_page, words
+from tests.pages.conftest import _dashboard
+
+__all__ = ["_dashboard"]  # a fixture: pages see the runs folder of the test
 
 
 def test_steps_are_recorded_and_change_nothing(tiny_bert: Path, runs_dir: Path) -> None:
@@ -42,7 +45,8 @@ def test_steps_are_recorded_and_change_nothing(tiny_bert: Path, runs_dir: Path) 
     summary = queries.run_summary(record.folder)
     assert (summary["strategy"], summary["config"]["strategy"]["moves"]) == ("dynamic", 4)
     for page in RUN_PAGES:
-        open_page(page, run=record.folder.name)
+        assert "may be out of date" not in words(open_page(page, run=record.folder.name)), page
+    assert charts(open_page("capacity", run=record.folder.name))
 
 
 def test_a_loop_that_ends_early_is_stopped_or_interrupted(tiny_bert: Path, runs_dir: Path) -> None:

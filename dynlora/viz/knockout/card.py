@@ -103,7 +103,10 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
         note("The run has not trained any step yet.")
         return
     if not has_model(run.folder):
-        note("This run has no saved adapter, so no new measurement is possible.")
+        note(
+            "This run has no saved adapter, so no new measurement is possible. A recorded run is ablated in its own "
+            "script: RecordCallback(..., ablate_rows=256)."
+        )
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
         size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from dynlora.inference.kept_files import compress_file, compress_target, keep_ra
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store.compressions import Compressed, Size, read_compressed
+from dynlora.store.recorded import recorded_adapter
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.text import percent
 from dynlora.viz.ranks import model as ranks_model
@@ -60,6 +62,11 @@ class Shown:
     tolerance: float
 
 
+def has_adapter(folder: Path) -> bool:
+    """Say whether a run has an adapter: of its own, or one that it recorded."""
+    return has_model(folder) or recorded_adapter(folder) is not None
+
+
 def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
     """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from."""
     found = read_compressed(compress_file(run.folder))
@@ -69,6 +76,12 @@ def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
 
 def measuring(run: Chosen, found: Compressed | None) -> None:
     """Draw what measures the sizes, and how far it has come."""
+    if recorded_adapter(run.folder):
+        note(
+            "This run was recorded, so its rows are not known here. Measure its sizes on the command line, with the "
+            f"rows that it was evaluated on: dynlora compress {run.id} --curve --set data.path=FILE"
+        )
+        return
     if is_read_only() or not has_model(run.folder):
         why = "This dashboard is read-only." if is_read_only() else "This run has no saved adapter."
         note(f"{why} No new measurement is possible.")
