@@ -1,0 +1,62 @@
+"""The ranks of a model as a PNG: a cell for each module in the colours of the theme, whatever the model's size."""
+
+from __future__ import annotations
+
+import io
+import math
+from itertools import product
+
+import pytest
+from PIL import Image
+
+from dynlora.store.rows import ModuleRow
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.rank_image import rank_image
+
+KINDS = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
+
+
+def modules(layers: int) -> list[ModuleRow]:
+    return [ModuleRow(f"layers.{n}.{kind}", n, kind, 8, 8, 8) for n, kind in product(range(layers), KINDS)]
+
+
+def opened(png: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def colours(image: Image.Image) -> set[str]:
+    return {"#{:02X}{:02X}{:02X}".format(*colour) for _, colour in image.getcolors(2**24) or []}  # pyright: ignore
+
+
+def test_each_rank_has_its_colour_of_the_scale() -> None:
+    image = opened(rank_image(modules(2), [0, 1, 2, 3, 4, 8], "Rank of each module after step 3"))
+    expected = {theme.shade(theme.LIGHT, rank / 8).upper() for rank in (0, 1, 2, 3, 4, 8)}
+    assert expected <= colours(image)
+    assert theme.LIGHT.panel in colours(image)
+    assert image.getpixel((image.width - 1, image.height - 1)) == (255, 255, 255)
+
+
+def test_it_is_small_and_the_same_each_time() -> None:
+    ranks = [float(n % 9) for n in range(36)]
+    assert rank_image(modules(12), ranks, "x") == rank_image(modules(12), ranks, "x")
+    assert len(rank_image(modules(12), ranks, "x")) < 40_000
+
+
+def test_a_longer_name_widens_the_picture_and_a_long_title_is_cut() -> None:
+    short = opened(rank_image(modules(2), [1.0] * 6, "x"))
+    odd = [ModuleRow("a", None, "a_module_with_a_very_long_name", 8, 8, 8)]
+    wide = opened(rank_image([*modules(2), *odd], [1.0] * 7, "x"))
+    assert wide.width > short.width + 60
+    assert wide.height > short.height, "what is in no layer has a row of its own"
+    assert opened(rank_image(modules(1), [1.0] * 3, "t" * 5000)).width < 1000
+
+
+@pytest.mark.parametrize(("layers", "ranks"), [(0, []), (1, [math.nan] * 3), (1, [0.0] * 3), (400, [1.0] * 1200)])
+def test_any_model_can_be_drawn(layers: int, ranks: list[float]) -> None:
+    image = opened(rank_image(modules(layers), ranks, ""))
+    assert 0 < image.height < 3000
+
+
+def test_dark_is_dark() -> None:
+    image = opened(rank_image(modules(1), [1.0, 2.0, 3.0], "x", theme.DARK))
+    assert theme.DARK.panel in colours(image)
