@@ -28,6 +28,12 @@ GENERATIVE = ("causal_lm",)
 NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Tracker = Literal["tensorboard", "trackio", "mlflow", "wandb", "aim"]
+
+
+def _parts(value: Any) -> Any:
+    """Take a text as a list of what its commas separate."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -97,7 +103,7 @@ class DataConfig(Section):
     max_train: int | None = Field(None, ge=1, description="Maximum number of training examples.")
     max_eval: int | None = Field(None, ge=1, description="Maximum number of held-out examples.")
     max_length: int = Field(
-        128, ge=4, le=8192, description=("Maximum length of a text in tokens; longer texts are truncated.")
+        128, ge=4, le=8192, description="Maximum length of a text in tokens; longer texts are truncated."
     )
     packing: bool = Field(
         False,
@@ -171,7 +177,7 @@ class AdapterConfig(Section):
     """How much capacity there is to spend, and where."""
 
     rank: int = Field(
-        8, ge=1, le=1024, description=("Rank of uniform LoRA; it sets the budget, in components per module.")
+        8, ge=1, le=1024, description="Rank of uniform LoRA; it sets the budget, in components per module."
     )
     alpha: float | None = Field(None, gt=0, description="Scaling is alpha / rank; empty: 2 × rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input, probability.")
@@ -180,12 +186,7 @@ class AdapterConfig(Section):
         description="What to adapt: attention, mlp or all (linear modules of the blocks), or endings of module names "
         "such as q_proj; empty: all.",
     )
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _one_text(cls, value: Any) -> Any:
-        """Take a text as a list of what its commas separate."""
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    _one_text = field_validator("targets", mode="before")(_parts)
 
     @property
     def lora_alpha(self) -> float:
@@ -223,17 +224,15 @@ class TrainConfig(Section):
 
     steps: int | None = Field(None, ge=1, le=10_000_000, description="Optimizer steps; empty: 400, or from epochs.")
     epochs: float | None = Field(
-        None, gt=0, le=10_000, description=("Passes over the training examples, instead of steps.")
+        None, gt=0, le=10_000, description="Passes over the training examples, instead of steps."
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="Examples per forward pass, over all processes.")
     lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate of the adapters.")
     head_lr: float | None = Field(None, gt=0, le=10, description="Peak learning rate of the head; empty: lr.")
     warmup: float = Field(
-        0.06, ge=0, lt=1, description=("Fraction of the steps in which the learning rate rises, 0 to 1.")
+        0.06, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises, 0 to 1."
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description=("Shape of the learning rate after warm-up.")
-    )
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Learning rate after warm-up.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; empty: no clipping.")
     grad_accum: int = Field(1, ge=1, le=4096, description="Forward passes per optimizer step.")
@@ -274,6 +273,8 @@ class LogConfig(Section):
         32, ge=0, le=10_000, description="Held-out prompts that a language model continues at each evaluation; 0: none."
     )
     generate_max: int = Field(128, ge=1, le=8192, description="Most tokens that are generated after a prompt.")
+    to: tuple[Tracker, ...] | None = Field(None, description="Trackers to write to while training; empty: none.")
+    _one_text = field_validator("to", mode="before")(_parts)
 
 
 class RunConfig(Section):

@@ -128,7 +128,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     """
     first = error.errors(include_url=False)[0]
     kind, value = first["type"], first.get("input")
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    key = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "[key]")
     name = prefix + key
     shown = f"{name}: " if isinstance(value, Mapping) else f"{name}={_short(value)}: "
     if kind == "extra_forbidden":

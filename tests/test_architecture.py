@@ -316,6 +316,10 @@ OPTIONAL = {
     "dynlora/integrations/search/study.py": "search",
     "dynlora/assets/gguf_llama.py": "gguf",
     "dynlora/data_files/binary_file.py": "excel",
+    **{
+        f"dynlora/integrations/trackers/{name}.py": name
+        for name in ("tensorboard", "trackio", "mlflow", "wandb", "aim")
+    },
 }
 """Files that import what only an extra of that name brings, each after it has looked whether it is there."""
 

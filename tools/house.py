@@ -50,11 +50,12 @@ RULES: dict[str, str] = {
     "engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
-    "inference integrations/search engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks "
-    "viz/report viz/runs viz/verdict",
+    "inference integrations/search integrations/trackers engine/loop viz/kit viz/advice "
+    "viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",
+    "integrations/trackers": "errors jobs store viz/kit",
     "api": "config config_files errors store training own_loop",
     "viz/kit": "store",
     "viz/ui/browser": "",
@@ -87,11 +88,13 @@ RULES: dict[str, str] = {
 
 _GROUND = "config config_files errors safe_files assets peft_adapter"
 _ENGINE = "tasks engine engine/* strategies strategies/*"
+_TRACKERS = "integrations/trackers"
 
 FREE_OF: dict[str, str] = {
-    "torch": f"{_GROUND} data_files store jobs server viz/* pages",
-    "streamlit": f"{_GROUND} data_files store jobs {_ENGINE} training inference cli api own_loop viz/kit viz/methods",
-    "plotly": f"{_GROUND} data_files store jobs {_ENGINE} training inference server cli api own_loop pages",
+    "torch": f"{_GROUND} data_files store jobs server {_TRACKERS} viz/* pages",
+    "streamlit": f"{_GROUND} data_files store jobs {_ENGINE} training inference cli api own_loop {_TRACKERS} viz/kit "
+    "viz/methods",
+    "plotly": f"{_GROUND} data_files store jobs {_ENGINE} training inference server cli api own_loop {_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
     "sqlite3": f"{_GROUND} data_files jobs {_ENGINE} training inference server cli api viz/* pages",
 }

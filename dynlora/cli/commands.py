@@ -14,12 +14,14 @@ from dynlora import assets
 from dynlora.cli.conclusions import conclusions
 from dynlora.cli.formatting import format_method, format_metrics, format_summary
 from dynlora.cli.options import DEFAULT_RUNS_DIR
+from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim
 from dynlora.jobs.spawn import log_from_here
+from dynlora.jobs.trackers import check_trackers
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
@@ -79,6 +81,7 @@ def train(
             and data already. None leaves that to another process.
     """
     settings = with_run_folder(read_config(config, overrides, name), runs_dir)
+    check_trackers(settings.log.to)
     fetch(settings)
     from dynlora.training import run as training
 
@@ -139,8 +142,8 @@ def show(*, run_id: str, runs_dir: Path) -> Report:
     """Show one run."""
     launch.wake(runs_dir)
     folder = run_folder(runs_dir, run_id)
-    document = show_document(folder)
-    words = format_summary(document)
+    document = {**show_document(folder), "trackers": tracker_rows(folder)}
+    words = format_summary(document) + format_trackers(document["trackers"])
     found = conclusions(folder, document)
     return {**document, **found}, f"{words}\n{found['verdict']['text']}" if found["verdict"] else words
 

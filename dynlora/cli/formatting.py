@@ -18,13 +18,20 @@ def format_method(row: Mapping[str, Any]) -> str:
 def format_summary(document: dict[str, Any]) -> str:
     """Return a run in two lines, and one for each repair of its data."""
     params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
-    used = params.get("active", 0) + (params.get("gate") or 0)
     repairs = "".join(f"\ndata: {sentence}" for sentence in document.get("data_repairs") or ())
     return (
         f"{document['id']}  {document['name']}\n"
         f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}{format_rows(document)}, "
-        f"{used:,} of {params.get('budget', 0):,} adapter parameters{format_origin(document)}{repairs}"
+        f"{format_parameters(params)}{format_origin(document)}{repairs}"
     )
+
+
+def format_parameters(params: Mapping[str, Any]) -> str:
+    """Return the adapter parameters in use, of the budget where it is known; a run that was imported may say none."""
+    if "active" not in params:
+        return "adapter parameters not known"
+    used, budget = params["active"] + (params.get("gate") or 0), params.get("budget")
+    return f"{used:,}{'' if budget is None else f' of {budget:,}'} adapter parameters"
 
 
 def format_origin(document: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.queue import queue
 from dynlora.cli.sweep import sweep
 from dynlora.cli.terminal import shown
+from dynlora.cli.trackers import track
 from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError
 
@@ -187,10 +188,7 @@ main.add_command(sweep)
 )
 @click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
 @click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    help=("File to write; the default is stdout."),
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File to write; the default is stdout."
 )
 @in_runs
 def signals(**options: Any) -> None:
@@ -328,5 +326,5 @@ def doctor(**options: Any) -> Any:
     return commands.doctor(**options)
 
 
-for _command in (data, cli_report.report, cli_report.inspect):
+for _command in (data, cli_report.report, cli_report.inspect, track):
     main.add_command(_command)

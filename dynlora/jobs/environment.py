@@ -8,10 +8,12 @@ from collections.abc import Mapping
 _KEPT_PREFIXES = (
     "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
     "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
+    "MLFLOW_", "TRACKIO_", "WANDB_",
 )  # fmt: skip
 _KEPT = frozenset((
     "PATH", "HOME", "LANG", "LANGUAGE", "USER", "LOGNAME", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
     "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "AIM_REPO", "DO_NOT_TRACK", "TENSORBOARD_LOGGING_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
     "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
     "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
@@ -25,7 +27,7 @@ _DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE))
 
 
 def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what a child inherits: models, packages, proxies, threads and devices; the rest is dropped."""
+    """Return what a child inherits: models, packages, trackers, proxies, threads, devices; the rest is dropped."""
     source = os.environ if environment is None else environment
     kept = {
         name: value

@@ -23,6 +23,7 @@ from dynlora.jobs.launch import RESERVED, RunHandle, enqueue, launched_once
 from dynlora.jobs.queue import LOG_NAME, is_pending, wake
 from dynlora.jobs.spawn import Folder, runs_root, spawn_detached, storing
 from dynlora.jobs.start_files import check_start_files, keep_start, start_meta
+from dynlora.jobs.trackers import check_trackers
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store.lifecycle import create_run
 from dynlora.store.meta import meta_of
@@ -55,6 +56,7 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
         DynloraError: when a check that was waited for fails or takes too long.
     """
     settings = with_absolute_paths(parse_config(config))
+    check_trackers(settings.log.to)
     check_start_files(settings)
     found = _described(settings)
     if found is None:

@@ -12,6 +12,7 @@ from dynlora.engine.adapt import probe_of
 from dynlora.engine.model.base_model import head_parameters
 from dynlora.engine.model.chosen_modules import choose_modules
 from dynlora.jobs.start_files import keep_start, start_meta
+from dynlora.jobs.trackers import check_trackers
 from dynlora.store.meta import meta_of
 from dynlora.store.writer import RunWriter
 from dynlora.training.given_start import check_start
@@ -46,6 +47,7 @@ def plan(config: RunConfig, start: Path | None = None) -> PlannedRun:
     Raises:
         DynloraError: when something the config names cannot be used.
     """
+    check_trackers(config.log.to)
     inputs = load_inputs(config, start)
     trainer_check(inputs)
     return planned(inputs)

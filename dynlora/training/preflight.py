@@ -18,6 +18,7 @@ from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.loop.trainer import Trainer, checkpoint_every, eval_every
 from dynlora.engine.model.quantized import numbers_in
 from dynlora.engine.recorder import NullRecorder
+from dynlora.jobs.trackers import check_trackers
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import parameter_counts
 from dynlora.training.explained import explained
@@ -61,6 +62,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
 
 def _looked_at(settings: RunConfig) -> dict[str, Any]:
     """Load everything, take the steps, and return what they cost."""
+    check_trackers(settings.log.to)
     inputs = load_inputs(settings)
     accelerator = make_accelerator()
     trainer_check(inputs)

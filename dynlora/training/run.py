@@ -26,6 +26,7 @@ from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.start_files import kept_start
+from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
 from dynlora.store.meta import table, whole
 from dynlora.store.process import this_process
 from dynlora.store.reader import RunReader
@@ -79,6 +80,7 @@ def train(
     Raises:
         DynloraError: when something the config names cannot be used; no folder is left then.
     """
+    check_trackers(config.log.to)
     accelerator = accelerator or make_accelerator()
     inputs = load_inputs(config)
     trainer_check(inputs)
@@ -108,6 +110,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     if threads is not None and 0 < threads <= 1024:
         torch.set_num_threads(threads)
     config = read_run_config(folder)
+    check_trackers(config.log.to)
     changed = changed_settings(run_id, meta.get("config"), config)
     place = find_checkpoint(folder / "checkpoint")
     if place is not None:
@@ -189,17 +192,22 @@ def _run(
         return _follow(load(NullRecorder()), folder, accelerator, state)
     resume_from = None if state is None else state["step"]
     inputs: Inputs | None = None
-    with RunWriter.open(folder, resume_from=resume_from) as writer, _stop_of(folder) as stop:
+    with (
+        tracker_process(folder) as trackers,
+        RunWriter.open(folder, resume_from=resume_from) as writer,
+        _stop_of(folder) as stop,
+    ):
         if state is not None:
             writer.event(state["step"], "resume", [], {"step": state["step"]})
         try:
             inputs = load(writer)
             _describe(writer, inputs, accelerator)
             record_changes(writer, resume_from or 0, inputs.config, inputs.total, changed)
+            trackers.start(inputs.config.log.to, writer.warn)
             if stop():
                 outcome = Outcome(folder, "stopped", stop.signal)
             else:
-                outcome = _train_in(inputs, folder, accelerator, writer, state, stop, progress)
+                outcome = _train_in(inputs, folder, accelerator, writer, state, stop, trackers, progress)
         except BaseException as error:
             if not isinstance(error.__cause__ or error, DynloraError):
                 logger.exception("the run failed")
@@ -238,6 +246,7 @@ def _train_in(
     writer: RunWriter,
     state: Mapping[str, Any] | None,
     stop: StopRequest,
+    trackers: TrackerProcess,
     progress: bool,
 ) -> Outcome:
     """Build the trainer and train; a stop that was asked for is an outcome, not an error."""
@@ -250,7 +259,7 @@ def _train_in(
     with tqdm(
         total=trainer.total, initial=trainer.step, disable=not progress, file=QuietStream(sys.stderr), unit="step"
     ) as bar:
-        trainer.on_step = lambda trainer: _after_step(bar, readings, trainer)
+        trainer.on_step = lambda trainer: _after_step(bar, readings, trackers, trainer)
         try:
             with explained(inputs.config, while_=lambda: trainer.step == 0):
                 trainer.train(keeper)
@@ -284,9 +293,10 @@ def _precision(inputs: Inputs, accelerator: Accelerator) -> str:
     return resolve_precision(inputs.config.train.precision, accelerator.device, inputs.config.model.dtype)
 
 
-def _after_step(bar: Any, readings: Readings, trainer: Trainer) -> None:
-    """Move the progress bar on, loss and the deciding metric beside it, and read the machine when that is due."""
+def _after_step(bar: Any, readings: Readings, trackers: TrackerProcess, trainer: Trainer) -> None:
+    """Move the progress bar on, loss and the deciding metric beside it; look at machine and trackers when due."""
     readings.take()
+    trackers.look()
     metric = trainer.evaluation.metric
     shown = {"loss": f"{trainer.loss:.3f}"}
     if metric in trainer.metrics:

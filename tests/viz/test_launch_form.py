@@ -105,6 +105,13 @@ def test_values_of_other_runs_fit_or_are_left(key: str, value: object, fits: boo
     assert field.fitting(value) == (value if fits else field.default)
 
 
+def test_a_list_of_known_values_is_a_choice_of_several() -> None:
+    field = form_model.config_field("log.to")
+    assert (field.kind, field.choices[:2], field.empty) == ("tuple", ("tensorboard", "trackio"), "none")
+    assert field.fitting(["mlflow", "aim"]) == ("mlflow", "aim")
+    assert field.fitting(["mlflow", "comet"]) is None
+
+
 def test_lists_of_other_runs_are_texts() -> None:
     assert form_model.config_field("adapter.targets").fitting(["query", 5]) == ("query", "5")
     assert form_model.config_field("adapter.targets").fitting("query") is None

@@ -27,6 +27,7 @@ LABELS = {
     "train.warmup": "warm-up (fraction of steps)", "train.schedule": "learning rate schedule",
     "log.eval_every": "evaluate every (steps)", "log.checkpoint_every": "checkpoint every (steps)",
     "log.eval_rows": "held-out examples per interim evaluation", "log.every": "gradient norms every (steps)",
+    "log.to": "trackers",
 }  # fmt: skip
 """Names of the configuration's fields, with the unit, where the key alone does not say it; a label capitalizes them."""
 

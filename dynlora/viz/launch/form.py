@@ -47,7 +47,10 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     key = field_key(field, start)
     label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
     found: Any
-    if field.choices:
+    if field.choices and field.kind == "tuple":
+        kept_form.begin(key, list(value or ()))
+        found = st.multiselect(label, field.choices, key=key, help=about, placeholder=field.empty) or None
+    elif field.choices:
         options = [NOTHING, *field.choices] if field.optional else list(field.choices)
         kept_form.begin(key, NOTHING if value is None else str(value))
         found = st.selectbox(label, options, key=key, help=about, format_func=lambda one: one or field.empty) or None

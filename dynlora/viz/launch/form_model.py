@@ -25,7 +25,7 @@ KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "
 
 EMPTY = {
     "data.max_train": "all", "data.max_eval": "all", "data.train_groups": "all", "adapter.targets": "all",
-    "train.max_grad_norm": "not clipped",
+    "train.max_grad_norm": "not clipped", "log.to": "none",
     "model.dropout": "value of the model", "model.quantization": "not quantised",
 }  # fmt: skip
 """What an empty field means, where it is not that a value is chosen automatically."""
@@ -42,6 +42,7 @@ MORE_TRAINING = (
 MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.dropout")
 RECORDING = (
     "log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every", "log.generate_rows", "log.generate_max",
+    "log.to",
 )  # fmt: skip
 """Keys of the configuration as the form groups them, in their order."""
 
@@ -113,7 +114,9 @@ class Field:
         if value is None:
             return None if self.optional else self.default
         if self.kind == "tuple":
-            return tuple(str(item) for item in value) if isinstance(value, list | tuple) else self.default
+            items = tuple(str(item) for item in value) if isinstance(value, list | tuple) else None
+            known = items is None or not self.choices or set(items) <= set(self.choices)
+            return items if items is not None and known else self.default
         if self.choices or self.kind == "str":
             return str(value) if not self.choices or str(value) in self.choices else self.default
         if isinstance(value, bool) or self.kind == "bool":
@@ -167,6 +170,8 @@ def _types(hint: Any) -> tuple[list[str], tuple[str, ...]]:
         return ["str"], typing.get_args(hint)
     if typing.get_origin(hint) is typing.Annotated:
         return _types(typing.get_args(hint)[0])
+    if typing.get_origin(hint) is tuple:
+        return ["tuple"], _types(typing.get_args(hint)[0])[1]
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         found = [_types(option) for option in typing.get_args(hint)]
         names = [name for option, _ in found for name in option]
