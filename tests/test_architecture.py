@@ -320,6 +320,7 @@ OPTIONAL = {
         f"dynlora/integrations/trackers/{name}.py": name
         for name in ("tensorboard", "trackio", "mlflow", "wandb", "aim")
     },
+    "dynlora/integrations/tracker_files/tensorboard.py": "tensorboard",
 }
 """Files that import what only an extra of that name brings, each after it has looked whether it is there."""
 

@@ -50,12 +50,13 @@ RULES: dict[str, str] = {
     "engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
-    "inference integrations/search integrations/trackers engine/loop viz/kit viz/advice "
+    "inference integrations/search integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice "
     "viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",
     "integrations/trackers": "errors jobs store viz/kit",
+    "integrations/tracker_files": "config config_files errors peft_adapter safe_files store integrations/trackers",
     "api": "config config_files errors store training own_loop",
     "viz/kit": "store",
     "viz/ui/browser": "",
@@ -88,7 +89,7 @@ RULES: dict[str, str] = {
 
 _GROUND = "config config_files errors safe_files assets peft_adapter"
 _ENGINE = "tasks engine engine/* strategies strategies/*"
-_TRACKERS = "integrations/trackers"
+_TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
     "torch": f"{_GROUND} data_files store jobs server {_TRACKERS} viz/* pages",

@@ -23,7 +23,7 @@ from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.queue import queue
 from dynlora.cli.sweep import sweep
 from dynlora.cli.terminal import shown
-from dynlora.cli.trackers import track
+from dynlora.cli.trackers import import_, track
 from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError
 
@@ -326,5 +326,5 @@ def doctor(**options: Any) -> Any:
     return commands.doctor(**options)
 
 
-for _command in (data, cli_report.report, cli_report.inspect, track):
+for _command in (data, cli_report.report, cli_report.inspect, track, import_):
     main.add_command(_command)

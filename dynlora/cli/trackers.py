@@ -1,11 +1,11 @@
-"""`dynlora track`: a run is written to trackers, while it trains or after."""
+"""`dynlora track`: a run is written to trackers, while it trains or after. `dynlora import`: their runs are read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from dynlora.store.meta import section
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.tracker_notes import read_trackers
+
+if TYPE_CHECKING:
+    from dynlora.integrations.tracker_files.found import FoundRun
 
 Report = tuple[dict[str, Any], str]
 
@@ -65,3 +68,61 @@ def format_trackers(rows: Mapping[str, Mapping[str, Any]]) -> str:
         how = f"; {row['error']}" if row["error"] else f" ({row['view']})" if row["view"] else ""
         lines.append(f"\n{name}: {row['place']}{how}")
     return "".join(lines)
+
+
+@click.group(name="import")
+def import_() -> None:
+    """Import runs of trackers, to compare with others. Importing again brings what is new."""
+
+
+def _importing(function: Callable[..., Report]) -> Callable[..., Report]:
+    """Add what every import takes."""
+    function = in_runs(reports(function))
+    about = "Name of the data: runs of one name are compared with each other. The default is what the run says."
+    function = click.option("--data", default=None, metavar="NAME", help=about)(function)
+    about = "Name of the method, such as adalora. The default is what the run says."
+    return click.option("--method", default=None, metavar="NAME", help=about)(function)
+
+
+@import_.command()
+@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, path_type=Path))
+@_importing
+def tensorboard(*, folder: Path, **options: Any) -> Report:
+    """Import every run below a folder of event files."""
+    check_trackers(["tensorboard"])
+    from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
+
+    return _imported(tensorboard_runs(folder), **options)
+
+
+@import_.command()
+@click.argument("source", metavar="FILE|PROJECT")
+@_importing
+def trackio(*, source: str, runs_dir: Path, **options: Any) -> Report:
+    """Import every run of a project: its database, or its name where Trackio keeps it."""
+    from dynlora.integrations.tracker_files.trackio import trackio_file, trackio_runs
+
+    return _imported(trackio_runs(trackio_file(source, runs_dir)), runs_dir, **options)
+
+
+@import_.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--experiment", default=None, metavar="NAME", help="Only the runs of this experiment.")
+@_importing
+def mlflow(*, path: Path, experiment: str | None, **options: Any) -> Report:
+    """Import the runs of a database (SQLite). Artifacts are not opened."""
+    from dynlora.integrations.tracker_files.mlflow import mlflow_runs
+
+    return _imported(mlflow_runs(path, experiment), **options)
+
+
+def _imported(found: Iterable[FoundRun], runs_dir: Path, method: str | None, data: str | None) -> Report:
+    """Keep runs and say what became of each."""
+    from dynlora.integrations.tracker_files.import_runs import import_run
+
+    rows = [import_run(run, runs_dir, method=method, data=data) for run in found]
+    lines = []
+    for row in rows:
+        lines.append(f"{row.id}  {row.what:9}  {row.series:>4} series to step {row.steps:,}  {row.name}")
+        lines += [f"    {note}" for note in row.notes]
+    return {"runs": [vars(row) for row in rows]}, "\n".join(lines) or "no runs with numbers were found"

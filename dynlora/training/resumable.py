@@ -44,11 +44,14 @@ def check_resumable(run_id: str, status: Any, force: bool) -> None:
 
 
 def check_own(run_id: str, meta: Mapping[str, Any]) -> None:
-    """Refuse to continue a run that another program trained, and that was only recorded.
+    """Refuse to continue a run that another program trained, and that was only recorded or imported.
 
     Raises:
         ConfigError: one sentence that says what to do instead.
     """
+    if meta.get("imported"):
+        by = meta.get("recorded_by")
+        raise ConfigError(f"resume {run_id}: the run was imported from {by!s:.40}; continue it where it was trained")
     if by := meta.get("recorded_by"):
         raise ConfigError(f"resume {run_id}: the run was trained by a script with {by!s:.40}; continue it there")
 

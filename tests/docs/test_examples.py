@@ -38,3 +38,13 @@ def test_a_search_from_python_ends_with_its_best_trial(tiny_bert: Path, tiny_dat
     found = runpy.run_path(str(EXAMPLES / "search.py"))["main"](values, runs_dir)
     assert len(found["trials"]) == 4
     assert 5e-4 <= found["best"]["values"]["train.lr"] <= 3e-2
+
+
+def test_a_run_is_written_to_a_tracker_and_read_from_its_files(
+    runs_dir: Path, tiny_bert: Path, tiny_data: Path
+) -> None:
+    main = runpy.run_path(str(EXAMPLES / "trackers.py"))["main"]
+    settings = {"model": {"name": str(tiny_bert)}, "data": {"path": str(tiny_data), "max_length": 16}}
+    mine, theirs = map(dynlora.open_run, main(str(runs_dir), **settings))
+    assert theirs.scalars("loss", "train")["value"].to_numpy() == pytest.approx(mine.scalars("loss", "train")["value"])
+    assert len(mine.scalars("loss", "train")) == 20

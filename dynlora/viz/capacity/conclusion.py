@@ -30,6 +30,10 @@ def conclusion(
     """
     moved = float(traced.loc[(traced["origin"] != traced["holder"]) & (traced["holder"] >= 0), "parameters"].sum())
     steps, counted = f"In steps {first:,} to {last:,}", plural(events, "reallocation")
+    changed = int((state["rank"] != start[state["position"]]).sum())
+    if not moved and not sides.released and changed:  # of a run that was imported, without the sizes of its modules
+        who = f"{changed} of {plural(len(state), 'module')}"
+        return f"{steps}, {who} changed rank{_kinds(state, start)}{_followed(state)}."
     if not moved and not sides.released:
         during = f" in {counted}" if events else ""
         return f"{steps}, no rank moved{during}: {ranks_of(state)}."

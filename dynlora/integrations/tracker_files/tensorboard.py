@@ -1,0 +1,169 @@
+"""Runs of TensorBoard: event files, read record by record with the library's own messages, without its server."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.util.tensor_util import make_ndarray
+
+from dynlora.errors import DataError
+from dynlora.integrations.tracker_files.found import MAX_RUNS, FoundRun
+from dynlora.integrations.trackers.event_messages import DecodeError, Event, HParamsPluginData, SessionLog, Status
+from dynlora.safe_files import NotPlainFileError, open_plain, printable
+
+TITLE = "TensorBoard"
+MAX_RECORD_BYTES = 64 * 2**20
+"""Largest record that is read: pictures are records too."""
+
+CHECKED_BYTES = 65_536
+"""Largest record whose checksum is computed: numbers are far smaller, and in Python it takes long for pictures."""
+
+MAX_FILE_BYTES = 16 * 2**30
+MAX_FOLDERS = 20_000
+"""Most folders that are looked into."""
+
+STATUS = {Status.STATUS_FAILURE: "failed", Status.STATUS_UNKNOWN: "stopped", Status.STATUS_RUNNING: "stopped"}
+ARGUMENTS = "args/text_summary"
+"""Name under which transformers' Trainer writes its arguments, as JSON."""
+
+
+def tensorboard_runs(folder: Path) -> list[FoundRun]:
+    """Return the runs below a folder: each folder that holds event files is one.
+
+    Raises:
+        DataError: when there are none.
+    """
+    files = [folder] if folder.is_file() else sorted(_event_files(folder))
+    if not files:
+        raise DataError(f"{folder}: it holds no event files of TensorBoard (*tfevents*); give another folder")
+    top = folder.parent if folder.is_file() else folder
+    folders = list(dict.fromkeys(path.parent for path in files))
+    found = [_run(place, top, [path for path in files if path.parent == place]) for place in folders[:MAX_RUNS]]
+    return [run for run in found if run.series]
+
+
+def _event_files(folder: Path) -> Iterator[Path]:
+    """Yield the event files below a folder; links are not followed."""
+    for number, (place, _, names) in enumerate(os.walk(folder, followlinks=False)):
+        if number >= MAX_FOLDERS:
+            return
+        yield from (Path(place) / name for name in names if "tfevents" in name)
+
+
+def _run(folder: Path, top: Path, files: list[Path]) -> FoundRun:
+    """Return the run of a folder; of several numbers of a step the one that was written last counts."""
+    name = folder.relative_to(top).as_posix() if folder != top else folder.absolute().name
+    found = FoundRun(TITLE, str(folder.absolute()), "", printable(name, 200))
+    for path in files:
+        try:
+            for event in _events(path):
+                _take(found, event)
+        except _Damaged as error:
+            found.notes.append(f"{path.name} is damaged after {error} bytes, and the rest of it is left out")
+        except NotPlainFileError:
+            found.notes.append(f"{path.name} is a link or no regular file and is left out")
+        except OSError as error:
+            found.notes.append(f"{path.name} cannot be read ({error.strerror}) and is left out")
+    return found
+
+
+class _Damaged(Exception):
+    """A record is not what its checksum says."""
+
+
+def _events(path: Path) -> Iterator[Any]:
+    """Yield the events of a file; a last one that is not complete is being written."""
+    file, size = open_plain(path)
+    with file:
+        if size > MAX_FILE_BYTES:
+            raise _Damaged(0)
+        while (record := _record(file)) is not None:
+            try:
+                yield Event.FromString(record)
+            except DecodeError:
+                raise _Damaged(file.tell()) from None
+
+
+def _record(file: BinaryIO) -> bytes | None:
+    """Return the next record, None at the end: length, its checksum, the record, its checksum."""
+    place, head = file.tell(), file.read(12)
+    if len(head) < 12:
+        return None
+    length, crc = struct.unpack("<QI", head)
+    if masked_crc32c(head[:8]) != crc or length > MAX_RECORD_BYTES:
+        raise _Damaged(place)
+    record, tail = file.read(length), file.read(4)
+    if len(tail) < 4:
+        return None
+    if length <= CHECKED_BYTES and masked_crc32c(record) != struct.unpack("<I", tail)[0]:
+        raise _Damaged(place)
+    return record
+
+
+def _take(found: FoundRun, event: Any) -> None:
+    """Keep what an event says."""
+    if event.wall_time > 0 and (not found.created or event.wall_time < found.created):
+        found.created = event.wall_time
+    if event.HasField("session_log") and event.session_log.status == SessionLog.START and event.step > 0:
+        _begin_again(found, event.step)
+    for value in event.summary.value:
+        plugin = value.metadata.plugin_data
+        if plugin.plugin_name == hparams.PLUGIN_NAME:
+            _take_session(found, plugin.content)
+        elif value.WhichOneof("value") == "simple_value":
+            found.add(value.tag, event.step, value.simple_value)
+        elif value.tag == ARGUMENTS:
+            _take_arguments(found, value)
+        elif plugin.plugin_name == "scalars" or value.tag in found.series:  # the first of a name says whose it is
+            _take_tensor(found, event.step, value)
+
+
+def _begin_again(found: FoundRun, first: int) -> None:
+    """Forget the numbers from a step on: training was resumed there."""
+    for series in found.series.values():
+        for step in [step for step in series if step >= first]:
+            del series[step]
+
+
+def _take_tensor(found: FoundRun, step: int, value: Any) -> None:
+    """Keep a number in the form of TensorFlow 2."""
+    with suppress(ValueError, TypeError, IndexError):
+        array = make_ndarray(value.tensor)
+        if array.size == 1:
+            found.add(value.tag, step, float(array.reshape(())))
+
+
+def _take_arguments(found: FoundRun, value: Any) -> None:
+    """Keep the arguments of transformers' Trainer."""
+    with suppress(ValueError, IndexError, RecursionError):
+        values = json.loads(value.tensor.string_val[0])
+        if isinstance(values, dict):
+            found.take_params(values)
+
+
+def _take_session(found: FoundRun, content: bytes) -> None:
+    """Keep settings, start and end of a run as the table of runs has them."""
+    with suppress(DecodeError):
+        data = HParamsPluginData.FromString(content)
+        start = data.session_start_info
+        if data.HasField("session_start_info"):
+            found.take_params({key: _plain(value) for key, value in start.hparams.items()})
+            found.created = start.start_time_secs or found.created
+            found.status = "stopped"
+        if data.HasField("session_end_info"):
+            found.status = STATUS.get(data.session_end_info.status, "finished")
+
+
+def _plain(value: Any) -> Any:
+    """Return a protobuf value of any kind; whole numbers as such."""
+    if value.WhichOneof("kind") == "number_value":
+        return int(value.number_value) if value.number_value.is_integer() else value.number_value
+    return value.bool_value if value.WhichOneof("kind") == "bool_value" else value.string_value
