@@ -10,6 +10,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora": {"name": "lora"},
     "dynamic": FREE,
     "dynamic, gates": {**FREE, "gates": "module"},
+    "gates only": {"name": "dynamic", "allocation": "none", "gates": "module"},
     "dynamic, random": {**FREE, "allocation": "random"},
     "dynamic, spectral": {**FREE, "rank_by": "spectral"},
     "dynamic, family": {**FREE, "rank_by": "family"},
@@ -25,7 +26,7 @@ The random control drops components that have learned at every reallocation; aft
 RATE_OF = {"dynamic, family, first only": "dynamic, family"}
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
 
-OWN_RATE = ("lora", "dynamic", "dynamic, family", "dynamic, spectral")
+OWN_RATE = ("lora", "dynamic", "dynamic, gates", "gates only", "dynamic, family", "dynamic, spectral")
 
 
 def tuned_as(method: str) -> str:
