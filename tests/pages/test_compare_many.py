@@ -69,7 +69,8 @@ def test_any_two_numbers_and_many_at_once(swept: str) -> None:
 
 def test_a_sweep_as_lines_and_as_a_grid(swept: str) -> None:
     app = open_page("compare", runs=swept, section="sweeps")
-    lines, grid = charts(app)
+    lines, slices, grid = charts(app)
+    assert len(slices["data"]) == 2, "a panel for the rate, one for the method"
     assert lines["layout"]["xaxis"]["title"]["text"] == "Learning rate"
     assert len([trace for trace in lines["data"] if not trace["name"].endswith("band")]) == 2
     assert grid["data"][0]["text"] == [["0.015<br>n = 2", "0.035<br>n = 2"]] * 2

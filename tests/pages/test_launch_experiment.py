@@ -130,4 +130,4 @@ def test_a_sweep_is_started_on_launch_and_runs_links_to_it(runs_dir: Path) -> No
     make_run(runs_dir, run_id=run_id(1))
     app = open_page("launch", mode="sweep")
     assert app.button(key="sweep-start").label == "Queue 6 runs"
-    assert "Start one run for each combination of values." in said(app)
+    assert "Start one run for each combination of values, or search" in said(app)
