@@ -126,20 +126,42 @@ def test_contradictory_schedules_are_refused(fields: dict[str, int], word: str) 
 
 
 def test_where_every_module_keeps_its_rank_nothing_listens_and_no_room_is_made() -> None:
-    """At rank 1 the default leaves the ranks as they are; letting modules go is asked for with min_rank=0."""
-    kept, free = build("dynamic", {}), build("dynamic", {"min_rank": 0})
+    """At rank 1 a minimum rank of 1 leaves the ranks as they are; the default lets modules go there, and only there."""
+    kept, free, usual = build("dynamic", {"min_rank": 1}), build("dynamic", {"min_rank": 0}), build("dynamic", {})
     assert kept.events(100, 1) == []
     assert len(free.events(100, 1)) >= 3
     assert kept.events(100, 2) == free.events(100, 2)
+    assert [usual.least(rank) for rank in (1, 2, 8)] == [0, 1, 1]
+    assert usual.events(100, 1) == free.events(100, 1)
     assert build("dynamic", {"allocation": "scalar"}).events(100, 1)
 
     recorder = ListRecorder()
-    trainer = make_trainer(tiny_config("dynamic", adapter__rank=1, strategy={"name": "dynamic", "gates": "off"}),
-                           recorder=recorder)  # fmt: skip
+    strategy = {"name": "dynamic", "gates": "off", "min_rank": 1}
+    trainer = make_trainer(tiny_config("dynamic", adapter__rank=1, strategy=strategy), recorder=recorder)
     trainer.train(MemoryKeeper())
     assert trainer.adapters.ranks == [1] * len(trainer.adapters)
     assert [module.max_rank for module in trainer.adapters] == [1] * len(trainer.adapters)
     assert not any(kind == "reallocate" for _, kind, _, _ in recorder.events)
+
+
+def test_at_rank_1_the_default_moves_rank_within_the_budget() -> None:
+    config = tiny_config("dynamic", adapter__rank=1, strategy={"name": "dynamic"}, train__lr=1e-2)
+    trainer = make_trainer(config)
+    trainer.train(MemoryKeeper())
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] + count["gate"] <= count["budget"]
+    assert len(set(trainer.adapters.ranks)) > 1
+
+
+def test_a_run_of_an_earlier_version_at_rank_1_goes_on_without_moving_rank() -> None:
+    """It has no room for more than one component a module, and was never meant to move any."""
+    config = tiny_config("dynamic", adapter__rank=1, strategy={"name": "dynamic", "min_rank": 1}, train__lr=1e-2)
+    keeper, whole = MemoryKeeper(), make_trainer(config)
+    whole.train(keeper)
+    resumed = make_trainer(config, state=keeper.state(10))
+    resumed.strategy.min_rank = None  # as it is read today where a config does not say it
+    resumed.train(MemoryKeeper())
+    assert same(weights(whole), weights(resumed))
 
 
 class Planted(nn.Module):

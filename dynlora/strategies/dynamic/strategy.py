@@ -77,9 +77,10 @@ class Dynamic(Strategy):
     moves: int | None = setting(
         None, "Components moved per reallocation at first, falling later; empty: 3 % of all.", unit="components", ge=0
     )
-    min_rank: int = setting(
-        1, "Minimum rank of every module; 0 lets modules go. At adapter.rank no rank moves.", unit="components", ge=0
-    )
+    min_rank: int | None = setting(
+        None, "Minimum rank of every module; empty: 1, or 0 at adapter.rank=1, where no rank could move otherwise. 0 "
+        "lets modules go.", unit="components", ge=0,
+    )  # fmt: skip
     budget_share: float = setting(1.0, "Fraction of uniform LoRA's parameters that may be used.", gt=0, le=1)
     growth_limit: float = setting(
         2.0, "Largest rank of a module, in multiples of the uniform rank; at least 4 components.", ge=1, le=64
@@ -99,7 +100,7 @@ class Dynamic(Strategy):
     def check(self, total: int, rank: int) -> None:
         """Refuse a schedule without reallocations, and a minimum rank above the uniform rank."""
         self.phases(total)
-        if self.min_rank > rank:
+        if self.least(rank) > rank:
             raise ConfigError(f"strategy.min_rank={self.min_rank}: must not exceed adapter.rank={rank}; lower it")
 
     def phases(self, total: int) -> Phases:
@@ -113,7 +114,16 @@ class Dynamic(Strategy):
 
     def _moves_rank(self, uniform: int) -> bool:
         """Say whether rank moves at all: not where every module keeps its uniform rank."""
-        return self.allocation in MOVING and self.min_rank < uniform
+        return self.allocation in MOVING and self.least(uniform) < uniform
+
+    def least(self, uniform: int) -> int:
+        """Return the minimum rank of every module, beside a uniform rank."""
+        return min(1, max(0, uniform - 1)) if self.min_rank is None else self.min_rank
+
+    def _has_room(self, adapters: Adapters) -> bool:
+        """Say whether rank moves in these adapters: those of earlier versions have no room for it at rank 1."""
+        rank = adapters.reference_rank
+        return self._moves_rank(rank) and any(module.max_rank > rank for module in adapters)
 
     def gate_mode(self) -> str | None:
         """Return how the adapters react to the input."""
@@ -150,7 +160,7 @@ class Dynamic(Strategy):
         """Move capacity at a reallocation step."""
         phases = self.phases(step.total)
         edits: list[Edit] = []
-        moves_rank = self._moves_rank(adapters.reference_rank)
+        moves_rank = self._has_room(adapters)
         if phases.is_event(step.index) and (moves_rank or self.allocation in WEIGHING):
             importance = self.importance.of(adapters).double().cpu().numpy()
             if moves_rank:
@@ -171,7 +181,7 @@ class Dynamic(Strategy):
 
     def _turn(self, adapters: Adapters, step: int, phases: Phases) -> list[Edit]:
         """Return the edit that begins or ends the gradient sketch after `step`, where rank moves by it."""
-        if not self._moves_rank(adapters.reference_rank):
+        if not self._has_room(adapters):
             return []
         whitened = self.rank_by == "spectral" and self.allocation != "random"
         return [*self.accumulation.turn(step, phases, len(adapters), whitened=whitened)]
@@ -181,14 +191,14 @@ class Dynamic(Strategy):
         directions = self.accumulation.directions(adapters)
         if self.rank_by == "spectral" and self.allocation != "random":
             found = self.accumulation.effective_ranks(adapters)
-            return spectral_allocation(adapters, importance, found, min_rank=self.min_rank)
+            return spectral_allocation(adapters, importance, found, min_rank=self.least(adapters.reference_rank))
         return one_shot_allocation(
             adapters,
             directions,
             importance,
             step,
             self.rank_by,
-            min_rank=self.min_rank,
+            min_rank=self.least(adapters.reference_rank),
             allocation_seed=self.allocation_seed if self.allocation == "random" else None,
         )
 
@@ -198,7 +208,7 @@ class Dynamic(Strategy):
         first = max(1, round(0.03 * adapters.reference_rank * len(adapters))) if self.moves is None else self.moves
         moves = max(min(1, first), round(first * (1 - phases.progress(step.index) ** 3)))
         fresh = min(2 * phases.allocate_every, step.index)  # those of the start are never fresh
-        state = allocation_state_of(adapters, importance, fresh=fresh, min_rank=self.min_rank)
+        state = allocation_state_of(adapters, importance, fresh=fresh, min_rank=self.least(adapters.reference_rank))
         if self.allocation == "random":
             state = drawn(state, adapters.seed, "random allocation", self.allocation_seed, step.index)
         return list(swap(state, moves=moves, per_module=MOVES_PER_MODULE, hysteresis=HYSTERESIS))
