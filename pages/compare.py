@@ -9,6 +9,7 @@ from dynlora.viz.compare import cards as compare_cards
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.eyes import eyes
+from dynlora.viz.compare.final_ranks import final_ranks
 from dynlora.viz.compare.line_styles import dots
 from dynlora.viz.launch.baseline_form import baseline_button
 from dynlora.viz.report.button import report_button
@@ -64,7 +65,7 @@ def show_capacity() -> None:
     """Draw where the runs put their capacity, and what was set differently."""
     run_selection.say_how_many(chosen)
     found = compare_cards.read(chosen.runs)
-    capacity = capacity_cards.read_capacity(found)
+    capacity = final_ranks(found)
     capacity_cards.capacity_conclusion(capacity)
     compare_cards.group_controls(found)
     eyes(found.all_groups, found.styles)

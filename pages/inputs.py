@@ -9,6 +9,7 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
+from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs import view as inputs_view
 from dynlora.viz.inputs.gate_effect import served
@@ -37,7 +38,7 @@ def show_inputs() -> None:
         place = st.container()
         bound = run_summary.last_planned_step(summary)
         step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
-        view = inputs_view.InputsView(run.folder, summary, cached_queries.modules(run.folder), step)
+        view = inputs_view.inputs_view(run.folder, summary, step)
         with place:
             inputs_view.show_conclusion(view)
         show_gates(view)
@@ -58,10 +59,7 @@ def show_gates(view: Any) -> None:
             return
         words = {"beyond": "Significant gates", "all": "All gates"}
         shown = url_state.segmented("gates", "Gates shown", list(words), "beyond", words.__getitem__)
-        hide = shown == "beyond"
-        figure = inputs_figures.gate_map(view.gates, view.modules, view.effect, cards.colours(), hide=hide)
-        table = inputs_model.gate_table(view.gates)
-        cards.chart(figure, inputs_text.gates(view.gates, view.modules, view.effect, view.step), table, "gates")
+        cards.picture(inputs_pictures.gates(view, cards.colours(), hide=shown == "beyond"), "gates")
 
 
 def show_group_lines(view: Any, kind: str, place: Any) -> None:

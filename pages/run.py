@@ -11,14 +11,13 @@ from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards
+from dynlora.viz.run.pictures import POINTS
 from dynlora.viz.run.result_cards import run_results
 from dynlora.viz.ui import frame, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import ask, ask_events, one_refresh
 from dynlora.viz.verdict.cards import verdict_of_run
 
 SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
-POINTS = 600
-"""Most points of a series that travel to the browser: least, greatest and last of each bin."""
 
 frame.enter()
 run = run_picker.pick_run()
@@ -48,7 +47,7 @@ def show_run() -> None:
         elif section == "machine":
             live_cards.run_machine(run, summary)
         else:
-            live_cards.run_training(run, summary, scalars, times)
+            live_cards.run_training(run, summary, scalars)
 
 
 show_run()

@@ -58,7 +58,7 @@ RULES: dict[str, str] = {
     "integrations/trackers": "errors jobs store viz/kit",
     "integrations/tracker_files": "config config_files errors peft_adapter safe_files store integrations/trackers",
     "api": "config config_files errors store training own_loop",
-    "viz/kit": "store",
+    "viz/kit": "errors store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs inference server viz/kit viz/ui/browser",
     "viz/ui/replay": "viz/ui",
@@ -81,8 +81,8 @@ RULES: dict[str, str] = {
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files inference viz/capacity viz/compare viz/health viz/inputs "
-    "viz/knockout viz/run viz/verdict",
+    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
+    "viz/verdict",
     "pages": "config_files store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""

@@ -15,6 +15,7 @@ from dynlora.viz.capacity import (
     flows,
     map_figure,
     module_figures,
+    pictures,
     search_figure,
     searches,
     signals,
@@ -22,11 +23,11 @@ from dynlora.viz.capacity import (
 from dynlora.viz.capacity import conclusion as conclusions
 from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.view import CapacityView
+from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import one_line
-from dynlora.viz.ui.cards import card, chart, colours, note, number_columns, under
+from dynlora.viz.ui.cards import Picks, card, chart, colours, note, number_columns, picture, under
 from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import link
@@ -80,22 +81,24 @@ def capacity_decisions(view: CapacityView) -> None:
         _decisions(decided)
 
 
+def _picks(view: CapacityView) -> Picks:
+    """Return what a click on a module's point chooses: the module that all pictures follow."""
+    return Picks("module", view.modules.sort_values("position")["name"].tolist())
+
+
 def _map(view: CapacityView, place: Any) -> None:
     """Draw the chosen signal over modules and steps."""
-    heat, rows, budget = view.heat(view.signal, 400), view.rows(), view.budget()
     with place, card(view.shown.title, "map", view.shown.question):
-        look, table = view.about_map(heat.unit), capacity_model.wide(heat.frame, view.modules)
-        figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
-        chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"map-{view.signal}", view.picks())
+        shown = pictures.signal_map(view, colours())
+        map_figure.invite_clicks(shown.figure)
+        picture(shown, f"map-{view.signal}", _picks(view))
 
 
 def _model(view: CapacityView, place: Any) -> None:
     """Draw the model as a picture that plays through the steps shown."""
-    state = view.state()
-    words = capacity_text.picture(state, signals.uniform_rank(view.summary))
     with place, card("Rank and importance in the model", "picture"):
-        replay(view.pictures(words, colours()))
-        under(words, capacity_model.state_table(state), "picture")
+        replay(pictures.replay_data(view, colours()))
+        under(pictures.replay_words(view), capacity_model.state_table(view.state()), "picture")
 
 
 def _module(view: CapacityView, module: str) -> None:
@@ -111,10 +114,7 @@ def _flow(view: CapacityView, place: Any) -> None:
     """Draw who gave to whom in the steps shown."""
     with place, card(f"Rank transfers, steps {view.first} to {view.last}", "flow"):
         by = segmented("flow", "Group transfers", list(flows.BY), "kind", flows.BY.__getitem__)
-        traced, sides = view.traced()
-        found, ends = view.flow(traced, by)
-        words = capacity_text.flow(traced, sides, len(view.events_shown), view.first, view.last)
-        chart(module_figures.rank_flow(found, ends, colours()), words, found, "flow")
+        picture(pictures.rank_flow(view, by, colours()), "flow")
 
 
 def _components(view: CapacityView) -> None:
@@ -182,10 +182,8 @@ def _decisions(decided: pd.DataFrame) -> None:
 
 def _agreement(view: CapacityView, place: Any) -> None:
     """Draw rank against importance."""
-    state = view.state()
     with place, card(f"Rank and importance at step {view.step}", "scatter"):
-        figure = module_figures.importance_scatter(state, view.module, colours())
-        chart(figure, capacity_text.followed(state), capacity_model.state_table(state), "scatter", view.picks())
+        picture(pictures.importance_scatter(view, colours()), "scatter", _picks(view))
 
 
 def _steadiness(view: CapacityView) -> None:

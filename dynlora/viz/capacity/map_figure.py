@@ -60,6 +60,16 @@ def capacity_map(
     return drawn
 
 
+HANDLES = "modules"
+"""Name of the points at the left of the rows."""
+
+
+def invite_clicks(drawn: go.Figure) -> None:
+    """Let the points of a map say what a click on them does, where a page listens to clicks."""
+    words = "%{text}<br>click to follow this module<extra></extra>"
+    drawn.update_traces(hovertemplate=words, selector={"name": HANDLES})
+
+
 def _handles(
     drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, x: float, view: MapView, colours: Palette
 ) -> None:
@@ -72,7 +82,7 @@ def _handles(
         },
         text=[plotly_text(name) for name in modules["name"]],
         customdata=[[int(position)] for position in modules["position"]],
-        hovertemplate="%{text}<br>click to follow this module<extra></extra>",
+        name=HANDLES, hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
 

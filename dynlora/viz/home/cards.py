@@ -15,9 +15,9 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.tour_mark import is_tour_taken
-from dynlora.viz.capacity import signals
-from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.view import CapacityView, capacity_view, has_moved
+from dynlora.viz.capacity import pictures
+from dynlora.viz.capacity.view import capacity_view, has_moved
+from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.home import model as home_model
 from dynlora.viz.home import text as home_text
 from dynlora.viz.kit.run_summary import format_progress, format_strategy, progress_share
@@ -67,9 +67,8 @@ def picture(view: CapacityView, *, is_live: bool) -> None:
     view = replace(view, step=view.last)
     title = home_text.picture_title(view.summary, is_live=is_live)
     with card(title, "picture"):
-        words = capacity_text.picture(view.state(), signals.uniform_rank(view.summary))
-        replay(view.pictures(words, colours()), plays=not is_live, is_linked=False)
-        note(home_text.picture_words(view.summary, words))
+        replay(pictures.replay_data(view, colours()), plays=not is_live, is_linked=False)
+        note(home_text.picture_words(view.summary, pictures.replay_words(view)))
 
 
 def no_picture() -> None:

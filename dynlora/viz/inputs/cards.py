@@ -10,7 +10,7 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.viz.inputs import token_losses, token_trace
 from dynlora.viz.inputs.token_trace import TokenTrace
-from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.ui import cached_queries

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from dynlora.store import queries
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.inputs.gate_effect import GateEffect, gate_effect
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.run_summary import evaluated_rows, sample_words
+from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.viz.inputs.view_model import InputsView, effect_at
+from dynlora.viz.kit.run_summary import evaluated_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
 from dynlora.viz.ui.conclusion import conclusion
@@ -33,88 +32,30 @@ MOST_CHOSEN = 200
 
 @st.cache_data(max_entries=50, ttl=3600, show_spinner=False)
 def _effect(folder: str, version: tuple[Any, ...], step: int) -> GateEffect | None:
-    gates, examples = queries.probe_gates(folder, step), queries.examples_frame(folder, step)
-    if gates.empty or len(gates) != len(examples):
-        return None
-    return gate_effect(gates.to_numpy(float), examples["group"].tolist())
+    return effect_at(Path(folder), step)
 
 
-@dataclass(frozen=True)
-class InputsView:
-    """A run's inputs at the last evaluation up to a step.
-
-    Attributes:
-        folder: of the run.
-        summary: as `queries.run_summary` returns it.
-        modules: as `capacity.described` returns them.
-        step: the step.
-    """
-
-    folder: Path
-    summary: Mapping[str, Any]
-    modules: pd.DataFrame
-    step: int
-
-    @property
-    def writes(self) -> bool:
-        """Whether the texts are to be written: there are tokens in the place of labels."""
-        return run_summary.writes(self.summary)
-
-    @cached_property
-    def gates(self) -> pd.DataFrame:
-        """Mean gate by group and module, as `queries.gates_by_group` returns it; groups not trained on are marked."""
-        found = cached_queries.ask(queries.gates_by_group, self.folder, self.step)
-        return found.set_axis(inputs_model.told_apart(found.index.tolist(), self.summary), axis=0)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the groups as recorded."""
-        return cached_queries.ask(queries.groups_frame, self.folder, self.step)["group"].tolist()
-
-    @cached_property
-    def groups(self) -> pd.DataFrame:
-        """Groups with loss and metric, as `queries.groups_frame` returns them; groups not trained on are marked."""
-        found = cached_queries.ask(queries.groups_frame, self.folder, self.step)
-        return found.assign(group=inputs_model.told_apart(found["group"].tolist(), self.summary))
-
-    @cached_property
-    def examples(self) -> pd.DataFrame:
-        """The probe set with names for groups, labels and predictions; groups not trained on are marked."""
-        frame = cached_queries.ask(queries.examples_frame, self.folder, self.step)
-        found = inputs_model.named(frame, self.names, list(self.summary["labels"]))
-        marked = dict(zip(self.names, self.groups["group"], strict=True))
-        return found.assign(group=[marked.get(name, name) for name in found["group"]])
-
-    @cached_property
-    def probe_gates(self) -> pd.DataFrame:
-        """Gate of each module on each probe example, as `queries.probe_gates` returns it."""
-        return cached_queries.ask(queries.probe_gates, self.folder, self.step)
+class _KeptView(InputsView):
+    """A view whose test against chance is made once per change of the run."""
 
     @cached_property
     def effect(self) -> GateEffect | None:
         """What the groups explain of the gates, against chance."""
         return _effect(str(self.folder), queries.version_key(self.folder), self.step)
 
-    @property
-    def sampled(self) -> str:
-        """On how many held-out examples the groups were evaluated, in a sentence; empty where on all."""
-        return sample_words(self.summary)
 
-    @property
-    def short(self) -> dict[str, str]:
-        """Short name of each module."""
-        return dict(zip(self.modules["name"], self.modules["short"], strict=True))
+def inputs_view(folder: Path, summary: Mapping[str, Any], step: int) -> InputsView:
+    """Return a run's inputs at the last evaluation up to a step.
 
-    def over_steps(self, kind: str) -> pd.DataFrame:
-        """Return `metric` or `loss` of each group over the evaluations: columns step, group, value."""
-        frame = cached_queries.ask(queries.signal_frame, self.folder, f"group_{kind}")
-        return inputs_model.over_steps(frame, self.groups["group"].tolist())
+    Args:
+        folder: of the run.
+        summary: as `queries.run_summary` returns it.
+        step: the step.
 
-    def gate_of(self, module: str) -> np.ndarray:
-        """Return one module's gate on each probe example, NaN where none was recorded."""
-        if module not in self.probe_gates.columns or len(self.probe_gates) != len(self.examples):
-            return np.full(len(self.examples), np.nan)
-        return self.probe_gates[module].to_numpy(float)
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    return _KeptView(folder, summary, cached_queries.modules(folder), step, cached_queries.CACHED)
 
 
 def show_conclusion(view: InputsView) -> None:

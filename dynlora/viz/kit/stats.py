@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
 """Metrics of which less is better."""
@@ -30,3 +31,10 @@ def t_reach(values: Sequence[float], level: float, n: int | None = None) -> floa
     """
     n = len(values) if n is None else n
     return float(stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n))
+
+
+def share_interval(right: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of n answers, Wilson's: it stays within 0 to 1."""
+    z = float(ndtri(0.975))
+    centre, spread = right + z * z / 2, z * math.sqrt(right * (of - right) / of + z * z / 4)
+    return (centre - spread) / (of + z * z), (centre + spread) / (of + z * z)

@@ -19,10 +19,10 @@ from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import number
-from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import Picks, card, chart, colours, note, rows, safe
+from dynlora.viz.ui.cards import Picks, card, colours, note, picture, rows, safe
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, follow_address
 
@@ -72,17 +72,15 @@ def _draw(
             "estimate this change. Each module needs about one forward pass over the held-out examples."
         )
         return
-    words = knockout_model.effect_caption(effect, len(modules), found.rows)
     names = modules.sort_values("position")["name"].tolist()
-    figure = knockout_figures.effect_bars(effect, colours(), st.query_params.get("module"))
-    chart(figure, words, effect.drop(columns="position"), "effects", Picks("module", names))
+    bars = knockout_pictures.effects(found, modules, colours(), st.query_params.get("module"))
+    picture(bars, "effects", Picks("module", names))
     note(knockout_model.adapter_caption(found, summary["step"]))
     _against_scores(folder, effect, modules, twins)
     groups = knockout_model.by_group(found, modules)
     if len(groups) > 1:
         st.markdown("**Loss change by input group**")
-        told = "One colour: the module helps the group. The other colour: it harms the group. One adapter can do both."
-        chart(knockout_figures.group_effects(groups, colours()), told, groups.reset_index(names="group"), "by-group")
+        picture(knockout_pictures.by_group(found, modules, colours()), "by-group")
     _pairs(run, found, modules, summary["step"])
 
 
@@ -121,14 +119,11 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
     if not scores or len(effect) < knockout_model.LEAST:
         return
     name = choose("score", "Score", list(scores), next(iter(scores)))
-    found = knockout_model.agreement(scores[name], effect)
     twin, title, uniform = _twin(twins, modules)
     other = None if uniform is None else knockout_model.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
-        figure = knockout_figures.score_against_effect(effect, scores[name], name, colours())
-        words = knockout_model.agreement_caption(name, found, other)
-        chart(figure, words, effect.assign(score=scores[name][effect["position"]]), "against")
+        picture(knockout_pictures.against_score(effect, scores[name], name, colours(), other), "against")
     with right:
         st.markdown("**Rank correlation of each score with the loss change**")
         rows(knockout_model.agreements(scores, effect).round(3))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from dynlora.store.knockouts import Knockouts
+from dynlora.inference.kept_files import knockout_file
+from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, signed
 
@@ -34,6 +36,14 @@ class Agreement:
     low: float
     high: float
     n: int
+
+
+def kept(folder: Path) -> Knockouts | None:
+    """Return what is kept of a run's ablations, None where there is nothing or no place to look."""
+    try:
+        return read_knockouts(knockout_file(folder))
+    except OSError:  # the run is only to be read, and so is the user's cache
+        return None
 
 
 def effects(found: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import streamlit as st
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.store import queries
-from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.task import Task

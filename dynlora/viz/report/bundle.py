@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
+
+from dynlora.viz.kit.sealed_page import digest
 
 
 class Bundle(NamedTuple):
@@ -31,27 +32,3 @@ def plotly_bundle() -> Bundle:
     """Return plotly.js as the plotly package brings it; the same bytes for the same package."""
     source = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
     return Bundle(base64.b64encode(gzip.compress(source, 9, mtime=0)).decode("ascii"), digest(source))
-
-
-def digest(script: bytes) -> str:
-    """Return what a policy calls a script that may run."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode('ascii')}"
-
-
-def policy(*scripts: str) -> str:
-    """Return the content security policy of a page: nothing is fetched, sent or framed, only these scripts run.
-
-    Styles stay free, because plotly.js sets them; a style cannot run anything, and no picture can be fetched.
-
-    Args:
-        scripts: digests of the scripts that may run.
-    """
-    rules = {
-        "default-src": ["'none'"],
-        "script-src": [f"'{script}'" for script in scripts],
-        "style-src": ["'unsafe-inline'"],
-        "img-src": ["data:", "blob:"],
-        "base-uri": ["'none'"],
-        "form-action": ["'none'"],
-    }
-    return "; ".join(" ".join([name, *values]) for name, values in rules.items())

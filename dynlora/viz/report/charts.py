@@ -23,14 +23,6 @@ def chart_data(charts: Iterable[Chart]) -> list[dict[str, Any]]:
     return found
 
 
-def script_json(value: Any) -> str:
-    """Return JSON that can stand inside a script element: nothing in it can end the element or start another."""
-    written = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        written = written.replace(character, f"\\u{ord(character):04x}")
-    return written
-
-
 def differences(first: Any, second: Any, place: tuple[str | int, ...] = ()) -> Iterator[list[Any]]:
     """Yield [place, value in `second`] wherever two plain values differ; a place is a list of keys and positions."""
     if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
-from dynlora.inference.kept_files import knockout_file
-from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.knockout import figures as knockout_figures
@@ -20,7 +17,7 @@ TITLE = "Module ablation"
 
 def knockouts_part(run: RunReading) -> Part:
     """Return the loss change without each module, and how well recorded scores predict it."""
-    found = None if run.modules.empty else _kept(run.folder)
+    found = None if run.modules.empty else knockout_model.kept(run.folder)
     effect = knockout_model.effects(found, run.modules)
     if found is None or effect.empty:
         return Part(TITLE, [])
@@ -31,14 +28,6 @@ def knockouts_part(run: RunReading) -> Part:
     return Part(
         TITLE, [*blocks, *_agreements(run, effect)], [knockout_model.adapter_caption(found, run.summary["step"])]
     )
-
-
-def _kept(folder: Path) -> Knockouts | None:
-    """Return what is kept of a run's ablations, None where there is nothing or no place to look."""
-    try:
-        return read_knockouts(knockout_file(folder))
-    except OSError:  # the run is only to be read, and so is the user's cache
-        return None
 
 
 def _table(effect: pd.DataFrame) -> pd.DataFrame:

@@ -14,10 +14,11 @@ import jinja2
 from markupsafe import Markup
 
 from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit.sealed_page import digest, policy, script_json
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.report import document
-from dynlora.viz.report.bundle import digest, plotly_bundle, policy
-from dynlora.viz.report.charts import chart_data, script_json
+from dynlora.viz.report.bundle import plotly_bundle
+from dynlora.viz.report.charts import chart_data
 
 _FILES = files("dynlora.viz.report")
 MOST_LINE = 2000

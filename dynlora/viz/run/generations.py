@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from scipy.special import ndtri
 
+from dynlora.viz.kit.stats import share_interval
 from dynlora.viz.kit.text import percent
 
 LONGEST = 4000
@@ -68,13 +67,6 @@ def right_of(texts: Sequence[Generated]) -> tuple[int, int]:
     """Return how many answers are right, and how many were checked."""
     checked = [text.right for text in texts if text.right is not None]
     return sum(checked), len(checked)
-
-
-def share_interval(right: int, of: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of n answers, Wilson's: it stays within 0 to 1."""
-    z = float(ndtri(0.975))
-    centre, spread = right + z * z / 2, z * math.sqrt(right * (of - right) / of + z * z / 4)
-    return (centre - spread) / (of + z * z), (centre + spread) / (of + z * z)
 
 
 def changes(before: str, after: str) -> list[tuple[str, bool]]:

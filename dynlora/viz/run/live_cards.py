@@ -12,14 +12,12 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.viz.kit import lines as kit_lines
-from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import markdown_text, number, one_line, sentence_case
-from dynlora.viz.run import figures, progress, result_figures, result_text
-from dynlora.viz.run import text as run_text
+from dynlora.viz.run import pictures, progress, result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line, titled
+from dynlora.viz.ui.cards import badge, card, chart, colours, note, picture, status_line, titled
 from dynlora.viz.ui.run_actions import run_buttons
 from dynlora.viz.ui.run_picker import Chosen, is_known, link, links
 
@@ -68,7 +66,7 @@ def _origin(summary: Mapping[str, Any]) -> None:
     st.html(f'<p class="dl-origin">{words}</p>')
 
 
-def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame, times: pd.DataFrame) -> None:
+def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame) -> None:
     """Draw what the run learns and what that costs.
 
     Raises:
@@ -77,36 +75,22 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame,
     if scalars.empty:
         note("No data has been recorded yet. Charts appear after the first steps.")
         return
-    mode, rate = colours(), run_summary.series(scalars, "lr", "train")
-    train, held_out = run_summary.series(scalars, "loss", "train"), run_summary.series(scalars, "loss", "validation")
-    metrics = run_summary.with_rows(run_summary.held_out(scalars), summary)
-    sampled, name = run_summary.sample_words(summary), summary.get("metric") or run_summary.main_metric(summary)[0]
-    left, right = st.columns(2)
-    with left, card("Training loss", "loss"):
-        chart(
-            figures.loss_lines(train, held_out, mode),
-            f"{run_text.loss(train, held_out)} {sampled}".strip(),
-            train,
-            "loss",
-        )
-    with right, card("Held-out metrics", "metric"):
-        words = run_text.metric(run_summary.series(scalars, name, "validation"), name)
-        chart(figures.metric_lines(metrics, mode), f"{words} {sampled}".strip(), metrics, "metric")
-    left, right = st.columns(2)
-    with left, card("Parameter budget", "budget"):
-        limit, line = summary["params"].get("budget"), cached_queries.budget(run.folder, summary)
-        used = kit_modules.parameters(line)
-        figure = kit_lines.line(used, "Adapter parameters in use", mode, limit=limit, zero=False, tick=",")
-        chart(figure, run_text.budget(line, limit), line, "budget")
-    with right, card("Rank by module kind over time", "kinds"):
-        _kinds(run)
-    left, right = st.columns(2)
-    with left, card("Learning rate", "lr"):
-        chart(kit_lines.line(rate, "Learning rate", mode), run_text.learning_rate(rate), rate, "lr")
-    with right, card("Step time", "time"):
-        words = run_text.step_time(times, run_summary.series(scalars, "optimizer_bytes", "train"))
-        chart(figures.step_time(times, mode), words, times, "time")
+    training = pictures.Training(run.folder, summary, scalars, cached_queries.CACHED)
+    names = list(pictures.PICTURES)
+    for start in range(0, len(names), 2):
+        for place, name in zip(st.columns(2), names[start : start + 2], strict=False):
+            with place, card(pictures.TITLES[name], name):
+                _drawn(training, name)
     _own_numbers(scalars)
+
+
+def _drawn(training: pictures.Training, name: str) -> None:
+    try:
+        shown = pictures.PICTURES[name](training, colours())
+    except KeyError:
+        note("No ranks have been recorded yet.")
+    else:
+        picture(shown, name)
 
 
 def _own_numbers(scalars: pd.DataFrame) -> None:
@@ -122,16 +106,6 @@ def _own_numbers(scalars: pd.DataFrame) -> None:
                     f"{number(series['value'].iloc[-1])}."
                 )
                 chart(kit_lines.line(series, word, colours(), zero=False), words, series, f"own-{name}")
-
-
-def _kinds(run: Chosen) -> None:
-    try:
-        ranks = cached_queries.ask(queries.heatmap, run.folder, "rank", cached_queries.COLUMNS, None, None).frame
-    except KeyError:
-        note("No ranks have been recorded yet.")
-        return
-    totals = progress.components_by_kind(ranks, cached_queries.modules(run.folder))
-    chart(result_figures.ranks_by_kind(totals, colours()), result_text.by_kind(totals), totals, "kinds")
 
 
 def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:

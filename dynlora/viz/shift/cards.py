@@ -15,7 +15,7 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs.cards import loss_cards
-from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.task import Task
@@ -76,7 +76,7 @@ def model_cards(folder: Path) -> None:
     summary = cached_queries.ask(queries.run_summary, folder)
     if summary["step"]:
         prepare_model()
-        view = InputsView(folder, summary, cached_queries.modules(folder), summary["step"])
+        view = inputs_view(folder, summary, summary["step"])
         task = run_task(folder)
         if task is not None and task.writes:
             loss_cards(view, has_best=(folder / "adapter-best").is_dir())

@@ -13,19 +13,19 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.inference.kept_files import compress_file, compress_target, keep_ranks
+from dynlora.inference.kept_files import compress_target, keep_ranks
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
-from dynlora.store.compressions import Compressed, Size, read_compressed
+from dynlora.store.compressions import Compressed, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.text import percent
 from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
-from dynlora.viz.shrink import figures as shrink_figures
 from dynlora.viz.shrink import model as shrink_model
+from dynlora.viz.shrink import pictures as shrink_pictures
 from dynlora.viz.shrink import text as shrink_text
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
 from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.frame import refusal
 from dynlora.viz.ui.model_client import in_background
@@ -33,9 +33,6 @@ from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, run
 from dynlora.viz.ui.start_run import start_once
 from dynlora.viz.ui.toasts import announce
 from dynlora.viz.ui.url_state import choose, from_address, put, to_address
-
-TOLERANCES = (0.001, 0.005, 0.01, 0.02, 0.05)
-"""Increases of the held-out loss that can count as none, nats."""
 
 ROWS = (256, 512, 1024, 2048)
 """Held-out examples that the sizes can be measured on."""
@@ -69,9 +66,7 @@ def has_adapter(folder: Path) -> bool:
 
 def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
     """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from."""
-    found = read_compressed(compress_file(run.folder))
-    fits = found is not None and found.is_whole and found.step == summary["step"] and shrink_model.offered(found)
-    return found if fits else None
+    return shrink_model.measured(run.folder, summary)
 
 
 def measuring(run: Chosen, found: Compressed | None) -> None:
@@ -99,8 +94,10 @@ def chosen_size(found: Compressed) -> tuple[Size, float]:
     """Draw the slider of the sizes and the tolerance, and return what they say; first the smallest good enough."""
     sizes = shrink_model.offered(found)
     with st.container(horizontal=True, vertical_alignment="bottom", key="shrink-controls"):
-        tolerance = float(choose("tolerance", "Tolerance (nats)", TOLERANCES, TOLERANCES[1], width=150))
-        best = found.smallest(tolerance) or sizes[-1]
+        tolerance = float(
+            choose("tolerance", "Tolerance (nats)", shrink_model.TOLERANCES, shrink_model.TOLERANCES[1], width=150)
+        )
+        best = shrink_model.best(found, tolerance)
         by_parameters = {size.parameters: size for size in sizes}
         options = list(by_parameters)
         current = from_address("size", options, best.parameters)
@@ -208,11 +205,8 @@ def launched_link() -> None:
 
 def curve_card(shown: Shown) -> None:
     """Draw the cost of every size, and of the other ways to choose at this one."""
-    points = shrink_model.points(shown.found)
     with card("Loss by size", "shrink-curve"):
-        share = shrink_model.kept_share(shown.found, shown.size)
-        figure = shrink_figures.curve(points, share, shown.tolerance, colours())
-        chart(figure, shrink_text.curve(shown.found), points, "shrink-curve")
+        picture(shrink_pictures.curve(shown.found, shown.size, shown.tolerance, colours()), "shrink-curve")
         near = shrink_model.compared_share(shown.found, shown.size.share)
         if near is not None:
             st.markdown(f"**Ways to choose, at {safe(percent(near, 0))} of the parameters**")

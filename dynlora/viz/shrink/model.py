@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dynlora.store.compressions import Compressed, Size
+from dynlora.inference.kept_files import compress_file
+from dynlora.store.compressions import Compressed, Size, read_compressed
 from dynlora.viz.kit import rank_picture
 
 METHODS = ("global", "uniform", "energy", "random")
@@ -24,6 +26,27 @@ TITLES = {
 
 SCORES = ("accuracy", "f1", "matthews", "pearson", "exact_match", "token_accuracy")
 """Metrics that a size is told by, the first that there is."""
+
+
+TOLERANCES = (0.001, 0.005, 0.01, 0.02, 0.05)
+"""Increases of the held-out loss that can count as none, nats; the second one is the usual."""
+
+
+def measured(folder: Path, summary: Mapping[str, Any]) -> Compressed | None:
+    """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from.
+
+    Args:
+        folder: of the run.
+        summary: as `queries.run_summary` returns it.
+    """
+    found = read_compressed(compress_file(folder))
+    fits = found is not None and found.is_whole and found.step == summary["step"] and offered(found)
+    return found if fits else None
+
+
+def best(found: Compressed, tolerance: float) -> Size:
+    """Return the smallest size not shown worse by more than a tolerance, in nats; the largest where none is."""
+    return found.smallest(tolerance) or offered(found)[-1]
 
 
 def points(found: Compressed) -> pd.DataFrame:

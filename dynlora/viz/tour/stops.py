@@ -14,25 +14,23 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.tour_mark import mark_tour_taken
-from dynlora.viz.capacity import map_figure, module_figures, signals
 from dynlora.viz.capacity import model as capacity_model
-from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.view import CapacityView, capacity_view
+from dynlora.viz.capacity import pictures as capacity_pictures
+from dynlora.viz.capacity.view import capacity_view
+from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.health.run_data import RunReading
-from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.inputs import model as inputs_model
-from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.inputs.view import InputsView
+from dynlora.viz.inputs import pictures as inputs_pictures
+from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.text import plural
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, titled, under
+from dynlora.viz.ui.cards import card, chart, colours, note, picture, titled, under
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import chosen_step, segmented
@@ -164,21 +162,15 @@ def head(found: Toured) -> None:
 
 def _rank(found: Toured) -> None:
     view = found.view
-    state = view.state()
-    words = capacity_text.picture(state, signals.uniform_rank(found.summary))
     with card("Rank and importance in the model", "tour-rank"):
-        replay(view.pictures(words, colours()))
-        under(words, capacity_model.state_table(state), "tour-rank")
+        replay(capacity_pictures.replay_data(view, colours()))
+        under(capacity_pictures.replay_words(view), capacity_model.state_table(view.state()), "tour-rank")
 
 
 def _map(found: Toured, signal: str) -> None:
     view = replace(found.view, signal=signal, step=found.view.last)
-    heat, rows, budget = view.heat(signal, cached_queries.COLUMNS), view.rows(), view.budget()
     with card(view.shown.title, f"tour-{signal}"):
-        table = capacity_model.wide(heat.frame, view.modules)
-        look = replace(view.about_map(heat.unit), step=None)
-        figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours())
-        chart(figure, f"{view.sentence()} {signals.binned(heat)}", table, f"tour-{signal}")
+        picture(capacity_pictures.signal_map(view, colours(), is_marked=False), f"tour-{signal}")
 
 
 def _importance(found: Toured) -> None:
@@ -191,19 +183,14 @@ def _moves(found: Toured) -> None:
 
 def _flow(found: Toured) -> None:
     view = found.view
-    traced, sides = view.traced()
-    flow, ends = view.flow(traced, "kind")
-    words = capacity_text.flow(traced, sides, len(view.events_shown), view.first, view.last)
     with card(f"Rank transfers, steps {view.first} to {view.last}", "tour-flow"):
-        chart(module_figures.rank_flow(flow, ends, colours()), words, flow, "tour-flow")
+        picture(capacity_pictures.rank_flow(view, "kind", colours()), "tour-flow")
 
 
 def _gates(found: Toured) -> None:
-    view = InputsView(found.run.folder, found.summary, found.view.modules, found.summary["step"])
+    view = inputs_view(found.run.folder, found.summary, found.summary["step"])
     with card("Gates by input group", "tour-gates"):
-        figure = inputs_figures.gate_map(view.gates, view.modules, view.effect, colours(), hide=False)
-        words = inputs_text.gates(view.gates, view.modules, view.effect, view.step)
-        chart(figure, words, inputs_model.gate_table(view.gates), "tour-gates")
+        picture(inputs_pictures.gates(view, colours(), hide=False), "tour-gates")
 
 
 def _worth(found: Toured) -> None:

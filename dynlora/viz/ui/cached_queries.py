@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.viz.kit import modules as kit_modules
+from dynlora.viz.kit.run_queries import RunQueries
 from dynlora.viz.kit.run_summary import ACTIVE
-
-COLUMNS = 400
-"""Most columns of a heat map that travel to the browser."""
-
 
 _LOOK = threading.local()
 
@@ -107,49 +102,27 @@ def _described(folder: str, version: tuple[Any, ...]) -> pd.DataFrame:
     return kit_modules.described(queries.modules_frame(folder))
 
 
-def at_step(folder: Path, signal: str, step: int | None) -> np.ndarray | None:
-    """Return the last values of a signal up to a step, None when it was never recorded.
+class CachedQueries(RunQueries):
+    """The questions of figures, answered once per change of a run."""
 
-    Before the first recorded step, and for step None, these are the first values.
+    def ask(self, query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+        """Return what `ask` does."""
+        return ask(query, folder, *arguments)
 
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
-    try:
-        if step is not None:
-            values = ask(queries.signal_at, folder, signal, (step,)).to_numpy(float)[:, 0]
-            if np.isfinite(values).any():
-                return values
-        first = int(ask(queries.heatmap, folder, signal, COLUMNS).first_step[0])
-        return ask(queries.heatmap, folder, signal, 1, None, first + 1).frame.to_numpy(float)[:, -1]
-    except (KeyError, IndexError):
-        return None
+    def ask_events(self, query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+        """Return what `ask_events` does."""
+        return ask_events(query, folder, *arguments)
 
+    def version(self, folder: Path) -> tuple[int, int, str, int]:
+        """Return what `version` does."""
+        return version(folder)
 
-def ranks(folder: Path, step: int | None) -> np.ndarray:
-    """Return the ranks of the modules at a step, as `at_step` does.
-
-    Raises:
-        DynloraError: when the run cannot be read or has recorded none.
-    """
-    found = at_step(folder, "rank", step)
-    if found is None:
-        raise CorruptRunError(f"run {folder.name} has recorded no ranks")
-    return found
+    def modules(self, folder: Path) -> pd.DataFrame:
+        """Return what `modules` does."""
+        return modules(folder)
 
 
-def budget(folder: Path, summary: Mapping[str, Any], first: int | None = None, last: int | None = None) -> pd.DataFrame:
-    """Return how much of the budget was in use by step, as `capacity.budget_line` does, from `first` to `last`.
+CACHED = CachedQueries()
+"""What pages hand to their figures."""
 
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
-    params = summary["params"]
-    counted = ask(queries.scalars_frame, folder, "adapter_parameters", "train", COLUMNS)
-    if len(counted):
-        return kit_modules.recorded_line(counted, params.get("budget"), first, last)
-    try:  # runs of earlier versions: what components cost in plain LoRA
-        ranks = ask(queries.heatmap, folder, "rank", COLUMNS, first, None if last is None else last + 1).frame
-    except KeyError:
-        ranks = pd.DataFrame()
-    return kit_modules.budget_line(ranks, modules(folder), int(params.get("gate") or 0), params.get("budget"))
+at_step, ranks, budget = CACHED.at_step, CACHED.ranks, CACHED.budget

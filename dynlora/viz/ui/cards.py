@@ -16,6 +16,7 @@ import streamlit as st
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.frames import number_format
+from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.text import documentation_text, duration, markdown_text, number
 from dynlora.viz.kit.theme import Palette
 
@@ -113,6 +114,17 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
             on_select=lambda: _picked(name, picks, before), selection_mode="points",
         )  # fmt: skip
     under(sentence, frame, key)
+
+
+def picture(shown: Picture, key: str, picks: Picks | None = None) -> None:
+    """Draw a picture as `chart` draws a figure.
+
+    Args:
+        shown: the figure with its caption and numbers.
+        key: of the chart, one on the page.
+        picks: what a click on a point puts into the address.
+    """
+    chart(shown.figure, shown.caption, shown.table, key, picks)
 
 
 def _picked(key: str, picks: Picks, before: str) -> None:
