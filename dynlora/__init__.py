@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dynlora.api import attach, train
     from dynlora.config_files import load_config
+    from dynlora.notebook.comparison import compare
     from dynlora.store.run import open_run
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when the hub's client is imported
@@ -27,9 +28,12 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read once, when torch is imported; a user's own choice stays
 
 __version__ = "0.1.0"
-__all__ = ["attach", "load_config", "open_run", "train"]
+__all__ = ["attach", "compare", "load_config", "open_run", "train"]
 
-_HOMES = {"attach": "api", "train": "api", "load_config": "config_files", "open_run": "store.run"}
+_HOMES = {
+    "attach": "api", "compare": "notebook.comparison", "load_config": "config_files", "open_run": "store.run",
+    "train": "api",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -63,6 +63,10 @@ class AdapterError(DynloraError, ValueError):
     """A folder holds no PEFT adapter that can be read, or is not what it says it is."""
 
 
+class NotRecordedError(DynloraError, LookupError):
+    """A figure needs something that a run has not recorded, or that nobody has measured yet."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the kind of an error that is not ours and the first line of its text, at most 200 characters of it."""
     said = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")

@@ -83,6 +83,8 @@ RULES: dict[str, str] = {
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
     "viz/verdict",
+    "notebook": "errors safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout viz/shrink viz/compare "
+    "viz/verdict",
     "pages": "config_files store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
@@ -92,12 +94,12 @@ _ENGINE = "tasks engine engine/* strategies strategies/*"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
-    "torch": f"{_GROUND} data_files store jobs server {_TRACKERS} viz/* pages",
+    "torch": f"{_GROUND} data_files store jobs server {_TRACKERS} viz/* notebook pages",
     "streamlit": f"{_GROUND} data_files store jobs {_ENGINE} training inference cli api own_loop {_TRACKERS} viz/kit "
-    "viz/methods",
+    "viz/methods notebook",
     "plotly": f"{_GROUND} data_files store jobs {_ENGINE} training inference server cli api own_loop {_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} data_files jobs {_ENGINE} training inference server cli api viz/* pages",
+    "sqlite3": f"{_GROUND} data_files jobs {_ENGINE} training inference server cli api viz/* notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
 

@@ -23,6 +23,19 @@ class Run:
         """Return the id and how the run stands."""
         return f"Run({self.folder.name!r}, status={self.status!r})"
 
+    def _repr_html_(self) -> str:
+        """Return the run as a card, as it is now; notebooks call this."""
+        from importlib import import_module
+
+        return import_module("dynlora.notebook.run_card").run_card(self.folder)
+
+    @property
+    def plot(self) -> Any:
+        """The figures of the dashboard's pages, for a notebook: see `dynlora.notebook.plots.Plots`."""
+        from importlib import import_module
+
+        return import_module("dynlora.notebook.plots").Plots(self.folder)
+
     @property
     def id(self) -> str:
         """Id of the run."""

@@ -1,0 +1,284 @@
+"""`run.plot`: the figures of one run, each drawn by the function that draws it on its page."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import overload
+
+from dynlora.errors import ConfigError, NotRecordedError
+from dynlora.notebook import figure as figures
+from dynlora.notebook.arguments import one_of, within
+from dynlora.notebook.figure import Figures, PageFigure
+from dynlora.notebook.replay import Replay
+from dynlora.store import queries
+from dynlora.store.run import Run
+from dynlora.store.score_signals import module_scores
+from dynlora.viz.capacity import flows
+from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import pictures as capacity_pictures
+from dynlora.viz.capacity.view_model import CapacityView, whole_run
+from dynlora.viz.inputs import pictures as inputs_pictures
+from dynlora.viz.inputs.view_model import InputsView
+from dynlora.viz.kit import rank_picture
+from dynlora.viz.kit.picture import Picture
+from dynlora.viz.kit.run_queries import RunQueries
+from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.knockout import pictures as knockout_pictures
+from dynlora.viz.run import pictures as run_pictures
+from dynlora.viz.shrink import model as shrink_model
+from dynlora.viz.shrink import pictures as shrink_pictures
+
+LEARNED = ("loss", "metric", "lr")
+"""What `training` draws unless one figure is asked for."""
+
+
+class Plots:
+    """The figures of one run; each call draws what the run has recorded until now.
+
+    Every figure is a plotly figure with a `caption` and a `table`, drawn by the code of its page.
+    `run.plot(theme="dark")` returns the same figures for a dark notebook.
+    """
+
+    def __init__(self, folder: Path, theme: str = "light") -> None:
+        """Point at a run's folder; use `Run.plot`."""
+        self._folder, self._theme = folder, theme
+        self._colours, self._store = figures.palette(theme), RunQueries()
+
+    def __repr__(self) -> str:
+        """Return the run, the theme and the figures there are."""
+        names = ", ".join(name for name in dir(self) if not name.startswith("_"))
+        return f"Plots({self._folder.name!r}, theme={self._theme!r}): {names}"
+
+    def __call__(self, theme: str = "light") -> Plots:
+        """Return the figures in another theme.
+
+        Args:
+            theme: `light` or `dark`.
+
+        Raises:
+            ConfigError: when there is no such theme.
+        """
+        return Plots(self._folder, theme)
+
+    def capacity(
+        self,
+        signal: str = "rank",
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        step: int | None = None,
+        order: str = "kind",
+        module: str | None = None,
+    ) -> PageFigure:
+        """Draw a signal over modules and steps, with the use of the budget above it.
+
+        Args:
+            signal: rank, importance, gate or another signal that the run recorded for each module.
+            start: first step shown; the first of the run by default.
+            stop: last step shown; the last of the run by default.
+            step: that a line marks; `stop` by default.
+            order: of the rows: kind, depth or rank.
+            module: name of a module to frame.
+
+        Raises:
+            NotRecordedError: when the run has recorded no ranks.
+            ConfigError: when an argument is none of the run's.
+        """
+        view = self._view(start, stop, step)
+        one_of("signal", signal, view.signals)
+        one_of("order", order, capacity_model.ORDERS)
+        if module is not None:
+            one_of("module", module, view.short)
+        view = replace(view, signal=signal, order=order, module=module)
+        return self._shown(capacity_pictures.signal_map(view, self._colours))
+
+    def flow(self, start: int | None = None, stop: int | None = None, *, by: str = "kind") -> PageFigure:
+        """Draw which modules gave rank to which, in parameters.
+
+        Args:
+            start: step before the first transfer shown; the first of the run by default.
+            stop: last step shown; the last of the run by default.
+            by: what the ends stand for: kind, depth or module.
+
+        Raises:
+            NotRecordedError: when the run has recorded no ranks.
+            ConfigError: when an argument is none of the run's.
+        """
+        one_of("by", by, flows.BY)
+        return self._shown(capacity_pictures.rank_flow(self._view(start, stop), by, self._colours))
+
+    def replay(self, start: int | None = None, stop: int | None = None, *, plays: bool = False) -> Replay:
+        """Return the model as a picture that plays: a bar for each module, its length the rank, its shade importance.
+
+        Args:
+            start: first step shown; the first of the run by default.
+            stop: last step shown; the last of the run by default.
+            plays: start by itself and begin again at the end.
+
+        Raises:
+            NotRecordedError: when the run has recorded no ranks.
+            ConfigError: when a step is none of the run's.
+        """
+        view = self._view(start, stop)
+        return Replay(view.summary["id"], capacity_pictures.replay_data(view, self._colours), self._colours, plays)
+
+    def importance_vs_rank(self, step: int | None = None) -> PageFigure:
+        """Draw the share of rank against the share of importance, a point for each module.
+
+        Args:
+            step: the last one by default.
+
+        Raises:
+            NotRecordedError: when the run has recorded no ranks or no importance.
+            ConfigError: when the step is none of the run's.
+        """
+        view = self._view(None, None, step)
+        if view.values("importance", view.step) is None:
+            raise self._missing("recorded no importance", "train it with dynlora, which records it at every step")
+        return self._shown(capacity_pictures.importance_scatter(view, self._colours))
+
+    def ranks(self, step: int | None = None) -> PageFigure:
+        """Draw the rank of each module as a picture of the model: layers by kinds of modules.
+
+        Args:
+            step: the last one by default.
+
+        Raises:
+            NotRecordedError: when the run has recorded no ranks, or no module of it belongs to a layer.
+            ConfigError: when the step is none of the run's.
+        """
+        view = self._view(None, None, step)
+        state = view.state()
+        ranks = {name: int(rank) for name, rank in zip(state["name"], state["rank"].fillna(0), strict=True)}
+        pattern = rank_picture.pattern(ranks, view.modules)
+        if pattern.empty:
+            raise self._missing("no adapted module inside a layer", "use capacity(), which shows every module")
+        words = f"Rank of each module at step {view.step}, {min(ranks.values())} to {max(ranks.values())}."
+        table = capacity_model.state_table(state)
+        return self._shown(Picture(rank_picture.model_picture(pattern, self._colours), words, table))
+
+    @overload
+    def training(self, name: None = None) -> Figures: ...
+
+    @overload
+    def training(self, name: str) -> PageFigure: ...
+
+    def training(self, name: str | None = None) -> PageFigure | Figures:
+        """Draw what the run learned: training and held-out loss, held-out metrics, learning rate.
+
+        Args:
+            name: one figure alone: loss, metric, budget, kinds (rank by module kind), lr or time (of a step).
+
+        Returns:
+            The figure of that name; without a name loss, metric and lr one below the other, those that there are.
+
+        Raises:
+            NotRecordedError: when the run has recorded nothing of it.
+            ConfigError: when there is no such figure.
+        """
+        if name is not None:
+            one_of("name", name, run_pictures.PICTURES)
+        run = run_pictures.read_training(self._folder, queries.run_summary(self._folder), self._store)
+        drawn = [self._drawn(run, one) for one in (LEARNED if name is None else (name,))]
+        there = [self._shown(picture) for picture in drawn if picture is not None]
+        if not there:
+            what = "any step" if name is None else f"anything for the figure {name!r}"
+            raise self._missing(f"not recorded {what} yet", "call this again after its first steps and evaluation")
+        return there[0] if name is not None else Figures(there)
+
+    def _drawn(self, run: run_pictures.Training, name: str) -> Picture | None:
+        """Return a picture of the training, None where the run has recorded nothing of it."""
+        try:
+            picture = run_pictures.PICTURES[name](run, self._colours) if len(run.scalars) else None
+        except KeyError:  # no ranks
+            return None
+        return picture if picture is not None and len(picture.table) else None
+
+    def gates(self, step: int | None = None, *, hide: bool = True) -> PageFigure:
+        """Draw the mean gate of each input group and module; 1 is neutral.
+
+        Args:
+            step: the last evaluation up to it is shown; the last one by default.
+            hide: leave out what is not beyond chance, as the page does at first.
+
+        Raises:
+            NotRecordedError: when the run has no gates, or was not evaluated yet.
+            ConfigError: when the step is none of the run's.
+        """
+        summary = queries.run_summary(self._folder)
+        at = within("step", step, 0, summary["step"], summary["step"])
+        view = InputsView(self._folder, summary, self._store.modules(self._folder), at, self._store)
+        if view.gates.empty and "gate" in Run(self._folder).recorded():
+            raise self._missing("recorded no gates by input group up to this step", "wait for its next evaluation")
+        if view.gates.empty:
+            raise self._missing("no gates", "train one with them, such as --set strategy.gates=module of dynamic")
+        return self._shown(inputs_pictures.gates(view, self._colours, hide=hide))
+
+    def knockouts(self, score: str | None = None, *, module: str | None = None) -> PageFigure:
+        """Draw what held-out examples lose without each module, with its interval.
+
+        Args:
+            score: name of a recorded score to set against it, such as "importance at the end".
+            module: name of a module to frame, where no score is given.
+
+        Raises:
+            NotRecordedError: when nobody has measured it.
+            ConfigError: when the score or the module is none of the run's.
+        """
+        modules, found = self._store.modules(self._folder), knockout_model.kept(self._folder)
+        effect = knockout_model.effects(found, modules)
+        if found is None or effect.empty:
+            raise self._missing("no module ablation", f"measure it with `{self._command('ablate')}`")
+        if score is None:
+            if module is not None:
+                one_of("module", module, modules["name"].tolist())
+            return self._shown(knockout_pictures.effects(found, modules, self._colours, module))
+        scores = module_scores(self._folder)
+        one_of("score", score, scores)
+        return self._shown(knockout_pictures.against_score(effect, scores[score], score, self._colours))
+
+    def shrink(self, tolerance: float = shrink_model.TOLERANCES[1]) -> PageFigure:
+        """Draw what every smaller size of the adapter costs; a line marks the smallest that is good enough.
+
+        Args:
+            tolerance: increase of the held-out loss that counts as none, nats.
+
+        Raises:
+            NotRecordedError: when nobody has measured the sizes of the adapter as it is now.
+            ConfigError: when the tolerance is below zero.
+        """
+        if not tolerance >= 0:
+            raise ConfigError(f"tolerance={tolerance!r}: must be 0 or more, in nats of held-out loss")
+        found = shrink_model.measured(self._folder, queries.run_summary(self._folder))
+        if found is None:
+            remedy = f"measure them with `{self._command('compress', '--curve')}`"
+            raise self._missing("no measured sizes of its adapter", remedy)
+        size = shrink_model.best(found, tolerance)
+        return self._shown(shrink_pictures.curve(found, size, tolerance, self._colours))
+
+    def _shown(self, picture: Picture) -> PageFigure:
+        return figures.shown(picture, self._colours)
+
+    def _view(self, start: int | None, stop: int | None, step: int | None = None) -> CapacityView:
+        """Return a view of some steps.
+
+        Raises:
+            NotRecordedError: when the run has recorded no ranks.
+            ConfigError: when a step is none of those shown.
+        """
+        view = whole_run(self._folder, queries.run_summary(self._folder), self._store)
+        if view is None:
+            raise self._missing("recorded no ranks yet", "call this again after its first step")
+        first = within("start", start, 0, view.last, 0)
+        last = within("stop", stop, first, view.last, view.last)
+        return replace(view, first=first, last=last, step=within("step", step, first, last, last))
+
+    def _missing(self, what: str, remedy: str) -> NotRecordedError:
+        return NotRecordedError(f"run {self._folder.name} has {what}; {remedy}")
+
+    def _command(self, name: str, *options: str) -> str:
+        """Return a command on this run, as one types it where the notebook runs."""
+        here = [] if self._folder.parent == Path("runs").absolute() else ["--runs-dir", str(self._folder.parent)]
+        return shlex.join(["dynlora", name, self._folder.name, *options, *here])

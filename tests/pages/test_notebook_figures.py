@@ -1,0 +1,122 @@
+"""What a notebook draws is what the pages draw: the same figure, value for value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import dynlora
+from dynlora.viz.kit import theme
+from dynlora.viz.ui import run_picker
+from tests.pages.app import ROOT, components, open_page
+
+SAMPLES = ROOT / "sample_runs"
+MOVED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
+"""Runs with reallocations, gates and ablations, and with measured sizes of the adapter."""
+
+COMPARED = (
+    "20261127-144657-74ce2b75", "20261127-145425-87d2856b", "20261127-144833-de79b354", "20261127-150149-eac49b84",
+)  # fmt: skip
+"""Two seeds of `lora` and two of `dynamic`."""
+
+Figure = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _samples(_dashboard: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show the sample runs as one's own; pages only read them."""
+    monkeypatch.setenv(run_picker.RUNS_DIR_VARIABLE, str(SAMPLES))
+
+
+def on_page(app: AppTest, key: str) -> Figure:
+    """Return the figure of a page under the key of its chart."""
+    found = [json.loads(one.proto.spec) for one in app.get("plotly_chart") if one.proto.id.endswith(f"chart-{key}")]
+    assert len(found) == 1, key
+    return found[0]
+
+
+def without_clicks(figure: Figure) -> Figure:
+    """Return a figure of a page without what only a page can do: listen to clicks on its points."""
+    for trace in figure["data"]:
+        trace.pop("unselected", None)
+        if isinstance(trace.get("hovertemplate"), str):
+            trace["hovertemplate"] = trace["hovertemplate"].replace("<br>click to follow this module", "")
+    return figure
+
+
+def in_notebook(figure: Any) -> Figure:
+    """Return a notebook's figure without the background that it brings along in the place of a card."""
+    found = json.loads(figure.to_json())
+    assert found["layout"].pop("paper_bgcolor") == theme.LIGHT.panel
+    return {**found, "layout": {**found["layout"], "paper_bgcolor": "rgba(0, 0, 0, 0)"}}
+
+
+def plot(run: str) -> Any:
+    return dynlora.open_run(SAMPLES / run).plot
+
+
+ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
+    ("capacity", {}, "map-rank-", lambda: plot(MOVED).capacity()),
+    ("capacity", {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "150"}, "map-importance-",
+     lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth")),
+    ("capacity", {"signal": "gate"}, "map-gate-", lambda: plot(MOVED).capacity("gate")),
+    ("capacity", {}, "flow", lambda: plot(MOVED).flow()),
+    ("capacity", {"flow": "module", "steps": "40-200"}, "flow", lambda: plot(MOVED).flow(40, 200, by="module")),
+    ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
+    ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
+    ("capacity", {"score": "final rank"}, "against", lambda: plot(MOVED).knockouts("final rank")),
+    *(("run", {}, name, lambda name=name: plot(MOVED).training(name))
+      for name in ("loss", "metric", "budget", "kinds", "lr", "time")),
+    ("inputs", {}, "gates", lambda: plot(MOVED).gates()),
+    ("inputs", {"gates": "all", "step": "90"}, "gates", lambda: plot(MOVED).gates(90, hide=False)),
+    ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "address", "key", "draw"), ONE_RUN)
+def test_a_notebook_draws_the_figure_of_the_page(
+    page: str, address: dict[str, str], key: str, draw: Callable[[], Any]
+) -> None:
+    shown = on_page(open_page(page, run=SHRUNK if page == "shrink" else MOVED, **address), key)
+    assert in_notebook(draw()) == without_clicks(shown)
+
+
+SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
+    ("results", "overlay-loss", lambda plot: plot.training("loss")),
+    ("results", "overlay-metric", lambda plot: plot.training()),
+    ("results", "frontier", lambda plot: plot.results()),
+    ("results", "verdict", lambda plot: plot.differences()),
+    ("capacity", "ranks", lambda plot: plot.capacity()),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "draw"), SEVERAL)
+def test_a_notebook_draws_the_figure_of_compare(section: str, key: str, draw: Callable[[Any], Any]) -> None:
+    shown = on_page(open_page("compare", runs=",".join(COMPARED), section=section), key)
+    assert in_notebook(draw(dynlora.compare(COMPARED, SAMPLES).plot)) == shown
+
+
+def test_the_spread_over_seeds_is_that_of_compare() -> None:
+    shown = on_page(open_page("compare", runs=",".join(COMPARED), section="capacity", ranks="spread"), "ranks")
+    assert in_notebook(dynlora.compare(COMPARED, SAMPLES).plot.capacity(spread=True)) == shown
+
+
+def test_a_notebook_plays_the_frames_of_the_page() -> None:
+    own = ("version", "linked")  # when to draw again, and whether the step goes to the address
+    element = components(open_page("capacity", run=MOVED))[0]
+    shown = json.loads(element.proto.json)
+    played = {**plot(MOVED).replay().data}
+    assert {key: value for key, value in played.items() if key not in own} == {
+        key: value for key, value in shown.items() if key not in own
+    }
+
+
+def test_the_caption_is_the_sentence_under_the_figure(tmp_path: Path) -> None:
+    app = open_page("capacity", run=MOVED)
+    alt = next(one.proto.alt for one in app.get("plotly_chart") if one.proto.id.endswith("chart-flow"))
+    assert plot(MOVED).flow().caption == alt
