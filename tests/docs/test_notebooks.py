@@ -1,0 +1,108 @@
+"""The example notebooks: they run as they are, show what they say, and call nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.attack.test_without_network import heard, listened_to  # noqa: F401
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+NOTEBOOK, MARIMO = EXAMPLES / "notebook.ipynb", EXAMPLES / "marimo_notebook.py"
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+def executed(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Any:
+    """Return the example notebook, executed in a kernel with an environment."""
+    for name in set(os.environ) - set(environment):
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    return notebook
+
+
+def outputs(notebook: Any) -> dict[str, dict[str, Any]]:
+    """Return what each cell shows by kind, by the id of the cell."""
+    found: dict[str, dict[str, Any]] = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            shown = output.get("data") or {"text/plain": output.get("text")}
+            found.setdefault(cell["id"], {}).update(shown)
+    return found
+
+
+def foreign(calls: str) -> list[str]:
+    """Return the calls to other machines; a kernel talks with its client on this one."""
+    return [line for line in calls.splitlines() if "127.0.0.1" not in line and "localhost" not in line]
+
+
+def test_the_notebook_runs_shows_its_figures_and_calls_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+    heard: Path,  # noqa: F811
+) -> None:
+    notebook = executed(monkeypatch, listened_to(heard))
+    found = outputs(notebook)
+    assert "too few to decide" in found["compare"]["text/html"]
+    assert "0.851 (95 % CI" in found["run"]["text/html"]
+    assert found["play"]["text/html"].startswith("<iframe ")
+    for cell in ("differences", "training", "ranks", "capacity", "flow", "ablation", "score"):
+        assert found[cell][PLOTLY]["data"], cell
+    assert foreign(heard.read_text()) == []
+
+
+def test_the_notebook_shows_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (outputs(executed(monkeypatch, dict(os.environ))) for _ in range(2))
+    assert first == second
+
+
+def test_the_notebook_is_kept_without_outputs_and_valid() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell["id"] for cell in code if cell.outputs or cell.execution_count is not None] == []
+    assert len({cell["id"] for cell in notebook.cells}) == len(notebook.cells)
+
+
+SHOWN = """
+import json, runpy, sys
+from marimo._output.formatting import try_format
+outputs, _ = runpy.run_path(sys.argv[1])["app"].run()
+found = [(type(one).__name__, try_format(one)) for one in outputs if one is not None]
+print(json.dumps([[name, one.mimetype, one.data, one.traceback] for name, one in found]))
+"""
+
+
+def marimo(heard: Path, *command: str) -> str:  # noqa: F811
+    """Run a command on the marimo notebook in an empty home; return what it prints, after a look whom it called."""
+    home = heard.parent / "home"
+    home.mkdir()
+    environment = {**listened_to(heard), "HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_STATE_HOME": str(home)}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert foreign(heard.read_text()) == []
+    return done.stdout
+
+
+def test_the_marimo_notebook_runs_as_a_script_and_calls_nobody(heard: Path) -> None:  # noqa: F811
+    marimo(heard, str(MARIMO))
+
+
+def test_marimo_can_show_every_cell(heard: Path) -> None:  # noqa: F811
+    shown = json.loads(marimo(heard, "-c", SHOWN, str(MARIMO)).splitlines()[-1])
+    assert [trouble for *_, trouble in shown if trouble] == []
+    by_name = {name: data for name, _, data, _ in shown}
+    assert "too few to decide" in by_name["Comparison"]
+    assert by_name["Replay"].startswith("<iframe ")
+    assert any("Up to step 120, rank moved from query" in data for data in by_name.values())  # a caption
+    assert {kind for _, kind, *_ in shown} == {"text/html"}
+    assert {"PageFigure", "Figures", "Run"} <= set(by_name)
