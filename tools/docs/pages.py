@@ -15,6 +15,10 @@ from dynlora import strategies
 from dynlora.cli.main import main
 from dynlora.config import RunConfig, section_of
 from dynlora.engine.strategy import Strategy
+from dynlora.notebook.comparison_plots import ComparisonPlots
+from dynlora.notebook.figure import PageFigure
+from dynlora.notebook.plots import Plots
+from dynlora.notebook.replay import Replay
 from dynlora.viz.methods import model as methods_model
 from tools.docs import measured
 
@@ -179,7 +183,8 @@ def python() -> str:
         "The public functions are loaded on first use: `import dynlora` imports neither torch nor streamlit.",
     ]
     found = [getattr(dynlora, name) for name in dynlora.__all__]
-    found.append(inspect.signature(dynlora.open_run, eval_str=True).return_annotation)
+    found += [inspect.signature(one, eval_str=True).return_annotation for one in (dynlora.open_run, dynlora.compare)]
+    found += [Plots, ComparisonPlots, PageFigure, Replay]
     parts += [f"::: {one.__module__}.{one.__qualname__}" for one in found]
     parts += [
         "## Hooks of a strategy",
