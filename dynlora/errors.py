@@ -55,6 +55,10 @@ class StorageError(DynloraError):
     """What has to be kept cannot be written: the disk is full, read-only, or the folder is gone."""
 
 
+class RemoteError(DynloraError):
+    """A place beyond this disk cannot be reached, read or written, or holds no such run."""
+
+
 class NotMergeableError(DynloraError):
     """This adapter cannot be folded into the base weights."""
 

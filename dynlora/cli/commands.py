@@ -22,6 +22,7 @@ from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
+from dynlora.store.copied import check_can_resume
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
@@ -110,6 +111,7 @@ def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple
         with RunReader(folder) as reader:
             check_own(run_id, reader.meta())
             check_resumable(run_id, reader.status(), force)
+            check_can_resume(folder, reader.status().opened)
             changed_settings(run_id, reader.meta().get("config"), read_run_config(folder))
     from dynlora.training import run as training
 

@@ -38,6 +38,7 @@ from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, r
 from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.safe_files import read_json, write_text
 from dynlora.store import process, schema
+from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate
 from dynlora.store.rows import Status
 from dynlora.store.stop_request import forget_stop, request_stop
@@ -292,7 +293,7 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
     Raises:
         RunNotFoundError: when there is no such run.
         RunBusyError: when it is running.
-        ConfigError: when it is finished.
+        ConfigError: when it is finished, or was fetched without the checkpoint it would continue from.
         CorruptRunError: when it cannot be read, or what it left of its last start cannot be removed.
     """
     root = runs_root(runs_dir)
@@ -304,6 +305,7 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
         if status.is_running and not (status.other_host and force):
             where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
             raise RunBusyError(f"run {run_id} is running{where}")
+        check_can_resume(folder, status.opened)
         if status.status != "queued":
             _forget_launch(folder)
             annotate(folder, state="queued", meta={"resume": True})

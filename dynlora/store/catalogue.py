@@ -51,7 +51,7 @@ def _rows_of(runs_dir: Path) -> list[dict[str, Any]]:
         if len(_kept) >= _MAX_FOLDERS:
             _kept.clear()
         kept = _kept[str(runs_dir)] = KeptRows(runs_dir)
-    folders = _run_folders(runs_dir)
+    folders = run_folders(runs_dir)
     rows = [run_row(folder, kept) for folder in folders]
     kept.save({folder.name for folder in folders})
     return rows
@@ -76,7 +76,8 @@ def run_row(folder: Path, kept: KeptRows) -> dict[str, Any]:
     return _row(folder, Facts({"status": "corrupt"}, {}), NO_NOTES, reason=reason)
 
 
-def _run_folders(runs_dir: Path) -> list[Path]:
+def run_folders(runs_dir: Path) -> list[Path]:
+    """Return the folders of a runs folder that are runs or look like some, by name; none where it cannot be read."""
     try:
         entries = sorted(os.scandir(runs_dir), key=lambda entry: entry.name)
     except OSError:

@@ -27,6 +27,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.start_files import kept_start
 from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
+from dynlora.store.copied import check_can_resume
 from dynlora.store.meta import table, whole
 from dynlora.store.process import this_process
 from dynlora.store.reader import RunReader
@@ -106,6 +107,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     check_own(run_id, meta)
     if accelerator.is_main_process:
         check_resumable(run_id, status, force)
+        check_can_resume(folder, status.opened)
     threads = whole(table(meta.get("machine")).get("threads"))
     if threads is not None and 0 < threads <= 1024:
         torch.set_num_threads(threads)
