@@ -31,6 +31,7 @@ RULES: dict[str, str] = {
     "peft_adapter": "errors safe_files",
     "store": "config errors renamed_settings safe_files",
     "jobs": "assets config config_files data_files errors peft_adapter safe_files store",
+    "remote": "assets errors jobs peft_adapter safe_files store",
     "tasks": "data_files errors",
     "engine": "config data_files errors tasks engine/model engine/data engine/edits engine/init",
     "engine/model": "errors tasks engine",
@@ -49,9 +50,9 @@ RULES: dict[str, str] = {
     "inference": "assets config config_files data_files errors peft_adapter safe_files store jobs tasks engine "
     "engine/* strategies training",
     "server": "errors jobs safe_files",
-    "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter server strategies training "
-    "inference integrations/search integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice "
-    "viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
+    "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter remote server strategies "
+    "training inference integrations/search integrations/trackers integrations/tracker_files engine/loop viz/kit "
+    "viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",
@@ -94,12 +95,13 @@ _ENGINE = "tasks engine engine/* strategies strategies/*"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
-    "torch": f"{_GROUND} data_files store jobs server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_GROUND} data_files store jobs {_ENGINE} training inference cli api own_loop {_TRACKERS} viz/kit "
-    "viz/methods notebook",
-    "plotly": f"{_GROUND} data_files store jobs {_ENGINE} training inference server cli api own_loop {_TRACKERS} pages",
+    "torch": f"{_GROUND} data_files store jobs remote server {_TRACKERS} viz/* notebook pages",
+    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference cli api own_loop {_TRACKERS} "
+    "viz/kit viz/methods notebook",
+    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference server cli api own_loop {_TRACKERS} "
+    "pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} data_files jobs {_ENGINE} training inference server cli api viz/* notebook pages",
+    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference server cli api viz/* notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from dynlora.cli.data import data
 from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.queue import queue
+from dynlora.cli.remote import pull, push, sync
+from dynlora.cli.serving import demo, docs, ui
 from dynlora.cli.sweep import sweep
 from dynlora.cli.terminal import shown
 from dynlora.cli.trackers import import_, track
@@ -65,6 +67,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("fsspec", "s3fs", "gcsfs", "botocore", "aiobotocore"):  # what goes wrong is one sentence of ours
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def tell(document: Any, words: str, *, as_json: bool) -> None:
@@ -241,7 +245,7 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-for _command in (advise, compress, ablate, knockout, queue, answer, warm, check_queued):
+for _command in (advise, compress, ablate, knockout, queue, push, pull, sync, answer, warm, check_queued):
     main.add_command(_command)
 
 
@@ -274,48 +278,8 @@ def strategies() -> Any:
     return commands.strategies()
 
 
-@main.command()
-@in_runs
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help=("Address to bind; a non-local address makes the dashboard read-only."),
-)
-@click.option(
-    "--token-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    help="File with the token that unlocks launching and deleting on other machines; or set DYNLORA_TOKEN.",
-)
-def ui(**options: Any) -> None:
-    """Serve the dashboard."""
-    from dynlora.server.serve import ui as serve
-
-    sys.exit(serve(**options))
-
-
-@main.command()
-@in_runs
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
-def demo(runs_dir: Path, port: int) -> None:
-    """Start a dynamic fine-tuning run of the built-in model and serve the dashboard."""
-    from dynlora.server.serve import demo as serve
-
-    sys.exit(serve(runs_dir=runs_dir, port=port))
-
-
-@main.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8502, show_default=True, help="0: any free port.")
-def docs(port: int) -> None:
-    """Serve the documentation on 127.0.0.1; works offline."""
-    from dynlora.server import docs_site
-
-    with docs_site.server(docs_site.ready(), port) as server:
-        click.echo(f"documentation on http://127.0.0.1:{server.server_port}; Ctrl-C ends it", err=True)
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
+for _command in (ui, demo, docs):
+    main.add_command(_command)
 
 
 @main.command()

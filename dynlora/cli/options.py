@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from dynlora.cli.terminal import shown
+from dynlora.errors import ConfigError
+from dynlora.remote.place import is_url, without_secrets
 
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,16 +31,44 @@ DEFAULT_RUNS_DIR = Path("runs")
 """Where runs lie unless a command is told otherwise."""
 
 
+class RunsFolder(click.Path):
+    """A folder of runs; an address is text where it is taken, and refused elsewhere: a path would lose a slash."""
+
+    def __init__(self, *, takes_url: bool = False) -> None:
+        """Take a path, and an address too where told so."""
+        super().__init__(file_okay=False, path_type=Path)
+        self.takes_url = takes_url
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path, or an address as it is.
+
+        Raises:
+            ConfigError: for an address where none is taken.
+        """
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        if self.takes_url:
+            return value
+        raise ConfigError(
+            f"--runs-dir {without_secrets(value)}: must be a folder of this machine; show runs that are elsewhere with "
+            "`dynlora ui --runs-dir URL`, or fetch them with `dynlora pull URL --all`"
+        )
+
+
 def in_runs(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --runs-dir."""
-    option = click.option(
-        "--runs-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_RUNS_DIR,
-        show_default=True,
-        help="Folder of the runs.",
+    return _runs_option(RunsFolder(), "Folder of the runs.")(function)
+
+
+def in_runs_anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --runs-dir that may be an address too."""
+    return _runs_option(RunsFolder(takes_url=True), "Folder of the runs; a URL they were sent to is shown read-only.")(
+        function
     )
-    return option(function)
+
+
+def _runs_option(kind: RunsFolder, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--runs-dir", type=kind, default=DEFAULT_RUNS_DIR, show_default=True, help=text)
 
 
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:

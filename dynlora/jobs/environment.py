@@ -23,7 +23,10 @@ TOKEN_VARIABLE = "DYNLORA_TOKEN"
 WARM_VARIABLE = "DYNLORA_WARM"
 """Variable that must be 1 for a warm spare to be kept: `dynlora ui` sets it where the user has not."""
 
-_DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE))
+MIRROR_VARIABLE = "DYNLORA_MIRROR_OF"
+"""Variable with the address of the runs that a dashboard shows a copy of, without what is secret of it."""
+
+_DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE, MIRROR_VARIABLE))
 
 
 def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

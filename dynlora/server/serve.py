@@ -19,7 +19,7 @@ import click
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
-from dynlora.jobs.environment import TOKEN_VARIABLE, WARM_VARIABLE
+from dynlora.jobs.environment import MIRROR_VARIABLE, TOKEN_VARIABLE, WARM_VARIABLE
 from dynlora.server.app_files import app_root
 from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
 from dynlora.server.token import read_token
@@ -37,7 +37,7 @@ LOOKED_EVERY_S = 0.2
 """Seconds between two looks whether the server answers yet."""
 
 
-def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) -> int:
+def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None, mirror_of: str = "") -> int:
     """Serve the dashboard until it is stopped; returns its exit code.
 
     Args:
@@ -45,11 +45,12 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None) 
         port: to listen on.
         host: address to bind; anything but this machine's own makes the dashboard read-only.
         token_file: holds the token that lets others do more than read.
+        mirror_of: address that `runs_dir` is a copy of; a copy is read-only for everybody.
 
     Raises:
         ConfigError: when the token or the port cannot be used.
     """
-    environment, said = server_environment(runs_dir, host, read_token(token_file))
+    environment, said = server_environment(runs_dir, host, read_token(token_file), mirror_of)
     if said:
         click.echo(said, err=True)
     port = port or _free_port()
@@ -144,12 +145,15 @@ def server_command(host: str, port: int) -> list[str]:
     return [*command, *(f"--server.allowedHosts={name}" for name in served_names(host))]
 
 
-def server_environment(runs_dir: Path, host: str, token: str | None) -> tuple[dict[str, str], str]:
+def server_environment(runs_dir: Path, host: str, token: str | None, mirror_of: str = "") -> tuple[dict[str, str], str]:
     """Return the environment of the server, and what to tell whoever starts it; nothing for this machine alone."""
-    found = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    found = {name: value for name, value in os.environ.items() if name not in (TOKEN_VARIABLE, MIRROR_VARIABLE)}
     found |= {"DYNLORA_RUNS_DIR": str(runs_dir.resolve()), "DYNLORA_STARTED_IN": os.getcwd()}
     found.setdefault(WARM_VARIABLE, "1")
     found[HOSTS_VARIABLE] = ",".join(served_names(host))
+    if mirror_of:
+        said = "" if host in LOCAL else f"bound to {host}: all who reach it can read the copy of {mirror_of}"
+        return found | {"DYNLORA_READ_ONLY": "1", MIRROR_VARIABLE: mirror_of}, said
     if host in LOCAL:
         return found, ""
     found["DYNLORA_READ_ONLY"] = "1"

@@ -16,6 +16,7 @@ from streamlit.errors import StreamlitAPIException
 
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import warm
+from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
@@ -62,6 +63,11 @@ def serves_others() -> bool:
     Without an address it binds all of the machine's.
     """
     return bool(os.environ.get(READ_ONLY_VARIABLE)) or not is_local(str(st.get_option("server.address") or ""))
+
+
+def mirror_of() -> str:
+    """Return the address of the runs that the dashboard shows a copy of; empty where it shows runs of this machine."""
+    return os.environ.get(MIRROR_VARIABLE, "")
 
 
 def is_read_only() -> bool:

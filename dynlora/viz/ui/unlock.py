@@ -8,11 +8,15 @@ import streamlit as st
 
 from dynlora.jobs.environment import TOKEN_VARIABLE
 from dynlora.server.token import is_token
-from dynlora.viz.ui.run_picker import UNLOCKED, is_read_only, serves_others
+from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ui.run_picker import UNLOCKED, is_read_only, mirror_of, serves_others
 
 
 def say_read_only() -> None:
     """Say where a form stands otherwise that nothing can be started here, and what to do."""
+    if mirror := mirror_of():
+        st.info(f"This dashboard is a read-only copy of {markdown_text(mirror)}. Launch where the runs are trained.")
+        return
     st.info(
         "This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it with its token."
     )
@@ -20,6 +24,9 @@ def say_read_only() -> None:
 
 def unlock() -> None:
     """Say in the menu that the dashboard only looks, and ask for the token where there is one; nothing otherwise."""
+    if mirror := mirror_of():
+        st.caption(f"Read-only copy of {markdown_text(mirror)}. New states of runs appear by themselves.")
+        return
     if not serves_others():
         return
     if not is_read_only():

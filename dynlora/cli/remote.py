@@ -1,0 +1,174 @@
+"""Commands that send runs to and fetch them from another place: a bucket, a shared disk, a data set of the hub."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dynlora.cli.options import in_runs
+from dynlora.cli.terminal import shown
+from dynlora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dynlora.remote.place import Place
+    from dynlora.remote.sync import Outcome
+
+checkpoints = click.option(
+    "--with-checkpoint/--without-checkpoint",
+    "with_checkpoint",
+    default=None,
+    help="Send what training continues from as well; unless given, as the run was sent before, at first without.",
+)
+as_json_too = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+replacing = click.option("--replace", is_flag=True, help="Move another run of that id here to the trash.")
+LISTED = 5
+"""Ids that a message names."""
+
+
+@click.command()
+@click.argument("targets", metavar="ID... URL", nargs=-1, required=True)
+@checkpoints
+@click.option("--force", is_flag=True, help="Also over a later state of the run.")
+@in_runs
+@as_json_too
+def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, runs_dir: Path, as_json: bool) -> None:
+    """Send runs, finished or training, to a folder at URL, such as s3://bucket/runs or a path."""
+    from dynlora.remote.place import Place
+    from dynlora.remote.push import push as send
+    from dynlora.remote.sync import Outcome
+    from dynlora.store.schema import run_folder
+
+    *ids, url = targets
+    if not ids:
+        raise ConfigError(f"push {url}: needs the id of a run and a URL; such as `dynlora push ID s3://bucket/runs`")
+    folders = [run_folder(runs_dir, run_id) for run_id in dict.fromkeys(ids)]
+    place = Place(url.rstrip("/"))
+    if len(folders) == 1 and place.name == folders[0].name:
+        place = place.parent()
+
+    def one(folder: Path) -> Outcome:
+        found = send(folder, place, with_checkpoint=with_checkpoint, force=force)
+        return Outcome(found.id, found.status, found.sent_bytes)
+
+    _report(place, _all_or_one(folders, one, lambda folder: folder.name), as_json)
+
+
+@click.command()
+@click.argument("url", metavar="URL")
+@click.argument("run_ids", metavar="[ID...]", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Fetch every run of the folder.")
+@replacing
+@in_runs
+@as_json_too
+def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, runs_dir: Path, as_json: bool) -> None:
+    """Fetch the run at URL, or runs of the folder at URL: ids, or --all."""
+    from dynlora.remote.place import Place
+    from dynlora.remote.pull import pull as fetch
+    from dynlora.remote.sync import Outcome, pull_all
+    from dynlora.store.schema import check_run_id
+
+    place, ids = Place(url.rstrip("/")), [check_run_id(run_id) for run_id in dict.fromkeys(run_ids)]
+    if everything:
+        if ids:
+            raise ConfigError("--all: fetches every run, so no ID may be given; leave one of them out")
+        return _report(place, pull_all(place, runs_dir, replace=replace), as_json)
+    if not ids:
+        place, ids = _run_at(place)
+
+    def one(run_id: str) -> Outcome:
+        found = fetch(place, run_id, runs_dir, replace=replace)
+        return Outcome(found.id, found.status, found.fetched_bytes)
+
+    return _report(place, _all_or_one(ids, one, str), as_json)
+
+
+@click.command()
+@click.argument("url", metavar="URL")
+@click.option("--pull", "fetches", is_flag=True, help="Fetch what is new there, instead of sending what is new here.")
+@checkpoints
+@replacing
+@click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Do it again and again until Ctrl-C.")
+@in_runs
+@as_json_too
+def sync(
+    url: str, fetches: bool, with_checkpoint: bool | None, replace: bool, every: float | None, runs_dir: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Send every run that is new or has changed to the folder at URL, or fetch those; what is equal stays."""
+    from dynlora.remote.place import Place
+    from dynlora.remote.sync import pull_all, push_all
+
+    if fetches and with_checkpoint is not None or replace and not fetches:
+        option = "--replace" if replace and not fetches else "--with-checkpoint"
+        raise ConfigError(f"{option}: is for {'--pull' if replace else 'sending'} alone; leave it out")
+    place = Place(url.rstrip("/"))
+    with suppress(KeyboardInterrupt):
+        while True:
+            if fetches:
+                found = pull_all(place, runs_dir, replace=replace)
+            else:
+                found = push_all(runs_dir, place, with_checkpoint=with_checkpoint)
+            if every is None:
+                return _report(place, found, as_json)
+            _say(place, found, as_json, compact=True)
+            time.sleep(every)
+
+
+def _run_at(place: Place) -> tuple[Place, list[str]]:
+    """Return the folder and the id of the run at an address.
+
+    Raises:
+        ConfigError: when it is the address of a folder of runs, or of nothing.
+    """
+    from dynlora.remote.push import read_manifest
+    from dynlora.remote.sync import run_ids
+    from dynlora.store.schema import check_run_id
+
+    with suppress(ConfigError):
+        run_id = check_run_id(place.name)
+        if read_manifest(place.parent(), run_id) is not None:
+            return place.parent(), [run_id]
+    ids = run_ids(place)
+    if not ids:
+        raise ConfigError(f"URL {place.shown}: holds no run; look at the address")
+    named = ", ".join(ids[:LISTED]) + (", ..." if len(ids) > LISTED else "")
+    raise ConfigError(f"URL {place.shown}: is a folder of {len(ids)} runs ({named}); name some of them, or add --all")
+
+
+def _all_or_one(items: Sequence[Any], one: Callable[[Any], Outcome], name: Callable[[Any], str]) -> list[Outcome]:
+    """Return what became of runs; of a single one, what goes wrong is the command's own error."""
+    from dynlora.remote.sync import each
+
+    return [one(items[0])] if len(items) == 1 else each(items, one, name)
+
+
+def _report(place: Place, found: list[Outcome], as_json: bool) -> None:
+    """Print what became of runs; exit code 1 where one failed."""
+    _say(place, found, as_json)
+    if any(outcome.status == "failed" for outcome in found):
+        sys.exit(1)
+
+
+def _say(place: Place, found: list[Outcome], as_json: bool, compact: bool = False) -> None:
+    document = {"url": place.shown, "runs": [asdict(outcome) for outcome in found]}
+    if as_json:
+        click.echo(json.dumps(document, indent=None if compact else 2))
+        return
+    moved = [outcome for outcome in found if outcome.status != "unchanged"]
+    lines = [_line(outcome) for outcome in moved]
+    size = sum(outcome.moved_bytes for outcome in found) / 1e6
+    lines.append(f"{place.shown}: {len(found) - len(moved)} of {len(found)} runs unchanged, {size:.1f} MB moved")
+    click.echo(shown("\n".join(lines)))
+
+
+def _line(outcome: Outcome) -> str:
+    rest = outcome.error or (f"{outcome.moved_bytes / 1e6:.1f} MB" if outcome.moved_bytes else "")
+    return f"{outcome.id:30} {outcome.status:12} {rest}".rstrip()

@@ -1,0 +1,161 @@
+"""What a run that travels consists of, put together aside: tables, small files and adapters, all of one moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynlora.errors import CorruptRunError
+from dynlora.jobs.spawn import storing
+from dynlora.remote.manifest import ADAPTERS, CHECKPOINT, KEPT, LIMITS, SAVED, START, Entry, Manifest
+from dynlora.remote.parquet_tables import write_tables
+from dynlora.remote.saved_adapter import is_whole, write_adapter_of
+from dynlora.safe_files import NotPlainFileError, open_plain
+from dynlora.store.notes import read_notes
+from dynlora.store.process import now
+from dynlora.store.reader import RunReader
+from dynlora.store.summary import run_summary
+from dynlora.store.whole_tables import at_one_moment
+
+TRIES = 5
+"""How often a run is put together again because its training replaced an adapter meanwhile."""
+
+LEFT_OUT = ("folder", "model_path", "heartbeat_age_s", "stalled_s", "other_host", "ranks", "scaling", "own_signals")
+"""What `show --json` says of this machine or this moment, or what is in the tables."""
+
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A run put together.
+
+    Attributes:
+        folder: holds each file under its path.
+        manifest: what it consists of.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+
+@contextmanager
+def put_together(folder: Path, *, with_checkpoint: bool) -> Generator[Contents]:
+    """Lend a run as files that can be sent; it may be training meanwhile.
+
+    Args:
+        folder: of the run.
+        with_checkpoint: include what training continues from; else the adapters alone.
+
+    Raises:
+        RunNotFoundError: when the folder holds no run.
+        CorruptRunError: when the run is damaged or one of its files is a link: nothing of it is sent then.
+        StorageError: when there is no room for it.
+    """
+    with tempfile.TemporaryDirectory(prefix="dynlora-send-") as place, storing("the copy of the run that is sent"):
+        for number in range(TRIES):
+            target = Path(place) / str(number)
+            target.mkdir()
+            before = _saved_state(folder)
+            found = _copied(folder, target, with_checkpoint)
+            if found is not None and before == _saved_state(folder):
+                yield Contents(target, found)
+                return
+    raise CorruptRunError(
+        f"run {folder.name}: the two files of an adapter are from different times; copy the run again, or wait for the "
+        "next checkpoint"
+    )
+
+
+def _saved_state(folder: Path) -> list[Any]:
+    """Return what changes when an adapter or a checkpoint is replaced."""
+    found: list[Any] = []
+    for path in (folder / name / file for name in _saved_folders(folder).values() for file in SAVED):
+        try:
+            stat = os.lstat(path)
+            found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        except OSError:
+            found.append((str(path),))
+    return found
+
+
+def _saved_folders(folder: Path) -> dict[str, str]:
+    """Return where each saved state is: its folder, or the old one after a crash between two renames."""
+    found: dict[str, str] = {}
+    for name in (*ADAPTERS, CHECKPOINT):
+        places = (place for place in (name, f".{name}.old") if os.path.lexists(folder / place / SAVED[0]))
+        if (place := next(places, None)) is not None:
+            found[name] = place
+    return found
+
+
+def _copied(folder: Path, target: Path, with_checkpoint: bool) -> Manifest | None:
+    """Copy a run; None where an adapter was replaced meanwhile. Adapters first: none knows more than the record."""
+    entries: list[Entry] = []
+    for name, place in _saved_folders(folder).items():
+        files = [_copy(folder / place / file, target, f"{name}/{file}") for file in SAVED]
+        if None in files or not is_whole(target / name):
+            return None
+        if name != CHECKPOINT or with_checkpoint:
+            entries += [entry for entry in files if entry is not None]
+    checkpoint, adapter = target / CHECKPOINT, target / ADAPTERS[0]
+    if checkpoint.exists() and not adapter.exists() and write_adapter_of(checkpoint, adapter):
+        entries += [_entry(target, f"{ADAPTERS[0]}/{file}") for file in SAVED]
+    for name in (*KEPT, *START):
+        entry = _copy(folder / name, target, name)
+        entries += [] if entry is None else [entry]
+    return _with_tables(folder, target, entries)
+
+
+def _with_tables(folder: Path, target: Path, entries: list[Entry]) -> Manifest:
+    spare = target / ".moment" / folder.name
+    spare.mkdir(parents=True)
+    (target / "tables").mkdir()
+    with at_one_moment(folder, spare) as run:
+        entries += [_entry(target, f"tables/{path.name}") for path in write_tables(run, folder.name, target / "tables")]
+    with RunReader(spare) as reader:
+        status = reader.status()
+    said = read_notes(folder)
+    summary = {key: value for key, value in run_summary(spare).items() if key not in LEFT_OUT}
+    summary |= {"tags": list(said.tags), "note": said.note}
+    return Manifest(
+        folder.name, sorted(entries, key=lambda entry: entry.path), now(), status.heartbeat, status.opened, summary
+    )
+
+
+def _copy(source: Path, target: Path, path: str) -> Entry | None:
+    """Copy a file of a run and return what it is; None where there is none. Of a long log the end is copied."""
+    try:
+        file, size = open_plain(source)
+    except NotPlainFileError:
+        raise CorruptRunError(f"{source}: is a link or no regular file; replace it by the file itself") from None
+    except FileNotFoundError:
+        return None
+    limit = LIMITS[path]
+    place = target / path
+    place.parent.mkdir(exist_ok=True)
+    with file, place.open("xb") as copy:
+        if size > limit and path != "train.log":
+            raise CorruptRunError(f"{source}: has {size:,} bytes, at most {limit:,} are allowed; it is not of dynlora")
+        file.seek(max(0, size - limit))
+        for chunk in _chunks(file, limit):
+            copy.write(chunk)
+    return _entry(target, path)
+
+
+def _chunks(file: Any, limit: int) -> Iterator[bytes]:
+    left = limit
+    while left and (chunk := file.read(min(left, _CHUNK))):
+        left -= len(chunk)
+        yield chunk
+
+
+def _entry(folder: Path, path: str) -> Entry:
+    with (folder / path).open("rb") as file:
+        return Entry(path, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())

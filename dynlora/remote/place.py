@@ -1,0 +1,274 @@
+"""A place beyond this disk: a folder that fsspec reaches, in which files appear whole or not at all.
+
+fsspec takes credentials from the environment, as the tools of each service do. What is secret in an address is never
+shown, stored or part of a message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError
+from dynlora.safe_files import NotPlainFileError, open_plain, printable, sync
+
+T = TypeVar("T")
+
+WHOLE_PUTS = {"s3", "s3a", "gs", "gcs", "hf", "abfs", "az", "memory"}
+"""Protocols of places where an upload that breaks leaves nothing; elsewhere a file is sent aside and then renamed."""
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""Extras of dynlora that bring what a protocol needs."""
+
+CHUNK = 16 * 2**20
+"""Bytes that are fetched at a time."""
+
+AT_ONCE = 16
+"""Small files that are fetched together."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(text: str | os.PathLike[str]) -> bool:
+    """Say whether a place is written as an address, such as `s3://bucket/runs`, and not as a path."""
+    return isinstance(text, str) and _URL.match(text) is not None
+
+
+def without_secrets(url: str) -> str:
+    """Return an address without user, password, query and fragment."""
+    if not is_url(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{re.split('[?#]', path)[0]}".rstrip("/")
+
+
+class Place:
+    """A folder of runs, or the folder of one run, somewhere.
+
+    Attributes:
+        shown: its address without secrets.
+        root: its path in the file system.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Find the file system of an address; nothing is asked of it yet.
+
+        Args:
+            url: such as `s3://bucket/runs`, or the path of a folder on this machine.
+
+        Raises:
+            ConfigError: when it is no address, or what its protocol needs is not installed.
+        """
+        self.shown = printable(without_secrets(url), 300)
+        if not url or "::" in url or not url.isprintable():
+            raise ConfigError(f"URL {self.shown!r}: is not the address of a folder; give one such as s3://bucket/runs")
+        from fsspec.core import url_to_fs
+
+        self._secrets = _secrets_of(url)
+        with self._reached():
+            self.fs, root = url_to_fs(url if is_url(url) else os.path.abspath(url), use_listings_cache=False)
+            protocol = self.fs.protocol
+        self.protocol: str = protocol if isinstance(protocol, str) else protocol[0]
+        self.root = str(root).rstrip("/")
+        self.is_local = "file" in self.fs.protocol
+
+    def below(self, name: str) -> Place:
+        """Return the folder of that name in this one."""
+        found = object.__new__(Place)
+        found.__dict__.update(self.__dict__)
+        found.root, found.shown = f"{self.root}/{name}", f"{self.shown}/{name}"
+        return found
+
+    @property
+    def name(self) -> str:
+        """Last part of its path."""
+        return self.root.rpartition("/")[2]
+
+    def parent(self) -> Place:
+        """Return the folder that holds this one."""
+        found = self.below("")
+        found.root, found.shown = self.root.rpartition("/")[0], self.shown.rpartition("/")[0]
+        return found
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders in it, in order; none where it is not there.
+
+        Raises:
+            RemoteError: when it cannot be reached.
+        """
+        with self._reached():
+            self.fs.invalidate_cache()
+            try:
+                entries: list[Mapping[str, Any]] = self.fs.ls(self.root, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            return sorted(
+                str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"
+            )
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each file in it and below, in bytes; none where it is not there.
+
+        Raises:
+            RemoteError: when it cannot be reached.
+        """
+        with self._reached():
+            self.fs.invalidate_cache()
+            try:
+                found: Mapping[str, Mapping[str, Any]] = self.fs.find(self.root, detail=True)
+            except FileNotFoundError:
+                return {}
+            start = len(self.root.lstrip("/")) + 1
+            return {name.lstrip("/")[start:]: int(entry["size"] or 0) for name, entry in found.items()}
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """Return a small file, None where there is none.
+
+        Raises:
+            CorruptRunError: when it has more than `limit` bytes or is a link.
+            RemoteError: when it cannot be reached.
+        """
+        with self._reached():
+            try:
+                data = self._bytes(name, 0, limit + 1)
+            except FileNotFoundError:
+                return None
+        if len(data) > limit:
+            raise CorruptRunError(f"{self.shown}/{name}: has more than {limit:,} bytes, over the limit of dynlora")
+        return data
+
+    def read_each(self, names: Iterable[str], one: Callable[[str], T]) -> list[T]:
+        """Return what `one` returns for each name, in order; several are asked at once."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(one, names))
+
+    def fetch(self, name: str, target: Path, size: int, sha256: str) -> None:
+        """Fetch a file of known size and digest.
+
+        Raises:
+            CorruptRunError: when it is another file than the one that is known.
+            RemoteError: when it cannot be reached.
+            StorageError: when the disk does not take it.
+        """
+        digest, got = hashlib.sha256(), 0
+        with _storing(target), target.open("xb") as file:
+            while got < size:
+                with self._reached():
+                    data = self._bytes(name, got, min(size, got + CHUNK))
+                if not data:
+                    break
+                digest.update(data)
+                got += len(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if got != size or digest.hexdigest() != sha256:
+            raise CorruptRunError(
+                f"{self.shown}/{name}: is not the file that was sent, its digest differs; send it again"
+            )
+
+    def _bytes(self, name: str, start: int, end: int) -> bytes:
+        path = f"{self.root}/{name}"
+        if not self.is_local:
+            return self.fs.cat_file(path, start=start, end=end)
+        try:
+            file, _ = open_plain(path)
+        except NotPlainFileError:
+            raise CorruptRunError(
+                f"{self.shown}/{name}: is a link or no regular file; dynlora does not follow it"
+            ) from None
+        with file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def put(self, source: Path, name: str) -> None:
+        """Send a file; it is there whole or not at all.
+
+        Raises:
+            RemoteError: when it cannot be sent.
+        """
+        path = f"{self.root}/{name}"
+        with self._reached():
+            if self.protocol in WHOLE_PUTS:
+                self.fs.put_file(str(source), path)
+                return
+            aside = f"{path}.{secrets.token_hex(4)}.part"
+            self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            try:
+                self.fs.put_file(str(source), aside)
+                if self.is_local:
+                    sync(Path(aside))
+                self.fs.mv(aside, path)
+            except BaseException:
+                with suppress(Exception):  # what broke is said already
+                    self.fs.rm_file(aside)
+                raise
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files as far as that can be done: nobody needs them, and none may be missed."""
+        for name in names:
+            with suppress(Exception):
+                self.fs.rm_file(f"{self.root}/{name}")
+
+    def age_s(self, name: str, reference: str) -> float | None:
+        """Return by how many seconds a file is older than another; None where the place does not say."""
+        try:
+            times = [self.fs.modified(f"{self.root}/{one}").timestamp() for one in (reference, name)]
+        except Exception:  # each file system has its own errors here, and some know no times
+            return None
+        return times[0] - times[1]
+
+    @contextmanager
+    def _reached(self) -> Generator[None]:
+        """A `with` block in which what a file system, or a library below it, raises is a sentence without secrets."""
+        try:
+            yield
+        except (DynloraError, FileNotFoundError, NotADirectoryError) as error:
+            if isinstance(error, DynloraError):
+                raise
+            raise RemoteError(f"{self.shown}: {self._said(error)}; check the address") from None
+        except ImportError as error:
+            extra = EXTRAS.get(self.shown.partition("://")[0])
+            remedy = f"pip install 'dynlora[{extra}]'" if extra else "install it"
+            raise ConfigError(f"URL {self.shown}: {self._said(error)}; {remedy}") from None
+        except Exception as error:  # botocore, aiohttp and others have classes of their own
+            raise RemoteError(
+                f"{self.shown} cannot be used ({self._said(error)}); check address, credentials and network"
+            ) from None
+
+    def _said(self, error: BaseException) -> str:
+        """Return what a library says, one line without secrets."""
+        text = (str(error).strip().splitlines() or [""])[0]
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return f"{type(error).__name__}: {printable(text, 200).rstrip('.')}"
+
+
+def _secrets_of(url: str) -> list[str]:
+    """Return the parts of an address that no message may hold, the longest first."""
+    if not is_url(url):
+        return []
+    rest = url.partition("://")[2].partition("/")[0]
+    user, at, _ = rest.rpartition("@")
+    query = re.split("[?#]", url, maxsplit=1)[1:]
+    found = {user, *user.split(":"), *query} if at else {*query}
+    with suppress(ValueError):
+        found |= {part for part in (urlsplit(url).username, urlsplit(url).password) if part}
+    return sorted((part for part in found if part), key=len, reverse=True)
+
+
+@contextmanager
+def _storing(target: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{target.name} cannot be stored ({error.strerror or error}); free some space") from None

@@ -1,0 +1,186 @@
+"""A run that was sent somewhere, opened where it is: the same frames as of a run here, and nothing fetched twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynlora.errors import ConfigError, CorruptRunError, RemoteError
+from dynlora.remote.manifest import Entry, Manifest
+from dynlora.remote.place import Place, is_url
+from dynlora.remote.pull import TRIES, fetch_files, make_store, manifest_of
+from dynlora.store.run import Run
+from dynlora.store.run import open_run as open_folder
+from dynlora.store.schema import check_run_id
+from dynlora.store.whole_tables import SERIES, TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SMALL = frozenset(TABLES) - set(SERIES)
+"""Tables that every question needs; the others grow with the steps."""
+
+
+class RemoteRun(Run):
+    """A run at an address, read-only.
+
+    Each call asks whether the run was sent again, and then reads what is there now. Tables are fetched when they are
+    first asked for, into a folder of this process that goes with it; weights only by `load`.
+    """
+
+    def __init__(self, place: Place, run_id: str) -> None:
+        """Point at a run in a folder of runs; use `open_run`, which checks it."""
+        self._place = place
+        self._id = run_id
+        self._spare = Path(tempfile.mkdtemp(prefix="dynlora-remote-"))
+        weakref.finalize(self, shutil.rmtree, self._spare, ignore_errors=True)
+        self._manifest: Manifest | None = None
+        self._kept: frozenset[str] = frozenset()
+        self._with(SMALL)
+
+    def __repr__(self) -> str:
+        """Return the id, where it is and how the run was when it was sent."""
+        return f"RemoteRun({self._place.below(self._id).shown!r}, status={self.status!r})"
+
+    @property
+    def id(self) -> str:
+        """Id of the run."""
+        return self._id
+
+    @property
+    def url(self) -> str:
+        """Address of the run, without what is secret of it."""
+        return self._place.below(self._id).shown
+
+    @property
+    def folder(self) -> Path:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A folder of this process with the tables that were fetched."""
+        return self._with(self._kept | SMALL)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration as plain values."""
+        self._with(self._kept | {"vectors", "rollups"})
+        return super().config
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run in one JSON document, as `dynlora show ID --json` prints it; `folder` is its address."""
+        self._with(self._kept | {"vectors", "rollups"})
+        return {**super().summary, "folder": self.url}
+
+    def scalars(self, name: str | None = None, split: str | None = None) -> pd.DataFrame:
+        """Return scalars long: name, split, step, value."""
+        self._with(self._kept | {"scalars", "rollups"})
+        return super().scalars(name, split)
+
+    def signal(
+        self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
+    ) -> pd.DataFrame:
+        """Return a signal wide: column step, then one per module (or group, ...), for start <= step < stop."""
+        self._with(self._kept | {"vectors", "rollups"})
+        return super().signal(name, start, stop, max_points)
+
+    def recorded(self) -> list[str]:
+        """Return the names of the signals that hold at least one vector."""
+        self._with(self._kept | {"vectors", "rollups"})
+        return super().recorded()
+
+    def groups(self) -> pd.DataFrame:
+        """Return the input groups with loss and metric of the last evaluation."""
+        self._with(self._kept | {"vectors", "rollups"})
+        return super().groups()
+
+    def examples(self) -> pd.DataFrame:
+        """Return the probe set with loss, prediction and probability of the last evaluation."""
+        self._with(self._kept | {"vectors", "rollups"})
+        return super().examples()
+
+    def load(self) -> Any:
+        """Return the adapted model; needs torch, and fetches the adapter."""
+        folder = self._with(self._kept | SMALL)
+        if self._manifest is not None:
+            self._fetch(self._manifest, folder, lambda entry: not entry.path.startswith(("tables/", "checkpoint/")))
+        return super().load()
+
+    def _with(self, tables: frozenset[str] | set[str]) -> Path:
+        """Return a folder with a store of these tables, as the run is now."""
+        for number in range(TRIES):
+            manifest = manifest_of(self._place, self._id)
+            wanted = frozenset(tables) | self._kept
+            if self._manifest is None or manifest.revision != self._manifest.revision or not wanted <= self._kept:
+                try:
+                    self._make(manifest, wanted)
+                except (RemoteError, CorruptRunError):  # it may have been sent again meanwhile
+                    if number == TRIES - 1 or manifest_of(self._place, self._id).revision == manifest.revision:
+                        raise
+                    continue
+            self._manifest, self._kept = manifest, wanted
+            return self._store(manifest)
+        raise AssertionError("unreachable")
+
+    def _store(self, manifest: Manifest) -> Path:
+        return self._spare / manifest.revision[:16] / self._id
+
+    def _make(self, manifest: Manifest, tables: frozenset[str]) -> None:
+        """Make a store of tables: those that are known from before are not fetched again."""
+        kept, folder = self._spare / "files", self._store(manifest)
+        building = self._spare / "building"
+        shutil.rmtree(building, ignore_errors=True)
+        for path in (kept, building, folder.parent):
+            path.mkdir(exist_ok=True)
+        wanted = {f"tables/{name}.parquet" for name in tables}
+        self._fetch(manifest, building, lambda entry: entry.path in wanted)
+        make_store(building, self._id, is_copy=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+        for old in self._spare.iterdir():
+            if old not in (kept, folder.parent):
+                shutil.rmtree(old, ignore_errors=True)
+        for old in kept.iterdir():
+            if old.name not in {entry.sha256 for entry in manifest.files}:
+                old.unlink()
+
+    def _fetch(self, manifest: Manifest, folder: Path, choose: Any) -> None:
+        """Put files into a folder, each fetched once whatever revisions it is part of."""
+        kept = self._spare / "files"
+
+        def is_new(entry: Entry) -> bool:
+            return choose(entry) and not (kept / entry.sha256).exists()
+
+        new = self._spare / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        fetch_files(self._place.below(self._id), manifest, new, is_new)
+        for entry in filter(choose, manifest.files):
+            if not (kept / entry.sha256).exists():
+                (new / entry.path).rename(kept / entry.sha256)
+            target = folder / entry.path
+            target.parent.mkdir(exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy2(kept / entry.sha256, target)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run.
+
+    Args:
+        path: the run's folder, `runs/<id>`, or the address it was sent to, such as `s3://bucket/runs/<id>`.
+
+    Raises:
+        RunNotFoundError: when the folder holds no run.
+        RemoteError: when the address cannot be reached or holds no run.
+        CorruptRunError: when what it holds cannot be read.
+    """
+    if not is_url(path):
+        return open_folder(path)
+    place = Place(str(path).rstrip("/"))
+    try:
+        return RemoteRun(place.parent(), check_run_id(place.name))
+    except ConfigError as error:
+        raise ConfigError(f"{place.shown}: {error}") from None

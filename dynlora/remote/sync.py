@@ -1,0 +1,141 @@
+"""Sending and fetching all runs of a folder: what is there already is left alone, and one bad run stops no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError
+from dynlora.remote.manifest import Manifest
+from dynlora.remote.place import Place
+from dynlora.remote.pull import pull
+from dynlora.remote.push import LaterThereError, PushRecord, push, read_manifest
+from dynlora.store.catalogue import run_folders
+from dynlora.store.schema import check_run_id
+
+SAVE_EVERY = 50
+"""Runs after which it is noted what was sent."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run.
+
+    Attributes:
+        id: of the run.
+        status: sent, fetched, updated, unchanged, later there (left as it is), or failed.
+        moved_bytes: that were sent or fetched.
+        error: one sentence where it failed.
+    """
+
+    id: str
+    status: str
+    moved_bytes: int = 0
+    error: str | None = None
+
+
+def run_ids(place: Place) -> list[str]:
+    """Return the names of folders that may be runs, in order; which of them are is in their manifests.
+
+    Raises:
+        RemoteError: when the place cannot be reached.
+    """
+    found: list[str] = []
+    for name in place.folders():
+        try:
+            found.append(check_run_id(name))
+        except ConfigError:
+            continue
+    return found
+
+
+def manifests(place: Place) -> dict[str, Manifest | CorruptRunError]:
+    """Return what each run of a place consists of, by id, and why it is refused where it is.
+
+    Raises:
+        RemoteError: when the place cannot be reached.
+    """
+
+    def one(run_id: str) -> Manifest | CorruptRunError | None:
+        try:
+            return read_manifest(place, run_id)
+        except CorruptRunError as error:
+            return error
+
+    ids = run_ids(place)
+    found = zip(ids, place.read_each(ids, one), strict=True)
+    return {run_id: manifest for run_id, manifest in found if manifest is not None}
+
+
+def push_all(runs_dir: Path, place: Place, *, with_checkpoint: bool | None = None) -> list[Outcome]:
+    """Send every run of a folder that is not there as it is here.
+
+    Raises:
+        RemoteError: when the place cannot be reached at all.
+    """
+    place.folders()
+    record = PushRecord(runs_dir, place.shown)
+
+    def one(folder: Path) -> Outcome:
+        sent = push(folder, place, with_checkpoint=with_checkpoint, record=record)
+        return Outcome(sent.id, sent.status, sent.sent_bytes)
+
+    try:
+        return each(run_folders(runs_dir), one, lambda folder: folder.name, record.save)
+    finally:
+        record.save()
+
+
+def pull_all(
+    place: Place, runs_dir: Path, *, replace: bool = False, is_mirror: bool = False, ids: Sequence[str] | None = None
+) -> list[Outcome]:
+    """Fetch every run of a place that is not here as it is there.
+
+    Args:
+        place: folder of runs.
+        runs_dir: folder of the runs here.
+        replace: see `pull`.
+        is_mirror: see `pull`.
+        ids: these alone, in this order.
+
+    Raises:
+        RemoteError: when the place cannot be reached at all, or holds no runs.
+    """
+    chosen = run_ids(place) if ids is None else ids
+    if not chosen:
+        raise RemoteError(f"{place.shown} has no runs; look at the address")
+
+    def one(run_id: str) -> Outcome:
+        found = pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
+        return Outcome(found.id, found.status, found.fetched_bytes)
+
+    return each(chosen, one, str)
+
+
+def each(
+    items: Iterable[Any],
+    one: Callable[[Any], Outcome],
+    name: Callable[[Any], str],
+    save: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
+    """Return what became of each run; an error is that run's alone.
+
+    Args:
+        items: runs.
+        one: sends or fetches one of them.
+        name: returns its id.
+        save: called now and then.
+    """
+    found: list[Outcome] = []
+    for number, item in enumerate(items, start=1):
+        try:
+            found.append(one(item))
+        except LaterThereError:
+            found.append(Outcome(name(item), "later there"))
+        except DynloraError as error:
+            found.append(Outcome(name(item), "failed", error=str(error)))
+        if number % SAVE_EVERY == 0:
+            save()
+    return found

@@ -1,0 +1,231 @@
+"""A run that was sent and fetched is the run: every row, every file, what is shown, loaded, exported and continued."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import dynlora
+from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.jobs import launch
+from dynlora.remote.manifest import MANIFEST_NAME
+from dynlora.remote.place import Place
+from dynlora.remote.pull import pull
+from dynlora.remote.push import KEEP_S, push
+from dynlora.store.knockouts import KNOCKOUT_NAME
+from dynlora.store.lifecycle import annotate
+from dynlora.store.notes import annotate_notes
+from dynlora.store.reader import RunReader
+from dynlora.store.run import open_run
+from dynlora.store.writer import RunWriter
+from tests.remote.places import files_of, rows_of
+from tests.store.builder import define, finished_run, new_run, read_all, record
+
+OF_HERE = ("folder", "heartbeat_age_s")
+
+
+@pytest.fixture(params=["file", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty folder of runs somewhere."""
+    return Place(str(tmp_path / "there" / "runs") if request.param == "file" else f"memory://{tmp_path.name}/runs")
+
+
+def shown(folder: Path) -> dict[str, object]:
+    return {key: value for key, value in open_run(folder).summary.items() if key not in OF_HERE}
+
+
+def test_a_fetched_run_is_the_run_that_was_sent(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+    folder = finished_run(runs_dir, 300)
+    annotate_notes(folder, add=["paper"], note="the one")
+    (folder / KNOCKOUT_NAME).write_text('{"format": 1}', "utf-8")
+    assert push(folder, place).status == "sent"
+    found = pull(place, folder.name, tmp_path / "here")
+    assert (found.status, found.folder) == ("fetched", tmp_path / "here" / folder.name)
+    assert rows_of(found.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
+    assert files_of(found.folder) == files_of(folder)
+    assert shown(found.folder) == shown(folder)
+    for frame in ("modules",):
+        pd.testing.assert_frame_equal(getattr(open_run(found.folder), frame), getattr(open_run(folder), frame))
+    for ask in ("scalars", "events", "groups", "examples"):
+        pd.testing.assert_frame_equal(getattr(open_run(found.folder), ask)(), getattr(open_run(folder), ask)())
+    for signal in open_run(folder).signals():
+        pd.testing.assert_frame_equal(open_run(found.folder).signal(signal), open_run(folder).signal(signal))
+    read_all(found.folder)
+
+
+def test_sent_and_fetched_twice_changes_nothing(place: Place, runs_dir: Path, tmp_path: Path, cache: Path) -> None:
+    folder = finished_run(runs_dir)
+    first = push(folder, place)
+    manifest = place.below(folder.name).read(MANIFEST_NAME, 10**6)
+    shutil.rmtree(cache)  # what it remembers of the first time is a convenience
+    assert push(folder, place) == type(first)(first.id, "unchanged", first.revision)
+    assert push(folder, place).status == "unchanged"
+    assert place.below(folder.name).read(MANIFEST_NAME, 10**6) == manifest
+    assert pull(place, folder.name, tmp_path / "here").status == "fetched"
+    assert pull(place, folder.name, tmp_path / "here").status == "unchanged"
+    assert pull(place, folder.name, runs_dir).status == "unchanged", "it is the run that was sent"
+    assert push(tmp_path / "here" / folder.name, place).status == "unchanged", "it was fetched from there"
+
+
+def test_a_run_of_the_first_version_travels(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+    old = Path(__file__).parents[1] / "store" / "runs" / "schema-1"
+    folder = Path(shutil.copytree(old, runs_dir / old.name))
+    push(folder, place)
+    found = pull(place, folder.name, tmp_path / "here")
+    assert rows_of(found.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
+    assert shown(found.folder) == shown(folder)
+
+
+def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+    folder = new_run(runs_dir)
+    stop, sent = threading.Event(), []
+    with RunWriter.open(folder, resume_from=None) as writer:
+        define(writer)
+        record(writer, 1, 50)
+        writer.commit()
+
+        def train() -> None:
+            step = 51
+            while not stop.wait(0.001):
+                record(writer, step, step)
+                step += 1
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        for number in range(4):
+            sent.append(push(folder, place))
+            found = pull(place, folder.name, tmp_path / str(number))
+            read_all(found.folder)
+            with RunReader(found.folder) as reader:
+                step, of = reader.status().step, reader.signal("importance")[0]
+                assert reader.status().status == "interrupted", "no process trains the copy"
+            assert of.tolist() == list(range(1, step + 1))
+        stop.set()
+        thread.join()
+        writer.finish("finished")
+    assert {one.status for one in sent} <= {"sent", "unchanged"}
+    push(folder, place)
+    assert pull(place, folder.name, tmp_path / "0").status == "updated"
+    assert rows_of(tmp_path / "0" / folder.name, tmp_path / "a") == rows_of(folder, tmp_path / "b")
+
+
+def test_only_what_changed_is_sent_again(place: Place, runs_dir: Path) -> None:
+    folder = finished_run(runs_dir)
+    first = push(folder, place)
+    annotate_notes(folder, add=["new"])
+    again = push(folder, place)
+    assert (again.status, again.files) == ("sent", 1)
+    assert first.files > 10
+
+
+def test_files_that_nobody_names_go_once_they_are_old(tmp_path: Path, runs_dir: Path) -> None:
+    folder, place = finished_run(runs_dir), Place(str(tmp_path / "there"))
+    push(folder, place)
+    there = Path(place.root) / folder.name
+    (there / "left-0123456789abcdef.json").write_text("half", "utf-8")
+    (there / "young-0123456789abcdef.json").write_text("half", "utf-8")
+    before = (there / MANIFEST_NAME).stat().st_mtime - KEEP_S - 60
+    os.utime(there / "left-0123456789abcdef.json", (before, before))
+    annotate_notes(folder, add=["new"])
+    push(folder, place)
+    assert not (there / "left-0123456789abcdef.json").exists()
+    assert (there / "young-0123456789abcdef.json").exists(), "somebody may be about to name it"
+
+
+def test_a_damaged_run_is_not_sent(place: Place, runs_dir: Path) -> None:
+    folder = finished_run(runs_dir)
+    with sqlite3.connect(folder / "run.db") as connection:
+        connection.execute("UPDATE vectors SET data = zeroblob(12) WHERE step = 7")
+    with pytest.raises(CorruptRunError, match="damaged"):
+        push(folder, place)
+    assert place.sizes() == {}
+
+
+def test_a_later_state_is_not_replaced_by_an_earlier_one(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+    folder = finished_run(runs_dir)
+    earlier = Path(shutil.copytree(folder, tmp_path / "earlier" / folder.name))
+    annotate(folder, state="stopped")
+    push(folder, place)
+    with pytest.raises(ConfigError, match="has a later state of the run; fetch that one, or add --force"):
+        push(earlier, place)
+    assert push(earlier, place, force=True).status == "sent"
+
+
+def test_another_run_of_that_id_is_not_lost(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+    folder = finished_run(runs_dir, 40, "a-run")
+    other = finished_run(tmp_path / "here", 20, "a-run")
+    push(folder, place)
+    with pytest.raises(ConfigError, match="has a run a-run of its own that differs; add --replace"):
+        pull(place, "a-run", tmp_path / "here")
+    assert pull(place, "a-run", tmp_path / "here", replace=True).status == "updated"
+    assert len(open_run(other).signal("rank")) == 40
+    assert launch.trashed(tmp_path / "here") == ["a-run"]
+
+
+def test_a_touched_copy_is_not_overwritten(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+    folder = finished_run(runs_dir)
+    push(folder, place)
+    copy = pull(place, folder.name, tmp_path / "here").folder
+    annotate_notes(copy, note="mine")
+    annotate_notes(folder, note="theirs")
+    push(folder, place)
+    with pytest.raises(ConfigError, match="add --replace"):
+        pull(place, folder.name, tmp_path / "here")
+    assert "mine" in (copy / "notes.json").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_fetched_adapter_answers_exports_and_continues(stopped: Path, tmp_path: Path, place: Place) -> None:
+    from dynlora.inference.export import export_run
+    from dynlora.inference.load import load_run
+    from dynlora.training import run as training
+
+    whole = Path(shutil.copytree(stopped, tmp_path / "whole" / stopped.name))
+    push(stopped, place)
+    copy = pull(place, stopped.name, tmp_path / "here").folder
+    assert not (copy / "checkpoint").exists()
+    texts = ["a great film", "the dull plot"]
+    assert load_run(copy).answers(texts) == load_run(stopped).answers(texts), "the adapter of the last checkpoint"
+    export_run(copy, tmp_path / "peft")
+    with pytest.raises(ConfigError, match="was fetched from .* without a checkpoint; send it there again"):
+        training.resume(copy.parent, copy.name)
+    with pytest.raises(ConfigError, match="without a checkpoint"):
+        launch.resume(copy.parent, copy.name)
+    assert len(open_run(copy).events()) == len(open_run(stopped).events()), "a refusal deletes nothing"
+    assert push(stopped, place, with_checkpoint=True).status == "sent"
+    assert push(stopped, place).status == "unchanged", "as it was sent before"
+    assert pull(place, stopped.name, tmp_path / "here").status == "updated"
+    assert training.resume(copy.parent, copy.name).state == "finished"
+    assert training.resume(whole.parent, whole.name).state == "finished"
+    pd.testing.assert_frame_equal(open_run(copy).signal("importance"), open_run(whole).signal("importance"))
+    tensors = ("adapter", "tensors.safetensors")
+    assert copy.joinpath(*tensors).read_bytes() == whole.joinpath(*tensors).read_bytes()
+
+
+@pytest.fixture
+def stopped(tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of 12 steps that ended at step 6, after the checkpoint of step 4."""
+    from dynlora.engine.loop.trainer import Trainer
+    from dynlora.training import run as training
+    from tests.tiny import tiny_config
+
+    config = tiny_config(tiny_bert, tiny_data, train__steps=12, log__checkpoint_every=4, log__eval_every=20)
+    backward = Trainer._backward
+
+    def interrupted(trainer: Trainer, order: object, index: int) -> object:
+        if index == 6:
+            raise RuntimeError("interrupted")
+        return backward(trainer, order, index)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_backward", interrupted)
+        with pytest.raises(training.RunFailedError):
+            dynlora.train(config, runs_dir, progress=False)
+    (folder,) = runs_dir.glob("2*")
+    return folder

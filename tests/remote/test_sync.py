@@ -1,0 +1,161 @@
+"""All runs of a folder are sent, or fetched: what is equal stays, what is bad stops nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dynlora.errors import RemoteError
+from dynlora.remote.manifest import MANIFEST_NAME
+from dynlora.remote.place import Place
+from dynlora.remote.sync import manifests, pull_all, push_all
+from dynlora.store.lifecycle import annotate
+from dynlora.store.notes import annotate_notes
+from dynlora.store.run import open_run
+from tests.command_line import document, run
+from tests.remote.places import rows_of
+from tests.store.builder import finished_run
+
+
+@pytest.fixture
+def three(runs_dir: Path) -> list[Path]:
+    return [finished_run(runs_dir, 20, f"run-{number}") for number in range(3)]
+
+
+def statuses(outcomes: object) -> dict[str, str]:
+    return {one.id: one.status for one in outcomes}  # pyright: ignore
+
+
+def test_only_what_is_new_or_changed_moves(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
+    place, here = Place(str(tmp_path / "there")), tmp_path / "here"
+    assert set(statuses(push_all(runs_dir, place)).values()) == {"sent"}
+    assert set(statuses(push_all(runs_dir, place)).values()) == {"unchanged"}
+    assert set(statuses(pull_all(place, here)).values()) == {"fetched"}
+    assert set(statuses(pull_all(place, here)).values()) == {"unchanged"}
+    annotate_notes(three[1], add=["new"])
+    (four,) = [finished_run(runs_dir, 20, "run-4")]
+    assert statuses(push_all(runs_dir, place)) == {
+        "run-0": "unchanged", "run-1": "sent", "run-2": "unchanged", "run-4": "sent",
+    }  # fmt: skip
+    assert statuses(pull_all(place, here)) == {
+        "run-0": "unchanged", "run-1": "updated", "run-2": "unchanged", "run-4": "fetched",
+    }  # fmt: skip
+    assert rows_of(here / "run-4", tmp_path / "a") == rows_of(four, tmp_path / "b")
+    assert set(statuses(push_all(here, place)).values()) == {"unchanged"}, "copies are not sent back"
+
+
+def test_one_bad_run_stops_no_other(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "there"))
+    (three[0] / "run.db").write_bytes(b"SQLite format 3\0 and then nothing")
+    sent = push_all(runs_dir, place)
+    assert statuses(sent) == {"run-0": "failed", "run-1": "sent", "run-2": "sent"}
+    assert "not a SQLite database" in str(sent[0].error)
+    (tmp_path / "there" / "run-1" / MANIFEST_NAME).write_text("{", "utf-8")
+    fetched = pull_all(place, tmp_path / "here")
+    assert statuses(fetched) == {"run-1": "failed", "run-2": "fetched"}
+    found = manifests(place)
+    assert "no JSON" in str(found["run-1"])
+
+
+def test_a_later_state_there_is_left_as_it_is(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "there"))
+    earlier = Path(shutil.copytree(runs_dir, tmp_path / "earlier"))
+    annotate(three[0], state="stopped")
+    push_all(runs_dir, place)
+    assert statuses(push_all(earlier, place)) == {"run-0": "later there", "run-1": "unchanged", "run-2": "unchanged"}
+
+
+def test_the_commands_say_what_moved_as_text_and_as_json(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
+    there = str(tmp_path / "there")
+    said = document(run(runs_dir, "push", "run-0", there, "--json"))
+    assert said["url"] == there
+    assert [(row["id"], row["status"], row["error"]) for row in said["runs"]] == [("run-0", "sent", None)]
+    said = document(run(runs_dir, "sync", there, "--json"))
+    assert [row["status"] for row in said["runs"]] == ["unchanged", "sent", "sent"]
+    assert run(runs_dir, "sync", there).stdout == f"{there}: 3 of 3 runs unchanged, 0.0 MB moved\n"
+    here = tmp_path / "here"
+    assert document(run(here, "pull", f"{there}/run-1/", "--json"))["runs"][0]["status"] == "fetched"
+    assert document(run(here, "pull", there, "run-1", "run-2", "--json"))["runs"][0]["status"] == "unchanged"
+    assert "run-0" in run(here, "sync", there, "--pull").stdout
+    assert [row["status"] for row in document(run(here, "pull", there, "--all", "--json"))["runs"]] == ["unchanged"] * 3
+    shown = document(run(here, "show", "run-1", "--json"))
+    assert shown["status"] == "finished"
+    assert document(run(runs_dir, "push", "run-0", f"{there}/run-0", "--json"))["runs"][0]["status"] == "unchanged"
+
+
+def test_a_failed_run_of_several_is_exit_code_1(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
+    (three[0] / "run.db").write_bytes(b"x" * 200)
+    found = run(runs_dir, "sync", str(tmp_path / "there"), "--json")
+    assert found.exit_code == 1
+    assert [row["status"] for row in json.loads(found.stdout)["runs"]] == ["failed", "sent", "sent"]
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
+    "no URL": (("push", "run-0"), "push run-0: needs the id of a run and a URL"),
+    "no such run": (("push", "run-9", "THERE"), "no run 'run-9'"),
+    "an unknown protocol": (
+        ("push", "run-0", "nosuch://x"),
+        "nosuch://x cannot be used (ValueError: Protocol not known",
+    ),
+    "a folder of runs": (
+        ("pull", "THERE"),
+        "is a folder of 3 runs (run-0, run-1, run-2); name some of them, or add --all",
+    ),
+    "nothing there": (("pull", "THERE/nothing"), "holds no run; look at the address"),
+    "nothing of that id": (("pull", "THERE", "run-7"), "has no run 'run-7'; look at the address"),
+    "all and some": (("pull", "THERE", "run-1", "--all"), "--all: fetches every run, so no ID may be given"),
+    "a chain": (("sync", "zip://a::s3://b"), "is not the address of a folder"),
+    "fetching without": (("sync", "THERE", "--pull", "--with-checkpoint"), "--with-checkpoint: is for sending alone"),
+    "sending over": (("sync", "THERE", "--replace"), "--replace: is for --pull alone"),
+    "an empty place": (("sync", "THERE/nothing", "--pull"), "has no runs; look at the address"),
+}
+
+
+@pytest.mark.parametrize("case", list(MISTAKES))
+def test_a_mistake_is_one_sentence(case: str, three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
+    push_all(runs_dir, Place(str(tmp_path / "there")))
+    arguments, said = MISTAKES[case]
+    target = tmp_path / "here" if arguments[0] == "pull" else runs_dir
+    found = run(target, *(part.replace("THERE", str(tmp_path / "there")) for part in arguments))
+    assert found.exit_code == 2, found.output
+    assert said in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["runs", "doctor", "train"])
+def test_other_commands_refuse_an_address_as_their_runs_folder(command: str) -> None:
+    from click.testing import CliRunner
+
+    from dynlora.cli.main import main
+
+    found = CliRunner().invoke(main, [command, "--runs-dir", "s3://me:secret@bucket/runs"])
+    assert found.exit_code == 2
+    assert "--runs-dir s3://bucket/runs: must be a folder of this machine" in found.stderr
+
+
+def test_sync_goes_on_until_it_is_stopped(
+    three: list[Path], runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        annotate_notes(three[0], note=f"look {len(waits)}")
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dynlora.cli.remote.time.sleep", sleep)
+    found = run(runs_dir, "sync", str(tmp_path / "there"), "--every", "30", "--json")
+    assert found.exit_code == 0
+    looks = [[row["status"] for row in json.loads(line)["runs"]] for line in found.stdout.splitlines()]
+    assert looks == [["sent"] * 3, ["sent", "unchanged", "unchanged"], ["sent", "unchanged", "unchanged"]]
+    assert waits == [30.0] * 3
+
+
+def test_a_place_that_cannot_be_reached_is_said_once(runs_dir: Path, three: list[Path]) -> None:
+    with pytest.raises(RemoteError, match="cannot be used"):
+        push_all(runs_dir, Place("ftp://127.0.0.1:9/runs"))
+    assert open_run(three[0]).status == "finished"
