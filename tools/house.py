@@ -98,8 +98,8 @@ FREE_OF: dict[str, str] = {
     "torch": f"{_GROUND} data_files store jobs remote server {_TRACKERS} viz/* notebook pages",
     "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference cli api own_loop {_TRACKERS} "
     "viz/kit viz/methods notebook",
-    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference server cli api own_loop {_TRACKERS} "
-    "pages",
+    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference server cli api own_loop "
+    f"{_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
     "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference server cli api viz/* notebook pages",
 }

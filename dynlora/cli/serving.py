@@ -34,10 +34,11 @@ def ui(runs_dir: Path | str, **options: Any) -> None:
     if isinstance(runs_dir, Path):
         sys.exit(serve(runs_dir=runs_dir, **options))
     from dynlora.remote.mirror import Mirror
+    from dynlora.remote.sync import run_ids
 
     mirror = Mirror(runs_dir.rstrip("/"))
-    found = mirror.place.folders()  # what cannot be reached is said before a server starts
-    click.echo(f"read-only copy of {mirror.place.shown}: {len(found)} runs, in {mirror.folder}", err=True)
+    there = len(run_ids(mirror.place))  # a place that cannot be reached is said before a server starts
+    click.echo(f"read-only copy of {mirror.place.shown} (runs there: {there}), in {mirror.folder}", err=True)
     mirror.start()
     sys.exit(serve(runs_dir=mirror.folder, mirror_of=mirror.place.shown, **options))
 

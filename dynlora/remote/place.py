@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -68,6 +69,8 @@ class Place:
         Raises:
             ConfigError: when it is no address, or what its protocol needs is not installed.
         """
+        if url and not is_url(url):
+            url = os.path.abspath(url)
         self.shown = printable(without_secrets(url), 300)
         if not url or "::" in url or not url.isprintable():
             raise ConfigError(f"URL {self.shown!r}: is not the address of a folder; give one such as s3://bucket/runs")
@@ -75,7 +78,7 @@ class Place:
 
         self._secrets = _secrets_of(url)
         with self._reached():
-            self.fs, root = url_to_fs(url if is_url(url) else os.path.abspath(url), use_listings_cache=False)
+            self.fs, root = url_to_fs(url, use_listings_cache=False)
             protocol = self.fs.protocol
         self.protocol: str = protocol if isinstance(protocol, str) else protocol[0]
         self.root = str(root).rstrip("/")
@@ -83,10 +86,7 @@ class Place:
 
     def below(self, name: str) -> Place:
         """Return the folder of that name in this one."""
-        found = object.__new__(Place)
-        found.__dict__.update(self.__dict__)
-        found.root, found.shown = f"{self.root}/{name}", f"{self.shown}/{name}"
-        return found
+        return self._at(f"{self.root}/{name}", f"{self.shown}/{name}")
 
     @property
     def name(self) -> str:
@@ -95,8 +95,11 @@ class Place:
 
     def parent(self) -> Place:
         """Return the folder that holds this one."""
-        found = self.below("")
-        found.root, found.shown = self.root.rpartition("/")[0], self.shown.rpartition("/")[0]
+        return self._at(self.root.rpartition("/")[0], self.shown.rpartition("/")[0])
+
+    def _at(self, root: str, shown: str) -> Place:
+        found = copy(self)
+        found.root, found.shown = root, shown
         return found
 
     def folders(self) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import dynlora
+from tests.store.builder import finished_run
 from tests.tiny import tiny_values
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -48,3 +49,9 @@ def test_a_run_is_written_to_a_tracker_and_read_from_its_files(
     mine, theirs = map(dynlora.open_run, main(str(runs_dir), **settings))
     assert theirs.scalars("loss", "train")["value"].to_numpy() == pytest.approx(mine.scalars("loss", "train")["value"])
     assert len(mine.scalars("loss", "train")) == 20
+
+
+def test_a_run_that_was_sent_is_opened_there_and_fetched(tmp_path: Path, cache: Path) -> None:
+    folder = finished_run(tmp_path / "runs")
+    copy = runpy.run_path(str(EXAMPLES / "remote.py"))["main"](folder, str(tmp_path / "there"), tmp_path / "here")
+    assert dynlora.open_run(copy).events().equals(dynlora.open_run(folder).events())
