@@ -31,6 +31,7 @@ PLAIN = (
     "advise",
     "memory",
     "record",
+    "remote",
 )
 """Benchmarks that need nothing but this machine."""
 

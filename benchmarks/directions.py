@@ -138,6 +138,12 @@ def fact_memory(figures: Mapping[str, Any]) -> Claims:
     yield "all arms have the same parameters", len(set(figures["parameters"].values())) == 1
 
 
+def remote(figures: Mapping[str, Any]) -> Claims:
+    """What is there already is not sent again, and Parquet is smaller than the store."""
+    yield "runs that are there take less", figures["sync_unchanged_s"] < figures["runs"] * figures["send_s_per_run"]
+    yield "a run is smaller where it was sent", figures["run_bytes_there"] < figures["run_bytes_here"]
+
+
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
     for check in (
@@ -158,6 +164,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         record,
         headroom,
         fact_memory,
+        remote,
     )
 }
 
