@@ -30,7 +30,9 @@ from dynlora.training.staged_folder import staged
 FORMATS = ("peft", "merged")
 
 
-def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "last") -> dict[str, Any]:
+def export_run(
+    folder: Path, out: Path, *, format: str = "peft", which: str = "last", verdict: str | None = None
+) -> dict[str, Any]:
     """Write a run's adapter for others to load; report what baking the gates changed.
 
     Nothing is left at `out` unless all of it could be written.
@@ -40,6 +42,7 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
         out: a new or empty folder, or a new file that ends in .zip.
         format: peft or merged.
         which: last or best.
+        verdict: on the run among those beside it, for the model card.
 
     Returns:
         folder, format, which, baked (whether there were gates), max_abs_logit_gap over the held-out rows, and the
@@ -63,7 +66,7 @@ def export_run(folder: Path, out: Path, *, format: str = "peft", which: str = "l
                 whole = model.adapters.adapter_parameter_count()["active"]
                 name = queries.run_summary(folder)["name"]
                 write_origin(staging, Origin(folder.name, name, which, model.step, whole, whole))
-            describe(staging, folder, config, model, report)
+            describe(staging, folder, config, model, report, verdict)
     return report
 
 
@@ -125,8 +128,15 @@ def _measured(model: AdaptedModel, tokens: Tokens) -> tuple[Tensor, dict[str, fl
     return model.readings(tokens), summarise(model.predictions(tokens), tokens.label, model.task)
 
 
-def describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedModel, report: dict[str, Any]) -> None:
-    """Write the model card and the curve of the evaluations; numbers of the adapter are those of what is exported."""
+def describe(
+    staging: Path,
+    folder: Path,
+    config: RunConfig,
+    model: AdaptedModel,
+    report: dict[str, Any],
+    verdict: str | None = None,
+) -> None:
+    """Write the model card and its pictures; numbers of the adapter are those of what is exported."""
     name, base = config.model.name, assets.shared_model_name(config.model.name)
     curve = queries.scalars_frame(folder, "loss", "validation")[["step", "value"]].to_numpy(float).tolist()
     facts = Facts(
@@ -144,6 +154,8 @@ def describe(staging: Path, folder: Path, config: RunConfig, model: AdaptedModel
         curve=[(int(step), value) for step, value in curve if math.isfinite(value)],
         generates=bool(model.task.facts()["generates"]),
         padding=_padding(model),
+        modules=[(module.info.layer, module.info.kind, module.rank) for module in model.adapters],
+        verdict=verdict,
     )
     for name, text in model_card(facts).items():
         (staging / name).write_text(text, "utf-8")

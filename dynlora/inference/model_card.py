@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynlora.inference.card_pictures import capacity_map, curve
 from dynlora.safe_files import printable
 
 CURVE = "held-out-loss.svg"
-WIDTH, HEIGHT, MARGIN = 640, 240, 40
-"""Of the curve, pixels."""
+MAP = "capacity-map.svg"
+MOST_SHOWN = 4
+"""Metrics whose change by the export is named."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Facts:
         curve: step and loss of each evaluation on the held-out examples.
         generates: the model writes texts; else it predicts labels.
         padding: of a decoder; None for an encoder, whose own default is right.
+        modules: layer, kind and rank of each module of what is exported.
+        verdict: on the run among those beside it, one sentence; None where there is none.
     """
 
     summary: Mapping[str, Any]
@@ -55,10 +60,12 @@ class Facts:
     curve: Sequence[tuple[int, float]]
     generates: bool = False
     padding: Padding | None = None
+    modules: Sequence[tuple[int | None, str, int]] = ()
+    verdict: str | None = None
 
 
 def model_card(facts: Facts) -> dict[str, str]:
-    """Return the files: README.md with the head that the hub reads, and the curve as SVG."""
+    """Return the files: README.md with the head that the hub reads, the curve and the capacity map as SVG."""
     summary, report = facts.summary, facts.report
     is_adapter = report["format"] == "peft"
     parts = [
@@ -71,14 +78,17 @@ def model_card(facts: Facts) -> dict[str, str]:
         "## Training",
         _training(facts),
         *([f"![Held-out loss over the steps]({CURVE})"] if len(facts.curve) > 1 else []),
-        *_gates(report),
+        *(["## Compared", _prose(facts.verdict)] if facts.verdict else []),
+        *_exactness(report),
         *_compressed(report),
         "## Ranks",
+        *([f"![Rank by module: layers from left to right, kinds from top to bottom]({MAP})"] if facts.modules else []),
         _ranks(summary),
         "",
     ]
     files = {"README.md": "\n\n".join(parts)}
-    return files | ({CURVE: curve(facts.curve)} if len(facts.curve) > 1 else {})
+    files |= {CURVE: curve(facts.curve)} if len(facts.curve) > 1 else {}
+    return files | ({MAP: capacity_map(facts.modules)} if facts.modules else {})
 
 
 def _head(facts: Facts, *, is_adapter: bool) -> str:
@@ -98,6 +108,12 @@ def _code(text: object) -> str:
     """Return text of a run as code: no markup, one line."""
     plain = printable(text, 120).replace("`", "'")
     return f"`{plain}`"
+
+
+def _prose(text: str) -> str:
+    """Return a sentence that holds text of runs as plain text: no markup, one line."""
+    plain = printable(text, 600).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", plain)
 
 
 def _cell(text: str) -> str:
@@ -189,7 +205,7 @@ def _training(facts: Facts) -> str:
     params = summary.get("params") or {}
     active = params.get("active")
     rows = {
-        "Base model": _code(facts.base) + ("" if facts.is_on_hub else ", a local folder") + _frozen(summary),
+        "Base model": _base(facts) + _frozen(summary),
         "Method": _code(summary.get("strategy")),
         "Data": _data(summary),
         **({} if facts.generates else {"Labels": _labels(summary)}),
@@ -198,6 +214,11 @@ def _training(facts: Facts) -> str:
         "Adapter parameters": f"{active:,}" if isinstance(active, int) else "not recorded",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
+
+
+def _base(facts: Facts) -> str:
+    """Return the base model as code, of a local folder the name alone."""
+    return _code(facts.base) if facts.is_on_hub else f"{_code(Path(facts.base).name)}, a local folder"
 
 
 def _frozen(summary: Mapping[str, Any]) -> str:
@@ -214,17 +235,29 @@ def _labels(summary: Mapping[str, Any]) -> str:
     return ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers"
 
 
-def _gates(report: Mapping[str, Any]) -> list[str]:
-    """Return what replacing the gates by their means changed; nothing without gates."""
-    if not report["baked"]:
+def _exactness(report: Mapping[str, Any]) -> list[str]:
+    """Return how far the export is from what was trained, as it was measured; nothing of a part of an adapter."""
+    if "compressed" in report:
         return []
-    before, after = (report[f"metrics_{when}"].get("loss") for when in ("before", "after"))
+    if not report["baked"]:
+        return ["## Gates", "The run has no gates: this is what was trained, exactly."]
+    changes = "; ".join(_changes(report["metrics_before"], report["metrics_after"]))
     return [
         "## Gates",
         "The gates of this run react to the input, which no format of PEFT holds. They were replaced by their means "
-        f"over training examples: held-out loss {before:.4f} before, {after:.4f} after. To train without gates, set "
-        "`strategy.gates=off`.",
+        f"over training examples. On the held-out examples: {changes}. An output changed by at most "
+        f"{report['max_abs_logit_gap']:.2g}. To train without gates, set `strategy.gates=off`.",
     ]
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return metrics before and after, loss first."""
+    names = sorted((name for name in before if name in after), key=lambda name: name != "loss")
+    return [
+        f"{printable(name.replace('_', ' '), 40)} {before[name]:.4f} before, {after[name]:.4f} after"
+        for name in names
+        if isinstance(before[name], float) and isinstance(after[name], float)
+    ][:MOST_SHOWN]
 
 
 def _compressed(report: Mapping[str, Any]) -> list[str]:
@@ -244,21 +277,3 @@ def _compressed(report: Mapping[str, Any]) -> list[str]:
 def _ranks(summary: Mapping[str, Any]) -> str:
     rows = (f"| {_cell(_code(name))} | {rank} |" for name, rank in (summary.get("ranks") or {}).items())
     return "\n".join(["| module | rank |", "|---|---:|", *rows])
-
-
-def curve(points: Sequence[tuple[int, float]]) -> str:
-    """Return the curve as an SVG picture with its four ends in numbers."""
-    steps, losses = zip(*points, strict=True)
-    low, high = min(losses), max(losses)
-    wide, tall = (steps[-1] - steps[0]) or 1, (high - low) or 1.0
-    places = " ".join(
-        f"{MARGIN + (step - steps[0]) / wide * (WIDTH - 2 * MARGIN):.1f},"
-        f"{HEIGHT - MARGIN - (loss - low) / tall * (HEIGHT - 2 * MARGIN):.1f}"
-        for step, loss in points
-    )
-    labels = ((4, MARGIN, f"{high:.3f}"), (4, HEIGHT - MARGIN, f"{low:.3f}"), (MARGIN, HEIGHT - 12, f"step {steps[0]}"),
-              (WIDTH - 2 * MARGIN, HEIGHT - 12, f"step {steps[-1]}"))  # fmt: skip
-    texts = "".join(f'<text x="{x}" y="{y}">{text}</text>' for x, y, text in labels)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
-    line = f'<polyline fill="none" stroke="teal" stroke-width="2" points="{places}"/>'
-    return f'{head} font-size="12" fill="gray">{line}{texts}</svg>\n'

@@ -152,7 +152,8 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
     }
     report = {"format": exported.name, "which": "last", "baked": False, "metrics_after": {"loss": 0.5}}
     summary["labels"] = ["a|<img src=x onerror=1>", "b"]
-    facts = Facts(summary, "owner/base", True, True, "AutoModelForSequenceClassification", report, [(0, 0.7)])
+    facts = Facts(summary, "owner/base", True, True, "AutoModelForSequenceClassification", report, [(0, 0.7)],
+                  verdict="dynamic <img src=x> *beats* [lora](http://x) | `y`", modules=[(0, "query", 2)])  # fmt: skip
     card = model_card(facts)["README.md"]
     assert "\n# title" not in card
     assert "with rounded weights" in card
@@ -161,6 +162,8 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
         bars = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
         assert bars in (0, 3), "nothing of a run splits a table"
         assert "<img" not in re.sub("`[^`]*`", "", line), "outside of code it would be markup"
+    assert r"dynamic &lt;img src=x&gt; \*beats\* \[lora\](http://x) \| \`y\`" in card
+    assert "![Rank by module" in card
     head = card.split("---")[1]
     assert json.loads(head.split("base_model: ")[1].splitlines()[0]) == "owner/base"
     assert len([line for line in head.splitlines() if line]) == 4
