@@ -1,25 +1,66 @@
-"""The command that writes a run's adapter for others."""
+"""The command that writes a run's adapter for others, and sends it to the hub where told so."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynlora import assets
 from dynlora.cli.commands import Report
 from dynlora.cli.formatting import format_metrics
-from dynlora.errors import DynloraError
+from dynlora.config_files import read_run_config
+from dynlora.errors import ConfigError, DynloraError
 from dynlora.store.lifecycle import annotate
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 
 
-def export(*, run_id: str, out: Path, format_: str, which: str, runs_dir: Path) -> Report:
-    """Write the adapter for others."""
-    from dynlora.inference.export import export_run
-
+def export(
+    *, run_id: str, out: Path | None, format_: str, which: str, push_to: str | None, private: bool, runs_dir: Path
+) -> Report:
+    """Write the adapter for others, and send it to the hub where told so."""
     folder = run_folder(runs_dir, run_id)
-    found = export_run(folder, out, format=format_, which=which)
+    if push_to is None:
+        if out is None:
+            raise ConfigError("--out: is missing; give a folder or a .zip file, or --push-to owner/name")
+        if private:
+            raise ConfigError("--private: is for --push-to alone; leave it out")
+        return _exported(folder, out, format_, which)
+    from dynlora.remote.hub import find_repository, send_folder
+
+    if out is not None and out.suffix.lower() == ".zip":
+        raise ConfigError(f"--out {out}: must be a folder with --push-to; give a folder, or leave it out")
+    _check_base(folder, push_to, format_)
+    repository = find_repository(push_to, format=format_, private=private)
+    with tempfile.TemporaryDirectory(prefix="dynlora-push-") as spare:
+        place = out or Path(spare) / "export"
+        found, words = _exported(folder, place, format_, which)
+        found["pushed"] = send_folder(place, repository, f"{run_id}: {which} adapter ({format_})")
+    if out is None:
+        found["folder"], words = None, words.replace(f"wrote {place} ", "exported ", 1)
+    return found, f"{words}\nsent to {found['pushed']['url']}, commit {found['pushed']['commit'][:12]}"
+
+
+def _check_base(folder: Path, push_to: str, format_: str) -> None:
+    """Refuse to send an adapter whose base model is a folder of this machine: nobody else could load it."""
+    base = assets.shared_model_name(read_run_config(folder).model.name)
+    if format_ == "peft" and Path(base).is_absolute():
+        raise ConfigError(
+            f"--push-to {push_to}: the base model is a folder of this machine, so nobody else could load the adapter; "
+            "add --format merged, which holds the whole model"
+        )
+
+
+def _exported(folder: Path, out: Path, format_: str, which: str) -> tuple[dict[str, Any], str]:
+    """Write the adapter, and note in the run what that changed."""
+    from dynlora.cli.conclusions import conclusions
+    from dynlora.inference.export import export_run
+    from dynlora.store.summary import run_summary
+
+    verdict = conclusions(folder, run_summary(folder))["verdict"]
+    found = export_run(folder, out, format=format_, which=which, verdict=verdict and verdict["text"])
     kept = {key: value for key, value in found.items() if key != "folder"}
     try:
         annotate(folder, meta={f"export_{format_}_{which}": kept})

@@ -202,11 +202,11 @@ def signals(**options: Any) -> None:
 
 @main.command()
 @click.argument("run_id", metavar="ID")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder, or a new .zip file."
-)
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="A new or empty folder, or a .zip file.")
 @click.option("--format", "format_", default="peft", show_default=True, help="peft or merged.")
 @click.option("--which", default="last", show_default=True, help="last or best.")
+@click.option("--push-to", metavar="OWNER/NAME", default=None, help="Send it to this model repository of the hub, too.")
+@click.option("--private", is_flag=True, help="Make that repository private where it is new.")
 @in_runs
 @reports
 def export(**options: Any) -> Any:

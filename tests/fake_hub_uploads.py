@@ -1,0 +1,169 @@
+"""A hub on this machine that takes commits: as much of its interface as the hub's own client needs to send files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tests.packages_on_disk import send, server
+
+USER = "owner"
+
+
+@dataclass
+class Repo:
+    """A repository as it is now.
+
+    Attributes:
+        files: content by path.
+        private: whether only its owner sees it.
+        tags: that its card has.
+        commits: what each commit said and changed, oldest first.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    private: bool = False
+    tags: list[str] = field(default_factory=list)
+    commits: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def sha(self) -> str:
+        """Id of the last commit."""
+        return hashlib.sha1(f"commit {len(self.commits)}".encode()).hexdigest()
+
+
+class Hub:
+    """What the server holds.
+
+    Attributes:
+        token: the only one that may write.
+        repos: repositories by name.
+        large: content that was sent before its commit, by digest.
+        requests: method, path and whether a token came along.
+        refuse: commits are refused with this status.
+    """
+
+    def __init__(self, token: str) -> None:
+        """Begin without repositories."""
+        self.token = token
+        self.repos: dict[str, Repo] = {}
+        self.large: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str, bool]] = []
+        self.refuse = 0
+        self.url = ""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer a request."""
+        path = unquote(urlsplit(handler.path).path).strip("/")
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        known = handler.headers.get("Authorization") == f"Bearer {self.token}"
+        self.requests.append((handler.command, path, known))
+        if not known and not path.startswith("lfs/"):
+            refuse(handler, 401, "Invalid username or password.")
+        elif path == "api/whoami-v2":
+            reply(handler, {"type": "user", "name": USER, "auth": {"accessToken": {"role": "write"}}})
+        elif path == "api/repos/create":
+            self._create(handler, json.loads(body))
+        elif path == "api/validate-yaml":
+            reply(handler, {"errors": [], "warnings": []})
+        elif path.startswith("lfs/"):
+            self.large[path.removeprefix("lfs/")] = body
+            reply(handler, {})
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            self._batch(handler, json.loads(body))
+        else:
+            self._of_repo(handler, path, body)
+
+    def _create(self, handler: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
+        name = f"{asked.get('organization') or USER}/{asked['name']}"
+        if asked.get("organization") not in (None, USER):
+            refuse(handler, 403, "You don't have the rights to create a model under this namespace")
+            return
+        if name in self.repos:
+            refuse(handler, 409, "You already created this model repo")
+            return
+        self.repos[name] = Repo({".gitattributes": b""}, private=asked.get("visibility") == "private")
+        reply(handler, {"url": f"{self.url}/{name}"})
+
+    def _batch(self, handler: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
+        objects = [
+            {**row, "actions": {"upload": {"href": f"{self.url}/lfs/{row['oid']}", "header": {}}}}
+            for row in asked["objects"]
+        ]
+        reply(handler, {"transfer": "basic", "objects": objects})
+
+    def _of_repo(self, handler: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
+        name, _, rest = path.removeprefix("api/models/").partition("/")
+        owner, name = name, rest.partition("/")[0]
+        rest = rest.partition("/")[2]
+        repo = self.repos.get(f"{owner}/{name}")
+        if repo is None:
+            handler.send_response(404)
+            handler.send_header("X-Error-Code", "RepoNotFound")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        elif rest.startswith("preupload/"):
+            files = [
+                {"path": row["path"], "uploadMode": "lfs" if row["path"].endswith("safetensors") else "regular",
+                 "shouldIgnore": False}
+                for row in json.loads(body)["files"]
+            ]  # fmt: skip
+            reply(handler, {"files": files})
+        elif rest.startswith("commit/"):
+            self._commit(handler, f"{owner}/{name}", repo, body)
+        else:
+            siblings = [{"rfilename": file, "size": len(data)} for file, data in repo.files.items()]
+            found = {"_id": "0", "id": f"{owner}/{name}", "sha": repo.sha, "siblings": siblings, "tags": repo.tags,
+                     "private": repo.private, "downloads": 0}  # fmt: skip
+            reply(handler, found)
+
+    def _commit(self, handler: BaseHTTPRequestHandler, name: str, repo: Repo, body: bytes) -> None:
+        rows = [json.loads(line) for line in body.splitlines()]
+        header = rows[0]["value"]
+        if self.refuse:
+            refuse(handler, self.refuse, "refused by the test")
+            return
+        if header.get("parentCommit") not in (None, repo.sha):
+            refuse(handler, 412, "A commit has happened since. Please refresh and try again.")
+            return
+        for row in rows[1:]:
+            value = row["value"]
+            data = self.large.get(value.get("oid", "")) if row["key"] == "lfsFile" else None
+            repo.files[value["path"]] = base64.b64decode(value["content"]) if data is None else data
+        card = repo.files.get("README.md", b"").decode()
+        line = next((line for line in card.splitlines() if line.startswith("tags: ")), "tags: []")
+        repo.tags = json.loads(line.removeprefix("tags: "))
+        repo.commits.append({"summary": header["summary"], "files": [row["value"]["path"] for row in rows[1:]]})
+        reply(handler, {"success": True, "commitUrl": f"{self.url}/{name}/commit/{repo.sha}", "commitOid": repo.sha})
+
+
+def reply(handler: BaseHTTPRequestHandler, body: object) -> None:
+    """Answer with a JSON document."""
+    send(handler, json.dumps(body).encode(), "application/json")
+
+
+def refuse(handler: BaseHTTPRequestHandler, status: int, said: str) -> None:
+    """Answer with an error as the hub words it."""
+    body = json.dumps({"error": said}).encode()
+    handler.send_response(status)
+    handler.send_header("X-Error-Message", said)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@contextmanager
+def uploading_hub(token: str) -> Iterator[Hub]:
+    """Serve a hub that takes commits of one user."""
+    hub = Hub(token)
+    with server(hub.answer) as url:
+        hub.url = url
+        yield hub
