@@ -100,15 +100,10 @@ class Hub:
         reply(handler, {"transfer": "basic", "objects": objects})
 
     def _of_repo(self, handler: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
-        name, _, rest = path.removeprefix("api/models/").partition("/")
-        owner, name = name, rest.partition("/")[0]
-        rest = rest.partition("/")[2]
-        repo = self.repos.get(f"{owner}/{name}")
+        kind, name, rest = split(path)
+        repo = self.repos.get(kind + name)
         if repo is None:
-            handler.send_response(404)
-            handler.send_header("X-Error-Code", "RepoNotFound")
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
+            missing(handler, "RepoNotFound")
         elif rest.startswith("preupload/"):
             files = [
                 {"path": row["path"], "uploadMode": "lfs" if row["path"].endswith("safetensors") else "regular",
@@ -117,12 +112,33 @@ class Hub:
             ]  # fmt: skip
             reply(handler, {"files": files})
         elif rest.startswith("commit/"):
-            self._commit(handler, f"{owner}/{name}", repo, body)
+            self._commit(handler, name, repo, body)
+        elif rest.startswith(("tree/", "resolve/")):
+            self._read(handler, repo, *rest.split("/", 2))
         else:
             siblings = [{"rfilename": file, "size": len(data)} for file, data in repo.files.items()]
-            found = {"_id": "0", "id": f"{owner}/{name}", "sha": repo.sha, "siblings": siblings, "tags": repo.tags,
+            found = {"_id": "0", "id": name, "sha": repo.sha, "siblings": siblings, "tags": repo.tags,
                      "private": repo.private, "downloads": 0}  # fmt: skip
             reply(handler, found)
+
+    def _read(self, handler: BaseHTTPRequestHandler, repo: Repo, act: str, _: str, path: str = "") -> None:
+        """Answer with what is in a folder of a repository, or with a part of a file."""
+        if act == "resolve" and path in repo.files:
+            start, _, end = (handler.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+            part = repo.files[path][int(start) : int(end) + 1 if end else None]
+            send(handler, part, "application/octet-stream", ETag='"0"', **{"X-Repo-Commit": repo.sha})
+            return
+        inside = {name: data for name, data in repo.files.items() if name.startswith(f"{path}/" if path else "")}
+        if act == "resolve" or not inside:
+            missing(handler, "EntryNotFound")
+            return
+        deep = "recursive=true" in urlsplit(handler.path).query.lower()
+        depth = len(path.split("/")) if path else 0
+        folders = {"/".join(name.split("/")[:level]) for name in inside for level in range(1, name.count("/") + 1)}
+        rows = [{"type": "directory", "path": name, "size": 0, "oid": "0"} for name in sorted(folders)]
+        rows += [{"type": "file", "path": name, "size": len(data), "oid": "0"} for name, data in inside.items()]
+        chosen = [row for row in rows if len(row["path"].split("/")) > depth]
+        reply(handler, [row for row in chosen if deep or len(row["path"].split("/")) == depth + 1])
 
     def _commit(self, handler: BaseHTTPRequestHandler, name: str, repo: Repo, body: bytes) -> None:
         rows = [json.loads(line) for line in body.splitlines()]
@@ -142,6 +158,22 @@ class Hub:
         repo.tags = json.loads(line.removeprefix("tags: "))
         repo.commits.append({"summary": header["summary"], "files": [row["value"]["path"] for row in rows[1:]]})
         reply(handler, {"success": True, "commitUrl": f"{self.url}/{name}/commit/{repo.sha}", "commitOid": repo.sha})
+
+
+def split(path: str) -> tuple[str, str, str]:
+    """Return the kind (a prefix, empty for models), the name and the rest of a path."""
+    path = path.removeprefix("api/").removeprefix("models/")
+    kind = "datasets/" if path.startswith("datasets/") else ""
+    parts = path.removeprefix(kind).split("/", 2)
+    return kind, "/".join(parts[:2]), parts[2] if len(parts) > 2 else ""
+
+
+def missing(handler: BaseHTTPRequestHandler, code: str) -> None:
+    """Answer that something is not there, as the hub words it."""
+    handler.send_response(404)
+    handler.send_header("X-Error-Code", code)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
 
 
 def reply(handler: BaseHTTPRequestHandler, body: object) -> None:

@@ -141,6 +141,7 @@ class Place:
             RemoteError: when it cannot be reached.
         """
         with self._reached():
+            self.fs.invalidate_cache()  # of listings: somebody else may have written it since
             try:
                 data = self._bytes(name, 0, limit + 1)
             except FileNotFoundError:
