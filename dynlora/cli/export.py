@@ -30,6 +30,11 @@ def export(
         return _exported(folder, out, format_, which)
     from dynlora.remote.hub import find_repository, send_folder
 
+    if recorded_adapter(folder):
+        raise ConfigError(
+            f"--push-to {push_to}: {run_id} was recorded, and its adapter is as PEFT wrote it; send it with PEFT's "
+            "push_to_hub"
+        )
     if out is not None and out.suffix.lower() == ".zip":
         raise ConfigError(f"--out {out}: must be a folder with --push-to; give a folder, or leave it out")
     _check_base(folder, push_to, format_)

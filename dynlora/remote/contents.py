@@ -13,7 +13,7 @@ from typing import Any
 
 from dynlora.errors import CorruptRunError
 from dynlora.jobs.spawn import storing
-from dynlora.remote.manifest import ADAPTERS, CHECKPOINT, KEPT, LIMITS, SAVED, START, Entry, Manifest
+from dynlora.remote.manifest import ADAPTERS, CHECKPOINT, KEPT, LIMITS, RECORDED, SAVED, START, Entry, Manifest
 from dynlora.remote.parquet_tables import write_tables
 from dynlora.remote.saved_adapter import is_whole, write_adapter_of
 from dynlora.safe_files import NotPlainFileError, open_plain
@@ -76,7 +76,8 @@ def put_together(folder: Path, *, with_checkpoint: bool) -> Generator[Contents]:
 def _saved_state(folder: Path) -> list[Any]:
     """Return what changes when an adapter or a checkpoint is replaced."""
     found: list[Any] = []
-    for path in (folder / name / file for name in _saved_folders(folder).values() for file in SAVED):
+    names = [f"{place}/{file}" for place in _saved_folders(folder).values() for file in SAVED]
+    for path in (folder / name for name in (*names, *RECORDED)):
         try:
             stat = os.lstat(path)
             found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
@@ -107,7 +108,7 @@ def _copied(folder: Path, target: Path, with_checkpoint: bool) -> Manifest | Non
     checkpoint, adapter = target / CHECKPOINT, target / ADAPTERS[0]
     if checkpoint.exists() and not adapter.exists() and write_adapter_of(checkpoint, adapter):
         entries += [_entry(target, f"{ADAPTERS[0]}/{file}") for file in SAVED]
-    for name in (*KEPT, *START):
+    for name in (*KEPT, *START, *RECORDED):
         entry = _copy(folder / name, target, name)
         entries += [] if entry is None else [entry]
     return _with_tables(folder, target, entries)

@@ -20,6 +20,7 @@ from dynlora.store import compressions, jsontext, knockouts, notes
 from dynlora.store.meta import moment, table, whole
 from dynlora.store.origin import MAX_BYTES as ORIGIN_BYTES
 from dynlora.store.origin import ORIGIN_NAME
+from dynlora.store.recorded import ADAPTER_DIR
 from dynlora.store.whole_tables import TABLES
 
 MANIFEST_NAME = "manifest.json"
@@ -59,9 +60,17 @@ START: Mapping[str, int] = {
 }
 """The adapter that a run started from."""
 
+RECORDED: Mapping[str, int] = {
+    f"{ADAPTER_DIR}/adapter_config.json": MAX_STATE,
+    f"{ADAPTER_DIR}/adapter_model.safetensors": MAX_TENSORS,
+    f"{ADAPTER_DIR}/README.md": MAX_STATE,
+}
+"""The adapter of a run that another program trained, as PEFT wrote it."""
+
 LIMITS: Mapping[str, int] = {
     **KEPT,
     **START,
+    **RECORDED,
     **{f"{name}/{SAVED[0]}": MAX_STATE for name in (*ADAPTERS, CHECKPOINT)},
     **{f"{name}/{SAVED[1]}": MAX_TENSORS for name in (*ADAPTERS, CHECKPOINT)},
     **{f"tables/{name}.parquet": MAX_TABLE for name in TABLES},

@@ -18,6 +18,7 @@ from dynlora.inference.card_pictures import capacity_map
 from dynlora.remote.hub import find_repository, send_folder
 from tests.command_line import document, run
 from tests.fake_hub_uploads import Hub, Repo, uploading_hub
+from tests.store.builder import finished_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's client, to httpx
 TOKEN = "hf_thisisatokenofthetests0123456789"
@@ -215,6 +216,15 @@ def test_an_adapter_of_a_base_model_that_nobody_else_has_is_not_sent(
     document(run(runs_dir, "export", trained_run.name, "--push-to", "owner/model", "--format", "merged", "--json"))
     files = hub.repos["owner/model"].files
     assert str(tiny_bert).encode() not in b"".join(files.values()), "no place of this machine is sent"
+
+
+def test_a_recorded_adapter_is_left_to_peft(hub: Hub, runs_dir: Path) -> None:
+    folder = finished_run(runs_dir, 20, "a-run")
+    (folder / "peft_adapter").mkdir()
+    (folder / "peft_adapter" / "adapter_config.json").write_text("{}", "utf-8")
+    found = run(runs_dir, "export", "a-run", "--push-to", "owner/x")
+    assert (found.exit_code, hub.requests) == (2, [])
+    assert "was recorded, and its adapter is as PEFT wrote it" in found.stderr
 
 
 @pytest.mark.parametrize(

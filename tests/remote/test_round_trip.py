@@ -44,6 +44,9 @@ def test_a_fetched_run_is_the_run_that_was_sent(place: Place, runs_dir: Path, tm
     folder = finished_run(runs_dir, 300)
     annotate_notes(folder, add=["paper"], note="the one")
     (folder / KNOCKOUT_NAME).write_text('{"format": 1}', "utf-8")
+    (folder / "peft_adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+        (folder / "peft_adapter" / name).write_text(name, "utf-8")
     assert push(folder, place).status == "sent"
     found = pull(place, folder.name, tmp_path / "here")
     assert (found.status, found.folder) == ("fetched", tmp_path / "here" / folder.name)
