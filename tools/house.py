@@ -51,10 +51,11 @@ RULES: dict[str, str] = {
     "engine/* strategies training",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter remote server strategies "
-    "training inference integrations/search integrations/trackers integrations/tracker_files engine/loop viz/kit "
-    "viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
+    "training inference integrations/search integrations/clusters integrations/trackers integrations/tracker_files "
+    "engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
+    "integrations/clusters": "errors jobs safe_files store",
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",
     "integrations/trackers": "errors jobs store viz/kit",
     "integrations/tracker_files": "config config_files errors peft_adapter safe_files store integrations/trackers",

@@ -7,18 +7,23 @@ import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynlora.cli import cluster
 from dynlora.cli.commands import Report
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
+from dynlora.errors import ConfigError
 from dynlora.jobs import launch
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
+
+if TYPE_CHECKING:
+    from dynlora.training.plan import PlannedRun
 
 OPEN = ("queued", "running", "stopping")
 """States of a run that is not over."""
@@ -44,10 +49,22 @@ OPEN = ("queued", "running", "stopping")
 @click.option(
     "--confirm", default=3, show_default=True, metavar="SEEDS", help="Search: new seeds for the best and the default."
 )
+@cluster.options
 @reports
-def sweep(is_search: bool, wait: bool, **options: Any) -> Any:
-    """Queue one run per combination of values: --set key=a,b,c, or key=0..4 for whole numbers."""
+def sweep(is_search: bool, wait: bool, on: str | None, **options: Any) -> Any:
+    """Queue one run per combination of values: --set key=a,b,c, or key=0..4 for whole numbers.
+
+    With --on ray they train on a cluster, several at a time.
+    """
     plain = ("config", "overrides", "name", "runs_dir")
+    asked = {key: options.pop(key) for key in ("address", "cpus", "gpus", "again")}
+    if on and is_search:
+        raise ConfigError("--on ray: a search decides run by run and uses this machine's queue; drop --on or --search")
+    if on:
+        given = {key: options[key] for key in plain}
+        return cluster.sweep_on_ray(lambda: checked(**given)[1], options["runs_dir"], **asked)
+    if asked["again"] or asked["address"]:
+        raise ConfigError("--again, --address: belong to a cluster; add --on ray, or drop them")
     if is_search:
         from dynlora.cli.search import search
 
@@ -58,7 +75,27 @@ def sweep(is_search: bool, wait: bool, **options: Any) -> Any:
 def queue_all(
     *, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool
 ) -> Report:
-    """Queue one run per combination of the listed values; `--set` wins over the file's section `sweep`."""
+    """Queue one run per combination of the listed values."""
+    settings, planned = checked(config, overrides, name, runs_dir)
+    ids = [item.create(runs_dir, "queued").name for item in planned]
+    launch.start_next(runs_dir)
+    if wait:
+        _wait(runs_dir, ids)
+    return [
+        {"id": run_id, "name": item.title, "status": "queued"} for run_id, item in zip(ids, settings, strict=True)
+    ], "\n".join(ids)
+
+
+def checked(
+    config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path
+) -> tuple[list[RunConfig], list[PlannedRun]]:
+    """Return one configuration per combination of the listed values, and each checked whole; nothing is written.
+
+    `--set` wins over the file's section `sweep`.
+
+    Raises:
+        DynloraError: when one of them cannot be used.
+    """
     base = read_yaml(config) if config is not None else {}
     choices = section_choices(base.pop(SECTION, None))
     for override in overrides:
@@ -68,14 +105,7 @@ def queue_all(
     from dynlora.training.plan import plan
 
     settings = [with_run_folder(one, runs_dir) for one in combinations(base, choices, name)]
-    planned = [plan(item) for item in settings]  # all are checked before the first folder is made
-    ids = [item.create(runs_dir, "queued").name for item in planned]
-    launch.start_next(runs_dir)
-    if wait:
-        _wait(runs_dir, ids)
-    return [
-        {"id": run_id, "name": item.title, "status": "queued"} for run_id, item in zip(ids, settings, strict=True)
-    ], "\n".join(ids)
+    return settings, [plan(item) for item in settings]  # all are checked before the first folder is made
 
 
 def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name: str | None) -> list[RunConfig]:

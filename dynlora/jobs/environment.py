@@ -26,7 +26,15 @@ WARM_VARIABLE = "DYNLORA_WARM"
 MIRROR_VARIABLE = "DYNLORA_MIRROR_OF"
 """Variable with the address of the runs that a dashboard shows a copy of, without what is secret of it."""
 
+QUEUE_VARIABLE = "DYNLORA_QUEUE"
+"""Variable that is 0 in a process that starts no queued run after its own: a cluster decides what runs where."""
+
 _DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE, MIRROR_VARIABLE))
+
+
+def starts_others() -> bool:
+    """Say whether this process starts the next queued run of the folder when its own has ended."""
+    return os.environ.get(QUEUE_VARIABLE) != "0"
 
 
 def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -24,6 +24,7 @@ from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyEr
 from dynlora.jobs.check_requests import ENDING
 from dynlora.jobs.cli_client import INCOMING_DIR, answer_of, catalog
 from dynlora.jobs.queue import (
+    FOREIGN_GONE_S,
     LAUNCH_NAME,
     LOCK_WAIT_S,
     QUEUE_LOCK,
@@ -208,7 +209,7 @@ def stop(runs_dir: Folder, run_id: str) -> str:
 
     Raises:
         RunNotFoundError: when there is no such run.
-        RunBusyError: when it runs on another machine, or its process is not one of dynlora's.
+        RunBusyError: when another machine that was to run it is silent, or its process is not one of dynlora's.
         ConfigError: when it is neither queued nor running.
     """
     root = runs_root(runs_dir)
@@ -220,7 +221,7 @@ def stop(runs_dir: Folder, run_id: str) -> str:
             if not status.is_running:
                 return status.status
     if status.other_host:
-        raise RunBusyError(f"run {run_id} is training on host {status.host}: stop it on that host")
+        return _stop_elsewhere(folder, status)
     if not status.is_running:
         raise ConfigError(f"run {run_id} is {status.status}: only a queued or running run can be stopped")
     if status.status == "running":
@@ -242,7 +243,9 @@ def end_now(runs_dir: Folder, run_id: str) -> str:
     """
     folder = schema.run_folder(runs_root(runs_dir), run_id)
     status = read_status(folder)
-    if not status.is_running or status.other_host:
+    if status.other_host:
+        raise RunBusyError(f"run {run_id} trains on host {status.host}: give --now there, or stop it without --now")
+    if not status.is_running:
         return stop(runs_dir, run_id)
     _signal(run_id, status.pid, status.process_start, getattr(signal, "SIGKILL", signal.SIGTERM))
     deadline = time.monotonic() + _ENDED_S
@@ -251,6 +254,17 @@ def end_now(runs_dir: Folder, run_id: str) -> str:
         time.sleep(0.02)
     forget_stop(folder)
     start_next(runs_root(runs_dir))
+    return read_status(folder).status
+
+
+def _stop_elsewhere(folder: Path, status: Status) -> str:
+    """Leave a stop for a process of another machine, which looks for it after a step."""
+    if status.heartbeat_age_s > FOREIGN_GONE_S:
+        raise RunBusyError(
+            f"run {folder.name} is training on host {status.host}, silent for {status.heartbeat_age_s:.0f} s: "
+            "stop it on that host"
+        )
+    request_stop(folder, status.pid, status.process_start)
     return read_status(folder).status
 
 

@@ -82,8 +82,7 @@ class RunReader:
         if len(rows) != 1:
             raise self._corrupt("its status is missing")
         found = derive_status(rows[0], self._corrupt)
-        is_local = found.status == "running" and not found.other_host
-        if is_local and stop_requested(self.folder, found.pid, found.process_start):
+        if found.status == "running" and stop_requested(self.folder, found.pid, found.process_start):
             return replace(found, status="stopping")
         return found
 

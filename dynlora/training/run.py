@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dynlora.engine.loop.trainer import Trainer, TrainingStopped
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
+from dynlora.jobs.environment import starts_others
 from dynlora.jobs.start_files import kept_start
 from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
 from dynlora.store.copied import check_can_resume
@@ -33,7 +35,7 @@ from dynlora.store.process import this_process
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
-from dynlora.store.stop_request import forget_stop, request_stop
+from dynlora.store.stop_request import forget_stop, request_stop, stop_requested
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
@@ -169,11 +171,11 @@ def _run_and_call_the_next(
     progress: bool,
     changed: Changes | None = None,
 ) -> Outcome:
-    """Train in a run folder; however that ends, the oldest queued run is started."""
+    """Train in a run folder; however that ends, the oldest queued run is started, unless a cluster does that."""
     try:
         return _run(load, folder, accelerator, state, progress, changed or {})
     finally:
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and starts_others():
             launch.wake(folder.parent)  # says nothing where the queue is busy or broken: this run's end is what counts
 
 
@@ -235,7 +237,8 @@ def _stop_of(folder: Path) -> Iterator[StopRequest]:
     """Remember a stop of the run that this process trains, and make it visible to others, inside the block."""
     me = this_process()
     try:
-        with StopRequest(folder.name, lambda: request_stop(folder, me.pid, me.start)) as stop:
+        asked = partial(stop_requested, folder, me.pid, me.start)
+        with StopRequest(folder.name, lambda: request_stop(folder, me.pid, me.start), asked) as stop:
             yield stop
     finally:
         forget_stop(folder)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks at whether another machine asked for a stop."""
 
 
 @dataclass
@@ -23,13 +27,16 @@ class StopRequest:
     Attributes:
         run_id: of the run, for the message.
         on_request: called once, when the first signal comes.
+        is_asked: says whether somebody on another machine, who can send no signal, asked for a stop.
         signal: number of the signal that came, 0 for none.
     """
 
     run_id: str = ""
     on_request: Callable[[], None] = lambda: None
+    is_asked: Callable[[], bool] = lambda: False
     signal: int = 0
     _before: dict[int, Any] = field(default_factory=dict)
+    _looked: float = field(default_factory=time.monotonic)
 
     def __enter__(self) -> StopRequest:
         """Take the signals over; they reach the main thread only."""
@@ -44,7 +51,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def __call__(self) -> bool:
-        """Say whether a stop was asked for."""
+        """Say whether a stop was asked for, by a signal or from another machine."""
+        if not self.signal and time.monotonic() - self._looked >= LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            if self.is_asked():
+                self._remember(signal.SIGTERM, None)
         return self.signal != 0
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:

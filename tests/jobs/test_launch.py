@@ -17,6 +17,7 @@ from dynlora.jobs import queue as run_queue
 from dynlora.store import process
 from dynlora.store.active import active_ids, mark_active
 from dynlora.store.lifecycle import annotate
+from dynlora.store.stop_request import stop_requested
 from dynlora.store.writer import RunWriter
 from tests.store.builder import finished_run, new_run
 from tests.waiting import until
@@ -221,11 +222,25 @@ def test_only_our_own_process_is_signalled(root: Path, monkeypatch: pytest.Monke
         other.wait()
 
 
+def test_a_stop_is_left_for_a_process_of_another_host_unless_it_is_silent(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(root, "one")
+    monkeypatch.setattr("dynlora.store.reader.host", lambda: "elsewhere")
+    with pytest.raises(RunBusyError, match="give --now there"):
+        launch.end_now(root, run.name)
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "FOREIGN_GONE_S", -1.0)
+        with pytest.raises(RunBusyError, match="stop it on that host"):
+            launch.stop(root, run.name)
+    assert launch.stop(root, run.name) == launch.stop(root, run.name) == "stopping"
+    asked = launch.read_status(run)
+    assert stop_requested(run, asked.pid, asked.process_start)
+
+
 def test_a_run_of_another_host_needs_force(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(root, "one")
     monkeypatch.setattr("dynlora.store.reader.host", lambda: "elsewhere")
-    with pytest.raises(RunBusyError, match="stop it on that host"):
-        launch.stop(root, run.name)
     with pytest.raises(RunBusyError, match="--force"):
         launch.resume(root, run.name)
     monkeypatch.setattr(run_queue, "start_next", lambda _: None)

@@ -1,0 +1,146 @@
+"""What 10,000 runs do to a runs folder, to the list of runs and to Compare.
+
+    python -m benchmarks.many_runs [--runs 10000]
+
+Runs are generated in the real format: one is recorded, 200 steps of 36 modules, the others are copies with a name and a
+seed of their own, 20 seeds of each configuration. Adapters and checkpoints are left out: they grow with the model and are
+read by none of these. A list is timed in processes of their own, with and without the file that remembers rows; pages
+are drawn by Streamlit's own test frame, without a browser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.generated_runs import finish_run, start_run
+from benchmarks.pages import LIST, ROOT, drawn, opened
+from dynlora.cli import commands
+from dynlora.store.catalogue import run_rows
+from dynlora.store.row_cache import LISTING_NAME
+from dynlora.store.search_fields import found_rows
+
+SIZES, SEEDS = (100, 1000, 10_000), 20
+COMPARED = (12, 200)
+"""Runs side by side: a small sweep, and the largest that one command makes."""
+
+
+def generate(root: Path, have: int, number: int) -> None:
+    """Add finished runs until there are so many.
+
+    Args:
+        root: folder of the runs.
+        have: runs that it holds, 0 for an empty one.
+        number: of runs afterwards.
+    """
+    if not have:
+        first = finish_run(start_run(root, 200, 36, "run 0"))
+        first.rename(root / _id(0))
+    for index in range(max(1, have), number):
+        folder = root / _id(index)
+        shutil.copytree(root / _id(0), folder)
+        seed, rate = index % SEEDS, 1e-4 * (1 + index // SEEDS)
+        config = {"name": f"run {index}", "seed": seed, "adapter": {"rank": 8}, "train": {"steps": 200, "lr": rate}}
+        with sqlite3.connect(folder / "run.db") as connection:
+            connection.execute("PRAGMA synchronous=OFF")
+            for key, value in (("name", config["name"]), ("seed", seed), ("config", config), ("id", folder.name)):
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+        connection.close()
+
+
+def _id(index: int) -> str:
+    return f"20260101-000000-{index:08x}"
+
+
+def on_disk(root: Path) -> tuple[int, int]:
+    """Return the bytes that a folder occupies, and its files and folders."""
+    entries = list(_entries(root))
+    return sum(512 * entry.st_blocks for entry in entries), len(entries)
+
+
+def _entries(folder: Path) -> Iterator[os.stat_result]:
+    for entry in os.scandir(folder):
+        yield entry.stat(follow_symlinks=False)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries(Path(entry.path))
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """Return how long an act takes."""
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def listed(root: Path) -> float:
+    """Return the seconds that a fresh process takes to list the runs, its imports left out."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIST.format(folder=str(root))], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.split()[0])
+
+
+def compare_page(root: Path, number: int) -> float:
+    """Return the seconds that Compare takes to show so many runs for the first time."""
+    step = max(1, len([*root.glob("2*")]) // number)
+    app = opened("compare", runs=",".join(_id(index * step) for index in range(number)))
+    return seconds(lambda: drawn(app))
+
+
+def measure(root: Path, number: int) -> dict[str, float]:
+    """Return the figures of a folder that holds so many runs."""
+    os.environ["DYNLORA_RUNS_DIR"] = str(root)
+    (root / LISTING_NAME).unlink(missing_ok=True)
+    size, entries = on_disk(root)
+    found = {"bytes": size, "entries": entries, "list, first of all": listed(root), "list, fresh process": listed(root)}
+    rows = run_rows(root)
+    found["list, warm"] = seconds(lambda: run_rows(root))
+    found["search"] = seconds(lambda: found_rows("seed=3 accuracy>0.1", rows))
+    found["dynlora runs"] = seconds(lambda: commands.runs(where="", runs_dir=root))
+    app = opened("runs")
+    found["Runs page, first"] = seconds(lambda: drawn(app))
+    found["Runs page, again"] = seconds(lambda: drawn(app))
+    for count in COMPARED:
+        if count <= number:
+            found[f"Compare of {count} runs, first"] = compare_page(root, count)
+    return found
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=SIZES[-1], help="the largest folder")
+    parser.add_argument("--quick", action="store_true", help="few runs: does it work, nothing more")
+    arguments, _ = parser.parse_known_args()
+    most = 24 if arguments.quick else arguments.runs
+    figures: dict[str, Any] = {"load_before": os.getloadavg(), "sizes": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        root, have = Path(folder) / "runs", 0
+        for number in [*(size for size in SIZES if size < most), most]:
+            generate(root, have, number)
+            have, found = number, measure(root, number)
+            figures["sizes"][str(number)] = found
+            print(f"\n{number:,} runs: {found['bytes'] / 2**20:,.0f} MiB, {found['entries']:,} files and folders")
+            for name, value in found.items():
+                if name not in ("bytes", "entries"):
+                    print(f"  {name:30} {value:8.3f} s", flush=True)
+    figures["load_after"] = os.getloadavg()
+    print(
+        "written:",
+        results.write("many_runs-quick" if arguments.quick else "many_runs", figures, "benchmarks.many_runs"),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Ray's part: a cluster is found or started, each run is a task of it, and one whose node is lost is given to another.
+
+All that matters lies in the runs folder, which all nodes see. So whatever ends, driver, worker or node, a run goes on
+from its checkpoint, and asking for it twice trains it once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.integrations.clusters.task import train_run
+from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending
+from dynlora.jobs.spawn import locked
+from dynlora.store.active import unmark_active
+from dynlora.store.schema import run_folder
+
+LOOK_S = 1.0
+"""Seconds between two looks at runs that a person may have put back into the queue."""
+
+RESUMES = 2
+"""How often a run is given out again whose process was killed while its worker lived."""
+
+HERE = ("127.0.0.1", "localhost", "::1")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where runs train, and what each is given.
+
+    Attributes:
+        address: of a cluster, HOST:PORT or auto; None starts one on this machine, which ends with the command.
+        cpus: processors of a run, and threads that it computes with.
+        gpus: of a run; a part of one is shared with others.
+    """
+
+    address: str | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def check(self) -> None:
+        """Refuse what Ray cannot give.
+
+        Raises:
+            ConfigError: one sentence that says what to do instead.
+        """
+        if self.gpus > 1 and not float(self.gpus).is_integer():
+            raise ConfigError(f"--gpus {self.gpus:g}: above 1 must be a whole number; give 0.5, 1, 2 or so")
+        if self.address is not None and "://" in self.address:
+            raise ConfigError(
+                f"--address {self.address}: must be HOST:PORT or auto; for Ray's client or its job server, run "
+                "the command on a node of the cluster with --address auto"
+            )
+
+
+def ray() -> ModuleType:
+    """Return Ray, which reports nothing to anybody.
+
+    Raises:
+        ConfigError: when it is not installed.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray as found
+    except ImportError:
+        raise ConfigError("--on ray: needs Ray, which is not installed; pip install 'dynlora[ray]'") from None
+    return found
+
+
+@contextmanager
+def connected(asked: Asked) -> Iterator[ModuleType]:
+    """A `with` block in which Ray is connected.
+
+    A cluster of this machine alone talks over its own loopback: nobody else can reach it.
+
+    Raises:
+        ConfigError: when there is no cluster, or one of this machine has too few processors.
+    """
+    asked.check()
+    if asked.address is None or asked.address.rpartition(":")[0].strip("[]") in HERE:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for it, read when it is imported
+    found = ray()
+    said: dict[str, Any] = {"address": asked.address or "local", "log_to_driver": False, "logging_level": logging.ERROR}
+    if asked.address is None:
+        said |= {"include_dashboard": False, "_node_ip_address": HERE[0]}
+    try:
+        found.init(**said)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = (str(error).strip().splitlines() or ["no answer"])[0][:200]
+        raise ConfigError(
+            f"--address {asked.address or 'of this machine'}: no Ray cluster can be used there ({why}); start one "
+            "with `ray start --head`, or leave --address out"
+        ) from None
+    try:
+        yield found
+    finally:
+        found.shutdown()
+
+
+class Driver:
+    """Gives runs to a cluster and waits for them."""
+
+    def __init__(self, found: ModuleType, asked: Asked, runs_dir: Path, say: Say) -> None:
+        """Look at what the cluster has.
+
+        Args:
+            found: Ray, connected.
+            asked: what each run is given.
+            runs_dir: folder of the runs, absolute; all nodes see it.
+            say: told a line for each run that ends.
+
+        Raises:
+            ConfigError: when a cluster of this machine can never give a run what was asked for.
+        """
+        self.ray, self.asked, self.runs_dir, self.say = found, asked, runs_dir, say
+        self._check_nodes()
+        options = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_retries": -1}
+        self._task = found.remote(**options)(train_run)
+        self._waiting: dict[Any, str] = {}
+        self._again: dict[str, int] = {}
+
+    def train(self, ids: Sequence[str]) -> dict[str, str]:
+        """Train runs to their end and return how each ended: its status, or why it could not be trained.
+
+        A run that is stopped and put back into the queue meanwhile, on a page say, goes to the cluster again.
+        """
+        ended: dict[str, str] = {}
+        for run_id in ids:
+            self._submit(run_id)
+        while self._waiting:
+            ready, _ = self.ray.wait(list(self._waiting), num_returns=1, timeout=LOOK_S)
+            for task in ready:
+                run_id, status = self._ended(task)
+                if status in ("queued", "interrupted", "running", "stopping") and self._may_again(run_id):
+                    self._submit(run_id)
+                    continue
+                ended[run_id] = status
+                self.say(f"{run_id}: {status} ({len(ended)} of {len(ids)})")
+            for run_id in [run for run, status in ended.items() if status != "finished" and self._is_queued(run)]:
+                del ended[run_id]
+                self._submit(run_id)
+        return ended
+
+    def _submit(self, run_id: str) -> None:
+        """Give a run to the cluster."""
+        self._waiting[self._task.remote(str(self.runs_dir), run_id, self.asked.cpus)] = run_id
+
+    def _ended(self, task: Any) -> tuple[str, str]:
+        """Return the run of a task that is over, and its status, or why the task failed."""
+        run_id = self._waiting.pop(task)
+        try:
+            return run_id, str(self.ray.get(task))
+        except self.ray.exceptions.RayError as error:
+            why = getattr(error, "cause", None) or error
+            return run_id, (str(why).strip().splitlines() or [type(why).__name__])[0][:300]
+
+    def _may_again(self, run_id: str) -> bool:
+        """Count how often a run was given out again, and say whether it may be."""
+        self._again[run_id] = self._again.get(run_id, 0) + 1
+        return self._again[run_id] <= RESUMES
+
+    def _is_queued(self, run_id: str) -> bool:
+        """Say whether a run that had ended was put back into the queue, and take it out of this machine's sight."""
+        with suppress(DynloraError), locked(self.runs_dir / QUEUE_LOCK, LOCK_WAIT_S):
+            if is_pending(run_folder(self.runs_dir, run_id)):
+                unmark_active(self.runs_dir, run_id)
+                return True
+        return False
+
+    def _check_nodes(self) -> None:
+        """Say when no node can train a run; refuse it where no other can come."""
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        needs = {"CPU": float(self.asked.cpus), "GPU": float(self.asked.gpus)}
+        if any(all(node.get(key, 0.0) >= least for key, least in needs.items()) for node in nodes):
+            return
+        most = ", ".join(f"{key} {max((node.get(key, 0.0) for node in nodes), default=0.0):g}" for key in needs)
+        said = f"--cpus {self.asked.cpus} --gpus {self.asked.gpus:g}: no node has as much (at most {most})"
+        if self.asked.address is None:
+            raise ConfigError(f"{said}; give less")
+        self.say(f"{said}; the runs wait for one that has")
