@@ -2,10 +2,10 @@
 
     python -m benchmarks.many_runs [--runs 10000]
 
-Runs are generated in the real format: one is recorded, 200 steps of 36 modules, the others are copies with a name and a
-seed of their own, 20 seeds of each configuration. Adapters and checkpoints are left out: they grow with the model and are
-read by none of these. A list is timed in processes of their own, with and without the file that remembers rows; pages
-are drawn by Streamlit's own test frame, without a browser.
+Runs are generated in the real format: one is recorded, 200 steps of 36 modules, the others are copies with a name and
+a seed of their own, 20 seeds of each configuration. Adapters and checkpoints are left out: they grow with the model and
+are read by none of these. A list is timed in processes of their own, with and without the file that remembers rows;
+pages are drawn by Streamlit's own test frame, without a browser.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import results
 from benchmarks.generated_runs import finish_run, start_run
-from benchmarks.pages import LIST, ROOT, drawn, opened
+from benchmarks.pages import LIST, ROOT, Spent, drawn, opened, spent
 from dynlora.cli import commands
 from dynlora.store.catalogue import run_rows
 from dynlora.store.row_cache import LISTING_NAME
@@ -76,41 +75,40 @@ def _entries(folder: Path) -> Iterator[os.stat_result]:
             yield from _entries(Path(entry.path))
 
 
-def seconds(act: Callable[[], object]) -> float:
-    """Return how long an act takes."""
-    start = time.perf_counter()
-    act()
-    return time.perf_counter() - start
-
-
-def listed(root: Path) -> float:
-    """Return the seconds that a fresh process takes to list the runs, its imports left out."""
+def listed(root: Path) -> Spent:
+    """Return what it costs a fresh process to list the runs, its imports left out."""
     done = subprocess.run(
         [sys.executable, "-c", LIST.format(folder=str(root))], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return float(done.stdout.split()[0])
+    wall, cpu, _ = done.stdout.split()
+    return Spent(float(wall), float(cpu))
 
 
-def compare_page(root: Path, number: int) -> float:
-    """Return the seconds that Compare takes to show so many runs for the first time."""
+def compare_page(root: Path, number: int) -> Spent:
+    """Return what it costs Compare to show so many runs for the first time."""
     step = max(1, len([*root.glob("2*")]) // number)
     app = opened("compare", runs=",".join(_id(index * step) for index in range(number)))
-    return seconds(lambda: drawn(app))
+    return spent(lambda: drawn(app))
 
 
-def measure(root: Path, number: int) -> dict[str, float]:
+def measure(root: Path, number: int) -> dict[str, Any]:
     """Return the figures of a folder that holds so many runs."""
     os.environ["DYNLORA_RUNS_DIR"] = str(root)
     (root / LISTING_NAME).unlink(missing_ok=True)
     size, entries = on_disk(root)
-    found = {"bytes": size, "entries": entries, "list, first of all": listed(root), "list, fresh process": listed(root)}
+    found: dict[str, Any] = {
+        "bytes": size,
+        "entries": entries,
+        "list, first of all": listed(root),
+        "list, fresh process": listed(root),
+    }
     rows = run_rows(root)
-    found["list, warm"] = seconds(lambda: run_rows(root))
-    found["search"] = seconds(lambda: found_rows("seed=3 accuracy>0.1", rows))
-    found["dynlora runs"] = seconds(lambda: commands.runs(where="", runs_dir=root))
+    found["list, warm"] = spent(lambda: run_rows(root))
+    found["search"] = spent(lambda: found_rows("seed=3 accuracy>0.1", rows))
+    found["dynlora runs"] = spent(lambda: commands.runs(where="", runs_dir=root))
     app = opened("runs")
-    found["Runs page, first"] = seconds(lambda: drawn(app))
-    found["Runs page, again"] = seconds(lambda: drawn(app))
+    found["Runs page, first"] = spent(lambda: drawn(app))
+    found["Runs page, again"] = spent(lambda: drawn(app))
     for count in COMPARED:
         if count <= number:
             found[f"Compare of {count} runs, first"] = compare_page(root, count)
@@ -130,11 +128,13 @@ def main() -> None:
         for number in [*(size for size in SIZES if size < most), most]:
             generate(root, have, number)
             have, found = number, measure(root, number)
-            figures["sizes"][str(number)] = found
+            figures["sizes"][str(number)] = {
+                name: value._asdict() if isinstance(value, Spent) else value for name, value in found.items()
+            }
             print(f"\n{number:,} runs: {found['bytes'] / 2**20:,.0f} MiB, {found['entries']:,} files and folders")
             for name, value in found.items():
-                if name not in ("bytes", "entries"):
-                    print(f"  {name:30} {value:8.3f} s", flush=True)
+                if isinstance(value, Spent):
+                    print(f"  {name:30} {value.wall_s:8.2f} s, processor {value.cpu_s:8.2f} s", flush=True)
     figures["load_after"] = os.getloadavg()
     print(
         "written:",

@@ -1,4 +1,4 @@
-"""`dynlora sweep --on ray`: the runs of a sweep train on a cluster; `--again TAG` goes on with the unfinished."""
+"""`dynlora sweep --on ray`: the runs of a sweep train on a cluster; `--again TAG` continues the unfinished."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ _TAG = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,39}\Z")
 def options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a cluster."""
     for option in (
-        click.option(
-            "--again", default=None, metavar="TAG", help="With --on: go on with this sweep's unfinished runs."
-        ),
+        click.option("--again", default=None, metavar="TAG", help="With --on: continue this sweep's unfinished runs."),
         click.option("--gpus", type=click.FloatRange(0, 1024), default=0.0, show_default=True, help="Of each run."),
         click.option(
             "--cpus", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of each run, and its threads."
@@ -58,7 +56,7 @@ def sweep_on_ray(
     Args:
         plan_all: checks all runs of a new sweep; it is not called with `again`.
         runs_dir: folder of the runs, which all nodes see.
-        again: tag of a sweep that goes on.
+        again: tag of a sweep that continues.
         asked: the fields of `Asked`.
 
     Raises:
@@ -73,11 +71,11 @@ def sweep_on_ray(
         driver = Driver(ray, cluster, root, _say)
         ids = _unfinished(root, tag) if again else _created(root, plan_all(), tag)
         continues = f"`{_again(cluster, runs_dir, tag)}`"
-        _say(f"sweep {tag}: {len(ids)} runs; where this command ends before them, {continues} goes on")
+        _say(f"sweep {tag}: {len(ids)} runs; if this command ends first, {continues} continues them")
         try:
             ended = driver.train(ids)
         except KeyboardInterrupt:
-            _say(f"ended; runs that trained are interrupted at their last checkpoint: {continues} goes on with them")
+            _say(f"ended; runs that trained are interrupted at their last checkpoint; {continues} continues them")
             sys.exit(130)
     return _reported(tag, ids, ended)
 
@@ -99,7 +97,7 @@ def _checked(tag: str) -> str:
 
 
 def _again(cluster: Asked, runs_dir: Path, tag: str) -> str:
-    """Return the command that goes on with a sweep."""
+    """Return the command that continues a sweep."""
     address = f" --address {cluster.address}" if cluster.address else ""
     return (
         f"dynlora sweep --on ray{address} --cpus {cluster.cpus} --gpus {cluster.gpus:g} --runs-dir {runs_dir} "

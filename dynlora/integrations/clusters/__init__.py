@@ -1,1 +1,1 @@
-"""Ray as the engine of sweeps: each run is a task of a cluster, and one whose worker is lost goes on elsewhere."""
+"""Ray as the engine of sweeps: each run is a task of a cluster, and a lost one continues from its checkpoint."""

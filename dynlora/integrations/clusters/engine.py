@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -92,6 +93,12 @@ def connected(asked: Asked) -> Iterator[ModuleType]:
     said: dict[str, Any] = {"address": asked.address or "local", "log_to_driver": False, "logging_level": logging.ERROR}
     if asked.address is None:
         said |= {"include_dashboard": False, "_node_ip_address": HERE[0]}
+    with redirect_stdout(sys.stderr):  # Ray tells of lost nodes on the standard output, which is for the answer
+        yield from _connected(found, asked, said)
+
+
+def _connected(found: ModuleType, asked: Asked, said: Mapping[str, Any]) -> Iterator[ModuleType]:
+    """Connect Ray, and let go of it after the block."""
     try:
         found.init(**said)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -152,7 +159,7 @@ class Driver:
 
     def _submit(self, run_id: str) -> None:
         """Give a run to the cluster."""
-        self._waiting[self._task.remote(str(self.runs_dir), run_id, self.asked.cpus)] = run_id
+        self._waiting[self._task.remote(str(self.runs_dir), run_id, self.asked.cpus, self.asked.gpus)] = run_id
 
     def _ended(self, task: Any) -> tuple[str, str]:
         """Return the run of a task that is over, and its status, or why the task failed."""

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
@@ -29,14 +30,18 @@ SILENT_S = 60.0
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that say how many threads a process computes with, which is part of what its numbers are."""
 
+DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""Variables that say which GPUs a process sees; Ray sets them for a task that was given some."""
 
-def train_run(runs_dir: str, run_id: str, threads: int) -> str:
+
+def train_run(runs_dir: str, run_id: str, threads: int, gpus: float = 0.0) -> str:
     """Train a run to its end, from its checkpoint where there is one, and return its status.
 
     Args:
         runs_dir: folder of the runs, the same on all nodes.
         run_id: of the run.
         threads: that it computes with.
+        gpus: that Ray chose for it; without any it sees none.
 
     Raises:
         ConfigError: when this machine does not see the run, or is no Linux.
@@ -49,7 +54,7 @@ def train_run(runs_dir: str, run_id: str, threads: int) -> str:
     folder = run_folder(root, run_id)
     status = _left_alone(folder)
     if status.status in ("queued", "interrupted") or status.is_running:
-        code = _train(folder, threads, is_lost=status.is_running)
+        code = _train(folder, environment(threads, gpus), is_lost=status.is_running)
         if code > 0 and read_status(folder).status == "queued":  # it was refused before it was opened
             annotate(folder, state="failed", error=tail(folder / LOG_NAME) or "its process ended before training began")
     return read_status(folder).status
@@ -71,18 +76,19 @@ def _left_alone(folder: Path) -> Status:
     return status
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a process that trains: so many threads, and no look at the queue of the folder."""
-    return {**child_environment(), **dict.fromkeys(THREADS, str(threads)), QUEUE_VARIABLE: "0"}
+def environment(threads: int, gpus: float) -> dict[str, str]:
+    """Return the environment of a process that trains: its threads and GPUs, and no look at the queue of the folder."""
+    none = {} if gpus else dict.fromkeys(DEVICES, "")
+    return {**child_environment(), **none, **dict.fromkeys(THREADS, str(threads)), QUEUE_VARIABLE: "0"}
 
 
-def _train(folder: Path, threads: int, *, is_lost: bool) -> int:
+def _train(folder: Path, variables: Mapping[str, str], *, is_lost: bool) -> int:
     """Train in a child process until it ends, and return its exit code; a stop before it opened the run ends it."""
     command = [*tied.command(folder.name, folder.parent), *(["--force"] if is_lost else [])]
     descriptor = open_log(folder / LOG_NAME)
     try:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=subprocess.STDOUT, env=environment(threads)
+            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=subprocess.STDOUT, env=variables
         )
     finally:
         os.close(descriptor)

@@ -46,7 +46,7 @@ def fake_ray(do: Callable[[str], Any], nodes: list[dict[str, Any]] | None = None
 
     def remote(**options: Any) -> Callable[[Any], Any]:
         found.options = options
-        return lambda function: SimpleNamespace(remote=lambda _root, run_id, _threads: Task(run_id))
+        return lambda function: SimpleNamespace(remote=lambda _root, run_id, _threads, _gpus: Task(run_id))
 
     found.remote = remote
     return found

@@ -32,8 +32,9 @@ from dynlora.store.writer import RunWriter
 root, run_id, *more = Path(sys.argv[1]), *sys.argv[2:]
 if (root / "refuse").exists():
     sys.exit("Error: no model called nothing")
+NAMES = ("OMP_NUM_THREADS", "DYNLORA_QUEUE", "CUDA_VISIBLE_DEVICES")
 with open(root / "calls", "a") as file:
-    file.write(json.dumps([more, {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "DYNLORA_QUEUE")}]))
+    file.write(json.dumps([more, {name: os.environ.get(name) for name in NAMES}]))
 while (root / "wait").exists():
     time.sleep(0.01)
 with RunWriter.open(root / run_id, resume_from=None) as writer:
@@ -61,7 +62,9 @@ def queued_run(root: Path, name: str) -> Path:
 def test_a_queued_run_is_trained_with_its_threads_and_starts_no_other(root: Path) -> None:
     folder = queued_run(root, "one")
     assert task.train_run(str(root), folder.name, 3) == "finished"
-    assert json.loads((root / "calls").read_text()) == [[], {"OMP_NUM_THREADS": "3", "DYNLORA_QUEUE": "0"}]
+    given = {"OMP_NUM_THREADS": "3", "DYNLORA_QUEUE": "0", "CUDA_VISIBLE_DEVICES": ""}
+    assert json.loads((root / "calls").read_text()) == [[], given]
+    assert "CUDA_VISIBLE_DEVICES" not in task.environment(1, 0.5) or os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
