@@ -85,9 +85,10 @@ def listed(root: Path) -> Spent:
 
 
 def compare_page(root: Path, number: int) -> Spent:
-    """Return what it costs Compare to show so many runs for the first time."""
-    step = max(1, len([*root.glob("2*")]) // number)
-    app = opened("compare", runs=",".join(_id(index * step) for index in range(number)))
+    """Return what it costs Compare to show so many runs for the first time; 0: those that it chooses itself."""
+    step = max(1, len([*root.glob("2*")]) // max(1, number))
+    chosen = ",".join(_id(index * step) for index in range(number))
+    app = opened("compare", **({"runs": chosen} if chosen else {}))
     return spent(lambda: drawn(app))
 
 
@@ -109,6 +110,7 @@ def measure(root: Path, number: int) -> dict[str, Any]:
     app = opened("runs")
     found["Runs page, first"] = spent(lambda: drawn(app))
     found["Runs page, again"] = spent(lambda: drawn(app))
+    found["Compare, no runs chosen, first"] = compare_page(root, 0)
     for count in COMPARED:
         if count <= number:
             found[f"Compare of {count} runs, first"] = compare_page(root, count)

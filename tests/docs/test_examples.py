@@ -9,7 +9,7 @@ import pytest
 
 import dynlora
 from tests.store.builder import finished_run
-from tests.tiny import tiny_values
+from tests.tiny import tiny_arguments, tiny_values
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -39,6 +39,14 @@ def test_a_search_from_python_ends_with_its_best_trial(tiny_bert: Path, tiny_dat
     found = runpy.run_path(str(EXAMPLES / "search.py"))["main"](values, runs_dir)
     assert len(found["trials"]) == 4
     assert 5e-4 <= found["best"]["values"]["train.lr"] <= 3e-2
+
+
+@pytest.mark.journey
+def test_a_sweep_on_a_cluster_from_python_ends(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'dynlora[ray]'")
+    settings = tiny_arguments(tiny_bert, tiny_data)[1::2]
+    found = runpy.run_path(str(EXAMPLES / "cluster.py"))["main"](None, runs_dir, settings)
+    assert [run["status"] for run in found["runs"]] == ["finished"] * 4
 
 
 def test_a_run_is_written_to_a_tracker_and_read_from_its_files(

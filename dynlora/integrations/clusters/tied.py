@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from dynlora.jobs.queue import resume_command
+from dynlora.store.schema import check_run_id
 
 PR_SET_PDEATHSIG = 1
 """Of Linux, `man 2 prctl`: the signal that a process gets when its parent ends. It outlives exec."""
@@ -33,8 +34,10 @@ def main(parent: int, run_id: str, runs_dir: Path, *more: str) -> None:
         more: further arguments of `dynlora resume`.
 
     Raises:
+        ConfigError: when the id cannot be one.
         OSError: when the kernel refuses.
     """
+    check_run_id(run_id)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")

@@ -19,6 +19,9 @@ from dynlora.viz.ui.run_picker import MOST_TRIED, find_run
 MOST_LIKE = 11
 """Most runs of the same task that are added to one that is alone."""
 
+MOST_LOOKED_AT = 500
+"""Most runs of the same task, the newest, that are looked through: with thousands of them the page would wait."""
+
 SHOWN = ("finished", "running", "stopping")
 """Statuses of a run that a comparison can begin with: it has something to show."""
 
@@ -77,8 +80,8 @@ def _beside_another(among: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 
 
 def _like(runs: pd.DataFrame, run: Row) -> list[Row]:
-    """Return the other runs on a run's task that differ from it in method and seed alone."""
-    alike = runs_table.plain_rows(runs_table.same_task(runs, run))
+    """Return the newest runs on a run's task that differ from it in method and seed alone."""
+    alike = runs_table.plain_rows(runs_table.same_task(runs, run).head(MOST_LOOKED_AT))
     return [other for other in alike if not seed_groups.other_differences(run, other)]
 
 

@@ -72,7 +72,8 @@ def _say_own_is_alone(readable: pd.DataFrame, ids: Sequence[str]) -> None:
 
 
 def _picked(readable: pd.DataFrame) -> list[str]:
-    return pick_runs("Runs to compare", readable, MOST_READ, default_runs(readable), _with_its_like(readable))
+    usual = [] if "runs" in st.query_params else default_runs(readable)  # it looks through many runs
+    return pick_runs("Runs to compare", readable, MOST_READ, usual, _with_its_like(readable))
 
 
 def _with_its_like(runs: pd.DataFrame) -> list[str]:
