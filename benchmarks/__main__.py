@@ -32,6 +32,7 @@ PLAIN = (
     "memory",
     "record",
     "remote",
+    "many_runs",
 )
 """Benchmarks that need nothing but this machine."""
 

@@ -144,6 +144,14 @@ def remote(figures: Mapping[str, Any]) -> Claims:
     yield "a run is smaller where it was sent", figures["run_bytes_there"] < figures["run_bytes_here"]
 
 
+def many_runs(figures: Mapping[str, Any]) -> Claims:
+    """A list that was read before comes sooner, and each run has as many files."""
+    for number, found in figures["sizes"].items():
+        listed = [found[name]["cpu_s"] for name in ("list, warm", "list, first of all")]
+        yield f"a list of {number} runs read before comes sooner", listed[0] < listed[1]
+        yield f"{number} runs have five files and folders each", found["entries"] == 5 * int(number) + 1
+
+
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
     for check in (
@@ -165,6 +173,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         headroom,
         fact_memory,
         remote,
+        many_runs,
     )
 }
 
