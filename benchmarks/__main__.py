@@ -33,6 +33,8 @@ PLAIN = (
     "record",
     "remote",
     "many_runs",
+    "tuned",
+    "gpu",
 )
 """Benchmarks that need nothing but this machine."""
 

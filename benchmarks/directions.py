@@ -152,6 +152,23 @@ def many_runs(figures: Mapping[str, Any]) -> Claims:
         yield f"{number} runs have five files and folders each", found["entries"] == 5 * int(number) + 1
 
 
+def tuned(figures: Mapping[str, Any]) -> Claims:
+    """Every method has a rate of the grid, and no method more parameters than `lora`."""
+    rows = figures["methods"]
+    yield "rates are of the grid", all(f"{lr:g}" in figures["rates"][name] for name, lr in figures["chosen"].items())
+    yield "no method has more parameters", all(one["parameters"] <= rows["lora"]["parameters"] for one in rows.values())
+
+
+def gpu(figures: Mapping[str, Any]) -> Claims:
+    """Every variant took its steps; without a GPU nothing is said of memory."""
+    alone = figures["alone"]
+    yield "every variant took its steps", set(alone) == set(figures["in turn"]["median_ms"])
+    yield (
+        "memory is measured on a GPU alone",
+        "not measured" not in figures["device"] or all(one["peak_mib"] is None for one in alone.values()),
+    )
+
+
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
     for check in (
@@ -174,6 +191,8 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         fact_memory,
         remote,
         many_runs,
+        tuned,
+        gpu,
     )
 }
 
