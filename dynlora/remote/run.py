@@ -37,14 +37,24 @@ class RemoteRun(Run):
         self._place = place
         self._id = run_id
         self._spare = Path(tempfile.mkdtemp(prefix="dynlora-remote-"))
+        self._store = self._spare / "run" / run_id
         weakref.finalize(self, shutil.rmtree, self._spare, ignore_errors=True)
         self._manifest: Manifest | None = None
         self._kept: frozenset[str] = frozenset()
-        self._with(SMALL)
+        self._with()
 
     def __repr__(self) -> str:
-        """Return the id, where it is and how the run was when it was sent."""
-        return f"RemoteRun({self._place.below(self._id).shown!r}, status={self.status!r})"
+        """Return where the run is, and how it was when it was sent."""
+        return f"RemoteRun({self.url!r}, status={self.status!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the run as a card, as it was when it was sent; notebooks call this."""
+        return Run(self.folder)._repr_html_()
+
+    @property
+    def plot(self) -> Any:
+        """The figures of the dashboard's pages, for a notebook; the whole record is fetched."""
+        return Run(self.folder).plot
 
     @property
     def id(self) -> str:
@@ -58,60 +68,77 @@ class RemoteRun(Run):
 
     @property
     def folder(self) -> Path:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """A folder of this process with the tables that were fetched."""
-        return self._with(self._kept | SMALL)
+        """A folder of this process with all of the run but its weights."""
+        manifest = self._with(*SERIES)
+        self._fetch(manifest, self._store, lambda entry: "/" not in entry.path)
+        return self._store
+
+    @property
+    def status(self) -> str:
+        """One of queued, running, finished, failed, stopped, interrupted."""
+        return self._run().status
 
     @property
     def config(self) -> dict[str, Any]:
         """The whole configuration as plain values."""
-        self._with(self._kept | {"vectors", "rollups"})
-        return super().config
+        return self._run().config
 
     @property
     def summary(self) -> dict[str, Any]:
         """The run in one JSON document, as `dynlora show ID --json` prints it; `folder` is its address."""
-        self._with(self._kept | {"vectors", "rollups"})
-        return {**super().summary, "folder": self.url}
+        return {**self._run("vectors", "rollups").summary, "folder": self.url}
+
+    @property
+    def modules(self) -> pd.DataFrame:
+        """The adapted modules: name, layer, kind, d_in, d_out, max_rank."""
+        return self._run().modules
 
     def scalars(self, name: str | None = None, split: str | None = None) -> pd.DataFrame:
         """Return scalars long: name, split, step, value."""
-        self._with(self._kept | {"scalars", "rollups"})
-        return super().scalars(name, split)
+        return self._run("scalars", "rollups").scalars(name, split)
 
     def signal(
         self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
     ) -> pd.DataFrame:
         """Return a signal wide: column step, then one per module (or group, ...), for start <= step < stop."""
-        self._with(self._kept | {"vectors", "rollups"})
-        return super().signal(name, start, stop, max_points)
+        return self._run("vectors", "rollups").signal(name, start, stop, max_points)
+
+    def signals(self) -> list[str]:
+        """Return the names of the recorded signals."""
+        return self._run().signals()
 
     def recorded(self) -> list[str]:
         """Return the names of the signals that hold at least one vector."""
-        self._with(self._kept | {"vectors", "rollups"})
-        return super().recorded()
+        return self._run("vectors", "rollups").recorded()
+
+    def events(self, *kinds: str) -> pd.DataFrame:
+        """Return events, all or of some kinds: seq, time, step, kind, modules, payload."""
+        return self._run().events(*kinds)
 
     def groups(self) -> pd.DataFrame:
         """Return the input groups with loss and metric of the last evaluation."""
-        self._with(self._kept | {"vectors", "rollups"})
-        return super().groups()
+        return self._run("vectors", "rollups").groups()
 
     def examples(self) -> pd.DataFrame:
         """Return the probe set with loss, prediction and probability of the last evaluation."""
-        self._with(self._kept | {"vectors", "rollups"})
-        return super().examples()
+        return self._run("vectors", "rollups").examples()
 
     def load(self) -> Any:
         """Return the adapted model; needs torch, and fetches the adapter."""
-        folder = self._with(self._kept | SMALL)
-        if self._manifest is not None:
-            self._fetch(self._manifest, folder, lambda entry: not entry.path.startswith(("tables/", "checkpoint/")))
-        return super().load()
+        manifest = self._with()
+        self._fetch(manifest, self._store, lambda entry: not entry.path.startswith(("tables/", "checkpoint/")))
+        return Run(self._store).load()
 
-    def _with(self, tables: frozenset[str] | set[str]) -> Path:
-        """Return a folder with a store of these tables, as the run is now."""
+    def _run(self, *tables: str) -> Run:
+        """Return the run with these tables, besides the small ones, as it is now."""
+        self._with(*tables)
+        return Run(self._store)
+
+    def _with(self, *tables: str) -> Manifest:
+        """Fetch what of these tables is not here, and return what the run consists of now."""
         for number in range(TRIES):
             manifest = manifest_of(self._place, self._id)
-            wanted = frozenset(tables) | self._kept
+            wanted = SMALL | self._kept | set(tables)
             if self._manifest is None or manifest.revision != self._manifest.revision or not wanted <= self._kept:
                 try:
                     self._make(manifest, wanted)
@@ -120,27 +147,20 @@ class RemoteRun(Run):
                         raise
                     continue
             self._manifest, self._kept = manifest, wanted
-            return self._store(manifest)
+            return manifest
         raise AssertionError("unreachable")
 
-    def _store(self, manifest: Manifest) -> Path:
-        return self._spare / manifest.revision[:16] / self._id
-
     def _make(self, manifest: Manifest, tables: frozenset[str]) -> None:
-        """Make a store of tables: those that are known from before are not fetched again."""
-        kept, folder = self._spare / "files", self._store(manifest)
-        building = self._spare / "building"
+        """Make a store of tables in the place of the one before: what is known from before is not fetched again."""
+        kept, building = self._spare / "files", self._spare / "building"
         shutil.rmtree(building, ignore_errors=True)
-        for path in (kept, building, folder.parent):
+        for path in (kept, building, self._store.parent):
             path.mkdir(exist_ok=True)
         wanted = {f"tables/{name}.parquet" for name in tables}
         self._fetch(manifest, building, lambda entry: entry.path in wanted)
         make_store(building, self._id, is_copy=False)
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
-        for old in self._spare.iterdir():
-            if old not in (kept, folder.parent):
-                shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self._store, ignore_errors=True)
+        building.rename(self._store)
         for old in kept.iterdir():
             if old.name not in {entry.sha256 for entry in manifest.files}:
                 old.unlink()

@@ -100,6 +100,25 @@ def test_each_call_reads_what_is_there_now(runs_dir: Path, tmp_path: Path, fetch
     assert "tables/modules" not in fetched, "what did not change is not fetched again"
 
 
+def test_its_figures_and_its_card_are_those_of_the_run(runs_dir: Path, tmp_path: Path) -> None:
+    folder = finished_run(runs_dir, 60)
+    there, here = dynlora.open_run(sent(tmp_path, folder)), open_run(folder)
+    plots = there.plot
+    assert plots.training("loss").to_json() == here.plot.training("loss").to_json()
+    assert plots.training("loss").caption == here.plot.training("loss").caption
+    assert there._repr_html_() == here._repr_html_()
+    other = finished_run(runs_dir, 60, "another")
+    found = dynlora.compare([there, other])
+    assert list(found.folders) == [folder.name, "another"]
+    assert sorted(path.name for path in there.folder.iterdir()) == ["config.yaml", "run.db", "train.log"]
+    with RunWriter.open(folder, resume_from=60) as writer:
+        record(writer, 61, 80)
+        writer.finish("finished")
+    sent(tmp_path, folder)
+    assert there.status == "finished"
+    assert plots.training("loss").to_json() == here.plot.training("loss").to_json(), "figures go on with the run"
+
+
 def test_what_was_fetched_goes_with_the_object(runs_dir: Path, tmp_path: Path) -> None:
     run = dynlora.open_run(sent(tmp_path, finished_run(runs_dir)))
     folder = run.folder
