@@ -37,13 +37,13 @@ def test_every_run_with_a_result_is_in_every_panel() -> None:
 
 def test_the_best_is_a_finished_run_and_is_marked_by_its_id_not_its_name() -> None:
     drawn = figure(slices(ROWS, "loss"), "loss", LIGHT, low_is_good=True)
-    panels = drawn.to_dict()["data"]
+    panels: Any = drawn.data
     assert len(panels) == 2
     for panel in panels:
-        large = np.array(panel["marker"]["size"]) > 8
+        large = np.array(panel.marker.size) > 8
         assert large.sum() == 1
-        assert panel["y"][int(np.flatnonzero(large)[0])] == 0.3
-        assert list(panel["marker"]["symbol"]).count("circle-open") == 1
+        assert panel.y[int(np.flatnonzero(large)[0])] == 0.3
+        assert list(panel.marker.symbol).count("circle-open") == 1
     assert drawn.to_dict()["layout"]["xaxis"]["type"] == "log", "rates reach over decades"
 
 

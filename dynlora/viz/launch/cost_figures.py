@@ -39,7 +39,11 @@ def kinds_bars(kinds: pd.DataFrame, colours: Palette) -> go.Figure:
                 customdata=words, hovertemplate=_HOVER,
             )  # fmt: skip
     figure.update_layout(
-        barmode="stack", bargap=0.35, showlegend=len(figure.data) > 1, margin={"t": 30}, legend_traceorder="normal"
+        barmode="stack",
+        bargap=0.35,
+        showlegend=len(list(figure.select_traces())) > 1,
+        margin={"t": 30},
+        legend_traceorder="normal",
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     figure.update_xaxes(title_text="Adapter parameters", rangemode="tozero")
