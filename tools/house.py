@@ -85,8 +85,8 @@ RULES: dict[str, str] = {
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
     "viz/verdict",
-    "notebook": "errors safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout viz/shrink viz/compare "
-    "viz/verdict",
+    "notebook": "errors remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout viz/shrink "
+    "viz/compare viz/verdict",
     "pages": "config_files store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""

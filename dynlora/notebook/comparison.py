@@ -12,8 +12,10 @@ import pandas as pd
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
 from dynlora.notebook.templates import filled, table
+from dynlora.remote.place import is_url
+from dynlora.remote.run import RemoteRun, open_run
 from dynlora.store import queries
-from dynlora.store.run import Run, open_run
+from dynlora.store.run import Run
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.compared import Compared, compared
 from dynlora.viz.compare.line_styles import dots
@@ -34,8 +36,8 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
     """Set runs side by side; runs that differ only in the seed form one group.
 
     Args:
-        runs: two or more runs, each a `Run`, the folder of one, or an id in `runs_dir`.
-        runs_dir: folder that ids are looked up in.
+        runs: two or more runs, each a `Run`, the folder or address of one, or an id in `runs_dir`.
+        runs_dir: folder that ids are looked up in, or the address of one.
 
     Raises:
         ConfigError: when these are no list of at least two runs.
@@ -44,39 +46,42 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
     """
     if isinstance(runs, str | os.PathLike | Run):
         raise ConfigError(f"runs={str(runs)!r}: must be a list of two or more runs, such as [run, 'runs/ID', 'ID']")
-    folders = list(dict.fromkeys(_folder(run, Path(runs_dir)) for run in runs))
-    if len(folders) < 2:
-        raise ConfigError(f"runs: got {plural(len(folders), 'run')}; a comparison takes two or more different runs")
-    ids = [folder.name for folder in folders]
+    opened = [_opened(run, runs_dir) for run in runs]
+    found = {run.folder if not isinstance(run, RemoteRun) else run.url: run for run in opened}
+    if len(found) < 2:
+        raise ConfigError(f"runs: got {plural(len(found), 'run')}; a comparison takes two or more different runs")
+    ids = [run.id for run in found.values()]
     if twice := next((one for one in ids if ids.count(one) > 1), None):
-        raise ConfigError(f"runs: two folders have the id {twice!r}; compare a run with others, not with its copy")
-    return Comparison({folder.name: folder for folder in folders})
+        raise ConfigError(f"runs: two of them have the id {twice!r}; compare a run with others, not with its copy")
+    return Comparison(list(found.values()))
 
 
-def _folder(run: Run | Folder, runs_dir: Path) -> Path:
-    """Return the folder of a run, after a look that there is one."""
+def _opened(run: Run | Folder, runs_dir: Folder) -> Run:
+    """Return a run, after a look that there is one."""
     if isinstance(run, Run):
-        return run.folder
-    path = Path(run)
-    is_id = isinstance(run, str) and path.name == run and not path.is_dir()
-    return open_run(runs_dir / path if is_id else path).folder
+        return run
+    is_id = isinstance(run, str) and not is_url(run) and Path(run).name == run and not Path(run).is_dir()
+    if not is_id:
+        return open_run(run)
+    return open_run(f"{str(runs_dir).rstrip('/')}/{run}" if is_url(runs_dir) else Path(runs_dir) / str(run))
 
 
 class Comparison:
-    """Runs side by side; each call reads what is there now, so a sweep can be watched while it trains.
+    """Runs side by side; each call reads what is there now, so a sweep can be watched while it trains."""
 
-    Attributes:
-        folders: of the runs, by id.
-    """
-
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        """Point at run folders; use `dynlora.compare`, which checks them."""
-        self.folders = dict(folders)
+    def __init__(self, runs: Iterable[Run]) -> None:
+        """Point at runs; use `dynlora.compare`, which checks them."""
+        self._runs = {run.id: run for run in runs}
         self._store = RunQueries()
 
     def __repr__(self) -> str:
         """Return the ids."""
-        return f"Comparison({', '.join(map(repr, self.folders))})"
+        return f"Comparison({', '.join(map(repr, self._runs))})"
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folders of the runs, by id; of a run elsewhere, one of this process."""
+        return {run_id: run.folder for run_id, run in self._runs.items()}
 
     @property
     def plot(self) -> ComparisonPlots:
@@ -106,14 +111,13 @@ class Comparison:
 
     def _compared(self, colours: Palette) -> Compared:
         """Return the runs as the page shows them where nothing was chosen."""
-        return compared(self.folders, self._summaries(), self._store, colours)
-
-    def _summaries(self) -> dict[str, dict[str, Any]]:
-        return {run: queries.run_summary(folder) for run, folder in self.folders.items()}
+        folders = self.folders
+        return compared(folders, _summaries(folders), self._store, colours)
 
     def _verdict(self) -> Verdict | None:
-        summaries = self._summaries()
-        return verdict(summaries, RunPairs(self.folders, summaries, self._store.ask_events).differences)
+        folders = self.folders
+        summaries = _summaries(folders)
+        return verdict(summaries, RunPairs(folders, summaries, self._store.ask_events).differences)
 
     def _repr_html_(self) -> str:
         """Return the verdict and the final results as a card; notebooks call this."""
@@ -123,8 +127,12 @@ class Comparison:
         notes = [] if judged is None else [verdict_text.outlook(judged), verdict_text.left_out(judged)]
         return filled(
             "comparison_card.html",
-            title=f"Comparison of {plural(len(self.folders), 'run')}",
+            title=f"Comparison of {plural(len(self._runs), 'run')}",
             verdict=NO_VERDICT if judged is None else verdict_text.headline(judged),
             notes=[*filter(None, notes), *compare_model.warnings(list(found.summaries.values()))],
             results=table(compare_model.group_table(points, found.metric), colours),
         )
+
+
+def _summaries(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    return {run: queries.run_summary(folder) for run, folder in folders.items()}

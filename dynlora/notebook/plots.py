@@ -12,6 +12,7 @@ from dynlora.notebook import figure as figures
 from dynlora.notebook.arguments import one_of, within
 from dynlora.notebook.figure import Figures, PageFigure
 from dynlora.notebook.replay import Replay
+from dynlora.remote.run import RemoteRun
 from dynlora.store import queries
 from dynlora.store.run import Run
 from dynlora.store.score_signals import module_scores
@@ -41,15 +42,15 @@ class Plots:
     `run.plot(theme="dark")` returns the same figures for a dark notebook.
     """
 
-    def __init__(self, folder: Path, theme: str = "light") -> None:
-        """Point at a run's folder; use `Run.plot`."""
-        self._folder, self._theme = folder, theme
+    def __init__(self, run: Run, theme: str = "light") -> None:
+        """Point at a run; use `Run.plot`."""
+        self._run, self._theme = run, theme
         self._colours, self._store = figures.palette(theme), RunQueries()
 
     def __repr__(self) -> str:
         """Return the run, the theme and the figures there are."""
         names = ", ".join(name for name in dir(self) if not name.startswith("_"))
-        return f"Plots({self._folder.name!r}, theme={self._theme!r}): {names}"
+        return f"Plots({self._run.id!r}, theme={self._theme!r}): {names}"
 
     def __call__(self, theme: str = "light") -> Plots:
         """Return the figures in another theme.
@@ -60,7 +61,7 @@ class Plots:
         Raises:
             ConfigError: when there is no such theme.
         """
-        return Plots(self._folder, theme)
+        return Plots(self._run, theme)
 
     def capacity(
         self,
@@ -180,7 +181,8 @@ class Plots:
         """
         if name is not None:
             one_of("name", name, run_pictures.PICTURES)
-        run = run_pictures.read_training(self._folder, queries.run_summary(self._folder), self._store)
+        folder = self._run.folder
+        run = run_pictures.read_training(folder, queries.run_summary(folder), self._store)
         drawn = [self._drawn(run, one) for one in (LEARNED if name is None else (name,))]
         there = [self._shown(picture) for picture in drawn if picture is not None]
         if not there:
@@ -207,10 +209,11 @@ class Plots:
             NotRecordedError: when the run has no gates, or was not evaluated yet.
             ConfigError: when the step is none of the run's.
         """
-        summary = queries.run_summary(self._folder)
+        folder = self._run.folder
+        summary = queries.run_summary(folder)
         at = within("step", step, 0, summary["step"], summary["step"])
-        view = InputsView(self._folder, summary, self._store.modules(self._folder), at, self._store)
-        if view.gates.empty and "gate" in Run(self._folder).recorded():
+        view = InputsView(folder, summary, self._store.modules(folder), at, self._store)
+        if view.gates.empty and "gate" in self._run.recorded():
             raise self._missing("recorded no gates by input group up to this step", "wait for its next evaluation")
         if view.gates.empty:
             raise self._missing("no gates", "train one with them, such as --set strategy.gates=module of dynamic")
@@ -227,7 +230,8 @@ class Plots:
             NotRecordedError: when nobody has measured it.
             ConfigError: when the score or the module is none of the run's.
         """
-        modules, found = self._store.modules(self._folder), knockout_model.kept(self._folder)
+        folder = self._run.folder
+        modules, found = self._store.modules(folder), knockout_model.kept(folder)
         effect = knockout_model.effects(found, modules)
         if found is None or effect.empty:
             raise self._missing("no module ablation", f"measure it with `{self._command('ablate')}`")
@@ -235,7 +239,7 @@ class Plots:
             if module is not None:
                 one_of("module", module, modules["name"].tolist())
             return self._shown(knockout_pictures.effects(found, modules, self._colours, module))
-        scores = module_scores(self._folder)
+        scores = module_scores(folder)
         one_of("score", score, scores)
         return self._shown(knockout_pictures.against_score(effect, scores[score], score, self._colours))
 
@@ -251,7 +255,8 @@ class Plots:
         """
         if not tolerance >= 0:
             raise ConfigError(f"tolerance={tolerance!r}: must be 0 or more, in nats of held-out loss")
-        found = shrink_model.measured(self._folder, queries.run_summary(self._folder))
+        folder = self._run.folder
+        found = shrink_model.measured(folder, queries.run_summary(folder))
         if found is None:
             remedy = f"measure them with `{self._command('compress', '--curve')}`"
             raise self._missing("no measured sizes of its adapter", remedy)
@@ -268,7 +273,8 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks.
             ConfigError: when a step is none of those shown.
         """
-        view = whole_run(self._folder, queries.run_summary(self._folder), self._store)
+        folder = self._run.folder
+        view = whole_run(folder, queries.run_summary(folder), self._store)
         if view is None:
             raise self._missing("recorded no ranks yet", "call this again after its first step")
         first = within("start", start, 0, view.last, 0)
@@ -276,9 +282,13 @@ class Plots:
         return replace(view, first=first, last=last, step=within("step", step, first, last, last))
 
     def _missing(self, what: str, remedy: str) -> NotRecordedError:
-        return NotRecordedError(f"run {self._folder.name} has {what}; {remedy}")
+        return NotRecordedError(f"run {self._run.id} has {what}; {remedy}")
 
     def _command(self, name: str, *options: str) -> str:
-        """Return a command on this run, as one types it where the notebook runs."""
-        here = [] if self._folder.parent == Path("runs").absolute() else ["--runs-dir", str(self._folder.parent)]
-        return shlex.join(["dynlora", name, self._folder.name, *options, *here])
+        """Return a command on this run, as one types it where the notebook runs; a run elsewhere is fetched first."""
+        command = ["dynlora", name, self._run.id, *options]
+        if isinstance(self._run, RemoteRun):
+            return f"{shlex.join(['dynlora', 'pull', self._run.url])}; {shlex.join(command)}"
+        parent = self._run.folder.parent
+        here = [] if parent == Path("runs").absolute() else ["--runs-dir", str(parent)]
+        return shlex.join([*command, *here])

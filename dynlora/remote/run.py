@@ -47,15 +47,6 @@ class RemoteRun(Run):
         """Return where the run is, and how it was when it was sent."""
         return f"RemoteRun({self.url!r}, status={self.status!r})"
 
-    def _repr_html_(self) -> str:
-        """Return the run as a card, as it was when it was sent; notebooks call this."""
-        return Run(self.folder)._repr_html_()
-
-    @property
-    def plot(self) -> Any:
-        """The figures of the dashboard's pages, for a notebook; the whole record is fetched."""
-        return Run(self.folder).plot
-
     @property
     def id(self) -> str:
         """Id of the run."""

@@ -34,7 +34,7 @@ class Run:
         """The figures of the dashboard's pages, for a notebook: see `dynlora.notebook.plots.Plots`."""
         from importlib import import_module
 
-        return import_module("dynlora.notebook.plots").Plots(self.folder)
+        return import_module("dynlora.notebook.plots").Plots(self)
 
     @property
     def id(self) -> str:

@@ -50,7 +50,7 @@ def test_what_is_no_list_of_runs_is_refused(runs: Any, words: str) -> None:
 
 def test_a_run_is_not_compared_with_its_copy(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name, run_id=LORA) for name in ("a", "b")]
-    with pytest.raises(ConfigError, match=f"two folders have the id '{LORA}'"):
+    with pytest.raises(ConfigError, match=f"two of them have the id '{LORA}'"):
         dynlora.compare(folders)
 
 
