@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,33 +108,39 @@ def test_an_update_that_breaks_anywhere_leaves_the_copy_of_before(runs_dir: Path
     assert (copy / "notes.json").exists()
 
 
-def _push_and_die(folder: str, there: str, at: int, half: bool) -> None:
-    """Send a run in a process that ends at an operation, as one that is killed does."""
-    push(Path(folder), breaking(there, at, half=half, die=lambda: os._exit(9))[0])
+ROOT = Path(__file__).resolve().parents[2]
+PUSH = """
+push(Path(sys.argv[1]), breaking(Path(sys.argv[2]), int(sys.argv[3]), half=True, die=lambda: os._exit(9))[0])
+"""
+PULL = """
+pull(breaking(Path(sys.argv[1]), int(sys.argv[3]), die=lambda: os._exit(9))[0], "a-run", Path(sys.argv[2]))
+"""
+IMPORTS = """
+import os, sys
+from pathlib import Path
+from dynlora.remote.pull import pull
+from dynlora.remote.push import push
+from tests.remote.places import breaking
+"""
 
 
-def _pull_and_die(there: str, here: str, at: int) -> None:
-    pull(breaking(there, at, die=lambda: os._exit(9))[0], "a-run", Path(here))
+def dies_in(program: str, first: Path, second: Path, at: int) -> bool:
+    """Run a transfer in a process that ends at an operation, as one that is killed does; say whether it did."""
+    command = [sys.executable, "-c", IMPORTS + program, str(first), str(second), str(at)]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 9
 
 
 @pytest.mark.slow
 def test_a_killed_process_leaves_no_half_run_on_either_side(runs_dir: Path, tmp_path: Path) -> None:
     folder = finished_run(runs_dir, 20, "a-run")
-    start = multiprocessing.get_context("spawn")
     there, here = tmp_path / "there", tmp_path / "here"
     for at in (1, 20, 36):
-        process = start.Process(target=_push_and_die, args=(str(folder), str(tmp_path / f"there-{at}"), at, True))
-        process.start()
-        process.join()
-        assert process.exitcode == 9
+        assert dies_in(PUSH, folder, tmp_path / f"there-{at}", at)
         assert read_manifest(Place(str(tmp_path / f"there-{at}")), "a-run") is None
         assert push(folder, Place(str(tmp_path / f"there-{at}"))).status == "sent"
     assert push(folder, Place(str(there))).status == "sent"
     for at in (1, 12):
-        process = start.Process(target=_pull_and_die, args=(str(there), str(here), at))
-        process.start()
-        process.join()
-        assert process.exitcode == 9
+        assert dies_in(PULL, there, here, at)
         assert not (here / "a-run").exists()
         assert [name for name in os.listdir(here) if not name.startswith(pulling.ASIDE)] == []
     assert pull(Place(str(there)), "a-run", here).status == "fetched"
