@@ -110,7 +110,7 @@ def searches(runs_dir: Folder) -> list[SearchState]:
 
 
 def cancel(runs_dir: Folder, name: str) -> None:
-    """End the process of a search; a run that trains goes on, and the same name continues the study."""
+    """End the process of a search; a run that trains continues, and so does the study under the same name."""
     folder = runs_root(runs_dir) / STUDIES_DIR
     pid = read_json(folder / f"{name}.pid").get("pid")
     if NAME.fullmatch(name) and isinstance(pid, int) and _state(folder, name).state == "running":

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import dynlora
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import launch
 from dynlora.remote.manifest import MANIFEST_NAME
@@ -26,6 +25,8 @@ from dynlora.store.run import open_run
 from dynlora.store.writer import RunWriter
 from tests.remote.places import files_of, rows_of
 from tests.store.builder import define, finished_run, new_run, read_all, record
+from tests.tiny import tiny_config
+from tests.training.interrupted import interrupted_run
 
 OF_HERE = ("folder", "heartbeat_age_s")
 
@@ -214,21 +215,5 @@ def test_a_fetched_adapter_answers_exports_and_continues(stopped: Path, tmp_path
 @pytest.fixture
 def stopped(tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of 12 steps that ended at step 6, after the checkpoint of step 4."""
-    from dynlora.engine.loop.trainer import Trainer
-    from dynlora.training import run as training
-    from tests.tiny import tiny_config
-
     config = tiny_config(tiny_bert, tiny_data, train__steps=12, log__checkpoint_every=4, log__eval_every=20)
-    backward = Trainer._backward
-
-    def interrupted(trainer: Trainer, order: object, index: int) -> object:
-        if index == 6:
-            raise RuntimeError("interrupted")
-        return backward(trainer, order, index)  # pyright: ignore[reportArgumentType]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_backward", interrupted)
-        with pytest.raises(training.RunFailedError):
-            dynlora.train(config, runs_dir, progress=False)
-    (folder,) = runs_dir.glob("2*")
-    return folder
+    return interrupted_run(config, runs_dir, monkeypatch)

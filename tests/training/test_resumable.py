@@ -15,27 +15,14 @@ from dynlora.store import queries
 from dynlora.store.reader import RunReader
 from dynlora.training import run as training
 from tests.tiny import tiny_config
+from tests.training.interrupted import interrupted_run
 
 
 @pytest.fixture
 def stopped(tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of 12 steps that was interrupted after the checkpoint of step 4."""
     config = tiny_config(tiny_bert, tiny_data, train__steps=12, log__checkpoint_every=4, strategy={"name": "lora"})
-    from dynlora.engine.loop.trainer import Trainer
-
-    backward = Trainer._backward
-
-    def interrupted(trainer: Trainer, order: object, index: int) -> object:
-        if index == 6:
-            raise RuntimeError("interrupted")
-        return backward(trainer, order, index)  # pyright: ignore[reportArgumentType]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_backward", interrupted)
-        with pytest.raises(training.RunFailedError):
-            dynlora.train(config, runs_dir, progress=False)
-    (folder,) = runs_dir.glob("2*")
-    return folder
+    return interrupted_run(config, runs_dir, monkeypatch)
 
 
 def edit(folder: Path, old: str, new: str) -> None:

@@ -49,7 +49,7 @@ def opened(path: Path, *, sampler: str, pruner: str, direction: str, seed: int) 
         sampler: one of `SAMPLERS`.
         pruner: one of `PRUNERS`.
         direction: minimize or maximize.
-        seed: of the sampler; how many trials there are is part of it, so that what continues draws anew.
+        seed: of the sampler; the number of trials is added to it, so that a continued study draws other values.
 
     Raises:
         ConfigError: when Optuna is missing, or the study goes the other way.

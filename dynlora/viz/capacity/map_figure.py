@@ -65,7 +65,7 @@ HANDLES = "modules"
 
 
 def invite_clicks(drawn: go.Figure) -> None:
-    """Let the points of a map say what a click on them does, where a page listens to clicks."""
+    """Let the points of a map say what a click on them does, on a page that takes clicks."""
     words = "%{text}<br>click to follow this module<extra></extra>"
     drawn.update_traces(hovertemplate=words, selector={"name": HANDLES})
 

@@ -18,7 +18,7 @@ COLUMNS = 400
 
 
 class RunQueries:
-    """Asks the store anew each time, so that a notebook sees what a run has recorded until now.
+    """Queries the store each time, so that a notebook sees what a run has recorded until now.
 
     Pages give their figures a subclass that keeps answers until a run has something new.
     """

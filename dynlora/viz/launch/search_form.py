@@ -140,7 +140,7 @@ def show_searches() -> None:
 
 @st.fragment(run_every=POLL_S)
 def _running() -> None:
-    """Draw the searches that run, again and again; the page is drawn anew when one ends."""
+    """Draw the searches that run, every two seconds; the page is drawn again when one ends."""
     now = [one for one in search.searches(runs_dir()) if one.state == "running"]
     if len(now) != st.session_state.get("searches-running", len(now)):
         st.session_state.pop("searches-running")
