@@ -18,7 +18,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, family, first only": {**FREE, "rank_by": "family", "moves": 0},
     "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
 }
-"""At rank 1 the default `min_rank` of `dynamic` moves no rank, so that it is 0 here at every rank.
+"""`min_rank` is 0 here at every rank, as it is by default at rank 1.
 
 The random control drops components that have learned at every reallocation; after the first only, placements compare.
 """
@@ -26,7 +26,10 @@ The random control drops components that have learned at every reallocation; aft
 RATE_OF = {"dynamic, family, first only": "dynamic, family"}
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
 
-OWN_RATE = ("lora", "dynamic", "dynamic, gates", "gates only", "dynamic, family", "dynamic, spectral")
+OWN_RATE = (
+    "lora", "dynamic", "dynamic, gates", "gates only", "dynamic, family", "dynamic, spectral",
+    "dynamic, random, first only",
+)  # fmt: skip
 
 
 def tuned_as(method: str) -> str:

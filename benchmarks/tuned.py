@@ -4,7 +4,7 @@
         [--methods "lora;dynamic;dynamic, family"] [--rates 0.004,0.006,0.01,0.015,0.02,0.03] [--tuning-seeds 1]
 
 Each method takes the rate with the least loss on the tuning seeds (1000, 1001, ...), which are used for nothing else.
-A control takes the rate of what it controls, and its curve is not drawn. Then all train on the seeds 1, 2, ... with
+A part of a method that `benchmarks.allocators` gives no rate of its own takes that of the whole. Then all train on the seeds 1, 2, ... with
 the batches, the dropout and, by module, the draws of A in common. Intervals are Student's over seeds and rows. Runs
 are kept below `benchmarks/out/tuned`, so that what was ended early continues.
 """
@@ -106,6 +106,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1500, help="held-out examples, at most")
     parser.add_argument("--rates", default=RATES, help="separated by commas")
     parser.add_argument("--methods", default=METHODS, help="names of `benchmarks.allocators`, separated by ;")
+    parser.add_argument("--name", help="of the file of results; tuned-DATA-rRANK")
     parser.add_argument("--quick", action="store_true", help="few steps and rows: does it work, nothing more")
     found, _ = parser.parse_known_args()
     if found.quick:
@@ -123,7 +124,8 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     curves = {method: curve_of(arguments, method) for method in dict.fromkeys(map(tuned_as, arguments.methods))}
     chosen = {method: chosen_rate(curve) for method, curve in curves.items()}
-    name = "tuned-quick" if arguments.quick else f"tuned-{Path(arguments.data).name}-r{arguments.rank}"
+    name = arguments.name or f"tuned-{Path(arguments.data).name}-r{arguments.rank}"
+    name = "tuned-quick" if arguments.quick else name
     rows: dict[str, Any] = {}
     for count in range(2, arguments.seeds + 1):
         seeds = list(range(FIRST_SEED, FIRST_SEED + count))
