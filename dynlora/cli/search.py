@@ -11,6 +11,7 @@ import click
 from dynlora.cli.commands import Report
 from dynlora.config_files import read_yaml, split_override
 from dynlora.errors import ConfigError
+from dynlora.integrations.search.space import Choice, Space
 from dynlora.jobs.sweep import SECTION
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
@@ -32,19 +33,30 @@ def search(
 
     Raises:
         ConfigError: when what was asked for breaks a rule.
+        UnknownStrategyError: when it names a method that does not exist.
         RunBusyError: when another process searches in the same study.
     """
     from dynlora.integrations.search.request import Request, searches
     from dynlora.integrations.search.run import run_all
+    from dynlora.strategies import strategy_class
 
     base = read_yaml(config) if config is not None else {}
     listed = _texts(base.pop(SECTION, None))
     listed |= {split_override(one)[0]: one.partition("=")[2] for one in overrides}
     request = Request(study=study or (name or "search").replace(" ", "-"), **asked)
     studies = searches(request, base, listed)
+    for name in {name for one in studies for name in _methods(one.base, one.space)}:
+        strategy_class(name)
     found = run_all(studies, runs_dir, request.confirm, lambda line: click.echo(line, err=True))
     document = {"studies": found, "comparisons": comparisons(found, runs_dir)}
     return document, words(document)
+
+
+def _methods(base: Mapping[str, Any], space: Space) -> set[str]:
+    """Return the names of the methods that a study trains."""
+    varying = space.get("strategy.name")
+    names = varying.values if isinstance(varying, Choice) else (base.get("strategy", {}).get("name", "dynamic"),)
+    return {str(name) for name in names}
 
 
 def _texts(section: Any) -> dict[str, str]:
@@ -127,7 +139,9 @@ def _compared_words(one: Mapping[str, Any]) -> str:
 def _study_words(study: Mapping[str, Any]) -> list[str]:
     """Return the best trial of a study, what to set, and which settings mattered."""
     states = [trial["state"] for trial in study["trials"]]
-    count = f"{len(states)} trials, {states.count('pruned')} stopped early, {states.count('fail')} failed"
+    stopped = [trial.get("status") for trial in study["trials"]].count("stopped early")
+    other = len(states) - states.count("complete") - stopped
+    count = f"{len(states)} trials, {stopped} stopped early, {other} without a result"
     best = study["best"]
     if best is None:
         return [f"{study['study']}: no trial finished ({count}); widen the ranges, or look at the runs tagged with it"]

@@ -18,15 +18,13 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError
 from dynlora.jobs import launch
+from dynlora.jobs.queue import OPEN
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
 if TYPE_CHECKING:
     from dynlora.training.plan import PlannedRun
-
-OPEN = ("queued", "running", "stopping")
-"""States of a run that is not over."""
 
 
 @click.command()

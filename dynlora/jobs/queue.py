@@ -24,6 +24,9 @@ from dynlora.store.meta import moment, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
 
+OPEN = ("queued", "running", "stopping")
+"""States of a run that is not over."""
+
 LAUNCH_NAME = "launch.json"
 LOG_NAME = "train.log"
 QUEUE_LOCK = ".queue.lock"

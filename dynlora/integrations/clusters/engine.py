@@ -1,7 +1,7 @@
 """Ray's part: a cluster is found or started, each run is a task of it, and one whose node is lost is given to another.
 
-All that matters is in the runs folder, which all nodes see. So whatever ends, driver, worker or node, a run resumes from
-its checkpoint, and asking for it twice trains it once.
+All that matters is in the runs folder, which all nodes see. So whatever ends, driver, worker or node, a run resumes
+from its checkpoint, and asking for it twice trains it once.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -21,17 +22,20 @@ from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.integrations.search.space import Space
 from dynlora.integrations.search.study import opened, optuna
 from dynlora.jobs import launch, quick_launch
-from dynlora.jobs.queue import read_status, wake
+from dynlora.jobs.queue import OPEN, read_status, wake
 from dynlora.store.notes import annotate_notes
 from dynlora.store.queries import scalars_frame
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
-OPEN = ("queued", "running", "stopping")
-"""States of a run that is not over."""
-
 RESUMES = 2
 """How often a run whose process was killed is resumed before its trial counts as failed."""
+
+ATTEMPTS = 20
+"""How often a run that was deleted is made again in a study."""
+
+DIVERGED = "which is not finite"
+"""What a run says whose loss diverged."""
 
 LOOK_S = 0.3
 """Seconds between two looks at a run."""
@@ -87,6 +91,7 @@ class Ended:
         value: of the objective at its last evaluation; None without one.
         pruned: whether the pruner stopped it.
         why: it failed, in a sentence; empty otherwise.
+        metrics: names of what its last evaluation measured.
     """
 
     run: str
@@ -94,6 +99,7 @@ class Ended:
     value: float | None
     pruned: bool = False
     why: str = ""
+    metrics: tuple[str, ...] = ()
 
 
 class Driver:
@@ -109,21 +115,31 @@ class Driver:
             say: told a line for each trial.
 
         Raises:
-            ConfigError: when Optuna is missing, or the study is one of another objective.
+            ConfigError: when Optuna is missing, or the study has another objective or other settings.
             CorruptRunError: when the file holds no study.
         """
         self.search, self.runs_dir, self.say = search, runs_dir, say
         how = {"sampler": search.sampler, "pruner": search.pruner, "direction": search.direction}
         self.study = opened(file, **how, seed=int(search.base.get("seed") or 0))
-        told = self.study.user_attrs.get("objective", search.objective)
-        if told != search.objective:
-            raise ConfigError(
-                f"--objective {search.objective}: study {search.name} has the objective {told}; keep it, or name "
-                "another study with --study"
-            )
-        self.study.set_user_attr("objective", search.objective)
+        self._same("objective", search.objective)
+        self._same("settings", plain_text(search.base))
+        self._same("ranges", plain_text({key: one.text() for key, one in search.space.items()}))
         if "id" not in self.study.user_attrs:
             self.study.set_user_attr("id", secrets.token_hex(8))
+
+    def _same(self, what: str, value: str) -> None:
+        """Refuse to continue a study with something else than it began with; a new one keeps it.
+
+        Raises:
+            ConfigError: when it differs.
+        """
+        known = self.study.user_attrs.get(what, value)
+        if known != value:
+            raise ConfigError(
+                f"--study {self.search.name}: this study has other {what} ({known[:200]}); keep them, or name another "
+                "study with --study"
+            )
+        self.study.set_user_attr(what, value)
 
     def run(self) -> None:
         """Run trials until there are as many as asked for.
@@ -164,16 +180,23 @@ class Driver:
             return trial.should_prune()
 
         ended = self._watched(run_id, is_poor)
+        trial.set_user_attr("status", "stopped early" if ended.pruned else ended.status)
         if ended.status == "finished" and ended.value is not None:
             self.study.tell(trial, ended.value)
         else:  # one that diverged is as bad as can be: the sampler learns more from that than from nothing
-            self.study.tell(trial, state=states.FAIL if ended.status == "interrupted" else states.PRUNED)
+            is_poor_one = ended.status == "stopped" or DIVERGED in ended.why
+            self.study.tell(trial, state=states.PRUNED if is_poor_one else states.FAIL)
         self.say(self._said(number, ended))
 
     def _queued(self, config: Mapping[str, Any], title: str) -> str:
-        """Put a run into the queue, once in the life of the study, and return its id."""
-        key = hashlib.sha256(f"{self.study.user_attrs['id']} {title}".encode()).hexdigest()[:40]
-        run_id = quick_launch.start(config, self.runs_dir, key=key, checked=True).id
+        """Put a run into the queue, once for a study and a configuration, and return its id; a deleted one again."""
+        asked = f"{self.study.user_attrs['id']} {title} {plain_text(config)}"
+        run_id = ""
+        for attempt in range(ATTEMPTS):
+            key = hashlib.sha256(f"{asked} {attempt}".encode()).hexdigest()[:40]
+            run_id = quick_launch.start(config, self.runs_dir, key=key, checked=True).id
+            if run_folder(self.runs_dir, run_id, must_exist=False).is_dir():
+                break
         annotate_notes(run_folder(self.runs_dir, run_id), add=[self.search.name])
         return run_id
 
@@ -207,8 +230,9 @@ class Driver:
                 launch.resume(self.runs_dir, run_id)
             elif status not in OPEN:
                 summary = run_summary(folder)
-                value = summary["metrics"].get(self.search.objective)
-                return Ended(run_id, status, value, is_pruned and status == "stopped", str(summary.get("error") or ""))
+                metrics, why = summary["metrics"], str(summary.get("error") or "")
+                pruned = is_pruned and status == "stopped"
+                return Ended(run_id, status, metrics.get(self.search.objective), pruned, why, tuple(metrics))
             time.sleep(LOOK_S)
 
     def _said(self, number: int, ended: Ended) -> str:
@@ -218,6 +242,11 @@ class Driver:
         best = best_trial(self.study)
         words = "" if best is None else f"; best {best.value:.4f}, trial {best.number + 1}"
         return f"{self.search.name}: trial {number + 1} of {self.search.trials}: {value}{how}{words}"
+
+
+def plain_text(values: Mapping[str, Any]) -> str:
+    """Return settings as one line of JSON, the same for the same settings."""
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def best_trial(study: Any) -> Any | None:

@@ -35,6 +35,7 @@ def _plain(trial: Any) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
+        "status": trial.user_attrs.get("status"),
         "value": trial.value if trial.state.is_finished() else None,
         "last": last,
         "run": trial.user_attrs.get("run"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,10 @@ from dynlora.config import parse_config
 from dynlora.config_files import parse_value, set_key, split_override
 from dynlora.errors import ConfigError
 from dynlora.integrations.search.driver import Search
-from dynlora.integrations.search.space import Choice, Space, space_of
+from dynlora.integrations.search.space import Choice, Range, Space, space_of
+from dynlora.jobs.search import NAME
 from dynlora.tasks import registry
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 RATES = "5e-4..3e-2:log"
 """Learning rates of the preset `--rates`: wide enough for adapters of any rank on the embedded models."""
 
@@ -74,14 +75,26 @@ def searches(request: Request, base: Mapping[str, Any], listed: Mapping[str, str
 def _search(
     request: Request, base: Mapping[str, Any], space: Space, name: str, fixed: Mapping[str, Any], direction: str
 ) -> Search:
-    """Return one study after a look at the configuration that all its runs share."""
+    """Return one study after a look at the configuration that all its runs share, and at each end of each range."""
     made = Search(
         name, base, space, request.trials, request.objective, direction, request.sampler, request.pruner
     ).config(fixed, "")
     config = parse_config(made)
+    for key, value in ends(space):
+        tried = copy.deepcopy(made)
+        set_key(tried, key, value)
+        parse_config(tried)
     if request.pruner != "none" and config.log.eval_every is None and config.train.epochs is None:
         set_key(made, "log.eval_every", max(1, (config.train.steps or 400) // LOOKS))
     return Search(name, made, space, request.trials, request.objective, direction, request.sampler, request.pruner)
+
+
+def ends(space: Space) -> Iterator[tuple[str, Any]]:
+    """Yield each setting with both ends of its range, or each of its values."""
+    for key, one in space.items():
+        kind = int if isinstance(one, Range) and one.whole else float
+        for value in one.values if isinstance(one, Choice) else (kind(one.low), kind(one.high)):
+            yield key, value
 
 
 def is_higher_better(objective: str) -> bool:

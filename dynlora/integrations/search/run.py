@@ -9,10 +9,8 @@ from typing import Any
 from dynlora.errors import ConfigError
 from dynlora.integrations.search.driver import Driver, Say, Search, best_trial
 from dynlora.integrations.search.outcome import found_by
+from dynlora.jobs.search import STUDIES_DIR
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
-
-STUDIES_DIR = ".studies"
-"""Folder of a runs folder that holds studies."""
 
 
 def study_file(runs_dir: Folder, name: str) -> Path:
@@ -52,6 +50,11 @@ def _run(driver: Driver, confirm: int, say: Say) -> dict[str, Any]:
     default = driver.other({}, "default")
     if default.status == "failed":
         raise ConfigError(f"run {default.run} with the default values failed: {default.why or 'see its log'}")
+    if default.status == "finished" and default.value is None:
+        raise ConfigError(
+            f"--objective {objective}: run {default.run} with the default values records "
+            f"{', '.join(sorted(default.metrics)) or 'no metric'}; name one of these"
+        )
     said = default.status if default.value is None else f"{objective} {default.value:.4f}"
     say(f"{driver.search.name}: default: {said}")
     driver.run()

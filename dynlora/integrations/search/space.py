@@ -111,6 +111,8 @@ def _range(key: str, text: str, low: Any, high: Any, *, logarithmic: bool) -> Ra
     ends = (low, high)
     if not all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in ends):
         raise ConfigError(f"{key}={text}: the ends of a range must be numbers, such as 1e-4..1e-2:log")
+    if low == high:
+        raise ConfigError(f"{key}={text}: a range must have two ends; give one value, {key}={low}, or widen it")
     if not low < high:
         raise ConfigError(f"{key}={text}: a range must begin with its lesser end; write {high}..{low}")
     if logarithmic and low <= 0:

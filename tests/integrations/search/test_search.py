@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dynlora.cli.search import words
-from dynlora.integrations.search.driver import Driver
+from dynlora.errors import ConfigError
+from dynlora.integrations.search.driver import Driver, Ended
 from dynlora.integrations.search.request import Request, searches
-from dynlora.integrations.search.run import STUDIES_DIR, study_file
+from dynlora.integrations.search.run import _run as run_one
+from dynlora.integrations.search.run import study_file
+from dynlora.integrations.search.space import Range
 from dynlora.integrations.search.study import optuna
-from dynlora.jobs import spawn
+from dynlora.jobs import quick_launch, spawn
+from dynlora.jobs.search import STUDIES_DIR
 from dynlora.store.notes import read_notes
 from dynlora.store.queries import list_runs
 from tests.command_line import document, run
@@ -87,6 +93,74 @@ def test_a_poor_trial_is_a_stopped_run(tiny_bert: Path, tiny_data: Path, tmp_pat
     assert "(stopped early); best 0.0010" in said[-1]
 
 
+@pytest.fixture
+def driver(tiny_bert: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """A search whose queue starts nothing."""
+    monkeypatch.setattr(quick_launch, "wake", lambda _: None)
+    (tmp_path / STUDIES_DIR).mkdir()
+    (search,) = searches(Request("q", 3), tiny_values(tiny_bert, tiny_data), {"train.lr": "1e-4..1e-1:log"})
+    return Driver(search, tmp_path, study_file(tmp_path, "q"), print)
+
+
+def test_what_confirms_a_new_best_is_a_new_run_and_what_is_there_is_not_made_again(driver: Driver) -> None:
+    def queued(lr: float) -> str:
+        return driver._queued(driver.search.config({"train.lr": lr}, "best seed 1", 1), "best seed 1")
+
+    first, other = queued(1e-3), queued(2e-3)
+    assert first != other, "another trial became the best"
+    assert queued(1e-3) == first
+    shutil.rmtree(driver.runs_dir / first)
+    again = queued(1e-3)
+    assert again not in (first, other), "a run that was deleted is made again"
+    assert queued(1e-3) == again
+
+
+@pytest.mark.parametrize("change", ["settings", "ranges", "objective"])
+def test_a_study_continues_with_what_it_began_with(driver: Driver, change: str) -> None:
+    asked = {"settings": {"base": {**driver.search.base, "seed": 5}}, "objective": {"objective": "perplexity"},
+             "ranges": {"space": {"train.lr": Range(1e-3, 1e-1, False, True)}}}[change]  # fmt: skip
+    Driver(driver.search, driver.runs_dir, study_file(driver.runs_dir, "q"), print)
+    with pytest.raises(ConfigError, match=f"--study q: this study has other {change} .*name another study"):
+        Driver(replace(driver.search, **asked), driver.runs_dir, study_file(driver.runs_dir, "q"), print)
+
+
+def test_a_metric_that_the_task_does_not_record_ends_the_search_after_the_default(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Ended("a-run", "finished", None, metrics=("loss", "accuracy"))
+    monkeypatch.setattr(driver, "other", lambda *_: ended)
+    with pytest.raises(
+        ConfigError, match="run a-run with the default values records accuracy, loss; name one of these"
+    ):
+        run_one(driver, 1, print)
+    assert not driver.study.trials
+
+
+@pytest.mark.parametrize(
+    ("status", "why", "pruned", "state", "kept"),
+    [
+        (
+            "failed",
+            "train.lr=1: the loss is nan at step 3, which is not finite; lower train.lr",
+            False,
+            "PRUNED",
+            "failed",
+        ),
+        ("failed", "out of memory", False, "FAIL", "failed"),
+        ("removed", "", False, "FAIL", "removed"),
+        ("stopped", "", True, "PRUNED", "stopped early"),
+        ("stopped", "", False, "PRUNED", "stopped"),
+    ],
+)
+def test_how_a_trial_ended_is_told_as_it_was(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, status: str, why: str, pruned: bool, state: str, kept: str
+) -> None:
+    monkeypatch.setattr(driver, "_watched", lambda *_: Ended("a-run", status, None, pruned, why))
+    driver._finish(driver.study.ask())
+    (trial,) = driver.study.trials
+    assert (trial.state.name, trial.user_attrs["status"]) == (state, kept)
+
+
 def test_the_conclusion_comes_first() -> None:
     trial = {"number": 3, "value": 0.31, "values": {"train.lr": 0.0123456, "adapter.rank": 4}}
     study = {
@@ -102,7 +176,9 @@ def test_the_conclusion_comes_first() -> None:
     unclear = words({"studies": [], "comparisons": [{**one, "outcome": "unclear"}]})
     assert unclear.startswith("s: best against s: default: not significantly different (loss")
     none = {**study, "best": None, "trials": [{"state": "fail"}]}
-    assert "no trial finished (1 trials, 0 stopped early, 1 failed)" in words({"studies": [none], "comparisons": []})
+    assert "no trial finished (1 trials, 0 stopped early, 1 without a result)" in words(
+        {"studies": [none], "comparisons": []}
+    )
 
 
 def test_a_wrong_first_trial_is_a_sentence_and_leaves_no_run(tmp_path: Path) -> None:

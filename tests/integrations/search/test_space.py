@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DynloraError
 from dynlora.integrations.search.request import MOST_STUDIES, Request, searches
 from dynlora.integrations.search.space import Choice, Range, space_of
 
@@ -36,7 +36,7 @@ def test_a_text_is_a_range_or_a_list(text: str, found: object) -> None:
     ("text", "words"),
     [
         ("a..b", "the ends of a range must be numbers"),
-        ("1..1", "must begin with its lesser end"),
+        ("1..1", "give one value, train.lr=1, or widen it"),
         ("2..1", "write 1..2"),
         ("0..1:log", "must begin above 0"),
         (".inf..1", "must be numbers"),
@@ -95,6 +95,18 @@ def test_what_is_asked_for_is_checked(fields: dict, words: str) -> None:
 def test_the_configuration_is_checked_before_anything_is_made() -> None:
     with pytest.raises(ConfigError, match=r"train\.steps=-3"):
         searches(Request("s"), {"train": {"steps": -3}}, LR)
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ({"train.lrr": "1..2"}, "train.lrr"), ({"train.lr": "-1..1e-2"}, "train.lr=-1"),
+        ({"adapter.rank": "1..100000"}, "adapter.rank=100000"),
+    ],
+)  # fmt: skip
+def test_both_ends_of_a_range_are_checked_before_anything_is_made(listed: dict[str, str], words: str) -> None:
+    with pytest.raises(DynloraError, match=words):
+        searches(Request("s"), {}, listed)
 
 
 def test_each_value_gets_a_study_with_the_same_trials_and_preset_rates() -> None:
