@@ -4,9 +4,9 @@
         [--methods "lora;dynamic;dynamic, family"] [--rates 0.004,0.006,0.01,0.015,0.02,0.03] [--tuning-seeds 1]
 
 Each method takes the rate with the least loss on the tuning seeds (1000, 1001, ...), which are used for nothing else.
-A part of a method that `benchmarks.allocators` gives no rate of its own takes that of the whole. Then all train on the seeds 1, 2, ... with
-the batches, the dropout and, by module, the draws of A in common. Intervals are Student's over seeds and rows. Runs
-are kept below `benchmarks/out/tuned`, so that what was ended early continues.
+A part of a method that `benchmarks.allocators` gives no rate of its own takes that of the whole. Then all train on the
+seeds 1, 2, ... with the batches, the dropout and, by module, the draws of A in common. Intervals are Student's over
+seeds and rows. Runs are kept below `benchmarks/out/tuned`, so that what was ended early continues.
 """
 
 from __future__ import annotations

@@ -181,6 +181,14 @@ def test_the_conclusion_comes_first() -> None:
     )
 
 
+def test_a_method_that_does_not_exist_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    ask = ["sweep", "--search", "--rates", "--each", "strategy.name=lora,lorra"]
+    result = run(tmp_path / "runs", *ask)
+    assert result.exit_code == 2
+    assert "lorra" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_wrong_first_trial_is_a_sentence_and_leaves_no_run(tmp_path: Path) -> None:
     result = run(
         tmp_path / "runs", "sweep", "--search", "--set", "train.lr=1e-4..1e-2:log", "--set", "data.name=nothing"
