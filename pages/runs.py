@@ -15,7 +15,7 @@ from dynlora.viz.ui import cards, frame, hidden_runs, live, run_actions, run_pic
 
 frame.enter()
 cards.titled("Runs", "All runs in the runs folder, and the read-only sample runs of dynlora.")
-ACTIVE = run_picker.active_among(run_picker.list_all())
+ACTIVE = run_picker.active_among(run_picker.list_all(None))
 if ACTIVE:
     frame.tab_title(f"{ACTIVE} active · Runs")
 
@@ -24,7 +24,7 @@ if ACTIVE:
 def show_runs() -> None:
     """Draw the table and what can be done with the ticked runs."""
     run_actions.wake()
-    runs = run_picker.list_all()
+    runs = run_picker.list_all(None)
     if runs.empty:
         run_picker.no_runs()
     else:

@@ -30,7 +30,8 @@ RULES: dict[str, str] = {
     "assets": "errors",
     "peft_adapter": "errors safe_files",
     "store": "config errors renamed_settings safe_files",
-    "jobs": "assets config config_files data_files errors peft_adapter safe_files store",
+    "kinds": "config config_files errors store",
+    "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
     "remote": "assets errors jobs peft_adapter safe_files store",
     "tasks": "data_files errors",
     "engine": "config data_files errors tasks engine/model engine/data engine/edits engine/init",
@@ -91,7 +92,7 @@ RULES: dict[str, str] = {
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
-_GROUND = "config config_files errors safe_files assets peft_adapter"
+_GROUND = "config config_files errors safe_files assets peft_adapter kinds"
 _ENGINE = "tasks engine engine/* strategies strategies/*"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 

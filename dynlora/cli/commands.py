@@ -13,10 +13,11 @@ from typing import Any
 from dynlora import assets
 from dynlora.cli.conclusions import conclusions
 from dynlora.cli.formatting import format_method, format_metrics, format_summary
+from dynlora.cli.kinds import resumed_other
 from dynlora.cli.options import DEFAULT_RUNS_DIR
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.config import RunConfig, parse_config
-from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
+from dynlora.config_files import read_run_config, read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim
@@ -103,9 +104,10 @@ def train(
 
 def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple[Any, str, int]:
     """Go on with a run here; what can be refused without torch is refused before it is loaded."""
-    from dynlora.config_files import read_run_config
     from dynlora.training.resumable import changed_settings, check_own, check_resumable
 
+    if (outcome := resumed_other(runs_dir, run_id, force=force, progress=progress)) is not None:
+        return _ended(outcome)
     if os.environ.get("RANK", "0") == "0":  # of several processes the first may have set the run running already
         folder = run_folder(runs_dir, run_id)
         with RunReader(folder) as reader:

@@ -16,13 +16,14 @@ from dynlora.errors import DynloraError
 from dynlora.store import meta as store_meta
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
+from dynlora.store.kinds import kind_of
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.row_cache import Facts, KeptRows
 
 KEYS = (
     "name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity", "metric",
-    "config",
+    "config", "kind",
 )  # fmt: skip
 """Meta keys that a row of the list shows."""
 
@@ -149,6 +150,7 @@ def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) ->
         "params": store_meta.counts(meta.get("params")),
         "time": store_meta.numbers(meta.get("time")),
         "config": store_meta.config(meta.get("config")),
+        "kind": kind_of(meta),
         "tags": list(notes.tags),
         "note": notes.note,
         "trend_of": status.get("trend_of") or None,

@@ -6,7 +6,7 @@ Frames hold text of untrusted runs as it is: whoever shows it escapes it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store.catalogue import run_rows
+from dynlora.store.kinds import TRAIN
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import FloatArray, IntArray, SignalRow
 from dynlora.store.summary import run_summary
@@ -29,7 +30,7 @@ Folder = str | os.PathLike[str]
 RUN_COLUMNS = (
     "id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "created", "folder",
     "error", "reason", "heartbeat_age_s", "stalled_s", "other_host", "fidelity", "best", "params", "time", "metric",
-    "config", "tags", "note", "trend_of", "trend",
+    "config", "tags", "note", "trend_of", "trend", "kind",
 )  # fmt: skip
 
 
@@ -54,9 +55,15 @@ class HeatMap:
     unit: str
 
 
-def list_runs(runs_dirs: Folder | Iterable[Folder]) -> pd.DataFrame:
-    """Return one row per run, newest first, with the columns `RUN_COLUMNS`; `created` in seconds since the epoch."""
-    return pd.DataFrame(run_rows(runs_dirs), columns=list(RUN_COLUMNS)).astype({"seed": "Int64", "step": "Int64"})
+def list_runs(runs_dirs: Folder | Iterable[Folder], kinds: Collection[str] | None = (TRAIN,)) -> pd.DataFrame:
+    """Return one row per run, newest first, with the columns `RUN_COLUMNS`; `created` in seconds since the epoch.
+
+    Args:
+        runs_dirs: folders of runs.
+        kinds: of the runs to return, keys of `kinds.KINDS`; None for all.
+    """
+    rows = [row for row in run_rows(runs_dirs) if kinds is None or row["kind"] in kinds]
+    return pd.DataFrame(rows, columns=list(RUN_COLUMNS)).astype({"seed": "Int64", "step": "Int64"})
 
 
 def version_key(folder: Folder) -> tuple[int, int, str, int]:

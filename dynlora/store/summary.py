@@ -7,22 +7,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dynlora.store.kinds import kind_of
 from dynlora.store.meta import config, counts, moment, numbers, table, text, whole
 from dynlora.store.origin import origin_of
 from dynlora.store.reader import RunReader
+from dynlora.store.rows import Status
 
 
 def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a run as plain JSON values (NaN and infinities as null).
 
-    Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
-    best (with `rows` where these are a sample), params, ranks by module, time, config; then evaluated (`rows` of the
-    last evaluation, `of` all held-out rows), scaling by module, created (seconds since the epoch), fidelity,
-    own_signals (what the method records beside the usual), metric (the one that decides), labels (names of the
-    classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans, or null), data_size,
-    data_warnings, data_repairs (what was done to the rows), origin (of a run that starts from an adapter: run, name,
-    which, step, parameters, of, share; else null), machine, checkpoint_step (what a hard end falls back to),
-    error, stalled_s, heartbeat_age_s, other_host, folder.
+    Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps,
+    metrics of the last evaluation, best (with `rows` where these are a sample), params, ranks by module, time,
+    config; then kind (train, decode or recycle), evaluated (`rows` of the last evaluation, `of` all held-out rows), scaling by module, created
+    (seconds since the epoch), fidelity, own_signals (what the method records beside the usual), metric (the one that
+    decides), labels (names of the classes), task, peft_task_type, task_facts, planned_events (reallocations the
+    schedule plans, or null), data_size, data_warnings, data_repairs (what was done to the rows), origin (of a run
+    that starts from an adapter: run, name, which, step, parameters, of, share; else null), machine, checkpoint_step
+    (what a hard end falls back to), results (what a decode or a recycle found; empty for a training), error,
+    stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -48,6 +51,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "ranks": ranks,
         "time": numbers(meta.get("time")),
         "config": config(meta.get("config")),
+        "kind": kind_of(meta),
         "evaluated": counts(meta.get("evaluated")),
         "scaling": numbers(meta.get("scaling")),
         "created": moment(meta.get("created")),
@@ -65,12 +69,16 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "origin": origin_of(meta.get("origin")),
         "machine": table(meta.get("machine")),
         "checkpoint_step": whole(meta.get("checkpoint_step")),
-        "error": status.error,
-        "stalled_s": status.stalled_s,
-        "heartbeat_age_s": status.heartbeat_age_s,
-        "other_host": status.other_host,
+        "results": table(meta.get(f"{kind_of(meta)}_results")),
+        **_standing(status),
         "folder": str(path),
     }
+
+
+def _standing(status: Status) -> dict[str, Any]:
+    """Return what a status says beside its name and step."""
+    names = ("error", "stalled_s", "heartbeat_age_s", "other_host")
+    return {name: getattr(status, name) for name in names}
 
 
 def planned(value: Any) -> int | None:

@@ -9,6 +9,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import as_made
 from dynlora.errors import ConfigError
 from dynlora.renamed_settings import gone_values
+from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.meta import table
 from dynlora.store.writer import RunWriter
 
@@ -44,11 +45,13 @@ def check_resumable(run_id: str, status: Any, force: bool) -> None:
 
 
 def check_own(run_id: str, meta: Mapping[str, Any]) -> None:
-    """Refuse to continue a run that another program trained, and that was only recorded or imported.
+    """Refuse to train a run of another kind, and one that another program trained and that was only recorded.
 
     Raises:
         ConfigError: one sentence that says what to do instead.
     """
+    if (kind := kind_of(meta)) != TRAIN:
+        raise ConfigError(f"resume {run_id}: is a {kind} run and not trained; use `dynlora resume {run_id}`")
     if meta.get("imported"):
         by = meta.get("recorded_by")
         raise ConfigError(f"resume {run_id}: the run was imported from {by!s:.40}; continue it where it was trained")

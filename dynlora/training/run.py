@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +28,14 @@ from dynlora.jobs.start_files import kept_start
 from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
 from dynlora.store.copied import check_can_resume
 from dynlora.store.meta import table, whole
-from dynlora.store.process import this_process
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
-from dynlora.store.stop_request import forget_stop, request_stop, stop_requested
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
 from dynlora.training.explained import explained
+from dynlora.training.folder_work import Outcome, RunFailedError, reason, stop_of
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import PlannedRun, planned, trainer_check
 from dynlora.training.progress_stream import QuietStream
@@ -54,25 +50,13 @@ from dynlora.training.resumable import (
 from dynlora.training.stop_signal import StopRequest
 from dynlora.training.system_stats import Readings
 
+__all__ = ["Outcome", "RunFailedError", "resume", "train", "train_planned"]
+
 logger = logging.getLogger(__name__)
 
 
 Load = Callable[[Recorder], Inputs]
 """Loads what a run is made of, and tells the recorder what happens meanwhile."""
-
-
-class RunFailedError(DynloraError):
-    """A run ended in an error."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: finished, stopped or failed, the signal that stopped it (0 for none), and where it lies."""
-
-    folder: Path
-    state: str
-    signal: int = 0
-    error: str | None = None
 
 
 def train(
@@ -199,7 +183,7 @@ def _run(
     with (
         tracker_process(folder) as trackers,
         RunWriter.open(folder, resume_from=resume_from) as writer,
-        _stop_of(folder) as stop,
+        stop_of(folder) as stop,
     ):
         if state is not None:
             writer.event(state["step"], "resume", [], {"step": state["step"]})
@@ -215,9 +199,9 @@ def _run(
         except BaseException as error:
             if not isinstance(error.__cause__ or error, DynloraError):
                 logger.exception("the run failed")
-            writer.finish("failed", _reason(error))
+            writer.finish("failed", reason(error))
             if isinstance(error, Exception) and inputs is not None:
-                return Outcome(folder, "failed", error=_reason(error))
+                return Outcome(folder, "failed", error=reason(error))
             raise
         writer.finish(outcome.state)
     return outcome
@@ -230,18 +214,6 @@ def _describe(writer: RunWriter, inputs: Inputs, accelerator: Accelerator) -> No
         writer.log("info", repair)
     for warning in inputs.data.warnings:
         writer.log("warning", warning)
-
-
-@contextmanager
-def _stop_of(folder: Path) -> Iterator[StopRequest]:
-    """Remember a stop of the run that this process trains, and make it visible to others, inside the block."""
-    me = this_process()
-    try:
-        asked = partial(stop_requested, folder, me.pid, me.start)
-        with StopRequest(folder.name, lambda: request_stop(folder, me.pid, me.start), asked) as stop:
-            yield stop
-    finally:
-        forget_stop(folder)
 
 
 def _train_in(
@@ -308,9 +280,3 @@ def _after_step(bar: Any, readings: Readings, trackers: TrackerProcess, trainer:
         shown[metric] = f"{trainer.metrics[metric]:.3f}"
     bar.set_postfix(shown, refresh=False)
     bar.update(1)
-
-
-def _reason(error: BaseException) -> str:
-    """Return why a run failed, in a line."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return text if isinstance(error, DynloraError) else f"{type(error).__name__}: {text}"[:500]

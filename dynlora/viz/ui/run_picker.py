@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.jobs import warm
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
+from dynlora.store.kinds import DECODE, RECYCLE, TRAIN
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.run_summary import ACTIVE, format_strategy
 from dynlora.viz.kit.status import STATUS_WORDS
@@ -32,6 +33,9 @@ RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
 READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
 MOST_TRIED = 30
 """Newest runs that are looked at for one that suits a page."""
+
+PAGES: Mapping[str, str] = {TRAIN: "pages/run.py", DECODE: "pages/decode.py", RECYCLE: "pages/recycle.py"}
+"""The page that shows a run, by its kind."""
 
 UNLOCKED = "unlocked"
 """Key of the session that has given the token."""
@@ -90,9 +94,13 @@ def runs_roots() -> list[Path]:
     return [runs_dir()] if samples == runs_dir() else [runs_dir(), samples]
 
 
-def list_all() -> pd.DataFrame:
-    """Return all runs, newest first, own ones before samples; column `is_own` is added."""
-    runs = queries.list_runs(runs_roots())
+def list_all(kinds: Collection[str] | None = (TRAIN,)) -> pd.DataFrame:
+    """Return all runs, newest first, own ones before samples; column `is_own` is added.
+
+    Args:
+        kinds: of the runs to return, keys of `kinds.KINDS`; None for all.
+    """
+    runs = queries.list_runs(runs_roots(), kinds)
     root = str(runs_dir())
     runs["is_own"] = [os.path.dirname(folder) == root for folder in runs["folder"]]
     return runs.sort_values("is_own", ascending=False, kind="stable").drop_duplicates("id").reset_index(drop=True)
@@ -161,6 +169,7 @@ def pick_run(
     label: str = "Run",
     without: Callable[[], None] | None = None,
     suits: Callable[[Path], bool] | None = None,
+    kind: str = TRAIN,
 ) -> Chosen:
     """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
 
@@ -169,14 +178,17 @@ def pick_run(
         without: draws what the page can do without any run.
         suits: says whether the page has something to show of the run in a folder: the newest that does comes first
             where neither the address nor this session names one.
+        kind: of the runs that the page shows; a link to one of another kind leads to the page of that kind.
     """
-    runs = list_all()
+    runs = list_all((kind,))
     if runs.empty:
         empty_store(without)
     words = run_labels(runs)
-    remembered = st.session_state.get("last_run")
+    remembered = st.session_state.get(_last(kind))
     wanted = st.query_params.get("run") or (remembered if remembered in words else _first(runs, suits))
     chosen, problem = _opened(wanted)
+    if chosen is not None and problem is None:
+        _lead_to_its_page(chosen, kind)
     if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
     put("address-run", chosen.id if chosen else None)
@@ -186,8 +198,23 @@ def pick_run(
     )  # fmt: skip
     if chosen is None or problem is not None:
         cannot_open(problem)
-    st.session_state["last_run"] = chosen.id
+    st.session_state[_last(kind)] = chosen.id
     return chosen
+
+
+def _last(kind: str) -> str:
+    """Return the key of the session's state that holds the last run of a kind."""
+    return "last_run" if kind == TRAIN else f"last_{kind}"
+
+
+def _lead_to_its_page(run: Chosen, kind: str) -> None:
+    """Open the page of a run's kind where it is not the kind that this page shows."""
+    found = queries.run_summary(run.folder)["kind"]
+    if found == kind:
+        return
+    if found not in PAGES:
+        cannot_open(CorruptRunError(f"run {run.id}: this version does not know its kind; open it with a newer one"))
+    st.switch_page(PAGES[found], query_params={"run": run.id})
 
 
 def _first(runs: pd.DataFrame, suits: Callable[[Path], bool] | None) -> str:

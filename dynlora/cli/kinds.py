@@ -1,0 +1,34 @@
+"""Runs of other kinds than training: which code continues them. It is imported when it is needed: it loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dynlora.errors import ConfigError
+from dynlora.store.kinds import DECODE, RECYCLE, TRAIN, kind_of
+from dynlora.store.reader import RunReader
+from dynlora.store.schema import run_folder
+
+RUNNERS: Mapping[str, str] = {DECODE: "dynlora.decoding.run", RECYCLE: "dynlora.recycling.run"}
+"""Module of each kind whose `resume(folder, force, progress)` starts or continues a run and returns its outcome."""
+
+
+def resumed_other(runs_dir: Path, run_id: str, *, force: bool, progress: bool) -> Any:
+    """Start or continue a run that is no training and return its `Outcome`; None for a training.
+
+    Raises:
+        ConfigError: when this version does not know the kind.
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+    """
+    folder = run_folder(runs_dir, run_id)
+    with RunReader(folder) as reader:
+        kind = kind_of(reader.meta(("kind",)))
+    if kind == TRAIN:
+        return None
+    if kind not in RUNNERS:
+        raise ConfigError(f"resume {run_id}: this version does not know its kind; continue it with a newer one")
+    return import_module(RUNNERS[kind]).resume(folder, force=force, progress=progress)

@@ -1,0 +1,93 @@
+"""Runs that the settings of another run name: by id in the runs folder, or by the path of their folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynlora.errors import ConfigError, RunNotFoundError
+from dynlora.store.kinds import TRAIN, kind_of
+from dynlora.store.meta import config, text
+from dynlora.store.reader import RunReader
+from dynlora.store.schema import DB_NAME, run_folder
+
+ADAPTERS = ("adapter", "checkpoint")
+"""Folders of a run of which one holds what it trained."""
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A trained run that another one uses.
+
+    Attributes:
+        role: what it is used as, for messages: draft, target, reward or teacher.
+        id: of the run.
+        folder: its folder.
+        meta: what its store keeps of it.
+        status: derived, see `store.rows.Status`.
+    """
+
+    role: str
+    id: str
+    folder: Path
+    meta: dict[str, Any]
+    status: str
+
+    @property
+    def name(self) -> str:
+        """Its display name."""
+        return text(self.meta.get("name")) or self.id
+
+    @property
+    def task(self) -> str | None:
+        """Name of its task; None where none is known."""
+        return text(self.meta.get("task"))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its settings, every section an object."""
+        return config(self.meta.get("config"))
+
+
+def find_run_folder(role: str, source: str, runs_dir: Path) -> Path:
+    """Return the folder of a run that is named by its id or by the path of its folder.
+
+    Raises:
+        ConfigError: when neither names a run.
+    """
+    if source == Path(source).name:
+        try:
+            return run_folder(runs_dir, source)
+        except (ConfigError, RunNotFoundError):
+            pass
+    path = Path(os.path.abspath(Path(source).expanduser()))
+    if (path / DB_NAME).is_file():
+        return path
+    raise ConfigError(f"{role} {source[:80]}: there is no such run in {runs_dir}; `dynlora runs` lists their ids")
+
+
+def named_run(role: str, source: str, runs_dir: Path) -> NamedRun:
+    """Return a trained run that can be used.
+
+    Args:
+        role: what it is to be used as, for messages.
+        source: its id, or the path of its folder.
+        runs_dir: where ids are looked for.
+
+    Raises:
+        ConfigError: when there is no such run, it is no training, or it kept no adapter.
+        CorruptRunError: when it cannot be read.
+    """
+    folder = find_run_folder(role, source, runs_dir)
+    with RunReader(folder) as reader:
+        found = NamedRun(role, folder.name, folder, reader.meta(), reader.status().status)
+    kind = kind_of(found.meta)
+    if kind != TRAIN:
+        raise ConfigError(f"{role} {found.id}: is a {kind} run; give a run that trained an adapter")
+    if not any((folder / name).is_dir() for name in ADAPTERS):
+        raise ConfigError(
+            f"{role} {found.id}: is {found.status} and kept no adapter; give a run that has one, or train it first"
+        )
+    return found

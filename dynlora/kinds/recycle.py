@@ -1,0 +1,129 @@
+"""Settings of a recycle: finished runs teach a meta-LoRA that needs a few examples of a new task and no training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from dynlora.config import GENERATIVE, Name
+from dynlora.errors import ConfigError
+from dynlora.kinds.named_runs import NamedRun, named_run
+from dynlora.kinds.settings import KindSettings
+from dynlora.store.meta import section, text
+
+
+class RecycleSettings(KindSettings):
+    """Which runs teach, how many inputs are made of them, and which episodes the meta-LoRA learns from."""
+
+    kind: ClassVar[str] = "recycle"
+    method: ClassVar[str] = "lora_recycle"
+    fidelity: ClassVar[str] = "code"
+
+    teachers: tuple[Name, ...] = Field(
+        ..., min_length=1, max_length=500, description="Finished runs that teach: their ids, or their folders."
+    )
+    ways: int = Field(5, ge=2, le=100, description="Classes of an episode.")
+    shots: tuple[int, ...] = Field((1, 5), min_length=1, max_length=10, description="Examples per class.")
+    queries: int = Field(15, ge=1, le=100, description="Questions per class of an episode.")
+    episodes: int = Field(500, ge=0, le=1_000_000, description="Episodes that the meta-LoRA learns from.")
+    iterations: int = Field(200, ge=1, le=100_000, description="Steps of the inversion of each class.")
+    inputs: int = Field(16, ge=2, le=1000, description="Synthetic inputs made per class.")
+    tokens: int = Field(24, ge=4, le=512, description="Tokens of a synthetic input.")
+    drop: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of the tokens, those of least use, dropped after a quarter of the inversion.",
+    )
+    rank: int = Field(4, ge=1, le=1024, description="Rank of the meta-LoRA.")
+    lora_alpha: float = Field(8.0, gt=0, le=1e6, description="Scale of the meta-LoRA times its rank.")
+    lr: float = Field(1e-3, gt=0, le=1, description="Learning rate of the meta-LoRA.")
+    inversion_lr: float = Field(0.1, gt=0, le=10, description="Learning rate of the synthetic inputs.")
+    test: Name | None = Field(
+        None,
+        description="File of a task that nobody trained, with columns text and label; empty: held-out examples of the "
+        "teachers' own data.",
+    )  # fmt: skip
+    test_episodes: int = Field(200, ge=1, le=100_000, description="Episodes of the test.")
+    noise: bool = Field(False, description="Also learn from random inputs with the same labels, as a control.")
+
+    @field_validator("shots")
+    @classmethod
+    def _some_shots(cls, shots: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 1 <= number <= 100 for number in shots):
+            raise ValueError(f"shots {', '.join(map(str, shots))}: each must be 1 to 100 examples per class")
+        return tuple(sorted(set(shots)))
+
+    def runs(self, runs_dir: Path) -> list[NamedRun]:
+        """Return the teachers, each once.
+
+        Raises:
+            DynloraError: when one is not there or cannot teach.
+        """
+        found = [named_run("teacher", source, runs_dir) for source in dict.fromkeys(self.teachers)]
+        for run in found:
+            check_teacher(run)
+        return found
+
+    def check(self, runs_dir: Path) -> None:
+        """Refuse teachers that are not there, have one class or other models, and too few classes together."""
+        found = self.runs(runs_dir)
+        models = {base_of(run): run for run in found}
+        if len(models) > 1:
+            one, other = list(models)[:2]
+            raise ConfigError(
+                f"teacher {models[other].id}: adapts {other}, and {models[one].id} adapts {one}; give teachers of one "
+                "base model"
+            )
+        if all(run.task in GENERATIVE for run in found):
+            return
+        classes = sum(len(classes_of(run)) for run in found)
+        if classes < self.ways:
+            raise ConfigError(
+                f"ways {self.ways}: the teachers have {classes} classes together; give fewer ways or more teachers"
+            )
+
+    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
+        """Return the base model of the teachers, and what they learned from."""
+        found = self.runs(runs_dir)
+        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in found)
+        return base_of(found[0]), ", ".join(name for name in sources if name)[:200]
+
+    def steps(self, runs_dir: Path) -> int:
+        """Return the iterations of all inversions, and the episodes after them."""
+        classes = sum(max(1, len(classes_of(run))) for run in self.runs(runs_dir))
+        return classes * self.iterations + self.episodes
+
+    def title(self) -> str:
+        """Return the display name, or a description when none was given."""
+        return self.name or f"Meta-LoRA of {len(set(self.teachers))} runs, seed {self.seed}"
+
+
+def base_of(run: NamedRun) -> str:
+    """Return the name of the model that a run adapts."""
+    return text(section(run.config, "model").get("name")) or text(run.meta.get("model")) or ""
+
+
+def classes_of(run: NamedRun) -> list[str]:
+    """Return the names of the classes that a run knows."""
+    labels = run.meta.get("labels")
+    return [str(label) for label in labels] if isinstance(labels, list) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def check_teacher(run: NamedRun) -> None:
+    """Refuse a run that cannot teach.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    if run.status not in ("finished", "stopped"):
+        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
+    if run.task in GENERATIVE:
+        return
+    if run.task != "classification":
+        raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")
+    if len(classes_of(run)) < 2:
+        raise ConfigError(f"teacher {run.id}: knows {len(classes_of(run))} class; give a run with two classes or more")

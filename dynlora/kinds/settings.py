@@ -1,0 +1,105 @@
+"""Settings of a run that is no training: what every such kind has in common, YAML in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, ValidationError
+
+from dynlora.config import Name, Section
+from dynlora.config_files import read_yaml, yaml_text
+from dynlora.errors import ConfigError, explain, refuse_booleans
+
+
+class KindSettings(Section):
+    """Settings of one kind of run; a subclass adds its own.
+
+    Attributes:
+        kind: the kind, a key of `store.kinds.KINDS`.
+        method: what the list of runs shows as the strategy.
+        fidelity: how close it is to its paper: code, description or reconstruction.
+    """
+
+    kind: ClassVar[str]
+    method: ClassVar[str]
+    fidelity: ClassVar[str]
+
+    name: Name | None = Field(None, description="Display name; empty: a description.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check plain values and return the settings.
+
+        Raises:
+            ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
+        """
+        given = {key: value for key, value in values.items() if key != "kind"}
+        refuse_booleans(given, cls)
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from None
+
+    @classmethod
+    def of_run(cls, folder: Path) -> Self:
+        """Return the settings that a run was made with.
+
+        Raises:
+            ConfigError: when config.yaml is a link, cannot be read, is of another kind, or a value breaks a rule.
+        """
+        path = folder / "config.yaml"
+        if path.is_symlink():
+            raise ConfigError(f"run {folder.name}: config.yaml is a link; replace it by the file itself")
+        values = read_yaml(path)
+        if values.get("kind") != cls.kind:
+            raise ConfigError(f"run {folder.name}: config.yaml is not that of a {cls.kind} run; restore the file")
+        return cls.parse(values)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings as plain values, the kind first."""
+        return {"kind": self.kind, **self.model_dump(mode="json")}
+
+    def to_yaml(self) -> str:
+        """Return the settings as YAML that `of_run` reads back to an equal object."""
+        return yaml_text(self.plain())
+
+    def title(self) -> str:
+        """Return the display name, or a description when none was given."""
+        return self.name or f"{self.method}, seed {self.seed}"
+
+    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
+        """Return the names of model and data that the list of runs shows.
+
+        Args:
+            runs_dir: where the runs that the settings name are looked for.
+        """
+        raise NotImplementedError
+
+    def steps(self, runs_dir: Path) -> int:
+        """Return how many steps the run has, as far as the settings say; the run corrects it once it knows."""
+        raise NotImplementedError
+
+    def check(self, runs_dir: Path) -> None:
+        """Refuse what can be refused without torch, such as a run that is not there.
+
+        Raises:
+            DynloraError: one sentence that says what to do instead.
+        """
+        raise NotImplementedError
+
+    def meta(self, runs_dir: Path) -> dict[str, Any]:
+        """Return what the store keeps of a run before it starts."""
+        model, data = self.model_and_data(runs_dir)
+        return {
+            "kind": self.kind,
+            "name": self.title(),
+            "strategy": self.method,
+            "fidelity": self.fidelity,
+            "model": model,
+            "data": data,
+            "seed": self.seed,
+            "config": {"seed": self.seed, "model": {"name": model}, self.kind: self.model_dump(mode="json")},
+        }

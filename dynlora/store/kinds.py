@@ -1,0 +1,23 @@
+"""What a run folder holds: a training, a decode or a recycle. All kinds have one format, one reader and one queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TRAIN, DECODE, RECYCLE, OTHER = "train", "decode", "recycle", "other"
+
+KINDS: Mapping[str, str] = {
+    TRAIN: "adapters trained on data",
+    DECODE: "texts that a draft and a target wrote together (reward-guided speculative decoding)",
+    RECYCLE: "a meta-LoRA made of finished runs (LoRA Recycle)",
+}
+"""Every kind, and what its folder records. The meta key `kind` names it; a run without one is a training."""
+
+
+def kind_of(meta: Mapping[str, Any]) -> str:
+    """Return the kind of a run from its meta; `other` for one that this version does not know."""
+    found = meta.get("kind")
+    if found is None:
+        return TRAIN
+    return found if isinstance(found, str) and found in KINDS else OTHER

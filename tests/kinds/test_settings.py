@@ -1,0 +1,118 @@
+"""Settings of decodes and recycles: YAML in and out, and what is refused without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynlora.errors import ConfigError
+from dynlora.jobs import kinds as jobs
+from dynlora.jobs import launch
+from dynlora.jobs.queue import read_status
+from dynlora.kinds.decode import DecodeSettings
+from dynlora.kinds.recycle import RecycleSettings
+from dynlora.store.kinds import DECODE
+from dynlora.store.summary import run_summary
+from dynlora.store.writer import RunWriter
+
+
+def trained(runs_dir: Path, *, task: str = "causal_lm", model: str = "smollm2-135m", **meta: object) -> str:
+    """Return the id of a run that says it learned a task and kept an adapter."""
+    facts = {"name": task, "task": task, "model": model, "data": "arithmetic", "config": {"model": {"name": model}}}
+    folder = RunWriter.create(runs_dir, config_yaml="", meta={**facts, **meta}, max_steps=4)
+    with RunWriter.open(folder, resume_from=None) as writer:
+        writer.finish("finished")
+    (folder / "adapter").mkdir()
+    return folder.name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DecodeSettings(draft="a", target="b", reward="oracle", values=(0.1, 0.9), control=(0.5,), limit=20),
+        RecycleSettings(teachers=("a", "b"), shots=(5, 1), test="rows.csv"),
+    ],
+)
+def test_settings_are_read_back_from_the_folder_as_they_were(
+    settings: DecodeSettings | RecycleSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(settings.to_yaml(), "utf-8")
+    assert type(settings).of_run(tmp_path) == settings
+
+
+def test_a_config_of_another_kind_and_a_link_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("kind: recycle\nteachers: [a]\n", "utf-8")
+    with pytest.raises(ConfigError, match="not that of a decode run"):
+        DecodeSettings.of_run(tmp_path)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "config.yaml").symlink_to(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match=r"config\.yaml is a link"):
+        RecycleSettings.of_run(tmp_path / "linked")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"draft": "a", "target": "b", "values": [float("nan")]}, "finite|no number"),
+        ({"draft": "a", "target": "b", "values": []}, "values"),
+        ({"draft": "a", "target": "b", "treshold": 1}, "treshold=1: unknown key"),
+        ({"draft": "a", "target": "b", "limit": 0}, "limit=0: must be at least 1"),
+        ({"draft": "a", "target": "b", "accept": "maybe"}, "accept=maybe: must be one of"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DecodeSettings.parse(values)
+
+
+def test_a_decode_refuses_runs_that_cannot_take_their_role(tmp_path: Path) -> None:
+    writer, judge = trained(tmp_path), trained(tmp_path, task="classification", labels=["wrong", "right"])
+    DecodeSettings(draft=writer, target=writer, reward=judge).check(tmp_path)
+    with pytest.raises(ConfigError, match=f"draft {judge}: learned classification and cannot write"):
+        DecodeSettings(draft=judge, target=writer).check(tmp_path)
+    with pytest.raises(ConfigError, match=f"reward {writer}: learned causal_lm; give a run that classifies"):
+        DecodeSettings(draft=writer, target=writer, reward=writer).check(tmp_path)
+    with pytest.raises(ConfigError, match="target nowhere: there is no such run"):
+        DecodeSettings(draft=writer, target="nowhere").check(tmp_path)
+    (tmp_path / writer / "adapter").rmdir()
+    with pytest.raises(ConfigError, match="is finished and kept no adapter"):
+        DecodeSettings(draft=writer, target=writer).check(tmp_path)
+
+
+def test_a_run_is_found_by_the_path_of_its_folder_too(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "samples"
+    writer = elsewhere / trained(elsewhere)
+    DecodeSettings(draft=str(writer), target=str(writer)).check(tmp_path / "runs")
+
+
+def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
+    one = trained(tmp_path, task="classification", model="minilm", labels=["a", "b"])
+    two = trained(tmp_path, task="classification", model="minilm", labels=["c", "d", "e"])
+    other = trained(tmp_path, task="classification", model="bert", labels=["a", "b"])
+    single = trained(tmp_path, task="classification", model="minilm", labels=["a"])
+    settings = RecycleSettings(teachers=(one, two), iterations=10, episodes=7)
+    settings.check(tmp_path)
+    assert settings.steps(tmp_path) == 5 * 10 + 7
+    with pytest.raises(ConfigError, match="ways 5: the teachers have 2 classes together"):
+        RecycleSettings(teachers=(one,)).check(tmp_path)
+    with pytest.raises(ConfigError, match="teachers of one base model"):
+        RecycleSettings(teachers=(one, other), ways=2).check(tmp_path)
+    with pytest.raises(ConfigError, match="knows 1 class"):
+        RecycleSettings(teachers=(one, single), ways=2).check(tmp_path)
+
+
+def test_a_run_of_a_kind_is_made_once_under_its_key_and_can_be_stopped_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "wake", lambda root: None)  # nothing is to start here
+    writer = trained(tmp_path)
+    settings = DecodeSettings(draft=writer, target=writer, limit=3)
+    handle = jobs.enqueue(settings, tmp_path, key="once")
+    assert jobs.enqueue(settings, tmp_path, key="once") == handle
+    summary = run_summary(handle.folder)
+    assert (summary["kind"], summary["strategy"], summary["model"]) == (DECODE, "rsd", "smollm2-135m")
+    assert (summary["status"], summary["max_steps"]) == ("queued", 9)
+    assert DecodeSettings.of_run(handle.folder) == settings
+    launch.stop(tmp_path, handle.id)
+    assert read_status(handle.folder).status == "stopped"
