@@ -17,15 +17,15 @@ from dynlora.store.rows import Status
 def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a run as plain JSON values (NaN and infinities as null).
 
-    Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps,
-    metrics of the last evaluation, best (with `rows` where these are a sample), params, ranks by module, time,
-    config; then kind (train, decode or recycle), evaluated (`rows` of the last evaluation, `of` all held-out rows), scaling by module, created
-    (seconds since the epoch), fidelity, own_signals (what the method records beside the usual), metric (the one that
-    decides), labels (names of the classes), task, peft_task_type, task_facts, planned_events (reallocations the
-    schedule plans, or null), data_size, data_warnings, data_repairs (what was done to the rows), origin (of a run
-    that starts from an adapter: run, name, which, step, parameters, of, share; else null), machine, checkpoint_step
-    (what a hard end falls back to), results (what a decode or a recycle found; empty for a training), error,
-    stalled_s, heartbeat_age_s, other_host, folder.
+    Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
+    best (with `rows` where these are a sample), params, ranks by module, time, config; then kind (train, decode or
+    recycle), evaluated (`rows` of the last evaluation, `of` all held-out rows), scaling by module, created (seconds
+    since the epoch), fidelity, own_signals (what the method records beside the usual), metric (the one that decides),
+    labels (names of the classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans,
+    or null), data_size, data_warnings, data_repairs (what was done to the rows), origin (of a run that starts from an
+    adapter: run, name, which, step, parameters, of, share; else null), machine, checkpoint_step (what a hard end
+    falls back to), results (what a decode or a recycle found; empty for a training), error, stalled_s,
+    heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
