@@ -19,6 +19,7 @@ PAGES = {
         st.Page("pages/shrink.py", title="Shrink", icon=":material/compress:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
+        st.Page("pages/decode.py", title="Decode", icon=":material/edit_note:"),
     ],
     "Learn": [
         st.Page("pages/tour.py", title="Tour", icon=":material/school:"),

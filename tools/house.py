@@ -82,6 +82,7 @@ RULES: dict[str, str] = {
     "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
+    "viz/decode": f"{_FEATURE} jobs kinds",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "

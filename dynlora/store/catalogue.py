@@ -23,7 +23,7 @@ from dynlora.store.row_cache import Facts, KeptRows
 
 KEYS = (
     "name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity", "metric",
-    "config", "kind",
+    "config", "kind", "task",
 )  # fmt: skip
 """Meta keys that a row of the list shows."""
 
@@ -151,6 +151,7 @@ def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) ->
         "time": store_meta.numbers(meta.get("time")),
         "config": store_meta.config(meta.get("config")),
         "kind": kind_of(meta),
+        "task": store_meta.text(meta.get("task")),
         "tags": list(notes.tags),
         "note": notes.note,
         "trend_of": status.get("trend_of") or None,

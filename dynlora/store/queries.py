@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store.catalogue import run_rows
+from dynlora.store.decodes import read_decode
 from dynlora.store.kinds import TRAIN
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import FloatArray, IntArray, SignalRow
@@ -21,8 +22,8 @@ from dynlora.store.summary import run_summary
 
 __all__ = [
     "HeatMap", "events_frame", "examples_frame", "gates_by_group", "groups_frame", "heatmap", "list_runs", "logs_frame",
-    "modules_frame", "probe_gates", "rank_moves", "run_summary", "scalars_frame", "signal_at", "signal_frame",
-    "signal_long_frame", "system_frame", "version_key",
+    "modules_frame", "probe_gates", "rank_moves", "read_decode", "run_summary", "scalars_frame", "signal_at",
+    "signal_frame", "signal_long_frame", "system_frame", "version_key",
 ]  # fmt: skip
 
 Folder = str | os.PathLike[str]
@@ -30,7 +31,7 @@ Folder = str | os.PathLike[str]
 RUN_COLUMNS = (
     "id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "created", "folder",
     "error", "reason", "heartbeat_age_s", "stalled_s", "other_host", "fidelity", "best", "params", "time", "metric",
-    "config", "tags", "note", "trend_of", "trend", "kind",
+    "config", "tags", "note", "trend_of", "trend", "kind", "task",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 SUMMARY = (
     "id", "name", "status", "strategy", "fidelity", "model", "data", "metric", "seed", "step", "max_steps", "note",
-    "error", "kind",
+    "error", "kind", "task",
 )  # fmt: skip
 """Fields of the row itself."""
 

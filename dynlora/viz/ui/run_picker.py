@@ -180,6 +180,7 @@ def pick_run(
             where neither the address nor this session names one.
         kind: of the runs that the page shows; a link to one of another kind leads to the page of that kind.
     """
+    _lead_to_its_page(kind)
     runs = list_all((kind,))
     if runs.empty:
         empty_store(without)
@@ -187,8 +188,6 @@ def pick_run(
     remembered = st.session_state.get(_last(kind))
     wanted = st.query_params.get("run") or (remembered if remembered in words else _first(runs, suits))
     chosen, problem = _opened(wanted)
-    if chosen is not None and problem is None:
-        _lead_to_its_page(chosen, kind)
     if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
     put("address-run", chosen.id if chosen else None)
@@ -207,14 +206,17 @@ def _last(kind: str) -> str:
     return "last_run" if kind == TRAIN else f"last_{kind}"
 
 
-def _lead_to_its_page(run: Chosen, kind: str) -> None:
-    """Open the page of a run's kind where it is not the kind that this page shows."""
-    found = queries.run_summary(run.folder)["kind"]
+def _lead_to_its_page(kind: str) -> None:
+    """Open the page of the kind that the run in the address is of, where it is not the kind that this page shows."""
+    chosen, problem = _opened(st.query_params.get("run") or "")
+    if chosen is None or problem is not None:
+        return
+    found = queries.run_summary(chosen.folder)["kind"]
     if found == kind:
         return
     if found not in PAGES:
-        cannot_open(CorruptRunError(f"run {run.id}: this version does not know its kind; open it with a newer one"))
-    st.switch_page(PAGES[found], query_params={"run": run.id})
+        cannot_open(CorruptRunError(f"run {chosen.id}: this version does not know its kind; open it with a newer one"))
+    st.switch_page(PAGES[found], query_params={"run": chosen.id})
 
 
 def _first(runs: pd.DataFrame, suits: Callable[[Path], bool] | None) -> str:

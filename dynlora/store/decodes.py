@@ -1,0 +1,223 @@
+"""What a decode recorded: who wrote each step of each solution, what the reward said, and what it took.
+
+As little trusted as the rest of a run: a value of another kind counts as one that was never written, and a solution
+that does not say which problem it solves is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from dynlora.store.jsontext import MAX_WHOLE
+from dynlora.store.meta import is_number, table, text
+from dynlora.store.reader import RunReader
+from dynlora.store.rows import Event
+
+DRAFT, TARGET = "draft", "target"
+SOLVED = "problem"
+"""Kind of the event that a solution is."""
+
+MAX_POINTS, MAX_STEPS, MAX_TEXT = 256, 1_000, 20_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """A way of decoding: a rule with its value, or one of the writers alone.
+
+    Attributes:
+        key: in the record.
+        accept: threshold, constant, clip or sigmoid; draft or target for one writer alone.
+        value: of the rule; None for one writer alone.
+    """
+
+    key: str
+    accept: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a solution.
+
+    Attributes:
+        by: who wrote what is kept: draft or target.
+        text: what is kept.
+        tokens: of it.
+        reward: of the draft's step; None where it was not judged.
+        accepted: whether the draft's step was kept; None where one writer is alone.
+        discarded: the draft's step, where it was not kept.
+    """
+
+    by: str
+    text: str
+    tokens: int
+    reward: float | None
+    accepted: bool | None
+    discarded: str | None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A problem solved at a point.
+
+    Attributes:
+        point: its key.
+        problem: number of the problem, from 0.
+        question, reference, answer: texts; empty where unknown.
+        right: whether the answer is right; None where that is not known.
+        ended: end, tokens or steps.
+        steps: in order.
+        draft_kept, draft_discarded, target: tokens decoded.
+        prefilled: tokens read, by role.
+        flops: of the decoded tokens.
+        flops_with_prefill: of the tokens read too.
+        seconds: of a clock.
+    """
+
+    point: str
+    problem: int
+    question: str
+    reference: str
+    answer: str
+    right: bool | None
+    ended: str
+    steps: tuple[Step, ...]
+    draft_kept: int
+    draft_discarded: int
+    target: int
+    prefilled: Mapping[str, int]
+    flops: float
+    flops_with_prefill: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NestedRank:
+    """How often the adapter cut to a rank chooses the word that the whole one chooses.
+
+    Attributes:
+        rank: largest of a module.
+        share: of the parameters, 0 to 1.
+        agreement: share of the tokens, 0 to 1.
+    """
+
+    rank: int
+    share: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Decode:
+    """All that a decode recorded.
+
+    Attributes:
+        points: in the order of the decode.
+        roles: what is known of draft, target and reward: run, name, model, layers, parameters, kind.
+        problems: how many each point is to solve.
+        step_string: ends a step.
+        solutions: so far, one per point and problem.
+        nested: agreement of smaller adapters; empty where it was not measured.
+    """
+
+    points: tuple[Point, ...]
+    roles: Mapping[str, Mapping[str, Any]]
+    problems: int
+    step_string: str
+    solutions: tuple[Solution, ...]
+    nested: tuple[NestedRank, ...]
+
+
+def read_decode(folder: str | os.PathLike[str]) -> Decode:
+    """Return what a decode has recorded so far.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+    """
+    with RunReader(folder) as reader:
+        meta, events = reader.meta(("decode", "nested_ranks")), reader.events(kinds=[SOLVED])
+    plan = table(meta.get("decode"))
+    points = tuple(_points(plan.get("points")))
+    known = {point.key for point in points}
+    found = {(one.point, one.problem): one for one in map(_solution, events) if one is not None and one.point in known}
+    return Decode(
+        points=points,
+        roles={role: table(value) for role, value in table(plan.get("roles")).items()},
+        problems=_count(plan.get("problems")),
+        step_string=_text(plan.get("step_string")),
+        solutions=tuple(found.values()),
+        nested=tuple(_nested(meta.get("nested_ranks"))),
+    )
+
+
+def _points(value: Any) -> list[Point]:
+    rows = [table(row) for row in _list(value)[:MAX_POINTS]]
+    return [
+        Point(_text(row.get("key")), _text(row.get("accept")), _number(row.get("value")))
+        for row in rows
+        if row.get("key")
+    ]
+
+
+def _solution(event: Event) -> Solution | None:
+    """Return the solution that an event records; None where it does not say of which problem."""
+    row = table(event.payload)
+    tokens = table(row.get("tokens"))
+    problem = row.get("problem")
+    if isinstance(problem, bool) or not isinstance(problem, int) or not 0 <= problem <= MAX_WHOLE:
+        return None
+    return Solution(
+        point=_text(row.get("point")),
+        problem=problem,
+        question=_text(row.get("question")),
+        reference=_text(row.get("reference")),
+        answer=_text(row.get("answer")),
+        right=row["right"] if isinstance(row.get("right"), bool) else None,
+        ended=_text(row.get("ended")),
+        steps=tuple(_step(table(step)) for step in _list(row.get("steps"))[:MAX_STEPS]),
+        draft_kept=_count(tokens.get("draft_kept")),
+        draft_discarded=_count(tokens.get("draft_discarded")),
+        target=_count(tokens.get("target")),
+        prefilled={str(role): _count(read) for role, read in table(row.get("prefilled")).items()},
+        flops=_number(row.get("flops")) or 0.0,
+        flops_with_prefill=_number(row.get("flops_with_prefill")) or 0.0,
+        seconds=_number(row.get("seconds")) or 0.0,
+    )
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    discarded = table(row.get("discarded"))
+    return Step(
+        by=TARGET if row.get("by") == TARGET else DRAFT,
+        text=_text(row.get("text")),
+        tokens=len(_list(row.get("ids"))),
+        reward=_number(row.get("reward")),
+        accepted=row["accepted"] if isinstance(row.get("accepted"), bool) else None,
+        discarded=_text(discarded.get("text")) if discarded else None,
+    )
+
+
+def _nested(value: Any) -> list[NestedRank]:
+    rows = [table(row) for row in _list(value)[:MAX_POINTS]]
+    found = [(_count(row.get("rank")), _number(row.get("share")), _number(row.get("agreement"))) for row in rows]
+    return [NestedRank(rank, share or 0.0, agreed) for rank, share, agreed in found if agreed is not None]
+
+
+def _list(value: Any) -> list[Any]:
+    return cast(list[Any], value) if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return (text(value) or "")[:MAX_TEXT]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if is_number(value) and abs(value) < 1e300 and math.isfinite(value) else None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_WHOLE else 0

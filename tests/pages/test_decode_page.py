@@ -1,0 +1,96 @@
+"""The Decode page: empty, with a decode, while one runs, started from its form, and reached from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dynlora.jobs import kinds
+from dynlora.kinds.decode import DecodeSettings
+from dynlora.store.summary import run_summary
+from tests.kinds.test_settings import trained
+from tests.pages.app import charts, open_page, words
+from tests.viz.decodes import written_decode
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    """Press a button and check that nothing broke."""
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception
+    return app
+
+
+def html_of(app: AppTest) -> str:
+    """Return the solution that is drawn."""
+    return next(str(one.proto.body) for one in app.get("html") if "dl-steps" in str(one.proto.body))
+
+
+def test_without_a_decode_the_page_says_what_it_is_for_and_how_to_begin(runs_dir: Path) -> None:
+    said = words(open_page("decode"))
+    assert "A cheap draft writes each step" in said
+    assert "dynlora rsd prepare" in said
+
+
+def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: Path) -> None:
+    folder = written_decode(runs_dir)
+    app = open_page("decode", run=folder.name)
+    said = words(app)
+    assert "Accuracy not significantly different from the target alone" in said
+    assert "small \\(first 15 layers\\) · target" in said
+    assert app.selectbox(key="address-point").value == "threshold=0.5"
+    assert app.selectbox(key="address-problem").value == 1, "one with a rejected step comes first"
+    assert "Rejected draft" in html_of(app)
+    assert len(charts(app)) == 4
+
+
+def test_point_problem_and_cost_are_in_the_address(runs_dir: Path) -> None:
+    folder = written_decode(runs_dir)
+    app = open_page("decode", run=folder.name, point="draft", problem="2", cost="seconds")
+    assert (app.selectbox(key="address-point").value, app.selectbox(key="address-problem").value) == ("draft", 2)
+    assert "Seconds of this machine" in words(app)
+    assert "No step was judged at this point" in words(app)
+    app.selectbox(key="address-point").set_value("threshold=0.9").run()
+    assert not app.exception
+    assert app.query_params["point"] == "threshold=0.9"
+
+
+@pytest.mark.parametrize("state", [None, "failed", "stopped"])
+def test_a_decode_that_did_not_end_well_says_so_and_shows_what_there_is(state: str | None, runs_dir: Path) -> None:
+    folder = written_decode(runs_dir, state=state)
+    assert "Conclusion" in words(open_page("decode", run=folder.name))
+
+
+def test_a_link_to_a_decode_on_another_page_leads_here(runs_dir: Path) -> None:
+    folder = written_decode(runs_dir)
+    for page in ("run", "capacity"):
+        assert "a decode\nDraft" in words(open_page(page, run=folder.name)), page
+
+
+def test_a_link_to_a_training_on_this_page_leads_to_its_page(run: Path) -> None:
+    app = open_page("decode", run=run.name)
+    assert not app.exception
+    assert not any("Decode:" in str(title.value) for title in app.title)
+
+
+def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "wake", lambda root: None)
+    draft, target = trained(runs_dir, name="small"), trained(runs_dir, name="large")
+    app = open_page("decode")
+    app.selectbox(key="decode-draft").set_value(draft).run()
+    app.selectbox(key="decode-target").set_value(target).run()
+    app.selectbox(key="decode-limit").set_value(20).run()
+    press(app, "Start decoding")
+    made = app.query_params["run"]
+    settings = DecodeSettings.of_run(runs_dir / made)
+    assert (settings.draft, settings.target, settings.limit) == (draft, target, 20)
+    summary = run_summary(runs_dir / made)
+    assert (summary["status"], summary["max_steps"]) == ("queued", settings.points * 20)
+
+
+def test_the_list_of_runs_holds_decodes_and_other_pages_do_not(run: Path, runs_dir: Path) -> None:
+    folder = written_decode(runs_dir)
+    runs = open_page("runs")
+    assert {run.name, folder.name} <= set(runs.dataframe[0].value["id"])
+    assert folder.name not in open_page("run", run=run.name).selectbox(key="address-run").options
