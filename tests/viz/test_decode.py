@@ -37,8 +37,16 @@ def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(fo
     assert said == "Accuracy not significantly different from the target alone, at 60 % of the target's decode FLOPs."
     basis = text.basis(found, point)
     assert "Threshold 0.5: 3 of 4 right; target alone: 3 of 4 right (difference +0.0 points" in basis
-    assert "draft alone: 1 of 4 right." in basis
+    assert "draft alone: 1 of 4 right. Of 2 thresholds on the same problems, one was chosen" in basis
     assert "The reward is not significantly different from accepting at random at nearly equal cost (+50.0" in basis
+
+
+def test_without_a_threshold_as_good_as_the_target_the_most_accurate_is_shown(tmp_path: Path) -> None:
+    points = [POINTS[2] | {"accept": "clip"}, {"key": "draft", "accept": "clip", "value": 0.1}, POINTS[4]]
+    found = read_decode(written_decode(tmp_path, points=points))
+    point = model.best(found)
+    assert point is not None
+    assert point.key == "draft", "as accurate as the other and cheaper"
 
 
 def test_a_paired_difference_counts_only_problems_that_both_solved(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ RULES = {"threshold": "Threshold", "clip": "Clip", "sigmoid": "Sigmoid", CONTROL
 COSTS = {"flops": "Decode FLOPs", "flops_with_prefill": "FLOPs with prefill", "seconds": "Seconds"}
 """What a solution may cost."""
 
+TOLERATED = 0.01
+"""How much lower than the target's an accuracy may be that counts as kept: one point."""
+
 BINS = 10
 """Bins of the reward."""
 
@@ -126,10 +129,18 @@ def offered(found: Decode) -> list[Point]:
 
 
 def best(found: Decode) -> Point | None:
-    """Return the point with the highest accuracy, of equal ones the cheapest; None before anything is solved."""
-    ranked = [(_accuracy(found, point.key), -_cost(solutions_of(found, point.key), "flops"), point)
-              for point in offered(found)]  # fmt: skip
-    return max(ranked, key=lambda row: row[:2])[2] if ranked else None
+    """Return the point to recommend; None before anything is solved.
+
+    The cheapest of those whose accuracy is at most `TOLERATED` below the target's alone; without one, or without the
+    target alone, the most accurate, of equal ones the cheapest.
+    """
+    rows = [(_accuracy(found, point.key), _cost(solutions_of(found, point.key), "flops"), point)
+            for point in offered(found)]  # fmt: skip
+    goal = _accuracy(found, TARGET) - TOLERATED if any(one.point == TARGET for one in found.solutions) else 2.0
+    enough = [row for row in rows if row[0] >= goal]
+    if enough:
+        return min(enough, key=lambda row: row[1])[2]
+    return max(rows, key=lambda row: (row[0], -row[1]))[2] if rows else None
 
 
 def _accuracy(found: Decode, key: str) -> float:

@@ -57,7 +57,9 @@ def basis(found: Decode, point: Point | None) -> str:
         )
     if model.alone(found, DRAFT) is not None:
         said.append(f"draft alone: {_accuracy(found, DRAFT)}")
-    sentence = "; ".join(said) + "."
+    several = len(model.offered(found))
+    chosen = f" Of {several} thresholds on the same problems, one was chosen to be shown." if several > 1 else ""
+    sentence = "; ".join(said) + f".{chosen}"
     control = model.control_beside(found, point.key)
     gap = None if control is None else model.difference(found, point.key, control)
     if gap is None:
