@@ -20,6 +20,7 @@ PAGES = {
         st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
         st.Page("pages/decode.py", title="Decode", icon=":material/edit_note:"),
+        st.Page("pages/recycle.py", title="Recycle", icon=":material/recycling:"),
     ],
     "Learn": [
         st.Page("pages/tour.py", title="Tour", icon=":material/school:"),

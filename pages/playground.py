@@ -5,14 +5,23 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.store import queries
+from dynlora.viz.few_shot import card as few_shot_card
 from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground.chat import cards as chat_cards
-from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker
+from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker, url_state
+
+TABS = {"run": "A run", "few-shot": "Few-shot"}
 
 frame.enter()
 model_client.prepare_model()
+if (st.query_params.get("tab") == "few-shot" or few_shot_card.can_try()) and (
+    url_state.segmented("tab", "What to try", list(TABS), "run", TABS.__getitem__) == "few-shot"
+):
+    with frame.guarded():
+        few_shot_card.few_shot_tab()
+    st.stop()
 run = run_picker.pick_run(suits=run_picker.has_model)
 with frame.guarded():
     summary = queries.run_summary(run.folder)

@@ -83,6 +83,8 @@ RULES: dict[str, str] = {
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/decode": f"{_FEATURE} jobs kinds",
+    "viz/recycle": f"{_FEATURE} jobs kinds",
+    "viz/few_shot": f"{_FEATURE} inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "

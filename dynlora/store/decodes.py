@@ -6,14 +6,12 @@ that does not say which problem it solves is left out.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from dynlora.store.jsontext import MAX_WHOLE
-from dynlora.store.meta import is_number, table, text
+from dynlora.store.meta import count, finite, is_count, items, short_text, table
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Event
 
@@ -147,17 +145,17 @@ def read_decode(folder: str | os.PathLike[str]) -> Decode:
     return Decode(
         points=points,
         roles={role: table(value) for role, value in table(plan.get("roles")).items()},
-        problems=_count(plan.get("problems")),
-        step_string=_text(plan.get("step_string")),
+        problems=count(plan.get("problems")),
+        step_string=short_text(plan.get("step_string"), MAX_TEXT),
         solutions=tuple(found.values()),
         nested=tuple(_nested(meta.get("nested_ranks"))),
     )
 
 
 def _points(value: Any) -> list[Point]:
-    rows = [table(row) for row in _list(value)[:MAX_POINTS]]
+    rows = [table(row) for row in items(value, MAX_POINTS)]
     return [
-        Point(_text(row.get("key")), _text(row.get("accept")), _number(row.get("value")))
+        Point(short_text(row.get("key"), MAX_TEXT), short_text(row.get("accept"), MAX_TEXT), finite(row.get("value")))
         for row in rows
         if row.get("key")
     ]
@@ -168,24 +166,24 @@ def _solution(event: Event) -> Solution | None:
     row = table(event.payload)
     tokens = table(row.get("tokens"))
     problem = row.get("problem")
-    if isinstance(problem, bool) or not isinstance(problem, int) or not 0 <= problem <= MAX_WHOLE:
+    if not is_count(problem):
         return None
     return Solution(
-        point=_text(row.get("point")),
-        problem=problem,
-        question=_text(row.get("question")),
-        reference=_text(row.get("reference")),
-        answer=_text(row.get("answer")),
+        point=short_text(row.get("point"), MAX_TEXT),
+        problem=count(problem),
+        question=short_text(row.get("question"), MAX_TEXT),
+        reference=short_text(row.get("reference"), MAX_TEXT),
+        answer=short_text(row.get("answer"), MAX_TEXT),
         right=row["right"] if isinstance(row.get("right"), bool) else None,
-        ended=_text(row.get("ended")),
-        steps=tuple(_step(table(step)) for step in _list(row.get("steps"))[:MAX_STEPS]),
-        draft_kept=_count(tokens.get("draft_kept")),
-        draft_discarded=_count(tokens.get("draft_discarded")),
-        target=_count(tokens.get("target")),
-        prefilled={str(role): _count(read) for role, read in table(row.get("prefilled")).items()},
-        flops=_number(row.get("flops")) or 0.0,
-        flops_with_prefill=_number(row.get("flops_with_prefill")) or 0.0,
-        seconds=_number(row.get("seconds")) or 0.0,
+        ended=short_text(row.get("ended"), MAX_TEXT),
+        steps=tuple(_step(table(step)) for step in items(row.get("steps"), MAX_STEPS)),
+        draft_kept=count(tokens.get("draft_kept")),
+        draft_discarded=count(tokens.get("draft_discarded")),
+        target=count(tokens.get("target")),
+        prefilled={str(role): count(read) for role, read in table(row.get("prefilled")).items()},
+        flops=finite(row.get("flops")) or 0.0,
+        flops_with_prefill=finite(row.get("flops_with_prefill")) or 0.0,
+        seconds=finite(row.get("seconds")) or 0.0,
     )
 
 
@@ -193,31 +191,15 @@ def _step(row: Mapping[str, Any]) -> Step:
     discarded = table(row.get("discarded"))
     return Step(
         by=TARGET if row.get("by") == TARGET else DRAFT,
-        text=_text(row.get("text")),
-        tokens=len(_list(row.get("ids"))),
-        reward=_number(row.get("reward")),
+        text=short_text(row.get("text"), MAX_TEXT),
+        tokens=len(items(row.get("ids"), MAX_TEXT)),
+        reward=finite(row.get("reward")),
         accepted=row["accepted"] if isinstance(row.get("accepted"), bool) else None,
-        discarded=_text(discarded.get("text")) if discarded else None,
+        discarded=short_text(discarded.get("text"), MAX_TEXT) if discarded else None,
     )
 
 
 def _nested(value: Any) -> list[NestedRank]:
-    rows = [table(row) for row in _list(value)[:MAX_POINTS]]
-    found = [(_count(row.get("rank")), _number(row.get("share")), _number(row.get("agreement"))) for row in rows]
+    rows = [table(row) for row in items(value, MAX_POINTS)]
+    found = [(count(row.get("rank")), finite(row.get("share")), finite(row.get("agreement"))) for row in rows]
     return [NestedRank(rank, share or 0.0, agreed) for rank, share, agreed in found if agreed is not None]
-
-
-def _list(value: Any) -> list[Any]:
-    return cast(list[Any], value) if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str:
-    return (text(value) or "")[:MAX_TEXT]
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if is_number(value) and abs(value) < 1e300 and math.isfinite(value) else None
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_WHOLE else 0

@@ -16,6 +16,9 @@ from dynlora.store.jsontext import MAX_WHOLE
 SECTIONS = ("model", "data", "adapter", "strategy", "train", "log")
 """Keys of a configuration that hold keys of their own."""
 
+MAX_DRAWN = 1e300
+"""Larger numbers are no measurement, and axes cannot hold them."""
+
 
 def table(value: Any) -> dict[str, Any]:
     """Return a JSON object, empty when the value is none."""
@@ -40,6 +43,26 @@ def counts(value: Any) -> dict[str, int]:
 def is_count(value: Any) -> bool:
     """Say whether a value is a whole number from zero on that every reader can hold."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_WHOLE
+
+
+def count(value: Any) -> int:
+    """Return a whole number from zero on, zero for anything else."""
+    return value if is_count(value) else 0
+
+
+def items(value: Any, limit: int) -> list[Any]:
+    """Return the first items of a JSON list, none for anything else."""
+    return cast(list[Any], value)[:limit] if isinstance(value, list) else []
+
+
+def short_text(value: Any, limit: int) -> str:
+    """Return the beginning of a text, or of a number as one; empty for anything else."""
+    return (text(value) or "")[:limit]
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number that can be drawn, None for anything else."""
+    return float(value) if is_number(value) and abs(value) < MAX_DRAWN else None
 
 
 def whole(value: Any) -> int | None:

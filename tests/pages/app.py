@@ -18,8 +18,8 @@ from tests.waiting import PATIENCE_S
 ROOT = Path(__file__).resolve().parents[2]
 VERDICT = "chart-verdict"
 """Key of the figure of the verdict."""
-PAGES = ("home", "runs", "launch", "run", "capacity", "inputs", "compare", "playground", "shrink", "decode", "methods",
-         "tour")  # fmt: skip
+PAGES = ("home", "runs", "launch", "run", "capacity", "inputs", "compare", "playground", "shrink", "decode",
+         "recycle", "methods", "tour")  # fmt: skip
 RUN_PAGES = ("run", "capacity", "inputs", "playground", "shrink")
 CATALOG = {
     "strategies": [

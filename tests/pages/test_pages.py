@@ -21,7 +21,7 @@ COLD_INIT = PagesManager.__init__
 @pytest.mark.parametrize("page", PAGES)
 def test_empty_store_says_what_to_do(page: str) -> None:
     app = open_page(page)
-    assert "There are no runs yet" in words(app) or page in ("launch", "methods", "tour", "decode")
+    assert "There are no runs yet" in words(app) or page in ("launch", "methods", "tour", "decode", "recycle")
 
 
 @pytest.mark.parametrize("page", PAGES)

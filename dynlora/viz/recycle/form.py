@@ -1,0 +1,141 @@
+"""The form that starts a recycle: teachers among the finished runs, and why a run cannot be one."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.errors import DynloraError
+from dynlora.jobs.kinds import enqueue
+from dynlora.kinds.named_runs import named_run
+from dynlora.kinds.recycle import RecycleSettings, base_of, check_teacher, classes_of
+from dynlora.viz.kit.config_fields import launch_key
+from dynlora.viz.kit.text import one_line, plural
+from dynlora.viz.ui.cards import card, note
+from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.run_picker import find_run, is_read_only, list_all, run_labels, runs_dir
+from dynlora.viz.ui.toasts import announce
+
+MOST_LOOKED_AT = 200
+"""Newest finished runs that are offered as teachers."""
+
+EFFORTS = {"Quick": (20, 80), "Usual": (40, 150), "Thorough": (100, 500)}
+"""(iterations of the inversion, episodes) by name."""
+
+
+def recycle_form(*, is_open: bool) -> None:
+    """Draw the form.
+
+    Args:
+        is_open: whether it is shown without a click.
+    """
+    with st.expander("New recycle", expanded=is_open, icon=":material/add:"), card("New recycle", "recycle-new"):
+        runs = list_all()
+        runs = runs[runs["status"].isin(("finished", "stopped"))].head(MOST_LOOKED_AT)
+        if is_read_only():
+            note("This dashboard is read-only.")
+            return
+        able, unable = _fitting(runs)
+        _say_unable(unable)
+        if not able:
+            note("No finished run can teach yet. A teacher is a classifier that kept its adapter: launch one first.")
+            return
+        _fields(runs, able)
+
+
+@st.cache_data(max_entries=500, ttl=600, show_spinner=False)
+def _teacher(source: str, _status: str) -> tuple[str, int, str]:
+    """Return (base model, classes, why it cannot teach) of a run; the last is empty for one that can."""
+    try:
+        found = named_run("teacher", source, Path(source).parent)
+        check_teacher(found)
+    except DynloraError as error:
+        return "", 0, str(error)
+    return base_of(found), len(classes_of(found)), ""
+
+
+def _fitting(runs: pd.DataFrame) -> tuple[dict[str, tuple[str, int]], dict[str, str]]:
+    """Return (base model, classes) of the runs that can teach, and why the others cannot."""
+    able, unable = {}, {}
+    for run_id, folder, status in zip(runs["id"], runs["folder"], runs["status"], strict=True):
+        base, classes, why = _teacher(str(folder), str(status))
+        if why:
+            unable[run_id] = why
+        else:
+            able[run_id] = (base, classes)
+    return able, unable
+
+
+def _say_unable(unable: dict[str, str]) -> None:
+    if unable:
+        with st.popover(f"{plural(len(unable), 'run')} that cannot teach", type="tertiary", key="recycle-unable"):
+            for why in list(unable.values())[:50]:
+                note(why)
+
+
+def _fields(runs: pd.DataFrame, able: dict[str, tuple[str, int]]) -> None:
+    """Draw the fields, what is refused, and the button."""
+    words = run_labels(runs[runs["id"].isin(able)])
+    chosen = st.multiselect(
+        "Teachers", list(words), key="recycle-teachers",
+        format_func=lambda run: f"{words[run]} ({able[run][1]} classes)",
+        help="Finished classifiers of one base model. Their data is not needed.",
+    )  # fmt: skip
+    first, second, third = st.columns(3)
+    ways = first.number_input("Ways (classes per episode)", 2, 100, 5, key="recycle-ways")
+    effort = second.selectbox("Effort", list(EFFORTS), index=1, key="recycle-effort")
+    noise = third.toggle("Control: learn from noise too", key="recycle-noise", help="Doubles the time of the episodes.")
+    iterations, episodes = EFFORTS[effort]
+    settings = {"teachers": [_source(run) for run in chosen], "ways": int(ways), "iterations": iterations,
+                "episodes": episodes, "noise": bool(noise)}  # fmt: skip
+    missing = _missing(chosen, able, int(ways))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="recycle-actions"):
+        if st.button(
+            "Start", type="primary", icon=":material/play_arrow:", key="recycle-start", disabled=bool(missing)
+        ):
+            _enqueue(settings)
+        note(missing or "The time is estimated when it starts, and shown on its page.")
+        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="recycle-command"):
+            st.code(command(settings), language="bash", wrap_lines=True)
+
+
+def _missing(chosen: list[str], able: dict[str, tuple[str, int]], ways: int) -> str:
+    """Return what keeps the recycle from starting, empty for nothing."""
+    if not chosen:
+        return "Choose one teacher or several."
+    bases = list(dict.fromkeys(able[run][0] for run in chosen))
+    if len(bases) > 1:
+        return f"These teachers adapt {one_line(bases[0], 40)} and {one_line(bases[1], 40)}: choose one base model."
+    classes = sum(able[run][1] for run in chosen)
+    return f"These teachers have {classes} classes together, fewer than {ways} ways." if classes < ways else ""
+
+
+def _source(run_id: str) -> str:
+    """Return how the settings name a run: by its id, or by its folder where it is a sample."""
+    run = find_run(run_id)
+    return run.id if run.is_own else str(run.folder)
+
+
+def command(settings: dict[str, Any]) -> str:
+    """Return the command that does the same."""
+    numbers = [f"--{name}={settings[name]}" for name in ("ways", "iterations", "episodes")]
+    noise = ["--noise"] if settings["noise"] else []
+    return shlex.join(["dynlora", "recycle", *settings["teachers"], *numbers, *noise, "--runs-dir", str(runs_dir())])
+
+
+def _enqueue(settings: dict[str, Any]) -> None:
+    """Queue the recycle and open it; a refusal is said on the page."""
+    token = st.session_state.setdefault("recycle-token", secrets.token_hex(8))
+    try:
+        made = enqueue(RecycleSettings.parse(settings), runs_dir(), key=launch_key(token, settings))
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        return
+    st.session_state.pop("recycle-token", None)
+    announce("Recycle queued")
+    st.switch_page("pages/recycle.py", query_params={"run": made.id})

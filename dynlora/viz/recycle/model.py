@@ -1,0 +1,89 @@
+"""What a recycle says, as frames: agreement by class, few-shot accuracy by method, episodes, prototypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from dynlora.store import queries
+from dynlora.store.recycles import Accuracy, Recycle
+
+META, BASE = "meta", "base"
+ORDER = (META, BASE, "averaged", "best_teacher", "noise")
+"""Methods in the order in which they are shown."""
+
+NAMES = {META: "Meta-LoRA", BASE: "Base model", "averaged": "Average of the adapters", "best_teacher": "Best teacher",
+         "noise": "Meta-LoRA on noise (control)"}  # fmt: skip
+
+LOW = 0.95
+"""Agreement below this is named: the teacher does not see its class in the inputs."""
+
+WINDOW = 15
+"""Episodes of which the band of their accuracy is made."""
+
+
+def method_name(method: str) -> str:
+    """Return what a method is called."""
+    return NAMES.get(method, method.replace("_", " ").capitalize())
+
+
+def agreement_frame(found: Recycle, folder: Path) -> pd.DataFrame:
+    """Return the last agreement of each class, the lowest first: columns class, teacher, agreement.
+
+    Args:
+        found: of the recycle.
+        folder: of the run.
+    """
+    try:
+        last = queries.signal_at(folder, "class_agreement", [queries.run_summary(folder)["max_steps"]]).iloc[:, 0]
+    except KeyError:
+        return pd.DataFrame(columns=["class", "teacher", "agreement"])
+    rows = [
+        {"class": name.partition(" / ")[2] or name, "teacher": name.partition(" / ")[0], "agreement": value}
+        for name, value in zip(found.classes, last.tolist(), strict=False)
+    ]
+    frame = pd.DataFrame(rows, columns=["class", "teacher", "agreement"])
+    return frame.sort_values(["agreement", "teacher", "class"], kind="stable").reset_index(drop=True)
+
+
+def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
+    """Return few-shot accuracies, or differences of them, with methods in the order of `ORDER`.
+
+    Columns: method, name, shots, mean, low, high.
+    """
+    places = {method: place for place, method in enumerate(ORDER)}
+    found = sorted(rows, key=lambda row: (row.shots, places.get(row.method, len(places)), row.method))
+    table = [
+        {"method": row.method, "name": method_name(row.method), "shots": row.shots, "mean": row.mean, "low": row.low,
+         "high": row.high}
+        for row in found
+    ]  # fmt: skip
+    return pd.DataFrame(table, columns=["method", "name", "shots", "mean", "low", "high"])
+
+
+def episodes_frame(scalars: pd.DataFrame) -> pd.DataFrame:
+    """Return the episodes' accuracy with a band of its spread: columns step, value, mean, low, high.
+
+    The band is the mean over `WINDOW` episodes, one standard deviation up and down, within 0 and 1.
+
+    Args:
+        scalars: as `queries.scalars_frame` returns them.
+    """
+    rows = scalars[(scalars["name"] == "episode_accuracy") & (scalars["split"] == META)][["step", "value"]]
+    window = rows["value"].rolling(WINDOW, min_periods=1, center=True)
+    mean, spread = window.mean(), window.std().fillna(0.0)
+    return rows.assign(mean=mean, low=(mean - spread).clip(0, 1), high=(mean + spread).clip(0, 1)).reset_index(
+        drop=True
+    )
+
+
+def places_frame(found: Recycle) -> pd.DataFrame:
+    """Return the prototypes in the plane: columns teacher, class, x, y."""
+    rows = [{"teacher": one.teacher, "class": one.name, "x": one.x, "y": one.y} for one in found.places]
+    return pd.DataFrame(rows, columns=["teacher", "class", "x", "y"])
+
+
+def stage_at(found: Recycle, step: int) -> str:
+    """Return the name of the stage that a step belongs to, the last one after the end."""
+    return next((name for name, last in found.stages if step <= last), found.stages[-1][0] if found.stages else "")

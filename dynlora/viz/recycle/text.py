@@ -1,0 +1,141 @@
+"""What a recycle says, in sentences: the conclusion, and a caption for each picture."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dynlora.store.meta import count, table
+from dynlora.store.recycles import Accuracy, Recycle
+from dynlora.viz.kit.text import listed, one_line, percent, plural, rough_duration, score, signed
+from dynlora.viz.recycle import model
+
+WHAT = (
+    "Finished classifiers teach one meta-LoRA, without their data: synthetic inputs are made of each teacher, and the "
+    "meta-LoRA learns to tell their classes by a few examples. A new task then needs a few examples and no training."
+)
+STAGES = {"inversion": "making synthetic inputs", "episodes": "learning from episodes", "noise": "learning from noise"}
+"""What happens in each stage."""
+
+
+def about(found: Recycle) -> str:
+    """Return the line under the title: who taught, and what."""
+    ways = f", {found.ways} ways" if found.ways else ""
+    return f"{plural(len(found.teachers), 'teacher')}, classes: {len(found.classes):,}{ways}"
+
+
+def headline(found: Recycle) -> str:
+    """Return the conclusion in a sentence."""
+    gaps = [one for one in found.against_base if one.method == model.META]
+    if not gaps:
+        return "Not tested yet." if not found.accuracy else "Few-shot accuracy was measured without a base model."
+    better = [one for one in gaps if one.low > 0]
+    worse = [one for one in gaps if one.high < 0]
+    if better:
+        return f"The meta-LoRA beats the base model at {_shots(better)}: {_gap(better[0])}."
+    if worse:
+        return f"The meta-LoRA is worse than the base model at {_shots(worse)}: {_gap(worse[0])}. Use the base model."
+    return f"The meta-LoRA is not significantly different from the base model: {_gap(gaps[0])}. Use the base model."
+
+
+def _shots(rows: list[Accuracy]) -> str:
+    return listed([f"{row.shots} {'example' if row.shots == 1 else 'examples'} per class" for row in rows])
+
+
+def _gap(row: Accuracy) -> str:
+    low, mean, high = (signed(100 * value, 1) for value in (row.low, row.mean, row.high))
+    return f"{mean} points (95 % CI {low} to {high})"
+
+
+def basis(found: Recycle) -> str:
+    """Return what the conclusion rests on."""
+    if not found.accuracy:
+        return WHAT
+    tested, notes = found.tested, one_line(" ".join(found.notes), 400)
+    classes = tested.get("classes")
+    of = f" of {classes} classes" if isinstance(classes, int) else ""
+    new = (
+        "No teacher knows these classes." if tested.get("is_new") is True
+        else "The teachers know these classes, so a new task may be harder: test one with --test FILE."
+    )  # fmt: skip
+    return f"Paired over {_episodes(found):,} episodes{of}, {found.ways} ways. {new} {notes}".strip()
+
+
+def _episodes(found: Recycle) -> int:
+    """Return the episodes of the test; 0 where unknown."""
+    return max((count(value) for value in table(found.tested.get("episodes")).values()), default=0)
+
+
+def progress(found: Recycle, step: int) -> str:
+    """Return what happens now, and the time that was estimated."""
+    stage = model.stage_at(found, step)
+    minutes = "" if found.minutes is None else f"; estimated before the start: {rough_duration(60 * found.minutes)}"
+    return f"Now {STAGES.get(stage, stage or 'loading')}{minutes}."
+
+
+def inversion(loss: pd.DataFrame, agreement: pd.DataFrame) -> str:
+    """Return the caption of the inversion."""
+    if loss.empty:
+        return "No input has been made yet."
+    last = (
+        f" Mean agreement with the teachers at the end: {percent(agreement['value'].iloc[-1], 0)}."
+        if len(agreement)
+        else ""
+    )
+    return (
+        f"Inversion loss over {len(loss):,} recorded iterations, from {score(loss['value'].iloc[0])} to "
+        f"{score(loss['value'].iloc[-1])}. Each group of classes begins again.{last}"
+    )
+
+
+def agreement(frame: pd.DataFrame) -> str:
+    """Return the caption of the agreement by class."""
+    known = frame.dropna(subset=["agreement"])
+    if known.empty:
+        return "No class has been inverted yet."
+    low = known[known["agreement"] < model.LOW]
+    if low.empty:
+        return f"The teachers assign at least {percent(known['agreement'].min(), 0)} of the inputs to their class."
+    names = listed([one_line(name, 40) for name in low["class"]])
+    return (
+        f"{len(low):,} of {len(known):,} classes are below {percent(model.LOW, 0)}: {names}. Their inputs "
+        "teach little; more iterations may help."
+    )
+
+
+def episodes(frame: pd.DataFrame) -> str:
+    """Return the caption of the episodes."""
+    if frame.empty:
+        return "No episode yet."
+    first, last = frame["mean"].iloc[0], frame["mean"].iloc[-1]
+    return (
+        f"Accuracy on the queries of synthetic episodes, from {score(first)} to {score(last)} over {len(frame):,} "
+        f"episodes. Band: one standard deviation over {model.WINDOW} episodes. It says nothing about real texts."
+    )
+
+
+def accuracy(frame: pd.DataFrame) -> str:
+    """Return the caption of the few-shot accuracy."""
+    if frame.empty:
+        return "The test comes after the last episode."
+    said = []
+    for shots, part in frame.groupby("shots"):
+        best = part.sort_values("mean", kind="stable").iloc[-1]
+        said.append(f"{shots}-shot: highest for {best['name']}, {percent(best['mean'])}")
+    return f"{'; '.join(said)}. Bars: 95 % CI over episodes. All methods saw the same episodes."
+
+
+def places(frame: pd.DataFrame) -> str:
+    """Return the caption of the map of prototypes."""
+    return (
+        f"{len(frame):,} prototypes (class means of the synthetic inputs) in their first two principal components. "
+        "Classes that are close together are easily confused."
+    )
+
+
+def words(name: str, agreed: float | None) -> str:
+    """Return the caption of the nearest words."""
+    told = "" if agreed is None else f" The teacher assigns {percent(agreed, 0)} of its inputs to the class."
+    return (
+        f"Nearest word of each token that is left, for some synthetic inputs of {one_line(name, 60)}.{told} They are "
+        "points between words, so they need not read as text."
+    )

@@ -1,0 +1,120 @@
+"""What the Recycle page says, against recycles that are easy to check by hand, and the examples people paste."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynlora.errors import ConfigError
+from dynlora.store import queries
+from dynlora.store.recycles import read_recycle
+from dynlora.viz.few_shot import support
+from dynlora.viz.kit import theme
+from dynlora.viz.recycle import figures, model, text, words_view
+from tests.viz.recycles import RESULTS, interval, written_recycle
+
+
+def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp_path: Path) -> None:
+    found = read_recycle(written_recycle(tmp_path))
+    assert text.headline(found) == (
+        "The meta-LoRA beats the base model at 1 example per class: +5.0 points (95 % CI +4.0 to +6.0)."
+    )
+    assert text.basis(found) == "Paired over 200 episodes of 6 classes, 3 ways. No teacher knows these classes."
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [(0.0, "not significantly different from the base model"), (-0.2, "is worse than the base model at 5 examples")],
+)
+def test_no_gain_is_said_with_what_to_use_instead(gap: float, said: str, tmp_path: Path) -> None:
+    results = {**RESULTS, "against_base": {"meta": {"5": interval(gap)}}}
+    found = read_recycle(written_recycle(tmp_path, recycle_results=results))
+    assert said in text.headline(found)
+    assert text.headline(found).endswith("Use the base model.")
+
+
+def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
+    found = read_recycle(written_recycle(tmp_path, state=None, until=2))
+    assert text.headline(found) == "Not tested yet."
+    assert text.progress(found, 2) == "Now making synthetic inputs; estimated before the start: 2 min."
+    assert text.progress(found, 6).startswith("Now learning from episodes")
+
+
+def test_classes_that_their_teacher_does_not_see_are_named(tmp_path: Path) -> None:
+    folder = written_recycle(tmp_path)
+    frame = model.agreement_frame(read_recycle(folder), folder)
+    assert frame["class"].tolist() == ["happy", "bad", "good", "angry"]
+    assert frame["agreement"].tolist() == [0.5, 1.0, 1.0, 1.0]
+    assert text.agreement(frame).startswith("1 of 4 classes are below 95 %: happy.")
+
+
+def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None:
+    frame = model.accuracy_frame(read_recycle(written_recycle(tmp_path)).accuracy)
+    assert frame["name"].tolist()[:3] == ["Meta-LoRA", "Base model", "Meta-LoRA on noise (control)"]
+    assert "1-shot: highest for Meta-LoRA, 75.0 %" in text.accuracy(frame)
+    drawn = figures.accuracy(frame, theme.LIGHT)
+    assert [list(trace.x) for trace in drawn.data] == [[0.75, 0.7, 0.6], [0.8, 0.8, 0.7]]
+
+
+def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
+    scalars = queries.scalars_frame(written_recycle(tmp_path))
+    frame = model.episodes_frame(scalars)
+    assert frame["step"].tolist() == [5, 6, 7, 8]
+    assert frame["high"].max() <= 1.0
+    assert (frame["low"] <= frame["mean"]).all()
+    assert len(figures.episodes(frame, theme.DARK).data) == 3
+
+
+def test_words_are_escaped(tmp_path: Path) -> None:
+    found = read_recycle(written_recycle(tmp_path))
+    drawn = words_view.words_html(found.inverted[0], theme.LIGHT)
+    assert "&lt;b&gt;film" in drawn
+    assert "<b>" not in drawn
+
+
+def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
+    odd = {"accuracy": {"meta": {"one": interval(1.0), "1": {"mean": "high"}}, "base": 3}, "test": [1], "methods": 7}
+    found = read_recycle(written_recycle(tmp_path, recycle={"teachers": [3, {"classes": "x"}]}, recycle_results=odd,
+                                         prototypes=[{"x": None, "y": 1}]))  # fmt: skip
+    assert (found.accuracy, found.places, dict(found.tested)) == ((), (), {})
+    assert [teacher.classes for teacher in found.teachers] == [(), ()]
+
+
+def test_pasted_examples_are_label_colon_text() -> None:
+    assert support.pasted("a: one: two\n\n b :three ") == [["one: two", "a"], ["three", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("a: one\nb", "line 2: write the label"), ("a: one\na: two", "are of 1 class"), ("", "are of 0 class"),
+     ("\n".join(f"{n % 2}: x" for n in range(600)), "600 examples: give at most 500")],
+)  # fmt: skip
+def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        support.pasted(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.csv", b"text,label\none,a\ntwo,b\n"), ("a.csv", b"Label;Text\na;one\nb;two\n"),
+     ("a.jsonl", b'{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n')],
+)  # fmt: skip
+def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
+    assert support.of_file(name, data) == [["one", "a"], ["two", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"text,class\none,a\n", "has no column label"), (b"\xff\xfe\x00bad", "cannot be read|no column"),
+     (b"text,label\none,\ntwo,b\n", "is empty")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(data: bytes, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        support.of_file("a.csv", data)
+
+
+def test_more_texts_than_the_page_takes_are_refused() -> None:
+    assert support.asked_texts("one\n\ntwo") == ["one", "two"]
+    with pytest.raises(ConfigError, match="give at most 100"):
+        support.asked_texts("x\n" * 101)
