@@ -149,7 +149,7 @@ def show(*, run_id: str, runs_dir: Path) -> Report:
     document = {**show_document(folder), "trackers": tracker_rows(folder)}
     words = format_summary(document) + format_trackers(document["trackers"])
     found = conclusions(folder, document)
-    return {**document, **found}, f"{words}\n{found['verdict']['text']}" if found["verdict"] else words
+    return {**document, **found}, f"{words}\n{said}" if (said := found["conclusion"]) else words
 
 
 def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:

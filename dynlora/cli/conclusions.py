@@ -7,20 +7,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dynlora.cli.kinds import conclusion_of
 from dynlora.errors import DynloraError
+from dynlora.store.kinds import TRAIN
 
 MOST_READ = 30
 """Most other runs of a task that are opened for a verdict."""
 
 
 def conclusions(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `verdict` and `lora_config` of a run; each None where there is none.
+    """Return `verdict`, `lora_config` and `conclusion`, a sentence; each None where there is none.
 
     Args:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
     """
-    return {"verdict": _verdict(folder, summary), "lora_config": lora_config(summary, summary["ranks"])}
+    if summary["kind"] != TRAIN:
+        return {"verdict": None, "lora_config": None, "conclusion": conclusion_of(folder, summary["kind"])}
+    found, config = _verdict(folder, summary), lora_config(summary, summary["ranks"])
+    return {"verdict": found, "lora_config": config, "conclusion": found and found["text"]}
 
 
 def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dynlora.store.kinds import TRAIN
 from dynlora.viz.kit.run_summary import origin_words
 from dynlora.viz.kit.text import score
 
@@ -18,6 +19,8 @@ def format_method(row: Mapping[str, Any]) -> str:
 def format_summary(document: dict[str, Any]) -> str:
     """Return a run in two lines, and one for each repair of its data."""
     params, steps = document["params"], f"{document['step']}/{document['max_steps']}"
+    if document["kind"] != TRAIN:
+        return f"{document['id']}  {document['name']}\n{document['status']} at step {steps}, a {document['kind']} run"
     repairs = "".join(f"\ndata: {sentence}" for sentence in document.get("data_repairs") or ())
     return (
         f"{document['id']}  {document['name']}\n"

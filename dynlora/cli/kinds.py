@@ -32,3 +32,26 @@ def resumed_other(runs_dir: Path, run_id: str, *, force: bool, progress: bool) -
     if kind not in RUNNERS:
         raise ConfigError(f"resume {run_id}: this version does not know its kind; continue it with a newer one")
     return import_module(RUNNERS[kind]).resume(folder, force=force, progress=progress)
+
+
+def conclusion_of(folder: Path, kind: str) -> str:
+    """Return what a decode or a recycle found, as its page begins; empty for another kind.
+
+    Raises:
+        CorruptRunError: when it cannot be read.
+    """
+    if kind == DECODE:
+        from dynlora.store.decodes import read_decode
+        from dynlora.viz.decode import model
+        from dynlora.viz.decode import text as decode_text
+
+        found = read_decode(folder)
+        point = model.best(found)
+        return f"{decode_text.headline(found, point)} {decode_text.basis(found, point)}"
+    if kind == RECYCLE:
+        from dynlora.store.recycles import read_recycle
+        from dynlora.viz.recycle import text as recycle_text
+
+        recycled = read_recycle(folder)
+        return f"{recycle_text.headline(recycled)} {recycle_text.basis(recycled)}"
+    return ""

@@ -94,3 +94,19 @@ def test_the_list_of_runs_holds_decodes_and_other_pages_do_not(run: Path, runs_d
     runs = open_page("runs")
     assert {run.name, folder.name} <= set(runs.dataframe[0].value["id"])
     assert folder.name not in open_page("run", run=run.name).selectbox(key="address-run").options
+
+
+def test_the_panel_beside_the_list_leads_to_the_page_of_the_kind(runs_dir: Path) -> None:
+    folder = written_decode(runs_dir)
+    app = AppTest.from_function(_panel, args=(folder.name,)).run()
+    assert not app.exception
+    assert "Open decode" in words(app)
+    assert not charts(app)
+
+
+def _panel(run_id: str) -> None:
+    """Draw the panel alone; it is run as a script of its own."""
+    from dynlora.viz.run.panel_card import run_panel
+    from dynlora.viz.ui.run_picker import find_run
+
+    run_panel(find_run(run_id))

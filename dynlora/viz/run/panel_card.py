@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
+from dynlora.store.kinds import TRAIN
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import one_line, score, sentence_case
 from dynlora.viz.run import panel_figures, panel_text
@@ -17,7 +18,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, figures, note, status_line
 from dynlora.viz.ui.queue_actions import move_buttons
 from dynlora.viz.ui.run_actions import delete_button, run_buttons
-from dynlora.viz.ui.run_picker import Chosen, links
+from dynlora.viz.ui.run_picker import PAGES, Chosen, link, links
 
 POINTS = 200
 """Most points of a series: the charts are narrow."""
@@ -34,18 +35,23 @@ def run_panel(run: Chosen) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="panel-head"):
             badge(summary["status"])
             st.caption(run_summary.format_progress(summary, None), width="content")
-        links(run.id)
+        if summary["kind"] == TRAIN:
+            links(run.id)
+        elif summary["kind"] in PAGES:
+            link(PAGES[summary["kind"]], f"Open {summary['kind']}", run=run.id)
         with st.container(horizontal=True, gap="small", key="panel-actions"):
             run_buttons(run, summary["status"])
-            adapter_button(run)
+            if summary["kind"] == TRAIN:
+                adapter_button(run)
             if run.is_own:
                 delete_button([run.id])
         if run.is_own and summary["status"] == "queued":
             move_buttons(run.id, "panel")
         status_line(summary)
-        _results(summary)
-        _loss(run)
-        _ranks(run)
+        if summary["kind"] == TRAIN:
+            _results(summary)
+            _loss(run)
+            _ranks(run)
 
 
 def _results(summary: Mapping[str, Any]) -> None:
