@@ -42,8 +42,11 @@ def show_recycle() -> None:
         with right:
             recycle_cards.agreement_card(shown)
             recycle_cards.episodes_card(shown)
-        recycle_cards.kept_card(shown)
-        recycle_cards.places_card(shown)
+        left, right = st.columns([2, 3])
+        with left:
+            recycle_cards.kept_card(shown)
+        with right:
+            recycle_cards.places_card(shown)
 
 
 show_recycle()

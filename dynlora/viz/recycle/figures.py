@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -29,7 +31,7 @@ def inversion(loss: pd.DataFrame, agreement: pd.DataFrame, colours: Palette) -> 
     )  # fmt: skip
     drawn.update_xaxes(title_text="Step")
     right = {**theme.axis(colours), "overlaying": "y", "side": "right", "range": [0, 1.05], "tickformat": ".0%",
-             "showgrid": False, "title": {"text": "Agreement"}}  # fmt: skip
+             "showgrid": False, "title": _title("Agreement", colours), "dtick": 0.25}  # fmt: skip
     drawn.update_layout(showlegend=True, yaxis2=right, margin={"r": 56})
     drawn.update_yaxes(title_text="Loss", selector={"anchor": "x"}, rangemode="tozero")
     return drawn
@@ -76,28 +78,29 @@ def episodes(frame: pd.DataFrame, colours: Palette) -> go.Figure:
 
 
 def accuracy(frame: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw the few-shot accuracy of each method with its interval, one panel per number of shots."""
+    """Draw the few-shot accuracy of each method with its interval, a panel per number of shots."""
     shots = sorted(frame["shots"].unique())
     names = list(dict.fromkeys(frame["name"]))[::-1]
-    drawn = make_subplots(rows=1, cols=len(shots), shared_yaxes=True, horizontal_spacing=0.06)
-    look = theme.figure(colours, 90 + 34 * len(names), left=150).layout
-    drawn.update_layout(look)
+    drawn = make_subplots(rows=len(shots), cols=1, vertical_spacing=0.16 / len(shots) + 0.1)
+    drawn.update_layout(theme.figure(colours, (90 + 26 * len(names)) * len(shots), left=150).layout)
     for place, number in enumerate(shots, 1):
         part = frame[frame["shots"] == number]
         drawn.add_scatter(
-            x=part["mean"], y=[plotly_text(name) for name in part["name"]], mode="markers", row=1, col=place,
+            x=part["mean"], y=[plotly_text(name) for name in part["name"]], mode="markers", row=place, col=1,
             marker={"size": 10, "color": [colours.accent if one == META else colours.muted for one in part["method"]]},
             error_x={"type": "data", "symmetric": False, "array": part["high"] - part["mean"],
                      "arrayminus": part["mean"] - part["low"], "color": colours.muted, "thickness": 1.4},
             hovertemplate="%{y}: %{x:.1%}<extra></extra>", showlegend=False,
         )  # fmt: skip
-        drawn.update_xaxes(
-            **theme.axis(colours) | {"title": {"text": f"Accuracy, {number}-shot"}, "tickformat": ".0%"},
-            row=1,
-            col=place,
-        )
-        drawn.update_yaxes(**theme.axis(colours), categoryorder="array", categoryarray=names, row=1, col=place)
+        look = {**theme.axis(colours), "title": _title(f"Accuracy, {number}-shot", colours), "tickformat": ".0%"}
+        drawn.update_xaxes(**look, row=place, col=1)
+        drawn.update_yaxes(**theme.axis(colours), categoryorder="array", categoryarray=names, row=place, col=1)
     return drawn
+
+
+def _title(words: str, colours: Palette) -> dict[str, Any]:
+    """Return the title of an axis in the look of all others."""
+    return {**theme.axis(colours)["title"], "text": words}
 
 
 def places(frame: pd.DataFrame, colours: Palette) -> go.Figure:

@@ -119,8 +119,8 @@ def accuracy(frame: pd.DataFrame) -> str:
         return "The test comes after the last episode."
     said = []
     for shots, part in frame.groupby("shots"):
-        best = part.sort_values("mean", kind="stable").iloc[-1]
-        said.append(f"{shots}-shot: highest for {best['name']}, {percent(best['mean'])}")
+        top = part[part["mean"] == part["mean"].max()]
+        said.append(f"{shots}-shot: highest for {listed(top['name'].tolist())}, {percent(top['mean'].iloc[0])}")
     return f"{'; '.join(said)}. Bars: 95 % CI over episodes. All methods saw the same episodes."
 
 
