@@ -16,9 +16,11 @@ PAGES = {
         st.Page("pages/run.py", title="Run", icon=":material/monitoring:"),
         st.Page("pages/capacity.py", title="Capacity", icon=":material/grid_on:"),
         st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
-        st.Page("pages/shrink.py", title="Shrink", icon=":material/compress:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
+    ],
+    "Use": [
         st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
+        st.Page("pages/shrink.py", title="Shrink", icon=":material/compress:"),
         st.Page("pages/decode.py", title="Decode", icon=":material/edit_note:"),
         st.Page("pages/recycle.py", title="Recycle", icon=":material/recycling:"),
     ],

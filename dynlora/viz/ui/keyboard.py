@@ -6,7 +6,7 @@ import streamlit as st
 
 PAGES = {
     "h": "home", "r": "runs", "l": "launch", "u": "run", "c": "capacity", "i": "inputs", "m": "compare",
-    "p": "playground", "t": "tour", "d": "methods",
+    "p": "playground", "s": "shrink", "e": "decode", "y": "recycle", "t": "tour", "d": "methods",
 }  # fmt: skip
 PAGE_KEYS = {letter: "" if page == "home" else page for letter, page in PAGES.items()}
 """End of the address of the page that G and a letter open, by the letter."""
@@ -20,6 +20,9 @@ KEYS = (
     ("Anywhere", "G I", "go to Inputs"),
     ("Anywhere", "G M", "go to Compare"),
     ("Anywhere", "G P", "go to Playground"),
+    ("Anywhere", "G S", "go to Shrink"),
+    ("Anywhere", "G E", "go to Decode"),
+    ("Anywhere", "G Y", "go to Recycle"),
     ("Anywhere", "G T", "go to Tour"),
     ("Anywhere", "G D", "go to Methods"),
     ("Anywhere", "/", "search runs"),
