@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.store import queries
+from dynlora.viz.decode import live_cards as decode_cards
 from dynlora.viz.few_shot import card as few_shot_card
 from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
@@ -12,16 +13,23 @@ from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground.chat import cards as chat_cards
 from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker, url_state
 
-TABS = {"run": "A run", "few-shot": "Few-shot"}
+TABS = {
+    "run": ("A run", lambda: True, None),
+    "few-shot": ("Few-shot", few_shot_card.can_try, few_shot_card.few_shot_tab),
+    "decode": ("Decode", decode_cards.can_try, decode_cards.live_tab),
+}
+"""What can be tried: its name, whether there is something to try, and what draws it; None is this page."""
 
 frame.enter()
 model_client.prepare_model()
-if (st.query_params.get("tab") == "few-shot" or few_shot_card.can_try()) and (
-    url_state.segmented("tab", "What to try", list(TABS), "run", TABS.__getitem__) == "few-shot"
-):
-    with frame.guarded():
-        few_shot_card.few_shot_tab()
-    st.stop()
+WANTED = st.query_params.get("tab")
+SHOWN = [tab for tab, (_, can_try, _) in TABS.items() if tab == WANTED or can_try()]
+if len(SHOWN) > 1:
+    tab = url_state.segmented("tab", "What to try", SHOWN, "run", lambda tab: TABS[tab][0])
+    if (draw := TABS[tab][2]) is not None:
+        with frame.guarded():
+            draw()
+        st.stop()
 run = run_picker.pick_run(suits=run_picker.has_model)
 with frame.guarded():
     summary = queries.run_summary(run.folder)

@@ -83,7 +83,7 @@ RULES: dict[str, str] = {
     "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
-    "viz/decode": f"{_FEATURE} jobs kinds",
+    "viz/decode": f"{_FEATURE} inference jobs kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds",
     "viz/few_shot": f"{_FEATURE} inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",

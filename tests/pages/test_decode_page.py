@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.errors import ConfigError
 from dynlora.jobs import kinds
 from dynlora.kinds.decode import DecodeSettings
 from dynlora.store.summary import run_summary
+from dynlora.viz.decode import live_cards
+from dynlora.viz.ui import model_client
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
 from tests.viz.decodes import written_decode
@@ -94,6 +99,76 @@ def test_the_list_of_runs_holds_decodes_and_other_pages_do_not(run: Path, runs_d
     runs = open_page("runs")
     assert {run.name, folder.name} <= set(runs.dataframe[0].value["id"])
     assert folder.name not in open_page("run", run=run.name).selectbox(key="address-run").options
+
+
+class Child:
+    """Streams two steps and an end, a message per look, as the inference child does."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.looks = 0
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        """Begin, or tell what is new."""
+        if what == "decode":
+            self.asked.append(arguments)
+            self.looks = 0
+            return "stream"
+        self.looks = 3 if what == "end" else self.looks + 1
+        first = {
+            "by": "draft",
+            "text": "14 + 9 = 23\n",
+            "tokens": 6,
+            "reward": 0.9,
+            "accepted": True,
+            "discarded": None,
+        }
+        second = {
+            **first,
+            "by": "target",
+            "text": "#### <23>",
+            "reward": 0.1,
+            "accepted": False,
+            "discarded": "#### 99",
+        }
+        end = {"ended": "end", "answer": "23", "tokens": {"draft_kept": 6, "draft_discarded": 4, "target": 5},
+               "flops": 60, "target_flops": 100}  # fmt: skip
+        messages = [first, second, end][: self.looks][arguments.get("since", 0) :]
+        return {"messages": messages, "of": None, "ended": self.looks >= 3, "stopped": False, "error": None}
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Child:
+    found = Child()
+    for module in (live_cards, model_client):
+        monkeypatch.setattr(module, "shared", lambda: found)
+    return found
+
+
+def test_a_typed_problem_is_watched_step_by_step_and_the_threshold_asks_again(child: Child, runs_dir: Path) -> None:
+    folder = written_decode(runs_dir)
+    app = press(open_page("playground", tab="decode", decode=folder.name), "Decode")
+    for _ in range(3):
+        app.run()
+    drawn = html_of(app)
+    assert "14 + 9 = 23" in drawn
+    assert "#### &lt;23&gt;" in drawn
+    assert "Rejected draft" in drawn
+    said = words(app)
+    assert "6 of the draft kept, 4 discarded, 5 of the target" in said
+    assert "60 % of the decode FLOPs that the target alone needs" in said
+    app.slider(key="decode-live-threshold").set_value(0.2).run()
+    assert [one["threshold"] for one in child.asked] == [0.7, 0.2]
+    assert child.asked[0]["folder"] == str(folder)
+
+
+def test_what_the_child_refuses_is_said(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConfigError("question: is empty; type a problem")
+
+    written_decode(runs_dir)
+    monkeypatch.setattr(live_cards, "shared", lambda: SimpleNamespace(ask=refuse))
+    assert "question:" in words(press(open_page("playground", tab="decode"), "Decode"))
 
 
 def test_the_panel_beside_the_list_leads_to_the_page_of_the_kind(runs_dir: Path) -> None:

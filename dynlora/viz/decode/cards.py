@@ -15,6 +15,7 @@ from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, table
 from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import choose, segmented
 
 
@@ -54,9 +55,10 @@ def choose_point(found: Decode) -> Shown | None:
     return Shown(found, points[key])
 
 
-def conclusion_card(found: Decode, point: Point | None) -> None:
-    """Draw the result and what it rests on."""
+def conclusion_card(found: Decode, point: Point | None, run_id: str) -> None:
+    """Draw the result, what it rests on, and where to try it."""
     with conclusion(text.headline(found, point), text.basis(found, point)):
+        link("pages/playground.py", "Try a problem of your own", tab="decode", decode=run_id)
         results = model.by_point(found)
         if len(results):
             table(results.drop(columns="key"), "decode-results")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 from dynlora.store.decodes import TARGET, Point, Solution, Step
 from dynlora.viz.decode.figures import role_colours
@@ -16,9 +17,19 @@ MOST_STEPS = 200
 
 def solution_html(one: Solution, point: Point, colours: Palette) -> str:
     """Return a solution as HTML; every text of the run is escaped."""
-    line = point.value if point.accept == "threshold" else None
-    drawn = "".join(_step(step, line, colours) for step in one.steps[:MOST_STEPS])
-    told = html.escape(one_line(f"{len(one.steps)} steps", 40))
+    return steps_html(one.steps, point.value if point.accept == "threshold" else None, colours)
+
+
+def steps_html(steps: Sequence[Step], line: float | None, colours: Palette) -> str:
+    """Return steps as HTML; every text of them is escaped.
+
+    Args:
+        steps: in order.
+        line: the threshold, None where none decided.
+        colours: of the mode.
+    """
+    drawn = "".join(_step(step, line, colours) for step in steps[:MOST_STEPS])
+    told = html.escape(one_line(f"{len(steps)} steps", 40))
     return f"<style>{_style(colours)}</style><div class='dl-steps' role='list' aria-label='{told}'>{drawn}</div>"
 
 
