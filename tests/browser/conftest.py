@@ -130,7 +130,7 @@ def answers(address: str, process: subprocess.Popen[bytes]) -> bool:
 
 def _stop_runs(runs_dir: Path) -> None:
     """Let no run outlive its test."""
-    for row in queries.list_runs(runs_dir).to_dict("records"):
+    for row in queries.list_runs(runs_dir, None).to_dict("records"):
         if row["status"] in ("queued", "running"):
             launch.stop(runs_dir, row["id"])
             until(lambda run=row["id"]: not launch.is_alive(runs_dir, run), "the end of a run")
