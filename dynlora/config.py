@@ -46,9 +46,8 @@ class ModelConfig(Section):
     """Which transformer is adapted."""
 
     name: Name = Field("minilm", description="Built-in name, local folder or hub id.")
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="Dropout inside the frozen model, probability; empty: the value of the model."
-    )
+    layers: int | None = Field(None, ge=1, description="Use the first so many blocks of the model only; empty: all.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout in the model, probability; empty: its own.")
     dtype: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="Precision in which the frozen weights are kept; bf16 halves their memory and computes in bf16. "

@@ -156,6 +156,7 @@ def describe(
         padding=_padding(model),
         modules=[(module.info.layer, module.info.kind, module.rank) for module in model.adapters],
         verdict=verdict,
+        layers=config.model.layers,
     )
     for name, text in model_card(facts).items():
         (staging / name).write_text(text, "utf-8")

@@ -46,7 +46,13 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     state = _trained_state(folder, which)
     task = tasks.build(state["task"], state["labels"], state.get("task_settings"))
     weights = Weights(quantization=config.model.quantization)  # a quantised model is another function
-    base = load_base(assets.resolve_model(config.model.name), task=task, seed=config.seed, weights=weights)
+    base = load_base(
+        assets.resolve_model(config.model.name),
+        task=task,
+        seed=config.seed,
+        weights=weights,
+        layers=config.model.layers,
+    )
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     adapters = adapt(
         base,

@@ -49,6 +49,7 @@ class Facts:
         padding: of a decoder; None for an encoder, whose own default is right.
         modules: layer, kind and rank of each module of what is exported.
         verdict: on the run among those beside it, one sentence; None where there is none.
+        layers: the first so many blocks of the base model were used; None for all.
     """
 
     summary: Mapping[str, Any]
@@ -62,6 +63,7 @@ class Facts:
     padding: Padding | None = None
     modules: Sequence[tuple[int | None, str, int]] = ()
     verdict: str | None = None
+    layers: int | None = None
 
 
 def model_card(facts: Facts) -> dict[str, str]:
@@ -145,7 +147,7 @@ def _snippet(facts: Facts) -> str:
 from transformers import {facts.model_class}, AutoTokenizer
 
 folder = "."  # the folder of this file
-base = {facts.model_class}.from_pretrained({json.dumps(facts.base)})
+base = {facts.model_class}.from_pretrained({json.dumps(facts.base)}{_first_blocks(facts)})
 model = PeftModel.from_pretrained(base, folder).eval()
 tokenizer = AutoTokenizer.from_pretrained(folder){_generate(facts)}"""
     return f"""from peft import PeftModel
@@ -156,6 +158,11 @@ config = AutoConfig.from_pretrained(folder)  # with the names of the classes
 base = {facts.model_class}.from_pretrained({json.dumps(facts.base)}, config=config)
 model = PeftModel.from_pretrained(base, folder).eval()
 tokenizer = AutoTokenizer.from_pretrained(folder)"""
+
+
+def _first_blocks(facts: Facts) -> str:
+    """Return the argument that loads the first blocks of the base model only; nothing where all were used."""
+    return "" if facts.layers is None else f", num_hidden_layers={facts.layers}"
 
 
 def _merged_snippet(facts: Facts) -> str:
@@ -217,8 +224,9 @@ def _training(facts: Facts) -> str:
 
 
 def _base(facts: Facts) -> str:
-    """Return the base model as code, of a local folder the name alone."""
-    return _code(facts.base) if facts.is_on_hub else f"{_code(Path(facts.base).name)}, a local folder"
+    """Return the base model as code, of a local folder the name alone, and how much of it was used."""
+    part = "" if facts.layers is None else f", its first {facts.layers} blocks (`num_hidden_layers`)"
+    return (_code(facts.base) if facts.is_on_hub else f"{_code(Path(facts.base).name)}, a local folder") + part
 
 
 def _frozen(summary: Mapping[str, Any]) -> str:

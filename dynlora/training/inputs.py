@@ -88,6 +88,7 @@ def load_inputs(config: RunConfig, start: Path | None = None) -> Inputs:
         seed=config.seed,
         dropout=config.model.dropout,
         weights=weights_of(config),
+        layers=config.model.layers,
     )
     if isinstance(data.task, WritingTask):
         data.task.check_tokenizer(base.tokenizer, data.train)

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from dynlora.engine.model.first_blocks import take_first_blocks
 from dynlora.engine.model.modules import head_names
 from dynlora.engine.model.quantized import hold_still, kept_whole, quantization_config
 from dynlora.engine.randomness import seed_global_stream
@@ -70,18 +71,32 @@ WHOLE = Weights()
 
 
 def load_base(
-    folder: Path, *, task: Task, seed: int, dropout: float | None = None, weights: Weights = WHOLE
+    folder: Path,
+    *,
+    task: Task,
+    seed: int,
+    dropout: float | None = None,
+    weights: Weights = WHOLE,
+    layers: int | None = None,
 ) -> BaseModel:
     """Load model and tokenizer from a local folder; a new head is drawn from the run's own stream.
 
     Only safetensors are read, and no code of the folder is run.
 
+    Args:
+        folder: of transformers.
+        task: what the head is for.
+        seed: of the run.
+        dropout: inside the frozen model; None keeps the model's own.
+        weights: how the frozen ones are kept.
+        layers: the first so many blocks only; None takes all.
+
     Raises:
         AssetError: when the folder does not hold a transformer that can learn the task.
-        ConfigError: when the weights are to be quantised and cannot be.
+        ConfigError: when the weights are to be quantised and cannot be, or the model has fewer blocks.
     """
     seed_global_stream(seed, "head")
-    model, report, tokenizer = _loaded(folder, task, dropout, weights)
+    model, report, tokenizer = _loaded(folder, task, dropout, weights, layers)
     hold_still(model)
     _prepare_tokenizer(folder, model, tokenizer)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
@@ -93,7 +108,7 @@ def load_base(
 
 
 def _loaded(
-    folder: Path, task: Task, dropout: float | None, weights: Weights
+    folder: Path, task: Task, dropout: float | None, weights: Weights, layers: int | None
 ) -> tuple[Any, dict[str, Any], PreTrainedTokenizerBase]:
     """Return model, what transformers reports of its weights, and tokenizer; see `load_base`."""
     options: dict[str, Any] = {"dtype": weights.dtype}
@@ -102,6 +117,7 @@ def _loaded(
     transformers_logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        take_first_blocks(config, layers, folder)
         _configure(config, task, dropout)
         if weights.quantization is not None:
             whole = kept_whole(task.model_class(), config)

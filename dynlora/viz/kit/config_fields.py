@@ -10,7 +10,8 @@ from typing import Any
 from dynlora.viz.kit.text import source_name
 
 LABELS = {
-    "name": "run name", "model.name": "model", "model.dropout": "model dropout (probability)",
+    "name": "run name", "model.name": "model", "model.layers": "blocks of the model (the first)",
+    "model.dropout": "model dropout (probability)",
     "train.steps": "steps", "train.epochs": "epochs (instead of steps)", "adapter.rank": "rank (components)",
     "adapter.alpha": "alpha (scaling = alpha / rank)", "adapter.targets": "target modules",
     "train.lr": "learning rate", "train.head_lr": "head learning rate", "train.batch_size": "batch size (examples)",

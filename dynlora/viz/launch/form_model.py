@@ -27,6 +27,7 @@ EMPTY = {
     "data.max_train": "all", "data.max_eval": "all", "data.train_groups": "all", "adapter.targets": "all",
     "train.max_grad_norm": "not clipped", "log.to": "none",
     "model.dropout": "value of the model", "model.quantization": "not quantised",
+    "model.layers": "all",
 }  # fmt: skip
 """What an empty field means, where it is not that a value is chosen automatically."""
 
@@ -39,7 +40,7 @@ MORE_TRAINING = (
     "train.epochs", "train.warmup", "train.schedule", "train.head_lr", "train.weight_decay", "train.max_grad_norm",
     "train.grad_accum", "train.precision", "train.gradient_checkpointing", "model.dtype", "model.quantization",
 )  # fmt: skip
-MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.dropout")
+MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.layers", "model.dropout")
 RECORDING = (
     "log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every", "log.generate_rows", "log.generate_max",
     "log.to",

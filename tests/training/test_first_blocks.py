@@ -1,0 +1,123 @@
+"""The first blocks of a model: trained, continued, loaded, exported; more than there are is one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import dynlora
+from dynlora.config import parse_config
+from dynlora.errors import ConfigError
+from dynlora.inference.export import export_run
+from dynlora.inference.load import load_run
+from dynlora.store import queries
+from dynlora.training import run as training
+from dynlora.training.inputs import load_inputs
+from tests.tiny import save_tiny, tiny_config
+from tests.tiny_lm import DECODERS, lm_values, save_problems, save_tiny_lm
+from tests.training.interrupted import interrupted_run
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of problems."""
+    return save_problems(tmp_path_factory.mktemp("problems"))
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory, problems: Path) -> Path:
+    """A run of the first block of a tiny Llama."""
+    folder = tmp_path_factory.mktemp("shallow")
+    values = lm_values(save_tiny_lm(folder / "model"), problems, model__layers=1, strategy={"name": "dynamic"})
+    outcome = training.train(parse_config(values), folder / "runs")
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
+
+
+@pytest.mark.parametrize("architecture", DECODERS)
+def test_a_model_of_the_first_block_is_that_block_with_the_last_norm_and_the_head(
+    architecture: str, problems: Path, tmp_path: Path
+) -> None:
+    values = lm_values(save_tiny_lm(tmp_path / "model", architecture), problems, model__layers=1)
+    small = load_inputs(parse_config(values)).base.model.eval()
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    blocks = whole.base_model.h if architecture == "gpt2" else whole.base_model.layers
+    del blocks[1]
+    whole.config.num_hidden_layers = 1
+    ids = torch.tensor([[5, 9, 40, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(small(input_ids=ids).logits, whole(input_ids=ids).logits)
+    assert 0 < len(list(small.parameters())) == len(list(whole.parameters()))
+
+
+def test_a_run_of_it_adapts_and_counts_its_blocks_only_and_loads_as_it_was_trained(shallow: Path) -> None:
+    summary = queries.run_summary(shallow)
+    assert summary["config"]["model"]["layers"] == 1
+    assert {name.split(".")[2] for name in summary["ranks"]} == {"0"}
+    model = load_run(shallow)
+    assert model.base.model.config.num_hidden_layers == 1
+    events = queries.events_frame(shallow, ("generations",))
+    first = events["payload"].iloc[-1]["rows"][0]
+    (answer,) = model.answers([first["prompt"]])
+    assert answer["prediction"] == first["text"]
+
+
+def test_a_run_of_it_that_was_interrupted_ends_as_the_whole_one(
+    shallow: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = training.read_run_config(shallow)
+    folder = interrupted_run(config, runs_dir, monkeypatch)
+    assert training.resume(runs_dir, folder.name).state == "finished"
+    assert queries.run_summary(folder)["metrics"] == queries.run_summary(shallow)["metrics"]
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+@pytest.mark.parametrize("kind", ["peft", "merged"])
+def test_the_snippet_of_an_export_loads_the_first_blocks(
+    kind: str, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = lm_values(
+        save_tiny_lm(tmp_path / "model"), problems, model__layers=1, strategy={"name": "lora"}, train__steps=4
+    )
+    folder = training.train(parse_config(values), tmp_path / "runs").folder
+    export_run(folder, tmp_path / "out", format=kind)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "first 1 blocks" in card
+    (snippet,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict = {}
+    exec(snippet, names)
+    ids, own = torch.tensor([[5, 9, 40, 7]]), load_run(folder).base.model
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"](input_ids=ids).logits, own(input_ids=ids).logits)
+
+
+def test_an_encoder_has_first_blocks_too(tiny_data: Path, tmp_path: Path) -> None:
+    config = tiny_config(save_tiny("bert", tmp_path / "bert"), tiny_data, model__layers=1, train__steps=10)
+    folder = training.train(config, tmp_path / "runs").folder
+    run = dynlora.open_run(folder)
+    assert set(run.modules["layer"]) == {0}
+    assert run.load().base.model.config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize(("layers", "words"), [(3, "model.layers=3: model has 2 blocks; give a number from 1 to 2"),
+                                               (0, "model.layers=0: must be at least 1")])  # fmt: skip
+def test_more_blocks_than_there_are_is_one_sentence(layers: int, words: str, problems: Path, tmp_path: Path) -> None:
+    values = lm_values(save_tiny_lm(tmp_path / "model"), problems, model__layers=layers)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        training.train(parse_config(values), tmp_path / "runs")
+    assert not list(tmp_path.glob("runs/2*"))
+
+
+def test_an_encoder_with_a_decoder_has_no_first_blocks(tmp_path: Path, problems: Path) -> None:
+    config = transformers.T5Config(
+        vocab_size=259, d_model=32, d_ff=48, num_layers=2, num_heads=2, d_kv=16, decoder_start_token_id=1
+    )
+    folder = save_tiny_lm(tmp_path / "model")
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"model\.layers=1: model is not one stack of blocks \(t5\)"):
+        load_inputs(parse_config(lm_values(folder, problems, model__layers=1)))
