@@ -54,8 +54,8 @@ RULES: dict[str, str] = {
     "training inference",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter remote server strategies "
-    "training inference decoding integrations/search integrations/clusters integrations/trackers integrations/tracker_files "
-    "engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
+    "training inference decoding integrations/search integrations/clusters integrations/trackers "
+    "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "errors jobs safe_files store",
@@ -103,12 +103,13 @@ _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
     "torch": f"{_GROUND} data_files store jobs remote server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding cli api own_loop {_TRACKERS} "
-    "viz/kit viz/methods notebook",
+    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding cli api own_loop "
+    f"{_TRACKERS} viz/kit viz/methods notebook",
     "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding server cli api own_loop "
     f"{_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference decoding server cli api viz/* notebook pages",
+    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference decoding server cli api viz/* "
+    "notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
 

@@ -51,7 +51,7 @@ class Equation:
 def equations(text: str) -> Iterator[Equation]:
     """Yield the calculations of a text."""
     for terms, result in _EQUATION.findall(text):
-        parts = tuple((_SAME.get(sign, sign), _value(value)) for sign, value in _PART.findall(terms))
+        parts = tuple((_SAME.get(sign) or sign, _value(value)) for sign, value in _PART.findall(terms))
         yield Equation(parts, _value(result))
 
 

@@ -77,7 +77,8 @@ def test_a_reward_that_prefers_nothing_is_mixed_and_its_counters_add_up(cast: Ca
         assert all((step.discarded is None) == step.accepted for step in found.steps)
         assert 0 < found.flops < found.flops_with_prefill
         kept, discarded = kept + by["draft"], discarded + thrown
-    assert kept and discarded, "both happened"
+    assert kept > 0
+    assert discarded > 0
 
 
 def test_an_answer_does_not_depend_on_what_is_decoded_before(cast: Cast, problems: list[Problem]) -> None:
