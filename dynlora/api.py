@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from dynlora.own_loop.attach import attach
 from dynlora.own_loop.attached import Attached
 from dynlora.store.run import Run, open_run
 
-__all__ = ["Attached", "attach", "train"]
+__all__ = ["Attached", "attach", "speculate", "train"]
 
 
 def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", *, progress: bool = True) -> Run:
@@ -33,3 +33,59 @@ def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", 
     if outcome.state == "failed":
         raise training.RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
     return open_run(outcome.folder)
+
+
+def speculate(
+    draft: str | Path | Run,
+    target: str | Path | Run,
+    reward: str | Path | Run | Callable[[str, str, str], float] = "target-likelihood",
+    *,
+    data: str | Path | None = None,
+    threshold: float | Sequence[float] = 0.7,
+    accept: str = "threshold",
+    runs_dir: str | Path = "runs",
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
+    """Decode with a draft that writes steps, a reward that judges them, and a target that rewrites poor ones.
+
+    Args:
+        draft: run that writes each step first: its id, its folder, or what `train` returned.
+        target: run that rewrites the steps that score too low.
+        reward: a classification run, a name (oracle, target-likelihood, target-token), or a function of the question,
+            the solution so far and the step that returns a number.
+        data: built-in data, a hub id or a file; None takes the target's.
+        threshold: rewards from which a step is kept, one point each.
+        accept: threshold, constant (a probability instead of a reward), clip or sigmoid.
+        runs_dir: folder that holds the runs.
+        progress: show a progress bar.
+        settings: further fields of `DecodeSettings`: control, limit, seed, step_string, step_tokens, new_tokens,
+            max_steps, name.
+
+    Returns:
+        The decode, a run of its own: `.summary["results"]` holds points, draft_alone and target_alone, and
+        `.events("problem")` each solution.
+
+    Raises:
+        DynloraError: when something that is named cannot be used, or the decode fails.
+    """
+    from dynlora.decoding.run import decode
+    from dynlora.kinds.decode import OWN, DecodeSettings
+    from dynlora.training.folder_work import RunFailedError
+
+    function = reward if callable(reward) else None
+    values = [threshold] if isinstance(threshold, int | float) else list(threshold)
+    parsed = DecodeSettings.parse({
+        "draft": _place(draft), "target": _place(target), "accept": accept, "values": values,
+        "reward": OWN if function is not None else _place(reward), "data": None if data is None else str(data),
+        **settings,
+    })  # fmt: skip
+    outcome = decode(parsed, Path(runs_dir), progress=progress, function=function)
+    if outcome.state == "failed":
+        raise RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
+    return open_run(outcome.folder)
+
+
+def _place(run: Any) -> str:
+    """Return the id or the folder of a run."""
+    return str(run.folder if isinstance(run, Run) else run)

@@ -50,7 +50,7 @@ RULES: dict[str, str] = {
     "engine/* strategies",
     "inference": "assets config config_files data_files errors peft_adapter safe_files store jobs tasks engine "
     "engine/* strategies training",
-    "decoding": "assets config config_files data_files errors safe_files store jobs tasks engine engine/* strategies "
+    "decoding": "assets config config_files errors kinds safe_files store jobs tasks engine engine/* strategies "
     "training inference",
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors safe_files store jobs peft_adapter remote server strategies "
@@ -63,7 +63,7 @@ RULES: dict[str, str] = {
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",
     "integrations/trackers": "errors jobs store viz/kit",
     "integrations/tracker_files": "config config_files errors peft_adapter safe_files store integrations/trackers",
-    "api": "config config_files errors store training own_loop",
+    "api": "config config_files decoding errors kinds store training own_loop",
     "viz/kit": "errors store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs inference server viz/kit viz/ui/browser",

@@ -127,9 +127,13 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
     except RunNotFoundError:
         said = outcome.error or "its folder was removed during training"
         return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
-    code = {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
     words = format_summary(document)
-    return document, f"{words}\n{outcome.error}" if outcome.error else words, code
+    return document, f"{words}\n{outcome.error}" if outcome.error else words, exit_code(outcome)
+
+
+def exit_code(outcome: Any) -> int:
+    """Return 0 for a run that finished, 1 for one that failed, and 128 and the signal for one that was stopped."""
+    return {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
 
 
 def show_document(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dynlora.cli import report as cli_report
 from dynlora.cli.advise import advise
 from dynlora.cli.compress import compress
 from dynlora.cli.data import data
+from dynlora.cli.decode import rsd
 from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import configured, in_runs, reports
 from dynlora.cli.queue import queue
@@ -245,7 +246,7 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-for _command in (advise, compress, ablate, knockout, queue, push, pull, sync, answer, warm, check_queued):
+for _command in (advise, compress, ablate, knockout, rsd, queue, push, pull, sync, answer, warm, check_queued):
     main.add_command(_command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def values_of(text: str) -> list[float]:
     """
     if found := _RANGE.fullmatch(text.strip()):
         low, high, count = _number(text, found["low"]), _number(text, found["high"]), int(found["count"])
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high and 1 <= count <= MOST_VALUES):
+        if low > high or not 1 <= count <= MOST_VALUES:
             raise ConfigError(
                 f"--threshold {text[:60]}: must be A:B:N with A at most B and N from 1 to {MOST_VALUES}, such as "
                 "0.1:0.9:5"
@@ -38,23 +39,37 @@ def values_of(text: str) -> list[float]:
 
 def _number(text: str, part: str) -> float:
     try:
-        return float(part)
+        value = float(part)
     except ValueError:
+        value = math.nan
+    if math.isinf(value):
+        alone = "target" if value > 0 else "draft"
+        raise ConfigError(f"--threshold {text[:60]}: is the {alone} alone, which is decoded anyway; give a number")
+    if math.isnan(value):
         raise ConfigError(
             f"--threshold {text[:60]!r}: {part.strip()[:30]!r} is no number; give one such as 0.7, or A:B:N such as "
             "0.1:0.9:5"
-        ) from None
+        )
+    return value
 
 
-def points_of(accept: str, values: list[float]) -> list[Point]:
-    """Return the points of a rule, the roles alone first: they are what the others are compared with.
+def points_of(accept: str, values: Sequence[float], control: Sequence[float], *, ends: bool) -> list[Point]:
+    """Return the points of a decode.
+
+    Args:
+        accept: the rule.
+        values: of the rule.
+        control: probabilities of steps that are kept by chance.
+        ends: also each role alone, first: the others are compared with the target.
 
     Raises:
-        ConfigError: when the rule cannot have a value.
+        ConfigError: when a rule cannot have a value.
     """
-    for value in values:
-        Acceptance(accept, value)
-    return [Point(TARGET), Point(DRAFT), *(Point(accept, value) for value in values)]
+    points = [Point(accept, value) for value in values] + [Point("constant", value) for value in control]
+    for point in points:
+        Acceptance(point.accept, point.value or 0.0)
+    alone = [Point(TARGET), Point(DRAFT)] if ends else []
+    return list(dict.fromkeys([*alone, *points]))
 
 
 def plain(value: float | None) -> Any:

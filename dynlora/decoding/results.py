@@ -143,12 +143,18 @@ def advice(document: Mapping[str, Any]) -> str:
     )
 
 
+def rows_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a document: each role alone, then the points."""
+    rows = [document.get("target_alone"), document.get("draft_alone"), *(document.get("points") or ())]
+    return [row for row in rows if row]
+
+
 def words(document: Mapping[str, Any]) -> str:
     """Return a decode for people: the conclusion, a table, what to do next."""
-    rows = [document["target_alone"], document["draft_alone"], *document["points"]]
+    rows = rows_of(document)
     lines = [document["conclusion"], "", f"{'point':18} {'accuracy':>8} {'kept':>6} {'FLOPs':>7} {'prefill':>8} "
              f"{'seconds':>8}  against the target alone (ratios)"]  # fmt: skip
-    for row in filter(None, rows):
+    for row in rows:
         against = row.get("against_target") or {}
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
         kept = "-" if row["accepted"] is None else f"{row['accepted']:.0%}"

@@ -191,6 +191,10 @@ BY_NAME: dict[str, type[Reward]] = {
 """Rewards that need no run."""
 
 
+DIGITS = 6
+"""Digits of a reward that count, as published; those after them differ with the order in which tokens were read."""
+
+
 def checked(judged: Judged, reward: Reward, problem: int, step: int) -> Judged:
     """Return a reward that can be compared.
 
@@ -207,4 +211,4 @@ def checked(judged: Judged, reward: Reward, problem: int, step: int) -> Judged:
             f"--reward {reward.kind}: gave {str(value)[:40]!r} for step {step + 1} of problem {problem}, and a reward "
             "is a finite number; correct the reward"
         )
-    return Judged(number, judged.read, judged.flops)
+    return Judged(round(number, DIGITS), judged.read, judged.flops)

@@ -18,31 +18,29 @@ from dynlora.engine.evaluation.step_writing import cache_name
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
 from dynlora.inference.writing import total_tokens
-from dynlora.store.schema import run_folder
 from dynlora.tasks import WritingTask
 
 CROPPABLE = ("full_attention", "sliding_attention", "chunked_attention")
 """Kinds of blocks whose keys and values can be taken back."""
 
-Judge = str | Callable[[str, str, str], float]
-"""What a person names as reward: a run, a reward's name, or a function."""
+Judge = Path | str | Callable[[str, str, str], float]
+"""A reward: the folder of a run, a name of `BY_NAME`, or a function of question, solution so far, and step."""
 
 
-def cast_of(runs_dir: Path, draft: str, target: str, reward: Judge | None, step_string: str) -> Cast:
+def cast_of(draft: Path, target: Path, reward: Judge | None, step_string: str) -> Cast:
     """Load the runs that play the roles.
 
     Args:
-        runs_dir: where they are.
-        draft: id of a run that learned to write.
-        target: another one, or the same.
+        draft: folder of a run that learned to write.
+        target: of another one, or the same.
         reward: of the steps.
         step_string: ends a step.
 
     Raises:
         ConfigError: when a run cannot play its role; one sentence.
     """
-    models = {name: load_run(run_folder(runs_dir, run)) for name, run in (("draft", draft), ("target", target))}
-    judge = reward_of(runs_dir, reward)
+    models = {name: load_run(folder) for name, folder in (("draft", draft), ("target", target))}
+    judge = reward_of(reward)
     loaded = [*models.values(), *([judge.model] if isinstance(judge, ClassifierReward) else [])]
     share_weights([model.base.model for model in loaded])
     roles = {name: role_of(name, model, step_string) for name, model in models.items()}
@@ -68,19 +66,17 @@ def role_of(name: str, model: AdaptedModel, step_string: str) -> Role:
     return Role(name, model, StepEnd(model.base.tokenizer, step_string, name), total_tokens(model))
 
 
-def reward_of(runs_dir: Path, reward: Judge | None) -> Reward | None:
-    """Return a reward by its name, of a run's id or of a function.
+def reward_of(reward: Judge | None) -> Reward | None:
+    """Return a reward by its name, of a run's folder or of a function.
 
     Raises:
         ConfigError: when the run cannot judge.
     """
     if reward is None:
         return None
-    if not isinstance(reward, str):
-        return OwnReward(reward)
-    if reward in BY_NAME:
-        return BY_NAME[reward]()
-    return ClassifierReward(load_run(run_folder(runs_dir, reward)), reward)
+    if isinstance(reward, Path):
+        return ClassifierReward(load_run(reward), reward.name)
+    return BY_NAME[reward]() if isinstance(reward, str) else OwnReward(reward)
 
 
 def same_tokenizer(one: AdaptedModel, other: AdaptedModel) -> bool:

@@ -91,7 +91,7 @@ class Solution:
         prefilled: tokens read by draft, target and reward.
         flops: of the decoded tokens.
         flops_with_prefill: of the tokens read too.
-        seconds: of a clock.
+        seconds: in the models and the reward.
     """
 
     text: str = ""
@@ -145,15 +145,12 @@ def solve(cast: Cast, problem: Problem, point: Point, limits: Limits, seed: int 
     Raises:
         ConfigError: when the reward is no finite number.
     """
-    started = time.perf_counter()
     attempt = _Attempt(cast, problem, limits)
     if point.value is None:
         attempt.alone(point.accept)
     else:
         attempt.together(Acceptance(point.accept, point.value, seed))
-    solution = attempt.finished()
-    solution.seconds = time.perf_counter() - started
-    return solution
+    return attempt.finished()
 
 
 class _Attempt:
@@ -197,6 +194,7 @@ class _Attempt:
         works = {name: writer.work for name, writer in self.writers.items()}
         solution.prefilled |= {name: work.prefilled for name, work in works.items()}
         solution.flops = sum(work.decode_flops for work in works.values())
+        solution.seconds += sum(writer.seconds for writer in self.writers.values())
         solution.flops_with_prefill += solution.flops + sum(work.prefill_flops for work in works.values())
         kept = sum(len(step.ids) for step in solution.steps if step.by == DRAFT)
         discarded = sum(len(step.discarded["ids"]) for step in solution.steps if step.discarded)
@@ -231,7 +229,10 @@ class _Attempt:
         reward, place = self.cast.reward, len(self.solution.steps)
         if reward is None or not rule.needs_reward:
             return None
-        found = reward.judge(Candidate(self.problem, before, piece.text, count, self.writers[TARGET]))
+        target = self.writers[TARGET]
+        started, inside = time.perf_counter(), target.seconds
+        found = reward.judge(Candidate(self.problem, before, piece.text, count, target))
+        self.solution.seconds += max(0.0, time.perf_counter() - started) if target.seconds == inside else 0.0
         judged: Judged = checked(found, reward, self.problem.index, place)
         self.solution.prefilled["reward"] += judged.read
         self.solution.flops_with_prefill += judged.flops

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,12 +31,14 @@ class Role:
         model: of a run that learned to write.
         step_end: where a step ends for its tokenizer.
         total: tokens of a prompt and its solution together.
+        memory: what it wrote or read off before, by the tokens before; the most probable tokens are always the same.
     """
 
     name: str
     model: AdaptedModel
     step_end: StepEnd
     total: int
+    memory: dict[Any, tuple[Any, float]] = field(default_factory=dict[Any, "tuple[Any, float]"], compare=False)
 
     @cached_property
     def size(self) -> Size:
@@ -82,13 +85,17 @@ class Writer:
         ids: tokens of the prompt and of the solution so far.
         prompt: how many of them are the prompt's.
         read: how many of them the cache holds, always the first ones.
+        counted: how many it would hold if nothing came from memory: that is what `work` counts.
         work: what was done so far.
+        seconds: it took; of what came from memory, those that it took when it was done.
     """
 
     role: Role
     ids: list[int]
     prompt: int = field(init=False)
     read: int = field(default=0, init=False)
+    counted: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
     work: Work = field(default_factory=Work, init=False)
     _cache: Any = field(init=False, repr=False)
     _sums: dict[int, TokenSums | None] = field(init=False, repr=False)
@@ -117,41 +124,66 @@ class Writer:
     def take_back(self, count: int) -> None:
         """Remove the last tokens, from the cache too."""
         self.ids = self.ids[: len(self.ids) - count]
+        self.counted = min(self.counted, len(self.ids))
         self._crop(len(self.ids))
 
-    @torch.no_grad()
     def write(self, most: int) -> Piece:
         """Write up to the end of a step, the end of the text, or `most` tokens: at each the most probable one."""
-        before, first = self.text(), len(self.ids)
-        end = "cap"
-        self._crop(first - 1)  # the next token is read off the last one
-        self._count_read(first - 1 - self.read)
-        for _ in range(most):
-            token = int(self._logits(1)[-1].argmax())
-            self.ids.append(token)
-            if token in self.role.ends or self.role.step_end(self.ids[first:]):
-                end = "end" if token in self.role.ends else "step"
-                break
-        written = self.ids[first:]
-        self.work.decoded += len(written)
-        self.work.decode_flops += self.role.size.written(first, len(written))
-        after = self.text()
-        return Piece(written, after[len(before) :] if after.startswith(before) else self.text(written), end)
+        first = len(self.ids)
+        self._count_read(first - 1)  # the next token is read off the last one
+        piece: Piece = self._once(("write", most), lambda: self._written(most))
+        self.ids = [*self.ids[:first], *piece.ids]
+        self.counted = len(self.ids) - 1
+        self.work.decoded += len(piece.ids)
+        self.work.decode_flops += self.role.size.written(first, len(piece.ids))
+        return piece
 
-    @torch.no_grad()
     def log_probabilities(self, count: int) -> Tensor:
         """Return the log-probability of each of the last `count` tokens, (count,), nats; one forward."""
-        self._crop(len(self.ids) - count - 1)
-        self._count_read(len(self.ids) - self.read, scored=count)
-        scores = torch.log_softmax(self._logits(count + 1)[:-1].float(), -1)
-        return scores.gather(1, torch.tensor(self.ids[-count:], device=scores.device).unsqueeze(1)).squeeze(1)
+        self.counted = min(self.counted, len(self.ids) - count - 1)
+        self._count_read(len(self.ids), scored=count)
+        return self._once(("score", count), lambda: self._scores(count))
 
     @torch.no_grad()
     def next_probabilities(self) -> Tensor:
         """Return the probability of every word as the next token, (words,)."""
+        self.counted = min(self.counted, len(self.ids) - 1)
+        self._count_read(len(self.ids), scored=1)
         self._crop(len(self.ids) - 1)
-        self._count_read(len(self.ids) - self.read, scored=1)
-        return torch.softmax(self._logits(1)[-1].float(), -1)
+        started = time.perf_counter()
+        found = torch.softmax(self._logits(1)[-1].float(), -1)
+        self.seconds += time.perf_counter() - started
+        return found
+
+    def _once(self, what: tuple[str, int], do: Callable[[], Any]) -> Any:
+        """Return what was done before after the same tokens, or do it now; the seconds are those of doing it."""
+        key = (what, tuple(self.ids))
+        if key not in self.role.memory:
+            started = time.perf_counter()
+            found = do()
+            self.role.memory[key] = (found, time.perf_counter() - started)
+        found, seconds = self.role.memory[key]
+        self.seconds += seconds
+        return found
+
+    @torch.no_grad()
+    def _written(self, most: int) -> Piece:
+        before, first, end = self.text(), len(self.ids), "cap"
+        self._crop(first - 1)
+        for _ in range(most):
+            token = int(self._logits(1)[-1].argmax())
+            self.ids = [*self.ids, token]
+            if token in self.role.ends or self.role.step_end(self.ids[first:]):
+                end = "end" if token in self.role.ends else "step"
+                break
+        written, after = self.ids[first:], self.text()
+        return Piece(written, after[len(before) :] if after.startswith(before) else self.text(written), end)
+
+    @torch.no_grad()
+    def _scores(self, count: int) -> Tensor:
+        self._crop(len(self.ids) - count - 1)
+        scores = torch.log_softmax(self._logits(count + 1)[:-1].float(), -1)
+        return scores.gather(1, torch.tensor(self.ids[-count:], device=scores.device).unsqueeze(1)).squeeze(1)
 
     def _logits(self, count: int) -> Tensor:
         """Read all that is new in one forward, and return the logits of the last `count` tokens, (count, words)."""
@@ -181,7 +213,9 @@ class Writer:
             self.read = length
         self._sums = {place: sums for place, sums in self._sums.items() if place <= length}
 
-    def _count_read(self, count: int, scored: int = 0) -> None:
-        """Count tokens that will be read in the next forward, and those of them that the head is read off."""
+    def _count_read(self, length: int, scored: int = 0) -> None:
+        """Count the tokens up to `length` that are not read yet, and those that the head is read off."""
+        count = max(0, length - self.counted)
         self.work.prefilled += count
-        self.work.prefill_flops += self.role.size.read(self.read, count) + 2 * self.role.size.head * scored
+        self.work.prefill_flops += self.role.size.read(self.counted, count) + 2 * self.role.size.head * scored
+        self.counted = max(self.counted, length)

@@ -15,7 +15,10 @@ from dynlora.kinds.settings import KindSettings
 from dynlora.store.meta import section, text
 
 Reward = Literal["oracle", "target-likelihood", "target-token"]
-REWARDS: tuple[str, ...] = get_args(Reward)
+OWN = "callable"
+"""A function of a person's own, which `dynlora.speculate` is given."""
+
+REWARDS: tuple[str, ...] = (*get_args(Reward), OWN)
 """Rewards that need no run of their own."""
 
 Accept = Literal["threshold", "constant", "clip", "sigmoid"]
@@ -92,7 +95,7 @@ class DecodeSettings(KindSettings):
         if found.task != "classification":
             raise ConfigError(
                 f"reward {found.id}: learned {found.task or 'an unknown task'}; give a run that classifies steps as "
-                f"right or wrong, or one of {', '.join(REWARDS)}"
+                f"right or wrong, or one of {', '.join(get_args(Reward))}"
             )
         return found
 

@@ -78,7 +78,7 @@ def open_gates(cast: Cast) -> Cast:
 @pytest.fixture(scope="session")
 def cast(runs: Runs) -> Cast:
     """Draft and target with the target's likelihood as reward."""
-    return open_gates(cast_of(runs.folder, runs.draft, runs.target, "target-likelihood", STEP))
+    return open_gates(cast_of(runs.folder / runs.draft, runs.folder / runs.target, "target-likelihood", STEP))
 
 
 def some_problems(cast: Cast, runs: Runs, places: Sequence[int]) -> list[Problem]:

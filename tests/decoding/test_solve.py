@@ -56,7 +56,7 @@ def test_a_role_alone_writes_what_the_model_generates(cast: Cast, problems: list
 def test_a_draft_equal_to_the_target_gives_one_text_for_every_threshold(
     threshold: float, runs: Runs, cast: Cast, problems: list[Problem]
 ) -> None:
-    same = replace(cast, draft=replace(cast.target, name="draft"))
+    same = replace(cast, draft=replace(cast.target, name="draft", memory={}))
     again = [
         replace(one, prompts={name: one.prompts["target"] for name in ("draft", "target")}) for one in problems[:3]
     ]
@@ -144,7 +144,7 @@ def test_the_oracle_keeps_right_steps_only(cast: Cast, problems: list[Problem]) 
 
 
 def test_roles_with_one_backbone_have_its_weights_once(runs: Runs) -> None:
-    cast = cast_of(runs.folder, runs.draft, runs.target, None, STEP)
+    cast = cast_of(runs.folder / runs.draft, runs.folder / runs.target, None, STEP)
     draft, target = (dict(role.model.base.model.named_parameters()) for role in cast.roles)
     frozen = {name for name, tensor in draft.items() if not tensor.requires_grad}
     assert frozen
@@ -153,6 +153,20 @@ def test_roles_with_one_backbone_have_its_weights_once(runs: Runs) -> None:
     own = [name for name, tensor in draft.items() if tensor.requires_grad and name in target]
     assert own
     assert all(draft[name].data_ptr() != target[name].data_ptr() for name in own)
+
+
+def test_what_comes_from_memory_is_counted_as_if_it_were_done_again(cast: Cast, problems: list[Problem]) -> None:
+    point = Point("threshold", 0.3)
+    for role in cast.roles:
+        role.memory.clear()
+    first = [without_clock(solve(cast, problem, point, LIMITS)) for problem in problems]
+    for threshold in (0.2, 0.6):
+        texts(cast, problems, Point("threshold", threshold))
+    assert [without_clock(solve(cast, problem, point, LIMITS)) for problem in problems] == first
+    for role in cast.roles:
+        assert role.memory
+        role.memory.clear()
+    assert [without_clock(solve(cast, problem, point, LIMITS)) for problem in reversed(problems)] == first[::-1]
 
 
 def test_a_model_that_never_stops_is_cut_and_says_so(cast: Cast, problems: list[Problem]) -> None:

@@ -1,0 +1,134 @@
+"""`dynlora rsd`: a draft run and a target run write together, and a reward decides who."""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.cli.commands import exit_code
+from dynlora.cli.options import in_runs
+from dynlora.cli.terminal import shown
+from dynlora.errors import ConfigError
+from dynlora.kinds.decode import OWN, DecodeSettings
+from dynlora.store.summary import run_summary
+
+ESCAPES = (("\\n", "\n"), ("\\t", "\t"))
+"""What a shell cannot easily give."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--draft", default=None, metavar="RUN", help="Run that writes each step first: its id or folder.")
+@click.option("--target", default=None, metavar="RUN", help="Run that rewrites the steps that score too low.")
+@click.option(
+    "--reward",
+    default="target-likelihood",
+    show_default=True,
+    metavar="RUN|NAME",
+    help="A classification run that judges steps, or oracle, target-likelihood or target-token.",
+)
+@click.option("--data", default=None, help="Built-in data, a hub id or a file; empty: the target's data.")
+@click.option(
+    "--threshold",
+    default="0.7",
+    show_default=True,
+    metavar="A:B:N",
+    help="Reward from which a step is kept: a number, several with commas, or N numbers from A to B.",
+)
+@click.option(
+    "--accept",
+    type=click.Choice(["threshold", "constant", "clip", "sigmoid"]),
+    default="threshold",
+    show_default=True,
+    help="How a reward becomes a decision; constant keeps a step with probability --threshold.",
+)
+@click.option("--control", default="", metavar="P,P", help="Also keep steps by chance, with these probabilities.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="Number of held-out problems; empty: all.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of what is drawn.")
+@click.option("--step-string", default=None, help=r"Text that ends a step; empty: \n in built-in data, else \n\n.")
+@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens of a solution.")
+@click.option("--step-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a step.")
+@click.option("--max-steps", type=click.IntRange(1), default=32, show_default=True, help="Steps of a solution.")
+@click.option("--name", default=None, help="Display name of the run.")
+@in_runs
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.pass_context
+def rsd(ctx: click.Context, as_json: bool, **options: Any) -> None:
+    """Reward-Guided Speculative Decoding: a draft writes steps, a reward judges them, a target rewrites poor ones.
+
+    Each threshold is one point; the draft alone and the target alone are decoded too. The result is a run of its own.
+    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped; `dynlora resume ID` continues.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    settings, runs_dir = settings_of(options), options["runs_dir"]
+    settings.check(runs_dir)
+    from dynlora.decoding.run import decode
+
+    outcome = decode(settings, runs_dir, progress=sys.stderr.isatty())
+    tell(outcome, as_json=as_json)
+    if code := exit_code(outcome):
+        sys.exit(code)
+
+
+def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
+    """Return what was asked for as settings.
+
+    Raises:
+        ConfigError: when a role is missing, or a value cannot be used.
+    """
+    from dynlora.decoding.points import values_of
+
+    for role in ("draft", "target"):
+        if not options[role]:
+            raise ConfigError(
+                f"--{role}: is missing; give a run of a language model, which `dynlora runs` lists, or make the three "
+                "with `dynlora rsd prepare`"
+            )
+    if options["reward"] == OWN:
+        raise ConfigError("--reward callable: is a function, which only Python can give; use dynlora.speculate")
+    data, control, step_string = options["data"], options["control"].strip(), options["step_string"]
+    for escape, character in ESCAPES:
+        step_string = step_string and step_string.replace(escape, character)
+    return DecodeSettings.parse({
+        **{name: options[name] for name in ("name", "seed", "accept", "limit", "step_tokens", "max_steps")},
+        **{name: _place(options[name]) for name in ("draft", "target", "reward")},
+        "data": os.path.abspath(Path(data).expanduser()) if data and Path(data).expanduser().exists() else data,
+        "values": values_of(options["threshold"]),
+        "control": values_of(control) if control else [],
+        "step_string": step_string,
+        "new_tokens": options["max_tokens"],
+    })  # fmt: skip
+
+
+def _place(run: str | None) -> str | None:
+    """Return a run's folder as an absolute path; an id as it is."""
+    is_folder = run is not None and run != Path(run).name and Path(run).expanduser().is_dir()
+    return os.path.abspath(Path(run or "").expanduser()) if is_folder else run
+
+
+def tell(outcome: Any, *, as_json: bool) -> None:
+    """Print what a decode found: the conclusion first."""
+    import json
+
+    from dynlora.decoding.results import words
+
+    summary = run_summary(outcome.folder)
+    document = {"id": summary["id"], "status": summary["status"], "step": summary["step"],
+                "max_steps": summary["max_steps"], **summary["results"]}  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+        return
+    lines = [words(document)] if document.get("points") is not None else []
+    if outcome.state == "stopped":
+        by = signals.Signals(outcome.signal or signals.SIGTERM).name
+        lines.insert(0, f"Stopped by {by} after {summary['step']:,} of {summary['max_steps']:,} solutions; "
+                        f"`dynlora resume {summary['id']}` continues.")  # fmt: skip
+    if outcome.error:
+        lines.insert(0, f"Failed: {outcome.error}")
+    click.echo(shown("\n".join([*lines, f"run {summary['id']}"])))
