@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import signal as signals_module
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from dynlora.cli.conclusions import conclusions
 from dynlora.cli.formatting import format_method, format_metrics, format_summary
 from dynlora.cli.kinds import resumed_other
 from dynlora.cli.options import DEFAULT_RUNS_DIR
+from dynlora.cli.terminal import exit_code
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config, read_yaml, set_key, split_override, with_run_folder
@@ -129,11 +129,6 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
         return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
     words = format_summary(document)
     return document, f"{words}\n{outcome.error}" if outcome.error else words, exit_code(outcome)
-
-
-def exit_code(outcome: Any) -> int:
-    """Return 0 for a run that finished, 1 for one that failed, and 128 and the signal for one that was stopped."""
-    return {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signals_module.SIGTERM))
 
 
 def show_document(folder: Path) -> dict[str, Any]:

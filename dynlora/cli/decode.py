@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from dynlora.cli.commands import exit_code
 from dynlora.cli.options import in_runs
-from dynlora.cli.terminal import shown
+from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode import OWN, DecodeSettings
 from dynlora.store.summary import run_summary

@@ -1,8 +1,10 @@
-"""Text of others on a terminal: shown, never obeyed."""
+"""A terminal: text of others is shown and never obeyed; and the exit code of a run that ended."""
 
 from __future__ import annotations
 
 import re
+import signal
+from typing import Any
 
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Controls but tab and line feed, which our own tables use; and what turns the direction of writing round."""
@@ -11,3 +13,8 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 def shown(text: str) -> str:
     r"""Return text without anything that drives a terminal: an escape becomes the four characters `\x1b`."""
     return _COMMANDS.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def exit_code(outcome: Any) -> int:
+    """Return 0 for a run that finished, 1 for one that failed, and 128 and the signal for one that was stopped."""
+    return {"finished": 0, "failed": 1}.get(outcome.state, 128 + (outcome.signal or signal.SIGTERM))

@@ -209,8 +209,11 @@ def refused(runs_dir: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     ("threshold", "said"),
-    [("nan", "no number"), ("inf", "is the target alone"), ("-inf", "is the draft alone"), ("0:inf:3", "target alone"), ("high", "'high' is no number"), ("1:0:3", "must be A:B:N"),
-     ("0:1:0", "must be A:B:N"), ("0:1:9999", "must be A:B:N"), ("", "is no number"), ("0.1,,0.2", "is no number")],
+    [
+        ("nan", "no number"), ("inf", "is the target alone"), ("-inf", "is the draft alone"), ("", "is no number"),
+        ("0:inf:3", "target alone"), ("high", "'high' is no number"), ("1:0:3", "must be A:B:N"),
+        ("0:1:0", "must be A:B:N"), ("0:1:9999", "must be A:B:N"), ("0.1,,0.2", "is no number"),
+    ],
 )  # fmt: skip
 def test_thresholds_that_are_none_are_one_sentence(
     threshold: str, said: str, named: tuple[str, ...], runs_dir: Path
