@@ -1,4 +1,4 @@
-"""`dynlora rsd`: a draft run and a target run write together, and a reward decides who."""
+"""`dynlora rsd`: a draft run and a target run write together, and a reward decides who; and what prepares the runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import in_runs
+from dynlora.cli.options import in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode import OWN, DecodeSettings
@@ -53,6 +53,7 @@ ESCAPES = (("\\n", "\n"), ("\\t", "\t"))
 @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens of a solution.")
 @click.option("--step-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a step.")
 @click.option("--max-steps", type=click.IntRange(1), default=32, show_default=True, help="Steps of a solution.")
+@click.option("--nested-ranks", is_flag=True, help="Also compare the target's adapter with its first components.")
 @click.option("--name", default=None, help="Display name of the run.")
 @in_runs
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -95,7 +96,8 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     for escape, character in ESCAPES:
         step_string = step_string and step_string.replace(escape, character)
     return DecodeSettings.parse({
-        **{name: options[name] for name in ("name", "seed", "accept", "limit", "step_tokens", "max_steps")},
+        **{name: options[name] for name in ("name", "seed", "accept", "limit", "step_tokens", "max_steps",
+                                            "nested_ranks")},
         **{name: _place(options[name]) for name in ("draft", "target", "reward")},
         "data": os.path.abspath(Path(data).expanduser()) if data and Path(data).expanduser().exists() else data,
         "values": values_of(options["threshold"]),
@@ -131,3 +133,35 @@ def tell(outcome: Any, *, as_json: bool) -> None:
     if outcome.error:
         lines.insert(0, f"Failed: {outcome.error}")
     click.echo(shown("\n".join([*lines, f"run {summary['id']}"])))
+
+
+@rsd.command()
+@click.option("--model", default="smollm2-135m", show_default=True, help="Model of target and draft.")
+@click.option("--data", default="arithmetic", show_default=True, help="Data with worked solutions and answers.")
+@click.option("--layers", type=click.IntRange(1), default=15, show_default=True, help="Blocks of the draft.")
+@click.option("--steps", type=click.IntRange(1), default=160, show_default=True, help="Training steps of the target.")
+@click.option("--draft-steps", type=click.IntRange(1), default=2000, show_default=True, help="Of the draft.")
+@click.option("--judge-model", default="minilm", show_default=True, help="Model of the judge.")
+@click.option("--judge-steps", type=click.IntRange(1), default=600, show_default=True, help="Of the judge.")
+@click.option("--problems", type=click.IntRange(10), default=1500, show_default=True, help="Solved for the judge.")
+@click.option("--step-string", default="\n", show_default=False, help=r"Text that ends a step; the default is \n.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all runs.")
+@click.option("--draft", default=None, metavar="RUN", help="A draft that is there already; none is trained then.")
+@click.option("--target", default=None, metavar="RUN", help="A target that is there already; none is trained then.")
+@in_runs
+@reports
+def prepare(runs_dir: Path, step_string: str, **options: Any) -> Any:
+    """Train a target, a draft of its first blocks, and a judge of the draft's steps, in turn.
+
+    The judge learns from partial solutions that the draft writes for training problems; a check of each step labels
+    them. What is there already is given with --draft and --target.
+    """
+    from dynlora.decoding.prepare import Wanted
+    from dynlora.decoding.prepare import prepare as prepare_runs
+
+    for escape, character in ESCAPES:
+        step_string = step_string.replace(escape, character)
+    wanted = Wanted(step_string=step_string, **options)
+    found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
+    words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"
+    return found, f"Three runs are ready; decode with\n{words}"

@@ -36,6 +36,7 @@ class Plan:
         limits: of each solution.
         seed: of what is drawn.
         meta: what the store keeps under `decode`.
+        diagnosed: folder of the run whose nested ranks are measured, None where they are not.
     """
 
     cast: Cast
@@ -44,6 +45,7 @@ class Plan:
     limits: Limits
     seed: int
     meta: dict[str, Any]
+    diagnosed: Path | None = None
 
     @property
     def total(self) -> int:
@@ -92,7 +94,7 @@ def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> P
         "step_string": step_string,
         "same_tokens": cast.same_tokens,
     }  # fmt: skip
-    return Plan(cast, problems, points, limits, settings.seed, meta)
+    return Plan(cast, problems, points, limits, settings.seed, meta, target.folder if settings.nested_ranks else None)
 
 
 def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:

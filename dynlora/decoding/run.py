@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from dynlora.decoding.nested_ranks import nested_ranks
 from dynlora.decoding.plan import Plan, planned
 from dynlora.decoding.points import plain
 from dynlora.decoding.results import results, rows_of
@@ -30,8 +31,8 @@ from dynlora.training.stop_signal import StopRequest
 PROBLEM = "problem"
 """Kind of the event of a solved problem."""
 
-RESULTS = "decode_results"
-"""Meta key of what a decode found."""
+RESULTS, NESTED = "decode_results", "nested_ranks"
+"""Meta keys of what a decode found, and of how much of the target's adapter is in its first components."""
 
 
 def decode(
@@ -121,6 +122,8 @@ def _decoded(
                 bar.update(1)
             if not known.issuperset((point.key, problem.index) for problem in plan.problems) or point.key not in told:
                 _end_of_point(plan, point, place, writer, solved)
+    if plan.diagnosed is not None:
+        writer.set_meta(NESTED, nested_ranks(plan.diagnosed))
     return True
 
 

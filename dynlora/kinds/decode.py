@@ -54,6 +54,9 @@ class DecodeSettings(KindSettings):
     )  # fmt: skip
     step_tokens: int = Field(64, ge=1, le=4096, description="Tokens of one step at most.")
     new_tokens: int = Field(256, ge=1, le=32_768, description="Tokens of one text at most.")
+    nested_ranks: bool = Field(
+        False, description="Also measure how often the target's adapter, cut to a lower rank, chooses the same tokens."
+    )
     max_steps: int = Field(32, ge=1, le=1000, description="Steps of one text at most.")
 
     @field_validator("values", "control")

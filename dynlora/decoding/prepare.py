@@ -1,0 +1,210 @@
+"""The three runs of a decode on data with worked solutions: a target, a draft of fewer blocks, and a judge of steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_run_config
+from dynlora.decoding.checker import Reference
+from dynlora.decoding.rewards import judged_text
+from dynlora.engine.data.text_data import Rows
+from dynlora.engine.randomness import stream_seed
+from dynlora.errors import ConfigError
+from dynlora.inference.load import load_run
+from dynlora.kinds.named_runs import named_run
+from dynlora.tasks import WritingTask
+from dynlora.training import run as training
+from dynlora.training.folder_work import RunFailedError
+from dynlora.training.inputs import read_data
+
+RIGHT, WRONG = "right", "wrong"
+HELD_OUT = 0.1
+"""Fraction of the problems whose steps the judge is tested on."""
+
+FOLDER = "judge-data"
+"""Beside the runs: the rows that judges learn from, in a folder for each draft."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be prepared.
+
+    Attributes:
+        model: of target and draft.
+        data: with worked solutions and answers.
+        layers: blocks of the draft.
+        steps: optimizer steps of the target.
+        draft_steps: of the draft, which has to learn more.
+        judge_model: of the judge.
+        judge_steps: of the judge.
+        problems: training problems that the draft solves for the judge.
+        temperature: of these solutions; 0 would show the judge few mistakes.
+        step_string: ends a step.
+        seed: of all runs.
+        draft: id or folder of a run that is there already; None trains one.
+        target: likewise.
+    """
+
+    model: str = "smollm2-135m"
+    data: str = "arithmetic"
+    layers: int = 15
+    steps: int = 160
+    draft_steps: int = 2000
+    judge_model: str = "minilm"
+    judge_steps: int = 600
+    problems: int = 1500
+    temperature: float = 0.7
+    step_string: str = "\n"
+    seed: int = 0
+    draft: str | None = None
+    target: str | None = None
+
+
+def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False) -> dict[str, Any]:
+    """Train target, draft and judge in turn, as far as they are not given, and return their ids.
+
+    Args:
+        wanted: what is to be prepared.
+        runs_dir: folder of the runs.
+        say: is told what happens.
+        progress: draw bars.
+
+    Returns:
+        `target`, `draft` and `judge`, ids or folders; `rows`, what the judge learned from; `command`, what to do next.
+
+    Raises:
+        DynloraError: when something that is named cannot be used, a run fails, or is stopped.
+    """
+    found: dict[str, str] = {}
+    for role, given, config in (("target", wanted.target, target_config), ("draft", wanted.draft, draft_config)):
+        if given is not None:
+            found[role] = str(named_run(role, given, runs_dir).folder)
+            continue
+        say(f"Training the {role}")
+        found[role] = str(_trained(config(wanted), runs_dir, progress))
+    say(f"The draft solves {wanted.problems:,} training problems")
+    rows = write_rows(Path(found["draft"]), runs_dir / FOLDER / Path(found["draft"]).name, wanted)
+    say(f"Training the judge on {rows['train']:,} partial solutions, {rows['right']:.0%} of them right")
+    found["judge"] = str(_trained(judge_config(wanted, Path(rows["folder"])), runs_dir, progress))
+    named = {role: Path(folder).name for role, folder in found.items()}
+    command = f"dynlora rsd --draft {named['draft']} --target {named['target']} --reward {named['judge']}"
+    return {**named, "rows": rows, "command": f"{command} --threshold 0.3:0.9:4 --control 0.5 --runs-dir {runs_dir}"}
+
+
+def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
+    outcome = training.train(config, runs_dir, progress=progress)
+    if outcome.state != "finished":
+        name = outcome.folder.name
+        raise RunFailedError(
+            f"run {name} {outcome.state}{f': {outcome.error}' if outcome.error else ''}; continue it with "
+            f"`dynlora resume {name}` and give it to `dynlora rsd prepare`"
+        )
+    return outcome.folder
+
+
+def target_config(wanted: Wanted) -> RunConfig:
+    """Return the settings of the target: all blocks, plain LoRA."""
+    return parse_config(_writer(wanted, "target", wanted.steps, {"rank": 8, "dropout": 0.0}, 1e-3))
+
+
+def draft_config(wanted: Wanted) -> RunConfig:
+    """Return the settings of the draft: the first blocks, which have to learn to end where others went on."""
+    values = _writer(wanted, "draft", wanted.draft_steps, {"rank": 32, "dropout": 0.0}, 2e-3)
+    values["model"]["layers"] = wanted.layers
+    return parse_config(values)
+
+
+def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
+    source = "path" if Path(wanted.data).expanduser().exists() else "name"
+    return {
+        "name": f"{role} for decoding, {Path(wanted.data).name}",
+        "seed": wanted.seed,
+        "model": {"name": wanted.model},
+        "data": {source: wanted.data, "task": "causal_lm"},
+        "adapter": dict(adapter),
+        "strategy": {"name": "lora"},
+        "train": {"steps": steps, "batch_size": 8, "lr": lr, "max_grad_norm": 1.0},
+        "log": {"generate_max": 64},
+    }
+
+
+def judge_config(wanted: Wanted, folder: Path) -> RunConfig:
+    """Return the settings of the judge: a classification run on partial solutions."""
+    return parse_config(
+        {
+            "name": f"judge for decoding, {Path(wanted.data).name}",
+            "seed": wanted.seed,
+            "model": {"name": wanted.judge_model},
+            "data": {"path": str(folder), "task": "classification"},
+            "strategy": {"name": "lora"},
+            "train": {"steps": wanted.judge_steps},
+        }
+    )
+
+
+def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
+    """Let the draft solve training problems, label each partial solution, and write both sides, split by problem.
+
+    Args:
+        draft: folder of the run.
+        folder: that train.jsonl and validation.jsonl are written to.
+        wanted: how many problems, and how they are solved.
+
+    Returns:
+        `folder`; `train` and `validation`, numbers of rows; `right`, the fraction of right ones.
+
+    Raises:
+        ConfigError: when the data has no worked solutions or answers, or all steps have one label.
+    """
+    model, config = load_run(draft), read_run_config(draft)
+    task = model.task
+    if not isinstance(task, WritingTask):
+        raise ConfigError(f"--draft {draft.name}: is a run of {task.name}, which writes no texts; give another")
+    data = read_data(config).train
+    if data.text_pair is None or "answer" not in data.fields:
+        raise ConfigError(f"--data {config.data.source}: has no solutions with answers to judge steps by; give others")
+    order = np.random.default_rng(stream_seed(wanted.seed, "judge problems")).permutation(len(data))
+    chosen = data.take(np.sort(order[: wanted.problems]))
+    written = model.continued_rows(task, chosen, wanted.temperature, wanted.seed)
+    sides: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
+    held_out = max(1, round(HELD_OUT * len(chosen)))
+    for place in range(len(chosen)):
+        side = "validation" if place % max(1, len(chosen) // held_out) == 0 else "train"
+        sides[side] += labelled(chosen, place, str(written[place]["prediction"]), wanted.step_string)
+    labels = [row["label"] for row in sides["train"]]
+    if len(set(labels)) < 2:
+        raise ConfigError(
+            f"--problems {wanted.problems}: all steps of the draft are {labels[0] if labels else 'empty'}, and a judge "
+            "needs both kinds; solve more problems, or raise the temperature"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for side, rows in sides.items():
+        (folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    counts = {side: len(rows) for side, rows in sides.items()}
+    return {"folder": str(folder), **counts, "right": labels.count(RIGHT) / len(labels)}
+
+
+def labelled(rows: Rows, place: int, solution: str, step_string: str) -> Iterator[dict[str, Any]]:
+    """Yield every partial solution of a problem with its label: right while all its steps are."""
+    answers = rows.fields["answer"]
+    reference = Reference(answers[place], rows.text_pair[place] if rows.text_pair else "")
+    so_far, is_right = "", True
+    for step in steps_of(solution, step_string):
+        so_far += step
+        is_right = is_right and reference.is_right(step)
+        text = judged_text(rows.text[place], so_far)
+        yield {"text": text, "label": RIGHT if is_right else WRONG, "problem": place}
+
+
+def steps_of(solution: str, step_string: str) -> Sequence[str]:
+    """Return the steps of a solution, each with what ends it."""
+    parts = solution.split(step_string)
+    found = [part + step_string for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+    return [step for step in found if step.strip()]
