@@ -31,7 +31,11 @@ def results(points: Sequence[Point], solved: Sequence[Solved]) -> dict[str, Any]
     """
     by = {point.key: [one for one in solved if one["point"] == point.key] for point in points}
     target = by.get(TARGET, [])
-    rows = {point.key: _row(point, by[point.key], target) for point in points if by[point.key]}
+    rows = {
+        point.key: row_of(point.key, point.accept, point.value, by[point.key], target)
+        for point in points
+        if by[point.key]
+    }
     document = {
         "points": [rows[point.key] for point in points if point.value is not None and point.key in rows],
         "draft_alone": rows.get(DRAFT),
@@ -40,27 +44,27 @@ def results(points: Sequence[Point], solved: Sequence[Solved]) -> dict[str, Any]
     return {**document, "conclusion": conclusion(document), "next": advice(document)}
 
 
-def _row(point: Point, solved: Sequence[Solved], target: Sequence[Solved]) -> dict[str, Any]:
-    """Return what one point shows; tokens, FLOPs and seconds are sums over its problems."""
+def row_of(
+    key: str, accept: str, value: float | None, solved: Sequence[Solved], target: Sequence[Solved]
+) -> dict[str, Any]:
+    """Return what one point shows; tokens, FLOPs and seconds are sums over its problems, at least one."""
     right = [one["right"] for one in solved if one["right"] is not None]
     judged = [step for one in solved for step in one["steps"] if step["accepted"] is not None]
     found = {
-        "key": point.key,
-        "accept": point.accept,
-        "threshold": plain(point.value),
+        "key": key,
+        "accept": accept,
+        "threshold": plain(value),
         "problems": len(solved),
         "accuracy": sum(right) / len(right) if right else None,
         **({} if not right else dict(zip(("low", "high"), wilson(sum(right), len(right)), strict=True))),
         "steps": sum(len(one["steps"]) for one in solved),
         "accepted": sum(step["accepted"] for step in judged) / len(judged) if judged else None,
         "tokens": {name: sum(one["tokens"][name] for one in solved) for name in TOKENS},
-        "prefilled": {
-            name: sum(one["prefilled"][name] for one in solved) for name in (solved[0]["prefilled"] if solved else {})
-        },
+        "prefilled": {name: sum(one["prefilled"][name] for one in solved) for name in solved[0]["prefilled"]},
         **{name: sum(one[name] for one in solved) for name in COSTS},
         "cut_off": sum(one["ended"] != "end" for one in solved),
     }
-    return {**found, "against_target": paired(solved, target)} if point.accept != TARGET else found
+    return {**found, "against_target": paired(solved, target)} if accept != TARGET else found
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
