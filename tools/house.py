@@ -55,8 +55,8 @@ RULES: dict[str, str] = {
     "server": "errors jobs safe_files",
     "cli": "assets config config_files data_files errors kinds safe_files store jobs peft_adapter remote server "
     "strategies training inference decoding integrations/search integrations/clusters integrations/trackers "
-    "integrations/tracker_files "
-    "engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/ranks viz/report viz/runs viz/verdict",
+    "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
+    "viz/ranks viz/recycle viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "errors jobs safe_files store",
