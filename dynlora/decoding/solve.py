@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -145,15 +146,13 @@ def solve(cast: Cast, problem: Problem, point: Point, limits: Limits, seed: int 
     Raises:
         ConfigError: when the reward is no finite number.
     """
-    attempt = _Attempt(cast, problem, limits)
-    if point.value is None:
-        attempt.alone(point.accept)
-    else:
-        attempt.together(Acceptance(point.accept, point.value, seed))
+    attempt = Attempt(cast, problem, limits)
+    for _ in attempt.steps(point, seed):
+        pass
     return attempt.finished()
 
 
-class _Attempt:
+class Attempt:
     """A solution in the making: both roles at work on one text."""
 
     def __init__(self, cast: Cast, problem: Problem, limits: Limits) -> None:
@@ -162,14 +161,24 @@ class _Attempt:
         self.solution = Solution(prefilled={DRAFT: 0, TARGET: 0, "reward": 0})
         self.tokens, self.ended = 0, False
 
-    def alone(self, name: str) -> None:
+    def steps(self, point: Point, seed: int = 0) -> Iterator[Step]:
+        """Write the solution and yield each step that is kept.
+
+        Raises:
+            ConfigError: when the reward is no finite number.
+        """
+        if point.value is None:
+            return self._alone(point.accept)
+        return self._together(Acceptance(point.accept, point.value, seed))
+
+    def _alone(self, name: str) -> Iterator[Step]:
         """Let one role write all steps."""
         writer = self.writers[name]
         while (most := self._room([writer])) is not None:
             piece = writer.write(most)
-            self._keep(Step(name, piece.text, piece.ids), piece)
+            yield self._keep(Step(name, piece.text, piece.ids), piece)
 
-    def together(self, rule: Acceptance) -> None:
+    def _together(self, rule: Acceptance) -> Iterator[Step]:
         """Let the draft write each step, and the target those that the rule gives up."""
         draft, target = self.writers[DRAFT], self.writers[TARGET]
         while (most := self._room([draft, target])) is not None:
@@ -179,14 +188,14 @@ class _Attempt:
             reward = self._reward(rule, before, piece, len(handed))
             accepted = rule.keeps(reward if reward is not None else 0.0, self.problem.index, len(self.solution.steps))
             if accepted:
-                self._keep(Step(DRAFT, piece.text, piece.ids, reward, accepted=True), piece)
+                yield self._keep(Step(DRAFT, piece.text, piece.ids, reward, accepted=True), piece)
                 continue
             draft.take_back(len(piece.ids))
             target.take_back(len(handed))
             discarded = {"text": piece.text, "ids": piece.ids}
             piece = target.write(most)
             draft.take(self._for(draft, piece))
-            self._keep(Step(TARGET, piece.text, piece.ids, reward, accepted=False, discarded=discarded), piece)
+            yield self._keep(Step(TARGET, piece.text, piece.ids, reward, accepted=False, discarded=discarded), piece)
 
     def finished(self) -> Solution:
         """Return the solution with what it took."""
@@ -212,11 +221,12 @@ class _Attempt:
             return None
         return min(left, self.limits.step_tokens) if len(self.solution.steps) < self.limits.steps else None
 
-    def _keep(self, step: Step, piece: Piece) -> None:
+    def _keep(self, step: Step, piece: Piece) -> Step:
         self.solution.steps.append(step)
         self.solution.text += step.text
         self.tokens += len(step.ids)
         self.ended = piece.end == "end"
+        return step
 
     def _for(self, writer: Writer, piece: Piece) -> list[int]:
         """Return a piece as tokens of another role."""

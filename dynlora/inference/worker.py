@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, TextIO, cast
@@ -68,11 +69,13 @@ class Answering:
         examined: models in memory, the last used at the end.
         jobs: ablations by run folder and adapter, ended ones too.
         streams: what is read while it continues.
+        live: the roles of the decode that was asked last, and which it is.
     """
 
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
     streams: Streams = field(default_factory=Streams)
+    live: tuple[tuple[str, int], Any] | None = None
 
     def reply(self, line: str) -> dict[str, Any]:
         """Return the answer to one question: `ok` with `answer`, or `error`, a sentence, and whose fault it is."""
@@ -214,6 +217,14 @@ class Answering:
     def _compress(self, folder: str, which: str, file: str, rows: int) -> Any:
         return self.streams.begin(*compress.kept_sizes(Path(folder), which, Path(file), rows))
 
+    def _decode(self, folder: str, question: str, threshold: float) -> Any:
+        """Solve a problem step by step with the roles of a decode; they are loaded once and kept."""
+        key = (folder, (Path(folder) / "config.yaml").stat().st_mtime_ns)
+        if self.live is None or self.live[0] != key:
+            self.live = None
+            self.live = (key, import_module("dynlora.decoding.live").load_live(Path(folder)))
+        return self.streams.begin(self.live[1].solved(question, threshold))
+
     def _read(self, stream: str, since: int = 0) -> Any:
         return self.streams.read(stream, since)
 
@@ -239,6 +250,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "token_losses": Answering._token_losses,
     "example_losses": Answering._example_losses,
     "compress": Answering._compress,
+    "decode": Answering._decode,
     "read": Answering._read,
     "end": Answering._end,
 }
