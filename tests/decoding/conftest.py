@@ -35,7 +35,8 @@ class Runs:
     data: Path
 
 
-def _made(place: Path) -> Path:
+def made_roles(place: Path) -> Path:
+    """Train tiny runs of every role into a folder and return it; a file of each role holds its id."""
     model, data = save_tiny_lm(place / "model"), save_problems(_new(place / "data"))
     rng = np.random.default_rng(0)
     rows = [{"text": f"a{n}: {'a' * n}", "label": str(rng.choice(["right", "wrong"]))} for n in range(1, 60)]
@@ -47,7 +48,7 @@ def _made(place: Path) -> Path:
         "judge": tiny_config(save_tiny("bert", place / "bert"), judged, train__steps=10),
     }
     for name, config in configs.items():
-        outcome = training.train(config, place / "runs")
+        outcome = training.train(config.model_copy(update={"name": f"the {name}"}), place / "runs")
         assert outcome.state == "finished", outcome.error
         (place / name).write_text(outcome.folder.name, "utf-8")
     return place
@@ -61,7 +62,7 @@ def _new(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def runs(once: Once) -> Runs:
     """Tiny runs of every role."""
-    place = once.made("roles", _made)
+    place = once.made("roles", made_roles)
     draft, target, judge = ((place / name).read_text("utf-8") for name in ("draft", "target", "judge"))
     return Runs(place / "runs", draft, target, judge, place / "data")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.cli.decode import rsd, settings_of
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds
 from dynlora.kinds.decode import DecodeSettings
 from dynlora.store.summary import run_summary
-from dynlora.viz.decode import live_cards
+from dynlora.viz.decode import form, live_cards
 from dynlora.viz.ui import model_client
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
@@ -92,6 +94,16 @@ def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypat
     assert (settings.draft, settings.target, settings.limit) == (draft, target, 20)
     summary = run_summary(runs_dir / made)
     assert (summary["status"], summary["max_steps"]) == ("queued", settings.points * 20)
+
+
+def test_the_command_of_the_form_says_the_same(runs_dir: Path) -> None:
+    settings = {"draft": "a", "target": "b", "reward": "oracle", "values": (0.3, 0.7), "control": (0.5,), "limit": 20}
+    program, name, *arguments = shlex.split(form.command(settings))
+    assert (program, name) == ("dynlora", "rsd")
+    options = rsd.make_context(name, arguments).params
+    read = settings_of(options)
+    assert {key: getattr(read, key) for key in settings} == settings
+    assert options["runs_dir"] == runs_dir
 
 
 def test_the_list_of_runs_holds_decodes_and_other_pages_do_not(run: Path, runs_dir: Path) -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs.kinds import enqueue
-from dynlora.kinds.decode import REWARDS, DecodeSettings
+from dynlora.kinds.decode import DecodeSettings
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import refusal
@@ -63,8 +63,8 @@ def _settings(writers: pd.DataFrame, judges: pd.DataFrame) -> dict[str, Any]:
         key="decode-target",
     )  # fmt: skip
     reward = third.selectbox(
-        "Reward (judges each step)", [*REWARDS, *judged], format_func=lambda key: REWARD_WORDS.get(key) or judged[key],
-        index=REWARDS.index("target-likelihood"), key="decode-reward",
+        "Reward (judges each step)", [*REWARD_WORDS, *judged],
+        format_func=lambda key: REWARD_WORDS.get(key) or judged[key], key="decode-reward",
     )  # fmt: skip
     first, second, third = st.columns(3)
     values = first.selectbox(
@@ -76,7 +76,8 @@ def _settings(writers: pd.DataFrame, judges: pd.DataFrame) -> dict[str, Any]:
     )  # fmt: skip
     limit = third.selectbox("Problems", LIMITS, key="decode-limit", help="Held-out problems of the target's data.")
     return {
-        "draft": _source(draft), "target": _source(target), "reward": reward if reward in REWARDS else _source(reward),
+        "draft": _source(draft), "target": _source(target),
+        "reward": reward if reward in REWARD_WORDS else _source(reward),
         "values": GRIDS[values], "control": CONTROLS[control], "limit": limit,
     }  # fmt: skip
 
