@@ -11,6 +11,7 @@ import numpy as np
 from dynlora.decoding.points import plain
 from dynlora.decoding.solve import DRAFT, TARGET, Point
 from dynlora.engine.randomness import stream_seed
+from dynlora.kinds.intervals import paired_interval
 
 RESAMPLES = 2000
 TOKENS = ("draft_kept", "draft_discarded", "target")
@@ -77,8 +78,8 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] | None:
     """Return a point against another on the problems that both solved; None where there are none.
 
-    `accuracy` is the difference, {difference, low, high}; each cost is the ratio of sums, {ratio, low, high}. Intervals
-    are percentiles of 2,000 resamples of the problems, 95 %.
+    `accuracy` is the difference, {difference, low, high}, with Agresti and Min's interval; each cost is the ratio of
+    sums, {ratio, low, high}, whose interval is made of percentiles of 2,000 resamples of the problems. All are 95 %.
     """
     known = {one["problem"]: one for one in other}
     pairs = [(one, known[one["problem"]]) for one in solved if one["problem"] in known]
@@ -88,8 +89,8 @@ def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] 
     found: dict[str, Any] = {"problems": len(pairs), "accuracy": None}
     if all(side["right"] is not None for pair in pairs for side in pair):
         gaps = np.array([float(one["right"]) - float(its["right"]) for one, its in pairs])
-        low, high = np.percentile(gaps[draws].mean(1), (2.5, 97.5))
-        found["accuracy"] = {"difference": float(gaps.mean()), "low": float(low), "high": float(high)}
+        low, high = paired_interval(int((gaps > 0).sum()), int((gaps < 0).sum()), len(pairs))
+        found["accuracy"] = {"difference": float(gaps.mean()), "low": low, "high": high}
     for name in COSTS:
         mine, its = (np.array([pair[side][name] for pair in pairs], dtype=float) for side in (0, 1))
         if its.sum() <= 0:

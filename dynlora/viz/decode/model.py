@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from dynlora.kinds.intervals import paired_interval
 from dynlora.store.decodes import DRAFT, TARGET, Decode, Point, Solution
-from dynlora.viz.kit.stats import share_interval, t_reach
+from dynlora.viz.kit.stats import share_interval
 
 CONTROL = "constant"
 ALONE = (DRAFT, TARGET)
@@ -98,11 +99,12 @@ def difference(found: Decode, key: str, against: str) -> Difference | None:
     """Return the accuracy of a point less that of another, paired; None below two problems that both solved."""
     pairs = _pairs(found, key, against)
     known = [(one.right, other.right) for one, other in pairs]
-    gaps = [float(mine) - float(theirs) for mine, theirs in known if mine is not None and theirs is not None]
-    if len(gaps) < 2:
+    both = [(bool(mine), bool(theirs)) for mine, theirs in known if mine is not None and theirs is not None]
+    if len(both) < 2:
         return None
-    mean, reach = float(np.mean(gaps)), t_reach(gaps, 0.95)
-    return Difference(mean, mean - reach, mean + reach, len(gaps))
+    better, worse = both.count((True, False)), both.count((False, True))
+    low, high = paired_interval(better, worse, len(both))
+    return Difference((better - worse) / len(both), low, high, len(both))
 
 
 def cost_ratio(found: Decode, key: str, against: str, cost: str = "flops") -> float | None:

@@ -22,7 +22,7 @@ def about(found: Decode) -> str:
     """Return the line under the title: who plays the roles."""
     draft, target, reward = (found.roles.get(role, {}) for role in (DRAFT, TARGET, "reward"))
     layers = draft.get("layers")
-    first = f" (first {layers} layers)" if isinstance(layers, int) else ""
+    first = f" (first {'layer' if layers == 1 else f'{layers} layers'})" if isinstance(layers, int) else ""
     judge = reward.get("name") or reward.get("kind") or "none"
     names = [source_name(role.get("name") or role.get("model") or "?") for role in (draft, target)]
     return f"Draft: {names[0]}{first} · target: {names[1]} · reward: {judge}"
