@@ -33,6 +33,7 @@ PLAIN = (
     "record",
     "remote",
     "many_runs",
+    "rsd",
     "tuned",
     "gpu",
 )

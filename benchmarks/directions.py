@@ -152,6 +152,18 @@ def many_runs(figures: Mapping[str, Any]) -> Claims:
         yield f"{number} runs have five files and folders each", found["entries"] == 5 * int(number) + 1
 
 
+def rsd(figures: Mapping[str, Any]) -> Claims:
+    """A draft of fewer blocks costs less, tokens that are read cost something, and assisted generation is lossless."""
+    rows = {row["key"]: row for row in figures["ways"]}
+    yield "the draft alone costs less per token", _per_token(rows["draft"]) < _per_token(rows["target"])
+    yield "reading costs something", all(row["flops_with_prefill"] > row["flops"] for row in rows.values())
+    yield "assisted generation writes the target's texts", figures["assisted_equals_target"] == 1
+
+
+def _per_token(row: Mapping[str, Any]) -> float:
+    return row["flops"] / max(1, sum(row["tokens"].values()))
+
+
 def tuned(figures: Mapping[str, Any]) -> Claims:
     """Every method has a rate of the grid, and no method more parameters than `lora`."""
     rows = figures["methods"]
@@ -191,6 +203,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         fact_memory,
         remote,
         many_runs,
+        rsd,
         tuned,
         gpu,
     )

@@ -104,7 +104,7 @@ def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
         name = outcome.folder.name
         raise RunFailedError(
             f"run {name} {outcome.state}{f': {outcome.error}' if outcome.error else ''}; continue it with "
-            f"`dynlora resume {name}` and give it to `dynlora rsd prepare`"
+            f"`dynlora resume {name}`, and give what is trained to `dynlora rsd prepare` or `dynlora rsd`"
         )
     return outcome.folder
 
