@@ -103,7 +103,7 @@ def _described(config: RunConfig) -> Mapping[str, Any] | None:
     has_model = model.cached if model is not None else (Path(config.model.name) / "config.json").is_file()
     data = assets.DATASETS.get(config.data.name or "")
     has_data = Path(config.data.path).exists() if config.data.path else data is not None and data.cached
-    if not has_model or not has_data or config.train.epochs is not None:
+    if not has_model or not has_data or config.train.epochs is not None or config.model.layers is not None:
         return None
     found = next((row for row in catalog()["strategies"] if row["name"] == config.strategy.name), None)
     fields = {row["name"]: row for row in found["fields"]} if found else {}

@@ -25,6 +25,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.load import load_run
 from dynlora.jobs import kinds
 from dynlora.kinds.decode import DecodeSettings
+from dynlora.store.decodes import read_decode
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from tests.command_line import document
@@ -88,6 +89,9 @@ def _check_record(folder: Path, runs: Runs) -> None:
     assert (meta["roles"]["target"]["run"], meta["roles"]["target"]["layers"]) == (runs.target, None)
     assert meta["roles"]["reward"]["run"] == runs.judge
     assert meta["roles"]["draft"]["parameters"] < meta["roles"]["target"]["parameters"]
+    read = read_decode(folder)
+    assert len(read.solutions) == len(solved(folder)) == 15
+    assert read.points[2].value == 0.2
     rows = solved(folder)
     assert {row["point"] for row in rows} == {point["key"] for point in meta["points"]}
     for row in rows:
