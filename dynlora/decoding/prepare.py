@@ -116,7 +116,7 @@ def target_config(wanted: Wanted) -> RunConfig:
 
 def draft_config(wanted: Wanted) -> RunConfig:
     """Return the settings of the draft: the first blocks, which have to learn to end where others went on."""
-    values = _writer(wanted, "draft", wanted.draft_steps, {"rank": 32, "dropout": 0.0}, 2e-3)
+    values = _writer(wanted, "draft", wanted.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
     values["model"]["layers"] = wanted.layers
     return parse_config(values)
 

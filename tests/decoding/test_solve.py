@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dynlora.decoding.acceptance import PROBABILITIES, Acceptance
+from dynlora.decoding.points import values_of
 from dynlora.decoding.problems import Problem
 from dynlora.decoding.rewards import OracleReward, OwnReward
 from dynlora.decoding.roles import cast_of
@@ -180,3 +181,12 @@ def test_roles_with_other_tokenizers_hand_over_text(runs: Runs, cast: Cast, prob
     apart = replace(cast, same_tokens=False)
     point = Point("threshold", 0.5)
     assert texts(apart, problems[:3], point) == texts(cast, problems[:3], point), "bytes are bytes"
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("0.7", [0.7]), ("0.3,0.5,0.3", [0.3, 0.5]), ("0.2:0.8:3", [0.2, 0.5, 0.8]), ("0:1:1", [0.0]),
+     ("0.0..1.0:11", [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]), ("-1", [-1.0])],
+)  # fmt: skip
+def test_thresholds_are_a_number_some_or_a_range(text: str, values: list[float]) -> None:
+    assert values_of(text) == values
