@@ -22,6 +22,10 @@ from dynlora.engine.evaluation.step_writing import cache_name
 from dynlora.engine.model.token_sums import TokenSums, WrittenSoFar
 
 
+MOST_REMEMBERED = 50_000
+"""Steps and readings that a role remembers: those of some thousand problems, about 100 MB."""
+
+
 @dataclass(frozen=True)
 class Role:
     """A model that writes, and what is known of it.
@@ -161,6 +165,8 @@ class Writer:
         if key not in self.role.memory:
             started = time.perf_counter()
             found = do()
+            if len(self.role.memory) >= MOST_REMEMBERED:
+                self.role.memory.clear()
             self.role.memory[key] = (found, time.perf_counter() - started)
         found, seconds = self.role.memory[key]
         self.seconds += seconds
