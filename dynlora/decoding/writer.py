@@ -21,7 +21,6 @@ from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.step_writing import cache_name
 from dynlora.engine.model.token_sums import TokenSums, WrittenSoFar
 
-
 MOST_REMEMBERED = 50_000
 """Steps and readings that a role remembers: those of some thousand problems, about 100 MB."""
 
