@@ -1,0 +1,87 @@
+"""Three teachers become a meta-LoRA in a browser, and a file of a task nobody trained is classified with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dynlora.jobs.queue import read_status
+from dynlora.kinds.recycle import RecycleSettings
+from dynlora.store.recycles import read_recycle
+from tests.browser.conftest import MODES, Picture, fits, settled, show
+from tests.recycling.conftest import TASKS, train_teacher
+from tests.tiny import save_tiny
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NEW_TASK = (
+    "text,label\ndull dull the film,sad\nbroken dull a story,sad\nlovely the film,fine\nsuperb lovely a plot,fine\n"
+)
+"""A task that no teacher knows."""
+
+
+@pytest.fixture
+def teachers(runs_dir: Path, tmp_path: Path) -> list[str]:
+    """Ids of three tiny teachers in the runs folder of the test."""
+    model = save_tiny("bert", tmp_path / "bert")
+    return [train_teacher(runs_dir, model, task, number).name for number, task in enumerate(TASKS)]
+
+
+@pytest.mark.journey
+def test_a_user_makes_a_meta_lora_of_three_runs_and_uses_it_on_a_new_task(
+    server: str, page: Page, picture: Picture, runs_dir: Path, teachers: list[str]
+) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/recycle")
+    settled(page)
+    field = page.locator(".st-key-recycle-teachers").get_by_role("combobox")
+    for number in range(len(teachers)):
+        field.click()
+        page.get_by_role("option").filter(has_text=f"teacher {number}").first.click()
+        settled(page)
+    page.locator(".st-key-recycle-effort").get_by_role("combobox").click()
+    page.get_by_role("option").filter(has_text="Quick").click()
+    settled(page)
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_text(re.compile(r"Step [\d,]+ of [\d,]+"))).to_be_visible()
+    found = re.search(r"run=([\w-]+)", page.url)
+    assert found is not None
+    folder = runs_dir / found[1]
+    assert set(RecycleSettings.of_run(folder).teachers) == set(teachers)
+    until(lambda: read_status(folder).status == "finished", "the end of the recycle")
+    expect(page.locator(".st-key-recycle-head")).to_contain_text("finished")
+    assert {one.method for one in read_recycle(folder).accuracy} >= {"meta", "base"}
+    expect(page.locator(".st-key-card-conclusion")).to_contain_text(re.compile("base model"))
+    for width in (1400, 375):
+        for mode in MODES:
+            show(page, width, 1000, mode)
+            page.goto(f"{server}/recycle?run={folder.name}")
+            fits(page, mode)
+            picture(page, f"recycle-{width}-{mode}", full_page=True)
+    _classifies_a_new_task(page, picture)
+
+
+def _classifies_a_new_task(page: Page, picture: Picture) -> None:
+    """Follow the link to the Playground and upload a few examples of a task that nobody trained."""
+    from playwright.sync_api import expect
+
+    show(page, 1280, 1000)
+    page.get_by_role("link", name="Try it on a new task").click()
+    settled(page)
+    page.locator('.st-key-few-shot-file input[type="file"]').set_input_files(
+        {"name": "new.csv", "mimeType": "text/csv", "buffer": NEW_TASK.encode()}
+    )
+    answers = page.locator(".st-key-card-few-shot-answers")
+    expect(answers).to_contain_text(re.compile("4 examples in all"))
+    box = page.get_by_role("textbox", name="Texts to classify")
+    box.fill("dull broken cast\nlovely superb music")
+    box.press("Control+Enter")
+    settled(page)
+    expect(answers).to_contain_text(re.compile("Nearest of 2 classes"))
+    picture(page, "few-shot", full_page=True)
