@@ -5,7 +5,8 @@
 On each data set and seed three runs are trained: `lora` at rank 8, `lora` at rank 16, `dynamic` at rank 8. The first is
 taken apart with each weighting and cut to 50, 25 and 10 % by one threshold over all modules, by uniform truncation, by
 PEFT's energy rule and at random. The second is cut to the parameters of the first. All are measured on the same
-held-out examples; differences are paired, intervals draw seeds and examples again. Results are written after each run.
+held-out examples; differences are paired, intervals draw seeds and examples again. Results are written after each data
+set and seed, and what is measured is kept below `benchmarks/out/`: the same command continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
+from benchmarks.kept_runs import KeptRuns
 from dynlora.config import parse_config
 from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.compress.plain import WEIGHTINGS
@@ -106,6 +108,14 @@ def one(data: str, seed: int, setting: Setting, folder: Path) -> dict[str, Any]:
     return found
 
 
+def kept(data: str, seed: int, setting: Setting, folder: Path, runs: KeptRuns) -> dict[str, Any]:
+    """Return the losses of one data set and seed: those that are kept, or newly measured ones, which are kept then."""
+    name = f"{Path(data).name}-seed{seed}-steps{setting.steps}-rows{setting.rows}.json"
+    if name not in runs:
+        runs.keep(name, one(data, seed, setting, folder))
+    return runs[name]
+
+
 def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return, by data set, what every size differs by from the whole rank-8 adapter: mean and 95 % interval."""
     found: dict[str, Any] = {}
@@ -157,10 +167,12 @@ def main() -> None:
     setting = Setting(40, 200) if arguments.quick else Setting(arguments.steps, arguments.rows)
     seeds = 1 if arguments.quick else arguments.seeds
     file, runs = "compress-quick" if arguments.quick else "compress", {}
+    measured = KeptRuns.below(results.emptied(file) if arguments.quick else results.QUICK / "kept" / file)
     with tempfile.TemporaryDirectory() as place:
         for seed in range(seeds):
             for data in arguments.data.split(","):
-                found = runs[f"{Path(data).name}, seed {seed}"] = one(data, seed, setting, Path(place))
+                found = kept(data, seed, setting, Path(place), measured)
+                runs[f"{Path(data).name}, seed {seed}"] = found
                 figures = {"steps": setting.steps, "summary": summary(runs)}
                 results.write(file, figures, "benchmarks.compress")
                 means = {key: round(float(np.mean(row["loss"])), 4) for key, row in found.items()}
