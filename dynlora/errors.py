@@ -71,9 +71,14 @@ class NotRecordedError(DynloraError, LookupError):
     """A figure needs something that a run has not recorded, or that nobody has measured yet."""
 
 
-def first_line(error: BaseException) -> str:
-    """Return the kind of an error that is not ours and the first line of its text, at most 200 characters of it."""
-    said = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
+def first_line(error: BaseException, text: str | None = None) -> str:
+    """Return the kind of an error that is not ours and the first line of its text, at most 200 characters of it.
+
+    Args:
+        error: that was raised.
+        text: of the error, where not all of it may be shown; None for what it says itself.
+    """
+    said = ((str(error) if text is None else text).strip().splitlines() or [""])[0][:200].rstrip(".")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

@@ -164,6 +164,7 @@ def test_the_top_of_the_package_holds_few_files() -> None:
     assert there == {
         "__init__",
         "__main__",
+        "addresses",
         "api",
         "config",
         "config_files",

@@ -23,16 +23,17 @@ _FEATURE = "errors store viz/kit viz/ui"
 RULES: dict[str, str] = {
     "errors": "",
     "safe_files": "",
+    "addresses": "",
     "data_files": "errors safe_files",
     "renamed_settings": "errors",
     "config": "errors data_files renamed_settings",
     "config_files": "config errors",
-    "assets": "errors",
+    "assets": "addresses errors",
     "peft_adapter": "errors safe_files",
-    "store": "config errors renamed_settings safe_files",
+    "store": "addresses config errors renamed_settings safe_files",
     "kinds": "config config_files errors store",
     "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
-    "remote": "assets errors jobs peft_adapter safe_files store",
+    "remote": "addresses assets errors jobs peft_adapter safe_files store",
     "tasks": "data_files errors",
     "engine": "config data_files errors tasks engine/model engine/data engine/edits engine/init",
     "engine/model": "errors tasks engine",
@@ -53,16 +54,17 @@ RULES: dict[str, str] = {
     "decoding": "assets config config_files errors kinds safe_files store jobs tasks engine engine/* strategies "
     "training inference",
     "server": "errors jobs safe_files",
-    "cli": "assets config config_files data_files errors kinds safe_files store jobs peft_adapter remote server "
-    "strategies training inference decoding integrations/search integrations/clusters integrations/trackers "
+    "cli": "addresses assets config config_files data_files errors kinds safe_files store jobs peft_adapter remote "
+    "server strategies training inference decoding integrations/search integrations/clusters integrations/trackers "
     "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
     "viz/ranks viz/recycle viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
-    "integrations/clusters": "errors jobs safe_files store",
+    "integrations/clusters": "addresses errors jobs safe_files store",
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",
-    "integrations/trackers": "errors jobs store viz/kit",
-    "integrations/tracker_files": "config config_files errors peft_adapter safe_files store integrations/trackers",
+    "integrations/trackers": "addresses errors jobs store viz/kit",
+    "integrations/tracker_files": "addresses config config_files errors peft_adapter safe_files store "
+    "integrations/trackers",
     "api": "config config_files decoding errors kinds store training own_loop",
     "viz/kit": "errors store",
     "viz/ui/browser": "",
@@ -92,13 +94,13 @@ RULES: dict[str, str] = {
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
     "viz/verdict",
-    "notebook": "errors remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout viz/shrink "
-    "viz/compare viz/verdict",
+    "notebook": "addresses errors remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
+    "viz/shrink viz/compare viz/verdict",
     "pages": "config_files store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
-_GROUND = "config config_files errors safe_files assets peft_adapter kinds"
+_GROUND = "config config_files errors safe_files addresses assets peft_adapter kinds"
 _ENGINE = "tasks engine engine/* strategies strategies/*"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 

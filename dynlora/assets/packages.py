@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from dynlora.addresses import without_secrets
 from dynlora.assets.archives import unpack_members
 from dynlora.assets.network import UnavailableError, reason, within
 from dynlora.assets.pip_settings import PipSettings, read_pip_settings
@@ -108,7 +109,7 @@ def _offers(
     sources = [("find_links", url) for url in settings.find_links] + [("index", url) for url in settings.index_urls]
     deadline = time.monotonic() + LOOKUP_S
     for kind, url in sources:
-        shown = _without_credentials(url)
+        shown = without_secrets(url)
         try:
             link = within(max(0.1, deadline - time.monotonic()), lambda k=kind, u=url: _find(pin, k, u, client))
         except Exception as error:  # a source may fail in any way; the next one is still asked
@@ -196,12 +197,3 @@ def _stream(link: Link, pin: PackagePin, client: PyPIClient, target: Path) -> No
             f"served another {pin.filename} than the pinned one (sha256 {hasher.hexdigest()[:12]}..., pinned "
             f"{pin.sha256[:12]}...)"
         )
-
-
-def _without_credentials(url: str) -> str:
-    """An address fit for a message: user name and password left out."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from dynlora.addresses import is_url, without_secrets
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
-from dynlora.remote.place import is_url, without_secrets
 
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:

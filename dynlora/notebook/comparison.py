@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.addresses import is_url
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
 from dynlora.notebook.templates import filled, table
-from dynlora.remote.place import is_url
 from dynlora.remote.run import RemoteRun, open_run
 from dynlora.store import queries
 from dynlora.store.run import Run

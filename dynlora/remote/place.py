@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,8 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
+from dynlora.addresses import hidden, is_url, without_secrets
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError
 from dynlora.safe_files import NotPlainFileError, open_plain, printable, sync
 
@@ -34,22 +33,6 @@ CHUNK = 16 * 2**20
 
 AT_ONCE = 16
 """Small files that are fetched together."""
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def is_url(text: str | os.PathLike[str]) -> bool:
-    """Say whether a place is written as an address, such as `s3://bucket/runs`, and not as a path."""
-    return isinstance(text, str) and _URL.match(text) is not None
-
-
-def without_secrets(url: str) -> str:
-    """Return an address without user, password, query and fragment."""
-    if not is_url(url):
-        return url
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{re.split('[?#]', path)[0]}".rstrip("/")
 
 
 class Place:
@@ -71,12 +54,12 @@ class Place:
         """
         if url and not is_url(url):
             url = os.path.abspath(url)
-        self.shown = printable(without_secrets(url), 300)
+        self.shown = printable(without_secrets(url), 300).rstrip("/")
         if not url or "::" in url or not url.isprintable():
             raise ConfigError(f"URL {self.shown!r}: is not the address of a folder; give one such as s3://bucket/runs")
         from fsspec.core import url_to_fs
 
-        self._secrets = _secrets_of(url)
+        self._url = url
         with self._reached():
             self.fs, root = url_to_fs(url, use_listings_cache=False)
             protocol = self.fs.protocol
@@ -252,22 +235,7 @@ class Place:
     def _said(self, error: BaseException) -> str:
         """Return what a library says, one line without secrets."""
         text = (str(error).strip().splitlines() or [""])[0]
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return f"{type(error).__name__}: {printable(text, 200).rstrip('.')}"
-
-
-def _secrets_of(url: str) -> list[str]:
-    """Return the parts of an address that no message may hold, the longest first."""
-    if not is_url(url):
-        return []
-    rest = url.partition("://")[2].partition("/")[0]
-    user, at, _ = rest.rpartition("@")
-    query = re.split("[?#]", url, maxsplit=1)[1:]
-    found = {user, *user.split(":"), *query} if at else {*query}
-    with suppress(ValueError):
-        found |= {part for part in (urlsplit(url).username, urlsplit(url).password) if part}
-    return sorted((part for part in found if part), key=len, reverse=True)
+        return f"{type(error).__name__}: {printable(hidden(text, self._url), 200).rstrip('.')}"
 
 
 @contextmanager

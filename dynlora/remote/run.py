@@ -9,9 +9,10 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynlora.addresses import is_url
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError
 from dynlora.remote.manifest import Entry, Manifest
-from dynlora.remote.place import Place, is_url
+from dynlora.remote.place import Place
 from dynlora.remote.pull import TRIES, fetch_files, make_store, manifest_of
 from dynlora.store.run import Run
 from dynlora.store.run import open_run as open_folder

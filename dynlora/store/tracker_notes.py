@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dynlora.addresses import hidden, without_secrets
 from dynlora.safe_files import printable, write_text
 from dynlora.store.meta import table
 from dynlora.store.plain_values import count, read_checked
@@ -28,7 +29,7 @@ class Written:
     """What a tracker has of a run.
 
     Attributes:
-        place: a folder or an address.
+        place: a folder or an address, without what is secret of it.
         run: the tracker's own name or id of the run; None before it has one.
         step: last step that it was given; None before the first.
         error: one sentence that says why it is given no more; None while it is.
@@ -81,6 +82,6 @@ def _checked(found: Mapping[str, Any]) -> dict[str, Written]:
 def _one(found: Mapping[str, Any]) -> Written:
     run, step, error = (found[key] for key in ("run", "step", "error"))
     return Written(
-        printable(found["place"], 500), None if run is None else printable(run, 200),
-        None if step is None else count(step), None if error is None else printable(error, 500),
+        without_secrets(printable(found["place"], 500)), None if run is None else printable(run, 200),
+        None if step is None else count(step), None if error is None else hidden(printable(error, 500)),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import subprocess
@@ -19,6 +20,7 @@ from dynlora.integrations.trackers import follow as following
 from dynlora.integrations.trackers.base import RunFacts, plain_name
 from dynlora.integrations.trackers.feed import Feed, Step, families
 from dynlora.integrations.trackers.places import FOLDER, place_of
+from dynlora.integrations.trackers.safe_log import without_secrets_logged
 from dynlora.integrations.trackers.tensorboard import folder_name
 from dynlora.store.reader import RunReader
 from dynlora.store.tracker_notes import LOCK_NAME, Written, read_trackers, write_trackers
@@ -225,3 +227,42 @@ def test_a_variable_of_the_user_stays(runs_dir: Path, monkeypatch: pytest.Monkey
         monkeypatch.delenv(name)
     following.prepared("wandb", runs_dir)
     assert (os.environ["WANDB_ERROR_REPORTING"], os.environ["WANDB_MODE"]) == ("true", "offline")
+
+
+def test_a_password_of_a_trackers_address_is_in_no_file_and_in_no_sentence(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = finished_run(runs_dir)
+    address = "postgresql+nosuchdriver://me:hunter2/x@127.0.0.1:9/mlflow?sslpassword=othersecret"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    found = following.follow(folder, ["mlflow"])["mlflow"]
+    assert found.place == "postgresql+nosuchdriver://127.0.0.1:9/mlflow"
+    assert found.error
+    place = place_of("mlflow", runs_dir, os.environ)
+    assert (place.address, place.shown) == (address, found.place)
+    said = [caplog.text, place.view, str(found), *(path.read_text("utf-8", "replace") for path in folder.iterdir())]
+    assert [text for text in said if "hunter2" in text or "othersecret" in text] == []
+    assert "MLFLOW_TRACKING_URI" in place.view
+
+
+def test_what_an_earlier_version_noted_of_an_address_is_not_shown(runs_dir: Path) -> None:
+    folder = finished_run(runs_dir)
+    secret = "https://me:hunter2@host/mlflow"
+    write_trackers(folder, {"mlflow": Written(secret, "abc", 3, f"no answer from {secret}")})
+    assert read_trackers(folder) == {
+        "mlflow": Written("https://host/mlflow", "abc", 3, "no answer from https://host/mlflow")
+    }
+
+
+def test_a_library_logs_no_secret_of_an_address(caplog: pytest.LogCaptureFixture) -> None:
+    address = "https://me:hunter2@host/mlflow"
+    logger = logging.getLogger("of.a.library")
+    with without_secrets_logged([address]):
+        logger.warning("retrying %s with %s", address, "hunter2")
+        try:
+            raise ValueError(f"cannot log in at {address}")
+        except ValueError:
+            logger.exception("it broke")
+    assert "retrying https://host/mlflow with ***" in caplog.text
+    assert "ValueError: cannot log in at https://host/mlflow" in caplog.text
+    assert "hunter2" not in caplog.text

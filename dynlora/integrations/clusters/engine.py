@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dynlora.addresses import without_secrets
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.integrations.clusters.task import train_run
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending
@@ -58,8 +59,8 @@ class Asked:
             raise ConfigError(f"--gpus {self.gpus:g}: above 1 must be a whole number; give 0.5, 1, 2 or so")
         if self.address is not None and "://" in self.address:
             raise ConfigError(
-                f"--address {self.address}: must be HOST:PORT or auto; for Ray's client or its job server, run "
-                "the command on a node of the cluster with --address auto"
+                f"--address {without_secrets(self.address)}: must be HOST:PORT or auto; for Ray's client or its "
+                "job server, run the command on a node of the cluster with --address auto"
             )
 
 

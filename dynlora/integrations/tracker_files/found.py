@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dynlora.addresses import hidden
 from dynlora.safe_files import printable
 from dynlora.store.jsontext import MAX_WHOLE
 
@@ -85,7 +86,8 @@ class FoundRun:
         for key, value in _flat(values, 0):
             if len(self.params) >= MAX_PARAMS and key not in self.params:
                 return self._leave_out(f"all after the first {MAX_PARAMS:,} settings")
-            self.params[printable(key, LONGEST_NAME)] = value[:LONGEST_PARAM] if isinstance(value, str) else value
+            text = hidden(value[:LONGEST_PARAM]) if isinstance(value, str) else value
+            self.params[printable(key, LONGEST_NAME)] = text
         return None
 
     def _leave_out(self, what: str) -> None:

@@ -15,10 +15,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from dynlora.addresses import hidden
 from dynlora.errors import DynloraError, RunBusyError, first_line
 from dynlora.integrations.trackers.base import CAPACITY, FAMILIES_KEY, NAME_KEY, RUN_KEY, RunFacts, Tracker
 from dynlora.integrations.trackers.feed import Batch, Feed, families
 from dynlora.integrations.trackers.places import FOLDER, Place, place_of
+from dynlora.integrations.trackers.safe_log import without_secrets_logged
 from dynlora.jobs.spawn import own_folder
 from dynlora.jobs.trackers import KNOWN
 from dynlora.store import jsontext
@@ -63,11 +65,12 @@ def follow(folder: Path, names: Sequence[str], *, poll_s: float = POLL_S) -> dic
         forget_errors(folder)
         places = {name: prepared(name, folder.parent) for name in names}
         notes = _Notes(folder)
-        with ThreadPoolExecutor(len(names)) as pool:
+        addresses = [place.address for place in places.values()]
+        with without_secrets_logged(addresses), ThreadPoolExecutor(len(names)) as pool:
             jobs = [pool.submit(_Follower(folder, name, places[name], notes, poll_s).run) for name in names]
             for job in jobs:
                 job.result()
-    return {name: notes.of(name, places[name].address) for name in names}
+    return {name: notes.of(name, places[name].shown) for name in names}
 
 
 def _alone(folder: Path) -> Any:
@@ -97,10 +100,10 @@ class _Notes:
         self._guard = threading.Lock()
         self._known = read_trackers(folder)
 
-    def of(self, name: str, address: str) -> Written:
+    def of(self, name: str, shown: str) -> Written:
         """Return what a tracker has; what it had elsewhere does not count."""
         found = self._known.get(name)
-        return found if found is not None and found.place == address else Written(address)
+        return found if found is not None and found.place == shown else Written(shown)
 
     def put(self, name: str, written: Written) -> None:
         """Note what a tracker has; where the disk does not take it, it is noted later."""
@@ -114,7 +117,7 @@ class _Follower:
 
     def __init__(self, folder: Path, name: str, place: Place, notes: _Notes, poll_s: float) -> None:
         self._folder, self._name, self._place, self._notes, self._poll_s = folder, name, place, notes, poll_s
-        self._written = notes.of(name, place.address)
+        self._written = notes.of(name, place.shown)
         self._next_note = 0.0
 
     def run(self) -> None:
@@ -123,8 +126,10 @@ class _Follower:
             self._follow()
         except Exception as error:  # of a library, a server or a disk: the others and the training are not concerned
             logger.exception("%s", KNOWN[self._name].title)
-            said = str(error) if isinstance(error, DynloraError) else first_line(error)
-            self._note(replace(self._written, error=said))
+            said = hidden(str(error), self._place.address)
+            self._note(
+                replace(self._written, error=said if isinstance(error, DynloraError) else first_line(error, said))
+            )
 
     def _follow(self) -> None:
         module = import_module(f"dynlora.integrations.trackers.{self._name}")

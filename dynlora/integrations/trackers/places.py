@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dynlora.addresses import without_secrets
+
 FOLDER = ".trackers"
 """Folder of a runs folder that holds the files of trackers."""
 
@@ -24,7 +26,7 @@ class Place:
     """Where a tracker keeps runs.
 
     Attributes:
-        address: a folder, or an address such as a database or a server.
+        address: a folder, or an address such as a database or a server; for the tracker's library alone.
         project: name of the project or experiment.
         view: command that shows the runs; empty where a server does.
         variables: of the tracker's library, for the process that writes, where the user has not set them.
@@ -36,6 +38,11 @@ class Place:
     view: str = ""
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     is_own: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown and stored: without what is secret of it."""
+        return without_secrets(self.address)
 
 
 def place_of(name: str, runs_dir: Path, environment: Mapping[str, str]) -> Place:
@@ -74,7 +81,8 @@ def _mlflow(own: Path, environment: Mapping[str, str]) -> Place:
     named = environment.get("MLFLOW_TRACKING_URI")
     address = named or f"sqlite:///{own / 'mlflow.db'}"
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
-    view = f"mlflow ui --backend-store-uri {shlex.quote(address)}" if not address.startswith("http") else ""
+    store = shlex.quote(address) if without_secrets(address) == address else '"$MLFLOW_TRACKING_URI"'
+    view = f"mlflow ui --backend-store-uri {store}" if not address.startswith("http") else ""
     return Place(address, environment.get("MLFLOW_EXPERIMENT_NAME") or PROJECT, view, variables, not named)
 
 
