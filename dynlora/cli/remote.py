@@ -15,7 +15,7 @@ import click
 
 from dynlora.cli.options import in_runs
 from dynlora.cli.terminal import shown
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, RemoteError, StorageError
 
 if TYPE_CHECKING:
     from dynlora.remote.place import Place
@@ -44,6 +44,7 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
     from dynlora.remote.place import Place
     from dynlora.remote.push import push as send
     from dynlora.remote.sync import Outcome
+    from dynlora.remote.target import check_target
     from dynlora.store.schema import run_folder
 
     *ids, url = targets
@@ -53,6 +54,7 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
     place = Place(url.rstrip("/"))
     if len(folders) == 1 and place.name == folders[0].name:
         place = place.parent()
+    check_target(place, runs_dir)
 
     def one(folder: Path) -> Outcome:
         found = send(folder, place, with_checkpoint=with_checkpoint, force=force)
@@ -110,16 +112,34 @@ def sync(
         option = "--replace" if replace and not fetches else "--with-checkpoint"
         raise ConfigError(f"{option}: is for {'--pull' if replace else 'sending'} alone; leave it out")
     place = Place(url.rstrip("/"))
+
+    def look() -> list[Outcome]:
+        if fetches:
+            return pull_all(place, runs_dir, replace=replace)
+        return push_all(runs_dir, place, with_checkpoint=with_checkpoint)
+
+    found = look()
+    if every is None:
+        return _report(place, found, as_json)
+    _say(place, found, as_json, compact=True)
     with suppress(KeyboardInterrupt):
-        while True:
-            if fetches:
-                found = pull_all(place, runs_dir, replace=replace)
-            else:
-                found = push_all(runs_dir, place, with_checkpoint=with_checkpoint)
-            if every is None:
-                return _report(place, found, as_json)
-            _say(place, found, as_json, compact=True)
-            time.sleep(every)
+        _look_again(look, every, lambda found: _say(place, found, as_json, compact=True))
+
+
+def _look_again(look: Callable[[], list[Outcome]], every: float, say: Callable[[list[Outcome]], None]) -> None:
+    """Look now and again; a place that is away for a while, or a full disk, is said once and ends nothing."""
+    said = ""
+    while True:
+        time.sleep(every)
+        try:
+            found, now = look(), ""
+        except (RemoteError, StorageError) as error:
+            found, now = None, f"{error}; the next look is in {every:g} s"
+        if now and now != said:
+            click.echo(shown(now), err=True)
+        said = now
+        if found is not None:
+            say(found)
 
 
 def _run_at(place: Place) -> tuple[Place, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain, count
 from pathlib import Path
 
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
@@ -13,18 +14,26 @@ from dynlora.store.active import mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run
 
 TRASH_DIR = ".trash"
+_LONGEST = 56
+"""Characters of an id that are kept where a number follows: an id has 64 at most."""
 
 
-def delete(runs_dir: Folder, run_id: str) -> Path:
+def delete(runs_dir: Folder, run_id: str, *, is_replaced: bool = False) -> Path:
     """Move a run to the trash of its runs folder and return where it is now; `restore` brings it back.
 
     A run that cannot be read is moved too. Links are never followed.
+
+    Args:
+        runs_dir: folder of the runs.
+        run_id: of the run.
+        is_replaced: another state of the run takes its place, which may happen again and again: where the trash has a
+            run of that id, it is kept there as `ID-2`, `ID-3` and so on.
 
     Raises:
         RunNotFoundError: when there is no such run.
         RunBusyError: when it is running or starting.
         CorruptRunError: when its folder or the trash is a link.
-        ConfigError: when a run of that id lies in the trash.
+        ConfigError: when a run of that id lies in the trash, and it is not replaced.
     """
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id, must_exist=False)
@@ -35,6 +44,8 @@ def delete(runs_dir: Folder, run_id: str) -> Path:
         if _is_busy(folder):
             raise RunBusyError(f"run {run_id} is running; stop it first")
         lock_run(folder, LET_GO_S).release()
+        if is_replaced:
+            target = _free(target)
         if os.path.lexists(target):
             raise ConfigError(f"run {run_id} is already in the trash; remove {target} first")
         target.parent.mkdir(exist_ok=True)
@@ -72,6 +83,12 @@ def trashed(runs_dir: Folder) -> list[str]:
     except OSError:
         return []
     return sorted(name for name in names if not name.startswith("."))
+
+
+def _free(target: Path) -> Path:
+    """Return a place in the trash that is not taken, its name an id that `restore` takes."""
+    others = (target.with_name(f"{target.name[:_LONGEST]}-{number}") for number in count(2))
+    return next(path for path in chain([target], others) if not os.path.lexists(path))
 
 
 def _trash(root: Path) -> Path:

@@ -78,7 +78,8 @@ LIMITS: Mapping[str, int] = {
 """Every file that a run may have where it was sent, and the most bytes it may have; there are no others."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_SHORT = 16
+SHORT = 16
+"""Characters of a digest that are part of the name of a file that was sent."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Entry:
     def key(self) -> str:
         """Where it is below the run: a name that follows from path and content, so that other content is elsewhere."""
         path = PurePosixPath(self.path)
-        return str(path.with_name(f"{path.stem}-{self.sha256[:_SHORT]}{path.suffix}"))
+        return str(path.with_name(f"{path.stem}-{self.sha256[:SHORT]}{path.suffix}"))
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import os
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dynlora.addresses import hidden, is_url, without_secrets
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError
+from dynlora.remote import web
 from dynlora.safe_files import NotPlainFileError, open_plain, printable, sync
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Place:
         self.protocol: str = protocol if isinstance(protocol, str) else protocol[0]
         self.root = str(root).rstrip("/")
         self.is_local = "file" in self.fs.protocol
+        self.is_web = self.protocol in web.PROTOCOLS
 
     def below(self, name: str) -> Place:
         """Return the folder of that name in this one."""
@@ -94,6 +96,8 @@ class Place:
         with self._reached():
             self.fs.invalidate_cache()
             try:
+                if self.is_web:
+                    return web.folders(self.fs, self.root, self.shown)
                 entries: list[Mapping[str, Any]] = self.fs.ls(self.root, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return []
@@ -126,7 +130,7 @@ class Place:
         with self._reached():
             self.fs.invalidate_cache()  # of listings: somebody else may have written it since
             try:
-                data = self._bytes(name, 0, limit + 1)
+                data = self._start(name, limit + 1)
             except FileNotFoundError:
                 return None
         if len(data) > limit:
@@ -147,12 +151,8 @@ class Place:
             StorageError: when the disk does not take it.
         """
         digest, got = hashlib.sha256(), 0
-        with _storing(target), target.open("xb") as file:
-            while got < size:
-                with self._reached():
-                    data = self._bytes(name, got, min(size, got + CHUNK))
-                if not data:
-                    break
+        with _storing(target), target.open("xb") as file, closing(self._pieces(name, size)) as pieces:
+            for data in pieces:
                 digest.update(data)
                 got += len(data)
                 file.write(data)
@@ -162,6 +162,26 @@ class Place:
             raise CorruptRunError(
                 f"{self.shown}/{name}: is not the file that was sent, its digest differs; send it again"
             )
+
+    def _pieces(self, name: str, size: int) -> Generator[bytes]:
+        """Yield the content of a file, at most `size` bytes of it."""
+        if self.is_web and size:
+            with self._reached(), web.stream(self.fs, f"{self.root}/{name}", size) as pieces:
+                yield from pieces
+        got = size if self.is_web else 0
+        while got < size:
+            with self._reached():
+                data = self._bytes(name, got, min(size, got + CHUNK))
+            if not data:
+                return
+            got += len(data)
+            yield data
+
+    def _start(self, name: str, limit: int) -> bytes:
+        """Return the first bytes of a file."""
+        if self.is_web:
+            return web.first_bytes(self.fs, f"{self.root}/{name}", limit)
+        return self._bytes(name, 0, limit)
 
     def _bytes(self, name: str, start: int, end: int) -> bytes:
         path = f"{self.root}/{name}"

@@ -203,7 +203,7 @@ def _put_in_place(aside: Path, folder: Path, replace: bool) -> str:
         sync(folder.parent)
         return "fetched"
     if replace:
-        trash.delete(folder.parent, folder.name)
+        trash.delete(folder.parent, folder.name, is_replaced=True)
         aside.rename(folder)
         sync(folder.parent)
         return "updated"

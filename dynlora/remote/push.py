@@ -14,10 +14,11 @@ from dynlora.errors import ConfigError, CorruptRunError, RemoteError
 from dynlora.remote.contents import Contents, put_together
 from dynlora.remote.manifest import MANIFEST_NAME, MAX_BYTES, Manifest, decoded
 from dynlora.remote.place import Place
+from dynlora.remote.target import check_target, may_be_sent
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
 from dynlora.store.copied import fingerprint, read_copied
-from dynlora.store.schema import check_run_id
+from dynlora.store.schema import DB_NAME, check_run_id
 
 KEEP_S = 900.0
 """How long a file that no manifest names any more stays, seconds: somebody may be reading the run as it was."""
@@ -79,9 +80,12 @@ def push(
 
     Raises:
         LaterThereError: when a later state of the run is there.
+        ConfigError: when a run is trained in the place, or nothing can be written there.
         CorruptRunError: when the run is damaged; nothing is sent then.
         RemoteError: when the place cannot be reached; the run there is as it was before.
     """
+    if place.is_web:
+        check_target(place, folder.parent)
     before = read_manifest(place, folder.name)
     wanted = before is not None and before.has_checkpoint if with_checkpoint is None else with_checkpoint
     known = record or PushRecord(folder.parent, place.shown)
@@ -133,6 +137,8 @@ def _send_files(contents: Contents, place: Place) -> tuple[int, int]:
     needed = {entry.key: entry for entry in contents.manifest.files if entry.size}
     for _ in range(2):  # a second time where somebody else's push removed one meanwhile
         there = place.sizes()
+        if DB_NAME in there:
+            raise ConfigError(f"push: {place.shown} is the folder of a run that is trained there; give another place")
         missing = [entry for key, entry in needed.items() if there.get(key) != entry.size]
         for entry in missing:
             place.put(contents.folder / entry.path, entry.key)
@@ -147,10 +153,10 @@ def _send_files(contents: Contents, place: Place) -> tuple[int, int]:
 
 
 def _clean(place: Place, before: Manifest | None, now: Manifest) -> None:
-    """Remove files that neither this manifest nor the one before names, once they are old."""
+    """Remove what was sent and neither this manifest nor the one before names, once it is old."""
     named = {entry.key for manifest in (before, now) if manifest is not None for entry in manifest.files}
     with suppress(RemoteError):
-        for key in place.sizes().keys() - named - {MANIFEST_NAME}:
+        for key in may_be_sent(place.sizes()) - named:
             age = place.age_s(key, MANIFEST_NAME)
             if age is not None and age > KEEP_S:
                 place.remove([key])

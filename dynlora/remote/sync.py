@@ -12,6 +12,7 @@ from dynlora.remote.manifest import Manifest
 from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import LaterThereError, PushRecord, push, read_manifest
+from dynlora.remote.target import check_target
 from dynlora.store.catalogue import run_folders
 from dynlora.store.schema import check_run_id
 
@@ -73,8 +74,10 @@ def push_all(runs_dir: Path, place: Place, *, with_checkpoint: bool | None = Non
     """Send every run of a folder that is not there as it is here.
 
     Raises:
+        ConfigError: when runs are trained in the place, or nothing can be written there.
         RemoteError: when the place cannot be reached at all.
     """
+    check_target(place, runs_dir)
     place.folders()
     record = PushRecord(runs_dir, place.shown)
 

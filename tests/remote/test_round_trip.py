@@ -132,14 +132,20 @@ def test_files_that_nobody_names_go_once_they_are_old(tmp_path: Path, runs_dir: 
     folder, place = finished_run(runs_dir), Place(str(tmp_path / "there"))
     push(folder, place)
     there = Path(place.root) / folder.name
-    (there / "left-0123456789abcdef.json").write_text("half", "utf-8")
-    (there / "young-0123456789abcdef.json").write_text("half", "utf-8")
+    (there / "notes-0123456789abcdef.json").write_text("half", "utf-8")
+    (there / "knockout-0123456789abcdef.json").write_text("half", "utf-8")
+    others = ("mine.txt", "notes.json", "notes-0123456789abcdef.yaml", "tables/meta.parquet", "adapter/deep/state.json")
+    for name in others:
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_text("somebody's", "utf-8")
     before = (there / MANIFEST_NAME).stat().st_mtime - KEEP_S - 60
-    os.utime(there / "left-0123456789abcdef.json", (before, before))
+    for name in ("notes-0123456789abcdef.json", *others):
+        os.utime(there / name, (before, before))
     annotate_notes(folder, add=["new"])
     push(folder, place)
-    assert not (there / "left-0123456789abcdef.json").exists()
-    assert (there / "young-0123456789abcdef.json").exists(), "somebody may be about to name it"
+    assert not (there / "notes-0123456789abcdef.json").exists()
+    assert (there / "knockout-0123456789abcdef.json").exists(), "somebody may be about to name it"
+    assert all((there / name).exists() for name in others), "no push made these"
 
 
 def test_a_damaged_run_is_not_sent(place: Place, runs_dir: Path) -> None:
@@ -170,6 +176,14 @@ def test_another_run_of_that_id_is_not_lost(place: Place, runs_dir: Path, tmp_pa
     assert pull(place, "a-run", tmp_path / "here", replace=True).status == "updated"
     assert len(open_run(other).signal("rank")) == 40
     assert launch.trashed(tmp_path / "here") == ["a-run"]
+    for number in (1, 2):
+        annotate_notes(other, note=f"mine {number}")
+        annotate_notes(folder, note=f"theirs {number}")
+        push(folder, place)
+        assert pull(place, "a-run", tmp_path / "here", replace=True).status == "updated"
+        assert f"theirs {number}" in (other / "notes.json").read_text("utf-8")
+    assert launch.trashed(tmp_path / "here") == ["a-run", "a-run-2", "a-run-3"]
+    assert "mine 2" in (launch.restore(tmp_path / "here", "a-run-3") / "notes.json").read_text("utf-8")
 
 
 def test_a_touched_copy_is_not_overwritten(place: Place, runs_dir: Path, tmp_path: Path) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from dynlora.errors import RemoteError
+from dynlora.errors import ConfigError, RemoteError
 from dynlora.remote.manifest import MANIFEST_NAME
 from dynlora.remote.place import Place
+from dynlora.remote.push import push
 from dynlora.remote.sync import manifests, pull_all, push_all
 from dynlora.store.lifecycle import annotate
 from dynlora.store.notes import annotate_notes
 from dynlora.store.run import open_run
 from tests.command_line import document, run
-from tests.remote.places import rows_of
+from tests.remote.places import rows_of, tree_of
 from tests.store.builder import finished_run
 
 
@@ -136,6 +138,46 @@ def test_other_commands_refuse_an_address_as_their_runs_folder(command: str) -> 
     assert "--runs-dir s3://bucket/runs: must be a folder of this machine" in found.stderr
 
 
+RUNS_FOLDERS = {
+    "the runs folder itself": (("push", "run-0", "RUNS"), "is a folder that runs are trained in; give another one"),
+    "by another name": (("push", "run-0", "file://RUNS/../RUNS-LINK"), "is a folder that runs are trained in"),
+    "the run's own folder": (("push", "run-0", "RUNS/run-0"), "is a folder that runs are trained in"),
+    "within a run": (("push", "run-0", "RUNS/run-1/sent"), "is in the folder of the run run-1"),
+    "another runs folder": (("push", "run-0", "OTHER"), "is a folder that runs are trained in"),
+    "sync into itself": (("sync", "RUNS"), "is a folder that runs are trained in"),
+    "sync into a run": (("sync", "OTHER/other"), "is in the folder of the run other"),
+}
+
+
+@pytest.mark.parametrize("case", list(RUNS_FOLDERS))
+def test_a_folder_that_runs_are_trained_in_is_no_target(
+    case: str, three: list[Path], runs_dir: Path, tmp_path: Path
+) -> None:
+    finished_run(tmp_path / "trained", 20, "other")
+    (runs_dir.parent / "link").symlink_to(runs_dir)
+    old = runs_dir / "run-0" / "mine-0123456789abcdef.json"
+    old.write_text("an old file of the run's", "utf-8")
+    os.utime(old, (0, 0))
+    names = {"RUNS-LINK": "link", "RUNS": str(runs_dir), "OTHER": str(tmp_path / "trained")}
+    arguments, said = RUNS_FOLDERS[case]
+    for name, path in names.items():
+        arguments = tuple(part.replace(name, path) for part in arguments)
+    before = tree_of(runs_dir), tree_of(tmp_path / "trained")
+    found = run(runs_dir, *arguments)
+    assert found.exit_code == 2, found.output
+    assert said in found.stderr
+    assert (tree_of(runs_dir), tree_of(tmp_path / "trained")) == before
+
+
+def test_a_run_is_never_sent_over_one_that_is_trained_wherever_that_is(three: list[Path], runs_dir: Path) -> None:
+    for url in (str(runs_dir), "memory://trained"):
+        place = Place(url)
+        place.put(three[0] / "run.db", "run-0/run.db")
+        with pytest.raises(ConfigError, match="is the folder of a run that is trained there"):
+            push(three[0], place)
+        assert sorted(place.below("run-0").sizes()) == sorted(tree_of(three[0]) if place.is_local else ["run.db"])
+
+
 def test_sync_goes_on_until_it_is_stopped(
     three: list[Path], runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +195,33 @@ def test_sync_goes_on_until_it_is_stopped(
     looks = [[row["status"] for row in json.loads(line)["runs"]] for line in found.stdout.splitlines()]
     assert looks == [["sent"] * 3, ["sent", "unchanged", "unchanged"], ["sent", "unchanged", "unchanged"]]
     assert waits == [30.0] * 3
+
+
+def test_a_place_that_is_away_for_a_while_ends_no_sync(
+    three: list[Path], runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, folders = 0, Place.folders
+
+    def sleep(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        annotate_notes(three[0], note=f"look {looks}")
+        if looks == 4:
+            raise KeyboardInterrupt
+
+    def away_at_times(place: Place) -> list[str]:
+        if looks in (1, 2):
+            raise RemoteError(f"{place.shown} cannot be used (OSError: no route)")
+        return folders(place)
+
+    monkeypatch.setattr("dynlora.cli.remote.time.sleep", sleep)
+    monkeypatch.setattr(Place, "folders", away_at_times)
+    there = tmp_path / "there"
+    found = run(runs_dir, "sync", str(there), "--every", "30", "--json")
+    assert found.exit_code == 0, found.stderr
+    lines = [[row["status"] for row in json.loads(line)["runs"]] for line in found.stdout.splitlines()]
+    assert lines == [["sent"] * 3, ["sent", "unchanged", "unchanged"]]
+    assert (looks, found.stderr.count("the next look is in 30 s")) == (4, 1)
 
 
 def test_a_place_that_cannot_be_reached_is_said_once(runs_dir: Path, three: list[Path]) -> None:
