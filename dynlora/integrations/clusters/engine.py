@@ -30,6 +30,9 @@ LOOK_S = 1.0
 RESUMES = 2
 """How often a run is given out again whose process was killed while its worker lived."""
 
+RETRIES = 1
+"""How often a run is given out again whose task failed before it trained, such as on a node without the runs folder."""
+
 HERE = ("127.0.0.1", "localhost", "::1")
 
 Say = Callable[[str], None]
@@ -135,6 +138,7 @@ class Driver:
         self._task = found.remote(**options)(train_run)
         self._waiting: dict[Any, str] = {}
         self._again: dict[str, int] = {}
+        self._failed: dict[str, int] = {}
 
     def train(self, ids: Sequence[str]) -> dict[str, str]:
         """Train runs to their end and return how each ended: its status, or why it could not be trained.
@@ -153,7 +157,7 @@ class Driver:
                     continue
                 ended[run_id] = status
                 self.say(f"{run_id}: {status} ({len(ended)} of {len(ids)})")
-            for run_id in [run for run, status in ended.items() if status != "finished" and self._is_queued(run)]:
+            for run_id in [run for run, status in ended.items() if status != "finished" and self._is_asked_for(run)]:
                 del ended[run_id]
                 self._submit(run_id)
         return ended
@@ -168,6 +172,7 @@ class Driver:
         try:
             return run_id, str(self.ray.get(task))
         except self.ray.exceptions.RayError as error:
+            self._failed[run_id] = self._failed.get(run_id, 0) + 1
             why = getattr(error, "cause", None) or error
             return run_id, (str(why).strip().splitlines() or [type(why).__name__])[0][:300]
 
@@ -175,6 +180,13 @@ class Driver:
         """Count how often a run was given out again, and say whether it may be."""
         self._again[run_id] = self._again.get(run_id, 0) + 1
         return self._again[run_id] <= RESUMES
+
+    def _is_asked_for(self, run_id: str) -> bool:
+        """Say whether a run that had ended is to be given out again.
+
+        A run whose task failed before it trained is queued still, though nobody put it there: it has one more try.
+        """
+        return self._failed.get(run_id, 0) <= RETRIES and self._is_queued(run_id)
 
     def _is_queued(self, run_id: str) -> bool:
         """Say whether a run that had ended was put back into the queue, and take it out of this machine's sight."""

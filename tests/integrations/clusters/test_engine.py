@@ -13,9 +13,9 @@ import pytest
 
 from dynlora.cli import cluster
 from dynlora.errors import ConfigError
-from dynlora.integrations.clusters.engine import RESUMES, Asked, Driver
+from dynlora.integrations.clusters.engine import RESUMES, RETRIES, Asked, Driver
 from dynlora.jobs import launch
-from dynlora.jobs.queue import wake
+from dynlora.jobs.queue import read_status, wake
 from dynlora.store.active import active_ids
 from dynlora.store.lifecycle import annotate
 from tests.command_line import run
@@ -71,6 +71,23 @@ def test_what_a_task_raises_is_its_outcome_and_ends_no_other(runs_dir: Path) -> 
     ray = fake_ray(lambda run_id: ConfigError("no such folder") if run_id == "a" else "finished")
     ended = Driver(ray, Asked(), runs_dir, lambda _: None).train(["a", "b"])
     assert ended == {"a": "no such folder", "b": "finished"}
+
+
+def test_a_task_that_fails_before_it_trains_is_given_out_once_more(runs_dir: Path) -> None:
+    folder = new_run(runs_dir, "one", state="queued")
+    calls: list[str] = []
+    said: list[str] = []
+
+    def do(run_id: str) -> Exception:
+        calls.append(run_id)
+        if len(calls) > 5:
+            raise AssertionError("without end")
+        return ConfigError("a node of the cluster does not see this folder")
+
+    ended = Driver(fake_ray(do), Asked(), runs_dir, said.append).train([folder.name])
+    assert ended == {folder.name: "a node of the cluster does not see this folder"}
+    assert len(calls) == 1 + RETRIES
+    assert read_status(folder).status == "queued"
 
 
 def test_a_stopped_run_that_a_page_queues_again_goes_to_the_cluster_again(
