@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -234,6 +235,43 @@ def test_damaged_event_files_never_raise(
     (folder / EVENTS).write_bytes(whole[:place] + noise + whole[place + length :])
     for run in tensorboard_runs(folder):
         assert all(value == 0.5 for name in ("train/loss", "train/lr") for value in run.series.get(name, {}).values())
+
+
+def test_what_would_fill_the_memory_is_passed_over(tmp_path: Path) -> None:
+    """A tensor of one number that says it has 2^40, and a record of nothing but empty values."""
+    value = Summary.Value(tag="loss")
+    value.metadata.plugin_data.plugin_name = "scalars"
+    value.tensor.dtype = 1  # a float
+    value.tensor.float_val.append(1.0)
+    value.tensor.tensor_shape.dim.add(size=2**40)
+    huge = Event(step=1, summary=Summary(value=[value]))
+    empty = b"\x2a" + varint(2 * 2**22) + b"\x0a\x00" * 2**22  # a summary of 4 million values
+    (tmp_path / EVENTS).write_bytes(framed(huge.SerializeToString(), empty, number("loss", 2, 0.5)))
+    tracemalloc.start()
+    try:
+        [run] = tensorboard_runs(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+    assert (run.series, run.notes) == ({"loss": {2: 0.5}}, [])
+
+
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it."""
+    return bytes([value % 128 + 128]) + varint(value // 128) if value > 127 else bytes([value])
+
+
+def test_event_files_that_take_too_long_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / EVENTS).write_bytes(framed(*(number("loss", step, 1.0) for step in range(9))))
+    monkeypatch.setattr(event_files, "PATIENCE_S", -1.0)
+    runs = list(tensorboard_runs(tmp_path))
+    assert [run.series for run in runs] == [{"loss": {0: 1.0}}] * 2
+    assert all("the rest is left out" in run.notes[0] for run in runs)
+    monkeypatch.setattr(event_files, "MOST_S", -1.0)
+    with pytest.raises(DataError, match="takes longer than"):
+        list(tensorboard_runs(tmp_path))
 
 
 def test_a_run_has_no_more_names_and_numbers_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

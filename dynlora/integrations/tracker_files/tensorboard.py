@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,12 @@ TITLE = "TensorBoard"
 MAX_RECORD_BYTES = 64 * 2**20
 """Largest record that is read: pictures are records too."""
 
+MAX_READ_BYTES = 2**20
+"""Largest record that is looked into: numbers are far smaller, and messages take many times their bytes."""
+
+PATIENCE_S, MOST_S = 120.0, 1800.0
+"""Longest time of the files of one run, and of all: they may be made to be read for ever."""
+
 CHECKED_BYTES = 65_536
 """Largest record whose checksum is computed: numbers are far smaller, and in Python it takes long for pictures."""
 
@@ -35,19 +42,33 @@ ARGUMENTS = "args/text_summary"
 """Name under which transformers' Trainer writes its arguments, as JSON."""
 
 
-def tensorboard_runs(folder: Path) -> list[FoundRun]:
-    """Return the runs below a folder: each folder that holds event files is one.
+def tensorboard_runs(folder: Path) -> Iterator[FoundRun]:
+    """Return the runs below a folder, each read when it is asked for: a folder that holds event files is one.
 
     Raises:
-        DataError: when there are none.
+        DataError: when there are none, or, while they are read, when that takes too long.
     """
     files = [folder] if folder.is_file() else sorted(_event_files(folder))
     if not files:
         raise DataError(f"{folder}: it holds no event files of TensorBoard (*tfevents*); give another folder")
     top = folder.parent if folder.is_file() else folder
-    folders = list(dict.fromkeys(path.parent for path in files))
-    found = [_run(place, top, [path for path in files if path.parent == place]) for place in folders[:MAX_RUNS]]
-    return [run for run in found if run.series]
+    by_folder: dict[Path, list[Path]] = {}
+    for path in files:
+        by_folder.setdefault(path.parent, []).append(path)
+    return _runs(folder, top, list(by_folder.items())[:MAX_RUNS])
+
+
+def _runs(folder: Path, top: Path, by_folder: Sequence[tuple[Path, list[Path]]]) -> Iterator[FoundRun]:
+    """Yield runs with numbers, one in memory at a time."""
+    end = time.monotonic() + MOST_S
+    for place, files in by_folder:
+        if time.monotonic() > end:
+            raise DataError(
+                f"{folder}: its event files take longer than {MOST_S:,.0f} s; import its folders one by one"
+            )
+        run = _run(place, top, files)
+        if run.series:
+            yield run
 
 
 def _event_files(folder: Path) -> Iterator[Path]:
@@ -62,10 +83,14 @@ def _run(folder: Path, top: Path, files: list[Path]) -> FoundRun:
     """Return the run of a folder; of several numbers of a step the one that was written last counts."""
     name = folder.relative_to(top).as_posix() if folder != top else folder.absolute().name
     found = FoundRun(TITLE, str(folder.absolute()), "", printable(name, 200))
+    end = time.monotonic() + PATIENCE_S
     for path in files:
         try:
             for event in _events(path):
                 _take(found, event)
+                if time.monotonic() > end:
+                    found.notes.append(f"{path.name} takes longer than {PATIENCE_S:.0f} s, and the rest is left out")
+                    return found
         except _Damaged as error:
             found.notes.append(f"{path.name} is damaged after {error} bytes, and the rest of it is left out")
         except NotPlainFileError:
@@ -85,21 +110,26 @@ def _events(path: Path) -> Iterator[Any]:
     with file:
         if size > MAX_FILE_BYTES:
             raise _Damaged(0)
-        while (record := _record(file)) is not None:
+        while (record := _record(file, size)) is not None:
             try:
                 yield Event.FromString(record)
             except DecodeError:
                 raise _Damaged(file.tell()) from None
 
 
-def _record(file: BinaryIO) -> bytes | None:
-    """Return the next record, None at the end: length, its checksum, the record, its checksum."""
+def _record(file: BinaryIO, size: int) -> bytes | None:
+    """Return the next record, None at the end: length, its checksum, the record, its checksum.
+
+    One that is too large to hold numbers is passed over, and empty.
+    """
     place, head = file.tell(), file.read(12)
     if len(head) < 12:
         return None
     length, crc = struct.unpack("<QI", head)
     if masked_crc32c(head[:8]) != crc or length > MAX_RECORD_BYTES:
         raise _Damaged(place)
+    if length > MAX_READ_BYTES:
+        return b"" if file.seek(length + 4, os.SEEK_CUR) <= size else None
     record, tail = file.read(length), file.read(4)
     if len(tail) < 4:
         return None
@@ -135,6 +165,8 @@ def _begin_again(found: FoundRun, first: int) -> None:
 
 def _take_tensor(found: FoundRun, step: int, value: Any) -> None:
     """Keep a number in the form of TensorFlow 2."""
+    if any(dim.size != 1 for dim in value.tensor.tensor_shape.dim):  # it may say a size that fills the memory
+        return
     with suppress(ValueError, TypeError, IndexError):
         array = make_ndarray(value.tensor)
         if array.size == 1:
