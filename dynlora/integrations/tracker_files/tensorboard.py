@@ -63,9 +63,7 @@ def _runs(folder: Path, top: Path, by_folder: Sequence[tuple[Path, list[Path]]])
     end = time.monotonic() + MOST_S
     for place, files in by_folder:
         if time.monotonic() > end:
-            raise DataError(
-                f"{folder}: its event files take longer than {MOST_S:,.0f} s; import its folders one by one"
-            )
+            raise DataError(f"{folder}: it takes longer than {MOST_S:,.0f} s; import its folders one by one")
         run = _run(place, top, files)
         if run.series:
             yield run
