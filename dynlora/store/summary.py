@@ -11,7 +11,7 @@ from dynlora.store.kinds import kind_of
 from dynlora.store.meta import config, counts, moment, numbers, table, text, whole
 from dynlora.store.origin import origin_of
 from dynlora.store.reader import RunReader
-from dynlora.store.rows import Status
+from dynlora.store.rows import ModuleRow, Status
 
 
 def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -23,9 +23,9 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     since the epoch), fidelity, own_signals (what the method records beside the usual), metric (the one that decides),
     labels (names of the classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans,
     or null), data_size, data_warnings, data_repairs (what was done to the rows), origin (of a run that starts from an
-    adapter: run, name, which, step, parameters, of, share; else null), machine, checkpoint_step (what a hard end
-    falls back to), results (what a decode or a recycle found; empty for a training), error, stalled_s,
-    heartbeat_age_s, other_host, folder.
+    adapter: run, name, which, step, parameters, of, share; else null), ranks_are_sums (rows of an import are layers
+    or families), machine, checkpoint_step (what a hard end falls back to), results (what a decode or a recycle found;
+    empty for a training), error, stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -33,7 +33,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(os.path.abspath(folder))
     with RunReader(path) as reader:
-        meta, status, ranks = reader.meta(), reader.status(), last_ranks(reader)
+        meta, status, ranks, modules = reader.meta(), reader.status(), last_ranks(reader), reader.modules()
     return {
         "id": path.name,
         "name": text(meta.get("name")) or path.name,
@@ -67,6 +67,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "data_warnings": texts(meta.get("data_warnings")),
         "data_repairs": texts(meta.get("data_repairs")),
         "origin": origin_of(meta.get("origin")),
+        "ranks_are_sums": bool(table(meta.get("imported"))) and any(map(_is_sum, modules)),
         "machine": table(meta.get("machine")),
         "checkpoint_step": whole(meta.get("checkpoint_step")),
         "results": table(meta.get(f"{kind_of(meta)}_results")),
@@ -79,6 +80,14 @@ def _standing(status: Status) -> dict[str, Any]:
     """Return what a status says beside its name and step."""
     names = ("error", "stalled_s", "heartbeat_age_s", "other_host")
     return {name: getattr(status, name) for name in names}
+
+
+def _is_sum(module: ModuleRow) -> bool:
+    """Say whether the row of an imported run is a layer or a family: its name has no number, or nothing after it.
+
+    A module outside of the blocks counts as one too: nothing tells whether that is the only one of its name.
+    """
+    return module.layer is None or module.name.rpartition(".")[2].isdigit()
 
 
 def planned(value: Any) -> int | None:

@@ -32,12 +32,23 @@ def read_ranks(source: str) -> dict[str, int]:
     path = Path(source).expanduser()
     try:
         if (path / DB_NAME).is_file():
-            return dict(queries.run_summary(path)["ranks"])
+            return _of_run(source, path)
         if (path / CONFIG_NAME).is_file():
             return {module.name: module.rank for module in read_adapter(path).modules}
     except (AdapterError, CorruptRunError) as error:
         raise ConfigError(f"strategy.ranks_from={source}: {error}") from None
     return _of_file(source, path)
+
+
+def _of_run(source: str, folder: Path) -> dict[str, int]:
+    """Return the last ranks of a run."""
+    found = queries.run_summary(folder)
+    if found["ranks_are_sums"]:
+        raise ConfigError(
+            f"strategy.ranks_from={source}: an imported run whose ranks are sums over layers or families of modules; "
+            "give a run that recorded each module"
+        )
+    return dict(found["ranks"])
 
 
 def _of_file(source: str, path: Path) -> dict[str, int]:

@@ -21,6 +21,10 @@ from dynlora.integrations.trackers.event_messages import Event, SessionLog, Summ
 from dynlora.integrations.trackers.places import FOLDER
 from dynlora.store import queries
 from dynlora.store.notes import read_notes
+from dynlora.training.given_ranks import read_ranks
+from dynlora.viz.capacity.signals import uniform_rank
+from dynlora.viz.ranks.model import lora_settings
+from tests.command_line import run
 from tests.integrations.tracked import STEPS, stored
 from tests.pages.app import open_page, words
 from tests.store.builder import finished_run
@@ -226,3 +230,35 @@ def test_numbers_that_are_none_are_kept_as_such(runs_dir: Path) -> None:
     series = {"train/loss": {0: math.nan, 1: math.inf, 2: -math.inf, 3: 1.0}}
     row = import_run(FoundRun("Trackio", "/a.db", "1", "one", series=series), runs_dir)
     assert repr([point[2] for point in stored(runs_dir / row.id)]) == "[nan, inf, -inf, 1.0]"
+
+
+SUMS = {
+    "families": ("rank/query", "rank/value"),
+    "layers": ("rank/encoder.layer.0", "rank/encoder.layer.1"),
+    "a total beside modules": ("rank/layer.0.query", "rank/layer.1.query", "rank/total"),
+}
+
+
+@pytest.mark.parametrize("case", list(SUMS))
+def test_ranks_that_are_sums_are_offered_as_no_ranks_of_modules(case: str, runs_dir: Path) -> None:
+    series = {name: {0: 24.0, 1: 24.0} for name in SUMS[case]}
+    row = import_run(FoundRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
+    summary = queries.run_summary(runs_dir / row.id)
+    assert summary["ranks_are_sums"] is True
+    assert lora_settings(summary, summary["ranks"]) is None
+    assert uniform_rank(summary) is None
+    with pytest.raises(ConfigError, match="sums over layers or families"):
+        read_ranks(str(runs_dir / row.id))
+    shown = run(runs_dir, "show", row.id, "--json")
+    assert json.loads(shown.stdout)["lora_config"] is None
+
+
+def test_ranks_of_single_modules_are_offered(runs_dir: Path) -> None:
+    series = {f"rank/layer.{layer}.{kind}": {0: 4.0} for layer in (0, 1) for kind in ("query", "value")}
+    row = import_run(FoundRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
+    summary = queries.run_summary(runs_dir / row.id)
+    settings = lora_settings(summary, summary["ranks"])
+    assert settings is not None
+    assert settings.target_modules == ["layer.0.query", "layer.0.value", "layer.1.query", "layer.1.value"]
+    assert uniform_rank(summary) == summary["config"]["adapter"]["rank"]
+    assert read_ranks(str(runs_dir / row.id)) == dict.fromkeys(settings.target_modules, 4)

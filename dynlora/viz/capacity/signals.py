@@ -110,6 +110,8 @@ def binned(heat: Any) -> str:
 
 
 def uniform_rank(summary: Mapping[str, Any]) -> int | None:
-    """Return the rank every module would have under uniform LoRA, None when it is not known."""
+    """Return the rank every row would have under uniform LoRA; None when it is not known, or a row is many modules."""
+    if summary.get("ranks_are_sums"):
+        return None
     rank = section(summary.get("config"), "adapter").get("rank")
     return rank if isinstance(rank, int) and 0 < rank <= 1024 else None

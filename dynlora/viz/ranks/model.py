@@ -140,7 +140,7 @@ class LoraSettings:
 
 
 def lora_settings(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> LoraSettings | None:
-    """Return the settings that train plain LoRA with these ranks; None when no module has one.
+    """Return the settings that train plain LoRA with these ranks; None when no module has one, or they are sums.
 
     PEFT scales an update by alpha / r, so alpha is given as scaling · rank: the scaling stays what the run had.
 
@@ -149,7 +149,7 @@ def lora_settings(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> LoraS
         ranks: of the modules, by name.
     """
     live = {name: rank for name, rank in ranks.items() if rank > 0}
-    if not live:
+    if not live or summary.get("ranks_are_sums"):
         return None
     recorded = {name: value for name, value in (summary.get("scaling") or {}).items() if value}
     adapter = (summary.get("config") or {}).get("adapter") or {}
