@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
@@ -107,6 +108,29 @@ def test_baked_gates_are_the_mean() -> None:
     assert not any("gate" in name for name in trainer.model.state_dict()), "a merged export would hold them"
     for module, before, gate in zip(trainer.adapters, scaling, mean, strict=True):
         assert abs(module.scaling - before * float(gate)) < 1e-7
+
+
+@pytest.mark.parametrize("mode", ["module", "token", "rank"])
+def test_means_of_gates_take_no_forward_beyond_the_embeddings_and_are_equal_to_the_bit(mode: str) -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", "gates": mode}, train__lr=1e-2))
+    trainer.train(MemoryKeeper())
+    model, gates = adapted(trainer), trainer.adapters.gates
+    if mode == "rank":
+        sums = torch.zeros_like(gates.bias)
+        with gates.adding_up(sums):
+            model.readings(trainer.tokens)
+        whole = sums / len(trainer.tokens)
+    else:
+        whole = torch.from_numpy(model.predictions(trainer.tokens).gate.mean(0))
+    ran: list[nn.Module] = []
+    for module in trainer.adapters:
+        module.register_forward_hook(lambda module, *_: ran.append(module))
+    mean = mean_gates(model, trainer.tokens)
+    assert torch.equal(mean, whole)
+    assert (mean - 1).abs().max() > 1e-4, "the gates learned, or this shows nothing"
+    assert ran == []
+    model.predictions(trainer.tokens)
+    assert ran, "the next forward is a whole one"
 
 
 def test_every_token_has_its_own_gate_and_padding_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,18 +156,31 @@ class AdaptedModel:
         return torch.cat(found)[np.argsort(np.concatenate(places))]
 
 
-def mean_gates(model: AdaptedModel, tokens: Tokens) -> Tensor | None:
-    """Return each gate averaged over rows, (n_modules,) or (n_modules, max_rank); None without gates."""
-    gates = model.adapters.gates
+@torch.no_grad()
+def mean_gates(model: AdaptedModel, tokens: Tokens, batch_size: int = 64) -> Tensor | None:
+    """Return each gate averaged over rows, (n_modules,) or (n_modules, max_rank); None without gates.
+
+    They depend on the embeddings alone, so no forward goes further; batches are those of `predictions`.
+    """
+    gates, base = model.adapters.gates, model.base.model
     if gates is None:
         return None
-    if gates.mode == "rank":
-        sums = torch.zeros_like(gates.bias)
+    training, device = base.training, next(base.parameters()).device
+    sums, found, places = torch.zeros_like(gates.bias), list[np.ndarray](), list[np.ndarray]()
+    base.eval()
+    try:
         with gates.adding_up(sums):
-            model.readings(tokens)
+            for indices in sorted_batches(tokens.length, batch_size):
+                batch = tokens.batch(indices, device)
+                batch.pop("labels")
+                gates.see(partial(model.strategy.forward, base, batch))
+                found.append(gates.values.float().cpu().numpy())  # pyright: ignore[reportOptionalMemberAccess]
+                places.append(indices)
+    finally:
+        base.train(training)
+    if gates.mode == "rank":
         return sums.cpu() / len(tokens)
-    gate = model.predictions(tokens).gate
-    return None if gate is None else torch.from_numpy(gate.mean(0))
+    return torch.from_numpy(np.concatenate(found)[np.argsort(np.concatenate(places), kind="stable")].mean(0))
 
 
 @torch.no_grad()

@@ -114,6 +114,7 @@ class Gates(nn.Module):
         self._sums: Tensor | None = None
         self._held: Tensor | None = None
         self._written: TokenSums | None = None
+        self._is_alone = False
         self._handles: list[RemovableHandle] = []
 
     @property
@@ -246,6 +247,17 @@ class Gates(nn.Module):
                 gates = self._held.to(gates).reshape(-1).expand_as(gates)
         self.features = features
         self._set(gates, output, mask)
+        if self._is_alone:
+            raise _FeaturesKnownError
+
+    def see(self, forward: Callable[[], object]) -> None:
+        """Run a forward as far as the gates need it: they are known before the first block, and it ends there."""
+        self._is_alone = True
+        try:
+            with suppress(_FeaturesKnownError):
+                forward()
+        finally:
+            self._is_alone = False
 
     @contextmanager
     def adding_up(self, sums: Tensor) -> Iterator[None]:
