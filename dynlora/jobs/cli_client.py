@@ -60,7 +60,7 @@ def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProce
     with warm.started(command) as child, warm.waited_for(child):
         out, err = child.communicate(timeout=timeout_s)
     if child.pid == spare:  # the next one need not wait: nothing competes with it any more
-        warm.KEEPER.keep()
+        warm.KEEPER.renew()
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 

@@ -128,6 +128,7 @@ class Keeper:
         """Keep none yet."""
         self._lock = threading.Lock()
         self._spare: Spare | None = None
+        self._is_pausing = False
         self._timer: threading.Timer | None = None
 
     @property
@@ -137,14 +138,25 @@ class Keeper:
         return spare.process.pid if spare is not None and spare.is_alive else None
 
     def keep(self) -> None:
-        """Have a spare, where one is wanted and there is room for it; a page that may need one calls this."""
+        """Have a spare, where one is wanted and there is room for it; a page that may need one calls this.
+
+        While the last one has only begun its command, none is started: a page is drawn again just then.
+        """
         if not is_wanted():
             return
         with self._lock:
+            if self._is_pausing:
+                return
             self._later(IDLE_S, self.drop)
             if self.pid is None:
                 with suppress(OSError):  # what cannot be started now is missed later, and started as usual
                     self._spare = Spare()
+
+    def renew(self) -> None:
+        """Have a spare again: nothing competes with it any more."""
+        with self._lock:
+            self._is_pausing = False
+        self.keep()
 
     def take(self) -> Spare | None:
         """Return the spare, which is the caller's from now on; None without one. Another one is started later."""
@@ -152,7 +164,8 @@ class Keeper:
             spare, self._spare = self._spare, None
             if spare is None:
                 return None
-            self._later(RENEW_S, self.keep)
+            self._is_pausing = True
+            self._later(RENEW_S, self.renew)
             if spare.is_alive:
                 return spare
         spare.end()

@@ -136,6 +136,6 @@ def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple
 
 def test_only_a_spare_that_was_used_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
-    monkeypatch.setattr(warm.KEEPER, "keep", lambda: kept.append("another"))
+    monkeypatch.setattr(warm.KEEPER, "renew", lambda: kept.append("another"))
     assert cli_client.run_child([sys.executable, "-c", "print(1)"], 60).stdout.split() == [b"1"]
     assert kept == []

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -81,6 +82,36 @@ def test_a_refusal_of_the_spare_is_its_sentence_and_its_exit_code(keeper: warm.K
     assert keeper.pid not in (None, pid), "the next one begins"
 
 
+def test_a_page_that_is_drawn_again_starts_no_spare_beside_the_one_that_works(
+    keeper: warm.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    class Fake:
+        is_alive = True
+        process = SimpleNamespace(pid=1)
+
+        def __init__(self) -> None:
+            started.append("one")
+
+        def end(self) -> None:
+            """Do nothing."""
+
+    monkeypatch.setattr(warm, "Spare", Fake)
+    monkeypatch.setattr(warm, "RENEW_S", 600.0)
+    keeper.keep()
+    assert keeper.take() is not None
+    keeper.keep()
+    keeper.keep()
+    assert (keeper.pid, len(started)) == (None, 1), "the command has only begun"
+    keeper.renew()
+    assert (keeper.pid, len(started)) == (1, 2), "it has ended"
+    monkeypatch.setattr(warm, "RENEW_S", 0.01)
+    assert keeper.take() is not None
+    until(lambda: keeper.pid == 1, "the next one begins by itself after a while")
+    assert len(started) == 3
+
+
 def test_a_spare_ends_with_whoever_keeps_it(tmp_path: Path) -> None:
     program = (
         "import os, time\n"
@@ -126,7 +157,7 @@ def test_a_run_in_a_former_spare_stops_dies_and_goes_on(
         assert launch.stop(runs_dir, handle.id) in ("stopping", "stopped")
         until(lambda: handle.status().status == "stopped", "it stops")
         stopped_at = handle.status().step
-        keeper.keep()
+        keeper.renew()
         second = keeper.pid
         assert launch.resume(runs_dir, handle.id) == "queued"
         until(lambda: handle.status().step > stopped_at + 10, "it goes on")
