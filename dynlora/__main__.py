@@ -1,5 +1,14 @@
 """`python -m dynlora` is the `dynlora` command."""
 
 from dynlora.cli.main import main
+from dynlora.jobs import own_process
 
-main(prog_name="dynlora")
+
+def run() -> None:
+    """Run the command in a process that is dynlora's own."""
+    own_process.begin()
+    main(prog_name="dynlora")
+
+
+if __name__ == "__main__":
+    run()

@@ -15,7 +15,7 @@ import click
 
 from dynlora.cli.options import in_runs
 from dynlora.errors import DynloraError
-from dynlora.jobs import check_requests
+from dynlora.jobs import check_requests, own_process
 from dynlora.jobs.queue import LOG_NAME, is_pending
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.warm import TAKEN
@@ -45,6 +45,7 @@ def warm(context: click.Context) -> None:
         os._exit(0)  # nobody needs what is being imported
     os.write(1, TAKEN)
     imports.join()
+    own_process.imported()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

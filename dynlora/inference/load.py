@@ -22,6 +22,7 @@ from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
+from dynlora.jobs import own_process
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import read_data
 
@@ -42,6 +43,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         ConfigError: when the run kept no such adapter.
         CorruptRunError: when it cannot be read.
     """
+    own_process.imported()
     config = read_run_config(folder)
     state = _trained_state(folder, which)
     task = tasks.build(state["task"], state["labels"], state.get("task_settings"))

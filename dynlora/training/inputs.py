@@ -20,6 +20,7 @@ from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.model.base_model import BaseModel, Weights, load_base
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
+from dynlora.jobs import own_process
 from dynlora.tasks import Task, WritingTask
 from dynlora.training.given_ranks import read_ranks
 from dynlora.training.given_start import read_start
@@ -70,6 +71,7 @@ def load_inputs(config: RunConfig, start: Path | None = None) -> Inputs:
     Raises:
         ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
     """
+    own_process.imported()
     config = with_absolute_paths(config)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     if (source := strategy.ranks_source()) is not None:

@@ -1,0 +1,54 @@
+"""Python's collector is told of imports in dynlora's own processes alone, and what is open at the end is not lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BEGIN = "import gc\nfrom dynlora.jobs import own_process\nown_process.begin()\n"
+
+
+def said(program: str, *arguments: str) -> str:
+    """Return what a program prints; it must end well."""
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_in_a_process_of_somebody_else_nothing_is_changed() -> None:
+    program = (
+        "import gc\nbefore = gc.get_threshold()\nimport dynlora.__main__\nfrom dynlora.jobs import own_process\n"
+        "own_process.imported()\nprint(gc.get_threshold() == before, gc.get_freeze_count())"
+    )
+    assert said(program).split() == ["True", "0"]
+
+
+def test_imports_are_left_alone_and_what_is_made_after_them_is_collected() -> None:
+    program = BEGIN + (
+        "print(gc.get_threshold()[0])\nown_process.imported()\n"
+        "print(gc.get_threshold()[0], gc.get_freeze_count() > 1000)\n"
+        "import weakref\nclass Part: pass\npart = Part()\npart.itself = part\nseen = weakref.ref(part)\ndel part\n"
+        "gc.collect()\nprint(seen())"
+    )
+    assert said(program).split() == ["100000", "700", "True", "None"]
+
+
+def test_what_is_open_at_the_end_is_written_and_later_handlers_run(tmp_path: Path) -> None:
+    program = BEGIN + (
+        "import atexit, sys, threading, time\nfile = open(sys.argv[1], 'w')\nfile.write('all of it')\n"
+        "class Holder: pass\nholder = Holder()\nholder.file = open(sys.argv[2], 'w')\nholder.file.write('this too')\n"
+        "atexit.register(print, 'handler')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()"
+    )
+    assert said(program, str(tmp_path / "a"), str(tmp_path / "b")).split() == ["thread", "handler"]
+    assert (tmp_path / "a").read_text("utf-8") == "all of it"
+    assert (tmp_path / "b").read_text("utf-8") == "this too"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["models"], 0), (["show", "no-such-run"], 2)])
+def test_a_command_ends_with_its_exit_code(arguments: list[str], code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dynlora", *arguments]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == code
