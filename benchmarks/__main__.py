@@ -34,6 +34,7 @@ PLAIN = (
     "remote",
     "many_runs",
     "rsd",
+    "search",
     "tuned",
     "gpu",
 )

@@ -181,6 +181,12 @@ def gpu(figures: Mapping[str, Any]) -> Claims:
     )
 
 
+def search(figures: Mapping[str, Any]) -> Claims:
+    """A study that was killed has all of its trials, each a run of its own."""
+    yield "no trial ran twice, and none is missing", figures["trials"] == figures["runs_of_trials"]
+    yield "runs are trials, the default, and both sides on new seeds", figures["runs"] == figures["trials"] + 7
+
+
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
     for check in (
@@ -204,6 +210,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         remote,
         many_runs,
         rsd,
+        search,
         tuned,
         gpu,
     )
