@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,9 @@ def _mean_gates(attached: Parts, batches: Sequence[Mapping[str, Tensor]]) -> Ten
     attached.model.eval()
     try:
         for batch in batches:
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
             with gates.adding_up(sums) if gates.mode == "rank" else torch.no_grad():
-                attached.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+                gates.see(partial(attached.model, **inputs))
             if gates.values is None:
                 raise ConfigError("export: the batches reach no embedding of the model; give them as it takes them")
             rows += len(gates.values)

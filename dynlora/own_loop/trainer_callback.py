@@ -6,6 +6,8 @@ once for each optimizer step, whatever the accumulation. Gradients are clipped b
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.own_loop.loop_record import LoopRecord
 
 EVALUATED = "eval_"
@@ -49,17 +51,22 @@ class Steps(Protocol):
     def load(self, folder: str | Path) -> None:
         """Go on from a state."""
 
+    def export(self, folder: str | Path) -> Path:
+        """Write the adapter as PEFT loads it."""
+        ...
+
 
 class Allocate(TrainerCallback):
     """Takes the steps of an attached strategy where the Trainer takes its own.
 
     Its state lies in each of the Trainer's checkpoints, and is read where the Trainer resumes from one or loads the
-    best.
+    best. Beside it is the adapter as PEFT loads it: `PeftModel.from_pretrained(base, "checkpoint-100")`.
     """
 
     def __init__(self, attached: Steps) -> None:
         """Take the steps of `attached`."""
         self.attached = attached
+        self._said = ""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
         """Refuse what cannot work, and go on from the checkpoint that the Trainer resumes from.
@@ -104,9 +111,26 @@ class Allocate(TrainerCallback):
             self.attached.recording.metrics(state.global_step, evaluated(metrics or {}))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Put the state beside the Trainer's."""
+        """Put the state and the adapter beside the Trainer's."""
         if state.is_world_process_zero:
-            self.attached.save(_checkpoint(args, state.global_step) / FOLDER)
+            folder = _checkpoint(args, state.global_step)
+            self.attached.save(folder / FOLDER)
+            self._export(folder)
+
+    def _export(self, folder: Path) -> None:
+        """Put the adapter into a checkpoint as PEFT loads it; where PEFT has no form for it, say so once."""
+        aside = folder / f".{FOLDER}-adapter"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            self.attached.export(aside)
+            for path in sorted(aside.iterdir(), reverse=True):  # weights first: the config says that they are there
+                path.replace(folder / path.name)
+        except (ConfigError, NotMergeableError) as error:
+            if str(error) != self._said:
+                warnings.warn(f"{folder.name} holds no adapter for PEFT, and training continues: {error}", stacklevel=2)
+            self._said = str(error)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take the ranks of the best checkpoint where the Trainer took its weights."""

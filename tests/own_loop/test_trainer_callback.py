@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 import dynlora
 from dynlora.api import Attached
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, NotMergeableError
 from tests.own_loop.test_attached import MOVES, classifier, logits
 from tests.tiny_lm import byte_tokenizer, tiny_decoder
 
@@ -71,6 +72,60 @@ def test_resumed_from_its_checkpoint_it_ends_as_if_it_had_not_been(
     trainer_of(again, tmp_path, **options).train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
     assert again.adapters.ranks == whole.adapters.ranks
     assert torch.equal(logits(again.model), logits(whole.model))
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+def test_a_checkpoint_holds_the_adapter_as_peft_loads_it_and_training_is_as_without(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    rows = [Rows()[index] for index in range(8)]
+    batch = {name: torch.stack([row[name] for row in rows]) for name in ("input_ids", "attention_mask")}
+    gated: dict[str, Any] = {"gates": "module", "calibration": [batch], "dropout": 0.1}
+    attached = attached_to(classifier(tiny_bert), **gated)
+    trainer_of(attached, tmp_path, callbacks=[attached.callback()], save_steps=STEPS).train()
+    checkpoint = tmp_path / f"checkpoint-{STEPS}"
+    assert not [path for path in checkpoint.iterdir() if path.name.startswith(".")]
+    loaded: Any = PeftModel.from_pretrained(classifier(tiny_bert), checkpoint)
+    exported: Any = PeftModel.from_pretrained(classifier(tiny_bert), attached.export(tmp_path / "adapter"))
+    assert torch.equal(logits(loaded), logits(exported))
+    assert len(set(attached.adapters.ranks)) > 1, "ranks moved"
+
+    plain = attached_to(classifier(tiny_bert), **gated)
+    trainer_of(plain, tmp_path / "plain", save_strategy="no").train()
+    assert torch.equal(logits(plain.model), logits(attached.model))
+
+
+def test_where_peft_has_no_form_for_the_update_a_checkpoint_says_so_once(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached = attached_to(classifier(tiny_bert))
+
+    def refused(*_: object) -> Path:
+        raise NotMergeableError("this method's update has no form in PEFT")
+
+    monkeypatch.setattr(type(attached), "export", refused)
+    with pytest.warns(UserWarning, match="checkpoint-6 holds no adapter for PEFT, and training continues") as said:
+        trainer_of(attached, tmp_path).train()
+    assert len([one for one in said if "no adapter for PEFT" in str(one.message)]) == 1
+    assert attached.index == STEPS
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*/dynlora")) == ["dynlora", "dynlora"]
+
+
+@pytest.mark.parametrize(("world_size", "n_gpu"), [(2, 1), (1, 2)])
+def test_several_devices_are_refused_in_a_sentence(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int, n_gpu: int
+) -> None:
+    from transformers import TrainingArguments
+
+    attached = attached_to(classifier(tiny_bert))
+    args, state = trainer_of(attached, tmp_path).args, TrainerState(max_steps=STEPS)
+    monkeypatch.setattr(TrainingArguments, "world_size", world_size)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", n_gpu)
+    with pytest.raises(ConfigError, match="2 devices would decide each for itself; use one, or") as refused:
+        attached.callback().on_train_begin(args, state, TrainerControl(), optimizer=attached.optimizer)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_best_checkpoint_brings_its_ranks(tiny_bert: Path, tmp_path: Path) -> None:
