@@ -57,7 +57,7 @@ class Size:
 def command(runs_dir: Path, size: Size) -> list[str]:
     """Return the command that searches."""
     fixed = (
-        "model.name=minilm", "data.name=sentiment4", "data.max_train=2000", f"data.max_eval={size.rows}",
+        "model.name=minilm", "data.name=sentiment4", "data.max_train=1000", f"data.max_eval={size.rows}",
         f"train.steps={size.steps}", f"log.eval_every={size.steps}",
     )  # fmt: skip
     sets = [part for one in (*fixed, *SPACE) for part in ("--set", one)]
@@ -133,11 +133,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--killed-after", type=int, default=10, metavar="TRIALS")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--runs-dir", type=Path, default=None)
     parser.add_argument("--quick", action="store_true", help="few trials and steps: does it work, nothing more")
     arguments = parser.parse_args()
-    size = Size(arguments.trials, arguments.killed_after, arguments.steps, 500)
+    size = Size(arguments.trials, arguments.killed_after, arguments.steps, 300)
     if arguments.quick:
         size = Size(4, 2, 10, 100)
     with tempfile.TemporaryDirectory() as place:
