@@ -160,14 +160,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rows", type=int, default=1500, help="held-out examples, at most")
+    parser.add_argument("--name", default="compress", help="of the file of results")
     parser.add_argument("--quick", action="store_true", help="few steps and one seed: does it work, nothing more")
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
     setting = Setting(40, 200) if arguments.quick else Setting(arguments.steps, arguments.rows)
     seeds = 1 if arguments.quick else arguments.seeds
-    file, runs = "compress-quick" if arguments.quick else "compress", {}
-    measured = KeptRuns.below(results.emptied(file) if arguments.quick else results.QUICK / "kept" / file)
+    file, runs = "compress-quick" if arguments.quick else arguments.name, {}
+    measured = KeptRuns.below(results.emptied(file) if arguments.quick else results.QUICK / "kept" / "compress")
     with tempfile.TemporaryDirectory() as place:
         for seed in range(seeds):
             for data in arguments.data.split(","):
