@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from dynlora.addresses import is_url, without_secrets
 from dynlora.config import ALL_ROWS, RunConfig, nearest_key, parse_config, section_of
 from dynlora.errors import ConfigError
 
@@ -58,8 +59,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Return the config with local paths made absolute: a resume, or a queued run, starts in another folder."""
+    """Return the config with local paths made absolute: a resume, or a queued run, starts in another folder.
+
+    Raises:
+        ConfigError: when the data is named by an address.
+    """
     values = config.model_dump()
+    if is_url(config.data.path):
+        shown = without_secrets(str(config.data.path))
+        raise ConfigError(f"data.path={shown}: must be a file or folder of this machine; download it first")
     if config.data.path:
         values["data"]["path"] = os.path.abspath(Path(config.data.path).expanduser())
     if (Path(config.model.name).expanduser() / "config.json").is_file():

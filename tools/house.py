@@ -27,7 +27,7 @@ RULES: dict[str, str] = {
     "data_files": "errors safe_files",
     "renamed_settings": "errors",
     "config": "errors data_files renamed_settings",
-    "config_files": "config errors",
+    "config_files": "addresses config errors",
     "assets": "addresses errors",
     "peft_adapter": "errors safe_files",
     "store": "addresses config errors renamed_settings safe_files",

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from dynlora.addresses import hidden
 from dynlora.cli import commands
 from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
@@ -57,7 +58,7 @@ class Commands(click.Group):
             said = f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
         except PATH_ERRORS as error:
             said = f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error)
-        click.echo(shown(f"Error: {' '.join(said.split())}{picture}"), err=True)
+        click.echo(shown(f"Error: {' '.join(hidden(said).split())}{picture}"), err=True)
         ctx.exit(2)
 
 

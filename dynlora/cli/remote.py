@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynlora.addresses import without_secrets
 from dynlora.cli.options import in_runs
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError, RemoteError, StorageError
@@ -49,7 +50,9 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
 
     *ids, url = targets
     if not ids:
-        raise ConfigError(f"push {url}: needs the id of a run and a URL; such as `dynlora push ID s3://bucket/runs`")
+        raise ConfigError(
+            f"push {without_secrets(url)}: needs the id of a run and a URL; such as `dynlora push ID s3://bucket/runs`"
+        )
     folders = [run_folder(runs_dir, run_id) for run_id in dict.fromkeys(ids)]
     place = Place(url.rstrip("/"))
     if len(folders) == 1 and place.name == folders[0].name:

@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dynlora.cli.main import main
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError
 from dynlora.remote import parquet_tables
 from dynlora.remote.manifest import LIMITS, MANIFEST_NAME, MAX_BYTES, Entry, decoded
@@ -23,6 +25,7 @@ from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import push, read_manifest
 from dynlora.store import whole_tables
+from tests.command_line import run
 from tests.remote.places import tree_of
 from tests.store.builder import finished_run
 
@@ -287,6 +290,24 @@ def test_a_folder_that_is_named_like_no_run_is_no_run(name: str, there: Path, ru
     assert run_ids(Place(str(there))) == ["a-run"]
     with pytest.raises(DynloraError):
         pull(Place(str(there)), name, runs_dir)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["push", "s3://me:hunter2@bucket/runs"],
+        ["push", "s3://me:hunter2@bucket/runs", "s3://bucket/runs"],
+        ["pull", "s3://bucket/runs", "https://me:hunter2@host/run"],
+        ["show", "https://host/run?token=hunter2"],
+        ["preflight", "--set", "data.path=https://me:hunter2@host/rows.csv"],
+        ["sweep", "--on", "ray", "--address", "ray://me:hunter2@head:1"],
+    ],
+)
+def test_no_command_that_refuses_an_address_shows_its_secret(arguments: list[str], runs_dir: Path) -> None:
+    found = run(runs_dir, *arguments) if arguments[0] != "preflight" else CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2
+    assert found.stderr.startswith("Error: ")
+    assert "hunter2" not in found.output
 
 
 def test_no_secret_of_an_address_is_shown_or_stored(runs_dir: Path, tmp_path: Path) -> None:
