@@ -173,7 +173,7 @@ def mean_gates(model: AdaptedModel, tokens: Tokens, batch_size: int = 64) -> Ten
             for indices in sorted_batches(tokens.length, batch_size):
                 batch = tokens.batch(indices, device)
                 batch.pop("labels")
-                gates.see(partial(model.strategy.forward, base, batch))
+                gates.see(partial(base, **batch))
                 found.append(gates.values.float().cpu().numpy())  # pyright: ignore[reportOptionalMemberAccess]
                 places.append(indices)
     finally:
