@@ -17,7 +17,7 @@ from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, wri
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.errors import CorruptRunError, StorageError
 from dynlora.jobs import kinds as jobs
-from dynlora.jobs.trash import remove_tree
+import shutil
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.materials import Materials
 from dynlora.recycling.recycling import Recycling
@@ -166,5 +166,5 @@ def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopReq
         "task": "classification", "pooling": meta.pooling, "max_length": meta.max_length,
     }  # fmt: skip
     write_checkpoint(folder / "adapter", kept)
-    remove_tree(folder / "checkpoint")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return True

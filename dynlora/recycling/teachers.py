@@ -13,11 +13,8 @@ from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.load import load_run
 from dynlora.kinds.named_runs import NamedRun
-from dynlora.kinds.recycle import base_of, classes_of
+from dynlora.kinds.recycle import CLASSES_AT_ONCE, base_of, classes_of
 from dynlora.tasks import registry
-
-CLASSES_AT_ONCE = 6
-"""Classes of a teacher that are inverted together: the published code takes 4, with 10 inputs each."""
 
 
 @dataclass(frozen=True)
