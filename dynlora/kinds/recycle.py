@@ -32,7 +32,7 @@ class RecycleSettings(KindSettings):
     shots: tuple[int, ...] = Field((1, 5), min_length=1, max_length=10, description="Examples per class.")
     queries: int = Field(10, ge=1, le=100, description="Questions per class of an episode.")
     episodes: int = Field(150, ge=0, le=1_000_000, description="Episodes that the meta-LoRA learns from.")
-    iterations: int = Field(40, ge=1, le=100_000, description="Steps of the inversion, for up to 6 classes of a teacher at a time.")
+    iterations: int = Field(40, ge=1, le=100_000, description="Steps of the inversion of up to 6 classes at a time.")
     inputs: int = Field(12, ge=2, le=1000, description="Synthetic inputs made per class.")
     tokens: int = Field(12, ge=4, le=512, description="Tokens of a synthetic input.")
     drop: float = Field(

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel
+from transformers.utils import logging as transformers_logging
 
 from dynlora import strategies
 from dynlora.engine.adapt import adapt, nothing
@@ -99,6 +100,7 @@ def load_backbone(folder: Path) -> BaseModel:
     Raises:
         AssetError: when the folder holds no transformer.
     """
+    transformers_logging.disable_progress_bar()
     try:
         model: Any = AutoModel.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32

@@ -16,10 +16,10 @@ from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.loop.checkpoint import load_optimizer_state, optimizer_state
 from dynlora.engine.loop.optimizer import build_optimizer, clip, set_lr
 from dynlora.engine.loop.trainer import TrainingDiverged
+from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.episodes import EpisodeDraw, episode_logits
 from dynlora.recycling.meta_model import MetaModel
 from dynlora.recycling.pool import Pool
-from dynlora.kinds.recycle import RecycleSettings
 
 
 @dataclass

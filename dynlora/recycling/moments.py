@@ -1,4 +1,4 @@
-"""Hidden moments of public text: what the base model's layers look like on any text, in the place of images' statistics.
+"""Hidden moments of public text: what the base model's layers compute for any text, instead of images' statistics.
 
 The published method borrows the batch-norm statistics of a ResNet. A transformer has none, so mean and deviation of the
 hidden states are taken on public text, layer by layer, from the base model.

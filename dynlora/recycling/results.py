@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dynlora.engine.loop.adapter_state import load_adapter_state
 from dynlora.errors import ConfigError, DataError, DynloraError
-from dynlora.recycling.few_shot_test import (
+from dynlora.recycling.few_shot_accuracy import (
     METHODS,
     AveragedTeachers,
     FewShotTest,

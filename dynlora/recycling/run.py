@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -17,8 +19,8 @@ from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, wri
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.errors import CorruptRunError, StorageError
 from dynlora.jobs import kinds as jobs
-import shutil
 from dynlora.kinds.recycle import RecycleSettings
+from dynlora.recycling.estimate import estimated
 from dynlora.recycling.materials import Materials
 from dynlora.recycling.recycling import Recycling
 from dynlora.recycling.results import Measured
@@ -29,6 +31,8 @@ from dynlora.training.folder_work import Outcome, check_can_work, work_on
 from dynlora.training.progress_stream import QuietStream
 from dynlora.training.stop_signal import StopRequest
 from dynlora.training.system_stats import Readings
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS = 20
 """Checkpoints of a recycle, those at its stops aside."""
@@ -80,6 +84,11 @@ def _work(
         recycling.load_state_dict(state)
     _describe(writer, recycling)
     recycling.define()
+    if recycling.step == 0:
+        found = estimated(recycling.materials)
+        writer.set_meta("estimate", found)
+        writer.log("info", f"About {found['minutes']:.1f} minutes, and the test after that")
+        logger.info("%s: about %.1f minutes, and the test after that", folder.name, found["minutes"])
     if not _steps(recycling, folder, writer, stop, progress):
         return False
     return _finish(recycling, folder, writer, stop)

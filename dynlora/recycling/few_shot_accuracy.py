@@ -61,7 +61,9 @@ def texts_of_file(path: Path, text: str = "text", label: str = "label") -> Label
     table = read_table(path)
     for name, option in ((text, "--text-column"), (label, "--label-column")):
         if name not in table.columns:
-            raise DataError(f"{path.name}: has no column {name}; name one with {option} ({', '.join(table.columns)[:200]})")
+            raise DataError(
+                f"{path.name}: has no column {name}; name one with {option} ({', '.join(table.columns)[:200]})"
+            )
     columns = zip(table.values(text), table.values(label), strict=True)
     rows = [(str(one), str(of)) for one, of in columns if one not in (None, "") and of is not None]
     if not rows:
@@ -90,7 +92,7 @@ def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str
         texts += rows.text
         labels += [int(value) + len(classes) for value in rows.label]
         classes += [f"{teacher.name} / {name}" for name in data.labels]
-    return LabelledTexts(texts, np.array(labels, dtype=int), classes, "held-out rows of the teachers' data"), notes
+    return LabelledTexts(texts, np.array(labels, dtype=int), classes, "held-out examples of the teachers' data"), notes
 
 
 @dataclass(frozen=True)
