@@ -38,21 +38,27 @@ class Searched(Protocol):
 
     def start(self, n: int, generator: torch.Generator) -> Tensor:
         """Return where the search of n inputs starts, standardised, (n, slots, d)."""
+        ...
 
     def logits(self, z: Tensor, kept: Tensor | None) -> Tensor:
         """Return what the teacher says of inputs, (n, classes)."""
+        ...
 
     def strangeness(self, z: Tensor, kept: Tensor | None) -> Tensor:
         """Return the distance of the base model's hidden moments to those of public inputs, ()."""
+        ...
 
     def nearest(self, z: Tensor) -> Tensor:
         """Return the nearest thing that exists to each slot, (n, slots): the id of a token."""
+        ...
 
     def unlike(self, z: Tensor, nearest: Tensor) -> Tensor:
         """Return the distance of slots to what exists, ()."""
+        ...
 
     def may_drop(self) -> Tensor:
         """Return which slots may be dropped, (slots,), bool."""
+        ...
 
 
 @dataclass

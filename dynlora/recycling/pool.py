@@ -17,8 +17,10 @@ from dynlora.recycling.token_space import Synthetic
 class Pool(Protocol):
     """Examples by class."""
 
-    rows: Sequence[np.ndarray]
-    """Rows of each class."""
+    @property
+    def rows(self) -> Sequence[np.ndarray]:
+        """Rows of each class."""
+        ...
 
     def features(self, meta: MetaModel, rows: np.ndarray) -> Tensor:
         """Return the features of some rows, (n, d), with their gradient."""
@@ -52,7 +54,7 @@ class TextPool:
     """
 
     rows: Sequence[np.ndarray]
-    texts: Sequence[str]
+    texts: list[str]
 
     def features(self, meta: MetaModel, rows: np.ndarray) -> Tensor:
         """Return the features of some rows, (n, d)."""
