@@ -1,6 +1,6 @@
 """LoRA Recycle on intents: what do finished adapters give to intents that nobody trained, without their data?
 
-    python -m benchmarks.recycle [--data ../shared/data/clinc150] [--model minilm] [--teachers 15] [--seeds 2]
+    python -m benchmarks.recycle [--data ../shared/data/clinc150] [--model minilm] [--teachers 12] [--seeds 2]
 
 CLINC150 has 150 intents. 60 of them are for the test; of the others each teacher learns six. All ways of making
 features are tested on the same 600 episodes of 5 ways with 1 and 5 shots and 15 queries a class, and compared in pairs.
@@ -71,7 +71,7 @@ class Setting:
     """
 
     model: str = "minilm"
-    teachers: int = 15
+    teachers: int = 12
     classes: int = 6
     test_classes: int = 60
     steps: int = 60
