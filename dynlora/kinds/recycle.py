@@ -109,8 +109,6 @@ class RecycleSettings(KindSettings):
                 f"teacher {models[other].id}: adapts {other}, and {models[one].id} adapts {one}; give teachers of one "
                 "base model"
             )
-        if all(run.task in GENERATIVE for run in found):
-            return
         classes = sum(len(classes_of(run)) for run in found)
         if classes < self.ways:
             raise ConfigError(
@@ -153,7 +151,9 @@ def check_teacher(run: NamedRun) -> None:
     if run.status not in ("finished", "stopped"):
         raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
     if run.task in GENERATIVE:
-        return
+        raise ConfigError(
+            f"teacher {run.id}: writes texts, and its samples would be distilled, not recycled; give runs that classify"
+        )
     if run.task != "classification":
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")
     if len(classes_of(run)) < 2:

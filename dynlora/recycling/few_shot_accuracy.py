@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dynlora.data_files.reader import read_table
-from dynlora.engine.data.text_data import Rows
+from dynlora.engine.data.text_data import Rows, of_groups
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, merge
 from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.recycling.episodes import EpisodeDraw, episode_accuracy, rows_of_classes
 from dynlora.recycling.meta_model import MetaModel
@@ -24,6 +25,9 @@ from dynlora.training.inputs import read_data
 
 QUERIES = 15
 """Query examples of a class in a test episode."""
+
+TEXTS_A_CLASS = 60
+"""Texts of a class in a test, at most: each way reads all of them once."""
 
 METHODS: Mapping[str, str] = {
     "base": "base model, prototypes",
@@ -51,6 +55,12 @@ class LabelledTexts:
     classes: list[str]
     source: str
 
+    def at_most(self, n: int, seed: int) -> LabelledTexts:
+        """Return at most n texts of each class, drawn once by key, in their order."""
+        rng = np.random.default_rng(stream_seed(seed, "test texts"))
+        kept = np.sort(np.concatenate([rng.permutation(rows)[:n] for rows in rows_of_classes(self.label)]))
+        return replace(self, texts=[self.texts[row] for row in kept], label=self.label[kept])
+
 
 def texts_of_file(path: Path, text: str = "text", label: str = "label") -> LabelledTexts:
     """Return the labelled texts of a table.
@@ -76,23 +86,28 @@ def texts_of_file(path: Path, text: str = "text", label: str = "label") -> Label
 def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str]]:
     """Return the held-out texts of the teachers' own data that can still be read, and sentences on what cannot.
 
-    Classes of different teachers are different classes.
+    Classes of different teachers are different classes; a text counts once, for the first teacher that has it.
     """
-    texts: list[str] = []
-    labels: list[int] = []
+    found: dict[str, int] = {}
     classes: list[str] = []
     notes: list[str] = []
     for teacher in teachers:
         try:
-            data = read_data(teacher.config)
+            rows, labels = _held_out(teacher)
         except DynloraError as error:
             notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
             continue
-        rows: Rows = data.held_out
-        texts += rows.text
-        labels += [int(value) + len(classes) for value in rows.label]
-        classes += [f"{teacher.name} / {name}" for name in data.labels]
-    return LabelledTexts(texts, np.array(labels, dtype=int), classes, "held-out examples of the teachers' data"), notes
+        for text, label in zip(rows.text, rows.label, strict=True):
+            found.setdefault(text, int(label) + len(classes))
+        classes += [f"{teacher.name} / {name}" for name in labels]
+    label = np.array(list(found.values()), dtype=int)
+    return LabelledTexts(list(found), label, classes, "held-out examples of the teachers' data"), notes
+
+
+def _held_out(teacher: Teacher) -> tuple[Rows, list[str]]:
+    """Return the held-out rows of what a teacher learned, and the names of its classes."""
+    data, groups = read_data(teacher.config), teacher.config.data.train_groups
+    return data.held_out if groups is None else of_groups(data.held_out, groups), data.labels
 
 
 @dataclass(frozen=True)

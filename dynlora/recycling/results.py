@@ -14,6 +14,7 @@ from dynlora.engine.loop.adapter_state import load_adapter_state
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.recycling.few_shot_accuracy import (
     METHODS,
+    TEXTS_A_CLASS,
     AveragedTeachers,
     FewShotTest,
     held_out_texts,
@@ -56,8 +57,9 @@ class Measured:
         else:
             data, found.notes = held_out_texts(recycling.materials.teachers)
         try:
+            few = data.at_most(TEXTS_A_CLASS, settings.seed) if data.texts else data
             found.test = FewShotTest.of(
-                data, ways=settings.ways, shots=settings.shots, episodes=settings.test_episodes, seed=settings.seed
+                few, ways=settings.ways, shots=settings.shots, episodes=settings.test_episodes, seed=settings.seed
             )
         except ConfigError as error:
             if settings.test is not None:

@@ -14,7 +14,6 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.load import load_run
 from dynlora.kinds.named_runs import NamedRun
 from dynlora.kinds.recycle import CLASSES_AT_ONCE, base_of, classes_of
-from dynlora.tasks import registry
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,10 @@ def teachers_of(found: Sequence[NamedRun]) -> list[Teacher]:
     """Return checked runs as teachers.
 
     Raises:
-        ConfigError: when one writes texts, or their models are kept in another way than in full precision.
+        ConfigError: when the model of one is quantised: its embeddings are others.
     """
     teachers = []
     for run in found:
-        if run.task in WRITING:
-            raise ConfigError(
-                f"teacher {run.id}: writes texts, and its samples would be distilled, not recycled; give runs that "
-                "classify"
-            )
         config = read_run_config(run.folder)
         if config.model.quantization is not None:
             raise ConfigError(
@@ -92,10 +86,6 @@ def teachers_of(found: Sequence[NamedRun]) -> list[Teacher]:
             )
         teachers.append(Teacher(run.id, run.name, run.folder, tuple(classes_of(run)), config))
     return teachers
-
-
-WRITING = frozenset(name for name, task in registry().items() if not task.trains_head)
-"""Names of the tasks whose runs write texts."""
 
 
 def parts_of(teachers: Sequence[Teacher]) -> list[Part]:

@@ -99,6 +99,8 @@ def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
         RecycleSettings(teachers=(one,)).check(tmp_path)
     with pytest.raises(ConfigError, match="teachers of one base model"):
         RecycleSettings(teachers=(one, other), ways=2).check(tmp_path)
+    with pytest.raises(ConfigError, match="writes texts"):
+        RecycleSettings(teachers=(one, trained(tmp_path, model="minilm")), ways=2).check(tmp_path)
     with pytest.raises(ConfigError, match="knows 1 class"):
         RecycleSettings(teachers=(one, single), ways=2).check(tmp_path)
 

@@ -16,6 +16,7 @@ from dynlora.recycling.episodes import (
     prototypes,
     rows_of_classes,
 )
+from dynlora.recycling.few_shot_accuracy import LabelledTexts, summarised
 
 ROWS = [np.arange(0, 8), np.arange(8, 15), np.arange(15, 30), np.arange(30, 36)]
 
@@ -69,3 +70,22 @@ def test_pools_that_are_too_small_are_refused() -> None:
 def test_rows_of_rare_classes_are_left_out() -> None:
     label = np.array([2, 0, 2, 1, 2, 0])
     assert [rows.tolist() for rows in rows_of_classes(label, 2)] == [[1, 5], [0, 2, 4]]
+
+
+def test_a_test_takes_a_few_texts_of_each_class_the_same_every_time() -> None:
+    label = np.array([0] * 50 + [1] * 3 + [2] * 20)
+    data = LabelledTexts([str(number) for number in range(73)], label, ["a", "b", "c"], "here")
+    few = data.at_most(10, seed=4)
+    assert np.bincount(few.label).tolist() == [10, 3, 10]
+    assert [int(label[int(text)]) for text in few.texts] == few.label.tolist()
+    assert few.texts == data.at_most(10, seed=4).texts != data.at_most(10, seed=5).texts
+
+
+def test_intervals_of_paired_differences_are_narrower_than_of_each() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0.8, 0.1, 400)
+    found = summarised({"base": {1: shared}, "meta": {1: shared + 0.02}})
+    row = found["meta"]["1"]
+    assert row["against_base_mean"] == pytest.approx(0.02)
+    assert row["against_base_high"] - row["against_base_low"] < 1e-6 < row["high"] - row["low"]
+    assert row["high"] - row["mean"] == pytest.approx(1.96 * shared.std(ddof=1) / 20)

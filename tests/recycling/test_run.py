@@ -17,8 +17,10 @@ from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle import RecycleSettings
+from dynlora.recycling.few_shot_accuracy import held_out_texts
 from dynlora.recycling.recycling import Recycling
 from dynlora.recycling.run import recycle, resume
+from dynlora.recycling.teachers import teachers_of
 from dynlora.store.reader import RunReader
 from dynlora.training.stop_signal import StopRequest
 from tests.recycling.conftest import TASKS, train_teacher
@@ -160,6 +162,17 @@ def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
     with pytest.raises(ConfigError, match="there is no such run"):
         recycle(settings_of(["20000101-000000-00000000"]), taught)
     assert sorted(path.name for path in taught.iterdir()) == before, "no folder is left"
+
+
+def test_a_text_of_two_teachers_counts_once(taught: Path, teacher_ids: list[str]) -> None:
+    settings = settings_of(teacher_ids)
+    teachers = teachers_of(settings.runs(taught))
+    once, _ = held_out_texts(teachers)
+    twice, notes = held_out_texts([*teachers, *teachers])
+    assert once.texts == twice.texts
+    assert once.label.tolist() == twice.label.tolist()
+    assert len(twice.classes) == 2 * len(once.classes)
+    assert notes == []
 
 
 def test_a_corrupt_teacher_fails_the_recycle_in_one_sentence(taught: Path, backbone: Path, tmp_path: Path) -> None:
