@@ -34,6 +34,7 @@ PLAIN = (
     "remote",
     "many_runs",
     "tuned",
+    "recycle",
     "gpu",
 )
 """Benchmarks that need nothing but this machine."""

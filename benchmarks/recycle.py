@@ -6,7 +6,8 @@ CLINC150 has 150 intents. 60 of them are for the test; of the others each teache
 features are tested on the same 600 episodes of 5 ways with 1 and 5 shots and 15 queries a class, and compared in pairs.
 `real` learns from the teachers' own data: if it gains nothing over `base`, there is no headroom. `noise` learns from
 what the inversion starts from, with the same labels. The best teacher is chosen on the test episodes, in its favour.
-Everything is kept in --work after each part, so a run that was ended continues where it was.
+Everything is kept in --work after each part, so a run that was ended continues where it was. Without --data the classes
+are those of sentiment4, domain and sentiment: too few for more than two ways.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -356,8 +357,9 @@ def main() -> None:
         setting = Setting(teachers=2, classes=3, test_classes=2, steps=20, iterations=12, inputs=8, episodes=10,
                           test_episodes=60, seeds=1)  # fmt: skip
     if arguments.data is None and not arguments.quick:
-        raise SystemExit("--data: is missing; give the folder of CLINC150, or --quick")
-    file = "recycle-quick" if arguments.quick else f"recycle-{setting.model}"
+        setting = replace(setting, teachers=2, classes=3, test_classes=2)
+    data = "sentiment4" if arguments.data is None else arguments.data.name
+    file = "recycle-quick" if arguments.quick else f"recycle-{data}-{setting.model}"
     folder = results.emptied("recycle") if arguments.quick else arguments.work or results.QUICK / file
     folder.mkdir(parents=True, exist_ok=True)
     work = Work(folder, setting, Intents.of(arguments.data, setting))

@@ -13,12 +13,14 @@ from typing import Any
 import click
 
 from dynlora.cli.commands import Report
+from dynlora.cli.kinds import conclusion_of
 from dynlora.cli.options import in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
 from dynlora.kinds.recycle import RecycleSettings
+from dynlora.store.kinds import RECYCLE
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
@@ -114,13 +116,12 @@ def _recycled(settings: RecycleSettings, runs_dir: Path) -> tuple[Any, str, int]
         return {"id": run_id, "status": "stopped"}, words, 128 + (outcome.signal or signal.SIGTERM)
     found = run_summary(outcome.folder)["results"]
     document = {"id": run_id, "status": "finished", "accuracy": found.get("accuracy", {}), **found}
-    return document, "\n".join(result_lines(document)), 0
+    return document, "\n".join([conclusion_of(outcome.folder, RECYCLE), *result_lines(document)]), 0
 
 
 def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the conclusion of a recycle, the next command and the table."""
+    """Yield the next command after a recycle, and the table of its results."""
     run_id, accuracy = document["id"], document.get("accuracy") or {}
-    yield conclusion(accuracy)
     yield f"next: dynlora fewshot {run_id} --support FILE --text TEXT"
     test = document.get("test") or {}
     if test:
@@ -131,22 +132,6 @@ def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {document['methods'][method]:55} {shots}-shot  {_interval(row)}"
     for note in document.get("notes") or ():
         yield f"note: {note}"
-
-
-def conclusion(accuracy: Mapping[str, Any]) -> str:
-    """Return what a recycle gained over the base model, in a sentence."""
-    parts = []
-    for shots, row in accuracy.get("meta", {}).items():
-        if "against_base_mean" in row:
-            low, high = row["against_base_low"], row["against_base_high"]
-            said = "better than" if low > 0 else "worse than" if high < 0 else "not significantly different from"
-            parts.append(
-                f"{shots}-shot {row['mean']:.3f}, {said} the base model "
-                f"({row['against_base_mean']:+.3f}, 95 % CI {low:+.3f} to {high:+.3f})"
-            )
-    if not parts:
-        return "The meta-LoRA is ready; its accuracy was not tested, since no labelled text could be read."
-    return f"The meta-LoRA reaches {'; '.join(parts)}."
 
 
 def _interval(row: Mapping[str, Any]) -> str:

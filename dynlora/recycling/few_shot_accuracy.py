@@ -157,18 +157,28 @@ def mean_and_interval(values: np.ndarray) -> dict[str, float]:
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def summarised(found: Mapping[str, Mapping[int, np.ndarray]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return mean and interval by method and shots; every method but the base adds its paired difference to it."""
-    accuracy: dict[str, dict[str, dict[str, float]]] = {}
-    for method, by_shots in found.items():
-        accuracy[method] = {}
-        for shots, values in by_shots.items():
-            row = mean_and_interval(values)
-            if method != "base" and "base" in found:
-                paired = mean_and_interval(values - found["base"][shots])
-                row |= {f"against_base_{key}": value for key, value in paired.items()}
-            accuracy[method][str(shots)] = row
-    return accuracy
+ByMethod = Mapping[str, Mapping[int, np.ndarray]]
+"""Accuracy of each episode, by method and shots."""
+
+
+def summarised(found: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean and interval by method and shots."""
+    return {
+        method: {str(shots): mean_and_interval(values) for shots, values in by_shots.items()}
+        for method, by_shots in found.items()
+    }
+
+
+def against_base(found: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean and interval of the paired differences to the base, by method and shots."""
+    base = found.get("base", {})
+    rest = {name: by_shots for name, by_shots in found.items() if name != "base"}
+    return summarised(
+        {
+            name: {shots: values - base[shots] for shots, values in by_shots.items() if shots in base}
+            for name, by_shots in rest.items()
+        }
+    )
 
 
 def teacher_features(model: AdaptedModel, meta: MetaModel, texts: Sequence[str]) -> Tensor:

@@ -64,7 +64,7 @@ class Recycling:
         of = self.materials.settings
         lengths = {"inversion": len(self.materials.parts) * of.iterations, "episodes": of.episodes}
         if of.noise:
-            lengths["control"] = of.episodes
+            lengths["noise"] = of.episodes
         stages, first = [], 0
         for name, length in lengths.items():
             stages.append({"name": name, "first": first, "last": first + length})
@@ -104,7 +104,7 @@ class Recycling:
         if self.stage() == "inversion":
             self._invert()
         else:
-            self._learn("meta" if self.stage() == "episodes" else "control")
+            self._learn("meta" if self.stage() == "episodes" else "noise")
         self.recorder.progress(self.step)
 
     def _invert(self) -> None:
@@ -161,7 +161,7 @@ class Recycling:
             self.training = None
 
     def _new_training(self, split: str) -> MetaTraining:
-        pool = self.pool(control=split == "control")
+        pool = self.pool(control=split == "noise")
         return MetaTraining(self.materials.meta, pool, self.materials.settings)
 
     # --- what was found
@@ -234,7 +234,7 @@ class Recycling:
             self.inversion = self.materials.inversion(len(self.inverted))
             self.inversion.load_state_dict(state["inversion"])
         if state["training"] is not None:
-            self.training = self._new_training("control" if self.learned is not None else "meta")
+            self.training = self._new_training("noise" if self.learned is not None else "meta")
             self.training.load_state_dict(state["training"])
 
 

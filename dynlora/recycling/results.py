@@ -17,6 +17,7 @@ from dynlora.recycling.few_shot_accuracy import (
     TEXTS_A_CLASS,
     AveragedTeachers,
     FewShotTest,
+    against_base,
     held_out_texts,
     summarised,
     teacher_features,
@@ -124,6 +125,7 @@ class Measured:
         return {
             "id": run_id,
             "accuracy": summarised(self.accuracy),
+            "against_base": against_base(self.accuracy),
             "methods": {name: METHODS[name] for name in self.accuracy},
             "best_teacher": self.best,
             "test": None

@@ -16,7 +16,7 @@ from dynlora.recycling.episodes import (
     prototypes,
     rows_of_classes,
 )
-from dynlora.recycling.few_shot_accuracy import LabelledTexts, summarised
+from dynlora.recycling.few_shot_accuracy import LabelledTexts, against_base, summarised
 
 ROWS = [np.arange(0, 8), np.arange(8, 15), np.arange(15, 30), np.arange(30, 36)]
 
@@ -84,8 +84,9 @@ def test_a_test_takes_a_few_texts_of_each_class_the_same_every_time() -> None:
 def test_intervals_of_paired_differences_are_narrower_than_of_each() -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(0.8, 0.1, 400)
-    found = summarised({"base": {1: shared}, "meta": {1: shared + 0.02}})
-    row = found["meta"]["1"]
-    assert row["against_base_mean"] == pytest.approx(0.02)
-    assert row["against_base_high"] - row["against_base_low"] < 1e-6 < row["high"] - row["low"]
+    accuracy = {"base": {1: shared}, "meta": {1: shared + 0.02}}
+    row, paired = summarised(accuracy)["meta"]["1"], against_base(accuracy)["meta"]["1"]
+    assert paired["mean"] == pytest.approx(0.02)
+    assert paired["high"] - paired["low"] < 1e-6 < row["high"] - row["low"]
     assert row["high"] - row["mean"] == pytest.approx(1.96 * shared.std(ddof=1) / 20)
+    assert set(against_base(accuracy)) == {"meta"}

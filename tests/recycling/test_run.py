@@ -57,12 +57,12 @@ def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
     assert found["stages"] == [
         {"name": "inversion", "first": 0, "last": 24},
         {"name": "episodes", "first": 24, "last": 30},
-        {"name": "control", "first": 30, "last": 36},
+        {"name": "noise", "first": 30, "last": 36},
     ]
     assert run.status == "finished"
     counted = run.scalars().groupby(["name", "split"])["value"].count().to_dict()
     assert counted["inversion_loss", "inversion"] == counted["agreement", "inversion"] == 24
-    assert counted["episode_loss", "meta"] == counted["episode_accuracy", "control"] == 6
+    assert counted["episode_loss", "meta"] == counted["episode_accuracy", "noise"] == 6
     assert run.signal("class_agreement").shape == (24, 8)
     assert run.signal("tokens_kept").iloc[-1, 1:].tolist() == [3.0] * 7
     words = [json.loads(one) if isinstance(one, str) else one for one in run.events("words")["payload"]]
@@ -79,6 +79,7 @@ def test_the_results_compare_all_ways_on_the_same_episodes(finished: Path) -> No
         assert set(by_shots) == {"1", "2"}
         for row in by_shots.values():
             assert 0 <= row["low"] <= row["mean"] <= row["high"] + 1e-9
+    assert set(found["against_base"]) == set(found["accuracy"]) - {"base"}
     assert found["test"]["is_new"] is False
     assert found["test"]["classes"] == 7
 
