@@ -48,8 +48,14 @@ from dynlora.recycling.recycling import Recycling
 from dynlora.training import run as training
 
 SHOTS = (1, 5)
-SOURCES = ("inverted", "words", "noise", "real", "all tokens")
-"""What a meta-LoRA learns from; `all tokens` is inverted without dropping any."""
+SOURCES = ("inverted", "words", "noise", "real")
+"""What a meta-LoRA learns from: inverted inputs, their nearest words, what was not inverted, the teachers' data."""
+
+FEW = 3
+"""Teachers of the comparison of token dropping."""
+
+DROPPING = {"few, half of the tokens": 0.5, "few, all tokens": 0.0}
+"""What a meta-LoRA of `FEW` teachers learns from, and the fraction of tokens that its inversion drops."""
 
 
 @dataclass(frozen=True)
@@ -169,28 +175,29 @@ class Work:
             raise SystemExit(f"teacher {number}: {outcome.error}")
         return outcome.folder.name
 
-    def recycling(self, *, drop: float) -> Recycling:
-        """Return the recycle of all teachers after its inversion, which continues where it was."""
+    def recycling(self, *, drop: float = 0.5, teachers: int | None = None) -> Recycling:
+        """Return the recycle of the first teachers after its inversion, which continues where it was."""
         of = self.setting
         settings = RecycleSettings.parse(
             {
-                "teachers": self.teachers(), "shots": SHOTS, "iterations": of.iterations, "inputs": of.inputs,
-                "episodes": of.episodes, "drop": drop, "rank": 8, "lora_alpha": 16, "lr": of.lr, "pooling": of.pooling,
+                "teachers": self.teachers()[:teachers], "shots": SHOTS, "iterations": of.iterations,
+                "inputs": of.inputs, "episodes": of.episodes, "drop": drop, "rank": 8, "lora_alpha": 16, "lr": of.lr, "pooling": of.pooling,
                 "ways": 5 if of.test_classes >= 5 else 2,
             }
         )  # fmt: skip
         found = Recycling(Materials.load(settings, self.folder / "runs"), NullRecorder())
-        place = self.folder / f"inverted-{drop:g}"
+        few = "" if teachers is None else f", {teachers} teachers"
+        place = self.folder / f"inverted-{drop:g}{few}"
         if find_checkpoint(place) is not None:
             found.load_state_dict(read_checkpoint(place))
         seconds: dict[str, float] = self.found["seconds"]
-        name = f"inversion, {drop:.0%} dropped"
+        name = f"inversion, {drop:.0%} dropped{few}"
         while found.stage() == "inversion":
             start = time.process_time()
             found.advance()
             seconds[name] = seconds.get(name, 0.0) + time.process_time() - start
             if found.inversion is None:
-                self.found.setdefault("agreement", {})[f"{drop:.0%} dropped"] = float(np.nanmean(found.agreement))
+                self.found.setdefault("agreement", {})[f"{drop:.0%} dropped{few}"] = float(np.nanmean(found.agreement))
                 write_checkpoint(place, found.state_dict())
                 self.keep()
                 print(f"part {len(found.inverted)} inverted, {seconds[name]:.0f} s so far", flush=True)
@@ -222,7 +229,11 @@ def real_pool(work: Work) -> TextPool:
 
 def pool_of(work: Work, source: str) -> tuple[Recycling, Pool]:
     """Return what a meta-LoRA learns from."""
-    recycling = work.recycling(drop=0.0 if source == "all tokens" else 0.5)
+    if source in DROPPING:
+        few = min(FEW, work.setting.teachers)
+        recycling = work.recycling(drop=DROPPING[source], teachers=few)
+        return recycling, recycling.pool()
+    recycling = work.recycling()
     if source == "real":
         return recycling, real_pool(work)
     return recycling, recycling.pool(control=source == "noise", words=source == "words")
@@ -265,8 +276,7 @@ def linear(features: torch.Tensor, test: FewShotTest) -> dict[int, np.ndarray]:
 
 def without_learning(work: Work, test: FewShotTest) -> None:
     """Keep the accuracy of the base, of a linear head on it, of each teacher and of their average."""
-    recycling = work.recycling(drop=0.5)
-    materials = recycling.materials
+    materials = work.recycling().materials
     with materials.meta.adapters.disabled():
         features = materials.meta.text_features(test.data.texts)
     work.take("base", test.accuracy(features))
@@ -289,7 +299,7 @@ def methods(found: dict[str, Any], seeds: int) -> Iterator[tuple[str, dict[str, 
     alone = [of for name, of in accuracy.items() if name.startswith("teacher ")]
     if alone:
         yield "best teacher", max(alone, key=lambda of: sum(float(values.mean()) for values in of.values()))
-    for source in SOURCES:
+    for source in (*SOURCES, *DROPPING):
         runs = [accuracy[key] for seed in range(seeds) if (key := f"{source}, seed {seed}") in accuracy]
         if runs:
             yield source, {shots: np.mean([run[shots] for run in runs], axis=0) for shots in runs[0]}
@@ -298,13 +308,10 @@ def methods(found: dict[str, Any], seeds: int) -> Iterator[tuple[str, dict[str, 
 def summary(work: Work) -> dict[str, Any]:
     """Return means, intervals and paired differences, by method and shots."""
     of = dict(methods(work.found, work.setting.seeds))
-    table: dict[str, Any] = {}
-    for name, by_shots in of.items():
-        table[name] = {shots: {"accuracy": _three(values)} for shots, values in by_shots.items()}
-        for shots, values in by_shots.items():
-            for other in ("base", "noise"):
-                if other in of and name != other:
-                    table[name][shots][f"against {other}"] = _three(values - of[other][shots])
+    table: dict[str, Any] = {
+        name: {shots: {"accuracy": _three(values)} | _paired(of, name, shots) for shots, values in by_shots.items()}
+        for name, by_shots in of.items()
+    }
     if "real" in of and "inverted" in of:
         for shots in of["real"]:
             gains = [float((of[name][shots] - of["base"][shots]).mean()) for name in ("inverted", "real")]
@@ -313,6 +320,17 @@ def summary(work: Work) -> dict[str, Any]:
         "setting": vars(work.setting), "methods": table, "cpu_seconds": work.found["seconds"],
         "agreement": work.found.get("agreement", {}), "first_episodes": work.found.get("first_episodes", {}),
     }  # fmt: skip
+
+
+def _paired(of: dict[str, dict[str, np.ndarray]], name: str, shots: str) -> dict[str, list[float]]:
+    """Return the differences of a method to those it is held against, on the same episodes."""
+    half, whole = DROPPING
+    others = ["base", "noise", *([whole] if name == half else [])]
+    return {
+        f"against {other}": _three(of[name][shots] - of[other][shots])
+        for other in others
+        if other in of and other != name
+    }
 
 
 def _three(values: np.ndarray) -> list[float]:
@@ -333,11 +351,11 @@ def report(figures: dict[str, Any]) -> None:
 
 
 def plan(setting: Setting) -> Iterator[tuple[int, str]]:
-    """Yield the seed and source of each meta-training, what matters most first; all tokens have one seed."""
+    """Yield the seed and source of each meta-training, what matters most first; dropping is compared on one seed."""
     for seed in range(setting.seeds):
-        yield from ((seed, source) for source in SOURCES if source != "all tokens")
+        yield from ((seed, source) for source in SOURCES)
         if seed == 0:
-            yield 0, "all tokens"
+            yield from ((0, source) for source in DROPPING)
 
 
 def main() -> None:
