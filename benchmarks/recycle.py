@@ -181,7 +181,8 @@ class Work:
         settings = RecycleSettings.parse(
             {
                 "teachers": self.teachers()[:teachers], "shots": SHOTS, "iterations": of.iterations,
-                "inputs": of.inputs, "episodes": of.episodes, "drop": drop, "rank": 8, "lora_alpha": 16, "lr": of.lr, "pooling": of.pooling,
+                "inputs": of.inputs, "episodes": of.episodes, "drop": drop,
+                "rank": 8, "lora_alpha": 16, "lr": of.lr, "pooling": of.pooling,
                 "ways": 5 if of.test_classes >= 5 else 2,
             }
         )  # fmt: skip
