@@ -23,7 +23,7 @@ class RecycleSettings(KindSettings):
 
     kind: ClassVar[str] = "recycle"
     method: ClassVar[str] = "lora_recycle"
-    fidelity: ClassVar[str] = "code"
+    fidelity: ClassVar[str] = "reconstruction"
 
     teachers: tuple[Name, ...] = Field(
         ..., min_length=1, max_length=500, description="Finished runs that teach: their ids, or their folders."
