@@ -248,7 +248,7 @@ def learned(work: Work, test: FewShotTest, source: str, seed: int) -> None:
     materials.forget_learning()
     for module in materials.meta.adapters:
         module.reset_parameters(seed)
-    training_ = MetaTraining(materials.meta, pool, settings)
+    training_ = MetaTraining(materials.meta, pool, settings, materials.autocast)
     start = time.process_time()
     first = []
     while not training_.is_done:

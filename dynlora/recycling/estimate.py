@@ -28,7 +28,7 @@ def estimated(materials: Materials) -> dict[str, Any]:
     drop_at = of.drop_at or of.iterations
     later = of.kept / of.tokens if materials.space.gathers else 1.0
     inversion_s = len(parts) * step_s * (drop_at + later * (of.iterations - drop_at))
-    training = MetaTraining(materials.meta, _probe_pool(materials), of)
+    training = MetaTraining(materials.meta, _probe_pool(materials), of, materials.autocast)
     episodes_s = of.episodes * (2 if of.noise else 1) * (_seconds(training.advance) if of.episodes else 0.0)
     materials.forget_learning()
     return {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.loop.checkpoint import pack, unpack
+from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.inversion import Inversion
 from dynlora.recycling.meta_model import MetaModel, add_meta_lora, load_backbone
@@ -32,6 +36,7 @@ class Materials:
         moments: of public text.
         digest: of the public text.
         fresh: the meta-LoRA before training.
+        precision: of inversion and episodes, bf16 or fp32; features of texts are made in fp32.
     """
 
     settings: RecycleSettings
@@ -42,10 +47,12 @@ class Materials:
     moments: Moments
     digest: str
     fresh: Mapping[str, Any] = field(init=False)
+    precision: str = field(init=False)
     _loaded: tuple[int, AdaptedModel] | None = None
 
     def __post_init__(self) -> None:
-        """Keep a copy of the meta-LoRA as it is."""
+        """Keep a copy of the meta-LoRA as it is, and find the precision: bf16 where the hardware multiplies it."""
+        self.precision = resolve_precision("auto", self.meta.device)
         self.fresh = copied_state(adapter_state(self.meta.adapters))
 
     @classmethod
@@ -90,8 +97,18 @@ class Materials:
     def inversion(self, number: int) -> Inversion:
         """Return the search of one part at its start."""
         part = self.parts[number]
-        space = TeacherSpace(self.teacher(part.teacher), self.meta, self.space, self.moments, self.settings.start)
+        teacher = self.teacher(part.teacher)
+        space = TeacherSpace(teacher, self.meta, self.space, self.moments, self.settings.start, self.autocast)
         return Inversion(space, list(part.classes), self.settings, (number,))
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in the precision inside the block, and attention in plain operations.
+
+        On a processor the backward pass of fused attention takes half of a step on texts as short as these.
+        """
+        with autocast_context(self.precision, self.meta.device)(), sdpa_kernel(SDPBackend.MATH):
+            yield
 
     def forget_learning(self) -> None:
         """Put the meta-LoRA back to where it started."""

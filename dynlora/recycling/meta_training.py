@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ class MetaTraining:
         meta: the model.
         pool: examples by class.
         settings: of the recycle.
+        autocast: makes the precision's context.
         step: episodes done.
         loss, accuracy: of the last episode's queries.
     """
@@ -37,6 +39,7 @@ class MetaTraining:
     meta: MetaModel
     pool: Pool
     settings: RecycleSettings
+    autocast: Callable[[], Any] = nullcontext
     step: int = 0
     loss: float = math.nan
     accuracy: float = math.nan
@@ -71,7 +74,9 @@ class MetaTraining:
         self.step += 1
         set_lr(self.optimizer, self.config, self.step, self.settings.episodes)
         episode = self.draw[self.step - 1]
-        logits, target = episode_logits(self.pool.features(self.meta, episode.rows), episode)
+        with self.autocast():
+            features = self.pool.features(self.meta, episode.rows)
+        logits, target = episode_logits(features, episode)
         loss = F.cross_entropy(logits, target)
         loss.backward()
         clip(self.optimizer, self.config.max_grad_norm)

@@ -162,7 +162,7 @@ class Recycling:
 
     def _new_training(self, split: str) -> MetaTraining:
         pool = self.pool(control=split == "noise")
-        return MetaTraining(self.materials.meta, pool, self.materials.settings)
+        return MetaTraining(self.materials.meta, pool, self.materials.settings, self.materials.autocast)
 
     # --- what was found
 

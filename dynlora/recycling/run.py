@@ -99,7 +99,7 @@ def _describe(writer: RunWriter, recycling: Recycling) -> None:
     materials = recycling.materials
     of = materials.settings
     device = materials.meta.device
-    writer.set_meta("machine", describe_machine(device, "fp32"))
+    writer.set_meta("machine", describe_machine(device, materials.precision))
     writer.set_meta("params", materials.meta.adapters.adapter_parameter_count())
     writer.set_meta(
         "recycle",

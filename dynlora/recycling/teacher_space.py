@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +26,7 @@ class TeacherSpace:
         space: of word embeddings.
         moments: of public text.
         kind: what a search starts from: text, words or noise.
+        autocast: makes the precision's context.
     """
 
     teacher: AdaptedModel
@@ -30,6 +34,7 @@ class TeacherSpace:
     space: TokenSpace
     moments: Moments
     kind: str = "text"
+    autocast: Callable[[], Any] = nullcontext
 
     def start(self, n: int, generator: torch.Generator) -> Tensor:
         """Return where the search of n inputs starts, standardised, (n, slots, d)."""
@@ -38,13 +43,13 @@ class TeacherSpace:
     def logits(self, z: Tensor, kept: Tensor | None) -> Tensor:
         """Return the teacher's logits, (n, classes)."""
         model = self.teacher.base.model
-        with reading(model, self.space.inputs(self.space.place(z), kept)) as batch:
+        with reading(model, self.space.inputs(self.space.place(z), kept)) as batch, self.autocast():
             return self.teacher.strategy.forward(model, batch)
 
     def strangeness(self, z: Tensor, kept: Tensor | None) -> Tensor:
         """Return the distance of the base model's hidden moments to those of public text, ()."""
         model, inputs = self.base.base.model, self.space.inputs(self.space.place(z), kept)
-        with self.base.adapters.disabled(), reading(model, inputs) as batch:
+        with self.base.adapters.disabled(), reading(model, inputs) as batch, self.autocast():
             states = model(**batch, output_hidden_states=True).hidden_states
         return self.moments.distance(Moments.of(states, inputs.mask))
 
