@@ -84,6 +84,8 @@ def _work(
         recycling.load_state_dict(state)
     _describe(writer, recycling)
     recycling.define()
+    if settings.test is not None:
+        Measured.of(recycling)  # a file that cannot be used is said before the work, not after it
     if recycling.step == 0:
         found = estimated(recycling.materials)
         writer.set_meta("estimate", found)

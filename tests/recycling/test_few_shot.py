@@ -176,6 +176,12 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
     assert "No teacher knows these classes." in lines[0]
     assert lines[1].startswith("next: dynlora fewshot ")
     assert "3 classes of new.csv (classes that nobody trained)" in lines[2]
+    small = write_csv(tmp_path / "small.csv", rows[:9])
+    refused = command(taught, "recycle", *teacher_ids, "--ways", "2", "--shots", "1", "--test", str(small), "--json")
+    assert refused.exit_code == 1
+    failed = json.loads(refused.stdout)
+    assert "test small.csv: has too few classes" in failed["error"]
+    assert open_run(taught / failed["id"]).summary["step"] == 0
     missing = command(taught, "recycle", *teacher_ids, "--test", str(tmp_path / "none.csv"))
     assert missing.exit_code == 2
     assert "none.csv: does not exist" in missing.output
