@@ -151,10 +151,10 @@ class FewShotTest:
 
 
 def mean_and_interval(values: np.ndarray) -> dict[str, float]:
-    """Return the mean and its 95 % interval over episodes, normal approximation."""
+    """Return the mean of accuracies, or their differences, and its 95 % interval (normal) over episodes."""
     mean = float(values.mean())
     half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return {"mean": mean, "low": max(mean - half, -1.0), "high": min(mean + half, 1.0)}
 
 
 ByMethod = Mapping[str, Mapping[int, np.ndarray]]
