@@ -32,7 +32,6 @@ from dynlora import assets
 from dynlora.config import parse_config
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 from dynlora.engine.recorder import NullRecorder
-from dynlora.errors import DynloraError
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.few_shot_accuracy import (
     AveragedTeachers,
@@ -47,12 +46,26 @@ from dynlora.recycling.pool import Pool, TextPool
 from dynlora.recycling.recycling import Recycling
 from dynlora.training import run as training
 
+MODULE = "benchmarks.recycle"
 SHOTS = (1, 5)
 SOURCES = ("inverted", "words", "noise", "real")
 """What a meta-LoRA learns from: inverted inputs, their nearest words, what was not inverted, the teachers' data."""
 
 FEW = 3
 """Teachers of the comparison of token dropping."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "starts from text": {"start": "text"},
+    "starts from noise": {"start": "noise"},
+    "no pull to words": {"table": 0.0},
+    "no moments": {"moments": 0.0},
+    "stronger moments": {"moments": 1.0},
+    "more iterations": {"iterations": 60},
+    "slower learning": {"lr": 3e-4},
+    "all tokens": {"drop": 0.0},
+}
+"""Settings that are compared with `--tune`: on `FEW` teachers and on intents of neither teachers nor test."""
 
 DROPPING = {"few, half of the tokens": 0.5, "few, all tokens": 0.0}
 """What a meta-LoRA of `FEW` teachers learns from, and the fraction of tokens that its inversion drops."""
@@ -177,38 +190,46 @@ class Work:
 
     def recycling(self, *, drop: float = 0.5, teachers: int | None = None) -> Recycling:
         """Return the recycle of the first teachers after its inversion, which continues where it was."""
+        few = "" if teachers is None else f", {teachers} teachers"
+        return self.inverted(f"{drop:.0%} dropped{few}", self.settings(teachers, drop=drop))
+
+    def settings(self, teachers: int | None = None, **values: Any) -> RecycleSettings:
+        """Return the settings of a recycle of the first teachers."""
         of = self.setting
-        settings = RecycleSettings.parse(
+        return RecycleSettings.parse(
             {
                 "teachers": self.teachers()[:teachers], "shots": SHOTS, "iterations": of.iterations,
-                "inputs": of.inputs, "episodes": of.episodes, "drop": drop,
+                "inputs": of.inputs, "episodes": of.episodes, "drop": 0.5,
                 "rank": 8, "lora_alpha": 16, "lr": of.lr, "pooling": of.pooling,
-                "ways": 5 if of.test_classes >= 5 else 2,
+                "ways": 5 if of.test_classes >= 5 else 2, **values,
             }
         )  # fmt: skip
+
+    def inverted(self, name: str, settings: RecycleSettings) -> Recycling:
+        """Return a recycle after its inversion, which continues where it was."""
         found = Recycling(Materials.load(settings, self.folder / "runs"), NullRecorder())
-        few = "" if teachers is None else f", {teachers} teachers"
-        place = self.folder / f"inverted-{drop:g}{few}"
+        place = self.folder / f"inverted, {name}"
         if find_checkpoint(place) is not None:
             found.load_state_dict(read_checkpoint(place))
         seconds: dict[str, float] = self.found["seconds"]
-        name = f"inversion, {drop:.0%} dropped{few}"
+        key = f"inversion, {name}"
         while found.stage() == "inversion":
             start = time.process_time()
             found.advance()
-            seconds[name] = seconds.get(name, 0.0) + time.process_time() - start
+            seconds[key] = seconds.get(key, 0.0) + time.process_time() - start
             if found.inversion is None:
-                self.found.setdefault("agreement", {})[f"{drop:.0%} dropped{few}"] = float(np.nanmean(found.agreement))
+                self.found.setdefault("agreement", {})[name] = float(np.nanmean(found.agreement))
                 write_checkpoint(place, found.state_dict())
                 self.keep()
-                print(f"part {len(found.inverted)} inverted, {seconds[name]:.0f} s so far", flush=True)
+                print(f"{name}: part {len(found.inverted)} inverted, {seconds[key]:.0f} s so far", flush=True)
         return found
 
-    def test(self) -> FewShotTest:
-        """Return the test episodes, the same for all."""
-        rows = self.intents.test[self.intents.test["label"].isin(self.intents.unseen)]
-        index = {name: number for number, name in enumerate(self.intents.unseen)}
-        data = LabelledTexts(list(rows["text"]), rows["label"].map(index).to_numpy(), self.intents.unseen, "test")
+    def test(self, intents: list[str] | None = None) -> FewShotTest:
+        """Return the test episodes, the same for all; of other intents where they are given."""
+        names = self.intents.unseen if intents is None else intents
+        rows = self.intents.test[self.intents.test["label"].isin(names)]
+        index = {name: number for number, name in enumerate(names)}
+        data = LabelledTexts(list(rows["text"]), rows["label"].map(index).to_numpy(), names, "test")
         ways = min(5, self.setting.test_classes)
         return FewShotTest.of(data, ways=ways, shots=SHOTS, episodes=self.setting.test_episodes, seed=1)
 
@@ -257,6 +278,26 @@ def learned(work: Work, test: FewShotTest, source: str, seed: int) -> None:
     work.found["seconds"][f"episodes, {source}, seed {seed}"] = time.process_time() - start
     work.found.setdefault("first_episodes", {})[f"{source}, seed {seed}"] = float(np.mean(first))
     work.take(f"{source}, seed {seed}", test.accuracy(materials.meta.text_features(test.data.texts)))
+
+
+def tune(work: Work) -> None:
+    """Compare settings on intents that neither teachers nor the test have, and print them."""
+    of = work.setting
+    test = work.test(sorted(work.intents.taught[of.teachers * of.classes :]))
+    kept: dict[str, Any] = work.found.setdefault("tuning", {})
+    for name, values in VARIANTS.items():
+        if name not in kept:
+            recycling = work.inverted(f"tuning, {name}", work.settings(min(FEW, of.teachers), **values))
+            materials = recycling.materials
+            training_ = MetaTraining(materials.meta, recycling.pool(), materials.settings, materials.autocast)
+            with materials.meta.adapters.disabled():
+                base = test.accuracy(materials.meta.text_features(test.data.texts))
+            while not training_.is_done:
+                training_.advance()
+            found = test.accuracy(materials.meta.text_features(test.data.texts))
+            kept[name] = {str(shots): _three(values - base[shots]) for shots, values in found.items()}
+            work.keep()
+        print(f"{name}: " + ", ".join(f"{s}-shot {100 * v[0]:+.2f} points" for s, v in kept[name].items()), flush=True)
 
 
 def linear(features: torch.Tensor, test: FewShotTest) -> dict[int, np.ndarray]:
@@ -359,11 +400,23 @@ def plan(setting: Setting) -> Iterator[tuple[int, str]]:
             yield from ((0, source) for source in DROPPING)
 
 
+def compare(work: Work, file: str) -> None:
+    """Measure everything that is not measured yet, and write the results after each."""
+    test = work.test()
+    for seed, source in plan(work.setting):
+        if f"{source}, seed {seed}" not in work.found["accuracy"]:
+            learned(work, test, source, seed)
+        if "averaged" not in work.found["accuracy"]:
+            without_learning(work, test)
+        results.write(file, summary(work), MODULE)
+
+
 def main() -> None:
     """Train, invert, learn, test, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None, help="folder of CLINC150")
     parser.add_argument("--work", type=Path, default=None, help="folder that keeps what is done")
+    parser.add_argument("--tune", action="store_true", help="compare settings on intents of neither side")
     parser.add_argument("--quick", action="store_true", help="few steps: does it work, nothing more")
     for name, value in vars(Setting()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
@@ -382,16 +435,11 @@ def main() -> None:
     folder = results.emptied("recycle") if arguments.quick else arguments.work or results.QUICK / file
     folder.mkdir(parents=True, exist_ok=True)
     work = Work(folder, setting, Intents.of(arguments.data, setting))
-    test = work.test()
-    for seed, source in plan(setting):
-        if f"{source}, seed {seed}" not in work.found["accuracy"]:
-            try:
-                learned(work, test, source, seed)
-            except DynloraError as error:
-                raise SystemExit(f"{source}: {error}") from None
-        if "averaged" not in work.found["accuracy"]:
-            without_learning(work, test)
-        results.write(file, summary(work), "benchmarks.recycle")
+    if arguments.tune:
+        tune(work)
+        results.write(f"{file}-tune", {"setting": vars(setting), "against base": work.found["tuning"]}, MODULE)
+        return
+    compare(work, file)
     report(summary(work))
 
 

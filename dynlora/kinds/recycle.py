@@ -42,7 +42,7 @@ class RecycleSettings(KindSettings):
         description="Fraction of the tokens, those of least use, dropped after a quarter of the inversion.",
     )
     start: Literal["text", "words", "noise"] = Field(
-        "text", description="What the inversion starts from: pieces of public text, random words, or noise."
+        "words", description="What the inversion starts from: random words, pieces of public text, or noise."
     )
     moments: float = Field(0.1, ge=0, le=1e6, description="Weight of the distance to hidden moments of public text.")
     table: float = Field(0.05, ge=0, le=1e6, description="Weight of the distance to the nearest word embeddings.")

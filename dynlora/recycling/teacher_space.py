@@ -33,7 +33,7 @@ class TeacherSpace:
     base: MetaModel
     space: TokenSpace
     moments: Moments
-    kind: str = "text"
+    kind: str = "words"
     autocast: Callable[[], Any] = nullcontext
 
     def start(self, n: int, generator: torch.Generator) -> Tensor:
