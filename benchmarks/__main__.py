@@ -36,6 +36,7 @@ PLAIN = (
     "rsd",
     "search",
     "tuned",
+    "recycle",
     "gpu",
 )
 """Benchmarks that need nothing but this machine."""

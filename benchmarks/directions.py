@@ -171,6 +171,15 @@ def tuned(figures: Mapping[str, Any]) -> Claims:
     yield "no method has more parameters", all(one["parameters"] <= rows["lora"]["parameters"] for one in rows.values())
 
 
+def recycle(figures: Mapping[str, Any]) -> Claims:
+    """Teachers recognise what was inverted, and all ways are tested on the same episodes."""
+    yield "teachers recognise the inverted inputs", min(figures["agreement"].values()) > 0.9
+    found = figures["methods"]
+    yield "inverted and real data are tested", {"base", "inverted", "noise", "real"} <= set(found)
+    accuracies = [row["accuracy"][0] for by_shots in found.values() for row in by_shots.values()]
+    yield "accuracies are fractions", all(0 <= one <= 1 for one in accuracies)
+
+
 def gpu(figures: Mapping[str, Any]) -> Claims:
     """Every variant took its steps; without a GPU nothing is said of memory."""
     alone = figures["alone"]
@@ -212,6 +221,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         rsd,
         search,
         tuned,
+        recycle,
         gpu,
     )
 }

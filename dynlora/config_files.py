@@ -103,12 +103,15 @@ def read_run_config(folder: Path) -> RunConfig:
     A run's folder may be a stranger's: its config is a file of its own, never a link to one elsewhere.
 
     Raises:
-        ConfigError: when the file is a link, cannot be read, or a value breaks a rule.
+        ConfigError: when the file is a link, cannot be read, is that of another kind, or a value breaks a rule.
     """
     path = folder / "config.yaml"
     if path.is_symlink():
         raise ConfigError(f"run {folder.name}: config.yaml is a link; replace it by the file itself")
-    return parse_config(as_made(read_yaml(path)))
+    values = read_yaml(path)
+    if "kind" in values:
+        raise ConfigError(f"run {folder.name}: is a {values['kind']!s:.20} run; give a run that was trained")
+    return parse_config(as_made(values))
 
 
 def as_made(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,9 +53,12 @@ RULES: dict[str, str] = {
     "engine/* strategies training",
     "decoding": "assets config config_files errors kinds safe_files store jobs tasks engine engine/* strategies "
     "training inference",
+    "recycling": "assets config config_files data_files errors jobs kinds store tasks engine engine/* strategies "
+    "training inference",
     "server": "errors jobs safe_files",
     "cli": "addresses assets config config_files data_files errors kinds safe_files store jobs peft_adapter remote "
-    "server strategies training inference decoding integrations/search integrations/clusters integrations/trackers "
+    "server strategies training inference decoding recycling integrations/search integrations/clusters "
+    "integrations/trackers "
     "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
     "viz/ranks viz/recycle viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
@@ -101,7 +104,7 @@ RULES: dict[str, str] = {
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
 _GROUND = "config config_files errors safe_files addresses assets peft_adapter kinds"
-_ENGINE = "tasks engine engine/* strategies strategies/*"
+_ENGINE = "tasks engine engine/* strategies strategies/* recycling decoding"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {

@@ -12,7 +12,9 @@ from dynlora.cli.commands import Report
 from dynlora.cli.formatting import format_metrics
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.store.kinds import RECYCLE, kind_of
 from dynlora.store.lifecycle import annotate
+from dynlora.store.reader import RunReader
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 
@@ -60,6 +62,9 @@ def _check_base(folder: Path, push_to: str, format_: str) -> None:
 
 def _exported(folder: Path, out: Path, format_: str, which: str) -> tuple[dict[str, Any], str]:
     """Write the adapter, and note in the run what that changed."""
+    with RunReader(folder) as reader:
+        if kind_of(reader.meta(("kind",))) == RECYCLE:
+            return _exported_meta(folder, out, format_)
     from dynlora.cli.conclusions import conclusions
     from dynlora.inference.export import export_run
     from dynlora.store.summary import run_summary
@@ -79,6 +84,16 @@ def _exported(folder: Path, out: Path, format_: str, which: str) -> tuple[dict[s
         f"held-out: {format_metrics(found['metrics_before'])} before, {format_metrics(found['metrics_after'])} after"
         f"{_cost_of_baking(found)}"
     )
+
+
+def _exported_meta(folder: Path, out: Path, format_: str) -> tuple[dict[str, Any], str]:
+    """Write the meta-LoRA of a recycle."""
+    from dynlora.recycling.export import export_meta
+
+    if format_ != "peft":
+        raise ConfigError(f"--format {format_}: a meta-LoRA has no head to predict with; export it as peft")
+    found = export_meta(folder, out)
+    return found, f"wrote {out} (peft), a feature-extraction adapter of {found['parameters']:,} parameters"
 
 
 COSTLY = 1.02

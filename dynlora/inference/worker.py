@@ -25,7 +25,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference import compress, writing
 from dynlora.inference.client import MAX_QUESTION
 from dynlora.inference.load import PLACES
-from dynlora.inference.session import ROWS, Examined
+from dynlora.inference.session import ROWS, Examined, checked_texts
 from dynlora.inference.streams import Streams
 from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
 
@@ -70,12 +70,14 @@ class Answering:
         jobs: ablations by run folder and adapter, ended ones too.
         streams: what is read while it continues.
         live: the roles of the decode that was asked last, and which it is.
+        meta: the last recycle that was asked for few-shot predictions, and which it is.
     """
 
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
     streams: Streams = field(default_factory=Streams)
     live: tuple[tuple[str, int], Any] | None = None
+    meta: tuple[tuple[str, int], Any] | None = None
 
     def reply(self, line: str) -> dict[str, Any]:
         """Return the answer to one question: `ok` with `answer`, or `error`, a sentence, and whose fault it is."""
@@ -146,6 +148,16 @@ class Answering:
 
     def _neighbours(self, folder: str, which: str, texts: list[str], pairs: list[str] | None) -> Any:
         return self.model(folder, which).neighbours(texts, pairs)
+
+    def _few_shot(self, folder: str, support: list[tuple[str, str]], texts: list[str]) -> Any:
+        """Return the predictions of a recycle for texts, from a few labelled ones; see `recycling.few_shot`."""
+        checked_texts(texts, None)
+        checked_texts([text for text, _ in support], None)
+        key = (folder, saved_at(Path(folder), "last"))
+        if self.meta is None or self.meta[0] != key:
+            self.meta = None
+            self.meta = (key, import_module("dynlora.recycling.few_shot").load_meta(Path(folder)))
+        return self.meta[1].fewshot(support).predict(texts)
 
     def _by_group(self, folder: str, which: str, rows: int = ROWS) -> Any:
         return self.model(folder, which).by_group(rows)
@@ -239,6 +251,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "elsewhere": Answering._elsewhere,
     "neighbours": Answering._neighbours,
     "by_group": Answering._by_group,
+    "few_shot": Answering._few_shot,
     "knockout": Answering._knockout,
     "progress": Answering._progress,
     "stop": Answering._stop,

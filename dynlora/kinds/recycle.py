@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
@@ -14,29 +14,40 @@ from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.settings import KindSettings
 from dynlora.store.meta import section, text
 
+CLASSES_AT_ONCE = 6
+"""Classes of a teacher that are inverted together: the published code takes 4, with 10 inputs each."""
+
 
 class RecycleSettings(KindSettings):
     """Which runs teach, how many inputs are made of them, and which episodes the meta-LoRA learns from."""
 
     kind: ClassVar[str] = "recycle"
     method: ClassVar[str] = "lora_recycle"
-    fidelity: ClassVar[str] = "code"
+    fidelity: ClassVar[str] = "reconstruction"
 
     teachers: tuple[Name, ...] = Field(
         ..., min_length=1, max_length=500, description="Finished runs that teach: their ids, or their folders."
     )
     ways: int = Field(5, ge=2, le=100, description="Classes of an episode.")
     shots: tuple[int, ...] = Field((1, 5), min_length=1, max_length=10, description="Examples per class.")
-    queries: int = Field(15, ge=1, le=100, description="Questions per class of an episode.")
-    episodes: int = Field(500, ge=0, le=1_000_000, description="Episodes that the meta-LoRA learns from.")
-    iterations: int = Field(200, ge=1, le=100_000, description="Steps of the inversion of each class.")
-    inputs: int = Field(16, ge=2, le=1000, description="Synthetic inputs made per class.")
-    tokens: int = Field(24, ge=4, le=512, description="Tokens of a synthetic input.")
+    queries: int = Field(10, ge=1, le=100, description="Questions per class of an episode.")
+    episodes: int = Field(150, ge=0, le=1_000_000, description="Episodes that the meta-LoRA learns from.")
+    iterations: int = Field(40, ge=1, le=100_000, description="Steps of the inversion of up to 6 classes at a time.")
+    inputs: int = Field(12, ge=2, le=1000, description="Synthetic inputs made per class.")
+    tokens: int = Field(12, ge=4, le=512, description="Tokens of a synthetic input.")
     drop: float = Field(
-        0.0,
+        0.5,
         ge=0,
         lt=1,
         description="Fraction of the tokens, those of least use, dropped after a quarter of the inversion.",
+    )
+    start: Literal["text", "words", "noise"] = Field(
+        "words", description="What the inversion starts from: random words, pieces of public text, or noise."
+    )
+    moments: float = Field(0.1, ge=0, le=1e6, description="Weight of the distance to hidden moments of public text.")
+    table: float = Field(0.05, ge=0, le=1e6, description="Weight of the distance to the nearest word embeddings.")
+    pooling: Literal["auto", "mean", "last"] = Field(
+        "auto", description="Features: the mean over the tokens or the last token; auto: mean."
     )
     rank: int = Field(4, ge=1, le=1024, description="Rank of the meta-LoRA.")
     lora_alpha: float = Field(8.0, gt=0, le=1e6, description="Scale of the meta-LoRA times its rank.")
@@ -56,6 +67,26 @@ class RecycleSettings(KindSettings):
         if any(not 1 <= number <= 100 for number in shots):
             raise ValueError(f"shots {', '.join(map(str, shots))}: each must be 1 to 100 examples per class")
         return tuple(sorted(set(shots)))
+
+    @model_validator(mode="after")
+    def _leaves_queries(self) -> RecycleSettings:
+        """Refuse shots that leave no query among the inputs of a class."""
+        if self.shots[-1] >= self.inputs:
+            raise ValueError(
+                f"shots {self.shots[-1]}: leaves no question among the {self.inputs} synthetic inputs of a class; "
+                "lower shots or raise inputs"
+            )
+        return self
+
+    @property
+    def kept(self) -> int:
+        """Tokens of a synthetic input that are left after the others are dropped."""
+        return max(1, self.tokens - round(self.drop * self.tokens))
+
+    @property
+    def drop_at(self) -> int | None:
+        """The iteration after which tokens are dropped; None where none are."""
+        return max(1, round(self.iterations / 4)) if self.kept < self.tokens else None
 
     def runs(self, runs_dir: Path) -> list[NamedRun]:
         """Return the teachers, each once.
@@ -78,8 +109,6 @@ class RecycleSettings(KindSettings):
                 f"teacher {models[other].id}: adapts {other}, and {models[one].id} adapts {one}; give teachers of one "
                 "base model"
             )
-        if all(run.task in GENERATIVE for run in found):
-            return
         classes = sum(len(classes_of(run)) for run in found)
         if classes < self.ways:
             raise ConfigError(
@@ -93,9 +122,9 @@ class RecycleSettings(KindSettings):
         return base_of(found[0]), ", ".join(name for name in sources if name)[:200]
 
     def steps(self, runs_dir: Path) -> int:
-        """Return the iterations of all inversions, and the episodes after them."""
-        classes = sum(max(1, len(classes_of(run))) for run in self.runs(runs_dir))
-        return classes * self.iterations + self.episodes
+        """Return the iterations of all inversions, and the episodes after them, those of the control too."""
+        parts = sum(-(-max(1, len(classes_of(run))) // CLASSES_AT_ONCE) for run in self.runs(runs_dir))
+        return parts * self.iterations + self.episodes * (2 if self.noise else 1)
 
     def title(self) -> str:
         """Return the display name, or a description when none was given."""
@@ -122,7 +151,9 @@ def check_teacher(run: NamedRun) -> None:
     if run.status not in ("finished", "stopped"):
         raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
     if run.task in GENERATIVE:
-        return
+        raise ConfigError(
+            f"teacher {run.id}: writes texts, and its samples would be distilled, not recycled; give runs that classify"
+        )
     if run.task != "classification":
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")
     if len(classes_of(run)) < 2:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynlora.store.kinds import RECYCLE, kind_of
 from dynlora.store.reader import RunReader
 
 if TYPE_CHECKING:
@@ -111,9 +112,12 @@ class Run:
         return queries.examples_frame(self.folder)
 
     def load(self) -> Any:
-        """Return the adapted model; needs torch."""
+        """Return the adapted model, or the meta-LoRA of a recycle, whose `fewshot` takes examples; needs torch."""
         from importlib import import_module
 
+        with RunReader(self.folder) as reader:
+            if kind_of(reader.meta(("kind",))) == RECYCLE:
+                return import_module("dynlora.recycling.few_shot").load_meta(self.folder)
         return import_module("dynlora.inference.load").load_run(self.folder)
 
 

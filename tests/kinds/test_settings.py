@@ -93,11 +93,14 @@ def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
     single = trained(tmp_path, task="classification", model="minilm", labels=["a"])
     settings = RecycleSettings(teachers=(one, two), iterations=10, episodes=7)
     settings.check(tmp_path)
-    assert settings.steps(tmp_path) == 5 * 10 + 7
+    assert settings.steps(tmp_path) == 2 * 10 + 7
+    assert settings.model_copy(update={"noise": True}).steps(tmp_path) == 2 * 10 + 2 * 7
     with pytest.raises(ConfigError, match="ways 5: the teachers have 2 classes together"):
         RecycleSettings(teachers=(one,)).check(tmp_path)
     with pytest.raises(ConfigError, match="teachers of one base model"):
         RecycleSettings(teachers=(one, other), ways=2).check(tmp_path)
+    with pytest.raises(ConfigError, match="writes texts"):
+        RecycleSettings(teachers=(one, trained(tmp_path, model="minilm")), ways=2).check(tmp_path)
     with pytest.raises(ConfigError, match="knows 1 class"):
         RecycleSettings(teachers=(one, single), ways=2).check(tmp_path)
 

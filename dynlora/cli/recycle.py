@@ -1,0 +1,169 @@
+"""Commands of LoRA Recycle: finished runs teach a meta-LoRA, and a few examples of a new task are enough to use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora.cli.commands import Report
+from dynlora.cli.kinds import conclusion_of
+from dynlora.cli.options import in_runs, reports
+from dynlora.cli.terminal import shown
+from dynlora.errors import ConfigError
+from dynlora.jobs import kinds as jobs
+from dynlora.jobs import launch
+from dynlora.kinds.recycle import RecycleSettings
+from dynlora.store.kinds import RECYCLE
+from dynlora.store.schema import run_folder
+from dynlora.store.summary import run_summary
+
+DEFAULTS = {name: field.default for name, field in RecycleSettings.model_fields.items()}
+
+
+def _option(name: str, kind: Any, text: str) -> Any:
+    """Return an option of a setting, whose default the help shows."""
+    default = DEFAULTS[name]
+    said = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return click.option(f"--{name.replace('_', '-')}", type=kind, default=None, help=f"{text} [default: {said}]")
+
+
+@click.command()
+@click.argument("teachers", metavar="RUN...", nargs=-1, required=True)
+@_option("ways", int, "Classes of an episode.")
+@_option("shots", str, "Examples per class, such as 1,5.")
+@_option("queries", int, "Queries per class of an episode.")
+@_option("episodes", int, "Episodes that the meta-LoRA learns from.")
+@_option("iterations", int, "Steps of the inversion.")
+@_option("inputs", int, "Synthetic inputs per class.")
+@_option("tokens", int, "Tokens of a synthetic input.")
+@_option("drop", float, "Fraction of the tokens dropped after a quarter of the inversion.")
+@_option("rank", int, "Rank of the meta-LoRA.")
+@_option("lr", float, "Learning rate of the meta-LoRA.")
+@_option("seed", int, "Seed of every random draw.")
+@_option("test_episodes", int, "Episodes of the test.")
+@click.option("--test", type=click.Path(), default=None, help="File with columns text and label that nobody trained.")
+@click.option("--noise", is_flag=True, help="Also learn from inputs that were not inverted, as a control.")
+@click.option("--name", default=None, help="Display name of the run.")
+@click.option("--queue", is_flag=True, help="Put the run in the queue instead of working on it now.")
+@click.option("--estimate", is_flag=True, help="Say how many minutes it will take, and make no run.")
+@in_runs
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **options: Any) -> None:
+    """Make a meta-LoRA for few-shot tasks from finished runs, without their data.
+
+    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
+    """
+    settings = settings_of(options)
+    if estimate:
+        document, words, code = _estimated(settings, runs_dir)
+    elif queue:
+        folder = jobs.create(settings, runs_dir)
+        launch.start_next(runs_dir)
+        document, words, code = {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
+    else:
+        document, words, code = _recycled(settings, runs_dir)
+    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else shown(words))
+    if code:
+        sys.exit(code)
+
+
+def settings_of(options: Mapping[str, Any]) -> RecycleSettings:
+    """Return checked settings of the command's options.
+
+    Raises:
+        ConfigError: for the first thing wrong.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if "shots" in given:
+        given["shots"] = [part.strip() for part in given["shots"].split(",")]
+    if "test" in given:
+        given["test"] = os.path.abspath(os.path.expanduser(given["test"]))
+        if not os.path.isfile(given["test"]):
+            raise ConfigError(f"--test {options['test']}: does not exist; check the path")
+    return RecycleSettings.parse(given)
+
+
+def _estimated(settings: RecycleSettings, runs_dir: Path) -> tuple[Any, str, int]:
+    """Return how long a recycle will take."""
+    from dynlora.recycling.estimate import estimated
+    from dynlora.recycling.materials import Materials
+
+    found = estimated(Materials.load(settings, runs_dir))
+    words = (
+        f"about {found['minutes']:.1f} minutes: {found['inversion_minutes']:.1f} to invert {found['classes']} classes, "
+        f"{found['episodes_minutes']:.1f} for {settings.episodes:,} episodes; the test comes after that"
+    )
+    return found, words, 0
+
+
+def _recycled(settings: RecycleSettings, runs_dir: Path) -> tuple[Any, str, int]:
+    """Work on a new recycle, and return its results, words and exit code."""
+    from dynlora.recycling.run import recycle as work
+
+    outcome = work(settings, runs_dir, progress=sys.stderr.isatty())
+    run_id = outcome.folder.name
+    if outcome.state == "failed":
+        return {"id": run_id, "status": "failed", "error": outcome.error}, f"{run_id} failed: {outcome.error}", 1
+    if outcome.state == "stopped":
+        words = f"stopped {run_id} with its state saved\nnext: dynlora resume {run_id}"
+        return {"id": run_id, "status": "stopped"}, words, 128 + (outcome.signal or signal.SIGTERM)
+    found = run_summary(outcome.folder)["results"]
+    document = {"id": run_id, "status": "finished", "accuracy": found.get("accuracy", {}), **found}
+    return document, "\n".join([conclusion_of(outcome.folder, RECYCLE), *result_lines(document)]), 0
+
+
+def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the next command after a recycle, and the table of its results."""
+    run_id, accuracy = document["id"], document.get("accuracy") or {}
+    yield f"next: dynlora fewshot {run_id} --support FILE --text TEXT"
+    test = document.get("test") or {}
+    if test:
+        kind = "classes that nobody trained" if test.get("is_new") else "classes that the teachers know"
+        yield f"{run_id}, {test['classes']} classes of {test['source']} ({kind}); mean accuracy (95 % CI over episodes)"
+    for method, by_shots in accuracy.items():
+        for shots, row in by_shots.items():
+            yield f"  {document['methods'][method]:55} {shots}-shot  {_interval(row)}"
+    for note in document.get("notes") or ():
+        yield f"note: {note}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--support", type=click.Path(path_type=Path), required=True, help="Table with a few labelled texts of each class."
+)
+@click.option("--text", multiple=True, required=True, help="A text to classify; repeat the option for more.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the text.")
+@click.option("--label-column", default="label", show_default=True, help="Column of the label.")
+@in_runs
+@reports
+def fewshot(
+    run_id: str, support: Path, text: tuple[str, ...], text_column: str, label_column: str, runs_dir: Path
+) -> Report:
+    """Classify texts of a new task from a few examples, with the meta-LoRA of a recycle and no training."""
+    folder = run_folder(runs_dir, run_id)
+    if not support.is_file():
+        raise ConfigError(f"--support {support}: does not exist; check the path")
+    from dynlora.recycling.few_shot import load_meta
+    from dynlora.recycling.few_shot_accuracy import texts_of_file
+
+    found = texts_of_file(support, text_column, label_column)
+    rows = [(one, found.classes[int(label)]) for one, label in zip(found.texts, found.label, strict=True)]
+    answers = load_meta(folder).fewshot(rows).predict(list(text))
+    lines = [
+        f"{row['label']}\t{row['text']}\t(distance {row['distances'][row['label']]:.3g}; nearest example: "
+        f"{row['nearest']['text']})"
+        for row in answers
+    ]
+    return answers[0] if len(answers) == 1 else answers, "\n".join(lines)
