@@ -44,6 +44,7 @@ def test_a_user_makes_a_meta_lora_of_three_runs_and_uses_it_on_a_new_task(
     for number in range(len(teachers)):
         field.click()
         page.get_by_role("option").filter(has_text=f"teacher {number}").first.click()
+        page.keyboard.press("Escape")  # an open list hides what is behind it
         settled(page)
     page.locator(".st-key-recycle-effort").get_by_role("combobox").click()
     page.get_by_role("option").filter(has_text="Quick").click()
