@@ -34,6 +34,14 @@ def test_no_gain_is_said_with_what_to_use_instead(gap: float, said: str, tmp_pat
     assert text.headline(found).endswith("Use the base model.")
 
 
+def test_a_simpler_way_that_is_better_is_named_first(tmp_path: Path) -> None:
+    accuracy = {**RESULTS["accuracy"], "averaged": {"1": interval(0.9)}}
+    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": accuracy}))
+    assert text.basis(found).startswith(
+        "Average of the adapters is better at 1 example per class: 90.0 % against 75.0 %."
+    )
+
+
 def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
     found = read_recycle(written_recycle(tmp_path, state=None, until=2))
     assert text.headline(found) == "Not tested yet."

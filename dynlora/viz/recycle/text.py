@@ -57,7 +57,22 @@ def basis(found: Recycle) -> str:
         "No teacher knows these classes." if tested.get("is_new") is True
         else "The teachers know these classes, so a new task may be harder: test one with --test FILE."
     )  # fmt: skip
-    return f"Paired over {_episodes(found):,} episodes{of}, {found.ways} ways. {new} {notes}".strip()
+    return f"{_simpler(found)}Paired over {_episodes(found):,} episodes{of}, {found.ways} ways. {new} {notes}".strip()
+
+
+def _simpler(found: Recycle) -> str:
+    """Return which way without a meta-LoRA is better at the fewest shots, where its interval is above; else nothing."""
+    mine = min((one for one in found.accuracy if one.method == model.META), key=lambda one: one.shots, default=None)
+    if mine is None:
+        return ""
+    others = [one for one in found.accuracy if one.shots == mine.shots and one.low > mine.high]
+    if not others:
+        return ""
+    best = max(others, key=lambda one: one.mean)
+    return (
+        f"{model.method_name(best.method)} is better at {_shots([mine])}: {percent(best.mean)} against "
+        f"{percent(mine.mean)}. "
+    )
 
 
 def _episodes(found: Recycle) -> int:
