@@ -44,6 +44,11 @@ class KindSettings(Section):
             raise ConfigError(explain(error, cls)) from None
 
     @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Return settings given by name, as `parse` does."""
+        return cls.parse(values)
+
+    @classmethod
     def of_run(cls, folder: Path) -> Self:
         """Return the settings that a run was made with.
 

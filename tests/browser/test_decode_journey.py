@@ -110,7 +110,7 @@ def test_a_typed_problem_is_watched_and_the_threshold_moves_it(
 
     from dynlora.jobs import kinds
 
-    settings = DecodeSettings(
+    settings = DecodeSettings.of(
         draft=roles["draft"],
         target=roles["target"],
         reward="target-likelihood",

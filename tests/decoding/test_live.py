@@ -21,7 +21,7 @@ QUESTION = "a3:"
 
 @pytest.fixture(scope="module")
 def folder(runs: Runs) -> Path:
-    settings = DecodeSettings(
+    settings = DecodeSettings.of(
         draft=runs.draft, target=runs.target, reward="target-likelihood", step_string=STEP, limit=1, new_tokens=12
     )
     return kinds.create(settings, runs.folder, "queued")

@@ -30,8 +30,8 @@ def trained(runs_dir: Path, *, task: str = "causal_lm", model: str = "smollm2-13
 @pytest.mark.parametrize(
     "settings",
     [
-        DecodeSettings(draft="a", target="b", reward="oracle", values=(0.1, 0.9), control=(0.5,), limit=20),
-        RecycleSettings(teachers=("a", "b"), shots=(5, 1), test="rows.csv"),
+        DecodeSettings.of(draft="a", target="b", reward="oracle", values=(0.1, 0.9), control=(0.5,), limit=20),
+        RecycleSettings.of(teachers=("a", "b"), shots=(5, 1), test="rows.csv"),
     ],
 )
 def test_settings_are_read_back_from_the_folder_as_they_were(
@@ -68,22 +68,22 @@ def test_a_wrong_value_is_one_sentence(values: dict[str, object], message: str) 
 
 def test_a_decode_refuses_runs_that_cannot_take_their_role(tmp_path: Path) -> None:
     writer, judge = trained(tmp_path), trained(tmp_path, task="classification", labels=["wrong", "right"])
-    DecodeSettings(draft=writer, target=writer, reward=judge).check(tmp_path)
+    DecodeSettings.of(draft=writer, target=writer, reward=judge).check(tmp_path)
     with pytest.raises(ConfigError, match=f"draft {judge}: learned classification and cannot write"):
-        DecodeSettings(draft=judge, target=writer).check(tmp_path)
+        DecodeSettings.of(draft=judge, target=writer).check(tmp_path)
     with pytest.raises(ConfigError, match=f"reward {writer}: learned causal_lm; give a run that classifies"):
-        DecodeSettings(draft=writer, target=writer, reward=writer).check(tmp_path)
+        DecodeSettings.of(draft=writer, target=writer, reward=writer).check(tmp_path)
     with pytest.raises(ConfigError, match="target nowhere: there is no such run"):
-        DecodeSettings(draft=writer, target="nowhere").check(tmp_path)
+        DecodeSettings.of(draft=writer, target="nowhere").check(tmp_path)
     (tmp_path / writer / "adapter").rmdir()
     with pytest.raises(ConfigError, match="is finished and kept no adapter"):
-        DecodeSettings(draft=writer, target=writer).check(tmp_path)
+        DecodeSettings.of(draft=writer, target=writer).check(tmp_path)
 
 
 def test_a_run_is_found_by_the_path_of_its_folder_too(tmp_path: Path) -> None:
     elsewhere = tmp_path / "samples"
     writer = elsewhere / trained(elsewhere)
-    DecodeSettings(draft=str(writer), target=str(writer)).check(tmp_path / "runs")
+    DecodeSettings.of(draft=str(writer), target=str(writer)).check(tmp_path / "runs")
 
 
 def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
@@ -91,18 +91,18 @@ def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
     two = trained(tmp_path, task="classification", model="minilm", labels=["c", "d", "e"])
     other = trained(tmp_path, task="classification", model="bert", labels=["a", "b"])
     single = trained(tmp_path, task="classification", model="minilm", labels=["a"])
-    settings = RecycleSettings(teachers=(one, two), iterations=10, episodes=7)
+    settings = RecycleSettings.of(teachers=(one, two), iterations=10, episodes=7)
     settings.check(tmp_path)
     assert settings.steps(tmp_path) == 2 * 10 + 7
     assert settings.model_copy(update={"noise": True}).steps(tmp_path) == 2 * 10 + 2 * 7
     with pytest.raises(ConfigError, match="ways 5: the teachers have 2 classes together"):
-        RecycleSettings(teachers=(one,)).check(tmp_path)
+        RecycleSettings.of(teachers=(one,)).check(tmp_path)
     with pytest.raises(ConfigError, match="teachers of one base model"):
-        RecycleSettings(teachers=(one, other), ways=2).check(tmp_path)
+        RecycleSettings.of(teachers=(one, other), ways=2).check(tmp_path)
     with pytest.raises(ConfigError, match="writes texts"):
-        RecycleSettings(teachers=(one, trained(tmp_path, model="minilm")), ways=2).check(tmp_path)
+        RecycleSettings.of(teachers=(one, trained(tmp_path, model="minilm")), ways=2).check(tmp_path)
     with pytest.raises(ConfigError, match="knows 1 class"):
-        RecycleSettings(teachers=(one, single), ways=2).check(tmp_path)
+        RecycleSettings.of(teachers=(one, single), ways=2).check(tmp_path)
 
 
 def test_a_run_of_a_kind_is_made_once_under_its_key_and_can_be_stopped_in_the_queue(
@@ -110,7 +110,7 @@ def test_a_run_of_a_kind_is_made_once_under_its_key_and_can_be_stopped_in_the_qu
 ) -> None:
     monkeypatch.setattr(jobs, "wake", lambda root: None)  # nothing is to start here
     writer = trained(tmp_path)
-    settings = DecodeSettings(draft=writer, target=writer, limit=3)
+    settings = DecodeSettings.of(draft=writer, target=writer, limit=3)
     handle = jobs.enqueue(settings, tmp_path, key="once")
     assert jobs.enqueue(settings, tmp_path, key="once") == handle
     summary = run_summary(handle.folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynlora.store.catalogue import run_rows
 from dynlora.training.run import train
 from tests.tiny import PLAIN, save_tiny, tiny_config, write_csv
 

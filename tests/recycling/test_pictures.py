@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from dynlora.recycling.inversion import Inversion
 from dynlora.recycling.picture_space import PictureSpace, load_vision, picture_features, picture_moments
 from tests.tiny import save_tiny
 
-SMALL = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+SMALL: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
          "image_size": 16, "patch_size": 4}  # fmt: skip
 SETTINGS = RecycleSettings.parse(
     {"teachers": ["a"], "shots": [1], "ways": 2, "iterations": 48, "inputs": 5, "tokens": 16, "drop": 0.25,
