@@ -68,4 +68,5 @@ def taught(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teacher_ids(taught: Path) -> list[str]:
     """Return the ids of the teachers, in the order they were made; recycles come beside them later."""
     found = [path for path in taught.iterdir() if path.is_dir() and path.name[:2] == "20"]
-    return sorted(path.name for path in found if "kind:" not in (path / "config.yaml").read_text("utf-8"))
+    runs = [row for row in run_rows(taught) if str(row["name"]).startswith("teacher ")]
+    return [row["id"] for row in sorted(runs, key=lambda row: row["name"])]
