@@ -67,6 +67,5 @@ def taught(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher_ids(taught: Path) -> list[str]:
     """Return the ids of the teachers, in the order they were made; recycles come beside them later."""
-    found = [path for path in taught.iterdir() if path.is_dir() and path.name[:2] == "20"]
     runs = [row for row in run_rows(taught) if str(row["name"]).startswith("teacher ")]
     return [row["id"] for row in sorted(runs, key=lambda row: row["name"])]
