@@ -280,8 +280,8 @@ def learned(work: Work, test: FewShotTest, source: str, seed: int) -> None:
     work.take(f"{source}, seed {seed}", test.accuracy(materials.meta.text_features(test.data.texts)))
 
 
-def tune(work: Work) -> None:
-    """Compare settings on intents that neither teachers nor the test have, and print them."""
+def tune(work: Work, file: str) -> None:
+    """Compare settings on intents that neither teachers nor the test have; print them, and write them after each."""
     of = work.setting
     test = work.test(sorted(work.intents.taught[of.teachers * of.classes :]))
     kept: dict[str, Any] = work.found.setdefault("tuning", {})
@@ -297,6 +297,7 @@ def tune(work: Work) -> None:
             found = test.accuracy(materials.meta.text_features(test.data.texts))
             kept[name] = {str(shots): _three(values - base[shots]) for shots, values in found.items()}
             work.keep()
+        results.write(f"{file}-tune", {"setting": vars(of), "teachers": FEW, "against base": kept}, MODULE)
         print(f"{name}: " + ", ".join(f"{s}-shot {100 * v[0]:+.2f} points" for s, v in kept[name].items()), flush=True)
 
 
@@ -367,7 +368,7 @@ def summary(work: Work) -> dict[str, Any]:
 def _paired(of: dict[str, dict[str, np.ndarray]], name: str, shots: str) -> dict[str, list[float]]:
     """Return the differences of a method to those it is held against, on the same episodes."""
     half, whole = DROPPING
-    others = ["base", "noise", *([whole] if name == half else [])]
+    others = ["base", "noise", "averaged", *([whole] if name == half else [])]
     return {
         f"against {other}": _three(of[name][shots] - of[other][shots])
         for other in others
@@ -436,8 +437,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     work = Work(folder, setting, Intents.of(arguments.data, setting))
     if arguments.tune:
-        tune(work)
-        results.write(f"{file}-tune", {"setting": vars(setting), "against base": work.found["tuning"]}, MODULE)
+        tune(work, file)
         return
     compare(work, file)
     report(summary(work))
