@@ -41,8 +41,8 @@ from dynlora.kinds.decode import DecodeSettings
 from dynlora.training import run as training
 
 ASSISTED = "transformers"
-THRESHOLDS = {"classifier": (0.3, 0.5, 0.7, 0.9), "oracle": (0.5,), "likelihood": (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)}
-CONTROL = (0.25, 0.5, 0.75)
+THRESHOLDS = {"classifier": (0.3, 0.5, 0.7), "oracle": (0.5,), "likelihood": (0.2, 0.3, 0.5)}
+CONTROL = (0.5, 0.75)
 LIMITS = Limits(tokens=64, step_tokens=32, steps=8)
 """Longer than any right solution of `arithmetic`."""
 
