@@ -2,10 +2,11 @@
 
     python -m benchmarks.rsd [--runs-dir FOLDER --draft RUN --target RUN --judge RUN] [--problems 200]
 
-Without runs, target, draft and judge are trained first, as `dynlora rsd prepare` does. Every problem is solved in every
-way before the next one, and kept at once: a benchmark that was interrupted continues. All decoding is greedy, one
-problem at a time. FLOPs are counted by formula; seconds are those of each part when it was first computed, because ways
-that begin alike share it. Intervals draw the problems again, 2,000 times.
+Without runs, target, draft and judge are trained first, as `dynlora rsd prepare` does; `--judge oracle` leaves the
+judge out. Every problem is solved in every way before the next one, and kept at once: a benchmark that was interrupted,
+or that gets a judge or thresholds later, continues. All decoding is greedy, one problem at a time. FLOPs are counted by
+formula; seconds are those of each part when it was first computed, because ways that begin alike share it. Intervals
+draw the problems again, 2,000 times.
 
 `transformers` is its assisted generation (lossless): FLOPs count the draft's tokens and one token per forward of the
 target; with prefill, all tokens that the target verified.
@@ -40,8 +41,8 @@ from dynlora.kinds.decode import DecodeSettings
 from dynlora.training import run as training
 
 ASSISTED = "transformers"
-THRESHOLDS = {"classifier": (0.3, 0.5, 0.7, 0.9), "oracle": (0.5,), "likelihood": (0.5, 0.7, 0.9)}
-CONTROL = (0.25, 0.5, 0.75)
+THRESHOLDS = {"classifier": (0.3, 0.5, 0.7), "oracle": (0.5,), "likelihood": (0.2, 0.3, 0.5)}
+CONTROL = (0.5, 0.75)
 LIMITS = Limits(tokens=64, step_tokens=32, steps=8)
 """Longer than any right solution of `arithmetic`."""
 
@@ -60,16 +61,23 @@ def ways(judge: Reward | None) -> Iterator[Way]:
         yield f"constant {value:g}", Point("constant", value), None
 
 
-def solutions(plan: Plan, problem: Problem) -> Iterator[dict[str, Any]]:
-    """Yield a problem solved in every way."""
+def ways_of(plan: Plan) -> list[Way]:
+    """Return every way of decoding that a plan's reward allows, and assisted generation."""
+    judge = plan.cast.reward if isinstance(plan.cast.reward, ClassifierReward) else None
+    return [*ways(judge), (ASSISTED, Point(ASSISTED), None)]
+
+
+def solutions(plan: Plan, problem: Problem, missing: Sequence[Way]) -> Iterator[dict[str, Any]]:
+    """Yield a problem solved in the ways that are missing."""
     task: Any = plan.cast.target.model.task
     for role in plan.cast.roles:
         role.memory.clear()
-    judge = plan.cast.reward if isinstance(plan.cast.reward, ClassifierReward) else None
-    for name, point, reward in ways(judge):
-        found = solve(replace(plan.cast, reward=reward), problem, point, LIMITS, plan.seed)
+    for name, point, reward in missing:
+        if name == ASSISTED:
+            found = assisted(plan, problem)
+        else:
+            found = solve(replace(plan.cast, reward=reward), problem, point, LIMITS, plan.seed)
         yield {**payload(problem, point, found, task), "point": name}
-    yield {**payload(problem, Point(ASSISTED), assisted(plan, problem), task), "point": ASSISTED}
 
 
 def assisted(plan: Plan, problem: Problem) -> Solution:
@@ -224,24 +232,31 @@ def main() -> None:
     kept.parent.mkdir(exist_ok=True, parents=True)
     if arguments.quick:
         kept.unlink(missing_ok=True)
-    solved = [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.exists() else []
-    done = {one["problem"] for one in solved if one["point"] == ASSISTED}
-    solved = [one for one in solved if one["problem"] in done]
     about = {"data": results.without_places(str(plan.meta["data"])), "roles": plan.meta["roles"]}
     about["training"] = _recipes(plan, runs_dir)
+    whole: list[Solved] = []
+    for done, rows in enumerate(complete(plan, kept), 1):
+        whole += rows
+        if done % 10 == 0 or done == len(plan.problems):
+            figures = figures_of(whole, about)
+            results.write(file, figures, "benchmarks.rsd")
+            print(f"{done} problems", flush=True)
+    report(figures_of(whole, about))
+
+
+def complete(plan: Plan, kept: Path) -> Iterator[list[Solved]]:
+    """Yield the solutions of each problem in every way; those that are not kept yet are written and kept."""
+    known: dict[tuple[int, str], Solved] = {}
+    if kept.exists():
+        found = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
+        known = {(one["problem"], one["point"]): one for one in found}
+    wanted = ways_of(plan)
     for problem in plan.problems:
-        if problem.index in done:
-            continue
-        rows = list(solutions(plan, problem))
-        with kept.open("a", encoding="utf-8") as lines:
-            lines.write("".join(json.dumps(row) + "\n" for row in rows))
-        solved += rows
-        if len(solved) // len(rows) % 10 == 0:
-            results.write(file, figures_of(solved, about), "benchmarks.rsd")
-            print(f"{len(solved) // len(rows)} problems", flush=True)
-    figures = figures_of(solved, about)
-    results.write(file, figures, "benchmarks.rsd")
-    report(figures)
+        for row in solutions(plan, problem, [way for way in wanted if (problem.index, way[0]) not in known]):
+            with kept.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(row) + "\n")
+            known[(problem.index, row["point"])] = row
+        yield [known[(problem.index, name)] for name, _, _ in wanted]
 
 
 def _recipes(plan: Plan, runs_dir: Path) -> dict[str, Any]:
@@ -254,6 +269,7 @@ def _recipes(plan: Plan, runs_dir: Path) -> dict[str, Any]:
         found[role] = {
             "model": config.model.name, "layers": config.model.layers, "rank": config.adapter.rank,
             "steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr,
+            "continued": "start_from" in config.strategy.fields,
         }  # fmt: skip
     return found
 

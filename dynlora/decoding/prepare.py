@@ -177,7 +177,7 @@ def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
     held_out = max(1, round(HELD_OUT * len(chosen)))
     for place in range(len(chosen)):
         side = "validation" if place % max(1, len(chosen) // held_out) == 0 else "train"
-        sides[side] += labelled(chosen, place, str(written[place]["prediction"]), wanted.step_string)
+        sides[side] += judged_rows(chosen, place, str(written[place]["prediction"]), wanted.step_string)
     labels = [row["label"] for row in sides["train"]]
     if len(set(labels)) < 2:
         raise ConfigError(
@@ -189,6 +189,17 @@ def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
         (folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     counts = {side: len(rows) for side, rows in sides.items()}
     return {"folder": str(folder), **counts, "right": labels.count(RIGHT) / len(labels)}
+
+
+def judged_rows(rows: Rows, place: int, solution: str, step_string: str) -> list[dict[str, Any]]:
+    """Return the partial solutions of a problem that a judge learns from, each once.
+
+    Those of the draft's solution, and those of the worked one: a decode has steps of the target before those of the
+    draft, and a judge that knew the draft's alone would learn which kinds of steps the draft gets wrong, and no more.
+    """
+    worked = rows.text_pair[place] if rows.text_pair else ""
+    found = [*labelled(rows, place, solution, step_string), *labelled(rows, place, worked, step_string)]
+    return list({row["text"]: row for row in found}.values())
 
 
 def labelled(rows: Rows, place: int, solution: str, step_string: str) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynlora.decoding.prepare import Wanted, draft_config, labelled, steps_of, write_rows
+from dynlora.decoding.prepare import Wanted, draft_config, judged_rows, labelled, steps_of, write_rows
 from dynlora.decoding.rewards import judged_text
 from dynlora.engine.data.text_data import Rows
 from dynlora.errors import ConfigError
@@ -26,6 +26,8 @@ def test_a_partial_solution_is_right_while_all_its_steps_are() -> None:
         "How many?\n2 * 3 = 6", "How many?\n2 * 3 = 6\n6 + 1 = 8", "How many?\n2 * 3 = 6\n6 + 1 = 8\n#### 7",
     ]  # fmt: skip
     assert found[0]["text"] == judged_text("How many?\n", "2 * 3 = 6\n"), "the judge is asked as it learned"
+    both = judged_rows(rows, 0, "2 * 3 = 6\n6 + 1 = 8\n#### 7", "\n")
+    assert [row["label"] for row in both] == ["right", "wrong", "wrong", "right", "right"], "the worked one too, once"
     assert steps_of("a\n\nb\nc", "\n") == ["a\n", "b\n", "c"]
 
 
