@@ -71,9 +71,10 @@ def ended(runs_dir: Path) -> int:
 
 
 def killed(runs_dir: Path, size: Size) -> int | None:
-    """Begin the study, kill it after some trials, and return how many runs there were; None where it was further."""
+    """Begin the study, kill it after some trials, and return how many runs there were; None where nobody knows."""
+    note = runs_dir.with_name(f"{runs_dir.name}-killed.json")
     if ended(runs_dir) > size.killed_after:
-        return None
+        return json.loads(note.read_text("utf-8"))["runs"] if note.is_file() else None
     child = subprocess.Popen(command(runs_dir, size), stdout=subprocess.DEVNULL)
     try:
         while ended(runs_dir) <= size.killed_after:  # the default is one more
@@ -83,6 +84,7 @@ def killed(runs_dir: Path, size: Size) -> int | None:
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
+    note.write_text(json.dumps({"runs": len(list_runs(runs_dir))}), "utf-8")
     return len(list_runs(runs_dir))
 
 
@@ -101,7 +103,7 @@ def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size) -> dict[str
     differences = np.array([best - default for best, default in losses])
     return {
         "trials": len(ids), "runs_of_trials": len(set(ids)), "runs": len(list_runs(runs_dir)),
-        "states": sorted({trial["state"] for trial in study["trials"]}), "steps": size.steps,
+        "states": sorted({trial["state"] for trial in study["trials"]}), "steps": size.steps, "seeds": size.seeds,
         "default": study["default"], "best": study["best"], "importance": study["importance"],
         "losses_on_new_seeds": [dict(zip(sides, pair, strict=True)) for pair in losses],
         "over_rows": found["comparisons"][0], "over_seeds": over_seeds(differences),
@@ -134,10 +136,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--killed-after", type=int, default=10, metavar="TRIALS")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3, help="new seeds on which best and default are trained")
     parser.add_argument("--runs-dir", type=Path, default=None)
     parser.add_argument("--quick", action="store_true", help="few trials and steps: does it work, nothing more")
     arguments = parser.parse_args()
-    size = Size(arguments.trials, arguments.killed_after, arguments.steps, 300)
+    size = Size(arguments.trials, arguments.killed_after, arguments.steps, 300, arguments.seeds)
     if arguments.quick:
         size = Size(4, 2, 10, 100)
     with tempfile.TemporaryDirectory() as place:
