@@ -157,8 +157,23 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     return found
 
 
+def with_roles(runs_dir: Path) -> Path:
+    """Write a decode whose draft and target are there."""
+    live_cards._has_roles.clear()
+    writer, folder = trained(runs_dir), written_decode(runs_dir)
+    (folder / "config.yaml").write_text(DecodeSettings.of(draft=writer, target=writer).to_yaml(), "utf-8")
+    return folder
+
+
+def test_a_decode_without_its_roles_cannot_be_tried(runs_dir: Path) -> None:
+    written_decode(runs_dir)
+    live_cards._has_roles.clear()
+    assert not live_cards.can_try()
+    assert "No decode here has its draft, target and reward at hand" in words(open_page("playground", tab="decode"))
+
+
 def test_a_typed_problem_is_watched_step_by_step_and_the_threshold_asks_again(child: Child, runs_dir: Path) -> None:
-    folder = written_decode(runs_dir)
+    folder = with_roles(runs_dir)
     app = press(open_page("playground", tab="decode", decode=folder.name), "Decode")
     for _ in range(3):
         app.run()
@@ -178,7 +193,7 @@ def test_what_the_child_refuses_is_said(monkeypatch: pytest.MonkeyPatch, runs_di
     def refuse(*_: Any, **__: Any) -> None:
         raise ConfigError("question: is empty; type a problem")
 
-    written_decode(runs_dir)
+    with_roles(runs_dir)
     monkeypatch.setattr(live_cards, "shared", lambda: SimpleNamespace(ask=refuse))
     assert "question:" in words(press(open_page("playground", tab="decode"), "Decode"))
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
+from dynlora.kinds.decode import DecodeSettings
 from dynlora.store.decodes import DRAFT, TARGET, Step
 from dynlora.store.kinds import DECODE
 from dynlora.store.meta import count, finite, short_text, table
@@ -30,15 +31,30 @@ ASKED = "decode-live"
 
 def can_try() -> bool:
     """Say whether there is a decode whose roles can be asked."""
-    return not list_all((DECODE,)).empty
+    return not _able().empty
+
+
+def _able() -> pd.DataFrame:
+    """Return the decodes whose draft, target and reward are there; those of most samples are not kept."""
+    runs = list_all((DECODE,))
+    return runs[[_has_roles(str(folder)) for folder in runs["folder"]]]
+
+
+@st.cache_data(max_entries=500, ttl=60, show_spinner=False)
+def _has_roles(folder: str) -> bool:
+    try:
+        DecodeSettings.of_run(Path(folder)).check(Path(folder).parent)
+    except DynloraError:
+        return False
+    return True
 
 
 def live_tab() -> None:
     """Draw the tab: whose roles, the problem, the threshold, and the steps as they are written."""
-    runs = list_all((DECODE,))
+    runs = _able()
     titled("Playground: decode", "Type a problem and watch who writes each step.")
     if runs.empty:
-        note(text.WHAT)
+        note(f"{text.WHAT} No decode here has its draft, target and reward at hand.")
         link("pages/decode.py", "Start a decode")
         return
     words = run_labels(runs)
