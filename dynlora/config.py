@@ -22,6 +22,12 @@ from dynlora.renamed_settings import accept_old_names
 TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
 """Every task, and whether its labels are classes; None: the data says so."""
 
+
+def classifies(task: str | None) -> bool:
+    """Say whether the labels of a task are classes."""
+    return TASKS.get(task or "") is True
+
+
 GENERATIVE = ("causal_lm",)
 """Tasks that learn to write texts; they need no labels."""
 

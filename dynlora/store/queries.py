@@ -15,7 +15,7 @@ import pandas as pd
 
 from dynlora.store.catalogue import run_rows
 from dynlora.store.decodes import read_decode
-from dynlora.store.kinds import TRAIN
+from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.recycles import read_recycle
 from dynlora.store.rows import FloatArray, IntArray, SignalRow
@@ -23,8 +23,8 @@ from dynlora.store.summary import run_summary
 
 __all__ = [
     "HeatMap", "events_frame", "examples_frame", "gates_by_group", "groups_frame", "heatmap", "list_runs", "logs_frame",
-    "modules_frame", "probe_gates", "rank_moves", "read_decode", "read_recycle", "run_summary", "scalars_frame",
-    "signal_at", "signal_frame", "signal_long_frame", "system_frame", "version_key",
+    "modules_frame", "probe_gates", "rank_moves", "read_decode", "read_recycle", "run_kind", "run_summary",
+    "scalars_frame", "signal_at", "signal_frame", "signal_long_frame", "system_frame", "version_key",
 ]  # fmt: skip
 
 Folder = str | os.PathLike[str]
@@ -66,6 +66,12 @@ def list_runs(runs_dirs: Folder | Iterable[Folder], kinds: Collection[str] | Non
     """
     rows = [row for row in run_rows(runs_dirs) if kinds is None or row["kind"] in kinds]
     return pd.DataFrame(rows, columns=list(RUN_COLUMNS)).astype({"seed": "Int64", "step": "Int64"})
+
+
+def run_kind(folder: Folder) -> str:
+    """Return what a run folder holds, see `kinds.KINDS`."""
+    with RunReader(folder) as reader:
+        return kind_of(reader.meta(("kind",)))
 
 
 def version_key(folder: Folder) -> tuple[int, int, str, int]:

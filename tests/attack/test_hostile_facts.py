@@ -97,7 +97,7 @@ def test_no_value_of_one_run_hides_the_others(crowded: Path) -> None:
     assert {name for name, row in rows.items() if row["status"] == "corrupt"} == {
         f"status-{number}" for number in range(len(STATUS))
     }
-    frame = queries.list_runs(crowded)
+    frame = queries.list_runs(crowded, None)
     assert len(runs_table.runs_table(frame)) == len(rows)
     assert json.loads(runs_table.export_json(frame))
     for args in (["runs"], ["runs", "--json"]):

@@ -211,7 +211,10 @@ def _lead_to_its_page(kind: str) -> None:
     chosen, problem = _opened(st.query_params.get("run") or "")
     if chosen is None or problem is not None:
         return
-    found = queries.run_summary(chosen.folder)["kind"]
+    try:
+        found = queries.run_kind(chosen.folder)
+    except (DynloraError, OSError):  # the page itself says what is wrong with it
+        return
     if found == kind:
         return
     if found not in PAGES:
