@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def test_a_model_of_the_first_block_is_that_block_with_the_last_norm_and_the_hea
     values = lm_values(save_tiny_lm(tmp_path / "model", architecture), problems, model__layers=1)
     small = load_inputs(parse_config(values)).base.model.eval()
     whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
-    blocks = whole.base_model.h if architecture == "gpt2" else whole.base_model.layers
+    blocks: Any = whole.base_model.h if architecture == "gpt2" else whole.base_model.layers
     del blocks[1]
     whole.config.num_hidden_layers = 1
     ids = torch.tensor([[5, 9, 40, 7]])
@@ -114,9 +115,9 @@ def test_more_blocks_than_there_are_is_one_sentence(layers: int, words: str, pro
 
 
 def test_an_encoder_with_a_decoder_has_no_first_blocks(tmp_path: Path, problems: Path) -> None:
-    config = transformers.T5Config(
-        vocab_size=259, d_model=32, d_ff=48, num_layers=2, num_heads=2, d_kv=16, decoder_start_token_id=1
-    )
+    sizes: dict[str, Any] = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 2, "d_kv": 16,
+                             "decoder_start_token_id": 1}  # fmt: skip
+    config = transformers.T5Config(vocab_size=259, **sizes)
     folder = save_tiny_lm(tmp_path / "model")
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
     with pytest.raises(ConfigError, match=r"model\.layers=1: model is not one stack of blocks \(t5\)"):

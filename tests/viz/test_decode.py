@@ -11,6 +11,7 @@ from dynlora.store.writer import RunWriter
 from dynlora.viz.decode import figures, model, steps_view, text
 from dynlora.viz.kit import theme
 from tests.viz.decodes import POINTS, solution, written_decode
+from tests.viz.drawn import traces_of
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_rejected_steps_are_counted_with_the_text_that_was_rejected(found: Decod
     assert rejected["text"].tolist() == ["#### 99", "#### 99"]
     assert text.rewards(frame, found.points[0]).startswith("6 of 8 judged steps were accepted at threshold 0.5.")
     drawn = figures.rewards(frame, found.points[0], theme.LIGHT)
-    assert [trace.marker.symbol for trace in drawn.data] == ["circle", "x"]
+    assert [trace.marker.symbol for trace in traces_of(drawn)] == ["circle", "x"]
 
 
 def test_tokens_add_up_and_the_target_comes_first(found: Decode) -> None:
@@ -142,11 +143,11 @@ def test_nested_ranks_are_a_curve_that_claims_no_speed(tmp_path: Path) -> None:
     frame = model.nested_frame(read_decode(written_decode(tmp_path, nested_ranks=ranks)))
     assert frame["rank"].tolist() == [1, 4]
     assert "a smaller adapter on all layers makes no token cheaper" in text.nested(frame)
-    assert figures.nested(frame, theme.LIGHT).data[0].y.tolist() == [0.6, 0.9]
+    assert traces_of(figures.nested(frame, theme.LIGHT))[0].y.tolist() == [0.6, 0.9]
 
 
 def test_the_frontier_rings_the_chosen_point_and_names_each_rule(found: Decode) -> None:
     drawn = figures.frontier(model.by_point(found), "flops", "threshold=0.9", theme.LIGHT)
-    named = [trace.name for trace in drawn.data if trace.showlegend is not False]
+    named = [trace.name for trace in traces_of(drawn) if trace.showlegend is not False]
     assert set(named) == {"Threshold", "Constant (control)", "Draft alone", "Target alone"}
-    assert list(drawn.data[-1].x) == [80]
+    assert list(traces_of(drawn)[-1].x) == [80]

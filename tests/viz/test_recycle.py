@@ -12,6 +12,7 @@ from dynlora.store.recycles import read_recycle
 from dynlora.viz.few_shot import support
 from dynlora.viz.kit import theme
 from dynlora.viz.recycle import figures, model, text, words_view
+from tests.viz.drawn import traces_of
 from tests.viz.recycles import RESULTS, interval, written_recycle
 
 
@@ -62,7 +63,7 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
     assert frame["name"].tolist()[:3] == ["Meta-LoRA", "Base model", "Meta-LoRA on noise (control)"]
     assert "1-shot: highest for Meta-LoRA, 75.0 %" in text.accuracy(frame)
     drawn = figures.accuracy(frame, theme.LIGHT)
-    assert [list(trace.x) for trace in drawn.data] == [[0.75, 0.7, 0.6], [0.8, 0.8, 0.7]]
+    assert [list(trace.x) for trace in traces_of(drawn)] == [[0.75, 0.7, 0.6], [0.8, 0.8, 0.7]]
 
 
 def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
     assert frame["step"].tolist() == [5, 6, 7, 8]
     assert frame["high"].max() <= 1.0
     assert (frame["low"] <= frame["mean"]).all()
-    assert len(figures.episodes(frame, theme.DARK).data) == 3
+    assert len(traces_of(figures.episodes(frame, theme.DARK))) == 3
 
 
 def test_words_are_escaped(tmp_path: Path) -> None:
