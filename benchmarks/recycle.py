@@ -102,7 +102,7 @@ class Setting:
     test_episodes: int = 600
     pooling: str = "mean"
     lr: float = 1e-3
-    moments: float = 0.1
+    moments: float = 1.0
     seeds: int = 2
 
 

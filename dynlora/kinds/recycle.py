@@ -44,7 +44,7 @@ class RecycleSettings(KindSettings):
     start: Literal["text", "words", "noise"] = Field(
         "words", description="What the inversion starts from: random words, pieces of public text, or noise."
     )
-    moments: float = Field(0.1, ge=0, le=1e6, description="Weight of the distance to hidden moments of public text.")
+    moments: float = Field(1.0, ge=0, le=1e6, description="Weight of the distance to hidden moments of public text.")
     table: float = Field(0.05, ge=0, le=1e6, description="Weight of the distance to the nearest word embeddings.")
     pooling: Literal["auto", "mean", "last"] = Field(
         "auto", description="Features: the mean over the tokens or the last token; auto: mean."
