@@ -23,11 +23,6 @@ TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regre
 """Every task, and whether its labels are classes; None: the data says so."""
 
 
-def classifies(task: str | None) -> bool:
-    """Say whether the labels of a task are classes."""
-    return TASKS.get(task or "") is True
-
-
 GENERATIVE = ("causal_lm",)
 """Tasks that learn to write texts; they need no labels."""
 

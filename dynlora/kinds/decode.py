@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from dynlora.config import GENERATIVE, Name, classifies
+from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.settings import KindSettings
@@ -95,7 +95,7 @@ class DecodeSettings(KindSettings):
         if self.reward in REWARDS:
             return None
         found = named_run("reward", self.reward, runs_dir)
-        if not classifies(found.task):
+        if not found.classifies:
             raise ConfigError(
                 f"reward {found.id}: learned {found.task or 'an unknown task'}; give a run that classifies steps as "
                 f"right or wrong, or one of {', '.join(get_args(Reward))}"

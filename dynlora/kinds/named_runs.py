@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynlora.config import TASKS
 from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.meta import config, text
@@ -44,6 +45,11 @@ class NamedRun:
     def task(self) -> str | None:
         """Name of its task; None where none is known."""
         return text(self.meta.get("task"))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its labels are classes."""
+        return TASKS.get(self.task or "") is True
 
     @property
     def config(self) -> dict[str, Any]:

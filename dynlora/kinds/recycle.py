@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dynlora.config import GENERATIVE, Name, classifies
+from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.settings import KindSettings
@@ -154,7 +154,7 @@ def check_teacher(run: NamedRun) -> None:
         raise ConfigError(
             f"teacher {run.id}: writes texts, and its samples would be distilled, not recycled; give runs that classify"
         )
-    if not classifies(run.task):
+    if not run.classifies:
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")
     if len(classes_of(run)) < 2:
         raise ConfigError(f"teacher {run.id}: knows {len(classes_of(run))} class; give a run with two classes or more")
