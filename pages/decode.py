@@ -26,7 +26,7 @@ def show_decode() -> None:
     """Draw everything; again and again while problems are solved."""
     with frame.guarded(), cached_queries.one_refresh():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
-        found = decode_cards.read(run.folder)
+        found = decode_cards.read(run.folder, is_active=IS_ACTIVE)
         cards.titled(f"Decode: {summary['name']}", text.about(found))
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="decode-head"):
             cards.badge(summary["status"])

@@ -78,11 +78,11 @@ def test_tokens_add_up_and_the_target_comes_first(found: Decode) -> None:
     )
 
 
-def test_reliability_bins_kept_steps_by_reward(found: Decode) -> None:
-    frame = model.reliability(found)
-    assert frame["steps"].tolist() == [18]
-    assert frame["right"].iloc[0] == (5 + 5 + 2) / 18
+def test_reliability_counts_each_solution_of_a_point_once_per_bin(found: Decode) -> None:
+    frame = model.reliability(found, "threshold=0.5")
+    assert (frame["steps"].tolist(), frame["solutions"].tolist(), frame["right"].tolist()) == ([6], [4], [0.75])
     assert "cannot be compared" in text.reliability(frame)
+    assert model.reliability(found, "target").empty
 
 
 def test_a_solution_is_drawn_step_by_step_and_nothing_of_it_is_markup(found: Decode) -> None:

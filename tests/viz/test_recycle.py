@@ -21,7 +21,10 @@ def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp
     assert text.headline(found) == (
         "The meta-LoRA beats the base model at 1 example per class: +5.0 points (95 % CI +4.0 to +6.0)."
     )
-    assert text.basis(found) == "Paired over 200 episodes of 6 classes, 3 ways. No teacher knows these classes."
+    assert (
+        text.basis(found)
+        == "Paired over 200 episodes of 6 classes, 3 ways. The test is a file that was given; it was not compared with the teachers' data."
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,13 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
     assert "1-shot: highest for Meta-LoRA, 75.0 %" in text.accuracy(frame)
     drawn = figures.accuracy(frame, theme.LIGHT)
     assert [list(trace.x) for trace in traces_of(drawn)] == [[0.75, 0.7, 0.6], [0.8, 0.8, 0.7]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 12])
+def test_any_number_of_shots_has_panels(count: int, tmp_path: Path) -> None:
+    many = {str(shots): interval(0.5) for shots in range(1, count + 1)}
+    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
+    assert len(traces_of(figures.accuracy(model.accuracy_frame(found.accuracy), theme.LIGHT))) == count
 
 
 def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:

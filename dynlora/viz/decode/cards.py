@@ -32,13 +32,13 @@ class Shown:
     point: Point
 
 
-def read(folder: Path) -> Decode:
-    """Return what a decode recorded, read again only when it has something new.
+def read(folder: Path, *, is_active: bool) -> Decode:
+    """Return what a decode recorded; that of one that has ended is kept, one at work has something new each time.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    return cached_queries.ask(queries.read_decode, folder)
+    return queries.read_decode(folder) if is_active else cached_queries.ask(queries.read_decode, folder)
 
 
 def choose_point(found: Decode) -> Shown | None:
@@ -96,7 +96,7 @@ def evidence(shown: Shown) -> None:
     frontier_card(shown)
     left, right = st.columns(2)
     with left:
-        reliability_card(shown.found)
+        reliability_card(shown)
     with right:
         nested_card(shown.found)
 
@@ -132,10 +132,10 @@ def frontier_card(shown: Shown) -> None:
         chart(figure, text.frontier(known, cost), results.drop(columns="key"), "frontier")
 
 
-def reliability_card(found: Decode) -> None:
+def reliability_card(shown: Shown) -> None:
     """Draw whether a high reward goes with a right answer."""
     with card("Is the reward a reward?", "reliability", "Right final answers by the reward of kept steps"):
-        frame = model.reliability(found)
+        frame = model.reliability(shown.found, shown.point.key)
         if frame.empty:
             note(text.reliability(frame))
             return

@@ -117,12 +117,12 @@ def reliability(table: pd.DataFrame, colours: Palette) -> go.Figure:
     middle = (table["from"] + table["to"]) / 2
     drawn.add_bar(
         x=middle, y=table["right"], width=0.9 * (table["to"] - table["from"]),
-        marker={"color": theme.faded(colours.accent, 0.75)}, text=[f"{int(n):,}" for n in table["steps"]],
+        marker={"color": theme.faded(colours.accent, 0.75)}, text=[f"{int(n):,}" for n in table["solutions"]],
         textposition="inside", insidetextanchor="start", textfont={"color": colours.panel},
         error_y=_interval(table["right"], table, colours.text),
-        customdata=table[["from", "to", "steps"]],
+        customdata=table[["from", "to", "solutions", "steps"]],
         hovertemplate="Reward %{customdata[0]:.2f} to %{customdata[1]:.2f}<br>right: %{y:.1%} of %{customdata[2]:,} "
-        "steps<extra></extra>",
+        "solutions (%{customdata[3]:,} steps)<extra></extra>",
     )  # fmt: skip
     drawn.update_xaxes(title_text="Reward of a kept step")
     drawn.update_yaxes(title_text="Final answer right", tickformat=".0%", range=[0, 1.05])

@@ -188,28 +188,30 @@ def tokens_frame(found: Decode, key: str) -> pd.DataFrame:
     return frame.sort_values(["target", "draft discarded", "problem"], ascending=[False, False, True])
 
 
-def reliability(found: Decode) -> pd.DataFrame:
-    """Return, by bin of a step's reward, the share of right final answers: columns from, to, steps, right, low, high.
+def reliability(found: Decode, key: str) -> pd.DataFrame:
+    """Return, by bin of a step's reward, the fraction of right final answers of a point.
 
-    Only steps that were kept count: what became of a rejected step is not known. A solution counts once per step.
+    Columns: from, to, steps, solutions, right, low, high. Only steps that were kept count: what became of a rejected
+    step is not known. A solution counts once in a bin, since its steps share one answer.
     """
     pairs = [
-        (step.reward, one.right)
-        for one in found.solutions
+        (step.reward, one.problem, one.right)
+        for one in solutions_of(found, key)
         for step in one.steps
         if step.reward is not None and step.accepted and one.right is not None
     ]
-    rows = []
+    rows: list[dict[str, float]] = []
     if pairs:
-        rewards, right = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], bool)
+        rewards = np.array([pair[0] for pair in pairs])
         edges = np.linspace(min(0.0, float(rewards.min())), max(1.0, float(rewards.max())), BINS + 1)
         places = np.clip(np.searchsorted(edges, rewards, side="right") - 1, 0, BINS - 1)
         for place in np.unique(places):
-            inside = right[places == place]
-            low, high = share_interval(int(inside.sum()), len(inside))
-            rows.append({"from": edges[place], "to": edges[place + 1], "steps": len(inside),
-                         "right": float(inside.mean()), "low": low, "high": high})  # fmt: skip
-    return pd.DataFrame(rows, columns=["from", "to", "steps", "right", "low", "high"])
+            inside = [pairs[index] for index in np.flatnonzero(places == place)]
+            right = {problem: bool(answer) for _, problem, answer in inside}
+            low, high = share_interval(sum(right.values()), len(right))
+            rows.append({"from": edges[place], "to": edges[place + 1], "steps": len(inside), "solutions": len(right),
+                         "right": sum(right.values()) / len(right), "low": low, "high": high})  # fmt: skip
+    return pd.DataFrame(rows, columns=["from", "to", "steps", "solutions", "right", "low", "high"])
 
 
 def nested_frame(found: Decode) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def frontier(table: pd.DataFrame, cost: str) -> str:
     prefill = {
         "flops": " Reading accepted text (prefill) is not counted here; choose FLOPs with prefill for the whole.",
         "flops_with_prefill": " Reading accepted text (prefill) is counted: with it the target's savings shrink.",
-        "seconds": " Seconds of this machine, one problem at a time.",
+        "seconds": " Seconds of this machine, one problem at a time. What an earlier point had computed counts as then.",
     }[cost]
     return f"Accuracy with 95 % CI against cost per problem, at least {plural(n, 'problem')} each.{prefill}"
 
@@ -135,14 +135,14 @@ def frontier(table: pd.DataFrame, cost: str) -> str:
 def reliability(table: pd.DataFrame) -> str:
     """Return the caption of the reward's reliability."""
     if table.empty:
-        return "No accepted step was judged yet."
+        return "No accepted step was judged at this point."
     first, last = table.iloc[0], table.iloc[-1]
     if len(table) < 2:
         return f"All {int(first['steps']):,} kept steps have rewards of one bin, so they cannot be compared."
     return (
         f"Fraction of right final answers by the reward of kept steps: {percent(first['right'], 0)} in the lowest bin "
-        f"({int(first['steps']):,} steps), {percent(last['right'], 0)} in the highest ({int(last['steps']):,}). A flat "
-        "line means that the reward says nothing about the answer."
+        f"({int(first['solutions']):,} solutions), {percent(last['right'], 0)} in the highest "
+        f"({int(last['solutions']):,}). A flat line means that the reward says nothing about the answer."
     )
 
 

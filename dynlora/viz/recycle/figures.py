@@ -81,7 +81,9 @@ def accuracy(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the few-shot accuracy of each method with its interval, a panel per number of shots."""
     shots = sorted(frame["shots"].unique())
     names = list(dict.fromkeys(frame["name"]))[::-1]
-    drawn = make_subplots(rows=len(shots), cols=1, vertical_spacing=0.16 / len(shots) + 0.1)
+    drawn = make_subplots(
+        rows=len(shots), cols=1, vertical_spacing=min(0.16 / len(shots) + 0.1, 0.9 / max(1, len(shots) - 1))
+    )
     drawn.update_layout(theme.figure(colours, (90 + 26 * len(names)) * len(shots), left=150).layout)
     for place, number in enumerate(shots, 1):
         part = frame[frame["shots"] == number]

@@ -49,7 +49,7 @@ def recycle_form(*, is_open: bool) -> None:
 
 
 @st.cache_data(max_entries=500, ttl=600, show_spinner=False)
-def _teacher(source: str, _status: str) -> tuple[str, int, str]:
+def _teacher(source: str, status: str) -> tuple[str, int, str]:
     """Return (base model, classes, why it cannot teach) of a run; the last is empty for one that can."""
     try:
         found = named_run("teacher", source, Path(source).parent)
