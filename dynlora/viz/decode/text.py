@@ -127,7 +127,7 @@ def frontier(table: pd.DataFrame, cost: str) -> str:
     prefill = {
         "flops": " Reading accepted text (prefill) is not counted here; choose FLOPs with prefill for the whole.",
         "flops_with_prefill": " Reading accepted text (prefill) is counted: with it the target's savings shrink.",
-        "seconds": " Seconds of this machine, one problem at a time. What an earlier point had computed counts as then.",
+        "seconds": " Seconds of this machine, one problem at a time. What an earlier point computed counts as then.",
     }[cost]
     return f"Accuracy with 95 % CI against cost per problem, at least {plural(n, 'problem')} each.{prefill}"
 
