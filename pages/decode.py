@@ -36,7 +36,7 @@ def show_decode() -> None:
         place = st.container()
         shown = decode_cards.choose_point(found)
         with place:
-            decode_cards.conclusion_card(found, shown.point if shown else None, run.id)
+            decode_cards.conclusion_card(found, shown.point if shown else None, run)
         if shown is None:
             cards.note("The first solved problem appears here.")
             return

@@ -159,7 +159,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
 
 def with_roles(runs_dir: Path) -> Path:
     """Write a decode whose draft and target are there."""
-    live_cards._has_roles.clear()
+    live_cards.has_roles.clear()
     writer, folder = trained(runs_dir), written_decode(runs_dir)
     (folder / "config.yaml").write_text(DecodeSettings.of(draft=writer, target=writer).to_yaml(), "utf-8")
     return folder
@@ -167,7 +167,7 @@ def with_roles(runs_dir: Path) -> Path:
 
 def test_a_decode_without_its_roles_cannot_be_tried(runs_dir: Path) -> None:
     written_decode(runs_dir)
-    live_cards._has_roles.clear()
+    live_cards.has_roles.clear()
     assert not live_cards.can_try()
     assert "No decode here has its draft, target and reward at hand" in words(open_page("playground", tab="decode"))
 

@@ -11,11 +11,12 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.store.decodes import Decode, Point, Solution
 from dynlora.viz.decode import figures, model, steps_view, text
+from dynlora.viz.decode.live_cards import has_roles
 from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, table
 from dynlora.viz.ui.conclusion import conclusion
-from dynlora.viz.ui.run_picker import link
+from dynlora.viz.ui.run_picker import Chosen, link
 from dynlora.viz.ui.url_state import choose, segmented
 
 
@@ -55,10 +56,11 @@ def choose_point(found: Decode) -> Shown | None:
     return Shown(found, points[key])
 
 
-def conclusion_card(found: Decode, point: Point | None, run_id: str) -> None:
+def conclusion_card(found: Decode, point: Point | None, run: Chosen) -> None:
     """Draw the result, what it rests on, and where to try it."""
     with conclusion(text.headline(found, point), text.basis(found, point)):
-        link("pages/playground.py", "Try a problem of your own", tab="decode", decode=run_id)
+        if has_roles(str(run.folder)):
+            link("pages/playground.py", "Try a problem of your own", tab="decode", decode=run.id)
         results = model.by_point(found)
         if len(results):
             table(results.drop(columns="key"), "decode-results")

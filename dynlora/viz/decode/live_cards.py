@@ -37,11 +37,12 @@ def can_try() -> bool:
 def _able() -> pd.DataFrame:
     """Return the decodes whose draft, target and reward are there; those of most samples are not kept."""
     runs = list_all((DECODE,))
-    return runs[[_has_roles(str(folder)) for folder in runs["folder"]]]
+    return runs[[has_roles(str(folder)) for folder in runs["folder"]]]
 
 
 @st.cache_data(max_entries=500, ttl=60, show_spinner=False)
-def _has_roles(folder: str) -> bool:
+def has_roles(folder: str) -> bool:
+    """Say whether the runs that a decode names are still there."""
     try:
         DecodeSettings.of_run(Path(folder)).check(Path(folder).parent)
     except DynloraError:

@@ -148,7 +148,8 @@ def reliability(table: pd.DataFrame) -> str:
 
 def nested(frame: pd.DataFrame) -> str:
     """Return the caption of the agreement against rank."""
-    first = frame.iloc[0]
+    kept = frame[frame["rank"] > 0]
+    first = (kept if len(kept) else frame).iloc[0]
     return (
         f"At rank {int(first['rank'])} the adapter chooses the whole adapter's token in "
         f"{percent(first['agreement'])} of cases. This is a diagnosis: a smaller adapter on all layers makes no "
