@@ -49,7 +49,7 @@ RULES: dict[str, str] = {
     "strategies/*": f"{_METHOD} engine/evaluation tasks",
     "training": "assets config config_files errors peft_adapter renamed_settings safe_files store jobs tasks engine "
     "engine/* strategies",
-    "inference": "assets config config_files data_files errors peft_adapter safe_files store jobs tasks engine "
+    "inference": "assets config config_files data_files errors kinds peft_adapter safe_files store jobs tasks engine "
     "engine/* strategies training",
     "decoding": "assets config config_files errors kinds safe_files store jobs tasks engine engine/* strategies "
     "training inference",
