@@ -15,11 +15,15 @@ HIDDEN = "***"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]*")
-_USER = re.compile(r"[^:/@?#]*:(?!\d{1,5}(?:/|$))[^@]*@")
-"""User and password as SQLAlchemy reads them: a password may hold '/', '?' and '#'. A port is no password."""
+_USER = re.compile(r"[^:/@?#]*:(?!\d{1,5}(?:/|$))[^@]*@(?:[^/?#]*@)?")
+"""User and password as SQLAlchemy reads them: a password may hold '/', '?' and '#'. A port is no password.
+
+A password may also hold an '@' that should have been written %40: the host begins after the last one before a path.
+"""
 
 _SHORTEST = 4
-"""Characters of a value of a query that is taken out wherever a text has it: a shorter one would blot out words."""
+"""Characters of a value of a query, or of a part of a password between two '@', that is taken out wherever a text has
+it: a shorter one would blot out words."""
 
 
 def is_url(text: object) -> bool:
@@ -54,8 +58,10 @@ def secrets_of(address: str | os.PathLike[str]) -> list[str]:
     end = _end_of_user(rest)
     login = (rest[:end] or re.split("[/?#]", rest)[0]).rpartition("@")[0]
     query = re.split("[?#]", rest[end:], maxsplit=1)[1:]
-    values = (part.partition("=")[2] for text in query for part in re.split("[&#?]", text))
-    parts = {login, login.partition(":")[2], *query, *(value for value in values if len(value) >= _SHORTEST)}
+    password = login.partition(":")[2]
+    values = [part.partition("=")[2] for text in query for part in re.split("[&#?]", text)]
+    values += password.split("@")  # a library that ends the password at the first takes the rest for the host
+    parts = {login, password, *query, *(value for value in values if len(value) >= _SHORTEST)}
     found = {form for part in parts for form in (part, unquote(part)) if form}
     return sorted(found, key=len, reverse=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def speculate(
     values = [threshold] if isinstance(threshold, int | float) else list(threshold)
     parsed = DecodeSettings.parse({
         "draft": _place(draft), "target": _place(target), "accept": accept, "values": values,
-        "reward": OWN if function is not None else _place(reward), "data": None if data is None else str(data),
+        "reward": OWN if function is not None else _place(reward), "data": None if data is None else _data(data),
         **settings,
     })  # fmt: skip
     outcome = decode(parsed, Path(runs_dir), progress=progress, function=function)
@@ -87,5 +88,16 @@ def speculate(
 
 
 def _place(run: Any) -> str:
-    """Return the id or the folder of a run."""
-    return str(run.folder if isinstance(run, Run) else run)
+    """Return a run's folder as an absolute path, from wherever the decode continues; an id or a name as it is."""
+    place = run.folder if isinstance(run, Run) else run
+    is_name = isinstance(place, str) and place == Path(place).name
+    return str(place) if is_name or not Path(place).expanduser().is_dir() else _absolute(place)
+
+
+def _data(data: str | Path) -> str:
+    """Return a file or folder of data as an absolute path; the name of built-in data or a hub id as it is."""
+    return _absolute(data) if Path(data).expanduser().exists() else str(data)
+
+
+def _absolute(path: str | Path) -> str:
+    return os.path.abspath(Path(path).expanduser())

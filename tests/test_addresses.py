@@ -21,6 +21,8 @@ SHOWN = {
     "hf://datasets/me/runs@main/a": "hf://datasets/me/runs@main/a",
     "postgresql+psycopg2://me:a/b?c#d@host:5432/mlflow": "postgresql+psycopg2://host:5432/mlflow",
     "mysql://me:p%40ss@host/db": "mysql://host/db",
+    "mysql://me:p@ss@host/db": "mysql://host/db",
+    "s3://key:hunter2@bucket/runs@main": "s3://bucket/runs@main",
     "sqlite:////home/me/mlflow.db": "sqlite:////home/me/mlflow.db",
     "/home/me/runs?a@b": "/home/me/runs?a@b",
     "runs": "runs",
@@ -56,3 +58,10 @@ def test_a_value_of_a_query_is_taken_out_where_it_is_alone() -> None:
     address = "https://host/runs?sig=s3cr3t%2Fvalue&v=1"
     assert hidden("sig s3cr3t/value of s3cr3t%2Fvalue is old: 1 try", address) == "sig *** of *** is old: 1 try"
     assert secrets_of("/a/path?x=secret") == []
+
+
+def test_a_password_with_an_unescaped_at_is_hidden_whole_and_in_parts() -> None:
+    address = "postgresql://u:secret@word99@host/db"
+    assert hidden("auth failed for password secret@word99", address) == "auth failed for password ***"
+    assert hidden(f"no host word99@host in {address}", address) == "no host ***@host in postgresql://host/db"
+    assert hidden(f"at {address}") == "at postgresql://host/db"

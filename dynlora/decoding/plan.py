@@ -13,6 +13,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.decoding.points import plain, points_of
 from dynlora.decoding.problems import Problem, problems_of
 from dynlora.decoding.roles import Judge, cast_of
+from dynlora.decoding.saved import roles_saved
 from dynlora.decoding.solve import DRAFT, TARGET, Cast, Limits, Point
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
@@ -86,6 +87,7 @@ def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> P
             "reward": {"kind": settings.reward if settings.reward in REWARDS else "classifier",
                        "run": None if judge is None else judge.id, "name": None if judge is None else judge.name},
         },
+        "roles_saved": roles_saved({DRAFT: draft, TARGET: target, "reward": judge}),
         "data": config.data.source,
         "digest": data.digest,
         "split": "validation",
@@ -98,7 +100,10 @@ def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> P
 
 
 def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
-    """Return the target's settings with the data of the decode: all its held-out rows."""
+    """Return the target's settings with the data of the decode: all its held-out rows.
+
+    The seed is the target's: it says which rows of a file were held out of its training.
+    """
     values = dict(target.config)
     data = section(values, "data")
     if settings.data is not None:
@@ -106,7 +111,8 @@ def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
         source = "path" if Path(settings.data).expanduser().exists() else "name"
         known = settings.data in assets.DATASETS
         data = {source: settings.data, "task": "causal_lm", **({} if known else keep)}
-    return parse_config({"seed": settings.seed, "model": values.get("model"), "data": {**data, "max_eval": None}})
+    seed = whole(values.get("seed")) or 0
+    return parse_config({"seed": seed, "model": values.get("model"), "data": {**data, "max_eval": None}})
 
 
 def _usual_step(config: RunConfig) -> str:

@@ -54,7 +54,7 @@ def _number(text: str, part: str) -> float:
 
 
 def points_of(accept: str, values: Sequence[float], control: Sequence[float], *, ends: bool) -> list[Point]:
-    """Return the points of a decode.
+    """Return the points of a decode, each key once.
 
     Args:
         accept: the rule.
@@ -69,7 +69,10 @@ def points_of(accept: str, values: Sequence[float], control: Sequence[float], *,
     for point in points:
         Acceptance(point.accept, point.value or 0.0)
     alone = [Point(TARGET), Point(DRAFT)] if ends else []
-    return list(dict.fromkeys([*alone, *points]))
+    found: dict[str, Point] = {}
+    for point in dict.fromkeys([*alone, *points]):
+        found.setdefault(point.key, point)  # records know a point by its key, which has six digits of the value
+    return list(found.values())
 
 
 def plain(value: float | None) -> Any:

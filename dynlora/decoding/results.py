@@ -101,30 +101,39 @@ def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] 
 
 
 def _good(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the points that are as accurate as the target alone, the cheapest first."""
-    known = [row for row in document["points"] if (row.get("against_target") or {}).get("accuracy")]
+    """Return the points of the reward that are as accurate as the target alone, the cheapest first."""
+    known = [row for row in _of_reward(document) if (row.get("against_target") or {}).get("accuracy")]
     good = [row for row in known if row["against_target"]["accuracy"]["difference"] >= -WITHIN - 1e-9]
     return sorted(good, key=lambda row: row["against_target"]["flops"]["ratio"])
+
+
+def _of_reward(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the points that ask the reward: the control, which keeps by chance, is never what is recommended."""
+    return [row for row in document["points"] if row["accept"] != "constant"]
 
 
 def conclusion(document: Mapping[str, Any]) -> str:
     """Say in a sentence or two what a decode shows."""
     target, draft = document["target_alone"], document["draft_alone"]
-    if target is None or target["accuracy"] is None:
-        n = 0 if target is None else target["problems"]
-        return f"{n:,} problems were decoded; the data has no answers, so nothing is said of accuracy."
+    if target is None:
+        return "The target alone was not decoded, so nothing is compared; decode with ends."
+    if target["accuracy"] is None:
+        return f"{target['problems']:,} problems were decoded; the data has no answers, so nothing is said of accuracy."
     alone = f"the target alone is right on {target['accuracy']:.1%} of {target['problems']:,} problems"
     if draft is not None:
         alone += f", the draft alone on {draft['accuracy']:.1%}"
+    if not (asked := _of_reward(document)):
+        return f"No threshold was decoded: {alone}."
     if not (good := _good(document)):
         return f"No threshold is within 1 point of the target: {alone}."
     row = good[0]
     against = row["against_target"]
     gap, cost, whole = against["accuracy"], against["flops"], against["flops_with_prefill"]
+    chosen = f"; one of {len(asked)} thresholds was chosen on these problems" if len(asked) > 1 else ""
     return (
         f"At {row['key']} the accuracy is {row['accuracy']:.1%} ({_points(gap['difference'])} points, 95 % CI "
         f"{_points(gap['low'])} to {_points(gap['high'])}) at {cost['ratio']:.2f} of the target's decode FLOPs "
-        f"(95 % CI {cost['low']:.2f} to {cost['high']:.2f}), {whole['ratio']:.2f} with prefill; {alone}."
+        f"(95 % CI {cost['low']:.2f} to {cost['high']:.2f}), {whole['ratio']:.2f} with prefill; {alone}{chosen}."
     )
 
 
@@ -135,8 +144,12 @@ def _points(share: float) -> str:
 def advice(document: Mapping[str, Any]) -> str:
     """Say what to do next."""
     good = _good(document)
-    if document["target_alone"] is None or document["target_alone"]["accuracy"] is None:
+    if document["target_alone"] is None:
+        return "Decode again with ends=True: the points are compared with the target alone."
+    if document["target_alone"]["accuracy"] is None:
         return "Give data with a column of answers (data.answer)."
+    if not _of_reward(document):
+        return "Decode with a threshold too: the control is there to be compared with."
     if good and good[0]["against_target"]["flops"]["ratio"] < 1:
         return (
             f"Decode with {good[0]['key']}; compare with --accept constant at the same fraction of kept steps, to see "
@@ -160,9 +173,9 @@ def words(document: Mapping[str, Any]) -> str:
     lines = [document["conclusion"], "", f"{'point':18} {'accuracy':>8} {'kept':>6} {'FLOPs':>7} {'prefill':>8} "
              f"{'seconds':>8}  against the target alone (ratios)"]  # fmt: skip
     for row in rows:
-        against = row.get("against_target") or {}
+        against, alone = row.get("against_target") or {}, "1.00" if row["key"] == TARGET else "-"
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
         kept = "-" if row["accepted"] is None else f"{row['accepted']:.0%}"
-        costs = [f"{against[name]['ratio']:.2f}" if name in against else "1.00" for name in COSTS]
+        costs = [f"{against[name]['ratio']:.2f}" if name in against else alone for name in COSTS]
         lines.append(f"{row['key']:18} {accuracy:>8} {kept:>6} {costs[0]:>7} {costs[1]:>8} {costs[2]:>8}")
     return "\n".join([*lines, "", document["next"]])

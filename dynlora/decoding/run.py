@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dynlora.decoding.nested_ranks import nested_ranks
 from dynlora.decoding.plan import Plan, planned
 from dynlora.decoding.points import plain
 from dynlora.decoding.results import results, rows_of
+from dynlora.decoding.saved import changed_role
 from dynlora.decoding.solve import Point, payload, solve
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.errors import ConfigError
@@ -69,8 +70,8 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False) -> Outc
     if threads is not None and 0 < threads <= 1024:
         torch.set_num_threads(threads)
     known = planned(settings, folder.parent) if events else None  # refused before anything is touched
-    if known is not None and section(meta, "decode").get("digest") != known.meta["digest"]:
-        raise ConfigError(f"resume {folder.name}: its data has changed since it began; restore it, or start again")
+    if known is not None:
+        _check_unchanged(folder.name, section(meta, "decode"), known.meta)
     done = [event.payload for event in events]
     told = {row["key"] for row in rows_of(table(meta.get(RESULTS)))}
 
@@ -78,6 +79,20 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False) -> Outc
         return _decoded(known or planned(settings, folder.parent), writer, stop, done, progress, told)
 
     return work_on(folder, events[-1].step if events else None, work)
+
+
+def _check_unchanged(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to continue with other data or other adapters than before.
+
+    Raises:
+        ConfigError: one sentence that says what has changed.
+    """
+    if before.get("digest") != now["digest"]:
+        raise ConfigError(f"resume {name}: its data has changed since it began; restore it, or start again")
+    if role := changed_role(section(before, "roles_saved"), now["roles_saved"]):
+        raise ConfigError(
+            f"resume {name}: the adapter of its {role} has changed since it began; restore it, or start again"
+        )
 
 
 def _decoded(

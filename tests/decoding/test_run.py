@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from dynlora.cli.kinds import resumed_other
 from dynlora.decoding import run as decoding
 from dynlora.decoding.rewards import ClassifierReward
 from dynlora.decoding.step_end import StepEnd
+from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.load import load_run
 from dynlora.jobs import kinds
@@ -261,13 +263,66 @@ def test_a_decode_whose_data_has_changed_does_not_continue(
     folder = decoding.decode(settings, runs_dir).folder
     with RunReader(folder) as reader:
         assert reader.meta()["decode"]["data"] == str(file)
+    _stopped(folder)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows * 11), "utf-8")
+    with pytest.raises(ConfigError, match="its data has changed"):
+        decoding.resume(folder)
+
+
+def _stopped(folder: Path) -> None:
+    """Let a decode look as if it had been stopped."""
     connection = sqlite3.connect(folder / "run.db")
     with connection:
         connection.execute("UPDATE status SET state = 'stopped'")
     connection.close()
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows * 11), "utf-8")
-    with pytest.raises(ConfigError, match="its data has changed"):
+
+
+@pytest.mark.parametrize("role", ["draft", "target", "reward"])
+def test_a_decode_whose_adapters_have_changed_does_not_continue(
+    role: str, runs: Runs, runs_dir: Path, tmp_path: Path
+) -> None:
+    ids = {"draft": runs.draft, "target": runs.target, "reward": runs.judge}
+    copied = {name: shutil.copytree(runs.folder / found, tmp_path / name / found) for name, found in ids.items()}
+    named = ("--draft", str(copied["draft"]), "--target", str(copied["target"]))
+    folder = decoding.decode(_settings(named, str(copied["reward"]), limit=1), runs_dir).folder
+    _stopped(folder)
+    _trained_further(copied[role] / "adapter")
+    with pytest.raises(ConfigError, match=f"resume {folder.name}: the adapter of its {role} has changed since"):
         decoding.resume(folder)
+    _forget_what_was_saved(folder)
+    assert decoding.resume(folder).state == "finished", "an earlier version recorded no adapters"
+
+
+def _trained_further(adapter: Path) -> None:
+    """Change a tensor of a saved adapter."""
+    state = read_checkpoint(adapter)
+    module = next(iter(state["adapters"]["modules"].values()))
+    module["lora_B"] = module["lora_B"] + 0.5
+    write_checkpoint(adapter, state)
+
+
+def _forget_what_was_saved(folder: Path) -> None:
+    """Leave of a decode what an earlier version recorded."""
+    with RunReader(folder) as reader:
+        plan = reader.meta()["decode"]
+    plan.pop("roles_saved")
+    connection = sqlite3.connect(folder / "run.db")
+    with connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'decode'", (json.dumps(plan),))
+    connection.close()
+
+
+def test_python_records_absolute_folders(
+    runs: Runs, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs.folder)
+    found = dynlora.speculate(
+        Path(runs.draft), f"./{runs.target}", f"../runs/{runs.judge}", data="../data", runs_dir=runs_dir,
+        progress=False, limit=1, step_string=STEP, new_tokens=4, threshold=[0.5],
+    )  # fmt: skip
+    settings = DecodeSettings.of_run(found.folder)
+    assert (settings.draft, settings.target) == (str(runs.folder / runs.draft), str(runs.folder / runs.target))
+    assert (settings.reward, settings.data) == (str(runs.folder / runs.judge), str(runs.data))
 
 
 def test_it_runs_from_the_queue(named: tuple[str, ...], runs_dir: Path) -> None:

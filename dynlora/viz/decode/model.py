@@ -209,8 +209,12 @@ def reliability(found: Decode, key: str) -> pd.DataFrame:
             inside = [pairs[index] for index in np.flatnonzero(places == place)]
             right = {problem: bool(answer) for _, problem, answer in inside}
             low, high = share_interval(sum(right.values()), len(right))
-            rows.append({"from": float(edges[place]), "to": float(edges[place + 1]), "steps": len(inside), "solutions": len(right),
-                         "right": sum(right.values()) / len(right), "low": low, "high": high})  # fmt: skip
+            rows.append(
+                {
+                    "from": float(edges[place]), "to": float(edges[place + 1]), "steps": len(inside),
+                    "solutions": len(right), "right": sum(right.values()) / len(right), "low": low, "high": high,
+                }
+            )  # fmt: skip
     return pd.DataFrame(rows, columns=["from", "to", "steps", "solutions", "right", "low", "high"])
 
 
