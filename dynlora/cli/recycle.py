@@ -24,6 +24,9 @@ from dynlora.store.kinds import RECYCLE
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
+UNCHECKED = "given with --test, not checked against the teachers' data"
+"""What is known of the classes of a file."""
+
 DEFAULTS = {name: field.default for name, field in RecycleSettings.model_fields.items()}
 
 
@@ -48,7 +51,7 @@ def _option(name: str, kind: Any, text: str) -> Any:
 @_option("lr", float, "Learning rate of the meta-LoRA.")
 @_option("seed", int, "Seed of every random draw.")
 @_option("test_episodes", int, "Episodes of the test.")
-@click.option("--test", type=click.Path(), default=None, help="File with columns text and label that nobody trained.")
+@click.option("--test", type=click.Path(), default=None, help="File of a new task, with columns text and label.")
 @click.option("--noise", is_flag=True, help="Also learn from inputs that were not inverted, as a control.")
 @click.option("--name", default=None, help="Display name of the run.")
 @click.option("--queue", is_flag=True, help="Put the run in the queue instead of working on it now.")
@@ -125,7 +128,7 @@ def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"next: dynlora fewshot {run_id} --support FILE --text TEXT"
     test = document.get("test") or {}
     if test:
-        kind = "classes that nobody trained" if test.get("is_new") else "classes that the teachers know"
+        kind = UNCHECKED if test.get("is_new") else "classes that the teachers know"
         yield f"{run_id}, {test['classes']} classes of {test['source']} ({kind}); mean accuracy (95 % CI over episodes)"
     for method, by_shots in accuracy.items():
         for shots, row in by_shots.items():

@@ -27,6 +27,7 @@ from dynlora.inference.client import MAX_QUESTION
 from dynlora.inference.load import PLACES
 from dynlora.inference.session import ROWS, Examined, checked_texts
 from dynlora.inference.streams import Streams
+from dynlora.kinds.decode import DecodeSettings
 from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
 
 MODELS = 2
@@ -76,7 +77,7 @@ class Answering:
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
     streams: Streams = field(default_factory=Streams)
-    live: tuple[tuple[str, int], Any] | None = None
+    live: tuple[tuple[object, ...], Any] | None = None
     meta: tuple[tuple[str, int], Any] | None = None
 
     def reply(self, line: str) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Answering:
         except DynloraError as error:
             return {"number": number, "ok": False, "error": str(error), "input": isinstance(error, ConfigError)}
         except (MemoryError, RuntimeError) as error:
-            self.examined.clear()
+            self.forget()
             if isinstance(error, MemoryError) or "memory" in str(error):
                 said = "the model needs more memory than is available; stop other runs, or use fewer examples"
             else:
@@ -99,6 +100,11 @@ class Answering:
         except (ValueError, KeyError, TypeError, OSError) as error:
             said = f"the request failed: {type(error).__name__}: {error}"
             return {"number": number, "ok": False, "error": said, "input": False}
+
+    def forget(self) -> None:
+        """Let every model go, and its memory with it."""
+        self.examined.clear()
+        self.live = self.meta = None
 
     def model(self, folder: str, which: str) -> Examined:
         """Return a run's model as it is now; where it has to be loaded, the one not used for longest makes room."""
@@ -114,7 +120,7 @@ class Answering:
         """Do one step of each stream, which somebody waits for; without any, measure the next of each ablation."""
         if self.streams.busy:
             if self.streams.advance():
-                self.examined.clear()
+                self.forget()
             return
         for job in self.jobs.values():
             if job.ended:
@@ -230,8 +236,8 @@ class Answering:
         return self.streams.begin(*compress.kept_sizes(Path(folder), which, Path(file), rows))
 
     def _decode(self, folder: str, question: str, threshold: float) -> Any:
-        """Solve a problem step by step with the roles of a decode; they are loaded once and kept."""
-        key = (folder, (Path(folder) / "config.yaml").stat().st_mtime_ns)
+        """Solve a problem step by step with the roles of a decode; they are kept until one is saved again."""
+        key = (folder, (Path(folder) / "config.yaml").stat().st_mtime_ns, *roles_saved_at(Path(folder)))
         if self.live is None or self.live[0] != key:
             self.live = None
             self.live = (key, import_module("dynlora.decoding.live").load_live(Path(folder)))
@@ -277,6 +283,17 @@ def saved_at(folder: Path, which: str) -> int:
         with suppress(OSError):
             found = max(found, (folder / place / "state.json").stat().st_mtime_ns)
     return found
+
+
+def roles_saved_at(folder: Path) -> list[int]:
+    """Return when the adapter of each role of a decode was last written, see `saved_at`.
+
+    Raises:
+        DynloraError: when a run cannot play its role.
+    """
+    settings = DecodeSettings.of_run(folder)
+    runs = (*settings.writers(folder.parent), settings.judge(folder.parent))
+    return [saved_at(run.folder, "last") for run in runs if run is not None]
 
 
 def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:

@@ -12,7 +12,7 @@ from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.settings import KindSettings
-from dynlora.store.meta import section, text
+from dynlora.store.meta import section, text, whole
 
 CLASSES_AT_ONCE = 6
 """Classes of a teacher that are inverted together: the published code takes 4, with 10 inputs each."""
@@ -31,7 +31,7 @@ class RecycleSettings(KindSettings):
     ways: int = Field(5, ge=2, le=100, description="Classes of an episode.")
     shots: tuple[int, ...] = Field((1, 5), min_length=1, max_length=10, description="Examples per class.")
     queries: int = Field(10, ge=1, le=100, description="Questions per class of an episode.")
-    episodes: int = Field(150, ge=0, le=1_000_000, description="Episodes that the meta-LoRA learns from.")
+    episodes: int = Field(150, ge=1, le=1_000_000, description="Episodes that the meta-LoRA learns from.")
     iterations: int = Field(40, ge=1, le=100_000, description="Steps of the inversion of up to 6 classes at a time.")
     inputs: int = Field(12, ge=2, le=1000, description="Synthetic inputs made per class.")
     tokens: int = Field(12, ge=4, le=512, description="Tokens of a synthetic input.")
@@ -102,7 +102,7 @@ class RecycleSettings(KindSettings):
     def check(self, runs_dir: Path) -> None:
         """Refuse teachers that are not there, have one class or other models, and too few classes together."""
         found = self.runs(runs_dir)
-        models = {base_of(run): run for run in found}
+        models = {blocks_of(run): run for run in found}
         if len(models) > 1:
             one, other = list(models)[:2]
             raise ConfigError(
@@ -134,6 +134,12 @@ class RecycleSettings(KindSettings):
 def base_of(run: NamedRun) -> str:
     """Return the name of the model that a run adapts."""
     return text(section(run.config, "model").get("name")) or text(run.meta.get("model")) or ""
+
+
+def blocks_of(run: NamedRun) -> str:
+    """Return what a run adapts: the name of its model, and how many of its blocks where not all."""
+    layers = whole(section(run.config, "model").get("layers"))
+    return base_of(run) if layers is None else f"the first {layers} blocks of {base_of(run)}"
 
 
 def classes_of(run: NamedRun) -> list[str]:

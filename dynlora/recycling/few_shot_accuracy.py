@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,8 +63,14 @@ class LabelledTexts:
         return replace(self, texts=[self.texts[row] for row in kept], label=self.label[kept])
 
 
-def texts_of_file(path: Path, text: str = "text", label: str = "label") -> LabelledTexts:
+def texts_of_file(path: Path, text: str = "text", label: str = "label", *, once: bool = False) -> LabelledTexts:
     """Return the labelled texts of a table.
+
+    Args:
+        path: of the table.
+        text: its column of texts.
+        label: its column of labels.
+        once: keep of a text that is repeated the first row alone, so that no episode asks for what it was given.
 
     Raises:
         DataError: when it cannot be read, or has no such columns.
@@ -78,9 +85,19 @@ def texts_of_file(path: Path, text: str = "text", label: str = "label") -> Label
     rows = [(str(one), str(of)) for one, of in columns if one not in (None, "") and of is not None]
     if not rows:
         raise DataError(f"{path.name}: has no row with text and label; add some")
+    if once:
+        rows = _first_of_each(rows)
     classes = list(dict.fromkeys(of for _, of in rows))
     index = {name: number for number, name in enumerate(classes)}
     return LabelledTexts([one for one, _ in rows], np.array([index[of] for _, of in rows]), classes, path.name)
+
+
+def _first_of_each(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the first of the rows (text, label) of each text; blanks around a text do not make it another."""
+    found: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        found.setdefault(row[0].strip(), row)
+    return list(found.values())
 
 
 def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str]]:
@@ -198,6 +215,7 @@ class AveragedTeachers:
     def __init__(self) -> None:
         """Begin with none."""
         self._sums: dict[str, Tensor] = {}
+        self._adapted: Counter[str] = Counter()
         self.count = 0
 
     @torch.no_grad()
@@ -215,6 +233,7 @@ class AveragedTeachers:
             for kind, tensor in model.base.model.get_submodule(name).named_parameters():
                 key = f"{name.removeprefix(prefix)}.{kind}"
                 self._sums[key] = self._sums.get(key, torch.zeros_like(tensor)) + tensor
+                self._adapted[key] += 1
         self.count += 1
 
     @torch.no_grad()
@@ -232,7 +251,8 @@ class AveragedTeachers:
         try:
             for name, total in self._sums.items():
                 if name in frozen:
-                    frozen[name].copy_(total / self.count)
+                    others = self.count - self._adapted[name]  # teachers that left these weights as they were
+                    frozen[name].copy_((total + others * before[name]) / self.count)
             with meta.adapters.disabled():
                 return meta.text_features(texts)
         finally:

@@ -79,6 +79,7 @@ class Inversion:
         near: the token nearest to each slot when it was last looked up, (n, slots).
         importance: sum of the gradient's norm by slot so far, (n, slots).
         agreement: fraction of each class's inputs that the teacher assigns to it, (classes,).
+        best_agreement: that of the best inputs; of those before, until the first step after slots are dropped.
     """
 
     space: Searched
@@ -94,6 +95,7 @@ class Inversion:
     importance: Tensor = field(init=False)
     target: Tensor = field(init=False)
     agreement: Tensor = field(init=False)
+    best_agreement: Tensor = field(init=False)
     optimizer: torch.optim.Adam = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class Inversion:
         self.importance = torch.zeros(start.shape[:2], device=start.device)
         self.target = torch.tensor(self.classes, device=start.device).repeat_interleave(self.settings.inputs)
         self.agreement = torch.zeros(len(self.classes), device=start.device)
+        self.best_agreement = torch.zeros_like(self.agreement)
 
     def _search_from(self, z: Tensor) -> None:
         """Search from here on, with a new optimizer."""
@@ -148,7 +151,7 @@ class Inversion:
     def _keep_best(self, loss: float, inputs: Tensor) -> None:
         """Keep the inputs that this loss was measured on, before the optimizer changes them."""
         if loss < self.best_loss:
-            self.best_loss, self.best = loss, inputs.clone()
+            self.best_loss, self.best, self.best_agreement = loss, inputs.clone(), self.agreement.clone()
 
     def _weigh_slots(self) -> None:
         """Add up the gradient of each slot until some are dropped."""
@@ -170,6 +173,7 @@ class Inversion:
         return {
             "step": self.step, "z": self.z.detach(), "best": self.best, "best_loss": self.best_loss,
             "kept": self.kept, "near": self.near, "importance": self.importance, "agreement": self.agreement,
+            "best_agreement": self.best_agreement,
             "optimizer": optimizer_state(self.optimizer),
         }  # fmt: skip
 
@@ -179,6 +183,8 @@ class Inversion:
         self.best, self.kept, self.near = state["best"], state["kept"], state["near"]
         copy_into(self.importance, state["importance"])
         copy_into(self.agreement, state["agreement"])
+        # a checkpoint of an earlier version knows that of its last step alone
+        copy_into(self.best_agreement, state.get("best_agreement", state["agreement"]))
         self.step, self.best_loss = state["step"], state["best_loss"]
         load_optimizer_state(self.optimizer, state["optimizer"])
 

@@ -39,7 +39,8 @@ class Recycling:
         training: the episodes under way, of the meta-LoRA or, at last, of the control.
         learned: the trained meta-LoRA, once its episodes are done.
         control: that of the control, once its episodes are done.
-        agreement: of each class with its teacher, (classes,); NaN before its inversion.
+        agreement: of each class with its teacher, (classes,): of the last step, and once its inversion is done of the
+            inputs that are kept; NaN before.
     """
 
     materials: Materials
@@ -114,7 +115,8 @@ class Recycling:
         search, part = self.inversion, self.materials.parts[len(self.inverted)]
         loss = search.advance()
         self.step += 1
-        self.agreement[part.first : part.first + len(part.classes)] = search.agreement.cpu().numpy()
+        agreement = search.best_agreement if search.is_done else search.agreement
+        self.agreement[part.first : part.first + len(part.classes)] = agreement.cpu().numpy()
         self.recorder.scalar("inversion_loss", "inversion", self.step, loss)
         self.recorder.scalar("agreement", "inversion", self.step, float(search.agreement.mean()))
         self.recorder.vector("class_agreement", self.step, self.agreement)

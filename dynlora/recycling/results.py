@@ -54,7 +54,7 @@ class Measured:
         settings = recycling.materials.settings
         found = cls(recycling)
         if settings.test is not None:
-            data = texts_of_file(Path(settings.test).expanduser())
+            data = texts_of_file(Path(settings.test).expanduser(), once=True)
         else:
             data, found.notes = held_out_texts(recycling.materials.teachers)
         try:

@@ -55,7 +55,7 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new:
         CorruptRunError: when it cannot be read.
     """
     if not is_new:
-        check_can_work(folder, force)
+        check_can_work(folder, force, needs_checkpoint=True)
     settings = RecycleSettings.of_run(folder)
     with RunReader(folder) as reader:
         threads = whole(table(reader.meta().get("machine")).get("threads"))
@@ -65,7 +65,16 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new:
     step = None if state is None else whole(state.get("step"))
     if state is not None and step is None:
         raise CorruptRunError(f"run {folder.name}: its checkpoint is damaged; remove it to start over")
-    return work_on(folder, step or None, partial(_work, settings, folder, state if step else None, progress))
+    outcome = work_on(folder, step or None, partial(_work, settings, folder, state if step else None, progress))
+    if outcome.state == "finished":  # not earlier: a crash before the end is stored continues from it
+        _forget_checkpoint(folder)
+    return outcome
+
+
+def _forget_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a finished run, also one that a crash left aside."""
+    for name in ("checkpoint", ".checkpoint.old"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _work(
@@ -159,7 +168,11 @@ def _keep(recycling: Recycling, folder: Path, writer: RunWriter) -> None:
 
 
 def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopRequest) -> bool:
-    """Measure the results and keep the meta-LoRA alone; False when asked to stop meanwhile."""
+    """Measure the results and keep the meta-LoRA, all of it safe on the disk; False when asked to stop meanwhile.
+
+    Raises:
+        OSError: when the disk does not take them; the checkpoint is still there then.
+    """
     measured = Measured.of(recycling)
     for what in measured.measure():
         writer.log("info", f"Testing: {what}")
@@ -177,5 +190,5 @@ def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopReq
         "task": "classification", "pooling": meta.pooling, "max_length": meta.max_length,
     }  # fmt: skip
     write_checkpoint(folder / "adapter", kept)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    writer.commit(durable=True)
     return True

@@ -13,6 +13,7 @@ from pathlib import Path
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.environment import starts_others
+from dynlora.store.copied import check_can_resume
 from dynlora.store.process import this_process
 from dynlora.store.reader import RunReader
 from dynlora.store.stop_request import forget_stop, request_stop, stop_requested
@@ -92,15 +93,24 @@ def stop_of(folder: Path) -> Iterator[StopRequest]:
         forget_stop(folder)
 
 
-def check_can_work(folder: Path, force: bool) -> None:
+def check_can_work(folder: Path, force: bool, *, needs_checkpoint: bool = False) -> None:
     """Refuse a run that is finished, running, or may be running elsewhere.
+
+    Args:
+        folder: of the run.
+        force: also when another machine claims to be working on it.
+        needs_checkpoint: whether the kind continues from a checkpoint, so that a fetched run without one would start
+            over, its record deleted; a kind that continues from its events does not.
 
     Raises:
         ConfigError: one sentence that says what to do instead.
         CorruptRunError: when it cannot be read.
     """
     with RunReader(folder) as reader:
-        check_resumable(folder.name, reader.status(), force)
+        status = reader.status()
+    check_resumable(folder.name, status, force)
+    if needs_checkpoint:
+        check_can_resume(folder, status.opened)
 
 
 def reason(error: BaseException) -> str:

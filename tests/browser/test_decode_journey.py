@@ -53,6 +53,8 @@ def test_a_user_decodes_with_three_runs_and_opens_a_rejected_step(
 
     page.goto(f"{server}/decode")
     settled(page)
+    page.locator("summary").filter(has_text="New decode").click()  # a sample is shown first
+    settled(page)
     choose(page, "decode-draft", "the draft")
     choose(page, "decode-target", "the target")
     choose(page, "decode-reward", "the judge")

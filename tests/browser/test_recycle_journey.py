@@ -40,6 +40,8 @@ def test_a_user_makes_a_meta_lora_of_three_runs_and_uses_it_on_a_new_task(
 
     page.goto(f"{server}/recycle")
     settled(page)
+    page.locator("summary").filter(has_text="New recycle").click()  # a sample is shown first
+    settled(page)
     field = page.locator(".st-key-recycle-teachers").get_by_role("combobox")
     for number in range(len(teachers)):
         field.click()

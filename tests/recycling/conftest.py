@@ -33,7 +33,14 @@ def task_rows(task: Mapping[str, str], n: int, seed: int) -> list[dict[str, str]
 
 
 def train_teacher(
-    runs: Path, model: Path, task: Mapping[str, str], number: int, strategy: str = "lora", rank: int = 2
+    runs: Path,
+    model: Path,
+    task: Mapping[str, str],
+    number: int,
+    strategy: str = "lora",
+    rank: int = 2,
+    layers: int | None = None,
+    targets: Sequence[str] | None = None,
 ) -> Path:
     """Train a teacher and return its folder."""
     data = runs.parent / f"data-{number}"
@@ -42,7 +49,7 @@ def train_teacher(
     write_csv(data / "validation.csv", task_rows(task, 40, seed=100 + number))
     config = tiny_config(
         model, data, name=f"teacher {number}", adapter__rank=rank, strategy__name=strategy, train__steps=60,
-        log__eval_every=60, log__checkpoint_every=60,
+        log__eval_every=60, log__checkpoint_every=60, model__layers=layers, adapter__targets=targets,
     )  # fmt: skip
     outcome = train(config, runs)
     assert outcome.state == "finished", outcome.error

@@ -15,12 +15,16 @@ from transformers import AutoModel, AutoTokenizer
 from dynlora import open_run
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
+from dynlora.inference import worker
 from dynlora.inference.client import InferenceChild
 from dynlora.inference.worker import Answering
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.few_shot import load_meta
+from dynlora.recycling.few_shot_accuracy import AveragedTeachers, texts_of_file
+from dynlora.recycling.materials import Materials
 from dynlora.recycling.meta_model import pooled
+from tests.recycling.conftest import TASKS, train_teacher
 from tests.recycling.test_run import settings_of
 from tests.tiny import write_csv
 
@@ -118,6 +122,15 @@ def test_the_child_keeps_the_meta_lora_in_memory(recycled: Path, monkeypatch: py
     assert answering.reply(line) == first
     assert answering.meta is kept
 
+    def failing(self: Answering) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(worker, "OPERATIONS", {**worker.OPERATIONS, "stub": failing})
+    answering.live = (("a decode",), "its roles")
+    assert not answering.reply(json.dumps({"number": 2, "ask": "stub", "arguments": {}}))["ok"]
+    assert answering.meta is None
+    assert answering.live is None
+
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
 def test_peft_loads_the_export_with_the_same_features(recycled: Path, backbone: Path, tmp_path: Path) -> None:
@@ -173,9 +186,8 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("The meta-LoRA ")
-    assert "No teacher knows these classes." in lines[0]
     assert lines[1].startswith("next: dynlora fewshot ")
-    assert "3 classes of new.csv (classes that nobody trained)" in lines[2]
+    assert "3 classes of new.csv (given with --test, not checked against the teachers' data)" in lines[2]
     small = write_csv(tmp_path / "small.csv", rows[:9])
     refused = command(taught, "recycle", *teacher_ids, "--ways", "2", "--shots", "1", "--test", str(small), "--json")
     assert refused.exit_code == 1
@@ -187,6 +199,41 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
     assert "none.csv: does not exist" in missing.output
 
 
+def test_a_text_that_is_repeated_in_a_test_file_counts_once(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label} for text, label in (("a", "x"), ("b", "y"), ("a ", "x"), ("b", "x"))]
+    file = write_csv(tmp_path / "new.csv", rows)
+    assert texts_of_file(file).texts == ["a", "b", "a ", "b"]
+    once = texts_of_file(file, once=True)
+    assert (once.texts, once.label.tolist(), once.classes) == (["a", "b"], [0, 1], ["x", "y"])
+
+
+def test_the_average_counts_a_teacher_that_left_a_module_as_it_was(
+    taught: Path, teacher_ids: list[str], backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of each teacher, its base where it adapts nothing, are averaged by hand."""
+    part = train_teacher(tmp_path / "runs", backbone, TASKS[2], 9, targets=["query", "value"])
+    materials = Materials.load(settings_of([teacher_ids[0], str(part)]), taught)
+    averaged, weights = AveragedTeachers(), []
+    for index in range(2):
+        model = materials.teacher(index)
+        averaged.add(model)
+        backbone_of: Any = model.base.model
+        weights.append(dict(backbone_of.base_model.named_parameters()))
+    layers: dict[str, Any] = {module.info.name: module.base_layer for module in materials.meta.adapters}
+    monkeypatch.setattr(
+        materials.meta, "text_features", lambda texts: {name: of.weight.clone() for name, of in layers.items()}
+    )
+    before = {name: of.weight.clone() for name, of in layers.items()}
+    found: Any = averaged.features(materials.meta, [])
+    assert any("intermediate" in name for name in found), "a module that one teacher alone adapts"
+    for name, weight in found.items():
+        mean = (weights[0][f"{name}.weight"] + weights[1][f"{name}.weight"]) / 2
+        assert torch.allclose(weight, mean, atol=1e-6), name
+        assert torch.equal(layers[name].weight, before[name]), "they are put back"
+
+
 def test_settings_are_checked_as_one_sentence(teacher_ids: list[str]) -> None:
+    with pytest.raises(ConfigError, match="episodes=0: must be at least 1"):
+        RecycleSettings.parse({"teachers": teacher_ids, "episodes": 0})
     with pytest.raises(ConfigError, match="leaves no question among the 5 synthetic inputs"):
         RecycleSettings.parse({"teachers": teacher_ids, "shots": [5], "inputs": 5})

@@ -86,6 +86,24 @@ def test_the_best_inputs_are_those_whose_loss_was_measured() -> None:
     assert float(again) == pytest.approx(search.best_loss, abs=1e-6)
 
 
+def test_the_agreement_of_the_best_is_kept_with_it() -> None:
+    settings = settings_of(["a"], drop=0, table=0, moments=0, inversion_lr=5.0)
+    search = Inversion(PLANTED, [0, 1, 2], settings, (0,))
+    steps = []
+    while not search.is_done:
+        steps.append((search.advance(), search.agreement.tolist()))
+    assert search.best_agreement.tolist() == min(steps, key=lambda step: step[0])[1]
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_agreement_of_the_best() -> None:
+    first, second = (Inversion(PLANTED, [0, 1, 2], settings_of(["a"]), (5,)) for _ in range(2))
+    first.advance()
+    state = first.state_dict()
+    del state["best_agreement"]
+    second.load_state_dict(state)
+    assert torch.equal(second.best_agreement, first.agreement)
+
+
 def test_the_slots_of_the_smallest_gradient_are_dropped_after_a_quarter() -> None:
     settings = settings_of(["a"], drop=0.5)
     search = Inversion(PLANTED, [0, 1], settings, (0,))
@@ -115,4 +133,5 @@ def test_a_search_continues_bit_for_bit(after: int, tmp_path: Path) -> None:
     run(second)
     assert torch.equal(second.z, whole.z)
     assert torch.equal(second.best, whole.best)
+    assert torch.equal(second.best_agreement, whole.best_agreement)
     assert second.best_loss == whole.best_loss

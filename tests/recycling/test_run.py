@@ -18,10 +18,13 @@ from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.few_shot_accuracy import held_out_texts
+from dynlora.recycling.inversion import Inversion
 from dynlora.recycling.recycling import Recycling
 from dynlora.recycling.run import recycle, resume
 from dynlora.recycling.teachers import teachers_of
+from dynlora.store.copied import Copied, write_copied
 from dynlora.store.reader import RunReader
+from dynlora.store.writer import RunWriter
 from dynlora.training.stop_signal import StopRequest
 from tests.recycling.conftest import TASKS, train_teacher
 from tests.tiny import save_tiny
@@ -119,6 +122,62 @@ def test_killed_anywhere_and_resumed_is_bit_equal(
     shutil.rmtree(folder)
 
 
+def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
+    finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = jobs.create(RecycleSettings.of_run(finished), taught, "running")
+    finish = RunWriter.finish
+
+    def dying(self: RunWriter, state: str, error: str | None = None) -> None:
+        if state == "finished":
+            raise Killed
+        finish(self, state, error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunWriter, "finish", dying)
+        with pytest.raises(Killed):
+            resume(folder, is_new=True)
+    assert meta_of(folder)["recycle_results"]["id"] == folder.name, "it is on the disk before the end"
+    with monkeypatch.context() as patched:
+        patched.setattr(Recycling, "advance", None)
+        assert resume(folder).state == "finished"
+    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
+    assert open_run(folder).signal("class_agreement").shape == (24, 8)
+    assert not (folder / "checkpoint").exists()
+    shutil.rmtree(folder)
+
+
+def test_a_fetched_recycle_without_its_checkpoint_is_not_started_over(taught: Path, teacher_ids: list[str]) -> None:
+    folder = jobs.create(settings_of(teacher_ids), taught, "running")
+    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    with RunWriter.open(folder, resume_from=None) as writer:
+        writer.finish("stopped")
+    with pytest.raises(ConfigError, match="was fetched from ssh://host/runs without a checkpoint"):
+        resume(folder)
+    shutil.rmtree(folder)
+
+
+def test_the_agreement_at_the_end_is_that_of_the_inputs_that_are_kept(
+    taught: Path, teacher_ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[float] = []
+    advance = Inversion.advance
+
+    def unlucky(self: Inversion) -> float:
+        loss = advance(self)
+        self.agreement = torch.full_like(self.agreement, -1)  # what the last step found does not count
+        kept.extend(self.best_agreement.tolist() if self.is_done else [])
+        return loss
+
+    monkeypatch.setattr(Inversion, "advance", unlucky)
+    folder = recycle(settings_of(teacher_ids), taught).folder
+    run = open_run(folder)
+    words = [json.loads(one) if isinstance(one, str) else one for one in run.events("words")["payload"]]
+    assert [one["agreement"] for one in words] == pytest.approx(kept)
+    assert run.signal("class_agreement").iloc[-1, 1:].tolist() == pytest.approx(kept)
+    shutil.rmtree(folder)
+
+
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
@@ -152,12 +211,15 @@ def test_a_stop_saves_the_state_and_the_exit_code_says_so(
 
 
 def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
-    taught: Path, teacher_ids: list[str], tmp_path: Path
+    taught: Path, teacher_ids: list[str], backbone: Path, tmp_path: Path
 ) -> None:
     before = sorted(path.name for path in taught.iterdir())
     other = train_teacher(tmp_path / "runs", save_tiny("distilbert", tmp_path / "other"), TASKS[0], 7)
     with pytest.raises(ConfigError, match="give teachers of one base model"):
         recycle(settings_of([*teacher_ids, str(other)]), taught)
+    short = train_teacher(tmp_path / "runs", backbone, TASKS[0], 8, layers=1)
+    with pytest.raises(ConfigError, match="adapts the first 1 blocks of .*give teachers of one base model"):
+        recycle(settings_of([*teacher_ids, str(short)]), taught)
     with pytest.raises(ConfigError, match="ways 9: the teachers have 7 classes"):
         recycle(settings_of(teacher_ids, ways=9), taught)
     with pytest.raises(ConfigError, match="there is no such run"):

@@ -10,6 +10,7 @@ import pytest
 
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import read_status
+from dynlora.store.copied import Copied, write_copied
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.training import folder_work
@@ -60,6 +61,16 @@ def test_a_stop_leaves_a_run_that_continues(folder: Path) -> None:
     check_can_work(folder, force=False)
     assert work_on(folder, 1, count_to(4)).state == "finished"
     assert steps_of(folder) == [1, 2, 3, 4]
+
+
+def test_a_fetched_run_without_a_checkpoint_is_refused_where_its_kind_needs_one(folder: Path) -> None:
+    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    check_can_work(folder, force=False, needs_checkpoint=True)  # it was never opened: it starts
+    with RunWriter.open(folder, resume_from=None) as writer:
+        writer.finish("stopped")
+    check_can_work(folder, force=False)
+    with pytest.raises(ConfigError, match="without a checkpoint"):
+        check_can_work(folder, force=False, needs_checkpoint=True)
 
 
 @pytest.mark.parametrize(
