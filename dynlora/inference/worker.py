@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -23,43 +23,19 @@ from typing import Any, TextIO, cast
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference import compress, writing
+from dynlora.inference.ablation_job import Job
 from dynlora.inference.client import MAX_QUESTION
 from dynlora.inference.load import PLACES
 from dynlora.inference.session import ROWS, Examined, checked_texts
 from dynlora.inference.streams import Streams
 from dynlora.kinds.decode import DecodeSettings
-from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
+from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 
 MODELS = 2
 """Trained models that stay in memory."""
 
 IDLE_S = 300.0
 """Seconds without a question after which the child ends."""
-
-
-@dataclass
-class Job:
-    """An ablation under way.
-
-    Attributes:
-        steps: measures the next set of modules each time it is advanced.
-        file: where what is known is kept.
-        sets: modules that are switched off together, by position; None is every module alone.
-        rows: held-out rows that are looked at.
-        of: sets in all.
-        done: sets measured; -1 before the rows were measured with nothing off.
-        error: why it ended early, or None.
-        ended: whether there is nothing left to do.
-    """
-
-    steps: Iterator[Knockouts]
-    file: Path
-    sets: list[list[int]] | None
-    rows: int
-    of: int
-    done: int = -1
-    error: str | None = None
-    ended: bool = False
 
 
 @dataclass
