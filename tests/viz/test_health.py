@@ -156,7 +156,10 @@ def test_where_the_warm_up_ends() -> None:
     assert health_report.warmup_steps(None, 100) == 12
 
 
-@pytest.mark.parametrize("folder", sorted(SAMPLES.glob("2*")), ids=lambda folder: folder.name)
+TRAINED = [Path(folder) for folder in sorted(queries.list_runs(SAMPLES)["folder"])]
+
+
+@pytest.mark.parametrize("folder", TRAINED, ids=lambda folder: folder.name)
 def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
     summary = queries.run_summary(folder)
     found = {finding.title for finding in health_report.outcome(RunReading(folder).evidence).findings}
