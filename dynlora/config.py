@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from dynlora.blocks import SOME_BLOCKS, SomeBlocks
 from dynlora.data_files import repair_list
 from dynlora.data_files.encodings import Encoding
 from dynlora.errors import ConfigError, explain, keys_of, nearest, refuse_booleans, section_in
@@ -21,7 +22,6 @@ from dynlora.renamed_settings import accept_old_names
 
 TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
 """Every task, and whether its labels are classes; None: the data says so."""
-
 
 GENERATIVE = ("causal_lm",)
 """Tasks that learn to write texts; they need no labels."""
@@ -47,7 +47,7 @@ class ModelConfig(Section):
     """Which transformer is adapted."""
 
     name: Name = Field("minilm", description="Built-in name, local folder or hub id.")
-    layers: int | None = Field(None, ge=1, description="Use the first so many blocks of the model only; empty: all.")
+    layers: SomeBlocks = Field(None, description=SOME_BLOCKS)
     dropout: float | None = Field(None, ge=0, lt=1, description="Dropout in the model, probability; empty: its own.")
     dtype: Literal["fp32", "bf16"] = Field(
         "fp32",

@@ -166,6 +166,7 @@ def test_the_top_of_the_package_holds_few_files() -> None:
         "__main__",
         "addresses",
         "api",
+        "blocks",
         "config",
         "config_files",
         "errors",

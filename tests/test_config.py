@@ -147,7 +147,7 @@ BAD: dict[str, list[Any]] = {
     ],
     "adapter.rank": [0, -1, 1025, 2.5, None, "eight", True],
     "adapter.alpha": [0, -1, float("nan"), float("inf"), "big"],
-    "model.layers": [0, -1, 1.5, "all", True],
+    "model.layers": [0, -1, 1.5, "all", True, "2-1", "1,1", "0-3,,5"],
     "adapter.dropout": [-0.1, 1.0, None],
     "adapter.targets": ["", 3, [""], [None]],
     "strategy.name": ["", None, True],

@@ -22,26 +22,27 @@ _FEATURE = "errors store viz/kit viz/ui"
 
 RULES: dict[str, str] = {
     "errors": "",
+    "blocks": "errors",
     "safe_files": "",
     "addresses": "",
     "data_files": "errors safe_files",
     "renamed_settings": "errors",
-    "config": "errors data_files renamed_settings",
+    "config": "blocks errors data_files renamed_settings",
     "config_files": "addresses config errors",
     "assets": "addresses errors",
     "peft_adapter": "errors safe_files",
     "store": "addresses config errors renamed_settings safe_files",
-    "kinds": "config config_files errors store",
+    "kinds": "blocks config config_files errors store",
     "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
     "remote": "addresses assets errors jobs peft_adapter safe_files store",
     "tasks": "data_files errors",
     "engine": "config data_files errors tasks engine/model engine/data engine/edits engine/init",
-    "engine/model": "errors tasks engine",
+    "engine/model": "blocks errors tasks engine",
     "engine/data": "config data_files errors tasks engine",
     "engine/edits": "engine engine/model",
     "engine/init": "errors tasks engine engine/model engine/data engine/edits",
     "engine/allocation": "engine engine/model engine/edits",
-    "engine/evaluation": "errors tasks engine engine/model engine/data",
+    "engine/evaluation": "blocks errors tasks engine engine/model engine/data",
     "engine/compress": "errors engine engine/model engine/data engine/evaluation",
     "engine/loop": "config errors safe_files tasks engine engine/model engine/data engine/edits engine/allocation "
     "engine/evaluation",
@@ -49,15 +50,15 @@ RULES: dict[str, str] = {
     "strategies/*": f"{_METHOD} engine/evaluation tasks",
     "training": "assets config config_files errors peft_adapter renamed_settings safe_files store jobs tasks engine "
     "engine/* strategies",
-    "inference": "assets config config_files data_files errors kinds peft_adapter safe_files store jobs tasks engine "
-    "engine/* strategies training",
-    "decoding": "assets config config_files errors kinds safe_files store jobs tasks engine engine/* strategies "
+    "inference": "assets blocks config config_files data_files errors kinds peft_adapter safe_files store jobs tasks "
+    "engine engine/* strategies training",
+    "decoding": "assets blocks config config_files errors kinds safe_files store jobs tasks engine engine/* strategies "
     "training inference",
     "recycling": "assets config config_files data_files errors jobs kinds store tasks engine engine/* strategies "
     "training inference",
     "server": "errors jobs safe_files",
-    "cli": "addresses assets config config_files data_files errors kinds safe_files store jobs peft_adapter remote "
-    "server strategies training inference decoding recycling integrations/search integrations/clusters "
+    "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
+    "remote server strategies training inference decoding recycling integrations/search integrations/clusters "
     "integrations/trackers "
     "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
     "viz/ranks viz/recycle viz/report viz/runs viz/verdict",
@@ -90,7 +91,7 @@ RULES: dict[str, str] = {
     "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
-    "viz/decode": f"{_FEATURE} inference jobs kinds",
+    "viz/decode": f"{_FEATURE} blocks inference jobs kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds",
     "viz/few_shot": f"{_FEATURE} inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dynlora.blocks import parse_blocks
 from dynlora.cli.options import in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
@@ -138,9 +139,14 @@ def tell(outcome: Any, *, as_json: bool) -> None:
 @rsd.command()
 @click.option("--model", default="smollm2-135m", show_default=True, help="Model of target and draft.")
 @click.option("--data", default="arithmetic", show_default=True, help="Data with worked solutions and answers.")
-@click.option("--layers", type=click.IntRange(1), default=15, show_default=True, help="Blocks of the draft.")
+@click.option(
+    "--layers",
+    default="12",
+    show_default=True,
+    help="Blocks of the draft: a number, so many of the most influential, or numbers of blocks such as 0-14.",
+)
 @click.option("--steps", type=click.IntRange(1), default=160, show_default=True, help="Training steps of the target.")
-@click.option("--draft-steps", type=click.IntRange(1), default=2000, show_default=True, help="Of the draft.")
+@click.option("--draft-steps", type=click.IntRange(1), default=1000, show_default=True, help="Of the draft.")
 @click.option("--judge-model", default="minilm", show_default=True, help="Model of the judge.")
 @click.option("--judge-steps", type=click.IntRange(1), default=600, show_default=True, help="Of the judge.")
 @click.option("--problems", type=click.IntRange(10), default=1500, show_default=True, help="Solved for the judge.")
@@ -150,18 +156,18 @@ def tell(outcome: Any, *, as_json: bool) -> None:
 @click.option("--target", default=None, metavar="RUN", help="A target that is there already; none is trained then.")
 @in_runs
 @reports
-def prepare(runs_dir: Path, step_string: str, **options: Any) -> Any:
-    """Train a target, a draft of its first blocks, and a judge of the draft's steps, in turn.
+def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> Any:
+    """Train a target, a draft of some of its blocks, and a judge of the draft's steps, in turn.
 
     The judge learns from partial solutions that the draft writes for training problems; a check of each step labels
     them. What is there already is given with --draft and --target.
     """
-    from dynlora.decoding.prepare import Wanted
+    from dynlora.decoding.prepare import DRAFT_BLOCKS, Wanted
     from dynlora.decoding.prepare import prepare as prepare_runs
 
     for escape, character in ESCAPES:
         step_string = step_string.replace(escape, character)
-    wanted = Wanted(step_string=step_string, **options)
+    wanted = Wanted(step_string=step_string, layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
     found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
     words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"
     return found, f"Three runs are ready; decode with\n{words}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynlora import assets
+from dynlora.blocks import Blocks, parse_blocks
 from dynlora.config import RunConfig, parse_config
 from dynlora.decoding.points import plain, points_of
 from dynlora.decoding.problems import Problem, problems_of
@@ -125,9 +126,16 @@ def _places(rows: int, limit: int | None, seed: int) -> list[int]:
     return sorted(int(place) for place in drawn)
 
 
+def _blocks(value: object) -> Blocks | None:
+    try:
+        return parse_blocks(value)
+    except ConfigError:  # of a config that somebody wrote
+        return None
+
+
 def _described(run: NamedRun, parameters: int) -> dict[str, Any]:
     model = section(run.config, "model")
     return {
-        "run": run.id, "name": run.name, "model": text(model.get("name")), "layers": whole(model.get("layers")),
+        "run": run.id, "name": run.name, "model": text(model.get("name")), "layers": _blocks(model.get("layers")),
         "parameters": parameters,
     }  # fmt: skip

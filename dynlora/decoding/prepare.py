@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dynlora.blocks import Blocks
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.decoding.checker import Reference
 from dynlora.decoding.rewards import judged_text
+from dynlora.engine.data.batches import calibration_batches
 from dynlora.engine.data.text_data import Rows
+from dynlora.engine.model.block_influence import block_influence, most_influential
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
@@ -22,9 +26,15 @@ from dynlora.kinds.named_runs import named_run
 from dynlora.tasks import WritingTask
 from dynlora.training import run as training
 from dynlora.training.folder_work import RunFailedError
-from dynlora.training.inputs import read_data
+from dynlora.training.inputs import load_inputs, read_data
 
 RIGHT, WRONG = "right", "wrong"
+DRAFT_BLOCKS = 12
+"""Of the draft, out of the 30 of `smollm2-135m`."""
+
+LOOKS = 2
+"""Batches of training rows that blocks are chosen by."""
+
 HELD_OUT = 0.1
 """Fraction of the problems whose steps the judge is tested on."""
 
@@ -39,7 +49,7 @@ class Wanted:
     Attributes:
         model: of target and draft.
         data: with worked solutions and answers.
-        layers: blocks of the draft.
+        layers: blocks of the draft: a number, so many of the most influential, or the numbers of blocks.
         steps: optimizer steps of the target.
         draft_steps: of the draft, which has to learn more.
         judge_model: of the judge.
@@ -54,9 +64,9 @@ class Wanted:
 
     model: str = "smollm2-135m"
     data: str = "arithmetic"
-    layers: int = 15
+    layers: Blocks = DRAFT_BLOCKS
     steps: int = 160
-    draft_steps: int = 2000
+    draft_steps: int = 1000
     judge_model: str = "minilm"
     judge_steps: int = 600
     problems: int = 1500
@@ -115,10 +125,26 @@ def target_config(wanted: Wanted) -> RunConfig:
 
 
 def draft_config(wanted: Wanted) -> RunConfig:
-    """Return the settings of the draft: the first blocks, which have to learn to end where others went on."""
+    """Return the settings of the draft: some blocks, which have to learn to do without the others."""
     values = _writer(wanted, "draft", wanted.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
-    values["model"]["layers"] = wanted.layers
+    values["model"]["layers"] = chosen_blocks(wanted)
     return parse_config(values)
+
+
+def chosen_blocks(wanted: Wanted) -> str:
+    """Return the numbers of the draft's blocks, as `model.layers` takes them: those wanted, or the most influential.
+
+    Raises:
+        ConfigError: when the model has fewer.
+    """
+    if isinstance(wanted.layers, str):
+        return wanted.layers
+    inputs = load_inputs(target_config(wanted))
+    model = inputs.base.model.eval()
+    read = signature(model.forward).parameters
+    batches = calibration_batches(inputs.encoded("train"), LOOKS, wanted.seed)
+    shown = [{name: value for name, value in batch.items() if name in read and name != "labels"} for batch in batches]
+    return most_influential(block_influence(model, shown), wanted.layers)
 
 
 def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:

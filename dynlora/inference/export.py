@@ -101,7 +101,7 @@ def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, format:
     """
     if format == "peft":
         base = assets.shared_model_name(config.model.name)
-        export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank)
+        export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank, config.model.layers)
     else:
         merge(model)
         export_merged(model, staging)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynlora.blocks import Blocks, in_words
 from dynlora.inference.card_pictures import capacity_map, curve
 from dynlora.safe_files import printable
 
@@ -49,7 +50,7 @@ class Facts:
         padding: of a decoder; None for an encoder, whose own default is right.
         modules: layer, kind and rank of each module of what is exported.
         verdict: on the run among those beside it, one sentence; None where there is none.
-        layers: the first so many blocks of the base model were used; None for all.
+        layers: which blocks of the base model were used; None for all.
     """
 
     summary: Mapping[str, Any]
@@ -63,7 +64,7 @@ class Facts:
     padding: Padding | None = None
     modules: Sequence[tuple[int | None, str, int]] = ()
     verdict: str | None = None
-    layers: int | None = None
+    layers: Blocks | None = None
 
 
 def model_card(facts: Facts) -> dict[str, str]:
@@ -161,8 +162,8 @@ tokenizer = AutoTokenizer.from_pretrained(folder)"""
 
 
 def _first_blocks(facts: Facts) -> str:
-    """Return the argument that loads the first blocks of the base model only; nothing where all were used."""
-    return "" if facts.layers is None else f", num_hidden_layers={facts.layers}"
+    """Return the argument that loads the first blocks only; blocks that were chosen by number are PEFT's to take."""
+    return f", num_hidden_layers={facts.layers}" if isinstance(facts.layers, int) else ""
 
 
 def _merged_snippet(facts: Facts) -> str:
@@ -225,7 +226,8 @@ def _training(facts: Facts) -> str:
 
 def _base(facts: Facts) -> str:
     """Return the base model as code, of a local folder the name alone, and how much of it was used."""
-    part = "" if facts.layers is None else f", its first {facts.layers} blocks (`num_hidden_layers`)"
+    how = "num_hidden_layers" if isinstance(facts.layers, int) else "layer_replication"
+    part = "" if facts.layers is None else f", {in_words(facts.layers)} (`{how}`)"
     return (_code(facts.base) if facts.is_on_hub else f"{_code(Path(facts.base).name)}, a local folder") + part
 
 

@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dynlora.blocks import in_words, parse_blocks
 from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.settings import KindSettings
-from dynlora.store.meta import section, text, whole
+from dynlora.store.meta import section, text
 
 CLASSES_AT_ONCE = 6
 """Classes of a teacher that are inverted together: the published code takes 4, with 10 inputs each."""
@@ -138,8 +139,11 @@ def base_of(run: NamedRun) -> str:
 
 def blocks_of(run: NamedRun) -> str:
     """Return what a run adapts: the name of its model, and how many of its blocks where not all."""
-    layers = whole(section(run.config, "model").get("layers"))
-    return base_of(run) if layers is None else f"the first {layers} blocks of {base_of(run)}"
+    try:
+        blocks = parse_blocks(section(run.config, "model").get("layers"))
+    except ConfigError:  # of a config that somebody wrote
+        blocks = None
+    return base_of(run) if blocks is None else f"{in_words(blocks)} of {base_of(run)}"
 
 
 def classes_of(run: NamedRun) -> list[str]:

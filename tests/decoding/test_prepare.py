@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from dynlora.decoding.prepare import Wanted, draft_config, judged_rows, labelled, steps_of, write_rows
 from dynlora.decoding.rewards import judged_text
@@ -16,6 +19,7 @@ from dynlora.store.summary import run_summary
 from tests.command_line import document, run
 from tests.decoding.conftest import STEP, Runs
 from tests.tiny import save_tiny
+from tests.tiny_lm import save_problems, save_tiny_lm
 
 
 def test_a_partial_solution_is_right_while_all_its_steps_are() -> None:
@@ -53,9 +57,25 @@ def test_steps_of_one_label_are_one_sentence(runs: Runs, tmp_path: Path, monkeyp
         write_rows(runs.folder / runs.draft, tmp_path / "rows", Wanted(problems=10, step_string=STEP))
 
 
-def test_a_draft_is_the_first_blocks_of_the_target() -> None:
-    config = draft_config(Wanted(layers=12))
-    assert (config.model.name, config.model.layers, config.train.steps) == ("smollm2-135m", 12, 2000)
+def test_a_draft_is_the_blocks_that_were_named() -> None:
+    config = draft_config(Wanted(layers="0-9,28-29"))
+    assert (config.model.name, config.model.layers, config.train.steps) == ("smollm2-135m", "0-9,28-29", 1000)
+
+
+def test_a_number_of_blocks_takes_the_most_influential(tmp_path: Path) -> None:
+    folder = save_tiny_lm(tmp_path / "model")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for name, tensor in model.model.layers[0].named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                tensor.zero_()  # a block that changes nothing
+    model.save_pretrained(folder)
+    (tmp_path / "problems").mkdir()
+    problems = save_problems(tmp_path / "problems")
+    wanted = Wanted(model=str(folder), data=str(problems), layers=1)
+    assert draft_config(wanted).model.layers == "1-1"
+    with pytest.raises(ConfigError, match=r"--layers 4: the model has 2 blocks"):
+        draft_config(replace(wanted, layers=4))
 
 
 @pytest.mark.journey

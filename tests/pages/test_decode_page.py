@@ -45,7 +45,7 @@ def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: 
     app = open_page("decode", run=folder.name)
     said = words(app)
     assert "Accuracy not significantly different from the target alone" in said
-    assert "small \\(first 15 layers\\) · target" in said
+    assert "small \\(the first 15 blocks\\) · target" in said
     assert app.selectbox(key="address-point").value == "threshold=0.5"
     assert app.selectbox(key="address-problem").value == 1, "one with a rejected step comes first"
     assert "Rejected draft" in html_of(app)

@@ -218,7 +218,7 @@ def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
     with pytest.raises(ConfigError, match="give teachers of one base model"):
         recycle(settings_of([*teacher_ids, str(other)]), taught)
     short = train_teacher(tmp_path / "runs", backbone, TASKS[0], 8, layers=1)
-    with pytest.raises(ConfigError, match="adapts the first 1 blocks of .*give teachers of one base model"):
+    with pytest.raises(ConfigError, match="adapts the first block of .*give teachers of one base model"):
         recycle(settings_of([*teacher_ids, str(short)]), taught)
     with pytest.raises(ConfigError, match="ways 9: the teachers have 7 classes"):
         recycle(settings_of(teacher_ids, ways=9), taught)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from dynlora.blocks import Blocks, spans_of
 from dynlora.engine.evaluation.inference import AdaptedModel, is_transposed
 from dynlora.engine.model.base_model import head_parameters
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -21,13 +22,26 @@ PREFIX = "base_model.model."
 """What PEFT puts before every name."""
 
 
-def export_peft(model: AdaptedModel, folder: Path, base_name: str, lora_alpha: float, rank: int) -> None:
+def export_peft(
+    model: AdaptedModel, folder: Path, base_name: str, lora_alpha: float, rank: int, blocks: Blocks | None = None
+) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained` loads; gates must be baked before.
 
+    Args:
+        model: with its adapters.
+        folder: that is made.
+        base_name: of the whole base model.
+        lora_alpha: of the run.
+        rank: of the run.
+        blocks: which of the base model's were used; None for all.
+
     Raises:
-        NotMergeableError: as `peft_adapter` does; nothing is written then.
+        NotMergeableError: as `peft_adapter` does, or when PEFT does not find the blocks that were chosen by number;
+            nothing is written then.
     """
     tensors, config = peft_adapter(model, base_name, lora_alpha=lora_alpha, rank=rank)
+    if isinstance(blocks, str):
+        config["layer_replication"] = _replication(model, config["peft_type"], blocks)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
@@ -70,6 +84,27 @@ def peft_adapter(
     # cloned: modules may share a tensor, and a file of safetensors may not
     copied = torch.contiguous_format
     return {name: tensor.detach().cpu().clone(memory_format=copied) for name, tensor in named.items()}, config
+
+
+def _replication(model: AdaptedModel, kind: str, blocks: str) -> list[list[int]]:
+    """Return the blocks as PEFT's `layer_replication` holds them: half-open ranges, from which it builds the stack.
+
+    Raises:
+        NotMergeableError: when PEFT has no such setting for the format or the architecture.
+    """
+    inner: Any = model.base.model
+    while hasattr(inner, "model"):
+        inner = inner.model
+    inner = getattr(inner, "bert", inner)
+    places = (
+        getattr(inner, "layers", None),
+        getattr(getattr(inner, "encoder", None), "layer", None),
+        getattr(inner, "h", None),
+    )
+    if kind != "LORA" or not any(isinstance(place, nn.ModuleList) for place in places):
+        name = type(model.base.model).__name__
+        raise NotMergeableError(f"--format peft: PEFT cannot choose the blocks {blocks} of {name}; use --format merged")
+    return [list(span) for span in spans_of(blocks)]
 
 
 def export_merged(model: AdaptedModel, folder: Path) -> None:

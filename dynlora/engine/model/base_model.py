@@ -18,9 +18,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from dynlora.engine.model.first_blocks import take_first_blocks
+from dynlora.blocks import Blocks
 from dynlora.engine.model.modules import head_names
 from dynlora.engine.model.quantized import hold_still, kept_whole, quantization_config
+from dynlora.engine.model.some_blocks import check_blocks, keep_blocks, take_first
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.errors import AssetError, ConfigError
 from dynlora.tasks import Task
@@ -77,7 +78,7 @@ def load_base(
     seed: int,
     dropout: float | None = None,
     weights: Weights = WHOLE,
-    layers: int | None = None,
+    layers: Blocks | None = None,
 ) -> BaseModel:
     """Load model and tokenizer from a local folder; a new head is drawn from the run's own stream.
 
@@ -89,7 +90,7 @@ def load_base(
         seed: of the run.
         dropout: inside the frozen model; None keeps the model's own.
         weights: how the frozen ones are kept.
-        layers: the first so many blocks only; None takes all.
+        layers: which blocks; None takes all.
 
     Raises:
         AssetError: when the folder does not hold a transformer that can learn the task.
@@ -97,6 +98,8 @@ def load_base(
     """
     seed_global_stream(seed, "head")
     model, report, tokenizer = _loaded(folder, task, dropout, weights, layers)
+    if layers is not None:
+        keep_blocks(model, layers)
     hold_still(model)
     _prepare_tokenizer(folder, model, tokenizer)
     fresh = [*report["missing_keys"], *(key[0] for key in report.get("mismatched_keys", ()))]
@@ -108,7 +111,7 @@ def load_base(
 
 
 def _loaded(
-    folder: Path, task: Task, dropout: float | None, weights: Weights, layers: int | None
+    folder: Path, task: Task, dropout: float | None, weights: Weights, layers: Blocks | None
 ) -> tuple[Any, dict[str, Any], PreTrainedTokenizerBase]:
     """Return model, what transformers reports of its weights, and tokenizer; see `load_base`."""
     options: dict[str, Any] = {"dtype": weights.dtype}
@@ -117,7 +120,9 @@ def _loaded(
     transformers_logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        take_first_blocks(config, layers, folder)
+        if layers is not None:
+            check_blocks(config, layers, folder)
+            take_first(config, layers)
         _configure(config, task, dropout)
         if weights.quantization is not None:
             whole = kept_whole(task.model_class(), config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dynlora.blocks import in_words
 from dynlora.store.decodes import DRAFT, TARGET, Decode, Point, Solution
 from dynlora.viz.decode import model
 from dynlora.viz.kit.text import percent, plural, score, signed, source_name
@@ -22,7 +23,7 @@ def about(found: Decode) -> str:
     """Return the line under the title: who plays the roles."""
     draft, target, reward = (found.roles.get(role, {}) for role in (DRAFT, TARGET, "reward"))
     layers = draft.get("layers")
-    first = f" (first {'layer' if layers == 1 else f'{layers} layers'})" if isinstance(layers, int) else ""
+    first = f" ({in_words(layers)})" if isinstance(layers, int | str) else ""
     judge = reward.get("name") or reward.get("kind") or "none"
     names = [source_name(role.get("name") or role.get("model") or "?") for role in (draft, target)]
     return f"Draft: {names[0]}{first} · target: {names[1]} · reward: {judge}"

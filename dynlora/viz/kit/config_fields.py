@@ -10,7 +10,7 @@ from typing import Any
 from dynlora.viz.kit.text import source_name
 
 LABELS = {
-    "name": "run name", "model.name": "model", "model.layers": "blocks of the model (the first)",
+    "name": "run name", "model.name": "model", "model.layers": "blocks of the model",
     "model.dropout": "model dropout (probability)",
     "train.steps": "steps", "train.epochs": "epochs (instead of steps)", "adapter.rank": "rank (components)",
     "adapter.alpha": "alpha (scaling = alpha / rank)", "adapter.targets": "target modules",

@@ -1,4 +1,4 @@
-"""The first blocks of a model: trained, continued, loaded, exported; more than there are is one sentence."""
+"""Some blocks of a model: trained, continued, loaded, exported; more than there are is one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import transformers
 
 import dynlora
 from dynlora.config import parse_config
-from dynlora.errors import ConfigError
+from dynlora.engine.evaluation.step_writing import cache_name
+from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import load_run
 from dynlora.store import queries
@@ -55,6 +56,26 @@ def test_a_model_of_the_first_block_is_that_block_with_the_last_norm_and_the_hea
     assert 0 < len(list(small.parameters())) == len(list(whole.parameters()))
 
 
+@pytest.mark.parametrize("architecture", DECODERS)
+def test_a_model_of_the_last_block_is_that_block_numbered_from_zero_and_writes_with_a_cache(
+    architecture: str, problems: Path, tmp_path: Path
+) -> None:
+    values = lm_values(save_tiny_lm(tmp_path / "model", architecture), problems, model__layers="1-1")
+    small: Any = load_inputs(parse_config(values)).base.model.eval()
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    blocks: Any = whole.base_model.h if architecture == "gpt2" else whole.base_model.layers
+    del blocks[0]
+    whole.config.num_hidden_layers = 1
+    ids = torch.tensor([[5, 9, 40, 7]])
+    with torch.no_grad():
+        logits = small(input_ids=ids).logits
+        torch.testing.assert_close(logits, whole(input_ids=ids, use_cache=False).logits)
+        read = small(input_ids=ids[:, :3], use_cache=True)
+        kept = {cache_name(small): read[next(name for name in ("cache", "past_key_values") if name in read)]}
+        torch.testing.assert_close(small(input_ids=ids[:, 3:], **kept).logits[:, -1], logits[:, -1])
+    assert {name.split(".")[2] for name, _ in small.named_modules() if name.endswith("proj")} <= {"0"}
+
+
 def test_a_run_of_it_adapts_and_counts_its_blocks_only_and_loads_as_it_was_trained(shallow: Path) -> None:
     summary = queries.run_summary(shallow)
     assert summary["config"]["model"]["layers"] == 1
@@ -77,17 +98,18 @@ def test_a_run_of_it_that_was_interrupted_ends_as_the_whole_one(
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+@pytest.mark.parametrize(("layers", "said"), [(1, "the first block"), ("1-1", "block 1")])
 @pytest.mark.parametrize("kind", ["peft", "merged"])
-def test_the_snippet_of_an_export_loads_the_first_blocks(
-    kind: str, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_snippet_of_an_export_loads_the_blocks_that_were_used(
+    kind: str, layers: Any, said: str, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = lm_values(
-        save_tiny_lm(tmp_path / "model"), problems, model__layers=1, strategy={"name": "lora"}, train__steps=4
+        save_tiny_lm(tmp_path / "model"), problems, model__layers=layers, strategy={"name": "lora"}, train__steps=4
     )
     folder = training.train(parse_config(values), tmp_path / "runs").folder
     export_run(folder, tmp_path / "out", format=kind)
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert "first 1 blocks" in card
+    assert said in card
     (snippet,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
     monkeypatch.chdir(tmp_path / "out")
     names: dict = {}
@@ -105,9 +127,27 @@ def test_an_encoder_has_first_blocks_too(tiny_data: Path, tmp_path: Path) -> Non
     assert run.load().base.model.config.num_hidden_layers == 1
 
 
+def test_blocks_by_number_of_an_architecture_that_peft_cannot_cut_are_exported_merged(
+    problems: Path, tmp_path: Path
+) -> None:
+    values = lm_values(
+        save_tiny_lm(tmp_path / "model", "gpt2"),
+        problems,
+        model__layers="1-1",
+        strategy={"name": "lora"},
+        train__steps=2,
+    )
+    folder = training.train(parse_config(values), tmp_path / "runs").folder
+    with pytest.raises(NotMergeableError, match=r"--format peft: PEFT cannot choose the blocks 1-1 of GPT2.*merged"):
+        export_run(folder, tmp_path / "out", format="peft")
+    assert not (tmp_path / "out").exists()
+    export_run(folder, tmp_path / "out", format="merged")
+
+
 @pytest.mark.parametrize(("layers", "words"), [(3, "model.layers=3: model has 2 blocks; give a number from 1 to 2"),
+                                               ("0,2", "layers=0,2: model has 2 blocks; give numbers from 0 to 1"),
                                                (0, "model.layers=0: must be at least 1")])  # fmt: skip
-def test_more_blocks_than_there_are_is_one_sentence(layers: int, words: str, problems: Path, tmp_path: Path) -> None:
+def test_more_blocks_than_there_are_is_one_sentence(layers: Any, words: str, problems: Path, tmp_path: Path) -> None:
     values = lm_values(save_tiny_lm(tmp_path / "model"), problems, model__layers=layers)
     with pytest.raises(ConfigError, match=re.escape(words)):
         training.train(parse_config(values), tmp_path / "runs")
