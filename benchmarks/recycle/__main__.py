@@ -6,8 +6,8 @@ CLINC150 has 150 intents. 60 of them are for the test; of the others each teache
 features are tested on the same 600 episodes of 5 ways with 1 and 5 shots and 15 queries a class, and compared in pairs.
 `real` learns from the teachers' own data: if it gains nothing over `base`, there is no headroom. `noise` learns from
 what the inversion starts from, with the same labels. The best teacher is chosen on the test episodes, in its favour.
-Everything is kept in --work after each part, so a run that was ended continues where it was. Without --data the classes
-are those of sentiment4, domain and sentiment: too few for more than two ways.
+Everything is kept in --work after each part, by setting and texts, so a run that was ended continues where it was.
+Without --data the classes are those of sentiment4, domain and sentiment: too few for more than two ways.
 """
 
 from __future__ import annotations
@@ -70,8 +70,7 @@ def main() -> None:
     data = "sentiment4" if arguments.data is None else arguments.data.name
     file = "recycle-quick" if arguments.quick else f"recycle-{data}-{setting.model}"
     folder = results.emptied("recycle") if arguments.quick else arguments.work or results.QUICK / file
-    folder.mkdir(parents=True, exist_ok=True)
-    work = Work(folder, setting, Intents.of(arguments.data, setting))
+    work = Work.below(folder, setting, Intents.of(arguments.data, setting))
     if arguments.tune:
         tune(work, file)
         return

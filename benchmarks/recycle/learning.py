@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks import results
 from benchmarks.recycle.setting import BEGAN, DROPPING, FEW, MODULE, VARIANTS
 from benchmarks.recycle.tables import three
-from benchmarks.recycle.work import Work
+from benchmarks.recycle.work import Work, digest_of
 from dynlora.recycling.few_shot_accuracy import AveragedTeachers, FewShotTest, teacher_features
 from dynlora.recycling.meta_training import MetaTraining
 from dynlora.recycling.pool import Pool, TextPool
@@ -63,9 +63,12 @@ def tune(work: Work, file: str) -> None:
     of = work.setting
     test = work.test(sorted(work.intents.taught[of.teachers * of.classes :]))
     kept: dict[str, Any] = work.found.setdefault("tuning", {})
+    gains: dict[str, Any] = {}
     for name, values in VARIANTS.items():
-        if name not in kept:
-            recycling = work.inverted(f"tuning, {name}", work.settings(min(FEW, of.teachers), **{**BEGAN, **values}))
+        settings = work.settings(min(FEW, of.teachers), **{**BEGAN, **values})
+        key = digest_of(settings)
+        if key not in kept:
+            recycling = work.inverted(f"tuning, {name}", settings)
             materials = recycling.materials
             training_ = MetaTraining(materials.meta, recycling.pool(), materials.settings, materials.autocast)
             with materials.meta.adapters.disabled():
@@ -73,10 +76,11 @@ def tune(work: Work, file: str) -> None:
             while not training_.is_done:
                 training_.advance()
             found = test.accuracy(materials.meta.text_features(test.data.texts))
-            kept[name] = {str(shots): three(values - base[shots]) for shots, values in found.items()}
+            kept[key] = {str(shots): three(values - base[shots]) for shots, values in found.items()}
             work.keep()
-        results.write(f"{file}-tune", {"setting": vars(of), "teachers": FEW, "against base": kept}, MODULE)
-        print(f"{name}: " + ", ".join(f"{s}-shot {100 * v[0]:+.2f} points" for s, v in kept[name].items()), flush=True)
+        gains[name] = kept[key]
+        results.write(f"{file}-tune", {"setting": vars(of), "teachers": FEW, "against base": gains}, MODULE)
+        print(f"{name}: " + ", ".join(f"{s}-shot {100 * v[0]:+.2f} points" for s, v in gains[name].items()), flush=True)
 
 
 def linear(features: torch.Tensor, test: FewShotTest) -> dict[int, np.ndarray]:

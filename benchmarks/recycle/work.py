@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import kept_rows
 from benchmarks.recycle.intents import Intents
-from benchmarks.recycle.setting import SHOTS, Setting
+from benchmarks.recycle.setting import DROPPING, FEW, SHOTS, Setting
 from dynlora.config import parse_config
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 from dynlora.engine.recorder import NullRecorder
@@ -22,12 +22,24 @@ from dynlora.recycling.recycling import Recycling
 from dynlora.training import run as training
 
 
+def key_of(setting: Setting, intents: Intents) -> str:
+    """Return what changes with anything that a figure depends on; more seeds only add figures."""
+    of = {name: value for name, value in vars(setting).items() if name != "seeds"}
+    texts = [[list(rows["text"]), list(map(str, rows["label"]))] for rows in (intents.train, intents.test)]
+    return kept_rows.digest(of, texts, SHOTS, FEW, DROPPING)
+
+
+def digest_of(settings: RecycleSettings) -> str:
+    """Return what changes with the settings of a recycle, its teachers among them."""
+    return kept_rows.digest(settings.model_dump(mode="json"))
+
+
 @dataclass
 class Work:
     """What is done so far, kept in a folder.
 
     Attributes:
-        folder: of everything.
+        folder: of everything that was done with this setting on these texts.
         setting: how much is done.
         intents: the texts.
         found: accuracy of each episode, by method and shots; seconds by part.
@@ -38,14 +50,20 @@ class Work:
     intents: Intents
     found: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def below(cls, folder: Path, setting: Setting, intents: Intents) -> Work:
+        """Return what is done so far with a setting on these texts, in a folder that may hold that of others too."""
+        place = folder / key_of(setting, intents)
+        place.mkdir(parents=True, exist_ok=True)
+        return cls(place, setting, intents)
+
     def __post_init__(self) -> None:
         """Read what is there."""
-        file = self.folder / "found.json"
-        self.found = json.loads(file.read_text("utf-8")) if file.exists() else {"accuracy": {}, "seconds": {}}
+        self.found = {"accuracy": {}, "seconds": {}} | kept_rows.read_found(self.folder / "found.json")
 
     def keep(self) -> None:
         """Write what was found."""
-        (self.folder / "found.json").write_text(json.dumps(self.found), "utf-8")
+        kept_rows.write_found(self.folder / "found.json", self.found)
 
     def teachers(self) -> list[str]:
         """Train the teachers that are not there yet, and return the ids of all."""
@@ -99,7 +117,7 @@ class Work:
     def inverted(self, name: str, settings: RecycleSettings) -> Recycling:
         """Return a recycle after its inversion, which continues where it was."""
         found = Recycling(Materials.load(settings, self.folder / "runs"), NullRecorder())
-        place = self.folder / f"inverted, {name}"
+        place = self.folder / f"inverted, {name}, {digest_of(settings)}"
         if find_checkpoint(place) is not None:
             found.load_state_dict(read_checkpoint(place))
         seconds: dict[str, float] = self.found["seconds"]
