@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,29 @@ def mean_and_ends(differences: np.ndarray) -> list[float]:
     return [found.mean, found.low, found.high]
 
 
-def write(name: str, figures: Any, module: str) -> Path:
-    """Write figures as `results/<name>.json` and return the file; its command names no place of the machine."""
+def command(module: str, arguments: Sequence[str], places: Sequence[str] = ()) -> str:
+    """Return the command of a benchmark as it is written: without the places on this machine.
+
+    Args:
+        module: of the benchmark.
+        arguments: that it was given.
+        places: options that say nothing but where its runs are kept; left out with their values.
+    """
+    said, given = ["python", "-m", module], iter(arguments)
+    for argument in given:
+        option, equals, _ = argument.partition("=")
+        if option not in places:
+            said.append(without_places(argument))
+        elif not equals:
+            next(given, None)
+    return " ".join(said)
+
+
+def write(name: str, figures: Any, module: str, places: Sequence[str] = ()) -> Path:
+    """Write figures as `results/<name>.json` and return the file; see `command` for `places`."""
     RESULTS.mkdir(exist_ok=True)
     document = {
-        "command": " ".join(["python", "-m", module, *map(without_places, sys.argv[1:])]),
+        "command": command(module, sys.argv[1:], places),
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": versions(),
         "figures": figures,

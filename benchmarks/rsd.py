@@ -15,11 +15,10 @@ target; with prefill, all tokens that the target verified.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import results
+from benchmarks import kept_rows, results
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.decoding import prepare
@@ -246,17 +245,27 @@ def main() -> None:
 
 def complete(plan: Plan, kept: Path) -> Iterator[list[Solved]]:
     """Yield the solutions of each problem in every way; those that are not kept yet are written and kept."""
-    known: dict[tuple[int, str], Solved] = {}
-    if kept.exists():
-        found = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
-        known = {(one["problem"], one["point"]): one for one in found}
     wanted = ways_of(plan)
+    keys = {way[0]: key_of(plan, way) for way in wanted}
+    rows = [one for one in kept_rows.read_rows(kept) if one.get("key") == keys.get(one["point"], "")]
+    known: dict[tuple[int, str], Solved] = {(one["problem"], one["point"]): one for one in rows}
     for problem in plan.problems:
-        for row in solutions(plan, problem, [way for way in wanted if (problem.index, way[0]) not in known]):
-            with kept.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(row) + "\n")
+        for found in solutions(plan, problem, [way for way in wanted if (problem.index, way[0]) not in known]):
+            row = {**found, "key": keys[found["point"]]}
+            kept_rows.add_row(kept, row)
             known[(problem.index, row["point"])] = row
         yield [known[(problem.index, name)] for name, _, _ in wanted]
+
+
+def key_of(plan: Plan, way: Way) -> str:
+    """Return what changes with anything that a solution in this way depends on: roles, data, rule, limits.
+
+    The judge counts where it is the reward, so a benchmark that gets another one keeps the other ways.
+    """
+    name, point, reward = way
+    roles = (DRAFT, TARGET, *(["reward"] if isinstance(reward, ClassifierReward) else []))
+    saved = [plan.meta["roles_saved"].get(role) for role in roles]
+    return kept_rows.digest(saved, plan.meta["digest"], plan.meta["step_string"], name, asdict(point), asdict(LIMITS))
 
 
 def _recipes(plan: Plan, runs_dir: Path) -> dict[str, Any]:

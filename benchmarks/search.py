@@ -30,6 +30,10 @@ from benchmarks import results
 from dynlora.store.queries import list_runs
 from dynlora.store.summary import run_summary
 
+MODULE = "benchmarks.search"
+PLACES = ("--runs-dir",)
+"""Options that change nothing of what is measured."""
+
 STUDY = "benchmark"
 SPACE = ("train.lr=5e-4..3e-2:log", "adapter.rank=1..8")
 LOOK_S = 0.5
@@ -94,8 +98,15 @@ def continued(runs_dir: Path, size: Size) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size) -> dict[str, Any]:
-    """Return what was found: trials, runs, best and default on the new seeds."""
+def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size, had: int | None) -> dict[str, Any]:
+    """Return what was found: trials, runs, best and default on the new seeds.
+
+    Args:
+        found: what the command printed.
+        runs_dir: of the runs.
+        size: how much was trained.
+        had: runs that there were when the search was killed; None where nobody knows.
+    """
     study = found["studies"][0]
     ids = [trial["run"] for trial in study["trials"]]
     sides = ("best", "default")
@@ -103,10 +114,11 @@ def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size) -> dict[str
     differences = np.array([best - default for best, default in losses])
     return {
         "trials": len(ids), "runs_of_trials": len(set(ids)), "runs": len(list_runs(runs_dir)),
-        "states": sorted({trial["state"] for trial in study["trials"]}), "steps": size.steps, "seeds": size.seeds,
+        "states": sorted({trial["state"] for trial in study["trials"]}), "steps": size.steps,
         "default": study["default"], "best": study["best"], "importance": study["importance"],
         "losses_on_new_seeds": [dict(zip(sides, pair, strict=True)) for pair in losses],
         "over_rows": found["comparisons"][0], "over_seeds": over_seeds(differences),
+        "runs_when_killed": had, "seeds": size.seeds,
     }  # fmt: skip
 
 
@@ -146,9 +158,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         runs_dir = arguments.runs_dir or Path(place) / "runs"
         had = killed(runs_dir, size)
-        found = figures_of(continued(runs_dir, size), runs_dir, size) | {"runs_when_killed": had}
+        found = figures_of(continued(runs_dir, size), runs_dir, size, had)
     report(found)
-    print("written:", results.write("search-quick" if arguments.quick else "search", found, "benchmarks.search"))
+    print("written:", results.write("search-quick" if arguments.quick else "search", found, MODULE, PLACES))
 
 
 if __name__ == "__main__":

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.store import queries
-from dynlora.store.kinds import DECODE
 from dynlora.viz.decode import cards as decode_cards
 from dynlora.viz.decode import form, text
-from dynlora.viz.kit import run_summary
-from dynlora.viz.ui import cached_queries, cards, frame, live, run_actions, run_picker
+from dynlora.viz.ui import cached_queries, cards, frame, live
 
-frame.enter()
-if run_picker.list_all((DECODE,)).empty and "run" not in st.query_params:
-    cards.titled("Decode", text.WHAT)
-    form.decode_form(is_open=True)
-    st.stop()
-run = run_picker.pick_run("Decode", kind=DECODE)
-with frame.guarded():
-    IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
+run, IS_ACTIVE = form.PAGE.picked(form.decode_form)
 
 
 @live.following(2, active=IS_ACTIVE)
@@ -27,12 +17,8 @@ def show_decode() -> None:
     with frame.guarded(), cached_queries.one_refresh():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         found = decode_cards.read(run.folder, is_active=IS_ACTIVE)
-        cards.titled(f"Decode: {summary['name']}", text.about(found))
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="decode-head"):
-            cards.badge(summary["status"])
-            st.caption(f"{summary['step']:,} of {summary['max_steps']:,} solutions", width="content")
-            run_actions.run_buttons(run, summary["status"])
-        cards.status_line(summary)
+        done = f"{summary['step']:,} of {summary['max_steps']:,} solutions"
+        form.PAGE.head(run, summary, text.about(found), done)
         place = st.container()
         shown = decode_cards.choose_point(found)
         with place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,17 +104,27 @@ def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> P
 def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
     """Return the target's settings with the data of the decode: all its held-out rows.
 
-    The seed is the target's: it says which rows of a file were held out of its training.
+    The seed is the target's, and so is all that it says of its own data, also where the decode names that data again:
+    together they say which rows were held out of its training.
     """
     values = dict(target.config)
     data = section(values, "data")
-    if settings.data is not None:
+    if settings.data is not None and not _is_of(data, settings.data):
         keep = {key: data[key] for key in ("prompt", "completion", "messages", "answer", "text") if data.get(key)}
         source = "path" if Path(settings.data).expanduser().exists() else "name"
         known = settings.data in assets.DATASETS
         data = {source: settings.data, "task": "causal_lm", **({} if known else keep)}
     seed = whole(values.get("seed")) or 0
     return parse_config({"seed": seed, "model": values.get("model"), "data": {**data, "max_eval": None}})
+
+
+def _is_of(data: Mapping[str, Any], named: str) -> bool:
+    """Say whether a name or path is that of a run's data, in whatever way the path is written."""
+    path, place = text(data.get("path")), Path(named).expanduser()
+    if path is None or not place.exists():
+        return path is None and not place.exists() and named == data.get("name")
+    known = Path(path).expanduser()
+    return known.exists() and known.samefile(place)
 
 
 def _usual_step(config: RunConfig) -> str:

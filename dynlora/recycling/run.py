@@ -55,7 +55,7 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new:
         CorruptRunError: when it cannot be read.
     """
     if not is_new:
-        check_can_work(folder, force, needs_checkpoint=True)
+        check_can_work(folder, force)
     settings = RecycleSettings.of_run(folder)
     with RunReader(folder) as reader:
         threads = whole(table(reader.meta().get("machine")).get("threads"))

@@ -14,7 +14,9 @@ from typing import Any
 
 from dynlora.errors import ConfigError
 from dynlora.safe_files import printable, write_text
+from dynlora.store.kinds import FROM_EVENTS, kind_of
 from dynlora.store.plain_values import read_checked
+from dynlora.store.reader import RunReader
 
 COPIED_NAME = "copied-from.json"
 FORMAT = 1
@@ -72,16 +74,22 @@ def fingerprint(folder: Path) -> str:
 def check_can_resume(folder: Path, opened: int) -> None:
     """Refuse to continue a run whose checkpoint was left where it came from: it would start over, its record deleted.
 
+    A run of a kind that continues from its events needs none.
+
     Args:
         folder: of the run.
         opened: how often a writer opened it; a run that was never opened starts from the beginning anyway.
 
     Raises:
         ConfigError: one sentence that says what to do instead.
+        CorruptRunError: when the run cannot be read.
     """
     copied = read_copied(folder)
     if copied is None or not opened or any((folder / name).is_file() for name in CHECKPOINT_STATES):
         return
+    with RunReader(folder) as reader:
+        if kind_of(reader.meta(("kind",))) in FROM_EVENTS:
+            return
     raise ConfigError(
         f"resume {folder.name}: the run was fetched from {copied.url} without a checkpoint; send it there again with "
         "--with-checkpoint and fetch it again, or start a new run"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from dynlora.store.meta import count, finite, is_count, items, short_text, table
@@ -128,26 +130,68 @@ class Decode:
     solutions: tuple[Solution, ...]
     nested: tuple[NestedRank, ...]
 
+    @cached_property
+    def solved(self) -> Mapping[str, tuple[Solution, ...]]:
+        """The solutions of each point that has any, by its key, in the order of the problems."""
+        found: dict[str, list[Solution]] = {}
+        for one in sorted(self.solutions, key=attrgetter("problem")):
+            found.setdefault(one.point, []).append(one)
+        return {key: tuple(rows) for key, rows in found.items()}
 
-def read_decode(folder: str | os.PathLike[str]) -> Decode:
+
+@dataclass
+class SoFar:
+    """What was read of a decode, so that the next look reads only what is new.
+
+    Attributes:
+        opened: how often a writer had opened it; a start or a resume deletes events, so all is read again after one.
+        last: sequence number of the last event that was looked at.
+        solutions: the last one of each point and problem.
+    """
+
+    opened: int = 0
+    last: int = 0
+    solutions: dict[tuple[str, int], Solution] = field(default_factory=dict[tuple[str, int], Solution])
+
+    def read(self, reader: RunReader) -> tuple[Solution, ...]:
+        """Return all solutions, those that are new read from the store.
+
+        Raises:
+            CorruptRunError: when the run cannot be read.
+        """
+        last, _, _, opened = reader.version_key()
+        if opened != self.opened or last < self.last:
+            self.opened, self.last, self.solutions = opened, 0, {}
+        for event in reader.events(self.last, kinds=[SOLVED]):
+            self.last = event.seq
+            if (one := _solution(event)) is not None:
+                self.solutions[one.point, one.problem] = one
+        return tuple(self.solutions.values())
+
+
+def read_decode(folder: str | os.PathLike[str], so_far: SoFar | None = None) -> Decode:
     """Return what a decode has recorded so far.
+
+    Args:
+        folder: of the run.
+        so_far: what an earlier look at it read, brought up to date; None to read everything.
 
     Raises:
         RunNotFoundError: when there is no such run.
         CorruptRunError: when it cannot be read.
     """
     with RunReader(folder) as reader:
-        meta, events = reader.meta(("decode", "nested_ranks")), reader.events(kinds=[SOLVED])
+        meta = reader.meta(("decode", "nested_ranks"))
+        solutions = (so_far or SoFar()).read(reader)
     plan = table(meta.get("decode"))
     points = tuple(_points(plan.get("points")))
     known = {point.key for point in points}
-    found = {(one.point, one.problem): one for one in map(_solution, events) if one is not None and one.point in known}
     return Decode(
         points=points,
         roles={role: table(value) for role, value in table(plan.get("roles")).items()},
         problems=count(plan.get("problems")),
         step_string=short_text(plan.get("step_string"), MAX_TEXT),
-        solutions=tuple(found.values()),
+        solutions=tuple(one for one in solutions if one.point in known),
         nested=tuple(_nested(meta.get("nested_ranks"))),
     )
 

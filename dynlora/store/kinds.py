@@ -14,6 +14,9 @@ KINDS: Mapping[str, str] = {
 }
 """Every kind, and what its folder records. The meta key `kind` names it; a run without one is a training."""
 
+FROM_EVENTS = (DECODE,)
+"""Kinds that continue from what their own events say, and keep no checkpoint."""
+
 
 def kind_of(meta: Mapping[str, Any]) -> str:
     """Return the kind of a run from its meta; `other` for one that this version does not know."""

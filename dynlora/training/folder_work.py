@@ -93,14 +93,12 @@ def stop_of(folder: Path) -> Iterator[StopRequest]:
         forget_stop(folder)
 
 
-def check_can_work(folder: Path, force: bool, *, needs_checkpoint: bool = False) -> None:
-    """Refuse a run that is finished, running, or may be running elsewhere.
+def check_can_work(folder: Path, force: bool) -> None:
+    """Refuse a run that is finished, running, may be running elsewhere, or was fetched without what it continues from.
 
     Args:
         folder: of the run.
         force: also when another machine claims to be working on it.
-        needs_checkpoint: whether the kind continues from a checkpoint, so that a fetched run without one would start
-            over, its record deleted; a kind that continues from its events does not.
 
     Raises:
         ConfigError: one sentence that says what to do instead.
@@ -109,8 +107,7 @@ def check_can_work(folder: Path, force: bool, *, needs_checkpoint: bool = False)
     with RunReader(folder) as reader:
         status = reader.status()
     check_resumable(folder.name, status, force)
-    if needs_checkpoint:
-        check_can_resume(folder, status.opened)
+    check_can_resume(folder, status.opened)
 
 
 def reason(error: BaseException) -> str:

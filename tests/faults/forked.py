@@ -83,13 +83,13 @@ class Child:
         code: exit code, negative for a signal; None while it goes on.
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        """Fork and run; what the command prints goes to `log`."""
+    def __init__(self, arguments: Sequence[str], log: Path, watch: Callable[[Board], None] | None = None) -> None:
+        """Fork and run; what the command prints goes to `log`, and `watch` prepares the child, see `_watch`."""
         self.board = Board()
         self.code: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _be(arguments, log, self.board)
+            _be(arguments, log, self.board, watch=watch or _watch)
 
     def poll(self) -> int | None:
         """Return the exit code, None while it goes on."""
@@ -147,7 +147,7 @@ def import_all_of(arguments: Sequence[str], log: Path) -> None:
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _be(arguments, log, Board(), told=writing)
+        _be(arguments, log, Board(), told=writing, watch=_watch)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as names:
         found = json.load(names)
@@ -158,7 +158,10 @@ def import_all_of(arguments: Sequence[str], log: Path) -> None:
                 importlib.import_module(name)
 
 
-def _be(arguments: Sequence[str], log: Path, board: Board, told: int | None = None) -> None:
+def _be(
+    arguments: Sequence[str], log: Path, board: Board, told: int | None = None,
+    watch: Callable[[Board], None] | None = None,
+) -> None:  # fmt: skip
     """Be the child: run the command and never return; the names of what it imported go to the descriptor `told`."""
     code = 70
     try:
@@ -167,7 +170,8 @@ def _be(arguments: Sequence[str], log: Path, board: Board, told: int | None = No
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        _watch(board)
+        if watch is not None:
+            watch(board)
         code = _run(arguments)
         if told is not None:
             os.write(told, json.dumps([*sys.modules]).encode())

@@ -22,6 +22,7 @@ from dynlora.jobs import cli_client, launch, spawn, uploads
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import process
+from dynlora.store.copied import Copied, write_copied
 from dynlora.store.writer import RunWriter
 from tests.jobs.test_launch import queued, status
 from tests.jobs.test_launch import root as root
@@ -263,3 +264,19 @@ def test_a_child_that_cannot_be_started_is_a_sentence(tmp_path: Path, monkeypatc
         InferenceChild().ask("anything")
     with pytest.raises(DynloraError, match="the configuration was not checked: .* cannot be started"):
         cli_client.preflight({"seed": 1}, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [None, "decode", "recycle"])
+def test_a_fetched_run_without_a_checkpoint_is_resumed_where_its_kind_needs_none(kind: str | None, root: Path) -> None:
+    folder = new_run(root, "one", **({} if kind is None else {"kind": kind}))
+    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    with RunWriter.open(folder, resume_from=None) as writer:
+        writer.finish("stopped")
+    if kind != "decode":
+        with pytest.raises(ConfigError, match="was fetched from ssh://host/runs without a checkpoint"):
+            launch.resume(root, folder.name)
+        assert status(root, folder.name) == "stopped"
+        return
+    assert launch.resume(root, folder.name) == "queued"
+    (root / "go").touch()
+    until(lambda: status(root, folder.name) == "finished")

@@ -90,6 +90,19 @@ def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
     assert set(settings.teachers) == {one, two}
 
 
+def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) -> None:
+    form._teacher.clear()
+    facts = {"task": "classification", "model": "minilm", "labels": ["a", "b", "c"]}
+    whole = trained(runs_dir, **facts)
+    short = trained(runs_dir, **facts, config={"model": {"name": "minilm", "layers": 2}})
+    app = open_page("recycle")
+    app.multiselect(key="recycle-teachers").set_value([whole, short]).run()
+    said = words(app)
+    assert "the first 2 blocks of minilm" in said
+    assert "choose one base model" in said
+    assert next(button for button in app.button if button.label == "Start").disabled
+
+
 def test_the_playground_has_the_tab_only_where_there_is_something_to_try(run: Path, runs_dir: Path) -> None:
     assert not open_page("playground", run=run.name).get("button_group")
     (written_recycle(runs_dir) / "adapter").mkdir()

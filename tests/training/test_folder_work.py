@@ -63,14 +63,18 @@ def test_a_stop_leaves_a_run_that_continues(folder: Path) -> None:
     assert steps_of(folder) == [1, 2, 3, 4]
 
 
-def test_a_fetched_run_without_a_checkpoint_is_refused_where_its_kind_needs_one(folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["decode", "recycle"])
+def test_a_fetched_run_without_a_checkpoint_is_refused_where_its_kind_needs_one(kind: str, tmp_path: Path) -> None:
+    folder = RunWriter.create(tmp_path, config_yaml="", meta={"kind": kind}, max_steps=4)
     write_copied(folder, Copied("ssh://host/runs", "1", "2"))
-    check_can_work(folder, force=False, needs_checkpoint=True)  # it was never opened: it starts
+    check_can_work(folder, force=False)  # it was never opened: it starts
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.finish("stopped")
-    check_can_work(folder, force=False)
+    if kind == "decode":
+        check_can_work(folder, force=False)
+        return
     with pytest.raises(ConfigError, match="without a checkpoint"):
-        check_can_work(folder, force=False, needs_checkpoint=True)
+        check_can_work(folder, force=False)
 
 
 @pytest.mark.parametrize(

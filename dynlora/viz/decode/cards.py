@@ -10,6 +10,7 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.store.decodes import Decode, Point, Solution
+from dynlora.store.growing_decodes import GrowingDecodes
 from dynlora.viz.decode import figures, model, steps_view, text
 from dynlora.viz.decode.live_cards import has_roles
 from dynlora.viz.kit.text import markdown_text, one_line
@@ -18,6 +19,8 @@ from dynlora.viz.ui.cards import card, chart, colours, note, table
 from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.run_picker import Chosen, link
 from dynlora.viz.ui.url_state import choose, segmented
+
+GROWING = GrowingDecodes()
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,17 @@ class Shown:
 
 
 def read(folder: Path, *, is_active: bool) -> Decode:
-    """Return what a decode recorded; that of one that has ended is kept, one at work has something new each time.
+    """Return what a decode recorded; that of one that has ended is kept, of one at work only what is new is read.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    return queries.read_decode(folder) if is_active else cached_queries.ask(queries.read_decode, folder)
+    return GROWING.read(folder) if is_active else cached_queries.ask(queries.read_decode, folder)
 
 
 def choose_point(found: Decode) -> Shown | None:
     """Draw the choice of the point that is looked at and return it; None before anything is solved."""
-    solved = {one.point for one in found.solutions}
-    points = {point.key: point for point in found.points if point.key in solved}
+    points = {point.key: point for point in found.points if point.key in found.solved}
     if not points:
         return None
     usual = model.best(found) or next(iter(points.values()))

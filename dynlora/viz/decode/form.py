@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from dynlora.errors import DynloraError
 from dynlora.jobs.kinds import enqueue
+from dynlora.jobs.launch import RunHandle
 from dynlora.kinds.decode import DecodeSettings
-from dynlora.viz.kit.config_fields import launch_key
-from dynlora.viz.ui.cards import card, note
-from dynlora.viz.ui.frame import refusal
-from dynlora.viz.ui.run_picker import find_run, is_read_only, list_all, run_labels, runs_dir
-from dynlora.viz.ui.toasts import announce
+from dynlora.store.kinds import DECODE
+from dynlora.viz.decode.text import WHAT
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.kind_runs import KindPage, source_of, usable_runs
+from dynlora.viz.ui.run_picker import is_read_only, run_labels, runs_dir
+
+PAGE = KindPage(DECODE, WHAT)
 
 WRITES = "causal_lm"
 JUDGES = "classification"
@@ -40,9 +42,8 @@ def decode_form(*, is_open: bool) -> None:
     Args:
         is_open: whether it is shown without a click.
     """
-    with st.expander("New decode", expanded=is_open, icon=":material/add:"), card("New decode", "decode-new"):
-        runs = list_all()
-        runs = runs[runs["status"].isin(("finished", "stopped"))]
+    with PAGE.form(is_open=is_open):
+        runs = usable_runs()
         writers, judges = runs[runs["task"] == WRITES], runs[runs["task"] == JUDGES]
         if is_read_only() or writers.empty:
             why = "This dashboard is read-only." if is_read_only() else "There is no finished run of a language model."
@@ -76,27 +77,21 @@ def _settings(writers: pd.DataFrame, judges: pd.DataFrame) -> dict[str, Any]:
     )  # fmt: skip
     limit = third.selectbox("Problems", LIMITS, key="decode-limit", help="Held-out problems of the target's data.")
     return {
-        "draft": _source(draft), "target": _source(target),
-        "reward": reward if reward in REWARD_WORDS else _source(reward),
+        "draft": source_of(draft), "target": source_of(target),
+        "reward": reward if reward in REWARD_WORDS else source_of(reward),
         "values": GRIDS[values], "control": CONTROLS[control], "limit": limit,
     }  # fmt: skip
-
-
-def _source(run_id: str) -> str:
-    """Return how the settings name a run: by its id, or by its folder where it is a sample."""
-    run = find_run(run_id)
-    return run.id if run.is_own else str(run.folder)
 
 
 def _start(settings: dict[str, Any]) -> None:
     """Draw the button that queues the decode, and the command that does the same."""
     decodes = DecodeSettings.parse(settings).points
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="decode-actions"):
-        if st.button("Start decoding", type="primary", icon=":material/play_arrow:", key="decode-start"):
-            _enqueue(settings)
-        note(f"{decodes} decodes of {settings['limit']} problems, the draft alone and the target alone among them.")
-        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="decode-command"):
-            st.code(command(settings), language="bash", wrap_lines=True)
+    said = f"{decodes} decodes of {settings['limit']} problems, the draft alone and the target alone among them."
+    PAGE.start("Start decoding", settings, partial(_queued, settings), said, command(settings))
+
+
+def _queued(settings: dict[str, Any], key: str) -> RunHandle:
+    return enqueue(DecodeSettings.parse(settings), runs_dir(), key=key)
 
 
 def command(settings: dict[str, Any]) -> str:
@@ -107,16 +102,3 @@ def command(settings: dict[str, Any]) -> str:
              settings["reward"], "--threshold", values, *(["--control", control] if control else []),
              "--limit", str(settings["limit"]), "--runs-dir", str(runs_dir())]  # fmt: skip
     return shlex.join(parts)
-
-
-def _enqueue(settings: dict[str, Any]) -> None:
-    """Queue the decode and open it; a refusal is said on the page."""
-    token = st.session_state.setdefault("decode-token", secrets.token_hex(8))
-    try:
-        made = enqueue(DecodeSettings.parse(settings), runs_dir(), key=launch_key(token, settings))
-    except (DynloraError, OSError) as error:
-        st.error(refusal(error))
-        return
-    st.session_state.pop("decode-token", None)
-    announce("Decode queued")
-    st.switch_page("pages/decode.py", query_params={"run": made.id})

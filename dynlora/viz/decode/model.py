@@ -5,7 +5,7 @@ Accuracy has Wilson's 95 % interval; a difference between two points is paired o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,9 +53,9 @@ def label(point: Point) -> str:
     return name if point.value is None else f"{name} {point.value:g}"
 
 
-def solutions_of(found: Decode, key: str) -> list[Solution]:
+def solutions_of(found: Decode, key: str) -> tuple[Solution, ...]:
     """Return the solutions of a point in the order of the problems."""
-    return sorted((one for one in found.solutions if one.point == key), key=lambda one: one.problem)
+    return found.solved.get(key, ())
 
 
 def by_point(found: Decode) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def _mean(values: Iterable[float | bool | None]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _cost(solved: list[Solution], cost: str) -> float:
+def _cost(solved: Sequence[Solution], cost: str) -> float:
     return _mean(getattr(one, cost) for one in solved)
 
 
@@ -126,8 +126,7 @@ def alone(found: Decode, role: str) -> Point | None:
 
 def offered(found: Decode) -> list[Point]:
     """Return the points that are neither an end nor a control and have solved a problem."""
-    solved = {one.point for one in found.solutions}
-    return [point for point in found.points if point.accept not in (*ALONE, CONTROL) and point.key in solved]
+    return [point for point in found.points if point.accept not in (*ALONE, CONTROL) and point.key in found.solved]
 
 
 def best(found: Decode) -> Point | None:
@@ -138,7 +137,7 @@ def best(found: Decode) -> Point | None:
     """
     rows = [(_accuracy(found, point.key), _cost(solutions_of(found, point.key), "flops"), point)
             for point in offered(found)]  # fmt: skip
-    goal = _accuracy(found, TARGET) - TOLERATED if any(one.point == TARGET for one in found.solutions) else 2.0
+    goal = _accuracy(found, TARGET) - TOLERATED if TARGET in found.solved else 2.0
     enough = [row for row in rows if row[0] >= goal]
     if enough:
         return min(enough, key=lambda row: row[1])[2]
@@ -153,9 +152,8 @@ def _accuracy(found: Decode, key: str) -> float:
 
 def control_beside(found: Decode, key: str) -> str | None:
     """Return the key of the control whose cost is nearest to that of a point; None without a control."""
-    solved = {one.point for one in found.solutions}
-    controls = [point.key for point in found.points if point.accept == CONTROL and point.key in solved]
-    if not controls or key not in solved:
+    controls = [point.key for point in found.points if point.accept == CONTROL and point.key in found.solved]
+    if not controls or key not in found.solved:
         return None
     cost = _cost(solutions_of(found, key), "flops")
     return min(controls, key=lambda other: abs(_cost(solutions_of(found, other), "flops") - cost))

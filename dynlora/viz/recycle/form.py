@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs.kinds import enqueue
+from dynlora.jobs.launch import RunHandle
 from dynlora.kinds.named_runs import named_run
-from dynlora.kinds.recycle import RecycleSettings, base_of, check_teacher, classes_of
-from dynlora.viz.kit.config_fields import launch_key
+from dynlora.kinds.recycle import RecycleSettings, blocks_of, check_teacher, classes_of
+from dynlora.store.kinds import RECYCLE
 from dynlora.viz.kit.text import one_line, plural
-from dynlora.viz.ui.cards import card, note
-from dynlora.viz.ui.frame import refusal
-from dynlora.viz.ui.run_picker import find_run, is_read_only, list_all, run_labels, runs_dir
-from dynlora.viz.ui.toasts import announce
+from dynlora.viz.recycle.text import WHAT
+from dynlora.viz.ui.cards import note
+from dynlora.viz.ui.kind_runs import KindPage, source_of, usable_runs
+from dynlora.viz.ui.run_picker import is_read_only, run_labels, runs_dir
+
+PAGE = KindPage(RECYCLE, WHAT)
 
 MOST_LOOKED_AT = 200
 """Newest finished runs that are offered as teachers."""
@@ -34,9 +37,8 @@ def recycle_form(*, is_open: bool) -> None:
     Args:
         is_open: whether it is shown without a click.
     """
-    with st.expander("New recycle", expanded=is_open, icon=":material/add:"), card("New recycle", "recycle-new"):
-        runs = list_all()
-        runs = runs[runs["status"].isin(("finished", "stopped"))].head(MOST_LOOKED_AT)
+    with PAGE.form(is_open=is_open):
+        runs = usable_runs().head(MOST_LOOKED_AT)
         if is_read_only():
             note("This dashboard is read-only.")
             return
@@ -50,17 +52,17 @@ def recycle_form(*, is_open: bool) -> None:
 
 @st.cache_data(max_entries=500, ttl=600, show_spinner=False)
 def _teacher(source: str, status: str) -> tuple[str, int, str]:
-    """Return (base model, classes, why it cannot teach) of a run; the last is empty for one that can."""
+    """Return (what it adapts, classes, why it cannot teach) of a run; the last is empty for one that can."""
     try:
         found = named_run("teacher", source, Path(source).parent)
         check_teacher(found)
     except DynloraError as error:
         return "", 0, str(error)
-    return base_of(found), len(classes_of(found)), ""
+    return blocks_of(found), len(classes_of(found)), ""
 
 
 def _fitting(runs: pd.DataFrame) -> tuple[dict[str, tuple[str, int]], dict[str, str]]:
-    """Return (base model, classes) of the runs that can teach, and why the others cannot."""
+    """Return (what it adapts, classes) of the runs that can teach, and why the others cannot."""
     able, unable = {}, {}
     for run_id, folder, status in zip(runs["id"], runs["folder"], runs["status"], strict=True):
         base, classes, why = _teacher(str(folder), str(status))
@@ -91,17 +93,11 @@ def _fields(runs: pd.DataFrame, able: dict[str, tuple[str, int]]) -> None:
     effort = second.selectbox("Effort", list(EFFORTS), index=1, key="recycle-effort")
     noise = third.toggle("Control: learn from noise too", key="recycle-noise", help="Doubles the time of the episodes.")
     iterations, episodes = EFFORTS[effort]
-    settings = {"teachers": [_source(run) for run in chosen], "ways": int(ways), "iterations": iterations,
+    settings = {"teachers": [source_of(run) for run in chosen], "ways": int(ways), "iterations": iterations,
                 "episodes": episodes, "noise": bool(noise)}  # fmt: skip
     missing = _missing(chosen, able, int(ways))
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="recycle-actions"):
-        if st.button(
-            "Start", type="primary", icon=":material/play_arrow:", key="recycle-start", disabled=bool(missing)
-        ):
-            _enqueue(settings)
-        note(missing or "The time is estimated when it starts, and shown on its page.")
-        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="recycle-command"):
-            st.code(command(settings), language="bash", wrap_lines=True)
+    said = missing or "The time is estimated when it starts, and shown on its page."
+    PAGE.start("Start", settings, partial(_queued, settings), said, command(settings), is_ready=not missing)
 
 
 def _missing(chosen: list[str], able: dict[str, tuple[str, int]], ways: int) -> str:
@@ -115,12 +111,6 @@ def _missing(chosen: list[str], able: dict[str, tuple[str, int]], ways: int) -> 
     return f"These teachers have {classes} classes together, fewer than {ways} ways." if classes < ways else ""
 
 
-def _source(run_id: str) -> str:
-    """Return how the settings name a run: by its id, or by its folder where it is a sample."""
-    run = find_run(run_id)
-    return run.id if run.is_own else str(run.folder)
-
-
 def command(settings: dict[str, Any]) -> str:
     """Return the command that does the same."""
     numbers = [f"--{name}={settings[name]}" for name in ("ways", "iterations", "episodes")]
@@ -128,14 +118,5 @@ def command(settings: dict[str, Any]) -> str:
     return shlex.join(["dynlora", "recycle", *settings["teachers"], *numbers, *noise, "--runs-dir", str(runs_dir())])
 
 
-def _enqueue(settings: dict[str, Any]) -> None:
-    """Queue the recycle and open it; a refusal is said on the page."""
-    token = st.session_state.setdefault("recycle-token", secrets.token_hex(8))
-    try:
-        made = enqueue(RecycleSettings.parse(settings), runs_dir(), key=launch_key(token, settings))
-    except (DynloraError, OSError) as error:
-        st.error(refusal(error))
-        return
-    st.session_state.pop("recycle-token", None)
-    announce("Recycle queued")
-    st.switch_page("pages/recycle.py", query_params={"run": made.id})
+def _queued(settings: dict[str, Any], key: str) -> RunHandle:
+    return enqueue(RecycleSettings.parse(settings), runs_dir(), key=key)

@@ -1,0 +1,46 @@
+"""A decode that is killed by a signal that nobody can catch, and continued, is what nobody disturbed, bit for bit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.decoding.conftest import STEP, Runs
+from tests.faults.kill_kinds import campaign
+
+NOT_ON_WINDOWS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+
+PLACES = {
+    "before the first problem": "dynlora.decoding.run:_decoded@1",
+    "solving": "dynlora.decoding.writer:Writer._logits@30",
+    "before a problem is stored": "dynlora.store.recorder:Recording._commit@6",
+    "between problems": "dynlora.decoding.run:tqdm.update@4",
+    "after the last problem of a point": "dynlora.decoding.run:_end_of_point@2",
+    "at the end": "dynlora.store.writer:RunWriter.finish@1",
+}
+TWICE = f"{PLACES['solving']},dynlora.decoding.writer:Writer._logits@20"
+SOME = (PLACES["solving"], PLACES["between problems"], PLACES["at the end"], TWICE)
+
+
+def kill_at(trials: tuple[str, ...], runs: Runs, folder: Path) -> None:
+    """Kill a decode at places; a reward that no rounding touches, and one that is drawn."""
+    command = ("rsd", "--draft", str(runs.folder / runs.draft), "--target", str(runs.folder / runs.target), "--reward",
+               "oracle", "--threshold", "0.5", "--control", "0.5", "--step-string", STEP, "--max-tokens", "24",
+               "--step-tokens", "5", "--limit", "6")  # fmt: skip
+    assert campaign(folder, trials, command) == dict.fromkeys(trials, "equal")
+
+
+@NOT_ON_WINDOWS
+@pytest.mark.journey
+def test_a_decode_that_is_killed_continues_bit_for_bit(runs: Runs, tmp_path: Path) -> None:
+    kill_at(SOME, runs, tmp_path)
+
+
+@NOT_ON_WINDOWS
+@pytest.mark.torture
+def test_a_decode_may_be_killed_anywhere(runs: Runs, tmp_path: Path) -> None:
+    solving = (f"dynlora.decoding.writer:Writer._logits@{visit}" for visit in range(2, 80, 6))
+    stored = (f"dynlora.store.recorder:Recording._commit@{visit}" for visit in range(1, 30))
+    kill_at((*PLACES.values(), *solving, *stored), runs, tmp_path)
