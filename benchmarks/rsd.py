@@ -40,7 +40,7 @@ from dynlora.kinds.decode import DecodeSettings
 from dynlora.training import run as training
 
 ASSISTED = "transformers"
-THRESHOLDS = {"classifier": (0.3, 0.5, 0.7), "oracle": (0.5,), "likelihood": (0.2, 0.3, 0.5)}
+THRESHOLDS = {"classifier": (0.3, 0.5, 0.7), "oracle": (0.5,), "likelihood": (0.3, 0.5, 0.7, 0.9)}
 CONTROL = (0.5, 0.75)
 LIMITS = Limits(tokens=64, step_tokens=32, steps=8)
 """Longer than any right solution of `arithmetic`."""
@@ -191,7 +191,7 @@ def made(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
         return given
     wanted = prepare.Wanted(draft=given[DRAFT], target=given[TARGET])
     if arguments.quick:  # a draft that learned nothing makes no mistakes to judge
-        draft, target = prepare.draft_config(wanted), prepare.target_config(wanted)
+        draft, target = prepare.draft_config(replace(wanted, layers="0-0")), prepare.target_config(wanted)
         return {DRAFT: _quick(draft, 1, folder), TARGET: _quick(target, 2, folder), "judge": "oracle"}
     found = prepare.prepare(wanted, folder, print)
     return {role: found[role] for role in given}
