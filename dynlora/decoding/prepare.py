@@ -38,6 +38,9 @@ LOOKS = 2
 HELD_OUT = 0.1
 """Fraction of the problems whose steps the judge is tested on."""
 
+MOSTLY = 0.9
+"""Fraction of right steps from which a judge learns little but to say right."""
+
 FOLDER = "judge-data"
 """Beside the runs: the rows that judges learn from, in a folder for each draft."""
 
@@ -102,6 +105,8 @@ def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progr
     say(f"The draft solves {wanted.problems:,} training problems")
     rows = write_rows(Path(found["draft"]), runs_dir / FOLDER / Path(found["draft"]).name, wanted)
     say(f"Training the judge on {rows['train']:,} partial solutions, {rows['right']:.0%} of them right")
+    if rows["right"] > MOSTLY:
+        say("Few are wrong, so the judge will keep nearly every step; a draft trained for less makes more mistakes")
     found["judge"] = str(_trained(judge_config(wanted, Path(rows["folder"])), runs_dir, progress))
     named = {role: Path(folder).name for role, folder in found.items()}
     command = f"dynlora rsd --draft {named['draft']} --target {named['target']} --reward {named['judge']}"
