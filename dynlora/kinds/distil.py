@@ -150,8 +150,8 @@ def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSe
     if writers and len(writers) < len(found):
         other = next(run for run in found if run.task not in GENERATIVE)
         raise ConfigError(
-            f"teacher {writers[0].id}: writes texts, and {other.id} does not; give runs that all classify, or runs that "
-            "all write"
+            f"teacher {writers[0].id}: writes texts, and {other.id} does not; give runs that all classify, or "
+            "runs that all write"
         )
     kind, other_kind = (DistilSettings, RecycleSettings) if writers else (RecycleSettings, DistilSettings)
     for key, value in values.items():
@@ -165,5 +165,5 @@ def _unfit(key: str, value: Any, *, is_writing: bool) -> str:
     shown = "" if isinstance(value, bool) else f" {','.join(map(str, value)) if isinstance(value, list) else value}"
     said = f"--{key.replace('_', '-')}{shown}"[:80]
     if is_writing:
-        return f"{said}: is for teachers that classify; these write texts, which is data-free distillation, so leave it out"
+        return f"{said}: is for teachers that classify, and these write texts, which are distilled; leave it out"
     return f"{said}: is for teachers that write texts, and these classify; leave it out"
