@@ -59,8 +59,8 @@ RULES: dict[str, str] = {
     "distilling": "assets config errors jobs kinds store tasks engine engine/* strategies training inference recycling",
     "server": "errors jobs safe_files",
     "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
-    "remote server strategies training inference decoding recycling distilling integrations/search integrations/clusters "
-    "integrations/trackers "
+    "remote server strategies training inference decoding recycling distilling integrations/search "
+    "integrations/clusters integrations/trackers "
     "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
     "viz/distil viz/ranks viz/recycle viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
@@ -93,8 +93,8 @@ RULES: dict[str, str] = {
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds",
-    "viz/recycle": f"{_FEATURE} jobs kinds",
-    "viz/distil": f"{_FEATURE} jobs kinds",
+    "viz/recycle": f"{_FEATURE} jobs kinds viz/distil",
+    "viz/distil": f"{_FEATURE} kinds",
     "viz/few_shot": f"{_FEATURE} inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",

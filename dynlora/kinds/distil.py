@@ -110,6 +110,11 @@ class DistilSettings(KindSettings):
         return found
 
 
+def writes(run: NamedRun) -> bool:
+    """Say whether a run learned to write texts."""
+    return run.task in GENERATIVE
+
+
 def check_writer(run: NamedRun) -> None:
     """Refuse a run that cannot teach to write.
 
@@ -118,7 +123,7 @@ def check_writer(run: NamedRun) -> None:
     """
     if run.status not in ("finished", "stopped"):
         raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
-    if run.task not in GENERATIVE:
+    if not writes(run):
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that writes texts")
 
 
@@ -146,9 +151,9 @@ def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSe
         DynloraError: when a teacher is not there, some classify and others write, or a setting does not fit.
     """
     found = [named_run("teacher", str(source), runs_dir) for source in values.get("teachers") or ()]
-    writers = [run for run in found if run.task in GENERATIVE]
+    writers = [run for run in found if writes(run)]
     if writers and len(writers) < len(found):
-        other = next(run for run in found if run.task not in GENERATIVE)
+        other = next(run for run in found if not writes(run))
         raise ConfigError(
             f"teacher {writers[0].id}: writes texts, and {other.id} does not; give runs that all classify, or "
             "runs that all write"

@@ -8,10 +8,11 @@ import pandas as pd
 
 from dynlora.store.distils import ALL, Distil, PerToken
 
-STUDENT, BASE, AVERAGED, TEACHER = "student", "base", "averaged", "teacher"
+STUDENT, BASE, AVERAGED = "student", "base", "averaged"
 ORDER = (STUDENT, BASE, AVERAGED)
 """Models in the order in which they are shown; teachers follow."""
 
+OWN = "The teacher itself"
 NAMES = {STUDENT: "Student", BASE: "Base model", AVERAGED: "Average of the adapters"}
 
 STAGES = {"samples": "for the student", "held_out": "for the test"}
@@ -23,9 +24,11 @@ def teacher_name(found: Distil, run: str) -> str:
     return "All teachers" if run == ALL else next((one.name for one in found.teachers if one.run == run), run)
 
 
-def model_name(found: Distil, method: str) -> str:
-    """Return what a model is called: one of `NAMES`, or a teacher."""
-    return NAMES.get(method) or f"Teacher {teacher_name(found, method)}"
+def model_name(found: Distil, row: PerToken) -> str:
+    """Return what a model is called: one of `NAMES`, the teacher itself, or another teacher."""
+    if row.method == row.teacher:
+        return OWN
+    return NAMES.get(row.method) or f"Teacher {teacher_name(found, row.method)}"
 
 
 def row_of(rows: Sequence[PerToken], method: str, teacher: str = ALL) -> PerToken | None:
@@ -37,9 +40,15 @@ def frame_of(found: Distil, rows: Sequence[PerToken]) -> pd.DataFrame:
     """Return rows as a table: columns method, model, teacher, mean, low, high, texts; all teachers first."""
     places = {method: place for place, method in enumerate(ORDER)}
     runs = {ALL: -1} | {one.run: place for place, one in enumerate(found.teachers)}
-    ordered = sorted(rows, key=lambda row: (runs.get(row.teacher, len(runs)), places.get(row.method, len(places))))
+    ordered = sorted(
+        rows,
+        key=lambda row: (
+            runs.get(row.teacher, len(runs)),
+            places.get(row.method, len(places) + (row.method != row.teacher)),
+        ),
+    )
     table = [
-        {"method": row.method, "model": model_name(found, row.method), "teacher": teacher_name(found, row.teacher),
+        {"method": row.method, "model": model_name(found, row), "teacher": teacher_name(found, row.teacher),
          "mean": row.mean, "low": row.low, "high": row.high, "texts": row.texts}
         for row in ordered
     ]  # fmt: skip
