@@ -32,7 +32,7 @@ def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
         for teacher, row in by_teacher.items():
             yield f"  {names.get(method, method):36} {teacher:32} {_interval(row)}"
     for teacher, by_method in (document.get("loss") or {}).items():
-        yield f"held-out loss on the data of {teacher}, nats per token (95 % CI over rows)"
+        yield f"held-out loss on the data of {teacher}, nats per token (95 % CI over examples)"
         for method, row in by_method.items():
             yield f"  {names.get(method, f'teacher {method}'):36} {_interval(row)}"
     for row in document.get("texts") or ():

@@ -45,7 +45,7 @@ class Measured:
     Attributes:
         distilling: whose last step is done.
         kl: KL(teacher || model) over the teacher's held-out texts, by model and position of the teacher.
-        loss: of the held-out rows of a teacher's data, by position of the teacher and model, or id of a teacher.
+        loss: of the held-out examples of a teacher's data, by position of the teacher and model, or id of a teacher.
         notes: what a person should know, in sentences.
     """
 
@@ -89,7 +89,7 @@ class Measured:
         return sums, counts
 
     def _measure_loss(self, name: str, model: AdaptedModel, rows: Mapping[int, Rows]) -> None:
-        """Measure the loss of a model on the held-out rows of each teacher, as the teacher's own task has it."""
+        """Measure the loss of a model on the held-out examples of each teacher, as the teacher's own task has it."""
         for index, held_out in rows.items():
             own = self.distilling.materials.models[index]
             asked = replace(model, task=own.task, max_length=own.max_length)
@@ -97,7 +97,7 @@ class Measured:
             self.loss.setdefault(index, {})[name] = (output[:, 0], output[:, 2])
 
     def _held_out_rows(self) -> dict[int, Rows]:
-        """Return the held-out rows of the teachers whose data can still be read, and note which cannot."""
+        """Return the held-out examples of the teachers whose data can still be read, and note which cannot."""
         of, found = self.distilling.materials.settings, dict[int, Rows]()
         for index, teacher in enumerate(self.distilling.materials.teachers):
             try:
@@ -105,7 +105,7 @@ class Measured:
             except DynloraError as error:
                 self.notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
                 continue
-            order = np.random.default_rng(stream_seed(of.seed, "held-out rows", index)).permutation(len(rows))
+            order = np.random.default_rng(stream_seed(of.seed, "held-out examples", index)).permutation(len(rows))
             found[index] = rows.take(np.sort(order[: of.rows]))
         return found
 
@@ -175,7 +175,7 @@ def _against(by_model: Mapping[str, PerText], other: str) -> dict[str, Any]:
 
 
 def _held_out(teacher: Teacher) -> Rows:
-    """Return the held-out rows of what a teacher learned."""
+    """Return the held-out examples of what a teacher learned."""
     data, groups = read_data(teacher.config), teacher.config.data.train_groups
     return data.held_out if groups is None else of_groups(data.held_out, groups)
 

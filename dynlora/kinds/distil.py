@@ -48,7 +48,9 @@ class DistilSettings(KindSettings):
     rank: int = Field(8, ge=1, le=1024, description="Rank of the student.")
     lora_alpha: float = Field(16.0, gt=0, le=1e6, description="Scale of the student times its rank.")
     lr: float = Field(1e-3, gt=0, le=1, description="Learning rate of the student.")
-    rows: int = Field(200, ge=2, le=100_000, description="Held-out rows of each teacher's data in the test, at most.")
+    rows: int = Field(
+        200, ge=2, le=100_000, description="Held-out examples of each teacher's data in the test, at most."
+    )
 
     def runs(self, runs_dir: Path) -> list[NamedRun]:
         """Return the teachers, each once.

@@ -175,9 +175,11 @@ def _written(event: Event) -> Written:
 
 
 def _counted(row: Mapping[str, Any]) -> Counted:
-    texts = {key: short_text(row.get(key), MAX_NAME) for key in ("teacher", "stage", "digest")}
-    numbers = {key: count(row.get(key)) for key in ("texts", "tokens", "ended", "empty", "repeated")}
-    return Counted(**texts, **numbers)
+    teacher, stage, digest = (short_text(row.get(key), MAX_NAME) for key in ("teacher", "stage", "digest"))
+    texts, tokens, ended, empty, repeated = (
+        count(row.get(key)) for key in ("texts", "tokens", "ended", "empty", "repeated")
+    )
+    return Counted(teacher, stage, texts, tokens, ended, empty, repeated, digest)
 
 
 def _per_token(value: Any, *, by_teacher: bool = False) -> tuple[PerToken, ...]:

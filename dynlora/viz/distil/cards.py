@@ -86,9 +86,9 @@ def _divergence(found: Distil) -> None:
 
 
 def _loss(found: Distil) -> None:
-    """Draw the loss of each model on the held-out rows of each teacher's data."""
+    """Draw the loss of each model on the held-out examples of each teacher's data."""
     frame = model.frame_of(found, found.loss)
-    with card("Held-out loss", "loss", "Rows of each teacher's own data"):
+    with card("Held-out loss", "loss", "Held-out examples of each teacher's own data"):
         said = text.loss(frame) if found.kl else "The test comes after the last step."
         _intervals(found, frame, found.loss_against_base, "Loss in nats per token", said, "distil-loss")
 

@@ -109,8 +109,8 @@ def loss(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "The data of no teacher could be read, so no held-out loss was measured."
     return (
-        "Mean loss over the tokens of held-out rows of each teacher's data, nats. The student never saw this data. "
-        "Bars: 95 % CI over rows."
+        "Mean loss over the tokens of held-out examples of each teacher's data, nats. The student never saw this data. "
+        "Bars: 95 % CI over examples."
     )
 
 
