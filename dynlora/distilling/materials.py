@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynlora import strategies
+from dynlora import strategies, tasks
 from dynlora.distilling.texts import Start, start_of
 from dynlora.engine.adapt import adapt, nothing
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import BaseModel, load_base
+from dynlora.errors import ConfigError
+from dynlora.inference.writing import total_tokens
 from dynlora.kinds.distil import DistilSettings
 from dynlora.recycling.materials import copied_state
 from dynlora.recycling.teachers import Teacher, base_folder, teachers_of
@@ -51,6 +53,7 @@ class Materials:
     def __post_init__(self) -> None:
         """Find the start of texts, and keep a copy of the student as it is."""
         self.start = start_of(self.student.base.tokenizer)
+        check_length(self.student, len(self.start.ids), self.settings.tokens)
         self.fresh = copied_state(adapter_state(self.student.adapters))
 
     @classmethod
@@ -70,7 +73,7 @@ class Materials:
                 share_frozen(model.base.model, models[0].base.model)
             models.append(model)
         folder = base_folder(found)
-        student = new_student(settings, folder, teachers, models[0].task)
+        student = new_student(settings, folder, teachers, common_task(models))
         share_frozen(student.base.model, models[0].base.model)
         return cls(settings, teachers, models, student, folder)
 
@@ -93,6 +96,12 @@ class Materials:
         load_adapter_state(self.student.adapters, self.fresh)
 
 
+def common_task(models: Sequence[AdaptedModel]) -> Task:
+    """Return the teachers' task, with its defaults (plain texts) where their data is of different kinds."""
+    first = models[0].task
+    return first if all(model.task == first for model in models) else tasks.build(first.name)
+
+
 def new_student(settings: DistilSettings, folder: Path, teachers: list[Teacher], task: Task) -> AdaptedModel:
     """Return the base model with a LoRA whose update is zero."""
     base = _base(folder, teachers, settings, task)
@@ -112,6 +121,17 @@ def new_student(settings: DistilSettings, folder: Path, teachers: list[Teacher],
 
 def _base(folder: Path, teachers: list[Teacher], settings: DistilSettings, task: Task) -> BaseModel:
     return load_base(folder, task=task, seed=settings.seed, layers=teachers[0].config.model.layers)
+
+
+def check_length(model: AdaptedModel, before: int, tokens: int) -> None:
+    """Refuse texts that are longer than the model reads.
+
+    Raises:
+        ConfigError: that says how long they may be.
+    """
+    most = total_tokens(model) - before
+    if tokens > most:
+        raise ConfigError(f"tokens {tokens}: the teachers read at most {most:,} after the start; lower tokens")
 
 
 def share_frozen(model: nn.Module, other: nn.Module) -> int:

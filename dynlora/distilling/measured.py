@@ -114,7 +114,10 @@ class Measured:
         materials, averaged = self.distilling.materials, AveragedTeachers()
         for teacher in materials.teachers:
             try:
-                averaged.add(teacher.load())  # with weights of its own, which are merged in place
+                model = teacher.load()  # with weights of its own, which are merged in place
+                if model.adapters.gates is not None:
+                    self.notes.append(f"the gates of teacher {teacher.run} count as one in the average of the adapters")
+                averaged.add(model)
             except DynloraError as error:
                 self.notes.append(f"there is no average of the adapters: teacher {teacher.run} ({error})")
                 return None

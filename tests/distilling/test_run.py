@@ -236,6 +236,9 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     assert (said.exit_code, "has no prototypes; give a recycle of runs that classify" in said.output) == (2, True)
     with pytest.raises(ConfigError, match="learned classification; give a run that writes texts"):
         distil(settings_of([str(other)]), writers)
+    assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"
+    said = command(writers, "recycle", writer_ids[0], "--tokens", "500", "--estimate")
+    assert (said.exit_code, "tokens 500: the teachers read at most 255 after the start" in said.output) == (2, True)
     elsewhere = train_writer(tmp_path / "runs", save_tiny_lm(tmp_path / "gpt2", "gpt2"), SAID[0], 5)
     with pytest.raises(ConfigError, match="give teachers of one base model"):
         distil(settings_of([*writer_ids, str(elsewhere)]), writers)

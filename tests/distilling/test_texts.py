@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from dynlora.distilling.intervals import per_token
-from dynlora.distilling.materials import Materials
+from dynlora.distilling.materials import Materials, common_task
 from dynlora.distilling.student import StudentTraining, divergence
 from dynlora.distilling.texts import Texts, start_of, written_texts
 from dynlora.engine.evaluation.generate import Written
+from dynlora.tasks.causal_lm import CausalLM
 from tests.distilling.conftest import settings_of
 from tests.tiny_lm import byte_tokenizer
 
@@ -92,6 +94,14 @@ def test_the_student_at_the_start_is_the_base_and_shares_its_memory(materials: M
     assert itself.abs().max() < 1e-5
     tables: list[Any] = [one.base.model.get_input_embeddings() for one in (materials.student, *materials.models)]
     assert len({table.weight.data_ptr() for table in tables}) == 1
+
+
+def test_a_student_of_different_data_writes_plain_texts(materials: Materials) -> None:
+    one, other, _ = materials.models
+    assert common_task([one, other]) == one.task
+    chat = replace(other, task=replace(cast(CausalLM, other.task), reads="messages"))
+    assert common_task([chat]).settings()["reads"] == "messages"
+    assert common_task([chat, one]).settings()["reads"] == "text"
 
 
 def test_every_text_is_seen_once_before_any_is_seen_again(materials: Materials) -> None:
