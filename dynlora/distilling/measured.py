@@ -184,10 +184,10 @@ def _held_out(teacher: Teacher) -> Rows:
 
 
 def _said_of_texts(distilling: Distilling) -> Iterator[str]:
-    """Yield a sentence for each teacher whose texts are empty or repeat each other."""
-    for row in distilling.described_texts():
-        if row["empty"] or row["repeated"]:
-            yield (
-                f"of {row['texts']:,} texts of teacher {row['teacher']} ({row['stage'].replace('_', '-')}), "
-                f"{row['empty']:,} are empty and {row['repeated']:,} repeat another"
-            )
+    """Yield a sentence for each teacher whose texts are empty or repeat an earlier one."""
+    rows = distilling.described_texts()
+    for teacher in distilling.materials.teachers:
+        own = [row for row in rows if row["teacher"] == teacher.run]
+        texts, empty, repeated = (sum(row[key] for row in own) for key in ("texts", "empty", "repeated"))
+        if empty or repeated:
+            yield f"texts of teacher {teacher.name}: {texts:,}, of these empty: {empty:,}, repeated: {repeated:,}"

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from dynlora.distilling.distilling import Distilling
 from dynlora.distilling.intervals import per_token
 from dynlora.distilling.materials import Materials, common_task
+from dynlora.distilling.measured import Measured
 from dynlora.distilling.student import StudentTraining, divergence
 from dynlora.distilling.texts import Texts, start_of, written_texts
 from dynlora.engine.evaluation.generate import Written
+from dynlora.engine.recorder import Recorder
 from dynlora.tasks.causal_lm import CausalLM
 from tests.distilling.conftest import settings_of
 from tests.tiny_lm import byte_tokenizer
@@ -79,6 +82,14 @@ def test_empty_and_repeated_texts_are_counted_and_kept() -> None:
     again = Texts((2,), 0)
     again.load(texts.state())
     assert (again.rows, again.ended, again.digest()) == (texts.rows, texts.ended, texts.digest())
+
+
+def test_teachers_whose_texts_are_empty_or_repeated_are_named(materials: Materials) -> None:
+    distilling = Distilling(materials, cast(Recorder, None))
+    distilling.texts["samples"][1].add([Written([], ended=True), Written([5], ended=True), Written([5], ended=True)])
+    distilling.texts["held_out"][0].add([Written([5], ended=True)])
+    notes = Measured(distilling).document("one")["notes"]
+    assert notes == ["texts of teacher teacher 1: 3, of these empty: 1, repeated: 1"]
 
 
 def test_the_student_at_the_start_is_the_base_and_shares_its_memory(materials: Materials) -> None:
