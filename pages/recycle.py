@@ -1,9 +1,12 @@
-"""LoRA Recycle: a meta-LoRA made of finished runs, and how few examples a new task needs."""
+"""One LoRA made of finished runs: a meta-LoRA of classifiers (LoRA Recycle), or a student of runs that write."""
 
 from __future__ import annotations
 
 import streamlit as st
 
+from dynlora.store import queries
+from dynlora.store.kinds import DISTIL
+from dynlora.viz.distil import cards as distil_cards
 from dynlora.viz.recycle import cards as recycle_cards
 from dynlora.viz.recycle import form, text
 from dynlora.viz.ui import cached_queries, frame, live
@@ -35,5 +38,20 @@ def show_recycle() -> None:
             recycle_cards.places_card(shown)
 
 
-show_recycle()
+@live.following(3, active=IS_ACTIVE)
+def show_distil() -> None:
+    """Draw a data-free distillation; again and again while it works."""
+    with frame.guarded(), cached_queries.one_refresh():
+        summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
+        shown = distil_cards.read(run)
+        form.PAGE.head(run, summary, shown.about, f"Step {summary['step']:,} of {summary['max_steps']:,}")
+        distil_cards.draw(shown, summary, is_active=IS_ACTIVE)
+
+
+with frame.guarded():
+    KIND = queries.run_kind(run.folder)
+if KIND == DISTIL:
+    show_distil()
+else:
+    show_recycle()
 form.recycle_form(is_open=False)

@@ -56,12 +56,13 @@ RULES: dict[str, str] = {
     "training inference",
     "recycling": "assets config config_files data_files errors jobs kinds store tasks engine engine/* strategies "
     "training inference",
+    "distilling": "assets config errors jobs kinds store tasks engine engine/* strategies training inference recycling",
     "server": "errors jobs safe_files",
     "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
-    "remote server strategies training inference decoding recycling integrations/search integrations/clusters "
-    "integrations/trackers "
+    "remote server strategies training inference decoding recycling distilling integrations/search "
+    "integrations/clusters integrations/trackers "
     "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
-    "viz/ranks viz/recycle viz/report viz/runs viz/verdict",
+    "viz/distil viz/ranks viz/recycle viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
@@ -92,7 +93,8 @@ RULES: dict[str, str] = {
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds",
-    "viz/recycle": f"{_FEATURE} jobs kinds",
+    "viz/recycle": f"{_FEATURE} jobs kinds viz/distil",
+    "viz/distil": f"{_FEATURE} kinds",
     "viz/few_shot": f"{_FEATURE} inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
@@ -105,7 +107,7 @@ RULES: dict[str, str] = {
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
 _GROUND = "config config_files errors safe_files addresses assets peft_adapter kinds"
-_ENGINE = "tasks engine engine/* strategies strategies/* recycling decoding"
+_ENGINE = "tasks engine engine/* strategies strategies/* recycling distilling decoding"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {

@@ -10,9 +10,9 @@ from typing import Any
 from dynlora import assets
 from dynlora.cli.commands import Report
 from dynlora.cli.formatting import format_metrics
-from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.store.kinds import RECYCLE, kind_of
+from dynlora.kinds.distil import student_config
+from dynlora.store.kinds import DISTIL, RECYCLE, kind_of
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.recorded import recorded_adapter
@@ -52,7 +52,7 @@ def export(
 
 def _check_base(folder: Path, push_to: str, format_: str) -> None:
     """Refuse to send an adapter whose base model is a folder of this machine: nobody else could load it."""
-    base = assets.shared_model_name(read_run_config(folder).model.name)
+    base = assets.shared_model_name(student_config(folder).model.name)
     if format_ == "peft" and Path(base).is_absolute():
         raise ConfigError(
             f"--push-to {push_to}: the base model is a folder of this machine, so nobody else could load the adapter; "
@@ -63,8 +63,14 @@ def _check_base(folder: Path, push_to: str, format_: str) -> None:
 def _exported(folder: Path, out: Path, format_: str, which: str) -> tuple[dict[str, Any], str]:
     """Write the adapter, and note in the run what that changed."""
     with RunReader(folder) as reader:
-        if kind_of(reader.meta(("kind",))) == RECYCLE:
-            return _exported_meta(folder, out, format_)
+        kind = kind_of(reader.meta(("kind",)))
+    if kind == RECYCLE:
+        return _exported_meta(folder, out, format_)
+    if kind == DISTIL:
+        from dynlora.distilling.export import export_student
+
+        student = export_student(folder, out, format_)
+        return student, f"wrote {out} ({format_}), the student of a distillation, {student['parameters']:,} parameters"
     from dynlora.cli.conclusions import conclusions
     from dynlora.inference.export import export_run
     from dynlora.store.summary import run_summary

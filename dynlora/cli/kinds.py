@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError
-from dynlora.store.kinds import DECODE, RECYCLE, TRAIN, kind_of
+from dynlora.store.kinds import DECODE, DISTIL, RECYCLE, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 
-RUNNERS: Mapping[str, str] = {DECODE: "dynlora.decoding.run", RECYCLE: "dynlora.recycling.run"}
+RUNNERS: Mapping[str, str] = {
+    DECODE: "dynlora.decoding.run", RECYCLE: "dynlora.recycling.run", DISTIL: "dynlora.distilling.run",
+}  # fmt: skip
 """Module of each kind whose `resume(folder, force, progress)` starts or continues a run and returns its outcome."""
 
 
@@ -35,7 +37,7 @@ def resumed_other(runs_dir: Path, run_id: str, *, force: bool, progress: bool) -
 
 
 def conclusion_of(folder: Path, kind: str) -> str:
-    """Return what a decode or a recycle found, as its page begins; empty for another kind.
+    """Return what a decode, a recycle or a distillation found, as its page begins; empty for another kind.
 
     Raises:
         CorruptRunError: when it cannot be read.
@@ -54,4 +56,10 @@ def conclusion_of(folder: Path, kind: str) -> str:
 
         recycled = read_recycle(folder)
         return f"{recycle_text.headline(recycled)} {recycle_text.basis(recycled)}"
+    if kind == DISTIL:
+        from dynlora.store.distils import read_distil
+        from dynlora.viz.distil import text as distil_text
+
+        distilled = read_distil(folder)
+        return f"{distil_text.headline(distilled)} {distil_text.basis(distilled)}"
     return ""

@@ -1,4 +1,4 @@
-"""Commands of LoRA Recycle: finished runs teach a meta-LoRA, and a few examples of a new task are enough to use it."""
+"""Commands of LoRA Recycle and of data-free distillation: finished runs teach one LoRA, without their data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from dynlora.cli import distil
 from dynlora.cli.commands import Report
 from dynlora.cli.kinds import conclusion_of
 from dynlora.cli.options import in_runs, reports
@@ -19,21 +20,22 @@ from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
+from dynlora.kinds.distil import DistilSettings, settings_of_teachers
 from dynlora.kinds.recycle import RecycleSettings
-from dynlora.store.kinds import RECYCLE
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
 UNCHECKED = "given with --test, not checked against the teachers' data"
 """What is known of the classes of a file."""
 
-DEFAULTS = {name: field.default for name, field in RecycleSettings.model_fields.items()}
+FIELDS = (RecycleSettings.model_fields, DistilSettings.model_fields)
+"""Settings of both: with two defaults the second is for teachers that write."""
 
 
 def _option(name: str, kind: Any, text: str) -> Any:
-    """Return an option of a setting, whose default the help shows."""
-    default = DEFAULTS[name]
-    said = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    """Return an option of a setting, whose defaults the help shows."""
+    defaults = dict.fromkeys(fields[name].default for fields in FIELDS if name in fields)
+    said = " or ".join(",".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in defaults)
     return click.option(f"--{name.replace('_', '-')}", type=kind, default=None, help=f"{text} [default: {said}]")
 
 
@@ -45,10 +47,14 @@ def _option(name: str, kind: Any, text: str) -> Any:
 @_option("episodes", int, "Episodes that the meta-LoRA learns from.")
 @_option("iterations", int, "Steps of the inversion.")
 @_option("inputs", int, "Synthetic inputs per class.")
-@_option("tokens", int, "Tokens of a synthetic input.")
+@_option("tokens", int, "Tokens of a synthetic input, or of a text that a teacher writes.")
 @_option("drop", float, "Fraction of the tokens dropped after a quarter of the inversion.")
-@_option("rank", int, "Rank of the meta-LoRA.")
-@_option("lr", float, "Learning rate of the meta-LoRA.")
+@_option("samples", int, "Of teachers that write: texts that each writes for the student.")
+@_option("held_out", int, "Of teachers that write: texts that each writes for the test alone.")
+@_option("train_steps", int, "Of teachers that write: optimizer steps of the student.")
+@_option("batch_size", int, "Of teachers that write: texts per optimizer step.")
+@_option("rank", int, "Rank of the meta-LoRA or the student.")
+@_option("lr", float, "Learning rate of the meta-LoRA or the student.")
 @_option("seed", int, "Seed of every random draw.")
 @_option("test_episodes", int, "Episodes of the test.")
 @click.option("--test", type=click.Path(), default=None, help="File of a new task, with columns text and label.")
@@ -59,11 +65,14 @@ def _option(name: str, kind: Any, text: str) -> Any:
 @in_runs
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **options: Any) -> None:
-    """Make a meta-LoRA for few-shot tasks from finished runs, without their data.
+    """Make one LoRA of finished runs, without their data.
+
+    Of runs that classify: a meta-LoRA for few-shot tasks (LoRA Recycle). Of runs that write texts: a student of their
+    own texts (data-free distillation, not LoRA Recycle).
 
     Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
     """
-    settings = settings_of(options)
+    settings = settings_of(options, runs_dir)
     if estimate:
         document, words, code = _estimated(settings, runs_dir)
     elif queue:
@@ -77,24 +86,26 @@ def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **option
         sys.exit(code)
 
 
-def settings_of(options: Mapping[str, Any]) -> RecycleSettings:
-    """Return checked settings of the command's options.
+def settings_of(options: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:
+    """Return checked settings of the command's options, of the kind that the teachers are for.
 
     Raises:
         ConfigError: for the first thing wrong.
     """
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None and value is not False}
     if "shots" in given:
         given["shots"] = [part.strip() for part in given["shots"].split(",")]
     if "test" in given:
         given["test"] = os.path.abspath(os.path.expanduser(given["test"]))
         if not os.path.isfile(given["test"]):
             raise ConfigError(f"--test {options['test']}: does not exist; check the path")
-    return RecycleSettings.parse(given)
+    return settings_of_teachers(given, runs_dir)
 
 
-def _estimated(settings: RecycleSettings, runs_dir: Path) -> tuple[Any, str, int]:
-    """Return how long a recycle will take."""
+def _estimated(settings: RecycleSettings | DistilSettings, runs_dir: Path) -> tuple[Any, str, int]:
+    """Return how long a recycle or a distillation will take."""
+    if isinstance(settings, DistilSettings):
+        return (*distil.estimated(settings, runs_dir), 0)
     from dynlora.recycling.estimate import estimated
     from dynlora.recycling.materials import Materials
 
@@ -106,11 +117,9 @@ def _estimated(settings: RecycleSettings, runs_dir: Path) -> tuple[Any, str, int
     return found, words, 0
 
 
-def _recycled(settings: RecycleSettings, runs_dir: Path) -> tuple[Any, str, int]:
-    """Work on a new recycle, and return its results, words and exit code."""
-    from dynlora.recycling.run import recycle as work
-
-    outcome = work(settings, runs_dir, progress=sys.stderr.isatty())
+def _recycled(settings: RecycleSettings | DistilSettings, runs_dir: Path) -> tuple[Any, str, int]:
+    """Work on a new recycle or distillation, and return its results, words and exit code."""
+    outcome = _worked(settings, runs_dir)
     run_id = outcome.folder.name
     if outcome.state == "failed":
         return {"id": run_id, "status": "failed", "error": outcome.error}, f"{run_id} failed: {outcome.error}", 1
@@ -118,8 +127,22 @@ def _recycled(settings: RecycleSettings, runs_dir: Path) -> tuple[Any, str, int]
         words = f"stopped {run_id} with its state saved\nnext: dynlora resume {run_id}"
         return {"id": run_id, "status": "stopped"}, words, 128 + (outcome.signal or signal.SIGTERM)
     found = run_summary(outcome.folder)["results"]
-    document = {"id": run_id, "status": "finished", "accuracy": found.get("accuracy", {}), **found}
-    return document, "\n".join([conclusion_of(outcome.folder, RECYCLE), *result_lines(document)]), 0
+    lines = distil.result_lines if isinstance(settings, DistilSettings) else result_lines
+    document = {"id": run_id, "status": "finished", **found}
+    if isinstance(settings, RecycleSettings):
+        document.setdefault("accuracy", {})
+    return document, "\n".join([conclusion_of(outcome.folder, settings.kind), *lines(document)]), 0
+
+
+def _worked(settings: RecycleSettings | DistilSettings, runs_dir: Path) -> Any:
+    """Make a run, work on it to its end and return its `Outcome`."""
+    if isinstance(settings, DistilSettings):
+        from dynlora.distilling.run import distil as work
+
+        return work(settings, runs_dir, progress=sys.stderr.isatty())
+    from dynlora.recycling.run import recycle as work_on
+
+    return work_on(settings, runs_dir, progress=sys.stderr.isatty())
 
 
 def result_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import own_process
+from dynlora.kinds.distil import student_config
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import read_data
 
@@ -44,7 +45,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         CorruptRunError: when it cannot be read.
     """
     own_process.imported()
-    config = read_run_config(folder)
+    config = student_config(folder)
     state = _trained_state(folder, which)
     task = tasks.build(state["task"], state["labels"], state.get("task_settings"))
     weights = Weights(quantization=config.model.quantization)  # a quantised model is another function
@@ -117,7 +118,7 @@ def answers_of_file(folder: Path, path: Path, which: str = "last") -> list[dict[
         ConfigError: when the file has no text.
         DataError: when it cannot be read or lacks the columns.
     """
-    config, model = read_run_config(folder), load_run(folder, which)
+    config, model = student_config(folder), load_run(folder, which)
     if isinstance(model.task, WritingTask) and is_table(path):
         return model.continued_rows(model.task, rows_to_continue(read_table(path), config.data, model.task))
     texts, pairs = texts_of(path, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -103,13 +104,7 @@ class RecycleSettings(KindSettings):
     def check(self, runs_dir: Path) -> None:
         """Refuse teachers that are not there, have one class or other models, and too few classes together."""
         found = self.runs(runs_dir)
-        models = {blocks_of(run): run for run in found}
-        if len(models) > 1:
-            one, other = list(models)[:2]
-            raise ConfigError(
-                f"teacher {models[other].id}: adapts {other}, and {models[one].id} adapts {one}; give teachers of one "
-                "base model"
-            )
+        check_one_base(found)
         classes = sum(len(classes_of(run)) for run in found)
         if classes < self.ways:
             raise ConfigError(
@@ -152,6 +147,21 @@ def classes_of(run: NamedRun) -> list[str]:
     return [str(label) for label in labels] if isinstance(labels, list) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
+def check_one_base(found: Sequence[NamedRun]) -> None:
+    """Refuse teachers that adapt different models, or different blocks of one.
+
+    Raises:
+        ConfigError: one sentence that names two of them.
+    """
+    models = {blocks_of(run): run for run in found}
+    if len(models) > 1:
+        one, other = list(models)[:2]
+        raise ConfigError(
+            f"teacher {models[other].id}: adapts {other}, and {models[one].id} adapts {one}; give teachers of one "
+            "base model"
+        )
+
+
 def check_teacher(run: NamedRun) -> None:
     """Refuse a run that cannot teach.
 
@@ -162,7 +172,8 @@ def check_teacher(run: NamedRun) -> None:
         raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
     if run.task in GENERATIVE:
         raise ConfigError(
-            f"teacher {run.id}: writes texts, and its samples would be distilled, not recycled; give runs that classify"
+            f"teacher {run.id}: writes texts, and this recycles classifiers; give runs that classify, or runs that all "
+            "write, whose texts are distilled"
         )
     if not run.classifies:
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")

@@ -18,6 +18,7 @@ from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.episodes import distances
 from dynlora.recycling.meta_model import MetaModel, add_meta_lora, load_backbone
+from dynlora.store.kinds import DISTIL, kind_of
 from dynlora.store.meta import section, text, whole
 from dynlora.store.reader import RunReader
 
@@ -138,6 +139,13 @@ def load_meta(folder: Path) -> MetaRun:
         AssetError: when the backbone is not there.
         CorruptRunError: when the run cannot be read.
     """
+    with RunReader(folder) as reader:
+        meta = reader.meta(("kind", "config"))
+    if kind_of(meta) == DISTIL:
+        raise ConfigError(
+            f"run {folder.name}: is a data-free distillation of runs that write, and has no prototypes; give a recycle "
+            "of runs that classify, or write with dynlora predict"
+        )
     settings = RecycleSettings.of_run(folder)
     if find_checkpoint(folder / "adapter") is None:
         raise ConfigError(f"run {folder.name}: has no meta-LoRA yet; let the recycle finish first")
@@ -145,8 +153,7 @@ def load_meta(folder: Path) -> MetaRun:
     length, pooling = whole(state.get("max_length")), state.get("pooling")
     if length is None or not 4 <= length <= 8192 or pooling not in ("mean", "last"):
         raise CorruptRunError(f"run {folder.name}: its meta-LoRA does not say how features are made; recycle again")
-    with RunReader(folder) as reader:
-        name = text(section(reader.meta().get("config"), "model").get("name"))
+    name = text(section(meta.get("config"), "model").get("name"))
     base = load_backbone(assets.resolve_model(name or ""))
     model = add_meta_lora(
         base, rank=settings.rank, lora_alpha=settings.lora_alpha, seed=settings.seed, total=settings.episodes,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from dynlora.data_files.reader import read_table
 from dynlora.engine.data.text_data import Rows, of_groups
@@ -249,12 +250,22 @@ class AveragedTeachers:
         }
         before = {name: tensor.clone() for name, tensor in frozen.items()}
         try:
-            for name, total in self._sums.items():
-                if name in frozen:
-                    others = self.count - self._adapted[name]  # teachers that left these weights as they were
-                    frozen[name].copy_((total + others * before[name]) / self.count)
+            self._put(frozen)
             with meta.adapters.disabled():
                 return meta.text_features(texts)
         finally:
             for name, tensor in before.items():
                 frozen[name].copy_(tensor)
+
+    @torch.no_grad()
+    def put_into(self, model: PreTrainedModel) -> None:
+        """Give a base model of the teachers the mean weights, in place."""
+        prefix = model.base_model_prefix + "."
+        self._put({name.removeprefix(prefix): tensor for name, tensor in model.named_parameters()})
+
+    def _put(self, frozen: Mapping[str, Tensor]) -> None:
+        """Replace the base model's weights by the mean ones."""
+        for name, total in self._sums.items():
+            if name in frozen:
+                others = self.count - self._adapted[name]  # teachers that left these weights as they were
+                frozen[name].copy_((total + others * frozen[name]) / self.count)

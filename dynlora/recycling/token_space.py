@@ -76,7 +76,7 @@ class TokenSpace:
         if not len(ordinary) or len(ids) < slots:
             raise AssetError("model: its tokenizer does not know the words of public text; use another model")
         rows = table[ordinary].float()
-        before, after = _around(tokenizer)
+        before, after = around(tokenizer)
         is_decoder = not tokenizer.cls_token and not tokenizer.mask_token
         return cls(
             table, ordinary, torch.tensor(ids, device=table.device), before, after, slots, rows.mean(0), rows.std(0),
@@ -155,7 +155,7 @@ def _written_with(tokenizer: Any, characters: set[str], known: int) -> list[int]
     return [number for number, text in zip(ids, texts, strict=True) if text.strip() and characters.issuperset(text)]
 
 
-def _around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the special tokens that a tokenizer puts before and after a text."""
     ids: list[int] = tokenizer("the")["input_ids"]
     inner: list[int] = tokenizer("the", add_special_tokens=False)["input_ids"]

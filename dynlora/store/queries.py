@@ -15,6 +15,7 @@ import pandas as pd
 
 from dynlora.store.catalogue import run_rows
 from dynlora.store.decodes import read_decode
+from dynlora.store.distils import read_distil
 from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.recycles import read_recycle
@@ -23,8 +24,8 @@ from dynlora.store.summary import run_summary
 
 __all__ = [
     "HeatMap", "events_frame", "examples_frame", "gates_by_group", "groups_frame", "heatmap", "list_runs", "logs_frame",
-    "modules_frame", "probe_gates", "rank_moves", "read_decode", "read_recycle", "run_kind", "run_summary",
-    "scalars_frame", "signal_at", "signal_frame", "signal_long_frame", "system_frame", "version_key",
+    "modules_frame", "probe_gates", "rank_moves", "read_decode", "read_distil", "read_recycle", "run_kind",
+    "run_summary", "scalars_frame", "signal_at", "signal_frame", "signal_long_frame", "system_frame", "version_key",
 ]  # fmt: skip
 
 Folder = str | os.PathLike[str]

@@ -125,14 +125,14 @@ def read_recycle(folder: str | os.PathLike[str]) -> Recycle:
     plan, results = table(meta.get("recycle")), table(meta.get("recycle_results"))
     found = [_inverted(event) for event in events]
     return Recycle(
-        teachers=tuple(_teacher(table(row)) for row in items(plan.get("teachers"), MAX_TEACHERS)),
+        teachers=tuple(teacher_of(table(row)) for row in items(plan.get("teachers"), MAX_TEACHERS)),
         classes=tuple(classes),
         ways=count(plan.get("ways")),
         queries=count(plan.get("queries")),
         episodes=count(plan.get("episodes")),
         iterations=count(plan.get("iterations")),
         tokens=count(plan.get("tokens")),
-        stages=tuple(_stage(table(row)) for row in items(plan.get("stages"), MAX_TOKENS)),
+        stages=tuple(stage_of(table(row)) for row in items(plan.get("stages"), MAX_TOKENS)),
         inverted={one.group: one for one in found},
         accuracy=tuple(_accuracy(results.get("accuracy"))),
         against_base=tuple(_accuracy(results.get("against_base"))),
@@ -144,7 +144,8 @@ def read_recycle(folder: str | os.PathLike[str]) -> Recycle:
     )
 
 
-def _teacher(row: Mapping[str, Any]) -> Teacher:
+def teacher_of(row: Mapping[str, Any]) -> Teacher:
+    """Return a teacher as a run recorded it."""
     return Teacher(
         run=short_text(row.get("run"), MAX_NAME),
         name=short_text(row.get("name"), MAX_NAME),
@@ -154,7 +155,8 @@ def _teacher(row: Mapping[str, Any]) -> Teacher:
     )
 
 
-def _stage(row: Mapping[str, Any]) -> tuple[str, int]:
+def stage_of(row: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the name of a stage, and its last step."""
     return short_text(row.get("name"), MAX_NAME), count(row.get("last"))
 
 

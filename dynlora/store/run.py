@@ -112,7 +112,10 @@ class Run:
         return queries.examples_frame(self.folder)
 
     def load(self) -> Any:
-        """Return the adapted model, or the meta-LoRA of a recycle, whose `fewshot` takes examples; needs torch."""
+        """Return the adapted model; needs torch.
+
+        Of a recycle it is the meta-LoRA, whose `fewshot` takes examples, and of a distillation the student.
+        """
         from importlib import import_module
 
         with RunReader(self.folder) as reader:

@@ -96,7 +96,7 @@ def _last_hidden(backbone: nn.Module) -> Iterator[list[Tensor]]:
 
 def token_loss(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of token losses of each example, (batch,), part of the graph, and how many count, (batch,)."""
-    states, targets, example = _counting(output, labels)
+    states, targets, example = counting(output, labels)
     loss = _losses(output, states, targets)
     sums = torch.zeros(len(labels), device=labels.device).index_add(0, example, loss)
     return sums, torch.bincount(example, minlength=len(labels))
@@ -109,10 +109,10 @@ def judged_tokens(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, 
     The sum of their losses, how many are predicted and how many count, (batch,); and the loss of each, (batch, seq),
     nats, NaN where a token does not count.
     """
-    states, targets, example = _counting(output, labels)
+    states, targets, example = counting(output, labels)
     zeros = torch.zeros(len(labels), device=labels.device)
     losses, right, each = zeros.clone(), zeros.clone(), []
-    for piece in _pieces(len(targets), _words(output)):
+    for piece in in_pieces(len(targets), words_of(output)):
         logits = output.logits(states[piece])
         each.append(F.cross_entropy(logits, targets[piece], reduction="none"))
         losses.index_add_(0, example[piece], each[-1])
@@ -123,10 +123,10 @@ def judged_tokens(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, 
 @torch.no_grad()
 def token_losses(output: TokenOutput, labels: Tensor) -> Tensor:
     """Return the loss of each token of a batch in nats, (batch, seq), NaN where a token does not count."""
-    states, targets, _ = _counting(output, labels)
+    states, targets, _ = counting(output, labels)
     pieces = [
         F.cross_entropy(output.logits(states[piece]), targets[piece], reduction="none")
-        for piece in _pieces(len(targets), _words(output))
+        for piece in in_pieces(len(targets), words_of(output))
     ]
     return _in_place(pieces, labels)
 
@@ -139,7 +139,7 @@ def _in_place(pieces: Sequence[Tensor], labels: Tensor) -> Tensor:
     return found
 
 
-def _counting(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def counting(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return hidden states and the tokens that follow them where these count, and the example each is of."""
     shifted = labels[:, 1:]
     rows, places = (shifted >= 0).nonzero(as_tuple=True)
@@ -154,13 +154,13 @@ def _losses(output: TokenOutput, states: Tensor, targets: Tensor) -> Tensor:
         return _plain(output, states, targets)
     pieces = [
         checkpoint(_piece_loss, output, states[piece], targets[piece], use_reentrant=False)
-        for piece in _pieces(len(targets), _words(output))
+        for piece in in_pieces(len(targets), words_of(output))
     ]
     return torch.cat(pieces) if pieces else states.sum(-1)  # pyright: ignore[reportArgumentType]
 
 
 def _plain(output: TokenOutput, states: Tensor, targets: Tensor) -> Tensor:
-    pieces = [_piece_loss(output, states[piece], targets[piece]) for piece in _pieces(len(targets), _words(output))]
+    pieces = [_piece_loss(output, states[piece], targets[piece]) for piece in in_pieces(len(targets), words_of(output))]
     return torch.cat(pieces) if pieces else states.new_zeros(0)
 
 
@@ -168,12 +168,12 @@ def _piece_loss(output: TokenOutput, states: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(output.logits(states), targets, reduction="none")
 
 
-def _words(output: TokenOutput) -> int:
+def words_of(output: TokenOutput) -> int:
     """Return how many words the head knows, as far as that is known before it is called."""
     return output.hidden.shape[-1] if output.weight is None else len(output.weight)
 
 
-def _pieces(n: int, words: int) -> list[slice]:
+def in_pieces(n: int, words: int) -> list[slice]:
     """Return the pieces of n positions in which logits are made."""
     size = max(16, PIECE_NUMBERS // words)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -190,7 +190,7 @@ class _FrozenHead(torch.autograd.Function):
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
         losses, gradient = states.new_empty(len(states), dtype=torch.float32), torch.empty_like(states)
         with torch.autocast(kind, enabled=False):
-            for piece in _pieces(len(states), len(weight)):
+            for piece in in_pieces(len(states), len(weight)):
                 logits = F.linear(states[piece].to(dtype), weight, bias).float()
                 norm = logits.logsumexp(-1)
                 of_piece = targets[piece].unsqueeze(1)

@@ -11,17 +11,21 @@ from dynlora.cli import kinds
 from dynlora.store.writer import RunWriter
 from tests.command_line import document, run
 from tests.viz.decodes import written_decode
+from tests.viz.distils import written_distil
 from tests.viz.recycles import written_recycle
 
 
 def test_show_begins_with_what_was_found(tmp_path: Path) -> None:
-    decode, recycle = written_decode(tmp_path), written_recycle(tmp_path)
+    decode, recycle, distil = written_decode(tmp_path), written_recycle(tmp_path), written_distil(tmp_path)
     found = document(run(tmp_path, "show", decode.name, "--json"))
     assert (found["kind"], found["verdict"]) == ("decode", None)
     assert found["conclusion"].startswith("Accuracy not significantly different from the target alone")
     said = run(tmp_path, "show", recycle.name).output
     assert "a recycle run" in said
     assert "The meta-LoRA beats the base model" in said
+    said = run(tmp_path, "show", distil.name).output
+    assert "a distil run" in said
+    assert "The student is nearer to its teachers than the base model" in said
 
 
 def test_all_kinds_are_listed(tmp_path: Path) -> None:

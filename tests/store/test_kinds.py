@@ -9,7 +9,7 @@ import pytest
 from dynlora.errors import ConfigError
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
-from dynlora.store.kinds import DECODE, OTHER, RECYCLE, TRAIN, kind_of
+from dynlora.store.kinds import DECODE, DISTIL, OTHER, RECYCLE, TRAIN, kind_of
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
 from dynlora.training.resumable import check_own
@@ -21,7 +21,8 @@ def make(runs_dir: Path, **meta: object) -> Path:
 
 @pytest.mark.parametrize(
     ("meta", "kind"),
-    [({}, TRAIN), ({"kind": "decode"}, DECODE), ({"kind": "recycle"}, RECYCLE), ({"kind": "later"}, OTHER),
+    [({}, TRAIN), ({"kind": "decode"}, DECODE), ({"kind": "recycle"}, RECYCLE),
+     ({"kind": "distil"}, DISTIL), ({"kind": "later"}, OTHER),
      ({"kind": ["decode"]}, OTHER)],
 )  # fmt: skip
 def test_a_run_says_its_kind_and_one_of_before_is_a_training(meta: dict[str, object], kind: str) -> None:

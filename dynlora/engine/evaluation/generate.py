@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ class Limits:
         new_tokens: at most so many tokens are written.
         total_tokens: prompt and written tokens together.
         temperature: 0 takes the most probable token, else tokens are drawn from softmax(logits / temperature).
-        seed: of what is drawn.
+        seed: of what is drawn; every batch of texts has one of its own, made of it.
     """
 
     new_tokens: int
@@ -78,7 +78,8 @@ def write(
         with _own_settings(model):
             for start in range(0, len(order), together):
                 places = order[start : start + together]
-                written = _continued(model, tokenizer, [prompts[place] for place in places], limits, gates)
+                own = replace(limits, seed=limits.seed + start)  # else every batch would draw the same
+                written = _continued(model, tokenizer, [prompts[place] for place in places], own, gates)
                 found |= dict(zip(places, written, strict=True))
     finally:
         model.train(training)

@@ -13,9 +13,11 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.jobs.kinds import enqueue
 from dynlora.jobs.launch import RunHandle
+from dynlora.kinds.distil import check_writer, settings_of_teachers, writes
 from dynlora.kinds.named_runs import named_run
-from dynlora.kinds.recycle import RecycleSettings, blocks_of, check_teacher, classes_of
+from dynlora.kinds.recycle import blocks_of, check_teacher, classes_of
 from dynlora.store.kinds import RECYCLE
+from dynlora.viz.distil import form as distil_form
 from dynlora.viz.kit.text import one_line, plural
 from dynlora.viz.recycle.text import WHAT
 from dynlora.viz.ui.cards import note
@@ -26,6 +28,9 @@ PAGE = KindPage(RECYCLE, WHAT)
 
 MOST_LOOKED_AT = 200
 """Newest finished runs that are offered as teachers."""
+
+WRITES = -1
+"""Stands for the number of classes of a run that writes texts."""
 
 EFFORTS = {"Quick": (20, 80), "Usual": (40, 150), "Thorough": (100, 500)}
 """(iterations of the inversion, episodes) by name."""
@@ -45,7 +50,10 @@ def recycle_form(*, is_open: bool) -> None:
         able, unable = _fitting(runs)
         _say_unable(unable)
         if not able:
-            note("No finished run can teach yet. A teacher is a classifier that kept its adapter: launch one first.")
+            note(
+                "No finished run can teach yet. A teacher is a run that classifies, or writes texts, and kept its "
+                "adapter: launch one first."
+            )
             return
         _fields(runs, able)
 
@@ -55,6 +63,9 @@ def _teacher(source: str, status: str) -> tuple[str, int, str]:
     """Return (what it adapts, classes, why it cannot teach) of a run; the last is empty for one that can."""
     try:
         found = named_run("teacher", source, Path(source).parent)
+        if writes(found):
+            check_writer(found)
+            return blocks_of(found), WRITES, ""
         check_teacher(found)
     except DynloraError as error:
         return "", 0, str(error)
@@ -85,19 +96,29 @@ def _fields(runs: pd.DataFrame, able: dict[str, tuple[str, int]]) -> None:
     words = run_labels(runs[runs["id"].isin(able)])
     chosen = st.multiselect(
         "Teachers", list(words), key="recycle-teachers",
-        format_func=lambda run: f"{words[run]} ({able[run][1]} classes)",
-        help="Finished classifiers of one base model. Their data is not needed.",
+        format_func=lambda run: f"{words[run]} ({_knows(able[run][1])})",
+        help="Finished runs of one base model that all classify, or all write texts. Their data is not needed.",
     )  # fmt: skip
+    is_writing = bool(chosen) and all(able[run][1] == WRITES for run in chosen)
+    settings = {"teachers": [source_of(run) for run in chosen], **(distil_form.fields() if is_writing else _episodes())}
+    missing = _missing(chosen, able, settings.get("ways", 0))
+    said = missing or "The time is estimated when it starts, and shown on its page."
+    PAGE.start("Start", settings, partial(_queued, settings), said, command(settings), is_ready=not missing)
+
+
+def _knows(classes: int) -> str:
+    return "writes texts" if classes == WRITES else f"{classes} classes"
+
+
+def _episodes() -> dict[str, Any]:
+    """Draw the fields of a recycle of classifiers and return the settings."""
     first, second, third = st.columns(3)
     ways = first.number_input("Ways (classes per episode)", 2, 100, 5, key="recycle-ways")
     effort = second.selectbox("Effort", list(EFFORTS), index=1, key="recycle-effort")
     noise = third.toggle("Control: learn from noise too", key="recycle-noise", help="Doubles the time of the episodes.")
     iterations, episodes = EFFORTS[effort]
-    settings = {"teachers": [source_of(run) for run in chosen], "ways": int(ways), "iterations": iterations,
-                "episodes": episodes, "noise": bool(noise)}  # fmt: skip
-    missing = _missing(chosen, able, int(ways))
-    said = missing or "The time is estimated when it starts, and shown on its page."
-    PAGE.start("Start", settings, partial(_queued, settings), said, command(settings), is_ready=not missing)
+    found: dict[str, Any] = {"ways": int(ways), "iterations": iterations, "episodes": episodes}
+    return found | ({"noise": True} if noise else {})
 
 
 def _missing(chosen: list[str], able: dict[str, tuple[str, int]], ways: int) -> str:
@@ -107,16 +128,22 @@ def _missing(chosen: list[str], able: dict[str, tuple[str, int]], ways: int) -> 
     bases = list(dict.fromkeys(able[run][0] for run in chosen))
     if len(bases) > 1:
         return f"These teachers adapt {one_line(bases[0], 40)} and {one_line(bases[1], 40)}: choose one base model."
+    writers = sum(able[run][1] == WRITES for run in chosen)
+    if 0 < writers < len(chosen):
+        return "Some of these teachers write texts and others classify: choose one kind."
     classes = sum(able[run][1] for run in chosen)
-    return f"These teachers have {classes} classes together, fewer than {ways} ways." if classes < ways else ""
+    return f"These teachers have {classes} classes together, fewer than {ways} ways." if 0 <= classes < ways else ""
 
 
 def command(settings: dict[str, Any]) -> str:
     """Return the command that does the same."""
-    numbers = [f"--{name}={settings[name]}" for name in ("ways", "iterations", "episodes")]
-    noise = ["--noise"] if settings["noise"] else []
-    return shlex.join(["dynlora", "recycle", *settings["teachers"], *numbers, *noise, "--runs-dir", str(runs_dir())])
+    options = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in settings.items()
+        if name != "teachers"
+    ]
+    return shlex.join(["dynlora", "recycle", *settings["teachers"], *options, "--runs-dir", str(runs_dir())])
 
 
 def _queued(settings: dict[str, Any], key: str) -> RunHandle:
-    return enqueue(RecycleSettings.parse(settings), runs_dir(), key=key)
+    return enqueue(settings_of_teachers(settings, runs_dir()), runs_dir(), key=key)

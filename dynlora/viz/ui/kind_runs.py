@@ -16,7 +16,7 @@ from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.ui.cards import badge, card, note, status_line, titled
 from dynlora.viz.ui.frame import enter, guarded
 from dynlora.viz.ui.run_actions import run_buttons
-from dynlora.viz.ui.run_picker import Chosen, find_run, list_all, pick_run
+from dynlora.viz.ui.run_picker import Chosen, find_run, kinds_of_page, list_all, pick_run
 from dynlora.viz.ui.start_run import queued_once
 from dynlora.viz.ui.toasts import announce
 
@@ -43,7 +43,7 @@ class KindPage:
     def picked(self, form: Callable[..., None]) -> tuple[Chosen, bool]:
         """Return the run of the page and whether it is at work; where there is none, draw the form and end the page."""
         enter()
-        if list_all((self.kind,)).empty and "run" not in st.query_params:
+        if list_all(kinds_of_page(self.kind)).empty and "run" not in st.query_params:
             titled(self.title, self.what)
             form(is_open=True)
             st.stop()

@@ -21,7 +21,7 @@ from dynlora.jobs.launch import in_queue
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
-from dynlora.store.kinds import DECODE, RECYCLE, TRAIN
+from dynlora.store.kinds import DECODE, DISTIL, RECYCLE, TRAIN
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.run_summary import ACTIVE, format_strategy
 from dynlora.viz.kit.status import STATUS_WORDS
@@ -34,7 +34,8 @@ READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
 MOST_TRIED = 30
 """Newest runs that are looked at for one that suits a page."""
 
-PAGES: Mapping[str, str] = {TRAIN: "pages/run.py", DECODE: "pages/decode.py", RECYCLE: "pages/recycle.py"}
+PAGES: Mapping[str, str] = {TRAIN: "pages/run.py", DECODE: "pages/decode.py", RECYCLE: "pages/recycle.py",
+                          DISTIL: "pages/recycle.py"}  # fmt: skip
 """The page that shows a run, by its kind."""
 
 UNLOCKED = "unlocked"
@@ -178,10 +179,10 @@ def pick_run(
         without: draws what the page can do without any run.
         suits: says whether the page has something to show of the run in a folder: the newest that does comes first
             where neither the address nor this session names one.
-        kind: of the runs that the page shows; a link to one of another kind leads to the page of that kind.
+        kind: of the page's runs; a link to a run of a kind that it does not show leads to the page of that kind.
     """
     _lead_to_its_page(kind)
-    runs = list_all((kind,))
+    runs = list_all(kinds_of_page(kind))
     if runs.empty:
         empty_store(without)
     words = run_labels(runs)
@@ -201,6 +202,11 @@ def pick_run(
     return chosen
 
 
+def kinds_of_page(kind: str) -> tuple[str, ...]:
+    """Return the kinds of run that the page of a kind shows."""
+    return tuple(one for one, page in PAGES.items() if page == PAGES[kind])
+
+
 def _last(kind: str) -> str:
     """Return the key of the session's state that holds the last run of a kind."""
     return "last_run" if kind == TRAIN else f"last_{kind}"
@@ -215,7 +221,7 @@ def _lead_to_its_page(kind: str) -> None:
         found = queries.run_kind(chosen.folder)
     except (DynloraError, OSError):  # the page itself says what is wrong with it
         return
-    if found == kind:
+    if PAGES.get(found) == PAGES[kind]:
         return
     if found not in PAGES:
         cannot_open(CorruptRunError(f"run {chosen.id}: this version does not know its kind; open it with a newer one"))

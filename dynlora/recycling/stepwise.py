@@ -1,0 +1,131 @@
+"""Work taken step by step: checkpoints, progress, and what survives a stop or a crash; for several kinds of run."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from dynlora.errors import CorruptRunError, StorageError
+from dynlora.store.meta import table, whole
+from dynlora.store.reader import RunReader
+from dynlora.store.writer import RunWriter
+from dynlora.training.folder_work import Outcome, check_can_work, work_on
+from dynlora.training.progress_stream import QuietStream
+from dynlora.training.stop_signal import StopRequest
+from dynlora.training.system_stats import Readings
+
+CHECKPOINTS = 20
+"""Checkpoints of a run, those at its stops aside."""
+
+
+class Stepwise(Protocol):
+    """What is done in steps, each of them recorded."""
+
+    step: int
+
+    @property
+    def total(self) -> int:
+        """Steps of all stages."""
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are taken."""
+        ...
+
+    def stage(self) -> str:
+        """Return the stage that the next step belongs to."""
+        ...
+
+    def advance(self) -> None:
+        """Take one step and record it."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a bit-equal continuation needs."""
+        ...
+
+
+Work = Callable[[Mapping[str, Any] | None, RunWriter, StopRequest], bool]
+"""Continues from a saved state, or starts where there is none; False when it was stopped before the end."""
+
+
+def continued(folder: Path, work: Work, *, force: bool, is_new: bool) -> Outcome:
+    """Start a run, or continue it from its last checkpoint; a finished one keeps none.
+
+    Args:
+        folder: of the run.
+        work: what is to be done.
+        force: also when another machine claims to be working on it.
+        is_new: whether the folder was made for this call.
+
+    Raises:
+        ConfigError: when it is finished, running, or may be running elsewhere.
+        CorruptRunError: when it cannot be read.
+    """
+    if not is_new:
+        check_can_work(folder, force)
+    with RunReader(folder) as reader:
+        threads = whole(table(reader.meta().get("machine")).get("threads"))
+    if threads is not None and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
+    state = read_checkpoint(folder / "checkpoint") if find_checkpoint(folder / "checkpoint") is not None else None
+    step = None if state is None else whole(state.get("step"))
+    if state is not None and step is None:
+        raise CorruptRunError(f"run {folder.name}: its checkpoint is damaged; remove it to start over")
+    outcome = work_on(folder, step or None, partial(work, state if step else None))
+    if outcome.state == "finished":  # not earlier: a crash before the end is stored continues from it
+        for name in ("checkpoint", ".checkpoint.old"):  # the second is what a crash left aside
+            shutil.rmtree(folder / name, ignore_errors=True)
+    return outcome
+
+
+def take_steps(work: Stepwise, folder: Path, writer: RunWriter, stop: StopRequest, *, progress: bool) -> bool:
+    """Take the steps that are left, with checkpoints; False when asked to stop before the last one."""
+    every, readings = max(1, work.total // CHECKPOINTS), Readings(writer)
+    if work.step == 0:
+        _keep(work, folder, writer)
+    stage, begun = "", time.monotonic()
+    with tqdm(
+        total=work.total, initial=work.step, disable=not progress, file=QuietStream(sys.stderr), unit="step"
+    ) as bar:
+        while not work.is_done:
+            if work.stage() != stage:
+                stage = work.stage()
+                writer.log("info", f"Stage {stage}, from step {work.step + 1:,} of {work.total:,}")
+            work.advance()
+            readings.take()
+            bar.update(1)
+            if stop() or work.step % every == 0 or work.is_done:
+                writer.set_meta("time", {"train_s": time.monotonic() - begun})
+                _keep(work, folder, writer)
+            if stop() and not work.is_done:
+                return False
+    return True
+
+
+def _keep(work: Stepwise, folder: Path, writer: RunWriter) -> None:
+    """Keep the whole state, after what is recorded is safe on the disk.
+
+    Raises:
+        StorageError: when the first one cannot be written; a later one is a warning.
+    """
+    try:
+        writer.commit(durable=True)
+        write_checkpoint(folder / "checkpoint", work.state_dict())
+    except OSError as error:
+        said = f"the checkpoint of step {work.step} cannot be written ({error.strerror or error})"
+        if work.step == 0:
+            raise StorageError(f"{said}; free some space, then dynlora resume {folder.name}") from None
+        writer.warn(f"{said}; the work continues, and the last one is still valid")
+        return
+    writer.set_meta("checkpoint_step", work.step)

@@ -1,0 +1,137 @@
+"""What a distillation says, in sentences: the conclusion, and a caption for each picture."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dynlora.kinds.distil import NOT_RECYCLE
+from dynlora.store.distils import Distil, PerToken
+from dynlora.viz.distil import model
+from dynlora.viz.kit.text import listed, one_line, plural, rough_duration, score, signed
+
+WHAT = (
+    f"{NOT_RECYCLE} One student, a LoRA of any rank, learns to give every next token the probability that the teacher "
+    "gives it. No data is needed."
+)
+
+STAGES = {
+    "samples": "teachers write texts for the student", "held_out": "teachers write texts for the test",
+    "student": "the student learns",
+}  # fmt: skip
+"""What happens in each stage."""
+
+
+def about(found: Distil) -> str:
+    """Return the line under the title: who taught, and how much."""
+    return f"Data-free distillation of {plural(len(found.teachers), 'teacher')}, {found.samples:,} texts of each"
+
+
+def headline(found: Distil) -> str:
+    """Return the conclusion in a sentence."""
+    mine, base = (model.row_of(found.kl, name) for name in (model.STUDENT, model.BASE))
+    gap = model.row_of(found.kl_against_base, model.STUDENT)
+    if mine is None or base is None or gap is None:
+        return "Not tested yet."
+    said = f"KL {score(mine.mean)} nats per token instead of {score(base.mean)}, {_gap(gap)}"
+    if gap.high < 0:
+        return f"The student is nearer to its teachers than the base model: {said}."
+    if gap.low > 0:
+        return f"The student is further from its teachers than the base model: {said}. Use the base model."
+    return f"The student is not significantly nearer to its teachers than the base model: {said}. Give it more steps."
+
+
+def _gap(row: PerToken) -> str:
+    low, mean, high = (signed(value, 3) for value in (row.low, row.mean, row.high))
+    return f"{mean} (95 % CI {low} to {high})"
+
+
+def basis(found: Distil) -> str:
+    """Return what the conclusion rests on."""
+    gap = model.row_of(found.kl_against_base, model.STUDENT)
+    if gap is None:
+        return WHAT
+    notes = one_line(" ".join(f"{note[:1].upper()}{note[1:]}." for note in found.notes), 600)
+    parts = [
+        f"Paired over {gap.texts:,} texts that {plural(len(found.teachers), 'teacher')} wrote for the test alone.",
+        _average(found), _losses(found), NOT_RECYCLE, notes,
+    ]  # fmt: skip
+    return " ".join(part for part in parts if part)
+
+
+def _average(found: Distil) -> str:
+    """Return how the student compares with the average of the adapters, which needs no training."""
+    theirs, gap = model.row_of(found.kl, model.AVERAGED), model.row_of(found.kl_against_average, model.STUDENT)
+    if theirs is None or gap is None:
+        return ""
+    if gap.high < 0:
+        return f"The average of the adapters is further, {score(theirs.mean)}."
+    if gap.low > 0:
+        return f"The average of the adapters is nearer, {score(theirs.mean)}, and needs no training: use it."
+    return f"The average of the adapters is not significantly different, {score(theirs.mean)}, and needs no training."
+
+
+def _losses(found: Distil) -> str:
+    """Return on whose data the student's held-out loss is lower than the base model's, and on whose it is higher."""
+    gaps = [row for row in found.loss_against_base if row.method == model.STUDENT]
+    if not gaps:
+        return ""
+    said = []
+    for words, rows in (
+        ("lower", [row for row in gaps if row.high < 0]),
+        ("higher", [row for row in gaps if row.low > 0]),
+    ):
+        if rows:
+            said.append(f"{words} on the data of {listed([model.teacher_name(found, row.teacher) for row in rows])}")
+    if not said:
+        return "Its held-out loss on the teachers' data is not significantly different from the base model's."
+    return f"Its held-out loss against the base model's is {', and '.join(said)}."
+
+
+def progress(found: Distil, step: int) -> str:
+    """Return what happens now, and the time that was estimated."""
+    stage = model.stage_at(found, step)
+    minutes = "" if found.minutes is None else f"; estimated before the start: {rough_duration(60 * found.minutes)}"
+    return f"Now {STAGES.get(stage, stage or 'loading')}{minutes}."
+
+
+def divergence(frame: pd.DataFrame) -> str:
+    """Return the caption of the divergences."""
+    if frame.empty:
+        return "The test comes after the last step."
+    return (
+        "Mean KL(teacher || model) over the tokens of texts that a teacher wrote for the test alone, nats; 0 is the "
+        "teacher itself. Bars: 95 % CI over texts."
+    )
+
+
+def loss(frame: pd.DataFrame) -> str:
+    """Return the caption of the losses."""
+    if frame.empty:
+        return "The data of no teacher could be read, so no held-out loss was measured."
+    return (
+        "Mean loss over the tokens of held-out examples of each teacher's data, nats. The student never saw this data. "
+        "Bars: 95 % CI over examples."
+    )
+
+
+def learning(series: pd.DataFrame) -> str:
+    """Return the caption of the KL over steps."""
+    if series.empty:
+        return "The student has not begun yet."
+    first, last = series["value"].iloc[0], series["value"].iloc[-1]
+    return (
+        f"KL(teacher || student) of each step's texts, from {score(first)} to {score(last)} nats per token. These are "
+        "texts that it learns from."
+    )
+
+
+def written(found: Distil) -> str:
+    """Return the caption of the texts, with what is odd about them."""
+    starts = f" Each begins with {found.start}." if found.start else ""
+    odd = [
+        f"{model.teacher_name(found, one.teacher)}: {one.empty:,} empty, {one.repeated:,} repeated"
+        for one in found.counted
+        if one.empty or one.repeated
+    ]
+    said = f" {'; '.join(odd)}." if odd else " None is empty or repeats another." if found.counted else ""
+    return f"Texts drawn at temperature 1, of at most {found.tokens:,} tokens.{starts}{said}"

@@ -1,0 +1,65 @@
+"""The Recycle page with runs that write: finished, at work, started from the form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynlora.jobs import kinds
+from dynlora.kinds.distil import DistilSettings
+from dynlora.viz.recycle import form
+from tests.kinds.test_settings import trained
+from tests.pages.app import charts, open_page, words
+from tests.pages.test_recycle_page import press
+from tests.viz.distils import written_distil
+from tests.viz.recycles import written_recycle
+
+
+def test_a_finished_distillation_begins_with_its_conclusion(runs_dir: Path) -> None:
+    folder = written_distil(runs_dir)
+    app = open_page("recycle", run=folder.name)
+    said = words(app)
+    assert "The student is nearer to its teachers than the base model" in said
+    assert "This is data\\-free distillation, not LoRA Recycle" in said
+    assert len(charts(app)) == 3
+    assert not app.exception
+
+
+@pytest.mark.parametrize(("until", "drawn"), [(0, 0), (3, 0), (6, 1)])
+def test_a_distillation_at_work_shows_texts_and_steps(until: int, drawn: int, runs_dir: Path) -> None:
+    folder = written_distil(runs_dir, state="stopped", until=until)
+    app = open_page("recycle", run=folder.name)
+    assert "Not tested yet" in words(app)
+    assert len(charts(app)) == drawn
+    shown = [frame.value for frame in app.dataframe if "ended" in frame.value]
+    assert bool(shown) == (until > 0)
+    if shown:
+        assert shown[0]["text"].tolist()[1] == "(empty)"
+    assert not app.exception
+
+
+def test_both_kinds_are_on_the_page(runs_dir: Path) -> None:
+    one, other = written_recycle(runs_dir), written_distil(runs_dir)
+    picker = open_page("recycle").selectbox(key="address-run")
+    assert len(picker.options) == 2
+    assert "beats the base model" in words(open_page("recycle", run=one.name))
+    assert "nearer to its teachers" in words(open_page("recycle", run=other.name))
+
+
+def test_the_form_takes_runs_that_write_and_keeps_kinds_apart(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "wake", lambda root: None)
+    form._teacher.clear()
+    one = trained(runs_dir, name="one", task="causal_lm", model="smollm2-135m")
+    two = trained(runs_dir, name="two", task="causal_lm", model="smollm2-135m")
+    three = trained(runs_dir, name="three", task="classification", model="smollm2-135m", labels=["a", "b"])
+    app = open_page("recycle")
+    app.multiselect(key="recycle-teachers").set_value([one, three]).run()
+    assert "Some of these teachers write texts and others classify" in words(app)
+    app.multiselect(key="recycle-teachers").set_value([one, two]).run()
+    assert "This is data\\-free distillation, not LoRA Recycle" in words(app)
+    assert not [widget for widget in app.number_input if widget.key == "recycle-ways"]
+    app.number_input(key="distil-rank").set_value(5).run()
+    press(app, "Start")
+    settings = DistilSettings.of_run(runs_dir / app.query_params["run"])
+    assert (set(settings.teachers), settings.rank, settings.samples) == ({one, two}, 5, 64)
