@@ -226,3 +226,13 @@ def test_baked_component_gates_are_their_means() -> None:
             module.delta_weight(), module.scaling * B[:, : module.rank] @ module.lora_A[: module.rank]
         )
         assert module.delta_weight().shape == before[m].shape
+
+
+def test_a_gate_that_rounds_to_zero_has_a_finite_gradient() -> None:
+    trainer = make_trainer(tiny_config("dynamic"))
+    gates = trainer.adapters.gates
+    with torch.no_grad():
+        gates.bias.fill_(-200.0)
+    trainer._loss(tiny_tokens().batch(range(8))).backward()
+    assert gates.column(0).max() < 1e-20
+    assert torch.equal(gates.bias.grad, torch.zeros_like(gates.bias))

@@ -53,6 +53,17 @@ def test_what_it_hears_is_the_gradient_of_the_frozen_weight() -> None:
     assert trainer.adapters[1].sketch is None
 
 
+def test_gradients_of_bf16_are_summed_as_exactly_as_they_are_known() -> None:
+    torch.manual_seed(0)
+    x, g = torch.randn(200, 40), torch.randn(200, 30).bfloat16()
+    half, whole = empty(40, 30), empty(40, 30)
+    half.add(x, g)
+    whole.add(x, g.float())
+    assert half.forward_sum.dtype == half.backward_sum.dtype == torch.float32
+    for found, exact in ((half.forward_sum, whole.forward_sum), (half.backward_sum, whole.backward_sum)):
+        assert 0 < (found - exact).norm() / exact.norm() < 0.01
+
+
 def test_nothing_heard_gives_no_direction() -> None:
     assert len(empty(6, 5).directions(3, steps=1).value) == 0
     broken = empty(6, 5)

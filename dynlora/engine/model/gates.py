@@ -242,7 +242,7 @@ class Gates(nn.Module):
         with torch.autocast(output.device.type, enabled=False):
             features: Tensor = self(output, mask)
             weight, bias = self.weight.reshape(-1, FEATURES), self.bias.reshape(-1)
-            gates = 2 * torch.sigmoid(F.linear(features, weight, bias))
+            gates = (2 * torch.sigmoid(F.linear(features, weight, bias))).clamp_min(1e-30)  # its gradient divides by it
             if self._held is not None:
                 gates = self._held.to(gates).reshape(-1).expand_as(gates)
         self.features = features
@@ -329,10 +329,10 @@ class GateReader:
     def read(self, live: int) -> Tensor | None:
         """Return the gate of every sequence or token, or None when no forward set it.
 
-        Its shape is (1, batch) or (1, batch · seq), or (live, ...) where each of `live` components has its own. Some
-        models flatten (batch, seq) before their linear modules: a gate holds for a share of the rows.
+        Its shape is (batch,) or (batch · seq,), or (live, ...) where each of `live` components has its own. Some models
+        flatten (batch, seq) before their linear modules: a gate holds for a share of the rows.
         """
         column = self.gates.column(self.index)
-        if column is None:
-            return None
-        return column[..., :live].flatten(0, -2).t() if self.gates.mode == "rank" else column.reshape(1, -1)
+        if column is None or column.dim() == 1:
+            return column
+        return column[..., :live].flatten(0, -2).t() if self.gates.mode == "rank" else column.reshape(-1)

@@ -181,7 +181,7 @@ class LoraLinear(nn.Module):
         inner = F.linear(x, self.lora_A[:live])
         if gate is not None:
             rows = x.numel() // x.shape[-1]
-            inner = inner * gate.t().repeat_interleave(rows // gate.shape[1], 0).view(*x.shape[:-1], -1)
+            inner = inner * gate.t().repeat_interleave(rows // gate.shape[-1], 0).view(*x.shape[:-1], -1)
         factor = scaling if scale is None else scaling * scale
         return F.linear(inner * factor, self.lora_B[:, :live])
 
@@ -225,7 +225,7 @@ class LoraLinear(nn.Module):
         return None if self.scale is None else self.scale[:live]
 
     def gate(self, live: int) -> Tensor | None:
-        """Return factors for equal shares of the rows, (1, shares) for all components or (live, shares), or None."""
+        """Return factors for equal shares of the rows, (shares,) for all components or (live, shares), or None."""
         return None if self.gates is None else self.gates.read(live)
 
     def low_rank(self) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,8 @@ def low_rank_linear(  # noqa: PLR0913 - the terms of one formula
         live: leading components that count.
         scaling: constant factor.
         scale: per-component factor, (live,).
-        gate: factors for each of equal shares of the rows, (1, shares) for all components or (live, shares).
+        gate: factors for each of equal shares of the rows, (shares,) for all components or (live, shares); not
+            zero where a gradient is asked for.
         dropped: entries of x that the update does not see, as positions or a mask; see `dropout.zero_`.
     """
     return _LowRankLinear.apply(x, A, B, scale, gate, dropped, frozen, live, scaling)  # pyright: ignore
@@ -96,13 +97,13 @@ class _LowRankLinear(torch.autograd.Function):
         down, up = A[:live].to(dtype), B[:, :live].to(dtype)
         factor = _factor(scaling, scale, gate)
         inner = down @ rows.t()
-        weighted = _weigh(inner, factor)
-        if live:
-            out.view(-1, out.shape[-1]).addmm_(weighted.t(), up.t())
         # Memory is what this function exists for. Kept are the input and r numbers per token; the update itself, as
         # wide as the output, is added in place and not kept. `inner`, before the factor, is kept only where the
-        # gradients of scale and gate need it.
-        asked = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
+        # gradient of scale needs it: a scale may be zero.
+        asked = ctx.needs_input_grad[3]
+        weighted = _weigh_(inner.clone() if asked else inner, factor)
+        if live:
+            out.view(-1, out.shape[-1]).addmm_(weighted.t(), up.t())
         kept = factor if isinstance(factor, Tensor) else None
         ctx.save_for_backward(rows, inner if asked else None, weighted, down, up, scale, gate, kept, dropped)
         ctx.frozen, ctx.scaling = frozen, scaling
@@ -118,8 +119,12 @@ class _LowRankLinear(torch.autograd.Function):
         of_x, of_a, of_b, of_scale, of_gate = ctx.needs_input_grad[:5]
         grad_out = gradient.reshape(-1, gradient.shape[-1]).to(weight.dtype)
         grad_weighted = up.t() @ grad_out.t()
-        grad_inner = _weigh(grad_weighted, ctx.scaling if factor is None else factor)
         grad_x = grad_a = grad_b = grad_scale = grad_gate = None
+        if of_scale:
+            grad_scale = _scale_gradient(grad_weighted * inner, ctx.scaling, scale, gate)
+        if of_gate:
+            grad_gate = _gate_gradient(grad_weighted * weighted, gate)
+        grad_inner = _weigh_(grad_weighted, ctx.scaling if factor is None else factor)
         if of_x:
             grad_x = grad_out @ (weight.t() if ctx.frozen.transposed else weight)
             _add_update(grad_x, grad_inner, down, dropped)
@@ -128,8 +133,6 @@ class _LowRankLinear(torch.autograd.Function):
             grad_a = _with_room(grad_inner @ rows, 0, *ctx.A)
         if of_b:
             grad_b = _with_room((weighted @ grad_out).t(), 1, *ctx.B)
-        if of_scale or of_gate:
-            grad_scale, grad_gate = _factor_gradients(grad_weighted * inner, ctx.scaling, scale, gate)
         return grad_x, grad_a, grad_b, grad_scale, grad_gate, None, None, None, None
 
 
@@ -143,37 +146,39 @@ def _with_room(gradient: Tensor, dim: int, shape: torch.Size, dtype: torch.dtype
 
 
 def _factor(scaling: float, scale: Tensor | None, gate: Tensor | None) -> Tensor | float:
-    """Return scaling · scale ⊙ gate, a number or (live or 1, shares or 1, 1), not rounded: gates are close to 1."""
+    """Return scaling · scale ⊙ gate, a number, (live, shares or 1, 1) or (shares, 1), not rounded: gates are near 1."""
     factor: Tensor | float = scaling
     if scale is not None:
         factor = scale.view(-1, 1, 1) * factor
     return factor if gate is None else gate.unsqueeze(-1) * factor
 
 
-def _weigh(inner: Tensor, factor: Tensor | float) -> Tensor:
-    """Return inner, (live, rows), times its factor, in its own dtype."""
+def _weigh_(inner: Tensor, factor: Tensor | float) -> Tensor:
+    """Multiply inner, (live, rows), by its factor in place; return it."""
     if not isinstance(factor, Tensor):
-        return inner * factor
-    live, rows = inner.shape
-    shares = factor.shape[1]
-    return (inner.view(live, shares, rows // shares) * factor).view(live, rows).to(inner.dtype)
+        return inner.mul_(factor)
+    _of_shares(inner, factor.shape[-2]).mul_(factor)
+    return inner
 
 
-def _factor_gradients(
-    product: Tensor, scaling: float, scale: Tensor | None, gate: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of scale and gate from ∂L/∂weighted ⊙ inner, (live, rows)."""
-    live, rows = product.shape
-    shares = 1 if gate is None else gate.shape[1]
+def _of_shares(tensor: Tensor, shares: int) -> Tensor:
+    """Return (live, rows) as (live, shares, rows of a share)."""
+    live, rows = tensor.shape
+    return tensor.view(live, shares, rows // shares)
+
+
+def _scale_gradient(product: Tensor, scaling: float, scale: Tensor, gate: Tensor | None) -> Tensor:
+    """Return the gradient of scale, (live,), from ∂L/∂weighted ⊙ inner, (live, rows)."""
+    shares = 1 if gate is None else gate.shape[-1]
+    total = _of_shares(product, shares).sum(2, dtype=torch.promote_types(product.dtype, torch.float32)) * scaling
+    return (total if gate is None else total * gate).sum(1).to(scale.dtype)
+
+
+def _gate_gradient(product: Tensor, gate: Tensor) -> Tensor:
+    """Return the gradient of gate from ∂L/∂weighted ⊙ weighted, (live, rows), in which the gate is a factor."""
+    over = 2 if gate.dim() == 2 else (0, 2)
     dtype = torch.promote_types(product.dtype, torch.float32)
-    total = product.view(live, shares, rows // shares).sum(2, dtype=dtype) * scaling
-    grad_scale = grad_gate = None
-    if scale is not None:
-        grad_scale = (total if gate is None else total * gate).sum(1).to(scale.dtype)
-    if gate is not None:
-        grad_gate = total if scale is None else total * scale.view(-1, 1)
-        grad_gate = (grad_gate if len(gate) == live else grad_gate.sum(0, keepdim=True)).to(gate.dtype)
-    return grad_scale, grad_gate
+    return (_of_shares(product, gate.shape[-1]).sum(over, dtype=dtype) / gate).to(gate.dtype)
 
 
 def _add_update(grad_x: Tensor, grad_inner: Tensor, down: Tensor, dropped: Tensor | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,11 +107,15 @@ def trace(modules: pd.DataFrame, moves: pd.DataFrame, ranks: pd.DataFrame) -> pd
     place, cost = dict(zip(order["name"], order["position"], strict=True)), order["cost"].to_numpy(float)
     held = np.nan_to_num(ranks.to_numpy(float)) * cost[:, None]
     stacks = {m: [(m, float(held[m, 0]))] for m in range(len(cost))} | {OUTSIDE: []}
-    at = np.searchsorted(ranks.columns.to_numpy(dtype=int), moves["step"].to_numpy(dtype=int))
+    paid: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    grown = moves[moves["receiver"].notna()]
+    at = np.searchsorted(ranks.columns.to_numpy(dtype=int), grown["step"].to_numpy(dtype=int))
+    for column, (donor, receiver, count) in zip(
+        at.tolist(), grown[["donor", "receiver", "count"]].to_numpy(), strict=True
+    ):
+        paid[column].append((place.get(donor, OUTSIDE), place[receiver], count))
     for column in range(1, held.shape[1]):
-        rows = moves.loc[(at == column) & moves["receiver"].notna(), ["donor", "receiver", "count"]]
-        paid = [(place.get(donor, OUTSIDE), place[receiver], count) for donor, receiver, count in rows.to_numpy()]
-        _settle(stacks, held[:, column] - held[:, column - 1], paid, cost)
+        _settle(stacks, held[:, column] - held[:, column - 1], paid[column], cost)
     rows = [(origin, holder, amount) for holder, stack in stacks.items() for origin, amount in stack if amount > 0]
     found = pd.DataFrame(rows, columns=["origin", "holder", "parameters"])
     return found.groupby(["origin", "holder"], sort=False, as_index=False)[["parameters"]].sum()

@@ -45,7 +45,7 @@ def capacity_map(
     z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)
     drawn.add_heatmap(
-        z=np.round(z, 8), x=x, y=edges, hoverongaps=False, ygap=row_look(len(modules))["ygap"],
+        z=np.round(z, 8).astype(np.float32), x=x, y=edges, hoverongaps=False, ygap=row_look(len(modules))["ygap"],
         **colour_of(values, view, colours),
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4~g}}<extra></extra>",
     )  # fmt: skip
