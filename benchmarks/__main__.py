@@ -22,6 +22,7 @@ PLAIN = (
     "overhead",
     "throughput",
     "step_time",
+    "step_profile",
     "domains",
     "knockouts",
     "language_model",
