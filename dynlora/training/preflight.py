@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.config import RunConfig
-from dynlora.engine.data.batches import BatchOrder, evaluated_multiple, padded_tokens, sorted_batches
+from dynlora.engine.data.batches import BatchOrder, padded_tokens, sorted_batches
 from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.loop.trainer import Trainer, checkpoint_every, eval_every
 from dynlora.engine.model.quantized import numbers_in
@@ -180,9 +180,9 @@ def _evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
     start = time.perf_counter()
     trainer.predictions(tokens.take(rows))
     seconds = time.perf_counter() - start
-    size, multiple = max(64, trainer.config.train.batch_size), evaluated_multiple(trainer.accelerator.device)
+    size = max(64, trainer.config.train.batch_size)
     timed, interim, whole = (
-        sum(padded_tokens(length, batch, multiple) for batch in sorted_batches(length, size))
+        sum(padded_tokens(length, batch) for batch in sorted_batches(length, size))
         for length in (tokens.length[rows], tokens.length[sampled], tokens.length)
     )
     return seconds * interim / timed, seconds * whole / timed

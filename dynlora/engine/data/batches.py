@@ -21,9 +21,6 @@ POOL = 50
 MULTIPLE = 8
 """Padded lengths are a multiple of this, which matrix units like."""
 
-EVALUATED_MULTIPLE = 2
-"""The same in evaluations on a processor, where less padding takes less time; training keeps its widths, and draws."""
-
 
 @dataclass(frozen=True)
 class Tokens:
@@ -58,11 +55,9 @@ class Tokens:
         """Return how many labels of rows count in the loss."""
         return len(rows) if self.targets is None else int(self.label[rows].sum())
 
-    def batch(
-        self, indices: Sequence[int] | np.ndarray, device: torch.device | None = None, multiple: int = MULTIPLE
-    ) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int] | np.ndarray, device: torch.device | None = None) -> dict[str, Tensor]:
         """Return rows padded to their longest: each feature (batch, seq), labels (batch,) or (batch, seq)."""
-        width = padded_width(self.length, indices, multiple)
+        width = padded_width(self.length, indices)
         batch = {}
         for name, fill in self.pad.items():
             batch[name] = _padded([self.features[index][name] for index in indices], width, fill).to(device)
@@ -85,19 +80,14 @@ def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def padded_width(length: np.ndarray, rows: Sequence[int] | np.ndarray, multiple: int = MULTIPLE) -> int:
-    """Return the width a batch of these rows is padded to: the longest, rounded up to a multiple of `multiple`."""
-    return -(-max(1, *(int(length[row]) for row in rows)) // multiple) * multiple
+def padded_width(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
+    """Return the width a batch of these rows is padded to: the longest, rounded up to a multiple of `MULTIPLE`."""
+    return -(-max(1, *(int(length[row]) for row in rows)) // MULTIPLE) * MULTIPLE
 
 
-def padded_tokens(length: np.ndarray, rows: Sequence[int] | np.ndarray, multiple: int = MULTIPLE) -> int:
+def padded_tokens(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
     """Return the tokens of a batch of these rows, padding included."""
-    return len(rows) * padded_width(length, rows, multiple)
-
-
-def evaluated_multiple(device: torch.device) -> int:
-    """Return what the padded lengths of evaluations on a device are a multiple of."""
-    return EVALUATED_MULTIPLE if device.type == "cpu" else MULTIPLE
+    return len(rows) * padded_width(length, rows)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int, task: Task) -> Tokens:

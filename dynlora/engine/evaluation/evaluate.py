@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from dynlora.engine.data.batches import Tokens, evaluated_multiple, sorted_batches
+from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.evaluation.held_out_part import HeldOutPart, whole
 from dynlora.engine.evaluation.token_trace import TokenTrace
@@ -91,7 +91,7 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
         for number, indices in enumerate(sorted_batches(tokens.length, batch_size)):
             if number % world != rank:
                 continue
-            batch = tokens.batch(indices, device, evaluated_multiple(device))
+            batch = tokens.batch(indices, device)
             labels = batch.pop("labels")
             with autocast():
                 logits = forward(model, batch)
