@@ -61,6 +61,14 @@ def step_time(figures: Mapping[str, Any]) -> Claims:
         yield "full fine-tuning costs more than the floor", ratios.get("full/floor", 2) > 1
 
 
+def step_profile(figures: Mapping[str, Any]) -> Claims:
+    """Every variant multiplies matrices."""
+    for setting in figures["settings"]:
+        times = setting["ms"]
+        yield "each variant multiplies matrices", all(row["matrix products"] > 0 for row in times.values())
+        yield "the floor, lora and dynamic are profiled", set(times) == {"floor", "lora", "dynamic"}
+
+
 def quality(figures: Mapping[str, Any]) -> Claims:
     """Every method learns something, and ours within the budget."""
     for cell in figures["cells"]:
@@ -208,6 +216,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         overhead,
         throughput,
         step_time,
+        step_profile,
         quality,
         domains,
         methods,
