@@ -56,7 +56,7 @@ def keep_blocks(model: nn.Module, blocks: Blocks) -> None:
     for place, block in enumerate(stack):
         for part in block.modules():  # a cache keeps the keys of a block by this number
             if isinstance(getattr(part, "layer_idx", None), int):
-                part.layer_idx = place  # pyright: ignore[reportAttributeAccessIssue]
+                part.layer_idx = place  # pyright: ignore[reportArgumentType]
     _shorten(inner, kept)
 
 
