@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.decoding.conftest import STEP, Runs
-from tests.faults.kill_kinds import campaign
-
-NOT_ON_WINDOWS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+from tests.faults.kill_kinds import NOT_ON_WINDOWS, campaign
 
 PLACES = {
     "before the first problem": "dynlora.decoding.run:_decoded@1",

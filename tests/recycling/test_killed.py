@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.faults.kill_kinds import campaign
-
-NOT_ON_WINDOWS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+from tests.faults.kill_kinds import NOT_ON_WINDOWS, campaign
 
 PLACES = {
     "loading": "dynlora.recycling.materials:Materials.load@1",
