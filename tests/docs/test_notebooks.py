@@ -32,12 +32,17 @@ def executed(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> An
 
 
 def outputs(notebook: Any) -> dict[str, dict[str, Any]]:
-    """Return what each cell shows by kind, by the id of the cell."""
+    """Return what each cell shows by kind, by the id of the cell.
+
+    What a cell prints may come in several pieces, as a kernel sends what it has whenever it has time; they are joined.
+    """
     found: dict[str, dict[str, Any]] = {}
     for cell in notebook.cells:
+        kinds = found.setdefault(cell["id"], {})
         for output in cell.get("outputs", []):
-            shown = output.get("data") or {"text/plain": output.get("text")}
-            found.setdefault(cell["id"], {}).update(shown)
+            kinds.update(output.get("data", {}))
+            if output["output_type"] == "stream":
+                kinds[output["name"]] = kinds.get(output["name"], "") + output["text"]
     return found
 
 
@@ -63,6 +68,12 @@ def test_the_notebook_runs_shows_its_figures_and_calls_nobody(
 def test_the_notebook_shows_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (outputs(executed(monkeypatch, dict(os.environ))) for _ in range(2))
     assert first == second
+
+
+def test_printed_pieces_are_joined() -> None:
+    pieces = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("one", " sentence", "\n")]
+    cell = nbformat.v4.new_code_cell(id="cell", outputs=pieces)
+    assert outputs(nbformat.v4.new_notebook(cells=[cell])) == {"cell": {"stdout": "one sentence\n"}}
 
 
 def test_the_notebook_is_kept_without_outputs_and_valid() -> None:
