@@ -16,18 +16,25 @@ from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.kit.run_summary import last_planned_step
 from dynlora.viz.kit.text import one_line, sentence_case
+from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.run_picker import has_model
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
 
 
-def has_moved(folder: Path) -> bool:
-    """Say whether rank moved between the modules of a run; a run that cannot be read has moved none."""
+def has_moved(folder: Path) -> int:
+    """Say whether rank moved between the modules of a run: 0 where none did, or the run cannot be read.
+
+    One more counts where its modules were ablated, and where its adapter is there to ablate them.
+    """
     try:
         ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
         start = cached_queries.at_step(folder, "rank", None)
     except DynloraError:
-        return False
-    return start is not None and len(set(ranks)) > 1 and not np.array_equal(start, ranks)
+        return 0
+    if start is None or len(set(ranks)) == 1 or np.array_equal(start, ranks):
+        return 0
+    return 1 + (knockout_model.kept(folder) is not None) + has_model(folder)
 
 
 def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | None:

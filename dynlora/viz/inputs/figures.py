@@ -88,6 +88,7 @@ def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), **axis_within(title))
+    theme.single_step(drawn, series["step"])
     return drawn
 
 

@@ -7,7 +7,7 @@ Ito's colours, which survive colour blindness, and a marker shape of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,6 +240,14 @@ def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
         "tickfont": {"size": 9 if len(texts) > 20 else 11, "color": colours.muted},
         "range": [-0.6, max(len(names), 1) - 0.4],
     }  # fmt: skip
+
+
+def single_step(drawn: go.Figure, steps: Iterable[int]) -> None:
+    """Let the x axis name the step alone where there is only one: there are no steps before 0, nor halves of them."""
+    found = {int(step) for step in steps}
+    if len(found) == 1:
+        step = found.pop()
+        drawn.update_xaxes(range=[step - 0.5, step + 0.5], tickvals=[step])
 
 
 def css_variables(colours: Palette) -> str:

@@ -72,9 +72,7 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
             panel, values, (number, len(panels)), is_single=metrics["step"].nunique() == 1
         )
     drawn.update_xaxes(anchor=_axis_name(len(panels) - 1, "y"))
-    if metrics["step"].nunique() == 1:
-        step = int(metrics["step"].iloc[0])
-        drawn.update_xaxes(range=[step - 0.5, step + 0.5], tickvals=[step])
+    theme.single_step(drawn, metrics["step"])
     return drawn
 
 

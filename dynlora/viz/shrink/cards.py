@@ -16,15 +16,18 @@ from dynlora.errors import DynloraError
 from dynlora.inference.kept_files import compress_target, keep_ranks
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
+from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.viz.kit import rank_picture
+from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import percent
 from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures
 from dynlora.viz.shrink import text as shrink_text
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
 from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.frame import refusal
@@ -59,9 +62,16 @@ class Shown:
     tolerance: float
 
 
-def has_adapter(folder: Path) -> bool:
-    """Say whether a run has an adapter: of its own, or one that it recorded."""
-    return has_model(folder) or recorded_adapter(folder) is not None
+def has_adapter(folder: Path) -> int:
+    """Say whether an ended run has an adapter, its own or recorded: 2 where its sizes are known, 0 without one."""
+    if not has_model(folder) and recorded_adapter(folder) is None:
+        return 0
+    try:
+        summary = cached_queries.ask(queries.run_summary, folder)
+        known = shrink_model.measured(folder, summary) is not None
+    except (DynloraError, OSError):
+        return 0
+    return 0 if summary["status"] in ACTIVE else 1 + known
 
 
 def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:

@@ -32,7 +32,7 @@ from dynlora.viz.ui.url_state import put, to_address
 RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
 READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
 MOST_TRIED = 30
-"""Newest runs that are looked at for one that suits a page."""
+"""Newest runs of one's own that are looked at for one that suits a page."""
 
 PAGES: Mapping[str, str] = {TRAIN: "pages/run.py", DECODE: "pages/decode.py", RECYCLE: "pages/recycle.py",
                           DISTIL: "pages/recycle.py"}  # fmt: skip
@@ -169,7 +169,7 @@ def run_labels(runs: pd.DataFrame) -> dict[str, str]:
 def pick_run(
     label: str = "Run",
     without: Callable[[], None] | None = None,
-    suits: Callable[[Path], bool] | None = None,
+    suits: Callable[[Path], int] | None = None,
     kind: str = TRAIN,
 ) -> Chosen:
     """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
@@ -177,8 +177,9 @@ def pick_run(
     Args:
         label: of the picker, for screen readers.
         without: draws what the page can do without any run.
-        suits: says whether the page has something to show of the run in a folder: the newest that does comes first
-            where neither the address nor this session names one.
+        suits: says how much the page has to show of the run in a folder, 0 for nothing. Where neither the address nor
+            this session names a run, the newest of one's own with something to show comes first, then the sample with
+            the most.
         kind: of the page's runs; a link to a run of a kind that it does not show leads to the page of that kind.
     """
     _lead_to_its_page(kind)
@@ -228,12 +229,19 @@ def _lead_to_its_page(kind: str) -> None:
     st.switch_page(PAGES[found], query_params={"run": chosen.id})
 
 
-def _first(runs: pd.DataFrame, suits: Callable[[Path], bool] | None) -> str:
-    """Return the newest run that suits a page, the newest one that can be read where none does."""
+def _first(runs: pd.DataFrame, suits: Callable[[Path], int] | None) -> str:
+    """Return the run that a page begins with, as `pick_run` describes; the newest that can be read where none suits."""
     readable = runs[runs["status"] != "corrupt"]
-    newest = zip(readable["id"].head(MOST_TRIED), readable["folder"].head(MOST_TRIED), strict=True)
-    fitting = (run_id for run_id, folder in newest if suits is not None and suits(Path(folder)))
-    return next(fitting, (readable["id"].tolist() or runs["id"].tolist())[0])
+    newest = (readable["id"].tolist() or runs["id"].tolist())[0]
+    if suits is None:
+        return newest
+    own, samples = readable[readable["is_own"]].head(MOST_TRIED), readable[~readable["is_own"]]
+    for run_id, folder in zip(own["id"], own["folder"], strict=True):
+        if suits(Path(folder)):
+            return run_id
+    shown = [(suits(Path(folder)), run_id) for run_id, folder in zip(samples["id"], samples["folder"], strict=True)]
+    most, run_id = max(shown, key=lambda item: item[0], default=(0, newest))
+    return run_id if most else newest
 
 
 def _opened(run_id: str) -> tuple[Chosen | None, DynloraError | None]:

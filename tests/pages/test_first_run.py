@@ -1,0 +1,42 @@
+"""The run that a page begins with where neither its address nor the session names one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.viz.ui import run_picker
+from tests.pages.app import open_page, words
+from tests.viz.runs import make_run
+
+ABLATED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
+"""The sample whose modules were ablated, and the one whose adapter was measured at smaller sizes."""
+
+
+@pytest.fixture(autouse=True)
+def _samples(_dashboard: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
+
+
+@pytest.mark.parametrize(("page", "sample"), [("capacity", ABLATED), ("shrink", SHRUNK)])
+def test_without_a_run_of_ones_own_that_suits_the_fullest_sample_comes_first(
+    page: str, sample: str, runs_dir: Path
+) -> None:
+    make_run(runs_dir, run_id="20261225-000001-00000000", moves=False, state="running", steps=6)
+    assert open_page(page).selectbox(key="address-run").value == sample
+
+
+def test_a_run_of_ones_own_that_suits_comes_before_every_sample(runs_dir: Path) -> None:
+    mine = "20200101-000001-00000000"
+    make_run(runs_dir, run_id=mine)
+    assert open_page("capacity").selectbox(key="address-run").value == mine
+
+
+def test_shrink_begins_with_an_adapter_that_is_finished(runs_dir: Path) -> None:
+    run = make_run(runs_dir, run_id="20261225-000001-00000000", state="running", steps=6)
+    (run / "checkpoint").mkdir()
+    app = open_page("shrink")
+    assert app.selectbox(key="address-run").value == SHRUNK
+    assert "measured once its run has ended" not in words(app)
