@@ -19,6 +19,7 @@ from dynlora.viz.decode import form, live_cards
 from dynlora.viz.ui import model_client
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
+from tests.viz import decodes
 from tests.viz.decodes import written_decode
 
 
@@ -50,6 +51,14 @@ def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: 
     assert app.selectbox(key="address-problem").value == 1, "one with a rejected step comes first"
     assert "Rejected draft" in html_of(app)
     assert len(charts(app)) == 4
+
+
+def test_the_first_solution_shown_has_a_rejected_step_and_ended_right(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(decodes.RIGHT, "threshold=0.5", (1, 0, 1, 1))
+    app = open_page("decode", run=written_decode(runs_dir).name)
+    assert app.selectbox(key="address-problem").value == 3
 
 
 def test_point_problem_and_cost_are_in_the_address(runs_dir: Path) -> None:

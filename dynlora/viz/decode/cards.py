@@ -80,8 +80,8 @@ def solution_card(shown: Shown) -> None:
 
 
 def _pick_problem(solved: dict[int, Solution]) -> int:
-    """Draw the choice of the problem; first one with a rejected step, since that is what the page is about."""
-    usual = next((key for key, one in solved.items() if any(step.discarded for step in one.steps)), next(iter(solved)))
+    """Draw the choice of the problem; first one with a rejected step, which the page is about, that ended right."""
+    usual = max(solved, key=lambda key: (any(step.discarded for step in solved[key].steps), solved[key].right is True))
     marks = {True: "right", False: "wrong", None: "not known"}
 
     def words(key: int) -> str:
