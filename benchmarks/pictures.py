@@ -1,4 +1,7 @@
-"""Pictures of what was measured, for the documents: plotly's figures, photographed in a Chromium."""
+"""Pictures of what was measured, for the documents: plotly's figures, photographed in a Chromium.
+
+python -m benchmarks.pictures     draws the picture of docs/RESULTS.md again, from the committed figures
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
+from tools.docs import measured
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 WIDTH, HEIGHT = 960, 380
@@ -34,6 +38,34 @@ def overhead(rows: Sequence[Mapping[str, Any]], goal: float) -> Path | None:
     return photograph(figure, IMAGES / "overhead.png")
 
 
+OTHERS = (("uniform LoRA", "peft-lora"), ("random ranks", ""))
+"""What `dynamic` is drawn against, and the name of the method; the random control differs from row to row."""
+
+
+def results() -> Path | None:
+    """Draw the loss of `dynamic` minus uniform LoRA's and random ranks', task by task; see `photograph`."""
+    colours = theme.LIGHT
+    drawn, labels = theme.figure(colours, HEIGHT), []
+    for (name, other), (colour, symbol, _), shift in zip(
+        OTHERS, theme.contrasting([name for name, _ in OTHERS]).values(), (-0.14, 0.14), strict=True
+    ):
+        rows = list(measured.compared(other))
+        labels = [f"{label} ({loss['seeds']} seeds)" for label, loss in rows]
+        means = [loss["mean"] for _, loss in rows]
+        drawn.add_scatter(
+            x=means, y=[place + shift for place in range(len(rows))], mode="markers", name=f"minus {name}",
+            marker={"color": colour, "symbol": symbol, "size": 9},
+            error_x={"type": "data", "symmetric": False, "color": colour, "thickness": 1.6, "width": 4,
+                     "array": [loss["wide_high"] - mean for (_, loss), mean in zip(rows, means, strict=True)],
+                     "arrayminus": [mean - loss["wide_low"] for (_, loss), mean in zip(rows, means, strict=True)]},
+        )  # fmt: skip
+    drawn.add_vline(0, line={"color": colours.muted, "width": 1})
+    drawn.update_layout(showlegend=True, width=WIDTH, paper_bgcolor=colours.panel, margin={"t": 44, "l": 320, "r": 24})
+    drawn.update_xaxes(title={"text": "held-out loss of dynamic minus the other, nats (left is better), 95 % CI"})
+    drawn.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5])
+    return photograph(drawn, IMAGES / "results.png")
+
+
 def photograph(figure: go.Figure, path: Path) -> Path | None:
     """Write a figure as PNG; None where there is no Playwright or no Chromium."""
     if find_spec("playwright") is None:
@@ -53,3 +85,7 @@ def photograph(figure: go.Figure, path: Path) -> Path | None:
         page.locator(".js-plotly-plot").first.screenshot(path=path)
         browser.close()
     return path
+
+
+if __name__ == "__main__":
+    print("drawn:", results())

@@ -67,6 +67,25 @@ def results() -> Iterator[str]:
         yield row(label, *(_difference(found[method, other]) for other in (control, "peft-lora")))
 
 
+TUNED = "CLINC150, rank 1, tuned"
+"""Label of the task on which each side has its own learning rate."""
+
+
+def compared(other: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield what `dynamic` loses against another method, by task: mean, `wide_low`, `wide_high` and seeds.
+
+    Args:
+        other: the other method; empty for the random control of each task.
+    """
+    tuned = figures("tuned-clinc150-r1-gates")
+    control = "lora" if other else "dynamic, random, first only"
+    mean, low, high = tuned["methods"]["dynamic, gates"][f"loss - {control}"]
+    yield TUNED, {"mean": mean, "wide_low": low, "wide_high": high, "seeds": len(tuned["seeds"])}
+    for label, task, rank, method, random in CELLS:
+        found = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
+        yield label.replace("`", ""), found[method, other or random]["loss"]
+
+
 def _difference(found: Mapping[str, Any]) -> str:
     """Return a difference with interval and seeds, bold where both intervals exclude 0."""
     loss = found["loss"]
