@@ -11,12 +11,12 @@ import numpy as np
 import streamlit as st
 
 from dynlora.errors import DynloraError
+from dynlora.inference.kept_files import knockout_file
 from dynlora.store import queries
 from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.kit.run_summary import last_planned_step
 from dynlora.viz.kit.text import one_line, sentence_case
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.run_picker import has_model
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
@@ -29,12 +29,12 @@ def has_moved(folder: Path) -> int:
     """
     try:
         ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
-        start = cached_queries.at_step(folder, "rank", None)
-    except DynloraError:
+        start, ablated = cached_queries.at_step(folder, "rank", None), knockout_file(folder).exists()
+    except (DynloraError, OSError):
         return 0
     if start is None or len(set(ranks)) == 1 or np.array_equal(start, ranks):
         return 0
-    return 1 + (knockout_model.kept(folder) is not None) + has_model(folder)
+    return 1 + ablated + has_model(folder)
 
 
 def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | None:
