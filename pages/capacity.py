@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dynlora.store import queries
 from dynlora.viz.adapter import cards as adapter_cards
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import view as capacity_view
 from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
+from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
+
+
+def shows(folder: Path) -> int:
+    """Say how much there is to show of a run: nothing where no rank moved, more where its modules were ablated."""
+    moved = capacity_view.has_moved(folder)
+    return moved and moved + (knockout_model.kept(folder) is not None)
+
 
 frame.enter()
 url_state.keep_address()
 if adapter_cards.adapter_in_address():
     adapter_cards.adapter_view()
-run = run_picker.pick_run(without=adapter_cards.adapter_link, suits=capacity_view.has_moved)
+run = run_picker.pick_run(without=adapter_cards.adapter_link, suits=shows)
 url_state.remember_address()
 with frame.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE

@@ -11,8 +11,8 @@ NAMED = 2
 """Families that the conclusion names at each end."""
 
 EVIDENCE = (
-    "A prediction, no guarantee: docs/research/shrinking.md says what training with such ranks gained in our own runs. Train the "
-    "uniform baseline beside it."
+    "A prediction, no guarantee: docs/research/shrinking.md says what training with such ranks gained in our own runs. "
+    "Train the uniform baseline beside it."
 )
 """What goes with every piece of advice."""
 

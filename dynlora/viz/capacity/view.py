@@ -11,7 +11,6 @@ import numpy as np
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.inference.kept_files import knockout_file
 from dynlora.store import queries
 from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
@@ -25,16 +24,16 @@ from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_
 def has_moved(folder: Path) -> int:
     """Say whether rank moved between the modules of a run: 0 where none did, or the run cannot be read.
 
-    One more counts where its modules were ablated, and where its adapter is there to ablate them.
+    It is 2 where the adapter is there, so that its modules can be ablated.
     """
     try:
         ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
-        start, ablated = cached_queries.at_step(folder, "rank", None), knockout_file(folder).exists()
-    except (DynloraError, OSError):
+        start = cached_queries.at_step(folder, "rank", None)
+    except DynloraError:
         return 0
     if start is None or len(set(ranks)) == 1 or np.array_equal(start, ranks):
         return 0
-    return 1 + ablated + has_model(folder)
+    return 1 + has_model(folder)
 
 
 def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | None:
