@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from dynlora.distilling.materials import Materials
@@ -11,9 +9,7 @@ from dynlora.distilling.student import StudentTraining
 from dynlora.distilling.texts import Texts, written_texts
 from dynlora.engine.evaluation.generate import Written
 from dynlora.kinds.distil import TEXTS_AT_ONCE
-
-PROBES = 2
-"""Steps of each kind that are timed, after one to warm up."""
+from dynlora.recycling.stepwise import PROBES, fastest_s
 
 PROBE_TOKENS = 8
 """Tokens of the texts that are written to see how long one takes."""
@@ -27,10 +23,10 @@ def estimated(materials: Materials) -> dict[str, Any]:
     of, teachers = materials.settings, len(materials.teachers)
     count = min(TEXTS_AT_ONCE, of.samples)
     short = min(PROBE_TOKENS, of.tokens)
-    write_s = _seconds(lambda: written_texts(materials.models[0], materials.start, count, short, 0)) / short
+    write_s = fastest_s(lambda: written_texts(materials.models[0], materials.start, count, short, 0)) / short
     batches = teachers * (of.batches(of.samples) + of.batches(of.held_out))
     writing_s = batches * write_s * of.tokens
-    learning_s = of.train_steps * _seconds(_probe(materials).advance)
+    learning_s = of.train_steps * fastest_s(_probe(materials).advance)
     materials.forget_learning()
     return {
         "minutes": round((writing_s + learning_s) / 60, 2),
@@ -53,14 +49,3 @@ def _probe(materials: Materials) -> StudentTraining:
     return StudentTraining(
         materials.student, materials.models, texts, steps=steps, lr=of.lr, batch_size=of.batch_size, seed=of.seed
     )
-
-
-def _seconds(step: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of a few steps: others may share the machine."""
-    step()
-    found = []
-    for _ in range(PROBES):
-        start = time.perf_counter()
-        step()
-        found.append(time.perf_counter() - start)
-    return min(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,17 +11,13 @@ from dynlora.distilling.distilling import Distilling
 from dynlora.distilling.estimate import estimated
 from dynlora.distilling.materials import Materials
 from dynlora.distilling.measured import Measured
-from dynlora.engine.loop.adapter_state import adapter_state
-from dynlora.engine.loop.checkpoint import write_checkpoint
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.distil import NOT_RECYCLE, DistilSettings
-from dynlora.recycling.stepwise import continued, take_steps
+from dynlora.recycling.stepwise import continued, keep_adapter, results_of, take_steps, tell_estimate
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
 from dynlora.training.stop_signal import StopRequest
-
-logger = logging.getLogger(__name__)
 
 
 def distil(settings: DistilSettings, runs_dir: Path, *, progress: bool = False) -> Outcome:
@@ -62,10 +57,7 @@ def _work(
     _describe(writer, distilling)
     distilling.define()
     if distilling.step == 0:
-        found = estimated(distilling.materials)
-        writer.set_meta("estimate", found)
-        writer.log("info", f"About {found['minutes']:.1f} minutes, and the test after that")
-        logger.info("%s: about %.1f minutes, and the test after that", folder.name, found["minutes"])
+        tell_estimate(writer, folder.name, estimated(distilling.materials))
     if not take_steps(distilling, folder, writer, stop, progress=progress):
         return False
     return _finish(distilling, folder, writer, stop)
@@ -97,21 +89,14 @@ def _finish(distilling: Distilling, folder: Path, writer: RunWriter, stop: StopR
     Raises:
         OSError: when the disk does not take them; the checkpoint is still there then.
     """
-    measured = Measured(distilling)
-    for what in measured.measure():
-        writer.log("info", f"Testing: {what}")
-        writer.commit()
-        if stop():
-            return False
-    writer.set_meta("distil_results", measured.document(folder.name))
-    for note in measured.document(folder.name)["notes"]:
-        writer.log("warning", note)
-    student = distilling.materials.student
-    kept = {
-        "step": distilling.materials.settings.train_steps, "adapters": adapter_state(student.adapters), "head": {},
-        "labels": [], "task": student.task.name, "task_settings": student.task.settings(),
-        "texts": distilling.state_dict()["texts"], "start_ids": list(distilling.materials.start.ids),
-    }  # fmt: skip
-    write_checkpoint(folder / "adapter", kept)
-    writer.commit(durable=True)
+    results = results_of(Measured(distilling), folder.name, writer, stop)
+    if results is None:
+        return False
+    writer.set_meta("distil_results", results)
+    student, materials = distilling.materials.student, distilling.materials
+    keep_adapter(
+        folder, student.adapters, writer, step=materials.settings.train_steps, task=student.task.name,
+        task_settings=student.task.settings(), texts=distilling.state_dict()["texts"],
+        start_ids=list(materials.start.ids),
+    )  # fmt: skip
     return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +10,7 @@ import numpy as np
 from dynlora.recycling.materials import Materials
 from dynlora.recycling.meta_training import MetaTraining
 from dynlora.recycling.pool import SyntheticPool
-
-PROBES = 2
-"""Steps of each kind that are timed, after one to warm up."""
+from dynlora.recycling.stepwise import fastest_s
 
 
 def estimated(materials: Materials) -> dict[str, Any]:
@@ -24,12 +20,12 @@ def estimated(materials: Materials) -> dict[str, Any]:
     """
     of, parts = materials.settings, materials.parts
     search = materials.inversion(0)
-    step_s = _seconds(search.advance)
+    step_s = fastest_s(search.advance)
     drop_at = of.drop_at or of.iterations
     later = of.kept / of.tokens if materials.space.gathers else 1.0
     inversion_s = len(parts) * step_s * (drop_at + later * (of.iterations - drop_at))
     training = MetaTraining(materials.meta, _probe_pool(materials), of, materials.autocast)
-    episodes_s = of.episodes * (2 if of.noise else 1) * (_seconds(training.advance) if of.episodes else 0.0)
+    episodes_s = of.episodes * (2 if of.noise else 1) * (fastest_s(training.advance) if of.episodes else 0.0)
     materials.forget_learning()
     return {
         "minutes": round((inversion_s + episodes_s) / 60, 2),
@@ -54,14 +50,3 @@ def _probe_pool(materials: Materials) -> SyntheticPool:
         mask=inputs.mask[:, :length],
     )
     return SyntheticPool([np.arange(of.inputs)] * of.ways, short)
-
-
-def _seconds(step: Callable[[], float]) -> float:
-    """Return the seconds of the fastest of a few steps: others may share the machine."""
-    step()
-    found = []
-    for _ in range(PROBES):
-        start = time.perf_counter()
-        step()
-        found.append(time.perf_counter() - start)
-    return min(found)

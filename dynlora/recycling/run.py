@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dynlora.engine.loop.adapter_state import adapter_state
-from dynlora.engine.loop.checkpoint import write_checkpoint
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle import RecycleSettings
@@ -17,12 +14,10 @@ from dynlora.recycling.estimate import estimated
 from dynlora.recycling.materials import Materials
 from dynlora.recycling.recycling import Recycling
 from dynlora.recycling.results import Measured
-from dynlora.recycling.stepwise import continued, take_steps
+from dynlora.recycling.stepwise import continued, keep_adapter, results_of, take_steps, tell_estimate
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
 from dynlora.training.stop_signal import StopRequest
-
-logger = logging.getLogger(__name__)
 
 
 def recycle(settings: RecycleSettings, runs_dir: Path, *, progress: bool = False) -> Outcome:
@@ -64,10 +59,7 @@ def _work(
     if settings.test is not None:
         Measured.of(recycling)  # a file that cannot be used is said before the work, not after it
     if recycling.step == 0:
-        found = estimated(recycling.materials)
-        writer.set_meta("estimate", found)
-        writer.log("info", f"About {found['minutes']:.1f} minutes, and the test after that")
-        logger.info("%s: about %.1f minutes, and the test after that", folder.name, found["minutes"])
+        tell_estimate(writer, folder.name, estimated(recycling.materials))
     if not take_steps(recycling, folder, writer, stop, progress=progress):
         return False
     return _finish(recycling, folder, writer, stop)
@@ -99,22 +91,15 @@ def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopReq
     Raises:
         OSError: when the disk does not take them; the checkpoint is still there then.
     """
-    measured = Measured.of(recycling)
-    for what in measured.measure():
-        writer.log("info", f"Testing: {what}")
-        writer.commit()
-        if stop():
-            return False
+    results = results_of(Measured.of(recycling), folder.name, writer, stop)
+    if results is None:
+        return False
     recycling.use_learned()
     writer.set_meta("prototypes", recycling.prototypes())
-    writer.set_meta("recycle_results", measured.document(folder.name))
-    for note in measured.notes:
-        writer.log("warning", note)
+    writer.set_meta("recycle_results", results)
     meta = recycling.materials.meta
-    kept = {
-        "step": recycling.step, "adapters": adapter_state(meta.adapters), "head": {}, "labels": [],
-        "task": "classification", "pooling": meta.pooling, "max_length": meta.max_length,
-    }  # fmt: skip
-    write_checkpoint(folder / "adapter", kept)
-    writer.commit(durable=True)
+    keep_adapter(
+        folder, meta.adapters, writer, step=recycling.step, task="classification", pooling=meta.pooling,
+        max_length=meta.max_length,
+    )  # fmt: skip
     return True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,9 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
+from dynlora.engine.loop.adapter_state import adapter_state
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import CorruptRunError, StorageError
 from dynlora.store.meta import table, whole
 from dynlora.store.reader import RunReader
@@ -23,8 +26,13 @@ from dynlora.training.progress_stream import QuietStream
 from dynlora.training.stop_signal import StopRequest
 from dynlora.training.system_stats import Readings
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINTS = 20
 """Checkpoints of a run, those at its stops aside."""
+
+PROBES = 2
+"""Steps that are timed for an estimate, after one to warm up."""
 
 
 class Stepwise(Protocol):
@@ -52,6 +60,18 @@ class Stepwise(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs."""
+        ...
+
+
+class Testing(Protocol):
+    """What a run of steps is measured by at its end."""
+
+    def measure(self) -> Iterator[str]:
+        """Measure one thing after the other; yields the name of each before it is measured."""
+        ...
+
+    def document(self, run_id: str) -> dict[str, Any]:
+        """Return the results, with `notes`: what a person should know, in sentences."""
         ...
 
 
@@ -111,6 +131,48 @@ def take_steps(work: Stepwise, folder: Path, writer: RunWriter, stop: StopReques
             if stop() and not work.is_done:
                 return False
     return True
+
+
+def fastest_s(step: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of a few steps after one to warm up: others may share the machine."""
+    step()
+    found = []
+    for _ in range(PROBES):
+        start = time.perf_counter()
+        step()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def tell_estimate(writer: RunWriter, run_id: str, found: Mapping[str, Any]) -> None:
+    """Record how long the work will take (`minutes`, and what else was counted) and say so."""
+    said = f"about {found['minutes']:.1f} minutes, and the test after that"
+    writer.set_meta("estimate", dict(found))
+    writer.log("info", said.capitalize())
+    logger.info("%s: %s", run_id, said)
+
+
+def results_of(testing: Testing, run_id: str, writer: RunWriter, stop: StopRequest) -> dict[str, Any] | None:
+    """Return the results of the finished steps, their notes logged; None when asked to stop meanwhile."""
+    for what in testing.measure():
+        writer.log("info", f"Testing: {what}")
+        writer.commit()
+        if stop():
+            return None
+    document = testing.document(run_id)
+    for note in document["notes"]:
+        writer.log("warning", note)
+    return document
+
+
+def keep_adapter(folder: Path, adapters: Adapters, writer: RunWriter, **about: Any) -> None:
+    """Write the adapter that the work was for, and what else its reader needs, all safe on the disk.
+
+    Raises:
+        OSError: when the disk does not take it; the checkpoint is still there then.
+    """
+    write_checkpoint(folder / "adapter", {"adapters": adapter_state(adapters), "head": {}, "labels": [], **about})
+    writer.commit(durable=True)
 
 
 def _keep(work: Stepwise, folder: Path, writer: RunWriter) -> None:
