@@ -12,7 +12,7 @@ from dynlora.store import queries
 from dynlora.store.distils import Distil, PerToken
 from dynlora.viz.distil import figures, model, text
 from dynlora.viz.kit import lines, run_summary
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import short_names
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, table, texts
 from dynlora.viz.ui.conclusion import conclusion
@@ -115,8 +115,8 @@ def _texts(found: Distil) -> None:
             note("The first texts appear here.")
             return
         rows(model.counted_frame(found) if found.counted else model.written_frame(found))
-        names = [one.name for one in found.teachers]
-        teacher = choose("teacher", "Teacher", sorted(written), min(written), lambda key: one_line(names[key], 80))
+        names = short_names(list(model.teacher_names(found).values()), 80)
+        teacher = choose("teacher", "Teacher", sorted(written), min(written), names.__getitem__)
         samples = written[teacher].samples
         frame = pd.DataFrame([[one.text or "(empty)", one.tokens, one.ended] for one in samples])
         texts(frame.set_axis(["text", "tokens", "ended"], axis=1), "distil-texts")
