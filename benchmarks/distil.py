@@ -287,11 +287,13 @@ def parts(work: Work) -> Iterator[tuple[str, Callable[[], None]]]:
     materials, measured = work.distilling.materials, work.measured
     student = materials.student
     yield "base", lambda: measured.take("base", student, student.adapters.disabled(), work.rows)
-    for name in STUDENTS:
-        yield name, lambda name=name: _learned(work, name)
+    own, *others = STUDENTS
+    yield own, lambda: _learned(work, own)
     for name, model in zip(TAUGHT, materials.models, strict=True):
         yield name, lambda name=name, model=model: measured.take(name, model, nullcontext(), work.rows)
     yield "averaged", lambda: _averaged(work)
+    for name in others:
+        yield name, lambda name=name: _learned(work, name)
 
 
 def _learned(work: Work, name: str) -> None:
@@ -377,7 +379,8 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
     setting = QUICK if arguments.quick else Setting(**{name: getattr(arguments, name) for name in vars(Setting())})
-    file = "distil-quick" if arguments.quick else "distil"
+    few = f"-{setting.layers}-blocks" if setting.layers else ""
+    file = "distil-quick" if arguments.quick else f"distil{few}"
     folder = results.emptied("distil-quick") if arguments.quick else arguments.work or results.QUICK / file
     work = Work(folder / kept_rows.digest(vars(setting), TAUGHT), setting)
     for name, measure in parts(work):

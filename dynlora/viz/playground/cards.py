@@ -172,7 +172,7 @@ def run_task(folder: Path) -> Task | None:
 
 def other_run(run: Chosen, task: Task) -> Chosen | None:
     """Draw the choice of a second run, one with the same task that kept its adapter, and return it."""
-    runs = list_all()
+    runs = list_all(others=playground_model.ASKABLE)
     kept = pd.Series([has_model(Path(folder)) for folder in runs["folder"]], index=runs.index, dtype=bool)
     runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id) & kept]
     sources = [repr((row["data"], row["config"].get("data"))) for row in runs[["data", "config"]].to_dict("records")]

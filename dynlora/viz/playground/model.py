@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dynlora.errors import ConfigError
+from dynlora.store.kinds import DISTIL
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import listed, one_line, percent, plural, sentence_case
 
@@ -25,6 +28,15 @@ MAX_SHARED = 1500
 
 LIMIT = 20_000
 """Characters of a text."""
+
+
+def is_student(folder: Path) -> bool:
+    """Say whether a distillation has ended with a student; its checkpoint on the way holds no model to ask."""
+    return (folder / "adapter").is_dir()
+
+
+ASKABLE: Mapping[str, Callable[[Path], bool]] = MappingProxyType({DISTIL: is_student})
+"""Kinds of run beside trainings whose model answers, and what says whether that in a folder does."""
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1")
 PAIR_COLUMNS = ("text_pair", "sentence2")
@@ -40,7 +52,7 @@ def task_of(summary: Mapping[str, Any], examples: pd.DataFrame) -> Task:
     data = (summary.get("config") or {}).get("data")
     labels = tuple(sorted(summary.get("labels") or ()))
     kind = summary.get("task") or ("classification" if labels else None)
-    writes = bool((summary.get("task_facts") or {}).get("generates"))
+    writes = bool((summary.get("task_facts") or {}).get("generates")) or summary.get("kind") == DISTIL
     second = bool(examples["text_pair"].notna().any()) or bool(isinstance(data, dict) and data.get("text_pair"))
     return Task(None if kind is None else str(kind), labels, second and not writes, writes)
 
