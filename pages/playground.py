@@ -12,7 +12,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground.chat import cards as chat_cards
-from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, kind_runs, model_client, run_picker, url_state
 
 TABS = {
     "run": ("A run", lambda: True, None),
@@ -31,7 +31,7 @@ if len(SHOWN) > 1:
         with frame.guarded():
             draw()
         st.stop()
-run = run_picker.pick_run(suits=run_picker.has_model, others=playground_model.ASKABLE)
+run = run_picker.pick_run(suits=run_picker.has_model, others=kind_runs.ASKABLE)
 with frame.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)

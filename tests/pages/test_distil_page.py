@@ -54,7 +54,7 @@ def student(once: Once, runs_dir: Path) -> Path:
 
 def test_a_student_is_taken_away_and_written_with_from_its_page(student: Path) -> None:
     app = open_page("recycle", run=student.name)
-    assert {"Adapter", "Merged model"} <= {button.label for button in app.get("download_button")}
+    assert {"Adapter", "Merged model"} <= {button.proto.label for button in app.get("download_button")}
     assert f"dynlora predict {student.name}" in "".join(block.value for block in app.code)
     assert "Write with it" in links(app)
 

@@ -14,11 +14,11 @@ from dynlora.store.distils import Distil, PerToken
 from dynlora.viz.distil import figures, model, text
 from dynlora.viz.kit import lines, run_summary
 from dynlora.viz.kit.text import short_names
-from dynlora.viz.playground.model import is_student
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, table, texts
 from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui.kind_runs import is_student
 from dynlora.viz.ui.run_picker import Chosen, link
 from dynlora.viz.ui.url_state import choose
 

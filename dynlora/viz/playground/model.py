@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,15 +26,6 @@ MAX_SHARED = 1500
 
 LIMIT = 20_000
 """Characters of a text."""
-
-
-def is_student(folder: Path) -> bool:
-    """Say whether a distillation has ended with a student; its checkpoint on the way holds no model to ask."""
-    return (folder / "adapter").is_dir()
-
-
-ASKABLE: Mapping[str, Callable[[Path], bool]] = MappingProxyType({DISTIL: is_student})
-"""Kinds of run beside trainings whose model answers, and what says whether that in a folder does."""
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1")
 PAIR_COLUMNS = ("text_pair", "sentence2")
