@@ -149,6 +149,11 @@ class Measured:
             "loss_against_base": {
                 materials.teachers[index].run: _against(by_model, "base") for index, by_model in self.loss.items()
             },
+            "loss_against_average": {
+                materials.teachers[index].run: _against(by_model, "averaged")
+                for index, by_model in self.loss.items()
+                if "averaged" in by_model
+            },
             "methods": {name: METHODS[name] for name in self.kl},
             "texts": self.distilling.described_texts(),
             "start": materials.start.what,

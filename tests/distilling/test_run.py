@@ -94,6 +94,8 @@ def test_every_teacher_is_measured_beside_base_average_and_student(finished: Pat
         assert set(by_model) == {"base", "averaged", "student", *writer_ids}
         assert by_model[run]["mean"] < by_model["base"]["mean"]
         assert by_model["base"]["texts"] == 12
+        gap = results["loss_against_average"][run]["student"]["mean"]
+        assert gap == pytest.approx(by_model["student"]["mean"] - by_model["averaged"]["mean"])
     gap = results["kl_against_base"]["student"]["all"]
     assert gap["mean"] == pytest.approx(results["kl"]["student"]["all"]["mean"] - results["kl"]["base"]["all"]["mean"])
     assert gap["low"] <= gap["mean"] <= gap["high"] < 0, "a planted signal is distilled"

@@ -59,6 +59,12 @@ def test_losses_that_do_not_differ_or_rise_are_said(tmp_path: Path) -> None:
     assert "is lower on the data of sums, and higher on the data of tales." in text.basis(found)
 
 
+def test_an_average_that_is_better_on_the_data_is_said(tmp_path: Path) -> None:
+    better = {"t1": {"student": interval(1.0)}, "t2": {"student": interval(0.0)}}
+    found = read_distil(written_distil(tmp_path, **with_results(loss_against_average=better)))
+    assert "Its held-out loss against the average's is higher on the data of sums." in text.basis(found)
+
+
 def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
     found = read_distil(written_distil(tmp_path, state=None, until=3))
     assert text.headline(found) == "Not tested yet."
