@@ -38,6 +38,7 @@ PLAIN = (
     "search",
     "tuned",
     "recycle",
+    "distil",
     "gpu",
 )
 """Benchmarks that need nothing but this machine."""

@@ -188,6 +188,15 @@ def recycle(figures: Mapping[str, Any]) -> Claims:
     yield "accuracies are fractions", all(0 <= one <= 1 for one in accuracies)
 
 
+def distil(figures: Mapping[str, Any]) -> Claims:
+    """Each teacher knows its own task best, a student is nearer to both than the base, and all see the same texts."""
+    for task, rows in figures["loss"].items():
+        yield f"the teacher of {task} is better there than the base", rows[task][0] < rows["base"][0]
+    nearness = figures["kl"]["all"]
+    yield "the student is nearer to its teachers than the base", nearness["student against"]["base"][0] < 0
+    yield "all students and models are measured", len(nearness) == len(figures["loss"]["sums"]) == 9
+
+
 def gpu(figures: Mapping[str, Any]) -> Claims:
     """Every variant took its steps; without a GPU nothing is said of memory."""
     alone = figures["alone"]
@@ -234,6 +243,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         search,
         tuned,
         recycle,
+        distil,
         gpu,
     )
 }

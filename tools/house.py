@@ -94,7 +94,7 @@ RULES: dict[str, str] = {
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds viz/distil",
-    "viz/distil": f"{_FEATURE} kinds",
+    "viz/distil": f"{_FEATURE} kinds viz/run",
     "viz/few_shot": f"{_FEATURE} inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",

@@ -58,26 +58,27 @@ class Measured:
         """Measure one model after the other; yields the name of each before it is measured."""
         self.distilling.use_learned()
         materials = self.distilling.materials
-        rows = self._held_out_rows()
+        rows = self.held_out_rows()
         student = materials.student
         for name, state in (("base", student.adapters.disabled), ("student", nullcontext)):
             yield name
-            self._measure(name, student, state(), rows)
+            self.take(name, student, state(), rows)
         for teacher, model in zip(materials.teachers, materials.models, strict=True):
             if rows:
                 yield f"teacher {teacher.name}"
-                self._measure_loss(teacher.run, model, rows)
+                self.take_loss(teacher.run, model, rows)
         yield "averaged"
-        averaged = self._averaged()
+        averaged = self.averaged()
         if averaged is not None:
-            self._measure("averaged", averaged, nullcontext(), rows)
+            self.take("averaged", averaged, nullcontext(), rows)
 
-    def _measure(
+    def take(
         self, name: str, model: AdaptedModel, state: AbstractContextManager[Any], rows: Mapping[int, Rows]
     ) -> None:
+        """Measure a model in a state: its KL to each teacher and its loss on the rows of each, by its position."""
         with state:
             self.kl[name] = [self._divergence(index, model) for index in range(len(self.distilling.materials.teachers))]
-            self._measure_loss(name, model, rows)
+            self.take_loss(name, model, rows)
 
     @torch.no_grad()
     def _divergence(self, index: int, model: AdaptedModel) -> PerText:
@@ -88,7 +89,7 @@ class Measured:
         sums, counts = (torch.cat(list(one)).double().cpu().numpy() for one in zip(*found, strict=True))
         return sums, counts
 
-    def _measure_loss(self, name: str, model: AdaptedModel, rows: Mapping[int, Rows]) -> None:
+    def take_loss(self, name: str, model: AdaptedModel, rows: Mapping[int, Rows]) -> None:
         """Measure the loss of a model on the held-out examples of each teacher, as the teacher's own task has it."""
         for index, held_out in rows.items():
             own = self.distilling.materials.models[index]
@@ -96,7 +97,7 @@ class Measured:
             output = asked.predictions(asked.tokens(held_out), BATCH).output.astype(float)
             self.loss.setdefault(index, {})[name] = (output[:, 0], output[:, 2])
 
-    def _held_out_rows(self) -> dict[int, Rows]:
+    def held_out_rows(self) -> dict[int, Rows]:
         """Return the held-out examples of the teachers whose data can still be read, and note which cannot."""
         of, found = self.distilling.materials.settings, dict[int, Rows]()
         for index, teacher in enumerate(self.distilling.materials.teachers):
@@ -109,7 +110,7 @@ class Measured:
             found[index] = rows.take(np.sort(order[: of.rows]))
         return found
 
-    def _averaged(self) -> AdaptedModel | None:
+    def averaged(self) -> AdaptedModel | None:
         """Return the base model with the mean of the teachers' updates; None and a note where there is none."""
         materials, averaged = self.distilling.materials, AveragedTeachers()
         for teacher in materials.teachers:
@@ -147,6 +148,11 @@ class Measured:
             },
             "loss_against_base": {
                 materials.teachers[index].run: _against(by_model, "base") for index, by_model in self.loss.items()
+            },
+            "loss_against_average": {
+                materials.teachers[index].run: _against(by_model, "averaged")
+                for index, by_model in self.loss.items()
+                if "averaged" in by_model
             },
             "methods": {name: METHODS[name] for name in self.kl},
             "texts": self.distilling.described_texts(),

@@ -15,6 +15,7 @@ from dynlora.engine.loop.hardware import describe_machine
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.distil import NOT_RECYCLE, DistilSettings
 from dynlora.recycling.stepwise import continued, keep_adapter, results_of, take_steps, tell_estimate
+from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
 from dynlora.training.stop_signal import StopRequest
@@ -70,6 +71,8 @@ def _describe(writer: RunWriter, distilling: Distilling) -> None:
     writer.set_meta("machine", describe_machine(materials.device, "fp32"))
     writer.set_meta("params", materials.student.adapters.adapter_parameter_count())
     writer.set_meta("task", materials.student.task.name)
+    writer.set_meta("task_facts", materials.student.task.facts())
+    writer.define_modules([ModuleRow.of(module.info, module.max_rank) for module in materials.student.adapters])
     writer.set_meta(
         "distil",
         {

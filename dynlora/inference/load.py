@@ -24,6 +24,8 @@ from dynlora.engine.model.base_model import Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import own_process
 from dynlora.kinds.distil import student_config
+from dynlora.store.kinds import DISTIL, kind_of
+from dynlora.store.reader import RunReader
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import read_data
 
@@ -144,7 +146,11 @@ def _trained_state(folder: Path, which: str) -> dict[str, Any]:
     """Return the saved adapter and head of a run."""
     if which not in PLACES:
         raise ConfigError(f"--which {which}: must be last or best")
+    with RunReader(folder) as reader:
+        is_student = kind_of(reader.meta(("kind",))) == DISTIL
     for name in PLACES[which]:
+        if is_student and name == "checkpoint":
+            continue  # that of a distillation on its way holds texts and an optimizer, and no adapter for use
         if find_checkpoint(folder / name) is not None:
             return checked_state(read_checkpoint(folder / name))
     raise ConfigError(f"run {folder.name}: has no {which} adapter; it was not saved, or no step has been trained yet")

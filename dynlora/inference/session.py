@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dynlora.config import RunConfig, parse_config
-from dynlora.config_files import read_run_config
 from dynlora.engine.data.groups import embed
 from dynlora.engine.data.text_data import Rows, TextData
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
@@ -26,6 +25,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.shifted_rows import conditioned_rows, perturbed_rows
+from dynlora.kinds.distil import student_config
 from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.tasks import WritingTask
 from dynlora.training.build import named_groups
@@ -63,7 +63,7 @@ class Examined:
             CorruptRunError: when it cannot be read.
         """
         self.model = load_run(self.folder, self.which)
-        self.config = read_run_config(self.folder)
+        self.config = student_config(self.folder)
         if torch.accelerator.is_available():
             self.model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
 

@@ -135,7 +135,7 @@ class RecordCallback(TrainerCallback):
         """Say which modules and signals there are, and the ranks at the start."""
         infos = [module.info for module in self._modules]
         rows = zip(infos, self._modules, strict=True)
-        writer.define_modules([ModuleRow(i.name, i.layer, i.kind, i.d_in, i.d_out, module.rank) for i, module in rows])
+        writer.define_modules([ModuleRow.of(info, module.rank) for info, module in rows])
         for name, unit in SIGNALS.items():
             writer.define_signal(name, "module", unit, len(infos))
         writer.vector("rank", 0, [float(module.rank) for module in self._modules])

@@ -41,7 +41,7 @@ class LoopRecord:
         self._writer: RunWriter | None = RunWriter.open(self.folder, resume_from=None)
         atexit.register(self.close)
         infos = [(module.info, module.max_rank) for module in adapters]
-        self._writer.define_modules([ModuleRow(i.name, i.layer, i.kind, i.d_in, i.d_out, most) for i, most in infos])
+        self._writer.define_modules([ModuleRow.of(info, most) for info, most in infos])
         self._signals = StepSignals(adapters, parts.strategy, self._writer, every)
         self._signals.record(Step(parts.index, parts.total, 0.0), {})
         self._writer.commit()

@@ -103,7 +103,7 @@ class Distil:
         counted: the texts of each teacher and stage, at the end.
         kl: KL(teacher || model) on held-out texts.
         kl_against_base, kl_against_average: paired differences of it.
-        loss, loss_against_base: of the held-out rows of the teachers' data.
+        loss, loss_against_base, loss_against_average: of the held-out rows of the teachers' data.
         methods: what each model is called.
         minutes: estimated before the start; None where unknown.
         notes: what a person should know of the results.
@@ -124,6 +124,7 @@ class Distil:
     kl_against_average: tuple[PerToken, ...]
     loss: tuple[PerToken, ...]
     loss_against_base: tuple[PerToken, ...]
+    loss_against_average: tuple[PerToken, ...]
     methods: Mapping[str, str]
     minutes: float | None
     notes: tuple[str, ...]
@@ -157,6 +158,7 @@ def read_distil(folder: str | os.PathLike[str]) -> Distil:
         kl_against_average=_per_token(results.get("kl_against_average")),
         loss=_per_token(results.get("loss"), by_teacher=True),
         loss_against_base=_per_token(results.get("loss_against_base"), by_teacher=True),
+        loss_against_average=_per_token(results.get("loss_against_average"), by_teacher=True),
         methods={str(key): short_text(value, MAX_NAME) for key, value in table(results.get("methods")).items()},
         minutes=finite(table(meta.get("estimate")).get("minutes")),
         notes=tuple(short_text(note, 1000) for note in items(results.get("notes"), 200)),

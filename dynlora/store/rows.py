@@ -36,6 +36,11 @@ class ModuleRow:
     d_out: int
     max_rank: int
 
+    @classmethod
+    def of(cls, info: Any, max_rank: int) -> ModuleRow:
+        """Return the row of a module that the engine describes with the same names."""
+        return cls(info.name, info.layer, info.kind, info.d_in, info.d_out, max_rank)
+
 
 @dataclass(frozen=True)
 class SignalRow:

@@ -229,7 +229,7 @@ def _train_in(
     """Build the trainer and train; a stop that was asked for is an outcome, not an error."""
     with explained(inputs.config):
         trainer = build_trainer(inputs, writer, accelerator, state)
-    writer.define_modules([_module_row(module) for module in trainer.adapters])
+    writer.define_modules([ModuleRow.of(module.info, module.max_rank) for module in trainer.adapters])
     keeper = RunKeeper(folder, writer, inputs)
     trainer.should_stop = stop
     readings = Readings(writer)
@@ -257,12 +257,6 @@ def _follow(inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mappi
         except TrainingStopped:
             return Outcome(folder, "stopped", stop.signal or signal.SIGTERM)
     return Outcome(folder, "finished")
-
-
-def _module_row(module: Any) -> ModuleRow:
-    """Return an adapted module as the store describes it."""
-    info = module.info
-    return ModuleRow(info.name, info.layer, info.kind, info.d_in, info.d_out, module.max_rank)
 
 
 def _precision(inputs: Inputs, accelerator: Accelerator) -> str:

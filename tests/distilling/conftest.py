@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dynlora.config import parse_config
+from dynlora.distilling.run import distil
 from dynlora.kinds.distil import DistilSettings
 from dynlora.store.catalogue import run_rows
 from dynlora.training.run import train
@@ -36,6 +37,15 @@ def settings_of(teachers: list[str], **values: Any) -> DistilSettings:
     """Return settings of a distillation that takes a second."""
     small = {"samples": 20, "held_out": 10, "tokens": 10, "train_steps": 12, "batch_size": 6, "rank": 3, "lr": 1e-2}
     return DistilSettings.parse({"teachers": teachers, **small, **values})
+
+
+def made_student(place: Path) -> Path:
+    """Train two teachers into a folder and let them teach a student; returns the folder of the distillation."""
+    model = save_tiny_lm(place / "llama")
+    teachers = [train_writer(place / "runs", model, said, number).name for number, said in enumerate(SAID[:2])]
+    outcome = distil(settings_of(teachers, samples=8, held_out=4), place / "runs")
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,9 @@ def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, write
     ]
     assert [(one.teacher, one.texts) for one in found.counted] == [(run, n) for n in (20, 10) for run in writer_ids]
     assert len({one.digest for one in found.counted}) == 6
+    with RunReader(finished) as reader:
+        assert [one.max_rank for one in reader.modules()] == [3] * len(open_run(finished).load().adapters)
+    assert meta["task_facts"]["generates"]
 
 
 def test_every_teacher_is_measured_beside_base_average_and_student(finished: Path, writer_ids: list[str]) -> None:
@@ -91,6 +94,8 @@ def test_every_teacher_is_measured_beside_base_average_and_student(finished: Pat
         assert set(by_model) == {"base", "averaged", "student", *writer_ids}
         assert by_model[run]["mean"] < by_model["base"]["mean"]
         assert by_model["base"]["texts"] == 12
+        gap = results["loss_against_average"][run]["student"]["mean"]
+        assert gap == pytest.approx(by_model["student"]["mean"] - by_model["averaged"]["mean"])
     gap = results["kl_against_base"]["student"]["all"]
     assert gap["mean"] == pytest.approx(results["kl"]["student"]["all"]["mean"] - results["kl"]["base"]["all"]["mean"])
     assert gap["low"] <= gap["mean"] <= gap["high"] < 0, "a planted signal is distilled"
@@ -174,6 +179,9 @@ def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatc
         outcome = distil(settings_of(writer_ids), writers)
     assert (outcome.state, outcome.signal) == ("stopped", 2)
     assert 0 < meta_of(outcome.folder)["checkpoint_step"] < LAST
+    early = command(writers, "predict", outcome.folder.name, "--text", "a")
+    assert early.exit_code == 2
+    assert "has no last adapter" in early.stderr
     assert command(writers, "resume", outcome.folder.name).exit_code == 0
     shutil.rmtree(outcome.folder)
 

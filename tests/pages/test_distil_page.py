@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ import pytest
 from dynlora.jobs import kinds
 from dynlora.kinds.distil import DistilSettings
 from dynlora.viz.recycle import form
+from tests.conftest import Once
+from tests.distilling.conftest import made_student
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
+from tests.pages.test_home_page import links
 from tests.pages.test_recycle_page import press
+from tests.pages.trained import Here
 from tests.viz.distils import written_distil
 from tests.viz.recycles import written_recycle
 
@@ -37,6 +42,53 @@ def test_a_distillation_at_work_shows_texts_and_steps(until: int, drawn: int, ru
     if shown:
         assert shown[0]["text"].tolist()[1] == "(empty)"
     assert not app.exception
+
+
+@pytest.fixture
+def student(once: Once, runs_dir: Path) -> Path:
+    """A finished distillation of two tiny teachers, with them, in the runs folder of the test."""
+    made = once.made("student", made_student)
+    shutil.copytree(made.parent, runs_dir, dirs_exist_ok=True)
+    return runs_dir / made.name
+
+
+def test_a_student_is_taken_away_and_written_with_from_its_page(student: Path) -> None:
+    app = open_page("recycle", run=student.name)
+    assert {"Adapter", "Merged model"} <= {button.proto.label for button in app.get("download_button")}
+    assert f"dynlora predict {student.name}" in "".join(block.value for block in app.code)
+    assert "Write with it" in links(app)
+
+
+def test_nothing_is_offered_of_a_distillation_without_a_student(here: Here, runs_dir: Path) -> None:
+    folder = written_distil(runs_dir, state="stopped", until=6)
+    (folder / "checkpoint").mkdir()
+    app = open_page("recycle", run=folder.name)
+    assert not app.get("download_button")
+    assert "Write with it" not in links(app)
+    app = open_page("playground")
+    assert not app.selectbox
+
+
+def test_a_student_writes_in_the_playground_beside_a_teacher(here: Here, student: Path) -> None:
+    teacher = DistilSettings.of_run(student).teachers[0]
+    app = open_page("playground", run=student.name, text="abab", tokens="6", other=teacher)
+    while [button for button in app.button if button.key == "talk-stop"]:
+        app.run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    assert len(app.selectbox(key="address-run").options) == 3
+    said = "".join(str(getattr(one, "value", "")) for one in app.get("html"))
+    assert all(f"{who} · 6 tokens" in said for who in ("Adapter", "Base model", "Run teacher 0")), said[-2000:]
+    assert "Attribution by module" in words(app)
+    assert "How it was made" in links(app)
+    assert len(charts(app)) == 2
+
+
+def test_the_last_trained_run_stays_that_of_the_session(here: Here, student: Path) -> None:
+    teacher = DistilSettings.of_run(student).teachers[0]
+    app = open_page("playground", run=teacher)
+    app.selectbox(key="address-run").set_value(student.name).run()
+    assert not app.exception
+    assert app.session_state["last_run"] == teacher
 
 
 def test_both_kinds_are_on_the_page(runs_dir: Path) -> None:

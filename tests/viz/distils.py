@@ -13,6 +13,16 @@ TEACHERS = [
 ]
 
 
+PLAN: dict[str, Any] = {
+    "teachers": TEACHERS, "samples": 10, "held_out": 10, "tokens": 12, "train_steps": 4, "rank": 8,
+    "start": "its token for the beginning of a text",
+    "stages": [
+        {"name": "samples", "first": 0, "last": 2}, {"name": "held_out", "first": 2, "last": 4},
+        {"name": "student", "first": 4, "last": 8},
+    ],
+}  # fmt: skip
+
+
 def interval(mean: float, reach: float = 0.01, texts: int = 10) -> dict[str, float]:
     """Return a mean with its interval."""
     return {"mean": mean, "low": mean - reach, "high": mean + reach, "texts": texts, "tokens": 100}
@@ -43,14 +53,8 @@ RESULTS: dict[str, Any] = {
 
 def written_distil(runs_dir: Path, *, state: str | None = "finished", until: int = 8, **meta: Any) -> Path:
     """Write a distillation of 4 steps of texts and 4 of the student up to a step; without a state: killed."""
-    stages = [
-        {"name": "samples", "first": 0, "last": 2}, {"name": "held_out", "first": 2, "last": 4},
-        {"name": "student", "first": 4, "last": 8},
-    ]  # fmt: skip
-    plan = {"teachers": TEACHERS, "samples": 10, "held_out": 10, "tokens": 12, "train_steps": 4, "rank": 8,
-            "start": "its token for the beginning of a text", "stages": stages}  # fmt: skip
     facts = {"kind": "distil", "name": "a student", "strategy": "data_free_distillation", "fidelity": "description",
-             "model": "smollm2-135m", "data": "sums, tales", "seed": 0, "config": {"seed": 0}, "distil": plan,
+             "model": "smollm2-135m", "data": "sums, tales", "seed": 0, "config": {"seed": 0}, "distil": PLAN,
              "estimate": {"minutes": 2.0}}  # fmt: skip
     if state == "finished":
         facts["distil_results"] = RESULTS

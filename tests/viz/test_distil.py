@@ -11,7 +11,7 @@ from dynlora.kinds.distil import NOT_RECYCLE
 from dynlora.store.distils import read_distil
 from dynlora.viz.distil import figures, model, text
 from dynlora.viz.kit import theme
-from tests.viz.distils import RESULTS, by_teacher, interval, written_distil
+from tests.viz.distils import PLAN, RESULTS, TEACHERS, by_teacher, interval, written_distil
 from tests.viz.drawn import traces_of
 
 
@@ -59,6 +59,12 @@ def test_losses_that_do_not_differ_or_rise_are_said(tmp_path: Path) -> None:
     assert "is lower on the data of sums, and higher on the data of tales." in text.basis(found)
 
 
+def test_an_average_that_is_better_on_the_data_is_said(tmp_path: Path) -> None:
+    better = {"t1": {"student": interval(1.0)}, "t2": {"student": interval(0.0)}}
+    found = read_distil(written_distil(tmp_path, **with_results(loss_against_average=better)))
+    assert "Its held-out loss against the average's is higher on the data of sums." in text.basis(found)
+
+
 def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
     found = read_distil(written_distil(tmp_path, state=None, until=3))
     assert text.headline(found) == "Not tested yet."
@@ -95,3 +101,19 @@ def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
     assert (found.kl, found.loss, found.counted, found.stages, found.notes) == ((), (), (), (), ())
     assert text.headline(found) == "Not tested yet."
     assert len(model.written_frame(found)) == 2, "texts of the second teacher, that nobody named, are left out"
+
+
+def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Path) -> None:
+    names = ["target for decoding, 160 steps", "target for decoding, 500 steps"]
+    teachers = [{**one, "name": name} for one, name in zip(TEACHERS, names, strict=True)]
+    found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
+    drawn = figures.intervals(model.frame_of(found, found.kl), "KL", theme.LIGHT)
+    assert list(drawn.layout.yaxis.ticktext) == ["All teachers", "target for…160 steps", "target for…500 steps"]
+    assert {name for trace in traces_of(drawn) for name in trace["customdata"]} == {"All teachers", *names}
+
+
+def test_teachers_of_one_name_are_told_apart_by_their_run(tmp_path: Path) -> None:
+    teachers = [{**one, "name": "a run"} for one in TEACHERS]
+    found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
+    assert list(model.teacher_names(found).values()) == ["a run (t1)", "a run (t2)"]
+    assert model.written_frame(found)["teacher"].unique().tolist() == ["a run (t1)", "a run (t2)"]

@@ -41,6 +41,16 @@ def test_small_words() -> None:
     assert kit_text.percent(0.9949) == "99.5 %"
 
 
+def test_long_names_stay_distinct() -> None:
+    alike = ["target for decoding, 160 steps", "target for decoding, 500 steps", "short"]
+    assert kit_text.short_names(alike, 22) == ["target for…160 steps", "target for…500 steps", "short"]
+    assert kit_text.short_names(["a very long name that is alone", "b"], 10) == ["a very lo…", "b"]
+    inside = ["a name that differs in 1 of its middle parts only", "a name that differs in 2 of its middle parts only"]
+    assert kit_text.short_names(inside, 20) == ["a name that dif… (1)", "a name that dif… (2)"]
+    assert kit_text.short_names(["the same name"] * 2, 6) == ["the s…", "the s…"]
+    assert all(len(name) <= 20 for name in kit_text.short_names([*inside, *alike], 20))
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "5 s"), (38, "40 s"), (58, "1 min"), (1951, "33 min"), (3590, "1 h"), (6700, "2 h"), (5300, "1.5 h"),

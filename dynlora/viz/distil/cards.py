@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,13 @@ from dynlora.store import queries
 from dynlora.store.distils import Distil, PerToken
 from dynlora.viz.distil import figures, model, text
 from dynlora.viz.kit import lines, run_summary
-from dynlora.viz.kit.text import one_line
+from dynlora.viz.kit.text import short_names
+from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, table, texts
 from dynlora.viz.ui.conclusion import conclusion
-from dynlora.viz.ui.run_picker import Chosen
+from dynlora.viz.ui.kind_runs import is_student
+from dynlora.viz.ui.run_picker import Chosen, link
 from dynlora.viz.ui.url_state import choose
 
 POINTS = 600
@@ -68,9 +71,17 @@ def _conclusion(shown: Shown, *, is_active: bool, step: int) -> None:
     sentence = text.progress(found, step) if is_active and not found.kl else text.headline(found)
     with conclusion(sentence, text.basis(found)):
         table(_teachers(found), "teachers")
-        if found.kl and shown.run.is_own:
-            with st.popover("Use it", icon=":material/terminal:", type="tertiary", key="distil-use"):
-                st.code(f"dynlora export {shown.run.id} --out student\ndynlora predict {shown.run.id} --text TEXT")
+        if is_student(shown.run.folder):
+            _use(shown.run)
+
+
+def _use(run: Chosen) -> None:
+    """Draw where the student writes, what takes it away, and the command."""
+    link("pages/playground.py", "Write with it", run=run.id)
+    export_buttons(run)
+    with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="distil-command"):
+        command = ["dynlora", "predict", run.id, "--text", "TEXT", "--runs-dir", str(run.folder.parent)]
+        st.code(shlex.join(command), language="bash", wrap_lines=True)
 
 
 def _teachers(found: Distil) -> pd.DataFrame:
@@ -115,8 +126,8 @@ def _texts(found: Distil) -> None:
             note("The first texts appear here.")
             return
         rows(model.counted_frame(found) if found.counted else model.written_frame(found))
-        names = [one.name for one in found.teachers]
-        teacher = choose("teacher", "Teacher", sorted(written), min(written), lambda key: one_line(names[key], 80))
+        names = short_names(list(model.teacher_names(found).values()), 80)
+        teacher = choose("teacher", "Teacher", sorted(written), min(written), names.__getitem__)
         samples = written[teacher].samples
         frame = pd.DataFrame([[one.text or "(empty)", one.tokens, one.ended] for one in samples])
         texts(frame.set_axis(["text", "tokens", "ended"], axis=1), "distil-texts")

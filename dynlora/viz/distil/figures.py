@@ -6,11 +6,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
+from dynlora.viz.kit.text import plotly_text, short_names
 from dynlora.viz.kit.theme import Palette
 
 MOST_TEACHERS = 12
 """Teachers that are drawn; the others are in the table."""
+
+LABEL = 22
+"""Characters of a teacher's name that the axis has room for; the whole name is shown on hovering."""
 
 
 def intervals(frame: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
@@ -33,9 +36,10 @@ def intervals(frame: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
             name=plotly_text(model, 40), marker={"color": colour, "symbol": symbol, "size": 9},
             error_x={"type": "data", "symmetric": False, "array": part["high"] - part["mean"],
                      "arrayminus": part["mean"] - part["low"], "color": colour, "thickness": 1.4},
-            hovertemplate="%{x:.3f} nats per token<extra>%{fullData.name}</extra>",
+            customdata=[plotly_text(one, 80) for one in part["teacher"]],
+            hovertemplate="%{customdata}: %{x:.3f} nats per token<extra>%{fullData.name}</extra>",
         )  # fmt: skip
-    names = [plotly_text(one, 22) for one in teachers]
+    names = [plotly_text(one) for one in short_names(teachers, LABEL)]
     drawn.update_yaxes(
         tickmode="array", tickvals=list(range(len(teachers))), ticktext=names, range=[len(teachers) - 0.5, -0.5]
     )

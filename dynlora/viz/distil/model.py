@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -19,9 +20,15 @@ STAGES = {"samples": "for the student", "held_out": "for the test"}
 """What the texts of a stage are for."""
 
 
+def teacher_names(found: Distil) -> dict[str, str]:
+    """Return what each teacher is called, by its run; equal names get the end of the run's id."""
+    times = Counter(one.name for one in found.teachers)
+    return {one.run: one.name if times[one.name] == 1 else f"{one.name} ({one.run[-4:]})" for one in found.teachers}
+
+
 def teacher_name(found: Distil, run: str) -> str:
     """Return what a teacher is called, or all of them."""
-    return "All teachers" if run == ALL else next((one.name for one in found.teachers if one.run == run), run)
+    return "All teachers" if run == ALL else teacher_names(found).get(run, run)
 
 
 def model_name(found: Distil, row: PerToken) -> str:
@@ -58,7 +65,7 @@ def frame_of(found: Distil, rows: Sequence[PerToken]) -> pd.DataFrame:
 def written_frame(found: Distil) -> pd.DataFrame:
     """Return how far each teacher is with its texts: columns teacher, texts are, written, of."""
     rows = [
-        [found.teachers[one.teacher].name, STAGES.get(one.stage, one.stage), one.texts, one.wanted]
+        [teacher_name(found, found.teachers[one.teacher].run), STAGES.get(one.stage, one.stage), one.texts, one.wanted]
         for one in found.written
         if one.teacher < len(found.teachers)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from dynlora.kinds.distil import NOT_RECYCLE
@@ -71,20 +73,28 @@ def _average(found: Distil) -> str:
 
 
 def _losses(found: Distil) -> str:
-    """Return on whose data the student's held-out loss is lower than the base model's, and on whose it is higher."""
-    gaps = [row for row in found.loss_against_base if row.method == model.STUDENT]
-    if not gaps:
-        return ""
-    said = []
-    for words, rows in (
-        ("lower", [row for row in gaps if row.high < 0]),
-        ("higher", [row for row in gaps if row.low > 0]),
-    ):
-        if rows:
-            said.append(f"{words} on the data of {listed([model.teacher_name(found, row.teacher) for row in rows])}")
-    if not said:
-        return "Its held-out loss on the teachers' data is not significantly different from the base model's."
-    return f"Its held-out loss against the base model's is {', and '.join(said)}."
+    """Return on whose data the student's held-out loss is lower, and on whose higher, than base model's and average's.
+
+    Nearer on the teachers' own texts is not nearer on their data: of the two, the data decide.
+    """
+    parts = []
+    for rows, other in ((found.loss_against_base, "the base model's"), (found.loss_against_average, "the average's")):
+        gaps = [row for row in rows if row.method == model.STUDENT]
+        said = _lower_and_higher(found, gaps)
+        if said:
+            parts.append(f"Its held-out loss against {other} is {said}.")
+        elif gaps:
+            parts.append(f"Its held-out loss on the teachers' data is not significantly different from {other}.")
+    return " ".join(parts)
+
+
+def _lower_and_higher(found: Distil, gaps: Sequence[PerToken]) -> str:
+    sides = {"lower": [row for row in gaps if row.high < 0], "higher": [row for row in gaps if row.low > 0]}
+    return ", and ".join(
+        f"{words} on the data of {listed([model.teacher_name(found, row.teacher) for row in rows])}"
+        for words, rows in sides.items()
+        if rows
+    )
 
 
 def progress(found: Distil, step: int) -> str:

@@ -10,7 +10,7 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 KIND_WORDS = {
@@ -41,6 +41,33 @@ def one_line(text: object, limit: int = 200) -> str:
     """Return text on one line, without control and direction characters, cut after `limit` characters."""
     found = _CONTROL.sub(" ", str(text)).strip()
     return found if len(found) <= limit else found[: limit - 1].rstrip() + "…"
+
+
+def short_names(names: Sequence[object], limit: int) -> list[str]:
+    """Return names on one line each, of at most `limit` characters, distinct for distinct names.
+
+    A long name loses its end; names that look alike then lose their middle instead, and where that does not tell them
+    apart either, each gets a number in brackets.
+    """
+    whole = [one_line(name, 10_000) for name in names]
+    cut = _where_alike([one_line(name, limit) for name in whole], whole, lambda name, _: _without_middle(name, limit))
+    return _where_alike(cut, whole, lambda name, place: f"{one_line(name, limit - len(str(place)) - 3)} ({place})")
+
+
+def _where_alike(shown: list[str], whole: list[str], other: Callable[[str, int], str]) -> list[str]:
+    """Return what is shown of names, another way where two different names are shown alike."""
+    names = dict.fromkeys(zip(shown, whole, strict=True))
+    alike = {name: [one for short, one in names if short == name] for name in dict.fromkeys(shown)}
+    return [
+        short if len(alike[short]) == 1 else other(name, alike[short].index(name) + 1)
+        for short, name in zip(shown, whole, strict=True)
+    ]
+
+
+def _without_middle(name: str, limit: int) -> str:
+    """Return a name of at most `limit` characters, both of its ends kept."""
+    last = (limit - 1) // 2
+    return name if len(name) <= limit else f"{name[: limit - 1 - last].rstrip()}…{name[-last:].lstrip()}"
 
 
 def source_name(text: object) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.errors import ConfigError
+from dynlora.store.kinds import DISTIL
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import listed, one_line, percent, plural, sentence_case
 
@@ -40,7 +41,7 @@ def task_of(summary: Mapping[str, Any], examples: pd.DataFrame) -> Task:
     data = (summary.get("config") or {}).get("data")
     labels = tuple(sorted(summary.get("labels") or ()))
     kind = summary.get("task") or ("classification" if labels else None)
-    writes = bool((summary.get("task_facts") or {}).get("generates"))
+    writes = bool((summary.get("task_facts") or {}).get("generates")) or summary.get("kind") == DISTIL
     second = bool(examples["text_pair"].notna().any()) or bool(isinstance(data, dict) and data.get("text_pair"))
     return Task(None if kind is None else str(kind), labels, second and not writes, writes)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -12,13 +14,23 @@ import streamlit as st
 
 from dynlora.jobs.launch import RunHandle
 from dynlora.store import queries
+from dynlora.store.kinds import DISTIL
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.ui.cards import badge, card, note, status_line, titled
 from dynlora.viz.ui.frame import enter, guarded
 from dynlora.viz.ui.run_actions import run_buttons
-from dynlora.viz.ui.run_picker import Chosen, find_run, kinds_of_page, list_all, pick_run
+from dynlora.viz.ui.run_picker import Chosen, Others, find_run, kinds_of_page, list_all, pick_run
 from dynlora.viz.ui.start_run import queued_once
 from dynlora.viz.ui.toasts import announce
+
+
+def is_student(folder: Path) -> bool:
+    """Say whether a distillation has ended with a student; its checkpoint on the way holds no model to ask."""
+    return (folder / "adapter").is_dir()
+
+
+ASKABLE: Others = MappingProxyType({DISTIL: is_student})
+"""Kinds of run beside trainings whose model answers, and what says whether that in a folder does."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
@@ -95,13 +97,21 @@ def runs_roots() -> list[Path]:
     return [runs_dir()] if samples == runs_dir() else [runs_dir(), samples]
 
 
-def list_all(kinds: Collection[str] | None = (TRAIN,)) -> pd.DataFrame:
+Others = Mapping[str, Callable[[Path], bool]]
+"""Kinds that a page shows beside its own, and what says of a run's folder whether it does."""
+
+
+def list_all(kinds: Collection[str] | None = (TRAIN,), others: Others = MappingProxyType({})) -> pd.DataFrame:
     """Return all runs, newest first, own ones before samples; column `is_own` is added.
 
     Args:
         kinds: of the runs to return, keys of `kinds.KINDS`; None for all.
+        others: further kinds, as far as their folders fit.
     """
-    runs = queries.list_runs(runs_roots(), kinds)
+    runs = queries.list_runs(runs_roots(), kinds if kinds is None else (*kinds, *others))
+    both = zip(runs["kind"], runs["folder"], strict=True)
+    fits = [kind not in others or others[kind](Path(folder)) for kind, folder in both]
+    runs = runs[np.array(fits, dtype=bool)].copy()
     root = str(runs_dir())
     runs["is_own"] = [os.path.dirname(folder) == root for folder in runs["folder"]]
     return runs.sort_values("is_own", ascending=False, kind="stable").drop_duplicates("id").reset_index(drop=True)
@@ -171,6 +181,7 @@ def pick_run(
     without: Callable[[], None] | None = None,
     suits: Callable[[Path], int] | None = None,
     kind: str = TRAIN,
+    others: Others = MappingProxyType({}),
 ) -> Chosen:
     """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
 
@@ -181,9 +192,10 @@ def pick_run(
             this session names a run, the newest of one's own with something to show comes first, then the sample with
             the most.
         kind: of the page's runs; a link to a run of a kind that it does not show leads to the page of that kind.
+        others: further kinds that the page shows, as far as their folders fit.
     """
-    _lead_to_its_page(kind)
-    runs = list_all(kinds_of_page(kind))
+    _lead_to_its_page(kind, others)
+    runs = list_all(kinds_of_page(kind), others)
     if runs.empty:
         empty_store(without)
     words = run_labels(runs)
@@ -199,7 +211,8 @@ def pick_run(
     )  # fmt: skip
     if chosen is None or problem is not None:
         cannot_open(problem)
-    st.session_state[_last(kind)] = chosen.id
+    if chosen.id not in set(runs["id"][runs["kind"].isin(list(others))]):
+        st.session_state[_last(kind)] = chosen.id
     return chosen
 
 
@@ -213,7 +226,7 @@ def _last(kind: str) -> str:
     return "last_run" if kind == TRAIN else f"last_{kind}"
 
 
-def _lead_to_its_page(kind: str) -> None:
+def _lead_to_its_page(kind: str, others: Others) -> None:
     """Open the page of the kind that the run in the address is of, where it is not the kind that this page shows."""
     chosen, problem = _opened(st.query_params.get("run") or "")
     if chosen is None or problem is not None:
@@ -222,7 +235,7 @@ def _lead_to_its_page(kind: str) -> None:
         found = queries.run_kind(chosen.folder)
     except (DynloraError, OSError):  # the page itself says what is wrong with it
         return
-    if PAGES.get(found) == PAGES[kind]:
+    if PAGES.get(found) == PAGES[kind] or (found in others and others[found](chosen.folder)):
         return
     if found not in PAGES:
         cannot_open(CorruptRunError(f"run {chosen.id}: this version does not know its kind; open it with a newer one"))
