@@ -43,6 +43,7 @@ def open_chart(page: Page, address: str, card: str) -> Any:
     return chart
 
 
+@pytest.mark.journey
 def test_the_step_under_the_pointer_is_marked_in_all_charts_and_asks_the_server_for_nothing(
     server: str, page: Page
 ) -> None:
@@ -72,6 +73,7 @@ def test_playing_moves_the_other_pictures_of_capacity(server: str, page: Page) -
     assert page.evaluate("window.drawn") == 0
 
 
+@pytest.mark.journey
 def test_a_chart_is_saved_and_shown_on_the_full_screen(server: str, page: Page, tmp_path: Path) -> None:
     open_chart(page, f"{server}/run?run={OTHER}", "loss")
     tools = page.locator(".st-key-tools-loss .dynlora-tools")
