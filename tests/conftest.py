@@ -34,6 +34,8 @@ from tests.tiny import save_data, save_tiny, tiny_config
 ROOT = Path(__file__).resolve().parents[1]
 sys.dont_write_bytecode = False  # every worker would rewrite the assertions of every test anew
 
+gc.disable()  # until all tests are loaded: what is made meanwhile is kept
+
 settings.register_profile("dynlora", deadline=None)  # no test is a test of this machine's speed
 settings.load_profile("dynlora")
 
@@ -59,6 +61,7 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of every later garbage collection."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -56,16 +56,19 @@ def _is_type_checking(node: ast.AST) -> bool:
 
 def _run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """Every node below, without what is imported for a type checker only."""
-    for child in ast.iter_child_nodes(node):
-        if not _is_type_checking(child):
-            yield child
-            yield from _run_time_nodes(child)
+    waiting = [node]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            if not _is_type_checking(child):
+                yield child
+                waiting.append(child)
 
 
 def _package_of(path: Path) -> list[str]:
     return list(path.relative_to(ROOT).with_suffix("").parts[:-1])
 
 
+@cache
 def _imports(path: Path) -> set[str]:
     """Dotted names a file imports anywhere, also inside functions; relative ones made absolute."""
     found: set[str] = set()

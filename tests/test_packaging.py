@@ -28,6 +28,7 @@ def test_a_checkout_serves_its_own_files() -> None:
     assert sample_runs_dir() == ROOT / "sample_runs"
 
 
+@pytest.mark.journey
 @pytest.mark.slow
 def test_the_wheel_finds_its_files_anywhere(wheel: Path, tmp_path: Path) -> None:
     installed = tmp_path / "installed"
@@ -52,6 +53,7 @@ def test_the_wheel_finds_its_files_anywhere(wheel: Path, tmp_path: Path) -> None
     assert {path.name for path in samples.iterdir()} == {path.name for path in (ROOT / "sample_runs").iterdir()}
 
 
+@pytest.mark.journey
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:

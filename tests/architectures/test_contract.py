@@ -29,7 +29,15 @@ pytestmark = pytest.mark.slow
 CASES = [(name, "classify") for name in tiny.CLASSIFIERS] + [(name, "write") for name in tiny.WRITERS]
 
 USUAL = ("lora", "dynamic")
-"""Methods that every architecture is tried with at once; the others in `make torture`."""
+"""Methods that every architecture is tried with: `dynamic`, which has adapters, gates and moves, always, `lora` with a
+quarter of them. The rest, and all other methods, in `make torture`."""
+
+WRITERS_BY_MODE = [
+    pytest.param(architecture, mode, marks=() if (i + j) % 3 == 0 else pytest.mark.torture)
+    for i, architecture in enumerate(tiny.WRITERS)
+    for j, mode in enumerate(("module", "rank", "token"))
+]
+"""Each architecture that writes with one kind of gates; with the others in `make torture`."""
 
 WITHOUT_GATE = {
     "deberta_v2": {"query_proj", "key_proj"},  # they project the table of relative positions, too
@@ -71,8 +79,14 @@ def logits(trainer: Trainer) -> torch.Tensor:
     return found if found.dim() == 2 else found[batch["attention_mask"].bool()]
 
 
-@pytest.mark.parametrize("method", USUAL)
-@pytest.mark.parametrize(("architecture", "use"), CASES)
+@pytest.mark.parametrize(
+    ("architecture", "use", "method"),
+    [
+        pytest.param(*case, method, marks=() if method == "dynamic" or at % 4 == 0 else pytest.mark.torture)
+        for at, case in enumerate(CASES)
+        for method in USUAL
+    ],
+)
 def test_an_architecture_trains_and_merges(architecture: str, use: str, method: str) -> None:
     trainer = trainer_of(architecture, use, method, train__steps=10, log__eval_every=10)
     with_adapters = logits(trainer)
@@ -162,8 +176,7 @@ def draw_gates(trainer: Trainer) -> None:
         module.lora_B[:, : module.rank].normal_(std=0.1)
 
 
-@pytest.mark.parametrize("mode", ["module", "rank", "token"])
-@pytest.mark.parametrize("architecture", tiny.WRITERS)
+@pytest.mark.parametrize(("architecture", "mode"), WRITERS_BY_MODE)
 def test_gates_of_a_writer_do_not_see_later_tokens(architecture: str, mode: str) -> None:
     trainer = trainer_of(architecture, "write", "dynamic", strategy={"name": "dynamic", "gates": mode})
     draw_gates(trainer)
@@ -200,7 +213,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"classify": save_data(folders["classify"]), "write": save_problems(folders["write"])}
 
 
-@pytest.mark.parametrize(("architecture", "use"), CASES)
+@pytest.mark.parametrize(
+    ("architecture", "use"),
+    [
+        pytest.param(*case, marks=pytest.mark.torture if case[0] in tiny.WRITERS and case[1] == "classify" else ())
+        for case in CASES
+    ],
+)
 def test_the_check_before_a_run_takes_a_step(
     architecture: str, use: str, data: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -294,8 +313,7 @@ def test_members_that_cannot_be_separated_are_refused_before_the_first_step(
     assert check(parse_config(tiny_values(model, data["classify"], strategy=alone))), "there is nobody to separate"
 
 
-@pytest.mark.parametrize("mode", ["module", "rank", "token"])
-@pytest.mark.parametrize("architecture", tiny.WRITERS)
+@pytest.mark.parametrize(("architecture", "mode"), WRITERS_BY_MODE)
 def test_a_text_is_written_as_if_all_of_it_were_read_anew_at_each_token(architecture: str, mode: str) -> None:
     """Caches of keys and states, and the gates' sums over what is written, carry on from token to token."""
     trainer = trainer_of(architecture, "write", "dynamic", strategy={"name": "dynamic", "gates": mode})

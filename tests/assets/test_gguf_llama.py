@@ -283,6 +283,7 @@ class TestSmolLM2:
         with torch.inference_mode():
             assert tokenizer.decode(model(**tokens).logits[0, -1].argmax()) == " Paris"
 
+    @pytest.mark.journey
     @pytest.mark.slow
     def test_it_classifies(self, smollm2: Path) -> None:
         base = load_base(

@@ -36,6 +36,7 @@ from tests.packages_on_disk import (
     tiny_wheel,
     wheel_bytes,
 )
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -46,8 +47,14 @@ def no_pip_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
 
-def use_settings(monkeypatch: pytest.MonkeyPatch, *, index: tuple[str, ...] = (), links: tuple[str, ...] = ()) -> None:
-    settings = PipSettings(index_urls=index, find_links=links, timeout_s=2.0)
+def use_settings(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    index: tuple[str, ...] = (),
+    links: tuple[str, ...] = (),
+    timeout_s: float = PATIENCE_S,
+) -> None:
+    settings = PipSettings(index_urls=index, find_links=links, timeout_s=timeout_s)
     monkeypatch.setattr(packages, "read_pip_settings", lambda: settings)
 
 
@@ -257,7 +264,7 @@ class TestDownload:
         monkeypatch.setattr(packages, "LOOKUP_S", 0.5)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
-            use_settings(monkeypatch, index=(f"http://me:secret@127.0.0.1:{port}/simple/",) * 3)
+            use_settings(monkeypatch, index=(f"http://me:secret@127.0.0.1:{port}/simple/",) * 3, timeout_s=2.0)
             started = time.monotonic()
             with pytest.raises(UnavailableError, match="no answer") as caught:
                 packages.download(pin, tmp_path / "out")
@@ -343,9 +350,9 @@ class TestCacheFolder:
 
 
 def test_within_hands_over_results_and_errors() -> None:
-    assert within(5, lambda: 3) == 3
+    assert within(PATIENCE_S, lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        within(5, lambda: 1 // 0)
+        within(PATIENCE_S, lambda: 1 // 0)
     with pytest.raises(UnavailableError, match="no answer within"):
         within(0.05, lambda: time.sleep(0.5))
 

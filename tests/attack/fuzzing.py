@@ -60,7 +60,8 @@ class Watch:
         self.is_on = False
         self.touched: Counter[str] = Counter()
         self._allowed = (str(folder), os.devnull)
-        self._readable = (sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2] / "dynlora"))
+        package = str(Path(__file__).resolve().parents[2] / "dynlora")
+        self._readable = tuple(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, package))
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import pickle
@@ -125,6 +126,7 @@ def test_every_command_is_a_fixed_entry_point(runs_dir: Path) -> None:
     assert all(part.startswith("--") for part in server[5:])
 
 
+@functools.cache
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
     """Return every call in a file by its dotted name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -58,6 +58,7 @@ def test_a_call_would_be_heard(heard: Path) -> None:
     assert heard.read_text() == "socket.connect ('127.0.0.1', 9)\n"
 
 
+@pytest.mark.journey
 def test_training_what_lies_here_calls_nobody(heard: Path, tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=2")
     done = subprocess.run(

@@ -53,6 +53,7 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
     expect(page.locator('[class*="st-key-card-loss"] .legendtext')).to_have_count(2)
 
 
+@pytest.mark.journey
 def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import Window, settled
 from tests.viz.growing import Running
 
@@ -39,6 +41,7 @@ def _end(run: Running) -> None:
     run.writer.close()
 
 
+@pytest.mark.journey
 def test_the_title_counts_a_run_that_ended_and_nothing_is_asked(server: str, window: Window, runs_dir: Path) -> None:
     from playwright.sync_api import expect
 
@@ -54,6 +57,7 @@ def test_the_title_counts_a_run_that_ended_and_nothing_is_asked(server: str, win
     expect(page).to_have_title("Methods · dynlora")
 
 
+@pytest.mark.journey
 def test_the_switch_asks_the_browser_once_and_the_end_is_notified_once(
     server: str, window: Window, runs_dir: Path
 ) -> None:

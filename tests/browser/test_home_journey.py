@@ -40,6 +40,7 @@ def test_the_picture_plays_by_itself_and_again(server: str, window: Window) -> N
     player.get_by_role("button", name="Play training").wait_for()
 
 
+@pytest.mark.journey
 def test_whoever_asked_for_less_motion_starts_the_picture(server: str, page: Page) -> None:
     page.goto(server)
     player = page.locator(".replay")
@@ -66,6 +67,7 @@ def test_a_deep_link_causes_no_error(name: str, server: str, page: Page) -> None
     assert wrong == []
 
 
+@pytest.mark.journey
 def test_an_old_link_to_the_list_leads_to_it(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import OTHER, Picture, show
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
+@pytest.mark.journey
 def test_a_point_of_the_probe_set_leads_to_its_text(
     server: str, page: Page, other_page: Page, picture: Picture
 ) -> None:

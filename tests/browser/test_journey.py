@@ -183,6 +183,7 @@ def test_back_returns_to_the_view_before(server: str, page: Page) -> None:
     expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
 
 
+@pytest.mark.journey
 def test_the_pointer_is_told_the_whole_name(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 

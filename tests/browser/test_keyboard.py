@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from dynlora.viz.ui.keyboard import KEYS
 from tests.browser.conftest import OTHER, settled, show
 
@@ -87,6 +89,7 @@ def test_a_name_in_the_list_opens_the_run(server: str, page: Page) -> None:
     page.get_by_role("heading", name="Runs", level=1).wait_for()
 
 
+@pytest.mark.journey
 def test_the_middle_button_on_a_name_opens_the_run_in_another_tab(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 

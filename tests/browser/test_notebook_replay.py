@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Frame, Page, expect
 
 import dynlora
 from tests.browser.conftest import Picture, Window
 from tests.viz.runs import make_run
 from tests.waiting import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Frame, Page
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
 MOVED, LARGE = "20261125-133850-b965a50f", "20261127-232946-6305f22e"
@@ -25,6 +28,8 @@ def framed(page: Page, html: str, width: int = 860) -> Frame:
 
 
 def test_the_replay_plays_without_a_network(window: Window) -> None:
+    from playwright.sync_api import expect
+
     page = window(offline=True).new_page()
     frame = framed(page, dynlora.open_run(SAMPLES / MOVED).plot.replay()._repr_html_())
     player = frame.locator(".replay")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-from playwright.sync_api import Page
+from typing import TYPE_CHECKING
 
 import dynlora.viz.ui.replay as replay_package
 from dynlora.viz.kit import theme
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PLAYER = Path(replay_package.__file__).with_name("replay.js").read_text("utf-8")
 COLOURS = {"mode": "light", "scale": list(theme.LIGHT.sequential)} | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dynlora.distilling.run import distil
 from dynlora.kinds.distil import DistilSettings
 from dynlora.store.catalogue import run_rows
 from dynlora.training.run import train
+from tests.conftest import Once
 from tests.tiny_lm import lm_values, save_lines, save_tiny_lm
 
 SAID = ("abababab", "cdcdcdcd", "efefef")
@@ -49,18 +51,24 @@ def made_student(place: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def decoder(once: Once) -> Path:
     """Return the folder of a tiny decoder."""
-    return save_tiny_lm(tmp_path_factory.mktemp("decoder") / "llama")
+    return once.made("decoder", lambda folder: save_tiny_lm(folder / "llama"))
 
 
 @pytest.fixture(scope="session")
-def writers(decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a runs folder with three teachers of one decoder, of different ranks and methods."""
-    runs = tmp_path_factory.mktemp("writers") / "runs"
-    for number, (said, strategy) in enumerate(zip(SAID, ("lora", "dynamic", "lora"), strict=True)):
-        train_writer(runs, decoder, said, number, strategy__name=strategy)
-    return runs
+def writers(decoder: Path, once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a runs folder with three teachers of one decoder, of different ranks and methods.
+
+    Tests distil in it: each worker has a copy.
+    """
+
+    def teach(folder: Path) -> Path:
+        for number, (said, strategy) in enumerate(zip(SAID, ("lora", "dynamic", "lora"), strict=True)):
+            train_writer(folder / "runs", decoder, said, number, strategy__name=strategy)
+        return folder / "runs"
+
+    return shutil.copytree(once.made("writers", teach), tmp_path_factory.mktemp("writers") / "runs")
 
 
 @pytest.fixture(scope="session")

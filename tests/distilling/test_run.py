@@ -133,6 +133,7 @@ def test_killed_anywhere_and_resumed_is_bit_equal(
     check_equal(folder, finished)
 
 
+@pytest.mark.journey
 def test_killed_by_the_system_and_resumed_is_bit_equal(finished: Path, writers: Path) -> None:
     folder = jobs.create(DistilSettings.of_run(finished), writers, "queued")
     slow = (

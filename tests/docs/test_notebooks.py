@@ -65,6 +65,7 @@ def test_the_notebook_runs_shows_its_figures_and_calls_nobody(
     assert foreign(heard.read_text()) == []
 
 
+@pytest.mark.journey
 def test_the_notebook_shows_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (outputs(executed(monkeypatch, dict(os.environ))) for _ in range(2))
     assert first == second
@@ -104,6 +105,7 @@ def marimo(heard: Path, *command: str) -> str:  # noqa: F811
     return done.stdout
 
 
+@pytest.mark.journey
 def test_the_marimo_notebook_runs_as_a_script_and_calls_nobody(heard: Path) -> None:  # noqa: F811
     marimo(heard, str(MARIMO))
 

@@ -82,7 +82,9 @@ def test_listening_changes_no_weight() -> None:
 COMMIT = {"name": "dynamic", "min_rank": 0}
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 5, 9])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.torture), 3, 4, 5, pytest.param(9, marks=pytest.mark.torture)]
+)
 def test_a_resume_in_the_middle_of_listening_is_bit_equal(step: int) -> None:
     config = tiny_config("dynamic", strategy=COMMIT, log__checkpoint_every=1, train__lr=1e-2)
     keeper, whole = MemoryKeeper(), make_trainer(config)

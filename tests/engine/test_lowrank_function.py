@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from dynlora.engine.model.gates import GateReader, Gates
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.lowrank_function import Frozen, low_rank_linear
 from dynlora.engine.model.modules import ModuleInfo
+from tests.pairwise import pairwise
 
 BATCH, SEQ, D_IN, D_OUT, MAX_RANK = 2, 3, 4, 5, 4
 
@@ -28,14 +28,16 @@ def draw(*shape: int, grad: bool = True) -> Tensor:
     return torch.randn(*shape, dtype=torch.double).requires_grad_(grad)
 
 
-@pytest.mark.parametrize("live", [0, 1, MAX_RANK])
-@pytest.mark.parametrize(("gates", "scaled"), list(itertools.product(["none", "one", "each"], [False, True])))
-@pytest.mark.parametrize("dropping", ["nothing", "positions", "mask"])
-@pytest.mark.parametrize(("transposed", "biased"), [(False, True), (True, True), (False, False)])
+@pairwise(
+    "live, gates, scaled, dropping, frozen_layer",
+    [0, 1, MAX_RANK], ["none", "one", "each"], [False, True], ["nothing", "positions", "mask"],
+    [(False, True), (True, True), (False, False)],
+)  # fmt: skip
 def test_every_gradient_is_the_derivative(
-    live: int, gates: str, scaled: bool, dropping: str, transposed: bool, biased: bool
+    live: int, gates: str, scaled: bool, dropping: str, frozen_layer: tuple[bool, bool]
 ) -> None:
     torch.manual_seed(0)
+    transposed, biased = frozen_layer
     weight = draw(*((D_IN, D_OUT) if transposed else (D_OUT, D_IN)), grad=False)
     frozen = Frozen(weight, draw(D_OUT, grad=False) if biased else None, transposed)
     positions = torch.tensor([0, 5, 6, 23])

@@ -147,6 +147,7 @@ def test_a_second_process_may_not_write_a_run(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.journey
 def test_two_dashboards_on_one_folder_start_every_run_once_and_one_at_a_time(tmp_path: Path) -> None:
     script = tmp_path / "bin" / "dynlora"
     script.parent.mkdir()

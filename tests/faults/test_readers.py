@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.journey
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 @pytest.mark.parametrize(("readers", "steps"), [(6, 150), pytest.param(50, 2000, marks=pytest.mark.torture)])
 def test_readers_see_each_step_once_and_never_fewer_than_before(

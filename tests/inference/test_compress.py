@@ -55,7 +55,15 @@ def any_run(request: pytest.FixtureRequest, trained_run: Path, writer: Path) -> 
     return trained_run if request.param == "classification" else writer
 
 
-@pytest.mark.parametrize("weighting", ["loss", "inputs", "plain"])
+@pytest.mark.parametrize(
+    ("any_run", "weighting"),
+    [
+        pytest.param(task, weighting, marks=() if (place + at) % 2 == 0 else pytest.mark.torture)
+        for place, task in enumerate(("classification", "causal_lm"))
+        for at, weighting in enumerate(("loss", "inputs", "plain"))
+    ],
+    indirect=["any_run"],
+)
 def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) -> None:
     found = Compression.of_run(any_run, rows=64, weighting=weighting)
     *_, last = found.sizes("last", [(method, share) for share in (1.0, 0.5, 0.02) for method in METHODS])

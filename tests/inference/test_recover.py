@@ -157,7 +157,14 @@ def test_the_same_seed_trains_the_same_run(classifier: Small, tmp_path: Path) ->
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("at", [0, 4])
+@pytest.mark.parametrize(
+    ("small", "at"),
+    [
+        ("classification", 4), ("causal_lm", 0), pytest.param("classification", 0, marks=pytest.mark.torture),
+        pytest.param("causal_lm", 4, marks=pytest.mark.torture),
+    ],
+    indirect=["small"],
+)  # fmt: skip
 def test_resume_is_bit_equal_and_needs_the_folder_no_more(
     small: Small, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

@@ -39,6 +39,7 @@ def as_command(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return commands
 
 
+@pytest.mark.journey
 def test_a_question_is_answered_once(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +51,22 @@ def test_a_question_is_answered_once(
     found = advice.look(config, runs_dir)
     assert found.state == "done", found.said
     assert sum(found.found["ranks"].values()) > 0
+    assert advice.look({**config, "strategy": {"name": "lora"}, "name": "x"}, runs_dir).state == "done", "the same look"
+    assert advice.look({**config, "seed": 3}, runs_dir).state == "none"
+    monkeypatch.setattr(advice, "spawn_detached", lambda *_: pytest.fail("asked again"))
+    advice.ask(config, runs_dir)
+
+
+WRITES = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+
+
+def test_an_answer_is_that_of_its_question_and_is_not_asked_for_again(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, as_command: list[list[str]]
+) -> None:
+    config = {"train": {"lr": 0.1}}
+    as_command.append([sys.executable, "-c", WRITES, str(advice.look(config, runs_dir).file), json.dumps(answer())])
+    advice.ask(config, runs_dir)
+    until(lambda: advice.look(config, runs_dir).state == "done", "the answer")
     assert advice.look({**config, "strategy": {"name": "lora"}, "name": "x"}, runs_dir).state == "done", "the same look"
     assert advice.look({**config, "seed": 3}, runs_dir).state == "none"
     monkeypatch.setattr(advice, "spawn_detached", lambda *_: pytest.fail("asked again"))

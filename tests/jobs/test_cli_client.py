@@ -15,7 +15,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import cli_client, warm
 from dynlora.store import process
 from tests.tiny import tiny_values
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture(autouse=True)
@@ -130,12 +130,12 @@ def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple
         inner = int(note.read_text())
         assert process.start_time(inner) is not None
         asking.send_signal(signal.SIGINT)  # what the terminal sends: the other two have sessions of their own
-        asking.communicate(timeout=60)
+        asking.communicate(timeout=PATIENCE_S)
     until(lambda: process.start_time(inner) is None, "nothing is left of it")
 
 
 def test_only_a_spare_that_was_used_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
     monkeypatch.setattr(warm.KEEPER, "renew", lambda: kept.append("another"))
-    assert cli_client.run_child([sys.executable, "-c", "print(1)"], 60).stdout.split() == [b"1"]
+    assert cli_client.run_child([sys.executable, "-c", "print(1)"], PATIENCE_S).stdout.split() == [b"1"]
     assert kept == []

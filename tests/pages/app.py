@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamlit.testing.v1 import AppTest
+from streamlit.components.v2 import manifest_scanner
+from streamlit.testing.v1 import AppTest, local_script_runner
 
 from dynlora.viz.ui import run_picker
 from tests.waiting import PATIENCE_S
@@ -37,6 +38,25 @@ CATALOG = {
         {"name": "lora", "title": "LoRA", "summary": "Uniform.", "fidelity": "code", "cost": "none", "fields": []},
     ]
 }  # fmt: skip
+
+
+def _no_manifests(max_workers: int | None = None) -> list[Any]:
+    """Find no components of other packages: a server reads once what every installed package says of itself, AppTest
+    at each run of a script, which is two thirds of the time of a page's test."""
+    return []
+
+
+_wait = local_script_runner.require_widgets_deltas
+
+
+def _wait_for_the_end(runner: Any, timeout: float = 3) -> None:
+    """Wait without looking every millisecond, which takes the interpreter from the script that is waited for."""
+    runner._script_thread.join(timeout)
+    _wait(runner, 0.1 if runner._script_thread.is_alive() else PATIENCE_S)
+
+
+manifest_scanner.scan_component_manifests = _no_manifests
+local_script_runner.require_widgets_deltas = _wait_for_the_end
 
 
 def open_page(page: str, **address: str | list[str]) -> AppTest:
@@ -72,11 +92,10 @@ def components(app: AppTest, name: str = "replay") -> list[Any]:
 
 
 ALONE = """
-import functools, json, sys
+import json, sys
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
-once = functools.cache(manifest_scanner.scan_component_manifests)
-manifest_scanner.scan_component_manifests = once  # as a server does, and not at each run of a script
+manifest_scanner.scan_component_manifests = lambda: []  # a server looks once, and not at each run of a script
 for page in json.loads(sys.argv[1]):
     app = AppTest.from_file("app.py", default_timeout=300)
     app.query_params.update(json.loads(sys.argv[2]))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from streamlit.components.v2 import manifest_scanner
 from streamlit.runtime.caching import cache_data
 from streamlit.runtime.pages_manager import PagesManager
 
@@ -20,9 +18,6 @@ from tests.pages.app import CATALOG
 from tests.pages.trained import Here
 
 _INIT = PagesManager.__init__
-_SCAN = functools.cache(manifest_scanner.scan_component_manifests)
-"""AppTest makes a runtime for each run of a script, which reads what every installed package says of itself: two
-thirds of the time of a page's test. A server does so once."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +28,6 @@ def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(launch, "catalog", lambda: CATALOG)
     monkeypatch.setattr(launch, "wake", lambda _: None)
     monkeypatch.setattr(PagesManager, "__init__", _init_as_in_a_warm_server)
-    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", _SCAN)
     cache_data.clear()
     yield
     cache_data.clear()

@@ -17,6 +17,7 @@ from dynlora.assets import hub_datasets, hub_search
 from dynlora.errors import AssetError
 from tests.fake_hub import fake_hub
 from tests.pages.app import open_page, words
+from tests.waiting import PATIENCE_S
 
 
 def talks() -> bytes:
@@ -39,7 +40,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A hub of this machine that may be asked."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_search, "SEARCH_S", 60.0)
+    monkeypatch.setattr(hub_search, "SEARCH_S", PATIENCE_S)
     with fake_hub(HUB) as (url, _):
         monkeypatch.setattr(constants, "ENDPOINT", url)
         yield url

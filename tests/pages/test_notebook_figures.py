@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,12 @@ Figure = dict[str, Any]
 def _samples(_dashboard: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Show the sample runs as one's own; pages only read them."""
     monkeypatch.setenv(run_picker.RUNS_DIR_VARIABLE, str(SAMPLES))
+
+
+@functools.cache
+def opened(page: str, *address: tuple[str, str]) -> AppTest:
+    """Return a page of the sample runs as it is first drawn; several figures are read from one."""
+    return open_page(page, **dict(address))
 
 
 def on_page(app: AppTest, key: str) -> Figure:
@@ -82,7 +89,8 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
 def test_a_notebook_draws_the_figure_of_the_page(
     page: str, address: dict[str, str], key: str, draw: Callable[[], Any]
 ) -> None:
-    shown = on_page(open_page(page, run=SHRUNK if page == "shrink" else MOVED, **address), key)
+    run = SHRUNK if page == "shrink" else MOVED
+    shown = on_page(opened(page, ("run", run), *address.items()), key)
     assert in_notebook(draw()) == without_clicks(shown)
 
 
@@ -97,7 +105,7 @@ SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
 
 @pytest.mark.parametrize(("section", "key", "draw"), SEVERAL)
 def test_a_notebook_draws_the_figure_of_compare(section: str, key: str, draw: Callable[[Any], Any]) -> None:
-    shown = on_page(open_page("compare", runs=",".join(COMPARED), section=section), key)
+    shown = on_page(opened("compare", ("runs", ",".join(COMPARED)), ("section", section)), key)
     assert in_notebook(draw(dynlora.compare(COMPARED, SAMPLES).plot)) == shown
 
 
@@ -108,7 +116,7 @@ def test_the_spread_over_seeds_is_that_of_compare() -> None:
 
 def test_a_notebook_plays_the_frames_of_the_page() -> None:
     own = ("version", "linked")  # when to draw again, and whether the step goes to the address
-    element = components(open_page("capacity", run=MOVED))[0]
+    element = components(opened("capacity", ("run", MOVED)))[0]
     shown = json.loads(element.proto.json)
     played = {**plot(MOVED).replay().data}
     assert {key: value for key, value in played.items() if key not in own} == {
@@ -117,6 +125,6 @@ def test_a_notebook_plays_the_frames_of_the_page() -> None:
 
 
 def test_the_caption_is_the_sentence_under_the_figure(tmp_path: Path) -> None:
-    app = open_page("capacity", run=MOVED)
+    app = opened("capacity", ("run", MOVED))
     alt = next(one.proto.alt for one in app.get("plotly_chart") if one.proto.id.endswith("chart-flow"))
     assert plot(MOVED).flow().caption == alt

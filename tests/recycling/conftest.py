@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from dynlora.store.catalogue import run_rows
 from dynlora.training.run import train
+from tests.conftest import Once
 from tests.tiny import PLAIN, save_tiny, tiny_config, write_csv
 
 TASKS: Sequence[Mapping[str, str]] = (
@@ -57,18 +59,24 @@ def train_teacher(
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backbone(once: Once) -> Path:
     """Return the folder of a tiny encoder."""
-    return save_tiny("bert", tmp_path_factory.mktemp("backbone") / "bert")
+    return once.made("backbone", lambda folder: save_tiny("bert", folder / "bert"))
 
 
 @pytest.fixture(scope="session")
-def taught(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a runs folder with three teachers of one backbone, of different ranks and methods."""
-    runs = tmp_path_factory.mktemp("taught") / "runs"
-    for number, (task, strategy) in enumerate(zip(TASKS, ("lora", "dynamic", "lora"), strict=True)):
-        train_teacher(runs, backbone, task, number, strategy, rank=2 + number % 2)
-    return runs
+def taught(backbone: Path, once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a runs folder with three teachers of one backbone, of different ranks and methods.
+
+    Tests recycle in it: each worker has a copy.
+    """
+
+    def teach(folder: Path) -> Path:
+        for number, (task, strategy) in enumerate(zip(TASKS, ("lora", "dynamic", "lora"), strict=True)):
+            train_teacher(folder / "runs", backbone, task, number, strategy, rank=2 + number % 2)
+        return folder / "runs"
+
+    return shutil.copytree(once.made("taught", teach), tmp_path_factory.mktemp("taught") / "runs")
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,7 @@ def test_the_command_line_classifies_from_a_file(recycled: Path, tmp_path: Path)
     assert words.startswith(expected["label"])
 
 
+@pytest.mark.journey
 def test_the_inference_child_answers_without_torch_in_its_client(recycled: Path) -> None:
     child = InferenceChild(idle_s=20)
     support = [[text, label] for label, texts in SUPPORT.items() for text in texts]

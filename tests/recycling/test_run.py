@@ -96,7 +96,7 @@ class Killed(BaseException):
     """Ends a process as a signal that nobody can catch would, as far as a folder can tell."""
 
 
-@pytest.mark.parametrize("step", [1, 3, 17, 26, 33, 36])
+@pytest.mark.parametrize("step", [1, *(pytest.param(at, marks=pytest.mark.torture) for at in (3, 17, 33)), 26, 36])
 def test_killed_anywhere_and_resumed_is_bit_equal(
     step: int, finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

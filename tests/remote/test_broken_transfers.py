@@ -130,6 +130,7 @@ def dies_in(program: str, first: Path, second: Path, at: int) -> bool:
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 9
 
 
+@pytest.mark.journey
 @pytest.mark.slow
 def test_a_killed_process_leaves_no_half_run_on_either_side(runs_dir: Path, tmp_path: Path) -> None:
     folder = finished_run(runs_dir, 20, "a-run")

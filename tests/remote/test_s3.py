@@ -10,7 +10,6 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pytest
-from moto.server import ThreadedMotoServer
 
 import dynlora
 from dynlora.errors import RemoteError
@@ -28,11 +27,19 @@ pytestmark = pytest.mark.slow
 SECRET = "not-a-real-secret-key"
 
 
+def started() -> Any:
+    """Return an S3 server that listens; its package takes long to load, and every worker reads this file."""
+    from moto.server import ThreadedMotoServer
+
+    found = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    found.start()
+    return found
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of an S3 server on the loopback."""
-    found = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    found.start()
+    found = started()
     host, port = found.get_host_and_port()
     yield f"http://{host}:{port}"
     found.stop()
@@ -113,8 +120,7 @@ def test_a_transfer_that_breaks_leaves_the_old_run(
 def test_a_server_that_ends_in_the_middle_is_one_sentence_and_leaves_nothing(
     runs_dir: Path, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    server = started()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

@@ -1,4 +1,4 @@
-"""The SQL of the guide, run by DuckDB over 200 runs that were sent, says what the runs say."""
+"""The SQL of the guide, run by DuckDB over 54 runs that were sent, says what the runs say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dynlora.store.writer import RunWriter
 from tests.conftest import Once
 
 pytestmark = pytest.mark.slow
-RUNS = 200
+RUNS = 54
 METHODS, RANKS, KINDS = ("dynamic", "lora", "adalora"), (2, 4, 8), ("query", "value", "dense")
 
 

@@ -145,7 +145,13 @@ def test_nothing_is_fetched_and_only_two_scripts_may_run(page: bytes) -> None:
     assert "http" not in read.policy
 
 
-@pytest.mark.parametrize("text", [BREAK_OUT, HOSTILE[3] + BREAK_OUT], ids=["markup", "long"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BREAK_OUT, id="markup", marks=pytest.mark.torture),
+        pytest.param(HOSTILE[3] + BREAK_OUT, id="markup in a long text"),
+    ],
+)
 def test_hostile_text_stays_text(text: str, runs_dir: Path) -> None:
     folders = [
         make_run(runs_dir, run_id=RUN, text=text, extras=True, own=True, error=text, state="failed"),

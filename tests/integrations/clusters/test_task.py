@@ -23,7 +23,7 @@ from dynlora.store.rows import Status
 from dynlora.store.stop_request import request_stop
 from tests.store.builder import finished_run, new_run
 from tests.tiny import tiny_config
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 TRAIN = """
 import json, os, sys, time
@@ -164,7 +164,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is one of Linux")
 def test_a_child_whose_parent_ended_first_trains_nothing() -> None:
-    done = subprocess.run([sys.executable, "-c", TIED, "1"], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", TIED, "1"], capture_output=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
 
 
