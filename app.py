@@ -33,6 +33,6 @@ PAGES = {
 st.set_page_config(page_icon="📊", layout="wide", menu_items={"About": frame.ABOUT})
 page = st.navigation(PAGES, position="hidden")
 st.set_page_config(page_title=f"{page.title} · dynlora")
-frame.prepare()
+frame.prepare(page)
 frame.menu(PAGES, page)
 page.run()

@@ -26,7 +26,7 @@ import psutil
 
 from benchmarks import beside, results
 from benchmarks.generated_runs import finish_run, start_run
-from benchmarks.screen import on_screen, server
+from benchmarks.screen import on_screen, seen, server
 from dynlora import assets
 from dynlora.jobs.environment import WARM_VARIABLE
 from dynlora.jobs.launch import catalog
@@ -36,6 +36,7 @@ from tests.browser.chromium import find_chromium
 
 STEPS = 60
 WAIT_MS = 600_000
+TITLES = "[data-testid=stMain] h1, [data-testid=stMain] h2, [data-testid=stMain] h3"
 QUIET_S = 1.5
 """Seconds without work of its processes after which a server counts as ready: what is kept warm has imported."""
 
@@ -85,7 +86,7 @@ def served(runs_dir: Path, *, warm: bool) -> Iterator[tuple[str, psutil.Process]
 
 def settled(page: Page) -> None:
     """Wait until the page's script has ended."""
-    page.locator('[data-testid=stApp][data-test-script-state="notRunning"]').wait_for()
+    seen(page.locator('[data-testid=stApp][data-test-script-state="notRunning"]'))
 
 
 def rest(process: psutil.Process) -> None:
@@ -129,17 +130,17 @@ def launch_form(page: Page, address: str, steps: int) -> None:
 def check(page: Page) -> float:
     """Press Check and return the seconds until its result is drawn."""
     shown = page.get_by_role("heading", name="Tokenized examples")
-    return seconds(page.get_by_role("button", name="Check", exact=True).click, shown.wait_for)
+    return seconds(page.get_by_role("button", name="Check", exact=True).click, lambda: seen(shown))
 
 
 def start(page: Page, steps: int) -> tuple[float, float]:
     """Press Start, open the run, and return the seconds until it is queued and until its first step is on screen."""
     begun = time.perf_counter()
     page.get_by_role("button", name="Start", exact=True).click()
-    page.get_by_text(re.compile(r"Started as \S+\.")).first.wait_for()
+    seen(page.get_by_text(re.compile(r"Started as \S+\.")).first)
     queued = time.perf_counter() - begun
     page.get_by_role("link", name="Open run").first.click()
-    page.get_by_text(re.compile(rf"step [1-9][\d,]* of {steps}")).first.wait_for()
+    seen(page.get_by_text(re.compile(rf"step [1-9][\d,]* of {steps}")).first)
     return queued, time.perf_counter() - begun
 
 
@@ -175,21 +176,22 @@ def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
         page.get_by_label("Text", exact=True).fill("the food was great but the service was slow")
         rest(process)
         said = page.get_by_text(re.compile("adapter predicts"))
-        found["first answer"] = seconds(page.get_by_role("button", name="Predict").click, said.first.wait_for)
+        found["first answer"] = seconds(page.get_by_role("button", name="Predict").click, lambda: seen(said.first))
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         page.goto(f"{address}/inputs?run={run_id}&kind=negated&strength=1.0")
         settled(page)
         rest(process)
         card = page.locator('[class*="st-key-card-shift"]')
         pressed = card.get_by_text("Evaluate perturbed text").click
-        found["shift"] = seconds(pressed, card.locator(".js-plotly-plot").first.wait_for)
+        drawn = card.locator(".js-plotly-plot").first
+        found["shift"] = seconds(pressed, lambda: seen(drawn))
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         page.goto(f"{address}/inputs?run={run_id}")
         settled(page)
         rest(process)
         card, link = page.locator('[class*="st-key-card-token-view"]'), f"{address}/inputs?run={run_id}&example=1"
-        shown = card.get_by_title(re.compile("log-odds")).first.wait_for
-        found["one text word by word"] = seconds(lambda: page.goto(link), shown)
+        shown = card.get_by_title(re.compile("log-odds")).first
+        found["one text word by word"] = seconds(lambda: page.goto(link), lambda: seen(shown))
     return found
 
 
@@ -206,9 +208,7 @@ def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, fl
 
             def drawn(place: str = place) -> None:
                 page.goto(f"{address}/{place}")
-                page.locator(
-                    "[data-testid=stMain] h1, [data-testid=stMain] h2, [data-testid=stMain] h3"
-                ).first.wait_for()
+                seen(page.locator(TITLES).first)
                 settled(page)
 
             drawn()
@@ -221,7 +221,7 @@ def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, fl
 def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
     """Return the seconds of a large heat map and of another signal in it."""
     folder = finish_run(start_run(runs_dir, *size, "a large run"))
-    found = on_screen(runs_dir, folder.name, repeats, 5)
+    found = on_screen(runs_dir, folder.name, repeats, 5, door=True)
     return {
         f"heat map of {size[0]:,} x {size[1]}": found["first_s"],
         "changed control": found["control_s"],

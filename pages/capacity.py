@@ -35,6 +35,12 @@ with frame.guarded():
 def show_now() -> None:
     """Draw what changes with every step: the map and the model."""
     url_state.follow_address("signal", "rows", "flow")
+    with cached_queries.one_refresh():
+        show_summary_and_map()
+
+
+def show_summary_and_map() -> None:
+    """Draw what the page shows, in a sentence, then the map and the model."""
     with frame.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         view = capacity_view.capacity_view(run.folder, summary)
@@ -55,7 +61,7 @@ def show_now() -> None:
 def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
     url_state.follow_address("signal", "rows", "flow")
-    with frame.guarded():
+    with frame.guarded(), cached_queries.one_refresh():
         view = capacity_view.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
@@ -64,7 +70,7 @@ def show_decisions() -> None:
 
 def show_knockouts() -> None:
     """Draw what ablations say of the scores, and the ranks to use; an ablation needs the trained model."""
-    with frame.guarded():
+    with frame.guarded(), cached_queries.one_refresh():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:
             knockout_card.knockout_card(run, summary, modules)

@@ -34,6 +34,10 @@ NICE = 5
 """How far the priority is lowered while importing: a page that is being drawn, or a run that trains, goes first."""
 
 
+ANSWERING = ("preflight",)
+"""Commands that have done all they do once their answer is printed: what imports and threads tidy up is left out."""
+
+
 @click.command(hidden=True)
 @click.pass_context
 def warm(context: click.Context) -> None:
@@ -51,7 +55,14 @@ def warm(context: click.Context) -> None:
     os.close(null)
     if order["log"] is not None:
         log_from_here(Path(order["log"]))
-    context.find_root().command.main(args=order["arguments"], prog_name="dynlora")
+    try:
+        context.find_root().command.main(args=order["arguments"], prog_name="dynlora")
+    except SystemExit as end:
+        if order["arguments"][0] in ANSWERING and isinstance(end.code, int):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code)  # whoever asked waits for the end, and has the answer already
+        raise
 
 
 @click.command(name="check-queued", hidden=True)

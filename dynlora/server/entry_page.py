@@ -1,7 +1,8 @@
-"""What the browser gets for a link to a page: streamlit's own document, told where its server is.
+"""What the browser gets for a link to a page: streamlit's own document, told where its server is and what comes.
 
-Without that, the document asks below its own address first (`/run/_stcore/health`), is answered with two errors, and
-asks again at the root: a detour at every link that is opened in a new tab.
+Without the first, the document asks below its own address first (`/run/_stcore/health`), is answered with two errors,
+and asks again at the root: a detour at every link that is opened in a new tab. Without the second, a page's first chart
+waits for what draws it, a large file that the browser asks for when the chart has arrived.
 """
 
 from __future__ import annotations
@@ -20,25 +21,45 @@ TOLD = '<script>window.__streamlit = { BACKEND_BASE_URL: window.location.origin 
 """Streamlit reads this object before it looks for its server."""
 
 
+WITH_CHARTS = ("run", "capacity", "inputs", "compare", "tour")
+"""Pages that open with charts."""
+
+
 def page_routes() -> list[Route]:
     """Return a route for the address of each page."""
     return [Route(f"/{path.stem}", answer) for path in sorted((app_root() / "pages").glob("*.py"))]
 
 
-async def answer(_: Request) -> Response:
-    """Answer with the document of every page."""
-    return HTMLResponse(document(), headers={"Cache-Control": "no-cache"})
+async def answer(request: Request) -> Response:
+    """Answer with the document of a page."""
+    return HTMLResponse(document(request.url.path.strip("/")), headers={"Cache-Control": "no-cache"})
 
 
 @cache
-def document() -> str:
-    """Return streamlit's document with `TOLD` at the start of its head.
+def document(page: str) -> str:
+    """Return streamlit's document with `TOLD` at the start of its head, and for a page with charts what draws them.
 
     Raises:
         FileNotFoundError: streamlit is not installed, or not whole.
     """
+    text = streamlit_files().joinpath("index.html").read_text("utf-8")
+    early = f'\n    <link rel="modulepreload" href="./{chart_file()}">' if page in WITH_CHARTS and chart_file() else ""
+    return text.replace("<head>", f"<head>\n    {TOLD}{early}", 1)
+
+
+def chart_file() -> str:
+    """Return the file that draws charts, within streamlit's; empty where this version of it has another."""
+    found = list(streamlit_files().glob("static/js/PlotlyChart.*.js"))
+    return found[0].relative_to(streamlit_files()).as_posix() if len(found) == 1 else ""
+
+
+def streamlit_files() -> Path:
+    """Return the folder of what streamlit serves.
+
+    Raises:
+        FileNotFoundError: streamlit is not installed.
+    """
     found = find_spec("streamlit")
     if found is None or found.origin is None:
         raise FileNotFoundError("streamlit is not installed; install dynlora again")
-    text = Path(found.origin).with_name("static").joinpath("index.html").read_text("utf-8")
-    return text.replace("<head>", f"<head>\n    {TOLD}", 1)
+    return Path(found.origin).with_name("static")

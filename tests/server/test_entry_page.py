@@ -23,9 +23,19 @@ def test_every_page_has_a_route() -> None:
 
 def test_the_document_is_streamlits_with_one_line_in_its_head() -> None:
     """Should streamlit write its head otherwise, the line is missing and deep links cost two errors again."""
-    found = entry_page.document()
+    found = entry_page.document("runs")
     assert found.count(entry_page.TOLD) == 1
     assert found.index("<head>") < found.index(entry_page.TOLD) < found.index("<script type=")
+
+
+def test_pages_with_charts_fetch_what_draws_them_at_once() -> None:
+    """Should streamlit name the file otherwise, nothing breaks, but first charts wait for it again."""
+    name = entry_page.chart_file()
+    assert (entry_page.streamlit_files() / name).is_file()
+    for page in entry_page.WITH_CHARTS:
+        assert f'<link rel="modulepreload" href="./{name}">' in entry_page.document(page)
+        assert Path(app_root(), "pages", f"{page}.py").is_file()
+    assert name not in entry_page.document("methods")
 
 
 def test_the_document_is_asked_for_anew_each_time() -> None:

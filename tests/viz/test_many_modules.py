@@ -11,7 +11,7 @@ import pytest
 from dynlora.viz.capacity.map_figure import capacity_map
 from dynlora.viz.capacity.model import ordered
 from dynlora.viz.inputs.figures import gate_map
-from dynlora.viz.kit.module_map import MapView, row_edges
+from dynlora.viz.kit.module_map import MapView, bar_room, even_cells, row_edges
 from dynlora.viz.kit.modules import described
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.knockout.figures import group_effects
@@ -74,3 +74,48 @@ def test_columns_narrower_than_their_gaps_have_none(layers: int, gap: int) -> No
         (drawn,) = traces_of(figure)
         assert drawn.xgap == gap
         assert len(drawn.x) == len(modules)
+
+
+def test_cells_of_large_maps_have_one_size_so_that_browsers_draw_them_as_an_image() -> None:
+    drawn, _, modules = map_of(64)
+    heat = drawn[0]
+    assert set(np.diff(np.asarray(heat.y)).round(9)) == {1.0}
+    assert float(np.ptp(np.diff(np.asarray(heat.x, dtype=float)))) < 1e-9
+    rows = np.isfinite(np.asarray(heat.z, dtype=float)).all(axis=1)
+    assert rows.sum() == len(modules), "every row once, all else gaps"
+    _, centres = row_edges(modules["group"])
+    assert [int(centre) for centre in centres] == np.flatnonzero(rows).tolist(), "each beside its name"
+
+
+def test_columns_get_one_width_only_where_the_middle_of_each_stays_in_its_bin() -> None:
+    z, y = np.arange(6.0).reshape(2, 3), np.array([0.0, 1.0, 2.0])
+    near = np.array([-0.5, 31.5, 47.5, 79.5])
+    cells, x, _ = even_cells(z, near, y)
+    middles = (x[1:] + x[:-1]) / 2
+    assert cells.tolist() == z.tolist()
+    assert float(np.ptp(np.diff(x))) < 1e-9
+    assert ((near[:-1] < middles) & (middles < near[1:])).all()
+    for odd in (np.array([0.0, 1.0, 2.0, 100.0]), np.array([0.0, 90.0, 95.0, 100.0])):
+        assert even_cells(z, odd, y)[1] is odd
+    gaps = np.array([0.0, 1.45, 2.45])
+    assert even_cells(z, near, gaps)[2] is gaps
+
+
+def test_a_gap_of_several_rows_is_as_many_empty_rows() -> None:
+    z = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, 4.0]])
+    cells, _, y = even_cells(z, np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 4.0, 5.0]))
+    assert y.tolist() == [0, 1, 2, 3, 4, 5]
+    assert np.isnan(cells[1:4]).all()
+    assert cells[[0, 4]].tolist() == [[1, 2], [3, 4]]
+
+
+# What Chromium needs at the right of a map's bar, measured: plotly draws a map again that was given less.
+@pytest.mark.parametrize(
+    ("low", "high", "pixels"),
+    [(0, 8, 72), (0, 16, 79), (0, 1, 83), (0, 0.05, 90), (0, 2048, 93), (0, 12345, 111), (0, 3.3e-4, 107),
+     (0, 9.9e-7, 117), (0, 2.2e-9, 117), (0.9, 1.1, 90), (0.999, 1.001, 103), (-3e-6, 3e-6, 116)],
+)  # fmt: skip
+def test_the_bar_of_a_map_has_its_room_from_the_start(low: float, high: float, pixels: int) -> None:
+    room = bar_room({"zmin": low, "zmax": high, "colorbar": {"nticks": 5}})
+    assert pixels <= room <= pixels + 4
+    assert map_of(3)[1].margin.r >= 60

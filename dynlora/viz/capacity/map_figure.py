@@ -9,7 +9,9 @@ import plotly.graph_objects as go
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import (
     MapView,
+    bar_room,
     colour_of,
+    even_cells,
     grouped,
     label_rows,
     map_height,
@@ -44,14 +46,16 @@ def capacity_map(
     values = grouped(values) if view.grouping else values
     z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)
+    look, scale = row_look(len(modules)), colour_of(values, view, colours)
+    cells, columns, rows = (z, x, edges) if look["ygap"] else even_cells(z, x, edges)
     drawn.add_heatmap(
-        z=np.round(z, 8).astype(np.float32), x=x, y=edges, hoverongaps=False, ygap=row_look(len(modules))["ygap"],
-        **colour_of(values, view, colours),
+        z=np.round(cells, 8).astype(np.float32), x=columns, y=rows, hoverongaps=False, ygap=look["ygap"], **scale,
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4~g}}<extra></extra>",
     )  # fmt: skip
     _handles(drawn, modules, centres, float(x[0]), view, colours)
     label_rows(drawn, modules, centres, colours)
     drawn.update_layout(
+        margin={"r": bar_room(scale)},
         yaxis={"range": [edges[-1], edges[0]], "domain": [0, 0.84], "showgrid": False, "fixedrange": True},
         xaxis={"title": {"text": "Step"}, "anchor": "y", "showgrid": False, "range": [x[0], x[-1]]},
     )
@@ -78,12 +82,19 @@ def _handles(
         x=[x] * len(modules), y=centres, mode="markers", cliponaxis=False,
         marker={
             "symbol": "triangle-right", "size": row_look(len(modules))["handle"],
-            "color": [colours.second if name == view.module else colours.muted for name in modules["name"]],
+            "color": _handle_colours(modules, view, colours),
         },
         text=[plotly_text(name) for name in modules["name"]],
         customdata=[[int(position)] for position in modules["position"]],
         name=HANDLES, hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
+
+
+def _handle_colours(modules: pd.DataFrame, view: MapView, colours: Palette) -> str | list[str]:
+    """Return the colour of all points at the rows, or where a module is marked the colour of each."""
+    if view.module is None:
+        return colours.muted
+    return [colours.second if name == view.module else colours.muted for name in modules["name"]]
 
 
 def _draw_budget(drawn: go.Figure, budget: pd.DataFrame, view: MapView, colours: Palette) -> None:

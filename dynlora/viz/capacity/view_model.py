@@ -74,6 +74,9 @@ class CapacityView:
 
     def traced(self) -> tuple[pd.DataFrame, flows.Balance]:
         """Return what moved in the steps shown, as `flows.trace` does, and the check of both sides."""
+        return self.store.made("traced", self.folder, self._trace, self.first, self.last)
+
+    def _trace(self) -> tuple[pd.DataFrame, flows.Balance]:
         ranks = self.ranks_over_events()
         found = flows.trace(self.modules, self.moves_shown, ranks)
         return found, flows.balance(found, self.modules, ranks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ LABEL = 12
 
 THIN_FROM = 140
 """Rows from which a map has no room between single rows: they are a few pixels high."""
+
+
+BESIDE_BAR = 67
+"""Pixels that a map's bar takes at the right beside the words at it."""
 
 
 def map_height(n: int, above: int, least: int) -> int:
@@ -66,10 +70,15 @@ class MapView:
 
 
 def row_edges(labels: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return (edges of all rows and gaps, centres of the rows) of rows in groups by label, from 0 downward."""
+    """Return (edges of all rows and gaps, centres of the rows) of rows in groups by label, from 0 downward.
+
+    Among many rows the gaps are whole rows, where groups have room for that: see `even_cells`.
+    """
     breaks = (labels.ne(labels.shift()).to_numpy()) & (np.arange(len(labels)) > 0)
     of_a_group = len(labels) / (1 + np.count_nonzero(breaks))
     edges, centres, gap = [0.0], [], max(GAP, min(GAP_SHARE * len(labels), of_a_group / 4))
+    if len(labels) >= THIN_FROM and gap > 0.75:
+        gap = round(gap)
     for is_new in breaks:
         if is_new:
             edges.append(edges[-1] + gap)
@@ -82,6 +91,29 @@ def with_gaps(rows: np.ndarray, labels: pd.Series) -> np.ndarray:
     """Return rows of a map with an empty one between groups, as `row_edges` leaves room for."""
     breaks = np.flatnonzero(labels.ne(labels.shift()).to_numpy())[1:]
     return np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows
+
+
+def even_cells(z: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return cells between edges as cells of one size, where that shows the same; else as they are.
+
+    A browser draws cells of one size as the pixels of an image, others one by one: of a large map that takes most of
+    the time until it is on screen. A gap of several rows becomes as many rows. Bins of the store differ by a few steps;
+    they get one width where the middle of each stays within its bin.
+
+    Args:
+        z: values, rows by columns.
+        x: edges of the columns.
+        y: edges of the rows, from 0 downward.
+    """
+    heights = np.diff(y)
+    if (heights != np.round(heights)).any():
+        return z, x, y
+    even = np.linspace(x[0], x[-1], len(x))
+    even += (np.min(x - even) + np.max(x - even)) / 2
+    middles = (even[1:] + even[:-1]) / 2
+    if ((middles < x[:-1]) | (middles > x[1:])).any():
+        return z, x, y
+    return np.repeat(z, heights.astype(int), axis=0), even, np.arange(y[-1] + 1)
 
 
 def grouped(values: pd.DataFrame) -> pd.DataFrame:
@@ -129,6 +161,30 @@ def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str
     return {"colorscale": colours.diverging_scale, "zmin": low, "zmax": high, "colorbar": bar}
 
 
+def bar_room(scale: Mapping[str, Any]) -> int:
+    """Return the pixels that a map's bar takes at the right: plotly draws a map again that turns out to need more.
+
+    Args:
+        scale: as `colour_of` returns it.
+    """
+    bar, names = scale["colorbar"], scale["colorbar"].get("ticktext")
+    if names is not None:
+        return BESIDE_BAR + max((6 * len(name) for name in names), default=0)
+    words = _tick_words(float(scale["zmin"]), float(scale["zmax"]), bar["nticks"])
+    return BESIDE_BAR + max(round(7 * len(word) - 3.5 * word.count(".")) for word in words)
+
+
+def _tick_words(low: float, high: float, most: int) -> list[str]:
+    """Return what plotly writes at a bar from `low` to `high` in about `most` steps, powers as digits."""
+    rough = (high - low) / most
+    unit = 10.0 ** np.floor(np.log10(rough))
+    step = next(times * unit for times in (1, 2, 5, 10) if times * unit >= 0.999 * rough)
+    ticks = step * np.arange(np.ceil(low / step), high / step + 1e-9)
+    power = int(np.floor(np.log10(max(abs(low), abs(high))) + 0.01))  # as plotly's autoTickRound
+    power, tail = (power, f"×10{power}") if abs(power) > 3 else (0, "")
+    return [f"{tick / 10.0**power:.6g}{tail}" for tick in ticks]
+
+
 def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, colours: Palette) -> None:
     """Name every row for the pointer (as ticks that are not shown) and every group for the eye."""
     names = [
@@ -136,20 +192,22 @@ def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, col
         for short, name in zip(modules["short"], modules["name"], strict=True)
     ]
     drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False)
-    places = pd.DataFrame({"group": modules["group"], "side": modules["side"], "y": centres})
+    groups: dict[str, list[tuple[float, str]]] = {}
+    for label, side, centre in zip(modules["group"], modules["side"], centres.tolist(), strict=True):
+        groups.setdefault(label, []).append((centre, side))
     place = {"x": 0, "xref": "paper", "xanchor": "right", "yref": "y", "showarrow": False}
     words: list[dict[str, Any]] = []  # added at once: plotly checks all it has again with each one that is added
     height: Any = drawn.layout["height"]
     room = LABEL * (float(centres[-1]) + 0.5) / (0.8 * (height or 400)) if len(centres) else 0.0
     last = -np.inf
-    for label, part in places.groupby("group", sort=False):
-        font, middle = {"size": 12, "color": colours.text}, float(part["y"].mean())
+    for label, part in groups.items():
+        font, middle = {"size": 12, "color": colours.text}, sum(centre for centre, _ in part) / len(part)
         if middle - last >= room:
             last = middle
             words.append({**place, "xshift": -20, "y": middle, "text": plotly_text(label, 24), "font": font})
-        sides = part[part["side"] != ""]
-        for end, row in zip(("top", "bottom"), sides.iloc[[0, -1] if len(sides) else []].itertuples(), strict=False):
+        sides = [(centre, side) for centre, side in part if side]
+        for end, (centre, side) in zip(("top", "bottom"), [sides[0], sides[-1]] if sides else [], strict=False):
             font = {"size": 9, "color": colours.muted}
             edge = {} if len(modules) < THIN_FROM else {"yanchor": end}  # else the ends of two groups overlap
-            words.append({**place, **edge, "xshift": -5, "y": row.y, "text": plotly_text(row.side, 6), "font": font})
+            words.append({**place, **edge, "xshift": -5, "y": centre, "text": plotly_text(side, 6), "font": font})
     drawn.update_layout(annotations=words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ import pandas as pd
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 from dynlora.viz.kit import modules as kit_modules
+
+T = TypeVar("T")
 
 COLUMNS = 400
 """Most columns of a heat map that are drawn."""
@@ -40,6 +42,17 @@ class RunQueries:
             KeyError: when it holds no such signal.
         """
         return query(folder, *arguments)
+
+    def made(self, name: str, folder: Path, make: Callable[[], T], *of: Any) -> T:
+        """Return what is made of a run.
+
+        Args:
+            name: of what is made.
+            folder: of the run.
+            make: makes it.
+            of: what it depends on beside the run, plain values.
+        """
+        return make()
 
     def version(self, folder: Path) -> tuple[int, int, str, int]:
         """Return what changes when a run has something new.

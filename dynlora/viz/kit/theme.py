@@ -168,7 +168,8 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
     look: dict[str, Any] = {
         "template": _NO_TEMPLATE,
         "height": height,
-        "margin": {"l": left, "r": 12, "t": 12, "b": 40},
+        # As much below as an axis with a title takes: plotly draws a figure again that turns out to need more.
+        "margin": {"l": left, "r": 12, "t": 12, "b": 47},
         "paper_bgcolor": _CLEAR,
         "plot_bgcolor": _CLEAR,
         "font": {"family": FONT, "size": 12, "color": colours.text},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ class Evidence:
     modules: pd.DataFrame
     seeds: pd.DataFrame
     rows: int = 0
+
+    @cached_property
+    def kinds(self) -> pd.DataFrame:
+        """One row per kind of module, as `by_kind` returns it."""
+        return by_kind(self)
 
     @property
     def is_moved(self) -> bool:

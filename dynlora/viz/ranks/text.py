@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dynlora.viz.kit.text import listed, one_line, signed
-from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, Evidence, LoraSettings, agreement_of_seeds, by_kind
+from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, Evidence, LoraSettings, agreement_of_seeds
 
 COLUMNS = (
     "Start and ranks: lowest to highest of the kind. Parameters: fraction of all in use. Update norm and effective "
@@ -26,7 +26,7 @@ def headline(found: Evidence) -> str:
             f"All {n} modules ended with rank {int(ranks.iloc[0])}{before}: this run gives no reason to prefer others."
         )
     since = ", as set before training" if found.is_as_set else _started(found)
-    kinds = by_kind(found)
+    kinds = found.kinds
     means = kinds["rank"].round(SHOWN)
     if means.nunique() == 1:
         of = _kind(kinds.iloc[0]) if len(kinds) == 1 else "every kind"
@@ -103,7 +103,7 @@ def _by_seeds(found: Evidence) -> str:
 
 def kinds_table(found: Evidence) -> pd.DataFrame:
     """Return the kinds of modules as a table that people read; columns without any value are left out."""
-    kinds = by_kind(found)
+    kinds = found.kinds
     spread = [_span(low, high) for low, high in zip(kinds["least"], kinds["most"], strict=True)]
     table = pd.DataFrame({
         "kind": kinds["kind"], "start": [_span(*pair) for pair in kinds["start"]],

@@ -14,7 +14,7 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit.run_queries import RunQueries
+from dynlora.viz.kit.run_queries import RunQueries, T
 from dynlora.viz.kit.run_summary import ACTIVE
 
 _LOOK = threading.local()
@@ -102,6 +102,11 @@ def _described(folder: str, version: tuple[Any, ...]) -> pd.DataFrame:
     return kit_modules.described(queries.modules_frame(folder))
 
 
+@st.cache_data(max_entries=100, ttl=3600, show_spinner=False)
+def _made(name: str, folder: str, version: tuple[Any, ...], of: tuple[Any, ...], _make: Callable[[], Any]) -> Any:
+    return _make()
+
+
 class CachedQueries(RunQueries):
     """The questions of figures, answered once per change of a run."""
 
@@ -112,6 +117,10 @@ class CachedQueries(RunQueries):
     def ask_events(self, query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
         """Return what `ask_events` does."""
         return ask_events(query, folder, *arguments)
+
+    def made(self, name: str, folder: Path, make: Callable[[], T], *of: Any) -> T:
+        """Return what `make` makes, made once per change of the run."""
+        return _made(name, str(folder), version(folder), of, make)
 
     def version(self, folder: Path) -> tuple[int, int, str, int]:
         """Return what `version` does."""

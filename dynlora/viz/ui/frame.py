@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import plotly.graph_objects as go
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.errors import DynloraError
 from dynlora.server.docs_site import docs_url
+from dynlora.server.entry_page import WITH_CHARTS
 from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.kit.text import markdown_text, one_line
@@ -58,7 +60,7 @@ def enter() -> None:
         st.rerun()
 
 
-def prepare() -> None:
+def prepare(current: StreamlitPage) -> None:
     """Draw what every page shares; called once per run of the script. A page of another origin gets nothing."""
     host, origin = st.context.headers.get("Host"), st.context.headers.get("Origin")
     if host is not None and not is_own_page(host, origin):
@@ -66,6 +68,9 @@ def prepare() -> None:
     colours = theme.palette(st.context.theme.type)
     st.html(page_style.style_sheet(colours))
     with st.container(key="page-tools"):
+        if host is not None and current.url_path in WITH_CHARTS:
+            # Shown nowhere: a browser gets ready to draw charts while the server still reads the run.
+            st.plotly_chart(go.Figure(), key="no-chart")
         browser.chart_tools({"line": colours.second, "panel": colours.panel, "text": colours.text})
         browser.page_keys(PAGE_KEYS)
     show_toasts()
