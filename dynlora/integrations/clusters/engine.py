@@ -75,7 +75,7 @@ def ray() -> ModuleType:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        import ray as found
+        import ray as found  # pyright: ignore[reportMissingImports] - not among what a developer installs
     except ImportError:
         raise ConfigError("--on ray: needs Ray, which is not installed; pip install 'dynlora[ray]'") from None
     return found
