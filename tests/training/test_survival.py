@@ -115,6 +115,10 @@ ROUNDED = {"glora": 2e-3}
 """Methods some of whose gradients are no more than rounding, which differs between one sum and two halves of it."""
 
 
+OF_GRADIENTS = 2e-5
+"""How far gradients of one process and of two may be apart: processors sum in different orders (7e-6 was seen)."""
+
+
 def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Start `dynlora` in two gloo processes."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -124,11 +128,12 @@ def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def close(folder: Path, other: Path) -> None:
-    """Hold every signal of two runs against each other, to 1e-6."""
+    """Hold every signal of two runs against each other, to 1e-6; gradients to `OF_GRADIENTS`."""
     found, expected = everything(folder), everything(other)
     for name, (steps, values) in expected.items():
         assert found[name][0] == steps, name
-        assert np.allclose(found[name][1], values, atol=1e-6, equal_nan=True), name
+        apart = OF_GRADIENTS if name == "grad_norm" else 1e-6
+        assert np.allclose(found[name][1], values, atol=apart, equal_nan=True), name
 
 
 @pytest.mark.journey
