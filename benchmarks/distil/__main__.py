@@ -31,6 +31,7 @@ from benchmarks.distil.learning import parts
 from benchmarks.distil.setting import MODULE, QUICK, TAUGHT, Setting
 from benchmarks.distil.tables import report, summary
 from benchmarks.distil.work import Work
+from benchmarks.settings_arguments import add_fields, given
 
 
 def main() -> None:
@@ -38,13 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=None, help="folder that keeps what is done")
     parser.add_argument("--quick", action="store_true", help="few blocks and steps: does it work, nothing more")
-    for name, value in vars(Setting()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    add_fields(parser, Setting())
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
-    setting = QUICK if arguments.quick else Setting(**{name: getattr(arguments, name) for name in vars(Setting())})
+    setting = QUICK if arguments.quick else given(arguments, Setting())
     few = f"-{setting.layers}-blocks" if setting.layers else ""
     file = "distil-quick" if arguments.quick else f"distil{few}"
     folder = results.emptied("distil-quick") if arguments.quick else arguments.work or results.QUICK / file

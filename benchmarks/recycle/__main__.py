@@ -27,6 +27,7 @@ from benchmarks.recycle.learning import learned, tune, without_learning
 from benchmarks.recycle.setting import DROPPING, MODULE, SOURCES, Setting
 from benchmarks.recycle.tables import report, summary
 from benchmarks.recycle.work import Work
+from benchmarks.settings_arguments import add_fields, given
 
 
 def plan(setting: Setting) -> Iterator[tuple[int, str]]:
@@ -55,13 +56,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=None, help="folder that keeps what is done")
     parser.add_argument("--tune", action="store_true", help="compare settings on intents of neither side")
     parser.add_argument("--quick", action="store_true", help="few steps: does it work, nothing more")
-    for name, value in vars(Setting()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    add_fields(parser, Setting())
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
-    setting = Setting(**{name: getattr(arguments, name) for name in vars(Setting())})
+    setting = given(arguments, Setting())
     if arguments.quick:
         setting = Setting(teachers=2, classes=3, test_classes=2, steps=20, iterations=12, inputs=8, episodes=10,
                           test_episodes=60, seeds=1)  # fmt: skip

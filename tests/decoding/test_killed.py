@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.decoding.conftest import STEP, Runs
-from tests.faults.kill_kinds import NOT_ON_WINDOWS, campaign
+from tests.faults.kill_kinds import campaign
+from tests.faults.marks import NOT_ON_WINDOWS
 
 PLACES = {
     "before the first problem": "dynlora.decoding.run:_decoded@1",

@@ -21,15 +21,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests.faults.forked import Board, Child, import_all_of
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_ON_WINDOWS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 EVENTS = ("problem", "words")
 META = ("decode", "decode_results", "nested_ranks", "recycle", "recycle_results", "prototypes", "params", "labels")
 OF_THE_RUN = ("seconds", "id")

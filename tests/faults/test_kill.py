@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dynlora.strategies import registry
+from tests.faults.marks import NOT_ON_WINDOWS
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_ON_WINDOWS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
 
 def campaign(*arguments: str) -> dict:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.kill_kinds import NOT_ON_WINDOWS, campaign
+from tests.faults.kill_kinds import campaign
+from tests.faults.marks import NOT_ON_WINDOWS
 
 PLACES = {
     "loading": "dynlora.recycling.materials:Materials.load@1",
