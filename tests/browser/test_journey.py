@@ -124,7 +124,7 @@ def test_every_page_fits_and_follows_the_mode(server: str, page: Page, picture: 
             "finished: another run · dynlora" if name == "run" else f"{name.capitalize()} · dynlora"
         )
         if name not in ("runs", "home"):
-            expect(page.locator(".js-plotly-plot, [data-testid=stAlert]").first).to_be_visible()
+            expect(page.locator(".js-plotly-plot:visible, [data-testid=stAlert]").first).to_be_visible()
         for width, scheme in turned:
             show(page, width, 1000, scheme)
             fits(page, scheme)
@@ -163,7 +163,7 @@ def test_what_the_model_says_fits_a_telephone(
         for scheme in turned:
             show(page, 375, 1000, scheme)
             expect(shown).to_be_visible()
-            expect(page.locator(".js-plotly-plot, .replay svg").first).to_be_visible()
+            expect(page.locator(".js-plotly-plot:visible, .replay svg").first).to_be_visible()
             fits(page, scheme)
             assert page.locator("[data-testid=stAlertContentError]").count() == 0, name
             picture(page, f"model-{name}-{scheme}", full_page=True)

@@ -47,7 +47,7 @@ def test_an_adapter_is_brought_along(
     expect(page.get_by_role("heading", name="Open adapter")).to_be_visible()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(sorted(folder.iterdir()))
     expect(page.get_by_text("12 modules, of ranks 1 to 7")).to_be_visible()
-    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(3)
     expect(page).to_have_url(re.compile(r"adapter=[0-9a-f]{12}"))
     page.get_by_text("Update norm", exact=True).first.click()
     expect(page).to_have_url(re.compile("number=norm"))
@@ -56,7 +56,7 @@ def test_an_adapter_is_brought_along(
 
     show(other_page, 375, 900, "dark")
     other_page.goto(shown)
-    expect(other_page.locator(".js-plotly-plot")).to_have_count(3)
+    expect(other_page.locator(".js-plotly-plot:visible")).to_have_count(3)
     fits(other_page, "dark")
     picture(other_page, "adapter-narrow", full_page=True)
 
