@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib
 from pathlib import Path
 from typing import Any
 
-from dynlora.server import entry_page
+import pytest
+from streamlit.runtime.pages_manager import PagesManager
+
+from dynlora.server import asgi, entry_page
 from dynlora.server.app_files import app_root
 
 
@@ -56,3 +60,10 @@ def test_the_document_is_asked_for_anew_each_time() -> None:
     assert said[0]["status"] == 200
     assert dict(said[0]["headers"])[b"cache-control"] == b"no-cache"
     assert entry_page.TOLD.encode() in said[1]["body"]
+
+
+def test_no_tab_ever_runs_a_page_without_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", None)  # as in a process that has just started
+    importlib.reload(asgi)
+    PagesManager(str(app_root() / "app.py"))  # what every tab begins with, before the first `st.navigation`
+    assert PagesManager.uses_pages_directory is False

@@ -52,8 +52,8 @@ ABOUT = (
 def enter() -> None:
     """Make sure that the page runs inside `app.py`; every page calls it first.
 
-    Until `st.navigation` has run once in a server, streamlit takes the folder `pages/` for an app of its older kind
-    and runs the page of a link alone, without the menu and the look.
+    `dynlora ui` serves nothing else (`server/asgi.py` says why it must be told). Under `streamlit run app.py` the first
+    link to a page runs the page alone, without the menu and the look: it is run again.
     """
     if PagesManager.uses_pages_directory:
         PagesManager.uses_pages_directory = False
