@@ -22,6 +22,7 @@ PLAIN = (
     "overhead",
     "throughput",
     "step_time",
+    "precision",
     "step_profile",
     "domains",
     "knockouts",

@@ -61,6 +61,13 @@ def step_time(figures: Mapping[str, Any]) -> Claims:
         yield "full fine-tuning costs more than the floor", ratios.get("full/floor", 2) > 1
 
 
+def precision(figures: Mapping[str, Any]) -> Claims:
+    """What `auto` chooses is not much slower than the other precision."""
+    for name, rows in figures["settings"].items():
+        slower = rows["step"]["bf16/fp32"]["median"]
+        yield f"auto is not the slow one ({name})", slower < 1.1 if figures["auto"] == "bf16" else slower > 0.9
+
+
 def step_profile(figures: Mapping[str, Any]) -> Claims:
     """Every variant multiplies matrices."""
     for setting in figures["settings"]:
@@ -225,6 +232,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         overhead,
         throughput,
         step_time,
+        precision,
         step_profile,
         quality,
         domains,

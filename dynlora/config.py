@@ -237,7 +237,7 @@ class TrainConfig(Section):
     max_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; empty: no clipping.")
     grad_accum: int = Field(1, ge=1, le=4096, description="Forward passes per optimizer step.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the hardware supports it."
+        "auto", description="auto: bf16 autocast where the hardware multiplies bf16 faster, else fp32."
     )
     gradient_checkpointing: bool = Field(
         False,

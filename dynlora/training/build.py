@@ -26,7 +26,7 @@ from dynlora.engine.evaluation.token_trace import TokenTrace
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved
-from dynlora.engine.loop.hardware import autocast_context, resolve_precision
+from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
@@ -55,8 +55,7 @@ def build_trainer(
         state: of a checkpoint.
     """
     config, base, data = inputs.config, inputs.base, inputs.data
-    precision = resolve_precision(config.train.precision, accelerator.device, config.model.dtype)
-    autocast = autocast_context(precision, accelerator.device)
+    autocast = autocast_context(inputs.precision(accelerator.device), accelerator.device)
     base.model.to(accelerator.device)  # pyright: ignore
     tokens, reserve = _training_rows(inputs, recorder)
     evaluation, position = _evaluation(inputs, tokens, autocast, is_kept=type(recorder) is not NullRecorder)

@@ -37,6 +37,7 @@ class Inputs:
         base: model, tokenizer and head, unadapted.
         total: optimizer steps.
         start: where the adapter that the run starts from is kept, if not where the settings say.
+        began_in: bf16 or fp32, which a run that is resumed began in.
     """
 
     config: RunConfig
@@ -45,7 +46,12 @@ class Inputs:
     base: BaseModel
     total: int
     start: Path | None = None
+    began_in: str | None = None
     _tokens: dict[str, Tokens] = field(default_factory=dict[str, Tokens], repr=False, compare=False)
+
+    def precision(self, device: torch.device) -> str:
+        """Return the precision that a device computes in, bf16 or fp32."""
+        return precision_of(self.config, device, self.began_in)
 
     def encoded(self, side: str) -> Tokens:
         """Return the rows of a side, train or held_out, as tokens; they are made once."""
@@ -61,12 +67,13 @@ class Inputs:
         return pack(tokens, min(self.config.data.max_length, self.base.tokenizer.model_max_length))
 
 
-def load_inputs(config: RunConfig, start: Path | None = None) -> Inputs:
+def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | None = None) -> Inputs:
     """Load and check everything a config names.
 
     Args:
         config: the settings.
         start: where the adapter that the run starts from is kept, if not where the settings say.
+        began_in: bf16 or fp32, which a run that is resumed began in.
 
     Raises:
         ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
@@ -89,14 +96,14 @@ def load_inputs(config: RunConfig, start: Path | None = None) -> Inputs:
         task=data.task,
         seed=config.seed,
         dropout=config.model.dropout,
-        weights=weights_of(config),
+        weights=weights_of(config, began_in),
         layers=config.model.layers,
     )
     if isinstance(data.task, WritingTask):
         data.task.check_tokenizer(base.tokenizer, data.train)
     if config.data.packing:
         _check_packing(data.task, base)
-    inputs = Inputs(config, strategy, data, base, total, start)
+    inputs = Inputs(config, strategy, data, base, total, start, began_in)
     if config.train.epochs is None or not isinstance(data.task, WritingTask):
         return inputs
     total = config.train.max_steps(len(inputs.sequences(usable(inputs.encoded("train")))))
@@ -118,10 +125,17 @@ def _check_packing(task: Task, base: BaseModel) -> None:
     check_packing(base.model)
 
 
-def weights_of(config: RunConfig) -> Weights:
+def precision_of(config: RunConfig, device: torch.device, began_in: str | None = None) -> str:
+    """Return what a config's steps compute in: where the choice is ours, what a resumed run began in."""
+    if began_in is not None and config.train.precision == "auto":
+        return began_in
+    return resolve_precision(config.train.precision, device, config.model.dtype)
+
+
+def weights_of(config: RunConfig, began_in: str | None = None) -> Weights:
     """Return how a config's frozen weights are kept."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    compute = resolve_precision(config.train.precision, device, config.model.dtype)
+    compute = precision_of(config, device, began_in)
     return Weights(DTYPES[config.model.dtype], config.model.quantization, DTYPES[compute])
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from dynlora.config import RunConfig
 from dynlora.engine.data.batches import BatchOrder, padded_tokens, sorted_batches
-from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.loop.trainer import Trainer, checkpoint_every, eval_every
 from dynlora.engine.model.quantized import numbers_in
 from dynlora.engine.recorder import NullRecorder
@@ -95,7 +94,7 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
             },
         },
         "schedule": schedule,
-        "precision": resolve_precision(settings.train.precision, accelerator.device, settings.model.dtype),
+        "precision": inputs.precision(accelerator.device),
         "device": accelerator.device.type,
         "task": inputs.data.task.name,
         "labels": inputs.data.labels,

@@ -18,7 +18,7 @@ from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.loop.adapter_state import checked_state
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
-from dynlora.engine.loop.hardware import describe_machine, resolve_precision
+from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.loop.trainer import Trainer, TrainingStopped
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.errors import ConfigError, DynloraError
@@ -124,7 +124,8 @@ def _loaded_again(writer: Recorder, folder: Path, config: RunConfig, meta: Mappi
     """
     writer.log("info", f"Loading the model {Path(config.model.name).name} and the data")
     writer.commit()
-    inputs = load_inputs(config, kept_start(folder))
+    began_in = table(meta.get("machine")).get("precision")
+    inputs = load_inputs(config, kept_start(folder), began_in if began_in in ("fp32", "bf16") else None)
     if meta.get("data_digest") not in (None, inputs.data.digest):
         raise ConfigError(
             f"resume {folder.name}: the data of {inputs.config.data.source} has changed since the run began; "
@@ -209,7 +210,7 @@ def _run(
 
 def _describe(writer: RunWriter, inputs: Inputs, accelerator: Accelerator) -> None:
     """Tell the store where a run trains, and what was repaired and is odd about its data."""
-    writer.set_meta("machine", describe_machine(accelerator.device, _precision(inputs, accelerator)))
+    writer.set_meta("machine", describe_machine(accelerator.device, inputs.precision(accelerator.device)))
     for repair in inputs.data.repaired:
         writer.log("info", repair)
     for warning in inputs.data.warnings:
@@ -257,11 +258,6 @@ def _follow(inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mappi
         except TrainingStopped:
             return Outcome(folder, "stopped", stop.signal or signal.SIGTERM)
     return Outcome(folder, "finished")
-
-
-def _precision(inputs: Inputs, accelerator: Accelerator) -> str:
-    """Return the precision the run computes in."""
-    return resolve_precision(inputs.config.train.precision, accelerator.device, inputs.config.model.dtype)
 
 
 def _after_step(bar: Any, readings: Readings, trackers: TrackerProcess, trainer: Trainer) -> None:

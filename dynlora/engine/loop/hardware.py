@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import transformers
 
 
 def resolve_precision(precision: str, device: torch.device, dtype: str = "fp32") -> str:
-    """Return bf16 or fp32 for a precision setting: auto is bf16 where the hardware multiplies it.
+    """Return bf16 or fp32 for a precision setting: auto is bf16 where the hardware multiplies it faster.
 
     Args:
         precision: auto, bf16 or fp32.
@@ -25,10 +26,32 @@ def resolve_precision(precision: str, device: torch.device, dtype: str = "fp32")
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        probes = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-        return "bf16" if any(probe() for probe in probes if probe is not None) else "fp32"
-    return "fp32"
+    return "bf16" if device.type == "cpu" and _is_bf16_faster_here() else "fp32"
+
+
+def _is_bf16_faster_here() -> bool:
+    """Say whether this processor multiplies bf16 faster than fp32.
+
+    One with AMX does, and one of AMD's with AVX512-BF16. On a Xeon whose virtual machine hides AMX, AVX512-BF16 alone
+    makes a step slower than fp32 does (`python -m benchmarks.precision` measures it).
+    """
+    return _has("_is_amx_tile_supported") or (_has("_is_avx512_bf16_supported") and not _is_intel())
+
+
+def _has(probe: str) -> bool:
+    """Return the answer of one of torch's questions to the processor; False where this version of it has none."""
+    asked = getattr(torch.cpu, probe, None)
+    return asked is not None and bool(asked())
+
+
+@functools.cache
+def _is_intel() -> bool:
+    """Say whether Intel made the processor, by what Linux or the system's own name for it says."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return any(line.startswith("vendor_id") and "Intel" in line for line in lines)
+    except OSError:
+        return "Intel" in platform.processor()
 
 
 def autocast_context(precision: str, device: torch.device) -> Callable[[], Any]:
